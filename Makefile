@@ -1,0 +1,52 @@
+# The one door: each target prepares what it needs in .venv, and does so again only when the needs change.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test check format setup hooks clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
+
+demo: $(VENV)/ready-to-use  ## the whole journey on real data, in minutes
+	$(BIN)/variseq demo
+
+test: $(VENV)/ready-to-develop  ## all tests and docstring examples
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready-to-develop  ## style, types, floors and the public face
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py tests/test_public_face.py
+
+format: $(VENV)/ready-to-develop  ## put files into the common form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(VENV)/ready-to-develop  ## the environment for development
+
+hooks: $(VENV)/ready-to-develop  ## checks before each commit
+	$(INSTALL) pre-commit
+	$(BIN)/pre-commit install
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch comes first and with its exact version: a looser wish may fetch a build for GPUs, several GB large.
+$(VENV)/ready-to-use: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; \
+	this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.11 ...")'
+	@echo "Preparing $(VENV) (a few minutes the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) setuptools torch==2.13.0
+	$(INSTALL) --no-build-isolation -e ".[report]"
+	@touch $@
+
+$(VENV)/ready-to-develop: $(VENV)/ready-to-use
+	$(INSTALL) --no-build-isolation -e ".[report,test,check]"
+	@touch $@

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from variseq.evaluation.calibration import (
+    brier,
+    equal_mass_bins,
+    expected_calibration_error,
+    interval_coverage,
+    reliability,
+    risk_coverage,
+)
+
+probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=60).map(np.array)
+
+
+def forecasts(num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    probability = generator.beta(2, 5, size=num)
+    return probability, generator.random(num) < probability
+
+
+def test_true_probabilities_are_calibrated_and_sharpened_ones_are_not() -> None:
+    probability, correct = forecasts(40_000)
+    assert expected_calibration_error(probability, correct) < 0.01
+    too_sure = probability**0.3
+    assert expected_calibration_error(too_sure, correct) == pytest.approx((too_sure - probability).mean(), abs=0.02)
+
+
+@given(probabilities, st.integers(1, 20))
+def test_equal_probabilities_share_a_bin_and_bins_ascend(probability: np.ndarray, num_bins: int) -> None:
+    place = equal_mass_bins(probability, num_bins)
+    order = np.argsort(probability, kind="stable")
+    assert (np.diff(place[order]) >= 0).all()
+    assert set(place.tolist()) == set(range(place.max() + 1))
+    assert place.max() < num_bins
+    for value in set(probability.tolist()):
+        assert len(set(place[probability == value].tolist())) == 1
+
+
+def test_bins_hold_equal_mass() -> None:
+    probability, correct = forecasts(3_000)
+    assert reliability(probability, correct, num_bins=10).num_forecasts.tolist() == pytest.approx([300] * 10, abs=1)
+
+
+@given(probabilities, st.integers(1, 20), st.integers(0, 99))
+def test_calibration_error_does_not_depend_on_the_order(probability: np.ndarray, num_bins: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    correct = generator.random(len(probability)) < 0.5
+    order = generator.permutation(len(probability))
+    one = expected_calibration_error(probability, correct, num_bins)
+    assert one == pytest.approx(expected_calibration_error(probability[order], correct[order], num_bins))
+    assert 0 <= one <= 1
+
+
+def test_calibration_error_without_forecasts_is_unknown() -> None:
+    assert np.isnan(expected_calibration_error(np.zeros(0), np.zeros(0, dtype=bool)))
+
+
+def test_brier_of_certainty_is_nothing_when_right_and_two_when_wrong() -> None:
+    assert brier(np.array([1.0, 0.0]), np.array([1.0, 1.0])).tolist() == [0.0, 2.0]
+
+
+def test_confidence_that_orders_by_value_beats_one_that_does_not() -> None:
+    value = np.random.default_rng(0).random(500)
+    knowing, blind = risk_coverage(value, value), risk_coverage(np.zeros(500), value)
+    assert knowing.area > blind.area + 0.2
+    assert knowing.value[-1] == pytest.approx(value.mean())
+    np.testing.assert_allclose(blind.value, value.mean())
+    assert knowing.coverage[-1] == 1
+
+
+def test_interval_coverage_of_the_true_spread_is_its_level() -> None:
+    generator = np.random.default_rng(0)
+    mean, deviation = generator.normal(size=20_000), generator.uniform(0.5, 2, size=20_000)
+    value = generator.normal(mean, deviation)
+    assert interval_coverage(mean, deviation, value) == pytest.approx(0.9, abs=0.01)
+    assert interval_coverage(mean, deviation / 3, value) < 0.5
+    value[::2] = np.nan
+    assert interval_coverage(mean, deviation, value, level=0.5) == pytest.approx(0.5, abs=0.02)
+    assert np.isnan(interval_coverage(mean, deviation, np.full(20_000, np.nan)))

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.evaluation.scored import GivenScores
+from variseq.errors import InputError
+from variseq.evaluation.evaluate import EvaluationOptions, evaluate
+from variseq.evaluation.evaluation import Evaluation
+from variseq.evaluation.splits import Part, by_time, leave_one_out
+from variseq.sequences.histories import Histories
+
+NUM_USERS, NUM_ITEMS = 12, 25
+
+
+def random_part(seed: int, num_items: int = NUM_ITEMS) -> Part:
+    """A test part by time in which the first item of user u is u, with empty histories, repeats and unseen items."""
+    generator = np.random.default_rng(seed)
+    lists = [
+        [user, *generator.integers(num_items, size=generator.integers(0, 14)).tolist()] for user in range(NUM_USERS)
+    ]
+    histories = Histories.of_items(lists)
+    # Users come at different times, so that some are seen in the test only.
+    arrival_seconds = np.append(generator.integers(30, size=NUM_USERS - 1), 45)
+    arrival = np.repeat(arrival_seconds, histories.lengths) * 1_000_000
+    histories = dataclasses.replace(histories, timestamp=histories.timestamp + arrival)
+    return by_time(histories, test=0.25, valid=0.1, num_items=num_items)[2]
+
+
+def random_scores(seed: int, num_items: int = NUM_ITEMS, num_levels: int = 6) -> np.ndarray:
+    """Few levels, so that there are many ties; both zeros among them."""
+    levels = np.random.default_rng(seed).integers(-num_levels, num_levels, size=(NUM_USERS, num_items)) / 2.0
+    levels[levels == 0] *= -1
+    return levels
+
+
+def plainly(matrix: np.ndarray, part: Part, k: int, exclude_seen: bool, targets: str) -> list[dict[str, object]]:
+    """The definition, one query at a time."""
+    queries = part.queries(targets)
+    rows = []
+    for user, position in zip(queries.user, queries.position, strict=True):
+        start = part.histories.offsets[user]
+        seen = set(part.histories.item[start:position].tolist()) if exclude_seen else set()
+        target = int(part.histories.item[position])
+        score = matrix[part.histories.item[start] if position > start else 0].astype(np.float64)
+        candidates = [item for item in range(part.num_items) if item not in seen]
+        rank = 1.0 + sum(score[item] >= score[target] for item in candidates if item != target)
+        if target in seen or part.train_item_count[target] == 0:
+            rank = np.inf
+        top = sorted(candidates, key=lambda item: (-score[item], item))[:k]
+        probability = np.exp(score) / np.exp(score).sum()
+        one = np.eye(part.num_items)[target]
+        rows.append(
+            {
+                "rank": rank,
+                "top": top + [-1] * (k - len(top)),
+                "top_probability": [probability[item] for item in top] + [0.0] * (k - len(top)),
+                "nll": -np.log(probability[target]),
+                "brier": ((probability - one) ** 2).sum(),
+                "entropy": -(probability * np.log(probability)).sum(),
+            }
+        )
+    return rows
+
+
+@given(
+    seed=st.integers(0, 1_000),
+    k=st.integers(1, NUM_ITEMS),
+    exclude_seen=st.booleans(),
+    targets=st.sampled_from(["next", "last", "successive"]),
+    tile_items=st.integers(1, 30),
+    tile_histories=st.integers(1, 20),
+)
+@settings(max_examples=60, deadline=None)
+def test_evaluation_equals_the_plain_definition_for_any_tiles(
+    seed: int, k: int, exclude_seen: bool, targets: str, tile_items: int, tile_histories: int
+) -> None:
+    part, matrix = random_part(seed), random_scores(seed)
+    options = EvaluationOptions(
+        k=k, targets=targets, exclude_seen=exclude_seen, tile_items=tile_items, tile_histories=tile_histories
+    )
+    evaluation = evaluate(GivenScores(matrix), part, options)
+    expected = plainly(matrix, part, k, exclude_seen, targets)
+    assert evaluation.rank.tolist() == [row["rank"] for row in expected]
+    assert evaluation.top_item.tolist() == [row["top"] for row in expected]
+    assert evaluation.forecasts is not None
+    for name in ("nll", "brier", "entropy", "top_probability"):
+        reference = np.array([row["top_probability" if name == "top_probability" else name] for row in expected])
+        np.testing.assert_allclose(getattr(evaluation.forecasts, name), reference, rtol=1e-5, atol=1e-6)
+
+
+@given(st.integers(0, 1_000), st.integers(1, 30), st.integers(1, 20))
+@settings(max_examples=30, deadline=None)
+def test_tile_sizes_do_not_change_ranks_and_lists(seed: int, tile_items: int, tile_histories: int) -> None:
+    part, model = random_part(seed), GivenScores(random_scores(seed))
+    whole = evaluate(model, part, EvaluationOptions(k=5))
+    tiled = evaluate(model, part, EvaluationOptions(k=5, tile_items=tile_items, tile_histories=tile_histories))
+    np.testing.assert_array_equal(whole.rank, tiled.rank)
+    np.testing.assert_array_equal(whole.top_item, tiled.top_item)
+
+
+def one_query(history: list[int], target: int, scores: list[float], **options: object) -> Evaluation:
+    """One test query over a catalogue whose items all occur in the training of others."""
+    everything = [list(range(len(scores)))] * 2
+    lists = [[*history, target], *([[*items, 0, 0] for items in everything])]
+    part = leave_one_out(Histories.of_items(lists), num_items=len(scores))[2]
+    model = GivenScores(np.tile(np.array(scores), (len(scores), 1)))
+    whole = evaluate(model, part, EvaluationOptions(k=2, **options))  # type: ignore[arg-type]
+    assert whole.user[0] == 0
+    return whole
+
+
+def test_ties_are_broken_against_the_model_and_lists_take_the_smaller_item() -> None:
+    evaluation = one_query([5, 5], target=0, scores=[1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+    assert evaluation.rank[0] == 3
+    assert evaluation.top_item[0].tolist() == [0, 1]
+
+
+def test_constant_scores_put_every_target_last() -> None:
+    evaluation = one_query([5, 4], target=0, scores=[2.0] * 6)
+    assert evaluation.rank[0] == 4  # six items, of which two are seen
+
+
+def test_target_seen_before_is_a_miss_only_when_seen_items_are_excluded() -> None:
+    scores = [9.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    excluded = one_query([0, 5], target=0, scores=scores)
+    assert excluded.rank[0] == np.inf
+    assert excluded.target_was_seen[0]
+    assert 0 not in excluded.top_item[0]
+    kept = one_query([0, 5], target=0, scores=scores, exclude_seen=False)
+    assert kept.rank[0] == 1
+    assert not kept.target_was_seen[0]
+
+
+def test_unseen_test_items_are_misses_and_counted() -> None:
+    part = leave_one_out(Histories.of_items([[0, 1, 2, 3], [1, 0, 2, 1]]))[2]
+    matrix = np.zeros((4, 4))
+    matrix[:, 3] = 5
+    evaluation = evaluate(GivenScores(matrix), part, EvaluationOptions(k=2))
+    assert evaluation.target_count.tolist() == [0, 2]
+    assert evaluation.rank[0] == np.inf
+    assert evaluation.summary()["cold_targets"] == 1
+
+
+def test_history_is_cut_for_the_model_but_stays_excluded_whole() -> None:
+    seen_by_model: list[int] = []
+
+    class Watching(GivenScores):
+        def query(self, histories: Histories):  # type: ignore[no-untyped-def]
+            seen_by_model.extend(histories.lengths.tolist())
+            return super().query(histories)
+
+    part = leave_one_out(Histories.of_items([[0, 1, 2, 3, 4, 5]]))[2]
+    matrix = np.tile(np.array([6.0, 5, 4, 3, 2, 1]), (6, 1))
+    evaluation = evaluate(Watching(matrix), part, EvaluationOptions(k=3, max_history=2))
+    assert seen_by_model == [2]
+    assert evaluation.top_item.tolist() == [[5, -1, -1]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused_by_the_name_of_the_model(bad: float) -> None:
+    matrix = random_scores(0)
+    matrix[:, 3] = bad
+    with pytest.raises(InputError, match=r"'broken' gave scores that are NaN or infinite"):
+        evaluate(GivenScores(matrix, name="broken"), random_part(0))
+
+
+def test_scores_of_a_wrong_shape_are_refused() -> None:
+    with pytest.raises(InputError, match=r"scores of shape .* one row a history"):
+        evaluate(GivenScores(random_scores(0)[:, :5]), random_part(0))
+
+
+@pytest.mark.parametrize("k", [0, NUM_ITEMS + 1])
+def test_k_that_does_not_fit_the_catalogue_is_refused(k: int) -> None:
+    with pytest.raises(InputError, match=f"k={k} does not fit a catalogue of {NUM_ITEMS} items. Allowed: 1 to"):
+        evaluate(GivenScores(random_scores(0)), random_part(0), EvaluationOptions(k=k))
+
+
+def test_training_part_cannot_be_evaluated_on() -> None:
+    train = leave_one_out(Histories.of_items([[0, 1, 2]]))[0]
+    with pytest.raises(InputError, match="no event to predict"):
+        evaluate(GivenScores(np.zeros((3, 3))), train, EvaluationOptions(k=1))
+
+
+def test_wrong_options_are_refused() -> None:
+    part, model = random_part(0), GivenScores(random_scores(0))
+    with pytest.raises(InputError, match="tile_items=0"):
+        evaluate(model, part, EvaluationOptions(tile_items=0))
+    with pytest.raises(InputError, match="item_categories has 1 entries"):
+        evaluate(model, part, EvaluationOptions(item_categories=[("drama",)]))
+
+
+def test_large_scores_do_not_overflow_the_probabilities() -> None:
+    evaluation = evaluate(GivenScores(random_scores(1) * 1e4), random_part(1))
+    assert evaluation.forecasts is not None
+    assert np.isfinite(evaluation.forecasts.nll).all()
+    assert (evaluation.forecasts.entropy >= -1e-9).all()
+
+
+def test_model_without_probabilities_gets_no_probability_metrics() -> None:
+    evaluation = evaluate(GivenScores(random_scores(0), gives_probabilities=False), random_part(0))
+    summary = evaluation.summary(num_resamples=20)
+    assert evaluation.forecasts is None
+    assert summary["nll"] is None
+    assert summary["ece_top1"] is None
+    assert summary["ndcg@10"] is not None

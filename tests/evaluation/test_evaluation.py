@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.evaluation.scored import GivenScores
+from tests.evaluation.test_evaluate import NUM_ITEMS, random_part, random_scores
+from variseq.errors import InputError
+from variseq.evaluation.bootstrap import mean_interval
+from variseq.evaluation.calibration import expected_calibration_error
+from variseq.evaluation.evaluate import EvaluationOptions, evaluate
+from variseq.evaluation.evaluation import Evaluation
+from variseq.evaluation.evaluation_file import load_evaluation, save_evaluation
+from variseq.evaluation.table import evaluation_table, text_table
+
+CATEGORIES = [("even", "small") if item % 2 else ("odd",) for item in range(NUM_ITEMS)]
+
+
+def evaluated(targets: str = "successive", gives_probabilities: bool = True, name: str = "given") -> Evaluation:
+    model = GivenScores(random_scores(3), gives_probabilities, name)
+    return evaluate(model, random_part(3), EvaluationOptions(k=10, targets=targets, item_categories=CATEGORIES))
+
+
+def test_summary_can_be_written_as_json_and_holds_every_promised_number() -> None:
+    summary = evaluated().summary(num_resamples=100)
+    promised = (
+        "ndcg@10 ndcg@10_interval recall@10 mrr nll brier ece_top1 ece_top10 coverage@10 gini@10 novelty@10 "
+        "diversity@10 num_queries cold_targets seen_targets cold_queries by_history_length by_item_popularity"
+    )
+    assert set(promised.split()) <= set(summary)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_summary_means_are_over_users_and_intervals_hold_them() -> None:
+    evaluation = evaluated()
+    summary = evaluation.summary(num_resamples=300, seed=2)
+    ndcg = evaluation.metric("ndcg")
+    of_users = [ndcg[evaluation.user == user].mean() for user in np.unique(evaluation.user)]
+    assert summary["ndcg@10"] == pytest.approx(np.mean(of_users))
+    for name in ("ndcg@10", "recall@10", "mrr", "nll", "brier"):
+        low, high = summary[f"{name}_interval"]
+        assert low <= summary[name] <= high
+    assert summary["nll_interval"] == pytest.approx(
+        mean_interval(evaluation.user, evaluation.metric("nll"), num_resamples=300, seed=2)
+    )
+
+
+def test_summary_calibration_errors_are_those_of_the_lists() -> None:
+    evaluation = evaluated()
+    assert evaluation.forecasts is not None
+    summary = evaluation.summary(num_resamples=50)
+    top, hit = evaluation.forecasts.top_probability, evaluation.forecasts.top_is_target
+    filled = evaluation.top_item >= 0
+    assert summary["ece_top1"] == pytest.approx(expected_calibration_error(top[:, 0], hit[:, 0]))
+    assert summary["ece_top10"] == pytest.approx(expected_calibration_error(top[filled], hit[filled]))
+    for name in ("ece_top1", "ece_top10"):
+        low, high = summary[f"{name}_interval"]
+        assert 0 <= low <= high <= 1
+
+
+def test_groups_hold_every_query_once_and_name_the_worst() -> None:
+    evaluation = evaluated()
+    summary = evaluation.summary(num_resamples=50)
+    for kind in ("history_length", "item_popularity"):
+        rows = summary[f"by_{kind}"]
+        assert sum(row["num_queries"] for row in rows) == summary["num_queries"]
+        assert sum(row["num_queries"] * row["ndcg@10"] for row in rows) == pytest.approx(
+            evaluation.metric("ndcg").sum()
+        )
+        compared = {row["group"]: row["ndcg@10"] for row in rows if row["group"] != "unseen"}
+        assert compared[summary[f"{kind}_worst_group"]] == min(compared.values())
+        assert summary[f"{kind}_gap"] == pytest.approx(max(compared.values()) - min(compared.values()))
+    assert summary["by_history_length"][0]["group"] == "empty"
+    assert summary["by_history_length"][0]["num_queries"] == summary["cold_queries"] > 0
+
+
+def test_summary_of_k_1_and_of_nothing_but_unseen_targets() -> None:
+    evaluation = evaluate(GivenScores(random_scores(0)), random_part(0), EvaluationOptions(k=1))
+    assert evaluation.summary(num_resamples=20)["ndcg@1"] == evaluation.metric("recall").mean()
+    unseen = dataclasses.replace(evaluation, target_count=np.zeros_like(evaluation.target_count))
+    summary = unseen.summary(num_resamples=20)
+    assert summary["item_popularity_gap"] is None
+    assert summary["cold_targets"] == len(evaluation.rank)
+
+
+@pytest.mark.parametrize("gives_probabilities", [True, False])
+def test_saved_evaluation_comes_back_equal(tmp_path: Path, gives_probabilities: bool) -> None:
+    evaluation = evaluated(gives_probabilities=gives_probabilities)
+    save_evaluation(evaluation, tmp_path / "test.parquet")
+    again = load_evaluation(tmp_path / "test.parquet")
+    assert (again.model, again.protocol) == (evaluation.model, evaluation.protocol)
+    assert again.summary(num_resamples=20) == evaluation.summary(num_resamples=20)
+    np.testing.assert_array_equal(again.top_item, evaluation.top_item)
+    assert [path.name for path in tmp_path.iterdir()] == ["test.parquet"]
+
+
+def test_file_that_is_no_evaluation_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "noise.parquet").write_bytes(b"not parquet at all")
+    for path in (tmp_path / "noise.parquet", tmp_path / "missing.parquet"):
+        with pytest.raises(InputError, match="cannot be read as a saved evaluation"):
+            load_evaluation(path)
+
+
+def test_table_has_one_protocol_and_a_row_a_model() -> None:
+    table = evaluation_table([evaluated(name="one"), evaluated(name="two", gives_probabilities=False)], 50)
+    assert [row["model"] for row in table["rows"]] == ["one", "two"]
+    assert set(table["rows"][0]) - set(table["rows"][1]) == {
+        "nll_interval", "brier_interval", "ece_top1_interval", "ece_top10_interval"
+    }  # fmt: skip
+    assert table["protocol"]["k"] == 10
+    assert len(table["protocol"]["split_hash"]) == 64
+    json.dumps(table, allow_nan=False)
+    text = text_table(table)
+    low, high = table["rows"][0]["ndcg@10_interval"]
+    assert f"[{low:.4f}, {high:.4f}]" in text
+    assert "one" in text
+    assert "two" in text
+
+
+def test_table_of_results_that_were_not_measured_alike_is_refused() -> None:
+    with pytest.raises(InputError, match="were not measured alike"):
+        evaluation_table([evaluated(), evaluated(targets="next")])
+    with pytest.raises(InputError, match="no evaluation"):
+        evaluation_table([])
+
+
+def test_metric_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(InputError, match=r"has no metric 'auc'\. It has: ndcg, recall, mrr, nll, brier"):
+        evaluated().metric("auc")

@@ -1,0 +1,56 @@
+"""`check` says what will hurt later."""
+
+import io
+import json
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from variseq.events.check import CheckReport, check
+from variseq.events.read import read
+
+NOW = datetime(2020, 10, 1, tzinfo=UTC)
+START = 1_600_000_000
+
+
+def check_rows(users: list[int], items: list[int], seconds: list[int]) -> CheckReport:
+    return check(read(pa.table({"user": users, "item": items, "ts": seconds})), now=NOW)
+
+
+def test_healthy_log_has_no_warning() -> None:
+    users = [user for user in range(20) for _ in range(5)]
+    report = check_rows(users, [place % 7 for place in range(100)], [START + 60 * place for place in range(100)])
+    assert report.warnings == []
+    assert report.history_quantiles["median"] == 5
+    assert report.history_histogram == [(1, 1, 0), (2, 3, 0), (4, 7, 20)]
+
+
+CASES = {
+    "one user": ([1] * 3, [1, 2, 3], [START, START + 1, START + 2], "only one user"),
+    "one item": ([1, 2, 3], [1] * 3, [START, START + 1, START + 2], "only one item"),
+    "constant times": ([1, 1, 2], [1, 2, 3], [START] * 3, "same time"),
+    "ties": ([1, 1, 2, 2], [1, 2, 3, 1], [START, START, START, START + 1], "25.0% of events share"),
+    "future": ([1, 2], [1, 2], [START, START + 10**8], "1 events lie in the future"),
+    "single events": ([1, 2, 3], [1, 2, 3], [START, START + 1, START + 2], "100% of users have a single event"),
+    "counters": ([1, 1], [1, 2], [1, 2], "all times lie in 1970"),
+    "burst": ([1] * 30 + [2], list(range(31)), [START] * 30 + [START + 9], "1 users have more than 20 events"),
+    "repeats": ([1] * 4, [1] * 4, [START + step for step in range(4)], "75% of events repeat"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_trouble_has_its_warning(case: str) -> None:
+    users, items, seconds, warning = CASES[case]
+    assert any(warning in text for text in check_rows(users, items, seconds).warnings)
+
+
+def test_report_is_shown_and_is_json() -> None:
+    report = check_rows([1, 1, 2, 3], [1, 1, 2, 3], [START, START, START, START + 10**8])
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(report)
+    text = console.export_text()
+    for part in ("4 rows read, 3 events kept", "rejected: 1 × exact duplicate", "events per user", "warning: "):
+        assert part in text
+    assert json.loads(json.dumps(report.to_json()))["num_future_events"] == 1

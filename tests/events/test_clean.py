@@ -1,0 +1,148 @@
+"""Cleaning drops what it should, to a fixed point, and nothing else."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from variseq.errors import InputError
+from variseq.events.clean import statements
+from variseq.events.options import ReadOptions
+from variseq.events.read import Events, read
+
+Row = tuple[int, int, int]
+ROWS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 8)), min_size=1, max_size=60)
+
+
+def table_of(rows: list[Row]) -> pa.Table:
+    users, items, seconds = (list(column) for column in zip(*rows, strict=True))
+    return pa.table({"user": users, "item": items, "ts": seconds})
+
+
+def rows_of(events: Events) -> list[Row]:
+    users = events.vocabulary.user_ids(events.table.user)
+    items = events.vocabulary.item_ids(events.table.item)
+    return list(zip(users, items, (events.table.timestamp // 1_000_000).tolist(), strict=True))  # type: ignore[arg-type]
+
+
+def plain_clean(rows: list[Row], min_user: int, min_item: int, collapse: bool) -> list[Row]:
+    """The same cleaning in plain Python."""
+    kept = sorted(dict.fromkeys(rows), key=lambda row: (row[0], row[2]))
+    while True:
+        before = list(kept)
+        if collapse:
+            kept = [row for place, row in enumerate(kept) if place == 0 or kept[place - 1][:2] != row[:2]]
+        users, items = Counter(row[0] for row in kept), Counter(row[1] for row in kept)
+        kept = [row for row in kept if users[row[0]] >= min_user and items[row[1]] >= min_item]
+        if kept == before:
+            return kept
+
+
+@settings(max_examples=40, deadline=None)
+@given(ROWS, st.integers(1, 3), st.integers(1, 3))
+def test_k_core_is_the_one_of_plain_python(rows: list[Row], min_user: int, min_item: int) -> None:
+    options = ReadOptions(min_user_events=min_user, min_item_events=min_item)
+    expected = plain_clean(rows, min_user, min_item, collapse=False)
+    if not expected:
+        with pytest.raises(InputError, match="No event is left"):
+            read(table_of(rows), options=options)
+        return
+    events = read(table_of(rows), options=options)
+    assert rows_of(events) == expected
+    counts = sum(events.report.rejected.values()) + sum(events.report.filtered.values())
+    assert counts + events.report.num_events == events.report.num_rows == len(rows)
+
+
+@settings(max_examples=25, deadline=None)
+@given(ROWS, st.integers(1, 2))
+def test_no_consecutive_repeat_is_left(rows: list[Row], min_item: int) -> None:
+    options = ReadOptions(collapse_repeats=True, min_item_events=min_item)
+    try:
+        events = read(table_of(rows), options=options)
+    except InputError:
+        return
+    same_user, same_item = np.diff(events.table.user) == 0, np.diff(events.table.item) == 0
+    assert not (same_user & same_item).any()
+    assert np.bincount(events.table.item).min() >= min_item
+
+
+@settings(max_examples=25, deadline=None)
+@given(ROWS)
+def test_collapsing_is_the_one_of_plain_python(rows: list[Row]) -> None:
+    assert rows_of(read(table_of(rows), options=ReadOptions(collapse_repeats=True))) == plain_clean(rows, 1, 1, True)
+
+
+def test_repeat_with_another_behaviour_is_no_repeat() -> None:
+    table = pa.table({"user": [1] * 3, "item": [1] * 3, "ts": [1, 2, 3], "event": ["view", "view", "buy"]})
+    events = read(table, options=ReadOptions(collapse_repeats=True))
+    assert [events.vocabulary.behaviours[kind] for kind in events.table.behaviour] == ["view", "buy"]
+    assert events.report.filtered == {"consecutive repeat": 1}
+
+
+def test_only_whole_events_are_duplicates() -> None:
+    table = pa.table(
+        {
+            "user": [1] * 6,
+            "item": [1, 1, 1, 2, 1, 1],
+            "ts": [5, 5, 6, 5, 5, 5],
+            "event": ["a", "a", "a", "a", "b", "a"],
+            "value": [None, None, None, None, None, 1.0],
+        }
+    )
+    events = read(table)
+    assert events.report.rejected == {"exact duplicate": 1}
+    assert events.report.first_faults == {"exact duplicate": "row 2"}
+    assert len(events.table) == 5
+
+
+def test_positions_are_dense_after_filtering() -> None:
+    rows = [(1, 1, 1), (2, 2, 1), (2, 3, 2), (3, 2, 1), (3, 3, 2), (3, 9, 4)]
+    events = read(table_of(rows), options=ReadOptions(min_user_events=2, min_item_events=2))
+    assert events.vocabulary.users.to_pylist() == [2, 3]
+    assert events.vocabulary.items.to_pylist() == [2, 3]
+    assert events.table.user.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("policy", "filled"), [("keep", [2, np.nan, 4]), ("zero", [2, 0, 4]), ("mean", [2, 3, 4])])
+def test_missing_values_follow_the_policy(policy: str, filled: list[float]) -> None:
+    table = pa.table({"user": [1, 2, 3], "item": [1] * 3, "ts": [1] * 3, "value": [2.0, None, 4.0]})
+    options = ReadOptions.model_validate({"missing_value": policy})
+    np.testing.assert_array_equal(read(table, options=options).table.value, np.array(filled, dtype=np.float32))
+
+
+def test_too_many_behaviours_are_refused() -> None:
+    table = pa.table({"user": [1] * 300, "item": [1] * 300, "ts": [1] * 300, "event": [f"e{n}" for n in range(300)]})
+    with pytest.raises(InputError, match="300 different behaviours"):
+        read(table)
+
+
+def test_pipeline_is_plain_sql() -> None:
+    text = " ".join(statements().values()).lower()
+    for word in ("qualify", "::", "try_cast", "epoch", "list(", "exclude", "hugeint", "$", "?"):
+        assert word not in text, f"{word} is not understood by every engine"
+
+
+def test_same_source_gives_the_same_arrays() -> None:
+    generator = np.random.default_rng(5)
+    table = pa.table({name: generator.integers(0, 50, 20_000) for name in ("user", "item", "ts")})
+    first, second = read(table), read(table)
+    for name in ("user", "item", "timestamp", "behaviour", "value"):
+        np.testing.assert_array_equal(getattr(first.table, name), getattr(second.table, name))
+
+
+def test_report_is_json() -> None:
+    report = read(pa.table({"user": [1, 1], "item": [1, 1], "ts": [1, 1]})).report
+    assert json.loads(json.dumps(report.to_json()))["rejected"] == {"exact duplicate": 1}
+
+
+def test_little_memory_is_enough() -> None:
+    generator = np.random.default_rng(5)
+    table = pa.table({name: generator.integers(0, 10_000, 2_000_000) for name in ("user", "item", "ts")})
+    events = read(table, options=ReadOptions(memory_limit="100MB"))
+    order = np.lexsort((events.table.timestamp, events.table.user))
+    assert len(events.table) + sum(events.report.rejected.values()) == 2_000_000
+    np.testing.assert_array_equal(order, np.arange(len(order)))

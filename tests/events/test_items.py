@@ -1,0 +1,91 @@
+"""Item columns stand beside the items of the log, whatever kind of file they came from."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from variseq.errors import CheckpointError, InputError
+from variseq.events.items import ItemTable
+from variseq.events.read import read
+
+LOG = pa.table({"user": [1, 1, 2], "item": [30, 10, 20], "ts": [1600000000] * 3})
+
+
+def test_titles_and_categories_follow_the_positions(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text(
+        "movieId,title,genres,year\n10,Ten,A|B,1999\n30,Thirty,,2001\n99,Other,C,2002\n"
+    )
+    events = read(LOG, tmp_path / "items.csv")
+    items = events.items
+    assert items is not None
+    assert items.titles(range(3)) == ["Ten", None, "Thirty"]
+    assert items.categories([0, 1, 2]) == [("A", "B"), (), ()]
+    assert items.table.column("year").to_pylist() == ["1999", None, "2001"]
+    assert (items.num_left_out, items.num_without_row) == (1, 1)
+    assert any("1 items of the log have no row" in note for note in events.report.notes)
+
+
+def test_every_source_of_items_is_read(tmp_path: Path) -> None:
+    rows = [
+        {"item_id": 20, "name": "Twenty", "categories": ["x", "y"]},
+        {"item_id": 10, "name": None, "categories": []},
+    ]
+    (tmp_path / "items.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "items.parquet")
+    for source in (
+        tmp_path / "items.jsonl",
+        tmp_path / "items.parquet",
+        pa.Table.from_pylist(rows),
+        pd.DataFrame(rows),
+    ):
+        items = read(LOG, source).items
+        assert items is not None
+        assert items.titles([0, 1, 2]) == [None, "Twenty", None]
+        assert items.categories([1]) == [("x", "y")]
+
+
+def test_items_find_a_log_that_was_read_from_parquet(tmp_path: Path) -> None:
+    pq.write_table(LOG, tmp_path / "log.parquet")
+    items = read(tmp_path / "log.parquet", pa.table({"item_id": [10], "title": ["Ten"]})).items
+    assert items is not None
+    assert items.titles([0]) == ["Ten"]
+
+
+def test_text_ids_of_the_log_find_their_rows(tmp_path: Path) -> None:
+    log = pa.table({"user": [1, 1], "item": ["007", "8"], "ts": [1600000000] * 2})
+    (tmp_path / "items.csv").write_text("item_id,title\n007,Bond\n8,Eight\n")
+    items = read(log, tmp_path / "items.csv").items
+    assert items is not None
+    assert items.titles([0, 1]) == ["Bond", "Eight"]
+    (tmp_path / "items.csv").write_text("item_id,title\n8,Eight\n")
+    assert read(log, tmp_path / "items.csv").items.titles([0, 1]) == [None, "Eight"]  # type: ignore[union-attr]
+
+
+def test_doubled_ids_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item_id,title\n10,a\n20,b\n10,c\n")
+    with pytest.raises(InputError, match=r"1 ids in more than one row: '?10'? \(2 rows\).*keep one row"):
+        read(LOG, tmp_path / "items.csv")
+
+
+def test_items_of_another_world_are_refused() -> None:
+    with pytest.raises(InputError, match="log has ids like 10, the items file like 'i1'"):
+        read(LOG, pa.table({"item_id": ["i1"], "title": ["x"]}))
+
+
+def test_items_without_an_id_column_are_refused() -> None:
+    with pytest.raises(InputError, match=r"No column for item_id.*item_columns="):
+        read(LOG, pa.table({"colour": ["red"], "title": ["x"]}))
+
+
+def test_item_columns_are_saved_and_loaded(tmp_path: Path) -> None:
+    items = read(LOG, pa.table({"item_id": [10], "title": ["Ten"], "price": [1.5]})).items
+    assert items is not None
+    items.save(tmp_path / "item_columns.parquet")
+    assert ItemTable.load(tmp_path / "item_columns.parquet").table.equals(items.table)
+    (tmp_path / "item_columns.parquet").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        ItemTable.load(tmp_path / "item_columns.parquet")

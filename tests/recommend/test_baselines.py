@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.contracts.recommender import all_scores, check_recommender, some_histories
+from variseq.errors import InputError
+from variseq.evaluation.evaluate import evaluate
+from variseq.evaluation.splits import leave_one_out
+from variseq.recommend.baselines import LastItemTransitions, Popular, RecentPopular
+from variseq.recommend.item_knn import ItemKNN
+from variseq.recommend.item_matrix import DenseRows, SparseRows, WeightedRows
+from variseq.sequences.histories import Histories
+
+NUM_ITEMS = 30
+BASELINES = [Popular, RecentPopular, LastItemTransitions, ItemKNN]
+lists_of_histories = st.lists(st.lists(st.integers(0, 7), max_size=12), min_size=1, max_size=12)
+
+
+def training_histories(num_users: int = 60, seed: int = 1) -> Histories:
+    generator = np.random.default_rng(seed)
+    weight = 1 / np.arange(1, NUM_ITEMS + 1)
+    sizes = generator.integers(0, 15, size=num_users)
+    return Histories.of_items(
+        [generator.choice(NUM_ITEMS, size=size, p=weight / weight.sum()).tolist() for size in sizes]
+    )
+
+
+@pytest.mark.parametrize("make", BASELINES)
+def test_baseline_keeps_the_recommender_contract(make: Callable[[int], Any]) -> None:
+    check_recommender(make(NUM_ITEMS).fit(training_histories()), NUM_ITEMS)
+
+
+@pytest.mark.parametrize("make", BASELINES)
+def test_baseline_that_saw_no_event_still_keeps_the_contract(make: Callable[[int], Any]) -> None:
+    check_recommender(make(NUM_ITEMS).fit(Histories.of_items([[], []])), NUM_ITEMS)
+
+
+@pytest.mark.parametrize("make", BASELINES)
+def test_state_makes_the_same_recommender_again(make: Callable[[int], Any]) -> None:
+    fitted = make(NUM_ITEMS).fit(training_histories())
+    state = fitted.state()
+    assert all(isinstance(tensor, torch.Tensor) for tensor in state.values())
+    again = make.from_state({name: tensor.clone() for name, tensor in state.items()})  # type: ignore[attr-defined]
+    histories = some_histories(NUM_ITEMS)
+    assert torch.equal(all_scores(again, histories, NUM_ITEMS), all_scores(fitted, histories, NUM_ITEMS))
+    check_recommender(again, NUM_ITEMS)
+
+
+@pytest.mark.parametrize("make", BASELINES)
+def test_item_outside_the_catalogue_is_refused(make: Callable[[int], Any]) -> None:
+    with pytest.raises(InputError, match="catalogue has 3 items"):
+        make(3).fit(Histories.of_items([[0, 5]]))
+
+
+def test_popular_scores_are_the_logarithm_of_the_smoothed_share() -> None:
+    popular = Popular(3).fit(Histories.of_items([[0, 1], [1]]))
+    expected = torch.tensor([[2.0, 3.0, 1.0]]).div(6).log()
+    torch.testing.assert_close(all_scores(popular, Histories.of_items([[]]), 3), expected)
+
+
+def test_recent_popular_prefers_what_the_last_tenth_of_the_time_holds() -> None:
+    histories = Histories.of_items([[0] * 90 + [1] * 10])
+    scores = all_scores(RecentPopular(3).fit(histories), Histories.of_items([[]]), 3)[0]
+    assert scores[1] > scores[0] > scores[2]
+    assert scores.exp().sum().item() == pytest.approx(1)
+
+
+def test_transitions_are_counts_backed_off_to_popularity() -> None:
+    histories = Histories.of_items([[0, 1, 0, 1], [0, 2]])
+    transitions = LastItemTransitions(4).fit(histories)
+    share = np.array([4, 3, 2, 1]) / 10
+    followed = np.array([0, 2, 1, 0])
+    m = LastItemTransitions.PRIOR_EVENTS
+    probability = all_scores(transitions, Histories.of_items([[3, 0], [], [2]]), 4).exp().numpy()
+    np.testing.assert_allclose(probability[0], (followed + m * share) / (3 + m), rtol=1e-5)
+    np.testing.assert_allclose(probability[1], share, rtol=1e-5)
+    np.testing.assert_allclose(probability[2], share, rtol=1e-5)  # nothing followed item 2: histories do not mix
+
+
+@given(lists_of_histories, lists_of_histories)
+@settings(max_examples=50, deadline=None)
+def test_transition_scores_are_normalised_log_probabilities(training: list[list[int]], asked: list[list[int]]) -> None:
+    transitions = LastItemTransitions(8).fit(Histories.of_items(training))
+    total = all_scores(transitions, Histories.of_items(asked), 8).exp().sum(dim=1)
+    torch.testing.assert_close(total, torch.ones(len(asked)), atol=1e-5, rtol=0)
+
+
+@given(lists_of_histories, lists_of_histories, st.sampled_from([0.5, 0.8, 1.0]))
+@settings(max_examples=50, deadline=None)
+def test_item_knn_equals_the_cosines_of_a_dense_matrix(
+    training: list[list[int]], asked: list[list[int]], decay: float
+) -> None:
+    binary = np.zeros((len(training), 8))
+    for user, history in enumerate(training):
+        binary[user, history] = 1
+    norm = np.maximum(np.linalg.norm(binary, axis=0), 1)
+    cosine = (binary.T @ binary) / norm[:, None] / norm[None, :]
+    np.fill_diagonal(cosine, 0)
+    expected = np.zeros((len(asked), 8))
+    for row, history in enumerate(asked):
+        for age, item in enumerate(reversed(history)):
+            expected[row] += decay**age * cosine[item]
+    knn = ItemKNN(8, decay=decay).fit(Histories.of_items(training))
+    scores = all_scores(knn, Histories.of_items(asked), 8).numpy()
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_sparse_and_dense_neighbours_add_up_alike() -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.rand(9, 9, generator=generator)
+    matrix[matrix < 0.6] = 0
+    sparse = SparseRows.from_dense(matrix)
+    rows = WeightedRows(torch.tensor([0, 0, 2, 5]), torch.tensor([1, 8, 3, 3, 0]), torch.rand(5, generator=generator))
+    dense = DenseRows.from_sparse(sparse)
+    assert torch.equal(dense.matrix, matrix)
+    for first, last in [(0, 9), (0, 4), (4, 9)]:
+        torch.testing.assert_close(sparse.weighted_sum(rows, first, last), dense.weighted_sum(rows, first, last))
+
+
+def test_full_matrix_is_kept_dense_and_a_thin_one_sparse() -> None:
+    everything_together = Histories.of_items([list(range(10))])
+    assert isinstance(ItemKNN(10).fit(everything_together).neighbours, DenseRows)
+    assert isinstance(ItemKNN(100).fit(everything_together).neighbours, SparseRows)
+
+
+@pytest.mark.parametrize("decay", [0.0, -1.0, 1.5])
+def test_decay_outside_its_range_is_refused(decay: float) -> None:
+    with pytest.raises(InputError, match=r"decay=.*above 0 and at most 1"):
+        ItemKNN(3, decay=decay)
+
+
+def test_transitions_find_a_cycle_that_popularity_cannot_see() -> None:
+    cycle = [[(start + step) % 6 for step in range(12)] for start in range(6)] * 5
+    train, _, test = leave_one_out(Histories.of_items(cycle))
+    known = train.known()
+    transitions, popular = LastItemTransitions(6).fit(known), Popular(6).fit(known)
+    first_hit = [
+        float(
+            all_scores(model, test.known(), 6)
+            .argmax(dim=1)
+            .eq(torch.tensor(test.histories.item[11::12]))
+            .float()
+            .mean()
+        )
+        for model in (transitions, popular)
+    ]
+    assert first_hit[0] == 1.0
+    assert first_hit[1] < 0.5
+
+
+def test_baselines_are_judged_by_the_evaluation_room() -> None:
+    train, _, test = leave_one_out(training_histories(), num_items=NUM_ITEMS)
+    for make in BASELINES:
+        model: Any = make(NUM_ITEMS).fit(train.known())
+        evaluation = evaluate(model, test)
+        assert (evaluation.forecasts is not None) == model.gives_probabilities
+        assert len(evaluation.rank) == len(test.queries())

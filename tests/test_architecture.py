@@ -1,0 +1,211 @@
+"""The house stands: imports only go down, files and functions stay small, and nothing refused has come in."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "variseq"
+FLOORS = [
+    {"errors"},
+    {"events"},
+    {"sequences"},
+    {"model", "evaluation"},
+    {"recommend", "training", "log"},
+    {"estimator"},
+    {"reports", "serving"},
+    {"demo"},
+    {"cli"},
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+REFUSED_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "constants", "misc"}
+REFUSED_IMPORTS = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 300, 45, 7
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def module_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(file) for file in FILES}
+
+
+def room_of(module: str) -> str:
+    """The folder or file right below the package; empty for the public face itself."""
+    return module.removeprefix("variseq").removeprefix(".").split(".")[0]
+
+
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def imports_of(file: Path) -> Iterator[str]:
+    """Every module that a file imports anywhere in it, also inside functions; for names of ours, the file they are."""
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file.relative_to(ROOT)}:{node.lineno} has a relative import; write it in full"
+            module = node.module or ""
+            for alias in node.names:
+                yield f"{module}.{alias.name}" if f"{module}.{alias.name}" in MODULES else module
+
+
+def own_imports_of(file: Path) -> set[str]:
+    return {module for module in imports_of(file) if module.split(".")[0] == "variseq"}
+
+
+def functions_of(file: Path) -> Iterator[Function]:
+    yield from (node for node in ast.walk(tree_of(file)) if isinstance(node, Function))
+
+
+def calls_of(file: Path) -> Iterator[ast.Call]:
+    yield from (node for node in ast.walk(tree_of(file)) if isinstance(node, ast.Call))
+
+
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    """A path that comes back to its start, or nothing."""
+    cleared: set[str] = set()
+
+    def walk(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in cleared:
+            return []
+        for other in sorted(graph.get(module, ())):
+            if circle := walk(other, [*path, module]):
+                return circle
+        cleared.add(module)
+        return []
+
+    return next((circle for module in sorted(graph) if (circle := walk(module, []))), [])
+
+
+@every_file
+def test_imports_only_go_down(file: Path) -> None:
+    here = room_of(module_of(file))
+    if not here:
+        return  # The public face stands outside and sees every floor.
+    assert here in FLOOR_OF, f"{here} has no floor yet; give it one in FLOORS"
+    for module in own_imports_of(file):
+        there = room_of(module)
+        assert there, f"{file.relative_to(ROOT)} imports the public face; import the file that has the name"
+        if there == here:
+            continue
+        place = "the same" if FLOOR_OF[there] == FLOOR_OF[here] else "a higher"
+        assert FLOOR_OF[there] < FLOOR_OF[here], f"{file.relative_to(ROOT)} imports {module}, which is on {place} floor"
+
+
+def test_files_of_a_room_do_not_import_in_a_circle() -> None:
+    inside = {
+        module_of(file): {
+            other
+            for other in own_imports_of(file)
+            if room_of(other) == room_of(module_of(file)) != "" and other in MODULES
+        }
+        for file in FILES
+    }
+    circle = find_circle(inside)
+    assert not circle, " imports ".join(circle)
+
+
+def test_circle_is_found_where_there_is_one() -> None:
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+@every_file
+def test_file_is_short_and_named_for_an_idea(file: Path) -> None:
+    num_lines = len(file.read_text(encoding="utf-8").splitlines())
+    assert num_lines <= MAX_FILE_LINES, f"{file.relative_to(ROOT)} has {num_lines} lines; at most {MAX_FILE_LINES}"
+    assert file.stem not in REFUSED_NAMES, f"{file.relative_to(ROOT)} is named for no idea"
+    assert file.parent.name not in REFUSED_NAMES, f"{file.parent.relative_to(ROOT)} is named for no idea"
+
+
+@every_file
+def test_file_says_in_its_first_line_what_it_is(file: Path) -> None:
+    assert ast.get_docstring(tree_of(file)), f"{file.relative_to(ROOT)} does not say what it turns into what"
+
+
+@every_file
+def test_functions_fit_a_screen(file: Path) -> None:
+    for function in functions_of(file):
+        body = function.body[1:] if ast.get_docstring(function) and len(function.body) > 1 else function.body
+        num_lines = (function.end_lineno or 0) - body[0].lineno + 1
+        place = f"{file.relative_to(ROOT)}:{function.lineno} {function.name}"
+        assert num_lines <= MAX_FUNCTION_LINES, f"{place} has {num_lines} lines; at most {MAX_FUNCTION_LINES}"
+
+
+@every_file
+def test_functions_take_few_parameters(file: Path) -> None:
+    for function in functions_of(file):
+        if any(ast.unparse(decorator).split("(")[0].endswith(".command") for decorator in function.decorator_list):
+            continue  # The options of a command are its parameters.
+        arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        count = sum(argument.arg not in ("self", "cls") for argument in arguments)
+        place = f"{file.relative_to(ROOT)}:{function.lineno} {function.name}"
+        assert count <= MAX_PARAMETERS, f"{place} takes {count} parameters; at most {MAX_PARAMETERS}"
+
+
+@every_file
+def test_nothing_is_pickled(file: Path) -> None:
+    where = file.relative_to(ROOT)
+    for module in imports_of(file):
+        assert module.split(".")[0] not in REFUSED_IMPORTS, f"{where} imports {module}"
+    for call in calls_of(file):
+        assert ast.unparse(call.func) not in ("torch.load", "torch.save"), (
+            f"{where}:{call.lineno} pickles; use safetensors"
+        )
+        allowed = any(
+            keyword.arg == "allow_pickle"
+            and not (isinstance(keyword.value, ast.Constant) and keyword.value.value is False)
+            for keyword in call.keywords
+        )
+        assert not allowed, f"{where}:{call.lineno} allows pickle"
+
+
+def lookups_by_string_in(tree: ast.Module) -> list[int]:
+    """Lines that find a class or function by a computed name; reading the fields of an object is something else."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    modules = {alias.asname or alias.name.split(".")[0] for node in imports for alias in node.names}
+    lines = []
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func)
+        is_computed = name == "getattr" and not isinstance(call.args[1], ast.Constant)
+        is_of_module = is_computed and ast.unparse(call.args[0]).split(".")[0] in modules
+        is_called = name.startswith("getattr(") and name.endswith(")")
+        if is_of_module or is_called or name in ("globals", "importlib.import_module", "import_module", "__import__"):
+            lines.append(call.lineno)
+    return lines
+
+
+@every_file
+def test_no_class_is_looked_up_by_a_string(file: Path) -> None:
+    if file == PACKAGE / "__init__.py":
+        return  # The public face imports each name when it is first asked for.
+    lines = lookups_by_string_in(tree_of(file))
+    assert not lines, f"{file.relative_to(ROOT)} looks something up by a string in lines {lines}"
+
+
+@pytest.mark.parametrize(
+    ("code", "is_lookup"),
+    [
+        ("import torch\nloss = getattr(torch.nn, name)", True),
+        ("loss = getattr(losses, name)(3)", True),
+        ("loss = globals()[name]", True),
+        ("import importlib\nimportlib.import_module(name)", True),
+        ("width = getattr(options, name)", False),
+        ("moved = getattr(self, field.name).to(device)", False),
+    ],
+)
+def test_lookup_by_a_string_is_told_from_reading_a_field(code: str, is_lookup: bool) -> None:
+    assert bool(lookups_by_string_in(ast.parse(code))) == is_lookup

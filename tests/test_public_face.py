@@ -1,0 +1,68 @@
+"""What the outside sees: a short list of names, a quick import, and a wheel with everything in it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import variseq
+
+ROOT = Path(__file__).parent.parent
+PUBLIC = [
+    "CheckpointError",
+    "CollapseWarning",
+    "InputError",
+    "MissingExtra",
+    "ReadOptions",
+    "SimulationOptions",
+    "TrainingStopped",
+    "VariationalAttention",
+    "VariseqError",
+    "compare",
+    "load",
+    "read",
+    "simulate",
+]
+HEAVY = ["duckdb", "matplotlib", "pandas", "pyarrow", "sklearn", "torch"]
+
+
+def test_public_face_is_this_short_sorted_list() -> None:
+    assert list(variseq.__all__) == PUBLIC == sorted(PUBLIC)
+
+
+def test_every_public_name_can_be_had_and_is_documented() -> None:
+    for name in PUBLIC:
+        assert getattr(variseq, name).__doc__, f"variseq.{name} has no docstring"
+    assert set(PUBLIC) <= set(dir(variseq))
+
+
+def test_import_is_quick_because_heavy_libraries_wait() -> None:
+    program = f"import sys, variseq; print(*[name for name in {HEAVY} if name in sys.modules])"
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert finished.stdout.split() == []
+
+
+def test_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    shutil.copytree(ROOT / "variseq", source / "variseq", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
+    finished = subprocess.run(
+        [*command, "--wheel-dir", str(tmp_path), str(source)], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    (wheel,) = tmp_path.glob("variseq-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "variseq").rglob("*")
+        if path.is_file() and (path.suffix in (".py", ".sql", ".html") or path.name == "py.typed")
+    }
+    assert {name for name in names if name.startswith("variseq/")} == expected
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert any(name.endswith("entry_points.txt") for name in names)

@@ -1,0 +1,63 @@
+"""Variseq: from an event log to recommendations, with a variational attention model that says how sure it is."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from variseq.errors import (
+        CheckpointError,
+        CollapseWarning,
+        InputError,
+        MissingExtra,
+        TrainingStopped,
+        VariseqError,
+    )
+    from variseq.estimator import VariationalAttention, compare, load
+    from variseq.events.options import ReadOptions
+    from variseq.events.simulate import SimulationOptions, simulate
+    from variseq.log import read
+
+_ROOMS = {
+    "CheckpointError": "variseq.errors",
+    "CollapseWarning": "variseq.errors",
+    "InputError": "variseq.errors",
+    "MissingExtra": "variseq.errors",
+    "ReadOptions": "variseq.events.options",
+    "SimulationOptions": "variseq.events.simulate",
+    "TrainingStopped": "variseq.errors",
+    "VariationalAttention": "variseq.estimator",
+    "VariseqError": "variseq.errors",
+    "compare": "variseq.estimator",
+    "load": "variseq.estimator",
+    "read": "variseq.log",
+    "simulate": "variseq.events.simulate",
+}
+
+__all__ = [
+    "CheckpointError",
+    "CollapseWarning",
+    "InputError",
+    "MissingExtra",
+    "ReadOptions",
+    "SimulationOptions",
+    "TrainingStopped",
+    "VariationalAttention",
+    "VariseqError",
+    "compare",
+    "load",
+    "read",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Names are imported when first asked for, so that `import variseq` does not wait for torch.
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'variseq' has no attribute {name!r}")
+    return getattr(import_module(_ROOMS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,268 @@
+"""The model as its users meet it: fit, evaluate, recommend, save."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import BaseModel, ValidationError
+
+from variseq.errors import InputError, VariseqError
+from variseq.evaluation.evaluate import EvaluationOptions, evaluate
+from variseq.evaluation.results import Results
+from variseq.evaluation.significance import Comparison
+from variseq.evaluation.significance import compare as compare_evaluations
+from variseq.evaluation.splits import Part, Split, split_at
+from variseq.events.vocabulary import Id
+from variseq.log import LogPart
+from variseq.model.checkpoint import Checkpoint, load_checkpoint, refuse_existing, save_checkpoint
+from variseq.model.scorer import NetworkScorer
+from variseq.recommend.answers import Answers, Filters
+from variseq.recommend.baselines import LastItemTransitions, Popular, RecentPopular
+from variseq.recommend.item_knn import ItemKNN
+from variseq.recommend.output import write_tables
+from variseq.training.defaults import SIZES, LogProperties, Size, network_config, training_config
+from variseq.training.display import Display
+from variseq.training.run import Settings, Workplace, train_network
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class VariationalAttention:
+    """A variational attention model of behaviour sequences.
+
+    `size` is the one dial ("tiny", "small", "medium", "large"); everything else follows from it and from the log, and
+    can be set by `model` (fields of `NetworkConfig`) and `training` (fields of `TrainingConfig`). `device` is "auto" (a
+    GPU where there is one), "cpu" or "cuda".
+
+    >>> VariationalAttention(size="tiny", training={"max_epochs": 5})
+    <VariationalAttention size=tiny, not fitted>
+    """
+
+    def __init__(
+        self,
+        size: Size = "small",
+        seed: int = 0,
+        device: str = "auto",
+        model: dict[str, Any] | None = None,
+        training: dict[str, Any] | None = None,
+    ) -> None:
+        if size not in SIZES:
+            raise InputError(f"There is no size {size!r}. Allowed: {', '.join(SIZES)}.")
+        self.size = size
+        self.seed = seed
+        self.device = _device(device)
+        self.model = dict(model or {})
+        self.training = dict(training or {})
+        self.checkpoint: Checkpoint | None = None
+
+    def __repr__(self) -> str:
+        if self.checkpoint is None:
+            return f"<VariationalAttention size={self.size}, not fitted>"
+        config = self.checkpoint.network.config
+        return f"<VariationalAttention size={self.size}, {config.num_items:,} items, width {config.width}>"
+
+    def fit(
+        self,
+        train: LogPart,
+        valid: LogPart,
+        folder: Path | str | None = None,
+        resume: bool = False,
+        display: Display | None = None,
+        tensorboard: bool = False,
+    ) -> VariationalAttention:
+        """Train on a part of a split log; the best epoch is chosen on the validation part.
+
+        With a `folder` the finished run is saved there, and while it is under way its state is in
+        `<folder>.unfinished`: after Ctrl-C or a crash, the same call with `resume=True` goes on to the same result.
+        """
+        folder = None if folder is None else Path(folder)
+        unfinished = None if folder is None else folder.with_name(folder.name + ".unfinished")
+        if folder is not None:
+            refuse_existing(folder)
+        settings = self._settings(train)
+        workplace = Workplace(self.device, display or Display(), unfinished, resume, tensorboard)
+        trained = train_network(train.part, valid.part, settings, workplace)
+        begins = np.stack([train.part.target_end, valid.part.target_end])
+        self.checkpoint = Checkpoint(
+            network=trained.network.eval(),
+            vocabulary=train.vocabulary,
+            items=train.items,
+            histories=train.part.histories,
+            bounds=begins,
+            manifest=_manifest(train.part, trained.temperature, trained.seconds),
+            config={
+                "size": self.size,
+                "seed": self.seed,
+                "model": settings.network.model_dump(),
+                "training": settings.training.model_dump(),
+            },
+            metrics=trained.metrics,
+        )
+        if folder is not None and unfinished is not None:
+            self.save(folder)
+            if (unfinished / "tensorboard").exists():
+                shutil.move(unfinished / "tensorboard", folder / "tensorboard")
+            shutil.rmtree(unfinished)
+        return self
+
+    def evaluate(self, part: LogPart | None = None, k: int = 10, targets: str = "next") -> Results:
+        """The model on a part of the split (the test part by default), with the baselines beside it.
+
+        Everything is learned from the training part alone; a query shows the whole history before its target.
+        """
+        checkpoint = self._fitted()
+        train, _, test = self._split()
+        judged = test if part is None else part.part
+        if part is not None and judged.protocol["split_hash"] != test.protocol["split_hash"]:
+            raise InputError(
+                "The part belongs to another log or split than the model was fitted on. Give one of those."
+            )
+        categories = None
+        if checkpoint.items is not None:
+            of_items = checkpoint.items.categories(range(checkpoint.vocabulary.num_items))
+            categories = of_items if any(of_items) else None
+        options = EvaluationOptions(k=k, targets=targets, item_categories=categories)
+        known, num_items = train.known(), checkpoint.vocabulary.num_items
+        baselines = [Popular(num_items), RecentPopular(num_items), LastItemTransitions(num_items), ItemKNN(num_items)]
+        recommenders = [self._scorer(), *(baseline.fit(known) for baseline in baselines)]
+        return Results([evaluate(recommender, judged, options) for recommender in recommenders])
+
+    def recommend(
+        self,
+        users: Sequence[Id] | None = None,
+        history: Sequence[Id] | None = None,
+        k: int = 10,
+        exclude: Sequence[Id] = (),
+        only: Sequence[Id] | None = None,
+        category: str | Sequence[str] | None = None,
+        exclude_seen: bool = True,
+    ) -> pd.DataFrame:
+        """What these users, or somebody with this history (oldest item first), will want next; all users by default.
+
+        One row per user and rank: user_id, item_id, rank, score, probability (that it is the next event), title,
+        because (the events that the attention weighted most), source (says when an answer is a fallback).
+        """
+        filters = Filters(k, exclude, only, category, exclude_seen)
+        if history is not None:
+            if users is not None:
+                raise InputError("Give either users or a history, not both.")
+            return self._answers().for_history(history, filters).to_pandas()
+        if isinstance(users, str):
+            raise InputError(f"users={users!r} is one text. Give a list of user ids, for example users=[{users!r}].")
+        tables = [table.to_pandas() for table in self._answers().for_users(users, filters)]
+        if not tables:
+            raise InputError("The list of users is empty. Give at least one user id, or None for all users.")
+        return pd.concat(tables, ignore_index=True)
+
+    def recommend_to_file(self, path: Path | str, k: int = 10, exclude_seen: bool = True) -> int:
+        """Recommendations for all users to a .parquet or .csv file, written as they come; the number of rows."""
+        tables = self._answers().for_users(None, Filters(k, exclude_seen=exclude_seen))
+        return write_tables(tables, Path(path))
+
+    def similar_items(self, item_ids: Sequence[Id], k: int = 10) -> pd.DataFrame:
+        """The items most like each of these: item_id, similar_item_id, rank, score (cosine), title."""
+        return self._answers().similar(item_ids, k).to_pandas()
+
+    def save(self, folder: Path | str, with_histories: bool = True) -> None:
+        """Write the run to a folder that does not exist yet; open formats, no pickle.
+
+        Without histories the folder has no personal data, but known users cannot be asked for.
+        """
+        checkpoint = self._fitted()
+        if not with_histories:
+            checkpoint = Checkpoint(**{**vars(checkpoint), "histories": None, "bounds": None})
+        save_checkpoint(checkpoint, Path(folder))
+
+    def _fitted(self) -> Checkpoint:
+        if self.checkpoint is None:
+            raise InputError("The model is not fitted. Call fit(train, valid) first, or load a run with variseq.load.")
+        return self.checkpoint
+
+    def _scorer(self) -> NetworkScorer:
+        checkpoint = self._fitted()
+        return NetworkScorer(checkpoint.network, temperature=checkpoint.manifest["temperature"])
+
+    def _answers(self) -> Answers:
+        checkpoint = self._fitted()
+        return Answers(self._scorer(), checkpoint.vocabulary, checkpoint.items, checkpoint.histories)
+
+    def _split(self) -> Split:
+        checkpoint = self._fitted()
+        if checkpoint.histories is None or checkpoint.bounds is None:
+            raise InputError("This run was saved without histories, so there is nothing to evaluate on.")
+        method = {key: checkpoint.manifest["protocol"][key] for key in checkpoint.manifest["split_method"]}
+        num_items = checkpoint.vocabulary.num_items
+        return split_at(checkpoint.histories, checkpoint.bounds[0], checkpoint.bounds[1], num_items, method)
+
+    def _settings(self, train: LogPart) -> Settings:
+        properties = LogProperties.of(train.part.known(), train.vocabulary)
+        try:
+            network = network_config(self.size, properties, self.model)
+            training = training_config(properties, self.seed, self.training)
+        except ValidationError as error:
+            raise _config_error(error) from error
+        return Settings(network, training)
+
+
+def load(folder: Path | str, device: str = "auto") -> VariationalAttention:
+    """The model of a run folder, ready to recommend; needs nothing but the folder.
+
+    Raises CheckpointError when it is missing, damaged or of a later format.
+    """
+    checkpoint = load_checkpoint(Path(folder))
+    config = checkpoint.config
+    model = VariationalAttention(config["size"], config["seed"], device, config["model"], config["training"])
+    checkpoint.network.to(model.device)
+    model.checkpoint = checkpoint
+    return model
+
+
+def compare(first: Path | str, second: Path | str, metric: str = "ndcg", k: int = 10) -> Comparison:
+    """Two runs on their common test part, paired by user: difference, 95 % interval and permutation p-value.
+
+    Raises InputError when they were not made with the same data and split.
+    """
+    evaluations = [load(folder).evaluate(k=k)["variseq"] for folder in (first, second)]
+    return compare_evaluations(evaluations[0], evaluations[1], metric)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise InputError(f"There is no device {name!r}. Allowed: 'auto', 'cpu', 'cuda'.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "device='cuda' was asked for, and torch finds no GPU. Use device='auto', or install a CUDA build."
+        )
+    return torch.device(name)
+
+
+def _manifest(train: Part, temperature: float, seconds: float) -> dict[str, Any]:
+    protocol = {key: value for key, value in train.protocol.items() if key != "part"}
+    method = [key for key in protocol if key == "method" or key.endswith("_microseconds")]
+    return {
+        "temperature": temperature,
+        "protocol": protocol,
+        "split_method": method,
+        "seconds": round(seconds, 1),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("variseq", "torch", "numpy")},
+        "hardware": {"machine": platform.machine(), "threads": torch.get_num_threads()},
+    }
+
+
+def _config_error(error: ValidationError) -> VariseqError:
+    told = "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})" for e in error.errors()
+    )
+    return InputError(f"The settings are not right: {told}. The fields are those of {error.title}.")

@@ -1,0 +1,1 @@
+"""Judges any recommender; imports no model."""

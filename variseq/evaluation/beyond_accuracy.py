@@ -1,0 +1,93 @@
+"""Turns top-k lists into what accuracy does not show: catalogue coverage, fairness of exposure, novelty, diversity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+_LISTS_AT_ONCE = 256
+
+
+def exposure(top_item: Int[np.ndarray, "query k"], num_items: int) -> Int[np.ndarray, " item"]:
+    """How many lists hold each item; -1 in a list is an empty place."""
+    return np.bincount(top_item[top_item >= 0], minlength=num_items)
+
+
+def catalogue_coverage(count: Int[np.ndarray, " item"]) -> float:
+    """Share of the catalogue that is in at least one list.
+
+    >>> catalogue_coverage(np.array([3, 0, 1, 0]))
+    0.5
+    """
+    return float((count > 0).mean())
+
+
+def gini(count: Int[np.ndarray, " item"]) -> float:
+    """Gini index of exposure over the whole catalogue: 0 when all items are shown equally, near 1 when one has it all.
+
+    sum_i (2 i - n - 1) x_i / (n sum x) over exposures x_1 <= ... <= x_n; 0 when nothing is shown.
+
+    >>> gini(np.array([5, 5, 5])), gini(np.array([0, 0, 0, 8]))
+    (0.0, 0.75)
+    """
+    total = count.sum()
+    if total == 0:
+        return 0.0
+    weight = 2 * np.arange(1, len(count) + 1) - len(count) - 1
+    return float((weight * np.sort(count)).sum() / (len(count) * total))
+
+
+def novelty(
+    top_item: Int[np.ndarray, "query k"], train_item_count: Int[np.ndarray, " item"]
+) -> Float[np.ndarray, " query"]:
+    """Mean -log2 of the popularity share of the items of each list, in bits; NaN for an empty list.
+
+    The share is (count + 1) / (total + num_items), so that an item without a training event has a finite value.
+    Source: Vargas and Castells, "Rank and relevance in novelty and diversity metrics" (2011), self-information.
+    """
+    share = (train_item_count + 1) / (train_item_count.sum() + len(train_item_count))
+    bits = np.where(top_item >= 0, -np.log2(share)[top_item], 0.0)
+    num_filled = (top_item >= 0).sum(axis=1)
+    return np.where(num_filled > 0, bits.sum(axis=1) / np.maximum(num_filled, 1), np.nan)
+
+
+def diversity(
+    top_item: Int[np.ndarray, "query k"], item_categories: Sequence[Sequence[str]]
+) -> Float[np.ndarray, " query"]:
+    """Intra-list diversity: the mean over pairs of 1 - Jaccard similarity of their category sets.
+
+    Pairs in which an item has no category are left out; NaN for a list without a pair left.
+
+    >>> diversity(np.array([[0, 1], [0, 2]]), [("drama", "war"), ("drama",), ("comedy",)])
+    array([0.5, 1. ])
+    """
+    code, size = _category_codes(item_categories)
+    left, right = np.triu_indices(top_item.shape[1], k=1)
+    result = np.full(len(top_item), np.nan)
+    for first in range(0, len(top_item), _LISTS_AT_ONCE):
+        lists = top_item[first : first + _LISTS_AT_ONCE]
+        a, b = lists[:, left], lists[:, right]
+        same = (code[a][..., :, None] == code[b][..., None, :]) & (code[a][..., :, None] >= 0)
+        shared = same.sum(axis=(-2, -1))
+        valid = (a >= 0) & (b >= 0) & (size[a] > 0) & (size[b] > 0)
+        distance = np.where(valid, 1 - shared / np.maximum(size[a] + size[b] - shared, 1), 0.0)
+        num_pairs = valid.sum(axis=1)
+        mean = distance.sum(axis=1) / np.maximum(num_pairs, 1)
+        result[first : first + _LISTS_AT_ONCE] = np.where(num_pairs > 0, mean, np.nan)
+    return result
+
+
+def _category_codes(
+    item_categories: Sequence[Sequence[str]],
+) -> tuple[Int[np.ndarray, "item category"], Int[np.ndarray, " item"]]:
+    """Categories as integers, a row an item, filled up with -1; and how many each item has."""
+    sets = [sorted(set(categories)) for categories in item_categories]
+    number: dict[str, int] = {}
+    size = np.array([len(categories) for categories in sets], dtype=np.int64)
+    code = np.full((len(sets), max(1, int(size.max(initial=0)))), -1, dtype=np.int64)
+    for item, categories in enumerate(sets):
+        for place, category in enumerate(categories):
+            code[item, place] = number.setdefault(category, len(number))
+    return code, size

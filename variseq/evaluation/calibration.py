@@ -1,0 +1,124 @@
+"""Judges probabilities: likelihood, Brier score, calibration error, risk against coverage, interval coverage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+NUM_BINS = 15
+
+
+def brier(
+    target_probability: Float[np.ndarray, " query"], sum_of_squares: Float[np.ndarray, " query"]
+) -> Float[np.ndarray, " query"]:
+    """Multiclass Brier score sum_i (p_i - [i is the target])^2 = sum_i p_i^2 - 2 p_target + 1, between 0 and 2.
+
+    `sum_of_squares` is sum_i p_i^2 over the catalogue. Source: Brier, "Verification of forecasts expressed in terms
+    of probability" (1950).
+
+    >>> brier(np.array([1.0, 0.5]), np.array([1.0, 0.5]))
+    array([0. , 0.5])
+    """
+    score: Float[np.ndarray, " query"] = sum_of_squares - 2 * target_probability + 1
+    return score
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Forecasts in bins of (nearly) equal mass, ordered by probability; what a reliability diagram draws."""
+
+    mean_probability: Float[np.ndarray, " bin"]
+    frequency: Float[np.ndarray, " bin"]
+    num_forecasts: Int[np.ndarray, " bin"]
+
+
+def equal_mass_bins(
+    probability: Float[np.ndarray, " forecast"], num_bins: int = NUM_BINS
+) -> Int[np.ndarray, " forecast"]:
+    """The bin of each forecast: cut at quantiles; equal probabilities are never parted, so there may be fewer bins.
+
+    >>> equal_mass_bins(np.array([0.1, 0.4, 0.2, 0.3]), num_bins=2)
+    array([0, 1, 0, 1])
+    """
+    edges = np.quantile(probability, np.arange(1, num_bins) / num_bins, method="lower") if len(probability) else []
+    return np.unique(np.searchsorted(edges, probability, side="left"), return_inverse=True)[1]
+
+
+def reliability(
+    probability: Float[np.ndarray, " forecast"], correct: Bool[np.ndarray, " forecast"], num_bins: int = NUM_BINS
+) -> Reliability:
+    """Mean probability and observed frequency in each bin."""
+    place = equal_mass_bins(probability, num_bins)
+    count = np.bincount(place)
+    return Reliability(np.bincount(place, probability) / count, np.bincount(place, correct) / count, count)
+
+
+def expected_calibration_error(
+    probability: Float[np.ndarray, " forecast"], correct: Bool[np.ndarray, " forecast"], num_bins: int = NUM_BINS
+) -> float:
+    """Mean over forecasts of |mean probability - frequency| of their bin; 0 when perfectly calibrated.
+
+    Sampling noise alone gives a value above 0: read it with its interval. NaN without forecasts.
+    Source: Naeini et al. (2015), with the equal-mass bins of Nguyen and O'Connor (2015).
+
+    >>> expected_calibration_error(np.array([0.5, 0.5]), np.array([True, False]))
+    0.0
+    """
+    if not len(probability):
+        return float("nan")
+    bins = reliability(probability, correct, num_bins)
+    gap = np.abs(bins.mean_probability - bins.frequency)
+    return float((gap * bins.num_forecasts).sum() / len(probability))
+
+
+@dataclass(frozen=True, eq=False)
+class RiskCoverage:
+    """Mean value of the answered share of the queries, when the least confident ones are left unanswered."""
+
+    coverage: Float[np.ndarray, " query"]
+    value: Float[np.ndarray, " query"]
+
+    @property
+    def area(self) -> float:
+        """Area under the curve: the mean value over all coverages (higher is better for NDCG)."""
+        return float(self.value.mean())
+
+
+def risk_coverage(confidence: Float[np.ndarray, " query"], value: Float[np.ndarray, " query"]) -> RiskCoverage:
+    """Value (for example NDCG) at each coverage, answering the most confident queries first.
+
+    Equal confidences count as answered in random order (each takes the mean value of its ties), so the curve does
+    not depend on the order of the queries. Source: El-Yaniv and Wiener, "On the foundations of noise-free selective
+    classification" (2010).
+
+    >>> risk_coverage(np.array([0.9, 0.1]), np.array([1.0, 0.0])).value
+    array([1. , 0.5])
+    """
+    _, tie = np.unique(-confidence, return_inverse=True)
+    order = np.argsort(tie, kind="stable")
+    expected = (np.bincount(tie, value) / np.bincount(tie))[tie[order]]
+    count = np.arange(1, len(value) + 1)
+    return RiskCoverage(count / len(value), np.cumsum(expected) / count)
+
+
+def interval_coverage(
+    mean: Float[np.ndarray, " event"],
+    standard_deviation: Float[np.ndarray, " event"],
+    value: Float[np.ndarray, " event"],
+    level: float = 0.9,
+) -> float:
+    """Share of the values inside the central `level` interval of their Gaussian; near `level` when calibrated.
+
+    Events without a value (NaN) are left out; NaN when none is left.
+
+    >>> interval_coverage(np.zeros(2), np.ones(2), np.array([1.6, 1.7]))
+    0.5
+    """
+    known = ~np.isnan(value)
+    if not known.any():
+        return float("nan")
+    reach = NormalDist().inv_cdf((1 + level) / 2) * standard_deviation
+    return float((np.abs(value - mean) <= reach)[known].mean())

@@ -1,0 +1,114 @@
+"""Turns a recommender and a part of a split into an `Evaluation`: what each query came to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from variseq.errors import InputError
+from variseq.evaluation.beyond_accuracy import diversity, novelty
+from variseq.evaluation.calibration import brier
+from variseq.evaluation.evaluation import Evaluation, Forecasts
+from variseq.evaluation.recommender import Recommender
+from variseq.evaluation.splits import Part
+from variseq.evaluation.tiles import Judged, Ranking, Tile, judge
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How to evaluate; the result does not depend on the tile sizes, only time and memory do.
+
+    `max_history` shows the recommender the latest events only (all of them stay excluded).
+    `item_categories` holds the categories of each item of the catalogue, for intra-list diversity.
+    """
+
+    k: int = 10
+    targets: str = "next"
+    exclude_seen: bool = True
+    max_history: int | None = None
+    item_categories: Sequence[tuple[str, ...]] | None = None
+    tile_histories: int = 128
+    tile_items: int = 32_768
+
+
+def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | None = None) -> Evaluation:
+    """Ranks the whole catalogue for every query of the part; never a sample of it.
+
+    Targets never seen in training, and (when seen items are excluded) targets in the user's own history, are misses;
+    both are counted. Memory is bounded by `tile_histories` x `tile_items` numbers.
+
+    Raises InputError when the part has no query, k does not fit the catalogue, or scores are not finite.
+    """
+    options = options or EvaluationOptions()
+    _check(options, part)
+    queries = part.queries(options.targets)
+    if not len(queries):
+        raise InputError(f"The {part.name!r} part has no event to predict. Evaluate on a validation or test part.")
+    start = part.histories.offsets[queries.user]
+    target = part.histories.item[queries.position].astype(np.int64)
+    ranking = Ranking(part.num_items, options.k, options.exclude_seen, options.tile_items, options.max_history)
+    judged = Judged.empty(len(queries), options.k)
+    with torch.inference_mode():
+        for first in range(0, len(queries), options.tile_histories):
+            tile = slice(first, first + options.tile_histories)
+            histories = part.histories.select(start[tile], queries.position[tile])
+            judged.put(first, judge(recommender, Tile(histories, target[tile]), ranking))
+    target_count = part.train_item_count[target]
+    categories = options.item_categories
+    return Evaluation(
+        model=recommender.name,
+        protocol=_protocol(part, options),
+        user=queries.user,
+        target=target,
+        history_length=queries.position - start,
+        target_count=target_count,
+        target_was_seen=judged.target_was_seen,
+        rank=np.where(target_count > 0, judged.rank, np.inf),
+        top_item=judged.top_item,
+        novelty=novelty(judged.top_item, part.train_item_count),
+        diversity=None if categories is None else diversity(judged.top_item, categories),
+        forecasts=_forecasts(judged, target) if recommender.gives_probabilities else None,
+    )
+
+
+def _forecasts(judged: Judged, target: Int[np.ndarray, " query"]) -> Forecasts:
+    return Forecasts(
+        nll=-judged.target_log_probability,
+        brier=brier(np.exp(judged.target_log_probability), judged.sum_of_squares),
+        entropy=judged.entropy,
+        top_probability=judged.top_probability,
+        top_is_target=judged.top_item == target[:, None],
+    )
+
+
+def _check(options: EvaluationOptions, part: Part) -> None:
+    if not 1 <= options.k <= part.num_items:
+        raise InputError(
+            f"k={options.k} does not fit a catalogue of {part.num_items} items. Allowed: 1 to {part.num_items}."
+        )
+    for name in ("tile_histories", "tile_items", "max_history"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name}={value} is not allowed. Give a whole number of at least 1.")
+    if options.item_categories is not None and len(options.item_categories) != part.num_items:
+        raise InputError(
+            f"item_categories has {len(options.item_categories)} entries for a catalogue of {part.num_items} items. "
+            "Give one tuple an item (empty where an item has no category)."
+        )
+
+
+def _protocol(part: Part, options: EvaluationOptions) -> dict[str, Any]:
+    """Everything that has to be equal for two results to be compared."""
+    return part.protocol | {
+        "k": options.k,
+        "targets": options.targets,
+        "exclude_seen": options.exclude_seen,
+        "candidates": "full catalogue",
+        "ties": "against the model",
+        "request_time": False,
+    }

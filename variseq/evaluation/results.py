@@ -1,0 +1,42 @@
+"""Several evaluations of the same queries into one thing to print, look up and write down."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from variseq.evaluation.evaluation import Evaluation
+from variseq.evaluation.table import evaluation_table, text_table
+
+
+class Results:
+    """A model's evaluation with the baselines beside it; printing it shows the table with its intervals."""
+
+    def __init__(self, evaluations: Sequence[Evaluation]) -> None:
+        self.evaluations = list(evaluations)
+
+    def __getitem__(self, model: str) -> Evaluation:
+        return next(evaluation for evaluation in self.evaluations if evaluation.model == model)
+
+    def __str__(self) -> str:
+        return text_table(self.table)
+
+    @cached_property
+    def table(self) -> dict[str, Any]:
+        """`{"protocol": {...}, "rows": [{"model": ..., "ndcg@10": ..., "ndcg@10_interval": [...]}, ...]}`."""
+        return evaluation_table(self.evaluations)
+
+    def row(self, model: str) -> dict[str, Any]:
+        """The numbers of one model."""
+        return next(row for row in self.table["rows"] if row["model"] == model)
+
+    def to_json(self, path: Path | str) -> None:
+        """Writes the table; whole or not at all."""
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(json.dumps(self.table, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, path)

@@ -1,0 +1,220 @@
+"""Cuts the histories of a log into train, valid and test, so that nothing later than a cut is learned from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from variseq.errors import InputError
+from variseq.events.table import MICROSECONDS_PER_SECOND
+from variseq.sequences.histories import Histories
+
+TARGETS = ("next", "last", "successive")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Questions "what comes at this position?"; the history of query q is `offsets[user[q]]:position[q]`."""
+
+    user: Int[np.ndarray, " query"]
+    position: Int[np.ndarray, " query"]
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of a split: the whole log with, for each user, where the history ends and where the targets end.
+
+    `history_end` and `target_end` are positions in the flat arrays of `histories`; the targets of user u are the
+    events `history_end[u]:target_end[u]`. A training part has no targets (both bounds are equal).
+    `train_item_count` counts each item of the catalogue in the training part; an item with 0 was never seen in
+    training. `protocol` can be written as JSON and says how to make the same split again.
+    """
+
+    name: Literal["train", "valid", "test"]
+    histories: Histories
+    history_end: Int[np.ndarray, " user"]
+    target_end: Int[np.ndarray, " user"]
+    train_item_count: Int[np.ndarray, " item"]
+    protocol: dict[str, Any]
+
+    @property
+    def num_items(self) -> int:
+        """Size of the catalogue that is ranked."""
+        return len(self.train_item_count)
+
+    def known(self) -> Histories:
+        """What is known before the targets of this part; for the training part, what may be learned from."""
+        return self.histories.select(self.histories.offsets[:-1], self.history_end)
+
+    def queries(self, targets: str = "next") -> Queries:
+        """The questions of this part.
+
+        "next" asks for the first target of each user, "last" for the last one (with all before it as history),
+        "successive" for every target, each with everything before it as history. Users without a target give none.
+
+        Raises InputError for any other `targets`.
+        """
+        if targets not in TARGETS:
+            raise InputError(f"targets={targets!r} is not known. Allowed: {', '.join(map(repr, TARGETS))}.")
+        num_targets = self.target_end - self.history_end
+        if targets == "successive":
+            user = np.repeat(np.arange(len(num_targets)), num_targets)
+            before = np.cumsum(num_targets) - num_targets
+            return Queries(user, np.arange(len(user)) + (self.history_end - before)[user])
+        user = np.flatnonzero(num_targets)
+        return Queries(user, self.history_end[user] if targets == "next" else self.target_end[user] - 1)
+
+
+Split = tuple[Part, Part, Part]
+
+
+def leave_one_out(histories: Histories, num_items: int | None = None) -> Split:
+    """Train, valid, test: a user's last event is test, the one before it validation, the rest is for training.
+
+    Users with fewer than 3 events are in training only. Comparable with much of the literature, but the training
+    events of one user may be later than the test event of another: prefer `by_time` for decisions.
+    `num_items` is the size of the catalogue (by default the items of the log).
+
+    >>> train, valid, test = leave_one_out(Histories.of_items([[4, 7, 1, 2], [7, 1]]))
+    >>> train.known().item, test.queries().position
+    (array([4, 7, 7, 1], dtype=int32), array([3]))
+    """
+    end = histories.offsets[1:]
+    long_enough = histories.lengths >= 3
+    return split_at(histories, end - 2 * long_enough, end - long_enough, num_items, {"method": "leave-one-out"})
+
+
+def by_time(
+    histories: Histories, test: float | int | str = 0.1, valid: float | int | str = 0.1, num_items: int | None = None
+) -> Split:
+    """Train, valid, test by two global cuts in time; validation is the last slice before the test cut.
+
+    `test` and `valid` are each a share of all events (0.1), a duration ("7d"; units s, m, h, d, w; counted back from
+    the last event, for `valid` from the test cut), or the start of the slice in UTC microseconds (an integer).
+    Events at the very time of a cut belong to the later side, so every training event is strictly before it.
+
+    Raises InputError when a part would be empty, or the events of a history are not in the order of time.
+
+    >>> train, valid, test = by_time(Histories.of_items([[4, 7, 1, 2], [7, 1]]), test="0s", valid="1s")
+    >>> train.known().item, valid.queries().position, test.queries().position
+    (array([4, 7, 7, 1], dtype=int32), array([2]), array([3]))
+    """
+    time = histories.timestamp
+    _check_order(histories)
+    ordered = np.sort(time)
+    test_start = _slice_start(ordered, len(ordered), test, int(ordered[-1]), "test")
+    earlier_than_test = ordered[: np.searchsorted(ordered, test_start)]
+    valid_start = _slice_start(earlier_than_test, len(ordered), valid, test_start, "valid")
+    if valid_start <= ordered[0]:
+        raise InputError(
+            f"The time split with test={test!r} and valid={valid!r} leaves no event for training (validation starts "
+            f"at {valid_start}, the first event is at {ordered[0]}). Give smaller slices, or split leave-one-out."
+        )
+    bounds = []
+    for start in (valid_start, test_start):
+        earlier = np.concatenate([[0], np.cumsum(time < start)])
+        bounds.append(histories.offsets[:-1] + np.diff(earlier[histories.offsets]))
+    cuts = {"method": "time", "valid_start_microseconds": int(valid_start), "test_start_microseconds": int(test_start)}
+    return split_at(histories, bounds[0], bounds[1], num_items, cuts)
+
+
+def _check_order(histories: Histories) -> None:
+    if not histories.num_events:
+        raise InputError("The log has no events, so it cannot be split. Give a log with events.")
+    falls = np.diff(histories.timestamp) < 0
+    inner = histories.offsets[1:-1]
+    falls[inner[(inner > 0) & (inner < histories.num_events)] - 1] = False
+    if falls.any():
+        raise InputError(
+            f"Event {int(np.flatnonzero(falls)[0]) + 1} is earlier than the event before it in the same history. "
+            "A time split needs each history in the order of time: sort the events by (user, time)."
+        )
+
+
+def _slice_start(
+    ordered: Int[np.ndarray, " event"], num_events: int, size: float | int | str, end: int, part: str
+) -> int:
+    """Time at which the last slice of `ordered` begins: a share of `num_events`, or a duration counted from `end`."""
+    if isinstance(size, str):
+        start = end - _duration_microseconds(size, part)
+    elif isinstance(size, float):
+        if not 0 < size < 1:
+            raise InputError(f"{part}={size!r} is not a share. Allowed: above 0 and below 1, for example 0.1.")
+        num_inside = max(1, round(size * num_events))
+        start = int(ordered[max(0, len(ordered) - num_inside)]) if len(ordered) else 0
+    else:
+        start = int(size)
+    if not len(ordered) or start > ordered[-1] or start <= ordered[0]:
+        raise InputError(
+            f"The {part} slice {part}={size!r} would hold none or all of the {len(ordered)} events it is cut from"
+            + (f" (times {ordered[0]} to {ordered[-1]})" if len(ordered) else "")
+            + ". Give a share such as 0.1, a duration such as '7d', or a start in UTC microseconds inside that range."
+        )
+    return start
+
+
+def _duration_microseconds(text: str, part: str) -> int:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", text)
+    if match is None:
+        raise InputError(f"{part}={text!r} is not a duration. Allowed: a number and s, m, h, d or w, such as '7d'.")
+    return round(float(match[1]) * _UNIT_SECONDS[match[2]] * MICROSECONDS_PER_SECOND)
+
+
+def split_at(
+    histories: Histories,
+    valid_start: Int[np.ndarray, " user"],
+    test_start: Int[np.ndarray, " user"],
+    num_items: int | None,
+    method: dict[str, Any],
+) -> Split:
+    """The parts of a split whose bounds are known: where validation and test begin in each history (flat positions).
+
+    Raises InputError when nothing is left to train or to evaluate on.
+    """
+    num_items = num_items or int(histories.item.max(initial=-1)) + 1
+    end = histories.offsets[1:]
+    trained = histories.select(histories.offsets[:-1], valid_start)
+    largest = int(histories.item.max(initial=-1))
+    if largest >= num_items:
+        raise InputError(
+            f"num_items={num_items} is too small: the log has item {largest}. Give at least {largest + 1}."
+        )
+    if not trained.num_events or not (end - valid_start).any():
+        raise InputError(
+            "The split leaves no event for training or none to evaluate on. Leave-one-out needs users with at least 3 "
+            "events; give a longer log, or split by time."
+        )
+    count = np.bincount(trained.item, minlength=num_items)
+    protocol = method | {
+        "split_hash": _split_hash(histories, valid_start, test_start),
+        "num_users": len(histories),
+        "num_items": num_items,
+        "num_train_events": trained.num_events,
+        "num_valid_events": int((test_start - valid_start).sum()),
+        "num_test_events": int((end - test_start).sum()),
+        "num_items_unseen_in_training": int((count == 0).sum()),
+    }
+    return (
+        Part("train", histories, valid_start, valid_start, count, protocol | {"part": "train"}),
+        Part("valid", histories, valid_start, test_start, count, protocol | {"part": "valid"}),
+        Part("test", histories, test_start, end, count, protocol | {"part": "test"}),
+    )
+
+
+def _split_hash(
+    histories: Histories, valid_start: Int[np.ndarray, " user"], test_start: Int[np.ndarray, " user"]
+) -> str:
+    digest = hashlib.sha256()
+    for array in (histories.offsets, valid_start, test_start, histories.item):
+        # One width and byte order on every machine, so that the hash is the same there.
+        digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,52 @@
+"""Scores of a catalogue, block after block, into the k best items; the same for any cut into blocks."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class TopK:
+    """The k best so far. Of equal scores the smaller item comes first.
+
+    >>> top = TopK(2)
+    >>> top.add(torch.tensor([[1.0, 3.0]]), first=0)
+    >>> top.add(torch.tensor([[3.0, float("-inf")]]), first=2)
+    >>> top.result()
+    (tensor([[1, 2]]), tensor([[3., 3.]]))
+    """
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self.key: Tensor | None = None
+
+    def add(self, scores: Float[Tensor, "row item"], first: int) -> None:
+        """Take in the scores of the items `first`, `first` + 1, …; −inf is no candidate."""
+        key = _sortable(scores, first)
+        key = key if self.key is None else torch.cat([self.key, key], dim=1)
+        self.key = key.topk(min(self.k, key.shape[1]), dim=1).values
+
+    def result(self) -> tuple[Int[Tensor, "row k"], Float[Tensor, "row k"]]:
+        """Items and scores, best first; item −1 and score −inf where candidates ran out."""
+        assert self.key is not None
+        item, score = _unsorted(self.key)
+        return item.masked_fill(score == -torch.inf, -1), score
+
+
+def _sortable(scores: Float[Tensor, "query item"], first: int) -> Int[Tensor, "query item"]:
+    """One integer a cell that orders by (score, then smaller item first), so that a top-k has no ties.
+
+    The high half is the float's bits, made monotone by flipping the magnitude of negative numbers.
+    """
+    bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    item = torch.arange(first, first + scores.shape[1], device=scores.device)
+    return ordered.long().bitwise_left_shift_(32).bitwise_or_(0xFFFFFFFF - item)
+
+
+def _unsorted(key: Int[Tensor, "query k"]) -> tuple[Int[Tensor, "query k"], Float[Tensor, "query k"]]:
+    """The items and scores that `_sortable` packed."""
+    ordered = (key >> 32).to(torch.int32)
+    bits = ordered ^ ((ordered >> 31) & 0x7FFFFFFF)
+    return 0xFFFFFFFF - (key & 0xFFFFFFFF), bits.view(torch.float32)

@@ -1,0 +1,1 @@
+"""Raw events in: reading, checking, cleaning, encoding, simulating."""

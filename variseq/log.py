@@ -1,0 +1,110 @@
+"""A source of events into the user's handle on them: look at it, check it, split it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from variseq.errors import InputError
+from variseq.evaluation.splits import Part, by_time, leave_one_out
+from variseq.events.check import CheckReport, check
+from variseq.events.items import ItemTable
+from variseq.events.options import ReadOptions
+from variseq.events.read import Events
+from variseq.events.read import read as read_events
+from variseq.events.report import ReadReport
+from variseq.events.vocabulary import Vocabulary
+from variseq.sequences.histories import Histories
+
+SplitMethod = Literal["time", "leave-one-out"]
+
+
+@dataclass(frozen=True, eq=False)
+class LogPart:
+    """One part of a split log, with what its numbers mean: what `fit` learns from and `evaluate` judges on."""
+
+    part: Part
+    vocabulary: Vocabulary
+    items: ItemTable | None
+
+    def __repr__(self) -> str:
+        protocol = self.part.protocol
+        return (
+            f"<{self.part.name} part of a {protocol['method']} split: {protocol['num_train_events']:,} training, "
+            f"{protocol['num_valid_events']:,} validation, {protocol['num_test_events']:,} test events>"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """A cleaned log of events."""
+
+    histories: Histories
+    vocabulary: Vocabulary
+    items: ItemTable | None
+    report: ReadReport
+    checked: CheckReport
+
+    @classmethod
+    def of(cls, events: Events) -> Log:
+        """The handle on events that were read."""
+        histories = Histories.from_table(events.table, events.vocabulary.num_users)
+        return cls(histories, events.vocabulary, events.items, events.report, check(events))
+
+    def __repr__(self) -> str:
+        vocabulary = self.vocabulary
+        return (
+            f"<log of {self.histories.num_events:,} events: {vocabulary.num_users:,} users, "
+            f"{vocabulary.num_items:,} items, {', '.join(vocabulary.behaviours)}>"
+        )
+
+    def check(self) -> CheckReport:
+        """What is notable about the data: counts, span, lengths of histories, warnings."""
+        return self.checked
+
+    def split(
+        self, by: SplitMethod = "time", test: float | str = 0.1, valid: float | str = 0.1
+    ) -> tuple[LogPart, LogPart, LogPart]:
+        """Train, validation and test parts.
+
+        "time" (the default) cuts at two moments: nothing after a cut is learned from. `test` and `valid` are shares of
+        the events (0.1) or durations ("7d"). "leave-one-out" takes each user's last event for test and the one before
+        for validation, as much of the literature does; it lets a model learn from the future of other users.
+
+        Raises InputError for another method, or when a part would be empty.
+        """
+        num_items = self.vocabulary.num_items
+        if num_items < 2 or self.vocabulary.num_users < 2:
+            raise InputError(
+                f"The log has {self.vocabulary.num_users:,} user(s) and {num_items:,} item(s). A recommender needs at "
+                "least 2 of each: check that the columns are the right ones."
+            )
+        if by == "time":
+            if len(np.unique(self.histories.timestamp[:1000])) == 1 and np.ptp(self.histories.timestamp) == 0:
+                raise InputError(
+                    "All events have the same time, so the log cannot be split by time. Use the leave-one-out split, "
+                    "which goes by the order of the rows, or give the column of times with columns."
+                )
+            parts = by_time(self.histories, test, valid, num_items)
+        elif by == "leave-one-out":
+            parts = leave_one_out(self.histories, num_items)
+        else:
+            raise InputError(f"There is no split {by!r}. Allowed: 'time' and 'leave-one-out'.")
+        train, valid_part, test_part = (LogPart(part, self.vocabulary, self.items) for part in parts)
+        return train, valid_part, test_part
+
+
+def read(source: object, items: object | None = None, options: ReadOptions | None = None) -> Log:
+    """Read a log: `source` is a path, a glob, a list of paths, a pandas, Polars or Arrow table, or a DuckDB relation.
+
+    Columns are found by their usual names, invalid rows are left out and counted with their reasons, and `items` adds
+    titles and categories. See `ReadOptions` for what can be set.
+
+    >>> import pyarrow as pa
+    >>> log = read(pa.table({"user": ["u", "v", "u"], "item": [8, 9, 9], "ts": [1600000100, 1600000000, 1600000200]}))
+    >>> log
+    <log of 3 events: 2 users, 2 items, event>
+    """
+    return Log.of(read_events(source, items, options))

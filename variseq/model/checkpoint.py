@@ -1,0 +1,158 @@
+"""A trained network and all it needs to answer, as a folder of open formats; written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from jaxtyping import Int
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from variseq.errors import CheckpointError, InputError
+from variseq.events.items import ItemTable
+from variseq.events.vocabulary import Vocabulary
+from variseq.model.network import Network, NetworkConfig
+from variseq.sequences.histories import Histories
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a run folder holds.
+
+    `bounds` are two rows of flat positions, where validation and where test begin in each history; it and `histories`
+    are None in a folder written without histories. `manifest` says how the run was made, `config` is its resolved
+    configuration, `metrics` its epoch records.
+    """
+
+    network: Network
+    vocabulary: Vocabulary
+    items: ItemTable | None
+    histories: Histories | None
+    bounds: Int[np.ndarray, "2 user"] | None
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Writes to a folder beside the target and renames it. Raises InputError when the target exists."""
+    refuse_existing(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        _write(checkpoint, partial)
+        os.rename(partial, folder)
+    except OSError as error:
+        raise InputError(
+            f"The run could not be written to {folder}: {error.strerror or error}. Free some room, or choose another "
+            "folder. Nothing was left there."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raises InputError when there is already something at a place where a run is to be written."""
+    if folder.exists():
+        raise InputError(f"{folder} exists already. Choose another folder, or remove it: runs are never written over.")
+
+
+def _write(checkpoint: Checkpoint, folder: Path) -> None:
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
+    # safetensors hides the reason of a failed write; plain bytes give an OSError with its cause.
+    save_file(state, folder / "weights.safetensors")
+    checkpoint.vocabulary.save(folder / "vocabulary")
+    if checkpoint.items is not None:
+        checkpoint.items.save(folder / "item_columns.parquet")
+    if checkpoint.histories is not None and checkpoint.bounds is not None:
+        _write_histories(checkpoint.histories, checkpoint.bounds, folder)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in checkpoint.metrics))
+    (folder / "config.yaml").write_text(yaml.safe_dump(checkpoint.config, sort_keys=False, allow_unicode=True))
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "network": checkpoint.network.config.model_dump(),
+        "has_items": checkpoint.items is not None,
+        "has_histories": checkpoint.histories is not None,
+        **checkpoint.manifest,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Reads what `save_checkpoint` wrote; needs no data, no code of the run, no pickle.
+
+    Raises CheckpointError for a folder that is missing, unfinished, damaged or of a later format.
+    """
+    manifest = _manifest(folder)
+    try:
+        network = Network(NetworkConfig(**manifest["network"]))
+        network.load_state_dict(load_file(folder / "weights.safetensors"))
+        histories, bounds = _read_histories(folder) if manifest["has_histories"] else (None, None)
+        return Checkpoint(
+            network=network.eval(),
+            vocabulary=Vocabulary.load(folder / "vocabulary"),
+            items=ItemTable.load(folder / "item_columns.parquet") if manifest["has_items"] else None,
+            histories=histories,
+            bounds=bounds,
+            manifest=manifest,
+            config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+            metrics=[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()],
+        )
+    except CheckpointError:
+        raise
+    except (OSError, SafetensorError, ValidationError, RuntimeError, KeyError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"The run in {folder} is damaged ({reason}). Restore the folder from a copy, or fit again."
+        ) from error
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    if not path.exists():
+        there = "has no manifest.json, so it is no finished run" if folder.is_dir() else "does not exist"
+        raise CheckpointError(f"{folder} {there}. Give the folder that `variseq fit --out` or `model.save` wrote.")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = int(manifest["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}). Restore the folder from a copy, or fit again.") from error
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder} has checkpoint format {version}; this release reads up to {FORMAT_VERSION}. Update variseq."
+        )
+    return manifest
+
+
+def _write_histories(histories: Histories, bounds: Int[np.ndarray, "2 user"], folder: Path) -> None:
+    events = {
+        "item": histories.item,
+        "behaviour": histories.behaviour,
+        "timestamp": histories.timestamp,
+        "value": histories.value,
+    }
+    pq.write_table(pa.table(events), folder / "histories.parquet")
+    users = {"end": histories.offsets[1:], "valid_start": bounds[0], "test_start": bounds[1]}
+    pq.write_table(pa.table(users), folder / "history_bounds.parquet")
+
+
+def _read_histories(folder: Path) -> tuple[Histories, Int[np.ndarray, "2 user"]]:
+    events = pq.read_table(folder / "histories.parquet")
+    users = pq.read_table(folder / "history_bounds.parquet")
+    offsets = np.concatenate([[0], users.column("end").to_numpy()]).astype(np.int64)
+    columns = (events.column(name).to_numpy() for name in ("item", "behaviour", "timestamp", "value"))
+    bounds = np.stack([users.column("valid_start").to_numpy(), users.column("test_start").to_numpy()])
+    return Histories(offsets, *columns), bounds

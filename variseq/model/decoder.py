@@ -1,0 +1,90 @@
+"""Beliefs into preferences, and preferences into scores and values. Nothing else of the encoder arrives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from variseq.model.attention import AdditiveAttention, DotProductAttention
+from variseq.model.encoder import FeedForward
+from variseq.sequences.batches import Layout
+
+
+class Decoder(nn.Module):
+    """P_t = norm(s_t + feed-forward(norm(s_t))), with s_t = M z_t + dropout(W c_t) and c_t the attention over z_1..z_t.
+
+    W starts at zero: the network begins without the context and takes as much of it as pays.
+    """
+
+    def __init__(self, latent_width: int, width: int, attention: nn.Module, dropout: float) -> None:
+        super().__init__()
+        self.attention = attention
+        self.belief = nn.Linear(latent_width, width, bias=False)
+        self.context = nn.Linear(latent_width, width, bias=False)
+        self.feed_forward_norm = nn.RMSNorm(width)
+        self.feed_forward = FeedForward(width, 2 * width)
+        self.norm = nn.RMSNorm(width)
+        self.dropout = dropout
+        nn.init.zeros_(self.context.weight)
+
+    def forward(self, latent: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "token width"]:
+        """The preference at every position."""
+        memory = layout.unpack(latent)
+        position = torch.arange(layout.longest, device=latent.device).expand(layout.num_histories, layout.longest)
+        return self._preference(latent, layout.pack(self.attention(memory, memory, position)))
+
+    def last(self, latent: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "history width"]:
+        """The preference at the last position of each history only: what a recommendation needs."""
+        query, position = self._last_query(latent, layout)
+        context = self.attention(query, layout.unpack(latent), position)
+        return self._preference(query.squeeze(1), context.squeeze(1))
+
+    def last_weights(self, latent: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "history longest"]:
+        """The attention weights of the last position of each history."""
+        query, position = self._last_query(latent, layout)
+        weights: Tensor = self.attention.weights(query, layout.unpack(latent), position)  # type: ignore[operator]
+        return weights.squeeze(1)
+
+    def _last_query(self, latent: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        return latent[layout.last_tokens()].unsqueeze(1), (layout.lengths - 1).unsqueeze(1)
+
+    def _preference(self, latent: Tensor, context: Tensor) -> Tensor:
+        state = self.belief(latent) + functional.dropout(self.context(context), self.dropout, self.training)
+        transformed = self.feed_forward(self.feed_forward_norm(state))
+        preference: Tensor = self.norm(state + functional.dropout(transformed, self.dropout, self.training))
+        return preference
+
+
+def build_attention(form: str, latent_width: int, attention_width: int) -> AdditiveAttention | DotProductAttention:
+    """The attention of a configuration: "additive" or "dot"."""
+    kind = AdditiveAttention if form == "additive" else DotProductAttention
+    return kind(latent_width, attention_width)
+
+
+@dataclass(frozen=True)
+class ValueEstimate:
+    """A Gaussian for the value of an event, in standardised units."""
+
+    mean: Float[Tensor, " token"]
+    log_variance: Float[Tensor, " token"]
+
+
+class ValueHead(nn.Module):
+    """The value of the next event, given the preference and which item it is: the method's regression part.
+
+    Mean and log-variance are linear in P_t ⊙ (V E_i), the agreement of preference and item, plus E_i itself.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.item = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(2 * width, 2)
+
+    def forward(self, preference: Float[Tensor, "token width"], item: Float[Tensor, "token width"]) -> ValueEstimate:
+        projected = self.item(item)
+        mean, log_variance = self.output(torch.cat([preference * projected, projected], dim=1)).unbind(1)
+        return ValueEstimate(mean, log_variance.clamp(-6.0, 4.0))

@@ -1,0 +1,51 @@
+"""Hidden states into beliefs: a Gaussian at every position, its samples and its distance to the prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+MIN_LOG_VARIANCE, MAX_LOG_VARIANCE = -10.0, 2.0
+
+
+@dataclass(frozen=True)
+class Belief:
+    """q(z_t | x_≤t) = N(mean, diag exp(log_variance)) at every position."""
+
+    mean: Float[Tensor, "token latent"]
+    log_variance: Float[Tensor, "token latent"]
+
+    def sample(self, noise: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
+        """z = μ + σ ⊙ noise (Kingma and Welling 2014, section 2.4)."""
+        return self.mean + torch.exp(0.5 * self.log_variance) * noise
+
+    def kl_to_prior(self) -> Float[Tensor, "token latent"]:
+        """KL(q ‖ N(0, 1)) per dimension in nats: ½(μ² + σ² − 1 − log σ²).
+
+        >>> Belief(torch.zeros(1, 2), torch.zeros(1, 2)).kl_to_prior()
+        tensor([[0., 0.]])
+        """
+        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
+
+
+class LatentHead(nn.Module):
+    """Mean and log-variance of the belief.
+
+    The mean is batch-normalised over the tokens of a batch with a fixed scale γ (Zhu et al. 2020, equation 5): its
+    aggregate cannot shrink to the prior, so that the expected KL is at least ½ γ² nats per dimension. The log-variance
+    is held between −10 and 2.
+    """
+
+    def __init__(self, width: int, latent_width: int, mean_scale: float) -> None:
+        super().__init__()
+        self.mean = nn.Linear(width, latent_width)
+        self.log_variance = nn.Linear(width, latent_width)
+        self.norm = nn.BatchNorm1d(latent_width, affine=False)
+        self.mean_scale = mean_scale
+
+    def forward(self, hidden: Float[Tensor, "token width"]) -> Belief:
+        mean = self.mean_scale * self.norm(self.mean(hidden))
+        return Belief(mean, self.log_variance(hidden).clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE))

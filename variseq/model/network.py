@@ -1,0 +1,152 @@
+"""A batch of histories into beliefs, preferences and the objective: the whole model, top to bottom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from variseq.model import losses
+from variseq.model.decoder import Decoder, ValueEstimate, ValueHead, build_attention
+from variseq.model.embeddings import EventEmbedding
+from variseq.model.encoder import Encoder
+from variseq.model.latent import Belief, LatentHead
+from variseq.sequences.batches import Batch
+
+
+class NetworkConfig(BaseModel):
+    """The shape of the network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_items: int = Field(ge=2, description="size of the catalogue")
+    num_behaviours: int = Field(default=1, ge=1, description="behaviour types of the log")
+    has_gaps: bool = Field(default=False, description="embed the time since the event before")
+    has_values: bool = Field(default=False, description="embed values and predict the next event's value")
+    width: int = Field(default=64, ge=4, description="numbers per item vector and hidden state")
+    latent_width: int = Field(default=64, ge=2, description="dimensions of a belief")
+    num_blocks: int = Field(default=2, ge=1, description="encoder blocks")
+    num_heads: int = Field(default=2, ge=1, description="attention heads of a block")
+    max_length: int = Field(default=200, ge=2, description="events that the network looks back on")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="share of numbers dropped in training")
+    attention: Literal["additive", "dot"] = Field(default="additive", description="form of encoder-decoder attention")
+    attention_width: int = Field(default=32, ge=1, description="hidden units of the additive attention")
+    mean_scale: float = Field(default=1.0, gt=0, description="γ of the batch-norm on μ: KL ≥ ½ γ² per dimension")
+    value_loss: Literal["gaussian", "squared"] = Field(default="gaussian", description="regression loss")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> NetworkConfig:
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        return self
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the network makes of a batch, at every position."""
+
+    belief: Belief
+    preference: Float[Tensor, "token width"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The β-ELBO and its parts; reconstruction and rate in nats per position."""
+
+    loss: Float[Tensor, ""]
+    reconstruction: Float[Tensor, ""]
+    rate: Float[Tensor, ""]
+    regression: Float[Tensor, ""]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What multiplies what in the objective of one step."""
+
+    beta: float = 0.0
+    free_nats: float = 0.0
+    regression: float = 0.0
+    noise: float = 1.0
+
+
+class Network(nn.Module):
+    """Encoder → belief at every position → attention over beliefs → preference → a score for every item.
+
+    >>> import numpy as np
+    >>> from variseq.sequences.batches import make_batch, query_windows
+    >>> from variseq.sequences.histories import Histories
+    >>> histories = Histories.of_items([[3, 1], [2]])
+    >>> network = Network(NetworkConfig(num_items=5, width=8, latent_width=4)).eval()
+    >>> batch = make_batch(histories, query_windows(histories, 200), np.arange(2), num_items=5)
+    >>> network(batch).preference.shape  # two start tokens and three events
+    torch.Size([5, 8])
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = EventEmbedding(
+            config.num_items, config.width, config.num_behaviours, config.has_gaps, config.has_values
+        )
+        self.encoder = Encoder(config.width, config.num_heads, config.num_blocks, config.dropout)
+        self.latent = LatentHead(config.width, config.latent_width, config.mean_scale)
+        attention = build_attention(config.attention, config.latent_width, config.attention_width)
+        self.decoder = Decoder(config.latent_width, config.width, attention, config.dropout)
+        self.item_bias = nn.Parameter(torch.zeros(config.num_items))
+        self.value_head = ValueHead(config.width) if config.has_values else None
+
+    @property
+    def item_vectors(self) -> Float[Tensor, "item width"]:
+        """The vectors that preferences are compared with: the embedding itself, without the start token."""
+        return self.embedding.item[: self.config.num_items]
+
+    def encode(self, batch: Batch) -> Belief:
+        """The belief after each event."""
+        belief: Belief = self.latent(self.encoder(self.embedding(batch), batch.layout))
+        return belief
+
+    def forward(self, batch: Batch, noise: float = 0.0) -> Output:
+        """Beliefs and preferences; z = μ + noise · σ ⊙ ε, so that 0 is the posterior mean and 1 a sample."""
+        belief = self.encode(batch)
+        latent = belief.sample(noise * torch.randn_like(belief.mean)) if noise else belief.mean
+        return Output(belief, self.decoder(latent, batch.layout))
+
+    def scores(self, preference: Float[Tensor, "row width"], first: int, last: int) -> Float[Tensor, "row item"]:
+        """Scores of the items first:last."""
+        return torch.addmm(self.item_bias[first:last], preference, self.item_vectors[first:last].T)
+
+    def value(self, preference: Float[Tensor, "row width"], item: Tensor) -> ValueEstimate:
+        """The value that the event would have if the next item were `item`; only for logs with values."""
+        assert self.value_head is not None
+        estimate: ValueEstimate = self.value_head(preference, functional.embedding(item, self.embedding.item))
+        return estimate
+
+    def objective(self, batch: Batch, weights: Weights, negatives: losses.Negatives | None = None) -> Objective:
+        """−log p(next item) + β · max(KL, free nats) + λ · regression, each a mean over positions.
+
+        With β = 1 and no free nats the first two terms bound −log p(x_{t+1} | x_≤t) from above under the prior
+        predictive; as q sees only x_≤t it is an information bottleneck (Alemi et al. 2017, equation 14) rather than a
+        classical ELBO. The full softmax is used unless negatives are given.
+        """
+        output = self(batch, weights.noise)
+        target = batch.target_item
+        reconstruct = losses.softmax_loss if negatives is None else negatives.loss
+        reconstruction = reconstruct(output.preference, self.item_vectors, self.item_bias, target)
+        per_dimension = output.belief.kl_to_prior().mean(dim=0)
+        rate = per_dimension.sum()
+        # Free bits on the batch mean of each dimension (Kingma et al. 2016, appendix C.8).
+        penalty = per_dimension.clamp(min=weights.free_nats).sum() if weights.free_nats else rate
+        regression = reconstruction.new_zeros(())
+        loss = reconstruction + weights.beta * penalty
+        if self.value_head is not None and weights.regression > 0:
+            gaussian = self.config.value_loss == "gaussian"
+            value_loss = losses.gaussian_value_loss if gaussian else losses.squared_value_loss
+            estimate = self.value(output.preference, target)
+            regression = value_loss(estimate, self.embedding.standardise(batch.target_value))
+            loss = loss + weights.regression * regression
+        return Objective(loss, reconstruction.detach(), rate.detach(), regression.detach())

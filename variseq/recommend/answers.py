@@ -1,0 +1,171 @@
+"""Outside ids and wishes into tables of recommendations with titles, probabilities and reasons."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Int
+from torch.nn import functional
+
+from variseq.errors import InputError
+from variseq.events.items import ItemTable
+from variseq.events.vocabulary import Id, Vocabulary
+from variseq.model.scorer import NetworkScorer
+from variseq.recommend.because import strongest_events
+from variseq.recommend.recommender import RankedItems, Wish, rank_items
+from variseq.sequences.histories import Histories
+
+USERS_AT_ONCE = 2048
+FROM_HISTORY = "model"
+UNKNOWN_USER = "fallback: unknown user, what the model expects of an empty history"
+NO_HISTORY = "fallback: no known item in the history, what the model expects of an empty history"
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What may be recommended. `only` and `category` keep, `exclude` drops; ids are outside ids."""
+
+    k: int = 10
+    exclude: Sequence[Id] = ()
+    only: Sequence[Id] | None = None
+    category: str | Sequence[str] | None = None
+    exclude_seen: bool = True
+
+
+class Answers:
+    """A trained network with its vocabulary: asked with outside ids, it answers with them."""
+
+    def __init__(
+        self, scorer: NetworkScorer, vocabulary: Vocabulary, items: ItemTable | None, histories: Histories | None
+    ) -> None:
+        self.scorer = scorer
+        self.vocabulary = vocabulary
+        self.items = items
+        self.histories = histories
+
+    def for_users(self, users: Sequence[Id] | None, filters: Filters) -> Iterator[pa.Table]:
+        """Tables of recommendations, some thousand users at a time; all known users where `users` is None."""
+        if self.histories is None:
+            raise InputError("This run was saved without histories, so users are not known to it. Give a history.")
+        wish = self._wish(filters)
+        known = np.arange(self.vocabulary.num_users) if users is None else self.vocabulary.user_positions(users)
+        for first in range(0, len(known), USERS_AT_ONCE):
+            positions = known[first : first + USERS_AT_ONCE]
+            chosen = np.maximum(positions, 0)
+            start, end = self.histories.offsets[chosen], self.histories.offsets[chosen + 1]
+            histories = self.histories.select(start, np.where(positions < 0, start, end))
+            ids = self.vocabulary.user_ids(positions) if users is None else users[first : first + USERS_AT_ONCE]
+            sources = [FROM_HISTORY if position >= 0 else UNKNOWN_USER for position in positions]
+            yield self._table(list(ids), histories, sources, wish)
+
+    def for_history(self, history: Sequence[Id], filters: Filters) -> pa.Table:
+        """Recommendations for somebody who did this, oldest first; items that are not known are left out and warned of."""
+        positions = self.vocabulary.item_positions(history)
+        skipped = [item for item, position in zip(history, positions, strict=True) if position < 0]
+        if skipped:
+            warnings.warn(
+                f"{len(skipped)} of {len(history)} items of the history are not in the catalogue and were left out: "
+                f"{', '.join(map(repr, skipped[:10]))}{', …' if len(skipped) > 10 else ''}",
+                UserWarning,
+                stacklevel=3,
+            )
+        known = Histories.of_items([positions[positions >= 0].tolist()])
+        source = FROM_HISTORY if known.num_events else NO_HISTORY
+        return self._table([None], known, [source], self._wish(filters))
+
+    def similar(self, item_ids: Sequence[Id], k: int) -> pa.Table:
+        """The k items whose vectors point most nearly the same way (cosine), for each item."""
+        self._check_k(k, self.vocabulary.num_items - 1)
+        positions = self._known_items(item_ids, "similar_items")
+        vectors = functional.normalize(self.scorer.network.item_vectors.detach().cpu(), dim=1)
+        cosine = vectors[torch.from_numpy(positions)] @ vectors.T
+        cosine[torch.arange(len(positions)), torch.from_numpy(positions)] = -torch.inf
+        best = cosine.topk(k, dim=1)
+        similar = best.indices.numpy().ravel()
+        return pa.table(
+            {
+                "item_id": [item for item in item_ids for _ in range(k)],
+                "similar_item_id": self.vocabulary.item_ids(similar),
+                "rank": np.tile(np.arange(1, k + 1), len(positions)),
+                "score": best.values.numpy().ravel(),
+                "title": self._titles(similar),
+            }
+        )
+
+    def _table(self, users: list[Any], histories: Histories, sources: list[str], wish: Wish) -> pa.Table:
+        ranked = rank_items(self.scorer, histories, wish)
+        reasons = [self._named(histories.item[events]) for events in strongest_events(self.scorer.network, histories)]
+        return self._recommendations(users, ranked, reasons, sources)
+
+    def _recommendations(
+        self, users: list[Any], ranked: RankedItems, reasons: list[list[str]], sources: list[str]
+    ) -> pa.Table:
+        row, place = np.nonzero(ranked.item >= 0)
+        item = ranked.item[row, place]
+        return pa.table(
+            {
+                "user_id": pa.array([users[index] for index in row], self.vocabulary.users.type),
+                "item_id": pa.array(self.vocabulary.item_ids(item), self.vocabulary.items.type),
+                "rank": place + 1,
+                "score": ranked.score[row, place],
+                "probability": ranked.probability[row, place],
+                "title": pa.array(self._titles(item), pa.string()),
+                "because": pa.array([reasons[index] for index in row], pa.list_(pa.string())),
+                "source": pa.array([sources[index] for index in row], pa.string()),
+            }
+        )
+
+    def _wish(self, filters: Filters) -> Wish:
+        num_items = self.vocabulary.num_items
+        self._check_k(filters.k, num_items)
+        candidates = np.ones(num_items, dtype=bool)
+        if filters.only is not None:
+            candidates[:] = False
+            candidates[self._known_items(filters.only, "only")] = True
+        if filters.category is not None:
+            candidates &= self._in_category(filters.category)
+        if len(filters.exclude):
+            excluded = self.vocabulary.item_positions(filters.exclude)
+            candidates[excluded[excluded >= 0]] = False
+        return Wish(num_items, filters.k, filters.exclude_seen, None if candidates.all() else candidates)
+
+    def _in_category(self, category: str | Sequence[str]) -> Any:
+        if self.items is None:
+            raise InputError("There are no categories: the run was made without an items file. Fit with items=….")
+        wanted = {category} if isinstance(category, str) else set(category)
+        of_items = self.items.categories(range(self.vocabulary.num_items))
+        inside = np.array([bool(wanted & set(categories)) for categories in of_items])
+        if not inside.any():
+            there = sorted({name for categories in of_items for name in categories})
+            raise InputError(
+                f"No item has the category {', '.join(map(repr, sorted(wanted)))}. There are: {', '.join(there[:30])}"
+                f"{', …' if len(there) > 30 else ''}."
+            )
+        return inside
+
+    def _known_items(self, item_ids: Sequence[Id], argument: str) -> Int[np.ndarray, " item"]:
+        positions = self.vocabulary.item_positions(item_ids)
+        unknown = [item for item, position in zip(item_ids, positions, strict=True) if position < 0]
+        if unknown:
+            raise InputError(
+                f"{argument} names items that are not in the catalogue: {', '.join(map(repr, unknown[:10]))}."
+            )
+        return positions
+
+    def _check_k(self, k: int, largest: int) -> None:
+        if not 1 <= k <= largest:
+            raise InputError(f"k={k} is not possible. Allowed: 1 to {largest}, the size of the catalogue.")
+
+    def _titles(self, item: Int[np.ndarray, " item"]) -> list[str | None]:
+        return [None] * len(item) if self.items is None else self.items.titles(item)
+
+    def _named(self, item: Int[np.ndarray, " item"]) -> list[str]:
+        """Titles of items, ids where there is none."""
+        ids, titles = self.vocabulary.item_ids(item), self._titles(item)
+        return [title if title is not None else str(item_id) for item_id, title in zip(ids, titles, strict=True)]

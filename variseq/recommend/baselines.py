@@ -1,0 +1,153 @@
+"""Counts events into trivial recommenders: yardsticks for any model, and fallbacks when a model cannot answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from variseq.errors import InputError
+from variseq.recommend.item_matrix import SparseRows
+from variseq.sequences.histories import Histories
+
+State = dict[str, Tensor]
+
+
+class Popular:
+    """The same for everybody: how often each item occurs, plus one (so that no item is impossible).
+
+    >>> popular = Popular(num_items=3).fit(Histories.of_items([[0, 1], [1]]))
+    >>> popular.scores(popular.query(Histories.of_items([[2]])), 0, 3).exp()
+    tensor([[0.3333, 0.5000, 0.1667]])
+    """
+
+    name = "popular"
+    gives_probabilities = True
+
+    def __init__(self, num_items: int) -> None:
+        self.log_share = _log_share(np.zeros(num_items, dtype=np.int64))
+
+    def fit(self, histories: Histories) -> Popular:
+        self.log_share = _log_share(item_counts(histories.item, len(self.log_share)))
+        return self
+
+    def query(self, histories: Histories) -> int:
+        return len(histories)
+
+    def scores(self, query: int, first: int, last: int) -> Float[Tensor, "history item"]:
+        return self.log_share[first:last].repeat(query, 1)
+
+    def state(self) -> State:
+        return {"log_share": self.log_share}
+
+    @classmethod
+    def from_state(cls, state: State) -> Popular:
+        recommender = cls(len(state["log_share"]))
+        recommender.log_share = state["log_share"]
+        return recommender
+
+
+class RecentPopular(Popular):
+    """What was popular in the last tenth of the training time, with 5 % of the all-time popularity mixed in.
+
+    The mixture keeps every item possible, and orders those that the window does not hold.
+    """
+
+    name = "recent-popular"
+    WINDOW_SHARE = 0.1
+    ALL_TIME_SHARE = 0.05
+
+    def fit(self, histories: Histories) -> RecentPopular:
+        num_items, time = len(self.log_share), histories.timestamp
+        all_time = _log_share(item_counts(histories.item, num_items)).exp()
+        if not len(time):
+            return self
+        window_start = time.max() - (time.max() - time.min()) * self.WINDOW_SHARE
+        recent = torch.from_numpy(item_counts(histories.item[time >= window_start], num_items))
+        mixed = self.ALL_TIME_SHARE * all_time + (1 - self.ALL_TIME_SHARE) * recent / recent.sum()
+        self.log_share = mixed.log().float()
+        return self
+
+
+class LastItemTransitions:
+    """What followed the last item of the history in training: a first-order Markov chain over events.
+
+    p(next | last) = (count(last, next) + m * share(next)) / (count(last) + m) with m = `PRIOR_EVENTS` and `share` the
+    popularity; an empty history, or a last item that nothing followed, gets the popularity. At m = 100 the order of the
+    items is that of the counts (popularity decides between equal ones) and the likelihood is better than popularity's;
+    a small m orders alike but is far too sure.
+    """
+
+    name = "last-item-transitions"
+    gives_probabilities = True
+    PRIOR_EVENTS = 100.0
+
+    def __init__(self, num_items: int) -> None:
+        self.log_share = _log_share(np.zeros(num_items, dtype=np.int64))
+        self.followers = SparseRows.empty(num_items)
+
+    def fit(self, histories: Histories) -> LastItemTransitions:
+        num_items = len(self.log_share)
+        self.log_share = _log_share(item_counts(histories.item, num_items))
+        within = np.ones(max(0, histories.num_events - 1), dtype=bool)
+        inner = histories.offsets[1:-1]
+        within[inner[(inner > 0) & (inner < histories.num_events)] - 1] = False
+        pair = histories.item[:-1].astype(np.int64)[within] * num_items + histories.item[1:][within]
+        key, count = np.unique(pair, return_counts=True)
+        self.followers = SparseRows.from_cells(key // num_items, key % num_items, count, num_items)
+        return self
+
+    def query(self, histories: Histories) -> FollowersOfLast:
+        known = np.flatnonzero(histories.lengths)
+        last_item = torch.from_numpy(histories.item[histories.offsets[known + 1] - 1].astype(np.int64))
+        place, item, count = self.followers.take(last_item)
+        row = torch.from_numpy(known)
+        num_followers = torch.zeros(len(histories), dtype=torch.float64)
+        num_followers.index_add_(0, row[place], count.double())
+        return FollowersOfLast(num_followers, row[place], item, count)
+
+    def scores(self, query: FollowersOfLast, first: int, last: int) -> Float[Tensor, "history item"]:
+        prior = self.PRIOR_EVENTS * self.log_share[first:last].double().exp()
+        log_total = (query.num_followers + self.PRIOR_EVENTS).log()
+        scores = (prior.log()[None, :] - log_total[:, None]).float()
+        inside = (query.item >= first) & (query.item < last)
+        row, column = query.row[inside], query.item[inside] - first
+        scores[row, column] = ((query.count[inside] + prior[column]).log() - log_total[row]).float()
+        return scores
+
+    def state(self) -> State:
+        return {"log_share": self.log_share} | self.followers.state()
+
+    @classmethod
+    def from_state(cls, state: State) -> LastItemTransitions:
+        recommender = cls(len(state["log_share"]))
+        recommender.log_share, recommender.followers = state["log_share"], SparseRows.from_state(state)
+        return recommender
+
+
+@dataclass(frozen=True, eq=False)
+class FollowersOfLast:
+    """Cells (history, item) with a count: what followed the last item of each history; and the total of each."""
+
+    num_followers: Float[Tensor, " history"]
+    row: Int[Tensor, " cell"]
+    item: Int[Tensor, " cell"]
+    count: Float[Tensor, " cell"]
+
+
+def item_counts(item: Int[np.ndarray, " event"], num_items: int) -> Int[np.ndarray, " item"]:
+    """How often each item of the catalogue occurs. Raises InputError for an item outside the catalogue."""
+    count = np.bincount(item, minlength=num_items)
+    if len(count) > num_items:
+        raise InputError(
+            f"The histories hold item {len(count) - 1}, but the catalogue has {num_items} items. "
+            "Make the recommender with the num_items of the split."
+        )
+    return count
+
+
+def _log_share(count: Int[np.ndarray, " item"]) -> Float[Tensor, " item"]:
+    return torch.from_numpy(np.log((count + 1) / (count.sum() + len(count)))).float()

@@ -1,0 +1,1 @@
+"""Ragged histories and the batches made of them."""

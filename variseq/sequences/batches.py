@@ -1,0 +1,199 @@
+"""Histories into batches: windows that cover every target, grouped by length, packed without padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from variseq.events.table import MICROSECONDS_PER_SECOND
+from variseq.sequences.histories import Histories
+
+GAP_BUCKETS = 40
+"""Time gaps fall into buckets of half powers of two of a second: 40 buckets reach 24 days and more."""
+
+SHUFFLE_POOL_BATCHES = 32
+"""Windows are sorted by length inside pools of so many batches: little padding, and still well shuffled."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Slices of histories, each with the targets `first:last` (flat positions).
+
+    The input before a target is the event before it, or the start token where the target is the first event of its
+    history, which begins at `start`.
+    """
+
+    start: Int[np.ndarray, " window"]
+    first: Int[np.ndarray, " window"]
+    last: Int[np.ndarray, " window"]
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " window"]:
+        return self.last - self.first
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where packed tokens sit in the rectangle [history, longest] that attention works on."""
+
+    num_histories: int
+    longest: int
+    slot: Int[Tensor, " token"]
+    lengths: Int[Tensor, " history"]
+
+    @property
+    def is_full(self) -> bool:
+        """True when every history has the same length, so that packed and rectangular are the same."""
+        return len(self.slot) == self.num_histories * self.longest
+
+    def unpack(self, packed: Float[Tensor, "token width"]) -> Float[Tensor, "history longest width"]:
+        """Packed tokens into the rectangle; empty slots are zero and sit after the real ones."""
+        width = packed.shape[1]
+        if self.is_full:
+            return packed.view(self.num_histories, self.longest, width)
+        rectangle = packed.new_zeros(self.num_histories * self.longest, width)
+        return rectangle.index_copy(0, self.slot, packed).view(self.num_histories, self.longest, width)
+
+    def pack(self, rectangle: Float[Tensor, "history longest width"]) -> Float[Tensor, "token width"]:
+        """The inverse of `unpack`."""
+        flat = rectangle.reshape(self.num_histories * self.longest, rectangle.shape[2])
+        return flat if self.is_full else flat.index_select(0, self.slot)
+
+    def last_tokens(self) -> Int[Tensor, " history"]:
+        """The packed position of the last token of each history."""
+        return torch.cumsum(self.lengths, 0) - 1
+
+    def positions(self) -> Int[Tensor, " token"]:
+        """The position of each token inside its history, from 0."""
+        return self.slot % self.longest
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed tokens: what is known at each position, and the event that came next.
+
+    `item` of a start token is `num_items` (one past the catalogue). `gap` is the bucket of the time since the event
+    before; `value` and `target_value` are NaN where there is none.
+    """
+
+    item: Int[Tensor, " token"]
+    behaviour: Int[Tensor, " token"]
+    gap: Int[Tensor, " token"]
+    value: Float[Tensor, " token"]
+    target_item: Int[Tensor, " token"]
+    target_value: Float[Tensor, " token"]
+    layout: Layout
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.item)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        if device.type == "cpu":
+            return self
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "layout"}
+        layout = self.layout
+        return Batch(
+            layout=Layout(layout.num_histories, layout.longest, layout.slot.to(device), layout.lengths.to(device)),
+            **moved,
+        )
+
+
+def gap_bucket(gap_seconds: Float[np.ndarray, " token"]) -> Int[np.ndarray, " token"]:
+    """The bucket of a time gap: 0 up to a second, then two buckets per doubling.
+
+    >>> gap_bucket(np.array([0.0, 1.0, 3600.0, 1e9]))
+    array([ 0,  2, 23, 39])
+    """
+    return np.clip(np.floor(2 * np.log2(1 + np.maximum(gap_seconds, 0.0))), 0, GAP_BUCKETS - 1).astype(np.int64)
+
+
+def training_windows(histories: Histories, max_length: int, generator: np.random.Generator) -> Windows:
+    """Windows of at most `max_length` targets that together cover every event of every history exactly once.
+
+    A history longer than that is cut at a random offset, so that over the epochs each event is seen at every depth.
+
+    >>> windows = training_windows(Histories.of_items([[1, 2, 3], [4]]), 50, np.random.default_rng(0))
+    >>> windows.first.tolist(), windows.last.tolist()
+    ([0, 3], [3, 4])
+    """
+    starts, lengths = histories.offsets[:-1], histories.lengths
+    has_events = lengths > 0
+    starts, lengths = starts[has_events], lengths[has_events]
+    offset = np.where(lengths > max_length, generator.integers(1, max_length + 1, size=len(lengths)), lengths)
+    num_windows = 1 + -(-(lengths - offset) // max_length)
+    row = np.repeat(np.arange(len(lengths)), num_windows)
+    index = np.arange(len(row)) - np.repeat(np.cumsum(num_windows) - num_windows, num_windows)
+    first = np.where(index == 0, 0, offset[row] + (index - 1) * max_length)
+    last = np.minimum(offset[row] + index * max_length, lengths[row])
+    return Windows(starts[row], starts[row] + first, starts[row] + last)
+
+
+def query_windows(histories: Histories, max_length: int) -> Windows:
+    """One window per history whose last token is the latest event: what is asked when a recommendation is wanted.
+
+    >>> query_windows(Histories.of_items([[1, 2, 3], []]), 2).lengths
+    array([2, 1])
+    """
+    start, end = histories.offsets[:-1], histories.offsets[1:]
+    return Windows(start, np.maximum(start, end + 1 - max_length), end + 1)
+
+
+def group_by_length(
+    lengths: Int[np.ndarray, " window"], max_tokens: int, order: Int[np.ndarray, " window"]
+) -> list[Int[np.ndarray, " member"]]:
+    """Groups of windows of similar length, each with about `max_tokens` tokens.
+
+    Windows are taken in the given order, sorted by length inside pools, and cut so that a batch holds at most
+    `max_tokens` slots of its rectangle (a longer window stands alone).
+    """
+    groups: list[Int[np.ndarray, " member"]] = []
+    pool_of_token = np.cumsum(lengths[order]) // (max_tokens * SHUFFLE_POOL_BATCHES)
+    for pool in np.split(order, np.flatnonzero(np.diff(pool_of_token)) + 1):
+        ordered = pool[np.argsort(lengths[pool], kind="stable")]
+        begin = 0
+        while begin < len(ordered):
+            size = lengths[ordered[begin:]] * np.arange(1, len(ordered) - begin + 1)
+            end = begin + max(1, int(np.searchsorted(size, max_tokens, side="right")))
+            groups.append(ordered[begin:end])
+            begin = end
+    return groups
+
+
+def make_batch(histories: Histories, windows: Windows, members: Int[np.ndarray, " member"], num_items: int) -> Batch:
+    """The packed batch of some windows."""
+    lengths = windows.lengths[members]
+    longest = int(lengths.max())
+    row = np.repeat(np.arange(len(members)), lengths)
+    position = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    target = windows.first[members][row] + position
+    start = windows.start[members][row]
+    is_start = target == start
+    if histories.num_events == 0:
+        histories = Histories.of_items([[0]])
+    last_event = histories.num_events - 1
+    source = np.clip(target - 1, np.minimum(start, last_event), last_event)
+    # The first event of a history has no event before it: its gap is that to itself, zero.
+    before = np.minimum(np.maximum(source - 1, start), last_event)
+    gap_seconds = (histories.timestamp[source] - histories.timestamp[before]) / MICROSECONDS_PER_SECOND
+    value = np.where(is_start, np.nan, histories.value[source]).astype(np.float32)
+    target = np.minimum(target, last_event)
+    return Batch(
+        item=torch.from_numpy(np.where(is_start, num_items, histories.item[source]).astype(np.int64)),
+        behaviour=torch.from_numpy(np.where(is_start, 0, histories.behaviour[source]).astype(np.int64)),
+        gap=torch.from_numpy(gap_bucket(gap_seconds)),
+        value=torch.from_numpy(value),
+        target_item=torch.from_numpy(histories.item[target].astype(np.int64)),
+        target_value=torch.from_numpy(histories.value[target]),
+        layout=Layout(
+            len(members),
+            longest,
+            torch.from_numpy(row * longest + position),
+            torch.from_numpy(lengths.astype(np.int64)),
+        ),
+    )

@@ -1,0 +1,85 @@
+"""One history per user, ragged: flat arrays of events plus offsets. No padding id exists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, Integer
+
+from variseq.events.table import EventTable
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Histories side by side; history u is `item[offsets[u]:offsets[u + 1]]`, oldest event first.
+
+    `item` and `behaviour` are positions in the vocabulary, `timestamp` is UTC microseconds, `value` is NaN where
+    an event has none.
+
+    >>> histories = Histories.of_items([[4, 7], [], [7, 1, 2]])
+    >>> histories.lengths
+    array([2, 0, 3])
+    >>> histories.history(2).item
+    array([7, 1, 2], dtype=int32)
+    """
+
+    offsets: Int[np.ndarray, " history_plus_one"]
+    item: Int[np.ndarray, " event"]
+    behaviour: Integer[np.ndarray, " event"]
+    timestamp: Int[np.ndarray, " event"]
+    value: Float[np.ndarray, " event"]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def num_events(self) -> int:
+        return int(self.offsets[-1])
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " history"]:
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_table(cls, table: EventTable, num_users: int) -> Histories:
+        """Histories of all users of the vocabulary; arrays are shared with the table, not copied."""
+        offsets = np.searchsorted(table.user, np.arange(num_users + 1), side="left").astype(np.int64)
+        return cls(offsets, table.item, table.behaviour, table.timestamp, table.value)
+
+    @classmethod
+    def of_items(cls, items: list[list[int]]) -> Histories:
+        """Histories of bare items: behaviour 0, time counting up by a second, no value."""
+        lengths = [len(history) for history in items]
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+        flat = np.array([item for history in items for item in history], dtype=np.int32)
+        clock = [position * 1_000_000 for length in lengths for position in range(length)]
+        return cls(
+            offsets,
+            flat,
+            np.zeros(len(flat), dtype=np.uint8),
+            np.array(clock, dtype=np.int64),
+            np.full(len(flat), np.nan, dtype=np.float32),
+        )
+
+    def history(self, position: int) -> Histories:
+        """The one history at a position."""
+        return self.select(self.offsets[position : position + 1], self.offsets[position + 1 : position + 2])
+
+    def select(self, starts: Int[np.ndarray, " slice"], ends: Int[np.ndarray, " slice"]) -> Histories:
+        """New histories, each the events `starts[j]:ends[j]` of the flat arrays.
+
+        >>> histories = Histories.of_items([[4, 7], [], [7, 1, 2]])
+        >>> histories.select(np.array([0, 3]), np.array([1, 5])).item
+        array([4, 1, 2], dtype=int32)
+        """
+        lengths = ends - starts
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        index = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths)
+        return Histories(offsets, self.item[index], self.behaviour[index], self.timestamp[index], self.value[index])
+
+    def latest(self, max_events: int) -> Histories:
+        """The same histories, each cut to its latest `max_events` events."""
+        if len(self) == 0 or int(self.lengths.max(initial=0)) <= max_events:
+            return self
+        return self.select(np.maximum(self.offsets[:-1], self.offsets[1:] - max_events), self.offsets[1:])

@@ -1,0 +1,144 @@
+"""Looks whether the latent is used: what a network does with its beliefs, on validation histories."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from variseq.model.latent import Belief
+from variseq.model.network import Network
+from variseq.sequences.batches import Batch, Layout, Windows, make_batch
+from variseq.sequences.histories import Histories
+
+MIN_ACTIVE_SHARE = 0.10
+MIN_SWAP_GAP_NATS = 0.05
+ACTIVE_VARIANCE = 0.01
+POSITION_EDGES = (0, 1, 2, 3, 6, 11, 21, 51, 101, 201)
+WATCHED_TOKENS = 4096
+MUTUAL_INFORMATION_SAMPLES = 512
+
+
+@dataclass(frozen=True)
+class PosteriorHealth:
+    """Nats unless said; lists are per dimension or per group of positions that begin at `POSITION_EDGES`."""
+
+    rate: float
+    kl_per_dimension: list[float]
+    kl_per_position: list[float | None]
+    active_share: float
+    mutual_information: float
+    swap_gap: float
+    prior_gap: float
+    alarms: list[str]
+
+
+@torch.no_grad()
+def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorHealth:
+    """Rate, active units, mutual information and two functional tests.
+
+    Swap gap: by how much −log p(next item) rises when beliefs are those of another history. Prior gap: the same when z
+    is drawn from N(0, 1). Active units follow Burda et al. 2016 (variance of μ over inputs above 0.01); the mutual
+    information is E KL(q(z|x) ‖ p) − KL(q(z) ‖ p) with q(z) from the batch (Hoffman and Johnson 2016). Never judged by
+    NDCG: a network that ignores z can rank well.
+    """
+    was_training = network.training
+    network.eval()
+    generator = torch.Generator().manual_seed(seed)
+    batch = watched_batch(histories, network.config.max_length, network.config.num_items, seed).to(
+        network.item_bias.device
+    )
+    belief = network.encode(batch)
+    noise = torch.randn(belief.mean.shape, generator=generator).to(belief.mean)
+    latent = belief.sample(noise)
+    kl = belief.kl_to_prior()
+    loss = _loss(network, batch, latent)
+    swapped = _loss(network, batch, latent[neighbour_tokens(batch.layout)])
+    from_prior = _loss(network, batch, torch.randn(latent.shape, generator=generator).to(latent))
+    active = float((belief.mean.var(dim=0) > ACTIVE_VARIANCE).float().mean())
+    network.train(was_training)
+    swap_gap = swapped - loss
+    return PosteriorHealth(
+        rate=float(kl.sum(dim=1).mean()),
+        kl_per_dimension=kl.mean(dim=0).tolist(),
+        kl_per_position=_per_position(kl.sum(dim=1), batch.layout.positions()),
+        active_share=active,
+        mutual_information=mutual_information(belief, latent, generator),
+        swap_gap=swap_gap,
+        prior_gap=from_prior - loss,
+        alarms=alarms(active, swap_gap),
+    )
+
+
+def alarms(active_share: float, swap_gap: float) -> list[str]:
+    """What is wrong, in words; empty when the latent is used.
+
+    >>> alarms(active_share=1.0, swap_gap=2.0)
+    []
+    """
+    found = []
+    if active_share < MIN_ACTIVE_SHARE:
+        found.append(
+            f"only {active_share:.0%} of the latent dimensions are active (alarm below {MIN_ACTIVE_SHARE:.0%})"
+        )
+    if swap_gap < MIN_SWAP_GAP_NATS:
+        found.append(
+            f"with the beliefs of another user the loss rises by {swap_gap:.3f} nats only (alarm below "
+            f"{MIN_SWAP_GAP_NATS}): the decoder hardly reads them"
+        )
+    return found
+
+
+def watched_batch(histories: Histories, max_length: int, num_items: int, seed: int) -> Batch:
+    """One batch of the latest events of random histories with at least two events, of about `WATCHED_TOKENS` tokens."""
+    candidates = np.flatnonzero(histories.lengths >= 2)
+    order = np.random.default_rng(seed).permutation(candidates)
+    lengths = np.minimum(histories.lengths[order], max_length)
+    chosen = order[: max(2, int(np.searchsorted(np.cumsum(lengths), WATCHED_TOKENS)))]
+    chosen = chosen[np.argsort(histories.lengths[chosen], kind="stable")]
+    start, end = histories.offsets[chosen], histories.offsets[chosen + 1]
+    windows = Windows(start, np.maximum(start, end - max_length), end)
+    return make_batch(histories, windows, np.arange(len(chosen)), num_items)
+
+
+def neighbour_tokens(layout: Layout) -> Int[Tensor, " token"]:
+    """For each token the token at the same position (or the last one) of the history before it in the batch."""
+    starts = torch.cumsum(layout.lengths, 0) - layout.lengths
+    row = layout.slot // layout.longest
+    other = (row - 1) % layout.num_histories
+    return starts[other] + torch.minimum(layout.positions(), layout.lengths[other] - 1)
+
+
+def mutual_information(belief: Belief, latent: Float[Tensor, "token latent"], generator: torch.Generator) -> float:
+    """E log q(z|x) − E log q(z) on a sample of tokens; at most log(sample) nats, so a high rate shows as that bound."""
+    size = min(MUTUAL_INFORMATION_SAMPLES, len(latent))
+    chosen = torch.randperm(len(latent), generator=generator)[:size].to(latent.device)
+    mean, log_variance, sample = belief.mean[chosen], belief.log_variance[chosen], latent[chosen]
+    precision = torch.exp(-log_variance)
+    # log N(z_i; μ_j, σ_j) for all pairs, the square opened up so that it is two matrix products.
+    squared = sample.square() @ precision.T - 2 * sample @ (mean * precision).T + (mean.square() * precision).sum(1)
+    log_density = -0.5 * (squared + log_variance.sum(dim=1))
+    return float((log_density.diagonal() - torch.logsumexp(log_density, dim=1) + math.log(size)).mean())
+
+
+def _loss(network: Network, batch: Batch, latent: Tensor) -> float:
+    preference = network.decoder(latent, batch.layout)
+    total = 0.0
+    for first in range(0, batch.num_tokens, 512):
+        scores = network.scores(preference[first : first + 512], 0, network.config.num_items)
+        total += float(functional.cross_entropy(scores, batch.target_item[first : first + 512], reduction="sum"))
+    return total / batch.num_tokens
+
+
+def _per_position(rate: Tensor, position: Tensor) -> list[float | None]:
+    group = torch.bucketize(position, torch.tensor(POSITION_EDGES, device=position.device), right=True) - 1
+    means: list[float | None] = []
+    for index in range(len(POSITION_EDGES)):
+        inside = rate[group == index]
+        means.append(float(inside.mean()) if len(inside) else None)
+    return means

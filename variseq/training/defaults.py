@@ -1,0 +1,80 @@
+"""The one dial `size` and the properties of a log into the settings of network and training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from variseq.events.vocabulary import Vocabulary
+from variseq.model.network import NetworkConfig
+from variseq.sequences.histories import Histories
+from variseq.training.settings import TrainingConfig
+
+Size = Literal["tiny", "small", "medium", "large"]
+
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"width": 32, "latent_width": 32, "num_blocks": 1, "num_heads": 1, "attention_width": 16},
+    "small": {"width": 64, "latent_width": 64, "num_blocks": 2, "num_heads": 2, "attention_width": 32},
+    "medium": {"width": 128, "latent_width": 128, "num_blocks": 2, "num_heads": 2, "attention_width": 32},
+    "large": {"width": 256, "latent_width": 256, "num_blocks": 3, "num_heads": 4, "attention_width": 64},
+}
+
+LONGEST_WINDOW = 200
+POSITIONS_BUDGET = 40_000_000
+"""Positions that a run may train on by default: the number of epochs follows from it (between 20 and 200)."""
+
+
+@dataclass(frozen=True)
+class LogProperties:
+    """What the defaults depend on."""
+
+    num_events: int
+    num_items: int
+    num_behaviours: int
+    mean_length: float
+    long_length: float
+    has_gaps: bool
+    has_values: bool
+
+    @classmethod
+    def of(cls, histories: Histories, vocabulary: Vocabulary) -> LogProperties:
+        """The properties of the training histories; `long_length` is the 95th percentile of their lengths."""
+        lengths = histories.lengths[histories.lengths > 0]
+        gaps = np.diff(histories.timestamp)
+        values = histories.value[np.isfinite(histories.value)]
+        return cls(
+            num_events=histories.num_events,
+            num_items=vocabulary.num_items,
+            num_behaviours=len(vocabulary.behaviours),
+            mean_length=float(lengths.mean()),
+            long_length=float(np.quantile(lengths, 0.95)),
+            # One gap for all events is an order without times.
+            has_gaps=bool(len(np.unique(gaps[gaps >= 0][:100_000])) > 2),
+            has_values=len(values) > 0 and float(values.std()) > 0,
+        )
+
+
+def network_config(size: Size, properties: LogProperties, overrides: dict[str, Any]) -> NetworkConfig:
+    """The network for a log: dropout falls with the length of histories, the window covers 95 % of them up to 200."""
+    derived: dict[str, Any] = {
+        **SIZES[size],
+        "num_items": properties.num_items,
+        "num_behaviours": properties.num_behaviours,
+        "has_gaps": properties.has_gaps,
+        "has_values": properties.has_values,
+        "dropout": 0.5 if properties.mean_length < 20 else 0.3 if properties.mean_length < 60 else 0.2,
+        "max_length": int(np.clip(properties.long_length + 1, 20, LONGEST_WINDOW)),
+    }
+    return NetworkConfig(**{**derived, **overrides})
+
+
+def training_config(properties: LogProperties, seed: int, overrides: dict[str, Any]) -> TrainingConfig:
+    """The training for a log: batches and epochs follow from the number of events."""
+    derived: dict[str, Any] = {
+        "seed": seed,
+        "batch_positions": int(np.clip(2 ** round(np.log2(max(properties.num_events, 1) / 100)), 256, 8192)),
+        "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 60)),
+    }
+    return TrainingConfig(**{**derived, **overrides})

@@ -1,0 +1,30 @@
+"""How a network is trained: every dial of the loop, checked."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainingConfig(BaseModel):
+    """Settings of one training run; rates are in nats per position, shares are of the whole run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(default=0, ge=0, description="the same seed gives the same model on one machine")
+    max_epochs: int = Field(default=60, ge=1, description="passes over every training event")
+    patience: int = Field(default=12, ge=1, description="epochs without a better validation NDCG@10 before stopping")
+    batch_positions: int = Field(default=4096, ge=16, description="positions per batch")
+    learning_rate: float = Field(default=2e-3, gt=0, description="highest learning rate; it falls as a cosine")
+    weight_decay: float = Field(default=0.01, ge=0, description="decay of matrices (AdamW), not of item vectors")
+    warmup_steps: int = Field(default=100, ge=0, description="steps in which the learning rate rises from zero")
+    clip_norm: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    averaging: float = Field(default=0.99, ge=0, lt=1, description="decay of the moving average of weights; 0 is off")
+    deterministic_share: float = Field(default=0.3, ge=0, le=1, description="share trained without noise, first")
+    anneal_share: float = Field(default=0.1, ge=0, le=1, description="share in which noise and β then rise to full")
+    target_rate: float | None = Field(default=40.0, gt=0, description="rate that β is steered to; None: β stays fixed")
+    beta: float = Field(default=1e-4, ge=0, description="weight of the rate: at the start, or fixed")
+    free_nats: float = Field(default=0.0, ge=0, description="rate per dimension that costs nothing")
+    regression_weight: float = Field(default=0.1, ge=0, description="λ, the weight of the value regression")
+    num_negatives: int = Field(default=2048, ge=1, description="shared negatives where the catalogue is too large")
+    full_softmax_items: int = Field(default=50_000, ge=1, description="largest catalogue with the full softmax")
+    validation_users: int = Field(default=10_000, ge=1, description="users that validation looks at, at most")

@@ -1,0 +1,90 @@
+"""Everything a run needs to go on as if it had never stopped, in one file without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from variseq.errors import CheckpointError
+
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Progress:
+    """Where a run stands. `epoch` and `batch` are the next to be done; the sums are of the epoch under way."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    beta: float = 0.0
+    best_metric: float = float("-inf")
+    best_epoch: int = -1
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+def save_state(path: Path, progress: Progress, tensors: dict[str, Tensor]) -> None:
+    """Writes tensors and progress to one safetensors file; to a temporary name first, so a whole file or none."""
+    partial = path.with_name(path.name + ".partial")
+    metadata = {"format": str(FORMAT_VERSION), "progress": json.dumps(asdict(progress))}
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=metadata)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_state(path: Path) -> tuple[Progress, dict[str, Tensor]]:
+    """What `save_state` wrote. Raises CheckpointError for a damaged file or one of a later version."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+        if int(metadata["format"]) > FORMAT_VERSION:
+            raise CheckpointError(f"{path} was written by a later version. Update variseq to resume from it.")
+        return Progress(**json.loads(metadata["progress"])), tensors
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"The training state {path} cannot be read ({error}). Start the run again without --resume."
+        ) from error
+
+
+def network_tensors(prefix: str, network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of a network under a prefix."""
+    return {f"{prefix}.{name}": tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def load_network(prefix: str, network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `network_tensors`."""
+    start = len(prefix) + 1
+    network.load_state_dict({n[start:]: t for n, t in tensors.items() if n.startswith(f"{prefix}.")})
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The moments of the optimiser, parameter by parameter."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"optimiser.{index}.{name}": value.detach().clone() if isinstance(value, Tensor) else torch.tensor(value)
+        for index, moments in state.items()
+        for name, value in moments.items()
+    }
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `optimiser_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimiser."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

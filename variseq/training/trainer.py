@@ -1,0 +1,252 @@
+"""Histories and a network into a trained network: the loop, top to bottom."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from variseq.errors import TrainingStopped
+from variseq.model.losses import Negatives
+from variseq.model.network import Network, Objective, Weights
+from variseq.sequences.batches import Batch, Windows, group_by_length, make_batch, training_windows
+from variseq.sequences.histories import Histories
+from variseq.training.collapse_watch import examine
+from variseq.training.display import Display
+from variseq.training.interrupt import Interrupt
+from variseq.training.rate_control import RateController
+from variseq.training.schedule import learning_rate, noise_share
+from variseq.training.settings import TrainingConfig
+from variseq.training.state import (
+    Progress,
+    load_network,
+    load_optimiser,
+    load_state,
+    network_tensors,
+    optimiser_tensors,
+    save_state,
+)
+from variseq.training.validation import Validation
+
+Step = Callable[[Network, torch.optim.Optimizer, Tensor, float], None]
+"""One update: (network, optimiser, loss, largest norm of the gradient). A private or distributed run passes its own."""
+
+Recorder = Callable[[dict[str, Any]], None]
+GRACE_EPOCHS = 3
+"""Alarms are not raised before this epoch: a network that has hardly learned looks collapsed."""
+
+
+def gradient_step(network: Network, optimiser: torch.optim.Optimizer, loss: Tensor, clip_norm: float) -> None:
+    """Backward, clip, update."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+    optimiser.step()
+
+
+def build_optimiser(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW with decay on matrices; item vectors, biases and gains are left alone."""
+    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    decayed = [p for name, p in named if p.ndim > 1 and not name.startswith("embedding.")]
+    others = [p for name, p in named if p.ndim <= 1 or name.startswith("embedding.")]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What is learned from, and what the best epoch is chosen on."""
+
+    histories: Histories
+    validation: Validation
+
+
+class Trainer:
+    """Trains until the epochs are over or validation stops improving; the best weights end up in `network`.
+
+    `network` is trained, `averaged` (a moving average of it) is validated and returned. With a `folder`, the state is
+    written there after each epoch and at Ctrl-C; `resume` reads it, and the run goes on to the very same result.
+    """
+
+    def __init__(
+        self, network: Network, data: TrainingData, config: TrainingConfig, folder: Path | None = None
+    ) -> None:
+        self.network = network
+        self.data = data
+        self.config = config
+        self.folder = folder
+        self.averaged = copy.deepcopy(network)
+        self.best: dict[str, Tensor] = network_tensors("best", network)
+        self.optimiser = build_optimiser(network, config)
+        self.controller = RateController(config.beta, config.target_rate)
+        self.progress = Progress(beta=config.beta)
+        self.log_frequency = _log_frequency(data.histories, network.config.num_items)
+        self.num_steps = 1
+        torch.manual_seed(config.seed)
+
+    def resume(self) -> None:
+        """Go back to the saved state."""
+        assert self.folder is not None
+        self.progress, tensors = load_state(self.folder / "state.safetensors")
+        load_network("network", self.network, tensors)
+        load_network("averaged", self.averaged, tensors)
+        load_optimiser(self.optimiser, tensors)
+        self.best = {name: tensor for name, tensor in tensors.items() if name.startswith("best.")}
+        self.controller.beta = self.progress.beta
+        torch.set_rng_state(tensors["random"])
+
+    def save(self) -> None:
+        """Write the state, if there is a folder."""
+        if self.folder is None:
+            return
+        tensors = network_tensors("network", self.network) | network_tensors("averaged", self.averaged)
+        tensors |= optimiser_tensors(self.optimiser) | self.best | {"random": torch.get_rng_state()}
+        save_state(self.folder / "state.safetensors", self.progress, tensors)
+
+    def run(
+        self, recorders: Sequence[Recorder] = (), display: Display | None = None, step: Step = gradient_step
+    ) -> None:
+        """Train to the end. KeyboardInterrupt comes after the running step, with the state saved."""
+        display = display or Display(quiet=True)
+        with Interrupt() as interrupt, display:
+            while not self.is_finished:
+                self._epoch(display, step, interrupt)
+                record = self._close_epoch()
+                for recorder in (*recorders, display.epoch):
+                    recorder(record)
+                self.save()
+                self._stop_if_wanted(interrupt)
+        load_network("best", self.network, self.best)
+
+    @property
+    def is_finished(self) -> bool:
+        """Out of epochs, or out of patience."""
+        waited = self.progress.epoch - 1 - self.progress.best_epoch
+        out_of_patience = self.progress.best_epoch >= 0 and waited >= self.config.patience
+        return self.progress.epoch >= self.config.max_epochs or out_of_patience
+
+    def _epoch(self, display: Display, step: Step, interrupt: Interrupt) -> None:
+        """The batches of the epoch that are still to be done."""
+        windows, groups = self._plan(self.progress.epoch)
+        self.num_steps = len(groups) * self.config.max_epochs
+        self.network.train()
+        for index in range(self.progress.batch, len(groups)):
+            begun = time.perf_counter()
+            batch = make_batch(self.data.histories, windows, groups[index], self.network.config.num_items)
+            self._train_batch(batch.to(self.network.item_bias.device), step)
+            self.progress.batch = index + 1
+            self.progress.seconds += time.perf_counter() - begun
+            speed, left = self._speed_and_time_left(len(groups))
+            display.advance(self.progress.epoch, (index + 1) / len(groups), speed, left)
+            if index + 1 < len(groups):
+                self._stop_if_wanted(interrupt)
+
+    def _plan(self, epoch: int) -> tuple[Windows, list[Any]]:
+        """The windows and batches of an epoch; the same for the same seed and epoch."""
+        generator = np.random.default_rng([self.config.seed, epoch])
+        windows = training_windows(self.data.histories, self.network.config.max_length, generator)
+        order = generator.permutation(len(windows.first))
+        groups = group_by_length(windows.lengths, self.config.batch_positions, order)
+        return windows, [groups[index] for index in generator.permutation(len(groups))]
+
+    def _train_batch(self, batch: Batch, step: Step) -> None:
+        progress = self.progress
+        share = noise_share(self.config, progress.step / self.num_steps)
+        weights = Weights(self.controller.beta * share, self.config.free_nats, self.config.regression_weight, share)
+        objective = self.network.objective(batch, weights, self._negatives())
+        self._check_finite(objective)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.config, progress.step, self.num_steps)
+        step(self.network, self.optimiser, objective.loss, self.config.clip_norm)
+        self._average_weights()
+        if share > 0:
+            self.controller.observe(float(objective.rate))
+        progress.step += 1
+        progress.beta = self.controller.beta
+        parts = {"reconstruction": objective.reconstruction, "rate": objective.rate, "regression": objective.regression}
+        for name, value in parts.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + float(value) * batch.num_tokens
+        progress.sums["positions"] = progress.sums.get("positions", 0.0) + batch.num_tokens
+
+    def _negatives(self) -> Negatives | None:
+        if self.network.config.num_items <= self.config.full_softmax_items:
+            return None
+        return Negatives.draw(self.log_frequency.to(self.network.item_bias.device), self.config.num_negatives)
+
+    def _check_finite(self, objective: Objective) -> None:
+        if math.isfinite(float(objective.loss.detach())):
+            return
+        saved = f" The state after epoch {self.progress.epoch} is in {self.folder}." if self.folder else ""
+        raise TrainingStopped(
+            f"The loss is {float(objective.loss)} in epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1} "
+            f"(reconstruction {float(objective.reconstruction):.4g}, rate {float(objective.rate):.4g}, regression "
+            f"{float(objective.regression):.4g}). Lower training.learning_rate, or check the values of the log.{saved}"
+        )
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        """Move the average towards the network; the decay grows from 0.1, so the start is soon forgotten."""
+        decay = min(self.config.averaging, (1 + self.progress.step) / (10 + self.progress.step))
+        decay = decay if self.config.averaging else 0.0
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), 1 - decay)
+        for average, current in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
+            average.copy_(current)
+
+    def _close_epoch(self) -> dict[str, Any]:
+        """Validate, look at the posterior, note the best; the record of the epoch."""
+        progress, sums = self.progress, dict(self.progress.sums)
+        positions = sums.pop("positions")
+        share = noise_share(self.config, progress.step / self.num_steps)
+        score = self.data.validation.score(self.averaged)
+        health = examine(self.averaged, self.data.validation.part.known(), self.config.seed)
+        # The belief means something only once the noise is on; a purely deterministic run may be chosen anywhere.
+        eligible = share >= 1 or self.config.deterministic_share >= 1
+        is_best = eligible and score.ndcg > progress.best_metric
+        if is_best:
+            progress.best_metric, progress.best_epoch = score.ndcg, progress.epoch
+            self.best = network_tensors("best", self.averaged)
+        speed, left = positions / max(progress.seconds, 1e-9), progress.seconds
+        record = {
+            "epoch": progress.epoch,
+            "seconds": progress.seconds,
+            "positions_per_second": speed,
+            "seconds_left": left * (self.config.max_epochs - progress.epoch - 1),
+            "learning_rate": learning_rate(self.config, progress.step, self.num_steps),
+            "noise": share,
+            "beta": progress.beta * share,
+            **{name: total / positions for name, total in sums.items()},
+            "validation_ndcg": score.ndcg,
+            "validation_recall": score.recall,
+            "validation_nll": score.nll,
+            "health": asdict(health),
+            "alarms": health.alarms if progress.epoch + 1 >= min(GRACE_EPOCHS, self.config.max_epochs) else [],
+            "is_best": is_best,
+        }
+        progress.epoch, progress.batch, progress.seconds, progress.sums = progress.epoch + 1, 0, 0.0, {}
+        return record
+
+    def _speed_and_time_left(self, num_batches: int) -> tuple[float, float]:
+        """Positions per second in this epoch, and the seconds left if no epoch is saved by patience."""
+        progress = self.progress
+        seconds_per_batch = progress.seconds / progress.batch
+        batches_left = num_batches * (self.config.max_epochs - progress.epoch) - progress.batch
+        return progress.sums["positions"] / max(progress.seconds, 1e-9), seconds_per_batch * batches_left
+
+    def _stop_if_wanted(self, interrupt: Interrupt) -> None:
+        if interrupt.wanted:
+            self.save()
+            raise KeyboardInterrupt
+
+
+def _log_frequency(histories: Histories, num_items: int) -> Tensor:
+    """log of each item's share of the training events, each item counted once more than it occurs."""
+    count = np.bincount(histories.item, minlength=num_items) + 1.0
+    return torch.from_numpy(np.log(count / count.sum())).float()
