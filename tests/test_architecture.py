@@ -18,7 +18,7 @@ FLOORS = [
     {"recommend", "training", "log"},
     {"estimator"},
     {"reports", "serving"},
-    {"demo"},
+    {"terminal"},
     {"cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import BaseModel, ValidationError
 
-from variseq.errors import InputError, VariseqError
+from variseq.errors import CheckpointError, InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
+from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.results import Results
 from variseq.evaluation.significance import Comparison
 from variseq.evaluation.significance import compare as compare_evaluations
-from variseq.evaluation.splits import Part, Split, split_at
-from variseq.events.vocabulary import Id
+from variseq.evaluation.splits import Split, split_at
+from variseq.events.vocabulary import Id, Vocabulary
 from variseq.log import LogPart
 from variseq.model.checkpoint import Checkpoint, load_checkpoint, refuse_existing, save_checkpoint
 from variseq.model.scorer import NetworkScorer
@@ -31,9 +31,7 @@ from variseq.recommend.item_knn import ItemKNN
 from variseq.recommend.output import write_tables
 from variseq.training.defaults import SIZES, LogProperties, Size, network_config, training_config
 from variseq.training.display import Display
-from variseq.training.run import Settings, Workplace, train_network
-
-Config = TypeVar("Config", bound=BaseModel)
+from variseq.training.run import Settings, Workplace, choose_device, train_network
 
 
 class VariationalAttention:
@@ -59,7 +57,7 @@ class VariationalAttention:
             raise InputError(f"There is no size {size!r}. Allowed: {', '.join(SIZES)}.")
         self.size = size
         self.seed = seed
-        self.device = _device(device)
+        self.device = choose_device(device)
         self.model = dict(model or {})
         self.training = dict(training or {})
         self.checkpoint: Checkpoint | None = None
@@ -88,6 +86,8 @@ class VariationalAttention:
         unfinished = None if folder is None else folder.with_name(folder.name + ".unfinished")
         if folder is not None:
             refuse_existing(folder)
+        elif resume or tensorboard:
+            raise InputError("A run without a folder leaves nothing to resume from or to look at. Give a folder.")
         settings = self._settings(train)
         workplace = Workplace(self.device, display or Display(), unfinished, resume, tensorboard)
         trained = train_network(train.part, valid.part, settings, workplace)
@@ -98,7 +98,7 @@ class VariationalAttention:
             items=train.items,
             histories=train.part.histories,
             bounds=begins,
-            manifest=_manifest(train.part, trained.temperature, trained.seconds),
+            manifest=_manifest(train, trained.temperature, trained.seconds),
             config={
                 "size": self.size,
                 "seed": self.seed,
@@ -114,8 +114,13 @@ class VariationalAttention:
             shutil.rmtree(unfinished)
         return self
 
-    def evaluate(self, part: LogPart | None = None, k: int = 10, targets: str = "next") -> Results:
+    def evaluate(
+        self, part: LogPart | None = None, k: int = 10, targets: str = "last", exclude_seen: bool | None = None
+    ) -> Results:
         """The model on a part of the split (the test part by default), with the baselines beside it.
+
+        `targets` is "last" (each user's last event there), "next" (the first) or "successive" (all). `exclude_seen`
+        leaves out items of the user's own history; None is what the log suggested when the model was fitted.
 
         Everything is learned from the training part alone; a query shows the whole history before its target.
         """
@@ -130,10 +135,15 @@ class VariationalAttention:
         if checkpoint.items is not None:
             of_items = checkpoint.items.categories(range(checkpoint.vocabulary.num_items))
             categories = of_items if any(of_items) else None
-        options = EvaluationOptions(k=k, targets=targets, item_categories=categories)
+        options = EvaluationOptions(k, targets, self._excludes(exclude_seen), item_categories=categories)
         known, num_items = train.known(), checkpoint.vocabulary.num_items
-        baselines = [Popular(num_items), RecentPopular(num_items), LastItemTransitions(num_items), ItemKNN(num_items)]
-        recommenders = [self._scorer(), *(baseline.fit(known) for baseline in baselines)]
+        recommenders: list[Recommender] = [
+            self._scorer(),
+            Popular(num_items).fit(known),
+            RecentPopular(num_items).fit(known),
+            LastItemTransitions(num_items).fit(known),
+            ItemKNN(num_items).fit(known),
+        ]
         return Results([evaluate(recommender, judged, options) for recommender in recommenders])
 
     def recommend(
@@ -144,28 +154,34 @@ class VariationalAttention:
         exclude: Sequence[Id] = (),
         only: Sequence[Id] | None = None,
         category: str | Sequence[str] | None = None,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
     ) -> pd.DataFrame:
         """What these users, or somebody with this history (oldest item first), will want next; all users by default.
 
         One row per user and rank: user_id, item_id, rank, score, probability (that it is the next event), title,
         because (the events that the attention weighted most), source (says when an answer is a fallback).
         """
-        filters = Filters(k, exclude, only, category, exclude_seen)
+        filters = Filters(k, exclude, only, category, self._excludes(exclude_seen))
         if history is not None:
             if users is not None:
                 raise InputError("Give either users or a history, not both.")
             return self._answers().for_history(history, filters).to_pandas()
-        if isinstance(users, str):
-            raise InputError(f"users={users!r} is one text. Give a list of user ids, for example users=[{users!r}].")
         tables = [table.to_pandas() for table in self._answers().for_users(users, filters)]
         if not tables:
             raise InputError("The list of users is empty. Give at least one user id, or None for all users.")
         return pd.concat(tables, ignore_index=True)
 
-    def recommend_to_file(self, path: Path | str, k: int = 10, exclude_seen: bool = True) -> int:
+    def recommend_to_file(
+        self,
+        path: Path | str,
+        k: int = 10,
+        exclude: Sequence[Id] = (),
+        only: Sequence[Id] | None = None,
+        category: str | Sequence[str] | None = None,
+        exclude_seen: bool | None = None,
+    ) -> int:
         """Recommendations for all users to a .parquet or .csv file, written as they come; the number of rows."""
-        tables = self._answers().for_users(None, Filters(k, exclude_seen=exclude_seen))
+        tables = self._answers().for_users(None, Filters(k, exclude, only, category, self._excludes(exclude_seen)))
         return write_tables(tables, Path(path))
 
     def similar_items(self, item_ids: Sequence[Id], k: int = 10) -> pd.DataFrame:
@@ -182,10 +198,20 @@ class VariationalAttention:
             checkpoint = Checkpoint(**{**vars(checkpoint), "histories": None, "bounds": None})
         save_checkpoint(checkpoint, Path(folder))
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The translator between outside ids and positions."""
+        return self._fitted().vocabulary
+
     def _fitted(self) -> Checkpoint:
         if self.checkpoint is None:
             raise InputError("The model is not fitted. Call fit(train, valid) first, or load a run with variseq.load.")
         return self.checkpoint
+
+    def _excludes(self, exclude_seen: bool | None) -> bool:
+        """The wish, or what the log suggested: people who repeat themselves may be shown the same again."""
+        suggested: bool = self._fitted().config["training"]["exclude_seen"]
+        return suggested if exclude_seen is None else exclude_seen
 
     def _scorer(self) -> NetworkScorer:
         checkpoint = self._fitted()
@@ -205,12 +231,8 @@ class VariationalAttention:
 
     def _settings(self, train: LogPart) -> Settings:
         properties = LogProperties.of(train.part.known(), train.vocabulary)
-        try:
-            network = network_config(self.size, properties, self.model)
-            training = training_config(properties, self.seed, self.training)
-        except ValidationError as error:
-            raise _config_error(error) from error
-        return Settings(network, training)
+        network = network_config(self.size, properties, self.model)
+        return Settings(network, training_config(properties, self.seed, self.training))
 
 
 def load(folder: Path | str, device: str = "auto") -> VariationalAttention:
@@ -219,11 +241,23 @@ def load(folder: Path | str, device: str = "auto") -> VariationalAttention:
     Raises CheckpointError when it is missing, damaged or of a later format.
     """
     checkpoint = load_checkpoint(Path(folder))
+    _refuse_incomplete(checkpoint.manifest, folder)
     config = checkpoint.config
     model = VariationalAttention(config["size"], config["seed"], device, config["model"], config["training"])
     checkpoint.network.to(model.device)
     model.checkpoint = checkpoint
     return model
+
+
+def _refuse_incomplete(manifest: dict[str, Any], folder: Path | str) -> None:
+    """Raises CheckpointError for a manifest without what `_manifest` wrote."""
+    try:
+        float(manifest["temperature"])
+        [manifest["protocol"][key] for key in manifest["split_method"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"The run in {folder} is damaged (manifest.json: {error}). Restore the folder from a copy, or fit again."
+        ) from error
 
 
 def compare(first: Path | str, second: Path | str, metric: str = "ndcg", k: int = 10) -> Comparison:
@@ -235,34 +269,16 @@ def compare(first: Path | str, second: Path | str, metric: str = "ndcg", k: int 
     return compare_evaluations(evaluations[0], evaluations[1], metric)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise InputError(f"There is no device {name!r}. Allowed: 'auto', 'cpu', 'cuda'.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "device='cuda' was asked for, and torch finds no GPU. Use device='auto', or install a CUDA build."
-        )
-    return torch.device(name)
-
-
-def _manifest(train: Part, temperature: float, seconds: float) -> dict[str, Any]:
-    protocol = {key: value for key, value in train.protocol.items() if key != "part"}
+def _manifest(train: LogPart, temperature: float, seconds: float) -> dict[str, Any]:
+    protocol = {key: value for key, value in train.part.protocol.items() if key != "part"}
     method = [key for key in protocol if key == "method" or key.endswith("_microseconds")]
     return {
         "temperature": temperature,
         "protocol": protocol,
         "split_method": method,
+        "log": train.report.to_json(),
         "seconds": round(seconds, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in ("variseq", "torch", "numpy")},
         "hardware": {"machine": platform.machine(), "threads": torch.get_num_threads()},
     }
-
-
-def _config_error(error: ValidationError) -> VariseqError:
-    told = "; ".join(
-        f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})" for e in error.errors()
-    )
-    return InputError(f"The settings are not right: {told}. The fields are those of {error.title}.")

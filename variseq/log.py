@@ -28,6 +28,7 @@ class LogPart:
     part: Part
     vocabulary: Vocabulary
     items: ItemTable | None
+    report: ReadReport
 
     def __repr__(self) -> str:
         protocol = self.part.protocol
@@ -92,7 +93,7 @@ class Log:
             parts = leave_one_out(self.histories, num_items)
         else:
             raise InputError(f"There is no split {by!r}. Allowed: 'time' and 'leave-one-out'.")
-        train, valid_part, test_part = (LogPart(part, self.vocabulary, self.items) for part in parts)
+        train, valid_part, test_part = (LogPart(part, self.vocabulary, self.items, self.report) for part in parts)
         return train, valid_part, test_part
 
 

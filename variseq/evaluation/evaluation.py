@@ -155,11 +155,12 @@ class Evaluation:
         result: dict[str, Any] = {}
         for name, depth in names.items():
             filled = self.top_item[:, :depth] >= 0
-            result[name] = expected_calibration_error(
-                self.forecasts.top_probability[:, :depth][filled], self.forecasts.top_is_target[:, :depth][filled]
-            )
-            error = np.abs(drawn[name][:, :-1]).sum(axis=1) / drawn[name][:, -1]
-            result[f"{name}_interval"] = list(percentile_interval(error))
+            probability, hit = self.forecasts.top_probability[:, :depth], self.forecasts.top_is_target[:, :depth]
+            result[name] = expected_calibration_error(probability[filled], hit[filled]) if filled.any() else None
+            # A resample may hold no recommendation: users who have seen the whole catalogue get none.
+            present = drawn[name][drawn[name][:, -1] > 0]
+            error = np.abs(present[:, :-1]).sum(axis=1) / present[:, -1]
+            result[f"{name}_interval"] = list(percentile_interval(error)) if len(error) else None
         confidence = self.forecasts.top_probability[:, 0]
         return result | {
             f"mass_top{self.k}": float(self.forecasts.top_mass.mean()),

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from variseq.errors import InputError
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.table import evaluation_table, text_table
 
@@ -35,8 +36,16 @@ class Results:
         return next(row for row in self.table["rows"] if row["model"] == model)
 
     def to_json(self, path: Path | str) -> None:
-        """Writes the table; whole or not at all."""
+        """Writes the table; whole or not at all. Raises InputError when it cannot be written."""
         path = Path(path)
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(self.table, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        try:
+            partial.write_text(json.dumps(self.table, indent=2) + "\n", encoding="utf-8")
+            os.replace(partial, path)
+        except OSError as error:
+            raise InputError(
+                f"The evaluation cannot be written to {path}: {error.strerror or error}. Give a file in a folder that "
+                "exists and has room. Nothing was left there."
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)

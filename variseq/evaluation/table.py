@@ -36,7 +36,7 @@ def rich_table(table: dict[str, Any]) -> Table:
     """The main columns of an evaluation table, intervals beside the values, for a terminal."""
     k = table["protocol"]["k"]
     shown = [f"ndcg@{k}", f"recall@{k}", "mrr", "nll", f"ece_top{k}", f"coverage@{k}"]
-    grid = Table(title=_title(table))
+    grid = Table(title=_title(table), show_lines=False)
     grid.add_column("model", no_wrap=True)
     for name in shown:
         grid.add_column(name, justify="right")
@@ -45,7 +45,7 @@ def rich_table(table: dict[str, Any]) -> Table:
     return grid
 
 
-def text_table(table: dict[str, Any], width: int = 150) -> str:
+def text_table(table: dict[str, Any], width: int = 120) -> str:
     """The same as plain text, without colours."""
     text = io.StringIO()
     Console(file=text, width=width, color_system=None, force_terminal=False).print(rich_table(table))
@@ -56,7 +56,8 @@ def _title(table: dict[str, Any]) -> str:
     protocol, row = table["protocol"], table["rows"][0]
     return (
         f"{protocol['part']} part, {protocol['method']} split, {row['num_queries']} queries, target: "
-        f"{protocol['targets']}, all {protocol['num_items']} items ranked, [95 % interval over users]"
+        f"{protocol['targets']}, all {protocol['num_items']} items ranked; below each value its 95 % interval over "
+        "users"
     )
 
 
@@ -67,4 +68,4 @@ def _cell(row: dict[str, Any], name: str) -> str:
     digits = 2 if name == "nll" else 4
     if interval is None:
         return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} \\[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+    return f"{value:.{digits}f}\n{interval[0]:.{digits}f}–{interval[1]:.{digits}f}"

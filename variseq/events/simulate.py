@@ -117,7 +117,7 @@ class Simulation:
         Parquet or CSV, by the ending. Returns both paths.
 
         Raises:
-            InputError: another ending, or a folder that does not exist.
+            InputError: another ending, a folder that does not exist, or no room.
         """
         events_path = Path(path)
         if events_path.suffix not in (".parquet", ".csv"):
@@ -125,8 +125,15 @@ class Simulation:
         if not events_path.parent.is_dir():
             raise InputError(f"The folder {str(events_path.parent)!r} does not exist; create it first.")
         items_path = events_path.with_name(f"{events_path.stem}-items{events_path.suffix}")
-        write_table(self.items(), items_path)
-        write_table(self.events(), events_path)
+        try:
+            write_table(self.items(), items_path)
+            write_table(self.events(), events_path)
+        except OSError as error:
+            items_path.unlink(missing_ok=True)
+            raise InputError(
+                f"The simulation cannot be written to {events_path}: {error}. Free some room, or choose another "
+                "folder. Nothing was left there."
+            ) from error
         return events_path, items_path
 
 

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from jaxtyping import Int
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -55,10 +54,11 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         partial.mkdir(parents=True)
         _write(checkpoint, partial)
         os.rename(partial, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"The run could not be written to {folder}: {error.strerror or error}. Free some room, or choose another "
-            "folder. Nothing was left there."
+            f"The run could not be written to {folder}: {reason}. Free some room, or choose another folder. Nothing "
+            "was left there."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -72,7 +72,6 @@ def refuse_existing(folder: Path) -> None:
 
 def _write(checkpoint: Checkpoint, folder: Path) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
-    # safetensors hides the reason of a failed write; plain bytes give an OSError with its cause.
     save_file(state, folder / "weights.safetensors")
     checkpoint.vocabulary.save(folder / "vocabulary")
     if checkpoint.items is not None:
@@ -101,19 +100,21 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         network = Network(NetworkConfig(**manifest["network"]))
         network.load_state_dict(load_file(folder / "weights.safetensors"))
         histories, bounds = _read_histories(folder) if manifest["has_histories"] else (None, None)
-        return Checkpoint(
+        checkpoint = Checkpoint(
             network=network.eval(),
             vocabulary=Vocabulary.load(folder / "vocabulary"),
             items=ItemTable.load(folder / "item_columns.parquet") if manifest["has_items"] else None,
             histories=histories,
             bounds=bounds,
             manifest=manifest,
-            config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+            config=_config(folder),
             metrics=[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()],
         )
+        _refuse_unequal_parts(checkpoint)
+        return checkpoint
     except CheckpointError:
         raise
-    except (OSError, SafetensorError, ValidationError, RuntimeError, KeyError, ValueError, yaml.YAMLError) as error:
+    except (OSError, SafetensorError, RuntimeError, TypeError, KeyError, ValueError, yaml.YAMLError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"The run in {folder} is damaged ({reason}). Restore the folder from a copy, or fit again."
@@ -135,6 +136,27 @@ def _manifest(folder: Path) -> dict[str, Any]:
             f"{folder} has checkpoint format {version}; this release reads up to {FORMAT_VERSION}. Update variseq."
         )
     return manifest
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    # Looked up here, so that a missing part is noticed where the folder is known.
+    return {key: config[key] for key in ("size", "seed", "model", "training")}
+
+
+def _refuse_unequal_parts(checkpoint: Checkpoint) -> None:
+    """Raises ValueError when the parts of a folder cannot come from the same run."""
+    num_items, histories = checkpoint.network.config.num_items, checkpoint.histories
+    if checkpoint.vocabulary.num_items != num_items:
+        raise ValueError(f"the network has {num_items} items, the vocabulary {checkpoint.vocabulary.num_items}")
+    if checkpoint.items is not None and len(checkpoint.items) != num_items:
+        raise ValueError(f"the network has {num_items} items, the item columns {len(checkpoint.items)}")
+    if histories is None:
+        return
+    if len(histories) != checkpoint.vocabulary.num_users:
+        raise ValueError(f"there are {len(histories)} histories of {checkpoint.vocabulary.num_users} users")
+    if histories.num_events != len(histories.item):
+        raise ValueError(f"the histories have {len(histories.item)} events where {histories.num_events} were written")
 
 
 def _write_histories(histories: Histories, bounds: Int[np.ndarray, "2 user"], folder: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 MIN_LOG_VARIANCE, MAX_LOG_VARIANCE = -10.0, 2.0
 
@@ -35,11 +36,11 @@ class LatentHead(nn.Module):
     """Mean and log-variance of the belief.
 
     The mean is batch-normalised over the tokens of a batch with a fixed scale γ (Zhu et al. 2020, equation 5): its
-    aggregate cannot shrink to the prior, so that the expected KL is at least ½ γ² nats per dimension. The log-variance
-    is held between −10 and 2.
+    aggregate cannot shrink to the prior, so that the expected KL is at least ½ γ² nats per dimension. With a scale of
+    None the mean is left as it is, and can collapse. The log-variance is held between −10 and 2.
     """
 
-    def __init__(self, width: int, latent_width: int, mean_scale: float) -> None:
+    def __init__(self, width: int, latent_width: int, mean_scale: float | None) -> None:
         super().__init__()
         self.mean = nn.Linear(width, latent_width)
         self.log_variance = nn.Linear(width, latent_width)
@@ -47,5 +48,14 @@ class LatentHead(nn.Module):
         self.mean_scale = mean_scale
 
     def forward(self, hidden: Float[Tensor, "token width"]) -> Belief:
-        mean = self.mean_scale * self.norm(self.mean(hidden))
+        mean = self.mean(hidden)
+        if self.mean_scale is not None:
+            mean = self.mean_scale * self._normalised(mean)
         return Belief(mean, self.log_variance(hidden).clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE))
+
+    def _normalised(self, mean: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
+        if len(mean) > 1:
+            normalised: Tensor = self.norm(mean)
+            return normalised
+        # One token alone has no variance: it is normalised with what was seen before.
+        return functional.batch_norm(mean, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps)

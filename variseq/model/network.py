@@ -36,7 +36,9 @@ class NetworkConfig(BaseModel):
     dropout: float = Field(default=0.2, ge=0, lt=1, description="share of numbers dropped in training")
     attention: Literal["additive", "dot"] = Field(default="additive", description="form of encoder-decoder attention")
     attention_width: int = Field(default=32, ge=1, description="hidden units of the additive attention")
-    mean_scale: float = Field(default=1.0, gt=0, description="γ of the batch-norm on μ: KL ≥ ½ γ² per dimension")
+    mean_scale: float | None = Field(
+        default=1.0, gt=0, description="γ of the batch-norm on μ: KL ≥ ½ γ² per dimension; None: no batch-norm"
+    )
     value_loss: Literal["gaussian", "squared"] = Field(default="gaussian", description="regression loss")
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ class Answers:
         if self.histories is None:
             raise InputError("This run was saved without histories, so users are not known to it. Give a history.")
         wish = self._wish(filters)
+        users = None if users is None else id_list(users, "users")
         known = np.arange(self.vocabulary.num_users) if users is None else self.vocabulary.user_positions(users)
         for first in range(0, len(known), USERS_AT_ONCE):
             positions = known[first : first + USERS_AT_ONCE]
@@ -65,7 +66,8 @@ class Answers:
             yield self._table(list(ids), histories, sources, wish)
 
     def for_history(self, history: Sequence[Id], filters: Filters) -> pa.Table:
-        """Recommendations for somebody who did this, oldest first; items that are not known are left out and warned of."""
+        """Recommendations for somebody who did this, oldest first; unknown items are left out and warned of."""
+        history = id_list(history, "history")
         positions = self.vocabulary.item_positions(history)
         skipped = [item for item, position in zip(history, positions, strict=True) if position < 0]
         if skipped:
@@ -81,8 +83,9 @@ class Answers:
 
     def similar(self, item_ids: Sequence[Id], k: int) -> pa.Table:
         """The k items whose vectors point most nearly the same way (cosine), for each item."""
-        self._check_k(k, self.vocabulary.num_items - 1)
-        positions = self._known_items(item_ids, "similar_items")
+        item_ids = id_list(item_ids, "item_ids")
+        _check_k(k, self.vocabulary.num_items - 1, "the number of other items")
+        positions = self._known_items(item_ids, "item_ids")
         vectors = functional.normalize(self.scorer.network.item_vectors.detach().cpu(), dim=1)
         cosine = vectors[torch.from_numpy(positions)] @ vectors.T
         cosine[torch.arange(len(positions)), torch.from_numpy(positions)] = -torch.inf
@@ -123,15 +126,15 @@ class Answers:
 
     def _wish(self, filters: Filters) -> Wish:
         num_items = self.vocabulary.num_items
-        self._check_k(filters.k, num_items)
+        _check_k(filters.k, num_items, "the size of the catalogue")
         candidates = np.ones(num_items, dtype=bool)
         if filters.only is not None:
             candidates[:] = False
-            candidates[self._known_items(filters.only, "only")] = True
+            candidates[self._known_items(id_list(filters.only, "only"), "only")] = True
         if filters.category is not None:
             candidates &= self._in_category(filters.category)
-        if len(filters.exclude):
-            excluded = self.vocabulary.item_positions(filters.exclude)
+        excluded = self.vocabulary.item_positions(id_list(filters.exclude, "exclude"))
+        if len(excluded):
             candidates[excluded[excluded >= 0]] = False
         return Wish(num_items, filters.k, filters.exclude_seen, None if candidates.all() else candidates)
 
@@ -158,10 +161,6 @@ class Answers:
             )
         return positions
 
-    def _check_k(self, k: int, largest: int) -> None:
-        if not 1 <= k <= largest:
-            raise InputError(f"k={k} is not possible. Allowed: 1 to {largest}, the size of the catalogue.")
-
     def _titles(self, item: Int[np.ndarray, " item"]) -> list[str | None]:
         return [None] * len(item) if self.items is None else self.items.titles(item)
 
@@ -169,3 +168,19 @@ class Answers:
         """Titles of items, ids where there is none."""
         ids, titles = self.vocabulary.item_ids(item), self._titles(item)
         return [title if title is not None else str(item_id) for item_id, title in zip(ids, titles, strict=True)]
+
+
+def id_list(ids: object, argument: str) -> list[Id]:
+    """The ids as a list. Raises InputError for a single id, which would be read letter by letter.
+
+    >>> id_list(("i9", "i3"), "history")
+    ['i9', 'i3']
+    """
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InputError(f"{argument}={ids!r} is one value. Give a list of ids, for example {argument}=[{ids!r}].")
+    return list(ids)
+
+
+def _check_k(k: int, largest: int, what: str) -> None:
+    if not isinstance(k, int | np.integer) or not 1 <= k <= largest:
+        raise InputError(f"k={k!r} is not possible. Allowed: whole numbers from 1 to {largest}, {what}.")

@@ -37,11 +37,13 @@ def attention_over_events(network: Network, histories: Histories) -> list[Float[
 
 
 def strongest_events(network: Network, histories: Histories, num_events: int = 3) -> list[list[int]]:
-    """Flat positions of the events with the most weight, strongest first; an item counts once."""
+    """Flat positions of the events with the most weight, strongest first; an item counts once, none without weight."""
     reasons = []
     for start, weight in zip(histories.offsets[:-1], attention_over_events(network, histories), strict=True):
         chosen: dict[int, int] = {}
         for place in np.argsort(-weight, kind="stable"):
+            if weight[place] == 0:
+                break
             chosen.setdefault(int(histories.item[start + place]), int(start + place))
             if len(chosen) == num_events:
                 break

@@ -18,7 +18,7 @@ TILE_ITEMS = 32_768
 
 @dataclass(frozen=True)
 class Wish:
-    """What may be recommended: `k` items, of the candidates (all where None), without those already seen (if wanted)."""
+    """What may be recommended: `k` of the candidates (all items where None), without those already seen (if wanted)."""
 
     num_items: int
     k: int = 10

@@ -60,7 +60,7 @@ def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorH
     loss = _loss(network, batch, latent)
     swapped = _loss(network, batch, latent[neighbour_tokens(batch.layout)])
     from_prior = _loss(network, batch, torch.randn(latent.shape, generator=generator).to(latent))
-    active = float((belief.mean.var(dim=0) > ACTIVE_VARIANCE).float().mean())
+    active = float((belief.mean.var(dim=0, correction=0) > ACTIVE_VARIANCE).float().mean())
     network.train(was_training)
     swap_gap = swapped - loss
     return PosteriorHealth(
@@ -95,8 +95,13 @@ def alarms(active_share: float, swap_gap: float) -> list[str]:
 
 
 def watched_batch(histories: Histories, max_length: int, num_items: int, seed: int) -> Batch:
-    """One batch of the latest events of random histories with at least two events, of about `WATCHED_TOKENS` tokens."""
+    """One batch of the latest events of random histories, of about `WATCHED_TOKENS` tokens.
+
+    Histories of one event have a start token alone, the same for all: they are taken only where there are no others.
+    """
     candidates = np.flatnonzero(histories.lengths >= 2)
+    if len(candidates) < 2:
+        candidates = np.flatnonzero(histories.lengths)
     order = np.random.default_rng(seed).permutation(candidates)
     lengths = np.minimum(histories.lengths[order], max_length)
     chosen = order[: max(2, int(np.searchsorted(np.cumsum(lengths), WATCHED_TOKENS)))]

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import ValidationError
 
+from variseq.errors import InputError
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import NetworkConfig
 from variseq.sequences.histories import Histories
@@ -22,6 +24,7 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 LONGEST_WINDOW = 200
+MAX_REPEAT_SHARE = 0.1
 POSITIONS_BUDGET = 40_000_000
 """Positions that a run may train on by default: the number of epochs follows from it (between 20 and 200)."""
 
@@ -37,6 +40,7 @@ class LogProperties:
     long_length: float
     has_gaps: bool
     has_values: bool
+    repeat_share: float
 
     @classmethod
     def of(cls, histories: Histories, vocabulary: Vocabulary) -> LogProperties:
@@ -53,6 +57,7 @@ class LogProperties:
             # One gap for all events is an order without times.
             has_gaps=bool(len(np.unique(gaps[gaps >= 0][:100_000])) > 2),
             has_values=len(values) > 0 and float(values.std()) > 0,
+            repeat_share=_repeat_share(histories, vocabulary.num_items),
         )
 
 
@@ -67,14 +72,43 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
         "dropout": 0.5 if properties.mean_length < 20 else 0.3 if properties.mean_length < 60 else 0.2,
         "max_length": int(np.clip(properties.long_length + 1, 20, LONGEST_WINDOW)),
     }
-    return NetworkConfig(**{**derived, **overrides})
+    try:
+        return NetworkConfig(**{**derived, **overrides})
+    except ValidationError as error:
+        raise _config_error(error) from error
 
 
 def training_config(properties: LogProperties, seed: int, overrides: dict[str, Any]) -> TrainingConfig:
-    """The training for a log: batches and epochs follow from the number of events."""
+    """The training for a log: batches and epochs follow from the number of events.
+
+    Where people come back to the same items (more than a tenth of the events), an item that the user already had may be
+    recommended again; elsewhere it is left out.
+    """
     derived: dict[str, Any] = {
         "seed": seed,
         "batch_positions": int(np.clip(2 ** round(np.log2(max(properties.num_events, 1) / 100)), 256, 8192)),
+        "exclude_seen": properties.repeat_share <= MAX_REPEAT_SHARE,
         "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 60)),
     }
-    return TrainingConfig(**{**derived, **overrides})
+    try:
+        return TrainingConfig(**{**derived, **overrides})
+    except ValidationError as error:
+        raise _config_error(error) from error
+
+
+def _repeat_share(histories: Histories, num_items: int) -> float:
+    """The share of events whose item stands earlier in the same history.
+
+    >>> _repeat_share(Histories.of_items([[3, 1, 3, 3], [1, 2]]), num_items=4)
+    0.3333333333333333
+    """
+    user = np.repeat(np.arange(len(histories)), histories.lengths)
+    distinct = len(np.unique(user * num_items + histories.item))
+    return 1 - distinct / max(1, histories.num_events)
+
+
+def _config_error(error: ValidationError) -> InputError:
+    told = "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})" for e in error.errors()
+    )
+    return InputError(f"The settings are not right: {told}. The fields are those of {error.title}.")

@@ -32,7 +32,9 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.progress.stop()
+        # Without a terminal there is no bar, and stopping it would print an empty line.
+        if self.console.is_terminal:
+            self.progress.stop()
 
     def advance(self, epoch: int, done: float, positions_per_second: float, seconds_left: float) -> None:
         """Redraw the bar, at most five times a second; `done` is the share of the epoch."""
@@ -49,8 +51,9 @@ class Display:
         best = " *" if record["is_best"] else ""
         self.console.print(
             f"epoch {record['epoch'] + 1:>3}  loss {record['reconstruction']:.3f}  rate {record['rate']:6.1f}  "
-            f"β {record['beta']:.1e}  noise {record['noise']:.1f}  │ validation ndcg@10 {record['validation_ndcg']:.4f}  "
-            f"nll {record['validation_nll']:.3f}  │ swap gap {record['health']['swap_gap']:.2f}  "
+            f"β {record['beta']:.1e}  noise {record['noise']:.1f}  │ validation ndcg@10 "
+            f"{record['validation_ndcg']:.4f}  nll {record['validation_nll']:.3f}  │ "
+            f"swap gap {record['health']['swap_gap']:.2f}  "
             f"{record['positions_per_second']:,.0f} positions/s  at most {clock(record['seconds_left'])} left{best}",
             highlight=False,
             soft_wrap=True,

@@ -27,7 +27,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All records of a metrics file; none where it does not exist."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # A line without its end was being written when the run broke off.
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 class TensorBoardFile:

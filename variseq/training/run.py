@@ -7,7 +7,8 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,29 +63,62 @@ def train_network(train: Part, valid: Part, settings: Settings, workplace: Workp
     an unfinished run and `resume` was not asked for, or when that run was made with other settings or data.
     """
     begun = time.monotonic()
+    _refuse_other_parts(train, valid)
     torch.manual_seed(settings.training.seed)
     network = Network(settings.network)
     known = train.known()
+    if not (known.lengths >= 2).any():
+        raise InputError(
+            "No user has two events in the training part, so there is no order to learn from. Give a longer log, or "
+            "another split."
+        )
     values = known.value[np.isfinite(known.value)]
     if settings.network.has_values and len(values):
         network.embedding.set_value_scale(float(values.mean()), float(values.std()))
     network.to(workplace.device)
-    validation = Validation(valid, settings.training.validation_users, seed=settings.training.seed)
+    validation = Validation(valid, settings.training)
     trainer = Trainer(network, TrainingData(known, validation), settings.training, workplace.folder)
     metrics: list[dict[str, Any]] = []
     recorders: list[Callable[[dict[str, Any]], None]] = [metrics.append]
-    if workplace.folder is not None:
-        _open_folder(workplace.folder, workplace.resume, _fingerprint(settings, train))
-        if workplace.resume and (workplace.folder / "state.safetensors").exists():
-            trainer.resume()
-        metrics_file = MetricsFile(workplace.folder / "metrics.jsonl", trainer.progress.epoch)
-        metrics.extend(metrics_file.kept)
-        recorders.append(metrics_file)
-        if workplace.tensorboard:
-            recorders.append(TensorBoardFile(workplace.folder / "tensorboard"))
-    trainer.run(recorders, workplace.display)
+    with _run_folder(workplace, _fingerprint(settings, train)) as folder:
+        if folder is not None:
+            if (folder / "state.safetensors").exists():
+                trainer.resume()
+            metrics_file = MetricsFile(folder / "metrics.jsonl", trainer.progress.epoch)
+            metrics.extend(metrics_file.kept)
+            recorders.append(metrics_file)
+            if workplace.tensorboard:
+                recorders.append(TensorBoardFile(folder / "tensorboard"))
+        trainer.run(recorders, workplace.display)
     _warn_of_collapse(metrics, trainer.progress.best_epoch)
-    return Trained(network, best_temperature(network, valid), metrics, time.monotonic() - begun)
+    return Trained(network, best_temperature(network, validation), metrics, time.monotonic() - begun)
+
+
+def _refuse_other_parts(train: Part, valid: Part) -> None:
+    """Two splits mixed up would let the model be chosen on events that it has learned."""
+    alike = train.protocol["split_hash"] == valid.protocol["split_hash"]
+    if not alike or (train.name, valid.name) != ("train", "valid"):
+        other = "" if alike else " of another log or split"
+        raise InputError(
+            f"fit was given a {train.name!r} part and a {valid.name!r} part{other}. "
+            "Give the train and the valid part of one split: train, valid, test = log.split()."
+        )
+
+
+@contextmanager
+def _run_folder(workplace: Workplace, fingerprint: dict[str, Any]) -> Iterator[Path | None]:
+    """The folder of a run under way, if any; when the run fails before its first state, nothing is left of it."""
+    folder = workplace.folder
+    if folder is not None:
+        _open_folder(folder, workplace.resume, fingerprint)
+    try:
+        yield folder
+    except BaseException as error:
+        if folder is not None and not (folder / "state.safetensors").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise InputError(f"The run cannot be written to {folder}: {error}. Is there room?") from error
+        raise
 
 
 def _open_folder(folder: Path, resume: bool, fingerprint: dict[str, Any]) -> None:
@@ -92,7 +126,13 @@ def _open_folder(folder: Path, resume: bool, fingerprint: dict[str, Any]) -> Non
     if resume:
         if not described.exists():
             raise InputError(f"There is no unfinished run in {folder}. Start it without --resume.")
-        before = json.loads(described.read_text(encoding="utf-8"))
+        try:
+            before = json.loads(described.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"The unfinished run in {folder} is damaged: {described.name} cannot be read ({error}). Remove the "
+                "folder and start again."
+            ) from error
         different = sorted(key for key in fingerprint.keys() | before.keys() if fingerprint.get(key) != before.get(key))
         if different:
             raise InputError(
@@ -120,10 +160,24 @@ def _fingerprint(settings: Settings, train: Part) -> dict[str, Any]:
 
 def _warn_of_collapse(metrics: list[dict[str, Any]], best_epoch: int) -> None:
     chosen = next((record for record in metrics if record["epoch"] == best_epoch), metrics[-1])
-    if chosen["alarms"]:
+    # Of the network that was chosen every alarm is told, however early its epoch was.
+    if alarms := chosen["health"]["alarms"]:
         warnings.warn(
-            f"The posterior has collapsed: {'; '.join(chosen['alarms'])}. Lower training.beta, raise "
+            f"The posterior has collapsed: {'; '.join(alarms)}. Lower training.beta, raise "
             "training.target_rate, or set model.mean_scale.",
             CollapseWarning,
             stacklevel=4,
         )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name: "auto" is a GPU where there is one. Raises InputError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise InputError(f"There is no device {name!r}. Allowed: 'auto', 'cpu', 'cuda'.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "device='cuda' was asked for, and torch finds no GPU. Use device='auto', or install a CUDA build."
+        )
+    return torch.device(name)

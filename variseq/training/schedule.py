@@ -13,7 +13,7 @@ def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
     """Linear warm-up, then a cosine from the full rate to a twentieth of it.
 
     >>> [round(learning_rate(TrainingConfig(learning_rate=1.0, warmup_steps=2), s, 10), 3) for s in (0, 1, 5, 10)]
-    [0.5, 0.976, 0.525, 0.05]
+    [0.5, 0.977, 0.525, 0.05]
     """
     warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
     cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / num_steps))

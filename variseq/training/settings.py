@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -27,4 +29,6 @@ class TrainingConfig(BaseModel):
     regression_weight: float = Field(default=0.1, ge=0, description="λ, the weight of the value regression")
     num_negatives: int = Field(default=2048, ge=1, description="shared negatives where the catalogue is too large")
     full_softmax_items: int = Field(default=50_000, ge=1, description="largest catalogue with the full softmax")
+    exclude_seen: bool = Field(default=True, description="leave out the user's own items; off for repeat consumption")
+    targets: Literal["next", "last", "successive"] = Field(default="last", description="what validation asks for")
     validation_users: int = Field(default=10_000, ge=1, description="users that validation looks at, at most")

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from variseq.errors import CheckpointError
+from variseq.errors import CheckpointError, InputError
 
 FORMAT_VERSION = 1
 
@@ -32,12 +32,20 @@ class Progress:
 
 
 def save_state(path: Path, progress: Progress, tensors: dict[str, Tensor]) -> None:
-    """Writes tensors and progress to one safetensors file; to a temporary name first, so a whole file or none."""
+    """Writes tensors and progress to one safetensors file; to a temporary name first, so a whole file or none.
+
+    Raises InputError when there is no room for it.
+    """
     partial = path.with_name(path.name + ".partial")
     metadata = {"format": str(FORMAT_VERSION), "progress": json.dumps(asdict(progress))}
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=metadata)
         os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"The state of the run cannot be written to {path}: {error}. Free some room or choose another folder; a "
+            "state that was written before is still there to resume from."
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from variseq.evaluation.splits import Part
 from variseq.model.network import Network
 from variseq.model.scorer import NetworkScorer
+from variseq.training.validation import Validation
 
 QUERIES = 2048
 CANDIDATES = torch.logspace(-0.35, 0.6, 39, base=10)
@@ -16,14 +16,15 @@ CANDIDATES = torch.logspace(-0.35, 0.6, 39, base=10)
 
 
 @torch.no_grad()
-def best_temperature(network: Network, validation: Part) -> float:
-    """The temperature with the lowest −log p on validation queries (Guo et al. 2017, section 4.2); 1 changes nothing."""
+def best_temperature(network: Network, validation: Validation) -> float:
+    """The temperature with the lowest −log p on validation queries (Guo et al. 2017, section 4.2); 1 is as trained."""
     queries = validation.queries()
     stride = max(1, len(queries) // QUERIES)
     position, user = queries.position[::stride], queries.user[::stride]
-    histories = validation.histories.select(validation.histories.offsets[user], position)
+    log = validation.part.histories
+    histories = log.select(log.offsets[user], position)
     preference = NetworkScorer(network).query(histories)
-    target = torch.from_numpy(validation.histories.item[position].astype("int64")).to(preference.device)
+    target = torch.from_numpy(log.item[position].astype("int64")).to(preference.device)
     total = torch.zeros(len(CANDIDATES))
     for first in range(0, len(target), 128):
         scores = network.scores(preference[first : first + 128], 0, network.config.num_items)

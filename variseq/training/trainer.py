@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -119,6 +119,7 @@ class Trainer:
         with Interrupt() as interrupt, display:
             while not self.is_finished:
                 self._epoch(display, step, interrupt)
+                self._check_weights()
                 record = self._close_epoch()
                 for recorder in (*recorders, display.epoch):
                     recorder(record)
@@ -182,14 +183,24 @@ class Trainer:
         return Negatives.draw(self.log_frequency.to(self.network.item_bias.device), self.config.num_negatives)
 
     def _check_finite(self, objective: Objective) -> None:
-        if math.isfinite(float(objective.loss.detach())):
-            return
-        saved = f" The state after epoch {self.progress.epoch} is in {self.folder}." if self.folder else ""
-        raise TrainingStopped(
-            f"The loss is {float(objective.loss)} in epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1} "
-            f"(reconstruction {float(objective.reconstruction):.4g}, rate {float(objective.rate):.4g}, regression "
-            f"{float(objective.regression):.4g}). Lower training.learning_rate, or check the values of the log.{saved}"
-        )
+        loss = float(objective.loss.detach())
+        if not math.isfinite(loss):
+            self._stop(
+                f"The loss is {loss} in epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1} "
+                f"(reconstruction {objective.reconstruction:.4g}, rate {objective.rate:.4g}, regression "
+                f"{objective.regression:.4g})."
+            )
+
+    def _check_weights(self) -> None:
+        """No loss follows the last update of an epoch that would tell of broken weights."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
+            place = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
+            self._stop(f"The weights are not finite after {place}.")
+
+    def _stop(self, what: str) -> NoReturn:
+        has_state = self.folder is not None and self.progress.epoch > 0
+        saved = f" The state after epoch {self.progress.epoch} is in {self.folder}." if has_state else ""
+        raise TrainingStopped(f"{what} Lower training.learning_rate, or check the values of the log.{saved}")
 
     @torch.no_grad()
     def _average_weights(self) -> None:
@@ -206,9 +217,11 @@ class Trainer:
         positions = sums.pop("positions")
         share = noise_share(self.config, progress.step / self.num_steps)
         score = self.data.validation.score(self.averaged)
-        health = examine(self.averaged, self.data.validation.part.known(), self.config.seed)
+        health = examine(self.averaged, self.data.validation.watched(), self.config.seed)
         # The belief means something only once the noise is on; a purely deterministic run may be chosen anywhere.
-        eligible = share >= 1 or self.config.deterministic_share >= 1
+        # The last epoch stands for a run whose noise never rose to the full.
+        is_last = progress.epoch + 1 == self.config.max_epochs
+        eligible = share >= 1 or self.config.deterministic_share >= 1 or is_last
         is_best = eligible and score.ndcg > progress.best_metric
         if is_best:
             progress.best_metric, progress.best_epoch = score.ndcg, progress.epoch

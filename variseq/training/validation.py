@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
-from variseq.evaluation.splits import Part
+from variseq.evaluation.splits import Part, Queries
 from variseq.model.network import Network
 from variseq.model.scorer import NetworkScorer
+from variseq.sequences.histories import Histories
+from variseq.training.settings import TrainingConfig
 
 
 @dataclass(frozen=True)
 class ValidationScore:
-    """Means over the validation queries: ranking metrics at 10 with seen items excluded, and −log p in nats."""
+    """Means over the validation queries: ranking metrics at 10, and −log p in nats."""
 
     ndcg: float
     recall: float
@@ -22,16 +24,27 @@ class ValidationScore:
 
 
 class Validation:
-    """The validation part, cut down to a fixed sample of users where it is large."""
+    """The validation part, cut down to a fixed sample of users where it is large, asked as the settings say."""
 
-    def __init__(self, part: Part, max_users: int, exclude_seen: bool = True, seed: int = 0) -> None:
-        users = part.queries().user
-        if len(users) > max_users:
+    def __init__(self, part: Part, config: TrainingConfig) -> None:
+        users = np.unique(part.queries().user)
+        if len(users) > config.validation_users:
             dropped = np.ones(len(part.history_end), dtype=bool)
-            dropped[np.random.default_rng(seed).choice(users, max_users, replace=False)] = False
+            sample = np.random.default_rng(config.seed).choice(users, config.validation_users, replace=False)
+            dropped[sample] = False
             part = replace(part, target_end=np.where(dropped, part.history_end, part.target_end))
         self.part = part
-        self.options = EvaluationOptions(k=min(10, part.num_items), exclude_seen=exclude_seen)
+        self.options = EvaluationOptions(
+            k=min(10, part.num_items), exclude_seen=config.exclude_seen, targets=config.targets
+        )
+
+    def queries(self) -> Queries:
+        """What is asked."""
+        return self.part.queries(self.options.targets)
+
+    def watched(self) -> Histories:
+        """The validation histories with their targets: what the posterior is examined on."""
+        return self.part.histories.select(self.part.histories.offsets[:-1], self.part.target_end)
 
     def score(self, network: Network) -> ValidationScore:
         """NDCG, recall and NLL of a network, ranking by the posterior mean."""

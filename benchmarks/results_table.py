@@ -1,0 +1,230 @@
+"""The records that recipes wrote (benchmarks/results/) into the table of results in README.md.
+
+    python benchmarks/results_table.py            # writes the table between the two markers
+    python benchmarks/results_table.py --check    # exit code 1 when the table there is not that of the records
+
+Of each recipe and seed the latest record counts. Seeds of one recipe stand in one row: mean, smallest and largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from variseq.errors import InputError, VariseqError
+
+Record = dict[str, Any]
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+NOTHING = "–"
+
+
+def read_records(folder: Path) -> list[Record]:
+    """The records of recipes in all .json and .jsonl files; other results, which name no recipe, are passed over.
+
+    Raises InputError for a file that is no JSON.
+    """
+    records: list[Record] = []
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.jsonl")]):
+        text = path.read_text(encoding="utf-8")
+        try:
+            found = json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
+        except ValueError as error:
+            raise InputError(
+                f"{path} is damaged ({error}). Remove what is no JSON, or run the recipe again."
+            ) from error
+        entries = found if isinstance(found, list) else [found]
+        records += [entry for entry in entries if isinstance(entry, dict) and "recipe" in entry]
+    return records
+
+
+def latest_by_seed(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Recipe to its latest record of each seed, by seed. Raises InputError when they are not of one experiment."""
+    latest: dict[str, dict[int, Record]] = {}
+    for record in sorted(records, key=lambda record: str(record["date"])):
+        latest.setdefault(record["recipe"], {})[record["seed"]] = record
+    chosen = {name: [of_seed[seed] for seed in sorted(of_seed)] for name, of_seed in sorted(latest.items())}
+    for name, of_recipe in chosen.items():
+        _check_comparable(name, of_recipe)
+    return chosen
+
+
+def _check_comparable(name: str, records: Sequence[Record]) -> None:
+    """Seeds are put into one row only when nothing but the seed differs."""
+    for part, of_record in (("data", _data), ("split and targets", _protocol), ("settings", _settings)):
+        different = [record for record in records if of_record(record) != of_record(records[0])]
+        if different:
+            raise InputError(
+                f"The records of {name} with seed {records[0]['seed']} and seed {different[0]['seed']} differ in their "
+                f"{part}, so they cannot stand in one row. Run the older ones again, or remove them."
+            )
+
+
+def _data(record: Record) -> Any:
+    return record["data"]["sha256"]
+
+
+def _protocol(record: Record) -> Any:
+    return record["protocol"]
+
+
+def _settings(record: Record) -> Any:
+    settings = record["settings"]
+    training = {name: value for name, value in settings["training"].items() if name != "seed"}
+    return settings | {"training": training}
+
+
+def results_text(recipes: dict[str, list[Record]]) -> str:
+    """All tables as Markdown, one for each recipe."""
+    if not recipes:
+        return "No result has been recorded yet.\n"
+    return "\n".join(_section(records) for records in recipes.values())
+
+
+def _section(records: Sequence[Record]) -> str:
+    first = records[0]
+    protocol, data = first["protocol"], first["data"]
+    k = protocol["k"]
+    header = ["model", f"NDCG@{k}", f"Recall@{k}", "NLL", f"ECE, top {k}", "training, s", "peak, MB"]
+    lines = [
+        f"**{data['name']}** ({data['num_users']:,} users, {data['num_items']:,} items, {data['num_events']:,} events; "
+        f"{protocol['method']})",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|---|" + "---:|" * (len(header) - 1),
+        *(_row(records, place) for place in range(len(first["rows"]))),
+        "",
+        *_footnote(records),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(records: Sequence[Record], place: int) -> str:
+    """One model. What is trained is given over all seeds; a baseline, which has none, from the first record."""
+    first = records[0]["rows"][place]
+    k = records[0]["protocol"]["k"]
+    is_trained = first["model"] == "variseq"
+    rows = [record["rows"][place] for record in records] if is_trained else [first]
+    metrics = (f"ndcg@{k}", f"recall@{k}", "nll", f"ece_top{k}")
+    cells = [_metric(rows, name, with_interval=name.startswith("ndcg")) for name in metrics]
+    cost = ("training_seconds", "peak_megabytes")
+    cells += [_range([record[name] for record in records], 0) if is_trained else NOTHING for name in cost]
+    model = f"**{first['model']}**" if is_trained else first["model"]
+    return "| " + " | ".join([model, *cells]) + " |"
+
+
+def _metric(rows: Sequence[dict[str, Any]], name: str, with_interval: bool) -> str:
+    values = [row[name] for row in rows]
+    if any(value is None for value in values):
+        return NOTHING
+    digits = 2 if name == "nll" else 4
+    text = _range(values, digits)
+    if with_interval and len(rows) == 1:
+        low, high = rows[0][f"{name}_interval"]
+        text += f" [{low:.{digits}f}–{high:.{digits}f}]"
+    return text
+
+
+def _range(values: Sequence[float], digits: int) -> str:
+    """One number, or the mean of several with the smallest and the largest.
+
+    >>> _range([0.1, 0.3], 2)
+    '0.20 (0.10–0.30)'
+    """
+    mean = f"{sum(values) / len(values):,.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
+
+
+def _footnote(records: Sequence[Record]) -> list[str]:
+    first = records[0]
+    protocol, model = first["protocol"], first["rows"][0]
+    hardware = [record["hardware"] for record in records]
+    seeds = ", ".join(str(record["seed"]) for record in records)
+    several = len(records) > 1
+    brackets = "(smallest–largest over seeds) beside the mean; " if several else ""
+    machines = [f"{used['cpu']}, {used['threads']} of {used['cores']} threads, {used['device']}" for used in hardware]
+    dates = sorted(str(record["date"])[:10] for record in records)
+    facts = [
+        f"{brackets}[95 % interval over users{' of a single run' if several else ''}]",
+        f"recipe `{first['recipe']}`, size {first['settings']['size']}, seed{'s' * several} {seeds}",
+        f"{protocol['method']} split `{protocol['split_hash'][:12]}`, target: {protocol['targets']}, "
+        f"{model['num_queries']:,} queries, of which {model['seen_targets']:,} ask for an item of the user's own "
+        f"history and {model['cold_targets']:,} for one unseen in training",
+        f"posterior of the chosen epoch: {'; '.join(_posterior(record['posterior']) for record in records)}",
+        f"commit {', '.join(_unique(_commit(record) for record in records))}",
+        "; ".join(_unique(machines)),
+        " to ".join(_unique([dates[0], dates[-1]])),
+    ]
+    return [f"<sub>{'. '.join(facts)}. {' '.join(first['data']['notes'])}".rstrip() + "</sub>"]
+
+
+def _posterior(health: dict[str, Any]) -> str:
+    """
+    >>> _posterior({"rate": 40.2, "active_share": 1.0, "swap_gap": 3.21, "alarms": []})
+    '40.2 nats per position, 100 % active, swap gap 3.21 nats, no alarm'
+    """
+    alarms = "no alarm" if not health["alarms"] else "ALARM: " + ", ".join(health["alarms"])
+    return (
+        f"{health['rate']:.1f} nats per position, {100 * health['active_share']:.0f} % active, "
+        f"swap gap {health['swap_gap']:.2f} nats, {alarms}"
+    )
+
+
+def _commit(record: Record) -> str:
+    if record["commit"] is None:
+        return "unknown"
+    return f"`{record['commit'][:10]}`" + (" with uncommitted changes" if record["dirty"] else "")
+
+
+def _unique(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def with_results(readme: str, results: str) -> str:
+    """The text of a README with what is between its markers replaced. Raises InputError without both markers."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise InputError(f"README has no place for the table. Write two lines where it belongs: {BEGIN} and {END}.")
+    return f"{before}{BEGIN}\n{results}{END}{after}"
+
+
+def write_results(results: Path, readme: Path, only_check: bool) -> bool:
+    """Whether the table in the README was that of the records; written if not, unless that is only to be checked."""
+    try:
+        before = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{readme} cannot be read: {error.strerror or error}.") from error
+    after = with_results(before, results_text(latest_by_seed(read_records(results))))
+    if after != before and not only_check:
+        partial = readme.with_name(f".{readme.name}.partial")
+        partial.write_text(after, encoding="utf-8")
+        os.replace(partial, readme)
+    return after == before
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when the table is not current")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the records")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="file with the two markers")
+    arguments = parser.parse_args(words)
+    try:
+        is_current = write_results(arguments.results, arguments.readme, arguments.check)
+    except VariseqError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if arguments.check and not is_current:
+        print(f"{arguments.readme} does not show the records. Run: python benchmarks/results_table.py", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

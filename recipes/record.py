@@ -1,0 +1,201 @@
+"""A split log and settings into a finished run, its evaluation, and one record of all that the numbers depend on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from data_files import sha256_of
+from rich.console import Console
+
+from variseq.errors import InputError
+from variseq.estimator import VariationalAttention
+from variseq.evaluation.results import Results
+from variseq.log import Log, LogPart
+from variseq.model.checkpoint import refuse_existing
+from variseq.terminal.run_config import RunConfig, run_config
+from variseq.training.display import Display
+
+Parts = tuple[LogPart, LogPart, LogPart]
+Record = dict[str, Any]
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a recipe is asked for: the folder of the run, a seed, settings to change, and the file of results."""
+
+    out: Path
+    seed: int = 0
+    changes: tuple[str, ...] = ()
+    result: Path | None = None
+    quiet: bool = False
+
+    def settings(self, of_recipe: Mapping[str, Any]) -> RunConfig:
+        """The recipe's own settings (dotted names), then the seed, then the changes. Raises InputError."""
+        return run_config(None, {**of_recipe, "seed": self.seed}, self.changes)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is published: the name of the recipe and of its data, the files, the settings, the targets that are judged.
+
+    `notes` says what a reader of the numbers has to know, for example what was left out and how much.
+    """
+
+    recipe: str
+    data_name: str
+    files: list[Path]
+    settings: RunConfig
+    targets: str = "last"
+    notes: list[str] = field(default_factory=list)
+
+
+def split(log: Log, settings: RunConfig) -> Parts:
+    """The parts that the settings ask for."""
+    return log.split(settings.split.by, settings.split.test, settings.split.valid)
+
+
+def run(experiment: Experiment, log: Log, parts: Parts, request: Request) -> Record:
+    """Fit, evaluate beside the baselines, write the run and its evaluation, print the table, append the record.
+
+    Raises InputError before anything is trained when the run or the record cannot be written.
+    """
+    refuse_existing(request.out)
+    _check_result_file(request.result)
+    console = Console(quiet=request.quiet)
+    console.print(log.check())
+    for note in experiment.notes:
+        console.print(f"note: {note}", highlight=False)
+    settings = experiment.settings
+    model = VariationalAttention(settings.size, settings.seed, settings.device, settings.model, settings.training)
+    train, valid, test = parts
+    model.fit(train, valid, request.out, display=Display(quiet=request.quiet))
+    begun = time.monotonic()
+    results = model.evaluate(test, targets=experiment.targets)
+    table = results.table  # its intervals are drawn here, so they are part of the time
+    evaluation_seconds = time.monotonic() - begun
+    results.to_json(request.out / "evaluation.json")
+    console.print(str(results), highlight=False, soft_wrap=True)
+    record = _record(experiment, model, results) | {
+        "evaluation_seconds": round(evaluation_seconds, 1),
+        "peak_megabytes": _peak_megabytes(),
+        "rows": table["rows"],
+    }
+    if request.result is not None:
+        _append(record, request.result)
+    console.print(f"Run: {request.out}", highlight=False)
+    return record
+
+
+def _record(experiment: Experiment, model: VariationalAttention, results: Results) -> Record:
+    checkpoint = model.checkpoint
+    assert checkpoint is not None
+    settings, log = experiment.settings, checkpoint.manifest["log"]
+    # Paths say nothing about the result, and a good deal about somebody's machine.
+    read = settings.read.model_dump(mode="json", exclude={"rejects", "temporary_folder"})
+    counted = ("num_rows", "num_events", "num_users", "num_items", "rejected", "filtered")
+    return {
+        "recipe": experiment.recipe,
+        **_commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": {
+            "name": experiment.data_name,
+            "sha256": {path.name: sha256_of(path) for path in experiment.files},
+            **{name: log[name] for name in counted},
+            "notes": experiment.notes,
+        },
+        "protocol": results.table["protocol"],
+        "seed": settings.seed,
+        "settings": {
+            "size": settings.size,
+            "read": read,
+            "split": settings.split.model_dump(),
+            "model": checkpoint.config["model"],
+            "training": checkpoint.config["training"],
+        },
+        "hardware": _hardware(model.device),
+        "versions": checkpoint.manifest["versions"] | {"python": platform.python_version()},
+        "training_seconds": checkpoint.manifest["seconds"],
+        "posterior": _posterior(checkpoint.metrics),
+    }
+
+
+def _posterior(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """The health of the epoch that was chosen: the last that was the best so far."""
+    chosen = next((epoch for epoch in reversed(metrics) if epoch["is_best"]), metrics[-1])
+    health = chosen["health"]
+    return {
+        "epoch": chosen["epoch"],
+        "num_epochs": len(metrics),
+        "rate": health["rate"],
+        "active_share": health["active_share"],
+        "swap_gap": health["swap_gap"],
+        "alarms": chosen["alarms"],
+    }
+
+
+def _commit() -> dict[str, Any]:
+    """The commit, and whether code that decides results has changed since; None where there is no repository."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changed = git("status", "--porcelain", "--", "variseq", "recipes")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
+
+
+def _hardware(device: torch.device) -> dict[str, Any]:
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "system": platform.system(),
+    }
+
+
+def _peak_megabytes() -> int:
+    """The most memory that this process has held; the system counts in kilobytes, that of Apple in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def _check_result_file(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.suffix != ".jsonl":
+        raise InputError(f"--result {path}: records are lines of JSON. Give a file whose name ends in .jsonl.")
+    if not path.parent.is_dir() or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"--result {path} cannot be written. Give a file in an existing folder that can be written.")
+
+
+def _append(record: Record, path: Path) -> None:
+    """One line in one write, so that two recipes can share a file; a line that does not fit leaves nothing behind."""
+    line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
+    with path.open("ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            if file.write(line) != len(line):
+                raise OSError("the disk is full")
+        except OSError as error:
+            file.truncate(before)
+            raise InputError(f"The record could not be written to {path}: {error}. The run itself is saved.") from error

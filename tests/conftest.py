@@ -1,0 +1,101 @@
+"""Simulated shoppers into one small trained run, shared by all tests that only look at one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+from variseq.estimator import VariationalAttention
+from variseq.events.simulate import Simulation, SimulationOptions, simulate
+from variseq.log import Log, LogPart, read
+from variseq.training.display import Display
+
+# How long an example takes says nothing on a machine that is shared.
+settings.register_profile("variseq", deadline=None, database=None)
+settings.load_profile("variseq")
+
+SMALL_NETWORK = {
+    "width": 16,
+    "latent_width": 8,
+    "num_blocks": 1,
+    "num_heads": 2,
+    "attention_width": 4,
+    "max_length": 20,
+    "dropout": 0.1,
+}
+SHORT_TRAINING = {
+    "max_epochs": 5,
+    "patience": 5,
+    "batch_positions": 512,
+    "learning_rate": 0.01,
+    "warmup_steps": 5,
+    "averaging": 0.9,
+    "deterministic_share": 0.3,
+    "anneal_share": 0.2,
+    "target_rate": 8.0,
+    "beta": 1e-3,
+    "weight_decay": 0.01,
+    "free_nats": 0.0,
+    "regression_weight": 0.1,
+    "clip_norm": 1.0,
+    "validation_users": 1000,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are faster on one thread than on several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def shop() -> Simulation:
+    options = SimulationOptions(num_users=150, num_items=40, num_categories=4, mean_events=15, seed=3)
+    return simulate(options)
+
+
+@pytest.fixture(scope="session")
+def shop_log(shop: Simulation) -> Log:
+    return read(shop.events(), items=shop.items())
+
+
+@pytest.fixture(scope="session")
+def shop_parts(shop_log: Log) -> tuple[LogPart, LogPart, LogPart]:
+    return shop_log.split("leave-one-out")
+
+
+def unchecked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function without the type checks that run in the tests: users have none."""
+    return inspect.unwrap(function)
+
+
+def small_model(seed: int = 0, **training: object) -> VariationalAttention:
+    """A model that trains in a second or two; every number that its result depends on is set here."""
+    return VariationalAttention("tiny", seed, "cpu", SMALL_NETWORK, {**SHORT_TRAINING, **training})
+
+
+@pytest.fixture(scope="session")
+def run_folder(shop_parts: tuple[LogPart, LogPart, LogPart], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    train, valid, _ = shop_parts
+    small_model().fit(train, valid, folder=folder, display=Display(quiet=True))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fitted(
+    shop_parts: tuple[LogPart, LogPart, LogPart], run_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> VariationalAttention:
+    """A model that was trained in this process, the same as that in `run_folder`."""
+    train, valid, _ = shop_parts
+    return small_model().fit(train, valid, display=Display(quiet=True))

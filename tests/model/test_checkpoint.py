@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from variseq.errors import CheckpointError, InputError
+from variseq.estimator import VariationalAttention
+from variseq.evaluation.splits import leave_one_out
+from variseq.model.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
+from variseq.model.scorer import NetworkScorer
+
+FILES = [
+    "manifest.json",
+    "config.yaml",
+    "weights.safetensors",
+    "metrics.jsonl",
+    "item_columns.parquet",
+    "histories.parquet",
+    "history_bounds.parquet",
+    "vocabulary/vocabulary.json",
+    "vocabulary/users.parquet",
+    "vocabulary/items.parquet",
+]
+
+
+@pytest.fixture
+def copied(run_folder: Path, tmp_path: Path) -> Path:
+    """A run folder that a test may damage."""
+    return Path(shutil.copytree(run_folder, tmp_path / "copied"))
+
+
+def test_folder_holds_open_formats_and_no_pickle(run_folder: Path) -> None:
+    found = {path.relative_to(run_folder).as_posix() for path in run_folder.rglob("*") if path.is_file()}
+    assert found == set(FILES)
+    for name in found:
+        start = (run_folder / name).read_bytes()[:2]
+        assert start[:1] != b"\x80", f"{name} begins like a pickle"
+        assert start != b"PK", f"{name} begins like a zip archive"
+
+
+def test_loaded_run_scores_as_the_one_that_was_saved(fitted: VariationalAttention, tmp_path: Path) -> None:
+    saved = fitted.checkpoint
+    save_checkpoint(saved, tmp_path / "run")
+    loaded = load_checkpoint(tmp_path / "run")
+    scores = []
+    for checkpoint in (saved, loaded):
+        scorer = NetworkScorer(checkpoint.network)
+        scores.append(scorer.scores(scorer.query(saved.histories), 0, saved.vocabulary.num_items))
+    assert torch.equal(scores[0], scores[1])
+    assert loaded.metrics == saved.metrics
+    assert loaded.config == saved.config
+    assert loaded.network.config == saved.network.config
+    np.testing.assert_array_equal(loaded.bounds, saved.bounds)
+    for name in ("offsets", "item", "behaviour", "timestamp", "value"):
+        np.testing.assert_array_equal(getattr(loaded.histories, name), getattr(saved.histories, name))
+        assert getattr(loaded.histories, name).dtype == getattr(saved.histories, name).dtype
+
+
+def test_split_of_a_loaded_run_is_the_one_it_was_fitted_on(run_folder: Path) -> None:
+    loaded = load_checkpoint(run_folder)
+    train, _, _ = leave_one_out(loaded.histories, loaded.vocabulary.num_items)
+    assert loaded.manifest["protocol"]["split_hash"] == train.protocol["split_hash"]
+
+
+def test_manifest_tells_format_versions_and_data(run_folder: Path) -> None:
+    manifest = json.loads((run_folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["format_version"] == FORMAT_VERSION
+    assert manifest["versions"].keys() >= {"variseq", "torch", "numpy"}
+    assert manifest["protocol"]["method"] == "leave-one-out"
+    assert len(manifest["protocol"]["split_hash"]) == 64
+
+
+def one_message(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(folder)
+    message = str(caught.value)
+    assert str(folder) in message
+    assert "\n" not in message
+    return message
+
+
+def test_missing_folder_is_told(tmp_path: Path) -> None:
+    assert "does not exist" in one_message(tmp_path / "nowhere")
+
+
+def test_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
+    assert "no finished run" in one_message(tmp_path)
+
+
+def test_later_format_asks_for_an_update(copied: Path) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text(encoding="utf-8"))
+    (copied / "manifest.json").write_text(json.dumps(manifest | {"format_version": FORMAT_VERSION + 1}))
+    assert "Update variseq" in one_message(copied)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_missing_file_is_told(copied: Path, name: str) -> None:
+    (copied / name).unlink()
+    one_message(copied)
+
+
+def cut_in_half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def overwritten(content: bytes) -> bytes:
+    return b"\x00\xff" * (len(content) // 2)
+
+
+def emptied(content: bytes) -> bytes:
+    return b""
+
+
+# Half of a metrics file or of a configuration may still be a whole one.
+@pytest.mark.parametrize("damage", [cut_in_half, overwritten, emptied])
+@pytest.mark.parametrize("name", [name for name in FILES if name not in ("metrics.jsonl", "config.yaml")])
+def test_damaged_file_is_told(copied: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
+    path = copied / name
+    path.write_bytes(damage(path.read_bytes()))
+    one_message(copied)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml"])
+def test_overwritten_text_file_is_told(copied: Path, name: str) -> None:
+    path = copied / name
+    path.write_bytes(overwritten(path.read_bytes()))
+    one_message(copied)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("manifest.json", "[1]"),
+        ("manifest.json", '{"format_version": 1}'),
+        ("manifest.json", '{"format_version": 1, "network": [3], "has_histories": false, "has_items": false}'),
+        ("config.yaml", ""),
+        ("config.yaml", "- 1\n- 2\n"),
+        ("config.yaml", "size: small\n"),
+        ("metrics.jsonl", "{"),
+    ],
+)
+def test_file_with_another_content_is_told(copied: Path, name: str, content: str) -> None:
+    (copied / name).write_text(content, encoding="utf-8")
+    one_message(copied)
+
+
+def test_files_of_another_run_are_told(copied: Path) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text(encoding="utf-8"))
+    manifest["network"]["num_items"] += 1
+    (copied / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    one_message(copied)
+
+
+def test_histories_that_do_not_fit_their_bounds_are_told(copied: Path) -> None:
+    events = pq.read_table(copied / "histories.parquet")
+    pq.write_table(events.slice(0, events.num_rows - 3), copied / "histories.parquet")
+    one_message(copied)
+
+
+def test_existing_folder_is_never_written_over(fitted: VariationalAttention, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "precious").write_text("mine")
+    with pytest.raises(InputError, match="exists already"):
+        save_checkpoint(fitted.checkpoint, folder)
+    assert [path.name for path in folder.iterdir()] == ["precious"]
+
+
+def test_folder_that_cannot_be_made_is_one_message(fitted: VariationalAttention, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="could not be written"):
+        save_checkpoint(fitted.checkpoint, tmp_path / "file" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+SAVE_ON_A_FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from variseq.errors import InputError
+from variseq.model.checkpoint import load_checkpoint, save_checkpoint
+
+checkpoint = load_checkpoint(Path(sys.argv[1]))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for largest_file in (10, 2000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
+    try:
+        save_checkpoint(checkpoint, Path(sys.argv[2]))
+    except InputError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file sizes can be limited on POSIX systems only")
+def test_save_that_runs_out_of_room_leaves_nothing(run_folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    command = [sys.executable, "-c", SAVE_ON_A_FULL_DISK, str(run_folder), str(target / "run")]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("could not be written") == 2
+    assert list(target.iterdir()) == []

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import Tensor
+
+from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, small_network
+from variseq.model.losses import Negatives, gaussian_value_loss, softmax_loss_plain, squared_value_loss
+from variseq.model.network import NetworkConfig, Weights
+from variseq.sequences.batches import make_batch, query_windows, training_windows
+from variseq.sequences.histories import Histories
+
+RICH = {"num_behaviours": 3, "has_gaps": True, "has_values": True}
+LENGTHS = [5, 0, 9, 1, 5]
+
+
+def changed_from(histories: Histories, place: int) -> Histories:
+    """The same history with other items, behaviours, times and values from a position on."""
+    later = np.arange(histories.num_events) >= place
+    return replace(
+        histories,
+        item=np.where(later, (histories.item + 1) % NUM_ITEMS, histories.item).astype(np.int32),
+        behaviour=np.where(later, (histories.behaviour + 1) % 3, histories.behaviour).astype(np.uint8),
+        timestamp=histories.timestamp + later * 10**10,
+        value=np.where(later, np.float32(9.0), histories.value).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("attention", ["additive", "dot"])
+@pytest.mark.parametrize("place", [0, 3, 8])
+def test_later_event_never_changes_an_earlier_belief_or_preference(attention: str, place: int) -> None:
+    network = small_network(attention=attention, **RICH)
+    histories = full_histories([9])
+    before = network(query_batch(histories))
+    after = network(query_batch(changed_from(histories, place)))
+    # Token t + 1 is event t, so the tokens up to `place` know nothing of the change.
+    for first, second in [(before.belief.mean, after.belief.mean), (before.preference, after.preference)]:
+        assert torch.equal(first[: place + 1], second[: place + 1])
+        assert not torch.allclose(first[place + 1 :], second[place + 1 :])
+    assert torch.equal(before.belief.log_variance[: place + 1], after.belief.log_variance[: place + 1])
+
+
+@pytest.mark.parametrize("attention", ["additive", "dot"])
+def test_histories_of_a_batch_never_mix(attention: str) -> None:
+    network = small_network(attention=attention, **RICH)
+    histories = full_histories(LENGTHS)
+    together = network(query_batch(histories))
+    alone = [network(query_batch(histories.history(place))) for place in range(len(histories))]
+    torch.testing.assert_close(together.preference, torch.cat([one.preference for one in alone]), atol=1e-5, rtol=1e-5)
+    means = torch.cat([one.belief.mean for one in alone])
+    torch.testing.assert_close(together.belief.mean, means, atol=1e-5, rtol=1e-5)
+
+
+@given(st.permutations(range(len(LENGTHS))))
+@settings(max_examples=10)
+def test_order_of_histories_in_a_batch_does_not_matter(order: list[int]) -> None:
+    network = small_network(**RICH)
+    histories = full_histories(LENGTHS)
+    windows = query_windows(histories, 50)
+    straight = network(make_batch(histories, windows, np.arange(len(LENGTHS)), NUM_ITEMS))
+    turned = network(make_batch(histories, windows, np.array(order), NUM_ITEMS))
+    by_history = straight.preference.split(windows.lengths.tolist())
+    expected = torch.cat([by_history[place] for place in order])
+    torch.testing.assert_close(turned.preference, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["additive", "dot"])
+def test_last_preference_is_that_of_the_last_position(attention: str) -> None:
+    network = small_network(attention=attention)
+    batch = query_batch(full_histories(LENGTHS))
+    mean = network.encode(batch).mean
+    last = network.decoder.last(mean, batch.layout)
+    torch.testing.assert_close(last, network.decoder(mean, batch.layout)[batch.layout.last_tokens()])
+
+
+def test_weights_of_the_last_position_are_a_distribution_over_real_tokens() -> None:
+    network = small_network()
+    batch = query_batch(full_histories(LENGTHS))
+    weights = network.decoder.last_weights(network.encode(batch).mean, batch.layout)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(LENGTHS)))
+    for row, length in enumerate(batch.layout.lengths.tolist()):
+        assert bool((weights[row, length:] == 0).all())
+
+
+def test_hidden_state_never_reaches_the_decoder() -> None:
+    network = small_network(**RICH)
+    first, second = query_batch(full_histories(LENGTHS)), query_batch(full_histories(LENGTHS, seed=7))
+    assert not torch.allclose(network(second).preference, network(first).preference)
+    # A belief that says nothing, on two batches whose events all differ: then the preferences say nothing either.
+    torch.nn.init.zeros_(network.latent.mean.weight)
+    hidden = [network.encoder(network.embedding(batch), batch.layout) for batch in (first, second)]
+    assert not torch.allclose(hidden[0], hidden[1])
+    assert torch.equal(network(second).preference, network(first).preference)
+
+
+def test_gradient_of_the_preference_reaches_the_encoder_only_through_the_sample() -> None:
+    network = small_network()
+    batch = query_batch(full_histories(LENGTHS))
+    latent = network.encode(batch).mean.detach().requires_grad_()
+    network.decoder(latent, batch.layout).sum().backward()
+    assert latent.grad is not None
+    assert all(parameter.grad is None for parameter in network.encoder.parameters())
+    assert all(parameter.grad is None for parameter in network.embedding.parameters())
+
+
+def test_without_noise_the_network_is_its_deterministic_twin() -> None:
+    network = small_network()
+    batch = query_batch(full_histories(LENGTHS))
+    silent = network(batch, noise=0.0)
+    assert torch.equal(silent.preference, network.decoder(network.encode(batch).mean, batch.layout))
+    assert torch.equal(silent.preference, network(batch, noise=0.0).preference)
+    assert not torch.allclose(silent.preference, network(batch, noise=1.0).preference)
+
+
+def test_noise_is_that_of_the_random_seed() -> None:
+    network = small_network()
+    batch = query_batch(full_histories(LENGTHS))
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn.append(network(batch, noise=1.0).preference)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.allclose(drawn[0], drawn[2])
+
+
+def test_longer_history_than_in_training_is_read() -> None:
+    network = small_network(max_length=5)
+    batch = query_batch(full_histories([49]))
+    assert bool(network(batch).preference.isfinite().all())
+
+
+def training_batch(**changes: object) -> tuple[object, object]:
+    histories = full_histories(LENGTHS)
+    windows = training_windows(histories, 50, np.random.default_rng(0))
+    batch = make_batch(histories, windows, np.arange(len(windows.first)), NUM_ITEMS)
+    return small_network(**{**RICH, **changes}), batch
+
+
+def test_objective_is_the_sum_of_its_parts() -> None:
+    network, batch = training_batch()
+    output = network(batch)
+    reconstruction = softmax_loss_plain(output.preference, network.item_vectors, network.item_bias, batch.target_item)
+    rate = output.belief.kl_to_prior().sum(dim=1).mean()
+    estimate = network.value(output.preference, batch.target_item)
+    regression = gaussian_value_loss(estimate, batch.target_value)
+    objective = network.objective(batch, Weights(beta=0.3, regression=0.2, noise=0.0))
+    torch.testing.assert_close(objective.reconstruction, reconstruction)
+    torch.testing.assert_close(objective.rate, rate)
+    torch.testing.assert_close(objective.regression, regression)
+    torch.testing.assert_close(objective.loss, reconstruction + 0.3 * rate + 0.2 * regression)
+
+
+def test_squared_error_is_the_other_value_loss() -> None:
+    network, batch = training_batch(value_loss="squared")
+    estimate = network.value(network(batch).preference, batch.target_item)
+    objective = network.objective(batch, Weights(regression=1.0, noise=0.0))
+    torch.testing.assert_close(objective.regression, squared_value_loss(estimate, batch.target_value))
+
+
+def test_values_are_standardised_with_the_scale_of_the_training_log() -> None:
+    network, batch = training_batch(value_loss="squared")
+    network.embedding.set_value_scale(mean=2.0, standard_deviation=4.0)
+    estimate = network.value(network(batch).preference, batch.target_item)
+    objective = network.objective(batch, Weights(regression=1.0, noise=0.0))
+    expected = squared_value_loss(estimate, (batch.target_value - 2.0) / 4.0)
+    torch.testing.assert_close(objective.regression, expected)
+
+
+def test_value_head_is_built_and_trained_only_for_a_log_with_values() -> None:
+    network, batch = training_batch()
+    network.objective(batch, Weights(regression=1.0)).loss.backward()
+    assert all(parameter.grad is not None for parameter in network.value_head.parameters())
+    plain, batch = training_batch(has_values=False)
+    assert plain.value_head is None
+    assert float(plain.objective(batch, Weights(regression=1.0)).regression) == 0.0
+
+
+def test_free_bits_cost_nothing_below_their_bound() -> None:
+    network, batch = training_batch()
+    per_dimension = network(batch).belief.kl_to_prior().mean(dim=0).detach()
+    bound = float(per_dimension.sort().values[1:3].mean())
+    free = network.objective(batch, Weights(beta=1.0, free_nats=bound, noise=0.0))
+    torch.testing.assert_close(free.loss - free.reconstruction, per_dimension.clamp(min=bound).sum())
+    # The rate that is told and steered is the true one.
+    torch.testing.assert_close(free.rate, per_dimension.sum())
+    all_free = network.objective(batch, Weights(beta=1.0, free_nats=1e6, noise=0.0))
+    all_free.loss.backward()
+    assert bool((network.latent.log_variance.weight.grad == 0).all())
+
+
+def test_sampled_negatives_replace_the_full_softmax() -> None:
+    network, batch = training_batch()
+    uniform = torch.full((NUM_ITEMS,), 1 / NUM_ITEMS).log()
+    torch.manual_seed(0)
+    sampled = network.objective(batch, Weights(noise=0.0), Negatives.draw(uniform, 50_000))
+    full = network.objective(batch, Weights(noise=0.0))
+    assert float(sampled.reconstruction) == pytest.approx(float(full.reconstruction), abs=0.05)
+    assert float(sampled.reconstruction) != float(full.reconstruction)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    network, batch = training_batch()
+    network.train().objective(batch, Weights(beta=0.1, regression=0.1)).loss.backward()
+    without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    assert without == []
+
+
+def test_scores_do_not_depend_on_the_cut_of_the_catalogue() -> None:
+    network = small_network()
+    preference = torch.randn(3, 8)
+    whole = network.scores(preference, 0, NUM_ITEMS)
+    parts: list[Tensor] = [network.scores(preference, first, first + 4) for first in range(0, NUM_ITEMS, 4)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole)
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValidationError, match="width 10 is not a multiple of num_heads 4"):
+        NetworkConfig(num_items=5, width=10, num_heads=4)

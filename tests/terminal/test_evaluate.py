@@ -1,0 +1,118 @@
+"""`variseq evaluate`, `compare` and `simulate`: numbers for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.terminal.invoke import refuse, succeed
+from tests.terminal.shop import left_in, quick_fit
+
+MODELS = ["variseq", "popular", "recent-popular", "last-item-transitions", "item-knn"]
+
+
+def test_json_holds_the_protocol_and_a_row_a_model(run: Path, tmp_path: Path) -> None:
+    out = succeed("evaluate", run, "--json", tmp_path / "evaluation.json").out
+    table = json.loads((tmp_path / "evaluation.json").read_text())
+    assert list(table) == ["protocol", "rows"]
+    assert [row["model"] for row in table["rows"]] == MODELS
+    for row in table["rows"]:
+        low, high = row["ndcg@10_interval"]
+        assert 0 <= low <= row["ndcg@10"] <= high <= 1
+        assert row["model"] in out
+    assert len(table["protocol"]["split_hash"]) == 64
+    assert (table["protocol"]["k"], table["protocol"]["targets"]) == (10, "next")
+    assert left_in(tmp_path) == ["evaluation.json"]
+
+
+def test_evaluation_of_a_run_is_that_which_fit_wrote(run: Path, tmp_path: Path) -> None:
+    succeed("evaluate", run, "--json", tmp_path / "again.json")
+    again, first = (json.loads(path.read_text()) for path in (tmp_path / "again.json", run / "evaluation.json"))
+    assert again["protocol"] == first["protocol"]
+    assert again["rows"][0]["ndcg@10"] == first["rows"][0]["ndcg@10"]
+    assert again["rows"][0]["nll"] == pytest.approx(first["rows"][0]["nll"], abs=1e-5)
+
+
+def test_table_shows_whole_intervals(run: Path) -> None:
+    out = succeed("evaluate", run).out
+    assert "…" not in out
+    assert out.count("–") >= 3 * len(MODELS)
+
+
+def test_k_and_targets_are_obeyed(run: Path, tmp_path: Path) -> None:
+    succeed("evaluate", run, "-k", 5, "--targets", "last", "--json", tmp_path / "five.json")
+    table = json.loads((tmp_path / "five.json").read_text())
+    assert "ndcg@5" in table["rows"][0]
+    assert table["protocol"]["targets"] == "last"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-k", "0"], "k=0 does not fit.*Allowed: 1 to 30"),
+        (["-k", "31"], "k=31 does not fit.*Allowed: 1 to 30"),
+        (["--targets", "best"], "'best' is not known. Allowed: 'next', 'last', 'successive'"),
+        (["--json", "nowhere/evaluation.json"], "folder nowhere does not exist"),
+        (["--json", "."], "is a folder"),
+    ],
+)
+def test_wrong_word_of_evaluate_is_one_message_and_leaves_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refuse(told, "evaluate", run, *words)
+    assert left_in(tmp_path) == []
+
+
+@pytest.fixture(scope="session")
+def other_run(shop_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "other"
+    succeed(*quick_fit(shop_file, folder, "--seed", 1, "--set", "training.max_epochs=1", "--quiet"))
+    return folder
+
+
+def test_two_runs_are_compared_in_a_sentence(run: Path, other_run: Path) -> None:
+    out = succeed("compare", run, other_run, "-k", 5).out
+    assert f"ndcg@5 of {run} minus that of {other_run}: " in out
+    assert "95 % interval" in out
+    assert "80 users" in out
+    assert "mrr of " in succeed("compare", run, other_run, "--metric", "mrr").out
+
+
+def test_runs_that_cannot_be_compared_are_refused(run: Path, other_run: Path) -> None:
+    refuse("no metric 'luck'. It has: ndcg", "compare", run, other_run, "--metric", "luck")
+    refuse("nowhere does not exist", "compare", run, "nowhere")
+    refuse("k=99 does not fit", "compare", run, other_run, "-k", 99)
+
+
+def test_simulation_is_written_as_asked(tmp_path: Path) -> None:
+    words = ["--users", 20, "--items", 24, "--mean-events", 6, "--seed", 2]
+    out = succeed("simulate", "--out", tmp_path / "shop.parquet", *words).out
+    assert "shop-items.parquet" in out
+    events = pd.read_parquet(tmp_path / "shop.parquet")
+    assert events["user_id"].nunique() == 20
+    assert len(pd.read_parquet(tmp_path / "shop-items.parquet")) == 24
+    succeed("simulate", "--out", tmp_path / "again.csv", *words)
+    assert pd.read_csv(tmp_path / "again.csv")["item_id"].tolist() == events["item_id"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--out", "nowhere/shop.csv"], "'nowhere' does not exist"),
+        (["--out", "shop.txt"], r"\.parquet or \.csv"),
+        (["--out", "shop.csv", "--users", "0"], "num_users is 0"),
+        (["--out", "shop.csv", "--items", "0"], "num_items is 0"),
+        (["--out", "shop.csv", "--mean-events", "1"], "mean_events is 1"),
+        (["--out", "shop.csv", "--seed", "-1"], "seed is -1"),
+    ],
+)
+def test_wrong_word_of_simulate_is_one_message_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refuse(told, "simulate", *words)
+    assert left_in(tmp_path) == []

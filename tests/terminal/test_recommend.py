@@ -1,0 +1,152 @@
+"""`variseq recommend` answers for users, for a history and for everybody, and says what it left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.terminal.invoke import refuse, succeed, variseq
+from tests.terminal.shop import left_in
+from variseq.estimator import load
+
+
+def text_of(table: str) -> str:
+    """The words of a table, its frame and line breaks taken away."""
+    return " ".join(table.replace("│", " ").split())
+
+
+def test_several_users_get_titles_ranks_and_reasons(run: Path) -> None:
+    out = succeed("recommend", run, "--user", "u01", "--user", "u02", "-k", 3).out
+    expected = load(run).recommend(users=["u01", "u02"], k=3)
+    for row in expected.to_dict("records"):
+        assert f"{row['title']} ({row['item_id']})" in text_of(out)
+    assert out.count("│    1 │") == 2
+    assert "u01" in out
+    assert "u02" in out
+
+
+def test_answer_is_that_of_python(run: Path, tmp_path: Path) -> None:
+    succeed("recommend", run, "--all-users", "--out", tmp_path / "all.parquet", "-k", 4)
+    written, called = pd.read_parquet(tmp_path / "all.parquet"), load(run).recommend(k=4)
+    columns = ["user_id", "item_id", "rank", "score", "probability", "title", "source"]
+    pd.testing.assert_frame_equal(written[columns], called[columns], check_dtype=False)
+
+
+def test_integer_ids_are_given_as_text(integer_run: Path) -> None:
+    out = succeed("recommend", integer_run, "--user", "107", "-k", 2).out
+    assert "fallback" not in out
+    user = load(integer_run).recommend(users=[107], k=2)
+    assert all(str(item) in out for item in user["item_id"])
+    assert "fallback" not in succeed("recommend", integer_run, "--history", "901,902", "-k", 2).out
+    refuse("ids of this data are integers, and 'seven'", "recommend", integer_run, "--user", "seven")
+    refuse("item ids of this data are integers", "recommend", integer_run, "--history", "901,x")
+
+
+def test_history_of_somebody_else_is_answered(run: Path) -> None:
+    finished = succeed("recommend", run, "--history", "i01, i02", "-k", 2)
+    assert "this history" in finished.out
+    assert "fallback" not in finished.out
+    assert finished.err == ""
+
+
+def test_unknown_items_of_a_history_are_named(run: Path) -> None:
+    finished = succeed("recommend", run, "--history", "i01,i02,nope", "-k", 2)
+    assert finished.err.startswith("warning: 1 of 3 items of the history")
+    assert "'nope'" in finished.err
+    assert "fallback" not in finished.out
+
+
+def test_history_of_unknown_items_only_is_a_labelled_fallback(run: Path) -> None:
+    finished = succeed("recommend", run, "--history", "nope", "-k", 2)
+    assert "fallback: no known item" in text_of(finished.out)
+    assert "'nope'" in finished.err
+
+
+def test_unknown_user_is_a_labelled_fallback(run: Path) -> None:
+    assert "fallback: unknown user" in text_of(succeed("recommend", run, "--user", "stranger", "-k", 2).out)
+
+
+def test_everybody_is_written_one_row_per_user_and_rank(run: Path, tmp_path: Path) -> None:
+    out = succeed("recommend", run, "--all-users", "--out", tmp_path / "all.csv", "-k", 3).out
+    table = pd.read_csv(tmp_path / "all.csv")
+    assert f"{len(table):,} rows" in out
+    assert table["user_id"].nunique() == 80
+    assert not table.duplicated(["user_id", "rank"]).any()
+    assert left_in(tmp_path) == ["all.csv"]
+
+
+def test_wishes_hold_for_everybody_too(run: Path, tmp_path: Path) -> None:
+    words = ["recommend", run, "--all-users", "--out", tmp_path / "all.parquet", "-k", 5, "--include-seen"]
+    model = load(run)
+    (garden,) = {row for row in model.recommend(category="Garden")["item_id"].head(1)}
+    succeed(*words, "--category", "Garden", "--exclude", garden)
+    items = set(pd.read_parquet(tmp_path / "all.parquet")["item_id"])
+    assert items
+    assert garden not in items
+    assert items <= set(model.recommend(category="Garden", exclude_seen=False, k=30)["item_id"])
+    succeed(*words, "--only", "i01,i02")
+    assert set(pd.read_parquet(tmp_path / "all.parquet")["item_id"]) == {"i01", "i02"}
+
+
+def test_exclude_only_category_and_seen_items_are_obeyed(run: Path) -> None:
+    first = load(run).recommend(users=["u01"], k=1)["item_id"].item()
+    seen = load(run).recommend(users=["u01"], k=30, exclude_seen=False)
+    new = load(run).recommend(users=["u01"], k=30)
+    assert f"({first})" not in succeed("recommend", run, "--user", "u01", "--exclude", first, "-k", 3).out
+    only = succeed("recommend", run, "--user", "u01", "--only", first, "-k", 3).out
+    assert f"({first})" in only
+    assert "│    2 │" not in only
+    garden = succeed("recommend", run, "--user", "u01", "--category", "Garden", "-k", 3).out
+    assert "Garden no." in garden
+    assert "Kitchen no." not in garden.split("because")[-1].split("Garden no.")[0]
+    everything = succeed("recommend", run, "--user", "u01", "--include-seen", "-k", 30).out
+    assert len(seen) == 30 > len(new)
+    assert "│   30 │" in everything
+
+
+def test_nothing_left_to_recommend_is_said(run: Path) -> None:
+    finished = succeed("recommend", run, "--user", "u01", "--only", "i01", "--exclude", "i01")
+    assert "nothing to recommend for user u01" in finished.err
+    finished = succeed("recommend", run, "--history", "i01", "--only", "i01")
+    assert "nothing to recommend for this history" in finished.err
+
+
+WRONG_QUESTIONS = {
+    "nobody": ([], "--user ID .*--history i9,i3 or --all-users"),
+    "user and history": (["--user", "u01", "--history", "i01"], "one of --user"),
+    "user and everybody": (["--user", "u01", "--all-users", "--out", "all.csv"], "one of --user"),
+    "everybody without a file": (["--all-users"], "--all-users and --out FILE go together"),
+    "a file for one user": (["--user", "u01", "--out", "all.csv"], "go together"),
+    "k of nothing": (["--user", "u01", "-k", "0"], "k=0 is not possible. Allowed: .*1 to 30"),
+    "k below nothing": (["--user", "u01", "-k", "-3"], "k=-3 is not possible"),
+    "k beyond the catalogue": (["--user", "u01", "-k", "31"], "k=31 is not possible. Allowed: .*1 to 30"),
+    "empty history": (["--history", ""], "--history '' has no item id"),
+    "history of commas": (["--history", " , "], "has no item id"),
+    "empty wish": (["--user", "u01", "--only", ""], "--only '' has no item id"),
+    "unknown wish": (["--user", "u01", "--only", "nope"], "not in the catalogue: 'nope'"),
+    "unknown category": (["--user", "u01", "--category", "Cars"], "No item has the category 'Cars'. There are: "),
+    "unknown ending": (["--all-users", "--out", "all.xlsx"], r"\.parquet or \.csv"),
+    "unknown folder": (["--all-users", "--out", "nowhere/all.csv"], "nowhere/all.csv cannot be written"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_QUESTIONS)
+def test_wrong_question_is_one_message_and_leaves_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, told = WRONG_QUESTIONS[case]
+    refuse(told, "recommend", run, *words)
+    assert left_in(tmp_path) == []
+
+
+def test_category_without_an_items_file_is_one_message(integer_run: Path) -> None:
+    refuse("without an items file", "recommend", integer_run, "--user", "107", "--category", "Garden")
+
+
+def test_word_that_is_no_number_is_refused_by_its_flag(run: Path) -> None:
+    finished = variseq("recommend", run, "--user", "u01", "-k", "ten")
+    assert finished.code == 2
+    assert "'-k'" in finished.err

@@ -1,0 +1,139 @@
+"""The command line as a whole: help, lazy imports, plain output in a pipe, and every failure a message."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import typer
+
+from tests.terminal.invoke import Finished, refuse, succeed, variseq
+from variseq.cli import app
+
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def in_a_process(*words: object, before: str = "", after: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command in a new process; `before` and `after` are statements around it."""
+    arguments = ["variseq", *map(str, words)]
+    program = f"""
+import sys
+{before}
+sys.argv = {arguments!r}
+from variseq.cli import main
+try:
+    main()
+finally:
+    {after or "pass"}
+"""
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=ONE_THREAD, timeout=120
+    )
+
+
+def test_help_lists_every_command_and_imports_no_heavy_library() -> None:
+    heavy = (
+        "print(*[name for name in ('torch', 'duckdb', 'pandas', 'pyarrow') if name in sys.modules], file=sys.stderr)"
+    )
+    finished = in_a_process("--help", after=heavy)
+    assert finished.returncode == 0
+    assert finished.stderr.split() == []
+    for name in ("check", "fit", "evaluate", "compare", "recommend", "report", "simulate", "demo"):
+        assert f" {name} " in finished.stdout
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_of_each_command_tells_every_flag(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    out = succeed(name, "--help").out
+    for parameter in COMMANDS[name].params:
+        if parameter.param_type_name == "option":
+            assert parameter.help, f"{name} {parameter.name} has no help"
+            assert parameter.opts[-1] in out
+
+
+def test_no_words_show_the_help() -> None:
+    finished = variseq()
+    assert finished.code in (0, 2)
+    assert "recommend" in finished.out + finished.err
+
+
+@pytest.mark.parametrize("words", [["fly"], ["fit"], ["check"], ["recommend"], ["check", "--colour", "red"]])
+def test_words_that_are_no_command_end_with_code_2_and_no_trace(words: list[str]) -> None:
+    finished = variseq(*words)
+    assert finished.code == 2
+    assert finished.err
+    assert "Traceback" not in finished.err
+
+
+def test_check_does_not_wait_for_torch(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,ts\na,x,1600000000\nb,y,1600000001\n")
+    finished = in_a_process("check", tmp_path / "log.csv", after="print('torch' in sys.modules, file=sys.stderr)")
+    assert finished.returncode == 0
+    assert finished.stderr.split() == ["False"]
+
+
+def test_piped_output_has_no_control_codes(run_folder: Path) -> None:
+    finished = in_a_process("recommend", run_folder, "--user", "u001", "--history-of-nobody")
+    assert finished.returncode == 2
+    piped = [finished, in_a_process("recommend", run_folder, "--history", "i01,nope", "-k", 2)]
+    assert piped[1].returncode == 0
+    for finished in piped:
+        assert "\x1b" not in finished.stdout + finished.stderr
+
+
+def test_reader_that_goes_away_is_no_stack_trace(run_folder: Path) -> None:
+    program = "from variseq.cli import main; main()"
+    command = [sys.executable, "-c", program, "recommend", str(run_folder), "--user", "u001", "-k", "30"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=60)
+
+
+def test_report_is_written_into_the_run(run_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    copied = shutil.copytree(run_folder, tmp_path / "run")
+    assert "Report: " in succeed("report", copied, "-k", 5).out
+    assert list(Path(copied).glob("*.html"))
+    refuse("does not exist", "report", tmp_path / "nowhere")
+
+
+def interrupted_by(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> Finished:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("variseq.terminal.recommend.answer", fail)
+    return variseq("recommend", "run", "--user", "u1")
+
+
+def test_ctrl_c_is_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = interrupted_by(KeyboardInterrupt(), monkeypatch)
+    assert finished.code == 130
+    assert "Traceback" not in finished.err
+
+
+def test_failure_of_the_disk_is_one_message_and_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = interrupted_by(OSError(28, "No space left on device", "all.csv"), monkeypatch)
+    assert (finished.code, finished.err.count("\n")) == (2, 1)
+    assert "No space left on device: 'all.csv'" in finished.err
+    with pytest.raises(ZeroDivisionError):
+        interrupted_by(ZeroDivisionError(), monkeypatch)
+
+
+def test_warning_is_one_line_and_the_filters_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = warnings.showwarning
+    monkeypatch.setattr("variseq.terminal.recommend.answer", lambda *_: warnings.warn("odd data", stacklevel=1))
+    finished = variseq("recommend", "run", "--user", "u1")
+    assert (finished.code, finished.err) == (0, "warning: odd data\n")
+    assert warnings.showwarning is before

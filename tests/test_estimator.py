@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import SHORT_TRAINING, SMALL_NETWORK, small_model, unchecked
+from tests.training.some_runs import are_equal, weights_of, without_times
+from variseq.errors import CheckpointError, InputError
+from variseq.estimator import VariationalAttention, compare, load
+from variseq.events.simulate import SimulationOptions, simulate
+from variseq.log import Log, LogPart, read
+from variseq.training.display import Display
+from variseq.training.metrics_file import read_metrics
+
+Parts = tuple[LogPart, LogPart, LogPart]
+QUIET = Display(quiet=True)
+BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn"]
+
+
+def test_loaded_model_recommends_the_same(fitted: VariationalAttention, run_folder: Path) -> None:
+    loaded = load(run_folder)
+    users = fitted.vocabulary.users.to_pylist()[:30]
+    pd.testing.assert_frame_equal(loaded.recommend(users=users), fitted.recommend(users=users))
+    items = fitted.vocabulary.items.to_pylist()[:3]
+    pd.testing.assert_frame_equal(loaded.recommend(history=items), fitted.recommend(history=items))
+    pd.testing.assert_frame_equal(loaded.similar_items(items), fitted.similar_items(items))
+    assert repr(loaded) == repr(fitted)
+
+
+def test_loaded_model_evaluates_on_its_own_split_to_the_same_numbers(
+    fitted: VariationalAttention, run_folder: Path, shop_parts: Parts
+) -> None:
+    own = fitted.evaluate(shop_parts[2], k=5)
+    loaded = load(run_folder).evaluate(k=5)
+    assert loaded.row("variseq") == own.row("variseq")
+    assert [evaluation.model for evaluation in own.evaluations] == ["variseq", *BASELINES]
+    assert "ndcg@5" in str(own)
+
+
+def test_run_without_histories_knows_no_users_and_answers_for_a_history(
+    fitted: VariationalAttention, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "bare", with_histories=False)
+    assert not list((tmp_path / "bare").glob("histor*"))
+    bare = load(tmp_path / "bare")
+    items = fitted.vocabulary.items.to_pylist()[:3]
+    pd.testing.assert_frame_equal(bare.recommend(history=items), fitted.recommend(history=items))
+    for ask in (bare.recommend, bare.evaluate):
+        with pytest.raises(InputError, match="saved without histories"):
+            ask()
+    assert fitted.checkpoint is not None
+    assert fitted.checkpoint.histories is not None, "the model that was saved keeps its own"
+
+
+def test_part_of_another_log_or_split_is_refused(
+    fitted: VariationalAttention, shop_log: Log, shop_parts: Parts
+) -> None:
+    by_time = shop_log.split("time")
+    with pytest.raises(InputError, match="another log or split"):
+        fitted.evaluate(by_time[2])
+    with pytest.raises(InputError, match="of another log or split"):
+        small_model().fit(shop_parts[0], by_time[1], display=QUIET)
+    with pytest.raises(InputError, match="'train' part and a 'test' part"):
+        small_model().fit(shop_parts[0], shop_parts[2], display=QUIET)
+    with pytest.raises(InputError, match="no event to predict"):
+        fitted.evaluate(shop_parts[0])
+
+
+def test_model_that_is_not_fitted_says_so(tmp_path: Path) -> None:
+    model = small_model()
+    assert "not fitted" in repr(model)
+    similar, save = (lambda: model.similar_items(["a"])), (lambda: model.save(tmp_path / "run"))
+    for ask in (model.recommend, model.evaluate, similar, save):
+        with pytest.raises(InputError, match="The model is not fitted"):
+            ask()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"model": {"widht": 32}}, "widht: Extra inputs"),
+        ({"model": {"width": 10, "num_heads": 4}}, "width 10 is not a multiple of num_heads 4"),
+        ({"model": {"dropout": 1.5}}, r"dropout: .*less than 1 \(got 1.5\)"),
+        ({"training": {"learnig_rate": 0.1}}, "learnig_rate: Extra inputs"),
+        ({"training": {"max_epochs": 0}}, r"max_epochs: .*\(got 0\)"),
+        ({"seed": -1}, "seed: "),
+    ],
+)
+def test_wrong_setting_is_one_message_that_names_the_field(
+    shop_parts: Parts, tmp_path: Path, settings: dict[str, Any], named: str
+) -> None:
+    model = VariationalAttention("tiny", **settings)
+    with pytest.raises(InputError, match=f"The settings are not right: .*{named}") as caught:
+        model.fit(shop_parts[0], shop_parts[1], folder=tmp_path / "run", display=QUIET)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_size_or_device_is_refused() -> None:
+    with pytest.raises(InputError, match="Allowed: tiny, small, medium, large"):
+        unchecked(VariationalAttention.__init__)(small_model(), size="huge")
+    with pytest.raises(InputError, match="Allowed: 'auto', 'cpu', 'cuda'"):
+        VariationalAttention(device="tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_that_is_not_there_is_told() -> None:
+    with pytest.raises(InputError, match="torch finds no GPU"):
+        VariationalAttention(device="cuda")
+    assert VariationalAttention(device="auto").device.type == "cpu"
+
+
+def test_folder_that_exists_is_refused_before_any_work(shop_parts: Parts, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(InputError, match="exists already"):
+        small_model(max_epochs=10_000).fit(shop_parts[0], shop_parts[1], folder=tmp_path / "run", display=QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_resume_without_a_folder_is_refused(shop_parts: Parts) -> None:
+    with pytest.raises(InputError, match="Give a folder"):
+        small_model().fit(shop_parts[0], shop_parts[1], resume=True, display=QUIET)
+
+
+class ImpatientDisplay(Display):
+    """A user who presses Ctrl-C after the second epoch."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        if record["epoch"] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_interrupted_fit_goes_on_to_the_same_run(run_folder: Path, shop_parts: Parts, tmp_path: Path) -> None:
+    train, valid, _ = shop_parts
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        small_model().fit(train, valid, folder=folder, display=ImpatientDisplay(quiet=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["run.unfinished"]
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load(folder)
+    with pytest.raises(InputError, match="unfinished run"):
+        small_model().fit(train, valid, folder=folder, display=QUIET)
+    resumed = small_model().fit(train, valid, folder=folder, resume=True, display=QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    whole = load(run_folder)
+    assert whole.checkpoint is not None
+    assert resumed.checkpoint is not None
+    assert are_equal(weights_of(resumed.checkpoint.network), weights_of(whole.checkpoint.network))
+    assert (folder / "weights.safetensors").read_bytes() == (run_folder / "weights.safetensors").read_bytes()
+    metrics = [without_times(read_metrics(one / "metrics.jsonl")) for one in (folder, run_folder)]
+    assert metrics[0] == metrics[1]
+    assert (folder / "config.yaml").read_text() == (run_folder / "config.yaml").read_text()
+
+
+def test_two_runs_are_compared_user_by_user(run_folder: Path, shop_parts: Parts, tmp_path: Path) -> None:
+    same = compare(run_folder, run_folder)
+    assert (same.difference, same.p_value) == (0.0, 1.0)
+    train, valid, test = shop_parts
+    other = small_model(seed=1, max_epochs=3).fit(train, valid, folder=tmp_path / "other", display=QUIET)
+    difference = compare(run_folder, tmp_path / "other", metric="ndcg", k=5)
+    means = [model.evaluate(test, k=5).row("variseq")["ndcg@5"] for model in (load(run_folder), other)]
+    assert difference.difference == pytest.approx(means[0] - means[1], abs=1e-4)
+    assert difference.num_users == len(test.part.queries())
+    assert difference.interval[0] <= difference.difference <= difference.interval[1]
+
+
+@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+def test_runs_on_different_splits_are_not_compared(run_folder: Path, shop_log: Log, tmp_path: Path) -> None:
+    train, valid, _ = shop_log.split("time", test=0.2, valid=0.2)
+    small_model(max_epochs=2).fit(train, valid, folder=tmp_path / "time", display=QUIET)
+    with pytest.raises(InputError, match="not measured alike"):
+        compare(run_folder, tmp_path / "time")
+
+
+def test_run_folder_can_be_moved(run_folder: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(run_folder, tmp_path / "elsewhere" / "renamed")
+    users = load(run_folder).vocabulary.users.to_pylist()[:5]
+    pd.testing.assert_frame_equal(load(moved).recommend(users=users), load(run_folder).recommend(users=users))
+
+
+@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+def test_values_of_the_log_are_learned_and_integers_come_back_as_integers(tmp_path: Path) -> None:
+    sim = simulate(SimulationOptions(num_users=60, num_items=20, num_categories=2, mean_events=10, seed=1))
+    frame = sim.events().to_pandas()
+    frame["user_id"] = frame["user_id"].str[1:].astype(int) * 7
+    frame["item_id"] = frame["item_id"].str[1:].astype(int) + 1000
+    train, valid, _ = read(frame).split("leave-one-out")
+    model = small_model(max_epochs=2, regression_weight=1.0).fit(train, valid, folder=tmp_path / "run", display=QUIET)
+    assert model.checkpoint is not None
+    assert model.checkpoint.network.value_head is not None
+    losses = [record["regression"] for record in model.checkpoint.metrics]
+    assert losses[1] < losses[0]
+    found = load(tmp_path / "run").recommend(users=[14, 999_999], k=2)
+    assert found["user_id"].tolist() == [14, 14, 999_999, 999_999]
+    assert found["item_id"].between(1000, 1019).all()
+    without = read(frame.drop(columns="value")).split("leave-one-out")
+    plain = small_model(max_epochs=1, deterministic_share=0.0, anneal_share=0.0)
+    plain.fit(without[0], without[1], display=QUIET)
+    assert plain.checkpoint is not None
+    assert plain.checkpoint.network.value_head is None
+
+
+def test_settings_that_were_used_are_written_down(run_folder: Path) -> None:
+    loaded = load(run_folder)
+    assert loaded.model.items() >= SMALL_NETWORK.items()
+    assert loaded.training.items() >= SHORT_TRAINING.items()
+    assert (loaded.size, loaded.seed) == ("tiny", 0)

@@ -1,0 +1,353 @@
+"""What people have long complained of in recommender libraries, turned into tests; docs/pains.md lists which."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+import tracemalloc
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import Float
+from torch import Tensor
+
+from tests.conftest import small_model
+from tests.terminal.invoke import refuse
+from variseq.errors import InputError
+from variseq.estimator import VariationalAttention, load
+from variseq.evaluation.evaluate import EvaluationOptions, evaluate
+from variseq.evaluation.splits import leave_one_out
+from variseq.events.vocabulary import Id
+from variseq.log import Log, LogPart, read
+from variseq.recommend.recommender import Wish, rank_items
+from variseq.sequences.batches import training_windows
+from variseq.sequences.histories import Histories
+from variseq.training.display import Display
+
+ROOT = Path(__file__).parent.parent
+PAINS = ROOT / "docs" / "pains.md"
+NUM_PAINS = 25
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+Parts = tuple[LogPart, LogPart, LogPart]
+
+
+def test_every_pain_is_listed_and_every_named_test_exists() -> None:
+    text = PAINS.read_text(encoding="utf-8")
+    listed = [int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
+    assert sorted(listed) == list(range(1, NUM_PAINS + 1))
+    named = set(re.findall(r"`(test_\w+)`", text))
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    existing = {name for source in sources for name in re.findall(r"^def (test_\w+)\(", source, re.MULTILINE)}
+    assert named
+    assert named - existing == set()
+
+
+def test_every_pain_has_a_test_or_says_not_yet() -> None:
+    for row in re.findall(r"^\| \d+ \|.*$", PAINS.read_text(encoding="utf-8"), re.MULTILINE):
+        assert "`test_" in row or "not yet" in row, row
+
+
+# Installing
+
+
+WITHOUT_EXTRAS = """
+import sys
+for name in ("matplotlib", "sklearn", "jinja2", "tensorboard", "polars", "ranx", "scipy"):
+    sys.modules[name] = None
+from tests.terminal.invoke import succeed, variseq
+succeed("recommend", sys.argv[1], "--user", "u001", "-k", 2)
+succeed("evaluate", sys.argv[1])
+print(variseq("report", sys.argv[1]).err)
+"""
+
+
+def test_everything_but_pictures_runs_without_the_extras(run_folder: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, str(run_folder)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=ONE_THREAD)
+    assert finished.returncode == 0, finished.stderr
+    assert "pip install 'variseq[report]'" in finished.stdout
+
+
+def test_base_install_asks_for_no_compiler_no_conda_and_no_gpu_library() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^dependencies = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    needs = {re.split(r"[><=~!\[;]", line)[0] for line in re.findall(r'"([^"]+)"', block)}
+    assert needs == {
+        "torch", "numpy", "duckdb", "pyarrow", "pandas", "narwhals", "pydantic", "pyyaml", "typer", "rich",
+        "safetensors", "jaxtyping",
+    }  # fmt: skip
+    assert not re.search(r"<|==|~=", block), "a cap keeps users from updating"
+    assert "ext_modules" not in text
+
+
+# Memory
+
+
+class Counting:
+    """Random scores, and a note of how large the blocks were that were asked for."""
+
+    name = "counting"
+    gives_probabilities = True
+
+    def __init__(self, num_items: int) -> None:
+        self.table = torch.randn(7, num_items, generator=torch.Generator().manual_seed(0))
+        self.blocks: list[tuple[int, int]] = []
+
+    def query(self, histories: Histories) -> Float[Tensor, "history row"]:
+        return torch.nn.functional.one_hot(torch.from_numpy(histories.lengths) % 7, 7).float()
+
+    def scores(self, query: Float[Tensor, "history row"], first: int, last: int) -> Float[Tensor, "history item"]:
+        self.blocks.append((len(query), last - first))
+        return query @ self.table[:, first:last]
+
+
+@given(tile_items=st.integers(1, 60))
+@settings(max_examples=15)
+def test_recommendations_are_the_same_for_any_tile(tile_items: int) -> None:
+    histories = Histories.of_items([[1, 2], [3], [], [4, 5, 6, 7]])
+    whole = rank_items(Counting(50), histories, Wish(50, k=10))
+    tiled = rank_items(Counting(50), histories, Wish(50, k=10), tile_items=tile_items)
+    assert np.array_equal(whole.item, tiled.item)
+    np.testing.assert_allclose(whole.probability, tiled.probability, rtol=1e-5)
+
+
+def test_no_block_of_scores_grows_with_users_or_items() -> None:
+    recommender = Counting(100_000)
+    rank_items(recommender, Histories.of_items([[0]] * 600), Wish(100_000, k=5))
+    assert max(rows for rows, _ in recommender.blocks) <= 256
+    assert max(columns for _, columns in recommender.blocks) <= 32_768
+
+
+def test_windows_of_training_grow_with_events_not_with_prefixes() -> None:
+    generator = np.random.default_rng(0)
+
+    def measure(num_events: int) -> tuple[int, int]:
+        histories = Histories.of_items([[0] * num_events])
+        tracemalloc.start()
+        windows = training_windows(histories, 50, generator)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return int(windows.lengths.sum()), peak
+
+    (few, small), (many, large) = measure(10_000), measure(40_000)
+    assert (few, many) == (10_000, 40_000)
+    assert large < 6 * small
+
+
+def test_history_in_memory_costs_few_bytes_an_event(shop_log: Log) -> None:
+    histories = shop_log.histories
+    held = sum(array.nbytes for array in (histories.item, histories.behaviour, histories.timestamp, histories.value))
+    assert held / histories.num_events <= 24
+
+
+# Speed
+
+
+def test_users_are_evaluated_and_answered_in_blocks_not_one_by_one() -> None:
+    items = [[n % 50, (n + 1) % 50, (n + 2) % 50, (n + 3) % 50] for n in range(1000)]
+    *_, test = leave_one_out(Histories.of_items(items), 50)
+    recommender = Counting(50)
+    evaluate(recommender, test, EvaluationOptions(k=10))
+    assert len(recommender.blocks) <= math.ceil(1000 / 128) * 2
+    recommender.blocks.clear()
+    rank_items(recommender, Histories.of_items(items), Wish(50, k=5))
+    assert len(recommender.blocks) <= math.ceil(1000 / 256)
+
+
+def test_log_is_read_at_many_thousand_rows_a_second() -> None:
+    num_rows = 200_000
+    generator = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "user_id": generator.integers(20_000, size=num_rows),
+            "item_id": generator.integers(5_000, size=num_rows),
+            "timestamp": 1_600_000_000 + np.arange(num_rows),
+        }
+    )
+    begun = time.perf_counter()
+    assert read(table).histories.num_events == num_rows
+    assert num_rows / (time.perf_counter() - begun) > 20_000
+
+
+# Ids
+
+
+USER_IDS: dict[str, list[Id]] = {
+    "integers": [10**15 + 7 * n for n in range(20)],
+    "text": [f"user {n}, the “{n}th”" for n in range(20)],
+    "leading zeros": [f"{n:05d}" for n in range(20)],
+    "uuids": [str(uuid.UUID(int=2**100 + n)) for n in range(20)],
+}
+
+
+@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")  # An epoch is not enough to learn much.
+@pytest.mark.parametrize(("user_kind", "item_kind"), [("integers", "leading zeros"), ("uuids", "text")])
+def test_ids_come_back_as_they_went_in(user_kind: str, item_kind: str, tmp_path: Path) -> None:
+    users, items = USER_IDS[user_kind], USER_IDS[item_kind][:12]
+    rows = [(users[n % 20], items[(n + n // 20) % 12], 1_600_000_000 + n) for n in range(160)]
+    log = read(pa.table(dict(zip(("user", "item", "ts"), zip(*rows, strict=True), strict=True))))
+    train, valid, _ = log.split("leave-one-out")
+    small_model(max_epochs=1).fit(train, valid, folder=tmp_path / "run", display=Display(quiet=True))
+    table = load(tmp_path / "run").recommend(k=2, exclude_seen=False)
+    assert set(table["user_id"]) == set(users)
+    assert set(table["item_id"]) <= set(items)
+    assert {type(outside) for outside in table["user_id"].tolist()} == {type(users[0])}
+    assert {type(outside) for outside in table["item_id"].tolist()} == {type(items[0])}
+    (answer,) = load(tmp_path / "run").recommend(history=[items[0], items[5]], k=1)["item_id"].tolist()
+    assert answer in items
+
+
+@given(places=st.lists(st.integers(0, 149), min_size=1, max_size=12), k=st.integers(1, 30))
+@settings(max_examples=10)
+def test_one_row_per_user_and_rank(fitted: VariationalAttention, places: list[int], k: int) -> None:
+    users = [f"u{place:03d}" for place in dict.fromkeys(places)]
+    table = fitted.recommend(users=users, k=k, exclude_seen=False)
+    expected = [(user, rank) for user in users for rank in range(1, k + 1)]
+    assert list(zip(table["user_id"], table["rank"], strict=True)) == expected
+    assert not table.duplicated(["user_id", "item_id"]).any()
+    assert table.groupby("user_id")["score"].is_monotonic_decreasing.all()
+
+
+# New users
+
+
+def test_somebody_new_is_answered_from_a_history(fitted: VariationalAttention, shop_log: Log) -> None:
+    history = fitted.vocabulary.item_ids(shop_log.histories.history(4).item)
+    new = fitted.recommend(history=history, k=10)
+    assert len(new) == 10
+    assert set(new["source"]) == {"model"}
+    assert not set(new["item_id"]) & set(history)
+
+
+def test_whole_history_counts_also_what_was_held_out(fitted: VariationalAttention, shop_log: Log) -> None:
+    user = shop_log.vocabulary.user_ids([4])[0]
+    seen = set(shop_log.vocabulary.item_ids(shop_log.histories.history(4).item))
+    assert not set(fitted.recommend(users=[user], k=5)["item_id"]) & seen
+
+
+def test_network_has_no_table_of_users(fitted: VariationalAttention) -> None:
+    assert fitted.checkpoint is not None
+    num_users = fitted.vocabulary.num_users
+    for name, parameter in fitted.checkpoint.network.named_parameters():
+        assert num_users not in parameter.shape, name
+
+
+def test_one_user_is_asked_for_alone_or_among_others_with_the_same_answer(fitted: VariationalAttention) -> None:
+    alone = fitted.recommend(users=["u007"], k=5)
+    among = fitted.recommend(users=["u001", "u007", "u003"], k=5)
+    assert among[among["user_id"] == "u007"]["item_id"].tolist() == alone["item_id"].tolist()
+
+
+def test_wrong_question_names_what_came_and_what_to_give(fitted: VariationalAttention) -> None:
+    with pytest.raises(InputError, match=r"users='u007' is one .*users=\['u007'\]"):
+        fitted.recommend(users="u007")
+    with pytest.raises(InputError, match=r"ids of this data are text.*got 7"):
+        fitted.recommend(users=[7])
+
+
+# Silently wrong
+
+
+def test_order_of_columns_and_rows_changes_nothing(shop: Any) -> None:
+    events = shop.events()
+    turned = events.select(list(reversed(events.column_names))).take(pa.array(np.arange(len(events))[::-1].copy()))
+    first, second = read(events), read(turned)
+    assert first.vocabulary.item_ids(range(40)) == second.vocabulary.item_ids(range(40))
+    assert np.array_equal(first.histories.timestamp, second.histories.timestamp)
+
+
+def test_lists_differ_between_users_and_popularity_stands_beside_them(fitted: VariationalAttention) -> None:
+    lists = fitted.recommend(k=5).groupby("user_id")["item_id"].agg(tuple)
+    assert lists.nunique() > 20
+    results = fitted.evaluate()
+    assert results.row("popular")["ndcg@10"] > 0
+    assert results.row("variseq")["coverage@10"] > 0.2
+
+
+# Saving and loading
+
+
+FRESH = """
+import json, sys, variseq
+model = variseq.load(sys.argv[1])
+table = model.recommend(users=["u001", "u007"], k=5)
+print(json.dumps([table["item_id"].tolist(), [round(score, 4) for score in table["score"].tolist()]]))
+"""
+
+
+def test_run_alone_answers_in_a_fresh_process_and_another_folder(
+    fitted: VariationalAttention, run_folder: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", FRESH, str(run_folder)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=ONE_THREAD)
+    items, scores = json.loads(finished.stdout)
+    expected = fitted.recommend(users=["u001", "u007"], k=5)
+    assert items == expected["item_id"].tolist()
+    np.testing.assert_allclose(scores, expected["score"], atol=1e-3)
+
+
+def test_run_folder_can_be_moved(run_folder: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "somewhere else"
+    moved.mkdir()
+    for path in sorted(run_folder.rglob("*")):
+        target = moved / path.relative_to(run_folder)
+        if path.is_dir():
+            target.mkdir()
+        else:
+            target.write_bytes(path.read_bytes())
+            assert str(run_folder).encode() not in path.read_bytes()
+    assert len(load(moved).recommend(users=["u001"], k=3)) == 3
+
+
+# Evaluation
+
+
+def test_evaluating_twice_gives_the_same_numbers_and_names_its_protocol(fitted: VariationalAttention) -> None:
+    first, second = fitted.evaluate().table, fitted.evaluate().table
+    assert first == second
+    assert first["protocol"]["candidates"] == "full catalogue"
+    assert first["protocol"]["ties"] == "against the model"
+    assert {"split_hash", "k", "targets", "exclude_seen"} <= set(first["protocol"])
+    for row in first["rows"]:
+        low, high = row["ndcg@10_interval"]
+        assert low <= row["ndcg@10"] <= high
+
+
+# Own data
+
+
+def files_of_one_log(folder: Path) -> Iterator[Path]:
+    rows = [("a", "x", 1_600_000_000), ("a", "y", 1_600_000_100), ("b", "x", 1_600_000_200)]
+    for name, delimiter, header in (
+        ("log.csv", ",", "userId,itemId,timestamp"),
+        ("log.tsv", "\t", "uid\tsku\tts"),
+        ("log.txt", ";", "user;item;time"),
+    ):
+        lines = [delimiter.join(map(str, row)) for row in rows]
+        (folder / name).write_text("\n".join([header, *lines]) + "\n")
+        yield folder / name
+    (folder / "log.jsonl").write_text("\n".join(json.dumps({"user": u, "item": i, "ts": t}) for u, i, t in rows))
+    yield folder / "log.jsonl"
+
+
+def test_any_table_is_read_without_a_format_of_our_own(tmp_path: Path) -> None:
+    for path in files_of_one_log(tmp_path):
+        assert repr(read(path)) == "<log of 3 events: 2 users, 2 items, event>", path.name
+
+
+def test_first_fault_is_named_by_row_column_and_value(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,ts\na,x,soon\nb,y,later\n")
+    refuse("first: row 1: ts = 'soon'", "check", tmp_path / "log.csv")

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from variseq.events.vocabulary import Vocabulary
+from variseq.log import Log
+from variseq.sequences.histories import Histories
+from variseq.training.defaults import SIZES, LogProperties, network_config, training_config
+from variseq.training.settings import TrainingConfig
+
+
+def properties(**changes: object) -> LogProperties:
+    told = {
+        "num_events": 100_000,
+        "num_items": 500,
+        "num_behaviours": 1,
+        "mean_length": 30.0,
+        "long_length": 90.0,
+        "has_gaps": True,
+        "has_values": False,
+    }
+    return LogProperties(**{**told, **changes})
+
+
+def test_larger_size_is_a_larger_network() -> None:
+    assert list(SIZES) == ["tiny", "small", "medium", "large"]
+    widths = [network_config(size, properties(), {}).width for size in SIZES]
+    assert widths == sorted(set(widths))
+
+
+def test_what_is_set_by_hand_wins_over_what_follows_from_the_log() -> None:
+    network = network_config("tiny", properties(), {"width": 48, "dropout": 0.05})
+    assert (network.width, network.dropout) == (48, 0.05)
+    training = training_config(properties(), 3, {"max_epochs": 2})
+    assert (training.seed, training.max_epochs) == (3, 2)
+
+
+def test_longer_histories_get_less_dropout_and_a_longer_window() -> None:
+    short = network_config("tiny", properties(mean_length=8.0, long_length=25.0), {})
+    long = network_config("tiny", properties(mean_length=150.0, long_length=2000.0), {})
+    assert short.dropout > long.dropout
+    assert short.max_length < long.max_length <= 200
+
+
+def test_properties_are_those_of_the_log(shop_log: Log) -> None:
+    found = LogProperties.of(shop_log.histories, shop_log.vocabulary)
+    assert found.num_items == shop_log.vocabulary.num_items
+    assert found.num_behaviours == 3
+    assert found.has_gaps
+    assert found.has_values
+    assert found.mean_length == pytest.approx(shop_log.histories.num_events / len(shop_log.histories))
+
+
+def test_order_without_times_has_no_gaps_and_constant_values_are_none() -> None:
+    histories = Histories.of_items([[0, 1, 0], [1, 0]])
+    constant = Histories(
+        histories.offsets,
+        histories.item,
+        histories.behaviour,
+        histories.timestamp,
+        np.full(5, 3.0, dtype=np.float32),
+    )
+    vocabulary = Vocabulary(pa.array([1, 2]), pa.array(["a", "b"]), ("event",))
+    found = LogProperties.of(constant, vocabulary)
+    assert not found.has_gaps
+    assert not found.has_values
+
+
+@pytest.mark.parametrize("wrong", [{"max_epochs": 0}, {"learning_rate": -1.0}, {"learnig_rate": 0.1}, {"beta": "x"}])
+def test_wrong_setting_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        TrainingConfig(**wrong)

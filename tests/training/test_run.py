@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import math
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.some_runs import settings_for, workplace_in
+from variseq.errors import CollapseWarning, InputError, MissingExtra
+from variseq.evaluation.splits import leave_one_out
+from variseq.log import LogPart
+from variseq.sequences.histories import Histories
+from variseq.training.metrics_file import MetricsFile, read_metrics
+from variseq.training.run import Trained, train_network
+from variseq.training.temperature import best_temperature
+from variseq.training.validation import Validation
+
+Parts = tuple[LogPart, LogPart, LogPart]
+FIXED = {"target_rate": None, "deterministic_share": 0.0, "anneal_share": 0.0}
+
+
+def train(parts: Parts, folder: Path | None = None, resume: bool = False, **training: object) -> Trained:
+    settings = settings_for(parts[0].part, **training)
+    return train_network(parts[0].part, parts[1].part, settings, workplace_in(folder, resume))
+
+
+def test_collapsed_run_raises_the_alarm_and_a_healthy_one_does_not(shop_parts: Parts) -> None:
+    with pytest.warns(CollapseWarning, match="hardly reads them"):
+        collapsed = train(shop_parts, max_epochs=4, beta=100.0, **FIXED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        healthy = train(shop_parts, max_epochs=4, beta=1e-4, **FIXED)
+    assert collapsed.metrics[-1]["alarms"]
+    assert not healthy.metrics[-1]["alarms"]
+    assert healthy.metrics[-1]["health"]["swap_gap"] > 3 * collapsed.metrics[-1]["health"]["swap_gap"]
+
+
+@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+def test_other_settings_or_data_cannot_resume_a_run(shop_parts: Parts, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(shop_parts, folder, max_epochs=1)
+    with pytest.raises(InputError, match=r"other settings or data \(training.learning_rate, training.max_epochs\)"):
+        train(shop_parts, folder, resume=True, max_epochs=2, learning_rate=0.5)
+    num_items = shop_parts[0].part.num_items
+    other = leave_one_out(Histories.of_items([[0, 1, 2, 3, 4]] * 30), num_items)
+    with pytest.raises(InputError, match=r"\(data.split_hash\)"):
+        train_network(other[0], other[1], settings_for(other[0], max_epochs=1), workplace_in(folder, resume=True))
+
+
+@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+def test_unfinished_run_is_never_started_over_in_silence(shop_parts: Parts, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(shop_parts, folder, max_epochs=1)
+    state = (folder / "state.safetensors").read_bytes()
+    with pytest.raises(InputError, match="Go on with --resume"):
+        train(shop_parts, folder, max_epochs=1)
+    assert (folder / "state.safetensors").read_bytes() == state
+
+
+def test_there_must_be_something_to_resume(shop_parts: Parts, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no unfinished run"):
+        train(shop_parts, tmp_path / "run", resume=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+@pytest.mark.parametrize("name", ["settings.json", "state.safetensors"])
+def test_damaged_unfinished_run_is_told(shop_parts: Parts, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "run"
+    train(shop_parts, folder, max_epochs=1)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="cannot be read"):
+        train(shop_parts, folder, resume=True, max_epochs=1)
+
+
+@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+def test_resumed_run_returns_the_same_as_one_that_was_not_interrupted(shop_parts: Parts, tmp_path: Path) -> None:
+    first = train(shop_parts, tmp_path / "run", max_epochs=2)
+    again = train(shop_parts, tmp_path / "run", resume=True, max_epochs=2)
+    assert again.temperature == first.temperature
+    assert again.metrics == first.metrics
+    for one, other in zip(first.network.parameters(), again.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_missing_tensorboard_is_told_with_its_command_and_leaves_nothing(
+    shop_parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    settings = settings_for(shop_parts[0].part, max_epochs=1)
+    with pytest.raises(MissingExtra, match=r"pip install 'variseq\[tensorboard\]'"):
+        train_network(
+            shop_parts[0].part, shop_parts[1].part, settings, workplace_in(tmp_path / "run", tensorboard=True)
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_log_in_which_nobody_has_two_events_to_learn_from_is_refused() -> None:
+    train_part, valid, _ = leave_one_out(Histories.of_items([[0, 1, 2]] * 5))
+    with pytest.raises(InputError, match="two events"):
+        train_network(train_part, valid, settings_for(train_part), workplace_in(None))
+
+
+@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+def test_shortest_histories_can_be_trained_on() -> None:
+    """One user has two training events, all others one: batches and watched histories are as short as can be."""
+    train_part, valid, _ = leave_one_out(Histories.of_items([[0, 1, 2, 3]] + [[1, 2, 3]] * 4))
+    settings = settings_for(train_part, max_epochs=2)
+    trained = train_network(train_part, valid, settings, workplace_in(None))
+    assert math.isfinite(trained.metrics[-1]["reconstruction"])
+
+
+@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+def test_temperature_makes_validation_probabilities_most_likely(shop_parts: Parts) -> None:
+    trained = train(shop_parts, max_epochs=3, averaging=0.0)
+    assert 0.4 < trained.temperature < 4.0
+    with torch.no_grad():
+        trained.network.item_bias.mul_(3.0)
+        trained.network.embedding.item.mul_(3.0)
+    assert best_temperature(trained.network, shop_parts[1].part) >= trained.temperature
+
+
+def test_metrics_file_keeps_the_epochs_before_the_one_that_comes_next(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in range(5)) + '{"epoch": 5, "lo')
+    metrics = MetricsFile(path, first_epoch=3)
+    metrics({"epoch": 3, "loss": 0.5})
+    assert read_metrics(path) == [{"epoch": 0}, {"epoch": 1}, {"epoch": 2}, {"epoch": 3, "loss": 0.5}]
+    assert [record["epoch"] for record in metrics.kept] == [0, 1, 2]
+
+
+def test_validation_looks_at_a_fixed_sample_of_users(shop_parts: Parts) -> None:
+    part = shop_parts[1].part
+    first, again, other = (Validation(part, 20, seed=seed).part.queries().user for seed in (1, 1, 2))
+    assert len(first) == 20
+    np.testing.assert_array_equal(first, again)
+    assert set(first) != set(other)
+    assert set(first) <= set(part.queries().user)
+    assert len(Validation(part, 10_000).part.queries()) == len(part.queries())

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from variseq.training.rate_control import RateController
+from variseq.training.schedule import FINAL_LEARNING_RATE_SHARE, learning_rate, noise_share
+from variseq.training.settings import TrainingConfig
+
+
+def test_learning_rate_rises_to_its_height_and_falls_to_a_share_of_it() -> None:
+    config = TrainingConfig(learning_rate=0.01, warmup_steps=10)
+    rates = [learning_rate(config, step, 1000) for step in range(1001)]
+    assert rates[0] == pytest.approx(0.001, rel=0.01)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert max(rates) == pytest.approx(0.01, rel=0.01)
+    assert rates[-1] == pytest.approx(0.01 * FINAL_LEARNING_RATE_SHARE)
+
+
+def test_learning_rate_beyond_the_planned_steps_stays_at_its_end() -> None:
+    config = TrainingConfig(learning_rate=0.01, warmup_steps=0)
+    assert learning_rate(config, 150, 100) == learning_rate(config, 100, 100) > 0
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_noise_never_falls_and_stays_between_none_and_all(start: float, rise: float, early: float, late: float) -> None:
+    config = TrainingConfig(deterministic_share=start, anneal_share=rise)
+    early, late = sorted((early, late))
+    first, second = noise_share(config, early), noise_share(config, late)
+    assert 0 <= first <= second <= 1
+    if early < start:
+        assert first == 0
+
+
+def test_noise_without_a_rise_is_off_and_then_on() -> None:
+    config = TrainingConfig(deterministic_share=0.5, anneal_share=0.0)
+    assert [noise_share(config, progress) for progress in (0.0, 0.49, 0.5, 1.0)] == [0.0, 0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("beta", [1e-6, 1e-3, 10.0])
+@pytest.mark.parametrize("target", [3.0, 80.0])
+def test_controller_brings_a_rate_to_its_target(beta: float, target: float) -> None:
+    controller = RateController(beta, target)
+    rate = 0.0
+    for _ in range(3000):
+        rate = 0.05 / controller.beta
+        controller.observe(rate)
+    assert rate == pytest.approx(target, rel=0.02)
+    assert controller.beta == pytest.approx(0.05 / target, rel=0.02)
+
+
+def test_fixed_beta_is_never_moved() -> None:
+    for controller in (RateController(0.5, None), RateController(0.0, 10.0)):
+        before = controller.beta
+        controller.observe(1000.0)
+        assert controller.beta == before

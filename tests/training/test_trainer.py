@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.some_runs import are_equal, trainer_for, weights_of, without_times
+from variseq.errors import TrainingStopped
+from variseq.log import LogPart
+from variseq.model.network import Network
+from variseq.training.trainer import gradient_step
+
+Parts = tuple[LogPart, LogPart, LogPart]
+
+
+def run(parts: Parts, **training: Any) -> tuple[Network, list[dict[str, Any]]]:
+    trainer = trainer_for(parts, **training)
+    records: list[dict[str, Any]] = []
+    trainer.run([records.append])
+    return trainer.network, records
+
+
+def test_same_seed_gives_the_same_bits_and_another_seed_others(shop_parts: Parts) -> None:
+    first, again, other = (run(shop_parts, seed=seed, max_epochs=2) for seed in (4, 4, 5))
+    assert are_equal(weights_of(first[0]), weights_of(again[0]))
+    assert without_times(first[1]) == without_times(again[1])
+    assert not are_equal(weights_of(first[0]), weights_of(other[0]))
+
+
+def test_training_learns(shop_parts: Parts) -> None:
+    _, records = run(shop_parts)
+    assert records[-1]["reconstruction"] < records[0]["reconstruction"] - 0.3
+    uniform = float(torch.tensor(float(shop_parts[1].part.num_items)).log())
+    assert records[-1]["validation_nll"] < uniform - 0.3
+
+
+def test_weights_of_the_best_epoch_are_returned(shop_parts: Parts) -> None:
+    trainer = trainer_for(shop_parts, learning_rate=0.03)
+    seen: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
+    trainer.run([lambda record: seen.append((record, weights_of(trainer.averaged)))])
+    best = max(range(len(seen)), key=lambda epoch: (seen[epoch][0]["noise"] >= 1, seen[epoch][0]["validation_ndcg"]))
+    assert trainer.progress.best_epoch == best
+    assert [record["epoch"] for record, _ in seen if record["is_best"]][-1] == best
+    assert are_equal(weights_of(trainer.network), seen[best][1])
+    score = trainer.data.validation.score(trainer.network)
+    assert score.ndcg == seen[best][0]["validation_ndcg"]
+
+
+def test_epoch_without_full_noise_is_never_chosen(shop_parts: Parts) -> None:
+    _, records = run(shop_parts, deterministic_share=0.5, anneal_share=0.05)
+    assert [record["noise"] >= 1 for record in records] == [False, False, True, True, True]
+    assert not any(record["is_best"] for record in records[:2])
+    assert records[2]["is_best"]
+
+
+@pytest.mark.parametrize(("deterministic", "anneal"), [(0.9, 0.1), (0.95, 0.5), (1.0, 0.0)])
+def test_network_that_is_returned_is_always_a_trained_one(
+    shop_parts: Parts, deterministic: float, anneal: float
+) -> None:
+    trainer = trainer_for(shop_parts, max_epochs=2, deterministic_share=deterministic, anneal_share=anneal)
+    untrained = weights_of(trainer.network)
+    trainer.run()
+    assert trainer.progress.best_epoch >= 0
+    assert not are_equal(weights_of(trainer.network), untrained)
+
+
+def test_deterministic_run_has_neither_noise_nor_rate_cost(shop_parts: Parts) -> None:
+    _, records = run(shop_parts, max_epochs=2, deterministic_share=1.0, anneal_share=0.1)
+    assert {record["beta"] for record in records} == {0.0}
+    assert {record["noise"] for record in records} == {0.0}
+
+
+def test_run_stops_when_patience_is_over(shop_parts: Parts) -> None:
+    # At a learning rate this small every epoch ranks alike, so the first one stays the best.
+    small = {"learning_rate": 1e-12, "deterministic_share": 0.0, "anneal_share": 0.0}
+    trainer = trainer_for(shop_parts, max_epochs=20, patience=2, **small)
+    records: list[dict[str, Any]] = []
+    trainer.run([records.append])
+    assert len(records) == trainer.progress.best_epoch + 1 + 2 < 20
+
+
+def test_run_stops_after_its_epochs(shop_parts: Parts) -> None:
+    assert [record["epoch"] for record in run(shop_parts, max_epochs=2)[1]] == [0, 1]
+
+
+def test_rate_is_steered_towards_its_target(shop_parts: Parts) -> None:
+    steered = {"max_epochs": 7, "deterministic_share": 0.0, "anneal_share": 0.0, "patience": 7, "beta": 0.02}
+    # Batch-norm keeps the rate above half a nat per dimension, which is 4 nats here.
+    for target in (5.0, 7.0):
+        _, records = run(shop_parts, target_rate=target, batch_positions=128, **steered)
+        assert records[-1]["rate"] == pytest.approx(target, rel=0.2)
+
+
+class Poison:
+    """A step that breaks a weight at one batch."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.done = 0
+
+    def __call__(self, network: Network, optimiser: torch.optim.Optimizer, loss: Tensor, clip_norm: float) -> None:
+        gradient_step(network, optimiser, loss, clip_norm)
+        self.done += 1
+        if self.done == self.at:
+            with torch.no_grad():
+                network.item_bias.fill_(torch.nan)
+
+
+def test_loss_that_is_no_number_stops_with_the_batch_named(shop_parts: Parts, tmp_path: Path) -> None:
+    trainer = trainer_for(shop_parts, tmp_path)
+    with pytest.raises(TrainingStopped, match=r"The loss is nan in epoch 1, batch 3 ") as caught:
+        trainer.run(step=Poison(at=2))
+    assert "training.learning_rate" in str(caught.value)
+    assert str(tmp_path) not in str(caught.value), "no state was saved yet"
+
+
+def test_state_before_the_broken_batch_is_named(shop_parts: Parts, tmp_path: Path) -> None:
+    trainer = trainer_for(shop_parts, tmp_path)
+    num_batches = len(trainer._plan(0)[1])
+    with pytest.raises(TrainingStopped, match=r"epoch 2, batch 2 .*state after epoch 1 is in") as caught:
+        trainer.run(step=Poison(at=num_batches + 1))
+    assert str(tmp_path) in str(caught.value)
+    resumed = trainer_for(shop_parts, tmp_path)
+    resumed.resume()
+    assert resumed.progress.epoch == 1
+    assert bool(resumed.network.item_bias.isfinite().all())
+
+
+def test_weights_broken_by_the_last_batch_of_an_epoch_are_noticed(shop_parts: Parts) -> None:
+    trainer = trainer_for(shop_parts)
+    num_batches = len(trainer._plan(0)[1])
+    with pytest.raises(TrainingStopped, match=f"not finite after epoch 1, batch {num_batches}"):
+        trainer.run(step=Poison(at=num_batches))
+
+
+def test_sampled_negatives_serve_a_catalogue_that_is_too_large(shop_parts: Parts) -> None:
+    _, full = run(shop_parts, max_epochs=2)
+    _, sampled = run(shop_parts, max_epochs=2, full_softmax_items=10, num_negatives=500)
+    assert sampled[-1]["reconstruction"] == pytest.approx(full[-1]["reconstruction"], abs=0.3)
+    assert sampled[-1]["reconstruction"] != full[-1]["reconstruction"]
+
+
+def test_averaged_network_is_validated_and_moves_slower_than_the_trained_one(shop_parts: Parts) -> None:
+    off = trainer_for(shop_parts, max_epochs=1, averaging=0.0)
+    off.run()
+    on = trainer_for(shop_parts, max_epochs=1, averaging=0.99)
+    on.run()
+    assert not are_equal(weights_of(on.averaged), weights_of(off.averaged))

@@ -1,0 +1,257 @@
+"""The command line: one thin command per leg of the journey."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from variseq.errors import InputError, VariseqError
+
+app = typer.Typer(
+    help="From an event log to recommendations, with a variational attention model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Source = Annotated[
+    list[str], typer.Argument(help="Event files or globs: CSV, TSV, JSON lines, Parquet (text may be .gz).")
+]
+RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+Items = Annotated[str | None, typer.Option(help="File with item_id, title, category and more.")]
+Columns = Annotated[str | None, typer.Option(help="Names in the file: user_id=uid,item_id=sku,...")]
+TimeUnit = Annotated[str | None, typer.Option(help="auto, seconds, milliseconds, microseconds, nanoseconds, iso, ...")]
+Delimiter = Annotated[str | None, typer.Option(help="Delimiter of text files; found by itself otherwise.")]
+MinUser = Annotated[int | None, typer.Option(help="Drop users with fewer events (k-core with the next).")]
+MinItem = Annotated[int | None, typer.Option(help="Drop items with fewer events.")]
+Collapse = Annotated[
+    bool | None, typer.Option("--collapse-repeats", help="Keep the first of repeated events in a row.")
+]
+Missing = Annotated[str | None, typer.Option(help="Missing values: keep, zero or mean.")]
+Memory = Annotated[str | None, typer.Option(help="Memory of the database, such as 1GB.")]
+Rejects = Annotated[Path | None, typer.Option(help="File for rejected rows (.csv or .parquet).")]
+K = Annotated[int, typer.Option("-k", "--k", help="How many items.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="A setting: model.width=128, training.max_epochs=20, ...")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+
+
+def _pairs(text: str | None) -> dict[str, str] | None:
+    """`a=b,c=d` as a dictionary."""
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    if any(not equals for _, equals, _ in pairs):
+        raise InputError(f"--columns {text!r} is not of the form user_id=uid,item_id=sku.")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _source(paths: list[str]) -> Any:
+    return paths[0] if len(paths) == 1 else paths
+
+
+@app.command()
+def check(
+    source: Source,
+    items: Items = None,
+    columns: Columns = None,
+    time_unit: TimeUnit = None,
+    delimiter: Delimiter = None,
+    min_user_events: MinUser = None,
+    min_item_events: MinItem = None,
+    collapse_repeats: Collapse = None,
+    missing_value: Missing = None,
+    memory_limit: Memory = None,
+    rejects: Rejects = None,
+) -> None:
+    """What is in a log, and what is wrong with it: counts, reasons, span, histories, warnings."""
+    from rich.console import Console
+
+    from variseq.log import read
+    from variseq.terminal.run_config import run_config
+
+    flags = {
+        "read.columns": _pairs(columns),
+        "read.time_unit": time_unit,
+        "read.delimiter": delimiter,
+        "read.min_user_events": min_user_events,
+        "read.min_item_events": min_item_events,
+        "read.collapse_repeats": collapse_repeats,
+        "read.missing_value": missing_value,
+        "read.memory_limit": memory_limit,
+        "read.rejects": rejects,
+    }
+    Console().print(read(_source(source), items, run_config(None, flags, []).read).check())
+
+
+@app.command()
+def fit(
+    source: Source,
+    out: Annotated[Path, typer.Option(help="Folder for the run; must not exist yet.")],
+    items: Items = None,
+    split: Annotated[str | None, typer.Option(help="time or leave-one-out.")] = None,
+    size: Annotated[str | None, typer.Option(help="tiny, small, medium or large.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    device: Device = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with size, read, split, model, training.")] = None,
+    settings: Set = None,
+    columns: Columns = None,
+    time_unit: TimeUnit = None,
+    min_user_events: MinUser = None,
+    min_item_events: MinItem = None,
+    rejects: Rejects = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard files.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the results only.")] = False,
+) -> None:
+    """Read, split, train, evaluate and save a run. Everything else of reading: --set read.delimiter=";" and so on."""
+    from variseq.terminal.fit import FitRequest, fit_run
+    from variseq.terminal.run_config import run_config
+
+    flags = {
+        "size": size,
+        "seed": seed,
+        "device": device,
+        "split.by": split,
+        "read.columns": _pairs(columns),
+        "read.time_unit": time_unit,
+        "read.min_user_events": min_user_events,
+        "read.min_item_events": min_item_events,
+        "read.rejects": rejects,
+    }
+    fit_run(
+        _source(source), run_config(config, flags, settings or []), FitRequest(out, items, resume, tensorboard, quiet)
+    )
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    k: K = 10,
+    targets: Annotated[str, typer.Option(help="last, next or successive.")] = "last",
+    exclude_seen: Annotated[
+        bool | None,
+        typer.Option(
+            "--exclude-seen/--include-seen", help="Rank what the user knows, or not; otherwise as the log suggested."
+        ),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the whole table as JSON.")] = None,
+) -> None:
+    """The run on its own test part, with the baselines beside it and intervals."""
+    from variseq.estimator import load
+
+    if json is not None and (json.is_dir() or not json.parent.is_dir()):
+        fault = "it is a folder" if json.is_dir() else f"the folder {json.parent} does not exist"
+        raise InputError(f"--json {json}: {fault}. Give the name of a file in a folder that exists.")
+    results = load(run).evaluate(k=k, targets=targets, exclude_seen=exclude_seen)
+    if json is not None:
+        results.to_json(json)
+    typer.echo(str(results))
+
+
+@app.command()
+def compare(
+    first: RunFolder,
+    second: RunFolder,
+    metric: Annotated[str, typer.Option(help="ndcg, recall, mrr, nll, brier.")] = "ndcg",
+    k: K = 10,
+) -> None:
+    """Two runs on their common test part, paired by user."""
+    from variseq.estimator import compare as compare_runs
+    from variseq.terminal.tables import comparison_sentence
+
+    typer.echo(comparison_sentence(str(first), str(second), k, compare_runs(first, second, metric, k)))
+
+
+@app.command()
+def recommend(
+    run: RunFolder,
+    user: Annotated[list[str] | None, typer.Option(help="A user id; may be given several times.")] = None,
+    history: Annotated[str | None, typer.Option(help="Item ids of somebody else, oldest first: i9,i3.")] = None,
+    all_users: Annotated[bool, typer.Option("--all-users", help="Everybody; needs --out.")] = False,
+    out: Annotated[Path | None, typer.Option(help="File for --all-users: .parquet or .csv.")] = None,
+    k: K = 10,
+    exclude: Annotated[str | None, typer.Option(help="Item ids to leave out: i1,i2.")] = None,
+    only: Annotated[str | None, typer.Option(help="Item ids to choose from.")] = None,
+    category: Annotated[list[str] | None, typer.Option(help="Only items of this category.")] = None,
+    exclude_seen: Annotated[
+        bool | None,
+        typer.Option(
+            "--exclude-seen/--include-seen",
+            help="Leave out what the user knows, or not; otherwise as the log suggested.",
+        ),
+    ] = None,
+) -> None:
+    """Who should see what next, and why."""
+    from variseq.terminal.recommend import Question, answer
+
+    answer(run, Question(user or [], history, all_users, out, k, exclude, only, category, exclude_seen))
+
+
+@app.command()
+def report(run: RunFolder, k: K = 10) -> None:
+    """One HTML page with pictures: training, posterior, calibration, attention, items."""
+    from variseq.estimator import load
+    from variseq.reports.report import write_report
+
+    typer.echo(f"Report: {write_report(load(run), run, k)}")
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(help="File for the events: .parquet or .csv.")],
+    users: Annotated[int, typer.Option(help="Number of shoppers.")] = 1000,
+    items: Annotated[int, typer.Option(help="Number of items.")] = 500,
+    mean_events: Annotated[int, typer.Option(help="Events of a shopper, on average.")] = 30,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+) -> None:
+    """Shoppers whose true next-item probabilities are known."""
+    from variseq.events.simulate import SimulationOptions
+    from variseq.events.simulate import simulate as simulate_shoppers
+
+    options = SimulationOptions(num_users=users, num_items=items, mean_events=mean_events, seed=seed)
+    events, item_columns = simulate_shoppers(options).write(out)
+    typer.echo(f"Events: {events}\nItems:  {item_columns}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Folder for the run.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+) -> None:
+    """The whole journey on real data, in minutes on 2 cores."""
+    from rich.console import Console
+
+    from variseq.terminal.demo import run_demo
+
+    run_demo(out, seed, Console())
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """In place of the one of `warnings`, which also prints a place in the code."""
+    typer.echo(f"warning: {message}", err=True)
+
+
+def main() -> None:
+    """Runs a command; a user's mistake or a full disk is one message and exit code 2, never a stack trace."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning
+        try:
+            app(standalone_mode=True)
+        except (VariseqError, OSError) as error:
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            sys.exit(130)

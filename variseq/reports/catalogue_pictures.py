@@ -1,0 +1,238 @@
+"""Recommendation lists and item vectors into pictures of the catalogue: what is shown, and what lies near what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+
+from variseq.errors import MissingExtra
+from variseq.evaluation.beyond_accuracy import exposure
+from variseq.evaluation.evaluation import Evaluation
+from variseq.evaluation.results import Results
+from variseq.reports.canvas import (
+    FONT_POINTS,
+    LINES,
+    Absent,
+    Picture,
+    Style,
+    add_legend,
+    decimal,
+    missing_note,
+    name_axes,
+    new_figure,
+    place_of,
+    plain,
+)
+
+MAX_MAPPED_ITEMS = 2000
+FEWEST_MAPPED_ITEMS = 8
+NUM_COLOURED = 10
+OTHER, TRAINING = "other", "events in training"
+TELLS_NOTHING_SHARE = 0.9
+"""A category that more of the items have than this says nothing about any of them."""
+
+
+def exposure_by_popularity(results: Results, train_count: Int[np.ndarray, " item"]) -> Picture:
+    """How often each item is recommended against how often it occurs in training."""
+    model = results.evaluations[0]
+    shown = exposure(model.top_item, len(train_count))
+    row, popular, key = results.row(model.model), results.row("popular"), f"coverage@{model.k}"
+    never = int((shown == 0).sum())
+    reading = (
+        f"Each dot is an item; right means much used in training, up means in many of the "
+        f"{len(model.top_item):,} lists of {model.k} for the test queries (both on log scales, the lowest row is 0). A "
+        "cloud that climbs steeply at the right is a model that shows the popular items to everybody; a wide cloud is "
+        "one that gives rarer items their chance."
+    )
+    shows = (
+        f"{row[key]:.1%} of the catalogue is in at least one list "
+        f"(popular: {popular[key]:.1%}); items never shown: {never:,}; the most shown item is in "
+        f"{int(shown.max()):,} lists."
+    )
+    alt = f"Scatter of {len(shown):,} items: times recommended against training events; {never:,} are never shown."
+    draw = partial(_draw_exposure, train_count, shown)
+    return Picture("exposure", "Which items are shown", reading, shows, alt, draw)
+
+
+def _draw_exposure(count: Int[np.ndarray, " item"], shown: Int[np.ndarray, " item"], style: Style) -> Figure:
+    figure, (axes,) = new_figure(style, 4.2)
+    size = float(np.clip(6000 / len(count), 5, 28))
+    # Many items share the same small counts: a little jitter, always the same, keeps them apart.
+    jitter = np.random.default_rng(0).uniform(-0.12, 0.12, size=(2, len(count)))
+    place_across, place_up = (np.maximum(values, 0.5) * 2**j for values, j in zip((count, shown), jitter, strict=True))
+    axes.scatter(place_across, place_up, s=size, color=style.colours[0], alpha=0.55, lw=0)
+    for axis, scale, limit, values in (
+        (axes.xaxis, axes.set_xscale, axes.set_xlim, count),
+        (axes.yaxis, axes.set_yscale, axes.set_ylim, shown),
+    ):
+        scale("log")
+        ends = 0.4 if values.min() == 0 else float(values.min()) / 1.5, max(2.0, float(values.max())) * 1.5
+        ticks = [0.5, *(digit * 10.0**power for power in range(8) for digit in (1, 3))]
+        shown_ticks = [tick for tick in ticks if ends[0] <= tick <= ends[1]]
+        axis.set_ticks(shown_ticks, labels=["0" if tick < 1 else decimal(tick) for tick in shown_ticks])
+        axis.set_ticks([], minor=True)
+        limit(*ends)
+    name_axes(axes, style, "events in training", "lists that hold the item")
+    return figure
+
+
+def exposure_inequality(results: Results, train_count: Int[np.ndarray, " item"]) -> Picture:
+    """Lorenz curves of exposure: how unequally the items are shown."""
+    drawn = {one.model: exposure(one.top_item, len(train_count)) for one in _compared(results)}
+    key = f"gini@{results.evaluations[0].k}"
+    numbers = ", ".join(f"{name} {results.row(name)[key]:.3f}" for name in drawn)
+    top_tenth = np.sort(drawn[results.evaluations[0].model])[::-1][: max(1, len(train_count) // 10)].sum()
+    share = top_tenth / max(1, drawn[results.evaluations[0].model].sum())
+    reading = (
+        "Items are lined up from the least to the most shown; the curve is the share of all places in "
+        "the lists that the items up to there have. On the diagonal each item is shown equally often; the further "
+        "below, the more a few items take all places. The Gini number is that distance (0 equal, 1 one item has all)."
+    )
+    shows = f"Gini: {numbers}. With the model, the most shown tenth of the items has {share:.0%} of the places."
+    alt = f"Lorenz curves of how often items are shown; Gini: {numbers}."
+    events = {TRAINING: train_count}
+    return Picture(
+        "inequality", "How unequally they are shown", reading, shows, alt, partial(_draw_lorenz, drawn | events)
+    )
+
+
+def _compared(results: Results) -> list[Evaluation]:
+    return [results.evaluations[0], results["popular"], results["item-knn"]]
+
+
+def _draw_lorenz(counts: dict[str, Int[np.ndarray, " item"]], style: Style) -> Figure:
+    figure, (axes,) = new_figure(style, 4.2)
+    axes.plot([0, 1], [0, 1], color=style.muted, ls="--", lw=1, label="all equal")
+    for name, count in counts.items():
+        summed = np.concatenate([[0], np.cumsum(np.sort(count))]) / max(1, count.sum())
+        index = place_of(name)
+        colour, line = (style.muted, ":") if name == TRAINING else (style.colours[index], LINES[index])
+        axes.plot(np.linspace(0, 1, len(summed)), summed, color=colour, ls=line, lw=2, label=name)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_xlim(0, 1.01)
+    axes.set_ylim(0, 1.01)
+    name_axes(axes, style, "items, least shown first", "share of the places in the lists")
+    add_legend(axes, style, place="upper left")
+    return figure
+
+
+@dataclass(frozen=True, eq=False)
+class ItemMap:
+    """Items on a plane, each with the group that colours it."""
+
+    place: Float[np.ndarray, "item 2"]
+    group: list[str]
+    legend: list[tuple[str, int]]
+
+
+def item_map(
+    vectors: Float[np.ndarray, "item width"],
+    train_count: Int[np.ndarray, " item"] | None,
+    categories: list[tuple[str, ...]] | None,
+) -> Picture | Absent:
+    """The vectors of the most popular items on a plane, coloured by main category."""
+    title = "A map of the items"
+    chosen = np.arange(len(vectors)) if train_count is None else np.argsort(-train_count, kind="stable")
+    chosen = np.sort(chosen[:MAX_MAPPED_ITEMS])
+    if len(chosen) < FEWEST_MAPPED_ITEMS:
+        return Absent("item-map", title, f"A map needs at least {FEWEST_MAPPED_ITEMS} items; there are {len(chosen)}.")
+    main = None if categories is None else main_categories([categories[item] for item in chosen])
+    counted = Counter(main or []).most_common()
+    legend = [(name, count) for name, count in counted if name != OTHER][:NUM_COLOURED]
+    kept = {name for name, _ in legend}
+    group = [name if name in kept else OTHER for name in main or [OTHER] * len(chosen)]
+    place = on_a_plane(vectors[chosen])
+    colours = (
+        f"coloured by their main category, the first that is listed (the {len(legend)} most frequent, the rest grey)"
+        if legend
+        else "in one colour, as the run has no categories"
+    )
+    which = "All" if len(chosen) == len(vectors) else "The most popular"
+    reading = (
+        f"{which} {len(chosen):,} items, {colours}, put on a plane so that items with similar vectors "
+        "(cosine) are neighbours. Only who is near whom means something, not the axes, nor distances between far "
+        f"groups.{missing_note(kept)}"
+    )
+    shows = _neighbours(place, group) if legend else "Items near each other are ones that the model takes for alike."
+    alt = f"Map of {len(chosen):,} items. {shows}"
+    return Picture("item-map", title, reading, shows, alt, partial(_draw_map, ItemMap(place, group, legend)))
+
+
+def main_categories(categories: list[tuple[str, ...]]) -> list[str]:
+    """The first category of each item that is not on (nearly) all items; "other" where there is none.
+
+    >>> main_categories([("shop", "toys"), ("shop", "books"), ("shop",)])
+    ['toys', 'books', 'other']
+    """
+    having = Counter(name for names in categories for name in set(names))
+    common = {name for name, count in having.items() if count > TELLS_NOTHING_SHARE * len(categories)}
+    return [next((name for name in names if name not in common), OTHER) for names in categories]
+
+
+def on_a_plane(vectors: Float[np.ndarray, "item width"]) -> Float[np.ndarray, "item 2"]:
+    """Directions of vectors through PCA and t-SNE (van der Maaten and Hinton 2008); the same each time."""
+    try:
+        from sklearn.decomposition import PCA
+        from sklearn.manifold import TSNE
+    except ImportError as error:
+        raise MissingExtra("scikit-learn", "report") from error
+    directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    num_components = min(30, *directions.shape)
+    reduced = PCA(num_components, random_state=0).fit_transform(directions.astype(np.float64))
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    place: Float[np.ndarray, "item 2"] = TSNE(perplexity=perplexity, max_iter=500, random_state=0).fit_transform(
+        reduced
+    )
+    return place
+
+
+def _neighbours(place: Float[np.ndarray, "item 2"], group: list[str]) -> str:
+    """How often the nearest item on the map is of the same category, against chance."""
+    from sklearn.neighbors import NearestNeighbors
+
+    named = np.array([name != OTHER for name in group])
+    code = np.unique(np.array(group, dtype=object)[named], return_inverse=True)[1]
+    if len(code) < 2:
+        return "Too few items have a category to compare neighbours."
+    nearest = NearestNeighbors(n_neighbors=1).fit(place[named]).kneighbors(return_distance=False)[:, 0]
+    share = np.bincount(code) / len(code)
+    return (
+        f"The nearest coloured neighbour has the same colour for {(code[nearest] == code).mean():.0%} of the "
+        f"coloured items; by chance it would be {(share**2).sum():.0%}."
+    )
+
+
+def _draw_map(items: ItemMap, style: Style) -> Figure:
+    figure, (axes,) = new_figure(style, 5.6 if items.legend else 4.6)
+    axes.set_axis_off()
+    size = float(np.clip(12000 / len(items.place), 10, 40))
+    group = np.array(items.group, dtype=object)
+    rest = items.place[group == OTHER]
+    axes.scatter(
+        rest[:, 0], rest[:, 1], s=size * 0.7, lw=0, alpha=0.6, color=style.muted if items.legend else style.colours[0]
+    )
+    handles, labels = [], []
+    for index, (name, count) in enumerate(items.legend):
+        # Five colours in two shapes: ten hues cannot be told apart by everybody.
+        marker, colour = "o^"[index // len(style.colours)], style.colours[index % len(style.colours)]
+        inside = items.place[group == name]
+        axes.scatter(inside[:, 0], inside[:, 1], s=size, marker=marker, color=colour, alpha=0.85, lw=0)
+        handles.append(axes.scatter([], [], s=40, marker=marker, color=colour, lw=0))
+        labels.append(f"{plain(name, 18)} ({count:,})")
+    if handles:
+        if len(rest):
+            handles.append(axes.scatter([], [], s=30, color=style.muted))
+            labels.append(f"{OTHER} ({len(rest):,})")
+        # Numbers first and the names after: matplotlib gives a meaning to a label that begins with "_".
+        legend = figure.legend(handles, list(map(str, range(len(handles)))), loc="outside lower center", ncols=3,
+                               frameon=False, fontsize=FONT_POINTS - 2, labelcolor=style.ink,
+                               handletextpad=0.1, columnspacing=0.8)  # fmt: skip
+        for text, label in zip(legend.get_texts(), labels, strict=True):
+            text.set_text(label)
+    return figure

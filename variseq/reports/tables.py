@@ -1,0 +1,223 @@
+"""What a report is made of into its words and tables: verdicts, facts, the evaluation, a few users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from variseq.evaluation.results import Results
+from variseq.evaluation.significance import compare
+from variseq.events.table import MICROSECONDS_PER_SECOND
+from variseq.model.checkpoint import Checkpoint
+from variseq.reports.material import Material
+
+NUM_USERS = 5
+NUM_RECOMMENDED = 5
+NUM_RECENT = 5
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of the evaluation as text, with its interval if it has one; `is_best` marks the best of a column."""
+
+    value: str
+    interval: str = ""
+    is_best: bool = False
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """One recommendation as text."""
+
+    rank: int
+    name: str
+    probability: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One user with the latest events, what is recommended, and the events that the attention weighted most."""
+
+    user_id: str
+    recent: list[str]
+    recommended: list[Recommended]
+    because: list[str]
+    source: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A part of the evaluation table: headings of its columns, and the cells of each model."""
+
+    title: str
+    headings: list[str]
+    rows: list[tuple[str, list[Cell]]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number of the evaluation; `direction` says which way is better (1 up, -1 down, 0 neither)."""
+
+    key: str
+    heading: str
+    digits: int
+    direction: int
+
+
+def evaluation_grids(results: Results) -> list[Grid]:
+    """The evaluation of the model and its baselines in three tables, each narrow enough for a page."""
+    k = results.evaluations[0].k
+    ranking = [
+        Column(f"ndcg@{k}", f"NDCG@{k} ↑", 4, 1),
+        Column(f"recall@{k}", f"Recall@{k} ↑", 4, 1),
+        Column("mrr", "MRR ↑", 4, 1),
+    ]
+    probability = [
+        Column("nll", "NLL ↓", 3, -1),
+        Column("brier", "Brier ↓", 4, -1),
+        *(Column(f"ece_top{depth}", f"ECE top {depth} ↓", 4, -1) for depth in sorted({1, k})),
+        Column("risk_coverage_area", "Risk-coverage area ↑", 4, 1),
+    ]
+    beyond = [
+        Column(f"coverage@{k}", f"Coverage@{k}", 3, 0),
+        Column(f"gini@{k}", f"Gini@{k}", 3, 0),
+        Column(f"novelty@{k}", f"Novelty@{k}, bits", 2, 0),
+        Column(f"diversity@{k}", f"Diversity@{k}", 3, 0),
+    ]
+    titles = {"Ranking": ranking, "Probabilities (NLL in nats)": probability, "Beyond accuracy": beyond}
+    return [_grid(title, columns, results.table["rows"]) for title, columns in titles.items()]
+
+
+def _grid(title: str, columns: list[Column], rows: list[dict[str, Any]]) -> Grid:
+    by_column = []
+    for column in columns:
+        values = [np.nan if row.get(column.key) is None else column.direction * float(row[column.key]) for row in rows]
+        best = max((value for value in values if np.isfinite(value)), default=None) if column.direction else None
+        by_column.append([_cell(row, column, value == best) for row, value in zip(rows, values, strict=True)])
+    by_model = [list(cells) for cells in zip(*by_column, strict=True)]
+    return Grid(
+        title, [column.heading for column in columns], list(zip([r["model"] for r in rows], by_model, strict=True))
+    )
+
+
+def _cell(row: dict[str, Any], column: Column, is_best: bool) -> Cell:
+    value, interval, digits = row.get(column.key), row.get(f"{column.key}_interval"), column.digits
+    if value is None:
+        return Cell("–")
+    told = "" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
+    return Cell(f"{value:.{digits}f}", told, is_best)
+
+
+def accuracy_verdict(results: Results) -> str:
+    """The model against the best baseline, as a paired comparison over users, in a sentence."""
+    model, *baselines = results.evaluations
+    key = f"ndcg@{model.k}"
+    best = max(baselines, key=lambda one: float(results.row(one.model)[key]))
+    paired = compare(model, best)
+    row, (low, high) = results.row(model.model), paired.interval
+    if low > 0:
+        outcome = "better than"
+    elif high < 0:
+        outcome = "worse than"
+    else:
+        outcome = "not told apart from"
+    return (
+        f"NDCG@{model.k} on the test part is {row[key]:.4f} [{row[f'{key}_interval'][0]:.4f}, "
+        f"{row[f'{key}_interval'][1]:.4f}]: {outcome} the best baseline, {best.model} "
+        f"({results.row(best.model)[key]:.4f}; paired difference {paired.difference:+.4f} [{low:+.4f}, {high:+.4f}], "
+        f"p = {paired.p_value:.3g}, {paired.num_users:,} users; one training seed)."
+    )
+
+
+def facts(material: Material) -> list[tuple[str, str]]:
+    """How the run was made, a name and a value each."""
+    checkpoint = material.checkpoint
+    manifest, config, network = checkpoint.manifest, checkpoint.config, checkpoint.network
+    protocol, shape = manifest["protocol"], network.config
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    behaviours = ", ".join(checkpoint.vocabulary.behaviours)
+    return [
+        ("Split", _split(protocol)),
+        ("Users, items", f"{protocol['num_users']:,} users, {protocol['num_items']:,} items"),
+        ("Training events", f"{protocol['num_train_events']:,}"),
+        ("Validation, test events", f"{protocol['num_valid_events']:,} and {protocol['num_test_events']:,}"),
+        ("Items unseen in training", f"{protocol['num_items_unseen_in_training']:,}"),
+        ("Behaviours", behaviours),
+        ("Split hash", str(protocol["split_hash"])),
+        *_judging(material.results),
+        ("Size", f"{config['size']}: width {shape.width}, latent width {shape.latent_width}, {shape.num_blocks} "
+                 f"encoder block(s), {shape.attention} attention, {num_parameters:,} parameters"),
+        ("Seeds", f"training {config['training']['seed']}, pictures 0"),
+        ("Temperature", f"{manifest['temperature']:.3f}, fitted on the validation part"),
+        ("Epochs", f"{len(checkpoint.metrics)} trained, {config['training']['max_epochs']} allowed"),
+        ("Training time", f"{manifest['seconds']:,} seconds"),
+        ("Hardware", ", ".join(f"{name} {value}" for name, value in manifest["hardware"].items())),
+        ("Versions", ", ".join(f"{name} {value}" for name, value in manifest["versions"].items())),
+        ("Made", str(manifest["created"])),
+    ]  # fmt: skip
+
+
+def _split(protocol: dict[str, Any]) -> str:
+    if protocol["method"] == "leave-one-out":
+        return "leave-one-out: each user's last event is test, the one before validation"
+    cuts = [_moment(protocol[f"{part}_start_microseconds"]) for part in ("valid", "test")]
+    return f"by time: validation from {cuts[0]}, test from {cuts[1]} on"
+
+
+def _moment(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / MICROSECONDS_PER_SECOND, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _judging(results: Results | None) -> list[tuple[str, str]]:
+    if results is None:
+        return []
+    protocol, row = results.table["protocol"], results.table["rows"][0]
+    seen = "items already in the history are not ranked" if protocol["exclude_seen"] else "all items are ranked"
+    return [
+        (
+            "Evaluation",
+            f"{protocol['part']} part, {row['num_queries']:,} queries of {row['num_users']:,} users, target: "
+            f"{protocol['targets']}, {protocol['candidates']}, {seen}, ties {protocol['ties']}",
+        ),
+        (
+            "Among the queries",
+            f"{row['cold_queries']:,} with an empty history, {row['cold_targets']:,} whose item is unseen in training "
+            f"and {row['seen_targets']:,} whose item is in the user's own history (both count as misses)",
+        ),
+        ("Intervals", f"95 %, {protocol['num_resamples']:,} bootstrap resamples, seed {protocol['bootstrap_seed']}"),
+    ]
+
+
+def example_users(checkpoint: Checkpoint) -> list[int]:
+    """Users spread evenly over the list of ids, among those with some history; the same each time."""
+    assert checkpoint.histories is not None
+    lengths = checkpoint.histories.lengths
+    candidates = np.flatnonzero(lengths >= min(NUM_RECENT, int(lengths.max(initial=0))))
+    places = np.linspace(0, len(candidates) - 1, min(NUM_USERS, len(candidates)))
+    return [int(user) for user in candidates[places.astype(np.int64)]]
+
+
+def examples(material: Material) -> list[Example]:
+    """What a few users get; empty for a run without histories."""
+    checkpoint = material.checkpoint
+    if checkpoint.histories is None:
+        return []
+    users = example_users(checkpoint)
+    ids = checkpoint.vocabulary.user_ids(users)
+    k = min(NUM_RECOMMENDED, checkpoint.vocabulary.num_items)
+    told = []
+    for user, user_id in zip(users, ids, strict=True):
+        answer = material.model.recommend(users=[user_id], k=k)
+        recent = checkpoint.histories.history(user).item[::-1][:NUM_RECENT]
+        positions = checkpoint.vocabulary.item_positions(answer["item_id"].tolist())
+        recommended = [
+            Recommended(rank, material.names[item], f"{probability:.2%}")
+            for rank, item, probability in zip(answer["rank"], positions, answer["probability"], strict=True)
+        ]
+        because = [] if answer.empty else list(answer["because"].iloc[0])
+        source = "" if answer.empty else str(answer["source"].iloc[0])
+        told.append(Example(str(user_id), [material.names[item] for item in recent], recommended, because, source))
+    return told

@@ -1,0 +1,1 @@
+"""What each command does, in words and tables on a terminal."""

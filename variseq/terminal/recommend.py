@@ -1,0 +1,71 @@
+"""A run and a question from the command line into a table or a file of recommendations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from variseq.errors import InputError
+from variseq.estimator import load
+from variseq.events.vocabulary import Id, Vocabulary
+from variseq.terminal.tables import recommendations_table
+
+
+@dataclass(frozen=True)
+class Question:
+    """What `variseq recommend` was asked; ids are still text."""
+
+    users: list[str]
+    history: str | None
+    all_users: bool
+    out: Path | None
+    k: int
+    exclude: str | None
+    only: str | None
+    categories: list[str] | None
+    exclude_seen: bool | None
+
+
+def answer(run: Path, question: Question) -> None:
+    """Prints a table, or writes everybody's recommendations to a file."""
+    asked = [bool(question.users), question.history is not None, question.all_users]
+    if sum(asked) != 1:
+        raise InputError("Say for whom: one of --user ID (may be repeated), --history i9,i3 or --all-users --out FILE.")
+    if question.all_users != (question.out is not None):
+        raise InputError(
+            "--all-users and --out FILE go together: the recommendations of all users are written to a file."
+        )
+    model = load(run)
+    vocabulary = model.vocabulary
+    exclude = _item_ids("--exclude", question.exclude, vocabulary) or ()
+    only = _item_ids("--only", question.only, vocabulary)
+    category, exclude_seen = question.categories or None, question.exclude_seen
+    if question.out is not None:
+        num_rows = model.recommend_to_file(question.out, question.k, exclude, only, category, exclude_seen)
+        Console().print(f"{num_rows:,} rows: {question.out}", highlight=False, soft_wrap=True)
+        return
+    users = [vocabulary.parse_user_id(text) for text in question.users] or None
+    history = _item_ids("--history", question.history, vocabulary)
+    recommendations = model.recommend(users, history, question.k, exclude, only, category, exclude_seen)
+    Console().print(recommendations_table(recommendations))
+    answered = set(recommendations["user_id"])
+    asked: list[Id | None] = [None] if users is None else [*users]
+    for user in asked:
+        if user not in answered and (user is not None or recommendations.empty):
+            _tell_nothing_left("this history" if user is None else f"user {user}")
+
+
+def _item_ids(flag: str, text: str | None, vocabulary: Vocabulary) -> list[Id] | None:
+    if text is None:
+        return None
+    ids = [vocabulary.parse_item_id(part.strip()) for part in text.split(",") if part.strip()]
+    if not ids:
+        raise InputError(f"{flag} {text!r} has no item id. Give some, as in {flag} i9,i3, or leave it out.")
+    return ids
+
+
+def _tell_nothing_left(whom: str) -> None:
+    message = f"note: nothing to recommend for {whom}: all items are seen, excluded or not among those asked for."
+    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)

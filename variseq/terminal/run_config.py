@@ -1,0 +1,106 @@
+"""A YAML file and `--set` words into one checked description of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from variseq.errors import InputError
+from variseq.events.options import ReadOptions
+
+
+class SplitConfig(BaseModel):
+    """How the log is split; see `Log.split`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    by: Literal["time", "leave-one-out"] = "time"
+    test: float | str = 0.1
+    valid: float | str = 0.1
+
+
+class RunConfig(BaseModel):
+    """Everything that `variseq fit` can be told; each section is checked by the part that uses it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: Literal["tiny", "small", "medium", "large"] = "small"
+    seed: int = Field(default=0, ge=0)
+    device: str = "auto"
+    read: ReadOptions = Field(default_factory=ReadOptions)
+    split: SplitConfig = Field(default_factory=SplitConfig)
+    model: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
+def run_config(path: Path | None, flags: dict[str, Any], assignments: Sequence[str]) -> RunConfig:
+    """The file, then the command line's flags (dotted names; None is not given), then `--set name=value`, later wins.
+
+    Raises InputError for a file that is no YAML mapping, an unknown key or a value that is not allowed.
+
+    >>> run_config(None, {"size": "tiny", "split.by": None}, ["model.width=16"]).model
+    {'width': 16}
+    """
+    settings = {} if path is None else _from_file(path)
+    for name, value in flags.items():
+        if value is not None:
+            _assign(settings, name, value)
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--set {assignment!r} is not of the form section.name=value, as in model.width=128.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"The value in --set {assignment!r} is no YAML. Quote it: {name}='...'.") from error
+        _assign(settings, name.strip(), value)
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        raise settings_error(error, RunConfig) from error
+
+
+def settings_error(error: ValidationError, kind: type[BaseModel], section: str = "") -> InputError:
+    """What is wrong with settings of a kind, as one message; an unknown name is answered with the known ones."""
+    told = []
+    for fault in error.errors():
+        name = ".".join(str(part) for part in (section, *fault["loc"]) if part != "")
+        if fault["type"] == "extra_forbidden":
+            told.append(f"there is no {name or 'setting without a name'}; {_known_names(kind, fault['loc'][:-1])}")
+        else:
+            told.append(f"{name or 'settings'} = {fault['input']!r}: {fault['msg']}")
+    return InputError(f"The settings are not right: {'; '.join(told)}.")
+
+
+def _known_names(kind: type[BaseModel], path: Sequence[int | str]) -> str:
+    for part in path:
+        inner = kind.model_fields[str(part)].annotation
+        kind = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else kind
+    return f"there are: {', '.join(kind.model_fields)}"
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"The configuration {path} cannot be read: {str(error).splitlines()[0]}.") from error
+    if not isinstance(settings, dict):
+        raise InputError(
+            f"The configuration {path} is no YAML mapping. Allowed sections: {', '.join(RunConfig.model_fields)}."
+        )
+    if odd := [key for key in settings if not isinstance(key, str)]:
+        raise InputError(f"The configuration {path} has a key that is no text: {odd[0]!r}. Put it in quotes.")
+    return settings
+
+
+def _assign(settings: dict[str, Any], name: str, value: Any) -> None:
+    *sections, last = name.split(".")
+    for section in sections:
+        settings = settings.setdefault(section, {})
+        if not isinstance(settings, dict):
+            raise InputError(f"{name!r} cannot be set: {section!r} has no parts.")
+    settings[last] = value

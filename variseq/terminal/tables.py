@@ -1,0 +1,45 @@
+"""Recommendations into a table, and a comparison into a sentence, for people."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.markup import escape
+from rich.table import Table
+
+from variseq.evaluation.significance import Comparison
+
+
+def recommendations_table(recommendations: pd.DataFrame) -> Table:
+    """user → ranked titles with probability and reason; ids where there are no titles; a fallback is said to be one."""
+    table = Table(title="recommendations")
+    table.add_column("user", no_wrap=True)
+    table.add_column("rank", justify="right")
+    table.add_column("item", overflow="fold")
+    table.add_column("probability", justify="right")
+    table.add_column("because of", overflow="fold", max_width=60)
+    for row in recommendations.to_dict("records"):
+        title = row["item_id"] if pd.isna(row["title"]) else f"{row['title']} ({row['item_id']})"
+        user = because = ""
+        if row["rank"] == 1:
+            table.add_section()
+            user = "this history" if pd.isna(row["user_id"]) else str(row["user_id"])
+            because = "; ".join(row["because"]) if row["source"] == "model" else row["source"]
+        table.add_row(escape(user), str(row["rank"]), escape(str(title)), f"{row['probability']:.2%}", escape(because))
+    return table
+
+
+def comparison_sentence(first: str, second: str, k: int, found: Comparison) -> str:
+    """The difference of two runs with its interval, and in words whether it may be chance.
+
+    >>> found = Comparison("ndcg", "variseq", "variseq", 0.012, (0.004, 0.020), 0.003, 500)
+    >>> print(comparison_sentence("runs/a", "runs/b", 10, found))
+    ndcg@10 of runs/a minus that of runs/b: +0.0120, 95 % interval +0.0040 to +0.0200, p = 0.0030, 500 users.
+    The difference is larger than chance explains.
+    """
+    metric = f"{found.metric}@{k}" if found.metric in ("ndcg", "recall") else found.metric
+    low, high = found.interval
+    verdict = "is larger than chance explains" if found.p_value < 0.05 else "may be chance"
+    return (
+        f"{metric} of {first} minus that of {second}: {found.difference:+.4f}, "
+        f"95 % interval {low:+.4f} to {high:+.4f}, p = {found.p_value:.4f}, {found.num_users:,} users.\nThe difference {verdict}."
+    )
