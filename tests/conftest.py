@@ -45,6 +45,8 @@ SHORT_TRAINING = {
     "regression_weight": 0.1,
     "clip_norm": 1.0,
     "validation_users": 1000,
+    "exclude_seen": True,
+    "targets": "last",
 }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -178,6 +179,31 @@ def test_runs_on_different_splits_are_not_compared(run_folder: Path, shop_log: L
     small_model(max_epochs=2).fit(train, valid, folder=tmp_path / "time", display=QUIET)
     with pytest.raises(InputError, match="not measured alike"):
         compare(run_folder, tmp_path / "time")
+
+
+def test_seen_items_are_left_out_as_the_log_suggested_unless_asked_otherwise(
+    fitted: VariationalAttention, run_folder: Path
+) -> None:
+    users = fitted.vocabulary.users.to_pylist()[:20]
+    pd.testing.assert_frame_equal(fitted.recommend(users), fitted.recommend(users, exclude_seen=True))
+    other = load(run_folder)
+    assert other.checkpoint is not None
+    other.checkpoint.config["training"]["exclude_seen"] = False
+    pd.testing.assert_frame_equal(other.recommend(users), fitted.recommend(users, exclude_seen=False))
+    judged = [other.evaluate().row("variseq"), fitted.evaluate(exclude_seen=False).row("variseq")]
+    assert judged[0] == judged[1]
+
+
+@pytest.mark.parametrize("missing", ["temperature", "protocol", "split_method"])
+def test_manifest_that_lost_a_part_is_told_when_the_run_is_loaded(
+    run_folder: Path, tmp_path: Path, missing: str
+) -> None:
+    damaged = shutil.copytree(run_folder, tmp_path / "damaged")
+    manifest = json.loads((damaged / "manifest.json").read_text(encoding="utf-8"))
+    del manifest[missing]
+    (damaged / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f"is damaged.*{missing}"):
+        load(damaged)
 
 
 def test_run_folder_can_be_moved(run_folder: Path, tmp_path: Path) -> None:

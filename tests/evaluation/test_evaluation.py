@@ -116,7 +116,7 @@ def test_table_has_one_protocol_and_a_row_a_model() -> None:
     json.dumps(table, allow_nan=False)
     text = text_table(table)
     low, high = table["rows"][0]["ndcg@10_interval"]
-    assert f"[{low:.4f}, {high:.4f}]" in text
+    assert f"{low:.4f}–{high:.4f}" in text
     assert "one" in text
     assert "two" in text
 

@@ -47,6 +47,7 @@ TRAINING = {
     "target_rate": 60.0,
     "beta": 1e-4,
     "regression_weight": 0.0,
+    "exclude_seen": False,
 }
 Judged = tuple[Part, list[Recommender]]
 

@@ -24,7 +24,7 @@ def test_json_holds_the_protocol_and_a_row_a_model(run: Path, tmp_path: Path) ->
         assert 0 <= low <= row["ndcg@10"] <= high <= 1
         assert row["model"] in out
     assert len(table["protocol"]["split_hash"]) == 64
-    assert (table["protocol"]["k"], table["protocol"]["targets"]) == (10, "next")
+    assert (table["protocol"]["k"], table["protocol"]["targets"]) == (10, "last")
     assert left_in(tmp_path) == ["evaluation.json"]
 
 
@@ -42,11 +42,13 @@ def test_table_shows_whole_intervals(run: Path) -> None:
     assert out.count("–") >= 3 * len(MODELS)
 
 
-def test_k_and_targets_are_obeyed(run: Path, tmp_path: Path) -> None:
-    succeed("evaluate", run, "-k", 5, "--targets", "last", "--json", tmp_path / "five.json")
+@pytest.mark.parametrize(("flag", "excludes"), [("--exclude-seen", True), ("--include-seen", False)])
+def test_k_targets_and_seen_items_are_obeyed(run: Path, tmp_path: Path, flag: str, excludes: bool) -> None:
+    succeed("evaluate", run, "-k", 5, "--targets", "successive", flag, "--json", tmp_path / "five.json")
     table = json.loads((tmp_path / "five.json").read_text())
     assert "ndcg@5" in table["rows"][0]
-    assert table["protocol"]["targets"] == "last"
+    assert table["protocol"]["targets"] == "successive"
+    assert table["protocol"]["exclude_seen"] is excludes
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def trainer_for(
     settings = settings_for(train, network, **training)
     torch.manual_seed(settings.training.seed)
     built = Network(settings.network)
-    validation = Validation(valid, settings.training.validation_users)
+    validation = Validation(valid, settings.training)
     return Trainer(built, TrainingData(train.known(), validation), settings.training, folder)
 
 

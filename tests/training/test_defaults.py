@@ -21,6 +21,7 @@ def properties(**changes: object) -> LogProperties:
         "long_length": 90.0,
         "has_gaps": True,
         "has_values": False,
+        "repeat_share": 0.0,
     }
     return LogProperties(**{**told, **changes})
 
@@ -52,6 +53,15 @@ def test_properties_are_those_of_the_log(shop_log: Log) -> None:
     assert found.has_gaps
     assert found.has_values
     assert found.mean_length == pytest.approx(shop_log.histories.num_events / len(shop_log.histories))
+
+
+def test_people_who_come_back_to_the_same_items_are_judged_with_them(shop_log: Log) -> None:
+    assert training_config(properties(repeat_share=0.01), 0, {}).exclude_seen
+    assert not training_config(properties(repeat_share=0.4), 0, {}).exclude_seen
+    found = LogProperties.of(shop_log.histories, shop_log.vocabulary)
+    users = range(len(shop_log.histories))
+    distinct = sum(len(set(shop_log.histories.history(user).item.tolist())) for user in users)
+    assert found.repeat_share == pytest.approx(1 - distinct / shop_log.histories.num_events)
 
 
 def test_order_without_times_has_no_gaps_and_constant_values_are_none() -> None:

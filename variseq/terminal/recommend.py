@@ -51,8 +51,8 @@ def answer(run: Path, question: Question) -> None:
     recommendations = model.recommend(users, history, question.k, exclude, only, category, exclude_seen)
     Console().print(recommendations_table(recommendations))
     answered = set(recommendations["user_id"])
-    asked: list[Id | None] = [None] if users is None else [*users]
-    for user in asked:
+    wanted: list[Id | None] = [None] if users is None else [*users]
+    for user in wanted:
         if user not in answered and (user is not None or recommendations.empty):
             _tell_nothing_left("this history" if user is None else f"user {user}")
 

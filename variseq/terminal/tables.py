@@ -41,5 +41,6 @@ def comparison_sentence(first: str, second: str, k: int, found: Comparison) -> s
     verdict = "is larger than chance explains" if found.p_value < 0.05 else "may be chance"
     return (
         f"{metric} of {first} minus that of {second}: {found.difference:+.4f}, "
-        f"95 % interval {low:+.4f} to {high:+.4f}, p = {found.p_value:.4f}, {found.num_users:,} users.\nThe difference {verdict}."
+        f"95 % interval {low:+.4f} to {high:+.4f}, p = {found.p_value:.4f}, {found.num_users:,} users.\n"
+        f"The difference {verdict}."
     )
