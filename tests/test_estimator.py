@@ -239,3 +239,14 @@ def test_settings_that_were_used_are_written_down(run_folder: Path) -> None:
     assert loaded.model.items() >= SMALL_NETWORK.items()
     assert loaded.training.items() >= SHORT_TRAINING.items()
     assert (loaded.size, loaded.seed) == ("tiny", 0)
+
+
+def test_properties_of_the_log_cannot_be_set(shop_parts: tuple[LogPart, LogPart, LogPart]) -> None:
+    train, valid, _ = shop_parts
+    with pytest.raises(InputError, match=r"model\.num_items cannot be set"):
+        VariationalAttention(model={"num_items": 3}).fit(train, valid)
+
+
+def test_bare_items_of_a_history_are_taken_as_the_usual_behaviour(fitted: VariationalAttention) -> None:
+    answers = fitted._answers()
+    assert fitted.vocabulary.behaviours[answers.usual_behaviour] == "view"

@@ -62,3 +62,8 @@ def test_parts_and_log_tell_their_numbers(shop_log: Log) -> None:
     assert repr(train).startswith("<train part of a leave-one-out split: ")
     assert "150 test events" in repr(test)
     assert shop_log.check() is shop_log.checked
+
+
+def test_leave_one_out_refuses_slices_of_time(shop_log: Log) -> None:
+    with pytest.raises(InputError, match="slices of time"):
+        shop_log.split("leave-one-out", test=0.2)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from variseq.errors import CheckpointError, InputError
+from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.results import Results
@@ -28,10 +24,13 @@ from variseq.model.scorer import NetworkScorer
 from variseq.recommend.answers import Answers, Filters
 from variseq.recommend.baselines import LastItemTransitions, Popular, RecentPopular
 from variseq.recommend.item_knn import ItemKNN
+from variseq.recommend.mixture import Mixture, best_share
 from variseq.recommend.output import write_tables
-from variseq.training.defaults import SIZES, LogProperties, Size, network_config, training_config
+from variseq.training.defaults import FROM_THE_LOG, SIZES, LogProperties, Size, network_config, training_config
 from variseq.training.display import Display
+from variseq.training.manifest import refuse_incomplete, run_manifest
 from variseq.training.run import Settings, Workplace, choose_device, train_network
+from variseq.training.validation import Validation
 
 
 class VariationalAttention:
@@ -91,6 +90,10 @@ class VariationalAttention:
         settings = self._settings(train)
         workplace = Workplace(self.device, display or Display(), unfinished, resume, tensorboard)
         trained = train_network(train.part, valid.part, settings, workplace)
+        scorer = NetworkScorer(trained.network, temperature=trained.temperature)
+        memory = LastItemTransitions(train.vocabulary.num_items).fit(train.part.known())
+        validation = Validation(valid.part, settings.training)
+        share = best_share(scorer, memory, validation.part, validation.options)
         begins = np.stack([train.part.target_end, valid.part.target_end])
         self.checkpoint = Checkpoint(
             network=trained.network.eval(),
@@ -98,11 +101,12 @@ class VariationalAttention:
             items=train.items,
             histories=train.part.histories,
             bounds=begins,
-            manifest=_manifest(train, trained.temperature, trained.seconds),
+            memory=memory.state(),
+            manifest=run_manifest(train.part.protocol, train.report.to_json(), trained, share),
             config={
                 "size": self.size,
                 "seed": self.seed,
-                "model": settings.network.model_dump(),
+                "model": settings.network.model_dump(exclude=set(FROM_THE_LOG)),
                 "training": settings.training.model_dump(),
             },
             metrics=trained.metrics,
@@ -138,7 +142,7 @@ class VariationalAttention:
         options = EvaluationOptions(k, targets, self._excludes(exclude_seen), item_categories=categories)
         known, num_items = train.known(), checkpoint.vocabulary.num_items
         recommenders: list[Recommender] = [
-            self._scorer(),
+            self._recommender(),
             Popular(num_items).fit(known),
             RecentPopular(num_items).fit(known),
             LastItemTransitions(num_items).fit(known),
@@ -213,13 +217,23 @@ class VariationalAttention:
         suggested: bool = self._fitted().config["training"]["exclude_seen"]
         return suggested if exclude_seen is None else exclude_seen
 
-    def _scorer(self) -> NetworkScorer:
+    def _recommender(self) -> Mixture:
         checkpoint = self._fitted()
-        return NetworkScorer(checkpoint.network, temperature=checkpoint.manifest["temperature"])
+        scorer = NetworkScorer(checkpoint.network, temperature=checkpoint.manifest["temperature"])
+        return Mixture(scorer, LastItemTransitions.from_state(checkpoint.memory), checkpoint.manifest["memory_share"])
 
     def _answers(self) -> Answers:
         checkpoint = self._fitted()
-        return Answers(self._scorer(), checkpoint.vocabulary, checkpoint.items, checkpoint.histories)
+        counts: dict[str, int] = checkpoint.manifest["log"]["behaviours"]
+        usual = checkpoint.vocabulary.behaviours.index(max(counts, key=lambda behaviour: counts[behaviour]))
+        return Answers(
+            self._recommender(),
+            checkpoint.network,
+            checkpoint.vocabulary,
+            checkpoint.items,
+            checkpoint.histories,
+            usual,
+        )
 
     def _split(self) -> Split:
         checkpoint = self._fitted()
@@ -232,7 +246,7 @@ class VariationalAttention:
     def _settings(self, train: LogPart) -> Settings:
         properties = LogProperties.of(train.part.known(), train.vocabulary)
         network = network_config(self.size, properties, self.model)
-        return Settings(network, training_config(properties, self.seed, self.training))
+        return Settings(network, training_config(properties, network.width, self.seed, self.training))
 
 
 def load(folder: Path | str, device: str = "auto") -> VariationalAttention:
@@ -241,23 +255,12 @@ def load(folder: Path | str, device: str = "auto") -> VariationalAttention:
     Raises CheckpointError when it is missing, damaged or of a later format.
     """
     checkpoint = load_checkpoint(Path(folder))
-    _refuse_incomplete(checkpoint.manifest, folder)
+    refuse_incomplete(checkpoint.manifest, folder)
     config = checkpoint.config
     model = VariationalAttention(config["size"], config["seed"], device, config["model"], config["training"])
     checkpoint.network.to(model.device)
     model.checkpoint = checkpoint
     return model
-
-
-def _refuse_incomplete(manifest: dict[str, Any], folder: Path | str) -> None:
-    """Raises CheckpointError for a manifest without what `_manifest` wrote."""
-    try:
-        float(manifest["temperature"])
-        [manifest["protocol"][key] for key in manifest["split_method"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"The run in {folder} is damaged (manifest.json: {error}). Restore the folder from a copy, or fit again."
-        ) from error
 
 
 def compare(first: Path | str, second: Path | str, metric: str = "ndcg", k: int = 10) -> Comparison:
@@ -267,18 +270,3 @@ def compare(first: Path | str, second: Path | str, metric: str = "ndcg", k: int 
     """
     evaluations = [load(folder).evaluate(k=k)["variseq"] for folder in (first, second)]
     return compare_evaluations(evaluations[0], evaluations[1], metric)
-
-
-def _manifest(train: LogPart, temperature: float, seconds: float) -> dict[str, Any]:
-    protocol = {key: value for key, value in train.part.protocol.items() if key != "part"}
-    method = [key for key in protocol if key == "method" or key.endswith("_microseconds")]
-    return {
-        "temperature": temperature,
-        "protocol": protocol,
-        "split_method": method,
-        "log": train.report.to_json(),
-        "seconds": round(seconds, 1),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in ("variseq", "torch", "numpy")},
-        "hardware": {"machine": platform.machine(), "threads": torch.get_num_threads()},
-    }

@@ -66,13 +66,13 @@ class Log:
         return self.checked
 
     def split(
-        self, by: SplitMethod = "time", test: float | str = 0.1, valid: float | str = 0.1
+        self, by: SplitMethod = "time", test: float | str | None = None, valid: float | str | None = None
     ) -> tuple[LogPart, LogPart, LogPart]:
         """Train, validation and test parts.
 
         "time" (the default) cuts at two moments: nothing after a cut is learned from. `test` and `valid` are shares of
-        the events (0.1) or durations ("7d"). "leave-one-out" takes each user's last event for test and the one before
-        for validation, as much of the literature does; it lets a model learn from the future of other users.
+        the events (0.1 where None) or durations ("7d"). "leave-one-out" takes each user's last event for test and the
+        one before for validation, as much of the literature does; it lets a model learn from the future of others.
 
         Raises InputError for another method, or when a part would be empty.
         """
@@ -88,8 +88,10 @@ class Log:
                     "All events have the same time, so the log cannot be split by time. Use the leave-one-out split, "
                     "which goes by the order of the rows, or give the column of times with columns."
                 )
-            parts = by_time(self.histories, test, valid, num_items)
+            parts = by_time(self.histories, 0.1 if test is None else test, 0.1 if valid is None else valid, num_items)
         elif by == "leave-one-out":
+            if test is not None or valid is not None:
+                raise InputError("test and valid are slices of time; the leave-one-out split has none. Leave them out.")
             parts = leave_one_out(self.histories, num_items)
         else:
             raise InputError(f"There is no split {by!r}. Allowed: 'time' and 'leave-one-out'.")

@@ -23,6 +23,7 @@ FILES = [
     "manifest.json",
     "config.yaml",
     "weights.safetensors",
+    "memory.safetensors",
     "metrics.jsonl",
     "item_columns.parquet",
     "histories.parquet",
@@ -209,3 +210,12 @@ def test_save_that_runs_out_of_room_leaves_nothing(run_folder: Path, tmp_path: P
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("could not be written") == 2
     assert list(target.iterdir()) == []
+
+
+def test_one_flipped_bit_in_the_weights_is_noticed(copied: Path) -> None:
+    path = copied / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors is changed"):
+        load_checkpoint(copied)

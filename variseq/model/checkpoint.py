@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import yaml
 from jaxtyping import Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from variseq.errors import CheckpointError, InputError
 from variseq.events.items import ItemTable
@@ -31,7 +33,8 @@ class Checkpoint:
     """What a run folder holds.
 
     `bounds` are two rows of flat positions, where validation and where test begin in each history; it and `histories`
-    are None in a folder written without histories. `manifest` says how the run was made, `config` is its resolved
+    are None in a folder written without histories. `memory` is the state of the counted transitions that the network is
+    mixed with. `manifest` says how the run was made, `config` is its resolved
     configuration, `metrics` its epoch records.
     """
 
@@ -40,6 +43,7 @@ class Checkpoint:
     items: ItemTable | None
     histories: Histories | None
     bounds: Int[np.ndarray, "2 user"] | None
+    memory: dict[str, Tensor]
     manifest: dict[str, Any]
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
@@ -73,6 +77,7 @@ def refuse_existing(folder: Path) -> None:
 def _write(checkpoint: Checkpoint, folder: Path) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
     save_file(state, folder / "weights.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in checkpoint.memory.items()}, folder / "memory.safetensors")
     checkpoint.vocabulary.save(folder / "vocabulary")
     if checkpoint.items is not None:
         checkpoint.items.save(folder / "item_columns.parquet")
@@ -86,6 +91,7 @@ def _write(checkpoint: Checkpoint, folder: Path) -> None:
         "has_items": checkpoint.items is not None,
         "has_histories": checkpoint.histories is not None,
         **checkpoint.manifest,
+        "sha256": _digests(folder),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -97,6 +103,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     manifest = _manifest(folder)
     try:
+        _refuse_changed_files(folder, manifest["sha256"])
         network = Network(NetworkConfig(**manifest["network"]))
         network.load_state_dict(load_file(folder / "weights.safetensors"))
         histories, bounds = _read_histories(folder) if manifest["has_histories"] else (None, None)
@@ -106,6 +113,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             items=ItemTable.load(folder / "item_columns.parquet") if manifest["has_items"] else None,
             histories=histories,
             bounds=bounds,
+            memory=load_file(folder / "memory.safetensors"),
             manifest=manifest,
             config=_config(folder),
             metrics=[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()],
@@ -136,6 +144,24 @@ def _manifest(folder: Path) -> dict[str, Any]:
             f"{folder} has checkpoint format {version}; this release reads up to {FORMAT_VERSION}. Update variseq."
         )
     return manifest
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of the folder but the manifest, by its name relative to the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
+    digests = {}
+    for path in files:
+        with path.open("rb") as stream:
+            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests
+
+
+def _refuse_changed_files(folder: Path, written: dict[str, str]) -> None:
+    """Raises ValueError when a file is not as it was written; files that were added later do not matter."""
+    now = _digests(folder)
+    changed = [name for name, digest in written.items() if now.get(name) != digest]
+    if changed:
+        raise ValueError(f"{changed[0]} is {'changed' if changed[0] in now else 'missing'}")
 
 
 def _config(folder: Path) -> dict[str, Any]:

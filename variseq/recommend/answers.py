@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from jaxtyping import Int
 from torch.nn import functional
 
 from variseq.errors import InputError
+from variseq.evaluation.recommender import Recommender
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Id, Vocabulary
-from variseq.model.scorer import NetworkScorer
+from variseq.model.network import Network
 from variseq.recommend.because import strongest_events
 from variseq.recommend.recommender import RankedItems, Wish, rank_items
 from variseq.sequences.histories import Histories
@@ -39,15 +40,26 @@ class Filters:
 
 
 class Answers:
-    """A trained network with its vocabulary: asked with outside ids, it answers with them."""
+    """A trained network with its vocabulary: asked with outside ids, it answers with them.
+
+    A history given as bare items is taken to be of `usual_behaviour`.
+    """
 
     def __init__(
-        self, scorer: NetworkScorer, vocabulary: Vocabulary, items: ItemTable | None, histories: Histories | None
+        self,
+        recommender: Recommender,
+        network: Network,
+        vocabulary: Vocabulary,
+        items: ItemTable | None,
+        histories: Histories | None,
+        usual_behaviour: int = 0,
     ) -> None:
-        self.scorer = scorer
+        self.recommender = recommender
+        self.network = network
         self.vocabulary = vocabulary
         self.items = items
         self.histories = histories
+        self.usual_behaviour = usual_behaviour
 
     def for_users(self, users: Sequence[Id] | None, filters: Filters) -> Iterator[pa.Table]:
         """Tables of recommendations, some thousand users at a time; all known users where `users` is None."""
@@ -78,6 +90,7 @@ class Answers:
                 stacklevel=3,
             )
         known = Histories.of_items([positions[positions >= 0].tolist()])
+        known = replace(known, behaviour=np.full_like(known.behaviour, self.usual_behaviour))
         source = FROM_HISTORY if known.num_events else NO_HISTORY
         return self._table([None], known, [source], self._wish(filters))
 
@@ -86,7 +99,7 @@ class Answers:
         item_ids = id_list(item_ids, "item_ids")
         _check_k(k, self.vocabulary.num_items - 1, "the number of other items")
         positions = self._known_items(item_ids, "item_ids")
-        vectors = functional.normalize(self.scorer.network.item_vectors.detach().cpu(), dim=1)
+        vectors = functional.normalize(self.network.item_vectors.detach().cpu(), dim=1)
         cosine = vectors[torch.from_numpy(positions)] @ vectors.T
         cosine[torch.arange(len(positions)), torch.from_numpy(positions)] = -torch.inf
         best = cosine.topk(k, dim=1)
@@ -102,8 +115,8 @@ class Answers:
         )
 
     def _table(self, users: list[Any], histories: Histories, sources: list[str], wish: Wish) -> pa.Table:
-        ranked = rank_items(self.scorer, histories, wish)
-        reasons = [self._named(histories.item[events]) for events in strongest_events(self.scorer.network, histories)]
+        ranked = rank_items(self.recommender, histories, wish)
+        reasons = [self._named(histories.item[events]) for events in strongest_events(self.network, histories)]
         return self._recommendations(users, ranked, reasons, sources)
 
     def _recommendations(

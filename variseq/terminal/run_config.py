@@ -19,8 +19,8 @@ class SplitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     by: Literal["time", "leave-one-out"] = "time"
-    test: float | str = 0.1
-    valid: float | str = 0.1
+    test: float | str | None = None
+    valid: float | str | None = None
 
 
 class RunConfig(BaseModel):

@@ -19,14 +19,17 @@ Size = Literal["tiny", "small", "medium", "large"]
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"width": 32, "latent_width": 32, "num_blocks": 1, "num_heads": 1, "attention_width": 16},
     "small": {"width": 64, "latent_width": 64, "num_blocks": 2, "num_heads": 2, "attention_width": 32},
-    "medium": {"width": 128, "latent_width": 128, "num_blocks": 2, "num_heads": 2, "attention_width": 32},
-    "large": {"width": 256, "latent_width": 256, "num_blocks": 3, "num_heads": 4, "attention_width": 64},
+    "medium": {"width": 128, "latent_width": 64, "num_blocks": 2, "num_heads": 2, "attention_width": 32},
+    "large": {"width": 256, "latent_width": 64, "num_blocks": 3, "num_heads": 4, "attention_width": 64},
 }
 
 LONGEST_WINDOW = 200
 MAX_REPEAT_SHARE = 0.1
 POSITIONS_BUDGET = 40_000_000
-"""Positions that a run may train on by default: the number of epochs follows from it (between 20 and 200)."""
+"""Positions that a run may train on by default: the number of epochs follows from it (between 20 and 50)."""
+EVENTS_PER_BATCH_POSITION = 128
+FROM_THE_LOG = ("num_items", "num_behaviours")
+"""What the log alone decides."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,9 @@ class LogProperties:
 
 def network_config(size: Size, properties: LogProperties, overrides: dict[str, Any]) -> NetworkConfig:
     """The network for a log: dropout falls with the length of histories, the window covers 95 % of them up to 200."""
+    fixed = sorted(set(FROM_THE_LOG) & set(overrides))
+    if fixed:
+        raise InputError(f"model.{fixed[0]} cannot be set: it is a property of the log. Leave it out.")
     derived: dict[str, Any] = {
         **SIZES[size],
         "num_items": properties.num_items,
@@ -78,17 +84,21 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
         raise _config_error(error) from error
 
 
-def training_config(properties: LogProperties, seed: int, overrides: dict[str, Any]) -> TrainingConfig:
-    """The training for a log: batches and epochs follow from the number of events.
+def training_config(properties: LogProperties, width: int, seed: int, overrides: dict[str, Any]) -> TrainingConfig:
+    """The training for a log: batches and epochs follow from the number of events, the learning rate from the width.
 
-    Where people come back to the same items (more than a tenth of the events), an item that the user already had may be
-    recommended again; elsewhere it is left out.
+    A batch is a 128th of the events (between 256 and 8,192 positions); the rate is 0.003 at width 64 and falls with the
+    root of the width. Where people come back to the same items (more than a tenth of the events), an item that the user
+    already had may be recommended again; elsewhere it is left out.
     """
     derived: dict[str, Any] = {
         "seed": seed,
-        "batch_positions": int(np.clip(2 ** round(np.log2(max(properties.num_events, 1) / 100)), 256, 8192)),
+        "batch_positions": int(
+            np.clip(2 ** round(np.log2(max(properties.num_events, 1) / EVENTS_PER_BATCH_POSITION)), 256, 8192)
+        ),
         "exclude_seen": properties.repeat_share <= MAX_REPEAT_SHARE,
-        "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 60)),
+        "learning_rate": round(3e-3 * (64 / width) ** 0.5, 5),
+        "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 50)),
     }
     try:
         return TrainingConfig(**{**derived, **overrides})
