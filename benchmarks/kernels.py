@@ -1,0 +1,131 @@
+"""The chunked softmax and the chunked additive attention beside their plain twins: one table, one JSON file.
+
+    python benchmarks/kernels.py [--threads 2] [--repeats 7]
+
+Each pair runs in turn, forward and backward; medians are quoted, and the peak of a bare matrix product beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from variseq.model.additive import additive_context, additive_context_plain
+from variseq.model.attention import DotProductAttention
+from variseq.model.losses import softmax_loss, softmax_loss_plain
+
+RESULTS = Path(__file__).parent / "results"
+Work = Callable[[], Tensor]
+
+
+def seconds_of_each(works: dict[str, Work], repeats: int) -> dict[str, float]:
+    """Median seconds of forward and backward, the works taken in turn after one warm-up each."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for repeat in range(repeats + 1):
+        for name, work in works.items():
+            begun = time.perf_counter()
+            work().backward()
+            if repeat:
+                times[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def peak_gigaflops(repeats: int) -> float:
+    """What a bare matrix product reaches on this machine."""
+    left, right = torch.randn(2048, 512), torch.randn(512, 2048)
+    taken = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        left @ right
+        taken.append(time.perf_counter() - begun)
+    return 2 * 2048 * 512 * 2048 / min(taken) / 1e9
+
+
+def softmax_row(num_items: int, width: int, num_tokens: int, repeats: int) -> dict[str, float | str]:
+    """The full softmax of a batch: chunked against plain."""
+    tensors = [torch.randn(num_tokens, width), torch.randn(num_items, width) * 0.1, torch.zeros(num_items)]
+    preference, vectors, bias = (tensor.requires_grad_() for tensor in tensors)
+    target = torch.randint(num_items, (num_tokens,))
+    taken = seconds_of_each(
+        {
+            "chunked": lambda: softmax_loss(preference, vectors, bias, target),
+            "plain": lambda: softmax_loss_plain(preference, vectors, bias, target),
+        },
+        repeats,
+    )
+    flops = 3 * 2 * num_tokens * num_items * width
+    return {
+        "what": f"full softmax, {num_tokens} tokens x {num_items} items, width {width}",
+        "chunked_ms": taken["chunked"] * 1e3,
+        "plain_ms": taken["plain"] * 1e3,
+        "plain_over_chunked": taken["plain"] / taken["chunked"],
+        "chunked_gigaflops": flops / taken["chunked"] / 1e9,
+    }
+
+
+def attention_row(histories: int, length: int, width: int, repeats: int) -> dict[str, float | str]:
+    """Additive attention: chunked against plain and against the dot-product form."""
+    query, key = (torch.randn(histories, length, width, requires_grad=True) for _ in range(2))
+    value = torch.randn(histories, length, 64, requires_grad=True)
+    score = torch.randn(width, requires_grad=True)
+    position = torch.arange(length).expand(histories, length)
+    dot = DotProductAttention(64, width)
+    taken = seconds_of_each(
+        {
+            "chunked": lambda: additive_context(query, key, value, score, position).sum(),
+            "plain": lambda: additive_context_plain(query, key, value, score, position).sum(),
+            "dot": lambda: dot(value, value, position).sum(),
+        },
+        repeats,
+    )
+    return {
+        "what": f"additive attention, {histories} histories x {length} events, hidden width {width}",
+        "chunked_ms": taken["chunked"] * 1e3,
+        "plain_ms": taken["plain"] * 1e3,
+        "plain_over_chunked": taken["plain"] / taken["chunked"],
+        "chunked_over_dot": taken["chunked"] / taken["dot"],
+    }
+
+
+def main() -> None:
+    """Run all rows, print them and write them down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    rows = [softmax_row(items, width, 4096, options.repeats) for items in (3_416, 12_101) for width in (64, 128)]
+    rows += [attention_row(*shape, 32, options.repeats) for shape in ((400, 10), (20, 200), (4, 1000))]
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    record = {
+        "commit": commit,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": options.threads,
+        "seed": 0,
+        "peak_gigaflops": peak_gigaflops(options.repeats),
+        "rows": rows,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "kernels.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(f"peak of a matrix product: {record['peak_gigaflops']:.0f} GFLOP/s")
+    for row in rows:
+        print("  ".join(f"{name} {value:.2f}" if isinstance(value, float) else value for name, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()
