@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import tracemalloc
 import uuid
 from collections.abc import Iterator
@@ -165,21 +164,6 @@ def test_users_are_evaluated_and_answered_in_blocks_not_one_by_one() -> None:
     recommender.blocks.clear()
     rank_items(recommender, Histories.of_items(items), Wish(50, k=5))
     assert len(recommender.blocks) <= math.ceil(1000 / 256)
-
-
-def test_log_is_read_at_many_thousand_rows_a_second() -> None:
-    num_rows = 200_000
-    generator = np.random.default_rng(0)
-    table = pa.table(
-        {
-            "user_id": generator.integers(20_000, size=num_rows),
-            "item_id": generator.integers(5_000, size=num_rows),
-            "timestamp": 1_600_000_000 + np.arange(num_rows),
-        }
-    )
-    begun = time.perf_counter()
-    assert read(table).histories.num_events == num_rows
-    assert num_rows / (time.perf_counter() - begun) > 20_000
 
 
 # Ids

@@ -26,6 +26,7 @@ from variseq.recommend.baselines import LastItemTransitions, Popular, RecentPopu
 from variseq.recommend.item_knn import ItemKNN
 from variseq.recommend.mixture import Mixture, best_share
 from variseq.recommend.output import write_tables
+from variseq.recommend.values import forecast_values
 from variseq.training.defaults import FROM_THE_LOG, SIZES, LogProperties, Size, network_config, training_config
 from variseq.training.display import Display
 from variseq.training.manifest import refuse_incomplete, run_manifest
@@ -148,7 +149,8 @@ class VariationalAttention:
             LastItemTransitions(num_items).fit(known),
             ItemKNN(num_items).fit(known),
         ]
-        return Results([evaluate(recommender, judged, options) for recommender in recommenders])
+        evaluations = [evaluate(recommender, judged, options) for recommender in recommenders]
+        return Results(evaluations, forecast_values(checkpoint.network, judged, targets))
 
     def recommend(
         self,

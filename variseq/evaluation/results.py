@@ -12,24 +12,30 @@ from typing import Any
 from variseq.errors import InputError
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.table import evaluation_table, text_table
+from variseq.evaluation.values import ValueForecasts
 
 
 class Results:
-    """A model's evaluation with the baselines beside it; printing it shows the table with its intervals."""
+    """A model's evaluation with the baselines beside it; printing it shows the table with its intervals.
 
-    def __init__(self, evaluations: Sequence[Evaluation]) -> None:
+    `values` are the model's forecasts of the targets' values, where the log has values.
+    """
+
+    def __init__(self, evaluations: Sequence[Evaluation], values: ValueForecasts | None = None) -> None:
         self.evaluations = list(evaluations)
+        self.values = values
 
     def __getitem__(self, model: str) -> Evaluation:
         return next(evaluation for evaluation in self.evaluations if evaluation.model == model)
 
     def __str__(self) -> str:
-        return text_table(self.table)
+        return text_table(self.table) + ("" if self.values is None else f"{self.values}\n")
 
     @cached_property
     def table(self) -> dict[str, Any]:
         """`{"protocol": {...}, "rows": [{"model": ..., "ndcg@10": ..., "ndcg@10_interval": [...]}, ...]}`."""
-        return evaluation_table(self.evaluations)
+        table = evaluation_table(self.evaluations)
+        return table if self.values is None else table | {"values": self.values.summary()}
 
     def row(self, model: str) -> dict[str, Any]:
         """The numbers of one model."""

@@ -15,11 +15,10 @@ from variseq.log import read
 from variseq.model.checkpoint import refuse_existing
 from variseq.model.network import NetworkConfig
 from variseq.terminal.run_config import RunConfig, settings_error
-from variseq.training.defaults import SIZES
+from variseq.training.defaults import FROM_THE_LOG, SIZES
 from variseq.training.display import Display
 from variseq.training.settings import TrainingConfig
 
-FROM_THE_LOG = ("num_items", "num_behaviours")
 NUM_RANKED = 10
 
 
