@@ -88,6 +88,7 @@ RUN_FILES = [
     "histories.parquet",
     "history_bounds.parquet",
     "item_columns.parquet",
+    "memory.safetensors",
     "manifest.json",
     "metrics.jsonl",
     "vocabulary/items.parquet",
@@ -119,13 +120,10 @@ def test_damaged_run_is_one_message(copied: Path, name: str, damage: str) -> Non
         path.write_bytes(b"\x00\xff" * (len(content) // 2))
     elif damage == "a folder":
         path.mkdir()
-    if (name, damage) == ("metrics.jsonl", "emptied"):
-        succeed("recommend", copied, "--user", "u01")
-        return
     refuse("damaged|cannot be read|no finished run", "recommend", copied, "--user", "u01")
 
 
-@pytest.mark.parametrize("name", [name for name in RUN_FILES if name not in ("config.yaml", "metrics.jsonl")])
+@pytest.mark.parametrize("name", RUN_FILES)
 def test_truncated_run_is_one_message(copied: Path, name: str) -> None:
     content = (copied / name).read_bytes()
     (copied / name).write_bytes(content[: len(content) // 2])

@@ -18,7 +18,7 @@ from variseq.evaluation.values import ValueForecasts
 class Results:
     """A model's evaluation with the baselines beside it; printing it shows the table with its intervals.
 
-    `values` are the model's forecasts of the targets' values, where the log has values.
+    `values` are the first model's forecasts of the targets' values, where the log has values; its row has their numbers.
     """
 
     def __init__(self, evaluations: Sequence[Evaluation], values: ValueForecasts | None = None) -> None:
@@ -35,7 +35,9 @@ class Results:
     def table(self) -> dict[str, Any]:
         """`{"protocol": {...}, "rows": [{"model": ..., "ndcg@10": ..., "ndcg@10_interval": [...]}, ...]}`."""
         table = evaluation_table(self.evaluations)
-        return table if self.values is None else table | {"values": self.values.summary()}
+        if self.values is not None:
+            table["rows"][0] |= self.values.summary()
+        return table
 
     def row(self, model: str) -> dict[str, Any]:
         """The numbers of one model."""

@@ -109,8 +109,8 @@ def training_config(properties: LogProperties, width: int, seed: int, overrides:
 def _repeat_share(histories: Histories, num_items: int) -> float:
     """The share of events whose item stands earlier in the same history.
 
-    >>> _repeat_share(Histories.of_items([[3, 1, 3, 3], [1, 2]]), num_items=4)
-    0.3333333333333333
+    >>> _repeat_share(Histories.of_items([[3, 1, 3], [1]]), num_items=4)
+    0.25
     """
     user = np.repeat(np.arange(len(histories)), histories.lengths)
     distinct = len(np.unique(user * num_items + histories.item))
