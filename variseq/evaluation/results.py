@@ -18,7 +18,7 @@ from variseq.evaluation.values import ValueForecasts
 class Results:
     """A model's evaluation with the baselines beside it; printing it shows the table with its intervals.
 
-    `values` are the first model's forecasts of the targets' values, where the log has values; its row has their numbers.
+    `values` are the first model's forecasts of the targets' values, where the log has them; its row has their numbers.
     """
 
     def __init__(self, evaluations: Sequence[Evaluation], values: ValueForecasts | None = None) -> None:
