@@ -163,6 +163,7 @@ def _draw_positions(shown: list[tuple[str, float]], style: Style) -> Figure:
     axes.bar_label(bars, fmt="%.1f", color=style.ink, fontsize=FONT_POINTS - 2, padding=2)
     axes.grid(visible=False, axis="x")
     axes.margins(y=0.12)
+    axes.tick_params(axis="x", labelsize=FONT_POINTS - 3)
     name_axes(axes, style, "events seen before", "rate, nats per position")
     return figure
 
