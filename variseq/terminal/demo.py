@@ -17,6 +17,8 @@ from variseq.terminal.tables import recommendations_table
 from variseq.training.display import Display
 
 USERS_SHOWN = 4
+EPOCHS = 30
+"""Fewer than `fit` would take by itself, so that the whole journey stays within minutes."""
 
 
 def run_demo(out: Path | None, seed: int, console: Console) -> Path:
@@ -37,13 +39,13 @@ def run_demo(out: Path | None, seed: int, console: Console) -> Path:
     console.print(_rejected(log.report.rejected, rejects), highlight=False)
     console.rule("2 · training")
     train, valid, _ = log.split("leave-one-out")
-    model = VariationalAttention(size="small", seed=seed).fit(
+    model = VariationalAttention(size="small", seed=seed, training={"max_epochs": EPOCHS}).fit(
         train, valid, folder=folder, display=Display(console=console)
     )
     console.rule("3 · evaluation: each user's last event, ranked among all items")
     results = model.evaluate()
     results.to_json(folder / "evaluation.json")
-    console.print(results)
+    console.print(str(results), highlight=False, soft_wrap=True)
     console.rule("4 · recommendations")
     users = log.vocabulary.user_ids(range(min(USERS_SHOWN, log.vocabulary.num_users)))
     console.print(recommendations_table(model.recommend(users=users, k=5)))
