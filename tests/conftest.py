@@ -16,8 +16,9 @@ from variseq.events.simulate import Simulation, SimulationOptions, simulate
 from variseq.log import Log, LogPart, read
 from variseq.training.display import Display
 
-# How long an example takes says nothing on a machine that is shared.
-settings.register_profile("variseq", deadline=None, database=None)
+# How long an example takes says nothing on a machine that is shared; the same examples each time, so that a failure
+# is one for everybody.
+settings.register_profile("variseq", deadline=None, database=None, derandomize=True)
 settings.load_profile("variseq")
 
 SMALL_NETWORK = {

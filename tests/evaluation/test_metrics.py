@@ -27,6 +27,8 @@ def test_rank_one_is_perfect_and_a_miss_is_nothing() -> None:
         assert values.tolist() == [1.0, 0.0]
 
 
+# The warning is of the compiler inside that library, which casts its own counters.
+@pytest.mark.filterwarnings("ignore:unsafe cast from uint64 to int64")
 def test_metrics_equal_those_of_an_outside_library() -> None:
     generator = np.random.default_rng(3)
     num_queries, num_items, k = 60, 40, 10

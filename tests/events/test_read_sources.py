@@ -183,7 +183,7 @@ def test_reading_a_file_imports_neither_polars_nor_torch(tmp_path: Path) -> None
     )
 )
 def test_ids_and_order_come_back_exactly(rows: list[tuple[str, int, int]]) -> None:
-    rows = [row for row in dict.fromkeys(rows) if row[0].strip(" ")]
+    rows = [row for row in dict.fromkeys(rows) if row[0].strip()]  # a blank id is a missing one
     if not rows:
         return
     users, items, seconds = (list(column) for column in zip(*rows, strict=True))
