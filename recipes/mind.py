@@ -38,7 +38,9 @@ def mind(data: Path, request: Request) -> Record:
     that an impression showed, so figures are not to be compared with those of the MIND task. News without a line in
     `news.tsv` have no title and no category.
     """
-    settings = request.settings({"size": "small", "split.by": "leave-one-out", "read.time_unit": "seconds"})
+    settings = request.settings(
+        {"size": "small", "split.by": "leave-one-out", "read.time_unit": "seconds", "training.max_epochs": 12}
+    )
     files = find_files(data, "behaviors.tsv", "news.tsv")
     clicks = list(_clicks(files[0]))
     columns = zip(("user_id", "item_id", "timestamp"), zip(*clicks, strict=True), strict=False)
