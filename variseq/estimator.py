@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,15 @@ from variseq.recommend.item_knn import ItemKNN
 from variseq.recommend.mixture import Mixture, best_share
 from variseq.recommend.output import write_tables
 from variseq.recommend.values import forecast_values
-from variseq.training.defaults import FROM_THE_LOG, SIZES, LogProperties, Size, network_config, training_config
+from variseq.training.defaults import (
+    FROM_THE_LOG,
+    SIZES,
+    LogProperties,
+    Size,
+    network_config,
+    refuse_bad_settings,
+    training_config,
+)
 from variseq.training.display import Display
 from variseq.training.manifest import refuse_incomplete, run_manifest
 from variseq.training.run import Settings, Workplace, choose_device, train_network
@@ -60,6 +69,7 @@ class VariationalAttention:
         self.device = choose_device(device)
         self.model = dict(model or {})
         self.training = dict(training or {})
+        refuse_bad_settings(size, seed, self.model, self.training)
         self.checkpoint: Checkpoint | None = None
 
     def __repr__(self) -> str:
@@ -197,11 +207,16 @@ class VariationalAttention:
     def save(self, folder: Path | str, with_histories: bool = True) -> None:
         """Write the run to a folder that does not exist yet; open formats, no pickle.
 
-        Without histories the folder has no personal data, but known users cannot be asked for.
+        Without histories the folder names no user and holds nobody's events, and known users cannot be asked for. What
+        was learned from them (weights, counted transitions) stays.
         """
         checkpoint = self._fitted()
         if not with_histories:
-            checkpoint = Checkpoint(**{**vars(checkpoint), "histories": None, "bounds": None})
+            vocabulary = replace(checkpoint.vocabulary, users=checkpoint.vocabulary.users[:0])
+            # The first faults quote rows of the log.
+            log = checkpoint.manifest["log"] | {"first_faults": {}}
+            manifest = checkpoint.manifest | {"log": log}
+            checkpoint = replace(checkpoint, vocabulary=vocabulary, manifest=manifest, histories=None, bounds=None)
         save_checkpoint(checkpoint, Path(folder))
 
     @property

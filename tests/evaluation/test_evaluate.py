@@ -146,21 +146,6 @@ def test_unseen_test_items_are_misses_and_counted() -> None:
     assert evaluation.summary()["cold_targets"] == 1
 
 
-def test_history_is_cut_for_the_model_but_stays_excluded_whole() -> None:
-    seen_by_model: list[int] = []
-
-    class Watching(GivenScores):
-        def query(self, histories: Histories):  # type: ignore[no-untyped-def]
-            seen_by_model.extend(histories.lengths.tolist())
-            return super().query(histories)
-
-    part = leave_one_out(Histories.of_items([[0, 1, 2, 3, 4, 5]]))[2]
-    matrix = np.tile(np.array([6.0, 5, 4, 3, 2, 1]), (6, 1))
-    evaluation = evaluate(Watching(matrix), part, EvaluationOptions(k=3, max_history=2))
-    assert seen_by_model == [2]
-    assert evaluation.top_item.tolist() == [[5, -1, -1]]
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_scores_that_are_not_finite_are_refused_by_the_name_of_the_model(bad: float) -> None:
     matrix = random_scores(0)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from variseq.evaluation.bootstrap import mean_interval
 from variseq.evaluation.calibration import expected_calibration_error
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.evaluation import Evaluation
-from variseq.evaluation.evaluation_file import load_evaluation, save_evaluation
 from variseq.evaluation.table import evaluation_table, text_table
 
 CATEGORIES = [("even", "small") if item % 2 else ("odd",) for item in range(NUM_ITEMS)]
@@ -85,24 +83,6 @@ def test_summary_of_k_1_and_of_nothing_but_unseen_targets() -> None:
     summary = unseen.summary(num_resamples=20)
     assert summary["item_popularity_gap"] is None
     assert summary["cold_targets"] == len(evaluation.rank)
-
-
-@pytest.mark.parametrize("gives_probabilities", [True, False])
-def test_saved_evaluation_comes_back_equal(tmp_path: Path, gives_probabilities: bool) -> None:
-    evaluation = evaluated(gives_probabilities=gives_probabilities)
-    save_evaluation(evaluation, tmp_path / "test.parquet")
-    again = load_evaluation(tmp_path / "test.parquet")
-    assert (again.model, again.protocol) == (evaluation.model, evaluation.protocol)
-    assert again.summary(num_resamples=20) == evaluation.summary(num_resamples=20)
-    np.testing.assert_array_equal(again.top_item, evaluation.top_item)
-    assert [path.name for path in tmp_path.iterdir()] == ["test.parquet"]
-
-
-def test_file_that_is_no_evaluation_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "noise.parquet").write_bytes(b"not parquet at all")
-    for path in (tmp_path / "noise.parquet", tmp_path / "missing.parquet"):
-        with pytest.raises(InputError, match="cannot be read as a saved evaluation"):
-            load_evaluation(path)
 
 
 def test_table_has_one_protocol_and_a_row_a_model() -> None:

@@ -23,14 +23,12 @@ from variseq.evaluation.tiles import Judged, Ranking, Tile, judge
 class EvaluationOptions:
     """How to evaluate; the result does not depend on the tile sizes, only time and memory do.
 
-    `max_history` shows the recommender the latest events only (all of them stay excluded).
     `item_categories` holds the categories of each item of the catalogue, for intra-list diversity.
     """
 
     k: int = 10
     targets: str = "next"
     exclude_seen: bool = True
-    max_history: int | None = None
     item_categories: Sequence[tuple[str, ...]] | None = None
     tile_histories: int = 128
     tile_items: int = 32_768
@@ -51,7 +49,7 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
         raise InputError(f"The {part.name!r} part has no event to predict. Evaluate on a validation or test part.")
     start = part.histories.offsets[queries.user]
     target = part.histories.item[queries.position].astype(np.int64)
-    ranking = Ranking(part.num_items, options.k, options.exclude_seen, options.tile_items, options.max_history)
+    ranking = Ranking(part.num_items, options.k, options.exclude_seen, options.tile_items)
     judged = Judged.empty(len(queries), options.k)
     with torch.inference_mode():
         for first in range(0, len(queries), options.tile_histories):
@@ -91,9 +89,9 @@ def _check(options: EvaluationOptions, part: Part) -> None:
         raise InputError(
             f"k={options.k} does not fit a catalogue of {part.num_items} items. Allowed: 1 to {part.num_items}."
         )
-    for name in ("tile_histories", "tile_items", "max_history"):
+    for name in ("tile_histories", "tile_items"):
         value = getattr(options, name)
-        if value is not None and value < 1:
+        if value < 1:
             raise InputError(f"{name}={value} is not allowed. Give a whole number of at least 1.")
     if options.item_categories is not None and len(options.item_categories) != part.num_items:
         raise InputError(

@@ -33,7 +33,6 @@ class Ranking:
     k: int
     exclude_seen: bool
     tile_items: int
-    max_history: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +101,7 @@ def _blocks(
     recommender: Recommender, tile: Tile, ranking: Ranking
 ) -> Iterator[tuple[int, Float[Tensor, "query item"]]]:
     """The scores of the catalogue, block after block, each with its first item."""
-    histories = tile.histories if ranking.max_history is None else tile.histories.latest(ranking.max_history)
+    histories = tile.histories
     query: Any = recommender.query(histories)
     for first in range(0, ranking.num_items, ranking.tile_items):
         last = min(first + ranking.tile_items, ranking.num_items)

@@ -40,15 +40,6 @@ class Popular:
     def scores(self, query: int, first: int, last: int) -> Float[Tensor, "history item"]:
         return self.log_share[first:last].repeat(query, 1)
 
-    def state(self) -> State:
-        return {"log_share": self.log_share}
-
-    @classmethod
-    def from_state(cls, state: State) -> Popular:
-        recommender = cls(len(state["log_share"]))
-        recommender.log_share = state["log_share"]
-        return recommender
-
 
 class RecentPopular(Popular):
     """What was popular in the last tenth of the training time, with 5 % of the all-time popularity mixed in.

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from variseq.errors import InputError
-from variseq.recommend.baselines import State, item_counts
+from variseq.recommend.baselines import item_counts
 from variseq.recommend.item_matrix import DenseRows, SparseRows, WeightedRows
 from variseq.sequences.histories import Histories
 
@@ -59,16 +59,6 @@ class ItemKNN:
 
     def scores(self, query: WeightedRows, first: int, last: int) -> Float[Tensor, "history item"]:
         return self.neighbours.weighted_sum(query, first, last)
-
-    def state(self) -> State:
-        return {"decay": torch.tensor(self.decay, dtype=torch.float64)} | self.neighbours.state()
-
-    @classmethod
-    def from_state(cls, state: State) -> ItemKNN:
-        neighbours = DenseRows(state["matrix"]) if "matrix" in state else SparseRows.from_state(state)
-        recommender = cls(neighbours.num_rows, float(state["decay"]))
-        recommender.neighbours = neighbours
-        return recommender
 
 
 def _pairs(histories: Histories, num_items: int) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:

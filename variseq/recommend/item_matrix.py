@@ -123,6 +123,3 @@ class DenseRows:
         """The weighted sums of rows, at the columns `first:last`."""
         columns = self.matrix[:, first:last].contiguous()
         return F.embedding_bag(rows.item, columns, rows.offsets[:-1], mode="sum", per_sample_weights=rows.weight)
-
-    def state(self) -> dict[str, Tensor]:
-        return {"matrix": self.matrix}

@@ -12,6 +12,7 @@ from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part
 from variseq.model.scorer import NetworkScorer
 from variseq.recommend.baselines import FollowersOfLast, LastItemTransitions
+from variseq.recommend.recommender import TILE_ITEMS
 from variseq.sequences.histories import Histories
 
 SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
@@ -46,8 +47,8 @@ class Mixture:
         preference = self.network.query(histories)
         num_items = self.network.network.config.num_items
         log_mass = torch.full((len(histories),), -torch.inf, device=preference.device)
-        for first in range(0, num_items, 32_768):
-            block = self.network.scores(preference, first, min(first + 32_768, num_items))
+        for first in range(0, num_items, TILE_ITEMS):
+            block = self.network.scores(preference, first, min(first + TILE_ITEMS, num_items))
             log_mass = torch.logaddexp(log_mass, torch.logsumexp(block, dim=1))
         return MixtureQuery(preference, log_mass, self.memory.query(histories))
 

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.log import read
 from variseq.model.checkpoint import refuse_existing
-from variseq.model.network import NetworkConfig
-from variseq.terminal.run_config import RunConfig, settings_error
-from variseq.training.defaults import FROM_THE_LOG, SIZES
+from variseq.terminal.run_config import RunConfig
 from variseq.training.display import Display
-from variseq.training.settings import TrainingConfig
 
 NUM_RANKED = 10
 
@@ -36,7 +30,6 @@ class FitRequest:
 def fit_run(source: str | list[str], config: RunConfig, request: FitRequest) -> None:
     """Read, check, split, train, evaluate; the run folder is there at the end or not at all."""
     refuse_existing(request.out)
-    _refuse_bad_settings(config)
     model = VariationalAttention(config.size, config.seed, config.device, config.model, config.training)
     console = Console(quiet=request.quiet)
     log = read(source, request.items, config.read)
@@ -56,20 +49,3 @@ def fit_run(source: str | list[str], config: RunConfig, request: FitRequest) -> 
     results.to_json(request.out / "evaluation.json")
     Console().print(str(results), highlight=False, soft_wrap=True)
     Console().print(f"Run: {request.out}", highlight=False, soft_wrap=True)
-
-
-def _refuse_bad_settings(config: RunConfig) -> None:
-    """Raises InputError for settings that cannot be; early, as reading a log may take long."""
-    for name in FROM_THE_LOG:
-        if name in config.model:
-            raise InputError(f"model.{name} cannot be set: it follows from the log. Leave it out.")
-    network = {"num_items": 2, **SIZES[config.size], **config.model}
-    sections: list[tuple[str, type[BaseModel], dict[str, Any]]] = [
-        ("model", NetworkConfig, network),
-        ("training", TrainingConfig, config.training),
-    ]
-    for section, kind, values in sections:
-        try:
-            kind.model_validate(values)
-        except ValidationError as error:
-            raise settings_error(error, kind, section) from error

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from variseq.errors import InputError
 from variseq.events.options import ReadOptions
+from variseq.training.settings_error import settings_error
 
 
 class SplitConfig(BaseModel):
@@ -62,25 +63,6 @@ def run_config(path: Path | None, flags: dict[str, Any], assignments: Sequence[s
         return RunConfig.model_validate(settings)
     except ValidationError as error:
         raise settings_error(error, RunConfig) from error
-
-
-def settings_error(error: ValidationError, kind: type[BaseModel], section: str = "") -> InputError:
-    """What is wrong with settings of a kind, as one message; an unknown name is answered with the known ones."""
-    told = []
-    for fault in error.errors():
-        name = ".".join(str(part) for part in (section, *fault["loc"]) if part != "")
-        if fault["type"] == "extra_forbidden":
-            told.append(f"there is no {name or 'setting without a name'}; {_known_names(kind, fault['loc'][:-1])}")
-        else:
-            told.append(f"{name or 'settings'} = {fault['input']!r}: {fault['msg']}")
-    return InputError(f"The settings are not right: {'; '.join(told)}.")
-
-
-def _known_names(kind: type[BaseModel], path: Sequence[int | str]) -> str:
-    for part in path:
-        inner = kind.model_fields[str(part)].annotation
-        kind = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else kind
-    return f"there are: {', '.join(kind.model_fields)}"
 
 
 def _from_file(path: Path) -> dict[str, Any]:

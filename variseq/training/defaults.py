@@ -13,6 +13,7 @@ from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import NetworkConfig
 from variseq.sequences.histories import Histories
 from variseq.training.settings import TrainingConfig
+from variseq.training.settings_error import settings_error
 
 Size = Literal["tiny", "small", "medium", "large"]
 
@@ -64,11 +65,18 @@ class LogProperties:
         )
 
 
+def refuse_bad_settings(size: Size, seed: int, model: dict[str, Any], training: dict[str, Any]) -> None:
+    """Raises InputError for settings that no log makes right; before a log is read, as that may take long."""
+    any_log = LogProperties(1, 2, 1, 1.0, 1.0, has_gaps=False, has_values=False, repeat_share=0.0)
+    network = network_config(size, any_log, model)
+    training_config(any_log, network.width, seed, training)
+
+
 def network_config(size: Size, properties: LogProperties, overrides: dict[str, Any]) -> NetworkConfig:
     """The network for a log: dropout falls with the length of histories, the window covers 95 % of them up to 200."""
     fixed = sorted(set(FROM_THE_LOG) & set(overrides))
     if fixed:
-        raise InputError(f"model.{fixed[0]} cannot be set: it is a property of the log. Leave it out.")
+        raise InputError(f"model.{fixed[0]} cannot be set: it follows from the log. Leave it out.")
     derived: dict[str, Any] = {
         **SIZES[size],
         "num_items": properties.num_items,
@@ -81,7 +89,7 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
     try:
         return NetworkConfig(**{**derived, **overrides})
     except ValidationError as error:
-        raise _config_error(error) from error
+        raise settings_error(error, NetworkConfig, "model") from error
 
 
 def training_config(properties: LogProperties, width: int, seed: int, overrides: dict[str, Any]) -> TrainingConfig:
@@ -103,7 +111,7 @@ def training_config(properties: LogProperties, width: int, seed: int, overrides:
     try:
         return TrainingConfig(**{**derived, **overrides})
     except ValidationError as error:
-        raise _config_error(error) from error
+        raise settings_error(error, TrainingConfig, "training") from error
 
 
 def _repeat_share(histories: Histories, num_items: int) -> float:
@@ -115,10 +123,3 @@ def _repeat_share(histories: Histories, num_items: int) -> float:
     user = np.repeat(np.arange(len(histories)), histories.lengths)
     distinct = len(np.unique(user * num_items + histories.item))
     return 1 - distinct / max(1, histories.num_events)
-
-
-def _config_error(error: ValidationError) -> InputError:
-    told = "; ".join(
-        f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})" for e in error.errors()
-    )
-    return InputError(f"The settings are not right: {told}. The fields are those of {error.title}.")
