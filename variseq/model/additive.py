@@ -1,12 +1,13 @@
-"""Additive attention scores into contexts, exactly, in chunks of queries that are recomputed for the gradient.
+"""Additive attention scores into contexts, exactly, without ever holding query × key × width numbers.
 
-The plain form keeps query × key × width numbers for the backward pass (T² · a per history). Here a chunk of queries is
-worked on at a time, only against the keys it can see, and worked out again when the gradient is wanted: the memory is
-that of one chunk, whatever the length.
+The plain form keeps that many for the backward pass (T² · a per history). Here the hidden layer is worked out a chunk
+of queries at a time, only against the keys that the chunk can see, and again when the gradient is wanted; what is kept
+are the weights, query × key as in the dot-product form.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 CHUNK_NUMBERS = 1 << 19
-"""How many numbers (history × query × key × width) a chunk may hold: 2 MB, so that it stays in a core's cache."""
+"""How many numbers (width × history × query × key) a chunk of the hidden layer holds: 2 MB, a core's cache."""
+BLOCK_NUMBERS = 1 << 23
+"""How many weights (history × query × key) are worked on at once: 32 MB."""
 
 
 def additive_weights(
@@ -59,52 +62,88 @@ def additive_context(
     return context
 
 
-def _chunks(query: Tensor, key: Tensor, position: Tensor) -> list[tuple[int, int, int]]:
-    """Chunks of queries (first, last) and the number of keys that any of them sees."""
-    num_queries, num_keys = query.shape[1], key.shape[1]
-    size = max(1, CHUNK_NUMBERS // max(1, query.shape[0] * num_keys * query.shape[2]))
-    visible = (position.amax(dim=0) + 1).tolist()
-    return [
-        (first, min(first + size, num_queries), max(visible[first : first + size]))
-        for first in range(0, num_queries, size)
-    ]
+def _slices(num_rows: int, size: int) -> list[tuple[int, int]]:
+    return [(first, min(first + size, num_rows)) for first in range(0, num_rows, size)]
 
 
-def _chunk_weights(query: Tensor, key: Tensor, score: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-    """The hidden layer tanh(query + key) of one chunk and its attention weights."""
-    hidden = (query.unsqueeze(2) + key.unsqueeze(1)).tanh_()
-    energy = hidden @ score
-    future = torch.arange(key.shape[1], device=key.device) > position.unsqueeze(2)
-    return hidden, torch.softmax(energy.masked_fill_(future, float("-inf")), dim=2)
+class _HiddenLayer:
+    """tanh(query + key), chunk by chunk in one buffer, with the width outermost.
+
+    With the keys innermost, each operation runs over long contiguous rows; a product with `score` is a product of a
+    matrix and a vector; and what is multiplied by a number per pair needs no copy of it for each hidden unit.
+    """
+
+    def __init__(self, query: Tensor, key: Tensor, position: Tensor) -> None:
+        self.query = query.permute(2, 0, 1).contiguous().unsqueeze(3)
+        self.key = key.permute(2, 0, 1).contiguous().unsqueeze(2)
+        self.position = position
+        self.visible = (position.amax(dim=0) + 1).tolist()
+        width, histories, queries, _ = self.query.shape
+        self.blocks = _slices(queries, max(1, BLOCK_NUMBERS // max(1, histories * key.shape[1])))
+        self.row_numbers = width * histories
+        longest = max(self.visible, default=0)
+        self.buffer = query.new_empty(max(CHUNK_NUMBERS, self.row_numbers * longest))
+
+    def seen(self, first: int, last: int) -> int:
+        """How many keys any of the queries first:last sees."""
+        return max(self.visible[first:last])
+
+    def future(self, first: int, last: int) -> Tensor:
+        """Whether a key is later than the query, for the queries first:last."""
+        keys = torch.arange(self.seen(first, last), device=self.position.device)
+        return keys > self.position[:, first:last].unsqueeze(2)
+
+    def chunks(self, first: int, last: int) -> Iterator[tuple[int, int, Tensor]]:
+        """(first query, last query, hidden [width history query key]) that together cover the queries first:last."""
+        while first < last:
+            size = max(1, CHUNK_NUMBERS // (self.row_numbers * self.visible[first]))
+            size = max(1, CHUNK_NUMBERS // (self.row_numbers * self.seen(first, min(first + size, last))))
+            end = min(first + size, last)
+            query, key = self.query[:, :, first:end], self.key[..., : self.seen(first, end)]
+            shape = torch.broadcast_shapes(query.shape, key.shape)
+            hidden = self.buffer[: shape.numel()].view(shape)
+            yield first, end, torch.add(query, key, out=hidden).tanh_()
+            first = end
 
 
 class _ChunkedAdditive(torch.autograd.Function):
-    """Forward and backward of `additive_context`, chunk by chunk."""
+    """Forward and backward of `additive_context`."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, score: Tensor, position: Tensor) -> Tensor:
+        layer = _HiddenLayer(query, key, position)
         context = value.new_empty(query.shape[0], query.shape[1], value.shape[2])
-        for first, last, seen in _chunks(query, key, position):
-            _, weights = _chunk_weights(query[:, first:last], key[:, :seen], score, position[:, first:last])
-            context[:, first:last] = weights @ value[:, :seen]
-        ctx.save_for_backward(query, key, value, score, position)
+        weights = []
+        for first, last in layer.blocks:
+            future = layer.future(first, last)
+            energy = value.new_empty(future.shape)
+            for begin, end, hidden in layer.chunks(first, last):
+                part = torch.mv(hidden.flatten(1).t(), score).view(hidden.shape[1:])
+                energy[:, begin - first : end - first, : hidden.shape[3]] = part
+            weights.append(torch.softmax(energy.masked_fill_(future, float("-inf")), dim=2))
+            context[:, first:last] = weights[-1] @ value[:, : future.shape[2]]
+        ctx.save_for_backward(query, key, value, score, position, *weights)
         return context
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-        query, key, value, score, position = ctx.saved_tensors
-        grad_context = grad_outputs[0].contiguous()
-        grad_query = torch.empty_like(query)
-        grad_key, grad_value, grad_score = torch.zeros_like(key), torch.zeros_like(value), torch.zeros_like(score)
-        for first, last, seen in _chunks(query, key, position):
-            hidden, weights = _chunk_weights(query[:, first:last], key[:, :seen], score, position[:, first:last])
-            grad = grad_context[:, first:last]
-            grad_value[:, :seen] += weights.transpose(1, 2) @ grad
+        query, key, value, score, position, *weights = ctx.saved_tensors
+        layer = _HiddenLayer(query, key, position)
+        grad_query, grad_key = torch.empty_like(layer.query), torch.zeros_like(layer.key)
+        grad_value, grad_score = torch.zeros_like(value), torch.zeros_like(score)
+        for (first, last), block in zip(layer.blocks, weights, strict=True):
+            seen, grad = block.shape[2], grad_outputs[0][:, first:last]
+            grad_value[:, :seen] += block.transpose(1, 2) @ grad
             grad_weights = grad @ value[:, :seen].transpose(1, 2)
-            grad_energy = weights * (grad_weights - (weights * grad_weights).sum(dim=2, keepdim=True))
-            grad_score += grad_energy.flatten() @ hidden.flatten(0, 2)
-            # d tanh(x)/dx = 1 - tanh(x)², written over the hidden layer, which is not needed any more.
-            grad_hidden = hidden.square_().neg_().add_(1).mul_(grad_energy.unsqueeze(3)).mul_(score)
-            grad_query[:, first:last] = grad_hidden.sum(dim=2)
-            grad_key[:, :seen] += grad_hidden.sum(dim=1)
+            grad_energy = block * (grad_weights - (block * grad_weights).sum(dim=2, keepdim=True))
+            # d tanh(x)/dx = 1 - tanh(x)²; the 1 adds up to nothing over the keys, as the weights of a query sum to one.
+            grad_key[:, :, 0, :seen] += grad_energy.sum(dim=1)
+            for begin, end, hidden in layer.chunks(first, last):
+                pairs = grad_energy[:, begin - first : end - first, : hidden.shape[3]].contiguous()
+                grad_score.addmv_(hidden.flatten(1), pairs.flatten())
+                hidden.square_().mul_(pairs)
+                grad_query[:, :, begin:end] = hidden.sum(dim=3, keepdim=True)
+                grad_key[..., : hidden.shape[3]] -= hidden.sum(dim=2, keepdim=True)
+        grad_query = (grad_query.squeeze(3) * -score[:, None, None]).permute(1, 2, 0)
+        grad_key = (grad_key.squeeze(2) * score[:, None, None]).permute(1, 2, 0)
         return grad_query, grad_key, grad_value, grad_score, None

@@ -18,6 +18,9 @@ from variseq.model.encoder import Encoder
 from variseq.model.latent import Belief, LatentHead
 from variseq.sequences.batches import Batch
 
+INITIAL_SCALE = 0.02
+"""Standard deviation of the weights of encoder and decoder before training."""
+
 
 class NetworkConfig(BaseModel):
     """The shape of the network."""
@@ -101,6 +104,22 @@ class Network(nn.Module):
         self.decoder = Decoder(config.latent_width, config.width, attention, config.dropout)
         self.item_bias = nn.Parameter(torch.zeros(config.num_items))
         self.value_head = ValueHead(config.width) if config.has_values else None
+        self._begin_as_identity()
+
+    @torch.no_grad()
+    def _begin_as_identity(self) -> None:
+        """Begin as "what resembles the last item": blocks add almost nothing, and belief and decoder undo each other.
+
+        From random maps between the item vectors at both ends this has to be learned first, and on sparse logs it never
+        quite is: see the ablations in docs/ablations.md.
+        """
+        for part in (self.encoder, self.decoder.feed_forward):
+            for module in part.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.normal_(module.weight, std=INITIAL_SCALE)
+        nn.init.orthogonal_(self.latent.mean.weight)
+        nn.init.zeros_(self.latent.mean.bias)
+        self.decoder.belief.weight.copy_(self.latent.mean.weight.T)
 
     @property
     def item_vectors(self) -> Float[Tensor, "item width"]:

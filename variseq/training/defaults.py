@@ -26,8 +26,8 @@ SIZES: dict[str, dict[str, int]] = {
 
 LONGEST_WINDOW = 200
 MAX_REPEAT_SHARE = 0.1
-POSITIONS_BUDGET = 40_000_000
-"""Positions that a run may train on by default: the number of epochs follows from it (between 20 and 50)."""
+POSITIONS_BUDGET = 20_000_000
+"""Positions that a run may train on by default: the number of epochs follows from it (between 20 and 40)."""
 EVENTS_PER_BATCH_POSITION = 128
 FROM_THE_LOG = ("num_items", "num_behaviours")
 """What the log alone decides."""
@@ -106,7 +106,7 @@ def training_config(properties: LogProperties, width: int, seed: int, overrides:
         ),
         "exclude_seen": properties.repeat_share <= MAX_REPEAT_SHARE,
         "learning_rate": round(3e-3 * (64 / width) ** 0.5, 5),
-        "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 50)),
+        "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 40)),
     }
     try:
         return TrainingConfig(**{**derived, **overrides})
