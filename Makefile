@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check format setup hooks clean
+.PHONY: help demo test check bench peers format setup hooks clean
+# The folder with a folder for each data set of the benchmarks.
+DATA ?= data
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -22,6 +24,17 @@ check: $(VENV)/ready-to-develop  ## style, types, floors and the public face
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py tests/test_public_face.py
+
+bench: $(VENV)/ready-to-use  ## our own speed and quality, in minutes (DATA=folder of data sets)
+	$(BIN)/python benchmarks/kernels.py
+	rm -f .peers/bench.jsonl
+	$(BIN)/python benchmarks/peers/run.py ml-100k --data $(DATA) --cpu-minutes 10 --out .peers/bench.jsonl \
+		--systems variseq,popular,last-item-transitions,item-knn
+
+peers: $(VENV)/ready-to-use  ## rivals beside us, in hours, resumable (DATA=folder of data sets)
+	$(BIN)/python benchmarks/peers/run.py ml-100k amazon-beauty --data $(DATA) --cpu-minutes 60
+	$(BIN)/python benchmarks/peers/run.py ml-1m --data $(DATA) --only-cost
+	$(BIN)/python benchmarks/peers/table.py
 
 format: $(VENV)/ready-to-develop  ## put files into the common form
 	$(BIN)/ruff check --fix .
