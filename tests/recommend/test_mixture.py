@@ -41,7 +41,8 @@ def test_share_goes_to_the_memory_where_only_the_memory_knows_what_comes_next() 
     # Item i is always followed by i + 1; the network is untrained.
     cycle = Histories.of_items([[(start + step) % NUM_ITEMS for step in range(6)] for start in range(NUM_ITEMS)])
     _, valid, _ = leave_one_out(cycle, NUM_ITEMS)
-    counts = LastItemTransitions(NUM_ITEMS).fit(cycle)
+    often = Histories.of_items([cycle.item[begin : begin + 6].tolist() for begin in cycle.offsets[:-1]] * 100)
+    counts = LastItemTransitions(NUM_ITEMS).fit(often)
     options = EvaluationOptions(k=1, targets="last")
     assert best_share(NetworkScorer(small_network()), counts, valid, options) > 0
 

@@ -23,7 +23,7 @@ class TopK:
 
     def add(self, scores: Float[Tensor, "row item"], first: int) -> None:
         """Take in the scores of the items `first`, `first` + 1, …; −inf is no candidate."""
-        key = _sortable(scores, first)
+        key = _best_keys(scores, min(self.k, scores.shape[1]), first)
         key = key if self.key is None else torch.cat([self.key, key], dim=1)
         self.key = key.topk(min(self.k, key.shape[1]), dim=1).values
 
@@ -34,14 +34,28 @@ class TopK:
         return item.masked_fill(score == -torch.inf, -1), score
 
 
-def _sortable(scores: Float[Tensor, "query item"], first: int) -> Int[Tensor, "query item"]:
+def _best_keys(scores: Float[Tensor, "row item"], k: int, first: int) -> Int[Tensor, "row k"]:
+    """The k largest keys of each row, in any order.
+
+    Keys are wide and slow to sort, so scores choose the items; only a row in which more than k scores reach the k-th
+    has a choice that scores cannot make, and is sorted by its keys.
+    """
+    best, column = scores.topk(k, dim=1, sorted=False)
+    key = _sortable(best, column + first)
+    tied = torch.nonzero(torch.count_nonzero(scores >= best.amin(dim=1, keepdim=True), dim=1) > k)[:, 0]
+    if len(tied):
+        item = torch.arange(first, first + scores.shape[1], device=scores.device)
+        key[tied] = _sortable(scores[tied], item).topk(k, dim=1).values
+    return key
+
+
+def _sortable(scores: Float[Tensor, "row item"], item: Int[Tensor, "*row item"]) -> Int[Tensor, "row item"]:
     """One integer a cell that orders by (score, then smaller item first), so that a top-k has no ties.
 
     The high half is the float's bits, made monotone by flipping the magnitude of negative numbers.
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    item = torch.arange(first, first + scores.shape[1], device=scores.device)
     return ordered.long().bitwise_left_shift_(32).bitwise_or_(0xFFFFFFFF - item)
 
 

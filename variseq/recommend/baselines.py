@@ -109,6 +109,16 @@ class LastItemTransitions:
         scores[row, column] = ((query.count[inside] + prior[column]).log() - log_total[row]).float()
         return scores
 
+    def add_probabilities(
+        self, query: FollowersOfLast, first: int, last: int, weight: float, total: Float[Tensor, "history item"]
+    ) -> Float[Tensor, "history item"]:
+        """Adds weight · p of the items first:last to `total`, in place: exp(scores) without a block of its own."""
+        per_event = (weight / (query.num_followers + self.PRIOR_EVENTS)).to(total)
+        total.addr_(per_event, (self.PRIOR_EVENTS * self.log_share[first:last].double().exp()).to(total))
+        inside = (query.item >= first) & (query.item < last)
+        row, column = query.row[inside].to(total.device), query.item[inside].to(total.device) - first
+        return total.index_put_((row, column), query.count[inside].to(total) * per_event[row], accumulate=True)
+
     def state(self) -> State:
         return {"log_share": self.log_share} | self.followers.state()
 

@@ -21,11 +21,15 @@ SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 
 @dataclass(frozen=True)
 class MixtureQuery:
-    """What both sides know of the histories, and log of the network's partition function."""
+    """What both sides know of the histories, and log of the network's partition function.
+
+    `block` holds the network's scores where the catalogue is one block, so that they are worked out once.
+    """
 
     preference: Float[Tensor, "history width"]
     log_mass: Float[Tensor, " history"]
     followers: FollowersOfLast
+    block: Float[Tensor, "history item"] | None
 
 
 class Mixture:
@@ -47,19 +51,25 @@ class Mixture:
         preference = self.network.query(histories)
         num_items = self.network.network.config.num_items
         log_mass = torch.full((len(histories),), -torch.inf, device=preference.device)
+        block = None
         for first in range(0, num_items, TILE_ITEMS):
             block = self.network.scores(preference, first, min(first + TILE_ITEMS, num_items))
             log_mass = torch.logaddexp(log_mass, torch.logsumexp(block, dim=1))
-        return MixtureQuery(preference, log_mass, self.memory.query(histories))
+        followers = self.memory.query(histories)
+        return MixtureQuery(preference, log_mass, followers, block if num_items <= TILE_ITEMS else None)
 
     def scores(self, query: MixtureQuery, first: int, last: int) -> Float[Tensor, "history item"]:
         """log p of the items first:last."""
-        neural = self.network.scores(query.preference, first, last) - query.log_mass[:, None]
+        if query.block is None:
+            neural = self.network.scores(query.preference, first, last)
+        else:
+            neural = query.block[:, first:last]
+        neural = neural - query.log_mass[:, None]
         if self.share == 0:
             return neural
-        counted = self.memory.scores(query.followers, first, last).to(neural.device)
-        shares = torch.tensor([1 - self.share, self.share]).log()
-        return torch.logaddexp(neural + shares[0], counted + shares[1])
+        # In place, as the passes over this block are what a recommendation to everybody costs.
+        mixed = neural.exp_().mul_(1 - self.share)
+        return self.memory.add_probabilities(query.followers, first, last, self.share, mixed).log_()
 
 
 def best_share(
