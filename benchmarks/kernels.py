@@ -3,18 +3,22 @@
     python benchmarks/kernels.py [--threads 2] [--repeats 7]
 
 Each pair runs in turn, forward and backward; medians are quoted, and the peak of a bare matrix product beside them.
+Then additive and dot-product attention over one history of up to 10,000 events, with the memory of each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,9 +27,11 @@ from torch import Tensor
 
 from variseq.model.additive import additive_context, additive_context_plain
 from variseq.model.attention import DotProductAttention
+from variseq.model.decoder import build_attention
 from variseq.model.losses import softmax_loss, softmax_loss_plain
 
 RESULTS = Path(__file__).parent / "results"
+HIDDEN_WIDTH = 32
 Work = Callable[[], Tensor]
 
 
@@ -98,6 +104,28 @@ def attention_row(histories: int, length: int, width: int, repeats: int) -> dict
     }
 
 
+def cost_of_length(form: str, length: int) -> tuple[float, float]:
+    """Seconds of forward and backward on one history of that length, and the peak of this process in MB."""
+    torch.set_num_threads(1)
+    attention = build_attention(form, 64, HIDDEN_WIDTH)
+    beliefs = torch.randn(1, length, 64, requires_grad=True)
+    position = torch.arange(length).unsqueeze(0)
+    taken = seconds_of_each({form: lambda: attention(beliefs, beliefs, position).sum()}, repeats=3)
+    return taken[form], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def length_row(length: int) -> dict[str, float | str]:
+    """Both forms on one long history, each in a process of its own, one thread."""
+    row: dict[str, float | str] = {
+        "what": f"attention over one history of {length} events, hidden width {HIDDEN_WIDTH}"
+    }
+    for form in ("additive", "dot"):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            seconds, megabytes = pool.submit(cost_of_length, form, length).result()
+        row |= {f"{form}_ms": seconds * 1e3, f"{form}_peak_megabytes": megabytes}
+    return row | {"additive_over_dot": float(row["additive_ms"]) / float(row["dot_ms"])}
+
+
 def main() -> None:
     """Run all rows, print them and write them down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -107,7 +135,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     rows = [softmax_row(items, width, 4096, options.repeats) for items in (3_416, 12_101) for width in (64, 128)]
-    rows += [attention_row(*shape, 32, options.repeats) for shape in ((400, 10), (20, 200), (4, 1000))]
+    rows += [
+        attention_row(*shape, width, options.repeats)
+        for width in (16, HIDDEN_WIDTH)
+        for shape in ((400, 10), (20, 200), (4, 1000))
+    ]
+    rows += [length_row(length) for length in (50, 200, 1_000, 2_000, 5_000, 10_000)]
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     record = {
         "commit": commit,

@@ -7,6 +7,7 @@ are the weights, query × key as in the dot-product form.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,8 +101,8 @@ class _HiddenLayer:
             size = max(1, CHUNK_NUMBERS // (self.row_numbers * self.seen(first, min(first + size, last))))
             end = min(first + size, last)
             query, key = self.query[:, :, first:end], self.key[..., : self.seen(first, end)]
-            shape = torch.broadcast_shapes(query.shape, key.shape)
-            hidden = self.buffer[: shape.numel()].view(shape)
+            shape = (*query.shape[:3], key.shape[3])
+            hidden = self.buffer[: math.prod(shape)].view(shape)
             yield first, end, torch.add(query, key, out=hidden).tanh_()
             first = end
 
