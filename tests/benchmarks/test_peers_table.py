@@ -139,3 +139,7 @@ def test_same_records_give_the_same_chart(tmp_path: Path) -> None:
 
 def test_examples_in_docstrings_hold() -> None:
     assert doctest.testmod(table).failed == 0
+
+
+def test_readme_shows_the_records_of_this_repository() -> None:
+    assert main(["--check"]) == 0, "run: python benchmarks/peers/table.py"
