@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import time
@@ -111,7 +110,9 @@ def cost_of_length(form: str, length: int) -> tuple[float, float]:
     beliefs = torch.randn(1, length, 64, requires_grad=True)
     position = torch.arange(length).unsqueeze(0)
     taken = seconds_of_each({form: lambda: attention(beliefs, beliefs, position).sum()}, repeats=3)
-    return taken[form], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # ru_maxrss of a child includes its parent's peak; this does not.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return taken[form], int(status["VmHWM"].split()[0]) / 1024
 
 
 def length_row(length: int) -> dict[str, float | str]:

@@ -142,4 +142,4 @@ def test_examples_in_docstrings_hold() -> None:
 
 
 def test_readme_shows_the_records_of_this_repository() -> None:
-    assert main(["--check"]) == 0, "run: python benchmarks/peers/table.py"
+    assert table.main(["--check"]) == 0, "run: python benchmarks/peers/table.py"

@@ -42,7 +42,7 @@ class AdditiveAttention(nn.Module):
     """e_ti = vᵀ tanh(W s_t + U z_i + b), a_ti = softmax over i ≤ t, c_t = Σ_i a_ti z_i.
 
     Source: Bahdanau, Cho and Bengio 2015; here both sides are beliefs, and the hidden layer has `attention_width`
-    units. At 200 events and 32 units it costs about 5 times the dot-product form (`benchmarks/kernels.py`), and needs
+    units. At 200 events and 32 units it costs about 3.5 times the dot-product form (`benchmarks/kernels.py`), and needs
     no T² · width memory.
 
     >>> attention = AdditiveAttention(latent_width=8, attention_width=4)
