@@ -39,11 +39,13 @@ def attention_inputs(num_queries: int, num_keys: int) -> tuple[Tensor, Tensor, T
     return query, key, value, score
 
 
+@pytest.mark.parametrize("block_numbers", [1, 2 * 2 * 5, 1 << 23])
 @pytest.mark.parametrize("chunk_numbers", [1, 2 * 5 * 3, 2 * 2 * 5 * 3 + 1, 3 * 2 * 5 * 3, 1 << 19])
 def test_chunked_attention_equals_the_plain_form_in_values_and_gradients(
-    monkeypatch: pytest.MonkeyPatch, chunk_numbers: int
+    monkeypatch: pytest.MonkeyPatch, chunk_numbers: int, block_numbers: int
 ) -> None:
     monkeypatch.setattr(additive, "CHUNK_NUMBERS", chunk_numbers)
+    monkeypatch.setattr(additive, "BLOCK_NUMBERS", block_numbers)
     position = torch.arange(5).expand(2, 5)
     weight = torch.randn(2, 5, 4, dtype=torch.float64)
     results = []
@@ -56,11 +58,13 @@ def test_chunked_attention_equals_the_plain_form_in_values_and_gradients(
         torch.testing.assert_close(chunked, plain, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("block_numbers", [1, 1 << 23])
 @pytest.mark.parametrize("chunk_numbers", [1, 40, 1 << 19])
 def test_gradient_of_chunked_attention_is_that_of_finite_differences(
-    monkeypatch: pytest.MonkeyPatch, chunk_numbers: int
+    monkeypatch: pytest.MonkeyPatch, chunk_numbers: int, block_numbers: int
 ) -> None:
     monkeypatch.setattr(additive, "CHUNK_NUMBERS", chunk_numbers)
+    monkeypatch.setattr(additive, "BLOCK_NUMBERS", block_numbers)
     position = torch.tensor([[0, 3], [2, 1]])
     assert torch.autograd.gradcheck(lambda *inputs: additive_context(*inputs, position), attention_inputs(2, 4))
 

@@ -82,8 +82,9 @@ class _HiddenLayer:
         width, histories, queries, _ = self.query.shape
         self.blocks = _slices(queries, max(1, BLOCK_NUMBERS // max(1, histories * key.shape[1])))
         self.row_numbers = width * histories
-        longest = max(self.visible, default=0)
-        self.buffer = query.new_empty(max(CHUNK_NUMBERS, self.row_numbers * longest))
+        # A chunk is at least one query, and no more than all of them: a single short history needs little.
+        of_one_query = self.row_numbers * max(self.visible, default=0)
+        self.buffer = query.new_empty(min(max(CHUNK_NUMBERS, of_one_query), queries * of_one_query))
 
     def seen(self, first: int, last: int) -> int:
         """How many keys any of the queries first:last sees."""
