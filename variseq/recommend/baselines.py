@@ -112,7 +112,7 @@ class LastItemTransitions:
     def add_probabilities(
         self, query: FollowersOfLast, first: int, last: int, weight: float, total: Float[Tensor, "history item"]
     ) -> Float[Tensor, "history item"]:
-        """Adds weight · p of the items first:last to `total`, in place: what `scores` says, without a block of its own."""
+        """Adds weight · p of the items first:last to `total`, in place; p is what `scores` is the logarithm of."""
         per_event = (weight / (query.num_followers + self.PRIOR_EVENTS)).to(total)
         total.addr_(per_event, (self.PRIOR_EVENTS * self.log_share[first:last].double().exp()).to(total))
         inside = (query.item >= first) & (query.item < last)
