@@ -17,7 +17,7 @@ from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.results import Results
 from variseq.evaluation.significance import Comparison
 from variseq.evaluation.significance import compare as compare_evaluations
-from variseq.evaluation.splits import Split, split_at
+from variseq.evaluation.splits import Part, Split, learned_from, split_at
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.log import LogPart
 from variseq.model.checkpoint import Checkpoint, load_checkpoint, refuse_existing, save_checkpoint
@@ -28,6 +28,7 @@ from variseq.recommend.item_knn import ItemKNN
 from variseq.recommend.mixture import Mixture, best_share
 from variseq.recommend.output import write_tables
 from variseq.recommend.values import forecast_values
+from variseq.sequences.histories import Histories
 from variseq.training.defaults import (
     FROM_THE_LOG,
     SIZES,
@@ -40,6 +41,7 @@ from variseq.training.defaults import (
 from variseq.training.display import Display
 from variseq.training.manifest import refuse_incomplete, run_manifest
 from variseq.training.run import Settings, Workplace, choose_device, train_network
+from variseq.training.settings import TrainingConfig
 from variseq.training.validation import Validation
 
 
@@ -101,10 +103,11 @@ class VariationalAttention:
         settings = self._settings(train)
         workplace = Workplace(self.device, display or Display(), unfinished, resume, tensorboard)
         trained = train_network(train.part, valid.part, settings, workplace)
-        scorer = NetworkScorer(trained.network, temperature=trained.temperature)
+        scorer = NetworkScorer(trained.chosen, temperature=trained.temperature)
         memory = LastItemTransitions(train.vocabulary.num_items).fit(train.part.known())
         validation = Validation(valid.part, settings.training)
         share = best_share(scorer, memory, validation.part, validation.options)
+        memory.fit(_learned_from(train.part, valid.part, settings.training))
         begins = np.stack([train.part.target_end, valid.part.target_end])
         self.checkpoint = Checkpoint(
             network=trained.network.eval(),
@@ -137,21 +140,30 @@ class VariationalAttention:
         `targets` is "last" (each user's last event there), "next" (the first) or "successive" (all). `exclude_seen`
         leaves out items of the user's own history; None is what the log suggested when the model was fitted.
 
-        Everything is learned from the training part alone; a query shows the whole history before its target.
+        The model and the baselines have learned from the same events: those of the training part, and after a refit
+        those of the validation part too (`learned_from` in the protocol), which is then no part to be judged on. A
+        query shows the whole history before its target.
         """
         checkpoint = self._fitted()
-        train, _, test = self._split()
+        train, valid, test = self._split()
         judged = test if part is None else part.part
-        if part is not None and judged.protocol["split_hash"] != test.protocol["split_hash"]:
+        if judged.protocol["split_hash"] != test.protocol["split_hash"]:
             raise InputError(
                 "The part belongs to another log or split than the model was fitted on. Give one of those."
+            )
+        training = TrainingConfig(**checkpoint.config["training"])
+        if training.refit_share and judged.name == "valid":
+            raise InputError(
+                "The model has been refitted with the validation events, so it cannot be judged on them. Evaluate on "
+                "the test part, or fit with training={'refit_share': 0}."
             )
         categories = None
         if checkpoint.items is not None:
             of_items = checkpoint.items.categories(range(checkpoint.vocabulary.num_items))
             categories = of_items if any(of_items) else None
         options = EvaluationOptions(k, targets, self._excludes(exclude_seen), item_categories=categories)
-        known, num_items = train.known(), checkpoint.vocabulary.num_items
+        known, num_items = _learned_from(train, valid, training), checkpoint.vocabulary.num_items
+        judged = learned_from(judged, known, "training and validation" if training.refit_share else "training")
         recommenders: list[Recommender] = [
             self._recommender(),
             Popular(num_items).fit(known),
@@ -263,7 +275,15 @@ class VariationalAttention:
     def _settings(self, train: LogPart) -> Settings:
         properties = LogProperties.of(train.part.known(), train.vocabulary)
         network = network_config(self.size, properties, self.model)
-        return Settings(network, training_config(properties, network.width, self.seed, self.training))
+        training = training_config(properties, network.width, self.seed, self.training)
+        links = train.items.category_links() if train.items is not None and training.use_categories else None
+        return Settings(network, training, links if links is not None and links.num_categories else None)
+
+
+def _learned_from(train: Part, valid: Part, config: TrainingConfig) -> Histories:
+    """The events that a finished model has learned from: with a refit those of validation too."""
+    histories = train.histories
+    return histories.select(histories.offsets[:-1], valid.target_end) if config.refit_share else train.known()
 
 
 def load(folder: Path | str, device: str = "auto") -> VariationalAttention:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -208,6 +208,15 @@ def split_at(
         Part("valid", histories, valid_start, test_start, count, protocol | {"part": "valid"}),
         Part("test", histories, test_start, end, count, protocol | {"part": "test"}),
     )
+
+
+def learned_from(part: Part, known: Histories, parts: str) -> Part:
+    """The same questions for a model that has learned from `known`, which are the events of `parts`.
+
+    What counts as an unseen target follows from what was learned.
+    """
+    count = np.bincount(known.item, minlength=part.num_items)
+    return replace(part, train_item_count=count, protocol=part.protocol | {"learned_from": parts})
 
 
 def _split_hash(

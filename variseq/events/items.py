@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,15 @@ from variseq.events.stage import Staged, names_in, stage
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Vocabulary, write_parquet
 from variseq.events.workspace import Workspace, name_in_sql
+
+
+@dataclass(frozen=True, eq=False)
+class CategoryLinks:
+    """The categories of item i are `category[offsets[i]:offsets[i + 1]]`, numbered from 0."""
+
+    offsets: Int[np.ndarray, " item_plus_one"]
+    category: Int[np.ndarray, " link"]
+    num_categories: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +56,19 @@ class ItemTable:
     def categories(self, positions: Iterable[int] | Int[np.ndarray, " position"]) -> list[tuple[str, ...]]:
         """Categories of items; empty where there is none."""
         return [tuple(categories or ()) for categories in self._take(Columns.CATEGORY, positions)]
+
+    def category_links(self) -> CategoryLinks:
+        """Which categories each item has, of those that tell some items from others.
+
+        A category of a single item says no more than the item itself, one of most items says nothing.
+        """
+        of_items = [sorted(set(categories)) for categories in self.categories(range(len(self)))]
+        count = Counter(category for categories in of_items for category in categories)
+        telling = sorted(name for name, num_items in count.items() if 2 <= num_items <= len(self) / 2)
+        number = {name: place for place, name in enumerate(telling)}
+        links = [[number[name] for name in categories if name in number] for categories in of_items]
+        offsets = np.cumsum([0, *map(len, links)])
+        return CategoryLinks(offsets, np.array([place for one in links for place in one], dtype=np.int64), len(number))
 
     def save(self, path: Path | str) -> None:
         write_parquet(self.table, Path(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -121,19 +122,36 @@ class Network(nn.Module):
         nn.init.zeros_(self.latent.mean.bias)
         self.decoder.belief.weight.copy_(self.latent.mean.weight.T)
 
+    def folded(self) -> Network:
+        """The same network in which items have no categories any more, their shares being in the items' own vectors.
+
+        A copy where there is something to fold, otherwise this very network.
+        """
+        if self.embedding.category is None:
+            return self
+        plain = copy.deepcopy(self)
+        plain.embedding.fold_categories()
+        return plain
+
     @property
     def item_vectors(self) -> Float[Tensor, "item width"]:
-        """The vectors that preferences are compared with: the embedding itself, without the start token."""
-        return self.embedding.item[: self.config.num_items]
+        """The vectors that preferences are compared with: those of the embedding, without the start token."""
+        return self.embedding.vectors()[: self.config.num_items]
 
     def encode(self, batch: Batch) -> Belief:
         """The belief after each event."""
-        belief: Belief = self.latent(self.encoder(self.embedding(batch), batch.layout))
-        return belief
+        return self._encode(batch, self.embedding.vectors())
 
     def forward(self, batch: Batch, noise: float = 0.0) -> Output:
         """Beliefs and preferences; z = μ + noise · σ ⊙ ε, so that 0 is the posterior mean and 1 a sample."""
-        belief = self.encode(batch)
+        return self._output(batch, noise, self.embedding.vectors())
+
+    def _encode(self, batch: Batch, vectors: Float[Tensor, "item_and_start width"]) -> Belief:
+        belief: Belief = self.latent(self.encoder(self.embedding(batch, vectors), batch.layout))
+        return belief
+
+    def _output(self, batch: Batch, noise: float, vectors: Float[Tensor, "item_and_start width"]) -> Output:
+        belief = self._encode(batch, vectors)
         latent = belief.sample(noise * torch.randn_like(belief.mean)) if noise else belief.mean
         return Output(belief, self.decoder(latent, batch.layout))
 
@@ -144,7 +162,7 @@ class Network(nn.Module):
     def value(self, preference: Float[Tensor, "row width"], item: Tensor) -> ValueEstimate:
         """The value that the event would have if the next item were `item`; only for logs with values."""
         assert self.value_head is not None
-        estimate: ValueEstimate = self.value_head(preference, functional.embedding(item, self.embedding.item))
+        estimate: ValueEstimate = self.value_head(preference, functional.embedding(item, self.embedding.vectors()))
         return estimate
 
     def objective(self, batch: Batch, weights: Weights, negatives: losses.Negatives | None = None) -> Objective:
@@ -154,10 +172,12 @@ class Network(nn.Module):
         predictive; as q sees only x_≤t it is an information bottleneck (Alemi et al. 2017, equation 14) rather than a
         classical ELBO. The full softmax is used unless negatives are given.
         """
-        output = self(batch, weights.noise)
+        vectors = self.embedding.vectors()
+        output = self._output(batch, weights.noise, vectors)
         target = batch.target_item
         reconstruct = losses.softmax_loss if negatives is None else negatives.loss
-        reconstruction = reconstruct(output.preference, self.item_vectors, self.item_bias, target)
+        item_vectors = vectors[: self.config.num_items]
+        reconstruction = reconstruct(output.preference, item_vectors, self.item_bias, target)
         per_dimension = output.belief.kl_to_prior().mean(dim=0)
         rate = per_dimension.sum()
         # Free bits on the batch mean of each dimension (Kingma et al. 2016, appendix C.8).

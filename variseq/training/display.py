@@ -47,18 +47,21 @@ class Display:
         self.progress.update(self.task, completed=done, description=f"epoch {epoch + 1}", state=state, refresh=True)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """One line for a finished epoch."""
-        best = " *" if record["is_best"] else ""
+        """One line for a finished epoch; one without validation belongs to the refit."""
+        is_refit = "validation_ndcg" not in record
+        judged = "" if is_refit else (
+            f"  │ validation ndcg@10 {record['validation_ndcg']:.4f}  nll {record['validation_nll']:.3f}  │ "
+            f"swap gap {record['health']['swap_gap']:.2f}"
+        )  # fmt: skip
         self.console.print(
-            f"epoch {record['epoch'] + 1:>3}  loss {record['reconstruction']:.3f}  rate {record['rate']:6.1f}  "
-            f"β {record['beta']:.1e}  noise {record['noise']:.1f}  │ validation ndcg@10 "
-            f"{record['validation_ndcg']:.4f}  nll {record['validation_nll']:.3f}  │ "
-            f"swap gap {record['health']['swap_gap']:.2f}  "
-            f"{record['positions_per_second']:,.0f} positions/s  at most {clock(record['seconds_left'])} left{best}",
+            f"{'refit' if is_refit else 'epoch'} {record['epoch'] + 1:>3}  loss {record['reconstruction']:.3f}  "
+            f"rate {record['rate']:6.1f}  β {record['beta']:.1e}  noise {record['noise']:.1f}{judged}  "
+            f"{record['positions_per_second']:,.0f} positions/s  at most {clock(record['seconds_left'])} left"
+            f"{' *' if record.get('is_best') else ''}",
             highlight=False,
             soft_wrap=True,
         )
-        for alarm in record["alarms"]:
+        for alarm in record.get("alarms", []):
             self.console.print(f"  ALARM posterior collapse: {alarm}", style="bold red", soft_wrap=True)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,21 +18,24 @@ import torch
 
 from variseq.errors import CollapseWarning, InputError
 from variseq.evaluation.splits import Part
+from variseq.events.items import CategoryLinks
 from variseq.model.network import Network, NetworkConfig
+from variseq.sequences.histories import Histories
 from variseq.training.display import Display
 from variseq.training.metrics_file import MetricsFile, TensorBoardFile
 from variseq.training.settings import TrainingConfig
 from variseq.training.temperature import best_temperature
-from variseq.training.trainer import Trainer, TrainingData
+from variseq.training.trainer import STATE, Trainer, TrainingData
 from variseq.training.validation import Validation
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the result of a run."""
+    """What decides the result of a run; `links` are the categories of the items, where there are any to use."""
 
     network: NetworkConfig
     training: TrainingConfig
+    links: CategoryLinks | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,13 @@ class Workplace:
 
 @dataclass(frozen=True)
 class Trained:
-    """The best network, its temperature, the record of each epoch, and the seconds it took."""
+    """What came of training: two networks, the temperature, the record of each epoch, and the seconds of all epochs.
 
+    `chosen` was trained on the training part and chosen on validation; what is calibrated on validation is calibrated
+    with it. `network` is what answers: `chosen`, or what the refit made of it.
+    """
+
+    chosen: Network
     network: Network
     temperature: float
     metrics: list[dict[str, Any]]
@@ -57,32 +65,21 @@ class Trained:
 
 
 def train_network(train: Part, valid: Part, settings: Settings, workplace: Workplace) -> Trained:
-    """Train on what the training part knows, choose the best epoch on the validation part.
+    """Train on what the training part knows, choose the best epoch on the validation part, then refit on both.
 
     Warns with CollapseWarning when the chosen network does not use its latent. Raises InputError when the folder holds
     an unfinished run and `resume` was not asked for, or when that run was made with other settings or data.
     """
-    begun = time.monotonic()
     _refuse_other_parts(train, valid)
-    torch.manual_seed(settings.training.seed)
-    network = Network(settings.network)
     known = train.known()
-    if not (known.lengths >= 2).any():
-        raise InputError(
-            "No user has two events in the training part, so there is no order to learn from. Give a longer log, or "
-            "another split."
-        )
-    values = known.value[np.isfinite(known.value)]
-    if settings.network.has_values and len(values):
-        network.embedding.set_value_scale(float(values.mean()), float(values.std()))
-    network.to(workplace.device)
+    network = _new_network(settings, known).to(workplace.device)
     validation = Validation(valid, settings.training)
     trainer = Trainer(network, TrainingData(known, validation), settings.training, workplace.folder)
     metrics: list[dict[str, Any]] = []
     recorders: list[Callable[[dict[str, Any]], None]] = [metrics.append]
     with _run_folder(workplace, _fingerprint(settings, train)) as folder:
         if folder is not None:
-            if (folder / "state.safetensors").exists():
+            if (folder / STATE).exists():
                 trainer.resume()
             metrics_file = MetricsFile(folder / "metrics.jsonl", trainer.progress.epoch)
             metrics.extend(metrics_file.kept)
@@ -90,8 +87,56 @@ def train_network(train: Part, valid: Part, settings: Settings, workplace: Workp
             if workplace.tensorboard:
                 recorders.append(TensorBoardFile(folder / "tensorboard"))
         trainer.run(recorders, workplace.display)
-    _warn_of_collapse(metrics, trainer.progress.best_epoch)
-    return Trained(network, best_temperature(network, validation), metrics, time.monotonic() - begun)
+        _warn_of_collapse(metrics, trainer.progress.best_epoch)
+        chosen = copy.deepcopy(network.folded()) if settings.training.refit_share else network.folded()
+        seconds = trainer.progress.total_seconds
+        if settings.training.refit_share:
+            seconds += _refit(network, valid, settings.training, trainer.progress.beta, workplace)
+    return Trained(chosen, network.folded(), best_temperature(chosen, validation), metrics, seconds)
+
+
+def _new_network(settings: Settings, known: Histories) -> Network:
+    """An untrained network for what is known. Raises InputError when there is no order to learn from."""
+    if not (known.lengths >= 2).any():
+        raise InputError(
+            "No user has two events in the training part, so there is no order to learn from. Give a longer log, or "
+            "another split."
+        )
+    torch.manual_seed(settings.training.seed)
+    network = Network(settings.network)
+    if settings.links is not None:
+        network.embedding.use_categories(settings.links)
+    values = known.value[np.isfinite(known.value)]
+    if settings.network.has_values and len(values):
+        network.embedding.set_value_scale(float(values.mean()), float(values.std()))
+    return network
+
+
+def _refit(network: Network, valid: Part, config: TrainingConfig, beta: float, workplace: Workplace) -> float:
+    """Go on from the chosen network with the validation events added, for a second, shorter run of the learning rate.
+
+    All choices have been made: nothing is validated, noise and the weight of the rate stand where they ended. A network
+    that has never seen the latest events is out of date by the time it is asked; this costs a part of the epochs and
+    gives most of what training from the start would (docs/ablations.md). Returns the seconds it took.
+    """
+    has_noise = config.deterministic_share < 1
+    again = config.model_copy(
+        update={
+            "max_epochs": max(1, round(config.refit_share * config.max_epochs)),
+            "deterministic_share": 0.0 if has_noise else 1.0,
+            "anneal_share": 0.0,
+            "beta": beta,
+        }
+    )
+    folder = None if workplace.folder is None else workplace.folder / "refit"
+    known = valid.histories.select(valid.histories.offsets[:-1], valid.target_end)
+    trainer = Trainer(network, TrainingData(known, None), again, folder)
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        if (folder / STATE).exists():
+            trainer.resume()
+    trainer.run(display=workplace.display)
+    return trainer.progress.total_seconds
 
 
 def _refuse_other_parts(train: Part, valid: Part) -> None:
@@ -114,7 +159,7 @@ def _run_folder(workplace: Workplace, fingerprint: dict[str, Any]) -> Iterator[P
     try:
         yield folder
     except BaseException as error:
-        if folder is not None and not (folder / "state.safetensors").exists():
+        if folder is not None and not (folder / STATE).exists():
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
             raise InputError(f"The run cannot be written to {folder}: {error}. Is there room?") from error
@@ -155,7 +200,8 @@ def _open_folder(folder: Path, resume: bool, fingerprint: dict[str, Any]) -> Non
 def _fingerprint(settings: Settings, train: Part) -> dict[str, Any]:
     flat = {f"model.{key}": value for key, value in settings.network.model_dump().items()}
     flat |= {f"training.{key}": value for key, value in settings.training.model_dump().items()}
-    return flat | {"data.split_hash": train.protocol["split_hash"]}
+    categories = None if settings.links is None else [len(settings.links.category), settings.links.num_categories]
+    return flat | {"data.split_hash": train.protocol["split_hash"], "data.categories": categories}
 
 
 def _warn_of_collapse(metrics: list[dict[str, Any]], best_epoch: int) -> None:

@@ -29,6 +29,13 @@ class TrainingConfig(BaseModel):
     regression_weight: float = Field(default=0.1, ge=0, description="λ, the weight of the value regression")
     num_negatives: int = Field(default=2048, ge=1, description="shared negatives where the catalogue is too large")
     full_softmax_items: int = Field(default=50_000, ge=1, description="largest catalogue with the full softmax")
+    use_categories: bool = Field(default=True, description="item vectors share those of their categories in training")
+    refit_share: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="epochs of the refit on training and validation, as a share; 0: none",
+    )
     exclude_seen: bool = Field(default=True, description="leave out the user's own items; off for repeat consumption")
     targets: Literal["next", "last", "successive"] = Field(default="last", description="what validation asks for")
     validation_users: int = Field(default=10_000, ge=1, description="users that validation looks at, at most")

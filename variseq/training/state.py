@@ -28,6 +28,7 @@ class Progress:
     best_metric: float = float("-inf")
     best_epoch: int = -1
     seconds: float = 0.0
+    total_seconds: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
 
 

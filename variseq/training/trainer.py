@@ -39,6 +39,7 @@ from variseq.training.validation import Validation
 Step = Callable[[Network, torch.optim.Optimizer, Tensor, float], None]
 """One update: (network, optimiser, loss, largest norm of the gradient). A private or distributed run passes its own."""
 
+STATE = "state.safetensors"
 Recorder = Callable[[dict[str, Any]], None]
 GRACE_EPOCHS = 3
 """Alarms are not raised before this epoch: a network that has hardly learned looks collapsed."""
@@ -63,10 +64,10 @@ def build_optimiser(network: Network, config: TrainingConfig) -> torch.optim.Opt
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is learned from, and what the best epoch is chosen on."""
+    """What is learned from, and what the best epoch is chosen on: the last one where there is no validation."""
 
     histories: Histories
-    validation: Validation
+    validation: Validation | None
 
 
 class Trainer:
@@ -95,7 +96,7 @@ class Trainer:
     def resume(self) -> None:
         """Go back to the saved state."""
         assert self.folder is not None
-        self.progress, tensors = load_state(self.folder / "state.safetensors")
+        self.progress, tensors = load_state(self.folder / STATE)
         load_network("network", self.network, tensors)
         load_network("averaged", self.averaged, tensors)
         load_optimiser(self.optimiser, tensors)
@@ -109,7 +110,7 @@ class Trainer:
             return
         tensors = network_tensors("network", self.network) | network_tensors("averaged", self.averaged)
         tensors |= optimiser_tensors(self.optimiser) | self.best | {"random": torch.get_rng_state()}
-        save_state(self.folder / "state.safetensors", self.progress, tensors)
+        save_state(self.folder / STATE, self.progress, tensors)
 
     def run(
         self, recorders: Sequence[Recorder] = (), display: Display | None = None, step: Step = gradient_step
@@ -118,9 +119,11 @@ class Trainer:
         display = display or Display(quiet=True)
         with Interrupt() as interrupt, display:
             while not self.is_finished:
+                begun = time.perf_counter()
                 self._epoch(display, step, interrupt)
                 self._check_weights()
                 record = self._close_epoch()
+                self.progress.total_seconds += time.perf_counter() - begun
                 for recorder in (*recorders, display.epoch):
                     recorder(record)
                 self.save()
@@ -212,12 +215,32 @@ class Trainer:
             average.copy_(current)
 
     def _close_epoch(self) -> dict[str, Any]:
-        """Validate, look at the posterior, note the best; the record of the epoch."""
+        """The record of the epoch; with validation the network is judged and the best noted."""
         progress, sums = self.progress, dict(self.progress.sums)
         positions = sums.pop("positions")
         share = noise_share(self.config, progress.step / self.num_steps)
-        score = self.data.validation.score(self.averaged)
-        health = examine(self.averaged, self.data.validation.watched(), self.config.seed)
+        record = {
+            "epoch": progress.epoch,
+            "seconds": progress.seconds,
+            "positions_per_second": positions / max(progress.seconds, 1e-9),
+            "seconds_left": progress.seconds * (self.config.max_epochs - progress.epoch - 1),
+            "learning_rate": learning_rate(self.config, progress.step, self.num_steps),
+            "noise": share,
+            "beta": progress.beta * share,
+            **{name: total / positions for name, total in sums.items()},
+        }
+        if self.data.validation is None:
+            self.best = network_tensors("best", self.averaged)
+        else:
+            record |= self._judge(self.data.validation, share)
+        progress.epoch, progress.batch, progress.seconds, progress.sums = progress.epoch + 1, 0, 0.0, {}
+        return record
+
+    def _judge(self, validation: Validation, share: float) -> dict[str, Any]:
+        """Validate, look at the posterior, note the best."""
+        progress, network = self.progress, self.averaged.folded()
+        score = validation.score(network)
+        health = examine(network, validation.watched(), self.config.seed)
         # The belief means something only once the noise is on; a purely deterministic run may be chosen anywhere.
         # The last epoch stands for a run whose noise never rose to the full.
         is_last = progress.epoch + 1 == self.config.max_epochs
@@ -226,16 +249,7 @@ class Trainer:
         if is_best:
             progress.best_metric, progress.best_epoch = score.ndcg, progress.epoch
             self.best = network_tensors("best", self.averaged)
-        speed, left = positions / max(progress.seconds, 1e-9), progress.seconds
-        record = {
-            "epoch": progress.epoch,
-            "seconds": progress.seconds,
-            "positions_per_second": speed,
-            "seconds_left": left * (self.config.max_epochs - progress.epoch - 1),
-            "learning_rate": learning_rate(self.config, progress.step, self.num_steps),
-            "noise": share,
-            "beta": progress.beta * share,
-            **{name: total / positions for name, total in sums.items()},
+        return {
             "validation_ndcg": score.ndcg,
             "validation_recall": score.recall,
             "validation_nll": score.nll,
@@ -243,8 +257,6 @@ class Trainer:
             "alarms": health.alarms if progress.epoch + 1 >= min(GRACE_EPOCHS, self.config.max_epochs) else [],
             "is_best": is_best,
         }
-        progress.epoch, progress.batch, progress.seconds, progress.sums = progress.epoch + 1, 0, 0.0, {}
-        return record
 
     def _speed_and_time_left(self, num_batches: int) -> tuple[float, float]:
         """Positions per second in this epoch, and the seconds left if no epoch is saved by patience."""
