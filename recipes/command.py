@@ -18,14 +18,16 @@ def command(*recipes: Recipe, words: Sequence[str] | None = None) -> int:
     """Run the recipe that `words` (by default the command line) ask for, or the first; returns the exit code."""
     by_name = {recipe.__name__: recipe for recipe in recipes}
     arguments = _parser(by_name).parse_args(words)
-    request = Request(arguments.out, arguments.seed, tuple(arguments.set), arguments.result, arguments.quiet)
+    request = Request(
+        arguments.out, arguments.seed, tuple(arguments.set), arguments.result, arguments.quiet, arguments.resume
+    )
     try:
         by_name[arguments.variant](arguments.data, request)
     except VariseqError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"interrupted; what was trained is in {arguments.out}.unfinished", file=sys.stderr)
+        print(f"interrupted; what was trained is in {arguments.out}.unfinished; go on with --resume", file=sys.stderr)
         return 130
     return 0
 
@@ -42,5 +44,6 @@ def _parser(by_name: dict[str, Recipe]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--result", type=Path, metavar="FILE", help="a .jsonl file to which one record is appended")
     parser.add_argument("--variant", choices=list(by_name), default=first, help=f"which recipe (default: {first})")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     return parser

@@ -41,6 +41,7 @@ class Request:
     changes: tuple[str, ...] = ()
     result: Path | None = None
     quiet: bool = False
+    resume: bool = False
 
     def settings(self, of_recipe: Mapping[str, Any]) -> RunConfig:
         """The recipe's own settings (dotted names), then the seed, then the changes. Raises InputError."""
@@ -81,7 +82,7 @@ def run(experiment: Experiment, log: Log, parts: Parts, request: Request) -> Rec
     settings = experiment.settings
     model = VariationalAttention(settings.size, settings.seed, settings.device, settings.model, settings.training)
     train, valid, test = parts
-    model.fit(train, valid, request.out, display=Display(quiet=request.quiet))
+    model.fit(train, valid, request.out, request.resume, Display(quiet=request.quiet))
     begun = time.monotonic()
     results = model.evaluate(test, targets=experiment.targets)
     table = results.table  # its intervals are drawn here, so they are part of the time

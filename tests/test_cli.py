@@ -44,7 +44,7 @@ def test_help_lists_every_command_and_imports_no_heavy_library() -> None:
     finished = in_a_process("--help", after=heavy)
     assert finished.returncode == 0
     assert finished.stderr.split() == []
-    for name in ("check", "fit", "evaluate", "compare", "recommend", "report", "simulate", "demo"):
+    for name in ("check", "fit", "evaluate", "compare", "recommend", "report", "doctor", "simulate", "demo"):
         assert f" {name} " in finished.stdout
 
 

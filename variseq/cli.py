@@ -184,11 +184,19 @@ def recommend(
             help="Leave out what the user knows, or not; otherwise as the log suggested.",
         ),
     ] = None,
+    explore: Annotated[str | None, typer.Option(help="thompson: rank by one sample of each belief.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    diversity: Annotated[float, typer.Option(help="0 to 1: trade relevance for spread.")] = 0.0,
+    coverage: Annotated[
+        float | None, typer.Option(help="0.5 to 0.99: the smallest set that holds the next item with this probability.")
+    ] = None,
 ) -> None:
-    """Who should see what next, and why."""
+    """Who should see what next, how probable it is, and why."""
+    from variseq.recommend.lists import Manner
     from variseq.terminal.recommend import Question, answer
 
-    answer(run, Question(user or [], history, all_users, out, k, exclude, only, category, exclude_seen))
+    manner = Manner(explore, seed, diversity, coverage)
+    answer(run, Question(user or [], history, all_users, out, k, exclude, only, category, exclude_seen, manner))
 
 
 @app.command()
@@ -198,6 +206,19 @@ def report(run: RunFolder, k: K = 10) -> None:
     from variseq.reports.report import write_report
 
     typer.echo(f"Report: {write_report(load(run), run, k)}")
+
+
+@app.command()
+def doctor(
+    run: RunFolder,
+    json: Annotated[Path | None, typer.Option(help="Write the diagnosis as JSON.")] = None,
+) -> None:
+    """Whether the latent of a run is used, what is wrong with it, and what to change."""
+    from rich.console import Console
+
+    from variseq.terminal.doctor import examine_run
+
+    examine_run(run, Console(), json)
 
 
 @app.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,19 @@ from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.results import Results
 from variseq.evaluation.significance import Comparison
 from variseq.evaluation.significance import compare as compare_evaluations
-from variseq.evaluation.splits import Part, Split, learned_from, split_at
+from variseq.evaluation.splits import Split, learned_from, part_to_judge, split_at
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.log import LogPart
 from variseq.model.checkpoint import Checkpoint, load_checkpoint, refuse_existing, save_checkpoint
-from variseq.model.scorer import NetworkScorer
 from variseq.recommend.answers import Answers, Filters
-from variseq.recommend.baselines import LastItemTransitions, Popular, RecentPopular
-from variseq.recommend.item_knn import ItemKNN
-from variseq.recommend.mixture import Mixture, best_share
+from variseq.recommend.baselines import LastItemTransitions
+from variseq.recommend.calibrate import calibrate
+from variseq.recommend.forecast import NUM_SAMPLES, Calibration, Forecast
+from variseq.recommend.learned import Learned
+from variseq.recommend.lists import Lists, Manner
 from variseq.recommend.output import write_tables
 from variseq.recommend.values import forecast_values
-from variseq.sequences.histories import Histories
+from variseq.recommend.yardsticks import yardsticks
 from variseq.training.defaults import (
     FROM_THE_LOG,
     SIZES,
@@ -40,6 +40,7 @@ from variseq.training.defaults import (
 )
 from variseq.training.display import Display
 from variseq.training.manifest import refuse_incomplete, run_manifest
+from variseq.training.rate_control import refuse_unreachable_rate
 from variseq.training.run import Settings, Workplace, choose_device, train_network
 from variseq.training.settings import TrainingConfig
 from variseq.training.validation import Validation
@@ -103,11 +104,14 @@ class VariationalAttention:
         settings = self._settings(train)
         workplace = Workplace(self.device, display or Display(), unfinished, resume, tensorboard)
         trained = train_network(train.part, valid.part, settings, workplace)
-        scorer = NetworkScorer(trained.chosen, temperature=trained.temperature)
-        memory = LastItemTransitions(train.vocabulary.num_items).fit(train.part.known())
-        validation = Validation(valid.part, settings.training)
-        share = best_share(scorer, memory, validation.part, validation.options)
-        memory.fit(_learned_from(train.part, valid.part, settings.training))
+        config, known = settings.training, train.part.known()
+        validation = Validation(valid.part, config)
+        # A network that was trained without noise has no spread that means anything.
+        num_samples = NUM_SAMPLES if config.deterministic_share < 1 else 0
+        counts = LastItemTransitions(train.part.num_items)
+        untuned = Forecast(trained.chosen, counts.fit(known), Calibration(num_samples))
+        learned = calibrate(untuned, validation.part, validation.options)
+        memory = counts.fit(valid.part.known_after()) if config.refit_share else counts
         begins = np.stack([train.part.target_end, valid.part.target_end])
         self.checkpoint = Checkpoint(
             network=trained.network.eval(),
@@ -116,7 +120,7 @@ class VariationalAttention:
             histories=train.part.histories,
             bounds=begins,
             memory=memory.state(),
-            manifest=run_manifest(train.part.protocol, train.report.to_json(), trained, share),
+            manifest=run_manifest(train.part.protocol, train.report.to_json(), trained.seconds, learned.to_json()),
             config={
                 "size": self.size,
                 "seed": self.seed,
@@ -145,32 +149,20 @@ class VariationalAttention:
         query shows the whole history before its target.
         """
         checkpoint = self._fitted()
-        train, valid, test = self._split()
-        judged = test if part is None else part.part
-        if judged.protocol["split_hash"] != test.protocol["split_hash"]:
-            raise InputError(
-                "The part belongs to another log or split than the model was fitted on. Give one of those."
-            )
-        training = TrainingConfig(**checkpoint.config["training"])
-        if training.refit_share and judged.name == "valid":
-            raise InputError(
-                "The model has been refitted with the validation events, so it cannot be judged on them. Evaluate on "
-                "the test part, or fit with training={'refit_share': 0}."
-            )
-        categories = None
-        if checkpoint.items is not None:
-            of_items = checkpoint.items.categories(range(checkpoint.vocabulary.num_items))
-            categories = of_items if any(of_items) else None
-        options = EvaluationOptions(k, targets, self._excludes(exclude_seen), item_categories=categories)
-        known, num_items = _learned_from(train, valid, training), checkpoint.vocabulary.num_items
-        judged = learned_from(judged, known, "training and validation" if training.refit_share else "training")
-        recommenders: list[Recommender] = [
-            self._recommender(),
-            Popular(num_items).fit(known),
-            RecentPopular(num_items).fit(known),
-            LastItemTransitions(num_items).fit(known),
-            ItemKNN(num_items).fit(known),
-        ]
+        split = self._split()
+        config = TrainingConfig(**checkpoint.config["training"])
+        judged = part_to_judge(split, None if part is None else part.part, bool(config.refit_share))
+        known = split[2].known() if config.refit_share else split[0].known()
+        judged = learned_from(judged, known, "training and validation" if config.refit_share else "training")
+        num_items = checkpoint.vocabulary.num_items
+        options = EvaluationOptions(
+            k,
+            targets,
+            self._excludes(exclude_seen),
+            self._learned().repeat_share,
+            item_categories=None if checkpoint.items is None else checkpoint.items.all_categories(),
+        )
+        recommenders: list[Recommender] = [self._forecast(), *yardsticks(num_items, known)]
         evaluations = [evaluate(recommender, judged, options) for recommender in recommenders]
         return Results(evaluations, forecast_values(checkpoint.network, judged, targets))
 
@@ -183,18 +175,25 @@ class VariationalAttention:
         only: Sequence[Id] | None = None,
         category: str | Sequence[str] | None = None,
         exclude_seen: bool | None = None,
+        explore: str | None = None,
+        seed: int = 0,
+        diversity: float = 0.0,
+        coverage: float | None = None,
     ) -> pd.DataFrame:
         """What these users, or somebody with this history (oldest item first), will want next; all users by default.
 
-        One row per user and rank: user_id, item_id, rank, score, probability (that it is the next event), title,
-        because (the events that the attention weighted most), source (says when an answer is a fallback).
+        `explore`, `seed`, `diversity` and `coverage` are those of `Manner`. One row per user and rank: user_id,
+        item_id, rank, score, probability (that it is the next event) with low and high (90 % of what the user may be
+        like by the model's belief), title, because (the earlier items without which it would be less probable), source
+        (says when an answer is a fallback); and of the whole answer uncertainty (nats), aleatoric plus epistemic.
         """
         filters = Filters(k, exclude, only, category, self._excludes(exclude_seen))
+        manner = Manner(explore, seed, diversity, coverage)
         if history is not None:
             if users is not None:
                 raise InputError("Give either users or a history, not both.")
-            return self._answers().for_history(history, filters).to_pandas()
-        tables = [table.to_pandas() for table in self._answers().for_users(users, filters)]
+            return self._answers().for_history(history, filters, manner).to_pandas()
+        tables = [table.to_pandas() for table in self._answers().for_users(users, filters, manner)]
         if not tables:
             raise InputError("The list of users is empty. Give at least one user id, or None for all users.")
         return pd.concat(tables, ignore_index=True)
@@ -207,10 +206,11 @@ class VariationalAttention:
         only: Sequence[Id] | None = None,
         category: str | Sequence[str] | None = None,
         exclude_seen: bool | None = None,
+        manner: Manner | None = None,
     ) -> int:
         """Recommendations for all users to a .parquet or .csv file, written as they come; the number of rows."""
-        tables = self._answers().for_users(None, Filters(k, exclude, only, category, self._excludes(exclude_seen)))
-        return write_tables(tables, Path(path))
+        filters = Filters(k, exclude, only, category, self._excludes(exclude_seen))
+        return write_tables(self._answers().for_users(None, filters, manner or Manner()), Path(path))
 
     def similar_items(self, item_ids: Sequence[Id], k: int = 10) -> pd.DataFrame:
         """The items most like each of these: item_id, similar_item_id, rank, score (cosine), title."""
@@ -223,13 +223,7 @@ class VariationalAttention:
         was learned from them (weights, counted transitions) stays.
         """
         checkpoint = self._fitted()
-        if not with_histories:
-            vocabulary = replace(checkpoint.vocabulary, users=checkpoint.vocabulary.users[:0])
-            # The first faults quote rows of the log.
-            log = checkpoint.manifest["log"] | {"first_faults": {}}
-            manifest = checkpoint.manifest | {"log": log}
-            checkpoint = replace(checkpoint, vocabulary=vocabulary, manifest=manifest, histories=None, bounds=None)
-        save_checkpoint(checkpoint, Path(folder))
+        save_checkpoint(checkpoint if with_histories else checkpoint.without_histories(), Path(folder))
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -246,23 +240,20 @@ class VariationalAttention:
         suggested: bool = self._fitted().config["training"]["exclude_seen"]
         return suggested if exclude_seen is None else exclude_seen
 
-    def _recommender(self) -> Mixture:
+    def _learned(self) -> Learned:
+        return Learned.of_manifest(self._fitted().manifest, "memory")
+
+    def _forecast(self) -> Forecast:
         checkpoint = self._fitted()
-        scorer = NetworkScorer(checkpoint.network, temperature=checkpoint.manifest["temperature"])
-        return Mixture(scorer, LastItemTransitions.from_state(checkpoint.memory), checkpoint.manifest["memory_share"])
+        memory = LastItemTransitions.from_state(checkpoint.memory)
+        return Forecast(checkpoint.network, memory, self._learned().calibration)
 
     def _answers(self) -> Answers:
         checkpoint = self._fitted()
         counts: dict[str, int] = checkpoint.manifest["log"]["behaviours"]
         usual = checkpoint.vocabulary.behaviours.index(max(counts, key=lambda behaviour: counts[behaviour]))
-        return Answers(
-            self._recommender(),
-            checkpoint.network,
-            checkpoint.vocabulary,
-            checkpoint.items,
-            checkpoint.histories,
-            usual,
-        )
+        lists = Lists(self._forecast(), self._learned())
+        return Answers(lists, checkpoint.vocabulary, checkpoint.items, checkpoint.histories, usual)
 
     def _split(self) -> Split:
         checkpoint = self._fitted()
@@ -275,15 +266,10 @@ class VariationalAttention:
     def _settings(self, train: LogPart) -> Settings:
         properties = LogProperties.of(train.part.known(), train.vocabulary)
         network = network_config(self.size, properties, self.model)
-        training = training_config(properties, network.width, self.seed, self.training)
+        training = training_config(properties, network, self.seed, self.training)
+        refuse_unreachable_rate(network, training)
         links = train.items.category_links() if train.items is not None and training.use_categories else None
         return Settings(network, training, links if links is not None and links.num_categories else None)
-
-
-def _learned_from(train: Part, valid: Part, config: TrainingConfig) -> Histories:
-    """The events that a finished model has learned from: with a refit those of validation too."""
-    histories = train.histories
-    return histories.select(histories.offsets[:-1], valid.target_end) if config.refit_share else train.known()
 
 
 def load(folder: Path | str, device: str = "auto") -> VariationalAttention:
@@ -293,6 +279,7 @@ def load(folder: Path | str, device: str = "auto") -> VariationalAttention:
     """
     checkpoint = load_checkpoint(Path(folder))
     refuse_incomplete(checkpoint.manifest, folder)
+    Learned.of_manifest(checkpoint.manifest, folder)
     config = checkpoint.config
     model = VariationalAttention(config["size"], config["seed"], device, config["model"], config["training"])
     checkpoint.network.to(model.device)

@@ -15,6 +15,7 @@ from variseq.evaluation.splits import Part, by_time, leave_one_out
 from variseq.sequences.histories import Histories
 
 NUM_USERS, NUM_ITEMS = 12, 25
+REPEATS = 0.2
 
 
 def random_part(seed: int, num_items: int = NUM_ITEMS) -> Part:
@@ -53,6 +54,11 @@ def plainly(matrix: np.ndarray, part: Part, k: int, exclude_seen: bool, targets:
             rank = np.inf
         top = sorted(candidates, key=lambda item: (-score[item], item))[:k]
         probability = np.exp(score) / np.exp(score).sum()
+        is_seen = np.isin(np.arange(len(score)), list(seen))
+        if exclude_seen and is_seen.any() and not is_seen.all():
+            # What may be recommended and what was seen are two distributions, weighed by the share of repeats.
+            for inside, share in ((is_seen, REPEATS), (~is_seen, 1 - REPEATS)):
+                probability[inside] *= share / probability[inside].sum()
         one = np.eye(part.num_items)[target]
         rows.append(
             {
@@ -80,9 +86,7 @@ def test_evaluation_equals_the_plain_definition_for_any_tiles(
     seed: int, k: int, exclude_seen: bool, targets: str, tile_items: int, tile_histories: int
 ) -> None:
     part, matrix = random_part(seed), random_scores(seed)
-    options = EvaluationOptions(
-        k=k, targets=targets, exclude_seen=exclude_seen, tile_items=tile_items, tile_histories=tile_histories
-    )
+    options = EvaluationOptions(k, targets, exclude_seen, REPEATS, tile_items=tile_items, tile_histories=tile_histories)
     evaluation = evaluate(GivenScores(matrix), part, options)
     expected = plainly(matrix, part, k, exclude_seen, targets)
     assert evaluation.rank.tolist() == [row["rank"] for row in expected]

@@ -19,7 +19,6 @@ from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part
 from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import read
-from variseq.model.scorer import NetworkScorer
 from variseq.recommend.baselines import LastItemTransitions, Popular
 from variseq.recommend.item_knn import ItemKNN
 from variseq.training.display import Display
@@ -74,7 +73,7 @@ def judged() -> Judged:
     assert model.checkpoint is not None
     known, num_items = train.part.known(), log.vocabulary.num_items
     return test.part, [
-        NetworkScorer(model.checkpoint.network, temperature=model.checkpoint.manifest["temperature"]),
+        model._forecast(),
         Oracle(simulation, log.vocabulary.items.to_pylist(), log.vocabulary.behaviours),
         Popular(num_items).fit(known),
         LastItemTransitions(num_items).fit(known),

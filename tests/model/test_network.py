@@ -94,7 +94,10 @@ def test_hidden_state_never_reaches_the_decoder() -> None:
     assert not torch.allclose(network(second).preference, network(first).preference)
     # A belief that says nothing, on two batches whose events all differ: then the preferences say nothing either.
     torch.nn.init.zeros_(network.latent.mean.weight)
-    hidden = [network.encoder(network.embedding(batch, network.embedding.vectors()), batch.layout) for batch in (first, second)]
+    hidden = [
+        network.encoder(network.embedding(batch, network.embedding.vectors()), batch.layout)
+        for batch in (first, second)
+    ]
     assert not torch.allclose(hidden[0], hidden[1])
     assert torch.equal(network(second).preference, network(first).preference)
 

@@ -1,16 +1,135 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 
 from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, small_network
-from variseq.recommend.because import attention_over_events, strongest_events
+from variseq.evaluation.groups import LENGTH_EDGES
+from variseq.model.network import Network
+from variseq.recommend.baselines import LastItemTransitions
+from variseq.recommend.because import LEAST_FALL, NUM_CANDIDATES, attention_over_events, reasons
+from variseq.recommend.deletion import latest_items, log_probabilities, without_items
+from variseq.recommend.forecast import Calibration, Forecast, Gate
 from variseq.sequences.histories import Histories
 
 LENGTHS = [5, 0, 12, 1, 30]
+EVERY_ITEM = np.arange(NUM_ITEMS)
+BOTH_VOICES = Gate(memory=(0.5, 0.1, 0.1), anything=(-3.0, 0.0, 0.0))
+MEMORY_ALONE = Gate(memory=(50.0, 0.0, 0.0))
 
 
-def test_weights_are_those_of_the_last_position_without_the_start_token() -> None:
+def forecast_of(network: Network, gate: Gate = BOTH_VOICES) -> Forecast:
+    """At the posterior mean, with some counted transitions."""
+    memory = LastItemTransitions(NUM_ITEMS).fit(full_histories([40, 60, 80], seed=1))
+    return Forecast(network, memory, Calibration(0, (1.5,) * len(LENGTH_EDGES), gate))
+
+
+def found_reasons(network: Network, histories: Histories, items: np.ndarray) -> list[list[list[int]]]:
+    return reasons(forecast_of(network), histories, items)
+
+
+def every_item_for(histories: Histories) -> np.ndarray:
+    return np.tile(EVERY_ITEM, (len(histories), 1))
+
+
+def fall_without(forecast: Forecast, history: Histories, dropped: int) -> np.ndarray:
+    """By how much log p of every item of the catalogue falls, by asking the forecast again."""
+    fewer = without_items(history, np.array([0]), np.array([[dropped]]))
+    before, after = (log_probabilities(forecast, NUM_ITEMS, asked, EVERY_ITEM[None]) for asked in (history, fewer))
+    return (before - after)[0]
+
+
+def network_of_the_last_event() -> Network:
+    """Neither the encoder nor the decoder looks back."""
+    network = small_network()
+    for block in network.encoder.blocks:
+        nn.init.zeros_(block.attention.output.weight)
+    nn.init.zeros_(network.decoder.context.weight)
+    return network
+
+
+@given(st.lists(st.integers(0, NUM_ITEMS - 1), max_size=30), st.integers(0, 20))
+def test_exactly_those_items_are_reasons_without_which_the_item_is_less_probable(items: list[int], seed: int) -> None:
+    forecast, history = forecast_of(small_network(seed)), Histories.of_items([items])
+    (of_items,) = reasons(forecast, history, EVERY_ITEM[None])
+    candidates = [item for item in latest_items(history, NUM_CANDIDATES)[0] if item >= 0]
+    falls = {int(dropped): fall_without(forecast, history, dropped) for dropped in candidates}
+    for item, named in enumerate(of_items):
+        strength = [falls[reason][item] for reason in named]
+        assert all(fall >= LEAST_FALL - 1e-4 for fall in strength)
+        assert strength == pytest.approx(sorted(strength, reverse=True), abs=1e-4)
+        weakest = strength[2] if len(named) == 3 else LEAST_FALL
+        assert all(fall[item] <= weakest + 1e-4 for reason, fall in falls.items() if reason not in named)
+
+
+def test_reasons_are_few_of_the_latest_items_of_the_own_history_and_each_once() -> None:
+    histories = full_histories(LENGTHS)
+    found = found_reasons(small_network(), histories, every_item_for(histories))
+    latest = latest_items(histories, NUM_CANDIDATES)
+    assert len(found) == len(LENGTHS)
+    for row, of_items in enumerate(found):
+        assert len(of_items) == NUM_ITEMS
+        for named in of_items:
+            assert len(named) <= 3
+            assert len(set(named)) == len(named)
+            assert set(named) <= set(latest[row].tolist()) - {-1}
+    assert sum(len(named) for named in found[4]) > NUM_ITEMS
+    assert not any(found[1])
+
+
+def test_items_have_reasons_of_their_own() -> None:
+    histories = full_histories(LENGTHS)
+    of_items = found_reasons(small_network(), histories, every_item_for(histories))[4]
+    assert len({tuple(named) for named in of_items}) > 3
+
+
+def test_only_the_last_item_is_a_reason_where_nothing_else_is_looked_at() -> None:
+    forecast = forecast_of(network_of_the_last_event())
+    (of_items,) = reasons(forecast, Histories.of_items([[3, 8, 1, 9, 5]]), EVERY_ITEM[None])
+    assert {reason for of_item in of_items for reason in of_item} == {5}
+    assert 0 < sum(bool(of_item) for of_item in of_items) < NUM_ITEMS
+
+
+def test_what_only_the_memory_knows_is_a_reason_too() -> None:
+    forecast = forecast_of(small_network(), MEMORY_ALONE)
+    forecast.memory = LastItemTransitions(NUM_ITEMS).fit(Histories.of_items([[5, 2]] * 300 + [EVERY_ITEM.tolist()]))
+    assert reasons(forecast, Histories.of_items([[3, 8, 1, 9, 5]]), np.array([[2, 7]])) == [[[5], []]]
+
+
+def test_an_item_seen_twice_in_a_row_still_counts_as_a_reason() -> None:
+    network = network_of_the_last_event()
+    once, twice = (Histories.of_items([items]) for items in ([3, 8, 5], [3, 8, 5, 5]))
+    assert found_reasons(network, twice, EVERY_ITEM[None]) == found_reasons(network, once, EVERY_ITEM[None])
+
+
+def test_reasons_of_a_long_list_are_those_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, histories = small_network(), full_histories(LENGTHS)
+    whole = found_reasons(network, histories, every_item_for(histories))
+    monkeypatch.setattr("variseq.recommend.because.PAIRS_AT_ONCE", 2 * NUM_ITEMS)
+    assert found_reasons(network, histories, every_item_for(histories)) == whole
+
+
+def test_a_missing_item_has_no_reasons_and_changes_none() -> None:
+    network, histories = small_network(), full_histories([12])
+    with_gap = np.array([[4, -1, 6]])
+    found = found_reasons(network, histories, with_gap)[0]
+    whole = found_reasons(network, histories, EVERY_ITEM[None])[0]
+    assert found == [whole[4], [], whole[6]]
+
+
+def test_reasons_do_not_depend_on_who_else_is_asked() -> None:
+    network, histories = small_network(), full_histories(LENGTHS)
+    together = found_reasons(network, histories, every_item_for(histories))
+    assert together == [
+        found_reasons(network, histories.history(row), EVERY_ITEM[None])[0] for row in range(len(LENGTHS))
+    ]
+
+
+def test_attention_weights_are_those_of_the_last_position_without_the_start_token() -> None:
     network = small_network()
     histories = full_histories(LENGTHS)
     weights = attention_over_events(network, histories)
@@ -23,32 +142,8 @@ def test_weights_are_those_of_the_last_position_without_the_start_token() -> Non
         assert weights[row].sum() <= 1 + 1e-5
 
 
-def test_events_before_the_window_have_no_weight_and_are_no_reason() -> None:
+def test_events_before_the_window_have_no_attention_weight() -> None:
     network = small_network(max_length=4)
-    histories = Histories.of_items([list(range(NUM_ITEMS))])
-    (weight,) = attention_over_events(network, histories)
+    (weight,) = attention_over_events(network, Histories.of_items([list(range(NUM_ITEMS))]))
     assert (weight[:-4] == 0).all()
-    assert weight[-4:].sum() == np.float32(1.0) or abs(weight.sum() - 1) < 1e-5
-    (reasons,) = strongest_events(network, histories, num_events=10)
-    assert sorted(reasons) == [8, 9, 10, 11]
-
-
-def test_reasons_are_positions_of_the_own_history_strongest_first_and_each_item_once() -> None:
-    network = small_network()
-    histories = full_histories(LENGTHS)
-    weights = attention_over_events(network, histories)
-    for row, reasons in enumerate(strongest_events(network, histories)):
-        start, end = int(histories.offsets[row]), int(histories.offsets[row + 1])
-        assert all(start <= place < end for place in reasons)
-        assert len(reasons) == min(3, len(set(histories.item[start:end].tolist())))
-        assert len({int(histories.item[place]) for place in reasons}) == len(reasons)
-        strength = [float(weights[row][place - start]) for place in reasons]
-        assert strength == sorted(strength, reverse=True)
-        if reasons:
-            assert strength[0] == weights[row].max()
-
-
-def test_later_event_of_another_history_gives_no_reason() -> None:
-    network = small_network()
-    together = strongest_events(network, full_histories(LENGTHS))
-    assert together[1] == []
+    assert abs(weight[-4:].sum() - 1) < 1e-5

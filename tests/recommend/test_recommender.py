@@ -10,7 +10,8 @@ from tests.contracts.recommender import check_recommender, some_histories
 from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.model.scorer import NetworkScorer
 from variseq.recommend import recommender as room
-from variseq.recommend.baselines import Popular
+from variseq.recommend.baselines import LastItemTransitions, Popular
+from variseq.recommend.forecast import Calibration, Forecast
 from variseq.recommend.item_knn import ItemKNN
 from variseq.recommend.recommender import Wish, rank_items
 from variseq.sequences.histories import Histories
@@ -19,12 +20,13 @@ HISTORIES = some_histories(NUM_ITEMS)
 
 
 def test_network_keeps_the_recommender_contract() -> None:
-    check_recommender(NetworkScorer(small_network(), temperature=1.7), NUM_ITEMS)
+    check_recommender(NetworkScorer(small_network()), NUM_ITEMS)
 
 
 def test_temperature_changes_probabilities_and_not_the_order() -> None:
-    network = small_network()
-    cold, warm = (rank_items(NetworkScorer(network, temperature=t), HISTORIES, Wish(NUM_ITEMS, 5)) for t in (1.0, 3.0))
+    network, nothing = small_network(), LastItemTransitions(NUM_ITEMS)
+    forecasts = [Forecast(network, nothing, Calibration(0, (t,) * 10)) for t in (1.0, 3.0)]
+    cold, warm = (rank_items(forecast, HISTORIES, Wish(NUM_ITEMS, 5)) for forecast in forecasts)
     np.testing.assert_array_equal(cold.item, warm.item)
     somebody = cold.item[:, 0] >= 0  # the history of 40 events has seen everything
     assert (warm.probability[somebody, 0] < cold.probability[somebody, 0]).all()
@@ -68,7 +70,7 @@ def test_seen_items_come_back_when_that_is_wanted() -> None:
 
 def test_probability_is_over_the_whole_catalogue_whatever_may_be_recommended() -> None:
     scorer = NetworkScorer(small_network())
-    all_items = rank_items(scorer, HISTORIES, Wish(NUM_ITEMS, NUM_ITEMS, exclude_seen=False))
+    all_items = rank_items(scorer, HISTORIES, Wish(NUM_ITEMS, NUM_ITEMS))
     some = rank_items(scorer, HISTORIES, Wish(NUM_ITEMS, 3, candidates=np.arange(NUM_ITEMS) < 6))
     for row in range(len(HISTORIES)):
         of_item = dict(zip(all_items.item[row].tolist(), all_items.probability[row].tolist(), strict=True))

@@ -16,7 +16,7 @@ pytest.importorskip("sklearn")
 from variseq.reports.attention_picture import attention_at_every_event, example_user
 from variseq.reports.canvas import LIGHT, Absent, Picture, new_figure, plain, png
 from variseq.reports.catalogue_pictures import item_map, on_a_plane
-from variseq.reports.training_pictures import chosen_epoch, kl_by_position, latent_headline
+from variseq.reports.training_pictures import kl_by_position
 
 
 def epoch(number: int, is_best: bool, alarms: list[str]) -> dict[str, object]:
@@ -34,22 +34,6 @@ def network(attention: str = "additive", max_length: int = 50) -> Network:
     torch.manual_seed(0)
     config = NetworkConfig(num_items=20, width=8, latent_width=4, attention=attention, max_length=max_length)  # type: ignore[arg-type]
     return Network(config).eval()
-
-
-def test_collapsed_run_is_called_so_with_its_alarm() -> None:
-    is_used, sentence = latent_headline([epoch(0, True, []), epoch(1, True, ["only 5% are active"])])
-    assert not is_used
-    assert sentence.startswith("The latent is NOT used. Alarm: only 5% are active.")
-
-
-def test_headline_is_about_the_epoch_that_was_kept() -> None:
-    is_used, sentence = latent_headline([epoch(0, True, []), epoch(1, False, ["an alarm of later"])])
-    assert is_used
-    assert "alarm of later" not in sentence
-
-
-def test_chosen_epoch_is_the_last_that_was_best() -> None:
-    assert chosen_epoch([epoch(0, True, []), epoch(1, True, []), epoch(2, False, [])])["epoch"] == 1
 
 
 def test_positions_that_no_history_reaches_are_left_out() -> None:

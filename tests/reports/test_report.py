@@ -18,7 +18,9 @@ from variseq.errors import InputError, MissingExtra
 from variseq.estimator import VariationalAttention, load
 from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import read
+from variseq.training.diagnosis import diagnose
 from variseq.training.display import Display
+from variseq.training.symptoms import flat_settings
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
@@ -166,6 +168,16 @@ def test_page_tells_how_the_run_was_made(run: Path, page: Page) -> None:
         assert model in page.text
     assert "The latent is used" in page.text or "The latent is NOT used" in page.text
     assert page.text.count("Because:") == 5
+
+
+def test_page_tells_the_diagnosis_of_the_latent(run: Path, page: Page) -> None:
+    checkpoint = load(run).checkpoint
+    assert checkpoint is not None
+    settings = flat_settings(checkpoint.network.config.model_dump(), checkpoint.config["training"])
+    found = diagnose(checkpoint.metrics, settings)
+    assert f"Diagnosis: {found.kind}" in page.text
+    for told in (found.verdict, *found.evidence, *(one.assignment() for one in found.advice)):
+        assert told in page.text
 
 
 def test_second_report_replaces_the_first_with_the_same_bytes(run: Path) -> None:

@@ -136,7 +136,8 @@ MANIFESTS = {
     "no network": ({"network": None}, "damaged"),
     "no protocol": ({"protocol": None}, "damaged"),
     "no split": ({"split_method": None}, "damaged"),
-    "no temperature": ({"temperature": None}, "damaged"),
+    "no forecast": ({"forecast": None}, "damaged"),
+    "forecast of nothing": ({"forecast": {"calibration": {}}}, "damaged"),
 }
 
 

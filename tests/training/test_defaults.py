@@ -7,9 +7,12 @@ from pydantic import ValidationError
 
 from variseq.events.vocabulary import Vocabulary
 from variseq.log import Log
+from variseq.model.network import NetworkConfig
 from variseq.sequences.histories import Histories
 from variseq.training.defaults import SIZES, LogProperties, network_config, training_config
 from variseq.training.settings import TrainingConfig
+
+NETWORK = NetworkConfig(num_items=5)
 
 
 def properties(**changes: object) -> LogProperties:
@@ -35,7 +38,7 @@ def test_larger_size_is_a_larger_network() -> None:
 def test_what_is_set_by_hand_wins_over_what_follows_from_the_log() -> None:
     network = network_config("tiny", properties(), {"width": 48, "dropout": 0.05})
     assert (network.width, network.dropout) == (48, 0.05)
-    training = training_config(properties(), 64, 3, {"max_epochs": 2})
+    training = training_config(properties(), NETWORK, 3, {"max_epochs": 2})
     assert (training.seed, training.max_epochs) == (3, 2)
 
 
@@ -56,8 +59,8 @@ def test_properties_are_those_of_the_log(shop_log: Log) -> None:
 
 
 def test_people_who_come_back_to_the_same_items_are_judged_with_them(shop_log: Log) -> None:
-    assert training_config(properties(repeat_share=0.01), 64, 0, {}).exclude_seen
-    assert not training_config(properties(repeat_share=0.4), 64, 0, {}).exclude_seen
+    assert training_config(properties(repeat_share=0.01), NETWORK, 0, {}).exclude_seen
+    assert not training_config(properties(repeat_share=0.4), NETWORK, 0, {}).exclude_seen
     found = LogProperties.of(shop_log.histories, shop_log.vocabulary)
     users = range(len(shop_log.histories))
     distinct = sum(len(set(shop_log.histories.history(user).item.tolist())) for user in users)

@@ -9,17 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
 from tests.training.some_runs import settings_for, workplace_in
 from variseq.errors import CollapseWarning, InputError, MissingExtra
 from variseq.evaluation.splits import leave_one_out
 from variseq.log import LogPart
-from variseq.model.scorer import NetworkScorer
 from variseq.sequences.histories import Histories
 from variseq.training.metrics_file import MetricsFile, read_metrics
 from variseq.training.run import Trained, train_network
-from variseq.training.temperature import CANDIDATES, best_temperature
 from variseq.training.validation import Validation
 
 Parts = tuple[LogPart, LogPart, LogPart]
@@ -95,7 +92,6 @@ def test_damaged_unfinished_run_is_told(shop_parts: Parts, tmp_path: Path, name:
 def test_resumed_run_returns_the_same_as_one_that_was_not_interrupted(shop_parts: Parts, tmp_path: Path) -> None:
     first = train(shop_parts, tmp_path / "run", max_epochs=2)
     again = train(shop_parts, tmp_path / "run", resume=True, max_epochs=2)
-    assert again.temperature == first.temperature
     assert again.metrics == first.metrics
     for one, other in zip(first.network.parameters(), again.network.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -126,21 +122,6 @@ def test_shortest_histories_can_be_trained_on() -> None:
     settings = settings_for(train_part, max_epochs=2)
     trained = train_network(train_part, valid, settings, workplace_in(None))
     assert math.isfinite(trained.metrics[-1]["reconstruction"])
-
-
-@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
-def test_temperature_makes_validation_probabilities_most_likely(shop_parts: Parts) -> None:
-    trained = train(shop_parts, max_epochs=3, averaging=0.0)
-    validation = Validation(shop_parts[1].part, settings_for(shop_parts[0].part).training)
-    assert best_temperature(trained.network, validation) == trained.temperature
-    queries = validation.queries()
-    histories = validation.part.histories
-    asked = histories.select(histories.offsets[queries.user], queries.position)
-    target = torch.from_numpy(histories.item[queries.position].astype(np.int64))
-    scorer = NetworkScorer(trained.network)
-    scores = scorer.scores(scorer.query(asked), 0, validation.part.num_items)
-    losses = [float(cross_entropy(scores / factor, target)) for factor in CANDIDATES]
-    assert float(CANDIDATES[int(np.argmin(losses))]) == pytest.approx(trained.temperature)
 
 
 def test_metrics_file_keeps_the_epochs_before_the_one_that_comes_next(tmp_path: Path) -> None:

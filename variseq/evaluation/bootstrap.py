@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -25,6 +28,14 @@ def means_by_user(
     return sums_by_user(user, columns) / np.unique(user, return_counts=True)[1][:, None]
 
 
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Columns of some of the users: row i belongs to the user at `place[i]` among all, in ascending order."""
+
+    place: Int[np.ndarray, " user"]
+    columns: Float[np.ndarray, "user column"]
+
+
 def resampled_sums(
     columns: Float[np.ndarray, "user column"], num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> Float[np.ndarray, "resample column"]:
@@ -33,27 +44,37 @@ def resampled_sums(
     Sums, not means, so that ratios (a group's mean, a calibration error) can be resampled in the same draw.
     Memory is bounded: a few million weights at a time.
     """
-    num_users = len(columns)
-    generator = np.random.default_rng(seed)
-    rows_at_once = max(1, _CELLS_AT_ONCE // max(1, num_users))
-    sums = np.empty((num_resamples, columns.shape[1]))
-    for first in range(0, num_resamples, rows_at_once):
-        rows = range(first, min(first + rows_at_once, num_resamples))
-        weights = np.empty((len(rows), num_users))
-        for row in range(len(rows)):
-            drawn = generator.integers(num_users, size=num_users, dtype=np.int32)
-            weights[row] = np.bincount(drawn, minlength=num_users)
-        sums[rows.start : rows.stop] = weights @ columns
-    return sums
+    block = Block(np.arange(len(columns)), columns)
+    return resampled_blocks({"all": block}, len(columns), num_resamples, seed)["all"]
 
 
 def resampled_blocks(
-    blocks: dict[str, Float[np.ndarray, "user _"]], num_resamples: int = NUM_RESAMPLES, seed: int = 0
+    blocks: Mapping[str, Block], num_users: int, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> dict[str, Float[np.ndarray, "resample _"]]:
-    """`resampled_sums` of several tables over the same users in one draw, which is what costs time."""
-    sums = resampled_sums(np.concatenate(list(blocks.values()), axis=1), num_resamples, seed)
-    ends = np.cumsum([block.shape[1] for block in blocks.values()])
-    return dict(zip(blocks, np.split(sums, ends[:-1], axis=1), strict=True))
+    """`resampled_sums` of several tables in one draw of the users, so that differences between them can be resampled.
+
+    A table of a few users costs only as much as these.
+    """
+    sums = {name: np.empty((num_resamples, block.columns.shape[1])) for name, block in blocks.items()}
+    first = 0
+    for weights in _weights(num_users, num_resamples, seed):
+        for name, block in blocks.items():
+            of_users = weights if len(block.place) == num_users else weights[:, block.place]
+            sums[name][first : first + len(weights)] = of_users @ block.columns
+        first += len(weights)
+    return sums
+
+
+def _weights(num_users: int, num_resamples: int, seed: int) -> Iterator[Float[np.ndarray, "resample user"]]:
+    """How often each user is drawn, some resamples at a time."""
+    generator = np.random.default_rng(seed)
+    rows_at_once = max(1, _CELLS_AT_ONCE // max(1, num_users))
+    for first in range(0, num_resamples, rows_at_once):
+        weights = np.empty((min(rows_at_once, num_resamples - first), num_users))
+        for row in range(len(weights)):
+            drawn = generator.integers(num_users, size=num_users, dtype=np.int32)
+            weights[row] = np.bincount(drawn, minlength=num_users)
+        yield weights
 
 
 def percentile_interval(samples: Float[np.ndarray, " resample"], level: float = 0.95) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 NUM_BINS = 15
+NORMAL_95 = 1.96
 
 
 def brier(
@@ -102,6 +104,36 @@ def risk_coverage(confidence: Float[np.ndarray, " query"], value: Float[np.ndarr
     expected = (np.bincount(tie, value) / np.bincount(tie))[tie[order]]
     count = np.arange(1, len(value) + 1)
     return RiskCoverage(count / len(value), np.cumsum(expected) / count)
+
+
+def answered(uncertainty: Float[np.ndarray, " query"], share: float = 0.5) -> Float[np.ndarray, " query"]:
+    """1 for the queries that are answered when only the least uncertain `share` of them is, 0 for the others.
+
+    Of queries that are equally uncertain each is answered in part, so that their order does not matter.
+
+    >>> answered(np.array([2.0, 1.0, 3.0, 3.0])), answered(np.ones(2))
+    (array([1., 1., 0., 0.]), array([0.5, 0.5]))
+    """
+    _, tie, count = np.unique(uncertainty, return_inverse=True, return_counts=True)
+    before = np.cumsum(count) - count
+    return np.clip((math.ceil(share * len(uncertainty)) - before) / count, 0, 1)[tie]
+
+
+def wilson_interval(
+    share: Float[np.ndarray, " group"], count: Int[np.ndarray, " group"]
+) -> tuple[Float[np.ndarray, " group"], Float[np.ndarray, " group"]]:
+    """The 95 % interval of observed shares of `count` cases: (low, high). It has width also where the share is 0 or 1.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+
+    >>> low, high = wilson_interval(np.array([1.0]), np.array([20]))
+    >>> low.round(3), high
+    (array([0.839]), array([1.]))
+    """
+    square = NORMAL_95**2
+    middle = (share + square / (2 * count)) / (1 + square / count)
+    reach = NORMAL_95 * np.sqrt(share * (1 - share) / count + square / (4 * count**2)) / (1 + square / count)
+    return np.clip(middle - reach, 0, share), np.clip(middle + reach, share, 1)
 
 
 def interval_coverage(

@@ -14,6 +14,7 @@ from variseq.errors import InputError
 from variseq.evaluation.beyond_accuracy import diversity, novelty
 from variseq.evaluation.calibration import brier
 from variseq.evaluation.evaluation import Evaluation, Forecasts
+from variseq.evaluation.mass import repeat_share
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part
 from variseq.evaluation.tiles import Judged, Ranking, Tile, judge
@@ -23,12 +24,15 @@ from variseq.evaluation.tiles import Judged, Ranking, Tile, judge
 class EvaluationOptions:
     """How to evaluate; the result does not depend on the tile sizes, only time and memory do.
 
-    `item_categories` holds the categories of each item of the catalogue, for intra-list diversity.
+    `repeat_share` is the probability that the next event is an item of the user's own history, where such items are not
+    ranked; None counts it in what is known before the part. `item_categories` holds the categories of each item of the
+    catalogue, for intra-list diversity.
     """
 
     k: int = 10
     targets: str = "next"
     exclude_seen: bool = True
+    repeat_share: float | None = None
     item_categories: Sequence[tuple[str, ...]] | None = None
     tile_histories: int = 128
     tile_items: int = 32_768
@@ -49,7 +53,10 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
         raise InputError(f"The {part.name!r} part has no event to predict. Evaluate on a validation or test part.")
     start = part.histories.offsets[queries.user]
     target = part.histories.item[queries.position].astype(np.int64)
-    ranking = Ranking(part.num_items, options.k, options.exclude_seen, options.tile_items)
+    repeats = options.repeat_share
+    if options.exclude_seen and repeats is None:
+        repeats = repeat_share(part.known())
+    ranking = Ranking(part.num_items, options.k, options.exclude_seen, options.tile_items, repeats or 0.0)
     judged = Judged.empty(len(queries), options.k)
     with torch.inference_mode():
         for first in range(0, len(queries), options.tile_histories):
@@ -68,6 +75,7 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
         target_was_seen=judged.target_was_seen,
         rank=np.where(target_count > 0, judged.rank, np.inf),
         top_item=judged.top_item,
+        top_item_count=np.where(judged.top_item >= 0, part.train_item_count[judged.top_item], 0),
         novelty=novelty(judged.top_item, part.train_item_count),
         diversity=None if categories is None else diversity(judged.top_item, categories),
         forecasts=_forecasts(judged, target) if recommender.gives_probabilities else None,
@@ -81,6 +89,7 @@ def _forecasts(judged: Judged, target: Int[np.ndarray, " query"]) -> Forecasts:
         entropy=judged.entropy,
         top_probability=judged.top_probability,
         top_is_target=judged.top_item == target[:, None],
+        mass_before=judged.mass_before,
     )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from variseq.errors import InputError
+from variseq.evaluation.bootstrap import NUM_RESAMPLES
+from variseq.evaluation.conformal import ConformalThresholds
 from variseq.evaluation.evaluation import Evaluation
-from variseq.evaluation.table import evaluation_table, text_table
+from variseq.evaluation.groups import Groups
+from variseq.evaluation.table import evaluation_table, notes_on, text_table
 from variseq.evaluation.values import ValueForecasts
 
 
@@ -19,22 +22,34 @@ class Results:
     """A model's evaluation with the baselines beside it; printing it shows the table with its intervals.
 
     `values` are the first model's forecasts of the targets' values, where the log has them; its row has their numbers.
+    `user_groups` has by the name of a column the group of each user of the log (see `group_users`), and `thresholds`
+    are those of the first model's conformal sets, whose coverage is then looked at.
     """
 
-    def __init__(self, evaluations: Sequence[Evaluation], values: ValueForecasts | None = None) -> None:
+    def __init__(
+        self,
+        evaluations: Sequence[Evaluation],
+        values: ValueForecasts | None = None,
+        user_groups: Mapping[str, Groups] | None = None,
+        thresholds: ConformalThresholds | None = None,
+    ) -> None:
         self.evaluations = list(evaluations)
         self.values = values
+        self.user_groups = dict(user_groups or {})
+        self.thresholds = thresholds
 
     def __getitem__(self, model: str) -> Evaluation:
         return next(evaluation for evaluation in self.evaluations if evaluation.model == model)
 
     def __str__(self) -> str:
-        return text_table(self.table) + ("" if self.values is None else f"{self.values}\n")
+        model = self.evaluations[0]
+        notes = [f"{model.model}, {note}\n" for note in notes_on(self.table["rows"][0], model.k)]
+        return text_table(self.table) + "".join(notes) + ("" if self.values is None else f"{self.values}\n")
 
     @cached_property
     def table(self) -> dict[str, Any]:
         """`{"protocol": {...}, "rows": [{"model": ..., "ndcg@10": ..., "ndcg@10_interval": [...]}, ...]}`."""
-        table = evaluation_table(self.evaluations)
+        table = evaluation_table(self.evaluations, NUM_RESAMPLES, 0, self.user_groups, self.thresholds)
         if self.values is not None:
             table["rows"][0] |= self.values.summary()
         return table

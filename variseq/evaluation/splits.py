@@ -55,6 +55,10 @@ class Part:
         """What is known before the targets of this part; for the training part, what may be learned from."""
         return self.histories.select(self.histories.offsets[:-1], self.history_end)
 
+    def known_after(self) -> Histories:
+        """What is known once the targets of this part have happened too."""
+        return self.histories.select(self.histories.offsets[:-1], self.target_end)
+
     def queries(self, targets: str = "next") -> Queries:
         """The questions of this part.
 
@@ -208,6 +212,19 @@ def split_at(
         Part("valid", histories, valid_start, test_start, count, protocol | {"part": "valid"}),
         Part("test", histories, test_start, end, count, protocol | {"part": "test"}),
     )
+
+
+def part_to_judge(split: Split, part: Part | None, is_refitted: bool) -> Part:
+    """The test part, or the one given. Raises InputError where a model of this split cannot be judged on it."""
+    judged = split[2] if part is None else part
+    if judged.protocol["split_hash"] != split[2].protocol["split_hash"]:
+        raise InputError("The part belongs to another log or split than the model was fitted on. Give one of those.")
+    if is_refitted and judged.name == "valid":
+        raise InputError(
+            "The model has been refitted with the validation events, so it cannot be judged on them. Evaluate on the "
+            "test part, or fit with training={'refit_share': 0}."
+        )
+    return judged
 
 
 def learned_from(part: Part, known: Histories, parts: str) -> Part:

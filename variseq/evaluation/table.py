@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,14 +11,26 @@ from rich.table import Table
 
 from variseq.errors import InputError
 from variseq.evaluation.bootstrap import NUM_RESAMPLES
+from variseq.evaluation.conformal import ConformalThresholds
 from variseq.evaluation.evaluation import Evaluation
+from variseq.evaluation.group_rows import MIN_USERS
+from variseq.evaluation.groups import Groups
+from variseq.evaluation.pooled import CONFORMAL
 from variseq.evaluation.significance import require_same_protocol
+from variseq.evaluation.summary import SELECTIVE_GAIN
 
 
 def evaluation_table(
-    evaluations: Sequence[Evaluation], num_resamples: int = NUM_RESAMPLES, seed: int = 0
+    evaluations: Sequence[Evaluation],
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+    user_groups: Mapping[str, Groups] | None = None,
+    thresholds: ConformalThresholds | None = None,
 ) -> dict[str, Any]:
     """`{"protocol": {...}, "rows": [{"model": ..., "ndcg@10": ..., "ndcg@10_interval": [...], ...}, ...]}`.
+
+    `user_groups` has by the name of a column the group of each user of the log. `thresholds` are those of the first
+    model's conformal sets; the others have none.
 
     Raises InputError without an evaluation, or when they were not measured alike.
     """
@@ -28,7 +40,10 @@ def evaluation_table(
     resampling = {"num_resamples": num_resamples, "bootstrap_seed": seed}
     return {
         "protocol": evaluations[0].protocol | resampling,
-        "rows": [evaluation.summary(num_resamples, seed) for evaluation in evaluations],
+        "rows": [
+            evaluation.summary(num_resamples, seed, user_groups, thresholds if place == 0 else None)
+            for place, evaluation in enumerate(evaluations)
+        ],
     }
 
 
@@ -50,6 +65,42 @@ def text_table(table: dict[str, Any], width: int = 120) -> str:
     text = io.StringIO()
     Console(file=text, width=width, color_system=None, force_terminal=False).print(rich_table(table))
     return text.getvalue()
+
+
+def notes_on(row: dict[str, Any], k: int) -> list[str]:
+    """Sentences on one model: what leaving out its least certain answers does, its sets, and its groups of users."""
+    notes = []
+    if row[SELECTIVE_GAIN] is not None:
+        low, high = row[f"{SELECTIVE_GAIN}_interval"]
+        notes.append(
+            f"answering only the half of the queries with least entropy: ndcg@{k} {row[f'selective_ndcg@{k}_50']:.4f}, "
+            f"{row[SELECTIVE_GAIN]:+.1%} ({low:+.1%} to {high:+.1%})"
+        )
+    if row[CONFORMAL] is not None:
+        low, high = row[f"{CONFORMAL}_interval"]
+        notes.append(
+            f"sets made to hold the next item 90 % of the time hold {row[CONFORMAL]:.1%} ({low:.1%}–{high:.1%})"
+        )
+    for column, groups in row["by_user_column"].items():
+        notes += _notes_on_column(column, groups, row["compared_by_user_column"][column])
+    return notes
+
+
+def _notes_on_column(column: str, groups: list[dict[str, Any]], compared: dict[str, Any]) -> list[str]:
+    notes = []
+    for name, found in compared.items():
+        if found is not None:
+            low, high = found["gap_interval"]
+            notes.append(
+                f"by {column}, {name}: worst {found['worst']:.4f} ({found['worst_group']}), best {found['best']:.4f} "
+                f"({found['best_group']}), gap {found['gap']:.4f} ({low:.4f} to {high:.4f})"
+            )
+    small = [f"{row['group']} ({row['num_users']})" for row in groups if not row["is_compared"]]
+    if small:
+        notes.append(f"by {column}, not compared with fewer than {MIN_USERS} users: {', '.join(small)}")
+    if len(small) > len(groups) - 2:
+        notes.append(f"by {column}: fewer than two groups of at least {MIN_USERS} users, so nothing can be compared")
+    return notes
 
 
 def _title(table: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from variseq.errors import InputError
+from variseq.evaluation.mass import Mass, Pairs, log_weights, seen_pairs
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.top_k import TopK
 from variseq.sequences.histories import Histories
@@ -27,20 +28,25 @@ class Tile:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a tile is ranked over: the catalogue, in blocks of `tile_items`; `seen` items are no candidates."""
+    """What a tile is ranked over: the catalogue, in blocks of `tile_items`.
+
+    With `exclude_seen` the items of the user's own history are no candidates, and `repeat_share` is the probability
+    that the next event is one of them all the same.
+    """
 
     num_items: int
     k: int
     exclude_seen: bool
     tile_items: int
+    repeat_share: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
     """Per query: the target's rank and the top list (-1 where candidates run out), then probabilities.
 
-    Probabilities are softmax(scores) over the whole catalogue, seen items included; NaN when the scores are not
-    meant as probabilities.
+    Probabilities are those of `Mass`; NaN when the scores are not meant as probabilities. `mass_before` is the
+    probability of the candidates that stand before the target in the list, 1 for a target that is no candidate.
     """
 
     rank: Float[np.ndarray, " query"]
@@ -48,6 +54,7 @@ class Judged:
     top_item: Int[np.ndarray, "query k"]
     top_probability: Float[np.ndarray, "query k"]
     target_log_probability: Float[np.ndarray, " query"]
+    mass_before: Float[np.ndarray, " query"]
     sum_of_squares: Float[np.ndarray, " query"]
     entropy: Float[np.ndarray, " query"]
 
@@ -61,6 +68,7 @@ class Judged:
             top_item=np.zeros((num_queries, k), dtype=np.int64),
             top_probability=np.zeros((num_queries, k)),
             target_log_probability=one.copy(),
+            mass_before=one.copy(),
             sum_of_squares=one.copy(),
             entropy=one.copy(),
         )
@@ -82,25 +90,35 @@ def judge(recommender: Recommender, tile: Tile, ranking: Ranking) -> Judged:
 
     Raises InputError when the recommender's scores have a wrong shape or are not finite.
     """
-    blocks = list(_blocks(recommender, tile, ranking)) if ranking.num_items <= ranking.tile_items else None
-    target = torch.from_numpy(tile.target.astype(np.int64))
-    target_score, highest = _look(blocks or _blocks(recommender, tile, ranking), target)
-    row, item, target_was_seen = _seen_pairs(tile)
-    counted = _Counted(target_score, highest, ranking.k, recommender.gives_probabilities)
-    for first, scores in blocks or _blocks(recommender, tile, ranking):
-        candidates = scores
-        if ranking.exclude_seen:
-            inside = (item >= first) & (item < first + scores.shape[1])
-            candidates = scores.clone()
-            candidates[row[inside].to(scores.device), (item[inside] - first).to(scores.device)] = -torch.inf
-        counted.add(scores, candidates, first)
+    seen, target_was_seen = _seen_pairs(tile, ranking.num_items)
+
+    def blocks() -> Iterator[Block]:
+        return _blocks(recommender, tile, ranking, seen)
+
+    kept = list(blocks()) if ranking.num_items <= ranking.tile_items else None
+    extremes = Extremes.of(kept or blocks(), torch.from_numpy(tile.target.astype(np.int64)))
+    counted = _Counted(extremes, ranking, recommender.gives_probabilities)
+    for block in kept or blocks():
+        counted.add(block)
     return counted.judged(target_was_seen & ranking.exclude_seen)
 
 
-def _blocks(
-    recommender: Recommender, tile: Tile, ranking: Ranking
-) -> Iterator[tuple[int, Float[Tensor, "query item"]]]:
-    """The scores of the catalogue, block after block, each with its first item."""
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The scores of the items from `first` on; as `candidates` with −inf where an item may not be recommended.
+
+    Those cells are in the rows `seen_row` and have the scores `seen_score`.
+    """
+
+    first: int
+    scores: Float[Tensor, "query item"]
+    candidates: Float[Tensor, "query item"]
+    seen_row: Int[Tensor, " cell"]
+    seen_score: Float[Tensor, " cell"]
+
+
+def _blocks(recommender: Recommender, tile: Tile, ranking: Ranking, seen: Pairs) -> Iterator[Block]:
+    """The scores of the catalogue, block after block."""
     histories = tile.histories
     query: Any = recommender.query(histories)
     for first in range(0, ranking.num_items, ranking.tile_items):
@@ -116,73 +134,92 @@ def _blocks(
                 f"Recommender {recommender.name!r} gave scores that are NaN or infinite for the items {first}:{last}. "
                 "Allowed: finite numbers. If it was trained, training has diverged; fit it again with a lower rate."
             )
-        yield first, scores.float().contiguous()
+        yield _block(first, scores.float().contiguous(), seen.inside(first, last) if ranking.exclude_seen else None)
 
 
-def _look(blocks: Any, target: Int[Tensor, " query"]) -> tuple[Float[Tensor, " query"], Float[Tensor, " query"]]:
-    """The score of each target and the highest score of each query."""
-    target_score = highest = torch.empty(0)
-    for first, scores in blocks:
-        if first == 0:
-            target = target.to(scores.device)
-            target_score = scores.new_zeros(len(target))
-            highest = scores.amax(dim=1)
-        inside = torch.nonzero((target >= first) & (target < first + scores.shape[1]))[:, 0]
-        target_score[inside] = scores[inside, target[inside] - first]
-        highest = torch.maximum(highest, scores.amax(dim=1))
-    return target_score, highest
+def _block(first: int, scores: Float[Tensor, "query item"], seen: Pairs | None) -> Block:
+    if seen is None:
+        nothing = torch.zeros(0, dtype=torch.int64, device=scores.device)
+        return Block(first, scores, scores, nothing, scores.new_zeros(0))
+    row, column = seen.row.to(scores.device), seen.item.to(scores.device) - first
+    candidates = scores.clone()
+    candidates[row, column] = -torch.inf
+    return Block(first, scores, candidates, row, scores[row, column])
 
 
-def _seen_pairs(tile: Tile) -> tuple[Int[Tensor, " event"], Int[Tensor, " event"], Bool[np.ndarray, " query"]]:
-    """Row and item of every event of the histories, and which targets are among their own user's."""
+@dataclass(frozen=True, eq=False)
+class Extremes:
+    """Per query the score of the target, the highest score of a candidate and of a seen item (−inf without any)."""
+
+    target: Float[Tensor, " query"]
+    candidate: Float[Tensor, " query"]
+    seen: Float[Tensor, " query"]
+
+    @classmethod
+    def of(cls, blocks: Iterable[Block], target: Int[Tensor, " query"]) -> Extremes:
+        """One pass over the blocks."""
+        at_target = candidate = seen = torch.empty(0)
+        for block in blocks:
+            scores = block.scores
+            if block.first == 0:
+                target = target.to(scores.device)
+                at_target = scores.new_zeros(len(target))
+                candidate, seen = scores.new_full((2, len(target)), -torch.inf)
+            inside = torch.nonzero((target >= block.first) & (target < block.first + scores.shape[1]))[:, 0]
+            at_target[inside] = scores[inside, target[inside] - block.first]
+            candidate = torch.maximum(candidate, block.candidates.amax(dim=1))
+            seen = seen.scatter_reduce(0, block.seen_row, block.seen_score, "amax")
+        return cls(at_target, candidate, seen)
+
+
+def _seen_pairs(tile: Tile, num_items: int) -> tuple[Pairs, Bool[np.ndarray, " query"]]:
+    """The pairs of a tile, and which targets are among their own user's."""
     row = np.repeat(np.arange(len(tile.histories)), tile.histories.lengths)
-    item = tile.histories.item.astype(np.int64)
-    repeated = row[item == tile.target[row]]
+    repeated = row[tile.histories.item.astype(np.int64) == tile.target[row]]
     target_was_seen = np.bincount(repeated, minlength=len(tile.target)) > 0
-    return torch.from_numpy(row), torch.from_numpy(item), target_was_seen
+    return seen_pairs(tile.histories, num_items), target_was_seen
 
 
 class _Counted:
     """Running counts over the blocks of the catalogue."""
 
-    def __init__(
-        self, target_score: Float[Tensor, " query"], highest: Float[Tensor, " query"], k: int, gives_probabilities: bool
-    ) -> None:
-        self.target_score, self.highest = target_score, highest
+    def __init__(self, extremes: Extremes, ranking: Ranking, gives_probabilities: bool) -> None:
+        self.extremes = extremes
         self.gives_probabilities = gives_probabilities
-        self.num_at_least = torch.zeros_like(target_score, dtype=torch.int64)
-        self.top = TopK(k)
-        self.mass, self.mass_squared, self.mass_score = torch.zeros(
-            (3, len(target_score)), dtype=torch.float64, device=target_score.device
-        )
+        self.ranking = ranking
+        self.num_at_least = torch.zeros_like(extremes.target, dtype=torch.int64)
+        self.top = TopK(ranking.k)
+        self.unseen, self.seen = Mass.below(extremes.candidate), Mass.below(extremes.seen)
+        self.mass_at_least = torch.zeros_like(self.unseen.total)
 
-    def add(self, scores: Float[Tensor, "query item"], candidates: Float[Tensor, "query item"], first: int) -> None:
-        """`candidates` are `scores` with -inf where the item may not be recommended."""
-        self.num_at_least += torch.count_nonzero(candidates >= self.target_score[:, None], dim=1)
-        self.top.add(candidates, first)
+    def add(self, block: Block) -> None:
+        """Take in a block."""
+        at_least = block.candidates >= self.extremes.target[:, None]
+        self.num_at_least += torch.count_nonzero(at_least, dim=1)
+        self.top.add(block.candidates, block.first)
         if self.gives_probabilities:
-            below = scores - self.highest[:, None]
-            mass = below.exp()
-            self.mass += mass.sum(dim=1)
-            self.mass_score += below.mul_(mass).sum(dim=1)
-            self.mass_squared += mass.square_().sum(dim=1)
+            self.seen.add_cells(block.seen_row, block.seen_score)
+            mass = self.unseen.add_block(block.candidates)
+            self.mass_at_least += mass.mul_(at_least).sum(dim=1)
 
     def judged(self, target_is_miss: Bool[np.ndarray, " query"]) -> Judged:
         top_item, top_score = self.top.result()
-        log_mass = self.mass.log() + self.highest
-        top_probability = (top_score.double() - log_mass[:, None]).exp()
-        target_log_probability = self.target_score.double() - log_mass
-        sum_of_squares = self.mass_squared / self.mass.square()
-        entropy = self.mass.log() - self.mass_score / self.mass
-        if not self.gives_probabilities:
-            for values in (top_probability, target_log_probability, sum_of_squares, entropy):
-                values.fill_(torch.nan)
-        return Judged(
-            np.where(target_is_miss, np.inf, self.num_at_least.double().cpu().numpy()),
-            target_is_miss,
-            top_item.cpu().numpy(),
-            top_probability.cpu().numpy(),
-            target_log_probability.cpu().numpy(),
-            sum_of_squares.cpu().numpy(),
-            entropy.cpu().numpy(),
+        unseen, seen = self.unseen, self.seen
+        log_weight, log_seen_weight = log_weights(unseen.total, seen.total, self.ranking.repeat_share)
+        is_miss = torch.from_numpy(target_is_miss).to(log_weight.device)
+        target = self.extremes.target.double()
+        target_log_probability = torch.where(
+            is_miss, target - seen.highest + log_seen_weight, target - unseen.highest + log_weight
         )
+        before = (self.mass_at_least * log_weight.exp() - target_log_probability.exp()).clamp(0, 1)
+        values = [
+            (top_score.double() - unseen.highest[:, None] + log_weight[:, None]).exp(),
+            target_log_probability,
+            torch.where(is_miss, 1.0, before),
+            unseen.sum_of_squares(log_weight) + seen.sum_of_squares(log_seen_weight),
+            unseen.entropy(log_weight) + seen.entropy(log_seen_weight),
+        ]
+        if not self.gives_probabilities:
+            values = [value.fill_(torch.nan) for value in values]
+        rank = np.where(target_is_miss, np.inf, self.num_at_least.double().cpu().numpy())
+        return Judged(rank, target_is_miss, top_item.cpu().numpy(), *(value.cpu().numpy() for value in values))

@@ -57,6 +57,11 @@ class ItemTable:
         """Categories of items; empty where there is none."""
         return [tuple(categories or ()) for categories in self._take(Columns.CATEGORY, positions)]
 
+    def all_categories(self) -> list[tuple[str, ...]] | None:
+        """The categories of every item; None where no item has one."""
+        of_items = self.categories(range(len(self)))
+        return of_items if any(of_items) else None
+
     def category_links(self) -> CategoryLinks:
         """Which categories each item has, of those that tell some items from others.
 

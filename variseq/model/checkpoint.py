@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,13 @@ class Checkpoint:
     manifest: dict[str, Any]
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
+
+    def without_histories(self) -> Checkpoint:
+        """The same, naming no user and holding nobody's events."""
+        vocabulary = replace(self.vocabulary, users=self.vocabulary.users[:0])
+        # The first faults quote rows of the log.
+        manifest = self.manifest | {"log": self.manifest["log"] | {"first_faults": {}}}
+        return replace(self, vocabulary=vocabulary, manifest=manifest, histories=None, bounds=None)
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:

@@ -15,14 +15,13 @@ TOKENS_PER_BATCH = 8192
 
 
 class NetworkScorer:
-    """Ranks by the posterior mean; scores are logits over `temperature`, so their softmax is a probability."""
+    """Ranks by the posterior mean; scores are logits, so their softmax is a probability."""
 
     gives_probabilities = True
 
-    def __init__(self, network: Network, name: str = "variseq", temperature: float = 1.0) -> None:
+    def __init__(self, network: Network, name: str = "variseq") -> None:
         self.network = network
         self.name = name
-        self.temperature = temperature
 
     @property
     def device(self) -> torch.device:
@@ -43,5 +42,5 @@ class NetworkScorer:
 
     @torch.no_grad()
     def scores(self, query: Float[Tensor, "history width"], first: int, last: int) -> Float[Tensor, "history item"]:
-        """Logits of the items first:last, divided by the temperature."""
-        return self.network.scores(query, first, last) / self.temperature
+        """Logits of the items first:last."""
+        return self.network.scores(query, first, last)

@@ -14,12 +14,10 @@ from jaxtyping import Int
 from torch.nn import functional
 
 from variseq.errors import InputError
-from variseq.evaluation.recommender import Recommender
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Id, Vocabulary
-from variseq.model.network import Network
-from variseq.recommend.because import strongest_events
-from variseq.recommend.recommender import RankedItems, Wish, rank_items
+from variseq.recommend.lists import Lists, MadeLists, Manner
+from variseq.recommend.recommender import Wish
 from variseq.sequences.histories import Histories
 
 USERS_AT_ONCE = 2048
@@ -40,28 +38,26 @@ class Filters:
 
 
 class Answers:
-    """A trained network with its vocabulary: asked with outside ids, it answers with them.
+    """A forecast with its vocabulary: asked with outside ids, it answers with them.
 
     A history given as bare items is taken to be of `usual_behaviour`.
     """
 
     def __init__(
         self,
-        recommender: Recommender,
-        network: Network,
+        lists: Lists,
         vocabulary: Vocabulary,
         items: ItemTable | None,
         histories: Histories | None,
         usual_behaviour: int = 0,
     ) -> None:
-        self.recommender = recommender
-        self.network = network
+        self.lists = lists
         self.vocabulary = vocabulary
         self.items = items
         self.histories = histories
         self.usual_behaviour = usual_behaviour
 
-    def for_users(self, users: Sequence[Id] | None, filters: Filters) -> Iterator[pa.Table]:
+    def for_users(self, users: Sequence[Id] | None, filters: Filters, manner: Manner) -> Iterator[pa.Table]:
         """Tables of recommendations, some thousand users at a time; all known users where `users` is None."""
         if self.histories is None:
             raise InputError("This run was saved without histories, so users are not known to it. Give a history.")
@@ -75,9 +71,9 @@ class Answers:
             histories = self.histories.select(start, np.where(positions < 0, start, end))
             ids = self.vocabulary.user_ids(positions) if users is None else users[first : first + USERS_AT_ONCE]
             sources = [FROM_HISTORY if position >= 0 else UNKNOWN_USER for position in positions]
-            yield self._table(list(ids), histories, sources, wish)
+            yield self._table(list(ids), self.lists.make(histories, wish, manner), sources)
 
-    def for_history(self, history: Sequence[Id], filters: Filters) -> pa.Table:
+    def for_history(self, history: Sequence[Id], filters: Filters, manner: Manner) -> pa.Table:
         """Recommendations for somebody who did this, oldest first; unknown items are left out and warned of."""
         history = id_list(history, "history")
         positions = self.vocabulary.item_positions(history)
@@ -92,14 +88,14 @@ class Answers:
         known = Histories.of_items([positions[positions >= 0].tolist()])
         known = replace(known, behaviour=np.full_like(known.behaviour, self.usual_behaviour))
         source = FROM_HISTORY if known.num_events else NO_HISTORY
-        return self._table([None], known, [source], self._wish(filters))
+        return self._table([None], self.lists.make(known, self._wish(filters), manner), [source])
 
     def similar(self, item_ids: Sequence[Id], k: int) -> pa.Table:
         """The k items whose vectors point most nearly the same way (cosine), for each item."""
         item_ids = id_list(item_ids, "item_ids")
         _check_k(k, self.vocabulary.num_items - 1, "the number of other items")
         positions = self._known_items(item_ids, "item_ids")
-        vectors = functional.normalize(self.network.item_vectors.detach().cpu(), dim=1)
+        vectors = functional.normalize(self.lists.forecast.network.item_vectors.detach().cpu(), dim=1)
         cosine = vectors[torch.from_numpy(positions)] @ vectors.T
         cosine[torch.arange(len(positions)), torch.from_numpy(positions)] = -torch.inf
         best = cosine.topk(k, dim=1)
@@ -114,26 +110,25 @@ class Answers:
             }
         )
 
-    def _table(self, users: list[Any], histories: Histories, sources: list[str], wish: Wish) -> pa.Table:
-        ranked = rank_items(self.recommender, histories, wish)
-        reasons = [self._named(histories.item[events]) for events in strongest_events(self.network, histories)]
-        return self._recommendations(users, ranked, reasons, sources)
-
-    def _recommendations(
-        self, users: list[Any], ranked: RankedItems, reasons: list[list[str]], sources: list[str]
-    ) -> pa.Table:
-        row, place = np.nonzero(ranked.item >= 0)
-        item = ranked.item[row, place]
+    def _table(self, users: list[Any], made: MadeLists, sources: list[str]) -> pa.Table:
+        row, place = np.nonzero(made.item >= 0)
+        item = made.item[row, place]
+        reasons = [self._named(made.because[h][p]) for h, p in zip(row.tolist(), place.tolist(), strict=True)]
         return pa.table(
             {
                 "user_id": pa.array([users[index] for index in row], self.vocabulary.users.type),
                 "item_id": pa.array(self.vocabulary.item_ids(item), self.vocabulary.items.type),
                 "rank": place + 1,
-                "score": ranked.score[row, place],
-                "probability": ranked.probability[row, place],
+                "score": made.score[row, place],
+                "probability": made.probability[row, place],
+                "low": made.low[row, place],
+                "high": made.high[row, place],
                 "title": pa.array(self._titles(item), pa.string()),
-                "because": pa.array([reasons[index] for index in row], pa.list_(pa.string())),
+                "because": pa.array(reasons, pa.list_(pa.string())),
                 "source": pa.array([sources[index] for index in row], pa.string()),
+                "uncertainty": made.total[row],
+                "aleatoric": made.aleatoric[row],
+                "epistemic": made.epistemic[row],
             }
         )
 
@@ -149,7 +144,8 @@ class Answers:
         excluded = self.vocabulary.item_positions(id_list(filters.exclude, "exclude"))
         if len(excluded):
             candidates[excluded[excluded >= 0]] = False
-        return Wish(num_items, filters.k, filters.exclude_seen, None if candidates.all() else candidates)
+        allowed = None if candidates.all() else candidates
+        return Wish(num_items, filters.k, filters.exclude_seen, allowed, self.lists.learned.repeat_share)
 
     def _in_category(self, category: str | Sequence[str]) -> Any:
         if self.items is None:
@@ -177,8 +173,9 @@ class Answers:
     def _titles(self, item: Int[np.ndarray, " item"]) -> list[str | None]:
         return [None] * len(item) if self.items is None else self.items.titles(item)
 
-    def _named(self, item: Int[np.ndarray, " item"]) -> list[str]:
+    def _named(self, items: list[int]) -> list[str]:
         """Titles of items, ids where there is none."""
+        item = np.array(items, dtype=np.int64)
         ids, titles = self.vocabulary.item_ids(item), self._titles(item)
         return [title if title is not None else str(item_id) for item_id, title in zip(ids, titles, strict=True)]
 

@@ -110,14 +110,26 @@ class LastItemTransitions:
         return scores
 
     def add_probabilities(
-        self, query: FollowersOfLast, first: int, last: int, weight: float, total: Float[Tensor, "history item"]
+        self,
+        query: FollowersOfLast,
+        first: int,
+        last: int,
+        weight: Float[Tensor, " history"],
+        total: Float[Tensor, "history item"],
     ) -> Float[Tensor, "history item"]:
         """Adds weight · p of the items first:last to `total`, in place; p is what `scores` is the logarithm of."""
-        per_event = (weight / (query.num_followers + self.PRIOR_EVENTS)).to(total)
+        per_event = weight / (query.num_followers + self.PRIOR_EVENTS).to(total)
         total.addr_(per_event, (self.PRIOR_EVENTS * self.log_share[first:last].double().exp()).to(total))
         inside = (query.item >= first) & (query.item < last)
         row, column = query.row[inside].to(total.device), query.item[inside].to(total.device) - first
         return total.index_put_((row, column), query.count[inside].to(total) * per_event[row], accumulate=True)
+
+    def probabilities(self, query: FollowersOfLast, item: Int[Tensor, "history k"]) -> Float[Tensor, "history k"]:
+        """p of some items of each history."""
+        prior = self.PRIOR_EVENTS * self.log_share.double().exp()[item.cpu()]
+        same = query.item[:, None] == item.cpu()[query.row]
+        counted = torch.zeros_like(prior).index_add_(0, query.row, same * query.count.double()[:, None])
+        return (counted + prior) / (query.num_followers + self.PRIOR_EVENTS)[:, None]
 
     def state(self) -> State:
         return {"log_share": self.log_share} | self.followers.state()

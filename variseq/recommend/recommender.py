@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
+from variseq.evaluation.mass import Pairs, log_weights, seen_pairs
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.top_k import TopK
 from variseq.sequences.histories import Histories
@@ -18,19 +22,24 @@ TILE_ITEMS = 32_768
 
 @dataclass(frozen=True)
 class Wish:
-    """What may be recommended: `k` of the candidates (all items where None), without those already seen (if wanted)."""
+    """What may be recommended: `k` of the candidates (all items where None), without those already seen (if wanted).
+
+    `repeat_share` is the probability that the next event is a seen item where those are left out.
+    """
 
     num_items: int
     k: int = 10
     exclude_seen: bool = True
     candidates: Bool[np.ndarray, " item"] | None = None
+    repeat_share: float = 0.0
 
 
 @dataclass(frozen=True)
 class RankedItems:
     """The best items of each history, best first; −1 where there were fewer than k candidates.
 
-    `probability` is softmax(score) over the whole catalogue, NaN for recommenders whose scores are no probabilities.
+    `probability` is that of the next event; what is not wished for (`candidates`) has its probability all the same. NaN
+    for recommenders whose scores are no probabilities.
     """
 
     item: Int[np.ndarray, "history k"]
@@ -38,38 +47,69 @@ class RankedItems:
     probability: Float[np.ndarray, "history k"]
 
 
+@dataclass(frozen=True, eq=False)
+class RankedTile:
+    """Some histories, what the recommender knew of them, and what it put first.
+
+    A probability is exp(score + `log_weight`).
+    """
+
+    histories: Histories
+    query: Any
+    item: Int[Tensor, "history k"]
+    score: Float[Tensor, "history k"]
+    log_weight: Float[Tensor, " history"]
+
+
 def rank_items(recommender: Recommender, histories: Histories, wish: Wish, tile_items: int = TILE_ITEMS) -> RankedItems:
     """The k best items of each history. Memory is bounded by the tiles: it does not grow with users × items."""
-    tiles = []
+    tiles = list(ranked_tiles(recommender, histories, wish, tile_items))
+    score = torch.cat([tile.score for tile in tiles])
+    probability = (score.double() + torch.cat([tile.log_weight for tile in tiles])[:, None]).exp()
+    if not recommender.gives_probabilities:
+        probability.fill_(torch.nan)
+    item = torch.cat([tile.item for tile in tiles])
+    return RankedItems(item.numpy(), score.numpy(), probability.float().numpy())
+
+
+def ranked_tiles(
+    recommender: Recommender, histories: Histories, wish: Wish, tile_items: int = TILE_ITEMS
+) -> Iterator[RankedTile]:
+    """The k best items, some histories at a time."""
     for first in range(0, len(histories), TILE_HISTORIES):
         bounds = histories.offsets[first : first + TILE_HISTORIES + 1]
-        tiles.append(_rank_tile(recommender, histories.select(bounds[:-1], bounds[1:]), wish, tile_items))
-    return RankedItems(
-        *(np.concatenate([getattr(t, name) for t in tiles]) for name in ("item", "score", "probability"))
-    )
+        yield _rank_tile(recommender, histories.select(bounds[:-1], bounds[1:]), wish, tile_items)
 
 
 @torch.no_grad()
-def _rank_tile(recommender: Recommender, histories: Histories, wish: Wish, tile_items: int) -> RankedItems:
+def _rank_tile(recommender: Recommender, histories: Histories, wish: Wish, tile_items: int) -> RankedTile:
     query = recommender.query(histories)
-    row = torch.from_numpy(np.repeat(np.arange(len(histories)), histories.lengths))
-    seen = torch.from_numpy(histories.item.astype(np.int64))
+    seen = seen_pairs(histories, wish.num_items) if wish.exclude_seen else None
     best = TopK(wish.k)
     log_mass = torch.full((len(histories),), -torch.inf)
+    log_seen = torch.full((len(histories),), -torch.inf)
     for first in range(0, wish.num_items, tile_items):
         last = min(first + tile_items, wish.num_items)
         scores = recommender.scores(query, first, last).float().cpu()
         log_mass = torch.logaddexp(log_mass, torch.logsumexp(scores, dim=1))
         # A recommender may hand out its own memory (popular items): it is not written over.
         scores = scores.clone()
+        if seen is not None:
+            inside = seen.inside(first, last)
+            log_seen = torch.logaddexp(log_seen, _log_mass_of(inside, scores, first))
+            scores[inside.row, inside.item - first] = -torch.inf
         if wish.candidates is not None:
             scores[:, torch.from_numpy(~wish.candidates[first:last])] = -torch.inf
-        if wish.exclude_seen:
-            inside = (seen >= first) & (seen < last)
-            scores[row[inside], seen[inside] - first] = -torch.inf
         best.add(scores, first)
     item, score = best.result()
-    probability = (score.double() - log_mass.double()[:, None]).exp()
-    if not recommender.gives_probabilities:
-        probability.fill_(torch.nan)
-    return RankedItems(item.numpy(), score.numpy(), probability.float().numpy())
+    seen_part = (log_seen - log_mass).double().exp().clamp(max=1)
+    log_weight, _ = log_weights(1 - seen_part, seen_part, wish.repeat_share)
+    return RankedTile(histories, query, item, score, log_weight - log_mass)
+
+
+def _log_mass_of(cells: Pairs, scores: Float[Tensor, "history item"], first: int) -> Float[Tensor, " history"]:
+    """log of the sum of exp(score) over some cells of each row."""
+    highest = scores.amax(dim=1)
+    mass = torch.zeros_like(highest)
+    mass.index_add_(0, cells.row, (scores[cells.row, cells.item - first] - highest[cells.row]).exp())
+    return mass.log() + highest

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from variseq.evaluation.calibration import NUM_BINS, Reliability, reliability, risk_coverage
+from variseq.evaluation.calibration import (
+    NORMAL_95,
+    NUM_BINS,
+    Reliability,
+    reliability,
+    risk_coverage,
+    wilson_interval,
+)
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.results import Results
 from variseq.reports.canvas import (
-    FONT_POINTS,
     LINES,
     MARKERS,
     Picture,
     Style,
     add_legend,
-    decimal,
     name_axes,
     new_figure,
     place_of,
@@ -31,7 +34,6 @@ HITS_PER_BIN = 5
 FEWEST_BINS = 3
 """A bin shows nothing unless a few of its forecasts came true."""
 FEWEST_ANSWERED = 10
-NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,20 +94,13 @@ def _counts(bins: Reliability) -> str:
     return f"{len(bins.num_forecasts)} bin{'s' * (len(bins.num_forecasts) > 1)} of {size} forecasts"
 
 
-def _wilson(bins: Reliability) -> Float[np.ndarray, "side bin"]:
-    """How far the 95 % interval of each frequency reaches down and up (Wilson 1927)."""
-    count, share, square = bins.num_forecasts, bins.frequency, NORMAL_95**2
-    middle = (share + square / (2 * count)) / (1 + square / count)
-    reach = NORMAL_95 * np.sqrt(share * (1 - share) / count + square / (4 * count**2)) / (1 + square / count)
-    return np.maximum(0.0, np.stack([share - (middle - reach), middle + reach - share]))
-
-
 def _draw_reliability(drawn: list[Bins], style: Style) -> Figure:
     figure, (axes,) = new_figure(style, 5.2)
     largest = 0.0
     for index, one in enumerate(drawn):
-        reach = _wilson(one.bins)
-        largest = max(largest, float((one.bins.frequency + reach[1]).max()), float(one.bins.mean_probability.max()))
+        low, high = wilson_interval(one.bins.frequency, one.bins.num_forecasts)
+        reach = np.stack([one.bins.frequency - low, high - one.bins.frequency])
+        largest = max(largest, float(high.max()), float(one.bins.mean_probability.max()))
         axes.errorbar(one.bins.mean_probability, one.bins.frequency, yerr=reach, fmt=MARKERS[index], ms=6,
                       color=style.colours[index], elinewidth=1.2, capsize=2, clip_on=False,
                       label=f"{one.model}: {_counts(one.bins)}")  # fmt: skip
@@ -139,103 +134,88 @@ def _root(value: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(value, 0.0))
 
 
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """NDCG of the answered queries against their share, surest first; `reach` is half a 95 % interval."""
+
+    name: str
+    model: str
+    is_main: bool
+    coverage: Float[np.ndarray, " query"]
+    value: Float[np.ndarray, " query"]
+    reach: Float[np.ndarray, " query"]
+
+
 def risk_coverage_curve(results: Results) -> Picture:
-    """NDCG of the most confident share of the queries."""
-    with_forecasts = [one for one in results.evaluations if one.forecasts is not None]
+    """NDCG of the least uncertain share of the queries, by entropy and by the probability of the first item."""
     model, k = results.evaluations[0], results.evaluations[0].k
-    curve = _confident_means(model)
-    half, every = float(np.interp(0.5, curve[0], curve[1])), float(curve[1][-1])
-    area = results.row(model.model)["risk_coverage_area"]
+    curves = [_curve(one, one is model) for one in results.evaluations if one.forecasts is not None]
+    curves.insert(1, _curve_by_first_item(model))
+    row, every, (low, high) = results.row(model.model), curves[0].value[-1], _gain_interval(results)
     reading = (
         "From left to right ever less certain queries are answered too; the height is the mean "
-        f"NDCG@{k} of those answered (with a 95 % band for the model). A curve that falls to the right means that "
-        "the model knows when it knows: one could show recommendations to the sure part only. "
+        f"NDCG@{k} of those answered (with a 95 % band for the model). Uncertainty is the entropy of the whole "
+        "forecast, and for the thin line of the model how improbable its first item is. A curve that falls to the "
+        "right means that the model knows when it knows: one could show recommendations to the sure part only. "
         f"Fewer than {FEWEST_ANSWERED} answered queries are not drawn."
     )
+    half = row[f"selective_ndcg@{k}_50"]
+    gain = "" if row["selective_gain_50"] is None else f", {row['selective_gain_50']:+.1%} [{low:+.1%}, {high:+.1%}]"
     shows = (
-        f"NDCG@{k} is {half:.4f} on the surest half and {every:.4f} on all {len(model.rank):,} queries; the "
-        f"area under the curve is {area:.4f}."
+        f"NDCG@{k} is {half:.4f} on the half with least entropy and {every:.4f} on all {len(model.rank):,} queries"
+        f"{gain}; by the probability of the first item it is {_at_half(curves[1]):.4f} on the surer half."
     )
-    alt = f"Curve of NDCG@{k} against the share of queries answered: {half:.4f} at half, {every:.4f} at all."
-    draw = partial(_draw_risk_coverage, with_forecasts)
-    return Picture("risk-coverage", "Does it know when it knows?", reading, shows, alt, draw)
+    alt = f"Curves of NDCG@{k} against the share of queries answered: {half:.4f} at half, {every:.4f} at all."
+    return Picture(
+        "risk-coverage", "Does it know when it knows?", reading, shows, alt, partial(_draw_risk_coverage, curves, k)
+    )
 
 
-def _confident_means(evaluation: Evaluation) -> Float[np.ndarray, "3 query"]:
-    """Coverage, mean NDCG of the covered queries, and the half-width of its 95 % interval."""
+def _gain_interval(results: Results) -> tuple[float, float]:
+    low, high = results.table["rows"][0]["selective_gain_50_interval"] or (np.nan, np.nan)
+    return low, high
+
+
+def _at_half(curve: Curve) -> float:
+    return float(np.interp(0.5, curve.coverage, curve.value))
+
+
+def _curve(evaluation: Evaluation, is_main: bool) -> Curve:
     assert evaluation.forecasts is not None
-    confidence, value = evaluation.forecasts.top_probability[:, 0], evaluation.metric("ndcg")
+    name = f"{evaluation.model}, by entropy" if is_main else evaluation.model
+    return _confident_means(evaluation, -evaluation.forecasts.entropy, name, is_main)
+
+
+def _curve_by_first_item(evaluation: Evaluation) -> Curve:
+    assert evaluation.forecasts is not None
+    name = f"{evaluation.model}, by its first item"
+    return _confident_means(evaluation, evaluation.forecasts.top_probability[:, 0], name, False)
+
+
+def _confident_means(
+    evaluation: Evaluation, confidence: Float[np.ndarray, " query"], name: str, is_main: bool
+) -> Curve:
+    value = evaluation.metric("ndcg")
     mean = risk_coverage(confidence, value)
     square = risk_coverage(confidence, value**2)
     deviation = np.sqrt(np.maximum(square.value - mean.value**2, 0.0))
     reach = NORMAL_95 * deviation / np.sqrt(np.arange(1, len(value) + 1))
-    return np.stack([mean.coverage, mean.value, reach])
+    return Curve(name, evaluation.model, is_main, mean.coverage, mean.value, reach)
 
 
-def _draw_risk_coverage(evaluations: list[Evaluation], style: Style) -> Figure:
-    figure, (axes,) = new_figure(style, 3.9)
-    for evaluation in evaluations:
-        index = place_of(evaluation.model)
-        first = min(FEWEST_ANSWERED, len(evaluation.rank)) - 1
-        coverage, mean, reach = _confident_means(evaluation)[:, first:]
-        colour, line = style.colours[index], LINES[index]
-        axes.plot(coverage, mean, color=colour, ls=line, lw=2.2 if index == 0 else 1.4, label=evaluation.model)
-        if index == 0:
+def _draw_risk_coverage(curves: list[Curve], k: int, style: Style) -> Figure:
+    figure, (axes,) = new_figure(style, 4.3)
+    for place, curve in enumerate(curves):
+        index = place_of(curve.model)
+        first = min(FEWEST_ANSWERED, len(curve.value)) - 1
+        coverage, mean, reach = curve.coverage[first:], curve.value[first:], curve.reach[first:]
+        colour, line = style.colours[index], ":" if place == 1 else LINES[index]
+        axes.plot(coverage, mean, color=colour, ls=line, lw=2.2 if curve.is_main else 1.4, label=curve.name)
+        if curve.is_main:
             axes.fill_between(coverage, np.maximum(mean - reach, 0), mean + reach, color=colour, alpha=0.15, lw=0)
     axes.set_xlim(0, 1.01)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    name_axes(axes, style, "queries answered, surest first", f"mean NDCG@{evaluations[0].k} of the answered")
-    add_legend(axes, style)
+    name_axes(axes, style, "queries answered, least uncertain first", f"mean NDCG@{k} of the answered")
+    add_legend(axes, style, place="outside")
     return figure
-
-
-def accuracy_by_group(results: Results) -> Picture:
-    """NDCG by length of the history and by popularity of the item that came next."""
-    key = f"ndcg@{results.evaluations[0].k}"
-    rows = [
-        row for row in results.table["rows"] if row["model"] in (results.evaluations[0].model, "popular", "item-knn")
-    ]
-    told = []
-    for kind, name in (("history_length", "history length"), ("item_popularity", "item popularity")):
-        groups = rows[0][f"by_{kind}"]
-        told.append(f"by {name}, " + ", ".join(f"{g['group']}: {g[key]:.4f} ({g['num_queries']:,})" for g in groups))
-    reading = (
-        "The test queries in groups of about equal size, above by how many events the user had "
-        "(empty: none yet), below by how often the item that came next occurs in training (unseen: never, which "
-        "counts as a miss). Bars are 95 % intervals over users; models whose intervals overlap widely cannot be told "
-        "apart in that group."
-    )
-    shows = f"{key.upper()} of the model (and number of queries) {'; '.join(told)}."
-    alt = "Points with intervals: " + "; ".join(told) + "."
-    return Picture("groups", "For whom does it work?", reading, shows, alt, partial(_draw_groups, rows, key))
-
-
-def _draw_groups(rows: list[dict[str, Any]], key: str, style: Style) -> Figure:
-    counts = [len(rows[0][f"by_{kind}"]) for kind in ("history_length", "item_popularity")]
-    figure, (length, popularity) = new_figure(style, 2.3 + 0.62 * sum(counts), counts)
-    _draw_kind(length, rows, "by_history_length", key, style)
-    _draw_kind(popularity, rows, "by_item_popularity", key, style)
-    right = max(length.get_xlim()[1], popularity.get_xlim()[1])
-    for axes in (length, popularity):
-        axes.set_xlim(0, right)
-        axes.xaxis.set_major_formatter(decimal)
-    name_axes(length, style, "", "events in the history")
-    name_axes(popularity, style, key.upper(), "training events of the item that came next")
-    add_legend(length, style, place="outside")
-    return figure
-
-
-def _draw_kind(axes: Axes, rows: list[dict[str, Any]], kind: str, key: str, style: Style) -> None:
-    for row in rows:
-        groups, index = row[kind], place_of(row["model"])
-        value = np.array([group[key] for group in groups])
-        interval = np.array([group[f"{key}_interval"] or [group[key]] * 2 for group in groups])
-        reach = np.maximum(0.0, np.stack([value - interval[:, 0], interval[:, 1] - value]))
-        place = np.arange(len(groups)) + (index - (len(rows) - 1) / 2) * 0.22
-        axes.errorbar(value, place, xerr=reach, fmt=MARKERS[index], ms=6, color=style.colours[index],
-                      elinewidth=1.4, clip_on=False, label=row["model"])  # fmt: skip
-    names = [f"{group['group']}\n({group['num_queries']:,})" for group in rows[0][kind]]
-    axes.set_yticks(np.arange(len(names)), labels=names, fontsize=FONT_POINTS - 1.5)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")

@@ -6,7 +6,8 @@ from variseq.evaluation.results import Results
 from variseq.reports.attention_picture import attention_heatmap
 from variseq.reports.canvas import Absent, Picture
 from variseq.reports.catalogue_pictures import exposure_by_popularity, exposure_inequality, item_map
-from variseq.reports.forecast_pictures import accuracy_by_group, reliability_diagram, risk_coverage_curve
+from variseq.reports.forecast_pictures import reliability_diagram, risk_coverage_curve
+from variseq.reports.group_pictures import accuracy_by_group, coverage_by_history, uncertainty_by_history
 from variseq.reports.material import NO_HISTORIES, Material
 from variseq.reports.training_pictures import kl_by_dimension, kl_by_position, latent_over_epochs, training_curves
 
@@ -36,7 +37,13 @@ def _judged(results: Results | None) -> Shown:
         return [Absent("accuracy", "Reliability, risk and coverage, groups", NO_HISTORIES)]
     depths = sorted({1, results.evaluations[0].k})
     reliability = [reliability_diagram(results, depth) for depth in depths]
-    return [*reliability, risk_coverage_curve(results), accuracy_by_group(results)]
+    return [
+        *reliability,
+        risk_coverage_curve(results),
+        uncertainty_by_history(results),
+        coverage_by_history(results),
+        accuracy_by_group(results),
+    ]
 
 
 def _catalogue(material: Material) -> Shown:

@@ -39,15 +39,13 @@ def gather(model: VariationalAttention, k: int) -> Material:
     num_items = checkpoint.vocabulary.num_items
     if not 1 <= k <= num_items:
         raise InputError(f"k={k} is not possible. Allowed: 1 to {num_items}, the size of the catalogue.")
-    categories = None if checkpoint.items is None else checkpoint.items.categories(range(num_items))
+    categories = None if checkpoint.items is None else checkpoint.items.all_categories()
     results, train_count = None, None
     if checkpoint.histories is not None and checkpoint.bounds is not None:
         results = model.evaluate(k=k)
         trained = checkpoint.histories.select(checkpoint.histories.offsets[:-1], checkpoint.bounds[0])
         train_count = np.bincount(trained.item, minlength=num_items)
-    return Material(
-        model, checkpoint, k, _names(checkpoint), categories if any(categories or ()) else None, results, train_count
-    )
+    return Material(model, checkpoint, k, _names(checkpoint), categories, results, train_count)
 
 
 def _names(checkpoint: Checkpoint) -> list[str]:

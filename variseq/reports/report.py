@@ -14,6 +14,8 @@ from variseq.errors import InputError, MissingExtra
 from variseq.estimator import VariationalAttention
 from variseq.reports.material import NO_HISTORIES, Material, gather
 from variseq.reports.tables import accuracy_verdict, evaluation_grids, examples, facts
+from variseq.training.diagnosis import diagnose
+from variseq.training.symptoms import flat_settings
 
 if TYPE_CHECKING:
     from variseq.reports.canvas import Absent, Picture
@@ -101,20 +103,17 @@ def _drawn(one: Picture | Absent, pictures: dict[str, bytes]) -> Figure:
 def _render(material: Material, sections: list[tuple[str, list[Figure]]]) -> str:
     from jinja2 import Environment, StrictUndefined
 
-    from variseq.reports.training_pictures import latent_headline
-
     # Titles and ids come from the data of users: all is escaped, and nothing is marked as safe.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = resources.files("variseq.reports").joinpath("page.html").read_text(encoding="utf-8")
-    results = material.results
-    is_used, latent = latent_headline(material.checkpoint.metrics)
+    results, checkpoint = material.results, material.checkpoint
+    settings = flat_settings(checkpoint.network.config.model_dump(), checkpoint.config["training"])
     return environment.from_string(source).render(
-        made=material.checkpoint.manifest["created"],
-        size=material.checkpoint.config["size"],
+        made=checkpoint.manifest["created"],
+        size=checkpoint.config["size"],
         accuracy=NO_HISTORIES if results is None else accuracy_verdict(results),
-        latent_is_used=is_used,
-        latent=latent,
-        no_items=material.checkpoint.items is None,
+        latent=diagnose(checkpoint.metrics, settings),
+        no_items=checkpoint.items is None,
         grids=[] if results is None else evaluation_grids(results),
         no_histories=NO_HISTORIES,
         sections=sections,

@@ -16,6 +16,7 @@ from variseq.reports.material import Material
 
 NUM_USERS = 5
 NUM_RECOMMENDED = 5
+SHOWN = ("rank", "probability", "low", "high", "because")
 NUM_RECENT = 5
 
 
@@ -35,16 +36,17 @@ class Recommended:
     rank: int
     name: str
     probability: str
+    interval: str
+    because: list[str]
 
 
 @dataclass(frozen=True)
 class Example:
-    """One user with the latest events, what is recommended, and the events that the attention weighted most."""
+    """One user with the latest events and what is recommended."""
 
     user_id: str
     recent: list[str]
     recommended: list[Recommended]
-    because: list[str]
     source: str
 
 
@@ -79,7 +81,13 @@ def evaluation_grids(results: Results) -> list[Grid]:
         Column("nll", "NLL ↓", 3, -1),
         Column("brier", "Brier ↓", 4, -1),
         *(Column(f"ece_top{depth}", f"ECE top {depth} ↓", 4, -1) for depth in sorted({1, k})),
+    ]
+    knowing = [
+        Column("entropy", "Entropy", 3, 0),
+        Column(f"selective_ndcg@{k}_50", f"NDCG@{k} of the surest half ↑", 4, 1),
+        Column("selective_gain_50", "Its gain over all ↑", 3, 1),
         Column("risk_coverage_area", "Risk-coverage area ↑", 4, 1),
+        Column("conformal_coverage_90", "Coverage of 90 % sets", 3, 0),
     ]
     beyond = [
         Column(f"coverage@{k}", f"Coverage@{k}", 3, 0),
@@ -87,8 +95,30 @@ def evaluation_grids(results: Results) -> list[Grid]:
         Column(f"novelty@{k}", f"Novelty@{k}, bits", 2, 0),
         Column(f"diversity@{k}", f"Diversity@{k}", 3, 0),
     ]
-    titles = {"Ranking": ranking, "Probabilities (NLL in nats)": probability, "Beyond accuracy": beyond}
-    return [_grid(title, columns, results.table["rows"]) for title, columns in titles.items()]
+    titles = {
+        "Ranking": ranking,
+        "Probabilities (NLL in nats)": probability,
+        "Knowing when not to know (entropy in nats)": knowing,
+        "Beyond accuracy": beyond,
+    }
+    grids = [_grid(title, columns, results.table["rows"]) for title, columns in titles.items()]
+    return [*grids, _fairness_grid(results.table["rows"], k)]
+
+
+def _fairness_grid(rows: list[dict[str, Any]], k: int) -> Grid:
+    """How far apart the groups are: the gap of the worst to the best, with the name of the worst below."""
+    metrics = {f"ndcg@{k}": f"NDCG@{k}"} | {f"ece_top{depth}": f"ECE top {depth}" for depth in sorted({1, k})}
+    kinds = {"history_length": "history length", "item_popularity": "item popularity"}
+    pairs = [(kind, metric) for kind in kinds for metric in metrics]
+    by_model = []
+    for row in rows:
+        found = [row[f"compared_by_{kind}"][metric] for kind, metric in pairs]
+        cells = [
+            Cell("–") if one is None else Cell(f"{one['gap']:.4f}", f"worst: {one['worst_group']}") for one in found
+        ]
+        by_model.append((row["model"], cells))
+    headings = [f"{metrics[metric]}, by {kinds[kind]}" for kind, metric in pairs]
+    return Grid("Gap between the worst and the best group", headings, by_model)
 
 
 def _grid(title: str, columns: list[Column], rows: list[dict[str, Any]]) -> Grid:
@@ -151,13 +181,19 @@ def facts(material: Material) -> list[tuple[str, str]]:
         ("Size", f"{config['size']}: width {shape.width}, latent width {shape.latent_width}, {shape.num_blocks} "
                  f"encoder block(s), {shape.attention} attention, {num_parameters:,} parameters"),
         ("Seeds", f"training {config['training']['seed']}, pictures 0"),
-        ("Temperature", f"{manifest['temperature']:.3f}, fitted on the validation part"),
+        ("Temperature", _temperatures(manifest["forecast"]["calibration"]["temperatures"])),
         ("Epochs", f"{len(checkpoint.metrics)} trained, {config['training']['max_epochs']} allowed"),
         ("Training time", f"{manifest['seconds']:,} seconds"),
         ("Hardware", ", ".join(f"{name} {value}" for name, value in manifest["hardware"].items())),
         ("Versions", ", ".join(f"{name} {value}" for name, value in manifest["versions"].items())),
         ("Made", str(manifest["created"])),
     ]  # fmt: skip
+
+
+def _temperatures(temperatures: list[float]) -> str:
+    low, high = min(temperatures), max(temperatures)
+    span = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}, by the length of the history"
+    return f"{span}, fitted on the validation part"
 
 
 def _split(protocol: dict[str, Any]) -> str:
@@ -214,10 +250,14 @@ def examples(material: Material) -> list[Example]:
         recent = checkpoint.histories.history(user).item[::-1][:NUM_RECENT]
         positions = checkpoint.vocabulary.item_positions(answer["item_id"].tolist())
         recommended = [
-            Recommended(rank, material.names[item], f"{probability:.2%}")
-            for rank, item, probability in zip(answer["rank"], positions, answer["probability"], strict=True)
+            Recommended(rank, material.names[item], f"{p:.2%}", f"{low:.2%}–{high:.2%}", list(because))
+            for rank, item, p, low, high, because in zip(
+                answer["rank"],
+                positions,
+                *(answer[name] for name in ("probability", "low", "high", "because")),
+                strict=True,
+            )
         ]
-        because = [] if answer.empty else list(answer["because"].iloc[0])
         source = "" if answer.empty else str(answer["source"].iloc[0])
-        told.append(Example(str(user_id), [material.names[item] for item in recent], recommended, because, source))
+        told.append(Example(str(user_id), [material.names[item] for item in recent], recommended, source))
     return told

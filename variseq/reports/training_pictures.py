@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,15 +11,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from variseq.reports.canvas import FONT_POINTS, Picture, Style, add_legend, decimal, name_axes, new_figure
 from variseq.training.collapse_watch import ACTIVE_VARIANCE, MIN_ACTIVE_SHARE, MIN_SWAP_GAP_NATS, POSITION_EDGES
+from variseq.training.symptoms import Epochs, chosen_epoch, range_name
 
-Epochs = Sequence[dict[str, Any]]
 EDGE_OF_ACTIVE_NATS = ACTIVE_VARIANCE / 2
 """½ Var(μ): what a dimension costs at least whose mean varies just enough to count as active."""
-
-
-def chosen_epoch(epochs: Epochs) -> dict[str, Any]:
-    """The record of the epoch whose weights the run holds."""
-    return next((record for record in reversed(epochs) if record["is_best"]), epochs[-1])
 
 
 def training_curves(epochs: Epochs, target_rate: float | None) -> Picture:
@@ -89,19 +82,6 @@ def _series(epochs: Epochs, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array([record["epoch"] + 1 for record in epochs]), np.array([record[name] for record in epochs], float)
 
 
-def latent_headline(epochs: Epochs) -> tuple[bool, str]:
-    """Whether the latent of the kept epoch is used, and that in a sentence with the alarms."""
-    chosen = chosen_epoch(epochs)
-    health, alarms = chosen["health"], chosen["alarms"]
-    numbers = (
-        f"{health['active_share']:.0%} of its dimensions are active, it carries {health['rate']:.1f} nats per "
-        f"position, and with the beliefs of another user the loss rises by {health['swap_gap']:.2f} nats"
-    )
-    if alarms:
-        return False, f"The latent is NOT used. Alarm: {'; '.join(alarms)}. ({numbers}.)"
-    return True, f"The latent is used: {numbers}. No alarm."
-
-
 def kl_by_dimension(epochs: Epochs) -> Picture:
     """KL to the prior of each dimension in the kept epoch, largest first."""
     kl = np.sort(np.array(chosen_epoch(epochs)["health"]["kl_per_dimension"]))[::-1]
@@ -136,7 +116,7 @@ def _draw_dimensions(kl: np.ndarray, style: Style) -> Figure:
 def kl_by_position(epochs: Epochs) -> Picture:
     """Rate of the beliefs by how many events they have seen."""
     values = chosen_epoch(epochs)["health"]["kl_per_position"]
-    names = [_range_name(index) for index in range(len(POSITION_EDGES))]
+    names = [range_name(index) for index in range(len(POSITION_EDGES))]
     shown = [(name, value) for name, value in zip(names, values, strict=True) if value is not None]
     (first_name, first), (last_name, last) = shown[0], shown[-1]
     reading = (
@@ -147,14 +127,6 @@ def kl_by_position(epochs: Epochs) -> Picture:
     shows = f"{first:.1f} nats at position {first_name}, {last:.1f} nats at {last_name}."
     alt = "Bar chart of the rate by position: " + ", ".join(f"{name}: {value:.1f}" for name, value in shown) + " nats."
     return Picture("kl-by-position", "Beliefs along a history", reading, shows, alt, partial(_draw_positions, shown))
-
-
-def _range_name(index: int) -> str:
-    first = POSITION_EDGES[index]
-    if index + 1 == len(POSITION_EDGES):
-        return f"{first}+"
-    last = POSITION_EDGES[index + 1] - 1
-    return str(first) if first == last else f"{first}–{last}"
 
 
 def _draw_positions(shown: list[tuple[str, float]], style: Style) -> Figure:

@@ -41,6 +41,16 @@ class Histories:
     def lengths(self) -> Int[np.ndarray, " history"]:
         return np.diff(self.offsets)
 
+    def num_repeats(self) -> int:
+        """How many events have an item that stands earlier in the same history.
+
+        >>> Histories.of_items([[3, 1, 3], [1]]).num_repeats()
+        1
+        """
+        history = np.repeat(np.arange(len(self)), self.lengths)
+        num_items = int(self.item.max(initial=0)) + 1
+        return self.num_events - len(np.unique(history * num_items + self.item))
+
     @classmethod
     def from_table(cls, table: EventTable, num_users: int) -> Histories:
         """Histories of all users of the vocabulary; arrays are shared with the table, not copied."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from variseq.errors import InputError
 from variseq.estimator import load
 from variseq.events.vocabulary import Id, Vocabulary
+from variseq.recommend.lists import Manner
 from variseq.terminal.tables import recommendations_table
 
 
@@ -26,6 +28,7 @@ class Question:
     only: str | None
     categories: list[str] | None
     exclude_seen: bool | None
+    manner: Manner
 
 
 def answer(run: Path, question: Question) -> None:
@@ -43,18 +46,35 @@ def answer(run: Path, question: Question) -> None:
     only = _item_ids("--only", question.only, vocabulary)
     category, exclude_seen = question.categories or None, question.exclude_seen
     if question.out is not None:
-        num_rows = model.recommend_to_file(question.out, question.k, exclude, only, category, exclude_seen)
+        num_rows = model.recommend_to_file(
+            question.out, question.k, exclude, only, category, exclude_seen, question.manner
+        )
         Console().print(f"{num_rows:,} rows: {question.out}", highlight=False, soft_wrap=True)
         return
     users = [vocabulary.parse_user_id(text) for text in question.users] or None
     history = _item_ids("--history", question.history, vocabulary)
-    recommendations = model.recommend(users, history, question.k, exclude, only, category, exclude_seen)
+    manner = question.manner
+    recommendations = model.recommend(
+        *(users, history, question.k, exclude, only, category, exclude_seen),
+        *(manner.explore, manner.seed, manner.diversity, manner.coverage),
+    )
+    if manner.coverage is not None:
+        _tell_sizes(recommendations, question.k)
+        recommendations = recommendations[recommendations["rank"] <= question.k]
     Console().print(recommendations_table(recommendations))
     answered = set(recommendations["user_id"])
     wanted: list[Id | None] = [None] if users is None else [*users]
     for user in wanted:
         if user not in answered and (user is not None or recommendations.empty):
             _tell_nothing_left("this history" if user is None else f"user {user}")
+
+
+def _tell_sizes(recommendations: pd.DataFrame, k: int) -> None:
+    """How large each set is, of which the table shows the first k items only."""
+    for user, rows in recommendations.groupby("user_id", dropna=False, sort=False):
+        whom = "this history" if pd.isna(user) else f"user {user!s}"
+        shown = "" if len(rows) <= k else f", of which the first {k} are shown; --all-users --out FILE writes all"
+        Console().print(f"The set of {whom} has {len(rows):,} items{shown}.", highlight=False, soft_wrap=True)
 
 
 def _item_ids(flag: str, text: str | None, vocabulary: Vocabulary) -> list[Id] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table
@@ -15,7 +17,7 @@ def recommendations_table(recommendations: pd.DataFrame) -> Table:
     table.add_column("user", no_wrap=True)
     table.add_column("rank", justify="right")
     table.add_column("item", overflow="fold")
-    table.add_column("probability", justify="right")
+    table.add_column("probability, %", justify="right", no_wrap=True)
     table.add_column("because of", overflow="fold", max_width=60)
     for row in recommendations.to_dict("records"):
         title = row["item_id"] if pd.isna(row["title"]) else f"{row['title']} ({row['item_id']})"
@@ -23,9 +25,19 @@ def recommendations_table(recommendations: pd.DataFrame) -> Table:
         if row["rank"] == 1:
             table.add_section()
             user = "this history" if pd.isna(row["user_id"]) else str(row["user_id"])
-            because = "; ".join(row["because"]) if row["source"] == "model" else row["source"]
-        table.add_row(escape(user), str(row["rank"]), escape(str(title)), f"{row['probability']:.2%}", escape(because))
+            because = "" if row["source"] == "model" else row["source"]
+        because = because or "; ".join(row["because"])
+        table.add_row(escape(user), str(row["rank"]), escape(str(title)), _probability(row), escape(because))
     return table
+
+
+def _probability(row: dict[Any, Any]) -> str:
+    """The probability and in brackets its interval, both in per cent.
+
+    >>> _probability({"probability": 0.0312, "low": 0.021, "high": 0.0464})
+    '3.12 (2.10–4.64)'
+    """
+    return f"{row['probability']:.2%} ({row['low']:.2%}–{row['high']:.2%})".replace("%", "")
 
 
 def comparison_sentence(first: str, second: str, k: int, found: Comparison) -> str:

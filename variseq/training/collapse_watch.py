@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from variseq.model.latent import Belief
+from variseq.model.latent import MAX_LOG_VARIANCE, Belief
 from variseq.model.network import Network
 from variseq.sequences.batches import Batch, Layout, Windows, make_batch
 from variseq.sequences.histories import Histories
@@ -26,7 +26,12 @@ MUTUAL_INFORMATION_SAMPLES = 512
 
 @dataclass(frozen=True)
 class PosteriorHealth:
-    """Nats unless said; lists are per dimension or per group of positions that begin at `POSITION_EDGES`."""
+    """Nats unless said; lists are per dimension or per group of positions that begin at `POSITION_EDGES`.
+
+    `loss` and `swap_gap` are those of a sample, `..._at_mean` those of μ, by which items are ranked. `mean_spread` is
+    the standard deviation of μ between events, `mean_sigma` that of a belief, both a mean over dimensions;
+    `clamped_share` is the share of log-variances that stand at their upper bound.
+    """
 
     rate: float
     kl_per_dimension: list[float]
@@ -35,6 +40,14 @@ class PosteriorHealth:
     mutual_information: float
     swap_gap: float
     prior_gap: float
+    loss: float
+    loss_at_mean: float
+    swap_gap_at_mean: float
+    mean_sigma: float
+    mean_spread: float
+    clamped_share: float
+    swap_gap_per_position: list[float | None]
+    sigma_per_position: list[float | None]
     alarms: list[str]
 
 
@@ -57,21 +70,32 @@ def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorH
     noise = torch.randn(belief.mean.shape, generator=generator).to(belief.mean)
     latent = belief.sample(noise)
     kl = belief.kl_to_prior()
-    loss = _loss(network, batch, latent)
-    swapped = _loss(network, batch, latent[neighbour_tokens(batch.layout)])
-    from_prior = _loss(network, batch, torch.randn(latent.shape, generator=generator).to(latent))
-    active = float((belief.mean.var(dim=0, correction=0) > ACTIVE_VARIANCE).float().mean())
+    sigma = torch.exp(0.5 * belief.log_variance)
+    variance = belief.mean.var(dim=0, correction=0)
+    other, position = neighbour_tokens(batch.layout), batch.layout.positions()
+    loss, at_mean = _losses(network, batch, latent), float(_losses(network, batch, belief.mean).mean())
+    swap_gap = _losses(network, batch, latent[other]) - loss
+    from_prior = _losses(network, batch, torch.randn(latent.shape, generator=generator).to(latent))
+    swapped_at_mean = float(_losses(network, batch, belief.mean[other]).mean())
+    active = float((variance > ACTIVE_VARIANCE).float().mean())
     network.train(was_training)
-    swap_gap = swapped - loss
     return PosteriorHealth(
         rate=float(kl.sum(dim=1).mean()),
         kl_per_dimension=kl.mean(dim=0).tolist(),
-        kl_per_position=_per_position(kl.sum(dim=1), batch.layout.positions()),
+        kl_per_position=_per_position(kl.sum(dim=1), position),
         active_share=active,
         mutual_information=mutual_information(belief, latent, generator),
-        swap_gap=swap_gap,
-        prior_gap=from_prior - loss,
-        alarms=alarms(active, swap_gap),
+        swap_gap=float(swap_gap.mean()),
+        prior_gap=float(from_prior.mean() - loss.mean()),
+        loss=float(loss.mean()),
+        loss_at_mean=at_mean,
+        swap_gap_at_mean=swapped_at_mean - at_mean,
+        mean_sigma=float(sigma.mean()),
+        mean_spread=float(variance.sqrt().mean()),
+        clamped_share=float((belief.log_variance >= MAX_LOG_VARIANCE).float().mean()),
+        swap_gap_per_position=_per_position(swap_gap, position),
+        sigma_per_position=_per_position(sigma.mean(dim=1), position),
+        alarms=alarms(active, float(swap_gap.mean())),
     )
 
 
@@ -131,19 +155,20 @@ def mutual_information(belief: Belief, latent: Float[Tensor, "token latent"], ge
     return float((log_density.diagonal() - torch.logsumexp(log_density, dim=1) + math.log(size)).mean())
 
 
-def _loss(network: Network, batch: Batch, latent: Tensor) -> float:
+def _losses(network: Network, batch: Batch, latent: Float[Tensor, "token latent"]) -> Float[Tensor, " token"]:
+    """−log p of each token's next item."""
     preference = network.decoder(latent, batch.layout)
-    total = 0.0
+    losses = []
     for first in range(0, batch.num_tokens, 512):
         scores = network.scores(preference[first : first + 512], 0, network.config.num_items)
-        total += float(functional.cross_entropy(scores, batch.target_item[first : first + 512], reduction="sum"))
-    return total / batch.num_tokens
+        losses.append(functional.cross_entropy(scores, batch.target_item[first : first + 512], reduction="none"))
+    return torch.cat(losses)
 
 
-def _per_position(rate: Tensor, position: Tensor) -> list[float | None]:
+def _per_position(value: Tensor, position: Tensor) -> list[float | None]:
     group = torch.bucketize(position, torch.tensor(POSITION_EDGES, device=position.device), right=True) - 1
     means: list[float | None] = []
     for index in range(len(POSITION_EDGES)):
-        inside = rate[group == index]
+        inside = value[group == index]
         means.append(float(inside.mean()) if len(inside) else None)
     return means

@@ -12,6 +12,7 @@ from variseq.errors import InputError
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import NetworkConfig
 from variseq.sequences.histories import Histories
+from variseq.training.rate_control import good_rate, refuse_unreachable_rate
 from variseq.training.settings import TrainingConfig
 from variseq.training.settings_error import settings_error
 
@@ -29,6 +30,7 @@ MAX_REPEAT_SHARE = 0.1
 POSITIONS_BUDGET = 20_000_000
 """Positions that a run may train on by default: the number of epochs follows from it (between 20 and 40)."""
 EVENTS_PER_BATCH_POSITION = 128
+MIN_TARGET_RATE = 40.0
 FROM_THE_LOG = ("num_items", "num_behaviours")
 """What the log alone decides."""
 
@@ -61,7 +63,7 @@ class LogProperties:
             # One gap for all events is an order without times.
             has_gaps=bool(len(np.unique(gaps[gaps >= 0][:100_000])) > 2),
             has_values=len(values) > 0 and float(values.std()) > 0,
-            repeat_share=_repeat_share(histories, vocabulary.num_items),
+            repeat_share=histories.num_repeats() / max(1, histories.num_events),
         )
 
 
@@ -69,7 +71,7 @@ def refuse_bad_settings(size: Size, seed: int, model: dict[str, Any], training: 
     """Raises InputError for settings that no log makes right; before a log is read, as that may take long."""
     any_log = LogProperties(1, 2, 1, 1.0, 1.0, has_gaps=False, has_values=False, repeat_share=0.0)
     network = network_config(size, any_log, model)
-    training_config(any_log, network.width, seed, training)
+    refuse_unreachable_rate(network, training_config(any_log, network, seed, training))
 
 
 def network_config(size: Size, properties: LogProperties, overrides: dict[str, Any]) -> NetworkConfig:
@@ -92,11 +94,14 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
         raise settings_error(error, NetworkConfig, "model") from error
 
 
-def training_config(properties: LogProperties, width: int, seed: int, overrides: dict[str, Any]) -> TrainingConfig:
+def training_config(
+    properties: LogProperties, network: NetworkConfig, seed: int, overrides: dict[str, Any]
+) -> TrainingConfig:
     """The training for a log: batches and epochs follow from the number of events, the learning rate from the width.
 
     A batch is a 128th of the events (between 256 and 8,192 positions); the rate is 0.003 at width 64 and falls with the
-    root of the width. Where people come back to the same items (more than a tenth of the events), an item that the user
+    root of the width. The rate is steered to a quarter above the least that a network can have, and to 40 nats at
+    least. Where people come back to the same items (more than a tenth of the events), an item that the user
     already had may be recommended again; elsewhere it is left out.
     """
     derived: dict[str, Any] = {
@@ -105,21 +110,11 @@ def training_config(properties: LogProperties, width: int, seed: int, overrides:
             np.clip(2 ** round(np.log2(max(properties.num_events, 1) / EVENTS_PER_BATCH_POSITION)), 256, 8192)
         ),
         "exclude_seen": properties.repeat_share <= MAX_REPEAT_SHARE,
-        "learning_rate": round(3e-3 * (64 / width) ** 0.5, 5),
+        "learning_rate": round(3e-3 * (64 / network.width) ** 0.5, 5),
+        "target_rate": max(MIN_TARGET_RATE, good_rate(network.latent_width, network.mean_scale)),
         "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 40)),
     }
     try:
         return TrainingConfig(**{**derived, **overrides})
     except ValidationError as error:
         raise settings_error(error, TrainingConfig, "training") from error
-
-
-def _repeat_share(histories: Histories, num_items: int) -> float:
-    """The share of events whose item stands earlier in the same history.
-
-    >>> _repeat_share(Histories.of_items([[3, 1, 3], [1]]), num_items=4)
-    0.25
-    """
-    user = np.repeat(np.arange(len(histories)), histories.lengths)
-    distinct = len(np.unique(user * num_items + histories.item))
-    return 1 - distinct / max(1, histories.num_events)

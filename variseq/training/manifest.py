@@ -11,22 +11,20 @@ from typing import Any
 import torch
 
 from variseq.errors import CheckpointError
-from variseq.training.run import Trained
 
 
 def run_manifest(
-    protocol: dict[str, Any], log: dict[str, Any], trained: Trained, memory_share: float
+    protocol: dict[str, Any], log: dict[str, Any], seconds: float, forecast: dict[str, Any]
 ) -> dict[str, Any]:
     """Protocol of the split, record of the reading, and what was chosen on validation; can be written as JSON."""
     protocol = {key: value for key, value in protocol.items() if key != "part"}
     method = [key for key in protocol if key == "method" or key.endswith("_microseconds")]
     return {
-        "temperature": trained.temperature,
-        "memory_share": memory_share,
+        "forecast": forecast,
         "protocol": protocol,
         "split_method": method,
         "log": log,
-        "seconds": round(trained.seconds, 1),
+        "seconds": round(seconds, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in ("variseq", "torch", "numpy")},
         "hardware": {"machine": platform.machine(), "threads": torch.get_num_threads()},
@@ -36,7 +34,6 @@ def run_manifest(
 def refuse_incomplete(manifest: dict[str, Any], folder: Path | str) -> None:
     """Raises CheckpointError for a manifest without what `run_manifest` wrote."""
     try:
-        float(manifest["temperature"]), float(manifest["memory_share"])
         dict(manifest["log"]["behaviours"])
         [manifest["protocol"][key] for key in manifest["split_method"]]
     except (KeyError, TypeError, ValueError) as error:

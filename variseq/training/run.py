@@ -21,10 +21,11 @@ from variseq.evaluation.splits import Part
 from variseq.events.items import CategoryLinks
 from variseq.model.network import Network, NetworkConfig
 from variseq.sequences.histories import Histories
+from variseq.training.diagnosis import diagnose
 from variseq.training.display import Display
 from variseq.training.metrics_file import MetricsFile, TensorBoardFile
 from variseq.training.settings import TrainingConfig
-from variseq.training.temperature import best_temperature
+from variseq.training.symptoms import flat_settings
 from variseq.training.trainer import STATE, Trainer, TrainingData
 from variseq.training.validation import Validation
 
@@ -51,7 +52,7 @@ class Workplace:
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of training: two networks, the temperature, the record of each epoch, and the seconds of all epochs.
+    """What came of training: two networks, the record of each epoch, and the seconds of all epochs.
 
     `chosen` was trained on the training part and chosen on validation; what is calibrated on validation is calibrated
     with it. `network` is what answers: `chosen`, or what the refit made of it.
@@ -59,7 +60,6 @@ class Trained:
 
     chosen: Network
     network: Network
-    temperature: float
     metrics: list[dict[str, Any]]
     seconds: float
 
@@ -87,12 +87,12 @@ def train_network(train: Part, valid: Part, settings: Settings, workplace: Workp
             if workplace.tensorboard:
                 recorders.append(TensorBoardFile(folder / "tensorboard"))
         trainer.run(recorders, workplace.display)
-        _warn_of_collapse(metrics, trainer.progress.best_epoch)
+        _warn_of_collapse(metrics, settings)
         chosen = copy.deepcopy(network.folded()) if settings.training.refit_share else network.folded()
         seconds = trainer.progress.total_seconds
         if settings.training.refit_share:
             seconds += _refit(network, valid, settings.training, trainer.progress.beta, workplace)
-    return Trained(chosen, network.folded(), best_temperature(chosen, validation), metrics, seconds)
+    return Trained(chosen, network.folded(), metrics, seconds)
 
 
 def _new_network(settings: Settings, known: Histories) -> Network:
@@ -129,8 +129,7 @@ def _refit(network: Network, valid: Part, config: TrainingConfig, beta: float, w
         }
     )
     folder = None if workplace.folder is None else workplace.folder / "refit"
-    known = valid.histories.select(valid.histories.offsets[:-1], valid.target_end)
-    trainer = Trainer(network, TrainingData(known, None), again, folder)
+    trainer = Trainer(network, TrainingData(valid.known_after(), None), again, folder)
     if folder is not None:
         folder.mkdir(exist_ok=True)
         if (folder / STATE).exists():
@@ -204,16 +203,10 @@ def _fingerprint(settings: Settings, train: Part) -> dict[str, Any]:
     return flat | {"data.split_hash": train.protocol["split_hash"], "data.categories": categories}
 
 
-def _warn_of_collapse(metrics: list[dict[str, Any]], best_epoch: int) -> None:
-    chosen = next((record for record in metrics if record["epoch"] == best_epoch), metrics[-1])
-    # Of the network that was chosen every alarm is told, however early its epoch was.
-    if alarms := chosen["health"]["alarms"]:
-        warnings.warn(
-            f"The posterior has collapsed: {'; '.join(alarms)}. Lower training.beta, raise "
-            "training.target_rate, or set model.mean_scale.",
-            CollapseWarning,
-            stacklevel=4,
-        )
+def _warn_of_collapse(metrics: list[dict[str, Any]], settings: Settings) -> None:
+    found = diagnose(metrics, flat_settings(settings.network.model_dump(), settings.training.model_dump()))
+    if not found.is_used:
+        warnings.warn(found.paragraph(), CollapseWarning, stacklevel=4)
 
 
 def choose_device(name: str) -> torch.device:

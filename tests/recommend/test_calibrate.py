@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.model.some_networks import NUM_ITEMS, small_network
+from variseq.evaluation.evaluate import EvaluationOptions, evaluate
+from variseq.evaluation.splits import Part, leave_one_out
+from variseq.model.network import Network
+from variseq.recommend.baselines import LastItemTransitions
+from variseq.recommend.calibrate import Calibrator, calibrate
+from variseq.recommend.forecast import Calibration, Forecast, Gate
+from variseq.sequences.histories import Histories
+
+OPTIONS = EvaluationOptions(k=5, targets="last", exclude_seen=False)
+
+
+def random_part(num_users: int = 300, seed: int = 0) -> Part:
+    generator = np.random.default_rng(seed)
+    histories = [generator.integers(NUM_ITEMS, size=generator.integers(3, 9)).tolist() for _ in range(num_users)]
+    return leave_one_out(Histories.of_items(histories), NUM_ITEMS)[1]
+
+
+def cycle_part() -> Part:
+    """Item i is always followed by i + 1."""
+    starts = [start for start in range(NUM_ITEMS) for _ in range(20)]
+    return leave_one_out(Histories.of_items([[(s + step) % NUM_ITEMS for step in range(6)] for s in starts]))[1]
+
+
+def loud(network: Network) -> Network:
+    """The same network, far too sure of itself."""
+    with torch.no_grad():
+        network.embedding.item.mul_(60)
+    return network
+
+
+def mean_loss(forecast: Forecast, part: Part, options: EvaluationOptions = OPTIONS) -> float:
+    return float(evaluate(forecast, part, options).metric("nll").mean())
+
+
+def test_calibrated_forecast_is_no_less_likely_than_the_untuned_one() -> None:
+    part = random_part()
+    memory = LastItemTransitions(NUM_ITEMS).fit(part.known())
+    for network in (small_network(), loud(small_network())):
+        untuned = Forecast(network, memory, Calibration(2))
+        tuned = Forecast(network, memory, Calibrator(untuned, part, OPTIONS).fit())
+        assert mean_loss(tuned, part) <= mean_loss(untuned, part) + 1e-3
+
+
+def test_network_that_is_too_sure_is_cooled_or_hardly_heard() -> None:
+    part = random_part()
+    memory = LastItemTransitions(NUM_ITEMS).fit(part.known())
+    tuned = Forecast(loud(small_network()), memory, Calibration(0))
+    calibrated = Forecast(tuned.network, memory, Calibrator(tuned, part, OPTIONS).fit())
+    # What comes is random, so nothing beats one chance in NUM_ITEMS by much.
+    assert mean_loss(calibrated, part) < np.log(NUM_ITEMS) + 0.05 < mean_loss(tuned, part)
+
+
+def test_memory_is_heard_where_only_the_memory_knows_what_comes_next() -> None:
+    part = cycle_part()
+    known = Histories.of_items([part.known().history(user).item.tolist() for user in range(len(part.histories))] * 20)
+    untuned = Forecast(small_network(), LastItemTransitions(NUM_ITEMS).fit(known), Calibration(0))
+    calibration = Calibrator(untuned, part, OPTIONS).fit()
+    query = Forecast(untuned.network, untuned.memory, calibration).query(part.known())
+    assert float(query.shares[1].mean()) > 0.8
+
+
+def test_losses_of_the_table_are_those_of_the_forecast() -> None:
+    """The fast path that tries temperatures and gates against evaluating the forecast itself."""
+    part = random_part(60)
+    memory = LastItemTransitions(NUM_ITEMS).fit(part.known())
+    untuned = Forecast(small_network(), memory, Calibration(2))
+    for exclude_seen in (False, True):
+        options = replace(OPTIONS, exclude_seen=exclude_seen, repeat_share=0.0)
+        calibrator = Calibrator(untuned, part, options)
+        calibration = calibrator.fit()
+        with torch.no_grad():
+            table = calibrator._table()
+        weights = torch.tensor([calibration.gate.memory, calibration.gate.anything])
+        from variseq.recommend.calibrate import TEMPERATURES
+
+        place = int((TEMPERATURES - calibration.temperatures[0]).abs().argmin())
+        found = table.losses(place, weights)
+        judged = evaluate(Forecast(untuned.network, memory, calibration), part, options)
+        expected = judged.metric("nll")[~judged.target_was_seen] if exclude_seen else judged.metric("nll")
+        assert len(set(calibration.temperatures)) == 1, "few queries: one temperature for all"
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_calibrate_returns_thresholds_that_cover_what_they_were_fitted_on() -> None:
+    part = random_part()
+    memory = LastItemTransitions(NUM_ITEMS).fit(part.known())
+    learned = calibrate(Forecast(small_network(), memory, Calibration(2)), part, OPTIONS)
+    judged = evaluate(Forecast(small_network(), memory, learned.calibration), part, OPTIONS)
+    assert judged.forecasts is not None
+    for level in (0.5, 0.8, 0.9):
+        inside = judged.forecasts.mass_before <= learned.thresholds.at(level)[3] + 1e-6
+        assert inside.mean() == pytest.approx(level, abs=0.05)
+        assert inside.mean() >= level - 1e-9
+
+
+def test_without_a_query_that_can_be_asked_nothing_is_changed() -> None:
+    histories = Histories.of_items([[1, 2, 1, 2]] * 3)
+    part = leave_one_out(histories, NUM_ITEMS)[1]
+    untuned = Forecast(small_network(), LastItemTransitions(NUM_ITEMS).fit(part.known()), Calibration(2))
+    options = replace(OPTIONS, exclude_seen=True)
+    assert Calibrator(untuned, part, options).fit() == Calibration(2)
+    assert Calibration(2).gate == Gate()

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.evaluation.scored import GivenScores
+from tests.model.some_networks import full_histories
+from variseq.recommend.deletion import latest_items, log_probabilities, without_items
+from variseq.sequences.histories import Histories
+
+some_items = st.lists(st.lists(st.integers(0, 4), max_size=8), min_size=1, max_size=5)
+
+
+@given(some_items, st.integers(1, 4))
+def test_latest_items_are_those_of_a_walk_from_the_end(items: list[list[int]], num_latest: int) -> None:
+    found = latest_items(Histories.of_items(items), num_latest)
+    for row, history in zip(found.tolist(), items, strict=True):
+        walked = list(dict.fromkeys(reversed(history)))[:num_latest]
+        assert row == walked + [-1] * (num_latest - len(walked))
+
+
+@given(some_items, st.data())
+def test_a_copy_has_all_events_but_those_of_the_dropped_items(items: list[list[int]], data: st.DataObject) -> None:
+    source = np.array(data.draw(st.lists(st.integers(0, len(items) - 1), min_size=1, max_size=6)))
+    dropped = np.array([data.draw(st.lists(st.integers(-1, 4), min_size=2, max_size=2)) for _ in source])
+    fewer = without_items(Histories.of_items(items), source, dropped)
+    for place, (history, gone) in enumerate(zip(source, dropped, strict=True)):
+        assert fewer.history(place).item.tolist() == [item for item in items[history] if item not in gone]
+
+
+def test_events_that_stay_keep_their_times_behaviours_and_values() -> None:
+    histories = full_histories([6, 9])
+    gone = int(histories.item[8])
+    fewer = without_items(histories, np.array([1]), np.array([[gone]]))
+    kept = np.flatnonzero(histories.item[6:] != gone) + 6
+    for column in ("item", "behaviour", "timestamp", "value"):
+        np.testing.assert_array_equal(getattr(fewer, column), getattr(histories, column)[kept])
+
+
+def test_log_probabilities_are_the_log_softmax_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = np.random.default_rng(0).normal(size=(7, 11))
+    histories = Histories.of_items([[row] for row in range(7)])
+    items = np.random.default_rng(1).integers(11, size=(7, 3))
+    expected = torch.log_softmax(torch.from_numpy(matrix), dim=1).numpy()[np.arange(7)[:, None], items]
+    np.testing.assert_allclose(log_probabilities(GivenScores(matrix), 11, histories, items), expected, atol=1e-6)
+    monkeypatch.setattr("variseq.recommend.deletion.TILE_ITEMS", 4)
+    monkeypatch.setattr("variseq.recommend.deletion.TILE_HISTORIES", 2)
+    np.testing.assert_allclose(log_probabilities(GivenScores(matrix), 11, histories, items), expected, atol=1e-6)

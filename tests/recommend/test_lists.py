@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import SHORT_TRAINING, SMALL_NETWORK
+from variseq.errors import InputError
+from variseq.estimator import VariationalAttention
+from variseq.log import LogPart
+from variseq.recommend.lists import Manner
+from variseq.training.display import Display
+
+
+@pytest.fixture(scope="module")
+def user_ids(fitted: VariationalAttention) -> list[str]:
+    assert fitted.checkpoint is not None
+    return fitted.checkpoint.vocabulary.users.to_pylist()
+
+
+def lists_of(table: pd.DataFrame) -> list[list[str]]:
+    return [rows["item_id"].tolist() for _, rows in table.groupby("user_id", sort=False)]
+
+
+def test_probabilities_lie_inside_their_intervals_and_uncertainty_adds_up(
+    fitted: VariationalAttention, user_ids: list[str]
+) -> None:
+    found = fitted.recommend(users=user_ids[:30], k=5)
+    assert ((found["low"] <= found["probability"]) & (found["probability"] <= found["high"])).all()
+    assert (found["low"] < found["high"]).any()
+    assert ((found["high"] <= 1) & (found["low"] >= 0)).all()
+    np.testing.assert_allclose(found["aleatoric"] + found["epistemic"], found["uncertainty"], atol=1e-4)
+    num_items = fitted.vocabulary.num_items
+    assert ((found["uncertainty"] > 0) & (found["uncertainty"] <= np.log(num_items) + 1e-4)).all()
+    assert (found["epistemic"] > 0).any()
+
+
+def test_probabilities_of_everything_sum_to_one(fitted: VariationalAttention, user_ids: list[str]) -> None:
+    everything = fitted.recommend(users=user_ids[:10], k=fitted.vocabulary.num_items, exclude_seen=False)
+    np.testing.assert_allclose(everything.groupby("user_id")["probability"].sum(), 1.0, atol=1e-4)
+
+
+def test_one_seed_is_one_answer_and_another_seed_another(fitted: VariationalAttention, user_ids: list[str]) -> None:
+    users = user_ids[:40]
+    first = lists_of(fitted.recommend(users=users, k=5, explore="thompson", seed=1))
+    assert first == lists_of(fitted.recommend(users=users, k=5, explore="thompson", seed=1))
+    assert first != lists_of(fitted.recommend(users=users, k=5, explore="thompson", seed=2))
+    assert first != lists_of(fitted.recommend(users=users, k=5))
+
+
+def test_exploring_changes_the_order_and_not_what_is_said_of_an_item(
+    fitted: VariationalAttention, user_ids: list[str]
+) -> None:
+    num_items = fitted.vocabulary.num_items
+    plain = fitted.recommend(users=user_ids[:5], k=num_items)
+    explored = fitted.recommend(users=user_ids[:5], k=num_items, explore="thompson", seed=3)
+    both = plain.merge(explored, on=["user_id", "item_id"], suffixes=("", "_explored"))
+    assert len(both) == len(plain) == len(explored)
+    np.testing.assert_allclose(both["probability_explored"], both["probability"], rtol=1e-3)
+    assert (both["rank"] != both["rank_explored"]).any()
+
+
+def test_diversity_of_zero_is_the_plain_list_and_more_is_another(
+    fitted: VariationalAttention, user_ids: list[str]
+) -> None:
+    users = user_ids[:20]
+    plain = fitted.recommend(users=users, k=5)
+    assert lists_of(fitted.recommend(users=users, k=5, diversity=0.0)) == lists_of(plain)
+    spread = fitted.recommend(users=users, k=5, diversity=0.7)
+    assert lists_of(spread) != lists_of(plain)
+    assert spread.groupby("user_id")["probability"].sum().mean() < plain.groupby("user_id")["probability"].sum().mean()
+    assert [len(one) for one in lists_of(spread)] == [5] * 20
+
+
+def test_set_grows_with_the_coverage_and_is_the_top_of_the_list(
+    fitted: VariationalAttention, user_ids: list[str]
+) -> None:
+    users, num_items = user_ids[:15], fitted.vocabulary.num_items
+    plain = lists_of(fitted.recommend(users=users, k=num_items))
+    smaller, larger = (lists_of(fitted.recommend(users=users, coverage=level)) for level in (0.5, 0.9))
+    for whole, half, most in zip(plain, smaller, larger, strict=True):
+        assert len(half) <= len(most)
+        assert half == whole[: len(half)]
+        assert most == whole[: len(most)]
+    assert sum(map(len, smaller)) < sum(map(len, larger))
+
+
+def test_set_out_of_some_items_is_the_part_of_the_set_that_is_asked_for(
+    fitted: VariationalAttention, user_ids: list[str]
+) -> None:
+    assert fitted.checkpoint is not None
+    only = fitted.checkpoint.vocabulary.items.to_pylist()[::2]
+    users = user_ids[:15]
+    whole = lists_of(fitted.recommend(users=users, coverage=0.9))
+    part = fitted.recommend(users=users, coverage=0.9, only=only)
+    found = {str(user): rows["item_id"].tolist() for user, rows in part.groupby("user_id")}
+    for user, items in zip(users, whole, strict=True):
+        assert found.get(user, []) == [item for item in items if item in set(only)]
+
+
+@pytest.mark.parametrize(
+    ("wish", "says"),
+    [
+        ({"explore": "ucb"}, "Allowed: None and 'thompson'"),
+        ({"explore": "thompson", "seed": -1}, "whole numbers from 0"),
+        ({"diversity": 1.5}, "diversity"),
+        ({"coverage": 0.3}, "0.5 to 0.99"),
+        ({"coverage": 0.9, "diversity": 0.2}, "Give one of them"),
+    ],
+)
+def test_manner_that_is_not_possible_is_refused_in_one_sentence(
+    fitted: VariationalAttention, user_ids: list[str], wish: dict[str, object], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        fitted.recommend(users=user_ids[:1], **wish)  # type: ignore[arg-type]
+    assert Manner().coverage is None
+
+
+def test_twin_without_noise_is_asked_at_its_mean_alone(shop_parts: tuple[LogPart, LogPart, LogPart]) -> None:
+    training = {**SHORT_TRAINING, "max_epochs": 1, "deterministic_share": 1.0}
+    twin = VariationalAttention("tiny", device="cpu", model=SMALL_NETWORK, training=training)
+    twin.fit(shop_parts[0], shop_parts[1], display=Display(quiet=True))
+    found = twin.recommend(history=[], k=3)
+    np.testing.assert_allclose(found["low"], found["probability"], rtol=1e-5)
+    np.testing.assert_allclose(found["high"], found["probability"], rtol=1e-5)
+    assert found["epistemic"].tolist() == [0.0] * 3

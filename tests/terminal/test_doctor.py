@@ -1,0 +1,106 @@
+"""`variseq doctor`: what a person and a program are told of a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.terminal.invoke import refuse, succeed
+from tests.terminal.shop import left_in
+from tests.training.some_runs import settings_for, workplace_in
+from variseq.errors import CollapseWarning
+from variseq.estimator import load
+from variseq.log import LogPart
+from variseq.training.run import train_network
+
+Parts = tuple[LogPart, LogPart, LogPart]
+
+
+@pytest.fixture(scope="module")
+def collapsed(shop_parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that is still under way and has collapsed."""
+    folder = tmp_path_factory.mktemp("runs") / "collapsed"
+    training = {"max_epochs": 4, "beta": 10.0, "target_rate": None, "deterministic_share": 0.0, "anneal_share": 0.0}
+    settings = settings_for(shop_parts[0].part, {"mean_scale": None}, **training)
+    with pytest.warns(CollapseWarning):
+        train_network(shop_parts[0].part, shop_parts[1].part, settings, workplace_in(folder))
+    return folder
+
+
+@pytest.fixture
+def copied(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def test_run_is_told_its_verdict_tests_and_groups(run: Path) -> None:
+    out = succeed("doctor", run).out
+    assert "The latent is" in out
+    for told in ("active", "rate", "mutual", "swap gap", "prior gap", "events seen", "6–10"):
+        assert told in out
+    assert "not measured" not in out.partition("by length")[2]
+
+
+def test_collapsed_run_is_told_what_to_change(collapsed: Path) -> None:
+    out = succeed("doctor", collapsed).out
+    assert out.startswith("COLLAPSE: The latent is NOT used")
+    assert "BAD" in out
+    for advice in ("--set training.target_rate=5.0", "--set training.beta=0.0001", "--set model.mean_scale=1.0"):
+        assert advice in out
+
+
+def test_json_holds_the_diagnosis(collapsed: Path, tmp_path: Path) -> None:
+    succeed("doctor", collapsed, "--json", tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert (found["kind"], found["is_used"]) == ("collapse", False)
+    assert {"setting": "training.beta", "now": 10.0, "value": 0.0001}.items() <= found["advice"][1].items()
+    assert found["tests"][0]["name"] == "active dimensions"
+    assert found["groups"][0]["events"] == "0"
+    assert left_in(tmp_path) == ["found.json"]
+
+
+def test_run_without_histories_gets_the_same_diagnosis(run: Path, tmp_path: Path) -> None:
+    load(run).save(tmp_path / "bare", with_histories=False)
+    assert succeed("doctor", tmp_path / "bare").out == succeed("doctor", run).out
+
+
+def test_run_of_an_older_release_is_read_and_what_it_lacks_is_said(copied: Path) -> None:
+    records = [json.loads(line) for line in (copied / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        for newer in ("loss", "loss_at_mean", "swap_gap_at_mean", "mean_sigma", "mean_spread", "clamped_share"):
+            del record["health"][newer]
+        del record["health"]["swap_gap_per_position"], record["health"]["sigma_per_position"]
+    (copied / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    out = succeed("doctor", copied).out
+    assert "not measured" in out.partition("by length")[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("metrics.jsonl", "{", "is damaged"),
+        ("metrics.jsonl", "", "no finished epoch"),
+        ("metrics.jsonl", "{}\n", "is damaged.*'is_best'"),
+        ("config.yaml", "a: [", "is damaged"),
+        ("config.yaml", "3", "is damaged"),
+        ("config.yaml", "training: {}", "is damaged.*'training.target_rate'|is damaged.*'training"),
+        ("manifest.json", "{}", "is damaged.*'network'"),
+        ("manifest.json", "[]", "is damaged"),
+    ],
+)
+def test_damaged_run_is_one_message(copied: Path, name: str, content: str, told: str) -> None:
+    (copied / name).write_text(content)
+    refuse(told, "doctor", copied)
+
+
+def test_folder_that_is_no_run_is_one_message(tmp_path: Path) -> None:
+    refuse("is no run: it has no manifest.json", "doctor", tmp_path)
+    refuse("nowhere does not exist", "doctor", tmp_path / "nowhere")
+
+
+def test_json_that_cannot_be_written_is_refused(run: Path, tmp_path: Path) -> None:
+    refuse("is a folder", "doctor", run, "--json", tmp_path)
+    refuse("does not exist", "doctor", run, "--json", tmp_path / "nowhere" / "found.json")
+    assert left_in(tmp_path) == []

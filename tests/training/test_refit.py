@@ -1,0 +1,89 @@
+"""The short training that takes in the validation events, after everything has been chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.some_runs import are_equal, settings_for, weights_of, workplace_in
+from tests.training.test_resume import InterruptedStep
+from variseq.log import LogPart
+from variseq.training import run as room
+from variseq.training.run import Trained, train_network
+from variseq.training.trainer import Trainer
+
+Parts = tuple[LogPart, LogPart, LogPart]
+
+pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+
+
+def train(parts: Parts, folder: Path | None = None, resume: bool = False, **training: object) -> Trained:
+    settings = settings_for(parts[0].part, max_epochs=4, **training)
+    return train_network(parts[0].part, parts[1].part, settings, workplace_in(folder, resume))
+
+
+def test_refit_goes_on_from_the_chosen_network_and_leaves_that_as_it_was(shop_parts: Parts) -> None:
+    without = train(shop_parts, refit_share=0.0)
+    with_refit = train(shop_parts, refit_share=0.5)
+    assert without.chosen is without.network
+    assert are_equal(weights_of(with_refit.chosen), weights_of(without.chosen))
+    assert not are_equal(weights_of(with_refit.network), weights_of(with_refit.chosen))
+    assert with_refit.metrics[0]["validation_ndcg"] == without.metrics[0]["validation_ndcg"]
+
+
+def test_refit_learns_from_the_validation_events_and_never_from_test(
+    shop_parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[np.ndarray] = []
+    plan = Trainer._plan
+
+    def watched(trainer: Trainer, epoch: int) -> object:
+        learned.append(trainer.data.histories.item)
+        return plan(trainer, epoch)
+
+    monkeypatch.setattr(Trainer, "_plan", watched)
+    train(shop_parts, refit_share=0.5)
+    before, after = shop_parts[0].part.known(), shop_parts[2].part.known()
+    assert [len(items) for items in learned] == [before.num_events] * 4 + [after.num_events] * 2
+    np.testing.assert_array_equal(learned[-1], after.item)
+
+
+def test_run_broken_off_in_its_refit_resumes_to_the_same_result(
+    shop_parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(shop_parts, tmp_path / "whole", refit_share=0.5)
+    trainer_run = Trainer.run
+
+    def interrupted_refit(trainer: Trainer, *recorders: object, **settings: object) -> None:
+        if trainer.data.validation is None:
+            settings["step"] = InterruptedStep(at=7)
+        trainer_run(trainer, *recorders, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "run", interrupted_refit)
+    with pytest.raises(KeyboardInterrupt):
+        train(shop_parts, tmp_path / "broken", refit_share=0.5)
+    monkeypatch.setattr(Trainer, "run", trainer_run)
+    resumed = train(shop_parts, tmp_path / "broken", resume=True, refit_share=0.5)
+    assert are_equal(weights_of(resumed.network), weights_of(whole.network))
+    assert resumed.seconds > 0
+
+
+def test_twin_stays_without_noise_in_its_refit(shop_parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    objective = room.Network.objective
+
+    def watched(network: room.Network, batch: object, weights: object, negatives: object = None) -> object:
+        seen.append(weights.noise)  # type: ignore[attr-defined]
+        return objective(network, batch, weights, negatives)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(room.Network, "objective", watched)
+    train(shop_parts, refit_share=0.5, deterministic_share=1.0)
+    assert set(seen) == {0.0}
+    seen.clear()
+    train(shop_parts, refit_share=0.25)
+    last_epoch = len(seen) // 5
+    assert set(seen[-last_epoch + 1 :]) == {1.0}
+    assert torch.is_grad_enabled()

@@ -1,0 +1,137 @@
+"""A table of users becomes columns in the order of the vocabulary: a number, a text or nothing for each user."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from variseq.errors import InputError
+from variseq.events.identifiers import check_json_ids, read_ids
+from variseq.events.options import ReadOptions
+from variseq.events.source import open_source
+from variseq.events.stage import Staged, names_in, stage
+from variseq.events.table import Columns
+from variseq.events.vocabulary import Vocabulary
+from variseq.events.workspace import Workspace, name_in_sql, open_workspace
+
+UserColumn = list[float | str | None]
+
+
+def read_users(source: object, vocabulary: Vocabulary, options: ReadOptions | None = None) -> dict[str, UserColumn]:
+    """Each further column of a table with user_id, one value for every user of the vocabulary, None without a row.
+
+    `source` is what `read` takes. A column whose values are all numbers (also in a text file) is one of floats, any
+    other is one of text. Rows of users that are not in the log are left out.
+
+    Raises InputError without a column user_id or any other, for doubled ids, and when no id is one of the log's.
+
+    >>> vocabulary = Vocabulary(pa.array([7, 12]), pa.array(["a"]), ("event",))
+    >>> read_users(pa.table({"user_id": [12], "country": ["DE"], "age": [31]}), vocabulary)
+    {'country': [None, 'DE'], 'age': [None, 31.0]}
+    """
+    options = options or ReadOptions()
+    opened = open_source(source)
+    with open_workspace(options.memory_limit, options.temporary_folder) as workspace:
+        names = names_in(opened, options.delimiter, workspace)
+        others = _other_names(names)
+        staged_columns = {Columns.USER: Columns.USER} | {f"other_{place}": name for place, name in enumerate(others)}
+        staged = stage(workspace, opened, staged_columns, options.delimiter)
+        _place_users(workspace, staged, vocabulary)
+        _refuse_unusable(workspace, vocabulary)
+        table = workspace.arrow(
+            "SELECT position" + "".join(f", other_{place}" for place in range(len(others))) + " FROM placed_users "
+            "JOIN raw USING (input_row) WHERE position IS NOT NULL"
+        )
+    position = table.column("position").to_numpy()
+    of_rows = [_plain(table.column(f"other_{place}"), staged.is_text) for place in range(len(others))]
+    return {name: _spread(values, position, vocabulary.num_users) for name, values in zip(others, of_rows, strict=True)}
+
+
+def _other_names(names: Sequence[str]) -> list[str]:
+    others = [name for name in names if name != Columns.USER]
+    if len(set(names)) < len(names) or Columns.USER not in names or not others:
+        raise InputError(
+            f"The table of users has the columns {', '.join(names)}. It needs a column {Columns.USER!r} and at least "
+            "one more to group by, each name once."
+        )
+    return others
+
+
+def _place_users(workspace: Workspace, staged: Staged, vocabulary: Vocabulary) -> None:
+    """`placed_users`: the rows of the table, each with the position of its user, NULL for one not in the log."""
+    is_text = staged.is_text
+    if staged.kind == "jsonl":
+        is_text = check_json_ids(workspace, Columns.USER, Columns.USER)
+    ids = read_ids(workspace, Columns.USER, Columns.USER, is_text)
+    # The log decides whether ids are integers or text; digits in the table are written out or read accordingly.
+    raw = f"raw.{name_in_sql(Columns.USER)}" if is_text else ids
+    same = (
+        "TRY_CAST(outside AS BIGINT) = known.id AND CAST(known.id AS VARCHAR) = CAST(outside AS VARCHAR)"
+        if pa.types.is_integer(vocabulary.users.type)
+        else "CAST(outside AS VARCHAR) = known.id"
+    )
+    known = pa.table({"id": vocabulary.users, "position": np.arange(vocabulary.num_users)})
+    workspace.connection.register("known", known)
+    try:
+        workspace.run(
+            "CREATE TABLE placed_users AS SELECT input_row, outside, known.position FROM "
+            f"(SELECT input_row, {raw} AS outside FROM raw WHERE {ids} IS NOT NULL) LEFT JOIN known ON {same}"
+        )
+    finally:
+        workspace.connection.unregister("known")
+
+
+def _refuse_unusable(workspace: Workspace, vocabulary: Vocabulary) -> None:
+    doubled = workspace.rows(
+        "SELECT outside, count(*) FROM placed_users GROUP BY outside HAVING count(*) > 1 ORDER BY min(input_row)"
+    )
+    if doubled:
+        shown = ", ".join(f"{outside!r} ({count} rows)" for outside, count in doubled[:5])
+        raise InputError(
+            f"The table of users has {len(doubled)} ids in more than one row: {shown}. Which row is right cannot be "
+            "guessed: keep one row for each user."
+        )
+    if workspace.number("SELECT count(position) FROM placed_users") == 0:
+        (example,) = workspace.row("SELECT min_by(outside, input_row) FROM placed_users")
+        raise InputError(
+            f"No id of the table of users is a user of the log: the log has ids like {vocabulary.users[0].as_py()!r}, "
+            f"the table like {example!r}. Check which column is {Columns.USER}."
+        )
+
+
+def _plain(column: pa.ChunkedArray, is_text: bool) -> UserColumn:
+    """Numbers as floats, where all are numbers; otherwise everything as text. What is empty or not finite is None."""
+    values: list[Any] = column.to_pylist()
+    if is_text:
+        values = [None if value is None or not value.strip() else value.strip() for value in values]
+    numbers = [_number(value) for value in values]
+    if all(number is not None for number, value in zip(numbers, values, strict=True) if value is not None):
+        return [number if number is not None and math.isfinite(number) else None for number in numbers]
+    return [None if value is None else str(value) for value in values]
+
+
+def _number(value: object) -> float | None:
+    """A number, or a text that is one; a truth value is none.
+
+    >>> _number("1.5"), _number("DE"), _number(True)
+    (1.5, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _spread(values: UserColumn, position: np.ndarray, num_users: int) -> UserColumn:
+    """The value of each user, in the order of the vocabulary."""
+    spread: UserColumn = [None] * num_users
+    for value, user in zip(values, position.tolist(), strict=True):
+        spread[user] = value
+    return spread

@@ -1,0 +1,191 @@
+"""A network's belief and counted transitions into one probability for every item: one generalises, one remembers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from variseq.evaluation.groups import LENGTH_EDGES, length_group
+from variseq.model.network import Network
+from variseq.model.posterior import SampledPreferences, belief_noise, sample_preferences
+from variseq.recommend.baselines import FollowersOfLast, LastItemTransitions
+from variseq.recommend.recommender import TILE_ITEMS
+from variseq.sequences.histories import Histories
+
+FLOOR = 1e-37
+NUM_SAMPLES = 8
+"""Samples of the belief that a forecast is averaged over."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How much each of three voices is heard: the network, the memory, and "anything", which is alike for all items.
+
+    Their shares are the softmax of 0 (the network) and, for each of the other two, bias + certainty · log Z + spread ·
+    mean log σ². The network is surer the larger its log-partition function log Z is (preferences have one length, so it
+    grows only with how well they fit some items), and the narrower its belief. "Anything" changes no order; it says how
+    often people do what nobody would have thought of.
+    """
+
+    memory: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
+    anything: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
+
+    def shares(
+        self, log_mass: Float[Tensor, " history"], log_variance: Float[Tensor, " history"]
+    ) -> Float[Tensor, "voice history"]:
+        """The shares of network, memory and anything."""
+        odds = [w[0] + w[1] * log_mass + w[2] * log_variance for w in (self.memory, self.anything)]
+        return torch.softmax(torch.stack([torch.zeros_like(log_mass), *odds]), dim=0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What validation taught about a network: a temperature for each group of history lengths, and the gate.
+
+    `num_samples` of the belief are averaged over; 0 is the posterior mean alone.
+    """
+
+    num_samples: int = NUM_SAMPLES
+    temperatures: tuple[float, ...] = (1.0,) * len(LENGTH_EDGES)
+    gate: Gate = Gate()
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is written into the manifest; the bias of a voice that is never heard is None."""
+        gate = {name: [None if math.isinf(w) else w for w in weights] for name, weights in asdict(self.gate).items()}
+        return {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "gate": gate}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Calibration:
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for a record that is not one."""
+        weights = [[-math.inf if w is None else float(w) for w in record["gate"][name]] for name in asdict(Gate())]
+        (m0, m1, m2), (a0, a1, a2) = weights
+        temperatures = tuple(float(value) for value in record["temperatures"])
+        if len(temperatures) != len(LENGTH_EDGES) or not all(0 < value < math.inf for value in temperatures):
+            raise ValueError(f"{len(LENGTH_EDGES)} positive temperatures are needed, not {temperatures}")
+        return cls(int(record["num_samples"]), temperatures, Gate((m0, m1, m2), (a0, a1, a2)))
+
+    def temperature(self, lengths: Int[np.ndarray, " history"]) -> Float[Tensor, " history"]:
+        """The temperature of histories of these lengths."""
+        return torch.tensor(self.temperatures)[torch.from_numpy(length_group(lengths))]
+
+
+@dataclass(frozen=True, eq=False)
+class ForecastQuery:
+    """What is known of the histories before any item is looked at.
+
+    `preference` is divided by the temperature and has 1 / temperature as its last column, the weight of the item bias.
+    `block` holds the network's probabilities where the catalogue is one block, so that they are worked out once.
+    """
+
+    preference: Float[Tensor, "sample history width_plus_one"]
+    log_mass: Float[Tensor, "sample history"]
+    shares: Float[Tensor, "voice history"]
+    followers: FollowersOfLast
+    block: Float[Tensor, "history item"] | None
+
+
+class Forecast:
+    """p(i) = a · mean over samples of softmax(network / temperature)(i) + b · p(i | last item, counted) + c / items.
+
+    a + b + c = 1 for each history, see `Gate`. Scores are log p. Samples are z = μ + σ ⊙ ε, with the noise of
+    `belief_noise` unless other noise is given; the mean of their softmaxes is the posterior predictive. On sparse logs
+    counts of what followed the last item rank nearly as well as a deep model and know other things; in a mixture of
+    probabilities each is heard where it is sure.
+    """
+
+    name = "variseq"
+    gives_probabilities = True
+
+    def __init__(
+        self,
+        network: Network,
+        memory: LastItemTransitions,
+        calibration: Calibration,
+        noise: Float[Tensor, "sample place latent"] | None = None,
+    ) -> None:
+        self.network = network
+        self.noise = belief_noise(network.config, calibration.num_samples) if noise is None else noise
+        self.memory = memory
+        self.calibration = calibration
+        self.vectors = torch.cat([network.item_vectors, network.item_bias[:, None]], dim=1).detach()
+
+    def sample(self, histories: Histories) -> SampledPreferences:
+        """The preferences that the forecast averages over."""
+        return sample_preferences(self.network, histories, self.noise)
+
+    @torch.no_grad()
+    def query(self, histories: Histories) -> ForecastQuery:
+        sampled = self.sample(histories)
+        temperature = self.calibration.temperature(histories.lengths).to(sampled.preference)
+        ones = torch.ones_like(sampled.preference[..., :1])
+        preference = torch.cat([sampled.preference, ones], dim=2) / temperature[:, None]
+        log_mass, block = self._network_mass(preference)
+        shares = self.calibration.gate.shares(log_mass.mean(dim=0), sampled.log_variance)
+        return ForecastQuery(preference, log_mass, shares, self.memory.query(histories), block)
+
+    def scores(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
+        """log p of the items first:last."""
+        block = self._network_block(query, first, last) if query.block is None else query.block[:, first:last].clone()
+        network, memory, anything = query.shares
+        # The floor keeps log p finite where nobody is heard but a network that is sure.
+        evenly = (anything / len(self.vectors)).clamp(min=FLOOR)
+        mixed = block.mul_(network[:, None]).add_(evenly[:, None])
+        return self.memory.add_probabilities(query.followers, first, last, memory, mixed).log_()
+
+    def sampled_probabilities(
+        self, query: ForecastQuery, item: Int[Tensor, "history k"]
+    ) -> Float[Tensor, "sample history k"]:
+        """p of some items under each sample alone; their mean over samples is p."""
+        vectors = self.vectors[item]
+        logits = torch.einsum("shw,hkw->shk", query.preference, vectors)
+        neural = torch.exp(logits - query.log_mass[..., None])
+        remembered = self.memory.probabilities(query.followers, item).to(neural)
+        network, memory, anything = query.shares[..., None]
+        return network * neural + memory * remembered + anything / len(self.vectors)
+
+    def sampled_entropy(self, query: ForecastQuery) -> Float[Tensor, "sample history"]:
+        """The entropy in nats of what is forecast under each sample alone."""
+        entropy = torch.zeros_like(query.log_mass)
+        for first in range(0, len(self.vectors), TILE_ITEMS):
+            last = min(first + TILE_ITEMS, len(self.vectors))
+            network, memory, anything = query.shares
+            other = (anything / len(self.vectors))[:, None].repeat(1, last - first)
+            self.memory.add_probabilities(query.followers, first, last, memory, other)
+            for sample, preference in enumerate(query.preference):
+                logits = torch.mm(preference, self.vectors[first:last].T).sub_(query.log_mass[sample][:, None])
+                p = logits.exp_().mul_(network[:, None]).add_(other)
+                entropy[sample] -= torch.special.xlogy(p, p).sum(dim=1)
+        return entropy
+
+    def _network_mass(
+        self, preference: Float[Tensor, "sample history width"]
+    ) -> tuple[Float[Tensor, "sample history"], Float[Tensor, "history item"] | None]:
+        """log Z of every sample; and where the catalogue is one block, the mean of the samples' softmaxes."""
+        num_items = len(self.vectors)
+        if num_items > TILE_ITEMS:
+            blocks = [self.vectors[first : first + TILE_ITEMS].T for first in range(0, num_items, TILE_ITEMS)]
+            parts = [[torch.logsumexp(torch.mm(one, block), dim=1) for one in preference] for block in blocks]
+            return torch.logsumexp(torch.stack([torch.stack(of_block) for of_block in parts]), dim=0), None
+        log_mass = torch.empty(preference.shape[:2], device=preference.device)
+        total = torch.zeros(preference.shape[1], num_items, device=preference.device)
+        for sample, one in enumerate(preference):
+            logits = torch.mm(one, self.vectors.T)
+            highest = logits.amax(dim=1, keepdim=True)
+            mass = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
+            log_mass[sample] = (highest + mass.log()).squeeze(1)
+            total.addcdiv_(logits, mass, value=1 / len(preference))
+        return log_mass, total
+
+    def _network_block(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
+        """The mean of the samples' softmaxes at the items first:last."""
+        total = torch.zeros(query.log_mass.shape[1], last - first, device=self.vectors.device)
+        for sample, preference in enumerate(query.preference):
+            logits = torch.mm(preference, self.vectors[first:last].T)
+            total += logits.sub_(query.log_mass[sample][:, None]).exp_()
+        return total.div_(len(query.preference))

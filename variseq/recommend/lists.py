@@ -1,0 +1,159 @@
+"""A forecast into lists: the best items, those of one sampled belief, a spread, or a set that holds the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from variseq.errors import InputError
+from variseq.evaluation.groups import length_group
+from variseq.model.posterior import belief_noise
+from variseq.recommend.because import Reasons, reasons
+from variseq.recommend.beliefs import BeliefsOfTile, beliefs_of_tile
+from variseq.recommend.diversity import check_diversity, pool_size, spread_out
+from variseq.recommend.forecast import Forecast
+from variseq.recommend.learned import Learned
+from variseq.recommend.recommender import RankedTile, Wish, ranked_tiles
+from variseq.sequences.histories import Histories
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a list is made of a forecast.
+
+    `explore` "thompson" ranks by one sample of each belief, drawn with `seed`: what the user may want rather than what
+    is surest. `diversity` (0 to 1) trades relevance for spread. `coverage` (0.5 to 0.99) gives, in place of k items,
+    the smallest set that holds the next item with this probability.
+    """
+
+    explore: str | None = None
+    seed: int = 0
+    diversity: float = 0.0
+    coverage: float | None = None
+
+    def check(self) -> None:
+        """Raises InputError for what is not possible, alone or together."""
+        if self.explore not in (None, "thompson"):
+            raise InputError(f"explore={self.explore!r} is not known. Allowed: None and 'thompson'.")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise InputError(f"seed={self.seed!r} is not possible. Allowed: whole numbers from 0.")
+        check_diversity(self.diversity)
+        if self.coverage is not None and (self.explore or self.diversity):
+            raise InputError(
+                "coverage asks for a set that holds the next item, explore and diversity for another order of a list. "
+                "Give one of them."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class MadeLists:
+    """Lists with what is believed of them; −1 where a list is shorter. Uncertainties in nats, see `BeliefsOfTile`.
+
+    `because[h][place]` are the items of the history that are the reasons, the strongest first.
+    """
+
+    item: Int[np.ndarray, "history k"]
+    score: Float[np.ndarray, "history k"]
+    probability: Float[np.ndarray, "history k"]
+    low: Float[np.ndarray, "history k"]
+    high: Float[np.ndarray, "history k"]
+    total: Float[np.ndarray, " history"]
+    aleatoric: Float[np.ndarray, " history"]
+    epistemic: Float[np.ndarray, " history"]
+    because: Reasons
+
+
+class Lists:
+    """A calibrated forecast, asked for lists."""
+
+    def __init__(self, forecast: Forecast, learned: Learned) -> None:
+        self.forecast = forecast
+        self.learned = learned
+
+    def make(self, histories: Histories, wish: Wish, manner: Manner) -> MadeLists:
+        """A list for each history. Raises InputError for a manner that is not possible."""
+        manner.check()
+        parts = []
+        for tile in self._tiles(histories, wish, manner):
+            parts.append((tile, beliefs_of_tile(self.forecast, tile)))
+        item = _joined([tile.item for tile, _ in parts], -1).numpy()
+        named = {name: _of(parts, name) for name in ("probability", "low", "high")}
+        of_history = {
+            name: torch.cat([getattr(one, name) for _, one in parts]).numpy()
+            for name in ("total", "aleatoric", "epistemic")
+        }
+        return MadeLists(
+            item=item,
+            score=_joined([tile.score for tile, _ in parts], -torch.inf).numpy(),
+            because=reasons(self.forecast, histories, item),
+            **named,
+            **of_history,
+        )
+
+    def _tiles(self, histories: Histories, wish: Wish, manner: Manner) -> Iterator[RankedTile]:
+        if manner.coverage is not None:
+            yield from self._sets(histories, wish, manner.coverage)
+            return
+        wanted = replace(wish, k=pool_size(wish.k, wish.num_items)) if manner.diversity else wish
+        tiles = ranked_tiles(self.forecast, histories, wanted)
+        for tile in tiles if manner.explore is None else self._explored(histories, wanted, manner.seed):
+            yield self._spread(tile, wish.k, manner.diversity) if manner.diversity else tile
+
+    def _explored(self, histories: Histories, wish: Wish, seed: int) -> Iterator[RankedTile]:
+        """Ranked by one sample of every belief; what is said of the items is still the whole forecast."""
+        forecast = self.forecast
+        noise = belief_noise(forecast.network.config, num_samples=1, seed=seed)
+        sampled = Forecast(forecast.network, forecast.memory, forecast.calibration, noise)
+        plain = ranked_tiles(forecast, histories, replace(wish, k=1))
+        for tile, said in zip(ranked_tiles(sampled, histories, wish), plain, strict=True):
+            yield replace(tile, query=said.query, log_weight=said.log_weight)
+
+    def _spread(self, tile: RankedTile, k: int, diversity: float) -> RankedTile:
+        probability = (tile.score.double() + tile.log_weight[:, None]).exp().float()
+        vectors = self.forecast.network.item_vectors.detach().cpu()
+        place = spread_out(tile.item, probability, vectors, k, diversity)
+        is_there, chosen = place >= 0, place.clamp(min=0)
+        item = tile.item.gather(1, chosen).where(is_there, -1)
+        return replace(tile, item=item, score=tile.score.gather(1, chosen).where(is_there, -torch.inf))
+
+    def _sets(self, histories: Histories, wish: Wish, coverage: float) -> Iterator[RankedTile]:
+        """The candidates before which the list has at most the threshold of probability.
+
+        The threshold is that of the whole catalogue: a set out of `only` or `category` is the part of it that is asked
+        for.
+        """
+        threshold = torch.from_numpy(self.learned.thresholds.at(coverage)[length_group(histories.lengths)])
+        everything = replace(wish, k=wish.num_items, candidates=None)
+        first = 0
+        for tile in ranked_tiles(self.forecast, histories, everything):
+            limit = threshold[first : first + len(tile.item)]
+            first += len(tile.item)
+            p = (tile.score.double() + tile.log_weight[:, None]).exp()
+            inside = (p.cumsum(dim=1) - p <= limit[:, None]) & (tile.item >= 0)
+            if wish.candidates is not None:
+                inside &= torch.from_numpy(wish.candidates)[tile.item.clamp(min=0)]
+            yield _kept(tile, inside)
+
+
+def _kept(tile: RankedTile, inside: Tensor) -> RankedTile:
+    """The items of a tile that are inside, moved together, in a table as wide as the longest list."""
+    order = torch.argsort((~inside).to(torch.uint8), dim=1, stable=True)[:, : max(1, int(inside.sum(dim=1).max()))]
+    is_there = inside.gather(1, order)
+    item = tile.item.gather(1, order).where(is_there, -1)
+    return replace(tile, item=item, score=tile.score.gather(1, order).where(is_there, -torch.inf))
+
+
+def _of(parts: list[tuple[RankedTile, BeliefsOfTile]], name: str) -> Float[np.ndarray, "history k"]:
+    found: Float[np.ndarray, "history k"] = _joined([getattr(one, name) for _, one in parts], 0.0).numpy()
+    return found
+
+
+def _joined(tables: list[Tensor], filling: float | int) -> Tensor:
+    """Tables one below the other, the narrower ones filled up to the right."""
+    width = max(table.shape[1] for table in tables)
+    return torch.cat([torch.nn.functional.pad(table, (0, width - table.shape[1]), value=filling) for table in tables])

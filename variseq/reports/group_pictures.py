@@ -1,0 +1,208 @@
+"""An evaluation by groups of queries into pictures: for whom it is accurate, how uncertain, and what its sets hold."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from variseq.evaluation.evaluation import COVERAGE
+from variseq.evaluation.group_rows import MIN_USERS
+from variseq.evaluation.pooled import CONFORMAL
+from variseq.evaluation.results import Results
+from variseq.reports.canvas import (
+    FONT_POINTS,
+    MARKERS,
+    Absent,
+    Picture,
+    Style,
+    add_legend,
+    decimal,
+    name_axes,
+    new_figure,
+    place_of,
+)
+
+Rows = list[dict[str, Any]]
+KINDS = {"history_length": "history length", "item_popularity": "item popularity"}
+
+
+def accuracy_by_group(results: Results) -> Picture:
+    """NDCG by length of the history and by popularity of the item that came next."""
+    key = f"ndcg@{results.evaluations[0].k}"
+    models = (results.evaluations[0].model, "popular", "item-knn")
+    rows = [row for row in results.table["rows"] if row["model"] in models]
+    told = []
+    for kind, name in KINDS.items():
+        groups = rows[0][f"by_{kind}"]
+        told.append(f"by {name}, " + ", ".join(f"{g['group']}: {g[key]:.4f} ({g['num_queries']:,})" for g in groups))
+    reading = (
+        "The test queries in groups, above by how many events the user had (0: none yet), below, in thirds, by how "
+        "often the item that came next occurs in training (unseen: never, which counts as a miss). Bars are 95 % "
+        "intervals over users; models whose intervals overlap widely cannot be told apart in that group. A group of "
+        f"fewer than {MIN_USERS} users is drawn, but not held against the others."
+    )
+    gaps = " ".join(_gap_sentence(rows[0], kind, key) for kind in KINDS)
+    shows = f"{key.upper()} of the model (and number of queries) {'; '.join(told)}. {gaps}".strip()
+    alt = "Points with intervals: " + "; ".join(told) + "."
+    return Picture("groups", "For whom does it work?", reading, shows, alt, partial(_draw_groups, rows, key))
+
+
+def _gap_sentence(row: dict[str, Any], kind: str, key: str) -> str:
+    found = row[f"compared_by_{kind}"][key]
+    if found is None:
+        return f"By {KINDS[kind]} there are no two groups large enough to compare."
+    low, high = found["gap_interval"]
+    return (
+        f"By {KINDS[kind]} the worst group is {found['worst_group']}, {found['gap']:.4f} [{low:.4f}, {high:.4f}] below "
+        f"the best, {found['best_group']}."
+    )
+
+
+def _draw_groups(rows: Rows, key: str, style: Style) -> Figure:
+    counts = [len(rows[0][f"by_{kind}"]) for kind in KINDS]
+    figure, (length, popularity) = new_figure(style, 2.3 + 0.62 * sum(counts), counts)
+    _draw_kind(length, rows, "by_history_length", key, style)
+    _draw_kind(popularity, rows, "by_item_popularity", key, style)
+    right = max(length.get_xlim()[1], popularity.get_xlim()[1])
+    for axes in (length, popularity):
+        axes.set_xlim(0, right)
+        axes.xaxis.set_major_formatter(decimal)
+    name_axes(length, style, "", "events in the history")
+    name_axes(popularity, style, key.upper(), "training events of the item that came next")
+    add_legend(length, style, place="outside")
+    return figure
+
+
+def _draw_kind(axes: Axes, rows: Rows, kind: str, key: str, style: Style) -> None:
+    for row in rows:
+        groups, index = row[kind], place_of(row["model"])
+        value, reach = _values(groups, key)
+        place = np.arange(len(groups)) + (index - (len(rows) - 1) / 2) * 0.22
+        axes.errorbar(value, place, xerr=reach, fmt=MARKERS[index], ms=6, color=style.colours[index],
+                      elinewidth=1.4, clip_on=False, label=row["model"])  # fmt: skip
+    names = [f"{group['group']}\n({group['num_queries']:,})" for group in rows[0][kind]]
+    axes.set_yticks(np.arange(len(names)), labels=names, fontsize=FONT_POINTS - 1.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+
+
+def _values(groups: Rows, key: str) -> tuple[Float[np.ndarray, " group"], Float[np.ndarray, "side group"]]:
+    """The values of groups, and how far their intervals reach down and up."""
+    value = np.array([group[key] for group in groups])
+    interval = np.array([group[f"{key}_interval"] or [group[key]] * 2 for group in groups])
+    return value, np.maximum(0.0, np.stack([value - interval[:, 0], interval[:, 1] - value]))
+
+
+def uncertainty_by_history(results: Results) -> Picture:
+    """Entropy of the forecasts and NLL of what came, by the length of the history."""
+    title = "Uncertainty falls as history grows"
+    model = results.evaluations[0]
+    groups = results.row(model.model)["by_history_length"]
+    num_items = int(model.protocol["num_items"])
+    told = ", ".join(f"{g['group']}: {g['entropy']:.2f} and {g['nll']:.2f} ({g['num_users']:,} users)" for g in groups)
+    reading = (
+        "By how many events the user had, above the entropy of the forecast: how uncertain the model says it is about "
+        "the next item. It should fall from left to right, as events tell what a user likes; with no event the "
+        "forecast is that for a stranger. Below, the NLL: how surprised it was by what came. Where it is as uncertain "
+        "as it says, both are at the same height; NLL above entropy means that it was too sure. The dotted line, "
+        f"{np.log(num_items):.2f} nats, is a guess among all {num_items:,} items. Bars are 95 % intervals over users, "
+        "the numbers at the points say how many users."
+    )
+    first, last = groups[0], groups[-1]
+    shows = (
+        f"Entropy and NLL in nats by history length: {told}. From {first['group']} to {last['group']} events the "
+        f"entropy {'falls' if last['entropy'] < first['entropy'] else 'does not fall'}: {first['entropy']:.2f} to "
+        f"{last['entropy']:.2f} nats."
+    )
+    if last["entropy"] >= first["entropy"]:
+        title = "Uncertainty as history grows"
+    alt = f"Points with intervals of entropy and NLL in nats by history length: {told}."
+    draw = partial(_draw_uncertainty, groups, float(np.log(num_items)))
+    return Picture("uncertainty", title, reading, shows, alt, draw)
+
+
+def _draw_uncertainty(groups: Rows, of_a_guess: float, style: Style) -> Figure:
+    figure, panels = new_figure(style, 5.4, (1, 1))
+    place = np.arange(len(groups))
+    named = zip(panels, ("entropy", "nll"), ("entropy of the forecast, nats", "NLL of what came, nats"), strict=True)
+    for axes, key, name in named:
+        value, reach = _values(groups, key)
+        axes.axhline(of_a_guess, color=style.muted, ls=":", lw=1.4)
+        axes.plot(place, value, color=style.colours[0], lw=1, alpha=0.5)
+        axes.errorbar(place, value, yerr=reach, fmt="o", ms=6, color=style.colours[0], elinewidth=1.4, capsize=2)
+        for x, group, top in zip(place, groups, value + reach[1], strict=True):
+            axes.annotate(_short(group["num_users"]), (x, top), xytext=(0, 4), textcoords="offset points",
+                          ha="center", color=style.muted, fontsize=FONT_POINTS - 2.5)  # fmt: skip
+        axes.set_xticks(place, labels=[group["group"] for group in groups], fontsize=FONT_POINTS - 2)
+        axes.grid(visible=False, axis="x")
+        axes.margins(x=0.06, y=0.14)
+        name_axes(axes, style, "", name)
+    # One scale for both, so that what is said and what came can be compared.
+    limits = [bound for axes in panels for bound in axes.get_ylim()]
+    for axes in panels:
+        axes.set_ylim(min(limits), max(limits))
+    name_axes(panels[1], style, "events in the history", "NLL of what came, nats")
+    return figure
+
+
+def _short(count: int) -> str:
+    """A number of users in few characters.
+
+    >>> _short(950), _short(12_345), _short(250_000)
+    ('950', '12k', '250k')
+    """
+    return str(count) if count < 1000 else f"{count / 1000:.1f}k" if count < 10_000 else f"{count / 1000:.0f}k"
+
+
+def coverage_by_history(results: Results) -> Picture | Absent:
+    """How often the conformal sets held the item that came next, over all and by the length of the history."""
+    title = "Do the sets hold what they promise?"
+    row = results.table["rows"][0]
+    if row[CONFORMAL] is None:
+        return Absent("conformal-coverage", title, "The evaluation was made without the thresholds of the sets.")
+    groups = [row | {"group": "all"}, *row["by_history_length"]]
+    low, high = row[f"{CONFORMAL}_interval"]
+    told = ", ".join(f"{g['group']}: {g[CONFORMAL]:.1%} ({g['num_users']:,} users)" for g in groups[1:])
+    outside = [
+        f"{group['group']} ({group[CONFORMAL]:.1%})"
+        for group in groups[1:]
+        if not group[f"{CONFORMAL}_interval"][0] <= COVERAGE <= group[f"{CONFORMAL}_interval"][1]
+    ]
+    reading = (
+        f"For each query a set of items was made that should hold the next one with {COVERAGE:.0%} probability, as "
+        "learned on the validation part. A point is the share of test queries whose set held it, with a 95 % interval. "
+        "It should lie near the dashed line, for all and for each length of history; as the validation part is finite "
+        "too, a point or two beside it is to be expected. An item that the user has had before counts as not held "
+        "where such items are not ranked."
+    )
+    shows = (
+        f"The sets held {row[CONFORMAL]:.1%} [{low:.1%}, {high:.1%}]. "
+        + (f"The interval leaves {COVERAGE:.0%} out in {', '.join(outside)}. " if outside else
+           f"No group has an interval that leaves {COVERAGE:.0%} out. ")
+        + f"By history length, {told}."
+    )  # fmt: skip
+    alt = f"Points with intervals of the share of sets that held the next item: {told}; wanted {COVERAGE:.0%}."
+    return Picture("conformal-coverage", title, reading, shows, alt, partial(_draw_coverage, groups))
+
+
+def _draw_coverage(groups: Rows, style: Style) -> Figure:
+    figure, (axes,) = new_figure(style, 1.5 + 0.36 * len(groups))
+    value, reach = _values(groups, CONFORMAL)
+    place = np.arange(len(groups))
+    axes.axvline(COVERAGE, color=style.colours[1], ls="--", lw=1.6, label=f"wanted: {COVERAGE:.0%}")
+    axes.errorbar(value, place, xerr=reach, fmt="o", ms=6, color=style.colours[0], elinewidth=1.4, capsize=2,
+                  clip_on=False, label="held the next item")  # fmt: skip
+    names = [f"{group['group']} ({_short(group['num_users'])})" for group in groups]
+    axes.set_yticks(place, labels=names, fontsize=FONT_POINTS - 1.5)
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.set_xlim(min(0.75, float((value - reach[0]).min()) - 0.02), 1.0)
+    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes.grid(visible=False, axis="y")
+    name_axes(axes, style, "share of the sets", "events in the history (users)")
+    add_legend(axes, style, place="outside")
+    return figure

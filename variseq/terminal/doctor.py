@@ -1,0 +1,126 @@
+"""A run folder into the doctor's words: verdict, tests, groups of positions and advice; also as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from variseq.errors import CheckpointError, InputError
+from variseq.training.diagnosis import Diagnosis, diagnose
+from variseq.training.latent_tests import Test
+from variseq.training.symptoms import PositionGroup, flat_settings
+
+COLOURS = {"healthy": "bold green", "deterministic twin": "bold cyan"}
+NOT_MEASURED = "not measured"
+
+
+def examine_run(folder: Path, console: Console, json_file: Path | None = None) -> Diagnosis:
+    """Diagnose a run from its records alone, print that, and write it to `json_file` where one is given.
+
+    Raises CheckpointError for a folder that is no run or is damaged, InputError where the file cannot be written.
+    """
+    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
+        fault = "it is a folder" if json_file.is_dir() else f"the folder {json_file.parent} does not exist"
+        raise InputError(f"--json {json_file}: {fault}. Give the name of a file in a folder that exists.")
+    records, settings = read_records(folder)
+    try:
+        found = diagnose(records, settings)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder, f"its records or settings lack {error}") from error
+    if json_file is not None:
+        partial = json_file.with_name(f".{json_file.name}.partial")
+        partial.write_text(json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, json_file)
+    print_diagnosis(found, console)
+    return found
+
+
+def read_records(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The epoch records and flat settings of a run, finished or not; neither weights nor histories are read."""
+    finished, unfinished = folder / "manifest.json", folder / "settings.json"
+    if not finished.exists() and not unfinished.exists():
+        there = "is no run: it has no manifest.json" if folder.is_dir() else "does not exist"
+        raise CheckpointError(f"{folder} {there}. Give the folder that `variseq fit --out` or `model.save` wrote.")
+    try:
+        if finished.exists():
+            network = json.loads(finished.read_text(encoding="utf-8"))["network"]
+            config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            settings = flat_settings(network, config["training"])
+        else:
+            settings = json.loads(unfinished.read_text(encoding="utf-8"))
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise _damaged(folder, str(error).splitlines()[0]) from error
+    if not records:
+        raise CheckpointError(f"The run in {folder} has no finished epoch yet, so there is nothing to examine.")
+    return records, settings
+
+
+def print_diagnosis(found: Diagnosis, console: Console) -> None:
+    """The verdict first, then how it shows, then what to do."""
+    style = COLOURS.get(found.kind, "bold red")
+    console.print(f"{found.kind.upper()}: {found.verdict}", style=style, highlight=False)
+    console.print(f"Seen in epoch {found.epoch}, whose weights the run holds:", highlight=False)
+    for sentence in found.evidence:
+        console.print(f"  · {sentence}", highlight=False, markup=False)
+    console.print(_tests_table(found.tests))
+    console.print(_groups_table(found.groups))
+    if not found.advice:
+        console.print("Nothing to change.", highlight=False)
+        return
+    console.print("What to change, the likeliest first:", highlight=False)
+    for one in found.advice:
+        console.print(f"  --set {one.assignment()}", style="bold", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"      was {one.now}; {one.reason}", highlight=False, markup=False)
+
+
+def _tests_table(tests: tuple[Test, ...]) -> Table:
+    table = Table(title="tests")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    table.add_column("healthy is")
+    table.add_column("verdict")
+    for test in tests:
+        verdict = "–" if test.is_healthy is None else "good" if test.is_healthy else "BAD"
+        table.add_row(test.name, _value(test), test.healthy, verdict, style="red" if test.is_healthy is False else None)
+    return table
+
+
+def _groups_table(groups: tuple[PositionGroup, ...]) -> Table:
+    table = Table(title="by length of the history")
+    for name in ("events seen", "rate, nats", "swap gap, nats", "σ"):
+        table.add_column(name, justify="right")
+    for group in groups:
+        table.add_row(group.events, *(_number(value) for value in (group.rate, group.swap_gap, group.sigma)))
+    return table
+
+
+def _value(test: Test) -> str:
+    if test.value is None:
+        return NOT_MEASURED
+    if test.unit == "share":
+        return f"{test.value:.0%}"
+    return f"{_number(test.value)} {test.unit}".strip()
+
+
+def _number(value: float | None) -> str:
+    """Two places, or two figures where that would show nothing.
+
+    >>> [_number(value) for value in (4.8765, 0.000123, 0.0, None)]
+    ['4.88', '0.00012', '0.00', 'not measured']
+    """
+    if value is None:
+        return NOT_MEASURED
+    return f"{value:.2g}" if 0 < abs(value) < 0.01 else f"{value:.2f}"
+
+
+def _damaged(folder: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"The run in {folder} is damaged ({reason}). Restore the folder from a copy, or fit again.")
