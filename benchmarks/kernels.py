@@ -12,16 +12,14 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from provenance import peak_megabytes, provenance
 from torch import Tensor
 
 from variseq.model.additive import additive_context, additive_context_plain
@@ -110,9 +108,7 @@ def cost_of_length(form: str, length: int) -> tuple[float, float]:
     beliefs = torch.randn(1, length, 64, requires_grad=True)
     position = torch.arange(length).unsqueeze(0)
     taken = seconds_of_each({form: lambda: attention(beliefs, beliefs, position).sum()}, repeats=3)
-    # ru_maxrss of a child includes its parent's peak; this does not.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return taken[form], int(status["VmHWM"].split()[0]) / 1024
+    return taken[form], peak_megabytes()
 
 
 def length_row(length: int) -> dict[str, float | str]:
@@ -142,14 +138,8 @@ def main() -> None:
         for shape in ((400, 10), (20, 200), (4, 1000))
     ]
     rows += [length_row(length) for length in (50, 200, 1_000, 2_000, 5_000, 10_000)]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     record = {
-        "commit": commit,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": options.threads,
+        **provenance(),
         "seed": 0,
         "peak_gigaflops": peak_gigaflops(options.repeats),
         "rows": rows,

@@ -17,7 +17,7 @@ FLOORS = [
     {"model", "evaluation"},
     {"recommend", "training", "log"},
     {"estimator"},
-    {"reports", "serving"},
+    {"reports", "serving", "comparison"},
     {"terminal"},
     {"cli"},
 ]

@@ -22,6 +22,22 @@ def test_readme_quickstart_runs_as_printed(
     assert (tmp_path / "runs" / "first" / "manifest.json").exists()
 
 
+def test_examples_of_the_guide_to_beliefs_run_as_printed(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guide = README.parent / "docs" / "beliefs.md"
+    examples = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(examples) >= 6
+    assert all(len(example.strip().splitlines()) <= 5 for example in examples)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "first").symlink_to(run_folder)
+    monkeypatch.chdir(tmp_path)
+    told: dict[str, object] = {"__name__": "guide"}
+    for example in examples:
+        exec(compile(example, str(guide), "exec"), told)
+    assert "sum over the catalogue: 1.0" in capsys.readouterr().out
+
+
 def test_readme_names_every_room_of_the_package() -> None:
     text = README.read_text(encoding="utf-8")
     package = README.parent / "variseq"

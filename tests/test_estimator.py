@@ -13,8 +13,9 @@ import torch
 
 from tests.conftest import SHORT_TRAINING, SMALL_NETWORK, small_model, unchecked
 from tests.training.some_runs import are_equal, weights_of, without_times
+from variseq.comparison import compare
 from variseq.errors import CheckpointError, InputError
-from variseq.estimator import VariationalAttention, compare, load
+from variseq.estimator import VariationalAttention, load
 from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import Log, LogPart, read
 from variseq.training.display import Display

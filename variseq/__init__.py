@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from variseq.comparison import compare
     from variseq.errors import (
         CheckpointError,
         CollapseWarning,
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
         TrainingStopped,
         VariseqError,
     )
-    from variseq.estimator import VariationalAttention, compare, load
+    from variseq.estimator import VariationalAttention, load
     from variseq.events.options import ReadOptions
     from variseq.events.simulate import SimulationOptions, simulate
     from variseq.log import read
@@ -29,7 +30,7 @@ _ROOMS = {
     "TrainingStopped": "variseq.errors",
     "VariationalAttention": "variseq.estimator",
     "VariseqError": "variseq.errors",
-    "compare": "variseq.estimator",
+    "compare": "variseq.comparison",
     "load": "variseq.estimator",
     "read": "variseq.log",
     "simulate": "variseq.events.simulate",

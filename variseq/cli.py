@@ -138,6 +138,7 @@ def evaluate(
             "--exclude-seen/--include-seen", help="Rank what the user knows, or not; otherwise as the log suggested."
         ),
     ] = None,
+    users: Annotated[str | None, typer.Option(help="Table with user_id and columns: its groups are compared.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the whole table as JSON.")] = None,
 ) -> None:
     """The run on its own test part, with the baselines beside it and intervals."""
@@ -146,7 +147,7 @@ def evaluate(
     if json is not None and (json.is_dir() or not json.parent.is_dir()):
         fault = "it is a folder" if json.is_dir() else f"the folder {json.parent} does not exist"
         raise InputError(f"--json {json}: {fault}. Give the name of a file in a folder that exists.")
-    results = load(run).evaluate(k=k, targets=targets, exclude_seen=exclude_seen)
+    results = load(run).evaluate(k=k, targets=targets, exclude_seen=exclude_seen, users=users)
     if json is not None:
         results.to_json(json)
     typer.echo(str(results))
@@ -160,7 +161,7 @@ def compare(
     k: K = 10,
 ) -> None:
     """Two runs on their common test part, paired by user."""
-    from variseq.estimator import compare as compare_runs
+    from variseq.comparison import compare as compare_runs
     from variseq.terminal.tables import comparison_sentence
 
     typer.echo(comparison_sentence(str(first), str(second), k, compare_runs(first, second, metric, k)))

@@ -14,9 +14,8 @@ from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.results import Results
-from variseq.evaluation.significance import Comparison
-from variseq.evaluation.significance import compare as compare_evaluations
 from variseq.evaluation.splits import Split, learned_from, part_to_judge, split_at
+from variseq.evaluation.user_groups import read_user_groups
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.log import LogPart
 from variseq.model.checkpoint import Checkpoint, load_checkpoint, refuse_existing, save_checkpoint
@@ -27,6 +26,7 @@ from variseq.recommend.forecast import NUM_SAMPLES, Calibration, Forecast
 from variseq.recommend.learned import Learned
 from variseq.recommend.lists import Lists, Manner
 from variseq.recommend.output import write_tables
+from variseq.recommend.transfer import transferred
 from variseq.recommend.values import forecast_values
 from variseq.recommend.yardsticks import yardsticks
 from variseq.training.defaults import (
@@ -111,7 +111,10 @@ class VariationalAttention:
         counts = LastItemTransitions(train.part.num_items)
         untuned = Forecast(trained.chosen, counts.fit(known), Calibration(num_samples))
         learned = calibrate(untuned, validation.part, validation.options)
-        memory = counts.fit(valid.part.known_after()) if config.refit_share else counts
+        if config.refit_share:
+            latest = valid.part.known_after()
+            counts.fit(latest)
+            learned = transferred(learned, (trained.chosen, known), (trained.network, latest))
         begins = np.stack([train.part.target_end, valid.part.target_end])
         self.checkpoint = Checkpoint(
             network=trained.network.eval(),
@@ -119,7 +122,7 @@ class VariationalAttention:
             items=train.items,
             histories=train.part.histories,
             bounds=begins,
-            memory=memory.state(),
+            memory=counts.state(),
             manifest=run_manifest(train.part.protocol, train.report.to_json(), trained.seconds, learned.to_json()),
             config={
                 "size": self.size,
@@ -137,18 +140,25 @@ class VariationalAttention:
         return self
 
     def evaluate(
-        self, part: LogPart | None = None, k: int = 10, targets: str = "last", exclude_seen: bool | None = None
+        self,
+        part: LogPart | None = None,
+        k: int = 10,
+        targets: str = "last",
+        exclude_seen: bool | None = None,
+        users: object | None = None,
     ) -> Results:
         """The model on a part of the split (the test part by default), with the baselines beside it.
 
         `targets` is "last" (each user's last event there), "next" (the first) or "successive" (all). `exclude_seen`
-        leaves out items of the user's own history; None is what the log suggested when the model was fitted.
+        leaves out items of the user's own history; None is what the log suggested when the model was fitted. `users` is
+        a table with user_id and further columns, whose groups are compared (users without a row: "unknown").
 
         The model and the baselines have learned from the same events: those of the training part, and after a refit
         those of the validation part too (`learned_from` in the protocol), which is then no part to be judged on. A
         query shows the whole history before its target.
         """
         checkpoint = self._fitted()
+        groups = read_user_groups(users, checkpoint.vocabulary)
         split = self._split()
         config = TrainingConfig(**checkpoint.config["training"])
         judged = part_to_judge(split, None if part is None else part.part, bool(config.refit_share))
@@ -164,7 +174,9 @@ class VariationalAttention:
         )
         recommenders: list[Recommender] = [self._forecast(), *yardsticks(num_items, known)]
         evaluations = [evaluate(recommender, judged, options) for recommender in recommenders]
-        return Results(evaluations, forecast_values(checkpoint.network, judged, targets))
+        # Thresholds are those of the way of ranking that they were learned with.
+        thresholds = self._learned().thresholds if options.exclude_seen == config.exclude_seen else None
+        return Results(evaluations, forecast_values(checkpoint.network, judged, targets), groups, thresholds)
 
     def recommend(
         self,
@@ -285,12 +297,3 @@ def load(folder: Path | str, device: str = "auto") -> VariationalAttention:
     checkpoint.network.to(model.device)
     model.checkpoint = checkpoint
     return model
-
-
-def compare(first: Path | str, second: Path | str, metric: str = "ndcg", k: int = 10) -> Comparison:
-    """Two runs on their common test part, paired by user: difference, 95 % interval and permutation p-value.
-
-    Raises InputError when they were not made with the same data and split.
-    """
-    evaluations = [load(folder).evaluate(k=k)["variseq"] for folder in (first, second)]
-    return compare_evaluations(evaluations[0], evaluations[1], metric)

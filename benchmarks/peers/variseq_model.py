@@ -14,7 +14,7 @@ from sequences import Sequences
 from variseq_log import log_of
 
 from variseq.estimator import VariationalAttention
-from variseq.training.defaults import LogProperties, Size, training_config
+from variseq.training.defaults import LogProperties, Size, network_config, training_config
 from variseq.training.display import Display
 
 NUM_WARM_BATCHES, NUM_BATCHES = 4, 24
@@ -46,7 +46,8 @@ class VariseqModel:
         if checkpoint is None:
             return {"versions": versions, "own_settings": {}}
         own = {name: checkpoint.config[name] for name in ("size", "model", "training")}
-        learned = {"memory_share": checkpoint.manifest["memory_share"], "planning_seconds": self.planning_seconds}
+        calibration = checkpoint.manifest["forecast"]["calibration"]
+        learned = {"calibration": calibration, "planning_seconds": self.planning_seconds}
         return {"versions": versions, "own_settings": own, **learned}
 
     def measure_cost(self) -> float:
@@ -84,13 +85,15 @@ class VariseqModel:
 
     def _model(self, **training: Any) -> VariationalAttention:
         settings = self.settings
-        of_bench = {"patience": settings.patience, "validation_users": EVERYBODY}
+        # No rival trains on validation events in this bench, so neither does this one.
+        of_bench = {"patience": settings.patience, "validation_users": EVERYBODY, "refit_share": 0.0}
         size, length = cast(Size, settings.variant), {"max_length": settings.max_length}
         return VariationalAttention(size, settings.seed, "cpu", length, of_bench | training)
 
     def _usual_epochs(self) -> int:
         properties = LogProperties.of(self.train_part.part.known(), self.train_part.vocabulary)
-        return training_config(properties, self.settings.width, self.settings.seed, {}).max_epochs
+        network = network_config(cast(Size, self.settings.variant), properties, {})
+        return training_config(properties, network, self.settings.seed, {}).max_epochs
 
 
 class CurveDisplay(Display):

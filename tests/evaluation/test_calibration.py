@@ -6,12 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from variseq.evaluation.calibration import (
+    answered,
     brier,
     equal_mass_bins,
     expected_calibration_error,
     interval_coverage,
     reliability,
     risk_coverage,
+    wilson_interval,
 )
 
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=60).map(np.array)
@@ -71,6 +73,24 @@ def test_confidence_that_orders_by_value_beats_one_that_does_not() -> None:
     assert knowing.value[-1] == pytest.approx(value.mean())
     np.testing.assert_allclose(blind.value, value.mean())
     assert knowing.coverage[-1] == 1
+
+
+@given(probabilities, st.sampled_from([0.25, 0.5, 1.0]))
+def test_answered_are_the_least_uncertain_whatever_their_order(uncertainty: np.ndarray, share: float) -> None:
+    weight = answered(uncertainty, share)
+    assert weight.sum() == pytest.approx(np.ceil(share * len(uncertainty)))
+    order = np.argsort(uncertainty, kind="stable")
+    assert (np.diff(weight[order]) <= 1e-12).all()
+    place = int(np.ceil(share * len(uncertainty))) - 1
+    curve = risk_coverage(-uncertainty, uncertainty)
+    assert (weight * uncertainty).sum() / weight.sum() == pytest.approx(curve.value[place])
+
+
+def test_wilson_interval_holds_the_true_share_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    share = generator.binomial(60, 0.9, size=5_000) / 60
+    low, high = wilson_interval(share, np.full(5_000, 60))
+    assert ((low <= 0.9) & (high >= 0.9)).mean() == pytest.approx(0.95, abs=0.025)
 
 
 def test_interval_coverage_of_the_true_spread_is_its_level() -> None:

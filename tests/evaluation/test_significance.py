@@ -12,6 +12,7 @@ from tests.evaluation.scored import GivenScores
 from tests.evaluation.test_evaluate import random_part, random_scores
 from variseq.errors import InputError
 from variseq.evaluation.bootstrap import (
+    Block,
     mean_interval,
     means_by_user,
     percentile_interval,
@@ -57,8 +58,16 @@ def test_resampling_is_the_same_for_a_seed_and_for_any_chunk() -> None:
     first = resampled_sums(columns, num_resamples=50, seed=4)
     np.testing.assert_array_equal(first, resampled_sums(columns, num_resamples=50, seed=4))
     assert not np.array_equal(first, resampled_sums(columns, num_resamples=50, seed=5))
-    blocks = resampled_blocks({"left": columns[:, :1], "right": columns[:, 1:]}, num_resamples=50, seed=4)
-    np.testing.assert_allclose(np.concatenate([blocks["left"], blocks["right"]], axis=1), first)
+    every, some = np.arange(30), np.array([3, 4, 20])
+    blocks = {
+        "left": Block(every, columns[:, :1]),
+        "right": Block(every, columns[:, 1:]),
+        "some": Block(some, columns[some]),
+    }
+    drawn = resampled_blocks(blocks, 30, num_resamples=50, seed=4)
+    np.testing.assert_allclose(np.concatenate([drawn["left"], drawn["right"]], axis=1), first)
+    alone = np.where(np.isin(every, some)[:, None], columns, 0.0)
+    np.testing.assert_allclose(drawn["some"], resampled_sums(alone, num_resamples=50, seed=4), atol=1e-12)
 
 
 def test_percentile_interval_leaves_a_fortieth_on_each_side() -> None:

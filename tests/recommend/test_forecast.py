@@ -72,7 +72,7 @@ def test_catalogue_of_many_blocks_gives_the_same_as_one(monkeypatch: pytest.Monk
     whole, entropy = probabilities(one), one.sampled_entropy(one.query(HISTORIES))
     monkeypatch.setattr(room, "TILE_ITEMS", 3)
     query = one.query(HISTORIES)
-    assert query.block is None
+    assert query.softmaxes is None
     parts = [one.scores(query, first, min(first + 3, NUM_ITEMS)) for first in range(0, NUM_ITEMS, 3)]
     torch.testing.assert_close(torch.cat(parts, dim=1).exp(), whole)
     torch.testing.assert_close(one.sampled_entropy(query), entropy)

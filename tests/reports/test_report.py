@@ -38,6 +38,7 @@ ODD_TITLES = [
 ]
 PICTURES = [
     "attention.png",
+    "conformal-coverage.png",
     "exposure.png",
     "groups.png",
     "inequality.png",
@@ -49,6 +50,7 @@ PICTURES = [
     "reliability-top-10.png",
     "risk-coverage.png",
     "training.png",
+    "uncertainty.png",
 ]
 WITHOUT_HISTORIES = ["item-map.png", "kl-by-dimension.png", "kl-by-position.png", "latent-health.png", "training.png"]
 
@@ -161,13 +163,13 @@ def test_page_tells_how_the_run_was_made(run: Path, page: Page) -> None:
     for told in (
         "leave-one-out",
         manifest.manifest["protocol"]["split_hash"],
-        f"{manifest.manifest['temperature']:.3f}",
+        f"{min(manifest.manifest['forecast']['calibration']['temperatures']):.2f}",
     ):
         assert told in page.text
     for model in ("variseq", "popular", "recent-popular", "last-item-transitions", "item-knn"):
         assert model in page.text
     assert "The latent is used" in page.text or "The latent is NOT used" in page.text
-    assert page.text.count("Because:") == 5
+    assert page.text.count("User ") == 5
 
 
 def test_page_tells_the_diagnosis_of_the_latent(run: Path, page: Page) -> None:

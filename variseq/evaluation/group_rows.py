@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from variseq.evaluation.bootstrap import Block, percentile_interval
+from variseq.evaluation.bootstrap import Block
 from variseq.evaluation.groups import Groups
-from variseq.evaluation.pooled import Outcomes, Pool
+from variseq.evaluation.pooled import Outcomes, Pool, interval_of_known
 
 MIN_USERS = 20
 """Groups of fewer users are shown, but not compared: chance alone would make one of them the worst."""
@@ -70,22 +70,20 @@ class GroupRows:
     def _gap(self, name: str, sign: int, drawn: Drawn) -> dict[str, Any] | None:
         values = {}
         for place in np.flatnonzero(self.is_compared):
-            numbers = self.pools[place].numbers(self.pools[place].block.columns.sum(axis=0, keepdims=True))
-            if name in numbers and not np.isnan(numbers[name][0]):
-                values[int(place)] = float(numbers[name][0])
+            found = self.pools[place].values()
+            if name in found:
+                values[int(place)] = found[name]
         if len(values) < 2:
             return None
         worst, *_, best = sorted(values, key=lambda place: sign * values[place])
-        resampled = [
-            self.pools[place].numbers(drawn[f"{self.kind} {self.names[place]}"])[name] for place in (best, worst)
-        ]
-        gap = sign * (resampled[0] - resampled[1])
-        known = gap[~np.isnan(gap)]
+        of_best, of_worst = (
+            self.pools[place].resampled(drawn[f"{self.kind} {self.names[place]}"])[name] for place in (best, worst)
+        )
         return {
             "worst_group": self.names[worst],
             "worst": values[worst],
             "best_group": self.names[best],
             "best": values[best],
             "gap": sign * (values[best] - values[worst]),
-            "gap_interval": list(percentile_interval(known)) if len(known) else None,
+            "gap_interval": interval_of_known(sign * (of_best - of_worst)),
         }

@@ -106,16 +106,32 @@ class Pool:
             first = end
         return found
 
+    def values(self) -> dict[str, float]:
+        """Each number that is defined."""
+        found = self.numbers(self.block.columns.sum(axis=0, keepdims=True))
+        return {name: float(value) for name, (value,) in found.items() if not np.isnan(value)}
+
+    def resampled(self, drawn: Float[np.ndarray, "resample column"]) -> dict[str, Float[np.ndarray, " resample"]]:
+        """Each number that is defined for resampled sums of `block`.
+
+        A resample has the noise of the sample and its own on top, which makes calibration errors larger: they are moved
+        back, so that their mean is the error that was found, and never below 0.
+        """
+        found, values = self.numbers(drawn), self.values()
+        for name in values.keys() & self.outcomes.depths.keys():
+            known = found[name][~np.isnan(found[name])]
+            if len(known):
+                found[name] = np.maximum(0.0, found[name] - known.mean() + values[name])
+        return {name: found[name] for name in values}
+
     def told(self, drawn: Float[np.ndarray, "resample column"]) -> dict[str, Any]:
         """Every number with its 95 % interval; None where it is not defined. `drawn` are resampled sums of `block`."""
         names = [*self.outcomes.metrics, *self.outcomes.depths]
         result: dict[str, Any] = {key: None for name in names for key in (name, f"{name}_interval")}
-        resampled = self.numbers(drawn)
-        for name, (value,) in self.numbers(self.block.columns.sum(axis=0, keepdims=True)).items():
-            known = resampled[name][~np.isnan(resampled[name])]
-            if not np.isnan(value):
-                result[name] = float(value)
-                result[f"{name}_interval"] = list(percentile_interval(known)) if len(known) else None
+        resampled = self.resampled(drawn)
+        for name, value in self.values().items():
+            result[name] = value
+            result[f"{name}_interval"] = interval_of_known(resampled[name])
         result |= {f"{name}_by_chance": self.by_chance.get(name) for name in self.outcomes.depths}
         return result | self._coverage()
 
@@ -129,3 +145,9 @@ class Pool:
         share = self.outcomes.is_covered[self.inside].mean()
         low, high = wilson_interval(np.array([share]), np.array([self.num_users]))
         return {CONFORMAL: float(share), f"{CONFORMAL}_interval": [float(low[0]), float(high[0])]}
+
+
+def interval_of_known(resampled: Float[np.ndarray, " resample"]) -> list[float] | None:
+    """The 95 % interval of the resamples that have a value; None when none has."""
+    known = resampled[~np.isnan(resampled)]
+    return list(percentile_interval(known)) if len(known) else None

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from variseq.evaluation.bootstrap import Block, means_by_user, percentile_interval, resampled_blocks, sums_by_user
 from variseq.evaluation.calibration import answered, risk_coverage
 from variseq.evaluation.group_rows import Drawn, GroupRows
-from variseq.evaluation.pooled import Outcomes, Pool
+from variseq.evaluation.pooled import Outcomes, Pool, interval_of_known
 
 SELECTIVE_GAIN = "selective_gain_50"
 POOLED = "entropy"
@@ -91,10 +91,8 @@ def _told_selective(
         return result
     of_half, gain = _half_and_gain(columns.sum(axis=0, keepdims=True))
     for name, value, resampled in zip(names, (of_half, gain), _half_and_gain(drawn), strict=True):
-        known = resampled[np.isfinite(resampled)]
-        if np.isfinite(value[0]):
-            result[name] = float(value[0])
-            result[f"{name}_interval"] = list(percentile_interval(known)) if len(known) else None
+        if not np.isnan(value[0]):
+            result |= {name: float(value[0]), f"{name}_interval": interval_of_known(resampled)}
     return result
 
 

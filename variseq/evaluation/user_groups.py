@@ -18,13 +18,13 @@ UNKNOWN = "unknown"
 Column = Sequence[float | str | None]
 
 
-def read_user_groups(source: object, vocabulary: Vocabulary) -> dict[str, Groups]:
+def read_user_groups(source: object | None, vocabulary: Vocabulary) -> dict[str, Groups]:
     """The groups of the users of a log by the columns of a table: a file, or a pandas, Polars or Arrow table.
 
-    The table has a column user_id; users without a row are in the group "unknown". Raises InputError for a table
-    without users of the log, and see `group_users`.
+    Without a table there are none. The table has a column user_id; users without a row are in the group "unknown".
+    Raises InputError for a table without users of the log, and see `group_users`.
     """
-    return group_users(read_users(source, vocabulary))
+    return {} if source is None else group_users(read_users(source, vocabulary))
 
 
 def group_users(columns: Mapping[str, Column]) -> dict[str, Groups]:

@@ -113,7 +113,7 @@ class Answers:
     def _table(self, users: list[Any], made: MadeLists, sources: list[str]) -> pa.Table:
         row, place = np.nonzero(made.item >= 0)
         item = made.item[row, place]
-        reasons = [self._named(made.because[h][p]) for h, p in zip(row.tolist(), place.tolist(), strict=True)]
+        reasons = self._named([made.because[h][p] for h, p in zip(row.tolist(), place.tolist(), strict=True)])
         return pa.table(
             {
                 "user_id": pa.array([users[index] for index in row], self.vocabulary.users.type),
@@ -173,11 +173,12 @@ class Answers:
     def _titles(self, item: Int[np.ndarray, " item"]) -> list[str | None]:
         return [None] * len(item) if self.items is None else self.items.titles(item)
 
-    def _named(self, items: list[int]) -> list[str]:
-        """Titles of items, ids where there is none."""
-        item = np.array(items, dtype=np.int64)
-        ids, titles = self.vocabulary.item_ids(item), self._titles(item)
-        return [title if title is not None else str(item_id) for item_id, title in zip(ids, titles, strict=True)]
+    def _named(self, items: list[list[int]]) -> list[list[str]]:
+        """Titles of items, ids where there is none; looked up all at once."""
+        flat = np.array([item for one in items for item in one], dtype=np.int64)
+        ids, titles = self.vocabulary.item_ids(flat), self._titles(flat)
+        names = iter([title if title is not None else str(of) for of, title in zip(ids, titles, strict=True)])
+        return [[next(names) for _ in one] for one in items]
 
 
 def id_list(ids: object, argument: str) -> list[Id]:

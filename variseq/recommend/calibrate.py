@@ -67,7 +67,10 @@ def calibrate(untuned: Forecast, part: Part, options: EvaluationOptions) -> Lear
     tuned = Forecast(untuned.network, untuned.memory, calibration)
     judged = evaluate(tuned, part, options)
     assert judged.forecasts is not None
-    thresholds = ConformalThresholds.fit(judged.forecasts.mass_before, length_group(judged.history_length))
+    # Where seen items are not ranked, sets are of new items: they are promised for the next item that is one.
+    is_new = ~judged.target_was_seen
+    group = length_group(judged.history_length)
+    thresholds = ConformalThresholds.fit(judged.forecasts.mass_before[is_new], group[is_new])
     found = {name: float(judged.metric(name).mean()) for name in ("ndcg", "nll")}
     repeats = repeat_share(part.known()) if options.repeat_share is None else options.repeat_share
     return Learned(calibration, thresholds, repeats, found)

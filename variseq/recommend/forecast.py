@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,14 +81,15 @@ class ForecastQuery:
     """What is known of the histories before any item is looked at.
 
     `preference` is divided by the temperature and has 1 / temperature as its last column, the weight of the item bias.
-    `block` holds the network's probabilities where the catalogue is one block, so that they are worked out once.
+    `softmaxes` are those of the samples where the catalogue is one block, so that they are worked out once.
     """
 
     preference: Float[Tensor, "sample history width_plus_one"]
     log_mass: Float[Tensor, "sample history"]
+    log_variance: Float[Tensor, " history"]
     shares: Float[Tensor, "voice history"]
     followers: FollowersOfLast
-    block: Float[Tensor, "history item"] | None
+    softmaxes: Float[Tensor, "sample history item"] | None
 
 
 class Forecast:
@@ -125,18 +127,20 @@ class Forecast:
         temperature = self.calibration.temperature(histories.lengths).to(sampled.preference)
         ones = torch.ones_like(sampled.preference[..., :1])
         preference = torch.cat([sampled.preference, ones], dim=2) / temperature[:, None]
-        log_mass, block = self._network_mass(preference)
+        log_mass, softmaxes = self._network_mass(preference)
         shares = self.calibration.gate.shares(log_mass.mean(dim=0), sampled.log_variance)
-        return ForecastQuery(preference, log_mass, shares, self.memory.query(histories), block)
+        followers = self.memory.query(histories)
+        return ForecastQuery(preference, log_mass, sampled.log_variance, shares, followers, softmaxes)
 
     def scores(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
         """log p of the items first:last."""
-        block = self._network_block(query, first, last) if query.block is None else query.block[:, first:last].clone()
-        network, memory, anything = query.shares
+        network, _, _ = query.shares
+        total = torch.zeros(query.log_mass.shape[1], last - first, device=self.vectors.device)
+        for softmax in self._softmaxes(query, first, last):
+            total += softmax
+        mixed = total.mul_((network / len(query.preference))[:, None]).add_(self._other_voices(query, first, last))
         # The floor keeps log p finite where nobody is heard but a network that is sure.
-        evenly = (anything / len(self.vectors)).clamp(min=FLOOR)
-        mixed = block.mul_(network[:, None]).add_(evenly[:, None])
-        return self.memory.add_probabilities(query.followers, first, last, memory, mixed).log_()
+        return mixed.clamp_(min=FLOOR).log_()
 
     def sampled_probabilities(
         self, query: ForecastQuery, item: Int[Tensor, "history k"]
@@ -152,40 +156,45 @@ class Forecast:
     def sampled_entropy(self, query: ForecastQuery) -> Float[Tensor, "sample history"]:
         """The entropy in nats of what is forecast under each sample alone."""
         entropy = torch.zeros_like(query.log_mass)
+        network, _, _ = query.shares
         for first in range(0, len(self.vectors), TILE_ITEMS):
             last = min(first + TILE_ITEMS, len(self.vectors))
-            network, memory, anything = query.shares
-            other = (anything / len(self.vectors))[:, None].repeat(1, last - first)
-            self.memory.add_probabilities(query.followers, first, last, memory, other)
-            for sample, preference in enumerate(query.preference):
-                logits = torch.mm(preference, self.vectors[first:last].T).sub_(query.log_mass[sample][:, None])
-                p = logits.exp_().mul_(network[:, None]).add_(other)
-                entropy[sample] -= torch.special.xlogy(p, p).sum(dim=1)
+            other = self._other_voices(query, first, last)
+            for sample, softmax in enumerate(self._softmaxes(query, first, last)):
+                p = torch.addcmul(other, softmax, network[:, None]).clamp_(min=FLOOR)
+                entropy[sample] -= torch.linalg.vecdot(p, p.log())
         return entropy
+
+    def _other_voices(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
+        """What memory and anything say of the items first:last, times their shares."""
+        _, memory, anything = query.shares
+        evenly = (anything / len(self.vectors))[:, None].repeat(1, last - first)
+        return self.memory.add_probabilities(query.followers, first, last, memory, evenly)
 
     def _network_mass(
         self, preference: Float[Tensor, "sample history width"]
-    ) -> tuple[Float[Tensor, "sample history"], Float[Tensor, "history item"] | None]:
-        """log Z of every sample; and where the catalogue is one block, the mean of the samples' softmaxes."""
+    ) -> tuple[Float[Tensor, "sample history"], Float[Tensor, "sample history item"] | None]:
+        """log Z of every sample; and where the catalogue is one block, the samples' softmaxes."""
         num_items = len(self.vectors)
         if num_items > TILE_ITEMS:
             blocks = [self.vectors[first : first + TILE_ITEMS].T for first in range(0, num_items, TILE_ITEMS)]
             parts = [[torch.logsumexp(torch.mm(one, block), dim=1) for one in preference] for block in blocks]
             return torch.logsumexp(torch.stack([torch.stack(of_block) for of_block in parts]), dim=0), None
         log_mass = torch.empty(preference.shape[:2], device=preference.device)
-        total = torch.zeros(preference.shape[1], num_items, device=preference.device)
+        softmaxes = torch.empty(*preference.shape[:2], num_items, device=preference.device)
         for sample, one in enumerate(preference):
-            logits = torch.mm(one, self.vectors.T)
+            logits = torch.mm(one, self.vectors.T, out=softmaxes[sample])
             highest = logits.amax(dim=1, keepdim=True)
             mass = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
             log_mass[sample] = (highest + mass.log()).squeeze(1)
-            total.addcdiv_(logits, mass, value=1 / len(preference))
-        return log_mass, total
+            logits.div_(mass)
+        return log_mass, softmaxes
 
-    def _network_block(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
-        """The mean of the samples' softmaxes at the items first:last."""
-        total = torch.zeros(query.log_mass.shape[1], last - first, device=self.vectors.device)
+    def _softmaxes(self, query: ForecastQuery, first: int, last: int) -> Iterator[Float[Tensor, "history item"]]:
+        """What the network says of the items first:last under each sample."""
         for sample, preference in enumerate(query.preference):
-            logits = torch.mm(preference, self.vectors[first:last].T)
-            total += logits.sub_(query.log_mass[sample][:, None]).exp_()
-        return total.div_(len(query.preference))
+            if query.softmaxes is not None:
+                yield query.softmaxes[sample, :, first:last]
+            else:
+                logits = torch.mm(preference, self.vectors[first:last].T)
+                yield logits.sub_(query.log_mass[sample][:, None]).exp_()

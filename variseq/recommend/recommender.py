@@ -16,7 +16,7 @@ from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.top_k import TopK
 from variseq.sequences.histories import Histories
 
-TILE_HISTORIES = 256
+TILE_HISTORIES = 64
 TILE_ITEMS = 32_768
 
 

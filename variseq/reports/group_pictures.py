@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -44,7 +44,7 @@ def accuracy_by_group(results: Results) -> Picture:
         "The test queries in groups, above by how many events the user had (0: none yet), below, in thirds, by how "
         "often the item that came next occurs in training (unseen: never, which counts as a miss). Bars are 95 % "
         "intervals over users; models whose intervals overlap widely cannot be told apart in that group. A group of "
-        f"fewer than {MIN_USERS} users is drawn, but not held against the others."
+        f"fewer than {MIN_USERS} users is drawn hollow, and not held against the others."
     )
     gaps = " ".join(_gap_sentence(rows[0], kind, key) for kind in KINDS)
     shows = f"{key.upper()} of the model (and number of queries) {'; '.join(told)}. {gaps}".strip()
@@ -83,12 +83,34 @@ def _draw_kind(axes: Axes, rows: Rows, kind: str, key: str, style: Style) -> Non
         groups, index = row[kind], place_of(row["model"])
         value, reach = _values(groups, key)
         place = np.arange(len(groups)) + (index - (len(rows) - 1) / 2) * 0.22
-        axes.errorbar(value, place, xerr=reach, fmt=MARKERS[index], ms=6, color=style.colours[index],
-                      elinewidth=1.4, clip_on=False, label=row["model"])  # fmt: skip
+        colour, marker = style.colours[index], MARKERS[index]
+        axes.errorbar(value, place, xerr=reach, fmt="none", color=colour, elinewidth=1.4)
+        _mark(axes, value, place, groups, (marker, colour, style.paper))
+        axes.plot([], [], ls="none", marker=marker, ms=6, color=colour, label=row["model"])
     names = [f"{group['group']}\n({group['num_queries']:,})" for group in rows[0][kind]]
     axes.set_yticks(np.arange(len(names)), labels=names, fontsize=FONT_POINTS - 1.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
+
+
+def _mark(
+    axes: Axes,
+    across: Float[np.ndarray, " group"],
+    up: Float[np.ndarray, " group"],
+    groups: Rows,
+    look: tuple[str, str, str],
+) -> None:
+    """Points of groups in a marker, its colour and that of the paper; groups too small to be compared are hollow."""
+    marker, colour, paper = look
+    large = _is_large(groups)
+    for chosen, inner in ((large, colour), (~large, paper)):
+        axes.plot(across[chosen], up[chosen], ls="none", marker=marker, ms=6, mec=colour, mfc=inner, clip_on=False,
+                  zorder=3)  # fmt: skip
+
+
+def _is_large(groups: Rows) -> Bool[np.ndarray, " group"]:
+    """Whether each group has users enough to say something."""
+    return np.array([group["num_users"] >= MIN_USERS for group in groups])
 
 
 def _values(groups: Rows, key: str) -> tuple[Float[np.ndarray, " group"], Float[np.ndarray, "side group"]]:
@@ -100,7 +122,6 @@ def _values(groups: Rows, key: str) -> tuple[Float[np.ndarray, " group"], Float[
 
 def uncertainty_by_history(results: Results) -> Picture:
     """Entropy of the forecasts and NLL of what came, by the length of the history."""
-    title = "Uncertainty falls as history grows"
     model = results.evaluations[0]
     groups = results.row(model.model)["by_history_length"]
     num_items = int(model.protocol["num_items"])
@@ -111,30 +132,36 @@ def uncertainty_by_history(results: Results) -> Picture:
         "forecast is that for a stranger. Below, the NLL: how surprised it was by what came. Where it is as uncertain "
         "as it says, both are at the same height; NLL above entropy means that it was too sure. The dotted line, "
         f"{np.log(num_items):.2f} nats, is a guess among all {num_items:,} items. Bars are 95 % intervals over users, "
-        "the numbers at the points say how many users."
+        f"the numbers at the points say how many users; hollow points have fewer than {MIN_USERS}."
     )
-    first, last = groups[0], groups[-1]
-    shows = (
-        f"Entropy and NLL in nats by history length: {told}. From {first['group']} to {last['group']} events the "
-        f"entropy {'falls' if last['entropy'] < first['entropy'] else 'does not fall'}: {first['entropy']:.2f} to "
-        f"{last['entropy']:.2f} nats."
-    )
-    if last["entropy"] >= first["entropy"]:
-        title = "Uncertainty as history grows"
+    change = _change(groups)
+    title = "Uncertainty falls as history grows" if change < 0 else "Uncertainty as history grows"
+    shows = f"Entropy and NLL in nats by history length: {told}." + (
+        "" if np.isnan(change) else f" From the shortest to the longest histories of at least {MIN_USERS} users the "
+        f"entropy {'falls' if change < 0 else 'rises'} by {abs(change):.2f} nats."
+    )  # fmt: skip
     alt = f"Points with intervals of entropy and NLL in nats by history length: {told}."
     draw = partial(_draw_uncertainty, groups, float(np.log(num_items)))
     return Picture("uncertainty", title, reading, shows, alt, draw)
 
 
+def _change(groups: Rows) -> float:
+    """By how much the entropy changes from the first to the last large group; NaN with fewer than two of these."""
+    entropies = [group["entropy"] for group in groups if group["num_users"] >= MIN_USERS]
+    return float(entropies[-1] - entropies[0]) if len(entropies) > 1 else float("nan")
+
+
 def _draw_uncertainty(groups: Rows, of_a_guess: float, style: Style) -> Figure:
     figure, panels = new_figure(style, 5.4, (1, 1))
-    place = np.arange(len(groups))
+    place = np.arange(len(groups), dtype=np.float64)
     named = zip(panels, ("entropy", "nll"), ("entropy of the forecast, nats", "NLL of what came, nats"), strict=True)
     for axes, key, name in named:
         value, reach = _values(groups, key)
         axes.axhline(of_a_guess, color=style.muted, ls=":", lw=1.4)
-        axes.plot(place, value, color=style.colours[0], lw=1, alpha=0.5)
-        axes.errorbar(place, value, yerr=reach, fmt="o", ms=6, color=style.colours[0], elinewidth=1.4, capsize=2)
+        large = _is_large(groups)
+        axes.plot(place[large], value[large], color=style.colours[0], lw=1, alpha=0.5)
+        axes.errorbar(place, value, yerr=reach, fmt="none", color=style.colours[0], elinewidth=1.4, capsize=2)
+        _mark(axes, place, value, groups, ("o", style.colours[0], style.paper))
         for x, group, top in zip(place, groups, value + reach[1], strict=True):
             axes.annotate(_short(group["num_users"]), (x, top), xytext=(0, 4), textcoords="offset points",
                           ha="center", color=style.muted, fontsize=FONT_POINTS - 2.5)  # fmt: skip
@@ -171,19 +198,22 @@ def coverage_by_history(results: Results) -> Picture | Absent:
     outside = [
         f"{group['group']} ({group[CONFORMAL]:.1%})"
         for group in groups[1:]
-        if not group[f"{CONFORMAL}_interval"][0] <= COVERAGE <= group[f"{CONFORMAL}_interval"][1]
+        if group["num_users"] >= MIN_USERS
+        and not group[f"{CONFORMAL}_interval"][0] <= COVERAGE <= group[f"{CONFORMAL}_interval"][1]
     ]
     reading = (
         f"For each query a set of items was made that should hold the next one with {COVERAGE:.0%} probability, as "
         "learned on the validation part. A point is the share of test queries whose set held it, with a 95 % interval. "
         "It should lie near the dashed line, for all and for each length of history; as the validation part is finite "
-        "too, a point or two beside it is to be expected. An item that the user has had before counts as not held "
-        "where such items are not ranked."
+        f"too, a point or two beside it is to be expected. Hollow points have fewer than "
+        f"{MIN_USERS} users."
     )
     shows = (
         f"The sets held {row[CONFORMAL]:.1%} [{low:.1%}, {high:.1%}]. "
         + (f"The interval leaves {COVERAGE:.0%} out in {', '.join(outside)}. " if outside else
-           f"No group has an interval that leaves {COVERAGE:.0%} out. ")
+           f"No group of at least {MIN_USERS} users has an interval that leaves {COVERAGE:.0%} out. ")
+        + (f"{row['seen_targets'] / row['num_queries']:.1%} of the items that came were in the history and are not "
+           "ranked, so no set could hold them. " if row["seen_targets"] else "")
         + f"By history length, {told}."
     )  # fmt: skip
     alt = f"Points with intervals of the share of sets that held the next item: {told}; wanted {COVERAGE:.0%}."
@@ -193,14 +223,17 @@ def coverage_by_history(results: Results) -> Picture | Absent:
 def _draw_coverage(groups: Rows, style: Style) -> Figure:
     figure, (axes,) = new_figure(style, 1.5 + 0.36 * len(groups))
     value, reach = _values(groups, CONFORMAL)
-    place = np.arange(len(groups))
+    place = np.arange(len(groups), dtype=np.float64)
     axes.axvline(COVERAGE, color=style.colours[1], ls="--", lw=1.6, label=f"wanted: {COVERAGE:.0%}")
-    axes.errorbar(value, place, xerr=reach, fmt="o", ms=6, color=style.colours[0], elinewidth=1.4, capsize=2,
-                  clip_on=False, label="held the next item")  # fmt: skip
+    axes.errorbar(value, place, xerr=reach, fmt="none", color=style.colours[0], elinewidth=1.4, capsize=2)
+    _mark(axes, value, place, groups, ("o", style.colours[0], style.paper))
+    axes.plot([], [], ls="none", marker="o", ms=6, color=style.colours[0], label="held the next item")
     names = [f"{group['group']} ({_short(group['num_users'])})" for group in groups]
     axes.set_yticks(place, labels=names, fontsize=FONT_POINTS - 1.5)
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set_xlim(min(0.75, float((value - reach[0]).min()) - 0.02), 1.0)
+    # The wide intervals of small groups leave the picture, so that the others can be read.
+    lowest = np.concatenate([[0.75], value - 0.03, (value - reach[0])[_is_large(groups)] - 0.02]).min()
+    axes.set_xlim(max(0.0, float(lowest)), 1.0)
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.grid(visible=False, axis="y")
     name_axes(axes, style, "share of the sets", "events in the history (users)")

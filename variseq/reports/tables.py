@@ -118,7 +118,7 @@ def _fairness_grid(rows: list[dict[str, Any]], k: int) -> Grid:
         ]
         by_model.append((row["model"], cells))
     headings = [f"{metrics[metric]}, by {kinds[kind]}" for kind, metric in pairs]
-    return Grid("Gap between the worst and the best group", headings, by_model)
+    return Grid("Gap from the best to the worst group (named below)", headings, by_model)
 
 
 def _grid(title: str, columns: list[Column], rows: list[dict[str, Any]]) -> Grid:

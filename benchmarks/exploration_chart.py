@@ -1,0 +1,59 @@
+"""The summary of the closed loops into a chart: cumulative reward by round, a panel for each start, with bands."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from variseq.reports.canvas import LIGHT, LINES, Style, add_legend, name_axes, new_figure
+
+HEIGHT_INCHES = 6.6
+Row = dict[str, Any]
+
+
+def write_chart(summary: dict[str, list[Row]], path: Path) -> None:
+    """The picture at `path`; the same summary gives the same bytes."""
+    write_svg(exploration_chart(summary, LIGHT), path)
+
+
+def exploration_chart(summary: dict[str, list[Row]], style: Style) -> Figure:
+    """One line for greedy, the best of each kind of exploration, and random; the rest is in the table."""
+    figure, panels = new_figure(style, HEIGHT_INCHES, [1] * len(summary))
+    kinds = ("Thompson", "greedy", "ε-greedy", "softmax", "random")
+    for axes, (start, rows) in zip(panels, summary.items(), strict=True):
+        for place, kind in enumerate(kinds):
+            shown = [row for row in rows if row["policy"].startswith(kind)]
+            if shown:
+                # Rows come best first, so that this is the best of its kind.
+                _draw_curve(axes, shown[0], place, style)
+        oracle = next(row for row in rows if row["policy"] == "oracle")
+        title = f"{start} start: items taken per shopper (true probabilities: {oracle['reward']:.1f})"
+        name_axes(axes, style, "rounds played", title)
+        add_legend(axes, style, "upper left")
+    return figure
+
+
+def _draw_curve(axes: Axes, row: Row, place: int, style: Style) -> None:
+    rounds = range(1, len(row["curve"]) + 1)
+    colour = style.colours[place]
+    axes.fill_between(rounds, row["curve_low"], row["curve_high"], color=colour, alpha=0.15, linewidth=0)
+    axes.plot(rounds, row["curve"], color=colour, ls=LINES[place], lw=2.0 if place < 2 else 1.4, label=row["policy"])
+
+
+def write_svg(figure: Figure, path: Path) -> None:
+    """A picture of lines and text that any browser draws; ids and dates do not change from run to run."""
+    stream = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "variseq", "svg.fonttype": "path"}):
+        FigureCanvasSVG(figure)
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(stream.getvalue())
+    os.replace(partial, path)

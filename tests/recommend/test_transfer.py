@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from tests.model.some_networks import NUM_ITEMS, small_network
+from variseq.evaluation.conformal import ConformalThresholds
+from variseq.model.network import Network
+from variseq.recommend.baselines import LastItemTransitions
+from variseq.recommend.forecast import Calibration, Forecast, Gate
+from variseq.recommend.learned import Learned
+from variseq.recommend.transfer import transferred
+from variseq.sequences.histories import Histories
+
+HISTORIES = Histories.of_items([np.random.default_rng(n).integers(NUM_ITEMS, size=6).tolist() for n in range(80)])
+GATE = Gate(memory=(-0.5, 0.4, 0.2), anything=(-1.0, -0.3, 0.3))
+
+
+def learned(num_samples: int = 2) -> Learned:
+    thresholds = ConformalThresholds.fit(np.linspace(0, 1, 50), np.zeros(50, dtype=np.int64))
+    return Learned(Calibration(num_samples, (1.3,) * 10, GATE), thresholds, 0.1, {})
+
+
+def surer(network: Network, factor: float = 1.5) -> Network:
+    """The same network with louder preferences."""
+    louder = copy.deepcopy(network)
+    with torch.no_grad():
+        louder.decoder.norm.weight.mul_(factor)
+    return louder
+
+
+def shares(network: Network, calibration: Calibration) -> torch.Tensor:
+    forecast = Forecast(network, LastItemTransitions(NUM_ITEMS), calibration)
+    return forecast.query(HISTORIES).shares
+
+
+def test_same_network_and_histories_keep_their_calibration() -> None:
+    network = small_network()
+    found = transferred(learned(), (network, HISTORIES), (network, HISTORIES)).calibration
+    np.testing.assert_allclose(found.temperatures, learned().calibration.temperatures, rtol=0.01)
+    torch.testing.assert_close(shares(network, found), shares(network, learned().calibration), atol=0.01, rtol=0.01)
+
+
+def test_network_with_louder_preferences_is_cooled_until_it_says_the_same() -> None:
+    network = small_network()
+    found = transferred(learned(), (network, HISTORIES), (surer(network), HISTORIES)).calibration
+    assert found.temperatures[0] == pytest.approx(1.5 * 1.3, rel=0.02)
+    torch.testing.assert_close(
+        shares(surer(network), found), shares(network, learned().calibration), atol=0.01, rtol=0.02
+    )
+
+
+def test_everything_but_the_calibration_stays() -> None:
+    network, before = small_network(), learned()
+    after = transferred(before, (network, HISTORIES), (surer(network), HISTORIES))
+    assert after.thresholds is before.thresholds
+    assert after.repeat_share == before.repeat_share
+    assert after.calibration.num_samples == before.calibration.num_samples
+
+
+def test_shut_gate_stays_shut() -> None:
+    network = small_network()
+    before = Learned(Calibration(0), learned().thresholds, 0.1, {})
+    assert transferred(before, (network, HISTORIES), (surer(network), HISTORIES)).calibration.gate == Gate()
