@@ -31,7 +31,8 @@ from variseq.evaluation.splits import Part
 from variseq.model.posterior import belief_noise
 from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.diversity import pool_size, spread_out
-from variseq.recommend.forecast import Calibration, Forecast
+from variseq.recommend.forecast import Forecast
+from variseq.recommend.learned import Learned
 from variseq.recommend.recommender import RankedItems, Wish, rank_items
 from variseq.sequences.histories import Histories
 
@@ -77,7 +78,8 @@ def pool_of(model: VariationalAttention, asked: Asked, scale: float, seed: int) 
     assert checkpoint is not None
     noise = belief_noise(checkpoint.network.config, 1 if scale else 0, seed) * scale
     memory = LastItemTransitions.from_state(checkpoint.memory)
-    forecast = Forecast(checkpoint.network, noise, memory, Calibration.from_json(checkpoint.manifest["calibration"]))
+    calibration = Learned.of_manifest(checkpoint.manifest, "run").calibration
+    forecast = Forecast(checkpoint.network, memory, calibration, noise)
     return rank_items(forecast, asked.histories, asked.wish)
 
 

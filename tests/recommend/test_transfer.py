@@ -46,6 +46,7 @@ def test_same_network_and_histories_keep_their_calibration() -> None:
 
 def test_network_with_louder_preferences_is_cooled_until_it_says_the_same() -> None:
     network = small_network()
+    torch.nn.init.zeros_(network.item_bias)
     found = transferred(learned(), (network, HISTORIES), (surer(network), HISTORIES)).calibration
     assert found.temperatures[0] == pytest.approx(1.5 * 1.3, rel=0.02)
     torch.testing.assert_close(

@@ -11,6 +11,7 @@ from rich.console import Console
 from variseq.errors import InputError
 from variseq.estimator import load
 from variseq.events.vocabulary import Id, Vocabulary
+from variseq.recommend.answers import FROM_HISTORY
 from variseq.recommend.lists import Manner
 from variseq.terminal.tables import recommendations_table
 
@@ -62,6 +63,9 @@ def answer(run: Path, question: Question) -> None:
         _tell_sizes(recommendations, question.k)
         recommendations = recommendations[recommendations["rank"] <= question.k]
     Console().print(recommendations_table(recommendations))
+    for row in recommendations[recommendations["source"] != FROM_HISTORY].drop_duplicates("user_id").to_dict("records"):
+        whom = "this history" if pd.isna(row["user_id"]) else f"user {row['user_id']!s}"
+        Console().print(f"note: {whom}: {row['source']}", highlight=False, markup=False, soft_wrap=True)
     answered = set(recommendations["user_id"])
     wanted: list[Id | None] = [None] if users is None else [*users]
     for user in wanted:

@@ -12,7 +12,7 @@ from variseq.evaluation.significance import Comparison
 
 
 def recommendations_table(recommendations: pd.DataFrame) -> Table:
-    """user → ranked titles with probability and reason; ids where there are no titles; a fallback is said to be one."""
+    """user → ranked titles with probability and reason; ids where there are no titles."""
     table = Table(title="recommendations")
     table.add_column("user", no_wrap=True)
     table.add_column("rank", justify="right")
@@ -21,13 +21,12 @@ def recommendations_table(recommendations: pd.DataFrame) -> Table:
     table.add_column("because of", overflow="fold", max_width=60)
     for row in recommendations.to_dict("records"):
         title = row["item_id"] if pd.isna(row["title"]) else f"{row['title']} ({row['item_id']})"
-        user = because = ""
+        user = ""
         if row["rank"] == 1:
             table.add_section()
             user = "this history" if pd.isna(row["user_id"]) else str(row["user_id"])
-            because = "" if row["source"] == "model" else row["source"]
-        because = because or "; ".join(row["because"])
-        table.add_row(escape(user), str(row["rank"]), escape(str(title)), _probability(row), escape(because))
+        because = escape("; ".join(row["because"]))
+        table.add_row(escape(user), str(row["rank"]), escape(str(title)), _probability(row), because)
     return table
 
 
