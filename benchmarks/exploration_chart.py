@@ -34,7 +34,7 @@ def exploration_chart(summary: dict[str, list[Row]], style: Style) -> Figure:
                 # Rows come best first, so that this is the best of its kind.
                 _draw_curve(axes, shown[0], place, style)
         oracle = next(row for row in rows if row["policy"] == "oracle")
-        title = f"{start} start: items taken per shopper (true probabilities: {oracle['reward']:.1f})"
+        title = f"{start} start: items taken per shopper (oracle: {oracle['reward']:.1f})"
         name_axes(axes, style, "rounds played", title)
         add_legend(axes, style, "upper left")
     return figure
