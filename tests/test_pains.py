@@ -31,7 +31,7 @@ from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import leave_one_out
 from variseq.events.vocabulary import Id
 from variseq.log import Log, LogPart, read
-from variseq.recommend.recommender import Wish, rank_items
+from variseq.recommend.recommender import TILE_HISTORIES, Wish, rank_items
 from variseq.sequences.batches import training_windows
 from variseq.sequences.histories import Histories
 from variseq.training.display import Display
@@ -163,7 +163,7 @@ def test_users_are_evaluated_and_answered_in_blocks_not_one_by_one() -> None:
     assert len(recommender.blocks) <= math.ceil(1000 / 128) * 2
     recommender.blocks.clear()
     rank_items(recommender, Histories.of_items(items), Wish(50, k=5))
-    assert len(recommender.blocks) <= math.ceil(1000 / 256)
+    assert len(recommender.blocks) <= math.ceil(1000 / TILE_HISTORIES)
 
 
 # Ids

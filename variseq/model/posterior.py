@@ -25,8 +25,8 @@ def belief_noise(config: NetworkConfig, num_samples: int, seed: int = 0) -> Floa
 
     >>> config = NetworkConfig(num_items=5, width=8, latent_width=4, max_length=3)
     >>> noise = belief_noise(config, num_samples=2)
-    >>> noise.shape, float(noise.sum())
-    (torch.Size([2, 3, 4]), 0.0)
+    >>> noise.shape, torch.equal(noise[0], -noise[1])
+    (torch.Size([2, 3, 4]), True)
     """
     if num_samples == 0:
         return torch.zeros(1, config.max_length, config.latent_width)
