@@ -104,6 +104,8 @@ def _mark(
     marker, colour, paper = look
     large = _is_large(groups)
     for chosen, inner in ((large, colour), (~large, paper)):
+        if not chosen.any():
+            continue  # Nothing drawn without clipping has no place, which the layout would make room for.
         axes.plot(across[chosen], up[chosen], ls="none", marker=marker, ms=6, mec=colour, mfc=inner, clip_on=False,
                   zorder=3)  # fmt: skip
 
