@@ -157,7 +157,7 @@ class VariationalAttention:
         those of the validation part too (`learned_from` in the protocol), which is then no part to be judged on. A
         query shows the whole history before its target.
         """
-        checkpoint = self._fitted()
+        checkpoint, learned = self._fitted(), self._learned()
         groups = read_user_groups(users, checkpoint.vocabulary)
         split = self._split()
         config = TrainingConfig(**checkpoint.config["training"])
@@ -169,13 +169,13 @@ class VariationalAttention:
             k,
             targets,
             self._excludes(exclude_seen),
-            self._learned().repeat_share,
+            learned.repeat_share,
             item_categories=None if checkpoint.items is None else checkpoint.items.all_categories(),
         )
         recommenders: list[Recommender] = [self._forecast(), *yardsticks(num_items, known)]
         evaluations = [evaluate(recommender, judged, options) for recommender in recommenders]
         # Thresholds are those of the way of ranking that they were learned with.
-        thresholds = self._learned().thresholds if options.exclude_seen == config.exclude_seen else None
+        thresholds = learned.thresholds if options.exclude_seen == config.exclude_seen else None
         return Results(evaluations, forecast_values(checkpoint.network, judged, targets), groups, thresholds)
 
     def recommend(

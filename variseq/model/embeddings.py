@@ -30,11 +30,9 @@ class EventEmbedding(nn.Module):
         self.item = _vectors(num_items + 1, width)
         self.category: nn.Parameter | None = None
         self.scale = math.sqrt(width)
-        self.behaviour = (
-            nn.Parameter(torch.randn(num_behaviours, width) * INITIAL_SCALE) if num_behaviours > 1 else None
-        )
-        self.gap = nn.Parameter(torch.randn(GAP_BUCKETS, width) * INITIAL_SCALE) if has_gaps else None
-        self.value = nn.Parameter(torch.randn(2, width) * INITIAL_SCALE) if has_values else None
+        self.behaviour = _vectors(num_behaviours, width) if num_behaviours > 1 else None
+        self.gap = _vectors(GAP_BUCKETS, width) if has_gaps else None
+        self.value = _vectors(2, width) if has_values else None
         self.link_offsets: Int[Tensor, " item_plus_one"]
         self.link_category: Int[Tensor, " link"]
         self.value_mean: Tensor

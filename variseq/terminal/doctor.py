@@ -68,7 +68,9 @@ def print_diagnosis(found: Diagnosis, console: Console) -> None:
     """The verdict first, then how it shows, then what to do."""
     style = COLOURS.get(found.kind, "bold red")
     console.print(f"{found.kind.upper()}: {found.verdict}", style=style, highlight=False)
-    console.print(f"Seen in epoch {found.epoch}, whose weights the run holds:", highlight=False)
+    console.print(
+        f"Seen in epoch {found.epoch}, which was chosen on validation (a refit goes on from it):", highlight=False
+    )
     for sentence in found.evidence:
         console.print(f"  · {sentence}", highlight=False, markup=False)
     console.print(_tests_table(found.tests))

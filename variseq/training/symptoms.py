@@ -13,7 +13,7 @@ Epochs = Sequence[dict[str, Any]]
 
 
 def chosen_epoch(epochs: Epochs) -> dict[str, Any]:
-    """The record of the epoch whose weights the run holds."""
+    """The record of the epoch that was chosen on validation."""
     return next((record for record in reversed(epochs) if record["is_best"]), epochs[-1])
 
 
