@@ -14,7 +14,8 @@ from variseq.model.network import Network
 from variseq.model.posterior import TOKENS_PER_BATCH, SampledPreferences, belief_noise, sample_preferences
 from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.calibrate import Calibrator
-from variseq.recommend.forecast import Calibration, Forecast
+from variseq.recommend.calibration import Calibration
+from variseq.recommend.forecast import Forecast
 from variseq.sequences.batches import group_by_length, make_batch, query_windows
 from variseq.sequences.histories import Histories
 

@@ -20,7 +20,8 @@ from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, learned_from
 from variseq.model.network import Network
 from variseq.recommend.baselines import LastItemTransitions, Popular
-from variseq.recommend.forecast import NUM_SAMPLES, Calibration, Forecast
+from variseq.recommend.calibration import NUM_SAMPLES, Calibration
+from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
 from variseq.training.settings import TrainingConfig
 from variseq.training.validation import Validation

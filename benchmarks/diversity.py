@@ -116,12 +116,11 @@ def mean_cosine_distance(
 
 def sweep_diversity(pool: RankedItems, asked: Asked) -> list[Row]:
     """One row for each diversity, all from one pool."""
-    item, probability = torch.from_numpy(pool.item).long(), torch.from_numpy(pool.probability)
     rows = []
     for value in DIVERSITIES:
-        place = spread_out(item, probability, asked.vectors, K, value)
-        chosen = item.gather(1, place.clamp_min(0)).masked_fill(place < 0, -1)
-        rows.append({"diversity": value, **judged(chosen.numpy(), asked)})
+        place = spread_out(pool.item, pool.probability, asked.vectors.numpy(), K, value)
+        chosen = np.where(place >= 0, np.take_along_axis(pool.item, np.maximum(place, 0), axis=1), -1)
+        rows.append({"diversity": value, **judged(chosen, asked)})
     return rows
 
 

@@ -16,8 +16,8 @@ FLOORS = [
     {"sequences"},
     {"model", "evaluation"},
     {"recommend", "training", "log"},
-    {"estimator"},
-    {"reports", "serving", "comparison"},
+    {"estimator", "inference"},
+    {"reports", "serving", "comparison", "export"},
     {"terminal"},
     {"cli"},
 ]

@@ -19,7 +19,7 @@ from variseq.evaluation.evaluate import evaluate
 from variseq.evaluation.metrics import ndcg
 from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import read
-from variseq.recommend.forecast import Calibration
+from variseq.recommend.calibration import Calibration
 from variseq.training.display import Display
 
 import beliefs  # isort: skip

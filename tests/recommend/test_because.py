@@ -12,8 +12,10 @@ from variseq.evaluation.groups import LENGTH_EDGES
 from variseq.model.network import Network
 from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.because import LEAST_FALL, NUM_CANDIDATES, attention_over_events, reasons
-from variseq.recommend.deletion import latest_items, log_probabilities, without_items
-from variseq.recommend.forecast import Calibration, Forecast, Gate
+from variseq.recommend.calibration import Calibration, Gate
+from variseq.recommend.forecast import Forecast
+from variseq.recommend.item_probabilities import log_probabilities
+from variseq.sequences.deletion import latest_items, without_items
 from variseq.sequences.histories import Histories
 
 LENGTHS = [5, 0, 12, 1, 30]

@@ -12,7 +12,8 @@ from variseq.evaluation.splits import Part, leave_one_out
 from variseq.model.network import Network
 from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.calibrate import Calibrator, calibrate
-from variseq.recommend.forecast import Calibration, Forecast, Gate
+from variseq.recommend.calibration import Calibration, Gate
+from variseq.recommend.forecast import Forecast
 from variseq.sequences.histories import Histories
 
 OPTIONS = EvaluationOptions(k=5, targets="last", exclude_seen=False)

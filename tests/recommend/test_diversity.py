@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
-from torch.nn import functional
 
 from tests.conftest import unchecked
 from variseq.errors import InputError
@@ -18,26 +15,32 @@ diversities = st.floats(0, 1)
 ks = st.integers(1, 15)
 
 
-def some_pools(seed: int, num_histories: int = 3, pool: int = 12) -> tuple[Tensor, Tensor, Tensor]:
+Pools = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def directions(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def some_pools(seed: int, num_histories: int = 3, pool: int = 12) -> Pools:
     """Pools of items best first with their probabilities, and vectors of all items."""
-    generator = torch.Generator().manual_seed(seed)
-    item = torch.stack([torch.randperm(NUM_ITEMS, generator=generator)[:pool] for _ in range(num_histories)])
-    probability = torch.rand(num_histories, pool, generator=generator).sort(dim=1, descending=True).values / pool
-    return item, probability, torch.randn(NUM_ITEMS, WIDTH, generator=generator)
+    generator = np.random.default_rng(seed)
+    item = np.stack([generator.permutation(NUM_ITEMS)[:pool] for _ in range(num_histories)])
+    probability = -np.sort(-generator.random((num_histories, pool)), axis=1) / pool
+    return item, probability, generator.standard_normal((NUM_ITEMS, WIDTH))
 
 
-def mean_distance(item: Tensor, vectors: Tensor) -> Tensor:
+def mean_distance(item: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """The mean cosine distance between the items of each list."""
-    direction = functional.normalize(vectors, dim=1)[item]
-    cosine = direction @ direction.transpose(1, 2)
-    left, right = torch.triu_indices(item.shape[1], item.shape[1], offset=1)
-    return 1 - cosine[:, left, right].mean(dim=1)
+    direction = directions(vectors)[item]
+    cosine = direction @ direction.transpose(0, 2, 1)
+    left, right = np.triu_indices(item.shape[1], k=1)
+    return 1 - cosine[:, left, right].mean(axis=1)
 
 
-def plain_choice(item: Tensor, probability: Tensor, vectors: Tensor, k: int, diversity: float) -> list[int]:
+def plain_choice(item: np.ndarray, probability: np.ndarray, vectors: np.ndarray, k: int, diversity: float) -> list[int]:
     """One list, by the formula and nothing else, in double precision."""
-    relevance = (probability / probability[0]).double()
-    direction = functional.normalize(vectors, dim=1)[item].double()
+    relevance, direction = probability / probability[0], directions(vectors)[item]
     chosen: list[int] = []
     while len(chosen) < min(k, len(item)):
         gain = {}
@@ -81,7 +84,7 @@ def test_choice_is_that_of_the_formula(seed: int, k: int, diversity: float) -> N
 def test_longer_list_begins_with_the_shorter_one(seed: int, k: int, diversity: float) -> None:
     pools = some_pools(seed)
     longer = spread_out(*pools, k + 1, diversity)
-    assert torch.equal(spread_out(*pools, k, diversity), longer[:, :k])
+    assert np.array_equal(spread_out(*pools, k, diversity), longer[:, :k])
 
 
 @given(seeds, diversities)
@@ -90,15 +93,15 @@ def test_list_of_one_history_does_not_depend_on_the_others(seed: int, diversity:
     together = spread_out(item, probability, vectors, 5, diversity)
     for row in range(3):
         alone = spread_out(item[row : row + 1], probability[row : row + 1], vectors, 5, diversity)
-        assert torch.equal(alone[0], together[row])
+        assert np.array_equal(alone[0], together[row])
 
 
 @given(seeds)
 def test_lengths_of_vectors_and_scale_of_probabilities_change_nothing(seed: int) -> None:
     item, probability, vectors = some_pools(seed)
     plain = spread_out(item, probability, vectors, 5, 0.4)
-    stretched = vectors * (1 + torch.arange(NUM_ITEMS)[:, None])
-    assert torch.equal(spread_out(item, probability / 2, stretched, 5, 0.4), plain)
+    stretched = vectors * (1 + np.arange(NUM_ITEMS)[:, None])
+    assert np.array_equal(spread_out(item, probability / 2, stretched, 5, 0.4), plain)
 
 
 def test_more_diversity_means_more_spread_and_less_relevance() -> None:
@@ -106,16 +109,16 @@ def test_more_diversity_means_more_spread_and_less_relevance() -> None:
     spread, relevance = [], []
     for diversity in (0.0, 0.25, 0.5, 0.75, 1.0):
         place = spread_out(item, probability, vectors, 5, diversity)
-        spread.append(float(mean_distance(item.gather(1, place), vectors).mean()))
-        relevance.append(float(probability.gather(1, place).sum(dim=1).mean()))
+        spread.append(float(mean_distance(np.take_along_axis(item, place, axis=1), vectors).mean()))
+        relevance.append(float(np.take_along_axis(probability, place, axis=1).sum(axis=1).mean()))
     assert spread == sorted(spread)
     assert relevance == sorted(relevance, reverse=True)
     assert spread[-1] > spread[0] + 0.15
 
 
 def test_twin_of_a_shown_item_comes_after_one_that_is_unlike() -> None:
-    vectors = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
-    pool, probability = torch.tensor([[0, 1, 2]]), torch.tensor([[0.5, 0.4, 0.3]])
+    vectors = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    pool, probability = np.array([[0, 1, 2]]), np.array([[0.5, 0.4, 0.3]])
     assert spread_out(pool, probability, vectors, 3, 0.5).tolist() == [[0, 2, 1]]
 
 

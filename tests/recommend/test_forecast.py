@@ -14,7 +14,8 @@ from variseq.model.posterior import belief_noise, sample_preferences
 from variseq.model.scorer import NetworkScorer
 from variseq.recommend import forecast as room
 from variseq.recommend.baselines import LastItemTransitions
-from variseq.recommend.forecast import Calibration, Forecast, Gate
+from variseq.recommend.calibration import Calibration, Gate
+from variseq.recommend.forecast import Forecast, voice_shares
 
 HISTORIES = some_histories(NUM_ITEMS)
 OPEN = Gate(memory=(-0.5, 0.1, 0.2), anything=(-1.0, -0.1, 0.3))
@@ -54,10 +55,10 @@ def test_forecast_is_the_mixture_of_samples_counts_and_anything_worked_out_by_ha
     network = small_network()
     calibration = Calibration(4, tuple(1.0 + 0.1 * place for place in range(10)), OPEN)
     sampled = sample_preferences(network, HISTORIES, belief_noise(network.config, 4))
-    temperature = calibration.temperature(HISTORIES.lengths)[:, None]
+    temperature = torch.from_numpy(calibration.temperature(HISTORIES.lengths))[:, None]
     logits = torch.stack([network.scores(one, 0, NUM_ITEMS) for one in sampled.preference]) / temperature
     log_mass = torch.logsumexp(logits, dim=2).mean(dim=0)
-    shares = OPEN.shares(log_mass, sampled.log_variance)
+    shares = voice_shares(OPEN, log_mass, sampled.log_variance)
     counted = memory().scores(memory().query(HISTORIES), 0, NUM_ITEMS).exp()
     expected = (
         shares[0, :, None] * torch.softmax(logits, dim=2).mean(dim=0)
@@ -98,7 +99,7 @@ def test_noise_is_the_same_each_time_and_its_pairs_cancel_out() -> None:
 
 
 def test_no_voice_is_heard_but_the_network_where_the_gate_is_shut() -> None:
-    shares = Gate().shares(torch.randn(5), torch.randn(5))
+    shares = voice_shares(Gate(), torch.randn(5), torch.randn(5))
     assert shares[0].tolist() == [1.0] * 5
 
 

@@ -11,7 +11,8 @@ from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.model.scorer import NetworkScorer
 from variseq.recommend import recommender as room
 from variseq.recommend.baselines import LastItemTransitions, Popular
-from variseq.recommend.forecast import Calibration, Forecast
+from variseq.recommend.calibration import Calibration
+from variseq.recommend.forecast import Forecast
 from variseq.recommend.item_knn import ItemKNN
 from variseq.recommend.recommender import Wish, rank_items
 from variseq.sequences.histories import Histories

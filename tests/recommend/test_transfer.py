@@ -10,7 +10,8 @@ from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.evaluation.conformal import ConformalThresholds
 from variseq.model.network import Network
 from variseq.recommend.baselines import LastItemTransitions
-from variseq.recommend.forecast import Calibration, Forecast, Gate
+from variseq.recommend.calibration import Calibration, Gate
+from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
 from variseq.recommend.transfer import transferred
 from variseq.sequences.histories import Histories

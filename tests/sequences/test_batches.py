@@ -7,14 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from variseq.sequences.batches import (
-    GAP_BUCKETS,
     Windows,
-    gap_bucket,
     group_by_length,
     make_batch,
     query_windows,
     training_windows,
 )
+from variseq.sequences.gaps import GAP_BUCKETS, gap_bucket
 from variseq.sequences.histories import Histories
 
 NUM_ITEMS = 1000

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from variseq.events.items import CategoryLinks
-from variseq.sequences.batches import GAP_BUCKETS, Batch
+from variseq.sequences.batches import Batch
+from variseq.sequences.gaps import GAP_BUCKETS
 
 INITIAL_SCALE = 0.02
 """Standard deviation of the vectors before training."""

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from variseq.model.network import Network, NetworkConfig
+from variseq.model.noise import antithetic_noise
 from variseq.sequences.batches import group_by_length, make_batch, query_windows
 from variseq.sequences.histories import Histories
 
@@ -17,22 +18,12 @@ TOKENS_PER_BATCH = 8192
 
 
 def belief_noise(config: NetworkConfig, num_samples: int, seed: int = 0) -> Float[Tensor, "sample place latent"]:
-    """ε of z = μ + σ ⊙ ε: one row a sample and a place, counted back from the latest event; the same for everybody.
+    """The noise of `antithetic_noise` for a network.
 
-    Fixed noise gives the same answer to the same history whatever else is asked along with it. Samples come in pairs
-    of opposite sign, so that their mean is the posterior mean (antithetic variates, Hammersley and Morton 1956); an odd
-    one is left without its twin. No sample means the posterior mean alone.
-
-    >>> config = NetworkConfig(num_items=5, width=8, latent_width=4, max_length=3)
-    >>> noise = belief_noise(config, num_samples=2)
-    >>> noise.shape, torch.equal(noise[0], -noise[1])
-    (torch.Size([2, 3, 4]), True)
+    >>> belief_noise(NetworkConfig(num_items=5, width=8, latent_width=4, max_length=3), num_samples=2).shape
+    torch.Size([2, 3, 4])
     """
-    if num_samples == 0:
-        return torch.zeros(1, config.max_length, config.latent_width)
-    generator = torch.Generator().manual_seed(seed)
-    half = torch.randn((num_samples + 1) // 2, config.max_length, config.latent_width, generator=generator)
-    return torch.cat([half, -half])[:num_samples]
+    return torch.from_numpy(antithetic_noise(num_samples, config.max_length, config.latent_width, seed))
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from variseq.model.network import Network
 from variseq.model.posterior import belief_noise
 from variseq.model.scorer import TOKENS_PER_BATCH
-from variseq.recommend.deletion import latest_items, without_items
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.recommender import TILE_HISTORIES
 from variseq.sequences.batches import group_by_length, make_batch, query_windows
+from variseq.sequences.deletion import latest_items, without_items
 from variseq.sequences.histories import Histories
 
 NUM_REASONS = 3
@@ -38,7 +38,7 @@ def reasons(forecast: Forecast, histories: Histories, items: Int[np.ndarray, "hi
 
     >>> from variseq.model.network import NetworkConfig
     >>> from variseq.recommend.baselines import LastItemTransitions
-    >>> from variseq.recommend.forecast import Calibration
+    >>> from variseq.recommend.calibration import Calibration
     >>> network = Network(NetworkConfig(num_items=5, width=8, latent_width=4))
     >>> forecast = Forecast(network, LastItemTransitions(5), Calibration())
     >>> found = reasons(forecast, Histories.of_items([[3, 1, 3], []]), np.array([[0, 2], [0, 2]]))

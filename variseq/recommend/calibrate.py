@@ -15,7 +15,8 @@ from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.groups import LENGTH_EDGES, length_group
 from variseq.evaluation.mass import Pairs, repeat_share, seen_pairs
 from variseq.evaluation.splits import Part
-from variseq.recommend.forecast import Calibration, Forecast, Gate
+from variseq.recommend.calibration import Calibration, Gate
+from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
 from variseq.sequences.histories import Histories
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 from jaxtyping import Float, Int
-from torch import Tensor
-from torch.nn import functional
 
 from variseq.errors import InputError
 
 POOL_LISTS = 5
 MIN_POOL = 50
+SHORTEST = 1e-12
+"""A vector shorter than this has no direction."""
 
 
 def pool_size(k: int, num_items: int) -> int:
@@ -23,12 +23,12 @@ def pool_size(k: int, num_items: int) -> int:
 
 
 def spread_out(
-    item: Int[Tensor, "history pool"],
-    probability: Float[Tensor, "history pool"],
-    vectors: Float[Tensor, "item width"],
+    item: Int[np.ndarray, "history pool"],
+    probability: Float[np.ndarray, "history pool"],
+    vectors: Float[np.ndarray, "item width"],
     k: int,
     diversity: float,
-) -> Int[Tensor, "history k"]:
+) -> Int[np.ndarray, "history k"]:
     """The places in the pool of the k items to show, in order; pools come best first, with −1 where they ran out.
 
     Maximal marginal relevance (Carbonell and Goldstein 1998): one after the other takes the candidate with the highest
@@ -43,36 +43,34 @@ def spread_out(
 
     Raises InputError for a diversity outside 0 to 1.
 
-    >>> vectors = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    >>> pool, probability = torch.tensor([[0, 1, 2]]), torch.tensor([[0.5, 0.4, 0.3]])
+    >>> vectors = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> pool, probability = np.array([[0, 1, 2]]), np.array([[0.5, 0.4, 0.3]])
     >>> spread_out(pool, probability, vectors, k=2, diversity=0.0)
-    tensor([[0, 1]])
+    array([[0, 1]])
     >>> spread_out(pool, probability, vectors, k=2, diversity=0.5)
-    tensor([[0, 2]])
+    array([[0, 2]])
     """
     check_diversity(diversity)
     is_there = item >= 0
     # The order of a pool is kept where there is nothing to trade: equal scores stay in the order in which they came.
     if diversity == 0:
-        place = torch.arange(min(k, item.shape[1]), device=item.device).expand(len(item), -1)
-        return place.masked_fill(~is_there[:, :k], -1)
-    relevance = (probability / probability[:, :1].clamp_min(torch.finfo(probability.dtype).tiny)).masked_fill(
-        ~is_there, 0.0
-    )
-    direction = functional.normalize(vectors, dim=1)[item.clamp_min(0)]
-    nearest = torch.full_like(relevance, -1.0)
-    is_free = is_there.clone()
-    row, chosen = torch.arange(len(item), device=item.device), []
+        return np.where(is_there, np.arange(item.shape[1]), -1)[:, :k]
+    best = np.maximum(probability[:, :1], np.finfo(probability.dtype).tiny)
+    relevance = np.where(is_there, probability / best, 0.0)
+    chosen_vectors = vectors[np.maximum(item, 0)]
+    length = np.linalg.norm(chosen_vectors, axis=2, keepdims=True)
+    direction = chosen_vectors / np.maximum(length, SHORTEST)
+    nearest = np.full_like(relevance, -1.0)
+    is_free = is_there.copy()
+    row, chosen = np.arange(len(item)), []
     for _ in range(min(k, item.shape[1])):
-        gain = (1 - diversity) * relevance - diversity * nearest
-        gain = gain.masked_fill(~is_free, -torch.inf)
+        gain = np.where(is_free, (1 - diversity) * relevance - diversity * nearest, -np.inf)
         # Of equal gains the first, which is the more relevant one.
-        place = gain.argmax(dim=1)
-        chosen.append(place.masked_fill(~is_free.any(dim=1), -1))
+        place = gain.argmax(axis=1)
+        chosen.append(np.where(is_free.any(axis=1), place, -1))
         is_free[row, place] = False
-        cosine = torch.einsum("hpw,hw->hp", direction, direction[row, place])
-        nearest = torch.maximum(nearest, cosine)
-    return torch.stack(chosen, dim=1)
+        nearest = np.maximum(nearest, np.einsum("hpw,hw->hp", direction, direction[row, place]))
+    return np.stack(chosen, axis=1)
 
 
 def check_diversity(diversity: float) -> None:

@@ -16,7 +16,8 @@ from variseq.errors import InputError
 from variseq.evaluation.bootstrap import means_by_user, percentile_interval, resampled_sums
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.significance import Comparison, sign_flip_p_value
-from variseq.recommend.deletion import latest_items, log_probabilities, without_items
+from variseq.recommend.item_probabilities import log_probabilities
+from variseq.sequences.deletion import latest_items, without_items
 from variseq.sequences.histories import Histories
 
 NameItems = Callable[[Histories, Int[np.ndarray, "history k"]], Sequence[Sequence[Sequence[int]]]]

@@ -2,78 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from variseq.evaluation.groups import LENGTH_EDGES, length_group
 from variseq.model.network import Network
 from variseq.model.posterior import SampledPreferences, belief_noise, sample_preferences
 from variseq.recommend.baselines import FollowersOfLast, LastItemTransitions
+from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.recommender import TILE_ITEMS
 from variseq.sequences.histories import Histories
 
 FLOOR = 1e-37
-NUM_SAMPLES = 8
-"""Samples of the belief that a forecast is averaged over."""
 
 
-@dataclass(frozen=True)
-class Gate:
-    """How much each of three voices is heard: the network, the memory, and "anything", which is alike for all items.
-
-    Their shares are the softmax of 0 (the network) and, for each of the other two, bias + certainty · log Z + spread ·
-    mean log σ². The network is surer the larger its log-partition function log Z is (preferences have one length, so it
-    grows only with how well they fit some items), and the narrower its belief. "Anything" changes no order; it says how
-    often people do what nobody would have thought of.
-    """
-
-    memory: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
-    anything: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
-
-    def shares(
-        self, log_mass: Float[Tensor, " history"], log_variance: Float[Tensor, " history"]
-    ) -> Float[Tensor, "voice history"]:
-        """The shares of network, memory and anything."""
-        odds = [w[0] + w[1] * log_mass + w[2] * log_variance for w in (self.memory, self.anything)]
-        return torch.softmax(torch.stack([torch.zeros_like(log_mass), *odds]), dim=0)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What validation taught about a network: a temperature for each group of history lengths, and the gate.
-
-    `num_samples` of the belief are averaged over; 0 is the posterior mean alone.
-    """
-
-    num_samples: int = NUM_SAMPLES
-    temperatures: tuple[float, ...] = (1.0,) * len(LENGTH_EDGES)
-    gate: Gate = Gate()
-
-    def to_json(self) -> dict[str, Any]:
-        """As it is written into the manifest; the bias of a voice that is never heard is None."""
-        gate = {name: [None if math.isinf(w) else w for w in weights] for name, weights in asdict(self.gate).items()}
-        return {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "gate": gate}
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Calibration:
-        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for a record that is not one."""
-        weights = [[-math.inf if w is None else float(w) for w in record["gate"][name]] for name in asdict(Gate())]
-        (m0, m1, m2), (a0, a1, a2) = weights
-        temperatures = tuple(float(value) for value in record["temperatures"])
-        if len(temperatures) != len(LENGTH_EDGES) or not all(0 < value < math.inf for value in temperatures):
-            raise ValueError(f"{len(LENGTH_EDGES)} positive temperatures are needed, not {temperatures}")
-        return cls(int(record["num_samples"]), temperatures, Gate((m0, m1, m2), (a0, a1, a2)))
-
-    def temperature(self, lengths: Int[np.ndarray, " history"]) -> Float[Tensor, " history"]:
-        """The temperature of histories of these lengths."""
-        return torch.tensor(self.temperatures)[torch.from_numpy(length_group(lengths))]
+def voice_shares(
+    gate: Gate, log_mass: Float[Tensor, " history"], log_variance: Float[Tensor, " history"]
+) -> Float[Tensor, "voice history"]:
+    """The shares of network, memory and anything."""
+    return torch.softmax(torch.stack([torch.zeros_like(log_mass), *gate.odds(log_mass, log_variance)]), dim=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +74,11 @@ class Forecast:
     @torch.no_grad()
     def query(self, histories: Histories) -> ForecastQuery:
         sampled = self.sample(histories)
-        temperature = self.calibration.temperature(histories.lengths).to(sampled.preference)
+        temperature = torch.from_numpy(self.calibration.temperature(histories.lengths)).to(sampled.preference)
         ones = torch.ones_like(sampled.preference[..., :1])
         preference = torch.cat([sampled.preference, ones], dim=2) / temperature[:, None]
         log_mass, softmaxes = self._network_mass(preference)
-        shares = self.calibration.gate.shares(log_mass.mean(dim=0), sampled.log_variance)
+        shares = voice_shares(self.calibration.gate, log_mass.mean(dim=0), sampled.log_variance)
         followers = self.memory.query(histories)
         return ForecastQuery(preference, log_mass, sampled.log_variance, shares, followers, softmaxes)
 

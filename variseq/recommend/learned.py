@@ -8,7 +8,7 @@ from typing import Any
 
 from variseq.errors import CheckpointError
 from variseq.evaluation.conformal import ConformalThresholds
-from variseq.recommend.forecast import Calibration
+from variseq.recommend.calibration import Calibration
 
 
 @dataclass(frozen=True, eq=False)

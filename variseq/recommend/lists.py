@@ -116,7 +116,7 @@ class Lists:
     def _spread(self, tile: RankedTile, k: int, diversity: float) -> RankedTile:
         probability = (tile.score.double() + tile.log_weight[:, None]).exp().float()
         vectors = self.forecast.network.item_vectors.detach().cpu()
-        place = spread_out(tile.item, probability, vectors, k, diversity)
+        place = torch.from_numpy(spread_out(tile.item.numpy(), probability.numpy(), vectors.numpy(), k, diversity))
         is_there, chosen = place >= 0, place.clamp(min=0)
         item = tile.item.gather(1, chosen).where(is_there, -1)
         return replace(tile, item=item, score=tile.score.gather(1, chosen).where(is_there, -torch.inf))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from variseq.model.network import Network
 from variseq.recommend.baselines import LastItemTransitions
-from variseq.recommend.forecast import Calibration, Forecast, Gate
+from variseq.recommend.calibration import Calibration, Gate
+from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
 from variseq.sequences.histories import Histories
 

@@ -10,10 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from variseq.events.table import MICROSECONDS_PER_SECOND
+from variseq.sequences.gaps import gap_bucket
 from variseq.sequences.histories import Histories
-
-GAP_BUCKETS = 40
-"""Time gaps fall into buckets of half powers of two of a second: 40 buckets reach 24 days and more."""
 
 SHUFFLE_POOL_BATCHES = 32
 """Windows are sorted by length inside pools of so many batches: little padding, and still well shuffled."""
@@ -102,15 +100,6 @@ class Batch:
             layout=Layout(layout.num_histories, layout.longest, layout.slot.to(device), layout.lengths.to(device)),
             **moved,
         )
-
-
-def gap_bucket(gap_seconds: Float[np.ndarray, " token"]) -> Int[np.ndarray, " token"]:
-    """The bucket of a time gap: 0 up to a second, then two buckets per doubling.
-
-    >>> gap_bucket(np.array([0.0, 1.0, 3600.0, 1e9]))
-    array([ 0,  2, 23, 39])
-    """
-    return np.clip(np.floor(2 * np.log2(1 + np.maximum(gap_seconds, 0.0))), 0, GAP_BUCKETS - 1).astype(np.int64)
 
 
 def training_windows(histories: Histories, max_length: int, generator: np.random.Generator) -> Windows:

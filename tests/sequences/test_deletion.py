@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.evaluation.scored import GivenScores
 from tests.model.some_networks import full_histories
-from variseq.recommend.deletion import latest_items, log_probabilities, without_items
+from variseq.sequences.deletion import latest_items, without_items
 from variseq.sequences.histories import Histories
 
 some_items = st.lists(st.lists(st.integers(0, 4), max_size=8), min_size=1, max_size=5)
@@ -38,14 +35,3 @@ def test_events_that_stay_keep_their_times_behaviours_and_values() -> None:
     kept = np.flatnonzero(histories.item[6:] != gone) + 6
     for column in ("item", "behaviour", "timestamp", "value"):
         np.testing.assert_array_equal(getattr(fewer, column), getattr(histories, column)[kept])
-
-
-def test_log_probabilities_are_the_log_softmax_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    matrix = np.random.default_rng(0).normal(size=(7, 11))
-    histories = Histories.of_items([[row] for row in range(7)])
-    items = np.random.default_rng(1).integers(11, size=(7, 3))
-    expected = torch.log_softmax(torch.from_numpy(matrix), dim=1).numpy()[np.arange(7)[:, None], items]
-    np.testing.assert_allclose(log_probabilities(GivenScores(matrix), 11, histories, items), expected, atol=1e-6)
-    monkeypatch.setattr("variseq.recommend.deletion.TILE_ITEMS", 4)
-    monkeypatch.setattr("variseq.recommend.deletion.TILE_HISTORIES", 2)
-    np.testing.assert_allclose(log_probabilities(GivenScores(matrix), 11, histories, items), expected, atol=1e-6)

@@ -1,0 +1,1 @@
+"""A served model without torch: an exported folder and histories in, answers out."""

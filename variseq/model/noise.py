@@ -1,0 +1,26 @@
+"""A seed into the noise of beliefs: the same numbers wherever a model runs, so it needs no torch."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+
+def antithetic_noise(
+    num_samples: int, max_length: int, latent_width: int, seed: int = 0
+) -> Float[np.ndarray, "sample place latent"]:
+    """ε of z = μ + σ ⊙ ε: one row a sample and a place, counted back from the latest event; the same for everybody.
+
+    Fixed noise gives the same answer to the same history whatever else is asked along with it. Samples come in pairs
+    of opposite sign, so that their mean is the posterior mean (antithetic variates, Hammersley and Morton 1956); an odd
+    one is left without its twin. No sample means the posterior mean alone.
+
+    >>> noise = antithetic_noise(2, max_length=3, latent_width=4)
+    >>> noise.shape, np.array_equal(noise[0], -noise[1])
+    ((2, 3, 4), True)
+    """
+    if num_samples == 0:
+        return np.zeros((1, max_length, latent_width), dtype=np.float32)
+    generator = np.random.default_rng(seed)
+    half = generator.standard_normal(((num_samples + 1) // 2, max_length, latent_width), dtype=np.float32)
+    return np.concatenate([half, -half])[:num_samples]
