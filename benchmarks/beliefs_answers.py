@@ -15,7 +15,8 @@ from variseq.evaluation.groups import by_length
 from variseq.recommend.beliefs import beliefs_of_tile
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.lists import Lists
-from variseq.recommend.recommender import Wish, ranked_tiles
+from variseq.recommend.recommender import ranked_tiles
+from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
 
 NUM_USERS = 1_000

@@ -25,7 +25,7 @@ from variseq.events.simulate import Simulation, SimulationOptions, simulate
 from variseq.events.table import Columns
 from variseq.log import Log, read
 from variseq.recommend.forecast import Forecast
-from variseq.recommend.recommender import Wish
+from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
 from variseq.training.display import Display
 

@@ -33,7 +33,8 @@ from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.diversity import pool_size, spread_out
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
-from variseq.recommend.recommender import RankedItems, Wish, rank_items
+from variseq.recommend.recommender import RankedItems, rank_items
+from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
 
 K = 10

@@ -25,10 +25,12 @@ from provenance import ROOT, provenance
 
 from variseq.estimator import VariationalAttention, load
 from variseq.evaluation.splits import Part
-from variseq.recommend.because import NUM_REASONS, Reasons, attention_over_events, reasons
+from variseq.model.attended import attention_over_events
+from variseq.recommend.because import NUM_REASONS, Reasons, reasons
 from variseq.recommend.faithfulness import Deletions, NameItems, deletion_test, deletions
-from variseq.recommend.forecast import Forecast
-from variseq.recommend.recommender import Wish, rank_items
+from variseq.recommend.forecast import Forecast, log_probability_at_the_mean
+from variseq.recommend.recommender import rank_items
+from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
 
 NUM_ITEMS_ASKED = 3
@@ -52,7 +54,7 @@ class Asked:
 
     def reasons(self, histories: Histories, items: Int[np.ndarray, "history k"]) -> Reasons:
         """As `recommend` gives them."""
-        return reasons(self.forecast, histories, items)
+        return reasons(log_probability_at_the_mean(self.forecast), histories, items)
 
     def most_attention(self, histories: Histories, items: Int[np.ndarray, "history k"]) -> Reasons:
         """The items whose events have the most attention weight: the same for all recommended ones."""

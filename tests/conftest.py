@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,17 @@ def run_folder(shop_parts: tuple[LogPart, LogPart, LogPart], tmp_path_factory: p
     folder = tmp_path_factory.mktemp("runs") / "finished"
     train, valid, _ = shop_parts
     small_model().fit(train, valid, folder=folder, display=Display(quiet=True))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, exported to be served; in a process of its own, as the exporter cannot trace checked functions."""
+    folder = tmp_path_factory.mktemp("exports") / "model"
+    program = (
+        "import sys; from variseq.export import export; from pathlib import Path; export(*map(Path, sys.argv[1:]))"
+    )
+    subprocess.run([sys.executable, "-c", program, str(run_folder), str(folder)], check=True)
     return folder
 
 

@@ -31,7 +31,8 @@ from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import leave_one_out
 from variseq.events.vocabulary import Id
 from variseq.log import Log, LogPart, read
-from variseq.recommend.recommender import TILE_HISTORIES, Wish, rank_items
+from variseq.recommend.recommender import TILE_HISTORIES, rank_items
+from variseq.recommend.wishes import Wish
 from variseq.sequences.batches import training_windows
 from variseq.sequences.histories import Histories
 from variseq.training.display import Display

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,18 @@ from variseq.evaluation.user_groups import read_user_groups
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.log import LogPart
 from variseq.model.checkpoint import Checkpoint, load_checkpoint, refuse_existing, save_checkpoint
-from variseq.recommend.answers import Answers, Filters
+from variseq.recommend.answers import Answers
 from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.calibrate import calibrate
-from variseq.recommend.forecast import NUM_SAMPLES, Calibration, Forecast
+from variseq.recommend.calibration import NUM_SAMPLES, Calibration
+from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
-from variseq.recommend.lists import Lists, Manner
+from variseq.recommend.lists import Lists
+from variseq.recommend.manner import Manner
 from variseq.recommend.output import write_tables
 from variseq.recommend.transfer import transferred
 from variseq.recommend.values import forecast_values
+from variseq.recommend.wishes import Filters, Wishes
 from variseq.recommend.yardsticks import yardsticks
 from variseq.training.defaults import (
     FROM_THE_LOG,
@@ -191,15 +194,20 @@ class VariationalAttention:
         seed: int = 0,
         diversity: float = 0.0,
         coverage: float | None = None,
+        boost: Mapping[Id, float] | None = None,
+        boost_categories: Mapping[str, float] | None = None,
+        pin: Mapping[int, Id] | None = None,
     ) -> pd.DataFrame:
         """What these users, or somebody with this history (oldest item first), will want next; all users by default.
 
-        `explore`, `seed`, `diversity` and `coverage` are those of `Manner`. One row per user and rank: user_id,
-        item_id, rank, score, probability (that it is the next event) with low and high (90 % of what the user may be
-        like by the model's belief), title, because (the earlier items without which it would be less probable), source
-        (says when an answer is a fallback); and of the whole answer uncertainty (nats), aleatoric plus epistemic.
+        `explore`, `seed`, `diversity` and `coverage` are those of `Manner`; `boost={item_id: factor}`,
+        `boost_categories` and `pin={rank: item_id}` those of `Filters`. One row per user and rank: user_id, item_id,
+        rank, score, probability (that it is the next event) with low and high (90 % of what the user may be like by the
+        model's belief), title, because (the earlier items without which it would be less probable), source (says when
+        an answer is a fallback); and of the whole answer uncertainty (nats), aleatoric plus epistemic.
         """
-        filters = Filters(k, exclude, only, category, self._excludes(exclude_seen))
+        boosts = (boost or {}, boost_categories or {})
+        filters = Filters(k, exclude, only, category, exclude_seen, *boosts, pin or {})
         manner = Manner(explore, seed, diversity, coverage)
         if history is not None:
             if users is not None:
@@ -213,16 +221,12 @@ class VariationalAttention:
     def recommend_to_file(
         self,
         path: Path | str,
-        k: int = 10,
-        exclude: Sequence[Id] = (),
-        only: Sequence[Id] | None = None,
-        category: str | Sequence[str] | None = None,
-        exclude_seen: bool | None = None,
+        filters: Filters | None = None,
         manner: Manner | None = None,
     ) -> int:
         """Recommendations for all users to a .parquet or .csv file, written as they come; the number of rows."""
-        filters = Filters(k, exclude, only, category, self._excludes(exclude_seen))
-        return write_tables(self._answers().for_users(None, filters, manner or Manner()), Path(path))
+        tables = self._answers().for_users(None, filters or Filters(), manner or Manner())
+        return write_tables(tables, Path(path))
 
     def similar_items(self, item_ids: Sequence[Id], k: int = 10) -> pd.DataFrame:
         """The items most like each of these: item_id, similar_item_id, rank, score (cosine), title."""
@@ -262,10 +266,10 @@ class VariationalAttention:
 
     def _answers(self) -> Answers:
         checkpoint = self._fitted()
-        counts: dict[str, int] = checkpoint.manifest["log"]["behaviours"]
-        usual = checkpoint.vocabulary.behaviours.index(max(counts, key=lambda behaviour: counts[behaviour]))
-        lists = Lists(self._forecast(), self._learned())
-        return Answers(lists, checkpoint.vocabulary, checkpoint.items, checkpoint.histories, usual)
+        learned = self._learned()
+        lists = Lists(self._forecast(), learned)
+        wishes = Wishes(checkpoint.vocabulary, checkpoint.items, learned.repeat_share, self._excludes(None))
+        return Answers(lists, wishes, checkpoint.histories, checkpoint.usual_behaviour)
 
     def _split(self) -> Split:
         checkpoint = self._fitted()

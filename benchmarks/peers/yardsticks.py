@@ -14,7 +14,8 @@ from variseq_log import log_of
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.recommend.baselines import LastItemTransitions, Popular
 from variseq.recommend.item_knn import ItemKNN
-from variseq.recommend.recommender import Wish, rank_items
+from variseq.recommend.recommender import rank_items
+from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
 
 YARDSTICKS = {model.name: model for model in (Popular, LastItemTransitions, ItemKNN)}

@@ -11,7 +11,8 @@ from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.mass import repeat_share
 from variseq.evaluation.splits import leave_one_out
 from variseq.recommend.baselines import Popular
-from variseq.recommend.recommender import Wish, rank_items
+from variseq.recommend.recommender import rank_items
+from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
 
 LISTS = st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), min_size=3, max_size=8), min_size=2, max_size=6)

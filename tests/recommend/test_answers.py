@@ -10,9 +10,9 @@ import pytest
 from tests.conftest import unchecked
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
+from variseq.model.attended import attention_over_events
 from variseq.recommend import answers as room
-from variseq.recommend.answers import id_list
-from variseq.recommend.because import attention_over_events
+from variseq.recommend.wishes import Filters, check_k, id_list
 
 COLUMNS = [
     *("user_id", "item_id", "rank", "score", "probability", "low", "high", "title", "because", "source"),
@@ -132,7 +132,7 @@ def test_impossible_k_is_refused(fitted: VariationalAttention, user_ids: list[st
 @pytest.mark.parametrize("k", [2.5, "10", None])
 def test_k_that_is_no_whole_number_is_refused(k: object) -> None:
     with pytest.raises(InputError, match=r"Allowed: whole numbers from 1 to 40"):
-        unchecked(room._check_k)(k, 40, "the size of the catalogue")
+        unchecked(check_k)(k, 40, "the size of the catalogue")
 
 
 @pytest.mark.parametrize("argument", ["users", "history", "only", "exclude"])
@@ -170,7 +170,7 @@ def test_file_of_all_users_holds_what_recommend_says(
     expected = fitted.recommend(k=3)
     monkeypatch.setattr(room, "USERS_AT_ONCE", 64)
     path = tmp_path / f"recs.{ending}"
-    assert fitted.recommend_to_file(path, k=3) == len(expected) == 3 * 150
+    assert fitted.recommend_to_file(path, Filters(k=3)) == len(expected) == 3 * 150
     found = pd.read_parquet(path) if ending == "parquet" else pd.read_csv(path)
     for column in ("user_id", "item_id", "rank", "title", "source"):
         assert found[column].tolist() == expected[column].tolist()

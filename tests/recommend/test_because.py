@@ -9,11 +9,12 @@ from torch import nn
 
 from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, small_network
 from variseq.evaluation.groups import LENGTH_EDGES
+from variseq.model.attended import attention_over_events
 from variseq.model.network import Network
 from variseq.recommend.baselines import LastItemTransitions
-from variseq.recommend.because import LEAST_FALL, NUM_CANDIDATES, attention_over_events, reasons
+from variseq.recommend.because import LEAST_FALL, NUM_CANDIDATES, reasons
 from variseq.recommend.calibration import Calibration, Gate
-from variseq.recommend.forecast import Forecast
+from variseq.recommend.forecast import Forecast, log_probability_at_the_mean
 from variseq.recommend.item_probabilities import log_probabilities
 from variseq.sequences.deletion import latest_items, without_items
 from variseq.sequences.histories import Histories
@@ -31,7 +32,7 @@ def forecast_of(network: Network, gate: Gate = BOTH_VOICES) -> Forecast:
 
 
 def found_reasons(network: Network, histories: Histories, items: np.ndarray) -> list[list[list[int]]]:
-    return reasons(forecast_of(network), histories, items)
+    return reasons(log_probability_at_the_mean(forecast_of(network)), histories, items)
 
 
 def every_item_for(histories: Histories) -> np.ndarray:
@@ -57,7 +58,7 @@ def network_of_the_last_event() -> Network:
 @given(st.lists(st.integers(0, NUM_ITEMS - 1), max_size=30), st.integers(0, 20))
 def test_exactly_those_items_are_reasons_without_which_the_item_is_less_probable(items: list[int], seed: int) -> None:
     forecast, history = forecast_of(small_network(seed)), Histories.of_items([items])
-    (of_items,) = reasons(forecast, history, EVERY_ITEM[None])
+    (of_items,) = reasons(log_probability_at_the_mean(forecast), history, EVERY_ITEM[None])
     candidates = [item for item in latest_items(history, NUM_CANDIDATES)[0] if item >= 0]
     falls = {int(dropped): fall_without(forecast, history, dropped) for dropped in candidates}
     for item, named in enumerate(of_items):
@@ -91,7 +92,9 @@ def test_items_have_reasons_of_their_own() -> None:
 
 def test_only_the_last_item_is_a_reason_where_nothing_else_is_looked_at() -> None:
     forecast = forecast_of(network_of_the_last_event())
-    (of_items,) = reasons(forecast, Histories.of_items([[3, 8, 1, 9, 5]]), EVERY_ITEM[None])
+    (of_items,) = reasons(
+        log_probability_at_the_mean(forecast), Histories.of_items([[3, 8, 1, 9, 5]]), EVERY_ITEM[None]
+    )
     assert {reason for of_item in of_items for reason in of_item} == {5}
     assert 0 < sum(bool(of_item) for of_item in of_items) < NUM_ITEMS
 
@@ -99,7 +102,9 @@ def test_only_the_last_item_is_a_reason_where_nothing_else_is_looked_at() -> Non
 def test_what_only_the_memory_knows_is_a_reason_too() -> None:
     forecast = forecast_of(small_network(), MEMORY_ALONE)
     forecast.memory = LastItemTransitions(NUM_ITEMS).fit(Histories.of_items([[5, 2]] * 300 + [EVERY_ITEM.tolist()]))
-    assert reasons(forecast, Histories.of_items([[3, 8, 1, 9, 5]]), np.array([[2, 7]])) == [[[5], []]]
+    assert reasons(
+        log_probability_at_the_mean(forecast), Histories.of_items([[3, 8, 1, 9, 5]]), np.array([[2, 7]])
+    ) == [[[5], []]]
 
 
 def test_an_item_seen_twice_in_a_row_still_counts_as_a_reason() -> None:

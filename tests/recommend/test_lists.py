@@ -8,7 +8,7 @@ from tests.conftest import SHORT_TRAINING, SMALL_NETWORK
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.log import LogPart
-from variseq.recommend.lists import Manner
+from variseq.recommend.manner import Manner
 from variseq.training.display import Display
 
 
@@ -105,7 +105,7 @@ def test_set_out_of_some_items_is_the_part_of_the_set_that_is_asked_for(
         ({"explore": "thompson", "seed": -1}, "whole numbers from 0"),
         ({"diversity": 1.5}, "diversity"),
         ({"coverage": 0.3}, "0.5 to 0.99"),
-        ({"coverage": 0.9, "diversity": 0.2}, "Give one of them"),
+        ({"coverage": 0.9, "diversity": 0.2}, "Give one or the others"),
     ],
 )
 def test_manner_that_is_not_possible_is_refused_in_one_sentence(

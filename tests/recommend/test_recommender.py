@@ -14,7 +14,8 @@ from variseq.recommend.baselines import LastItemTransitions, Popular
 from variseq.recommend.calibration import Calibration
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.item_knn import ItemKNN
-from variseq.recommend.recommender import Wish, rank_items
+from variseq.recommend.recommender import rank_items
+from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
 
 HISTORIES = some_histories(NUM_ITEMS)

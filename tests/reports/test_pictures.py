@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from variseq.model.attended import attention_over_events
 from variseq.model.network import Network, NetworkConfig
-from variseq.recommend.because import attention_over_events
 from variseq.sequences.histories import Histories
 
 pytest.importorskip("matplotlib")

@@ -48,6 +48,12 @@ class Checkpoint:
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
 
+    @property
+    def usual_behaviour(self) -> int:
+        """The commonest behaviour of the log: what an event is taken for that comes without one."""
+        counts: dict[str, int] = self.manifest["log"]["behaviours"]
+        return self.vocabulary.behaviours.index(max(counts, key=lambda behaviour: counts[behaviour]))
+
     def without_histories(self) -> Checkpoint:
         """The same, naming no user and holding nobody's events."""
         vocabulary = replace(self.vocabulary, users=self.vocabulary.users[:0])

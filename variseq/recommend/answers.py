@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,27 +14,13 @@ from jaxtyping import Int
 from torch.nn import functional
 
 from variseq.errors import InputError
-from variseq.events.items import ItemTable
-from variseq.events.vocabulary import Id, Vocabulary
-from variseq.recommend.lists import Lists, MadeLists, Manner
-from variseq.recommend.recommender import Wish
+from variseq.events.vocabulary import Id
+from variseq.recommend.lists import Lists, MadeLists
+from variseq.recommend.manner import Manner
+from variseq.recommend.wishes import FROM_HISTORY, NO_HISTORY, UNKNOWN_USER, Filters, Wishes, check_k, id_list
 from variseq.sequences.histories import Histories
 
 USERS_AT_ONCE = 2048
-FROM_HISTORY = "model"
-UNKNOWN_USER = "fallback: unknown user, what the model expects of an empty history"
-NO_HISTORY = "fallback: no known item in the history, what the model expects of an empty history"
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What may be recommended. `only` and `category` keep, `exclude` drops; ids are outside ids."""
-
-    k: int = 10
-    exclude: Sequence[Id] = ()
-    only: Sequence[Id] | None = None
-    category: str | Sequence[str] | None = None
-    exclude_seen: bool = True
 
 
 class Answers:
@@ -46,14 +32,14 @@ class Answers:
     def __init__(
         self,
         lists: Lists,
-        vocabulary: Vocabulary,
-        items: ItemTable | None,
+        wishes: Wishes,
         histories: Histories | None,
         usual_behaviour: int = 0,
     ) -> None:
         self.lists = lists
-        self.vocabulary = vocabulary
-        self.items = items
+        self.wishes = wishes
+        self.vocabulary = wishes.vocabulary
+        self.items = wishes.items
         self.histories = histories
         self.usual_behaviour = usual_behaviour
 
@@ -61,7 +47,8 @@ class Answers:
         """Tables of recommendations, some thousand users at a time; all known users where `users` is None."""
         if self.histories is None:
             raise InputError("This run was saved without histories, so users are not known to it. Give a history.")
-        wish = self._wish(filters)
+        manner.check(filters)
+        wish = self.wishes.wish(filters)
         users = None if users is None else id_list(users, "users")
         known = np.arange(self.vocabulary.num_users) if users is None else self.vocabulary.user_positions(users)
         for first in range(0, len(known), USERS_AT_ONCE):
@@ -75,6 +62,7 @@ class Answers:
 
     def for_history(self, history: Sequence[Id], filters: Filters, manner: Manner) -> pa.Table:
         """Recommendations for somebody who did this, oldest first; unknown items are left out and warned of."""
+        manner.check(filters)
         history = id_list(history, "history")
         positions = self.vocabulary.item_positions(history)
         skipped = [item for item, position in zip(history, positions, strict=True) if position < 0]
@@ -88,13 +76,13 @@ class Answers:
         known = Histories.of_items([positions[positions >= 0].tolist()])
         known = replace(known, behaviour=np.full_like(known.behaviour, self.usual_behaviour))
         source = FROM_HISTORY if known.num_events else NO_HISTORY
-        return self._table([None], self.lists.make(known, self._wish(filters), manner), [source])
+        return self._table([None], self.lists.make(known, self.wishes.wish(filters), manner), [source])
 
     def similar(self, item_ids: Sequence[Id], k: int) -> pa.Table:
         """The k items whose vectors point most nearly the same way (cosine), for each item."""
         item_ids = id_list(item_ids, "item_ids")
-        _check_k(k, self.vocabulary.num_items - 1, "the number of other items")
-        positions = self._known_items(item_ids, "item_ids")
+        check_k(k, self.vocabulary.num_items - 1, "the number of other items")
+        positions = self.wishes.known_items(item_ids, "item_ids")
         vectors = functional.normalize(self.lists.forecast.network.item_vectors.detach().cpu(), dim=1)
         cosine = vectors[torch.from_numpy(positions)] @ vectors.T
         cosine[torch.arange(len(positions)), torch.from_numpy(positions)] = -torch.inf
@@ -132,44 +120,6 @@ class Answers:
             }
         )
 
-    def _wish(self, filters: Filters) -> Wish:
-        num_items = self.vocabulary.num_items
-        _check_k(filters.k, num_items, "the size of the catalogue")
-        candidates = np.ones(num_items, dtype=bool)
-        if filters.only is not None:
-            candidates[:] = False
-            candidates[self._known_items(id_list(filters.only, "only"), "only")] = True
-        if filters.category is not None:
-            candidates &= self._in_category(filters.category)
-        excluded = self.vocabulary.item_positions(id_list(filters.exclude, "exclude"))
-        if len(excluded):
-            candidates[excluded[excluded >= 0]] = False
-        allowed = None if candidates.all() else candidates
-        return Wish(num_items, filters.k, filters.exclude_seen, allowed, self.lists.learned.repeat_share)
-
-    def _in_category(self, category: str | Sequence[str]) -> Any:
-        if self.items is None:
-            raise InputError("There are no categories: the run was made without an items file. Fit with items=….")
-        wanted = {category} if isinstance(category, str) else set(category)
-        of_items = self.items.categories(range(self.vocabulary.num_items))
-        inside = np.array([bool(wanted & set(categories)) for categories in of_items])
-        if not inside.any():
-            there = sorted({name for categories in of_items for name in categories})
-            raise InputError(
-                f"No item has the category {', '.join(map(repr, sorted(wanted)))}. There are: {', '.join(there[:30])}"
-                f"{', …' if len(there) > 30 else ''}."
-            )
-        return inside
-
-    def _known_items(self, item_ids: Sequence[Id], argument: str) -> Int[np.ndarray, " item"]:
-        positions = self.vocabulary.item_positions(item_ids)
-        unknown = [item for item, position in zip(item_ids, positions, strict=True) if position < 0]
-        if unknown:
-            raise InputError(
-                f"{argument} names items that are not in the catalogue: {', '.join(map(repr, unknown[:10]))}."
-            )
-        return positions
-
     def _titles(self, item: Int[np.ndarray, " item"]) -> list[str | None]:
         return [None] * len(item) if self.items is None else self.items.titles(item)
 
@@ -179,19 +129,3 @@ class Answers:
         ids, titles = self.vocabulary.item_ids(flat), self._titles(flat)
         names = iter([title if title is not None else str(of) for of, title in zip(ids, titles, strict=True)])
         return [[next(names) for _ in one] for one in items]
-
-
-def id_list(ids: object, argument: str) -> list[Id]:
-    """The ids as a list. Raises InputError for a single id, which would be read letter by letter.
-
-    >>> id_list(("i9", "i3"), "history")
-    ['i9', 'i3']
-    """
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-        raise InputError(f"{argument}={ids!r} is one value. Give a list of ids, for example {argument}=[{ids!r}].")
-    return list(ids)
-
-
-def _check_k(k: int, largest: int, what: str) -> None:
-    if not isinstance(k, int | np.integer) or not 1 <= k <= largest:
-        raise InputError(f"k={k!r} is not possible. Allowed: whole numbers from 1 to {largest}, {what}.")

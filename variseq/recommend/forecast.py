@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,7 +14,7 @@ from variseq.model.network import Network
 from variseq.model.posterior import SampledPreferences, belief_noise, sample_preferences
 from variseq.recommend.baselines import FollowersOfLast, LastItemTransitions
 from variseq.recommend.calibration import Calibration, Gate
-from variseq.recommend.recommender import TILE_ITEMS
+from variseq.recommend.recommender import TILE_HISTORIES, TILE_ITEMS
 from variseq.sequences.histories import Histories
 
 FLOOR = 1e-37
@@ -148,3 +149,23 @@ class Forecast:
             else:
                 logits = torch.mm(preference, self.vectors[first:last].T)
                 yield logits.sub_(query.log_mass[sample][:, None]).exp_()
+
+
+def log_probability_at_the_mean(
+    forecast: Forecast,
+) -> Callable[[Histories, Int[np.ndarray, "history k"]], Float[np.ndarray, "history k"]]:
+    """What reasons ask: log p of some items of each history at the posterior mean, for a fraction of the cost."""
+    noise = belief_noise(forecast.network.config, num_samples=0)
+    at_the_mean = Forecast(forecast.network, forecast.memory, forecast.calibration, noise)
+
+    @torch.no_grad()
+    def log_probability(histories: Histories, items: Int[np.ndarray, "history k"]) -> Float[np.ndarray, "history k"]:
+        found = np.empty(items.shape, dtype=np.float32)
+        for first in range(0, len(histories), TILE_HISTORIES):
+            tile, bounds = slice(first, first + TILE_HISTORIES), histories.offsets[first : first + TILE_HISTORIES + 1]
+            query = at_the_mean.query(histories.select(bounds[:-1], bounds[1:]))
+            wanted = torch.from_numpy(items[tile].astype(np.int64))
+            found[tile] = at_the_mean.sampled_probabilities(query, wanted)[0].log().float().cpu().numpy()
+        return found
+
+    return log_probability

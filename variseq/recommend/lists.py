@@ -10,44 +10,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from variseq.errors import InputError
 from variseq.evaluation.groups import length_group
 from variseq.model.posterior import belief_noise
 from variseq.recommend.because import Reasons, reasons
 from variseq.recommend.beliefs import BeliefsOfTile, beliefs_of_tile
-from variseq.recommend.diversity import check_diversity, pool_size, spread_out
-from variseq.recommend.forecast import Forecast
+from variseq.recommend.diversity import pool_size, spread_out
+from variseq.recommend.forecast import Forecast, log_probability_at_the_mean
 from variseq.recommend.learned import Learned
-from variseq.recommend.recommender import RankedTile, Wish, ranked_tiles
+from variseq.recommend.manner import Manner
+from variseq.recommend.recommender import RankedTile, ranked_tiles
+from variseq.recommend.wishes import Wish, allowed_pins, with_pins
 from variseq.sequences.histories import Histories
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How a list is made of a forecast.
-
-    `explore` "thompson" ranks by one sample of each belief, drawn with `seed`: what the user may want rather than what
-    is surest. `diversity` (0 to 1) trades relevance for spread. `coverage` (0.5 to 0.99) gives, in place of k items,
-    the smallest set that holds the next item with this probability.
-    """
-
-    explore: str | None = None
-    seed: int = 0
-    diversity: float = 0.0
-    coverage: float | None = None
-
-    def check(self) -> None:
-        """Raises InputError for what is not possible, alone or together."""
-        if self.explore not in (None, "thompson"):
-            raise InputError(f"explore={self.explore!r} is not known. Allowed: None and 'thompson'.")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise InputError(f"seed={self.seed!r} is not possible. Allowed: whole numbers from 0.")
-        check_diversity(self.diversity)
-        if self.coverage is not None and (self.explore or self.diversity):
-            raise InputError(
-                "coverage asks for a set that holds the next item, explore and diversity for another order of a list. "
-                "Give one of them."
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +49,7 @@ class Lists:
         self.learned = learned
 
     def make(self, histories: Histories, wish: Wish, manner: Manner) -> MadeLists:
-        """A list for each history. Raises InputError for a manner that is not possible."""
-        manner.check()
+        """A list for each history."""
         parts = []
         for tile in self._tiles(histories, wish, manner):
             parts.append((tile, beliefs_of_tile(self.forecast, tile)))
@@ -90,7 +62,7 @@ class Lists:
         return MadeLists(
             item=item,
             score=_joined([tile.score for tile, _ in parts], -torch.inf).numpy(),
-            because=reasons(self.forecast, histories, item),
+            because=reasons(log_probability_at_the_mean(self.forecast), histories, item),
             **named,
             **of_history,
         )
@@ -102,7 +74,23 @@ class Lists:
         wanted = replace(wish, k=pool_size(wish.k, wish.num_items)) if manner.diversity else wish
         tiles = ranked_tiles(self.forecast, histories, wanted)
         for tile in tiles if manner.explore is None else self._explored(histories, wanted, manner.seed):
-            yield self._spread(tile, wish.k, manner.diversity) if manner.diversity else tile
+            spread = self._spread(tile, wish.k, manner.diversity) if manner.diversity else tile
+            yield self._pinned(spread, wish) if wish.pins else spread
+
+    def _pinned(self, tile: RankedTile, wish: Wish) -> RankedTile:
+        """The pinned items that may be recommended at their places, the others around them."""
+        item = np.full_like(tile.item.numpy(), -1)
+        for row, ranked in enumerate(tile.item.tolist()):
+            pins = allowed_pins(wish, tile.histories.history(row).item)
+            found = with_pins(ranked, pins, wish.k)
+            item[row, : len(found)] = found
+        known = torch.from_numpy(np.maximum(item, 0))
+        # Scores are those of the whole forecast here: what is pinned was not ranked.
+        score = self.forecast.sampled_probabilities(tile.query, known).mean(dim=0).log().float().cpu()
+        if wish.log_boost is not None:
+            score += torch.from_numpy(wish.log_boost)[known]
+        is_there = torch.from_numpy(item >= 0)
+        return replace(tile, item=torch.from_numpy(item), score=score.where(is_there, -torch.inf))
 
     def _explored(self, histories: Histories, wish: Wish, seed: int) -> Iterator[RankedTile]:
         """Ranked by one sample of every belief; what is said of the items is still the whole forecast."""

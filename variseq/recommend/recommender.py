@@ -8,30 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from variseq.evaluation.mass import Pairs, log_weights, seen_pairs
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.top_k import TopK
+from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
 
 TILE_HISTORIES = 64
 TILE_ITEMS = 32_768
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What may be recommended: `k` of the candidates (all items where None), without those already seen (if wanted).
-
-    `repeat_share` is the probability that the next event is a seen item where those are left out.
-    """
-
-    num_items: int
-    k: int = 10
-    exclude_seen: bool = True
-    candidates: Bool[np.ndarray, " item"] | None = None
-    repeat_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +87,8 @@ def _rank_tile(recommender: Recommender, histories: Histories, wish: Wish, tile_
             scores[inside.row, inside.item - first] = -torch.inf
         if wish.candidates is not None:
             scores[:, torch.from_numpy(~wish.candidates[first:last])] = -torch.inf
+        if wish.log_boost is not None:
+            scores += torch.from_numpy(wish.log_boost[first:last])
         best.add(scores, first)
     item, score = best.result()
     seen_part = (log_seen - log_mass).double().exp().clamp(max=1)

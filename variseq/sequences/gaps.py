@@ -9,7 +9,7 @@ GAP_BUCKETS = 40
 """Time gaps fall into buckets of half powers of two of a second: 40 buckets reach 24 days and more."""
 
 
-def gap_bucket(gap_seconds: Float[np.ndarray, " token"]) -> Int[np.ndarray, " token"]:
+def gap_bucket(gap_seconds: Float[np.ndarray, "*token"]) -> Int[np.ndarray, "*token"]:
     """The bucket of a time gap: 0 up to a second, then two buckets per doubling.
 
     >>> gap_bucket(np.array([0.0, 1.0, 3600.0, 1e9]))

@@ -88,6 +88,16 @@ class Histories:
         index = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths)
         return Histories(offsets, self.item[index], self.behaviour[index], self.timestamp[index], self.value[index])
 
+    def joined(self, other: Histories) -> Histories:
+        """These histories and then the others.
+
+        >>> Histories.of_items([[4, 7]]).joined(Histories.of_items([[], [2]])).lengths
+        array([2, 0, 1])
+        """
+        offsets = np.concatenate([self.offsets, other.offsets[1:] + self.num_events])
+        columns = ("item", "behaviour", "timestamp", "value")
+        return Histories(offsets, *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in columns))
+
     def latest(self, max_events: int) -> Histories:
         """The same histories, each cut to its latest `max_events` events."""
         if len(self) == 0 or int(self.lengths.max(initial=0)) <= max_events:

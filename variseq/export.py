@@ -1,0 +1,126 @@
+"""A finished run into a folder that is served without torch: the encoder as ONNX, the rest as tables."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from variseq.errors import InputError, MissingExtra
+from variseq.inference.bundle import ENCODER, SMALL_ENCODER, Bundle, Facts, Tables, write_bundle
+from variseq.inference.encoder import INPUTS, OUTPUTS
+from variseq.model.checkpoint import Checkpoint, load_checkpoint
+from variseq.model.exportable import LastPreference
+from variseq.model.network import Network
+from variseq.model.posterior import belief_noise
+from variseq.recommend.baselines import LastItemTransitions
+from variseq.recommend.learned import Learned
+
+OPSET = 20
+TOLD_OF_NETWORK = ("num_items", "width", "latent_width", "num_blocks", "num_heads", "max_length", "attention")
+INSIDE_A_RUN = "serving"
+"""The folder that an export is written to where no other is given: RUN/serving."""
+
+
+def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
+    """Write the exported model of a run folder and return where it is; RUN/serving where no `out` is given.
+
+    `small` also writes the encoder with weights of 8 bits, beside that of 32. Raises CheckpointError for a run that
+    cannot be read and InputError when the folder exists.
+    """
+    folder = run / INSIDE_A_RUN if out is None else out
+    if folder.exists():
+        raise InputError(f"{folder} exists already. Choose another folder with --out, or remove it.")
+    checkpoint = load_checkpoint(run)
+    bundle = Bundle(folder, "", _facts(checkpoint, run), _tables(checkpoint), checkpoint.vocabulary, checkpoint.items)
+    with tempfile.TemporaryDirectory() as workshop:
+        encoders = {ENCODER: Path(workshop) / ENCODER}
+        write_encoder(checkpoint.network, encoders[ENCODER])
+        if small:
+            encoders[SMALL_ENCODER] = Path(workshop) / SMALL_ENCODER
+            _write_small(encoders[ENCODER], encoders[SMALL_ENCODER])
+        write_bundle(bundle, encoders)
+    return folder
+
+
+def write_encoder(network: Network, path: Path) -> None:
+    """The network as ONNX: histories and tokens of any number, at most `max_length` tokens."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("onnx and onnxscript", "serve") from error
+    config = network.config
+    tokens = min(7, config.max_length)
+    whole, item = torch.zeros(3, tokens, dtype=torch.int64), torch.zeros(3, tokens, dtype=torch.int64)
+    value, has_value = torch.zeros(3, tokens), torch.zeros(3, tokens, dtype=torch.bool)
+    noise = belief_noise(config, 2)[:, :tokens].contiguous()
+    history, token, sample = (torch.export.Dim(name) for name in ("history", "token", "sample"))
+    rectangle = {0: history, 1: token}
+    shapes = (*(rectangle for _ in range(5)), {0: history}, {0: sample, 1: token})
+    given = (item, whole, whole.clone(), value, has_value, torch.full((3,), tokens), noise)
+    with warnings.catch_warnings(), torch.no_grad():
+        # The exporter warns of its own insides; what it made is held against the network in the tests.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            LastPreference(network),
+            given,
+            str(path),
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _write_small(encoder: Path, path: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(str(encoder), str(path), weight_type=QuantType.QInt8)
+
+
+def _tables(checkpoint: Checkpoint) -> Tables:
+    network = checkpoint.network
+    followers = LastItemTransitions.from_state(checkpoint.memory).followers
+    return Tables(
+        item_vectors=network.item_vectors.detach().numpy(),
+        item_bias=network.item_bias.detach().numpy(),
+        log_share=checkpoint.memory["log_share"].numpy(),
+        offsets=followers.offsets.numpy(),
+        follower=followers.item.numpy().astype(np.int32),
+        count=followers.value.numpy().astype(np.float32),
+    )
+
+
+def _facts(checkpoint: Checkpoint, run: Path) -> Facts:
+    config = checkpoint.network.config
+    return Facts(
+        max_length=config.max_length,
+        latent_width=config.latent_width,
+        usual_behaviour=checkpoint.usual_behaviour,
+        exclude_seen=bool(checkpoint.config["training"]["exclude_seen"]),
+        learned=Learned.of_manifest(checkpoint.manifest, run),
+        health=_health(checkpoint),
+    )
+
+
+def _health(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the page tells of the model: its size, how it was judged on validation, and whether its latent is used."""
+    config, manifest = checkpoint.network.config, checkpoint.manifest
+    epochs = [record for record in checkpoint.metrics if record.get("health")]
+    chosen = next((record for record in reversed(epochs) if record.get("is_best")), epochs[-1] if epochs else {})
+    return {
+        "network": config.model_dump(include=set(TOLD_OF_NETWORK)),
+        "created": manifest.get("created"),
+        "protocol": manifest.get("protocol", {}),
+        "validation": Learned.of_manifest(manifest, "memory").found,
+        "posterior": chosen.get("health", {}),
+        "alarms": chosen.get("alarms", []),
+    }
