@@ -57,9 +57,9 @@ $(VENV)/ready-to-use: pyproject.toml constraints.txt
 	@echo "Preparing $(VENV) (a few minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) setuptools torch==2.13.0
-	$(INSTALL) --no-build-isolation -e ".[report]"
+	$(INSTALL) --no-build-isolation -e ".[report,serve]"
 	@touch $@
 
 $(VENV)/ready-to-develop: $(VENV)/ready-to-use
-	$(INSTALL) --no-build-isolation -e ".[report,test,check]"
+	$(INSTALL) --no-build-isolation -e ".[report,serve,index,redis,test,check]"
 	@touch $@

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from variseq.errors import InputError, MissingExtra
-from variseq.inference.bundle import ENCODER, SMALL_ENCODER, Bundle, Facts, Tables, write_bundle
+from variseq.inference.bundle import ENCODER, INDEX, SMALL_ENCODER, Bundle, Facts, Tables, write_bundle
 from variseq.inference.encoder import INPUTS, OUTPUTS
+from variseq.inference.forecast import with_bias
+from variseq.inference.index import EXACT_ITEMS, build_index
 from variseq.model.checkpoint import Checkpoint, load_checkpoint
 from variseq.model.exportable import LastPreference
 from variseq.model.network import Network
@@ -29,7 +31,8 @@ INSIDE_A_RUN = "serving"
 def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
     """Write the exported model of a run folder and return where it is; RUN/serving where no `out` is given.
 
-    `small` also writes the encoder with weights of 8 bits, beside that of 32. Raises CheckpointError for a run that
+    `small` also writes the encoder with weights of 8 bits, beside that of 32. A catalogue of more than `EXACT_ITEMS`
+    gets an index. Raises CheckpointError for a run that
     cannot be read and InputError when the folder exists.
     """
     folder = run / INSIDE_A_RUN if out is None else out
@@ -38,12 +41,15 @@ def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
     checkpoint = load_checkpoint(run)
     bundle = Bundle(folder, "", _facts(checkpoint, run), _tables(checkpoint), checkpoint.vocabulary, checkpoint.items)
     with tempfile.TemporaryDirectory() as workshop:
-        encoders = {ENCODER: Path(workshop) / ENCODER}
-        write_encoder(checkpoint.network, encoders[ENCODER])
+        files = {ENCODER: Path(workshop) / ENCODER}
+        write_encoder(checkpoint.network, files[ENCODER])
         if small:
-            encoders[SMALL_ENCODER] = Path(workshop) / SMALL_ENCODER
-            _write_small(encoders[ENCODER], encoders[SMALL_ENCODER])
-        write_bundle(bundle, encoders)
+            files[SMALL_ENCODER] = Path(workshop) / SMALL_ENCODER
+            _write_small(files[ENCODER], files[SMALL_ENCODER])
+        if len(bundle.tables.item_bias) > EXACT_ITEMS:
+            files[INDEX] = Path(workshop) / INDEX
+            build_index(with_bias(bundle.tables), files[INDEX])
+        write_bundle(bundle, files)
     return folder
 
 

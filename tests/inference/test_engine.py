@@ -128,12 +128,13 @@ def test_answer_does_not_depend_on_what_is_asked_along(engine: Engine, fitted: V
 
 
 def test_large_catalogue_is_answered_in_blocks(
-    engine: Engine, fitted: VariationalAttention, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, bundle_folder: Path, fitted: VariationalAttention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = [(engine.history(rows_of(fitted, user)), Question()) for user in USERS]
     whole = answered(engine, asked)
     monkeypatch.setattr("variseq.inference.softmaxes.BLOCK_ITEMS", 7)
-    monkeypatch.setattr(engine.lists, "at_once", 5)
+    engine = Engine.load(bundle_folder)
+    engine.lists.at_once = 5
     for before, after in zip(whole, answered(engine, asked), strict=True):
         assert [r.item_id for r in before.recommendations] == [r.item_id for r in after.recommendations]
         np.testing.assert_allclose(

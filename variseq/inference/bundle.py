@@ -22,7 +22,8 @@ from variseq.events.vocabulary import Vocabulary
 from variseq.recommend.learned import Learned
 
 FORMAT_VERSION = 1
-ENCODER, SMALL_ENCODER, TABLES, MANIFEST = "encoder.onnx", "encoder.int8.onnx", "tables.safetensors", "manifest.json"
+ENCODER, SMALL_ENCODER, INDEX = "encoder.onnx", "encoder.int8.onnx", "index.faiss"
+TABLES, MANIFEST = "tables.safetensors", "manifest.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +79,16 @@ class Bundle:
     def encoder(self) -> Path:
         return self.folder / ENCODER
 
+    @property
+    def index(self) -> Path | None:
+        """The index of a large catalogue."""
+        return self.folder / INDEX if (self.folder / INDEX).is_file() else None
 
-def write_bundle(parts: Bundle, encoders: dict[str, Path]) -> None:
+
+def write_bundle(parts: Bundle, files: dict[str, Path]) -> None:
     """Write to a folder beside the target and rename it. Raises InputError when the target exists or cannot be written.
 
-    `encoders` are ONNX files by the name they get. The version is worked out here, that of `parts` is not looked at.
+    `files` are encoders and an index, by the name they get. The version is worked out here, and not that of `parts`.
     """
     folder = parts.folder
     if folder.exists():
@@ -92,7 +98,7 @@ def write_bundle(parts: Bundle, encoders: dict[str, Path]) -> None:
     try:
         partial.mkdir(parents=True)
         save_file({name: np.ascontiguousarray(table) for name, table in vars(parts.tables).items()}, partial / TABLES)
-        for name, path in encoders.items():
+        for name, path in files.items():
             shutil.copyfile(path, partial / name)
         nobody = Vocabulary(parts.vocabulary.users[:0], parts.vocabulary.items, parts.vocabulary.behaviours)
         nobody.save(partial / "vocabulary")

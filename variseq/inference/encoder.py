@@ -27,7 +27,7 @@ class Encoded:
 
     preference: Float[np.ndarray, "sample history width"]
     log_variance: Float[np.ndarray, " history"]
-    attention: list[Float[np.ndarray, "_"]]
+    attention: list[np.ndarray]
 
 
 class OnnxEncoder:

@@ -15,6 +15,7 @@ from variseq.inference.browse import Catalogue
 from variseq.inference.bundle import Bundle, read_bundle
 from variseq.inference.encoder import OnnxEncoder
 from variseq.inference.forecast import FastForecast
+from variseq.inference.index import ItemIndex
 from variseq.inference.lists import FastLists, Listed
 from variseq.inference.question import Answer, Question, Recommendation
 from variseq.recommend.manner import Manner
@@ -47,20 +48,25 @@ class KnownHistory:
 class Engine:
     """An exported model that answers. One thread at a time may ask."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, exact: bool = False) -> None:
         facts = bundle.facts
         self.bundle, self.version = bundle, bundle.version
         self.vocabulary, self.items = bundle.vocabulary, bundle.items
         self.wishes = Wishes(bundle.vocabulary, bundle.items, facts.learned.repeat_share, facts.exclude_seen)
         encoder = OnnxEncoder(bundle.encoder, facts.max_length, bundle.vocabulary.num_items)
-        self.lists = FastLists(encoder, FastForecast(bundle.tables, facts.learned.calibration), facts)
+        forecast = FastForecast(bundle.tables, facts.learned.calibration)
+        index = None if exact or bundle.index is None else ItemIndex(bundle.index, forecast.vectors)
+        self.lists = FastLists(encoder, forecast, facts, index)
         self.catalogue = Catalogue(bundle)
         self._behaviours = {name: place for place, name in enumerate(bundle.vocabulary.behaviours)}
 
     @classmethod
-    def load(cls, folder: Path) -> Engine:
-        """The engine of an exported folder. Raises CheckpointError for one that is missing or damaged."""
-        return cls(read_bundle(folder))
+    def load(cls, folder: Path, exact: bool = False) -> Engine:
+        """The engine of an exported folder. Raises CheckpointError for one that is missing or damaged.
+
+        `exact` looks at the whole catalogue also where the export has an index.
+        """
+        return cls(read_bundle(folder), exact)
 
     def history(self, events: Iterable[HistoryRow]) -> KnownHistory:
         """Somebody's events, oldest first, as the model reads them. Raises InputError for ids of the other type.
@@ -137,7 +143,7 @@ class Engine:
         fallback = None if history.num_events else NO_HISTORY
         return Answer(
             *(recommendations, fallback, listed.total, listed.aleatoric, listed.epistemic),
-            approximate=False,
+            approximate=listed.approximate,
             attention=attention,
         )
 

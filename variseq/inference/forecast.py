@@ -88,7 +88,7 @@ class Voices:
 
     def mixture(self) -> Float[np.ndarray, "history column"]:
         """p of every column."""
-        p = np.empty((self.num_histories, len(self.softmaxes.catalogue)), dtype=np.float32)
+        p = np.empty((self.num_histories, self.softmaxes.catalogue.num_columns), dtype=np.float32)
         share = self.shares[0].astype(np.float32)[:, None]
         for block in self.softmaxes.catalogue.blocks():
             p[:, block] = share * self.network(block) + self.others(block)
@@ -121,10 +121,9 @@ class Voices:
             if self.num_samples > 1:
                 said = self.others(block)
                 scale = self._samples(self.softmaxes.factor(block)) * self.shares[0].astype(np.float32)
-                for sample, exponential in enumerate(self._samples(self.softmaxes.exponential[:, block])):
-                    p = exponential * scale[sample][:, None]
-                    p += said
-                    sampled += _entropy(np.maximum(p, FLOOR, out=p), counts)
+                p = self._samples(self.softmaxes.exponential[:, block]) * scale[..., None]
+                p += said
+                sampled += _entropy(np.maximum(p, FLOOR, out=p), counts).sum(axis=0)
         return total, sampled / self.num_samples if self.num_samples > 1 else total
 
     def _samples(self, rows: np.ndarray) -> np.ndarray:
@@ -138,7 +137,7 @@ class FastForecast:
     def __init__(self, tables: Tables, calibration: Calibration) -> None:
         self.calibration = calibration
         self.memory = Memory(tables)
-        self.vectors = np.concatenate([tables.item_vectors, tables.item_bias[:, None]], axis=1)
+        self.vectors = with_bias(tables)
         self.everything = Catalogue(self.vectors)
 
     def scaled(self, encoded: Encoded, histories: Histories) -> Float[np.ndarray, "sample history width_plus_one"]:
@@ -155,12 +154,13 @@ class FastForecast:
         followers = self.memory.followers(histories)
         log_mass = softmaxes.log_mass.reshape(preference.shape[:2]).mean(axis=0)
         shares = _voice_shares(self.calibration, log_mass, encoded.log_variance)
-        prior, place = self.memory.prior, followers.item
-        if catalogue.item is not None:
-            prior = prior[catalogue.item]
-            found = np.searchsorted(catalogue.item, followers.item).clip(max=len(catalogue.item) - 1)
-            place = np.where(catalogue.item[found] == followers.item, found, -1)
+        prior, place = catalogue.of_items(self.memory.prior), catalogue.column_of(followers.item)
         return Voices(softmaxes, len(preference), shares, followers, place, prior, len(self.vectors))
+
+
+def with_bias(tables: Tables) -> Float[np.ndarray, "item width_plus_one"]:
+    """Item vectors with the bias as their last column."""
+    return np.concatenate([tables.item_vectors, tables.item_bias[:, None]], axis=1)
 
 
 def _voice_shares(
@@ -172,7 +172,7 @@ def _voice_shares(
 
 
 def _entropy(
-    p: Float[np.ndarray, "history column"], counts: Float[np.ndarray, " column"] | None
-) -> Float[np.ndarray, " history"]:
+    p: Float[np.ndarray, "*row column"], counts: Float[np.ndarray, " column"] | None
+) -> Float[np.ndarray, "*row"]:
     log_p = np.log(p)
-    return -(np.einsum("hc,hc->h", p, log_p) if counts is None else np.einsum("hc,hc,c->h", p, log_p, counts))
+    return -np.vecdot(p if counts is None else p * counts, log_p)

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.evaluation.groups import length_group
 from variseq.inference.bundle import Facts
+from variseq.inference.choosing import Chooser
 from variseq.inference.encoder import Encoded, OnnxEncoder
 from variseq.inference.forecast import FastForecast, Voices
+from variseq.inference.index import ItemIndex
+from variseq.inference.softmaxes import Catalogue
 from variseq.model.noise import antithetic_noise
-from variseq.recommend.because import reasons
-from variseq.recommend.diversity import pool_size, spread_out
+from variseq.recommend.because import Reasons, reasons
 from variseq.recommend.manner import Manner
-from variseq.recommend.wishes import Wish, allowed_pins, with_pins
+from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
 
 NORMAL_90 = 1.645
 """How many standard deviations the central 90 % of a normal distribution reach to each side."""
 CELLS_AT_ONCE = 1 << 23
 """At most so many samples × histories × items are held at once: 32 MB."""
+MOST_BOOSTED, MOST_EXCLUDED, MOST_LISTED = 1000, 100, 100
+"""With more boosted or excluded items, or longer lists, the whole catalogue is looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,7 @@ class Listed:
     aleatoric: float
     because: list[list[int]]
     attention: Float[np.ndarray, " token"]
+    approximate: bool
 
     @property
     def epistemic(self) -> float:
@@ -50,47 +55,92 @@ class Listed:
         return zip(*(column.tolist() for column in columns), self.because, strict=True)
 
 
-class FastLists:
-    """An exported model, asked for lists."""
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Some histories, encoded, with what is wished for each; how their lists are made, and whether with reasons."""
 
-    def __init__(self, encoder: OnnxEncoder, forecast: FastForecast, facts: Facts) -> None:
-        self.encoder, self.forecast, self.facts = encoder, forecast, facts
-        self.learned = facts.learned
+    histories: Histories
+    encoded: Encoded
+    wishes: Sequence[Wish]
+    manner: Manner
+    because: bool
+
+    def part(self, rows: slice) -> Asked:
+        """Some of the histories, one after the other."""
+        bounds = self.histories.offsets[rows.start : rows.stop + 1]
+        encoded = Encoded(
+            self.encoded.preference[:, rows], self.encoded.log_variance[rows], self.encoded.attention[rows]
+        )
+        histories = self.histories.select(bounds[:-1], bounds[1:])
+        return replace(self, histories=histories, encoded=encoded, wishes=self.wishes[rows])
+
+
+class FastLists:
+    """An exported model, asked for lists. With an index it looks at a part of the catalogue where that is enough."""
+
+    def __init__(
+        self, encoder: OnnxEncoder, forecast: FastForecast, facts: Facts, index: ItemIndex | None = None
+    ) -> None:
+        self.encoder, self.forecast, self.facts, self.index = encoder, forecast, facts, index
         self._noise = self._drawn(forecast.calibration.num_samples, 0)
         self._mean = self._drawn(0, 0)
         # A part of the histories is answered at a time, so that memory does not grow with what is asked together.
-        of_one = len(self._noise) * len(forecast.vectors)
-        self.at_once = max(1, CELLS_AT_ONCE // of_one)
+        self.at_once = max(1, CELLS_AT_ONCE // (len(self._noise) * len(forecast.vectors)))
 
     def make(self, histories: Histories, wishes: Sequence[Wish], manner: Manner, because: bool) -> list[Listed]:
         """A list for each history and its wish."""
+        asked = Asked(histories, self.encoder.encode(histories, self._noise), wishes, manner, because)
         found: list[Listed] = []
-        for first in range(0, len(histories), self.at_once):
-            bounds = histories.offsets[first : first + self.at_once + 1]
-            part = histories.select(bounds[:-1], bounds[1:])
-            found += self._make(part, wishes[first : first + self.at_once], manner, because)
+        row = 0
+        while row < len(histories):
+            if self.index is not None and _can_be_approximate(wishes[row], manner):
+                one = asked.part(slice(row, row + 1))
+                found += self._make(one, self._looked_at(one, self.index))
+                row += 1
+                continue
+            last = row + 1
+            while last < min(row + self.at_once, len(histories)) and (
+                self.index is None or not _can_be_approximate(wishes[last], manner)
+            ):
+                last += 1
+            found += self._make(asked.part(slice(row, last)), self.forecast.everything)
+            row = last
         return found
 
-    def _make(self, histories: Histories, wishes: Sequence[Wish], manner: Manner, because: bool) -> list[Listed]:
-        encoded = self.encoder.encode(histories, self._noise)
-        voices = self.forecast.voices(encoded, histories)
+    def _looked_at(self, asked: Asked, index: ItemIndex) -> Catalogue:
+        """What is worth looking at for one history: what its mean preference finds, and what is known otherwise."""
+        wish, history = asked.wishes[0], asked.histories
+        scaled = self.forecast.scaled(asked.encoded, history)
+        found = index.best(scaled.mean(axis=0))[0]
+        if asked.manner.explore is not None:
+            sampled = self.encoder.encode(history, self._drawn(1, asked.manner.seed))
+            found = np.concatenate([found, index.best(self.forecast.scaled(sampled, history)[0])[0]])
+        followers = self.forecast.memory.followers(history).item
+        pinned = np.array([item for _, item in wish.pins], dtype=np.int64)
+        boosted = np.zeros(0, np.int64) if wish.log_boost is None else np.flatnonzero(wish.log_boost)
+        return index.catalogue(np.concatenate([found, followers, history.item.astype(np.int64), pinned, boosted]))
+
+    def _make(self, asked: Asked, catalogue: Catalogue) -> list[Listed]:
+        histories, wishes = asked.histories, asked.wishes
+        voices = self.forecast.voices(asked.encoded, histories, catalogue)
         mixture = voices.mixture()
         total, aleatoric = voices.entropies(mixture)
-        log_weight = np.array([self._log_weight(histories, mixture, row, one) for row, one in enumerate(wishes)])
-        ranking = self._ranking(histories, mixture, manner)
-        chosen = [
-            self._chosen(ranking[row], histories.history(row), wish, manner, float(log_weight[row]))
-            for row, wish in enumerate(wishes)
+        ranking = self._ranking(asked, mixture, catalogue)
+        choosers = [
+            Chooser.of(mixture[row], histories.history(row), wish, catalogue) for row, wish in enumerate(wishes)
         ]
-        width = max(1, *(len(item) for item, _ in chosen))
+        chosen = [self._chosen(one, ranking[row], asked.manner) for row, one in enumerate(choosers)]
+        width = max(1, *(len(of_row) for of_row, _ in chosen))
         item = np.full((len(chosen), width), -1, dtype=np.int64)
         for row, (of_row, _) in enumerate(chosen):
             item[row, : len(of_row)] = of_row
-        said = _said(voices, item, log_weight)
-        named = reasons(self._log_probability, histories, item) if because else [[[]] * width] * len(chosen)
+        said = _said(voices, item, np.array([one.log_weight for one in choosers]))
+        named: Reasons = [[[]] * width] * len(chosen)
+        if asked.because:
+            named = reasons(partial(self._log_probability, catalogue), histories, item)
         return [
             Listed(
-                item=item[row, : len(score)],
+                item=of_row,
                 score=score,
                 probability=said.probability[row, : len(score)],
                 low=said.low[row, : len(score)],
@@ -98,80 +148,50 @@ class FastLists:
                 total=float(total[row]),
                 aleatoric=float(aleatoric[row]),
                 because=named[row][: len(score)],
-                attention=encoded.attention[row],
+                attention=asked.encoded.attention[row],
+                approximate=catalogue.item is not None,
             )
-            for row, (_, score) in enumerate(chosen)
+            for row, (of_row, score) in enumerate(chosen)
         ]
 
     def _drawn(self, num_samples: int, seed: int) -> Float[np.ndarray, "sample place latent"]:
         return antithetic_noise(num_samples, self.facts.max_length, self.facts.latent_width, seed)
 
-    def _ranking(self, histories: Histories, mixture: np.ndarray, manner: Manner) -> np.ndarray:
+    def _ranking(self, asked: Asked, mixture: np.ndarray, catalogue: Catalogue) -> np.ndarray:
         """What items are ranked by: the forecast, or what it is under one sample of every belief."""
-        if manner.explore is None:
+        if asked.manner.explore is None:
             return mixture
-        encoded = self.encoder.encode(histories, self._drawn(1, manner.seed))
-        return self.forecast.voices(encoded, histories).mixture()
-
-    def _log_weight(self, histories: Histories, mixture: np.ndarray, row: int, wish: Wish) -> float:
-        """log of what p is multiplied by to be the probability of a new item: the hurdle of `log_weights`."""
-        if not wish.exclude_seen:
-            return 0.0
-        seen = np.unique(histories.item[histories.offsets[row] : histories.offsets[row + 1]])
-        # What a recommender's scores come to over all items is 1 here, up to rounding.
-        of_seen = min(float(mixture[row, seen].sum(dtype=np.float64)), 1.0)
-        if of_seen <= 0:
-            return 0.0
-        return math.log1p(-wish.repeat_share) - math.log(1 - of_seen) if of_seen < 1 else -math.inf
+        encoded = self.encoder.encode(asked.histories, self._drawn(1, asked.manner.seed))
+        return self.forecast.voices(encoded, asked.histories, catalogue).mixture()
 
     def _chosen(
-        self, p: np.ndarray, history: Histories, wish: Wish, manner: Manner, log_weight: float
+        self, chooser: Chooser, ranking: Float[np.ndarray, " column"], manner: Manner
     ) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-        """The items of one list and the scores that they are ranked by."""
-        ranked = p.copy()
-        if wish.exclude_seen:
-            ranked[history.item] = -1.0
-        if manner.coverage is not None:
-            item = self._set(ranked, history, wish, manner.coverage, log_weight)
-            return item, np.log(p[item])
-        if wish.log_boost is not None:
-            ranked *= np.exp(wish.log_boost)
-        if wish.candidates is not None:
-            ranked[~wish.candidates] = -1.0
-        item = _best(ranked, pool_size(wish.k, wish.num_items) if manner.diversity else wish.k)
-        if manner.diversity:
-            vectors = self.forecast.vectors[item, :-1][None]
-            pool = np.arange(len(item))[None]
-            place = spread_out(pool, ranked[item][None], vectors[0], wish.k, manner.diversity)[0]
-            item = item[place[place >= 0]]
-        if wish.pins:
-            pinned = with_pins(item.tolist(), allowed_pins(wish, history.item), wish.k)
-            item = np.array(pinned, dtype=np.int64)
-        return item, np.log(np.maximum(ranked[item], 1e-37))
-
-    def _set(self, p: np.ndarray, history: Histories, wish: Wish, coverage: float, log_weight: float) -> np.ndarray:
-        """The smallest set that holds the next item with a probability, as `Lists` makes it."""
-        (group,) = length_group(history.lengths)
-        limit = self.learned.thresholds.at(coverage)[group]
-        order = np.argsort(-p, kind="stable")
-        order = order[p[order] >= 0]
-        said = p[order].astype(np.float64) * math.exp(log_weight)
-        inside = order[np.cumsum(said) - said <= limit]
-        return inside if wish.candidates is None else inside[wish.candidates[inside]]
+        """The items of one list and their scores."""
+        if manner.coverage is None:
+            return chooser.best(ranking, manner.diversity, self.forecast.vectors[:, :-1])
+        (group,) = length_group(chooser.history.lengths)
+        return chooser.covering(ranking, float(self.facts.learned.thresholds.at(manner.coverage)[group]))
 
     def _log_probability(
-        self, histories: Histories, items: Int[np.ndarray, "history k"]
+        self, catalogue: Catalogue, histories: Histories, items: Int[np.ndarray, "history k"]
     ) -> Float[np.ndarray, "history k"]:
         """What reasons ask: log p of some items of each history at the posterior mean."""
-        encoded: Encoded = self.encoder.encode(histories, self._mean)
-        found = np.empty(items.shape, dtype=np.float32)
-        size = max(1, CELLS_AT_ONCE // len(self.forecast.vectors))
+        asked = Asked(histories, self.encoder.encode(histories, self._mean), [], Manner(), False)
+        column, found = catalogue.column_of(items), np.empty(items.shape, dtype=np.float32)
+        size = max(1, CELLS_AT_ONCE // catalogue.num_columns)
         for first in range(0, len(histories), size):
-            tile, bounds = slice(first, first + size), histories.offsets[first : first + size + 1]
-            part = Encoded(encoded.preference[:, tile], encoded.log_variance[tile], encoded.attention[tile])
-            voices = self.forecast.voices(part, histories.select(bounds[:-1], bounds[1:]))
-            found[tile] = np.log(voices.sampled(items[tile])[0])
+            tile = asked.part(slice(first, first + size))
+            voices = self.forecast.voices(tile.encoded, tile.histories, catalogue)
+            found[first : first + size] = np.log(voices.sampled(column[first : first + size])[0])
         return found
+
+
+def _can_be_approximate(wish: Wish, manner: Manner) -> bool:
+    """A set, a category or a choice of items can lie far from what an index finds; those are looked for exactly."""
+    few_boosts = wish.log_boost is None or np.count_nonzero(wish.log_boost) <= MOST_BOOSTED
+    excluded = 0 if wish.candidates is None else len(wish.candidates) - int(wish.candidates.sum())
+    return bool(manner.coverage is None and few_boosts and excluded <= MOST_EXCLUDED and wish.k <= MOST_LISTED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,20 +204,8 @@ class Said:
 
 
 def _said(voices: Voices, item: Int[np.ndarray, "history k"], log_weight: Float[np.ndarray, " history"]) -> Said:
-    sampled = voices.sampled(np.maximum(item, 0))
+    sampled = voices.sampled(voices.softmaxes.catalogue.column_of(np.maximum(item, 0)))
     weight = np.exp(log_weight)[:, None]
     mean = sampled.mean(axis=0)
     reach = np.exp(NORMAL_90 * np.log(sampled).std(axis=0))
     return Said(mean * weight, mean / reach * weight, np.minimum(mean * reach * weight, 1.0))
-
-
-def _best(ranked: Float[np.ndarray, " item"], k: int) -> Int[np.ndarray, " k"]:
-    """The k best candidates (those below 0 are none), best first; of equal ones the smaller item first."""
-    if k < len(ranked):
-        # The k-th best value first, so that of equal ones the smaller items are taken.
-        limit = np.partition(ranked, len(ranked) - k)[len(ranked) - k]
-        place = np.flatnonzero(ranked >= limit)
-    else:
-        place = np.arange(len(ranked))
-    place = place[ranked[place] >= 0]
-    return place[np.lexsort((place, -ranked[place]))][:k]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 BLOCK_ITEMS = 8192
 
@@ -13,30 +13,44 @@ BLOCK_ITEMS = 8192
 class Catalogue:
     """What preferences are compared with: item vectors with the bias as a last column, for all items or some of them.
 
-    `item` are the items that the columns stand for, all where None; `multiplicity` is how many items each column
-    stands for, one where None.
+    `item` are the items that the columns stand for, ascending, or None for all. `multiplicity` is how many items each
+    column stands for, and `is_certain` whether it stands for itself alone and can be recommended; None: all do.
     """
 
     def __init__(
         self,
-        vectors: Float[np.ndarray, "item width_plus_one"],
-        item: Int[np.ndarray, " item"] | None = None,
-        multiplicity: Float[np.ndarray, " item"] | None = None,
+        vectors: Float[np.ndarray, "column width_plus_one"],
+        item: Int[np.ndarray, " column"] | None = None,
+        multiplicity: Float[np.ndarray, " column"] | None = None,
+        is_certain: Bool[np.ndarray, " column"] | None = None,
     ) -> None:
-        self.columns = np.ascontiguousarray(vectors.T)
-        self.item, self.multiplicity = item, multiplicity
-
-    def __len__(self) -> int:
-        return self.columns.shape[1]
+        self.num_columns = len(vectors)
+        self.columns = [np.ascontiguousarray(vectors[block].T) for block in self.blocks()]
+        self.item, self.multiplicity, self.is_certain = item, multiplicity, is_certain
 
     def blocks(self) -> Iterator[slice]:
         """The columns, some at a time."""
-        for first in range(0, len(self), BLOCK_ITEMS):
-            yield slice(first, min(first + BLOCK_ITEMS, len(self)))
+        for first in range(0, self.num_columns, BLOCK_ITEMS):
+            yield slice(first, min(first + BLOCK_ITEMS, self.num_columns))
 
-    def counts(self, block: slice) -> Float[np.ndarray, " item"] | None:
+    def counts(self, block: slice) -> Float[np.ndarray, " column"] | None:
         """How many items each column of a block stands for; None where that is one."""
         return None if self.multiplicity is None else self.multiplicity[block]
+
+    def column_of(self, item: Int[np.ndarray, "*cell"]) -> Int[np.ndarray, "*cell"]:
+        """The columns of items, −1 for one that has none."""
+        if self.item is None:
+            return item.astype(np.int64)
+        found = np.searchsorted(self.item, item).clip(max=self.num_columns - 1)
+        return np.where(self.item[found] == item, found, -1)
+
+    def item_at(self, column: Int[np.ndarray, "*cell"]) -> Int[np.ndarray, "*cell"]:
+        """The items that columns stand for."""
+        return column if self.item is None else self.item[column]
+
+    def of_items(self, numbers: Float[np.ndarray, " item"] | Bool[np.ndarray, " item"]) -> np.ndarray:
+        """Numbers of all items, those of the columns."""
+        return numbers if self.item is None else numbers[self.item]
 
 
 class Softmaxes:
@@ -48,12 +62,11 @@ class Softmaxes:
 
     def __init__(self, catalogue: Catalogue, preference: Float[np.ndarray, "row width_plus_one"]) -> None:
         self.catalogue = catalogue
-        blocks = list(catalogue.blocks())
-        self.exponential = np.empty((len(preference), len(catalogue)), dtype=np.float32)
-        highest = np.empty((len(preference), len(blocks)), dtype=np.float32)
-        mass = np.empty((len(preference), len(blocks)))
-        for number, block in enumerate(blocks):
-            logits = preference @ catalogue.columns[:, block]
+        self.exponential = np.empty((len(preference), catalogue.num_columns), dtype=np.float32)
+        highest = np.empty((len(preference), len(catalogue.columns)), dtype=np.float32)
+        mass = np.empty((len(preference), len(catalogue.columns)))
+        for number, block in enumerate(catalogue.blocks()):
+            logits = preference @ catalogue.columns[number]
             highest[:, number] = logits.max(axis=1)
             logits -= highest[:, number, None]
             inside = np.exp(logits, out=logits)

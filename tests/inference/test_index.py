@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("faiss")
+
+from variseq.errors import CheckpointError
+from variseq.inference import index as room
+from variseq.inference.engine import Engine
+from variseq.inference.index import ItemIndex, build_index
+from variseq.inference.question import Answer, Question
+
+
+def clustered(num_items: int, width: int = 17, seed: int = 0) -> np.ndarray:
+    """Vectors as training leaves them: around a few directions, of different lengths."""
+    generator = np.random.default_rng(seed)
+    centres = generator.standard_normal((20, width))
+    vectors = centres[generator.integers(20, size=num_items)] + 0.6 * generator.standard_normal((num_items, width))
+    return (0.5 * vectors).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> ItemIndex:
+    vectors, path = clustered(6000), tmp_path_factory.mktemp("index") / "index.faiss"
+    build_index(vectors, path)
+    return ItemIndex(path, vectors)
+
+
+def test_the_highest_items_are_found_nearly_always(large: ItemIndex) -> None:
+    query = clustered(50, seed=1)
+    exact = np.argsort(-(query @ large.vectors.T), axis=1)[:, :10]
+    found = large.best(query)
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact.tolist(), found.tolist(), strict=True)])
+    assert recall > 0.97
+
+
+def test_sum_over_all_items_is_estimated_from_few(large: ItemIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "sampled", large.sampled[::4])
+    for query in clustered(20, seed=2):
+        catalogue = large.catalogue(large.best(query[None])[0])
+        assert catalogue.item is not None
+        assert catalogue.multiplicity is not None
+        assert catalogue.num_columns < 2000
+        np.testing.assert_allclose(catalogue.multiplicity.sum(), 6000, rtol=1e-5)
+        estimated = (np.exp(large.vectors[catalogue.item] @ query) * catalogue.multiplicity).sum()
+        assert abs(np.log(estimated) - np.log(np.exp(large.vectors @ query).sum())) < 0.1
+
+
+def with_index(engine: Engine, folder: Path, candidates: int, sampled: int, patch: pytest.MonkeyPatch) -> None:
+    """Gives the engine of the small shop an index, as if its catalogue were large."""
+    patch.setattr(room, "NUM_CANDIDATES", candidates)
+    patch.setattr(room, "NUM_SAMPLED", sampled)
+    vectors = engine.lists.forecast.vectors
+    build_index(vectors, folder / "index.faiss")
+    engine.lists.index = ItemIndex(folder / "index.faiss", vectors)
+
+
+QUESTIONS = [
+    Question(k=5),
+    Question(k=5, explore="thompson", seed=2),
+    Question(k=3, diversity=0.3),
+    Question(k=4, because=False, exclude_seen=False),
+]
+
+
+def answers(engine: Engine, question: Question) -> list[Answer]:
+    ids = engine.catalogue.ids
+    asked = [(engine.items_in_order(ids[first : first + 4]), question) for first in range(6)]
+    found = engine.answer(asked)
+    assert all(isinstance(one, Answer) for one in found)
+    return [one for one in found if isinstance(one, Answer)]
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_where_the_sample_holds_every_item_nothing_is_lost(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Question
+) -> None:
+    engine = Engine.load(bundle_folder)
+    exact = answers(engine, question)
+    with_index(engine, tmp_path, candidates=30, sampled=40, patch=monkeypatch)
+    for one, other in zip(exact, answers(engine, question), strict=True):
+        assert (one.approximate, other.approximate) == (False, True)
+        assert [r.item_id for r in one.recommendations] == [r.item_id for r in other.recommendations]
+        for name in ("probability", "low", "high"):
+            found = [getattr(r, name) for r in other.recommendations]
+            np.testing.assert_allclose(found, [getattr(r, name) for r in one.recommendations], rtol=1e-3)
+        assert [r.because for r in one.recommendations] == [r.because for r in other.recommendations]
+        np.testing.assert_allclose([other.total, other.aleatoric], [one.total, one.aleatoric], atol=1e-3)
+
+
+def test_probabilities_are_estimated_from_a_sample_of_the_rest(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine.load(bundle_folder)
+    exact = answers(engine, Question(k=3))
+    with_index(engine, tmp_path, candidates=12, sampled=15, patch=monkeypatch)
+    estimated = answers(engine, Question(k=3))
+    error = [
+        abs(np.log(b.probability / a.probability))
+        for one, other in zip(exact, estimated, strict=True)
+        for a, b in zip(one.recommendations, other.recommendations, strict=True)
+        if a.item_id == b.item_id
+    ]
+    assert len(error) >= 14
+    assert float(np.mean(error)) < 0.25
+
+
+@pytest.mark.parametrize(
+    "question", [Question(coverage=0.8), Question(only=["i01", "i02", "i03"], k=3), Question(category=["c0"], k=3)]
+)
+def test_what_an_index_could_miss_is_looked_for_exactly(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Question
+) -> None:
+    engine = Engine.load(bundle_folder)
+    if question.category:
+        question = Question(category=[sorted(engine.wishes.members)[0]], k=3)
+    if question.only:
+        question = Question(only=engine.catalogue.ids[-3:], k=3)
+    exact = answers(engine, question)
+    with_index(engine, tmp_path, candidates=12, sampled=15, patch=monkeypatch)
+    monkeypatch.setattr("variseq.inference.lists.MOST_EXCLUDED", 5)
+    for one, other in zip(exact, answers(engine, question), strict=True):
+        assert not other.approximate
+        assert [r.item_id for r in one.recommendations] == [r.item_id for r in other.recommendations]
+
+
+def test_index_of_another_model_is_refused(tmp_path: Path) -> None:
+    build_index(clustered(400), tmp_path / "index.faiss")
+    with pytest.raises(CheckpointError, match="of another model"):
+        ItemIndex(tmp_path / "index.faiss", clustered(401))
+    (tmp_path / "index.faiss").write_bytes(b"nothing of the kind")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        ItemIndex(tmp_path / "index.faiss", clustered(401))
