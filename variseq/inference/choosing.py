@@ -46,9 +46,9 @@ class Chooser:
         wish, catalogue = self.wish, self.catalogue
         ranked = self._new(p)
         if wish.log_boost is not None:
-            ranked *= np.exp(catalogue.of_items(wish.log_boost))
+            ranked *= np.exp(self._of_listed(wish.log_boost))
         if wish.candidates is not None:
-            ranked[~catalogue.of_items(wish.candidates)] = -1.0
+            ranked[~self._of_listed(wish.candidates)] = -1.0
         column = _highest(ranked, pool_size(wish.k, wish.num_items) if diversity else wish.k)
         if diversity:
             pool = np.arange(len(column))[None]
@@ -72,17 +72,19 @@ class Chooser:
         said = ranked[order].astype(np.float64) * math.exp(self.log_weight)
         inside = order[np.cumsum(said) - said <= limit]
         if self.wish.candidates is not None:
-            inside = inside[self.catalogue.of_items(self.wish.candidates)[inside]]
+            inside = inside[self._of_listed(self.wish.candidates)[inside]]
         return self.catalogue.item_at(inside), np.log(p[inside])
 
-    def _new(self, p: Float[np.ndarray, " column"]) -> Float[np.ndarray, " column"]:
-        """A copy with −1 for what is seen and left out, and for columns that stand for many items."""
-        ranked = p.copy()
-        if self.catalogue.is_certain is not None:
-            ranked[~self.catalogue.is_certain] = -1.0
+    def _new(self, p: Float[np.ndarray, " column"]) -> Float[np.ndarray, " listed"]:
+        """What the columns are ranked by that can be recommended, −1 for what is seen and left out."""
+        ranked = p[: self.catalogue.num_listed].copy()
         if self.wish.exclude_seen:
             ranked[self.catalogue.column_of(self.history.item)] = -1.0
         return ranked
+
+    def _of_listed(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers of all items, those of the columns that can be recommended."""
+        return numbers if self.catalogue.listed is None else numbers[self.catalogue.listed]
 
 
 def _highest(ranked: Float[np.ndarray, " column"], k: int) -> Int[np.ndarray, " k"]:

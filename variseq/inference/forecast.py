@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from variseq.inference.bundle import Tables
 from variseq.inference.encoder import Encoded
-from variseq.inference.softmaxes import Catalogue, Softmaxes
+from variseq.inference.softmaxes import Block, Catalogue, Softmaxes
 from variseq.recommend.calibration import Calibration
 from variseq.sequences.histories import Histories
 
@@ -69,29 +69,30 @@ class Voices:
     def num_histories(self) -> int:
         return self.shares.shape[1]
 
-    def network(self, block: slice) -> Float[np.ndarray, "history column"]:
+    def network(self, number: int) -> Float[np.ndarray, "history column"]:
         """The mean over samples of what the network says of a block, without its share."""
-        exponential = self._samples(self.softmaxes.exponential[:, block])
-        factor = self._samples(self.softmaxes.factor(block)) / self.num_samples
+        exponential = self._samples(self.softmaxes.exponential[:, self._blocks[number].span])
+        factor = self._samples(self.softmaxes.factor[:, number]) / self.num_samples
         return np.einsum("shc,sh->hc", exponential, factor)
 
-    def others(self, block: slice) -> Float[np.ndarray, "history column"]:
+    def others(self, number: int) -> Float[np.ndarray, "history column"]:
         """What memory and anything say of a block, times their shares."""
+        span = self._blocks[number].span
         _, memory, anything = self.shares
         per_event = (memory / (self.followers.total + PRIOR_EVENTS)).astype(np.float32)
-        said = per_event[:, None] * self.prior[block] + (anything / self.num_items).astype(np.float32)[:, None]
-        inside = (self.place >= block.start) & (self.place < block.stop)
+        said = per_event[:, None] * self.prior[span] + (anything / self.num_items).astype(np.float32)[:, None]
+        inside = (self.place >= span.start) & (self.place < span.stop)
         row = self.followers.row[inside]
         # A follower occurs once in a row, so no cell is added to twice.
-        said[row, self.place[inside] - block.start] += per_event[row] * self.followers.count[inside]
+        said[row, self.place[inside] - span.start] += per_event[row] * self.followers.count[inside]
         return said
 
     def mixture(self) -> Float[np.ndarray, "history column"]:
         """p of every column."""
         p = np.empty((self.num_histories, self.softmaxes.catalogue.num_columns), dtype=np.float32)
         share = self.shares[0].astype(np.float32)[:, None]
-        for block in self.softmaxes.catalogue.blocks():
-            p[:, block] = share * self.network(block) + self.others(block)
+        for number, block in enumerate(self._blocks):
+            p[:, block.span] = share * self.network(number) + self.others(number)
         return np.maximum(p, FLOOR, out=p)
 
     def sampled(self, column: Int[np.ndarray, "history k"]) -> Float[np.ndarray, "sample history k"]:
@@ -114,17 +115,18 @@ class Voices:
     ) -> tuple[Float[np.ndarray, " history"], Float[np.ndarray, " history"]]:
         """In nats, the entropy of the forecast, and the mean of its entropies under each sample alone."""
         total, sampled = np.zeros(self.num_histories), np.zeros(self.num_histories)
-        catalogue = self.softmaxes.catalogue
-        for block in catalogue.blocks():
-            counts = catalogue.counts(block)
-            total += _entropy(mixture[:, block], counts)
+        for number, block in enumerate(self._blocks):
+            total += _entropy(mixture[:, block.span], block.counts)
             if self.num_samples > 1:
-                said = self.others(block)
-                scale = self._samples(self.softmaxes.factor(block)) * self.shares[0].astype(np.float32)
-                p = self._samples(self.softmaxes.exponential[:, block]) * scale[..., None]
-                p += said
-                sampled += _entropy(np.maximum(p, FLOOR, out=p), counts).sum(axis=0)
+                scale = self._samples(self.softmaxes.factor[:, number]) * self.shares[0].astype(np.float32)
+                p = self._samples(self.softmaxes.exponential[:, block.span]) * scale[..., None]
+                p += self.others(number)
+                sampled += _entropy(np.maximum(p, FLOOR, out=p), block.counts).sum(axis=0)
         return total, sampled / self.num_samples if self.num_samples > 1 else total
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return self.softmaxes.catalogue.blocks
 
     def _samples(self, rows: np.ndarray) -> np.ndarray:
         """Rows (sample by sample) with the sample as an axis of its own."""
@@ -138,7 +140,7 @@ class FastForecast:
         self.calibration = calibration
         self.memory = Memory(tables)
         self.vectors = with_bias(tables)
-        self.everything = Catalogue(self.vectors)
+        self.everything = Catalogue.whole(self.vectors)
 
     def scaled(self, encoded: Encoded, histories: Histories) -> Float[np.ndarray, "sample history width_plus_one"]:
         """Preferences over the temperature, with 1 / temperature as last column, the weight of the item bias."""
@@ -154,7 +156,7 @@ class FastForecast:
         followers = self.memory.followers(histories)
         log_mass = softmaxes.log_mass.reshape(preference.shape[:2]).mean(axis=0)
         shares = _voice_shares(self.calibration, log_mass, encoded.log_variance)
-        prior, place = catalogue.of_items(self.memory.prior), catalogue.column_of(followers.item)
+        prior, place = catalogue.of_columns(self.memory.prior), catalogue.column_of(followers.item)
         return Voices(softmaxes, len(preference), shares, followers, place, prior, len(self.vectors))
 
 

@@ -9,15 +9,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.errors import CheckpointError, MissingExtra
-from variseq.inference.softmaxes import Catalogue
+from variseq.inference.softmaxes import Block, Catalogue
 
 EXACT_ITEMS = 50_000
 """Catalogues up to this size are looked at whole, as in training; larger ones through an index."""
 NUM_CANDIDATES = 512
-NUM_SAMPLED = 4096
+NUM_SAMPLED = 2048
 LISTS_PER_ROOT = 4
 """The file has so many lists times the square root of the number of items."""
-PROBED_LISTS = 48
+PROBED_LISTS = 128
 TRAINING_VECTORS_PER_LIST = 64
 
 
@@ -57,21 +57,23 @@ class ItemIndex:
         faiss.omp_set_num_threads(1)
         self.vectors = vectors
         self.sampled = np.sort(np.random.default_rng(0).permutation(len(vectors))[:NUM_SAMPLED])
+        self._of_sample = np.ascontiguousarray(vectors[self.sampled].T)
 
     def best(self, query: Float[np.ndarray, "history width_plus_one"]) -> Int[np.ndarray, "history candidate"]:
         """The items with the highest inner products, nearly always; −1 where too few were found."""
         _, item = self.index.search(np.ascontiguousarray(query, dtype=np.float32), NUM_CANDIDATES)
         return item
 
-    def catalogue(self, certain: Int[np.ndarray, " item"]) -> Catalogue:
+    def catalogue(self, listed: Int[np.ndarray, " item"]) -> Catalogue:
         """Items that are looked at themselves, and the sample that stands for all others."""
-        certain = np.unique(certain[certain >= 0])
-        others = self.sampled[~np.isin(self.sampled, certain, assume_unique=True)]
-        item = np.concatenate([certain, others])
-        stands_for = (len(self.vectors) - len(certain)) / max(1, len(others))
-        multiplicity = np.concatenate([np.ones(len(certain)), np.full(len(others), stands_for)]).astype(np.float32)
-        order = np.argsort(item)
-        return Catalogue(self.vectors[item[order]], item[order], multiplicity[order], is_certain=order < len(certain))
+        listed = np.unique(listed[listed >= 0])
+        # What is listed stands for itself there, and for nothing in the sample.
+        is_other = ~np.isin(self.sampled, listed, assume_unique=True)
+        stands_for = (len(self.vectors) - len(listed)) / max(1, np.count_nonzero(is_other))
+        first = Block(slice(0, len(listed)), np.ascontiguousarray(self.vectors[listed].T))
+        span = slice(len(listed), len(listed) + len(self.sampled))
+        rest = Block(span, self._of_sample, (is_other * stands_for).astype(np.float32))
+        return Catalogue([first, rest], listed, self.sampled)
 
 
 def _faiss() -> Any:

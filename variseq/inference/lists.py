@@ -149,7 +149,7 @@ class FastLists:
                 aleatoric=float(aleatoric[row]),
                 because=named[row][: len(score)],
                 attention=asked.encoded.attention[row],
-                approximate=catalogue.item is not None,
+                approximate=catalogue.listed is not None,
             )
             for row, (of_row, score) in enumerate(chosen)
         ]

@@ -1,0 +1,213 @@
+"""The server on one core, its client on another: requests a second and latencies beside the limit, and beside a peer.
+
+    python benchmarks/serving/run.py [--items 100000] [--seconds 8] [--rounds 3] [--peer] [--folder .peers/serving]
+
+The limit (the bare model and its top k in a loop, on the core of the server) is measured before and after each round,
+so that what else the machine does falls on both. Writes benchmarks/results/serving.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+from provenance import provenance  # noqa: E402
+
+from variseq.inference.engine import Engine  # noqa: E402
+
+SERVER_CORE, CLIENT_CORE = 0, 1
+CONNECTIONS = (1, 16, 64)
+NUM_USERS = 512
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peer", action="store_true", help="also the same model behind LitServe")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".peers" / "serving")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "serving.json")
+    arguments = parser.parse_args()
+    model = arguments.folder / f"model-{arguments.items}"
+    if not model.exists():
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        program = (
+            "import sys, pathlib, untrained; untrained.untrained_bundle(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
+        )
+        subprocess.run([sys.executable, "-c", program, str(model), str(arguments.items)], check=True, cwd=HERE)
+    rows: list[Row] = []
+    for number in range(arguments.rounds):
+        for because in (True, False):
+            rows += one_round(model, number, because, arguments.seconds)
+        if arguments.peer:
+            rows += peer_round(model, number, arguments)
+        write(arguments.out, arguments.items, rows)
+    print(json.dumps(summary(rows), indent=2))
+
+
+def one_round(model: Path, number: int, because: bool, seconds: float) -> list[Row]:
+    """Rows of the limit, of the server at each number of connections, and of the limit again."""
+    about = {"round": number, "because": because}
+    rows = [about | {"system": "limit"} | one for one in limits(model, because, seconds / 2)]
+    with server(model) as port:
+        requests = [
+            {"path": "/v1/recommend", "body": {"user_id": f"u{u}", "k": 10, "because": because}} for u in users()
+        ]
+        load(port, 16, 2.0, requests)
+        for connections in CONNECTIONS:
+            rows.append(about | {"system": "variseq serve"} | load(port, connections, seconds, requests))
+            print(json.dumps(rows[-1]), flush=True)
+    return rows + [about | {"system": "limit"} | one for one in limits(model, because, seconds / 2)]
+
+
+def peer_round(model: Path, number: int, arguments: argparse.Namespace) -> list[Row]:
+    """Rows of the same engine behind LitServe; the history is sent along, since it keeps none."""
+    from litserve_peer import litserve
+
+    engine = Engine.load(model)
+    from limit import some_items
+
+    rows = []
+    for because in (True, False):
+        requests = [{"path": "/predict", "body": {"history": h, "because": because}} for h in some_items(engine, 64)]
+        with litserve(model, arguments.folder, SERVER_CORE) as port:
+            load(port, 16, 2.0, requests)
+            for connections in CONNECTIONS:
+                found = load(port, connections, arguments.seconds, requests)
+                rows.append({"round": number, "because": because, "system": "litserve"} | found)
+                print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def users() -> Sequence[int]:
+    return np.random.default_rng(1).permutation(NUM_USERS).tolist()
+
+
+def limits(model: Path, because: bool, seconds: float) -> list[Row]:
+    """One call at a time, and sixteen histories a call."""
+    flags = [] if because else ["--no-because"]
+    return [
+        json.loads(on_core(SERVER_CORE, [str(HERE / "limit.py"), str(model), str(at_once), str(seconds), *flags]))
+        for at_once in (1, 16)
+    ]
+
+
+def load(port: int, connections: int, seconds: float, requests: list[Row]) -> Row:
+    given = "".join(json.dumps(one) + "\n" for one in requests)
+    found: Row = json.loads(
+        on_core(CLIENT_CORE, [str(HERE / "load.py"), str(port), str(connections), str(seconds)], given)
+    )
+    return found
+
+
+def on_core(core: int, command: list[str], given: str | None = None) -> str:
+    """What a Python program prints that runs on one core."""
+    done = subprocess.run(
+        ["taskset", "-c", str(core), sys.executable, *command],
+        input=given, capture_output=True, text=True, check=True, env={**os.environ, **ONE_THREAD},
+    )  # fmt: skip
+    return done.stdout
+
+
+@contextmanager
+def server(model: Path) -> Iterator[int]:
+    """`variseq serve` on its core, with 50 events of each of the users in its store; its port."""
+    from limit import some_items
+
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            "taskset",
+            "-c",
+            str(SERVER_CORE),
+            sys.executable,
+            "-c",
+            "from variseq.cli import main; main()",
+            "serve",
+        ]
+        flags = ["--port", "0", "--store", f"sqlite:///{folder}/events.db", "--no-log-requests"]
+        with Path(folder, "stderr").open("wb") as errors:
+            process = subprocess.Popen(
+                [*command, str(model), *flags],
+                stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder, env={**os.environ, **ONE_THREAD},
+            )  # fmt: skip
+        try:
+            address = listening(process)
+            histories = some_items(Engine.load(model))
+            with httpx.Client(base_url=address, timeout=60) as client:
+                for user, items in enumerate(histories):
+                    events = [
+                        {
+                            "event_id": f"{user}-{place}",
+                            "user_id": f"u{user}",
+                            "item_id": item,
+                            "timestamp": 1.7e9 + place,
+                        }
+                        for place, item in enumerate(items)
+                    ]
+                    client.post("/v1/events", json={"events": events}).raise_for_status()
+            yield int(address.rsplit(":", 1)[1])
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def listening(process: subprocess.Popen[str]) -> str:
+    """The address that a server says it is at."""
+    assert process.stdout is not None
+    timer = threading.Timer(90, process.kill)
+    timer.start()
+    for line in process.stdout:
+        if " at http://" in line:
+            timer.cancel()
+            return line.split(" at ")[1].split()[0]
+    raise RuntimeError("the server did not start")
+
+
+def summary(rows: list[Row]) -> Row:
+    """The medians over rounds that the targets are about."""
+    found: Row = {}
+    for because in (True, False):
+        mine = [row for row in rows if row["because"] == because]
+        bare = [row for row in mine if row["system"] == "limit" and row["at_once"] == 1]
+        limit = float(np.median([row["calls_per_second"] for row in bare]))
+        bare_p50 = float(np.median([row["p50_ms"] for row in bare]))
+        of_system: Row = {"limit_calls_per_second": limit, "limit_p50_ms": bare_p50}
+        for system in sorted({row["system"] for row in mine} - {"limit"}):
+            for connections in CONNECTIONS:
+                chosen = [row for row in mine if row["system"] == system and row["connections"] == connections]
+                middle = {
+                    name: float(np.median([row[name] for row in chosen]))
+                    for name in ("requests_per_second", "p50_ms", "p99_ms")
+                }
+                middle["share_of_limit"] = round(middle["requests_per_second"] / limit, 3)
+                middle["p99_over_bare_call"] = round(middle["p99_ms"] / bare_p50, 2)
+                of_system[f"{system}, {connections}"] = middle
+        found["with reasons" if because else "without reasons"] = of_system
+    return found
+
+
+def write(path: Path, num_items: int, rows: list[Row]) -> None:
+    facts = {"items": num_items, "events_of_a_history": 50, "width": 64, "cores_of_server": 1}
+    path.write_text(json.dumps({**provenance(), **facts, "summary": summary(rows), "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
