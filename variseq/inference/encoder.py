@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from variseq.errors import CheckpointError, MissingExtra
 from variseq.inference.rectangle import rectangle
@@ -28,6 +28,11 @@ class Encoded:
     preference: Float[np.ndarray, "sample history width"]
     log_variance: Float[np.ndarray, " history"]
     attention: list[np.ndarray]
+
+    def of(self, rows: Int[np.ndarray, " row"]) -> Encoded:
+        """Some of the histories."""
+        attention = [self.attention[row] for row in rows.tolist()]
+        return Encoded(self.preference[:, rows], self.log_variance[rows], attention)
 
 
 class OnnxEncoder:

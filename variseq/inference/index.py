@@ -13,7 +13,7 @@ from variseq.inference.softmaxes import Block, Catalogue
 
 EXACT_ITEMS = 50_000
 """Catalogues up to this size are looked at whole, as in training; larger ones through an index."""
-NUM_CANDIDATES = 512
+NUM_CANDIDATES = 256
 NUM_SAMPLED = 2048
 LISTS_PER_ROOT = 4
 """The file has so many lists times the square root of the number of items."""
@@ -68,11 +68,14 @@ class ItemIndex:
         """Items that are looked at themselves, and the sample that stands for all others."""
         listed = np.unique(listed[listed >= 0])
         # What is listed stands for itself there, and for nothing in the sample.
-        is_other = ~np.isin(self.sampled, listed, assume_unique=True)
-        stands_for = (len(self.vectors) - len(listed)) / max(1, np.count_nonzero(is_other))
+        place = np.searchsorted(self.sampled, listed).clip(max=len(self.sampled) - 1)
+        place = place[self.sampled[place] == listed]
+        stands_for = (len(self.vectors) - len(listed)) / max(1, len(self.sampled) - len(place))
+        counts = np.full(len(self.sampled), stands_for, dtype=np.float32)
+        counts[place] = 0.0
         first = Block(slice(0, len(listed)), np.ascontiguousarray(self.vectors[listed].T))
         span = slice(len(listed), len(listed) + len(self.sampled))
-        rest = Block(span, self._of_sample, (is_other * stands_for).astype(np.float32))
+        rest = Block(span, self._of_sample, counts)
         return Catalogue([first, rest], listed, self.sampled)
 
 

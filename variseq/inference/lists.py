@@ -17,7 +17,7 @@ from variseq.inference.forecast import FastForecast, Voices
 from variseq.inference.index import ItemIndex
 from variseq.inference.softmaxes import Catalogue
 from variseq.model.noise import antithetic_noise
-from variseq.recommend.because import Reasons, reasons
+from variseq.recommend.because import reasons
 from variseq.recommend.manner import Manner
 from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
@@ -57,21 +57,17 @@ class Listed:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Some histories, encoded, with what is wished for each; how their lists are made, and whether with reasons."""
+    """Some histories, encoded, with what is wished for each, and how their lists are made."""
 
     histories: Histories
     encoded: Encoded
     wishes: Sequence[Wish]
     manner: Manner
-    because: bool
 
     def part(self, rows: slice) -> Asked:
         """Some of the histories, one after the other."""
-        bounds = self.histories.offsets[rows.start : rows.stop + 1]
-        encoded = Encoded(
-            self.encoded.preference[:, rows], self.encoded.log_variance[rows], self.encoded.attention[rows]
-        )
-        histories = self.histories.select(bounds[:-1], bounds[1:])
+        chosen = np.arange(rows.start, rows.stop)
+        histories, encoded = self.histories.rows(chosen), self.encoded.of(chosen)
         return replace(self, histories=histories, encoded=encoded, wishes=self.wishes[rows])
 
 
@@ -89,36 +85,46 @@ class FastLists:
 
     def make(self, histories: Histories, wishes: Sequence[Wish], manner: Manner, because: bool) -> list[Listed]:
         """A list for each history and its wish."""
-        asked = Asked(histories, self.encoder.encode(histories, self._noise), wishes, manner, because)
-        found: list[Listed] = []
-        row = 0
-        while row < len(histories):
-            if self.index is not None and _can_be_approximate(wishes[row], manner):
-                one = asked.part(slice(row, row + 1))
-                found += self._make(one, self._looked_at(one, self.index))
-                row += 1
-                continue
-            last = row + 1
-            while last < min(row + self.at_once, len(histories)) and (
-                self.index is None or not _can_be_approximate(wishes[last], manner)
-            ):
-                last += 1
-            found += self._make(asked.part(slice(row, last)), self.forecast.everything)
-            row = last
-        return found
+        encoded = self.encoder.encode(histories, self._noise)
+        asked = Asked(histories, encoded, wishes, manner)
+        parts = self._parts(asked)
+        listed = [one for rows, catalogue in parts for one in self._make(asked.part(rows), catalogue)]
+        if not because:
+            return listed
+        width = max(1, *(len(one.item) for one in listed))
+        item = np.full((len(listed), width), -1, dtype=np.int64)
+        for row, one in enumerate(listed):
+            item[row, : len(one.item)] = one.item
+        catalogues = [catalogue for rows, catalogue in parts for _ in range(rows.start, rows.stop)]
+        named = reasons(partial(self._log_probability, catalogues), histories, item)
+        return [replace(one, because=of_one[: len(one.item)]) for one, of_one in zip(listed, named, strict=True)]
 
-    def _looked_at(self, asked: Asked, index: ItemIndex) -> Catalogue:
-        """What is worth looking at for one history: what its mean preference finds, and what is known otherwise."""
-        wish, history = asked.wishes[0], asked.histories
-        scaled = self.forecast.scaled(asked.encoded, history)
-        found = index.best(scaled.mean(axis=0))[0]
+    def _parts(self, asked: Asked) -> list[tuple[slice, Catalogue]]:
+        """Rows that are answered together, and what of the catalogue is looked at for them."""
+        num_rows = len(asked.histories)
+        if self.index is None:
+            firsts = range(0, num_rows, self.at_once)
+            return [(slice(row, min(row + self.at_once, num_rows)), self.forecast.everything) for row in firsts]
+        scaled = self.forecast.scaled(asked.encoded, asked.histories)
+        found = self.index.best(scaled.mean(axis=0))
+        return [
+            (slice(row, row + 1), self._looked_at(asked.part(slice(row, row + 1)), found[row], self.index))
+            for row in range(num_rows)
+        ]
+
+    def _looked_at(self, asked: Asked, found: Int[np.ndarray, " candidate"], index: ItemIndex) -> Catalogue:
+        """What is worth looking at for one history: what an index found for it, and what is known otherwise."""
+        (wish,), history = asked.wishes, asked.histories
+        if not _can_be_approximate(wish, asked.manner):
+            return self.forecast.everything
+        certain = [found, self.forecast.memory.followers(history).item, history.item.astype(np.int64)]
         if asked.manner.explore is not None:
             sampled = self.encoder.encode(history, self._drawn(1, asked.manner.seed))
-            found = np.concatenate([found, index.best(self.forecast.scaled(sampled, history)[0])[0]])
-        followers = self.forecast.memory.followers(history).item
-        pinned = np.array([item for _, item in wish.pins], dtype=np.int64)
-        boosted = np.zeros(0, np.int64) if wish.log_boost is None else np.flatnonzero(wish.log_boost)
-        return index.catalogue(np.concatenate([found, followers, history.item.astype(np.int64), pinned, boosted]))
+            certain.append(index.best(self.forecast.scaled(sampled, history)[0])[0])
+        certain.append(np.array([item for _, item in wish.pins], dtype=np.int64))
+        if wish.log_boost is not None:
+            certain.append(np.flatnonzero(wish.log_boost))
+        return index.catalogue(np.concatenate(certain))
 
     def _make(self, asked: Asked, catalogue: Catalogue) -> list[Listed]:
         histories, wishes = asked.histories, asked.wishes
@@ -135,9 +141,6 @@ class FastLists:
         for row, (of_row, _) in enumerate(chosen):
             item[row, : len(of_row)] = of_row
         said = _said(voices, item, np.array([one.log_weight for one in choosers]))
-        named: Reasons = [[[]] * width] * len(chosen)
-        if asked.because:
-            named = reasons(partial(self._log_probability, catalogue), histories, item)
         return [
             Listed(
                 item=of_row,
@@ -147,7 +150,7 @@ class FastLists:
                 high=said.high[row, : len(score)],
                 total=float(total[row]),
                 aleatoric=float(aleatoric[row]),
-                because=named[row][: len(score)],
+                because=[[] for _ in score],
                 attention=asked.encoded.attention[row],
                 approximate=catalogue.listed is not None,
             )
@@ -174,16 +177,26 @@ class FastLists:
         return chooser.covering(ranking, float(self.facts.learned.thresholds.at(manner.coverage)[group]))
 
     def _log_probability(
-        self, catalogue: Catalogue, histories: Histories, items: Int[np.ndarray, "history k"]
-    ) -> Float[np.ndarray, "history k"]:
-        """What reasons ask: log p of some items of each history at the posterior mean."""
-        asked = Asked(histories, self.encoder.encode(histories, self._mean), [], Manner(), False)
-        column, found = catalogue.column_of(items), np.empty(items.shape, dtype=np.float32)
-        size = max(1, CELLS_AT_ONCE // catalogue.num_columns)
-        for first in range(0, len(histories), size):
-            tile = asked.part(slice(first, first + size))
-            voices = self.forecast.voices(tile.encoded, tile.histories, catalogue)
-            found[first : first + size] = np.log(voices.sampled(column[first : first + size])[0])
+        self,
+        catalogues: Sequence[Catalogue],
+        histories: Histories,
+        items: Int[np.ndarray, "copy k"],
+        source: Int[np.ndarray, " copy"],
+    ) -> Float[np.ndarray, "copy k"]:
+        """What reasons ask: log p of some items of each copy of a history, at the posterior mean."""
+        encoded, order = self.encoder.encode(histories, self._mean), np.argsort(source, kind="stable")
+        found = np.empty(items.shape, dtype=np.float32)
+        first = 0
+        while first < len(order):
+            catalogue = catalogues[source[order[first]]]
+            last = first
+            most = first + max(1, CELLS_AT_ONCE // catalogue.num_columns)
+            while last < min(most, len(order)) and catalogues[source[order[last]]] is catalogue:
+                last += 1
+            rows = order[first:last]
+            voices = self.forecast.voices(encoded.of(rows), histories.rows(rows), catalogue)
+            found[rows] = np.log(voices.sampled(catalogue.column_of(items[rows]))[0])
+            first = last
         return found
 
 
@@ -207,5 +220,7 @@ def _said(voices: Voices, item: Int[np.ndarray, "history k"], log_weight: Float[
     sampled = voices.sampled(voices.softmaxes.catalogue.column_of(np.maximum(item, 0)))
     weight = np.exp(log_weight)[:, None]
     mean = sampled.mean(axis=0)
-    reach = np.exp(NORMAL_90 * np.log(sampled).std(axis=0))
+    log_sampled = np.log(sampled)
+    spread = np.sqrt(np.square(log_sampled - log_sampled.mean(axis=0)).mean(axis=0))
+    reach = np.exp(NORMAL_90 * spread)
     return Said(mean * weight, mean / reach * weight, np.minimum(mean * reach * weight, 1.0))

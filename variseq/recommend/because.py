@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -22,8 +23,8 @@ PAIRS_AT_ONCE = 16_384
 """At most so many pairs of a history and a recommended item are tried together."""
 
 Reasons = list[list[list[int]]]
-LogProbability = Callable[[Histories, Int[np.ndarray, "history k"]], Float[np.ndarray, "history k"]]
-"""log p of some items of each history."""
+LogProbability = Callable[[Histories, Int[np.ndarray, "copy k"], Int[np.ndarray, " copy"]], Float[np.ndarray, "copy k"]]
+"""log p of some items of each history; the last argument says of which asked history each is a copy."""
 
 
 def reasons(log_probability: LogProbability, histories: Histories, items: Int[np.ndarray, "history k"]) -> Reasons:
@@ -34,7 +35,7 @@ def reasons(log_probability: LogProbability, histories: Histories, items: Int[np
     empty, as it is for an item of −1. `deletion_test` measures how far this holds for a forecast over samples and whole
     histories.
 
-    >>> def falls_with_each_event(histories, items):
+    >>> def falls_with_each_event(histories, items, source):
     ...     return np.repeat(histories.lengths[:, None], items.shape[1], axis=1).astype(np.float32)
     >>> reasons(falls_with_each_event, Histories.of_items([[3, 1, 3], []]), np.array([[0, 2], [0, -1]]))
     [[[3, 1], [3, 1]], [[], []]]
@@ -45,13 +46,24 @@ def reasons(log_probability: LogProbability, histories: Histories, items: Int[np
         bounds = histories.offsets[begin : begin + size + 1]
         context = histories.select(bounds[:-1], bounds[1:]).latest(CONTEXT_EVENTS)
         candidates = latest_items(context, NUM_CANDIDATES)
-        falls = _falls(log_probability, context, candidates, items[begin : begin + size])
+        falls = _falls(partial(_counted_from, log_probability, begin), context, candidates, items[begin : begin + size])
         order = np.argsort(-falls, axis=2, kind="stable")[..., :NUM_REASONS]
         named = np.take_along_axis(candidates[:, None], order, axis=2).tolist()
         counts = np.minimum((falls >= LEAST_FALL).sum(axis=2), NUM_REASONS).tolist()
         for of_history, of_counts in zip(named, counts, strict=True):
             found.append([of_item[:count] for of_item, count in zip(of_history, of_counts, strict=True)])
     return found
+
+
+def _counted_from(
+    log_probability: LogProbability,
+    first: int,
+    histories: Histories,
+    items: Int[np.ndarray, "copy k"],
+    source: Int[np.ndarray, " copy"],
+) -> Float[np.ndarray, "copy k"]:
+    """The same of copies whose sources are counted from the first history of a part."""
+    return log_probability(histories, items, source + first)
 
 
 def _falls(
@@ -65,7 +77,8 @@ def _falls(
     known = np.maximum(items, 0)
     fewer = without_items(context, source, candidates[source, place][:, None])
     # All are asked together: first the histories as they are, then the copies without an item.
-    asked = log_probability(context.joined(fewer), np.concatenate([known, known[source]]))
+    of = np.concatenate([np.arange(len(context)), source])
+    asked = log_probability(context.joined(fewer), known[of], of)
     before, after = asked[: len(context)], asked[len(context) :]
     falls = np.zeros((*candidates.shape, items.shape[1]), dtype=np.float32)
     falls[source, place] = before[source] - after

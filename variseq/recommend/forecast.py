@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from variseq.model.network import Network
 from variseq.model.posterior import SampledPreferences, belief_noise, sample_preferences
 from variseq.recommend.baselines import FollowersOfLast, LastItemTransitions
+from variseq.recommend.because import LogProbability
 from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.recommender import TILE_HISTORIES, TILE_ITEMS
 from variseq.sequences.histories import Histories
@@ -151,15 +152,15 @@ class Forecast:
                 yield logits.sub_(query.log_mass[sample][:, None]).exp_()
 
 
-def log_probability_at_the_mean(
-    forecast: Forecast,
-) -> Callable[[Histories, Int[np.ndarray, "history k"]], Float[np.ndarray, "history k"]]:
+def log_probability_at_the_mean(forecast: Forecast) -> LogProbability:
     """What reasons ask: log p of some items of each history at the posterior mean, for a fraction of the cost."""
     noise = belief_noise(forecast.network.config, num_samples=0)
     at_the_mean = Forecast(forecast.network, forecast.memory, forecast.calibration, noise)
 
     @torch.no_grad()
-    def log_probability(histories: Histories, items: Int[np.ndarray, "history k"]) -> Float[np.ndarray, "history k"]:
+    def log_probability(
+        histories: Histories, items: Int[np.ndarray, "copy k"], source: Int[np.ndarray, " copy"]
+    ) -> Float[np.ndarray, "copy k"]:
         found = np.empty(items.shape, dtype=np.float32)
         for first in range(0, len(histories), TILE_HISTORIES):
             tile, bounds = slice(first, first + TILE_HISTORIES), histories.offsets[first : first + TILE_HISTORIES + 1]

@@ -88,6 +88,10 @@ class Histories:
         index = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths)
         return Histories(offsets, self.item[index], self.behaviour[index], self.timestamp[index], self.value[index])
 
+    def rows(self, chosen: Int[np.ndarray, " row"]) -> Histories:
+        """Some of the histories."""
+        return self.select(self.offsets[chosen], self.offsets[chosen + 1])
+
     def joined(self, other: Histories) -> Histories:
         """These histories and then the others.
 
