@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -151,3 +152,25 @@ def test_word_that_is_no_number_is_refused_by_its_flag(run: Path) -> None:
     finished = variseq("recommend", run, "--user", "u01", "-k", "ten")
     assert finished.code == 2
     assert "'-k'" in finished.err
+
+
+def test_records_are_those_of_python_with_boosts_and_pins(run: Path) -> None:
+    words = ("--boost", "i05=3", "--boost", "i07=0.5", "--pin", "2=i09", "-k", 6, "--include-seen")
+    printed = json.loads(succeed("recommend", run, "--user", "u02", *words, "--json").out)
+    wanted = {"boost": {"i05": 3.0, "i07": 0.5}, "pin": {2: "i09"}, "exclude_seen": False}
+    called = load(run).recommend(users=["u02"], k=6, **wanted)
+    assert [row["item_id"] for row in printed] == called["item_id"].tolist()
+    assert printed[1]["item_id"] == "i09"
+    assert [row["probability"] for row in printed] == pytest.approx(called["probability"].tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--boost", "i05"), "Give it as NAME=VALUE, for example --boost i9=1.5"),
+        (("--boost", "i05=much"), "Allowed: positive numbers"),
+        (("--pin", "first=i05"), "Give a rank and an item"),
+    ],
+)
+def test_boost_or_pin_of_another_form_is_refused(run: Path, words: tuple[str, str], told: str) -> None:
+    refuse(told, "recommend", run, "--user", "u02", *words)

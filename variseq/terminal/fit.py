@@ -10,6 +10,7 @@ from rich.console import Console
 from variseq.estimator import VariationalAttention
 from variseq.log import read
 from variseq.model.checkpoint import refuse_existing
+from variseq.terminal.events_source import events_source
 from variseq.terminal.run_config import RunConfig
 from variseq.training.display import Display
 
@@ -32,7 +33,8 @@ def fit_run(source: str | list[str], config: RunConfig, request: FitRequest) -> 
     refuse_existing(request.out)
     model = VariationalAttention(config.size, config.seed, config.device, config.model, config.training)
     console = Console(quiet=request.quiet)
-    log = read(source, request.items, config.read)
+    with events_source(source) as events:
+        log = read(events, request.items, config.read)
     console.print(log.check())
     train, valid, _ = log.split(config.split.by, config.split.test, config.split.valid)
     console.print(repr(train), highlight=False)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from variseq.errors import InputError
+from variseq.estimator import VariationalAttention
+from variseq.recommend.wishes import with_pins
+
+
+@pytest.fixture(scope="module")
+def user(fitted: VariationalAttention) -> str:
+    return str(fitted.vocabulary.user_ids([3])[0])
+
+
+def everything(fitted: VariationalAttention, user: str, **wanted: object) -> pd.DataFrame:
+    return fitted.recommend(users=[user], k=40, **wanted)  # type: ignore[arg-type]
+
+
+def test_boost_is_a_factor_of_what_items_are_ranked_by_and_of_nothing_else(
+    fitted: VariationalAttention, user: str
+) -> None:
+    plain = everything(fitted, user).set_index("item_id")
+    factors = {plain.index[7]: 5.0, plain.index[2]: 0.01}
+    boosted = everything(fitted, user, boost=factors).set_index("item_id")
+    for column in ("probability", "low", "high"):
+        np.testing.assert_allclose(boosted[column], plain[column].loc[boosted.index], rtol=1e-4)
+    worth = plain["probability"] * pd.Series(factors).reindex(plain.index).fillna(1.0)
+    assert boosted.index.tolist() == worth.sort_values(ascending=False, kind="stable").index.tolist()
+
+
+def test_boost_of_a_category_is_that_of_its_items(fitted: VariationalAttention, user: str) -> None:
+    checkpoint = fitted.checkpoint
+    assert checkpoint is not None
+    assert checkpoint.items is not None
+    of_items = checkpoint.items.categories(range(checkpoint.vocabulary.num_items))
+    name = of_items[0][0]
+    inside = [
+        item for item, names in zip(checkpoint.vocabulary.items.to_pylist(), of_items, strict=True) if name in names
+    ]
+    by_category = everything(fitted, user, boost_categories={name: 3.0})
+    pd.testing.assert_frame_equal(by_category, everything(fitted, user, boost=dict.fromkeys(inside, 3.0)))
+
+
+def test_pinned_items_stand_at_their_ranks_and_the_others_in_their_order(
+    fitted: VariationalAttention, user: str
+) -> None:
+    plain = everything(fitted, user)
+    ids = plain["item_id"].tolist()
+    pinned = everything(fitted, user, pin={1: ids[9], 3: ids[0]})
+    assert pinned["item_id"].tolist() == [ids[9], ids[1], ids[0], *[i for i in ids[2:] if i != ids[9]]]
+    both = pinned.merge(plain, on="item_id")
+    np.testing.assert_allclose(both["probability_x"], both["probability_y"], rtol=1e-4)
+    np.testing.assert_allclose(both["score_x"], both["score_y"], atol=1e-4)
+
+
+def test_what_may_not_be_recommended_is_not_pinned(fitted: VariationalAttention, user: str) -> None:
+    ids = everything(fitted, user)["item_id"].tolist()
+    seen = next(item for item in fitted.vocabulary.items.to_pylist() if item not in ids)
+    assert everything(fitted, user, pin={1: seen})["item_id"].tolist() == ids
+    assert ids[5] not in everything(fitted, user, pin={1: ids[5]}, exclude=[ids[5]])["item_id"].tolist()
+    assert everything(fitted, user, pin={1: seen}, exclude_seen=False)["item_id"].iloc[0] == seen
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        ({"boost": {"i01": 0.0}}, "Allowed: positive numbers"),
+        ({"boost": {"i01": float("nan")}}, "Allowed: positive numbers"),
+        ({"boost": {"nothing": 2.0}}, "boost names items that are not in the catalogue"),
+        ({"boost_categories": {"nothing": 2.0}}, "which no item has. There are: "),
+        ({"pin": {0: "i01"}}, "Allowed: ranks from 1 to k=5"),
+        ({"pin": {6: "i01"}}, "Allowed: ranks from 1 to k=5"),
+        ({"pin": {1: "i01", 2: "i01"}}, "at two ranks"),
+        ({"pin": {1: "i01"}, "coverage": 0.9}, "Give one or the others"),
+        ({"boost": {"i01": 2.0}, "coverage": 0.9}, "Give one or the others"),
+    ],
+)
+def test_impossible_wish_is_refused_in_one_sentence(
+    fitted: VariationalAttention, user: str, wanted: dict[str, object], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        fitted.recommend(users=[user], k=5, **wanted)  # type: ignore[arg-type]
+
+
+@given(st.permutations(range(8)), st.dictionaries(st.integers(0, 4), st.integers(0, 9), max_size=3))
+def test_pins_are_where_they_belong_whatever_the_list(ranked: list[int], wanted: dict[int, int]) -> None:
+    pins = [(place, item) for place, item in sorted(wanted.items()) if list(wanted.values()).count(item) == 1]
+    found = with_pins(ranked, pins, k=6)
+    assert len(found) == len(set(found)) == 6
+    for place, item in pins:
+        assert found[place] == item
+    others = [item for item in found if item not in dict(pins).values()]
+    assert others == [item for item in ranked if item in others]
