@@ -2,7 +2,7 @@
 
     python benchmarks/serving/limit.py MODEL AT_ONCE SECONDS [--no-because] [--exact]
 
-Prints one line of JSON: calls a second and milliseconds a call, of batches of AT_ONCE histories of 50 events.
+Prints one line of JSON: calls a second, milliseconds a call and memory, of batches of AT_ONCE histories of 50 events.
 """
 
 from __future__ import annotations
@@ -45,7 +45,17 @@ def main(folder: Path, at_once: int, seconds: float, flags: set[str]) -> dict[st
         "calls_per_second": round(len(took) * at_once / sum(took), 2),
         "p50_ms": round(1000 * float(np.median(took)), 3),
         "p99_ms": round(1000 * float(np.quantile(took, 0.99)), 3),
+        "memory_megabytes": memory_megabytes(),
     }
+
+
+def memory_megabytes() -> float | None:
+    """The memory that this process holds now; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return round(int(fields["VmRSS"].split()[0]) / 1024, 1)
 
 
 if __name__ == "__main__":

@@ -46,13 +46,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / ".peers" / "serving")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "serving.json")
     arguments = parser.parse_args()
-    model = arguments.folder / f"model-{arguments.items}"
-    if not model.exists():
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        program = (
-            "import sys, pathlib, untrained; untrained.untrained_bundle(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
-        )
-        subprocess.run([sys.executable, "-c", program, str(model), str(arguments.items)], check=True, cwd=HERE)
+    model = model_of(arguments.folder, arguments.items)
     rows: list[Row] = []
     for number in range(arguments.rounds):
         for because in (True, False):
@@ -61,6 +55,16 @@ def main() -> None:
             rows += peer_round(model, number, arguments)
         write(arguments.out, arguments.items, rows)
     print(json.dumps(summary(rows), indent=2))
+
+
+def model_of(folder: Path, num_items: int) -> Path:
+    """The untrained model with so many items, made the first time; the exporter runs in a process of its own."""
+    model = folder / f"model-{num_items}"
+    if not model.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        program = "import sys, pathlib, untrained as u; u.untrained_bundle(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
+        subprocess.run([sys.executable, "-c", program, str(model), str(num_items)], check=True, cwd=HERE)
+    return model
 
 
 def one_round(model: Path, number: int, because: bool, seconds: float) -> list[Row]:
