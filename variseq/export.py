@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +72,7 @@ def write_encoder(network: Network, path: Path) -> None:
     rectangle = {0: history, 1: token}
     shapes = (*(rectangle for _ in range(5)), {0: history}, {0: sample, 1: token})
     given = (item, whole, whole.clone(), value, has_value, torch.full((3,), tokens), noise)
-    with warnings.catch_warnings(), torch.no_grad():
-        # The exporter warns of its own insides; what it made is held against the network in the tests.
-        warnings.simplefilter("ignore")
+    with _quiet(), torch.no_grad():
         torch.onnx.export(
             LastPreference(network),
             given,
@@ -89,7 +90,21 @@ def write_encoder(network: Network, path: Path) -> None:
 def _write_small(encoder: Path, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(str(encoder), str(path), weight_type=QuantType.QInt8)
+    with _quiet():
+        quantize_dynamic(str(encoder), str(path), weight_type=QuantType.QInt8)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters warn of their own insides; what they made is held against the network in the tests."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _tables(checkpoint: Checkpoint) -> Tables:

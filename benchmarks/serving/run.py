@@ -10,11 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +22,8 @@ import numpy as np
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))
+from limit import some_items  # noqa: E402
+from process import live_server, model_of, on_core  # noqa: E402
 from provenance import provenance  # noqa: E402
 
 from variseq.inference.engine import Engine  # noqa: E402
@@ -33,7 +31,6 @@ from variseq.inference.engine import Engine  # noqa: E402
 SERVER_CORE, CLIENT_CORE = 0, 1
 CONNECTIONS = (1, 16, 64)
 NUM_USERS = 512
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 Row = dict[str, Any]
 
 
@@ -57,21 +54,11 @@ def main() -> None:
     print(json.dumps(summary(rows), indent=2))
 
 
-def model_of(folder: Path, num_items: int) -> Path:
-    """The untrained model with so many items, made the first time; the exporter runs in a process of its own."""
-    model = folder / f"model-{num_items}"
-    if not model.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        program = "import sys, pathlib, untrained as u; u.untrained_bundle(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
-        subprocess.run([sys.executable, "-c", program, str(model), str(num_items)], check=True, cwd=HERE)
-    return model
-
-
 def one_round(model: Path, number: int, because: bool, seconds: float) -> list[Row]:
     """Rows of the limit, of the server at each number of connections, and of the limit again."""
     about = {"round": number, "because": because}
     rows = [about | {"system": "limit"} | one for one in limits(model, because, seconds / 2)]
-    with server(model) as port:
+    with filled_server(model) as port:
         requests = [
             {"path": "/v1/recommend", "body": {"user_id": f"u{u}", "k": 10, "because": because}} for u in users()
         ]
@@ -87,8 +74,6 @@ def peer_round(model: Path, number: int, arguments: argparse.Namespace) -> list[
     from litserve_peer import litserve
 
     engine = Engine.load(model)
-    from limit import some_items
-
     rows = []
     for because in (True, False):
         requests = [{"path": "/predict", "body": {"history": h, "because": because}} for h in some_items(engine, 64)]
@@ -122,67 +107,20 @@ def load(port: int, connections: int, seconds: float, requests: list[Row]) -> Ro
     return found
 
 
-def on_core(core: int, command: list[str], given: str | None = None) -> str:
-    """What a Python program prints that runs on one core."""
-    done = subprocess.run(
-        ["taskset", "-c", str(core), sys.executable, *command],
-        input=given, capture_output=True, text=True, check=True, env={**os.environ, **ONE_THREAD},
-    )  # fmt: skip
-    return done.stdout
-
-
 @contextmanager
-def server(model: Path) -> Iterator[int]:
+def filled_server(model: Path) -> Iterator[int]:
     """`variseq serve` on its core, with 50 events of each of the users in its store; its port."""
-    from limit import some_items
-
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            "taskset",
-            "-c",
-            str(SERVER_CORE),
-            sys.executable,
-            "-c",
-            "from variseq.cli import main; main()",
-            "serve",
-        ]
-        flags = ["--port", "0", "--store", f"sqlite:///{folder}/events.db", "--no-log-requests"]
-        with Path(folder, "stderr").open("wb") as errors:
-            process = subprocess.Popen(
-                [*command, str(model), *flags],
-                stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder, env={**os.environ, **ONE_THREAD},
-            )  # fmt: skip
-        try:
-            address = listening(process)
-            histories = some_items(Engine.load(model))
-            with httpx.Client(base_url=address, timeout=60) as client:
-                for user, items in enumerate(histories):
-                    events = [
-                        {
-                            "event_id": f"{user}-{place}",
-                            "user_id": f"u{user}",
-                            "item_id": item,
-                            "timestamp": 1.7e9 + place,
-                        }
-                        for place, item in enumerate(items)
-                    ]
-                    client.post("/v1/events", json={"events": events}).raise_for_status()
-            yield int(address.rsplit(":", 1)[1])
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def listening(process: subprocess.Popen[str]) -> str:
-    """The address that a server says it is at."""
-    assert process.stdout is not None
-    timer = threading.Timer(90, process.kill)
-    timer.start()
-    for line in process.stdout:
-        if " at http://" in line:
-            timer.cancel()
-            return line.split(" at ")[1].split()[0]
-    raise RuntimeError("the server did not start")
+    histories = some_items(Engine.load(model))
+    with live_server(model, ["--no-log-requests"], SERVER_CORE) as server:
+        with httpx.Client(base_url=server.address, timeout=60) as client:
+            for user, items in enumerate(histories):
+                who = {"user_id": f"u{user}"}
+                events = [
+                    who | {"event_id": f"{user}-{place}", "item_id": item, "timestamp": 1.7e9 + place}
+                    for place, item in enumerate(items)
+                ]
+                client.post("/v1/events", json={"events": events}).raise_for_status()
+        yield server.port
 
 
 def summary(rows: list[Row]) -> Row:

@@ -1,0 +1,47 @@
+"""The files of the page: plain, small, and unable to reach anything but their own server."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import pytest
+
+MAX_LINES = 300
+FOLDER = files("variseq.serving").joinpath("explore")
+FILES = {file.name: file.read_text(encoding="utf-8") for file in FOLDER.iterdir() if file.is_file()}
+SCRIPTS = sorted(name for name in FILES if name.endswith(".js"))
+MARKUP_FROM_TEXT = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "DOMParser")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_is_small_says_what_it_does_and_makes_no_markup_of_text(name: str) -> None:
+    lines = FILES[name].splitlines()
+    assert len(lines) <= MAX_LINES
+    assert re.match(r"// .{20,}\.", lines[0]), lines[0]
+    assert [word for word in MARKUP_FROM_TEXT if word in FILES[name]] == []
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_nothing_is_fetched_from_elsewhere(name: str) -> None:
+    addresses = set(re.findall(r"https?://[^\s\"'`)]+", FILES[name]))
+    assert addresses <= {"http://www.w3.org/2000/svg"}  # a name, never fetched
+    assert "url(" not in FILES[name]
+
+
+def test_page_holds_no_inline_script_or_style() -> None:
+    page = FILES["index.html"]
+    assert re.findall(r"<script(?![^>]* src=)", page) == []
+    assert re.findall(r"<style|\sstyle=|\son[a-z]+=", page) == []
+
+
+def test_every_module_that_is_imported_exists() -> None:
+    imported = {name for script in SCRIPTS for name in re.findall(r'from "\./([^"]+)"', FILES[script])}
+    named = set(re.findall(r'(?:src|href)="explore/([^"]+)"', FILES["index.html"]))
+    assert imported | named <= set(FILES)
+    assert set(SCRIPTS) <= imported | named  # and none lies about unused
+
+
+def test_every_module_is_fetched_at_once_and_not_one_after_another() -> None:
+    preloaded = set(re.findall(r'rel="modulepreload" href="explore/([^"]+)"', FILES["index.html"]))
+    assert preloaded == set(SCRIPTS) - {"explore.js", "theme.js"}

@@ -1,0 +1,129 @@
+"""A tab of a real browser at the explorer page, which notes everything that must not happen."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request
+
+QUIET_MILLISECONDS = 75
+PAUSE_MILLISECONDS = 200
+"""Longer than the page waits, after something was typed or set, before it asks."""
+MOST_MILLISECONDS = 15_000
+
+
+class Visit:
+    """The page opened at an address; leaving it checks that nothing was wrong while it was open.
+
+    `expected` are statuses of answers that the browser will report as errors and that the test is about.
+    """
+
+    def __init__(
+        self, context: BrowserContext, address: str, link: str = "", *, expected: tuple[int, ...] = ()
+    ) -> None:
+        self.context, self.address, self.expected = context, address, expected
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(MOST_MILLISECONDS)
+        self.wrong: list[str] = []
+        self.asked: list[dict[str, Any]] = []
+        self.num_open = 0
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        self.page.on("request", self._note)
+        self.page.on("requestfinished", lambda _: self._close())
+        self.page.on("requestfailed", lambda _: self._close())
+        self.page.goto(f"{address}/explore{link}")
+        self.settle()
+
+    def __enter__(self) -> Visit:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.page.close()
+        if kind is None:
+            assert self.wrong == []
+
+    def settle(self, least: int = QUIET_MILLISECONDS) -> None:
+        """Waits until all that was asked is answered, and nothing more is asked for `least` milliseconds."""
+        quiet = waited = 0
+        while quiet < least and waited < MOST_MILLISECONDS:
+            self.page.wait_for_timeout(25)
+            quiet, waited = (quiet + 25 if self.num_open == 0 else 0), waited + 25
+
+    def go(self, link: str) -> None:
+        """To another link of the page, without loading it again."""
+        self.page.evaluate("link => { location.hash = link }", link)
+        self.settle()
+
+    def click(self, selector: str) -> None:
+        self.page.click(selector)
+        self.settle()
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+        self.settle()
+
+    def choose(self, field: str, text: str) -> None:
+        """Types into a field with suggestions and takes the first of them with the keyboard."""
+        self.type(field, text)
+        self.press("ArrowDown", "Enter")
+
+    def type(self, field: str, text: str) -> None:
+        self.page.focus(field)
+        self.page.keyboard.insert_text(text)
+        self.settle(PAUSE_MILLISECONDS)
+
+    def set(self, field: str, value: str) -> None:
+        """Sets a control of the list."""
+        is_choice = self.page.evaluate("one => document.querySelector(one).tagName", field) == "SELECT"
+        (self.page.select_option if is_choice else self.page.fill)(field, value)
+        self.settle(PAUSE_MILLISECONDS)
+
+    def text(self, selector: str) -> str:
+        return self.page.inner_text(selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """Of every element, without what is read out or shown as a badge inside it."""
+        return self.page.eval_on_selector_all(
+            selector, "all => all.map(one => (one.firstChild?.textContent ?? '').trim())"
+        )
+
+    def titles(self) -> list[str]:
+        """Of the recommendations, as they are shown."""
+        return self.texts("#recommendations .title")
+
+    def events(self) -> list[str]:
+        """Titles of the events that are shown, oldest first."""
+        return self.texts("#events .title")[::-1]
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        is_expected = any(f"status of {status}" in message.text for status in self.expected)
+        if message.type == "error" and not is_expected:
+            self.wrong.append(f"console: {message.text}")
+
+    def _note(self, request: Request) -> None:
+        self.num_open += 1
+        if urlsplit(request.url)[:2] != urlsplit(self.address)[:2]:
+            self.wrong.append(f"left the origin: {request.url}")
+        if request.url.endswith("/v1/recommend"):
+            self.asked.append(request.post_data_json)
+
+    def _close(self) -> None:
+        self.num_open -= 1
+
+
+def titled(answer: dict[str, Any]) -> list[str]:
+    """Titles of the recommendations in an answer of the API."""
+    return [one["title"] for one in answer["recommendations"]]
+
+
+def number(text: str) -> float:
+    """The first number of a text such as '12.3 %' or '−0.30 pts'."""
+    digits = text.replace("−", "-").replace("±", "").replace("<", "").replace(",", "").split()[0]
+    return float(digits.rstrip("%"))

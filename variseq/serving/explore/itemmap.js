@@ -1,0 +1,190 @@
+// Items with places into a map: coloured by category, with the history and the recommendations marked.
+
+import { element, setAttribute } from "./dom.js";
+import { nameOf } from "./words.js";
+
+const MOST_CATEGORIES = 8;
+const MARGIN = 22, NEAR = 14, MANY = 150;
+const OTHER = "other";
+
+export class ItemMap {
+  /** `parts`: canvas, tip and legend; `onPick(item)` when one is chosen. */
+  constructor(parts, onPick) {
+    Object.assign(this, parts, { onPick, items: [], places: new Map(), only: null, picked: null, pointed: null, reasons: [], focus: null });
+    Object.assign(this, { history: new Set(), ranks: new Map(), frame: 0 });
+    this.canvas.addEventListener("pointermove", (move) => this.point(this.itemAt(move.offsetX, move.offsetY)));
+    this.canvas.addEventListener("pointerleave", () => this.point(null));
+    this.canvas.addEventListener("click", (press) => {
+      const item = this.itemAt(press.offsetX, press.offsetY);
+      if (item) this.onPick(item);
+    });
+    new ResizeObserver(() => this.draw()).observe(this.canvas);
+    document.addEventListener("themechange", () => this.draw());
+  }
+
+  load(items) {
+    this.items = items;
+    this.places = new Map(items.map((item) => [String(item.item_id), item]));
+    const count = new Map();
+    for (const { category } of items) if (category) count.set(category, (count.get(category) ?? 0) + 1);
+    const all = [...count].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
+    this.categories = all.slice(0, MOST_CATEGORIES).map(([name]) => name);
+    const [xs, ys] = [items.map((item) => item.x), items.map((item) => item.y)];
+    this.edges = { left: Math.min(...xs), right: Math.max(...xs), low: Math.min(...ys), high: Math.max(...ys) };
+    this.showLegend(new Map(all), items.length);
+    this.draw();
+    return all.map(([name]) => name).sort();
+  }
+
+  showLegend(count, numItems) {
+    const named = this.categories.map((name) => [name, count.get(name)]);
+    const rest = numItems - named.reduce((sum, [, number]) => sum + number, 0);
+    if (rest && named.length) named.push([OTHER, rest]);
+    const buttons = named.map(([name, number]) => element("button", {
+      type: "button", class: "quiet", "aria-pressed": "false", onclick: (press) => this.toggle(name, press.currentTarget),
+    }, element("span", { class: `dot category-${this.colour(name)}` }), `${name} ${number}`));
+    const marks = [["mark-history", "in the history"], ["mark-recommended", "recommended"]];
+    this.legend.replaceChildren(...marks.map(([name, words]) => element("span", { class: "mark" }, element("span", { class: name }), words)), ...buttons);
+  }
+
+  toggle(name, button) {
+    this.only = this.only === name ? null : name;
+    for (const one of this.legend.querySelectorAll("button")) setAttribute(one, "aria-pressed", one === button && this.only ? "true" : "false");
+    this.draw();
+  }
+
+  /** The number of a colour; that of all other categories is 0. */
+  colour(category) {
+    return this.categories.indexOf(category) + 1;
+  }
+
+  /** `history` are ids as text, `ranks` a Map of ids as text to ranks. Tells how many of each have no place. */
+  mark(history, ranks) {
+    Object.assign(this, { history, ranks, focus: null, reasons: [] });
+    this.draw();
+    const missing = (ids) => [...ids].filter((id) => !this.places.has(id)).length;
+    return { history: missing(history), recommended: missing(ranks.keys()) };
+  }
+
+  /** Lines from a recommendation to its reasons; null takes them away. */
+  connect(item, reasons) {
+    Object.assign(this, { focus: item === null ? null : String(item), reasons });
+    this.draw();
+  }
+
+  pick(item) {
+    this.picked = item;
+    this.draw();
+  }
+
+  point(item) {
+    if (item === this.pointed) return;
+    this.pointed = item;
+    this.canvas.style.cursor = item ? "pointer" : "";
+    this.tip.hidden = item === null;
+    if (item) {
+      const [x, y] = this.at(item);
+      const rank = this.ranks.get(String(item.item_id));
+      const marks = [this.history.has(String(item.item_id)) && "in the history", rank && `recommended, rank ${rank}`].filter(Boolean);
+      this.tip.replaceChildren(element("strong", {}, nameOf(item)), ...[item.category, ...marks].filter(Boolean).map((words) => element("span", {}, words)));
+      const isRight = x > this.canvas.clientWidth / 2;
+      Object.assign(this.tip.style, { top: `${y}px`, left: isRight ? "" : `${x + 12}px`, right: isRight ? `${this.canvas.clientWidth - x + 12}px` : "" });
+    }
+    this.draw();
+  }
+
+  at(item) {
+    const { left, right, low, high } = this.edges;
+    const [width, height] = [this.canvas.clientWidth, this.canvas.clientHeight];
+    const across = (item.x - left) / (right - left || 1), up = (item.y - low) / (high - low || 1);
+    return [MARGIN + across * (width - 2 * MARGIN), height - MARGIN - up * (height - 2 * MARGIN)];
+  }
+
+  isShown(item) {
+    return this.only === null || item.category === this.only || (this.only === OTHER && this.colour(item.category) === 0);
+  }
+
+  itemAt(x, y) {
+    let best = null;
+    for (const item of this.items) {
+      const id = String(item.item_id);
+      const isMarked = this.ranks.has(id) || this.history.has(id);
+      if (!isMarked && !this.isShown(item)) continue;
+      const [ownX, ownY] = this.at(item);
+      const far = Math.hypot(ownX - x, ownY - y) - (isMarked ? 4 : 0);
+      if (far < NEAR && (!best || far < best.far)) best = { item, far };
+    }
+    return best?.item ?? null;
+  }
+
+  draw() {
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() => this.items.length && this.canvas.clientWidth && this.paint());
+  }
+
+  paint() {
+    const { canvas } = this;
+    const sharpness = window.devicePixelRatio || 1;
+    canvas.width = Math.round(canvas.clientWidth * sharpness);
+    canvas.height = Math.round(canvas.clientHeight * sharpness);
+    const pen = canvas.getContext("2d");
+    pen.scale(sharpness, sharpness);
+    this.paintItems(pen, this.colours());
+  }
+
+  /** The colours of the theme, as the legend and the page have them. */
+  colours() {
+    const probe = element("span", { hidden: true });
+    this.legend.append(probe);
+    const of = (name) => {
+      probe.className = name;
+      return getComputedStyle(probe).color;
+    };
+    const found = { categories: Array.from({ length: MOST_CATEGORIES + 1 }, (_, number) => of(`category-${number}`)) };
+    for (const name of ["ink", "paper", "accent", "on-accent", "reason"]) found[name] = of(`paint-${name}`);
+    probe.remove();
+    return found;
+  }
+
+  paintItems(pen, colours) {
+    const dot = (item, radius, fill, edge = null, width = 1.5) => {
+      const [x, y] = this.at(item);
+      pen.beginPath();
+      pen.arc(x, y, radius, 0, 2 * Math.PI);
+      if (fill) Object.assign(pen, { fillStyle: fill }), pen.fill();
+      if (edge) Object.assign(pen, { strokeStyle: edge, lineWidth: width }), pen.stroke();
+    };
+    for (const item of this.items) {
+      pen.globalAlpha = this.isShown(item) ? 0.62 : 0.08;
+      dot(item, 2.6, colours.categories[this.colour(item.category)]);
+    }
+    pen.globalAlpha = 1;
+    const placed = (ids) => [...ids].map((id) => this.places.get(id)).filter(Boolean);
+    const [radius, edge] = this.history.size > MANY ? [3, 1] : [4.6, 2];
+    for (const item of placed(this.history)) dot(item, radius, colours.categories[this.colour(item.category)], colours.ink, edge);
+    this.paintReasons(pen, colours, placed(this.reasons), dot);
+    pen.font = "600 11px system-ui, sans-serif";
+    Object.assign(pen, { textAlign: "center", textBaseline: "middle" });
+    for (const item of placed([...this.ranks.keys()].reverse())) {
+      const [x, y] = this.at(item);
+      dot(item, 9, colours.accent, colours.paper, 2);
+      pen.fillStyle = colours["on-accent"];
+      pen.fillText(String(this.ranks.get(String(item.item_id))), x, y + 0.5);
+    }
+    for (const item of [this.picked, this.pointed]) if (item) dot(item, 12, null, colours.ink, 1.5);
+  }
+
+  paintReasons(pen, colours, reasons, dot) {
+    const focus = this.places.get(this.focus);
+    if (!focus) return;
+    Object.assign(pen, { strokeStyle: colours.reason, lineWidth: 2 });
+    for (const reason of reasons) {
+      pen.beginPath();
+      pen.moveTo(...this.at(focus));
+      pen.lineTo(...this.at(reason));
+      pen.stroke();
+      dot(reason, 6, colours.reason, colours.paper, 2);
+    }
+    dot(focus, 13, null, colours.reason, 3);
+  }
+}

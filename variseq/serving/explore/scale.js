@@ -1,0 +1,87 @@
+// Events of a history into places along a line, and a stretch of the line into ticks with words.
+
+const SECOND = 1000, MINUTE = 60 * SECOND, HOUR = 60 * MINUTE, DAY = 24 * HOUR, MONTH = 30.44 * DAY, YEAR = 365.25 * DAY;
+const STEPS = [
+  [SECOND, 1], [SECOND, 10], [MINUTE, 1], [MINUTE, 5], [MINUTE, 15], [HOUR, 1], [HOUR, 3], [HOUR, 12], [DAY, 1], [DAY, 2],
+  [DAY, 7], [DAY, 14], [MONTH, 1], [MONTH, 3], [MONTH, 6], [YEAR, 1], [YEAR, 2], [YEAR, 5], [YEAR, 10],
+];
+
+const formatter = (options) => new Intl.DateTimeFormat("en-GB", { ...options, timeZone: "UTC" });
+const WORDS = [
+  [YEAR, formatter({ year: "numeric" })],
+  [MONTH, formatter({ month: "short", year: "numeric" })],
+  [DAY, formatter({ day: "numeric", month: "short", year: "2-digit" })],
+  [MINUTE, formatter({ day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" })],
+  [0, formatter({ hour: "2-digit", minute: "2-digit", second: "2-digit" })],
+];
+
+/** A place for each event: its time, or its number. What has no time lies between its neighbours, or after the last. */
+export function places(events, scale) {
+  if (scale === "order") return events.map((_, index) => index);
+  const times = events.map((one) => one.time);
+  const known = times.filter((time) => time !== null);
+  const step = Math.max((known.at(-1) - known[0]) / 25, MINUTE);
+  return times.map((time, index) => {
+    if (time !== null) return time;
+    const [earlier, numBack] = nearest(times, index, -1);
+    const [later, numAhead] = nearest(times, index, 1);
+    if (earlier === null) return later - step * numAhead;
+    if (later === null) return earlier + step * numBack;
+    return earlier + ((later - earlier) * numBack) / (numBack + numAhead);
+  });
+}
+
+function nearest(times, index, direction) {
+  for (let far = 1; times[index + far * direction] !== undefined; far += 1) {
+    if (times[index + far * direction] !== null) return [times[index + far * direction], far];
+  }
+  return [null, 0];
+}
+
+/** From where to where a line reaches that shows all places, with a little room at both ends. */
+export function whole(at, scale) {
+  if (!at.length) return [0, 1];
+  const [first, last] = [Math.min(...at), Math.max(...at)];
+  const room = last > first ? (last - first) * 0.03 : scale === "order" ? 1 : HOUR;
+  return [first - room, last + room];
+}
+
+/** About as many ticks as fit, each [place, words]. */
+export function ticks([from, to], scale, most) {
+  return scale === "order" ? numberTicks(from, to, most) : timeTicks(from, to, most);
+}
+
+function numberTicks(from, to, most) {
+  const rough = (to - from) / most;
+  const power = 10 ** Math.floor(Math.log10(Math.max(rough, 1)));
+  const step = Math.max(1, [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough) ?? rough);
+  const found = [];
+  const first = Math.max(step, Math.ceil((from + 1) / step) * step);
+  if (step > 1 && from < 0) found.push([0, "1"]);
+  for (let number = first; number - 1 <= to; number += step) found.push([number - 1, String(number)]);
+  return found;
+}
+
+function timeTicks(from, to, most) {
+  const [unit, count] = STEPS.find(([unit, count]) => unit * count >= (to - from) / most) ?? [YEAR, Math.ceil((to - from) / most / YEAR)];
+  const words = WORDS.find(([least]) => unit >= least)[1];
+  const found = [];
+  for (let place = firstTick(from, unit, count); place <= to; place = nextTick(place, unit, count)) {
+    if (place >= from) found.push([place, words.format(place)]);
+  }
+  return found;
+}
+
+function firstTick(from, unit, count) {
+  const date = new Date(from);
+  if (unit === YEAR) return Date.UTC(Math.floor(date.getUTCFullYear() / count) * count, 0);
+  if (unit === MONTH) return Date.UTC(date.getUTCFullYear(), Math.floor(date.getUTCMonth() / count) * count);
+  return Math.ceil(from / (unit * count)) * unit * count;
+}
+
+function nextTick(place, unit, count) {
+  const date = new Date(place);
+  if (unit === YEAR) return Date.UTC(date.getUTCFullYear() + count, 0);
+  if (unit === MONTH) return Date.UTC(date.getUTCFullYear(), date.getUTCMonth() + count);
+  return place + unit * count;
+}
