@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from variseq.errors import InputError, MissingExtra
-from variseq.inference.bundle import ENCODER, INDEX, SMALL_ENCODER, Bundle, Facts, Tables, write_bundle
+from variseq.inference.bundle import ENCODER, INDEX, Bundle, Facts, Tables, write_bundle
 from variseq.inference.encoder import INPUTS, OUTPUTS
 from variseq.inference.forecast import with_bias
 from variseq.inference.index import EXACT_ITEMS, build_index
@@ -34,7 +34,7 @@ INSIDE_A_RUN = "serving"
 def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
     """Write the exported model of a run folder and return where it is; RUN/serving where no `out` is given.
 
-    `small` also writes the encoder with weights of 8 bits, beside that of 32. A catalogue of more than `EXACT_ITEMS`
+    `small` writes the encoder with weights of 8 bits in place of 32: a third of the size, at the same speed. A catalogue of more than `EXACT_ITEMS`
     gets an index. Raises CheckpointError for a run that
     cannot be read and InputError when the folder exists.
     """
@@ -47,8 +47,8 @@ def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
         files = {ENCODER: Path(workshop) / ENCODER}
         write_encoder(checkpoint.network, files[ENCODER])
         if small:
-            files[SMALL_ENCODER] = Path(workshop) / SMALL_ENCODER
-            _write_small(files[ENCODER], files[SMALL_ENCODER])
+            whole, files[ENCODER] = files[ENCODER], Path(workshop) / "small.onnx"
+            _write_small(whole, files[ENCODER])
         if len(bundle.tables.item_bias) > EXACT_ITEMS:
             files[INDEX] = Path(workshop) / INDEX
             build_index(with_bias(bundle.tables), files[INDEX])

@@ -22,7 +22,7 @@ from variseq.events.vocabulary import Vocabulary
 from variseq.recommend.learned import Learned
 
 FORMAT_VERSION = 1
-ENCODER, SMALL_ENCODER, INDEX = "encoder.onnx", "encoder.int8.onnx", "index.faiss"
+ENCODER, INDEX = "encoder.onnx", "index.faiss"
 TABLES, MANIFEST = "tables.safetensors", "manifest.json"
 
 
