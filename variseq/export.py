@@ -34,9 +34,9 @@ INSIDE_A_RUN = "serving"
 def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
     """Write the exported model of a run folder and return where it is; RUN/serving where no `out` is given.
 
-    `small` writes the encoder with weights of 8 bits in place of 32: a third of the size, at the same speed. A catalogue of more than `EXACT_ITEMS`
-    gets an index. Raises CheckpointError for a run that
-    cannot be read and InputError when the folder exists.
+    `small` writes the encoder with weights of 8 bits in place of 32: a third of the size, at the same speed. A
+    catalogue of more than `EXACT_ITEMS` gets an index. Raises CheckpointError for a run that cannot be read and
+    InputError when the folder exists.
     """
     folder = run / INSIDE_A_RUN if out is None else out
     if folder.exists():

@@ -21,8 +21,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from provenance import provenance
 
 from variseq.export import export
-from variseq.inference.bundle import SMALL_ENCODER
-from variseq.inference.encoder import OnnxEncoder
 from variseq.inference.engine import Engine, KnownHistory
 from variseq.inference.question import Answer, Question
 from variseq.model.checkpoint import load_checkpoint
