@@ -10,6 +10,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from variseq.errors import InputError, VariseqError
+from variseq.terminal.serve_command import keys, serving
 
 app = typer.Typer(
     help="From an event log to recommendations, with a variational attention model.",
@@ -17,9 +18,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.registered_commands += serving.registered_commands
+app.add_typer(keys, name="keys")
 
 Source = Annotated[
-    list[str], typer.Argument(help="Event files or globs: CSV, TSV, JSON lines, Parquet (text may be .gz).")
+    list[str], typer.Argument(help="Event files or globs: CSV, TSV, JSON lines, Parquet (text may be .gz); or sqlite:///events.db.")
 ]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 Items = Annotated[str | None, typer.Option(help="File with item_id, title, category and more.")]
@@ -71,6 +74,7 @@ def check(
     from rich.console import Console
 
     from variseq.log import read
+    from variseq.terminal.events_source import events_source
     from variseq.terminal.run_config import run_config
 
     flags = {
@@ -84,7 +88,8 @@ def check(
         "read.memory_limit": memory_limit,
         "read.rejects": rejects,
     }
-    Console().print(read(_source(source), items, run_config(None, flags, []).read).check())
+    with events_source(_source(source)) as events:
+        Console().print(read(events, items, run_config(None, flags, []).read).check())
 
 
 @app.command()
@@ -191,13 +196,18 @@ def recommend(
     coverage: Annotated[
         float | None, typer.Option(help="0.5 to 0.99: the smallest set that holds the next item with this probability.")
     ] = None,
+    boost: Annotated[list[str] | None, typer.Option(help="Rank an item as if that much more probable: i9=1.5.")] = None,
+    boost_category: Annotated[list[str] | None, typer.Option(help="The same for a category: Drama=2.")] = None,
+    pin: Annotated[list[str] | None, typer.Option(help="Put an item at a rank: 1=i9.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print records as JSON in place of a table.")] = False,
 ) -> None:
     """Who should see what next, how probable it is, and why."""
-    from variseq.recommend.lists import Manner
-    from variseq.terminal.recommend import Question, answer
+    from variseq.recommend.manner import Manner
+    from variseq.terminal.recommend import Question, TextFilters, answer
 
     manner = Manner(explore, seed, diversity, coverage)
-    answer(run, Question(user or [], history, all_users, out, k, exclude, only, category, exclude_seen, manner))
+    filters = TextFilters(k, exclude, only, category, exclude_seen, boost, boost_category, pin)
+    answer(run, Question(user or [], history, all_users, out, json, filters, manner))
 
 
 @app.command()
@@ -220,6 +230,18 @@ def doctor(
     from variseq.terminal.doctor import examine_run
 
     examine_run(run, Console(), json)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="Folder for the export; RUN/serving otherwise.")] = None,
+    small: Annotated[bool, typer.Option("--small", help="Weights of the encoder in 8 bits, a third of the size.")] = False,
+) -> None:
+    """The run as a folder that is served without torch."""
+    from variseq.export import export as export_run
+
+    typer.echo(f"Export: {export_run(run, out, small)}")
 
 
 @app.command()

@@ -1,0 +1,25 @@
+"""The outcome of a fault script into its JSON file, one printed line, and an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from provenance import provenance
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def finish(script: str, out: Path | None, outcome: dict[str, Any], is_good: bool) -> None:
+    """Write, print, and end the process: 0 where the store kept its promises, 1 where it broke one."""
+    target = out or RESULTS / f"faults_{Path(script).stem}.json"
+    target.parent.mkdir(exist_ok=True)
+    record = {**provenance(), "is_good": is_good, **outcome}
+    target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    shown = ", ".join(f"{name} {value}" for name, value in outcome.items() if not isinstance(value, dict | list))
+    print(f"{'kept' if is_good else 'BROKEN'}: {shown}\nwritten to {target}")
+    sys.exit(0 if is_good else 1)

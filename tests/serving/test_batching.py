@@ -1,0 +1,135 @@
+"""Requests that arrive together are one pass; the cache never answers with an old history."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from variseq.errors import InputError
+from variseq.inference.question import Question
+from variseq.serving.batching import Answered, Asked, Batcher
+from variseq.serving.history_cache import HistoryCache
+from variseq.serving.models import Models
+from variseq.serving.refusals import Refusal
+from variseq.serving.stores.memory import MemoryStore
+from variseq.serving.stores.protocol import Event, StoreUnavailable
+
+TWO = Question(k=2, because=False)
+
+
+@pytest.fixture(scope="module")
+def models(bundle_folder: Path) -> Models:
+    return Models(bundle_folder, None)
+
+
+@asynccontextmanager
+async def batching(models: Models, store: MemoryStore, **limits: float) -> AsyncIterator[Batcher]:
+    cache = HistoryCache(1 << 20)
+    batcher = Batcher(
+        models, store, cache, int(limits.get("batch_size", 32)), int(limits.get("queue_length", 100)),
+        limits.get("deadline_seconds", 30.0),
+    )  # fmt: skip
+    batcher.start()
+    try:
+        yield batcher
+    finally:
+        batcher.stop()
+
+
+def test_requests_that_arrive_together_are_one_pass_and_each_has_its_own_answer(models: Models) -> None:
+    async def main() -> None:
+        async with batching(models, MemoryStore()) as batcher:
+            sizes: list[int] = []
+            batcher.on_batch = sizes.append
+            items = [f"i{number:02}" for number in range(40)]
+            together = await asyncio.gather(*(batcher.ask(Asked(TWO, items=[item])) for item in items))
+            alone = [await batcher.ask(Asked(TWO, items=[item])) for item in items]
+            assert max(sizes) > 5
+            for one, other in zip(together, alone, strict=True):
+                assert [r.item_id for r in one.answer.recommendations] == [
+                    r.item_id for r in other.answer.recommendations
+                ]
+            assert batcher.num_waiting == 0
+
+    asyncio.run(main())
+
+
+def test_question_that_is_not_possible_fails_alone(models: Models) -> None:
+    async def main() -> None:
+        async with batching(models, MemoryStore()) as batcher:
+            bad = Question(k=2, only=["nothing"])
+            asked = [Asked(bad if number == 3 else TWO, items=["i00"]) for number in range(8)]
+            asked.append(Asked(TWO, items=[7]))  # type: ignore[list-item]
+            found = await asyncio.gather(*(batcher.ask(one) for one in asked), return_exceptions=True)
+            assert [isinstance(one, Answered) for one in found] == [True] * 3 + [False] + [True] * 4 + [False]
+            assert isinstance(found[3], InputError)
+
+    asyncio.run(main())
+
+
+def test_cached_history_is_used_until_the_store_has_another(models: Models) -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        async with batching(models, store) as batcher:
+            for number in range(1, 6):
+                store.append([Event(f"e-{number}", "ann", f"i{number:02}", number)])
+                for _ in range(2):
+                    assert (await batcher.ask(Asked(TWO, "ann"))).num_events == number
+            assert len(batcher.cache) == 1
+            store.erase("ann")
+            assert (await batcher.ask(Asked(TWO, "ann"))).num_events == 0
+            await batcher.forget("ann")
+            assert (len(batcher.cache), batcher.cache.nbytes) == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_store_that_fails_fails_those_who_need_it_and_nobody_else(models: Models) -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        async with batching(models, store) as batcher:
+            store.close()
+            asked = (Asked(TWO, "ann"), Asked(TWO, items=["i00"]))
+            failed, answered = await asyncio.gather(*(batcher.ask(one) for one in asked), return_exceptions=True)
+            assert isinstance(failed, StoreUnavailable)
+            assert isinstance(answered, Answered)
+
+    asyncio.run(main())
+
+
+def test_more_than_the_queue_holds_is_refused_at_once(models: Models) -> None:
+    async def main() -> None:
+        async with batching(models, MemoryStore(), queue_length=3) as batcher:
+            asked = (batcher.ask(Asked(TWO, items=["i00"])) for _ in range(10))
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            refused = [one for one in found if isinstance(one, Refusal)]
+            assert len(refused) == 7
+            assert all(one.status == 429 for one in refused)
+            assert isinstance(await batcher.ask(Asked(TWO, items=["i00"])), Answered)
+
+    asyncio.run(main())
+
+
+def test_page_of_another_model_is_refused_in_the_pass_itself(models: Models) -> None:
+    async def main() -> None:
+        async with batching(models, MemoryStore()) as batcher:
+            with pytest.raises(InputError, match="Start again"):
+                await batcher.ask(Asked(TWO, items=["i00"], model="another"))
+
+    asyncio.run(main())
+
+
+def test_late_answer_is_503_and_leaves_nothing_behind(models: Models) -> None:
+    async def main() -> None:
+        async with batching(models, MemoryStore(), deadline_seconds=1e-6) as batcher:
+            with pytest.raises(Refusal) as refused:
+                await batcher.ask(Asked(TWO, items=["i00"]))
+            assert refused.value.status == 503
+            while batcher.num_waiting:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(main())

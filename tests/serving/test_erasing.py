@@ -1,0 +1,66 @@
+"""A user who is erased is gone from the store, from memory and from the logs, and does not come back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.serving.server_process import ServerProcess, event, serving
+
+
+def test_erased_user_is_gone_and_confirmed(server: ServerProcess) -> None:
+    server.add(*(event(f"gone-{number}", "gone", "i00", 1000 + number) for number in range(3)))
+    assert server.recommend("gone")["events_used"] == 3
+    response = server.client.delete("/v1/users/gone")
+    assert (response.status_code, response.json()) == (200, {"erased_events": 3, "confirmed": True})
+    assert server.recommend("gone")["events_used"] == 0
+    assert server.client.get("/v1/users/gone").status_code == 404
+    assert "gone" not in server.client.get("/v1/users?prefix=gone").json()["users"]
+
+
+def test_event_from_before_the_erasure_does_not_come_back(server: ServerProcess) -> None:
+    one = event("back-1", "back", "i00")
+    server.add(one)
+    server.client.delete("/v1/users/back")
+    assert server.add(one) == {"accepted": 0, "duplicates": 0, "refused": 1, "unknown_items": []}
+    assert server.recommend("back")["events_used"] == 0
+
+
+def test_erasing_twice_and_erasing_nobody_are_well(server: ServerProcess) -> None:
+    for _ in range(2):
+        response = server.client.delete("/v1/users/never-seen")
+        assert response.json() == {"erased_events": 0, "confirmed": True}
+
+
+def test_id_with_odd_signs_is_found_and_erased(server: ServerProcess) -> None:
+    for number, user in enumerate(["a/b", "a b", "%2F", "ü", "..", "a?b#c", "a%2Fb", "similar", "map"]):
+        server.add(event(f"odd-{number}", user, "i00"))
+        path = "/v1/users/" + "".join(f"%{byte:02X}" for byte in user.encode())
+        assert server.client.get(path).json()["user_id"] == user
+        assert server.client.delete(path).json()["erased_events"] == 1
+        assert server.client.get(path).status_code == 404
+
+
+def test_path_that_is_no_text_is_refused(server: ServerProcess) -> None:
+    assert server.client.get("/v1/users/%FF").status_code == 400
+    assert server.client.get("/v1/users/").status_code == 404
+    assert server.client.get("/v1/users/" + "x" * 129).status_code == 400
+
+
+def test_erasure_in_one_worker_empties_the_memory_of_all(bundle_folder: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, bundle_folder, "--workers", "2") as server:
+        server.add(event("worker-1", "worker", "i00"))
+        for _ in range(40):
+            server.client.close()
+            server.client = type(server.client)(base_url=server.address, timeout=30.0)
+            server.recommend("worker")
+        assert cache_bytes(server) > 0
+        server.client.delete("/v1/users/worker")
+        for _ in range(200):
+            if cache_bytes(server) == 0:
+                break
+        assert cache_bytes(server) == 0
+
+
+def cache_bytes(server: ServerProcess) -> float:
+    lines = server.client.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("variseq_cache_bytes"))

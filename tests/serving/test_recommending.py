@@ -1,0 +1,214 @@
+"""Events in, and the very next answer reflects them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.serving.server_process import ServerProcess, event
+
+
+def ids_of(answer: dict[str, Any]) -> list[str]:
+    return [one["item_id"] for one in answer["recommendations"]]
+
+
+def test_new_event_changes_the_very_next_answer(server: ServerProcess) -> None:
+    before = server.recommend("ann", k=5)
+    assert (before["events_used"], before["latest_event"]) == (0, None)
+    assert before["fallback"] is not None
+    known: list[str] = []
+    for number in range(5):
+        item = ids_of(server.recommend("ann", k=1))[0]
+        assert server.add(event(f"ann-{number}", "ann", item, 1_700_000_000 + number))["accepted"] == 1
+        known.append(item)
+        after = server.recommend("ann", k=5)
+        assert after["events_used"] == number + 1
+        assert after["fallback"] is None
+        assert not set(known) & set(ids_of(after))
+    assert after["latest_event"] == "2023-11-14T22:13:24Z"
+    now = datetime.now(UTC).timestamp()
+    assert after["latest_event_age_seconds"] == pytest.approx(now - 1_700_000_004, abs=60)
+
+
+def test_answer_about_a_user_is_that_about_the_same_history(server: ServerProcess) -> None:
+    server.add(*(event(f"same-{place}", "same", f"i0{place}", 1_600_000_000 + place) for place in range(4)))
+    wish = {"k": 8, "attention": True}
+    by_user, by_history = (
+        server.recommend("same", **wish),
+        server.recommend(history=["i00", "i01", "i02", "i03"], **wish),
+    )
+    assert ids_of(by_user) == ids_of(by_history)
+    assert by_user["uncertainty"] == pytest.approx(by_history["uncertainty"], abs=0.2)
+    assert by_history["latest_event"] is None
+    assert len(by_user["attention"]) == 4
+
+
+def test_same_event_sent_again_is_stored_once(server: ServerProcess) -> None:
+    one = event("twice-1", "twice", "i03")
+    assert server.add(one, one) == {"accepted": 1, "duplicates": 1, "refused": 0, "unknown_items": []}
+    assert server.add(one) == {"accepted": 0, "duplicates": 1, "refused": 0, "unknown_items": []}
+    assert server.recommend("twice")["events_used"] == 1
+
+
+def test_known_event_id_with_other_content_is_a_conflict_and_nothing_is_stored(server: ServerProcess) -> None:
+    server.add(event("clash-1", "clash", "i03"))
+    batch = [event("clash-2", "clash", "i04"), event("clash-1", "clash", "i05")]
+    response = server.client.post("/v1/events", json={"events": batch})
+    assert response.status_code == 409
+    assert response.json()["error"]["code"] == "conflict"
+    assert server.recommend("clash")["events_used"] == 1
+
+
+def test_late_event_is_placed_by_its_time(server: ServerProcess) -> None:
+    for number, (item, timestamp) in enumerate((("i01", 300), ("i02", 100), ("i03", "1970-01-01T00:03:20Z"))):
+        server.add(event(f"late-{number}", "late", item, timestamp))
+    shown = server.client.get("/v1/users/late").json()
+    assert [one["item_id"] for one in shown["events"]] == ["i02", "i03", "i01"]
+    assert shown["events"][1]["timestamp"] == "1970-01-01T00:03:20Z"
+    assert server.recommend("late")["latest_event"] == "1970-01-01T00:05:00Z"
+
+
+def test_item_that_the_model_does_not_know_is_stored_and_told(server: ServerProcess) -> None:
+    assert server.add(event("new-1", "new", "brand-new"), event("new-2", "new", "i02"))["unknown_items"] == [
+        "brand-new"
+    ]
+    answer = server.recommend("new")
+    assert (answer["events_used"], answer["events_unknown"]) == (1, 1)
+    shown = server.client.get("/v1/users/new").json()
+    assert [(one["item_id"], one["known"]) for one in shown["events"]] == [("brand-new", False), ("i02", True)]
+
+
+def test_pages_never_repeat_although_events_arrive_in_between(server: ServerProcess) -> None:
+    server.add(event("pages-0", "pages", "i00"))
+    seen: list[str] = []
+    ranks: list[int] = []
+    page: dict[str, str] = {}
+    for number in range(1, 4):
+        answer = server.recommend("pages", k=7, **page)
+        seen += ids_of(answer)
+        ranks += [one["rank"] for one in answer["recommendations"]]
+        page = {"page": answer["next_page"]}
+        server.add(event(f"pages-{number}", "pages", f"i1{number}", 1_700_000_100 + number))
+    assert len(set(seen)) == len(seen) == 21
+    assert ranks == list(range(1, 22))
+
+
+def test_last_page_has_no_next_one(server: ServerProcess) -> None:
+    answer = server.recommend(history=["i00"], only=["i01", "i02", "i03"], k=2)
+    assert answer["next_page"] is not None
+    answer = server.recommend(history=["i00"], only=["i01", "i02", "i03"], k=2, page=answer["next_page"])
+    assert len(answer["recommendations"]) == 1
+    assert answer["next_page"] is None
+
+
+def test_wishes_hold(server: ServerProcess) -> None:
+    plain = ids_of(server.recommend(history=["i00", "i05"], k=10))
+    assert not set(plain[:3]) & set(ids_of(server.recommend(history=["i00", "i05"], k=10, exclude=plain[:3])))
+    assert set(ids_of(server.recommend(history=["i00", "i05"], k=3, only=plain[5:8]))) == set(plain[5:8])
+    assert ids_of(server.recommend(history=["i00", "i05"], k=3, pin=[{"item_id": plain[9], "rank": 2}]))[1] == plain[9]
+    boosted = server.recommend(history=["i00", "i05"], k=3, boost={"items": {plain[9]: 1000.0}})
+    assert ids_of(boosted)[0] == plain[9]
+    toys = server.recommend(history=["i00", "i05"], k=3, category="Toys")["recommendations"]
+    assert all(one["title"].startswith("Toys") for one in toys)
+    assert ids_of(server.recommend(history=["i00", "i05"], k=10, diversity=0.9)) != plain
+    sampled = [ids_of(server.recommend(history=["i00"], k=10, explore="thompson", seed=seed)) for seed in (1, 1, 2, 3)]
+    assert sampled[0] == sampled[1]
+    assert len({tuple(one) for one in sampled}) > 1
+
+
+def test_answer_says_what_it_is(server: ServerProcess) -> None:
+    answer = server.recommend(history=["i00", "i01"], k=2)
+    assert answer["model"] == server.client.get("/ready").json()["model"]
+    assert set(answer["uncertainty"]) == {"total", "aleatoric", "epistemic"}
+    first = answer["recommendations"][0]
+    assert set(first) == {"item_id", "rank", "score", "probability", "low", "high", "title", "because"}
+    assert first["low"] <= first["probability"] <= first["high"]
+    assert "attention" not in answer
+    assert server.recommend(history=["i00"], k=1, because=False)["recommendations"][0]["because"] == []
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({}, "either user_id or history"),
+        ({"user_id": "ann", "history": []}, "not both"),
+        ({"user_id": 12}, 'text ("12")'),
+        ({"history": [12]}, 'text ("12")'),
+        ({"history": [], "k": 0}, "$.k"),
+        ({"history": [], "k": 1001}, "$.k"),
+        ({"history": [], "k": 10.5}, "$.k"),
+        ({"history": [], "k": True}, "$.k"),
+        ({"history": [], "kk": 3}, "unknown field `kk`"),
+        ({"history": ["i00"] * 10_001}, "10000"),
+        ({"user_id": ""}, "$.user_id"),
+        ({"user_id": "x" * 129}, "$.user_id"),
+        ({"user_id": "ü" * 100}, "128 bytes"),
+        ({"history": [], "boost": {"items": {"i00": 0}}}, "$.boost"),
+        ({"history": [], "boost": {"items": {"i00": 1001}}}, "$.boost"),
+        ({"history": [], "boost": {"items": {f"i{n}": 2 for n in range(1001)}}}, "$.boost"),
+        ({"history": [], "pin": [{"item_id": "i00", "rank": 1}, {"item_id": "i01", "rank": 1}]}, "twice"),
+        ({"history": [], "pin": [{"item_id": "i00", "rank": 1}] * 101}, "$.pin"),
+        ({"history": [], "only": ["nothing"]}, "not in the catalogue"),
+        ({"history": [], "category": "nothing"}, "Toys"),
+        ({"history": [], "explore": "greedy"}, "$.explore"),
+        ({"history": [], "diversity": 1.1}, "$.diversity"),
+        ({"history": [], "coverage": 0.3}, "$.coverage"),
+        ({"history": [], "page": "nonsense"}, "no token of this server"),
+        ({"history": [], "page": "WyJ4IixbMV1d"}, "Start again"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_one_clear_message(
+    server: ServerProcess, wish: dict[str, Any], words: str
+) -> None:
+    response = server.client.post("/v1/recommend", json=wish)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert words in error["message"]
+    assert error["code"] == "invalid_request"
+    assert error["request_id"] == response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"timestamp": 1_700_000_000_000}, "not milliseconds"),
+        ({"timestamp": -1}, "$.events[0].timestamp"),
+        ({"timestamp": "2026-11-24T15:00:00"}, "no zone"),
+        ({"timestamp": "yesterday at noon"}, "is no time"),
+        ({"timestamp": "9999-12-31T23:59:59Z"}, "in the future"),
+        ({"timestamp": "1969-12-31T23:59:59Z"}, "before 1970"),
+        ({"user_id": 7}, 'text ("12")'),
+        ({"item_id": 7}, 'text ("12")'),
+        ({"event_id": ""}, "event_id"),
+        ({"event_id": "ü" * 100}, "128 bytes"),
+        ({"value": "much"}, "value"),
+        ({"value": 1e31}, "value"),
+        ({"odd": 1}, "unknown field `odd`"),
+    ],
+)
+def test_event_that_cannot_be_is_refused_and_the_batch_with_it(
+    server: ServerProcess, change: dict[str, Any], words: str
+) -> None:
+    bad = {**event("bad-1", "bad", "i00"), **change}
+    response = server.client.post("/v1/events", json={"events": [bad, event("bad-2", "bad", "i01")]})
+    assert response.status_code == 400
+    assert words in response.json()["error"]["message"]
+    assert server.recommend("bad")["events_used"] == 0
+
+
+def test_batch_of_more_than_a_thousand_events_or_of_none_is_refused(server: ServerProcess) -> None:
+    many = [event(f"many-{number}", "many", "i00", number) for number in range(1001)]
+    for events in (many, []):
+        assert server.client.post("/v1/events", json={"events": events}).status_code == 400
+    assert server.add(*many[:1000])["accepted"] == 1000
+
+
+def test_times_are_read_in_every_allowed_form(server: ServerProcess) -> None:
+    forms = [1, 2.5, "1970-01-01T00:00:04Z", "1970-01-01T02:00:05.25+02:00"]
+    server.add(*(event(f"forms-{number}", "forms", "i00", form) for number, form in enumerate(forms)))
+    shown = server.client.get("/v1/users/forms").json()["events"]
+    assert [one["timestamp"] for one in shown] == [
+        "1970-01-01T00:00:01Z", "1970-01-01T00:00:02.500000Z", "1970-01-01T00:00:04Z", "1970-01-01T00:00:05.250000Z",
+    ]  # fmt: skip

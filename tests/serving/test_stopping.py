@@ -1,0 +1,114 @@
+"""A server that is told to stop finishes what it has begun; one that must not start says why."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.serving.load import load
+from tests.serving.raw_http import head, read_all, status_of
+from tests.serving.server_process import COMMAND, event, serving
+
+WISH = {"history": ["i00", "i01"], "k": 5}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_stop_under_load_loses_no_request(bundle_folder: Path, tmp_path: Path, workers: str) -> None:
+    flags = ("--workers", workers, "--drain-seconds", "0.5")
+    with serving(tmp_path, bundle_folder, *flags) as server, load(server.address, 12, WISH) as found:
+        found.wait_for(50)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+    assert found.failed == []
+    assert found.num_refused == 12
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_without_load_is_quick_and_ends_with_0(bundle_folder: Path, tmp_path: Path, number: int) -> None:
+    with serving(tmp_path, bundle_folder, "--drain-seconds", "0") as server:
+        server.recommend(**WISH)
+        start = time.monotonic()
+        server.process.send_signal(number)
+        assert server.process.wait(30) == 0
+        assert time.monotonic() - start < 5
+        assert "Traceback" not in server.errors()
+
+
+def test_draining_server_is_not_ready_and_closes_connections_after_their_answer(
+    bundle_folder: Path, tmp_path: Path
+) -> None:
+    with serving(tmp_path, bundle_folder, "--drain-seconds", "3") as server:
+        assert server.client.get("/ready").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + 2
+        while (response := server.client.get("/ready")).status_code == 200:
+            assert time.monotonic() < end
+        assert response.status_code == 503
+        assert "stopping" in response.json()["error"]["message"]
+        assert response.headers["connection"] == "close"
+        assert server.recommend(**WISH)["recommendations"]
+
+
+def test_request_that_stands_before_the_door_when_it_closes_is_answered(bundle_folder: Path, tmp_path: Path) -> None:
+    """The system takes connections before the server does; closing the door must not reset them."""
+    import socket
+
+    with serving(tmp_path, bundle_folder, "--drain-seconds", "0.3") as server:
+        answers = []
+        server.process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            try:
+                connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+            except ConnectionRefusedError:
+                break
+            with connection:
+                connection.sendall(head("GET", "/health"))
+                answers.append(status_of(read_all(connection)))
+        assert answers
+        assert set(answers) == {200}
+
+
+def test_acknowledged_event_is_there_after_a_kill(bundle_folder: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, bundle_folder) as server:
+        server.add(event("kill-1", "killed", "i00"))
+        server.process.kill()
+        server.process.wait(10)
+    with serving(tmp_path, bundle_folder) as server:
+        assert server.recommend("killed")["events_used"] == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--port", "99999"], "port=99999"),
+        (["--workers", "0"], "workers=0"),
+        (["--workers", "2", "--store", "memory://"], "cannot share a store in memory"),
+        (["--store", "mysql://x"], "There is no store"),
+        (["--keys", "missing.yaml"], "cannot be read"),
+        (["--models", "missing"], "does not exist"),
+        (["--config", "missing.yaml"], "cannot be read"),
+        (["--audit", "missing/audit.jsonl"], "cannot be written"),
+        (["--import-histories", "maybe"], "import_histories"),
+    ],
+)
+def test_server_that_cannot_start_says_why_in_one_message(
+    bundle_folder: Path, tmp_path: Path, flags: list[str], words: str
+) -> None:
+    command = [*COMMAND, str(bundle_folder), *flags]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_port_that_is_taken_is_one_message(bundle_folder: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, bundle_folder) as server:
+        command = [*COMMAND, str(bundle_folder), "--port", str(server.port), "--store", "memory://"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 2
+        assert f"port {server.port}" in done.stderr

@@ -1,0 +1,221 @@
+"""Requests that arrive together into one pass of the model, in one thread; what cannot be kept up with is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from time import monotonic
+
+from variseq.events.vocabulary import Id
+from variseq.inference.engine import Engine, KnownHistory
+from variseq.inference.question import Answer, Question
+from variseq.serving.history_cache import HistoryCache
+from variseq.serving.models import Models
+from variseq.serving.paging import other_model
+from variseq.serving.refusals import Refusal, overloaded, unavailable
+from variseq.serving.stores.protocol import HistoryStore
+
+log = logging.getLogger("variseq.serving")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question about a user of the store, or about a history that was sent. `model` is the one that it needs."""
+
+    question: Question
+    user_id: Id | None = None
+    items: Sequence[Id] = ()
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer, and the engine and the history that it was made of."""
+
+    answer: Answer
+    engine: Engine
+    num_events: int
+    num_unknown: int
+    latest: int | None
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    asked: Asked
+    future: asyncio.Future[Answered]
+    deadline: float
+    result: Answered | Exception | None = None
+
+
+_Order = Callable[[], None]
+
+
+class Batcher:
+    """A thread that answers. Ask from the event loop it was started in."""
+
+    def __init__(
+        self,
+        models: Models,
+        store: HistoryStore,
+        cache: HistoryCache,
+        batch_size: int,
+        queue_length: int,
+        deadline_seconds: float,
+    ) -> None:
+        self.models = models
+        self.store = store
+        self.cache = cache
+        self.batch_size = batch_size
+        self.queue_length = queue_length
+        self.deadline_seconds = deadline_seconds
+        self.num_waiting = 0
+        self.on_batch: Callable[[int], None] = lambda size: None
+        self._queue: SimpleQueue[_Job | _Order | None] = SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer, for the event loop that runs now."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer what is queued, and end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    async def ask(self, asked: Asked) -> Answered:
+        """The answer. Raises Refusal when too many wait or time runs out, InputError, StoreUnavailable."""
+        if self.num_waiting >= self.queue_length:
+            raise overloaded(f"{self.num_waiting} requests wait for the model already. Send fewer at once, or later.")
+        loop = asyncio.get_running_loop()
+        job = _Job(asked, loop.create_future(), monotonic() + self.deadline_seconds)
+        self.num_waiting += 1
+        self._queue.put(job)
+        timer = loop.call_later(self.deadline_seconds, self._expire, job)
+        try:
+            return await job.future
+        finally:
+            timer.cancel()
+
+    async def forget(self, user_id: Id | None) -> None:
+        """Drop a user (None: all) from the cache, after every pass that may have read them before."""
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def order() -> None:
+            if user_id is None:
+                self.cache.clear()
+            else:
+                self.cache.drop(user_id)
+            loop.call_soon_threadsafe(_finish, done)
+
+        self._queue.put(order)
+        try:
+            async with asyncio.timeout(self.deadline_seconds):
+                await done
+        except TimeoutError as error:
+            raise unavailable("The cache is cleared later than asked: the server is busy. Send this again.") from error
+
+    def _expire(self, job: _Job) -> None:
+        if not job.future.done():
+            job.future.set_exception(
+                unavailable(f"No answer within {self.deadline_seconds:g} seconds. The server is busy: try again later.")
+            )
+
+    def _work(self) -> None:
+        while True:
+            batch: list[_Job] = []
+            goes_on = self._take(self._queue.get(), batch)
+            while goes_on and batch and len(batch) < self.batch_size:
+                try:
+                    goes_on = self._take(self._queue.get_nowait(), batch)
+                except Empty:
+                    break
+            if batch:
+                self._answer(batch)
+                assert self._loop is not None
+                self._loop.call_soon_threadsafe(self._deliver, batch)
+            if not goes_on:
+                return
+
+    def _take(self, entry: _Job | _Order | None, batch: list[_Job]) -> bool:
+        """Put a job into the batch or carry out an order; False ends the thread."""
+        if entry is None:
+            return False
+        if isinstance(entry, _Job):
+            batch.append(entry)
+        else:
+            entry()
+        return True
+
+    def _answer(self, batch: list[_Job]) -> None:
+        now = monotonic()
+        engine = self.models.engine
+        ready: list[tuple[_Job, KnownHistory]] = []
+        for job in batch:
+            if job.deadline < now or job.future.cancelled():
+                continue  # Nobody waits for it any more.
+            try:
+                ready.append((job, self._history(job.asked, engine)))
+            except Exception as error:
+                job.result = error
+        if not ready:
+            return
+        self.on_batch(len(ready))
+        answers: Sequence[Answer | Exception]
+        try:
+            answers = engine.answer([(history, job.asked.question) for job, history in ready])
+        except Exception:
+            log.exception("a pass of %d requests failed; each is tried alone", len(ready))
+            answers = [_alone(engine, history, job.asked.question) for job, history in ready]
+        for (job, history), answer in zip(ready, answers, strict=True):
+            if isinstance(answer, Answer):
+                latest = None if job.asked.user_id is None else history.latest
+                job.result = Answered(answer, engine, history.num_events, history.num_unknown, latest)
+            else:
+                job.result = answer
+
+    def _history(self, asked: Asked, engine: Engine) -> KnownHistory:
+        if asked.model is not None and asked.model != engine.version:
+            raise other_model(asked.model, engine.version)
+        if asked.user_id is None:
+            return engine.items_in_order(asked.items)
+        version = self.store.version(asked.user_id)
+        known = self.cache.get(asked.user_id, version, engine.version)
+        if known is None:
+            events = self.store.history(asked.user_id)
+            known = engine.history([(one.item_id, one.timestamp, one.behaviour, one.value) for one in events])
+            self.cache.put(asked.user_id, version, engine.version, known)
+        return known
+
+    def _deliver(self, batch: list[_Job]) -> None:
+        for job in batch:
+            self.num_waiting -= 1
+            if job.future.done():
+                continue
+            if isinstance(job.result, Answered):
+                job.future.set_result(job.result)
+            else:
+                late = Refusal(503, "The request waited too long. Try again later.", {"Retry-After": "1"})
+                job.future.set_exception(job.result or late)
+
+
+def _finish(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+def _alone(engine: Engine, history: KnownHistory, question: Question) -> Answer | Exception:
+    try:
+        return engine.answer([(history, question)])[0]
+    except Exception as error:
+        return error

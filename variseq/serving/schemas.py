@@ -1,0 +1,227 @@
+"""JSON of requests and answers into checked values, and back; the OpenAPI document is made of these same types."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from variseq.inference.question import Recommendation
+
+MAX_ID_BYTES = 128
+MAX_K = 1000
+MAX_EVENTS = 1000
+MAX_LIST = 10_000
+MAX_BOOSTS = 1000
+MAX_PINS = 100
+MAX_CATEGORIES = 100
+MAX_FACTOR = 1000.0
+MAX_TOKEN = 16_384
+MAX_SEED = 2**32 - 1
+
+WholeId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+TextId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description="at most 128 bytes as UTF-8")]
+AnyId = WholeId | TextId
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Factor = Annotated[float, Meta(gt=0, le=MAX_FACTOR)]
+K = Annotated[int, Meta(ge=1, le=MAX_K)]
+ItemIds = Annotated[list[AnyId], Meta(max_length=MAX_LIST)]
+Moment = (
+    Annotated[str, Meta(min_length=10, max_length=64, description="ISO 8601 with a zone: 2026-11-24T15:00:00Z")]
+    | Annotated[int, Meta(ge=0, le=10**15, description="seconds since 1970")]
+    | Annotated[float, Meta(ge=0, le=1e15, description="seconds since 1970")]
+)
+
+
+class EventGiven(Struct, forbid_unknown_fields=True):
+    """One thing that a user did. The same `event_id` sent again is stored once."""
+
+    event_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
+    user_id: AnyId
+    item_id: AnyId
+    timestamp: Moment
+    event: Name | None = None
+    value: Annotated[float, Meta(ge=-1e30, le=1e30)] | None = None
+
+
+class EventsRequest(Struct, forbid_unknown_fields=True):
+    """1 to 1,000 events, stored all or not at all."""
+
+    events: Annotated[list[EventGiven], Meta(min_length=1, max_length=MAX_EVENTS)]
+
+
+class EventsAnswer(Struct):
+    """What became of the events. `unknown_items` are stored, but the model that is loaded cannot use them yet."""
+
+    accepted: int
+    duplicates: int
+    refused: int
+    unknown_items: list[int | str]
+
+
+class Boost(Struct, forbid_unknown_fields=True):
+    """Factors that the rank is worked out with; probabilities stay what they are."""
+
+    items: Annotated[dict[str, Factor], Meta(max_length=MAX_BOOSTS)] = {}
+    categories: Annotated[dict[str, Factor], Meta(max_length=MAX_BOOSTS)] = {}
+
+
+class Pin(Struct, forbid_unknown_fields=True):
+    """An item and the rank it is put at."""
+
+    item_id: AnyId
+    rank: K
+
+
+class RecommendRequest(Struct, forbid_unknown_fields=True):
+    """Whom to recommend for (`user_id`, or `history` with the oldest item first), and what may be in the list."""
+
+    user_id: AnyId | None = None
+    history: ItemIds | None = None
+    k: K = 10
+    exclude: ItemIds = []
+    only: ItemIds | None = None
+    category: Name | Annotated[list[Name], Meta(min_length=1, max_length=MAX_CATEGORIES)] | None = None
+    exclude_seen: bool | None = None
+    explore: Literal["thompson"] | None = None
+    seed: Annotated[int, Meta(ge=0, le=MAX_SEED)] = 0
+    diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    coverage: Annotated[float, Meta(ge=0.5, le=0.99)] | None = None
+    boost: Boost | None = None
+    pin: Annotated[list[Pin], Meta(max_length=MAX_PINS)] = []
+    page: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN)] | None = None
+    because: bool = True
+    attention: bool = False
+
+
+class Uncertainty(Struct):
+    """In nats: of the next item as a whole, of chance, and of what the model does not know of this history."""
+
+    total: float
+    aleatoric: float
+    epistemic: float
+
+
+class RecommendAnswer(Struct):
+    """The list, and what it was made of. `next_page` asks for the items that follow."""
+
+    recommendations: list[Recommendation]
+    model: str
+    fallback: str | None
+    events_used: int
+    events_unknown: int
+    latest_event: datetime | None
+    latest_event_age_seconds: float | None
+    uncertainty: Uncertainty
+    approximate: bool
+    next_page: str | None
+    request_id: str
+    attention: list[float] | UnsetType = UNSET
+
+
+class FindQuery(Struct, forbid_unknown_fields=True):
+    """Which users to list."""
+
+    prefix: Annotated[str, Meta(max_length=MAX_ID_BYTES)] = ""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+
+
+class SearchQuery(Struct, forbid_unknown_fields=True):
+    """Which items to list."""
+
+    search: Annotated[str, Meta(max_length=256)] = ""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+
+
+class SimilarQuery(Struct, forbid_unknown_fields=True):
+    """How many similar items to list."""
+
+    k: K = 10
+
+
+class UsersAnswer(Struct):
+    """User ids, sorted."""
+
+    users: list[int | str]
+
+
+class EventKnown(Struct):
+    """An event of a user. `known` says whether the model knows the item."""
+
+    item_id: int | str
+    title: str | None
+    timestamp: datetime
+    event: str | None
+    value: float | None
+    known: bool
+
+
+class Belief(Struct):
+    """What the model believes of a user."""
+
+    uncertainty: Uncertainty
+
+
+class UserAnswer(Struct):
+    """A user's events, oldest first, and what the model makes of them."""
+
+    user_id: int | str
+    num_events: int
+    events: list[EventKnown]
+    belief: Belief
+    model: str
+
+
+class ErasedAnswer(Struct):
+    """How many events were removed; `confirmed` after reading back that none is left."""
+
+    erased_events: int
+    confirmed: bool
+
+
+class ItemsAnswer(Struct):
+    """Items with at least `item_id` and `title`."""
+
+    items: list[dict[str, Any]]
+    model: str
+
+
+class ModelRequest(Struct, forbid_unknown_fields=True):
+    """The name of a folder below that of --models."""
+
+    # "$" alone would let a line break pass.
+    model: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$(?!\n)")]
+
+
+class ModelAnswer(Struct):
+    """The model that answers now."""
+
+    model: str
+    name: str | None
+
+
+class ModelsAnswer(Struct):
+    """The models that can be swapped to, and the one that answers now."""
+
+    models: list[str]
+    current: str | None
+    model: str
+
+
+class HealthAnswer(Struct):
+    """The process answers."""
+
+    status: Literal["alive"]
+
+
+class ReadyAnswer(Struct):
+    """Whether requests should be sent here, and if not, why."""
+
+    ready: bool
+    model: str
+    problems: list[str]
+
+
+encode = msgspec.json.Encoder().encode

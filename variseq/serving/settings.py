@@ -1,0 +1,132 @@
+"""Flags, environment and a YAML file into the checked settings of a server; an unknown name is an error."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from variseq.errors import InputError
+
+ENVIRONMENT_PREFIX = "VARISEQ_SERVE_"
+
+
+class ServeSettings(BaseModel):
+    """Everything that `variseq serve` can be told. Limits of a worker are those of one process."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: Path = Field(description="folder of a finished run, or of an exported model")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen at")
+    port: int = Field(8000, ge=0, le=65535, description="port; 0 takes a free one")
+    store: str = Field("sqlite:///events.db", min_length=1, description="where histories are kept")
+    import_histories: Literal["auto", "yes", "no"] = Field("auto", description="take in the run's histories")
+    models: Path | None = Field(None, description="folder of models that may be swapped to")
+    keys: Path | None = Field(None, description="file of API keys")
+    audit: Path | None = Field(None, description="file for the audit log")
+    workers: int = Field(1, ge=1, le=64, description="processes")
+    rate_limit: float | None = Field(None, gt=0, le=1e6, description="requests a second for each key and worker")
+    burst: int | None = Field(None, ge=1, le=1_000_000, description="requests at once; twice the rate where not given")
+    queue_length: int = Field(1024, ge=1, le=100_000, description="requests that may wait for the model, a worker")
+    batch_size: int = Field(32, ge=1, le=1024, description="requests answered in one pass")
+    deadline_seconds: float = Field(5.0, gt=0, le=300, description="time for an answer")
+    body_seconds: float = Field(10.0, gt=0, le=300, description="time for a client to send a request")
+    idle_seconds: float = Field(30.0, gt=0, le=3600, description="time an idle connection is kept")
+    drain_seconds: float = Field(1.0, ge=0, le=300, description="time between 'not ready' and a closed door")
+    cache_megabytes: float = Field(64.0, ge=0, le=1e6, description="decoded histories in memory, a worker")
+    max_connections: int = Field(1024, ge=1, le=100_000, description="open connections, a worker")
+    log_requests: bool = Field(True, description="a line for each request")
+
+    @property
+    def burst_requests(self) -> float:
+        """How many requests a key may send at once."""
+        return float(self.burst) if self.burst is not None else max(1.0, 2.0 * (self.rate_limit or 0.0))
+
+
+def serve_settings(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> ServeSettings:
+    """Flags (None is not given) before `VARISEQ_SERVE_*` of the environment before the YAML file.
+
+    Raises InputError for a file that is no YAML mapping, an unknown name or a value that is not allowed.
+
+    >>> serve_settings({"run": "runs/first", "port": None}, {"VARISEQ_SERVE_PORT": "9000"}).port
+    9000
+    """
+    from_environment = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(ENVIRONMENT_PREFIX)
+    }
+    file = file or (Path(from_environment["config"]) if "config" in from_environment else None)
+    from_environment.pop("config", None)
+    given = {name: value for name, value in flags.items() if value is not None}
+    layers = [
+        (f"the configuration {file}", {} if file is None else _from_file(file)),
+        ("the environment", from_environment),
+        ("the command line", given),
+    ]
+    merged: dict[str, Any] = {}
+    for source, values in layers:
+        if unknown := [name for name in values if name not in ServeSettings.model_fields]:
+            shown = f"{ENVIRONMENT_PREFIX}{unknown[0].upper()}" if values is from_environment else unknown[0]
+            raise InputError(
+                f"{shown!r} in {source} is no setting of the server. There are: "
+                f"{', '.join(ServeSettings.model_fields)}."
+            )
+        merged |= values
+    return _checked(merged)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "example.org")]
+    [True, True, True, False, False]
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _checked(values: dict[str, Any]) -> ServeSettings:
+    if "run" not in values:
+        raise InputError("There is no run to serve. Give its folder: variseq serve runs/first")
+    try:
+        settings = ServeSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"The setting {name}={first['input']!r} is not allowed: {first['msg']}.") from error
+    if settings.keys is None and not is_loopback(settings.host):
+        raise InputError(
+            f"Without keys the server listens on this machine only, and {settings.host!r} can be reached from others. "
+            "Make keys (variseq keys new --name shop --role read --file keys.yaml) and give them with --keys, or leave "
+            "--host out."
+        )
+    if settings.workers > 1 and settings.store.startswith("memory:"):
+        raise InputError(
+            f"{settings.workers} workers cannot share a store in memory. Use sqlite:///events.db or one worker."
+        )
+    return settings
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"The configuration {path} cannot be read: {str(error).splitlines()[0]}.") from error
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise InputError(f"The configuration {path} is no YAML mapping of names to values.")
+    return values
+
+
+def server_environment() -> dict[str, str]:
+    """The variables of this process that are settings of a server."""
+    return {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX)}

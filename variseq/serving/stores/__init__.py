@@ -1,0 +1,1 @@
+"""Events of users in, their histories out: durable, ordered, shared by all processes, erasable."""

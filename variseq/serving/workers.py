@@ -1,0 +1,106 @@
+"""Several processes behind one socket: started, started again when one dies, and stopped together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from time import monotonic
+from types import FrameType
+
+from prometheus_client import multiprocess
+
+from variseq.errors import VariseqError
+from variseq.serving.metrics import DIRECTORY_VARIABLE
+from variseq.serving.settings import ServeSettings
+from variseq.serving.worker import READY
+
+log = logging.getLogger("variseq.serving")
+LOOK_SECONDS = 0.2
+REST_SECONDS = 1.0
+STOP_SECONDS = 40.0
+
+
+class Workers:
+    """The parent of the workers. It loads no model; workers share nothing but the socket, the store and files."""
+
+    def __init__(self, settings: ServeSettings, listener: socket.socket, metrics_directory: str) -> None:
+        self.settings = settings
+        self.listener = listener
+        self.environment = {**os.environ, DIRECTORY_VARIABLE: metrics_directory}
+        self.processes: list[subprocess.Popen[str]] = []
+        self._stopping = threading.Event()
+
+    def run(self, on_ready: Callable[[], None]) -> None:
+        """Serve until a signal. Raises VariseqError where a worker cannot start."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        try:
+            for _ in range(self.settings.workers):
+                self.processes.append(self._start())
+            for process in self.processes:
+                self._await_ready(process)
+            if not self._stopping.is_set():
+                on_ready()
+            while not self._stopping.wait(LOOK_SECONDS):
+                self._replace_dead()
+        finally:
+            self._stop()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+
+    def _start(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "variseq.serving.worker", str(self.listener.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[self.listener.fileno()],
+            env=self.environment,
+            text=True,
+            start_new_session=True,  # A Ctrl-C is for the parent, who tells the workers.
+        )
+        assert process.stdin is not None
+        process.stdin.write(self.settings.model_dump_json() + "\n")
+        process.stdin.flush()
+        return process
+
+    def _await_ready(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != READY and not self._stopping.is_set():
+            raise VariseqError("A worker could not start; what it said is above.")
+
+    def _replace_dead(self) -> None:
+        for place, process in enumerate(self.processes):
+            if process.poll() is None:
+                continue
+            multiprocess.mark_process_dead(process.pid, self.environment[DIRECTORY_VARIABLE])  # type: ignore[no-untyped-call]
+            log.error("worker %d ended (%d); another one starts", process.pid, process.returncode)
+            if self._stopping.wait(REST_SECONDS):
+                return
+            self.processes[place] = self._start()
+
+    def _stop(self) -> None:
+        """The door is closed here first, so that the last worker to close it lets in who still stands before it."""
+        self.listener.close()
+        for process in self.processes:
+            process.terminate()
+        end = monotonic() + self.settings.drain_seconds + STOP_SECONDS
+        for process in self.processes:
+            try:
+                process.wait(max(0.0, end - monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def run_workers(settings: ServeSettings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve with several processes until a signal."""
+    with tempfile.TemporaryDirectory(prefix="variseq-metrics-") as directory:
+        Workers(settings, listener, directory).run(on_ready)

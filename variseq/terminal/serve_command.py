@@ -1,0 +1,64 @@
+"""The flags of `variseq serve` and `variseq keys` into settings; nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from variseq.errors import MissingExtra
+
+serving = typer.Typer()
+keys = typer.Typer(help="API keys of a server.", no_args_is_help=True)
+
+
+@serving.command()
+def serve(
+    run: Annotated[Path | None, typer.Argument(help="Folder of a finished run, or of an export.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen at; 127.0.0.1 otherwise.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 8000 otherwise, 0 takes a free one.")] = None,
+    store: Annotated[str | None, typer.Option(help="Where histories are kept; sqlite:///events.db otherwise.")] = None,
+    import_histories: Annotated[
+        str | None, typer.Option(help="auto, yes or no: take in the run's histories; auto: into an empty store.")
+    ] = None,
+    models: Annotated[Path | None, typer.Option(help="Folder of models that may be swapped to.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="File of API keys; see `variseq keys new`.")] = None,
+    audit: Annotated[Path | None, typer.Option(help="File for the audit log.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; 1 otherwise.")] = None,
+    rate_limit: Annotated[float | None, typer.Option(help="Requests a second for each key and worker.")] = None,
+    burst: Annotated[int | None, typer.Option(help="Requests at once; twice the rate otherwise.")] = None,
+    queue_length: Annotated[int | None, typer.Option(help="Requests that may wait for the model.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Requests answered in one pass.")] = None,
+    deadline_seconds: Annotated[float | None, typer.Option(help="Time for an answer.")] = None,
+    body_seconds: Annotated[float | None, typer.Option(help="Time for a client to send a request.")] = None,
+    idle_seconds: Annotated[float | None, typer.Option(help="Time an idle connection is kept.")] = None,
+    drain_seconds: Annotated[float | None, typer.Option(help="Time between not ready and a closed door.")] = None,
+    cache_megabytes: Annotated[float | None, typer.Option(help="Decoded histories in memory, a worker.")] = None,
+    max_connections: Annotated[int | None, typer.Option(help="Open connections, a worker.")] = None,
+    log_requests: Annotated[bool | None, typer.Option(help="A line on stderr for each request.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with these same names.")] = None,
+) -> None:
+    """Answer over HTTP: events in, the very next answer reflects them. Each option is also VARISEQ_SERVE_<NAME>."""
+    flags = {name: value for name, value in locals().items() if name != "config"}
+    try:
+        from variseq.terminal.serve import serve_run
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("variseq"):
+            raise
+        raise MissingExtra(error.name or "a library", "serve") from error
+    serve_run(flags, config)
+
+
+@keys.command("new")
+def new_key(
+    name: Annotated[str, typer.Option(help="Who gets the key.")],
+    role: Annotated[list[str], typer.Option(help="read, write, erase or admin; may be given several times.")],
+    file: Annotated[Path, typer.Option(help="File of keys; made if it is not there.")],
+) -> None:
+    """Make a key, show it once, and keep its hash in the file."""
+    from variseq.serving.keys import new_key as make_key
+
+    key = make_key(file, name, role)
+    typer.echo(f"The key {name!r} is shown this once; its hash is in {file}.", err=True)
+    typer.echo(key)
