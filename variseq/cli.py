@@ -22,7 +22,10 @@ app.registered_commands += serving.registered_commands
 app.add_typer(keys, name="keys")
 
 Source = Annotated[
-    list[str], typer.Argument(help="Event files or globs: CSV, TSV, JSON lines, Parquet (text may be .gz); or sqlite:///events.db.")
+    list[str],
+    typer.Argument(
+        help="Event files or globs: CSV, TSV, JSON lines, Parquet (text may be .gz); or sqlite:///events.db."
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 Items = Annotated[str | None, typer.Option(help="File with item_id, title, category and more.")]
@@ -230,18 +233,6 @@ def doctor(
     from variseq.terminal.doctor import examine_run
 
     examine_run(run, Console(), json)
-
-
-@app.command()
-def export(
-    run: RunFolder,
-    out: Annotated[Path | None, typer.Option(help="Folder for the export; RUN/serving otherwise.")] = None,
-    small: Annotated[bool, typer.Option("--small", help="Weights of the encoder in 8 bits, a third of the size.")] = False,
-) -> None:
-    """The run as a folder that is served without torch."""
-    from variseq.export import export as export_run
-
-    typer.echo(f"Export: {export_run(run, out, small)}")
 
 
 @app.command()

@@ -200,14 +200,13 @@ class VariationalAttention:
     ) -> pd.DataFrame:
         """What these users, or somebody with this history (oldest item first), will want next; all users by default.
 
-        `explore`, `seed`, `diversity` and `coverage` are those of `Manner`; `boost={item_id: factor}`,
-        `boost_categories` and `pin={rank: item_id}` those of `Filters`. One row per user and rank: user_id, item_id,
-        rank, score, probability (that it is the next event) with low and high (90 % of what the user may be like by the
-        model's belief), title, because (the earlier items without which it would be less probable), source (says when
-        an answer is a fallback); and of the whole answer uncertainty (nats), aleatoric plus epistemic.
+        `explore`, `seed`, `diversity`, `coverage`: see `Manner`; `boost={item_id: factor}`, `boost_categories` and
+        `pin={rank: item_id}`: see `Filters`. One row per user and rank: user_id, item_id, rank, score, probability (of
+        being the next event) with low and high (90 % of what the user may be like by the model's belief), title,
+        because (the earlier items without which it would be less probable), source (says when an answer is a fallback);
+        and of the whole answer uncertainty (nats), aleatoric plus epistemic.
         """
-        boosts = (boost or {}, boost_categories or {})
-        filters = Filters(k, exclude, only, category, exclude_seen, *boosts, pin or {})
+        filters = Filters(k, exclude, only, category, exclude_seen, boost or {}, boost_categories or {}, pin or {})
         manner = Manner(explore, seed, diversity, coverage)
         if history is not None:
             if users is not None:
@@ -218,12 +217,7 @@ class VariationalAttention:
             raise InputError("The list of users is empty. Give at least one user id, or None for all users.")
         return pd.concat(tables, ignore_index=True)
 
-    def recommend_to_file(
-        self,
-        path: Path | str,
-        filters: Filters | None = None,
-        manner: Manner | None = None,
-    ) -> int:
+    def recommend_to_file(self, path: Path | str, filters: Filters | None = None, manner: Manner | None = None) -> int:
         """Recommendations for all users to a .parquet or .csv file, written as they come; the number of rows."""
         tables = self._answers().for_users(None, filters or Filters(), manner or Manner())
         return write_tables(tables, Path(path))

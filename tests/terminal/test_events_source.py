@@ -49,3 +49,13 @@ def test_store_can_be_checked_like_a_file(store_address: str) -> None:
 )
 def test_store_that_cannot_be_read_is_one_error(source: list[str], says: str, tmp_path: Path) -> None:
     refuse(says, "fit", *source, "--out", tmp_path / "run", *FAST)
+
+
+def test_backup_is_a_store_with_the_same_events(store_address: str, tmp_path: Path) -> None:
+    succeed("backup", store_address, tmp_path / "copy.db")
+    store, copy = open_store(store_address), open_store(f"sqlite:///{tmp_path}/copy.db")
+    assert copy.counts() == store.counts()
+    user = store.users("", 5)[4]
+    assert copy.history(user) == store.history(user)
+    refuse("is the store itself", "backup", store_address, store_address.removeprefix("sqlite:///"))
+    refuse("There is no store at", "backup", "sqlite:///nowhere.db", tmp_path / "other.db")

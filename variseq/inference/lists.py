@@ -24,8 +24,8 @@ from variseq.sequences.histories import Histories
 
 NORMAL_90 = 1.645
 """How many standard deviations the central 90 % of a normal distribution reach to each side."""
-CELLS_AT_ONCE = 1 << 23
-"""At most so many samples × histories × items are held at once: 32 MB."""
+CELLS_AT_ONCE = 1 << 22
+"""At most so many samples × histories × items are held at once: 16 MB."""
 MOST_BOOSTED, MOST_EXCLUDED, MOST_LISTED = 1000, 100, 100
 """With more boosted or excluded items, or longer lists, the whole catalogue is looked at."""
 

@@ -19,6 +19,8 @@ CONTEXT_EVENTS = 32
 LEAST_FALL = 0.01
 """An item is a reason when without it log p is lower by at least so many nats: the probability by 1 % of itself."""
 HISTORIES_AT_ONCE = 64
+MOST_EXPLAINED = 100
+"""Places after these have no reasons: a set can hold half a catalogue, and nobody reads that far."""
 PAIRS_AT_ONCE = 16_384
 """At most so many pairs of a history and a recommended item are tried together."""
 
@@ -31,15 +33,17 @@ def reasons(log_probability: LogProbability, histories: Histories, items: Int[np
     """For each history and each of its recommended items at most three items of the history, the strongest first.
 
     One of the latest items is taken out of the history (all its events) and `log_probability` is asked again; the item
-    is a reason when the recommended one is then less probable. Where nothing supports a recommended item its list is
-    empty, as it is for an item of −1. `deletion_test` measures how far this holds for a forecast over samples and whole
-    histories.
+    is a reason when the recommended one is then less probable. The first `MOST_EXPLAINED` items of a list are tried.
+    Where nothing supports a recommended item its list is empty, as it is for an item of −1. `deletion_test` measures how
+    far this holds for a forecast over samples and whole histories.
 
     >>> def falls_with_each_event(histories, items, source):
     ...     return np.repeat(histories.lengths[:, None], items.shape[1], axis=1).astype(np.float32)
     >>> reasons(falls_with_each_event, Histories.of_items([[3, 1, 3], []]), np.array([[0, 2], [0, -1]]))
     [[[3, 1], [3, 1]], [[], []]]
     """
+    rest: list[list[int]] = [[] for _ in range(items.shape[1] - MOST_EXPLAINED)]
+    items = items[:, :MOST_EXPLAINED]
     size = min(HISTORIES_AT_ONCE, max(1, PAIRS_AT_ONCE // max(1, items.shape[1])))
     found: Reasons = []
     for begin in range(0, len(histories), size):
@@ -51,7 +55,7 @@ def reasons(log_probability: LogProbability, histories: Histories, items: Int[np
         named = np.take_along_axis(candidates[:, None], order, axis=2).tolist()
         counts = np.minimum((falls >= LEAST_FALL).sum(axis=2), NUM_REASONS).tolist()
         for of_history, of_counts in zip(named, counts, strict=True):
-            found.append([of_item[:count] for of_item, count in zip(of_history, of_counts, strict=True)])
+            found.append([of_item[:count] for of_item, count in zip(of_history, of_counts, strict=True)] + rest)
     return found
 
 

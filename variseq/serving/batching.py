@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from variseq.events.vocabulary import Id
-from variseq.inference.engine import Engine, KnownHistory
+from variseq.inference.engine import Engine, HistoryRow, KnownHistory
 from variseq.inference.question import Answer, Question
 from variseq.serving.history_cache import HistoryCache
 from variseq.serving.models import Models
@@ -28,7 +28,7 @@ class Asked:
 
     question: Question
     user_id: Id | None = None
-    items: Sequence[Id] = ()
+    history: Sequence[HistoryRow] = ()
     model: str | None = None
 
 
@@ -188,7 +188,7 @@ class Batcher:
         if asked.model is not None and asked.model != engine.version:
             raise other_model(asked.model, engine.version)
         if asked.user_id is None:
-            return engine.items_in_order(asked.items)
+            return engine.history(asked.history)
         version = self.store.version(asked.user_id)
         known = self.cache.get(asked.user_id, version, engine.version)
         if known is None:

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id, Vocabulary
+from variseq.inference.engine import HistoryRow
 from variseq.inference.question import Question
 from variseq.serving.paging import shown_items
-from variseq.serving.schemas import MAX_BOOSTS, MAX_ID_BYTES, Boost, EventGiven, RecommendRequest
+from variseq.serving.schemas import MAX_BOOSTS, MAX_ID_BYTES, Boost, EventGiven, HistoryEvent, RecommendRequest
 from variseq.serving.stores.protocol import Event
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -29,7 +30,7 @@ def question_of(request: RecommendRequest, vocabulary: Vocabulary, model: str) -
         raise InputError("Give either user_id or history (a list of item ids, oldest first), not both and not neither.")
     if request.user_id is not None:
         check_user_ids((request.user_id,), vocabulary)
-    for ids in (request.history, request.exclude, request.only):
+    for ids in (request.exclude, request.only):
         if ids:
             check_item_ids(ids, vocabulary)
     boost = request.boost or Boost()
@@ -55,11 +56,31 @@ def question_of(request: RecommendRequest, vocabulary: Vocabulary, model: str) -
     )
 
 
+def history_of(request: RecommendRequest, vocabulary: Vocabulary) -> list[HistoryRow]:
+    """The history that was sent along, oldest first; bare items are taken to be a second apart, as in `recommend`.
+
+    Raises InputError for items and events mixed, for an id of the wrong type and for a time that cannot be.
+    """
+    given = request.history or []
+    events = [one for one in given if isinstance(one, HistoryEvent)]
+    if events and len(events) < len(given):
+        raise InputError("history mixes item ids and events. Send all as ids, or all as events with their times.")
+    if not events:
+        items = [one for one in given if not isinstance(one, HistoryEvent)]
+        check_item_ids(items, vocabulary)
+        return [(item, place * 1_000_000, None, None) for place, item in enumerate(items)]
+    check_item_ids((event.item_id for event in events), vocabulary)
+    latest = _latest()
+    rows = [(one.item_id, _microseconds(one.timestamp, latest), one.event, one.value) for one in events]
+    return sorted(rows, key=lambda row: row[1])
+
+
 def events_of(given: Iterable[EventGiven], vocabulary: Vocabulary) -> list[Event]:
     """Events as they are stored. Raises InputError for an id of the wrong type or a time that cannot be."""
-    latest = int((time() + DAY_SECONDS) * 1e6)
+    latest = _latest()
     events = [
-        Event(one.event_id, one.user_id, one.item_id, _microseconds(one, latest), one.event, one.value) for one in given
+        Event(one.event_id, one.user_id, one.item_id, _microseconds(one.timestamp, latest), one.event, one.value)
+        for one in given
     ]
     check_user_ids((event.user_id for event in events), vocabulary)
     check_item_ids((event.item_id for event in events), vocabulary)
@@ -121,8 +142,12 @@ def _pins(request: RecommendRequest, vocabulary: Vocabulary) -> Mapping[int, Id]
     return pins
 
 
-def _microseconds(event: EventGiven, latest: int) -> int:
-    given = event.timestamp
+def _latest() -> int:
+    """Later than this is no time of an event, in microseconds."""
+    return int((time() + DAY_SECONDS) * 1e6)
+
+
+def _microseconds(given: str | int | float, latest: int) -> int:
     if isinstance(given, str):
         try:
             parsed = msgspec.convert(given, datetime)

@@ -75,11 +75,23 @@ class Pin(Struct, forbid_unknown_fields=True):
     rank: K
 
 
+class HistoryEvent(Struct, forbid_unknown_fields=True):
+    """An event of a history that is sent along."""
+
+    item_id: AnyId
+    timestamp: Moment
+    event: Name | None = None
+    value: Annotated[float, Meta(ge=-1e30, le=1e30)] | None = None
+
+
 class RecommendRequest(Struct, forbid_unknown_fields=True):
-    """Whom to recommend for (`user_id`, or `history` with the oldest item first), and what may be in the list."""
+    """Whom to recommend for (`user_id`, or `history`), and what may be in the list.
+
+    A history is item ids, the oldest first, or events with their times.
+    """
 
     user_id: AnyId | None = None
-    history: ItemIds | None = None
+    history: Annotated[list[AnyId | HistoryEvent], Meta(max_length=MAX_LIST)] | None = None
     k: K = 10
     exclude: ItemIds = []
     only: ItemIds | None = None

@@ -6,8 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from variseq.errors import InputError
+
+if TYPE_CHECKING:
+    from variseq.serving.stores.sqlite import SqliteStore
 
 STORE = "sqlite:"
 
@@ -28,14 +32,8 @@ def events_source(source: str | list[str]) -> Iterator[str | list[str]]:
         yield source
         return
     from variseq.serving.stores.exporting import export_events
-    from variseq.serving.stores.opening import open_store
-    from variseq.serving.stores.sqlite import SqliteStore
 
-    path = Path(source.removeprefix("sqlite:///").partition("?")[0])
-    if not path.is_file():
-        raise InputError(f"There is no store at {source}: {path} is no file. Write sqlite:///events.db")
-    store = open_store(source)
-    assert isinstance(store, SqliteStore)
+    store = open_file_store(source)
     try:
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "events.parquet"
@@ -44,3 +42,16 @@ def events_source(source: str | list[str]) -> Iterator[str | list[str]]:
             yield str(target)
     finally:
         store.close()
+
+
+def open_file_store(address: str) -> SqliteStore:
+    """The store of an address, which must be there. Raises InputError and StoreUnavailable."""
+    from variseq.serving.stores.opening import open_store
+    from variseq.serving.stores.sqlite import SqliteStore
+
+    path = Path(address.removeprefix("sqlite:///").partition("?")[0])
+    if not address.startswith(STORE) or not path.is_file():
+        raise InputError(f"There is no store at {address}: {path} is no file. Write sqlite:///events.db")
+    store = open_store(address)
+    assert isinstance(store, SqliteStore)
+    return store

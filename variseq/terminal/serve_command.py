@@ -1,4 +1,4 @@
-"""The flags of `variseq serve` and `variseq keys` into settings; nothing heavy is imported before a command runs."""
+"""The commands around a server: serve, export, backup, keys; nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
@@ -50,6 +50,18 @@ def serve(
     serve_run(flags, config)
 
 
+@serving.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the export; RUN/serving otherwise.")] = None,
+    small: Annotated[bool, typer.Option("--small", help="Weights of the encoder in 8 bits.")] = False,
+) -> None:
+    """The run as a folder that is served without torch."""
+    from variseq.export import export as export_run
+
+    typer.echo(f"Export: {export_run(run, out, small)}")
+
+
 @keys.command("new")
 def new_key(
     name: Annotated[str, typer.Option(help="Who gets the key.")],
@@ -62,3 +74,20 @@ def new_key(
     key = make_key(file, name, role)
     typer.echo(f"The key {name!r} is shown this once; its hash is in {file}.", err=True)
     typer.echo(key)
+
+
+@serving.command()
+def backup(
+    store: Annotated[str, typer.Argument(help="Address of the store: sqlite:///events.db")],
+    target: Annotated[Path, typer.Argument(help="File for the copy.")],
+) -> None:
+    """Copy a store as it is at one moment, while a server uses it."""
+    from variseq.serving.stores.backup import back_up
+    from variseq.terminal.events_source import open_file_store
+
+    opened = open_file_store(store)
+    try:
+        back_up(opened, target)
+    finally:
+        opened.close()
+    typer.echo(f"Backup: {target}")

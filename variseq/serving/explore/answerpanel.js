@@ -32,7 +32,7 @@ export class AnswerPanel {
     const { signal } = (this.turn = new AbortController());
     const waiting = setTimeout(() => this.wait(), WAIT_MILLISECONDS);
     const isReal = history.user !== null && !history.isEdited;
-    const who = isReal ? { user_id: history.user } : { history: history.items };
+    const who = isReal ? { user_id: history.user } : { history: history.asked };
     const against = shownBefore ? null : this.against(history);
     this.asked = { ...settings, ...who };
     this.struck = new Set(history.events.filter((event) => event.struck).map((event) => String(event.item_id)));
@@ -64,7 +64,7 @@ export class AnswerPanel {
   /** The items whose list an edit is compared with, or null where nothing was edited. */
   against(history) {
     byId("compare").hidden = !history.isEdited;
-    return history.isEdited && byId("against").value === "real" ? history.realItems : history.before;
+    return history.isEdited && byId("against").value === "real" ? history.realAsked : history.before;
   }
 
   wait() {

@@ -221,7 +221,7 @@ class Explorer {
     byId("start-over").hidden = false;
     byId("what-if").hidden = !now.isEdited;
     const parts = [now.numStruck && `${plural(now.numStruck, "event")} struck out`, now.numSupposed && `${plural(now.numSupposed, "item")} added`];
-    setText(byId("what-if-text"), `What if: ${parts.filter(Boolean).join(" and ")}. Asked as items in their order, without the times, kinds and values of the events; so is the list it is compared with.`);
+    setText(byId("what-if-text"), `What if: ${parts.filter(Boolean).join(" and ")}.`);
     this.ask();
   }
 

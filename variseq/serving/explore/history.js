@@ -11,7 +11,7 @@ export function realTime(timestamp) {
 }
 
 function event(fields) {
-  const none = { title: null, time: null, behaviour: null, value: null, known: true, struck: false };
+  const none = { title: null, time: null, timestamp: null, behaviour: null, value: null, known: true, struck: false };
   return { ...none, ...fields, key: `event-${nextKey++}` };
 }
 
@@ -22,6 +22,7 @@ function logged(one) {
     item_id: one.item_id,
     title: one.title ?? null,
     time,
+    timestamp: one.timestamp,
     behaviour: one.event ?? null,
     value: one.value ?? null,
     known: one.known !== false,
@@ -32,7 +33,7 @@ function logged(one) {
 const supposed = (item) =>
   event({ item_id: item.item_id, title: item.title ?? null, known: item.known !== false, isReal: false });
 
-/** `user` is null for a composed history. `before` is the items of the history before the last edit, or null. */
+/** `user` is null for a composed history. `before` is what was asked of the history before the last edit, or null. */
 export class History {
   constructor(user, events) {
     this.user = user;
@@ -48,8 +49,24 @@ export class History {
     return this.events.filter((one) => !one.struck).map((one) => one.item_id);
   }
 
-  get realItems() {
-    return this.events.filter((one) => one.isReal).map((one) => one.item_id);
+  /** What the API is asked with: events with their times for a user, bare items where no times are known. */
+  get asked() {
+    return this.told(this.events.filter((one) => !one.struck));
+  }
+
+  get realAsked() {
+    return this.told(this.events.filter((one) => one.isReal));
+  }
+
+  /** An item that was put in takes the time of the event before it, or of the one after. */
+  told(events) {
+    if (this.user === null) return events.map((one) => one.item_id);
+    const first = events.find((one) => one.timestamp)?.timestamp ?? new Date().toISOString();
+    let time = first;
+    return events.map((one) => {
+      time = one.timestamp ?? time;
+      return { item_id: one.item_id, timestamp: time, event: one.behaviour, value: one.value };
+    });
   }
 
   get isEdited() {
@@ -65,13 +82,13 @@ export class History {
   }
 
   strike(one) {
-    this.before = this.items;
+    this.before = this.asked;
     one.struck = !one.struck;
   }
 
   /** Puts an item after an event, or at the end; returns the new event. */
   insert(item, after = null) {
-    this.before = this.items;
+    this.before = this.asked;
     const added = supposed(item);
     const place = after === null ? this.events.length : this.events.indexOf(after) + 1;
     this.events.splice(place, 0, added);
@@ -79,7 +96,7 @@ export class History {
   }
 
   remove(one) {
-    this.before = this.items;
+    this.before = this.asked;
     this.events.splice(this.events.indexOf(one), 1);
   }
 
@@ -107,7 +124,7 @@ export class History {
     if (without.length + added.length === 0) return true;
     const real = [...this.events];
     if (of !== real.length) return false;
-    this.before = this.items;
+    this.before = this.asked;
     for (const place of without) if (real[place - 1]) real[place - 1].struck = true;
     for (const [place, item] of added) {
       let index = place === 0 ? 0 : this.events.indexOf(real[place - 1]) + 1;

@@ -10,7 +10,7 @@ from variseq.inference.question import Answer
 from variseq.serving.batching import Answered, Asked
 from variseq.serving.operations import KIB, Call, Operation
 from variseq.serving.paging import next_page
-from variseq.serving.questions import events_of, moment, question_of
+from variseq.serving.questions import events_of, history_of, moment, question_of
 from variseq.serving.schemas import (
     EventsAnswer,
     EventsRequest,
@@ -29,7 +29,7 @@ async def recommend(services: Services, call: Call) -> RecommendAnswer:
     engine = services.models.engine
     question = question_of(request, engine.vocabulary, engine.version)
     needed = engine.version if request.page is not None else None
-    asked = Asked(question, request.user_id, request.history or (), needed)
+    asked = Asked(question, request.user_id, history_of(request, engine.vocabulary), needed)
     answered = await services.batcher.ask(asked)
     answer = answered.answer
     return RecommendAnswer(

@@ -1,0 +1,101 @@
+"""One request in Python, on the command line and over HTTP is one answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.server_process import ServerProcess, serving
+from tests.terminal.invoke import succeed
+from variseq.estimator import VariationalAttention, load
+
+NUMBERS = ("score", "probability", "low", "high")
+BELIEFS = {"total": "uncertainty", "aleatoric": "aleatoric", "epistemic": "epistemic"}
+
+
+@pytest.fixture(scope="module")
+def server(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The run itself is served: its export and its histories come from the first start."""
+    with serving(tmp_path_factory.mktemp("contract"), run_folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def model(run_folder: Path) -> VariationalAttention:
+    return load(run_folder, device="cpu")
+
+
+# (whom and what over HTTP, the words of the command line, the arguments of Python)
+REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = {
+    "a user": ({"user_id": "u000"}, ("--user", "u000"), {"users": ["u000"]}),
+    "a history": ({"history": ["i03", "i01"]}, ("--history", "i03,i01"), {"history": ["i03", "i01"]}),
+    "nobody known": ({"user_id": "nobody"}, ("--user", "nobody"), {"users": ["nobody"]}),
+    "filters": (
+        {"user_id": "u002", "k": 4, "exclude": ["i00", "i05"], "exclude_seen": False},
+        ("--user", "u002", "-k", "4", "--exclude", "i00,i05", "--include-seen"),
+        {"users": ["u002"], "k": 4, "exclude": ["i00", "i05"], "exclude_seen": False},
+    ),
+    "exploring": (
+        {"user_id": "u003", "explore": "thompson", "seed": 7},
+        ("--user", "u003", "--explore", "thompson", "--seed", "7"),
+        {"users": ["u003"], "explore": "thompson", "seed": 7},
+    ),
+    "a spread": (
+        {"user_id": "u004", "diversity": 0.5},
+        ("--user", "u004", "--diversity", "0.5"),
+        {"users": ["u004"], "diversity": 0.5},
+    ),
+    "a set": (
+        {"user_id": "u005", "coverage": 0.6},
+        ("--user", "u005", "--coverage", "0.6"),
+        {"users": ["u005"], "coverage": 0.6},
+    ),
+    "boosts and pins": (
+        {"user_id": "u006", "k": 6, "boost": {"items": {"i07": 3}}, "pin": [{"item_id": "i09", "rank": 2}]},
+        ("--user", "u006", "-k", "6", "--boost", "i07=3", "--pin", "2=i09"),
+        {"users": ["u006"], "k": 6, "boost": {"i07": 3.0}, "pin": {2: "i09"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_one_request_is_one_answer_by_every_door(
+    server: ServerProcess, model: VariationalAttention, run_folder: Path, name: str
+) -> None:
+    body, words, arguments = REQUESTS[name]
+    called = model.recommend(**arguments).to_dict("records")
+    printed = json.loads(succeed("recommend", run_folder, *words, "--json").out)
+    answer = server.client.post("/v1/recommend", json=body).json()
+    served = answer["recommendations"]
+    for found in (printed, served):
+        assert [row["item_id"] for row in found] == [row["item_id"] for row in called]
+        assert [row["rank"] for row in found] == [row["rank"] for row in called]
+        assert [row["title"] for row in found] == [row["title"] for row in called]
+        assert [row["because"] for row in found] == [list(row["because"]) for row in called]
+        for number in NUMBERS:
+            expected = [row[number] for row in called]
+            assert [row[number] for row in found] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    said = [called[0][number] for number in ("uncertainty", "aleatoric", "epistemic")]
+    assert [answer["uncertainty"][kind] for kind in ("total", "aleatoric", "epistemic")] == pytest.approx(
+        said, abs=1e-3
+    )
+    assert (answer["fallback"] is None) == (called[0]["source"] == "model")
+
+
+def test_history_that_is_sent_with_its_times_is_answered_as_that_of_the_user(server: ServerProcess) -> None:
+    events = server.client.get("/v1/users/u001").json()["events"]
+    sent = [{name: one[name] for name in ("item_id", "timestamp", "event", "value")} for one in events]
+    asked, known = ({"history": sent, "k": 5}, {"user_id": "u001", "k": 5})
+    one, other = (server.client.post("/v1/recommend", json=body).json()["recommendations"] for body in (asked, known))
+    assert one == other
+
+
+def test_history_of_ids_and_events_is_refused(server: ServerProcess) -> None:
+    mixed = ["i01", {"item_id": "i02", "timestamp": 1_700_000_000}]
+    response = server.client.post("/v1/recommend", json={"history": mixed})
+    assert response.status_code == 400
+    assert "Send all as ids, or all as events" in response.json()["error"]["message"]
