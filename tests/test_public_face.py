@@ -10,6 +10,7 @@ from pathlib import Path
 
 import variseq
 
+PACKAGED = (".py", ".sql", ".html", ".css", ".js", ".svg")
 ROOT = Path(__file__).parent.parent
 PUBLIC = [
     "CheckpointError",

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import httpx
@@ -36,15 +38,9 @@ def main() -> None:
     program = fuzzer(arguments.folder / "schemathesis")
     model = model_of(arguments.folder / "serving", NUM_ITEMS)
     failures: list[str] = []
-    with live_server(model, ["--models", str(model.parent.resolve())]) as server:
-        counts: dict[tuple[str, str], int] = {}
-        for seed in range(MOST_ROUNDS):
-            if sum(counts.values()) >= arguments.requests:
-                break
-            failures += one_round(program, server.address, seed)
-            counts = counted(server.address)
-            print(f"seed {seed}: {sum(counts.values()):,} requests", flush=True)
-        traces = server.errors().count("Traceback")
+    with tempfile.TemporaryDirectory() as models:
+        shutil.copytree(model, Path(models) / "first")
+        counts, traces = fuzzed(program, Path(models), arguments.requests, failures)
     by_status: dict[str, int] = {}
     for (_, status), number in counts.items():
         by_status[status] = by_status.get(status, 0) + number
@@ -59,6 +55,19 @@ def main() -> None:
         "routes": len({route for route, _ in counts}),
     }
     finish(__file__, arguments.out, outcome, sum(counts.values()) >= arguments.requests and not num_errors + traces)
+
+
+def fuzzed(program: Path, models: Path, wanted: int, failures: list[str]) -> tuple[dict[tuple[str, str], int], int]:
+    """Requests by route and status, and stack traces in the log; what the fuzzer found wrong is added to `failures`."""
+    counts: dict[tuple[str, str], int] = {}
+    with live_server(models / "first", ["--models", str(models)]) as server:
+        for seed in range(MOST_ROUNDS):
+            if sum(counts.values()) >= wanted:
+                break
+            failures += one_round(program, server.address, seed)
+            counts = counted(server.address)
+            print(f"seed {seed}: {sum(counts.values()):,} requests", flush=True)
+        return counts, server.errors().count("Traceback")
 
 
 def fuzzer(home: Path) -> Path:
