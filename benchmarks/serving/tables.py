@@ -23,11 +23,14 @@ FAULTS = {
     "full_disk": "disk full, and room again",
     "locked_store": "store locked by another process",
     "redis_gone": "Redis killed under load, back with nothing",
+    "swapping": "models swapped under load, a damaged one offered each time",
     "slow_client": "clients that send a byte now and then",
     "fuzz": "requests nobody meant, from the OpenAPI document",
     "soak": "steady load",
 }
 TOLD = {
+    "swaps": "{} swaps",
+    "damaged_refused": "{} damaged ones refused",
     "kills": "{} times",
     "times_full": "{} times",
     "locks": "{} times",
