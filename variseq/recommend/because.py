@@ -34,8 +34,8 @@ def reasons(log_probability: LogProbability, histories: Histories, items: Int[np
 
     One of the latest items is taken out of the history (all its events) and `log_probability` is asked again; the item
     is a reason when the recommended one is then less probable. The first `MOST_EXPLAINED` items of a list are tried.
-    Where nothing supports a recommended item its list is empty, as it is for an item of −1. `deletion_test` measures how
-    far this holds for a forecast over samples and whole histories.
+    Where nothing supports a recommended item its list is empty, as it is for an item of −1. `deletion_test` measures
+    how far this holds for a forecast over samples and whole histories.
 
     >>> def falls_with_each_event(histories, items, source):
     ...     return np.repeat(histories.lengths[:, None], items.shape[1], axis=1).astype(np.float32)

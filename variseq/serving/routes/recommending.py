@@ -7,6 +7,7 @@ from time import time
 from msgspec import UNSET
 
 from variseq.inference.question import Answer
+from variseq.recommend.wishes import UNKNOWN_USER
 from variseq.serving.batching import Answered, Asked
 from variseq.serving.operations import KIB, Call, Operation
 from variseq.serving.paging import next_page
@@ -35,7 +36,7 @@ async def recommend(services: Services, call: Call) -> RecommendAnswer:
     return RecommendAnswer(
         recommendations=answer.recommendations,
         model=answered.engine.version,
-        fallback=answer.fallback,
+        fallback=_fallback(asked, answered),
         events_used=answered.num_events,
         events_unknown=answered.num_unknown,
         latest_event=None if answered.latest is None else moment(answered.latest),
@@ -67,6 +68,13 @@ async def add_events(services: Services, call: Call) -> EventsAnswer:
 def uncertainty_of(answer: Answer) -> Uncertainty:
     """How sure the model is of a user."""
     return Uncertainty(answer.total, answer.aleatoric, answer.epistemic)
+
+
+def _fallback(asked: Asked, answered: Answered) -> str | None:
+    """As `recommend` words it: a user of whom there is no event at all is unknown."""
+    is_fallback = answered.answer.fallback is not None
+    is_unknown = is_fallback and asked.user_id is not None and answered.num_unknown == 0
+    return UNKNOWN_USER if is_unknown else answered.answer.fallback
 
 
 def _next_page(asked: Asked, answered: Answered) -> str | None:
