@@ -15,15 +15,18 @@ JSON = "Content-Type: application/json"
 KIB = 1024
 
 
-def test_body_larger_than_64_kib_is_refused_by_its_announced_length(server: ServerProcess) -> None:
-    padded = b'{"history":[]' + b" " * (64 * KIB) + b"}"
-    response = server.client.post("/v1/recommend", content=padded, headers={"content-type": "application/json"})
+@pytest.mark.parametrize(("path", "kib"), [("/v1/recommend", 512), ("/v1/events", 512), ("/v1/admin/model", 64)])
+def test_larger_body_than_its_route_takes_is_refused_by_its_announced_length(
+    server: ServerProcess, path: str, kib: int
+) -> None:
+    padded = b"{" + b" " * (kib * KIB) + b"}"
+    response = server.client.post(path, content=padded, headers={"content-type": "application/json"})
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "too_large"
 
 
-def test_body_of_64_kib_is_taken(server: ServerProcess) -> None:
-    padded = b'{"history":[]' + b" " * (64 * KIB - 14) + b"}"
+def test_body_of_512_kib_is_taken(server: ServerProcess) -> None:
+    padded = b'{"history":[]' + b" " * (512 * KIB - 14) + b"}"
     response = server.client.post("/v1/recommend", content=padded, headers={"content-type": "application/json"})
     assert response.status_code == 200
 

@@ -24,9 +24,12 @@ DESKTOP = {"width": 1440, "height": 1000}
 KINDS = ("view", "cart", "purchase")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Chromium of the system or of Playwright; VARISEQ_CHROMIUM names another."""
+    """Chromium of the system or of Playwright; VARISEQ_CHROMIUM names another.
+
+    It ends with the tests of the page: while it runs, its event loop runs in this thread, and nobody else's can.
+    """
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install 'variseq[test]'")
     with api.sync_playwright() as playwright:
         found = os.environ.get("VARISEQ_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -13,8 +13,15 @@ from tests.serving.server_process import ServerProcess
 Open = Callable[..., Any]
 
 
-def items_of(stocked: ServerProcess, user_id: str) -> list[str]:
-    return [one["item_id"] for one in stocked.client.get(f"/v1/users/{user_id}").json()["events"]]
+def events_of(stocked: ServerProcess, user_id: str) -> list[dict[str, Any]]:
+    """What somebody did, as the page asks of it: with times, kinds and values."""
+    events = stocked.client.get(f"/v1/users/{user_id}").json()["events"]
+    return [{name: one[name] for name in ("item_id", "timestamp", "event", "value")} for one in events]
+
+
+def supposed(item_id: str, after: dict[str, Any]) -> dict[str, Any]:
+    """An item that is put in has the time of the event before it."""
+    return {"item_id": item_id, "timestamp": after["timestamp"], "event": None, "value": None}
 
 
 def moves(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -32,8 +39,8 @@ def gone(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def test_struck_event_changes_the_list_and_moves_are_shown(visit: Open, stocked: ServerProcess) -> None:
-    items = items_of(stocked, "ready")
-    before, after = stocked.recommend(history=items), stocked.recommend(history=items[:-1])
+    events = events_of(stocked, "ready")
+    before, after = stocked.recommend(history=events), stocked.recommend(history=events[:-1])
     with visit("#user=ready") as tab:
         tab.click("#events li:first-child .strike")
         assert tab.titles() == titled(after)
@@ -46,8 +53,8 @@ def test_struck_event_changes_the_list_and_moves_are_shown(visit: Open, stocked:
 
 
 def test_probability_changes_are_those_of_two_answers(visit: Open, stocked: ServerProcess) -> None:
-    items = items_of(stocked, "ready")
-    before, after = stocked.recommend(history=items), stocked.recommend(history=items[:-1])
+    events = events_of(stocked, "ready")
+    before, after = stocked.recommend(history=events), stocked.recommend(history=events[:-1])
     old = {one["item_id"]: one["probability"] for one in before["recommendations"]}
     expected = [
         100 * (one["probability"] - old[one["item_id"]]) for one in after["recommendations"] if one["item_id"] in old
@@ -76,25 +83,25 @@ def test_event_is_put_back_and_the_real_history_returns(visit: Open, stocked: Se
 
 
 def test_recommendation_is_taken_next(visit: Open, stocked: ServerProcess) -> None:
-    items = items_of(stocked, "ready")
-    before = stocked.recommend(history=items)
+    events = events_of(stocked, "ready")
+    before = stocked.recommend(history=events)
     with visit("#user=ready") as tab:
         taken = stocked.recommend("ready")["recommendations"][1]
         tab.click("#recommendations li:nth-child(2) .add")
-        after = stocked.recommend(history=[*items, taken["item_id"]])
+        after = stocked.recommend(history=[*events, supposed(taken["item_id"], events[-1])])
         assert tab.events()[-1] == taken["title"]
         assert tab.titles() == titled(after)
         assert tab.texts("#recommendations .move") == moves(before, after)
 
 
 def test_item_goes_after_the_picked_event(visit: Open, stocked: ServerProcess) -> None:
-    items = items_of(stocked, "ready")
+    events = events_of(stocked, "ready")
     with visit("#user=ready") as tab:
         tab.click("#events li:nth-child(4) .title")  # the second oldest of five
         tab.click("#picked >> text=Add an item after this")
         assert tab.page.evaluate("document.activeElement.id") == "item-input"
         tab.choose("#item-input", "Books no. 2")
-        expected = [*items[:2], "i02", *items[2:]]
+        expected = [*events[:2], supposed("i02", events[1]), *events[2:]]
         assert any(body.get("history") == expected for body in tab.asked)
         assert tab.titles() == titled(stocked.recommend(history=expected))
         assert tab.page.locator(".event.supposed").count() == 1
@@ -103,8 +110,8 @@ def test_item_goes_after_the_picked_event(visit: Open, stocked: ServerProcess) -
 
 
 def test_list_is_compared_with_the_one_before_or_the_real_one(visit: Open, stocked: ServerProcess) -> None:
-    items = items_of(stocked, "ready")
-    real, once, twice = (stocked.recommend(history=items[:end]) for end in (5, 4, 3))
+    events = events_of(stocked, "ready")
+    real, once, twice = (stocked.recommend(history=events[:end]) for end in (5, 4, 3))
     with visit("#user=ready") as tab:
         tab.click("#events li:nth-child(1) .strike")
         tab.click("#events li:nth-child(2) .strike")
@@ -114,14 +121,14 @@ def test_list_is_compared_with_the_one_before_or_the_real_one(visit: Open, stock
 
 
 def test_keyboard_alone_strikes_an_event_out(visit: Open, stocked: ServerProcess) -> None:
-    items = items_of(stocked, "ready")
+    events = events_of(stocked, "ready")
     with visit("#user=ready") as tab:
         tab.page.focus(".timeline-frame")
         tab.press("ArrowLeft", "ArrowLeft", "Enter")
-        assert tab.titles() == titled(stocked.recommend(history=[*items[:3], *items[4:]]))
+        assert tab.titles() == titled(stocked.recommend(history=[*events[:3], *events[4:]]))
         tab.page.focus("#events .strike[tabindex='0']")
         tab.press("ArrowDown", "Enter")
-        assert tab.titles() == titled(stocked.recommend(history=[*items[:2], *items[4:]]))
+        assert tab.titles() == titled(stocked.recommend(history=[*events[:2], *events[4:]]))
         assert tab.page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("Put back event 3, ")
 
 
@@ -134,11 +141,11 @@ def test_all_events_struck_out_leave_a_fallback_that_says_so(visit: Open, stocke
 
 
 def test_latest_question_wins(visit: Open, stocked: ServerProcess) -> None:
-    items = items_of(stocked, "longest")
+    events = events_of(stocked, "longest")
     with visit("#user=longest") as tab:
         tab.page.evaluate(
             "for (const one of [...document.querySelectorAll('#events .strike')].slice(0, 6)) one.click()"
         )
         tab.settle()
-        assert tab.titles() == titled(stocked.recommend(history=items[:-6]))
+        assert tab.titles() == titled(stocked.recommend(history=events[:-6]))
         assert "6 events struck out" in tab.text("#what-if-text")

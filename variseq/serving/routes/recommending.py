@@ -21,7 +21,7 @@ from variseq.serving.schemas import (
 )
 from variseq.serving.services import Services
 
-EVENTS_BYTES = 512 * KIB
+EVENTS_BYTES = 512 * KIB  # A thousand events: what may be stored at once, and the length of most histories.
 
 
 async def recommend(services: Services, call: Call) -> RecommendAnswer:
@@ -95,6 +95,7 @@ OPERATIONS: list[Operation[Services]] = [
         recommend,
         RecommendAnswer,
         RecommendRequest,
+        max_bytes=EVENTS_BYTES,
         statuses=(503,),
     ),
     Operation(
