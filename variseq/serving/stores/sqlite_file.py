@@ -32,7 +32,7 @@ SCHEMA = (
 )
 LONGEST_IDLE_LOG_BYTES = 64 << 20
 SECONDS_BETWEEN_LOOKS = 0.001
-READ_CACHE_KIB, WRITE_CACHE_KIB = 4096, 16384
+READ_CACHE_KIB, WRITE_CACHE_KIB = 512, 4096  # Each connection has its own; the system caches the file for all.
 
 
 @dataclass(frozen=True)
