@@ -19,7 +19,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))
 from process import model_of, on_core  # noqa: E402
 from provenance import provenance  # noqa: E402
-from run import SERVER_CORE  # noqa: E402
+from server_speed import SERVER_CORE  # noqa: E402
 
 from variseq.serving.stores.importing import import_histories  # noqa: E402
 from variseq.serving.stores.opening import open_store  # noqa: E402

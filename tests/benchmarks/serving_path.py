@@ -6,4 +6,4 @@ import sys
 from pathlib import Path
 
 SERVING = Path(__file__).parents[2] / "benchmarks" / "serving"
-sys.path.insert(0, str(SERVING))
+sys.path.append(str(SERVING))
