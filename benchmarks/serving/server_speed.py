@@ -1,6 +1,6 @@
 """The server on one core, its client on another: requests a second and latencies beside the limit, and beside a peer.
 
-    python benchmarks/serving/server_speed.py [--items 100000] [--seconds 8] [--rounds 3] [--peer] [--folder .peers/serving]
+    python benchmarks/serving/server_speed.py [--items 100000] [--seconds 8] [--rounds 3] [--peer] [--folder FOLDER]
 
 The limit (the bare model and its top k in a loop, on the core of the server) is measured before and after each round,
 so that what else the machine does falls on both. Writes benchmarks/results/serving.json.
