@@ -118,8 +118,8 @@ def speeds(results: Path) -> str:
             "",
             f"{record['items']:,} items, histories of 50 events from the store, the server on one core and its client",
             f"on the other ({where(record)}); medians of {rounds} rounds in turns",
-            "(`benchmarks/serving/server_speed.py`). The limit is the bare model and its top 10 called in a loop on the",
-            "server's core, one history a call; what",
+            "(`benchmarks/serving/server_speed.py`). The limit is the bare model and its top 10 called in a loop on",
+            "the server's core, one history a call; what",
             "waits together is answered together, so a server can be above it. LitServe serves the same engine, with",
             "batching, and keeps no histories.",
         ]
