@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from variseq.errors import InputError, MissingExtra
-from variseq.inference.bundle import ENCODER, INDEX, Bundle, Facts, Tables, write_bundle
+from variseq.inference.bundle import ENCODER, INDEX, INSIDE_A_RUN, Bundle, Facts, Tables, write_bundle
 from variseq.inference.encoder import INPUTS, OUTPUTS
 from variseq.inference.forecast import with_bias
 from variseq.inference.index import EXACT_ITEMS, build_index
@@ -27,8 +27,6 @@ from variseq.recommend.learned import Learned
 
 OPSET = 20
 TOLD_OF_NETWORK = ("num_items", "width", "latent_width", "num_blocks", "num_heads", "max_length", "attention")
-INSIDE_A_RUN = "serving"
-"""The folder that an export is written to where no other is given: RUN/serving."""
 
 
 def export(run: Path, out: Path | None = None, small: bool = False) -> Path:

@@ -24,6 +24,8 @@ from variseq.recommend.learned import Learned
 FORMAT_VERSION = 1
 ENCODER, INDEX = "encoder.onnx", "index.faiss"
 TABLES, MANIFEST = "tables.safetensors", "manifest.json"
+INSIDE_A_RUN = "serving"
+"""The folder that an export is written to where no other is given: RUN/serving."""
 
 
 @dataclass(frozen=True, eq=False)

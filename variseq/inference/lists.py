@@ -18,12 +18,11 @@ from variseq.inference.index import ItemIndex
 from variseq.inference.softmaxes import Catalogue
 from variseq.model.noise import antithetic_noise
 from variseq.recommend.because import reasons
+from variseq.recommend.calibration import NORMAL_90
 from variseq.recommend.manner import Manner
 from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
 
-NORMAL_90 = 1.645
-"""How many standard deviations the central 90 % of a normal distribution reach to each side."""
 CELLS_AT_ONCE = 1 << 22
 """At most so many samples × histories × items are held at once: 16 MB."""
 MOST_BOOSTED, MOST_EXCLUDED, MOST_LISTED = 1000, 100, 100

@@ -8,11 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from variseq.recommend.calibration import NORMAL_90
 from variseq.recommend.forecast import Forecast, ForecastQuery
 from variseq.recommend.recommender import TILE_ITEMS, RankedTile
-
-NORMAL_90 = 1.645
-"""How many standard deviations the central 90 % of a normal distribution reach to each side."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,8 @@ from variseq.evaluation.groups import LENGTH_EDGES, length_group
 
 NUM_SAMPLES = 8
 """Samples of the belief that a forecast is averaged over."""
+NORMAL_90 = 1.645
+"""How many standard deviations the central 90 % of a normal distribution reach to each side."""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from variseq.errors import CheckpointError
-from variseq.inference.bundle import ENCODER, MANIFEST
+from variseq.inference.bundle import ENCODER, INSIDE_A_RUN, MANIFEST
 
-EXPORTED = "serving"
 WEIGHTS = "weights.safetensors"
 
 
@@ -25,7 +24,7 @@ def exported_model(folder: Path) -> Path:
     """
     if (folder / ENCODER).is_file():
         return folder
-    target = folder / EXPORTED
+    target = folder / INSIDE_A_RUN
     if (target / MANIFEST).is_file():
         return target
     if not (folder / WEIGHTS).is_file():
