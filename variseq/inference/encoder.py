@@ -70,7 +70,7 @@ class OnnxEncoder:
         )
 
     def _groups(self, histories: Histories, order: np.ndarray, num_samples: int) -> list[np.ndarray]:
-        """Rows in the given order, cut where a rectangle would be too large or much wider than its first row."""
+        """Rows in the given order, cut where a rectangle would be too large."""
         lengths = np.minimum(histories.lengths + 1, self.max_length)[order]
         groups, first = [], 0
         for place in range(1, len(order) + 1):

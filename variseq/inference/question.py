@@ -14,7 +14,7 @@ class Question:
 
     `only` and `category` keep, `exclude` drops; `shown` are items of earlier pages, which are left out and whose number
     the ranks go on from. `exclude_seen` None is what the log suggested. `explore`, `seed`, `diversity` and `coverage`
-    are those of `variseq.recommend.lists.Manner`. `boost_items` and `boost_categories` multiply what items are ranked
+    are those of `variseq.recommend.manner.Manner`. `boost_items` and `boost_categories` multiply what items are ranked
     by, `pin` puts items at ranks; neither changes a probability.
     """
 
