@@ -55,7 +55,7 @@ def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
 
 
 def write_encoder(network: Network, path: Path) -> None:
-    """The network as ONNX: histories and tokens of any number, at most `max_length` tokens."""
+    """The network as ONNX, for trees of any number and width; a history has at most `max_length` tokens."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -65,11 +65,12 @@ def write_encoder(network: Network, path: Path) -> None:
     tokens = min(7, config.max_length)
     whole, item = torch.zeros(3, tokens, dtype=torch.int64), torch.zeros(3, tokens, dtype=torch.int64)
     value, has_value = torch.zeros(3, tokens), torch.zeros(3, tokens, dtype=torch.bool)
+    distance, query = torch.zeros(3, tokens, tokens, dtype=torch.int64), torch.zeros(3, 2, dtype=torch.int64)
     noise = belief_noise(config, 2)[:, :tokens].contiguous()
-    history, token, sample = (torch.export.Dim(name) for name in ("history", "token", "sample"))
-    rectangle = {0: history, 1: token}
-    shapes = (*(rectangle for _ in range(5)), {0: history}, {0: sample, 1: token})
-    given = (item, whole, whole.clone(), value, has_value, torch.full((3,), tokens), noise)
+    tree, token, branch, sample = (torch.export.Dim(name) for name in ("tree", "token", "branch", "sample"))
+    cells, pairs = {0: tree, 1: token}, {0: tree, 1: token, 2: token}
+    shapes = (*(cells for _ in range(5)), pairs, {0: tree, 1: branch}, {0: sample, 1: torch.export.Dim("place")})
+    given = (item, whole, whole.clone(), value, has_value, distance, query, noise)
     with _quiet(), torch.no_grad():
         torch.onnx.export(
             LastPreference(network),

@@ -132,9 +132,9 @@ def test_large_catalogue_is_answered_in_blocks(
 ) -> None:
     asked = [(engine.history(rows_of(fitted, user)), Question()) for user in USERS]
     whole = answered(engine, asked)
-    monkeypatch.setattr("variseq.inference.softmaxes.BLOCK_ITEMS", 7)
+    monkeypatch.setattr("variseq.inference.columns.BLOCK_ITEMS", 7)
+    monkeypatch.setattr("variseq.inference.lists.CELLS_AT_ONCE", 1600)  # So five histories of 8 samples and 40 items.
     engine = Engine.load(bundle_folder)
-    engine.lists.at_once = 5
     for before, after in zip(whole, answered(engine, asked), strict=True):
         assert [r.item_id for r in before.recommendations] == [r.item_id for r in after.recommendations]
         np.testing.assert_allclose(

@@ -38,14 +38,18 @@ def test_the_highest_items_are_found_nearly_always(large: ItemIndex) -> None:
 
 
 def test_sum_over_all_items_is_estimated_from_few(large: ItemIndex) -> None:
-    for query in clustered(20, seed=2):
-        catalogue = large.catalogue(large.best(query[None])[0])
-        assert catalogue.num_columns < 3000
-        listed, rest = catalogue.blocks
-        assert rest.counts is not None
-        np.testing.assert_allclose(rest.counts.sum() + catalogue.num_listed, 6000, rtol=1e-5)
-        estimated = np.exp(query @ listed.vectors).sum() + np.exp(query @ rest.vectors) @ rest.counts
-        assert abs(np.log(estimated) - np.log(np.exp(large.vectors @ query).sum())) < 0.05
+    query = clustered(20, seed=2)
+    found = large.best(query)
+    row = np.repeat(np.arange(20), found.shape[1])
+    columns = large.columns(row, found.ravel(), 20)
+    assert columns.num_columns < 3000
+    listed, rest = columns.blocks
+    assert listed.counts is not None
+    assert rest.counts is not None
+    np.testing.assert_allclose(rest.counts.sum(axis=1) + listed.counts.sum(axis=1), 6000, rtol=1e-5)
+    of_listed, of_rest = (np.exp(block.logits(query[:, None])[:, 0]) for block in (listed, rest))
+    estimated = np.vecdot(of_listed, listed.counts) + np.vecdot(of_rest, rest.counts)
+    assert np.abs(np.log(estimated) - np.log(np.exp(query @ large.vectors.T).sum(axis=1))).max() < 0.05
 
 
 def with_index(engine: Engine, folder: Path, candidates: int, sampled: int, patch: pytest.MonkeyPatch) -> None:
@@ -88,6 +92,25 @@ def test_where_the_sample_holds_every_item_nothing_is_lost(
             np.testing.assert_allclose(found, [getattr(r, name) for r in one.recommendations], rtol=1e-3)
         assert [r.because for r in one.recommendations] == [r.because for r in other.recommendations]
         np.testing.assert_allclose([other.total, other.aleatoric], [one.total, one.aleatoric], atol=1e-3)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_an_answer_does_not_depend_on_what_is_asked_together_with_it(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Question
+) -> None:
+    engine = Engine.load(bundle_folder)
+    with_index(engine, tmp_path, candidates=12, sampled=15, patch=monkeypatch)
+    ids = engine.catalogue.ids
+    histories = [engine.items_in_order(ids[first : first + length]) for first, length in ((0, 0), (3, 1), (5, 9))]
+    together = engine.answer([(history, question) for history in histories])
+    for history, one in zip(histories, together, strict=True):
+        (alone,) = engine.answer([(history, question)])
+        assert isinstance(one, Answer)
+        assert isinstance(alone, Answer)
+        assert [r.item_id for r in one.recommendations] == [r.item_id for r in alone.recommendations]
+        assert [r.because for r in one.recommendations] == [r.because for r in alone.recommendations]
+        found = [r.probability for r in one.recommendations]
+        np.testing.assert_allclose(found, [r.probability for r in alone.recommendations], rtol=1e-4)
 
 
 def test_probabilities_are_estimated_from_a_sample_of_the_rest(

@@ -21,7 +21,7 @@ from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.recommend.learned import Learned
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ENCODER, INDEX = "encoder.onnx", "index.faiss"
 TABLES, MANIFEST = "tables.safetensors", "manifest.json"
 INSIDE_A_RUN = "serving"
@@ -133,9 +133,10 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         text = path.read_bytes()
         manifest = json.loads(text)
-        if int(manifest["format_version"]) > FORMAT_VERSION:
+        if (found := int(manifest["format_version"])) != FORMAT_VERSION:
+            remedy = "Update variseq, or export again." if found > FORMAT_VERSION else "Remove it and export again."
             raise CheckpointError(
-                f"{folder} was exported by a later release of variseq. Update variseq, or export again."
+                f"{folder} was exported in format {found}, and this release reads format {FORMAT_VERSION}. {remedy}"
             )
         _refuse_changed(folder, manifest["sha256"])
         tables = Tables(**load_file(folder / TABLES))

@@ -10,12 +10,13 @@ from jaxtyping import Float, Int
 
 from variseq.errors import CheckpointError, MissingExtra
 from variseq.inference.rectangle import rectangle
+from variseq.inference.tree import as_tree
 from variseq.sequences.histories import Histories
 
-INPUTS = ("item", "behaviour", "gap", "value", "has_value", "length", "noise")
+INPUTS = ("item", "behaviour", "gap", "value", "has_value", "distance", "query", "noise")
 OUTPUTS = ("preference", "log_variance", "attention")
 CELLS_AT_ONCE = 1 << 15
-"""At most so many samples × histories × tokens are encoded in one run, which bounds its memory."""
+"""At most about so many samples × histories × tokens are encoded in one run, which bounds its memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,35 +58,55 @@ class OnnxEncoder:
         self.taken = {given.name for given in self.session.get_inputs()}
         self.max_length, self.num_items = max_length, num_items
 
-    def encode(self, histories: Histories, noise: Float[np.ndarray, "sample place latent"]) -> Encoded:
-        """All histories; those of like length are run together."""
-        order = np.argsort(np.minimum(histories.lengths + 1, self.max_length), kind="stable")
-        parts = [self._run(histories, rows, noise) for rows in self._groups(histories, order, len(noise))]
+    def encode(
+        self,
+        histories: Histories,
+        noise: Float[np.ndarray, "sample place latent"],
+        source: Int[np.ndarray, " history"] | None = None,
+    ) -> Encoded:
+        """All histories; those of like length are run together.
+
+        Histories with the same `source` (0, 1, ...) begin alike for a long way, and what they share is encoded once.
+        """
+        lengths = np.minimum(histories.lengths + 1, self.max_length)
+        if source is None:
+            source, order = np.arange(len(histories)), np.argsort(lengths, kind="stable")
+        else:
+            order = np.argsort(source, kind="stable")
+        groups = _groups(lengths[order] * len(noise), source[order])
+        parts = [self._run(histories.rows(order[group]), source[order[group]], noise) for group in groups]
         back = np.argsort(order, kind="stable")
         attention = [weights for part in parts for weights in part.attention]
         return Encoded(
             np.concatenate([part.preference for part in parts], axis=1)[:, back],
             np.concatenate([part.log_variance for part in parts])[back],
-            [attention[row] for row in back],
+            [attention[row] for row in back.tolist()],
         )
 
-    def _groups(self, histories: Histories, order: np.ndarray, num_samples: int) -> list[np.ndarray]:
-        """Rows in the given order, cut where a rectangle would be too large."""
-        lengths = np.minimum(histories.lengths + 1, self.max_length)[order]
-        groups, first = [], 0
-        for place in range(1, len(order) + 1):
-            is_end = place == len(order)
-            if is_end or lengths[place] * (place + 1 - first) * num_samples > CELLS_AT_ONCE:
-                groups.append(order[first:place])
-                first = place
-        return groups
-
-    def _run(self, histories: Histories, rows: np.ndarray, noise: np.ndarray) -> Encoded:
-        chosen = histories.select(histories.offsets[rows], histories.offsets[rows + 1])
-        cells = rectangle(chosen, self.max_length, self.num_items)
-        given = {name: array for name, array in vars(cells).items() if name in self.taken}
-        # Places after the widest row are not looked at.
-        given["noise"] = noise[:, : cells.item.shape[1]]
+    def _run(self, histories: Histories, source: np.ndarray, noise: np.ndarray) -> Encoded:
+        tokens = rectangle(histories, self.max_length, self.num_items)
+        _, row = np.unique(source, return_inverse=True)
+        tree = as_tree(tokens, row)
+        given = {"distance": tree.distance, "query": tree.query}
+        given |= {name: array for name, array in tree.cells.items() if name in self.taken}
+        # Places before the widest history are not looked at.
+        given["noise"] = noise[:, : tokens.item.shape[1]]
         preference, log_variance, attention = self.session.run(OUTPUTS, given)
-        weights = [row[:length] for row, length in zip(attention, cells.length, strict=True)]
-        return Encoded(preference, log_variance, weights)
+        of_history = (tree.row, tree.place)
+        weights = [row[:length] for row, length in zip(attention[of_history], tokens.length, strict=True)]
+        return Encoded(preference[:, *of_history], log_variance[of_history], weights)
+
+
+def _groups(cells: Int[np.ndarray, " history"], source: Int[np.ndarray, " history"]) -> list[slice]:
+    """Slices of histories, cut where there would be too many cells, between two sources.
+
+    >>> _groups(np.full(4, 20_000), np.array([0, 0, 1, 2]))
+    [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
+    """
+    groups, first, widest = [], 0, 0
+    for place, (num_cells, one) in enumerate(zip(cells.tolist(), source.tolist(), strict=True)):
+        widest = max(widest, num_cells)
+        if place > first and widest * (place + 1 - first) > CELLS_AT_ONCE and one != source[place - 1]:
+            groups.append(slice(first, place))
+            first, widest = place, num_cells
+    return [*groups, slice(first, len(cells))]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.errors import CheckpointError, MissingExtra
-from variseq.inference.softmaxes import Block, Catalogue
+from variseq.inference.columns import Block, Columns, Shortlists
 
 EXACT_ITEMS = 50_000
 """Catalogues up to this size are looked at whole, as in training; larger ones through an index."""
@@ -64,19 +64,26 @@ class ItemIndex:
         _, item = self.index.search(np.ascontiguousarray(query, dtype=np.float32), NUM_CANDIDATES)
         return item
 
-    def catalogue(self, listed: Int[np.ndarray, " item"]) -> Catalogue:
-        """Items that are looked at themselves, and the sample that stands for all others."""
-        listed = np.unique(listed[listed >= 0])
+    def columns(self, row: Int[np.ndarray, " cell"], item: Int[np.ndarray, " cell"], num_histories: int) -> Columns:
+        """Columns of the items that are looked at themselves for each history, and of the sample for all others.
+
+        Each history has at least one item.
+        """
+        short = Shortlists.of_cells(row, item, num_histories, self.sampled)
         # What is listed stands for itself there, and for nothing in the sample.
-        place = np.searchsorted(self.sampled, listed).clip(max=len(self.sampled) - 1)
-        place = place[self.sampled[place] == listed]
-        stands_for = (len(self.vectors) - len(listed)) / max(1, len(self.sampled) - len(place))
-        counts = np.full(len(self.sampled), stands_for, dtype=np.float32)
-        counts[place] = 0.0
-        first = Block(slice(0, len(listed)), np.ascontiguousarray(self.vectors[listed].T))
-        span = slice(len(listed), len(listed) + len(self.sampled))
-        rest = Block(span, self._of_sample, counts)
-        return Catalogue([first, rest], listed, self.sampled)
+        cell_row, cell = np.nonzero(short.is_own)
+        item = short.listed[cell_row, cell]
+        place = np.searchsorted(self.sampled, item).clip(max=len(self.sampled) - 1)
+        is_both = self.sampled[place] == item
+        num_listed = short.is_own.sum(axis=1)
+        num_both = np.bincount(cell_row[is_both], minlength=num_histories)
+        stands_for = (len(self.vectors) - num_listed) / np.maximum(1, len(self.sampled) - num_both)
+        counts = np.repeat(stands_for[:, None].astype(np.float32), len(self.sampled), axis=1)
+        counts[cell_row[is_both], place[is_both]] = 0.0
+        middle = short.listed.shape[1]
+        own = Block(slice(0, middle), self.vectors[short.listed].swapaxes(1, 2), short.is_own.astype(np.float32))
+        rest = Block(slice(middle, middle + len(self.sampled)), self._of_sample, counts)
+        return Columns([own, rest], len(self.vectors), short)
 
 
 def _faiss() -> Any:

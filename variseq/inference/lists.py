@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,12 +11,13 @@ from jaxtyping import Float, Int
 from variseq.evaluation.groups import length_group
 from variseq.inference.bundle import Facts
 from variseq.inference.choosing import Chooser
+from variseq.inference.columns import Columns
 from variseq.inference.encoder import Encoded, OnnxEncoder
 from variseq.inference.forecast import FastForecast, Voices
 from variseq.inference.index import ItemIndex
-from variseq.inference.softmaxes import Catalogue
+from variseq.inference.trials import Trials
 from variseq.model.noise import antithetic_noise
-from variseq.recommend.because import reasons
+from variseq.recommend.because import HISTORIES_AT_ONCE, NUM_CANDIDATES, Reasons, reasons
 from variseq.recommend.calibration import NORMAL_90
 from variseq.recommend.manner import Manner
 from variseq.recommend.wishes import Wish
@@ -63,11 +63,10 @@ class Asked:
     wishes: Sequence[Wish]
     manner: Manner
 
-    def part(self, rows: slice) -> Asked:
-        """Some of the histories, one after the other."""
-        chosen = np.arange(rows.start, rows.stop)
-        histories, encoded = self.histories.rows(chosen), self.encoded.of(chosen)
-        return replace(self, histories=histories, encoded=encoded, wishes=self.wishes[rows])
+    def part(self, rows: Int[np.ndarray, " row"]) -> Asked:
+        """Some of the histories."""
+        wishes = [self.wishes[row] for row in rows.tolist()]
+        return Asked(self.histories.rows(rows), self.encoded.of(rows), wishes, self.manner)
 
 
 class FastLists:
@@ -79,67 +78,47 @@ class FastLists:
         self.encoder, self.forecast, self.facts, self.index = encoder, forecast, facts, index
         self._noise = self._drawn(forecast.calibration.num_samples, 0)
         self._mean = self._drawn(0, 0)
-        # A part of the histories is answered at a time, so that memory does not grow with what is asked together.
-        self.at_once = max(1, CELLS_AT_ONCE // (len(self._noise) * len(forecast.vectors)))
 
     def make(self, histories: Histories, wishes: Sequence[Wish], manner: Manner, because: bool) -> list[Listed]:
         """A list for each history and its wish."""
-        encoded = self.encoder.encode(histories, self._noise)
-        asked = Asked(histories, encoded, wishes, manner)
-        parts = self._parts(asked)
-        listed = [one for rows, catalogue in parts for one in self._make(asked.part(rows), catalogue)]
-        if not because:
-            return listed
-        width = max(1, *(len(one.item) for one in listed))
-        item = np.full((len(listed), width), -1, dtype=np.int64)
-        for row, one in enumerate(listed):
-            item[row, : len(one.item)] = one.item
-        catalogues = [catalogue for rows, catalogue in parts for _ in range(rows.start, rows.stop)]
-        named = reasons(partial(self._log_probability, catalogues), histories, item)
-        return [replace(one, because=of_one[: len(one.item)]) for one, of_one in zip(listed, named, strict=True)]
+        asked = Asked(histories, self.encoder.encode(histories, self._noise), wishes, manner)
+        listed: dict[int, Listed] = {}
+        for rows, index in self._parts(asked):
+            listed |= zip(rows.tolist(), self._make(asked.part(rows), index, because), strict=True)
+        return [listed[row] for row in range(len(histories))]
 
-    def _parts(self, asked: Asked) -> list[tuple[slice, Catalogue]]:
-        """Rows that are answered together, and what of the catalogue is looked at for them."""
-        num_rows = len(asked.histories)
+    def _parts(self, asked: Asked) -> Iterator[tuple[Int[np.ndarray, " row"], ItemIndex | None]]:
+        """Rows that are answered together, so many that memory does not grow with what is asked; and by which index."""
+        is_short = np.array([_can_be_approximate(wish, asked.manner) for wish in asked.wishes])
         if self.index is None:
-            firsts = range(0, num_rows, self.at_once)
-            return [(slice(row, min(row + self.at_once, num_rows)), self.forecast.everything) for row in firsts]
-        scaled = self.forecast.scaled(asked.encoded, asked.histories)
-        found = self.index.best(scaled.mean(axis=0))
-        return [
-            (slice(row, row + 1), self._looked_at(asked.part(slice(row, row + 1)), found[row], self.index))
-            for row in range(num_rows)
-        ]
+            is_short[:] = False
+        copies = max(len(self._noise), 1 + NUM_CANDIDATES)
+        of_whole = max(1, CELLS_AT_ONCE // (copies * len(self.forecast.vectors)))
+        for rows, size, index in (
+            (np.flatnonzero(is_short), HISTORIES_AT_ONCE, self.index),
+            (np.flatnonzero(~is_short), min(of_whole, HISTORIES_AT_ONCE), None),
+        ):
+            yield from ((rows[first : first + size], index) for first in range(0, len(rows), size))
 
-    def _looked_at(self, asked: Asked, found: Int[np.ndarray, " candidate"], index: ItemIndex) -> Catalogue:
-        """What is worth looking at for one history: what an index found for it, and what is known otherwise."""
-        (wish,), history = asked.wishes, asked.histories
-        if not _can_be_approximate(wish, asked.manner):
-            return self.forecast.everything
-        certain = [found, self.forecast.memory.followers(history).item, history.item.astype(np.int64)]
-        if asked.manner.explore is not None:
-            sampled = self.encoder.encode(history, self._drawn(1, asked.manner.seed))
-            certain.append(index.best(self.forecast.scaled(sampled, history)[0])[0])
-        certain.append(np.array([item for _, item in wish.pins], dtype=np.int64))
-        if wish.log_boost is not None:
-            certain.append(np.flatnonzero(wish.log_boost))
-        return index.catalogue(np.concatenate(certain))
-
-    def _make(self, asked: Asked, catalogue: Catalogue) -> list[Listed]:
-        histories, wishes = asked.histories, asked.wishes
-        voices = self.forecast.voices(asked.encoded, histories, catalogue)
+    def _make(self, asked: Asked, index: ItemIndex | None, because: bool) -> list[Listed]:
+        histories, encoded, wishes, manner = asked.histories, asked.encoded, asked.wishes, asked.manner
+        explored = None if manner.explore is None else self.encoder.encode(histories, self._drawn(1, manner.seed))
+        columns = self.forecast.everything if index is None else self._short(asked, explored, index)
+        voices = self.forecast.voices(encoded, histories, columns)
         mixture = voices.mixture()
         total, aleatoric = voices.entropies(mixture)
-        ranking = self._ranking(asked, mixture, catalogue)
-        choosers = [
-            Chooser.of(mixture[row], histories.history(row), wish, catalogue) for row, wish in enumerate(wishes)
-        ]
-        chosen = [self._chosen(one, ranking[row], asked.manner) for row, one in enumerate(choosers)]
-        width = max(1, *(len(of_row) for of_row, _ in chosen))
-        item = np.full((len(chosen), width), -1, dtype=np.int64)
+        chooser = Chooser.of(mixture, histories, wishes, columns)
+        ranking = mixture if explored is None else self.forecast.voices(explored, histories, columns).mixture()
+        if manner.coverage is None:
+            chosen = chooser.best(ranking, manner.diversity, self.forecast.vectors[:, :-1])
+        else:
+            limits = self.facts.learned.thresholds.at(manner.coverage)[length_group(histories.lengths)]
+            chosen = chooser.covering(ranking, limits)
+        item = np.full((len(chosen), max(1, *(len(of_row) for of_row, _ in chosen))), -1, dtype=np.int64)
         for row, (of_row, _) in enumerate(chosen):
             item[row, : len(of_row)] = of_row
-        said = _said(voices, item, np.array([one.log_weight for one in choosers]))
+        said = _said(voices, item, chooser.log_weight)
+        named = self._reasons(columns, histories, item) if because else [[[] for _ in of_row] for of_row in item]
         return [
             Listed(
                 item=of_row,
@@ -149,54 +128,39 @@ class FastLists:
                 high=said.high[row, : len(score)],
                 total=float(total[row]),
                 aleatoric=float(aleatoric[row]),
-                because=[[] for _ in score],
-                attention=asked.encoded.attention[row],
-                approximate=catalogue.listed is not None,
+                because=named[row][: len(score)],
+                attention=encoded.attention[row],
+                approximate=index is not None,
             )
             for row, (of_row, score) in enumerate(chosen)
         ]
 
+    def _short(self, asked: Asked, explored: Encoded | None, index: ItemIndex) -> Columns:
+        """What is worth looking at for each history: what an index finds for it, and what is known otherwise."""
+        histories, num_histories = asked.histories, len(asked.histories)
+        row = np.arange(num_histories)
+        followers = self.forecast.memory.followers(histories)
+        cells = [
+            (np.repeat(row, histories.lengths), histories.item.astype(np.int64)),
+            (followers.row, followers.item),
+        ]
+        for encoded in (asked.encoded, explored):
+            if encoded is not None:
+                found = index.best(self.forecast.scaled(encoded, histories).mean(axis=1))
+                cells.append((np.repeat(row, found.shape[1]), found.ravel()))
+        for place, wish in enumerate(asked.wishes):
+            boosted = [] if wish.log_boost is None else np.flatnonzero(wish.log_boost).tolist()
+            wished = np.array([*boosted, *(item for _, item in wish.pins)], dtype=np.int64)
+            cells.append((np.full(len(wished), place), wished))
+        of_row, item = (np.concatenate(part) for part in zip(*cells, strict=True))
+        return index.columns(of_row, item, num_histories)
+
     def _drawn(self, num_samples: int, seed: int) -> Float[np.ndarray, "sample place latent"]:
         return antithetic_noise(num_samples, self.facts.max_length, self.facts.latent_width, seed)
 
-    def _ranking(self, asked: Asked, mixture: np.ndarray, catalogue: Catalogue) -> np.ndarray:
-        """What items are ranked by: the forecast, or what it is under one sample of every belief."""
-        if asked.manner.explore is None:
-            return mixture
-        encoded = self.encoder.encode(asked.histories, self._drawn(1, asked.manner.seed))
-        return self.forecast.voices(encoded, asked.histories, catalogue).mixture()
-
-    def _chosen(
-        self, chooser: Chooser, ranking: Float[np.ndarray, " column"], manner: Manner
-    ) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-        """The items of one list and their scores."""
-        if manner.coverage is None:
-            return chooser.best(ranking, manner.diversity, self.forecast.vectors[:, :-1])
-        (group,) = length_group(chooser.history.lengths)
-        return chooser.covering(ranking, float(self.facts.learned.thresholds.at(manner.coverage)[group]))
-
-    def _log_probability(
-        self,
-        catalogues: Sequence[Catalogue],
-        histories: Histories,
-        items: Int[np.ndarray, "copy k"],
-        source: Int[np.ndarray, " copy"],
-    ) -> Float[np.ndarray, "copy k"]:
-        """What reasons ask: log p of some items of each copy of a history, at the posterior mean."""
-        encoded, order = self.encoder.encode(histories, self._mean), np.argsort(source, kind="stable")
-        found = np.empty(items.shape, dtype=np.float32)
-        first = 0
-        while first < len(order):
-            catalogue = catalogues[source[order[first]]]
-            last = first
-            most = first + max(1, CELLS_AT_ONCE // catalogue.num_columns)
-            while last < min(most, len(order)) and catalogues[source[order[last]]] is catalogue:
-                last += 1
-            rows = order[first:last]
-            voices = self.forecast.voices(encoded.of(rows), histories.rows(rows), catalogue)
-            found[rows] = np.log(voices.sampled(catalogue.column_of(items[rows]))[0])
-            first = last
-        return found
+    def _reasons(self, columns: Columns, histories: Histories, item: Int[np.ndarray, "history k"]) -> Reasons:
+        trials = Trials(self.encoder, self.forecast, columns, self._mean, len(histories))
+        return reasons(trials.log_probability, histories, item)
 
 
 def _can_be_approximate(wish: Wish, manner: Manner) -> bool:
@@ -216,10 +180,10 @@ class Said:
 
 
 def _said(voices: Voices, item: Int[np.ndarray, "history k"], log_weight: Float[np.ndarray, " history"]) -> Said:
-    sampled = voices.sampled(voices.softmaxes.catalogue.column_of(np.maximum(item, 0)))
+    sampled = voices.sampled(np.maximum(item, 0))
     weight = np.exp(log_weight)[:, None]
-    mean = sampled.mean(axis=0)
+    mean = sampled.mean(axis=1)
     log_sampled = np.log(sampled)
-    spread = np.sqrt(np.square(log_sampled - log_sampled.mean(axis=0)).mean(axis=0))
+    spread = log_sampled.std(axis=1)
     reach = np.exp(NORMAL_90 * spread)
     return Said(mean * weight, mean / reach * weight, np.minimum(mean * reach * weight, 1.0))

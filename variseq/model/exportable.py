@@ -9,17 +9,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from variseq.model.additive import additive_weights
-from variseq.model.attention import AdditiveAttention
+from variseq.model.attention import AdditiveAttention, DotProductAttention
 from variseq.model.encoder import EncoderBlock, distance_bucket
 from variseq.model.network import Network
 
 
 class LastPreference(nn.Module):
-    """The same numbers as `sample_preferences`, over a rectangle of tokens from the left, in operations that export.
+    """The same numbers as `sample_preferences`, over trees of tokens, in operations that export.
 
-    Cells at or after the length of a row may hold anything: what comes later is seen by nobody before it, and the
-    decoder is asked at the last token only. All positions of the last encoder block are computed, because the decoder
+    A row holds one history, or several that share their beginning (`variseq.inference.tree`); what a token sees, and
+    how far before it, is told by `distance`. All positions of the last encoder block are computed, because the decoder
     attends over the beliefs at all of them.
     """
 
@@ -43,30 +42,35 @@ class LastPreference(nn.Module):
 
     def forward(
         self,
-        item: Int[Tensor, "history token"],
-        behaviour: Int[Tensor, "history token"],
-        gap: Int[Tensor, "history token"],
-        value: Float[Tensor, "history token"],
-        has_value: Bool[Tensor, "history token"],
-        length: Int[Tensor, " history"],
+        item: Int[Tensor, "tree token"],
+        behaviour: Int[Tensor, "tree token"],
+        gap: Int[Tensor, "tree token"],
+        value: Float[Tensor, "tree token"],
+        has_value: Bool[Tensor, "tree token"],
+        distance: Int[Tensor, "tree token token"],
+        query: Int[Tensor, "tree branch"],
         noise: Float[Tensor, "sample place latent"],
-    ) -> tuple[Float[Tensor, "sample history width"], Float[Tensor, " history"], Float[Tensor, "history token"]]:
-        """Preferences, mean log σ² at the last token, and the attention weights there under the first sample."""
+    ) -> tuple[
+        Float[Tensor, "sample tree branch width"], Float[Tensor, "tree branch"], Float[Tensor, "tree branch token"]
+    ]:
+        """At the token where each branch ends: the preferences, the mean log σ², the attention under the first sample.
+
+        Noise is given by how far before the end of a branch a belief stands.
+        """
         hidden = self._embedded(item, behaviour, gap, value, has_value)
         for number, block in enumerate(self._blocks()):
-            hidden = self._block(block, hidden, self.distance_biases[number])
+            hidden = self._block(block, hidden, self.distance_biases[number], distance)
         hidden = self.network.encoder.norm(hidden)
         latent = self.network.latent
         mean = (latent.mean(hidden) - self.mean_shift) * self.mean_factor
         log_variance = latent.log_variance(hidden).clamp(-10.0, 2.0)
-        last = (length - 1)[:, None]
-        position = torch.arange(item.shape[1], device=item.device)[None, :]
-        place = (last - position).clamp(min=0)
-        beliefs = mean + torch.exp(0.5 * log_variance) * noise[:, place]
-        at_last = last[:, :, None].expand(-1, 1, mean.shape[2])
-        query = beliefs.gather(2, at_last.expand(beliefs.shape[0], -1, -1, -1))
-        preference, weights = self._decode(query, beliefs, last)
-        return preference, log_variance.gather(1, at_last).mean(dim=(1, 2)), weights
+        place = distance.gather(1, query[:, :, None].expand(-1, -1, distance.shape[2]))
+        spread = torch.exp(0.5 * log_variance)[:, None] * noise[:, place.clamp(min=0)]
+        beliefs = mean[:, None] + spread
+        at_end = query[:, :, None].expand(-1, -1, mean.shape[2])
+        asking = mean.gather(1, at_end) + torch.exp(0.5 * log_variance).gather(1, at_end) * noise[:, :1, None]
+        preference, weights = self._decode(asking, beliefs, place >= 0)
+        return preference, log_variance.gather(1, at_end).mean(dim=2), weights[0]
 
     def _blocks(self) -> list[EncoderBlock]:
         return [block for block in self.network.encoder.blocks if isinstance(block, EncoderBlock)]
@@ -85,15 +89,15 @@ class LastPreference(nn.Module):
             embedded = embedded + known * embedding.value[1]
         return embedded
 
-    def _block(self, block: EncoderBlock, hidden: Tensor, distance_bias: Tensor) -> Tensor:
+    def _block(self, block: EncoderBlock, hidden: Tensor, distance_bias: Tensor, distance: Tensor) -> Tensor:
         attention, normed = block.attention, block.attention_norm(hidden)
         width = hidden.shape[2]
         head_width = width // attention.num_heads
         projected = attention.query_key_value(normed).reshape(*hidden.shape[:2], 3, attention.num_heads, head_width)
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
-        position = torch.arange(hidden.shape[1], device=hidden.device)
-        distance = position[:, None] - position[None, :]
-        bias = distance_bias[:, distance.clamp(min=0)].masked_fill(distance < 0, float("-inf"))
+        # A distance of −1 finds the first one, which nobody sees.
+        unseen = torch.full_like(distance_bias[:, :1], float("-inf"))
+        bias = torch.cat([unseen, distance_bias], dim=1)[:, distance + 1].transpose(0, 1)
         energy = query @ key.transpose(2, 3) * (1 / math.sqrt(head_width)) + bias
         context = (torch.softmax(energy, dim=3) @ value).transpose(1, 2).flatten(2)
         hidden = hidden + attention.output(context)
@@ -101,19 +105,18 @@ class LastPreference(nn.Module):
         gate, passed = feed_forward.gate_and_value(block.feed_forward_norm(hidden)).chunk(2, dim=2)
         return hidden + feed_forward.output(functional.silu(gate) * passed)
 
-    def _decode(self, query: Tensor, beliefs: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """`Decoder.last` for all samples at once, and the weights of the first."""
-        decoder, samples = self.network.decoder, beliefs.shape[0]
-        flat_query, memory = query.flatten(0, 1), beliefs.flatten(0, 1)
-        position = last.repeat(samples, 1)
+    def _decode(self, query: Tensor, beliefs: Tensor, is_seen: Tensor) -> tuple[Tensor, Tensor]:
+        """`Decoder.last` for all samples and branches at once, and the attention weights."""
+        decoder = self.network.decoder
         attention = decoder.attention
         if isinstance(attention, AdditiveAttention):
-            weights = additive_weights(attention.query(flat_query), attention.key(memory), attention.score, position)
+            hidden = torch.tanh(attention.query(query).unsqueeze(3) + attention.key(beliefs))
+            energy = hidden @ attention.score
         else:
-            weights = attention.weights(flat_query, memory, position)  # type: ignore[operator]
-        context = (weights @ memory).squeeze(1)
-        state = decoder.belief(flat_query.squeeze(1)) + decoder.context(context)
-        gate, passed = decoder.feed_forward.gate_and_value(decoder.feed_forward_norm(state)).chunk(2, dim=1)
-        preference = decoder.norm(state + decoder.feed_forward.output(functional.silu(gate) * passed))
-        of_samples = (samples, -1)
-        return preference.reshape(*of_samples, preference.shape[1]), weights.reshape(*of_samples, weights.shape[2])[0]
+            assert isinstance(attention, DotProductAttention)
+            energy = (attention.query(query).unsqueeze(3) * attention.key(beliefs)).sum(dim=4) * attention.scale
+        weights = torch.softmax(energy.masked_fill(~is_seen, float("-inf")), dim=3)
+        context = (weights.unsqueeze(3) @ beliefs).squeeze(3)
+        state = decoder.belief(query) + decoder.context(context)
+        gate, passed = decoder.feed_forward.gate_and_value(decoder.feed_forward_norm(state)).chunk(2, dim=3)
+        return decoder.norm(state + decoder.feed_forward.output(functional.silu(gate) * passed)), weights
