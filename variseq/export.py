@@ -19,13 +19,13 @@ from variseq.inference.encoder import INPUTS, OUTPUTS
 from variseq.inference.forecast import with_bias
 from variseq.inference.index import EXACT_ITEMS, build_index
 from variseq.model.checkpoint import Checkpoint, load_checkpoint
-from variseq.model.exportable import LastPreference
+from variseq.model.exportable import LastPreference, distance_biases
 from variseq.model.network import Network
 from variseq.model.posterior import belief_noise
 from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.learned import Learned
 
-OPSET = 20
+OPSET = 23
 TOLD_OF_NETWORK = ("num_items", "width", "latent_width", "num_blocks", "num_heads", "max_length", "attention")
 
 
@@ -65,12 +65,14 @@ def write_encoder(network: Network, path: Path) -> None:
     tokens = min(7, config.max_length)
     whole, item = torch.zeros(3, tokens, dtype=torch.int64), torch.zeros(3, tokens, dtype=torch.int64)
     value, has_value = torch.zeros(3, tokens), torch.zeros(3, tokens, dtype=torch.bool)
-    distance, query = torch.zeros(3, tokens, tokens, dtype=torch.int64), torch.zeros(3, 2, dtype=torch.int64)
+    bias = torch.zeros(config.num_blocks, config.num_heads, 3, tokens, tokens)
+    query, place = torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2, tokens, dtype=torch.int64)
     noise = belief_noise(config, 2)[:, :tokens].contiguous()
     tree, token, branch, sample = (torch.export.Dim(name) for name in ("tree", "token", "branch", "sample"))
-    cells, pairs = {0: tree, 1: token}, {0: tree, 1: token, 2: token}
-    shapes = (*(cells for _ in range(5)), pairs, {0: tree, 1: branch}, {0: sample, 1: torch.export.Dim("place")})
-    given = (item, whole, whole.clone(), value, has_value, distance, query, noise)
+    cells, pairs = {0: tree, 1: token}, {2: tree, 3: token, 4: token}
+    ends = ({0: tree, 1: branch}, {0: tree, 1: branch, 2: token}, {0: sample, 1: torch.export.Dim("place")})
+    shapes = (*(cells for _ in range(5)), pairs, *ends)
+    given = (item, whole, whole.clone(), value, has_value, bias, query, place, noise)
     with _quiet(), torch.no_grad():
         torch.onnx.export(
             LastPreference(network),
@@ -112,6 +114,7 @@ def _tables(checkpoint: Checkpoint) -> Tables:
     return Tables(
         item_vectors=network.item_vectors.detach().numpy(),
         item_bias=network.item_bias.detach().numpy(),
+        distance_biases=distance_biases(network).numpy(),
         log_share=checkpoint.memory["log_share"].numpy(),
         offsets=followers.offsets.numpy(),
         follower=followers.item.numpy().astype(np.int32),

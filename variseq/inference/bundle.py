@@ -30,10 +30,14 @@ INSIDE_A_RUN = "serving"
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """The numbers of a model outside its encoder. The followers of item i are those at `offsets[i]:offsets[i + 1]`."""
+    """The numbers of a model outside its encoder. The followers of item i are those at `offsets[i]:offsets[i + 1]`.
+
+    `distance_biases` are what the encoder's attention adds for a token so many places before; the last for one unseen.
+    """
 
     item_vectors: Float[np.ndarray, "item width"]
     item_bias: Float[np.ndarray, " item"]
+    distance_biases: Float[np.ndarray, "block head distance_plus_one"]
     log_share: Float[np.ndarray, " item"]
     offsets: Int[np.ndarray, " item_plus_one"]
     follower: Int[np.ndarray, " cell"]

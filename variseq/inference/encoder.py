@@ -13,7 +13,7 @@ from variseq.inference.rectangle import rectangle
 from variseq.inference.tree import as_tree
 from variseq.sequences.histories import Histories
 
-INPUTS = ("item", "behaviour", "gap", "value", "has_value", "distance", "query", "noise")
+INPUTS = ("item", "behaviour", "gap", "value", "has_value", "bias", "query", "place", "noise")
 OUTPUTS = ("preference", "log_variance", "attention")
 CELLS_AT_ONCE = 1 << 15
 """At most about so many samples × histories × tokens are encoded in one run, which bounds its memory."""
@@ -39,7 +39,9 @@ class Encoded:
 class OnnxEncoder:
     """An exported encoder. One session, used by one thread at a time, on one core."""
 
-    def __init__(self, path: Path, max_length: int, num_items: int) -> None:
+    def __init__(
+        self, path: Path, distance_biases: Float[np.ndarray, "block head distance_plus_one"], num_items: int
+    ) -> None:
         """Raises CheckpointError for a file that ONNX Runtime cannot read."""
         try:
             import onnxruntime
@@ -56,7 +58,8 @@ class OnnxEncoder:
                 f"{path} cannot be run ({reason}). Export the run again: variseq export RUN"
             ) from error
         self.taken = {given.name for given in self.session.get_inputs()}
-        self.max_length, self.num_items = max_length, num_items
+        self.distance_biases, self.num_items = distance_biases, num_items
+        self.max_length = distance_biases.shape[2] - 1
 
     def encode(
         self,
@@ -87,7 +90,10 @@ class OnnxEncoder:
         tokens = rectangle(histories, self.max_length, self.num_items)
         _, row = np.unique(source, return_inverse=True)
         tree = as_tree(tokens, row)
-        given = {"distance": tree.distance, "query": tree.query}
+        place = tree.distance[np.arange(len(tree.query))[:, None], tree.query].astype(np.int64)
+        # Much faster here than as an operation of the runtime. A distance of −1 finds the last one, of what is unseen.
+        bias = np.take(self.distance_biases, tree.distance, axis=2)
+        given = {"bias": bias, "query": tree.query, "place": place}
         given |= {name: array for name, array in tree.cells.items() if name in self.taken}
         # Places before the widest history are not looked at.
         given["noise"] = noise[:, : tokens.item.shape[1]]

@@ -53,7 +53,7 @@ class Engine:
         self.bundle, self.version = bundle, bundle.version
         self.vocabulary, self.items = bundle.vocabulary, bundle.items
         self.wishes = Wishes(bundle.vocabulary, bundle.items, facts.learned.repeat_share, facts.exclude_seen)
-        encoder = OnnxEncoder(bundle.encoder, facts.max_length, bundle.vocabulary.num_items)
+        encoder = OnnxEncoder(bundle.encoder, bundle.tables.distance_biases, bundle.vocabulary.num_items)
         forecast = FastForecast(bundle.tables, facts.learned.calibration)
         index = None if exact or bundle.index is None else ItemIndex(bundle.index, forecast.vectors)
         self.lists = FastLists(encoder, forecast, facts, index)

@@ -73,14 +73,13 @@ def _distance(
     shape: tuple[int, int],
 ) -> Int[np.ndarray, "tree token token"]:
     """A token sees those of its own branch up to itself, and those of the first branch that its own shares."""
-    of_position, of_branch, of_shared = (np.full(shape, fill, dtype=np.int64) for fill in (0, -1, 0))
+    of_position, of_branch, of_shared = (np.full(shape, fill, dtype=np.int32) for fill in (0, -1, 0))
     of_position[cell], of_branch[cell], of_shared[cell] = position, branch, shared
     distance = of_position[:, :, None] - of_position[:, None, :]
     sees: Bool[np.ndarray, "tree token token"] = of_branch[:, :, None] == of_branch[:, None, :]
     if shared.any():
         sees |= (of_branch[:, None, :] == 0) & (of_position[:, None, :] < of_shared[:, :, None])
-    distance[~sees | (distance < 0)] = -1
-    return distance
+    return np.where(sees & (distance >= 0), distance, np.int32(-1))
 
 
 def _first_and_place(
