@@ -131,6 +131,12 @@ def test_pandas_integers_with_gaps_stay_integers() -> None:
     assert events.report.rejected == {"missing user": 1}
 
 
+def test_pandas_rows_that_were_chosen_by_a_mask_are_read() -> None:
+    frame = pd.DataFrame({"user_id": list("aabb"), "item_id": list("xyxz"), "timestamp": [1, 2, 3, 4]})
+    for chosen in (frame[frame["item_id"] != "y"], frame.set_index(pd.Index(list("pqrs"), name="row")).iloc[[0, 2, 3]]):
+        assert len(read(chosen).table) == 3
+
+
 def test_pandas_categories_and_timestamps_are_read() -> None:
     frame = pd.DataFrame(
         {"user": pd.Categorical(["b", "a"]), "item": [1, 2], "time": pd.to_datetime(["2020-01-01", "2020-01-02"])}

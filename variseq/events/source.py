@@ -120,7 +120,10 @@ def _frame(source: object) -> Frame:
             frame.collect_schema().names(), lambda names: _stream(frame.select(*names).collect("pyarrow").to_native())
         )
     if isinstance(frame, nw.DataFrame):
-        return Frame(_text_names(frame.columns), lambda names: _stream(frame.select(*names).to_native()))
+        # A pandas index that is no plain range comes over as one more column.
+        return Frame(
+            _text_names(frame.columns), lambda names: _selected(_stream(frame.select(*names).to_native()), names)
+        )
     if hasattr(source, "__arrow_c_stream__"):
         reader = _stream(source)
         return Frame(list(reader.schema.names), lambda names: _selected(reader, names))
