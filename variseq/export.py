@@ -71,8 +71,8 @@ def write_encoder(network: Network, path: Path) -> None:
     tree, token, branch, sample = (torch.export.Dim(name) for name in ("tree", "token", "branch", "sample"))
     cells, pairs = {0: tree, 1: token}, {2: tree, 3: token, 4: token}
     ends = ({0: tree, 1: branch}, {0: tree, 1: branch, 2: token}, {0: sample, 1: torch.export.Dim("place")})
-    shapes = (*(cells for _ in range(5)), pairs, *ends)
-    given = (item, whole, whole.clone(), value, has_value, bias, query, place, noise)
+    shapes = (tuple(cells for _ in range(5)), pairs, *ends)
+    given = ((item, whole, whole.clone(), value, has_value), bias, query, place, noise)
     with _quiet(), torch.no_grad():
         torch.onnx.export(
             LastPreference(network),

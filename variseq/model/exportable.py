@@ -13,6 +13,14 @@ from variseq.model.attention import AdditiveAttention, DotProductAttention
 from variseq.model.encoder import EncoderBlock, distance_bucket
 from variseq.model.network import Network
 
+Tokens = tuple[
+    Int[Tensor, "tree token"],
+    Int[Tensor, "tree token"],
+    Int[Tensor, "tree token"],
+    Float[Tensor, "tree token"],
+    Bool[Tensor, "tree token"],
+]
+"""Item, behaviour, gap bucket, value, and whether there is a value."""
 UNSEEN = -80.0
 """The energy of what is not seen: its weight, e⁻⁸⁰, is lost in rounding. After lower ones a softmax works with numbers
 below the smallest normal one, which is seven times slower."""
@@ -49,11 +57,7 @@ class LastPreference(nn.Module):
 
     def forward(
         self,
-        item: Int[Tensor, "tree token"],
-        behaviour: Int[Tensor, "tree token"],
-        gap: Int[Tensor, "tree token"],
-        value: Float[Tensor, "tree token"],
-        has_value: Bool[Tensor, "tree token"],
+        tokens: Tokens,
         bias: Float[Tensor, "block head tree token token"],
         query: Int[Tensor, "tree branch"],
         place: Int[Tensor, "tree branch token"],
@@ -66,7 +70,7 @@ class LastPreference(nn.Module):
         Branches end at the tokens `query`; `place` is how far before its end each token stands, −1 where it is not
         seen. Noise is given by that place.
         """
-        hidden = self._embedded(item, behaviour, gap, value, has_value)
+        hidden = self._embedded(tokens)
         for number, block in enumerate(_blocks(self.network)):
             hidden = self._block(block, hidden, bias[number])
         hidden = self.network.encoder.norm(hidden)
@@ -80,8 +84,9 @@ class LastPreference(nn.Module):
         preference, weights = self._decode(asking, beliefs, place >= 0)
         return preference, log_variance.gather(1, at_end).mean(dim=2), weights[0]
 
-    def _embedded(self, item: Tensor, behaviour: Tensor, gap: Tensor, value: Tensor, has_value: Tensor) -> Tensor:
+    def _embedded(self, tokens: Tokens) -> Float[Tensor, "tree token width"]:
         """The sum of `EventEmbedding`; the value is standardised here."""
+        item, behaviour, gap, value, has_value = tokens
         embedding = self.network.embedding
         embedded = functional.embedding(item, embedding.item) * embedding.scale
         if embedding.behaviour is not None:
