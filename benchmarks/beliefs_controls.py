@@ -1,25 +1,21 @@
-"""Deterministic networks into forecasts that are unsure in other ways: dropout left on, or several networks at once."""
+"""Several deterministic networks into one forecast that is unsure where they disagree, calibrated as a run's own is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.splits import Part
 from variseq.model.network import Network
-from variseq.model.posterior import TOKENS_PER_BATCH, SampledPreferences, belief_noise, sample_preferences
+from variseq.model.posterior import SampledPreferences, belief_noise, sample_preferences
 from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.calibrate import Calibrator
 from variseq.recommend.calibration import Calibration
 from variseq.recommend.forecast import Forecast
-from variseq.sequences.batches import group_by_length, make_batch, query_windows
 from variseq.sequences.histories import Histories
 
-SEED = 0
 Make = Callable[[Calibration], Forecast]
 
 
@@ -29,41 +25,6 @@ def fitted(make: Make, num_samples: int, valid: Part, options: EvaluationOptions
     Its networks must not have learned from the validation events.
     """
     return make(Calibrator(make(Calibration(num_samples)), valid, options).fit())
-
-
-class DropoutForecast(Forecast):
-    """The mean over passes with dropout on of what the posterior mean forecasts; batch-norm stands as after training.
-
-    `calibration.num_samples` passes are made, with the same random numbers for equal histories. Source: Gal and
-    Ghahramani, "Dropout as a Bayesian approximation" (2016).
-    """
-
-    @torch.no_grad()
-    def sample(self, histories: Histories) -> SampledPreferences:
-        network = self.network
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            network.train()
-            network.latent.norm.eval()
-            try:
-                passes = [_one_pass(network, histories) for _ in range(self.calibration.num_samples)]
-            finally:
-                network.eval()
-        preference, log_variance = (torch.stack(values) for values in zip(*passes, strict=True))
-        return SampledPreferences(preference, log_variance.mean(dim=0))
-
-
-def _one_pass(network: Network, histories: Histories) -> tuple[Tensor, Tensor]:
-    """The preference of each history and its mean log σ², in whatever mode the network is."""
-    config = network.config
-    windows = query_windows(histories, config.max_length)
-    preference, log_variance = torch.empty(len(histories), config.width), torch.empty(len(histories))
-    for members in group_by_length(windows.lengths, TOKENS_PER_BATCH, np.arange(len(histories))):
-        batch = make_batch(histories, windows, members, config.num_items)
-        belief, row = network.encode(batch), torch.from_numpy(members)
-        preference[row] = network.decoder.last(belief.mean, batch.layout)
-        log_variance[row] = belief.log_variance[batch.layout.last_tokens()].mean(dim=1)
-    return preference, log_variance
 
 
 class EnsembleForecast(Forecast):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from beliefs_controls import DropoutForecast, EnsembleForecast, fitted
+from beliefs_controls import EnsembleForecast, fitted
 
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention, load
@@ -21,6 +21,7 @@ from variseq.evaluation.splits import Part, learned_from
 from variseq.model.network import Network
 from variseq.recommend.baselines import LastItemTransitions, Popular
 from variseq.recommend.calibration import NUM_SAMPLES, Calibration
+from variseq.recommend.dropout import with_dropout
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
 from variseq.training.settings import TrainingConfig
@@ -175,10 +176,7 @@ def judge_controls(twin: Sequence[Run]) -> Models:
 
     Both are calibrated as the runs are: on the validation events, which the twins must not have learned from.
     """
-    dropped = []
-    for run in twin:
-        make = partial(DropoutForecast, run.network, run.memory)
-        dropped.append(fitted(make, NUM_SAMPLES, *run.validation()))
+    dropped = [with_dropout(run.forecast(), NUM_SAMPLES, *run.validation()) for run in twin]
     found = {DROPOUT: Judged.of(dropped, twin[0])}
     if len(twin) > 1:
         networks = [run.network for run in twin[:ENSEMBLE_SIZE]]

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import small_model
+from variseq.log import LogPart
+from variseq.training.display import Display
+
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -23,7 +27,11 @@ def test_readme_quickstart_runs_as_printed(
 
 
 def test_examples_of_the_guide_to_beliefs_run_as_printed(
-    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run_folder: Path,
+    shop_parts: tuple[LogPart, LogPart, LogPart],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     guide = README.parent / "docs" / "beliefs.md"
     examples = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
@@ -31,11 +39,15 @@ def test_examples_of_the_guide_to_beliefs_run_as_printed(
     assert all(len(example.strip().splitlines()) <= 5 for example in examples)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "first").symlink_to(run_folder)
+    train, valid, _ = shop_parts
+    small_model(deterministic_share=1.0).fit(train, valid, tmp_path / "runs" / "twin", display=Display(quiet=True))
     monkeypatch.chdir(tmp_path)
     told: dict[str, object] = {"__name__": "guide"}
     for example in examples:
         exec(compile(example, str(guide), "exec"), told)
-    assert "sum over the catalogue: 1.0" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "sum over the catalogue: 1.0" in printed
+    assert "variseq minus 'twin', paired by " in printed
 
 
 def test_readme_names_every_room_of_the_package() -> None:

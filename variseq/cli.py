@@ -147,18 +147,19 @@ def evaluate(
         ),
     ] = None,
     users: Annotated[str | None, typer.Option(help="Table with user_id and columns: its groups are compared.")] = None,
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Another run of the same log and split; may be given several times.")
+    ] = None,
+    dropout: Annotated[
+        bool, typer.Option("--dropout", help="Every run with dropout left on as well (needs training.refit_share=0).")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the whole table as JSON.")] = None,
 ) -> None:
-    """The run on its own test part, with the baselines beside it and intervals."""
-    from variseq.estimator import load
+    """The run on its own test part, with the baselines and other runs beside it, and intervals."""
+    from variseq.terminal.evaluate import Asked, evaluate_run
 
-    if json is not None and (json.is_dir() or not json.parent.is_dir()):
-        fault = "it is a folder" if json.is_dir() else f"the folder {json.parent} does not exist"
-        raise InputError(f"--json {json}: {fault}. Give the name of a file in a folder that exists.")
-    results = load(run).evaluate(k=k, targets=targets, exclude_seen=exclude_seen, users=users)
-    if json is not None:
-        results.to_json(json)
-    typer.echo(str(results))
+    asked = Asked(k, targets, exclude_seen, users, beside or [], dropout)
+    typer.echo(evaluate_run(run, asked, json))
 
 
 @app.command()

@@ -12,9 +12,8 @@ import pandas as pd
 
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
-from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.results import Results
-from variseq.evaluation.splits import Split, learned_from, part_to_judge, split_at
+from variseq.evaluation.splits import Split, split_at
 from variseq.evaluation.user_groups import read_user_groups
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.log import LogPart
@@ -28,6 +27,7 @@ from variseq.recommend.learned import Learned
 from variseq.recommend.lists import Lists
 from variseq.recommend.manner import Manner
 from variseq.recommend.output import write_tables
+from variseq.recommend.rivals import Rival, judged_on, named_forecasts, refuse_same_names
 from variseq.recommend.transfer import transferred
 from variseq.recommend.values import forecast_values
 from variseq.recommend.wishes import Filters, Wishes
@@ -149,37 +149,40 @@ class VariationalAttention:
         targets: str = "last",
         exclude_seen: bool | None = None,
         users: object | None = None,
+        beside: Mapping[str, VariationalAttention] | None = None,
+        dropout: bool = False,
     ) -> Results:
         """The model on a part of the split (the test part by default), with the baselines beside it.
 
         `targets` is "last" (each user's last event there), "next" (the first) or "successive" (all). `exclude_seen`
         leaves out items of the user's own history; None is what the log suggested when the model was fitted. `users` is
-        a table with user_id and further columns, whose groups are compared (users without a row: "unknown").
+        a table with user_id and further columns, whose groups are compared (users without a row: "unknown"). `beside`
+        names other models of the same log and split, and `dropout` adds a row "..., dropout" for every model (the same
+        network with dropout left on); what they differ by is paired by user.
 
-        The model and the baselines have learned from the same events: those of the training part, and after a refit
-        those of the validation part too (`learned_from` in the protocol), which is then no part to be judged on. A
-        query shows the whole history before its target.
+        All have learned from the same events: those of the training part, and after a refit those of the validation
+        part too (`learned_from` in the protocol), which is then no part to be judged on. A query shows the whole
+        history before its target.
         """
         checkpoint, learned = self._fitted(), self._learned()
         groups = read_user_groups(users, checkpoint.vocabulary)
-        split = self._split()
-        config = TrainingConfig(**checkpoint.config["training"])
-        judged = part_to_judge(split, None if part is None else part.part, bool(config.refit_share))
-        known = split[2].known() if config.refit_share else split[0].known()
-        judged = learned_from(judged, known, "training and validation" if config.refit_share else "training")
-        num_items = checkpoint.vocabulary.num_items
-        options = EvaluationOptions(
-            k,
-            targets,
-            self._excludes(exclude_seen),
-            learned.repeat_share,
-            item_categories=None if checkpoint.items is None else checkpoint.items.all_categories(),
-        )
-        recommenders: list[Recommender] = [self._forecast(), *yardsticks(num_items, known)]
+        config, split = TrainingConfig(**checkpoint.config["training"]), self._split()
+        judged, known = judged_on(split, None if part is None else part.part, bool(config.refit_share))
+        named = {} if beside is None else beside
+        if not isinstance(named, Mapping) or not all(isinstance(run, VariationalAttention) for run in named.values()):
+            raise InputError("beside needs models by name, such as beside={'twin': variseq.load('runs/twin')}.")
+        runs = [(Forecast.name, self), *named.items()]
+        rivals = [Rival(name, run._fitted(), run._forecast()) for name, run in runs]
+        forecasts = named_forecasts(rivals, split[1], dropout)
+        recommenders = [*forecasts, *yardsticks(checkpoint.vocabulary.num_items, known)]
+        refuse_same_names(recommenders)
+        categories = None if checkpoint.items is None else checkpoint.items.all_categories()
+        options = EvaluationOptions(k, targets, self._excludes(exclude_seen), learned.repeat_share, categories)
         evaluations = [evaluate(recommender, judged, options) for recommender in recommenders]
         # Thresholds are those of the way of ranking that they were learned with.
         thresholds = learned.thresholds if options.exclude_seen == config.exclude_seen else None
-        return Results(evaluations, forecast_values(checkpoint.network, judged, targets), groups, thresholds)
+        values = forecast_values(checkpoint.network, judged, targets)
+        return Results(evaluations, values, groups, thresholds, len(forecasts) - 1)
 
     def recommend(
         self,

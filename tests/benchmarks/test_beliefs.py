@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tests.benchmarks import exploration_path  # noqa: F401
 from variseq.errors import CollapseWarning, InputError
@@ -19,13 +18,12 @@ from variseq.evaluation.evaluate import evaluate
 from variseq.evaluation.metrics import ndcg
 from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import read
-from variseq.recommend.calibration import Calibration
 from variseq.training.display import Display
 
 import beliefs  # isort: skip
 import provenance  # isort: skip
 from beliefs_chart import write_charts  # isort: skip
-from beliefs_controls import DropoutForecast, EnsembleForecast, fitted  # isort: skip
+from beliefs_controls import EnsembleForecast, fitted  # isort: skip
 from beliefs_measures import comparison, conformal, scores, selective  # isort: skip
 from beliefs_runs import Judged, Run, judge_controls, load_runs  # isort: skip
 from beliefs_simulated import Shops, measure, rank_correlation  # isort: skip
@@ -129,22 +127,6 @@ def test_ensemble_of_one_network_three_times_forecasts_what_it_does_alone(folder
     part, options = run.validation()
     again = fitted(partial(EnsembleForecast, [run.network] * 3, run.memory), 0, part, options)
     assert again.calibration.temperatures == alone.calibration.temperatures
-
-
-def test_dropout_passes_differ_come_again_and_leave_the_network_as_it_was(folders: Folders) -> None:
-    run = Run.of(folders["twin-before"], None)
-    before = {name: value.clone() for name, value in run.network.state_dict().items()}
-    forecast = DropoutForecast(run.network, run.memory, Calibration(num_samples=4))
-    histories = run.test.known()
-    state = torch.random.get_rng_state()
-    preference = forecast.sample(histories).preference
-    assert preference.shape[0] == 4
-    assert not torch.allclose(preference[0], preference[1])
-    torch.testing.assert_close(forecast.sample(histories).preference, preference)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert not run.network.training
-    for name, value in run.network.state_dict().items():
-        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
 def test_sample_of_users_is_that_many_and_the_same_for_every_run(folders: Folders) -> None:

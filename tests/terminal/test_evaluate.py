@@ -17,7 +17,7 @@ MODELS = ["variseq", "popular", "recent-popular", "last-item-transitions", "item
 def test_json_holds_the_protocol_and_a_row_a_model(run: Path, tmp_path: Path) -> None:
     out = succeed("evaluate", run, "--json", tmp_path / "evaluation.json").out
     table = json.loads((tmp_path / "evaluation.json").read_text())
-    assert list(table) == ["protocol", "rows"]
+    assert list(table) == ["protocol", "rows", "comparisons"]
     assert [row["model"] for row in table["rows"]] == MODELS
     for row in table["rows"]:
         low, high = row["ndcg@10_interval"]
@@ -74,6 +74,24 @@ def other_run(shop_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("runs") / "other"
     succeed(*quick_fit(shop_file, folder, "--seed", 1, "--set", "training.max_epochs=1", "--quiet"))
     return folder
+
+
+def test_run_beside_it_is_a_row_with_paired_differences(run: Path, other_run: Path, tmp_path: Path) -> None:
+    out = succeed("evaluate", run, "--beside", other_run, "-k", 5, "--json", tmp_path / "beside.json").out
+    table = json.loads((tmp_path / "beside.json").read_text())
+    assert [row["model"] for row in table["rows"]] == ["variseq", str(other_run), *MODELS[1:]]
+    assert [one["metric"] for one in table["comparisons"]] == ["nll", "ndcg@5"]
+    assert f"variseq minus '{other_run}', paired by 80 users: nll " in out
+    assert "…" not in out
+    told = f"{table['comparisons'][1]['difference']:+.4f}"
+    assert f"{told}, 95 % interval" in succeed("compare", run, other_run, "-k", 5).out
+
+
+def test_runs_that_cannot_stand_beside_are_refused(run: Path, integer_run: Path, other_run: Path) -> None:
+    refuse("not measured alike. They differ in: users, items", "evaluate", run, "--beside", integer_run)
+    refuse("nowhere does not exist", "evaluate", run, "--beside", "nowhere")
+    refuse("is given twice", "evaluate", run, "--beside", other_run, "--beside", other_run)
+    refuse("training.refit_share=0", "evaluate", run, "--dropout")
 
 
 def test_two_runs_are_compared_in_a_sentence(run: Path, other_run: Path) -> None:

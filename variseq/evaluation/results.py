@@ -14,6 +14,7 @@ from variseq.evaluation.bootstrap import NUM_RESAMPLES
 from variseq.evaluation.conformal import ConformalThresholds
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.groups import Groups
+from variseq.evaluation.paired import difference_sentences, paired_differences
 from variseq.evaluation.table import evaluation_table, notes_on, text_table
 from variseq.evaluation.values import ValueForecasts
 
@@ -23,7 +24,8 @@ class Results:
 
     `values` are the first model's forecasts of the targets' values, where the log has them; its row has their numbers.
     `user_groups` has by the name of a column the group of each user of the log (see `group_users`), and `thresholds`
-    are those of the first model's conformal sets, whose coverage is then looked at.
+    are those of the first model's conformal sets, whose coverage is then looked at. The `num_rivals` evaluations after
+    the first are held against it, paired by user.
     """
 
     def __init__(
@@ -32,26 +34,33 @@ class Results:
         values: ValueForecasts | None = None,
         user_groups: Mapping[str, Groups] | None = None,
         thresholds: ConformalThresholds | None = None,
+        num_rivals: int = 0,
     ) -> None:
         self.evaluations = list(evaluations)
         self.values = values
         self.user_groups = dict(user_groups or {})
         self.thresholds = thresholds
+        self.num_rivals = num_rivals
 
     def __getitem__(self, model: str) -> Evaluation:
         return next(evaluation for evaluation in self.evaluations if evaluation.model == model)
 
     def __str__(self) -> str:
         model = self.evaluations[0]
-        notes = [f"{model.model}, {note}\n" for note in notes_on(self.table["rows"][0], model.k)]
+        notes = [f"{sentence}\n" for sentence in difference_sentences(self.table["comparisons"])]
+        notes += [f"{model.model}, {note}\n" for note in notes_on(self.table["rows"][0], model.k)]
         return text_table(self.table) + "".join(notes) + ("" if self.values is None else f"{self.values}\n")
 
     @cached_property
     def table(self) -> dict[str, Any]:
-        """`{"protocol": {...}, "rows": [{"model": ..., "ndcg@10": ..., "ndcg@10_interval": [...]}, ...]}`."""
+        """`{"protocol": {...}, "rows": [{"model": ..., "ndcg@10": ..., "ndcg@10_interval": [...]}, ...], "comparisons":
+        [{"model": ..., "beside": ..., "metric": "nll", "difference": ..., "interval": [...], "p_value": ...}, ...]}`.
+        """
         table = evaluation_table(self.evaluations, NUM_RESAMPLES, 0, self.user_groups, self.thresholds)
         if self.values is not None:
             table["rows"][0] |= self.values.summary()
+        model, *others = self.evaluations
+        table["comparisons"] = paired_differences(model, others[: self.num_rivals])
         return table
 
     def row(self, model: str) -> dict[str, Any]:

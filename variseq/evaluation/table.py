@@ -52,9 +52,10 @@ def rich_table(table: dict[str, Any]) -> Table:
     k = table["protocol"]["k"]
     shown = [f"ndcg@{k}", f"recall@{k}", "mrr", "nll", f"ece_top{k}", f"coverage@{k}"]
     grid = Table(title=_title(table), show_lines=False)
-    grid.add_column("model", no_wrap=True)
+    # The path of a run may be long; numbers stay whole.
+    grid.add_column("model", overflow="fold", min_width=len("last-item-transitions"))
     for name in shown:
-        grid.add_column(name, justify="right")
+        grid.add_column(name, justify="right", no_wrap=True)
     for row in table["rows"]:
         grid.add_row(row["model"], *(_cell(row, name) for name in shown))
     return grid

@@ -1,0 +1,143 @@
+"""A run and its twin, judged beside each other on the same questions, with dropout and without."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import small_model, unchecked
+from variseq.comparison import compare
+from variseq.errors import CollapseWarning, InputError
+from variseq.estimator import VariationalAttention, load
+from variseq.evaluation.results import Results
+from variseq.events.simulate import Simulation
+from variseq.log import Log, LogPart, read
+from variseq.recommend.calibration import NUM_SAMPLES
+from variseq.training.display import Display
+
+Parts = tuple[LogPart, LogPart, LogPart]
+BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn"]
+ROWS = ["variseq", "variseq, dropout", "twin", "twin, dropout", *BASELINES]
+
+
+def fit(parts: Parts, folder: Path | None = None, **training: Any) -> VariationalAttention:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollapseWarning)
+        return small_model(max_epochs=3, **training).fit(parts[0], parts[1], folder, display=Display(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def variational(shop_parts: Parts) -> VariationalAttention:
+    """Has not learned from the validation events."""
+    return fit(shop_parts, refit_share=0.0)
+
+
+@pytest.fixture(scope="module")
+def twin(shop_parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> VariationalAttention:
+    folder = tmp_path_factory.mktemp("runs") / "twin"
+    fit(shop_parts, folder, refit_share=0.0, deterministic_share=1.0)
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def results(variational: VariationalAttention, twin: VariationalAttention) -> Results:
+    return variational.evaluate(k=5, beside={"twin": twin}, dropout=True)
+
+
+def test_rivals_stand_between_the_model_and_the_baselines_with_every_number(results: Results) -> None:
+    rows = results.table["rows"]
+    assert [row["model"] for row in rows] == ROWS
+    for row in rows[:4]:
+        assert all(math.isfinite(row[name]) for name in ("nll", "brier", "ece_top1", "ece_top5", "ndcg@5"))
+        for kind in ("by_history_length", "by_item_popularity"):
+            assert [one["group"] for one in row[kind]] == [one["group"] for one in rows[0][kind]]
+            assert all(one["nll"] is not None for one in row[kind] if one["num_queries"])
+
+
+def test_rival_is_judged_as_if_alone_by_its_own_calibration(results: Results, twin: VariationalAttention) -> None:
+    alone = twin.evaluate(k=5)["variseq"]
+    np.testing.assert_array_equal(results["twin"].metric("nll"), alone.metric("nll"))
+    np.testing.assert_array_equal(results["twin"].rank, alone.rank)
+    assert twin.evaluate(k=5).evaluations[0].model == "variseq", "being a rival once leaves no name behind"
+
+
+def test_every_row_asks_the_same_queries(results: Results) -> None:
+    for other in results.evaluations[1:]:
+        np.testing.assert_array_equal(other.user, results["variseq"].user)
+        np.testing.assert_array_equal(other.target, results["variseq"].target)
+        assert other.protocol == results["variseq"].protocol
+
+
+def test_differences_are_paired_for_every_rival_and_no_baseline(results: Results) -> None:
+    found = results.table["comparisons"]
+    assert [one["beside"] for one in found[::2]] == ROWS[1:4]
+    assert {one["metric"] for one in found} == {"nll", "ndcg@5"}
+    for one in found:
+        rows = [results.row(one[role])[one["metric"]] for role in ("model", "beside")]
+        assert one["difference"] == pytest.approx(rows[0] - rows[1], abs=1e-9)
+        assert one["p_value"] <= one["p_value_holm"] <= 1
+
+
+def test_dropout_row_differs_and_comes_again(results: Results, variational: VariationalAttention) -> None:
+    plain, dropped = results["twin"].metric("nll"), results["twin, dropout"].metric("nll")
+    assert not np.allclose(plain, dropped)
+    again = variational.evaluate(k=5, dropout=True)
+    assert [one.model for one in again.evaluations] == [*ROWS[:2], *BASELINES]
+    np.testing.assert_array_equal(again["variseq, dropout"].metric("nll"), results["variseq, dropout"].metric("nll"))
+    assert variational._forecast().calibration.num_samples == NUM_SAMPLES
+
+
+def test_dropout_is_refused_where_validation_was_learned(
+    fitted: VariationalAttention, twin: VariationalAttention
+) -> None:
+    with pytest.raises(InputError, match=r"refitted with the validation events, so dropout .*'refit_share': 0"):
+        fitted.evaluate(dropout=True)
+    with pytest.raises(InputError, match="differ in: whether a refit took in the validation events"):
+        fitted.evaluate(beside={"twin": twin})
+
+
+@pytest.mark.parametrize("name", ["variseq", "popular"])
+def test_name_that_is_taken_is_refused(
+    variational: VariationalAttention, twin: VariationalAttention, name: str
+) -> None:
+    with pytest.raises(InputError, match=f"Two rows would be called '{name}'"):
+        variational.evaluate(beside={name: twin})
+
+
+def test_run_of_another_log_or_split_is_refused_with_what_differs(
+    variational: VariationalAttention, shop: Simulation, shop_log: Log
+) -> None:
+    by_time = fit(shop_log.split("time", test=0.2, valid=0.2), refit_share=0.0)
+    with pytest.raises(InputError, match=r"differ in: where validation and test begin\."):
+        variational.evaluate(beside={"by time": by_time})
+    frame = shop.events().to_pandas()
+    without_one = read(frame[frame["item_id"] != frame["item_id"].iloc[0]].reset_index(drop=True))
+    fewer = fit(without_one.split("leave-one-out"), refit_share=0.0)
+    with pytest.raises(InputError, match=r"'variseq' and 'fewer' are not measured alike.*differ in: items, "):
+        variational.evaluate(beside={"fewer": fewer})
+
+
+def test_model_that_cannot_be_judged_is_refused(variational: VariationalAttention, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not fitted"):
+        variational.evaluate(beside={"new": small_model()})
+    for given in ({"twin": "runs/twin"}, [small_model()]):
+        with pytest.raises(InputError, match="beside needs models by name"):
+            unchecked(VariationalAttention.evaluate)(variational, beside=given)
+    variational.save(tmp_path / "bare", with_histories=False)
+    with pytest.raises(InputError, match="'bare' was saved without histories"):
+        variational.evaluate(beside={"bare": load(tmp_path / "bare")})
+
+
+def test_compare_tells_what_stands_beside(
+    variational: VariationalAttention, twin: VariationalAttention, results: Results, tmp_path: Path
+) -> None:
+    for name, model in (("variational", variational), ("twin", twin)):
+        model.save(tmp_path / name)
+    found = compare(tmp_path / "variational", tmp_path / "twin", "nll", 5)
+    (beside,) = [one for one in results.table["comparisons"] if (one["beside"], one["metric"]) == ("twin", "nll")]
+    assert (found.difference, found.p_value) == pytest.approx((beside["difference"], beside["p_value"]))

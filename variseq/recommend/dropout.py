@@ -1,0 +1,77 @@
+"""A network into the forecast it makes with dropout left on: the rival of a belief that costs no training."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from variseq.errors import InputError
+from variseq.evaluation.evaluate import EvaluationOptions
+from variseq.evaluation.splits import Part
+from variseq.model.network import Network
+from variseq.model.posterior import TOKENS_PER_BATCH, SampledPreferences
+from variseq.recommend.calibrate import Calibrator
+from variseq.recommend.calibration import Calibration
+from variseq.recommend.forecast import Forecast
+from variseq.sequences.batches import group_by_length, make_batch, query_windows
+from variseq.sequences.histories import Histories
+
+SEED = 0
+
+
+class DropoutForecast(Forecast):
+    """The mean over passes with dropout on of what the posterior mean forecasts; batch-norm stands as after training.
+
+    `calibration.num_samples` passes are made. The same histories asked together get the same answer; which units are
+    dropped for one of them depends on the others. Source: Gal and Ghahramani, "Dropout as a Bayesian approximation"
+    (2016).
+    """
+
+    @torch.no_grad()
+    def sample(self, histories: Histories) -> SampledPreferences:
+        network, device = self.network, self.network.item_bias.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(SEED)
+            network.train()
+            network.latent.norm.eval()
+            try:
+                passes = [_one_pass(network, histories) for _ in range(self.calibration.num_samples)]
+            finally:
+                network.eval()
+        preference, log_variance = (torch.stack(values) for values in zip(*passes, strict=True))
+        return SampledPreferences(preference, log_variance.mean(dim=0))
+
+
+def with_dropout(forecast: Forecast, num_passes: int, valid: Part, options: EvaluationOptions) -> DropoutForecast:
+    """The same network and memory with dropout left on, under temperatures and a gate of its own.
+
+    They are those that make the validation targets most likely, as a run's own are found, so the network and its memory
+    must not have learned from these. Raises InputError for a network without dropout.
+    """
+    if not forecast.network.config.dropout:
+        raise InputError(
+            f"{forecast.name!r} was trained without dropout (model.dropout = 0), so there is none to leave on. Ask "
+            "without dropout, or fit again with some."
+        )
+    untuned = DropoutForecast(forecast.network, forecast.memory, Calibration(num_passes))
+    tuned = DropoutForecast(forecast.network, forecast.memory, Calibrator(untuned, valid, options).fit())
+    tuned.name = f"{forecast.name}, dropout"
+    return tuned
+
+
+def _one_pass(
+    network: Network, histories: Histories
+) -> tuple[Float[Tensor, "history width"], Float[Tensor, " history"]]:
+    """The preference of each history and its mean log σ², in whatever mode the network is."""
+    config, device = network.config, network.item_bias.device
+    windows = query_windows(histories, config.max_length)
+    preference = torch.empty(len(histories), config.width, device=device)
+    log_variance = torch.empty(len(histories), device=device)
+    for members in group_by_length(windows.lengths, TOKENS_PER_BATCH, np.arange(len(histories))):
+        batch = make_batch(histories, windows, members, config.num_items).to(device)
+        belief, row = network.encode(batch), torch.from_numpy(members).to(device)
+        preference[row] = network.decoder.last(belief.mean, batch.layout)
+        log_variance[row] = belief.log_variance[batch.layout.last_tokens()].mean(dim=1)
+    return preference, log_variance
