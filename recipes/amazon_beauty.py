@@ -1,4 +1,4 @@
-"""Amazon Beauty (reviews as purchases, 5-core) into a run: by order, leave-one-out."""
+"""Amazon Beauty (reviews as purchases, 5-core) into a run: by order, leave-one-out; with days shuffled; by time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ from command import command
 from data_files import find_files
 from record import Experiment, Record, Request, run, split
 from sequence_file import ORDER_ONLY, events_in_order
+from unknown_order import as_order, events_with_gaps, ties_shuffled
 
 from variseq.errors import InputError
 from variseq.log import read
+
+LONGEST_HISTORY = 50
+LEAVE_ONE_OUT = {
+    "size": "small",
+    "split.by": "leave-one-out",
+    "read.time_unit": "seconds",
+    "model.max_length": LONGEST_HISTORY,
+}
+ITEM_FILES = ("item_titles.csv", "Beauty_item2attributes.json")
 
 
 def amazon_beauty(data: Path, request: Request) -> Record:
@@ -23,13 +33,51 @@ def amazon_beauty(data: Path, request: Request) -> Record:
     DATA holds `Beauty.txt` (lines "user item item ...", oldest first), `item_titles.csv` (item_id,asin,title) and
     `Beauty_item2attributes.json` (item to the numbers of its categories and brand, which stand as category).
     """
-    settings = request.settings(
-        {"size": "small", "split.by": "leave-one-out", "read.time_unit": "seconds", "model.max_length": 50}
-    )
-    files = find_files(data, "Beauty.txt", "item_titles.csv", "Beauty_item2attributes.json")
+    settings = request.settings(LEAVE_ONE_OUT)
+    files = find_files(data, "Beauty.txt", *ITEM_FILES)
     log = read(events_in_order(files[0]), items=_items(files[1], files[2]), options=settings.read)
     experiment = Experiment("amazon_beauty", "Amazon Beauty 2014, 5-core", files, settings, notes=[ORDER_ONLY])
     return run(experiment, log, split(log, settings), request)
+
+
+def shuffled(data: Path, request: Request) -> Record:
+    """The same, with the events of one user and one day in a random order, before the split: in 43 % of the test events
+    the day is that of the event before, and which of them is the last is known to the file alone.
+
+    DATA holds `Beauty_with_time_gaps.txt` (lines "user item item ...<tab>gap gap ...": seconds since the event before)
+    and the item files. Days serve to find the ties only: the model and the split go by the order, as above.
+    """
+    settings = request.settings(LEAVE_ONE_OUT)
+    files = find_files(data, "Beauty_with_time_gaps.txt", *ITEM_FILES)
+    events, note = ties_shuffled(events_with_gaps(files[0]))
+    log = read(as_order(events), items=_items(files[1], files[2]), options=settings.read)
+    notes = [ORDER_ONLY, note]
+    experiment = Experiment("amazon_beauty_shuffled", "Amazon Beauty, days shuffled", files, settings, notes=notes)
+    return run(experiment, log, split(log, settings), request)
+
+
+def by_time(data: Path, request: Request) -> Record:
+    """The 12,275 users whose days are known, split at two moments, the events of one user and one day in random order.
+
+    DATA holds `Beauty_absolute_time_subset.csv.gz` (user,item,timestamp) and the item files. The last purchase of each
+    user after the cut is asked for.
+    """
+    settings = request.settings({"size": "small", "split.by": "time", "model.max_length": LONGEST_HISTORY})
+    files = find_files(data, "Beauty_absolute_time_subset.csv.gz", *ITEM_FILES)
+    events, note = ties_shuffled(_dated(files[0]))
+    log = read(events, items=_items(files[1], files[2]), options=settings.read)
+    experiment = Experiment("amazon_beauty_by_time", "Amazon Beauty, dated users", files, settings, notes=[note])
+    return run(experiment, log, split(log, settings), request)
+
+
+def _dated(path: Path) -> pa.Table:
+    """user_id, item_id and timestamp (seconds) out of user,item,timestamp."""
+    types = {"user": pa.int64(), "item": pa.int64(), "timestamp": pa.int64()}
+    try:
+        options = pa.csv.ConvertOptions(column_types=types, include_columns=list(types))
+        return pa.csv.read_csv(path, convert_options=options).rename_columns(["user_id", "item_id", "timestamp"])
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise InputError(f"{path.name} is not a table user,item,timestamp of whole numbers ({error}).") from error
 
 
 def _items(titles: Path, attributes: Path) -> pa.Table:
@@ -48,4 +96,4 @@ def _items(titles: Path, attributes: Path) -> pa.Table:
 
 
 if __name__ == "__main__":
-    sys.exit(command(amazon_beauty))
+    sys.exit(command(amazon_beauty, shuffled, by_time))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ class Request:
 class Experiment:
     """What is published: the name of the recipe and of its data, the files, the settings, the targets that are judged.
 
-    `notes` says what a reader of the numbers has to know, for example what was left out and how much.
+    `notes` says what a reader of the numbers has to know, for example what was left out and how much. `request_time`
+    says that the events tell the model when the answer is wanted: a track of its own.
     """
 
     recipe: str
@@ -61,6 +62,7 @@ class Experiment:
     settings: RunConfig
     targets: str = "last"
     notes: list[str] = field(default_factory=list)
+    request_time: bool = False
 
 
 def split(log: Log, settings: RunConfig) -> Parts:
@@ -85,6 +87,8 @@ def run(experiment: Experiment, log: Log, parts: Parts, request: Request) -> Rec
     model.fit(train, valid, request.out, request.resume, Display(quiet=request.quiet))
     begun = time.monotonic()
     results = model.evaluate(test, targets=experiment.targets)
+    track = {"request_time": experiment.request_time}
+    results.evaluations = [replace(one, protocol=one.protocol | track) for one in results.evaluations]
     table = results.table  # its intervals are drawn here, so they are part of the time
     evaluation_seconds = time.monotonic() - begun
     results.to_json(request.out / "evaluation.json")

@@ -12,19 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))  # as it is when a recipe is run as a script
 
-from amazon_beauty import amazon_beauty
+from amazon_beauty import amazon_beauty, by_time, shuffled
 from command import Recipe, command
 from data_files import find_files
 from mind import mind
-from movielens_1m import movielens_1m, with_time
+from movielens_1m import movielens_1m, with_request_time, with_time
 from record import Record, Request
 from sequence_file import events_in_order
 from taobao import taobao
+from unknown_order import as_order, events_with_gaps, ties_shuffled
 from yoochoose import yoochoose
 
 import variseq
@@ -34,6 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning"
 
 RECIPES_FOLDER = Path(__file__).parents[2] / "recipes"
 NUM_USERS, NUM_ITEMS = 30, 15
+NUM_EXACT_USERS = 12
 FIRST_SECOND = 1_511_539_200
 TINY = (
     "size=tiny",
@@ -66,6 +70,19 @@ def write_movielens(folder: Path) -> None:
     ]
     with gzip.open(folder / "ratings_users_1_2999.dat.csv.gz", "wt") as file:
         file.write("\n".join(["user,item,rating,timestamp", *rows]) + "\n")
+    events = [
+        {
+            "user": user,
+            "item": item,
+            "pos": place,
+            "timestamp": 978300000 + 3600 * place**2 + 10 * user if user <= NUM_EXACT_USERS or place % 2 else None,
+            "timestamp_est": 978300000 + 3600 * place**2 + 10 * user,
+        }
+        for user, items in enumerate(histories(), start=1)
+        for place, item in enumerate(items)
+    ]
+    rare = {"user": 1, "item": NUM_ITEMS + 7, "pos": None, "timestamp": 978300000, "timestamp_est": 978300000}
+    pa.parquet.write_table(pa.Table.from_pylist([rare, *reversed(events)]), folder / "interactions.parquet")
 
 
 def write_beauty(folder: Path) -> None:
@@ -73,6 +90,16 @@ def write_beauty(folder: Path) -> None:
     titles = [f'{item},B{item},"Cream, no. {item}"' for item in range(1, NUM_ITEMS)]
     (folder / "item_titles.csv").write_text("\n".join(["item_id,asin,title", *titles]) + "\n")
     (folder / "Beauty_item2attributes.json").write_text(json.dumps({"1": [4, 7], "2": [7]}))
+    lines, rows = [], ["user,item,timestamp"]
+    for user, items in enumerate(histories(), start=1):
+        days = [place % 2 * (1 + place // 4) for place in range(len(items))]  # two events a day
+        gaps = " ".join(str(86_400 * day) for day in days)
+        lines.append(f"{user} {' '.join(map(str, items))}\t{gaps}")
+        times = 1_300_000_000 + 86_400 * (user % 7 + np.cumsum(days))
+        rows += [f"{user},{item},{time}" for item, time in zip(items, times, strict=True)]
+    (folder / "Beauty_with_time_gaps.txt").write_text("\n".join(lines) + "\n")
+    with gzip.open(folder / "Beauty_absolute_time_subset.csv.gz", "wt") as file:
+        file.write("\n".join(rows) + "\n")
 
 
 def write_taobao(folder: Path) -> None:
@@ -115,8 +142,11 @@ def write_yoochoose(folder: Path) -> None:
 Write = Callable[[Path], None]
 RECIPES: list[tuple[Recipe, Write]] = [
     (movielens_1m, write_movielens),
+    (with_request_time, write_movielens),
     (with_time, write_movielens),
     (amazon_beauty, write_beauty),
+    (shuffled, write_beauty),
+    (by_time, write_beauty),
     (taobao, write_taobao),
     (mind, write_mind),
     (yoochoose, write_yoochoose),
@@ -144,7 +174,9 @@ Finished = dict[str, tuple[Path, Record]]
 def test_recipe_leaves_a_run_that_loads_and_its_evaluation(finished: Finished, name: str) -> None:
     folder, record = finished[name]
     evaluation = json.loads((folder / "run" / "evaluation.json").read_text())
-    assert evaluation == {"protocol": record["protocol"], "rows": record["rows"]}
+    assert {part: evaluation[part] for part in ("protocol", "rows")} == {
+        part: record[part] for part in ("protocol", "rows")
+    }
     models = [row["model"] for row in evaluation["rows"]]
     assert models == ["variseq", "popular", "recent-popular", "last-item-transitions", "item-knn"]
     model = variseq.load(folder / "run")
@@ -193,6 +225,50 @@ def test_true_times_and_ratings_are_used_where_they_are_there(finished: Finished
     assert record["settings"]["model"]["has_values"]
     assert record["settings"]["model"]["has_gaps"]
     assert not finished["movielens_1m"][1]["settings"]["model"]["has_gaps"], "an order has no gaps to learn from"
+
+
+def test_request_time_is_all_that_the_second_track_adds(finished: Finished) -> None:
+    _, plain = finished["movielens_1m"]
+    folder, record = finished["with_request_time"]
+    assert record["protocol"] == plain["protocol"] | {"request_time": True}, "one split, two tracks"
+    assert record["settings"]["model"]["has_gaps"]
+    assert not record["settings"]["model"]["has_values"]
+    checkpoint = variseq.load(folder / "run").checkpoint
+    assert checkpoint is not None
+    assert checkpoint.histories is not None
+    for user, items in enumerate(histories(), start=1):
+        place = np.arange(len(items))
+        times = 978_300_000 + 3600 * place**2 + 10 * user
+        told = checkpoint.histories.history(checkpoint.vocabulary.user_ids(range(NUM_USERS)).index(user))
+        assert (told.timestamp // 1_000_000).tolist() == [*times[1:], times[-1]]
+
+
+def test_shuffling_moves_events_within_a_day_only_and_is_the_same_again(finished: Finished) -> None:
+    folder, record = finished["shuffled"]
+    events = events_with_gaps(folder / "data" / "Beauty_with_time_gaps.txt")
+    drawn, note = ties_shuffled(events)
+    assert drawn.equals(ties_shuffled(events)[0])
+    assert not drawn.equals(events)
+    assert note in record["data"]["notes"]
+    days = ["user_id", "timestamp"]
+    assert drawn.select(days).equals(events.select(days))
+    by_all = [(name, "ascending") for name in (*days, "item_id")]
+    assert drawn.sort_by(by_all).equals(events.sort_by(by_all))
+    ordered = as_order(drawn)
+    assert ordered["timestamp"].to_pylist() == [place for items in histories() for place in range(1, len(items) + 1)]
+    assert not record["settings"]["model"]["has_gaps"]
+    assert record["protocol"]["split_hash"] != finished["amazon_beauty"][1]["protocol"]["split_hash"]
+
+
+def test_number_of_shuffled_events_is_counted() -> None:
+    columns = {"user_id": [1, 1, 1, 2, 2], "item_id": [5, 6, 7, 5, 6], "timestamp": [10, 10, 20, 20, 30]}
+    assert ties_shuffled(pa.table(columns))[1].startswith("2 of 5 events")
+
+
+def test_dated_beauty_is_cut_at_two_moments(finished: Finished) -> None:
+    _, record = finished["by_time"]
+    assert record["protocol"]["method"] == "time"
+    assert record["settings"]["model"]["has_gaps"]
 
 
 def test_attributes_of_beauty_stand_as_categories(finished: Finished) -> None:
@@ -250,7 +326,10 @@ def test_folder_without_the_files_names_them(tmp_path: Path, recipe: Recipe, wri
     ("recipe", "write", "file"),
     [
         (movielens_1m, write_movielens, "sequences_5core_items.txt"),
+        (with_request_time, write_movielens, "interactions.parquet"),
         (amazon_beauty, write_beauty, "Beauty_item2attributes.json"),
+        (shuffled, write_beauty, "Beauty_with_time_gaps.txt"),
+        (by_time, write_beauty, "Beauty_absolute_time_subset.csv.gz"),
         (taobao, write_taobao, "UserBehavior.csv"),
         (mind, write_mind, "behaviors.tsv"),
         (mind, write_mind, "news.tsv"),

@@ -62,11 +62,31 @@ def test_popular_scores_are_the_logarithm_of_the_smoothed_share() -> None:
     torch.testing.assert_close(all_scores(popular, Histories.of_items([[]]), 3), expected)
 
 
-def test_recent_popular_prefers_what_the_last_tenth_of_the_time_holds() -> None:
-    histories = Histories.of_items([[0] * 90 + [1] * 10])
-    scores = all_scores(RecentPopular(3).fit(histories), Histories.of_items([[]]), 3)[0]
+def recent_scores(items: list[int]) -> torch.Tensor:
+    return all_scores(RecentPopular(3).fit(Histories.of_items([items])), Histories.of_items([[]]), 3)[0]
+
+
+def test_recent_popular_looks_at_few_events_where_taste_has_just_changed() -> None:
+    scores = recent_scores([0] * 80 + [1] * 20)
     assert scores[1] > scores[0] > scores[2]
     assert scores.exp().sum().item() == pytest.approx(1)
+    assert scores[1].exp() > 0.9
+
+
+def test_recent_popular_looks_far_back_where_taste_stays() -> None:
+    scores = recent_scores([0, 0, 1] * 30)
+    # The last event alone would put item 1 first.
+    assert scores[:2].exp().tolist() == pytest.approx([2 / 3, 1 / 3], abs=0.03)
+
+
+def test_recent_popular_learns_its_window_from_nothing_but_what_is_known() -> None:
+    assert torch.equal(recent_scores([1]), recent_scores([1]))
+    assert recent_scores([1])[1] > recent_scores([1])[0]
+    at_one_time = Histories(
+        np.array([0, 3]), np.array([2, 2, 0], np.int32), np.zeros(3, np.uint8), np.full(3, 7), np.full(3, np.nan)
+    )
+    scores = RecentPopular(3).fit(at_one_time).log_share
+    assert scores[2] > scores[0] > scores[1]
 
 
 def test_transitions_are_counts_backed_off_to_popularity() -> None:

@@ -42,25 +42,43 @@ class Popular:
 
 
 class RecentPopular(Popular):
-    """What was popular in the last tenth of the training time, with 5 % of the all-time popularity mixed in.
+    """What was popular of late, with 5 % of the all-time popularity mixed in.
 
-    The mixture keeps every item possible, and orders those that the window does not hold.
+    How late is learned: of windows of a half, a quarter, ... of the time that is known, the one that makes the latest
+    tenth of the events most likely, counted before them. The mixture keeps every item possible, and orders those that
+    the window does not hold.
     """
 
     name = "recent-popular"
-    WINDOW_SHARE = 0.1
+    NUM_WINDOWS = 10
     ALL_TIME_SHARE = 0.05
 
     def fit(self, histories: Histories) -> RecentPopular:
-        num_items, time = len(self.log_share), histories.timestamp
-        all_time = _log_share(item_counts(histories.item, num_items)).exp()
-        if not len(time):
-            return self
-        window_start = time.max() - (time.max() - time.min()) * self.WINDOW_SHARE
-        recent = torch.from_numpy(item_counts(histories.item[time >= window_start], num_items))
-        mixed = self.ALL_TIME_SHARE * all_time + (1 - self.ALL_TIME_SHARE) * recent / recent.sum()
-        self.log_share = mixed.log().float()
+        item, time = histories.item, histories.timestamp
+        self.log_share = self._mixture(item, time, self._likeliest_window(item, time))
         return self
+
+    def _likeliest_window(self, item: Int[np.ndarray, " event"], time: Int[np.ndarray, " event"]) -> int:
+        """In microseconds; 0 where there is nothing to learn it from."""
+        if not len(time):
+            return 0
+        place = len(time) - max(1, len(time) // 10)
+        before = time < np.partition(time, place)[place]
+        windows = [int(np.ptp(time)) >> halvings for halvings in range(1, self.NUM_WINDOWS + 1)]
+        latest = torch.from_numpy(item_counts(item[~before], len(self.log_share))).double()
+        likelihoods = [float(latest @ self._mixture(item[before], time[before], window).double()) for window in windows]
+        return windows[int(np.argmax(likelihoods))]
+
+    def _mixture(
+        self, item: Int[np.ndarray, " event"], time: Int[np.ndarray, " event"], window: int
+    ) -> Float[Tensor, " item"]:
+        """log p of every item, from the events of all time and those of the last `window` microseconds."""
+        all_time = _log_share(item_counts(item, len(self.log_share)))
+        if not len(time):
+            return all_time
+        recent = torch.from_numpy(item_counts(item[time >= time.max() - window], len(all_time)))
+        mixed = self.ALL_TIME_SHARE * all_time.exp() + (1 - self.ALL_TIME_SHARE) * recent / recent.sum()
+        return mixed.log().float()
 
 
 class LastItemTransitions:

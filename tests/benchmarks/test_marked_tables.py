@@ -1,0 +1,48 @@
+"""Tables between two markers of the documentation: written whole, and held against the files that they come from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.benchmarks import exploration_path  # noqa: F401
+from variseq.errors import InputError
+
+import long_histories  # isort: skip
+import request_time  # isort: skip
+import training_share  # isort: skip
+from marked_file import write_between_markers  # isort: skip
+
+MARKERS = ("<!-- a:begin -->", "<!-- a:end -->")
+
+
+@pytest.mark.parametrize("script", [long_histories, request_time, training_share], ids=lambda script: script.__name__)
+def test_documentation_shows_the_table_of_the_record(script: ModuleType) -> None:
+    document = script.DOCUMENT.read_text(encoding="utf-8")
+    begin, end = script.MARKERS
+    shown = document.split(f"{begin}\n")[1].split(end)[0]
+    if script.RESULT.exists():
+        assert shown == script.table(json.loads(script.RESULT.read_text(encoding="utf-8")))
+    else:
+        assert shown == "Not measured yet.\n"
+
+
+def test_text_between_the_markers_is_replaced_and_nothing_else(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- a:begin -->\nold\n<!-- a:end -->\nafter\n")
+    write_between_markers(page, MARKERS, "new\n")
+    write_between_markers(page, MARKERS, "new\n")
+    assert page.read_text() == "before\n<!-- a:begin -->\nnew\n<!-- a:end -->\nafter\n"
+    assert list(tmp_path.iterdir()) == [page]
+
+
+@pytest.mark.parametrize("text", ["nothing", "<!-- a:begin -->\n", "<!-- a:end --> <!-- a:begin -->\n"])
+def test_page_without_both_markers_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(InputError, match="no place for the table"):
+        write_between_markers(page, MARKERS, "new\n")
+    assert page.read_text() == text
