@@ -41,6 +41,7 @@ K = 10
 DIVERSITIES = tuple(round(0.1 * step, 1) for step in range(11))
 SCALES = (0.0, 0.5, 1.0, 2.0, 3.0)
 NUM_SEEDS = 3
+USERS_A_DRAW = 50
 Row = dict[str, Any]
 
 
@@ -74,14 +75,29 @@ def asked_of(model: VariationalAttention, part: Part, num_users: int) -> Asked:
 
 
 def pool_of(model: VariationalAttention, asked: Asked, scale: float, seed: int) -> RankedItems:
-    """The best items under one sample of the belief, or under its mean where the scale is 0."""
+    """The best items under one sample of the belief, or under its mean where the scale is 0.
+
+    One draw is the same for everybody who is asked about with it: some users at a time get one of their own, so that
+    what is measured is not the luck of a few draws.
+    """
+    users = np.arange(len(asked.target))
+    draws = [users[first : first + USERS_A_DRAW] for first in range(0, len(users), USERS_A_DRAW)]
+    pools = [_drawn(model, asked, part, (scale, seed * len(draws) + draw)) for draw, part in enumerate(draws)]
+    columns = ("item", "score", "probability")
+    return RankedItems(*(np.concatenate([getattr(pool, name) for pool in pools]) for name in columns))
+
+
+def _drawn(
+    model: VariationalAttention, asked: Asked, part: Int[np.ndarray, " user"], drawn: tuple[float, int]
+) -> RankedItems:
     checkpoint = model.checkpoint
     assert checkpoint is not None
+    scale, seed = drawn
     noise = belief_noise(checkpoint.network.config, 1 if scale else 0, seed) * scale
     memory = LastItemTransitions.from_state(checkpoint.memory)
     calibration = Learned.of_manifest(checkpoint.manifest, "run").calibration
     forecast = Forecast(checkpoint.network, memory, calibration, noise)
-    return rank_items(forecast, asked.histories, asked.wish)
+    return rank_items(forecast, asked.histories.rows(part), asked.wish)
 
 
 def judged(item: Int[np.ndarray, "query k"], asked: Asked) -> Row:

@@ -4,7 +4,8 @@
 
 What a shopper does with a list is told in closed_loop.py; how a list is made and the network learns in explorers.py.
 Every seed is another shop with other shoppers; all policies meet the same ones, so that differences are paired by seed.
-Finished loops are kept in the JSON file, and the same call after an interruption goes on with those that are missing.
+Finished loops are kept in the JSON file with the commit that they were played at, and the same call after an
+interruption, or with another policy, goes on with those that are missing.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ MAIN_POLICIES = (
     Policy("ε-greedy 0.01", epsilon=0.01),
     Policy("Thompson, σ × 1", belief=1.0),
     Policy("Thompson, σ × 2", belief=2.0),
+    Policy("Thompson, σ × 1, items × 0.6", belief=1.0, item=0.6),
     Policy("softmax sampling 0.3", score=0.3),
 )
 OTHER_POLICIES = (
@@ -125,6 +127,19 @@ def settings_of(starts: dict[str, Start], learning: Learning) -> Record:
     return plain
 
 
+def kept_loops(before: Record, settings: Record) -> list[Record]:
+    """The finished loops whose world, learning and policy are still asked for, and are as they were."""
+    if before["settings"]["learning"] != settings["learning"]:
+        return []
+    kept = set()
+    for name, start in settings["starts"].items():
+        earlier = before["settings"]["starts"].get(name)
+        if earlier is not None and earlier["options"] == start["options"]:
+            same = [policy["name"] for policy in start["policies"] if policy in earlier["policies"]]
+            kept |= {(name, policy) for policy in [*WITHOUT_LEARNING, *same]}
+    return [loop for loop in before["loops"] if (loop["start"], loop["policy"]) in kept]
+
+
 def write(record: Record, path: Path) -> None:
     """The whole file or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,13 +159,12 @@ def main() -> None:
     learning = Learning()
     record: Record = provenance() | {"settings": settings_of(STARTS, learning), "loops": []}
     if asked.out.exists():
-        before = json.loads(asked.out.read_text(encoding="utf-8"))
-        if before["settings"] == record["settings"]:
-            record["loops"] = before["loops"]
+        record["loops"] = kept_loops(json.loads(asked.out.read_text(encoding="utf-8")), record["settings"])
     finished = {(loop["start"], loop["policy"], loop["seed"]) for loop in record["loops"]}
     for loop in loops_to_play(STARTS, asked.seeds):
         if tuple(loop.values()) not in finished:
-            record["loops"].append(play_loop(loop, STARTS[loop["start"]], learning))
+            played = play_loop(loop, STARTS[loop["start"]], learning)
+            record["loops"].append(played | {"commit": record["commit"], "dirty": record["dirty"]})
             write(record, asked.out)
     record["cpu_seconds"] = sum(loop["cpu_seconds"] for loop in record["loops"])
     record["summary"] = {start: summary_of(record["loops"], start) for start in STARTS}

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from variseq.reports.canvas import LIGHT, LINES, Style, add_legend, name_axes, new_figure
 
 HEIGHT_INCHES = 6.6
+SHOWN = ("Thompson, σ × 1", "greedy", "ε-greedy 0.01", "softmax sampling 0.3", "random")
+"""Named, and not the best of each kind: that would be the luckiest."""
 Row = dict[str, Any]
 
 
@@ -24,15 +26,13 @@ def write_chart(summary: dict[str, list[Row]], path: Path) -> None:
 
 
 def exploration_chart(summary: dict[str, list[Row]], style: Style) -> Figure:
-    """One line for greedy, the best of each kind of exploration, and random; the rest is in the table."""
+    """One line for each policy of `SHOWN`; the rest is in the table."""
     figure, panels = new_figure(style, HEIGHT_INCHES, [1] * len(summary))
-    kinds = ("Thompson", "greedy", "ε-greedy", "softmax", "random")
     for axes, (start, rows) in zip(panels, summary.items(), strict=True):
-        for place, kind in enumerate(kinds):
-            shown = [row for row in rows if row["policy"].startswith(kind)]
-            if shown:
-                # Rows come best first, so that this is the best of its kind.
-                _draw_curve(axes, shown[0], place, style)
+        by_policy = {row["policy"]: row for row in rows}
+        for place, policy in enumerate(SHOWN):
+            if policy in by_policy:
+                _draw_curve(axes, by_policy[policy], place, style)
         oracle = next(row for row in rows if row["policy"] == "oracle")
         title = f"{start} start: items taken per shopper (oracle: {oracle['reward']:.1f})"
         name_axes(axes, style, "rounds played", title)

@@ -73,13 +73,17 @@ def kill_one(arguments: argparse.Namespace, path: Path, name: str, seconds: floa
 def is_sound(path: Path) -> bool:
     """Whether the database says so of itself, and its own counts are those of its rows."""
     connection = sqlite3.connect(path)
-    (integrity,) = connection.execute("PRAGMA integrity_check").fetchone()
-    counts = connection.execute(
-        "SELECT (SELECT num_events FROM store) - (SELECT count(*) FROM events), "
-        "(SELECT num_users FROM store) - (SELECT count(*) FROM users), "
-        "(SELECT sum(num_events) FROM users) - (SELECT count(*) FROM events)"
-    ).fetchone()
-    connection.close()
+    try:
+        (integrity,) = connection.execute("PRAGMA integrity_check").fetchone()
+        counts = connection.execute(
+            "SELECT (SELECT num_events FROM store) - (SELECT count(*) FROM events), "
+            "(SELECT num_users FROM store) - (SELECT count(*) FROM users), "
+            "(SELECT sum(num_events) FROM users) - (SELECT count(*) FROM events)"
+        ).fetchone()
+    except sqlite3.DatabaseError:
+        return False
+    finally:
+        connection.close()
     return integrity == "ok" and all(not difference for difference in counts)
 
 

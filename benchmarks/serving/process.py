@@ -9,11 +9,20 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 START_SECONDS, STOP_SECONDS = 90, 60
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Megabytes of a process: all that is in memory, and what of it is not of a file."""
+
+    resident: float
+    anonymous: float
 
 
 class LiveServer:
@@ -36,11 +45,11 @@ class LiveServer:
         """What was written to stderr so far."""
         return self.errors_file.read_text(encoding="utf-8", errors="replace")
 
-    def memory_megabytes(self) -> float:
+    def memory(self) -> Memory:
         """What the process holds now (Linux)."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         fields = dict(line.split(":", 1) for line in status.splitlines())
-        return int(fields["VmRSS"].split()[0]) / 1024
+        return Memory(*(int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon")))
 
     def stop(self) -> int:
         """The exit code after SIGTERM."""
@@ -80,11 +89,21 @@ def on_core(core: int, command: list[str], given: str | None = None) -> str:
     return done.stdout
 
 
+def run_of(folder: Path, num_items: int) -> Path:
+    """The untrained run with so many items, made the first time, in a process of its own."""
+    run = folder / f"run-{num_items}"
+    if not run.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        program = "import sys, pathlib, untrained as u; u.untrained_run(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
+        subprocess.run([sys.executable, "-c", program, str(run), str(num_items)], check=True, cwd=HERE)
+    return run
+
+
 def model_of(folder: Path, num_items: int) -> Path:
-    """The untrained model with so many items, made the first time; the exporter runs in a process of its own."""
+    """The same, exported."""
     model = folder / f"model-{num_items}"
     if not model.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        program = "import sys, pathlib, untrained as u; u.untrained_bundle(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
-        subprocess.run([sys.executable, "-c", program, str(model), str(num_items)], check=True, cwd=HERE)
+        words = ["export", str(run_of(folder, num_items)), "--out", str(model)]
+        program = "from variseq.cli import main; main()"
+        subprocess.run([sys.executable, "-c", program, *words], check=True, stdout=subprocess.DEVNULL)
     return model

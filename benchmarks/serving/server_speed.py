@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))
 from limit import some_items  # noqa: E402
-from process import live_server, model_of, on_core  # noqa: E402
+from process import live_server, model_of, on_core, run_of  # noqa: E402
 from provenance import provenance  # noqa: E402
 
 from variseq.inference.engine import Engine  # noqa: E402
@@ -31,6 +31,7 @@ from variseq.inference.engine import Engine  # noqa: E402
 SERVER_CORE, CLIENT_CORE = 0, 1
 CONNECTIONS = (1, 16, 64)
 NUM_USERS = 512
+TORCH_PEER = "litserve with torch"
 Row = dict[str, Any]
 
 
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peer", action="store_true", help="also the same model behind LitServe")
+    parser.add_argument("--peer", action="store_true", help="also the same model behind LitServe, in two ways")
     parser.add_argument("--folder", type=Path, default=ROOT / ".peers" / "serving")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "serving.json")
     arguments = parser.parse_args()
@@ -70,18 +71,21 @@ def one_round(model: Path, number: int, because: bool, seconds: float) -> list[R
 
 
 def peer_round(model: Path, number: int, arguments: argparse.Namespace) -> list[Row]:
-    """Rows of the same engine behind LitServe; the history is sent along, since it keeps none."""
+    """Rows of the engine and of the torch model behind LitServe; histories are sent along, since it keeps none."""
     from litserve_peer import litserve
 
     engine = Engine.load(model)
+    run = run_of(arguments.folder, arguments.items)
     rows = []
-    for because in (True, False):
+    # The torch model's `recommend` always gives reasons.
+    ways = (("litserve", "engine", model, True), ("litserve", "engine", model, False), (TORCH_PEER, "torch", run, True))
+    for system, way, served, because in ways:
         requests = [{"path": "/predict", "body": {"history": h, "because": because}} for h in some_items(engine, 64)]
-        with litserve(model, arguments.folder, SERVER_CORE) as port:
+        with litserve(served, arguments.folder, SERVER_CORE, way) as port:
             load(port, 16, 2.0, requests)
             for connections in CONNECTIONS:
                 found = load(port, connections, arguments.seconds, requests)
-                rows.append({"round": number, "because": because, "system": "litserve"} | found)
+                rows.append({"round": number, "because": because, "system": system} | found)
                 print(json.dumps(rows[-1]), flush=True)
     return rows
 

@@ -1,4 +1,4 @@
-"""A model of any size to be served: an untrained network, exported; to answer it costs what a trained one does."""
+"""A run of any size to be served: an untrained network; to answer it costs what a trained one does."""
 
 from __future__ import annotations
 
@@ -12,50 +12,52 @@ from variseq.evaluation.conformal import LEVELS, ConformalThresholds
 from variseq.evaluation.groups import LENGTH_EDGES
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
-from variseq.export import write_encoder
-from variseq.inference.bundle import ENCODER, INDEX, Bundle, Facts, Tables, write_bundle
-from variseq.inference.forecast import with_bias
-from variseq.inference.index import EXACT_ITEMS, build_index
+from variseq.model.checkpoint import Checkpoint, save_checkpoint
 from variseq.model.network import Network, NetworkConfig
+from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.calibration import Calibration, Gate
+from variseq.recommend.item_matrix import SparseRows
 from variseq.recommend.learned import Learned
 
 FOLLOWERS = 20
-"""How many counted followers each item has."""
+"""How many counted followers each item has, at most."""
 
 
-def untrained_bundle(folder: Path, num_items: int, width: int = 64, seed: int = 0) -> Path:
-    """Items called i0, i1, ... with titles; ten categories; a gate that hears all three voices."""
+def untrained_run(folder: Path, num_items: int, width: int = 64, seed: int = 0) -> Path:
+    """Items called i0, i1, ... with titles; ten categories; a gate that hears all three voices; no histories."""
     torch.manual_seed(seed)
-    generator = np.random.default_rng(seed)
-    config = NetworkConfig(num_items=num_items, width=width, latent_width=width, max_length=200)
-    network = Network(config).eval()
+    network = Network(NetworkConfig(num_items=num_items, width=width, latent_width=width, max_length=200)).eval()
     with torch.no_grad():
         network.embedding.item.normal_(std=1 / np.sqrt(width))
     levels = np.tile(np.array(LEVELS), (len(LENGTH_EDGES), 1))
     gate = Gate(memory=(-1.5, 0.05, 0.0), anything=(-2.0, 0.0, 0.0))
     learned = Learned(Calibration(gate=gate), ConformalThresholds(levels), 0.1, {})
-    share = generator.zipf(1.3, num_items).astype(np.float64)
-    tables = Tables(
-        item_vectors=network.item_vectors.detach().numpy(),
-        item_bias=network.item_bias.detach().numpy(),
-        log_share=np.log(share / share.sum()).astype(np.float32),
-        offsets=np.arange(num_items + 1) * FOLLOWERS,
-        follower=np.sort(generator.integers(0, num_items, (num_items, FOLLOWERS)), axis=1).ravel().astype(np.int32),
-        count=generator.integers(1, 50, num_items * FOLLOWERS).astype(np.float32),
-    )
     ids = sorted(f"i{number}" for number in range(num_items))
     titles = [f"Item number {one[1:]}" for one in ids]
     items = ItemTable(pa.table({"title": titles, "category": [[f"category {int(one[1:]) % 10}"] for one in ids]}))
-    facts = Facts(config.max_length, width, 0, True, learned, {"network": config.model_dump()})
-    vocabulary = Vocabulary(pa.array([], pa.string()), pa.array(ids), ("event",))
-    encoder = folder.with_name(f".{folder.name}.onnx")
-    write_encoder(network, encoder)
-    files = {ENCODER: encoder}
-    if num_items > EXACT_ITEMS:
-        files[INDEX] = folder.with_name(f".{folder.name}.faiss")
-        build_index(with_bias(tables), files[INDEX])
-    write_bundle(Bundle(folder, "", facts, tables, vocabulary, items), files)
-    for path in files.values():
-        path.unlink()
+    log = {"behaviours": {"event": 1}, "first_faults": {}}
+    checkpoint = Checkpoint(
+        network=network,
+        vocabulary=Vocabulary(pa.array([], pa.string()), pa.array(ids), ("event",)),
+        items=items,
+        histories=None,
+        bounds=None,
+        memory=followers(num_items, np.random.default_rng(seed)).state(),
+        manifest={"log": log, "protocol": {}, "split_method": {}, "forecast": learned.to_json()},
+        config={"size": "small", "seed": seed, "model": {}, "training": {"exclude_seen": True}},
+        metrics=[],
+    )
+    save_checkpoint(checkpoint, folder)
     return folder
+
+
+def followers(num_items: int, generator: np.random.Generator) -> LastItemTransitions:
+    """Counts as a long log leaves them."""
+    share = generator.zipf(1.3, num_items).astype(np.float64)
+    follower = generator.integers(0, num_items, (num_items, FOLLOWERS))
+    key = np.unique(np.arange(num_items)[:, None] * num_items + follower)
+    count = generator.integers(1, 50, len(key))
+    memory = LastItemTransitions(num_items)
+    memory.log_share = torch.from_numpy(np.log(share / share.sum())).float()
+    memory.followers = SparseRows.from_cells(key // num_items, key % num_items, count, num_items)
+    return memory

@@ -106,3 +106,18 @@ def test_summary_pairs_policies_by_seed_and_is_drawn_the_same_twice(tmp_path: Pa
     for name in ("one.svg", "two.svg"):
         write_chart({"cold": list(rows.values())}, tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_loops_of_another_policy_are_kept_when_one_is_added_or_changed() -> None:
+    greedy, bold, bolder = Policy("greedy"), Policy("bold", belief=1), Policy("bold", belief=2)
+    earlier = {"cold": exploration.Start(WORLD, (greedy, bold))}
+    before = {"settings": exploration.settings_of(earlier, SHORT), "loops": exploration.loops_to_play(earlier, 2)}
+    for changed, kept in (
+        ({"cold": exploration.Start(WORLD, (greedy, bold, Policy("new", item=1)))}, {"greedy", "bold"}),
+        ({"cold": exploration.Start(WORLD, (greedy, bolder))}, {"greedy"}),
+        ({"cold": exploration.Start(LoopOptions(), (greedy, bold))}, None),
+        ({"warm": exploration.Start(WORLD, (greedy, bold))}, None),
+    ):
+        loops = exploration.kept_loops(before, exploration.settings_of(changed, SHORT))
+        assert {loop["policy"] for loop in loops} == (set() if kept is None else kept | {"random", "oracle"})
+    assert not exploration.kept_loops(before, exploration.settings_of(earlier, Learning()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from tests.serving.stores.faults_path import FAULTS
 from tests.serving.stores.some_redis import needs_redis
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 
 def run_script(script: str, folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
@@ -66,3 +69,26 @@ def test_redis_that_comes_back_empty_misses_nothing(tmp_path: Path) -> None:
     code, outcome = run_script("redis_gone.py", tmp_path, "--times", "2")
     assert outcome["calls_refused"] > 0
     assert_kept(code, outcome)
+
+
+@needs_redis
+def test_redis_that_comes_back_empty_behind_servers_misses_nothing(tmp_path: Path) -> None:
+    code, outcome = run_script("server_redis_gone.py", tmp_path, "--times", "2", "--folder", str(tmp_path))
+    assert outcome["refused"] > 0
+    assert outcome["wrong_next_answers"] == 0
+    assert_kept(code, outcome)
+
+
+@needs_strace
+def test_loss_of_power_takes_nothing_acknowledged_and_damages_nothing(tmp_path: Path) -> None:
+    code, outcome = run_script("power_loss.py", tmp_path, "--moments", "40", "--seconds", "2")
+    assert outcome["fast_lost"] > 0
+    assert_kept(code, outcome)
+
+
+@needs_strace
+def test_disk_that_lies_about_its_syncs_is_found_out(tmp_path: Path) -> None:
+    code, outcome = run_script("power_loss.py", tmp_path, "--moments", "20", "--seconds", "2", "--disk-lies")
+    assert outcome["lost"] > 0
+    assert not outcome["is_good"]
+    assert code == 1

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -170,6 +171,20 @@ def test_no_slack_is_left_after_an_erasure(path: Path, store: SqliteStore) -> No
     spans = [slack_of(page, 0 if number else 100) for number, page in enumerate(pages)]
     assert sum(end - begin for begin, end in spans) > 10_000
     assert not any(any(page[begin:end]) for page, (begin, end) in zip(pages, spans, strict=True))
+
+
+def test_erasure_reads_a_large_file_in_small_parts(path: Path) -> None:
+    """What a thread has held once, it keeps: memory must not follow the size of the file."""
+    store = SqliteStore(path, SqliteOptions("fast"))
+    for first in range(0, 50_000, 1000):
+        store.append([Event(f"e-{n}", f"user-{n % 997}", "i" * 100, n) for n in range(first, first + 1000)])
+    tracemalloc.start()
+    store.erase("user-1")
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    store.close()
+    assert path.stat().st_size > 8_000_000
+    assert most_bytes < 1_000_000
 
 
 def test_erasure_is_safe_while_others_write(path: Path, store: SqliteStore) -> None:

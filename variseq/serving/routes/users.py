@@ -44,7 +44,7 @@ async def erase_user(services: Services, call: Call) -> ErasedAnswer:
     try:
         num_events = await services.writers.run(lambda: services.store.erase(user_id))
         await services.batcher.forget(user_id)
-        left = await services.writers.run(lambda: services.store.history(user_id))
+        left = await services.readers.run(lambda: services.store.history(user_id))
     except Exception:
         await services.door.audit.write("erase user", caller, "failed", request_id, user_id)
         raise

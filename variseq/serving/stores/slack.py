@@ -21,6 +21,8 @@ from variseq.serving.stores.group_commit import StoreState
 from variseq.serving.stores.sqlite_file import begin_writing
 
 PAGES_AT_ONCE = 8192
+# What is held in memory of them: each thread that erases keeps so much for the next time.
+PAGES_IN_MEMORY = 64
 FILE_HEADER_BYTES = 100
 INTERIOR_PAGES, LEAF_PAGES = (2, 5), (10, 13)
 # The first byte of a page tells its kind. That of a page of another kind is the high byte of a page number, which is 0
@@ -97,14 +99,9 @@ class SlackFile:
 
     def _overwrite_pages(self, first: int, last: int, page_bytes: int) -> None:
         handle = self._handle()
-        content = os.pread(handle, (last - first) * page_bytes, first * page_bytes)
         has_written = False
-        for offset in range(0, len(content), page_bytes):
-            is_first_page = first == 0 and offset == 0
-            begin, end = slack_of(content[offset : offset + page_bytes], FILE_HEADER_BYTES if is_first_page else 0)
-            if content.count(0, offset + begin, offset + end) != end - begin:
-                os.pwrite(handle, bytes(end - begin), first * page_bytes + offset + begin)
-                has_written = True
+        for begin in range(first, last, PAGES_IN_MEMORY):
+            has_written |= _overwrite_part(handle, begin, min(begin + PAGES_IN_MEMORY, last), page_bytes)
         if has_written:
             os.fsync(handle)
 
@@ -113,6 +110,19 @@ class SlackFile:
             if self.key not in self._handles:
                 self._handles[self.key] = os.open(self._path, os.O_RDWR)
             return self._handles[self.key]
+
+
+def _overwrite_part(handle: int, first: int, last: int, page_bytes: int) -> bool:
+    """Whether anything had to be overwritten."""
+    content = os.pread(handle, (last - first) * page_bytes, first * page_bytes)
+    has_written = False
+    for offset in range(0, len(content), page_bytes):
+        is_first_page = first == 0 and offset == 0
+        begin, end = slack_of(content[offset : offset + page_bytes], FILE_HEADER_BYTES if is_first_page else 0)
+        if content.count(0, offset + begin, offset + end) != end - begin:
+            os.pwrite(handle, bytes(end - begin), first * page_bytes + offset + begin)
+            has_written = True
+    return has_written
 
 
 def slack_of(page: bytes, header_begins: int = 0) -> tuple[int, int]:
