@@ -60,6 +60,29 @@ def test_requests_that_arrive_together_are_one_pass_and_each_has_its_own_answer(
     asyncio.run(main())
 
 
+def test_those_who_were_answered_together_are_waited_for(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def later(batcher: Batcher, seconds: float) -> Answered:
+        await asyncio.sleep(seconds)
+        return await batcher.ask(Asked(TWO, history=[("i00", 0, None, None)]))
+
+    async def main() -> None:
+        async with batching(models, MemoryStore()) as batcher:
+            sizes: list[int] = []
+            batcher.on_batch = sizes.append
+            # A pass is short here; for so many times of it nobody comes too late.
+            monkeypatch.setattr("variseq.serving.batching.LINGER", 1e4)
+            await asyncio.gather(*(later(batcher, 0.0) for _ in range(4)))
+            while sizes[-1] < 4:
+                await asyncio.gather(*(later(batcher, 0.0) for _ in range(4)))
+            await asyncio.gather(*(later(batcher, 0.01 * place) for place in range(4)))
+            assert sizes[-1] == 4
+            monkeypatch.setattr("variseq.serving.batching.LINGER", 0.0)
+            await asyncio.gather(*(later(batcher, 0.1 * place) for place in range(3)))
+            assert sizes[-3:] == [1, 1, 1]
+
+    asyncio.run(main())
+
+
 def test_question_that_is_not_possible_fails_alone(models: Models) -> None:
     async def main() -> None:
         async with batching(models, MemoryStore()) as batcher:

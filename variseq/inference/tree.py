@@ -35,9 +35,8 @@ def as_tree(tokens: Rectangle, row: Int[np.ndarray, " history"]) -> Tree:
     >>> tree.cells["item"]
     array([[9, 3, 1, 4, 4],
            [9, 2, 0, 0, 0]])
-    >>> tree.distance[0, 4], tree.query
-    (array([ 2,  1, -1, -1,  0]), array([[3, 4],
-           [1, 0]]))
+    >>> tree.distance[0, 4].tolist(), tree.query.tolist()
+    ([2, 1, -1, -1, 0], [[3, 4], [1, 0]])
     """
     first, place = _first_and_place(row)
     shared = np.minimum(_num_equal(tokens, first), tokens.length)

@@ -20,6 +20,8 @@ from variseq.serving.refusals import Refusal, overloaded, unavailable
 from variseq.serving.stores.protocol import HistoryStore
 
 log = logging.getLogger("variseq.serving")
+LINGER = 0.125
+"""For how long, as a share of the time of the last pass, a pass waits for as many requests as the last one had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +134,23 @@ class Batcher:
             )
 
     def _work(self) -> None:
+        usual, seconds = 1, 0.0  # The number of requests of the last pass, and how long it took.
         while True:
             batch: list[_Job] = []
             goes_on = self._take(self._queue.get(), batch)
+            # Clients that were answered together ask again together; a pass for the first of them alone would cost
+            # nearly as much as one for all, and let the others wait for it.
+            latest = monotonic() + LINGER * seconds
             while goes_on and batch and len(batch) < self.batch_size:
+                rest = latest - monotonic() if len(batch) < usual else 0.0
                 try:
-                    goes_on = self._take(self._queue.get_nowait(), batch)
+                    goes_on = self._take(self._queue.get(block=rest > 0, timeout=max(rest, 0.0)), batch)
                 except Empty:
                     break
             if batch:
+                begun = monotonic()
                 self._answer(batch)
+                usual, seconds = len(batch), monotonic() - begun
                 assert self._loop is not None
                 self._loop.call_soon_threadsafe(self._deliver, batch)
             if not goes_on:

@@ -25,6 +25,7 @@ from variseq.serving.settings import ServeSettings
 BACKLOG = 2048
 LAST_WORD_SECONDS = 0.5
 FINISH_SECONDS = 30.0
+REST_SECONDS = 0.02
 
 
 def take_port(settings: ServeSettings) -> socket.socket:
@@ -149,8 +150,10 @@ class Server(uvicorn.Server):
     async def _wait(self, seconds: float) -> None:
         """Until there is no connection and no request any more, for so long at most."""
         end = monotonic() + seconds
+        # A connection that was taken in this turn of the loop is among them only in the next.
+        await asyncio.sleep(REST_SECONDS)
         while (self.server_state.connections or self.server_state.tasks) and monotonic() < end and not self.force_exit:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(REST_SECONDS)
 
 
 def _config(gate: Gate, settings: ServeSettings) -> uvicorn.Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 from pathlib import Path
@@ -20,7 +21,12 @@ async def watch(services: Services, settings: ServeSettings) -> None:
     """Look twice a second, for as long as the process serves."""
     keys_seen = _state(settings.keys)
     num_erased = await _erased(services)
+    spared = ""
     while True:
+        version = services.models.engine.version
+        if version != spared:
+            spared = version
+            _spare_the_collector()
         await asyncio.sleep(SECONDS)
         try:
             num_refused = services.models.num_refused
@@ -39,6 +45,14 @@ async def watch(services: Services, settings: ServeSettings) -> None:
             services.note_levels()
         except Exception:
             log.exception("a look at what changed outside failed; the next one follows")
+
+
+def _spare_the_collector() -> None:
+    """What a model is made of stays. Python would walk through all of it now and then, and whoever is under way would
+    wait for 50 to 70 ms at 100,000 items. What is left of an earlier model is collected first."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _follow_keys(services: Services, path: Path) -> None:
