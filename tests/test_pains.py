@@ -65,7 +65,7 @@ def test_every_pain_has_a_test_or_says_not_yet() -> None:
 
 WITHOUT_EXTRAS = """
 import sys
-for name in ("matplotlib", "sklearn", "jinja2", "tensorboard", "polars", "ranx", "scipy"):
+for name in ("matplotlib", "sklearn", "jinja2", "tensorboard", "polars", "scipy"):
     sys.modules[name] = None
 from tests.terminal.invoke import succeed, variseq
 succeed("recommend", sys.argv[1], "--user", "u001", "-k", 2)
