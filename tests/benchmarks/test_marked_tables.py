@@ -11,6 +11,7 @@ import pytest
 from tests.benchmarks import exploration_path  # noqa: F401
 from variseq.errors import InputError
 
+import beliefs_page  # isort: skip
 import long_histories  # isort: skip
 import request_time  # isort: skip
 import training_share  # isort: skip
@@ -28,6 +29,16 @@ def test_documentation_shows_the_table_of_the_record(script: ModuleType) -> None
         assert shown == script.table(json.loads(script.RESULT.read_text(encoding="utf-8")))
     else:
         assert shown == "Not measured yet.\n"
+
+
+def test_guide_shows_what_was_found_of_each_claim_and_what_was_missed() -> None:
+    document = beliefs_page.DOCUMENT.read_text(encoding="utf-8")
+    begin, end = beliefs_page.MARKERS
+    lines = beliefs_page.RESULT.read_text(encoding="utf-8")
+    assert document.split(f"{begin}\n")[1].split(end)[0] == beliefs_page.table(lines)
+    latest = {record["data"]: record["targets"] for record in map(json.loads, lines.splitlines())}
+    num_missed = sum(not row["is_met"] for targets in latest.values() for row in targets)
+    assert document.count("**missed**: ") == num_missed > 0
 
 
 def test_text_between_the_markers_is_replaced_and_nothing_else(tmp_path: Path) -> None:
