@@ -50,7 +50,7 @@ def test_truncation_is_what_the_package_does(network: Network) -> None:
 
 def test_earlier_windows_are_heard(network: Network) -> None:
     history = histories([15])
-    other = Histories.of_items([[(history.item[0] + 1) % NUM_ITEMS, *history.item[1:].tolist()]])
+    other = Histories.of_items([[int(history.item[0] + 1) % NUM_ITEMS, *history.item[1:].tolist()]])
     for reading in readings(WINDOW, 31)[2:4]:
         scorer = LongHistoryScorer(network, reading)
         assert not torch.allclose(scorer.query(history), scorer.query(other))
