@@ -17,7 +17,7 @@ demo: $(VENV)/ready-to-use  ## the whole journey on real data, in minutes
 	$(BIN)/variseq demo
 
 test: $(VENV)/ready-to-develop  ## all tests and docstring examples
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/ready-to-develop  ## style, types, floors and the public face
 	$(BIN)/ruff check .
