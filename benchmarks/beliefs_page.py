@@ -31,8 +31,7 @@ def table(lines: str) -> str:
         [rows[0]["claim"], *(row["found"] if row["is_met"] else f"**missed**: {row['found']}" for row in rows)]
         for rows in zip(*(targets for _, targets in of_data), strict=True)
     ]
-    lines_out = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines_out)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
 
 
 if __name__ == "__main__":
