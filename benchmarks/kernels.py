@@ -1,4 +1,4 @@
-"""The chunked softmax and the chunked additive attention beside their plain twins: one table, one JSON file.
+"""Softmax, additive attention and dropout beside their plain twins: one table, one JSON file.
 
     python benchmarks/kernels.py [--threads 2] [--repeats 7]
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -21,11 +22,13 @@ from pathlib import Path
 import torch
 from provenance import peak_megabytes, provenance
 from torch import Tensor
+from torch.nn import functional
 
 from variseq.model.additive import additive_context, additive_context_plain
 from variseq.model.attention import DotProductAttention
 from variseq.model.decoder import build_attention
-from variseq.model.losses import softmax_loss, softmax_loss_plain
+from variseq.model.dropout import drop
+from variseq.model.losses import Negatives, softmax_loss, softmax_loss_plain
 
 RESULTS = Path(__file__).parent / "results"
 HIDDEN_WIDTH = 32
@@ -57,7 +60,7 @@ def peak_gigaflops(repeats: int) -> float:
 
 def softmax_row(num_items: int, width: int, num_tokens: int, repeats: int) -> dict[str, float | str]:
     """The full softmax of a batch: chunked against plain."""
-    tensors = [torch.randn(num_tokens, width), torch.randn(num_items, width) * 0.1, torch.zeros(num_items)]
+    tensors = [torch.randn(1, num_tokens, width), torch.randn(num_items, width) * 0.1, torch.zeros(num_items)]
     preference, vectors, bias = (tensor.requires_grad_() for tensor in tensors)
     target = torch.randint(num_items, (num_tokens,))
     taken = seconds_of_each(
@@ -70,10 +73,55 @@ def softmax_row(num_items: int, width: int, num_tokens: int, repeats: int) -> di
     flops = 3 * 2 * num_tokens * num_items * width
     return {
         "what": f"full softmax, {num_tokens} tokens x {num_items} items, width {width}",
+        **_chunked_beside_plain(taken),
+        "chunked_gigaflops": flops / taken["chunked"] / 1e9,
+    }
+
+
+def sampled_row(num_items: int, num_negatives: int, num_tokens: int, repeats: int) -> dict[str, float | str]:
+    """The softmax over shared negatives: chunked against plain, and against the full one."""
+    tensors = [torch.randn(1, num_tokens, 64), torch.randn(num_items, 64) * 0.1, torch.zeros(num_items)]
+    preference, vectors, bias = (tensor.requires_grad_() for tensor in tensors)
+    target = torch.randint(num_items, (num_tokens,))
+    negatives = Negatives.draw(torch.full((num_items,), -math.log(num_items)), num_negatives)
+    taken = seconds_of_each(
+        {
+            "chunked": lambda: negatives.loss(preference, vectors, bias, target),
+            "plain": lambda: negatives.loss_plain(preference, vectors, bias, target),
+            "full": lambda: softmax_loss(preference, vectors, bias, target),
+        },
+        repeats,
+    )
+    return {
+        "what": f"softmax over {num_negatives} of {num_items} items, {num_tokens} tokens, width 64",
+        **_chunked_beside_plain(taken),
+        "full_over_chunked": taken["full"] / taken["chunked"],
+    }
+
+
+def dropout_row(num_tokens: int, width: int, repeats: int) -> dict[str, float | str]:
+    """Dropout by bytes against that of torch."""
+    values = torch.randn(num_tokens, width, requires_grad=True)
+    taken = seconds_of_each(
+        {
+            "bytes": lambda: drop(values, 0.5, training=True).sum(),
+            "torch": lambda: functional.dropout(values, 0.5, training=True).sum(),
+        },
+        repeats,
+    )
+    return {
+        "what": f"dropout, {num_tokens} tokens, width {width}",
+        "bytes_ms": taken["bytes"] * 1e3,
+        "torch_ms": taken["torch"] * 1e3,
+        "torch_over_bytes": taken["torch"] / taken["bytes"],
+    }
+
+
+def _chunked_beside_plain(taken: dict[str, float]) -> dict[str, float]:
+    return {
         "chunked_ms": taken["chunked"] * 1e3,
         "plain_ms": taken["plain"] * 1e3,
         "plain_over_chunked": taken["plain"] / taken["chunked"],
-        "chunked_gigaflops": flops / taken["chunked"] / 1e9,
     }
 
 
@@ -94,9 +142,7 @@ def attention_row(histories: int, length: int, width: int, repeats: int) -> dict
     )
     return {
         "what": f"additive attention, {histories} histories x {length} events, hidden width {width}",
-        "chunked_ms": taken["chunked"] * 1e3,
-        "plain_ms": taken["plain"] * 1e3,
-        "plain_over_chunked": taken["plain"] / taken["chunked"],
+        **_chunked_beside_plain(taken),
         "chunked_over_dot": taken["chunked"] / taken["dot"],
     }
 
@@ -132,6 +178,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     rows = [softmax_row(items, width, 4096, options.repeats) for items in (3_416, 12_101) for width in (64, 128)]
+    rows += [sampled_row(12_101, 2_048, 4096, options.repeats), dropout_row(4096, 64, options.repeats)]
     rows += [
         attention_row(*shape, width, options.repeats)
         for width in (16, HIDDEN_WIDTH)

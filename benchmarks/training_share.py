@@ -90,20 +90,21 @@ SHAPES = (
 """Training parts of the leave-one-out split: two events of each user are not in them."""
 
 
-def training_flops(config: NetworkConfig, num_tokens: int, num_pairs: int) -> Flops:
+def training_flops(config: NetworkConfig, num_tokens: int, num_pairs: int, num_scored: int) -> Flops:
     """Floating-point operations of the matrix products of one forward and backward pass, by part.
 
     A product of n × k and k × m takes 2 n k m; the backward pass takes twice the forward. `num_pairs` counts pairs of a
-    position and one at or before it. Not counted, though they take time: tanh and softmax, norms, dropout, the look-up
-    of vectors, the update, and whatever is reckoned a second time to save memory. `tests/benchmarks` holds the
-    formula against torch.utils.flop_counter.
+    position and one at or before it, `num_scored` the items that each position is compared with. Not counted, though
+    they take time: tanh and softmax, norms, dropout, the look-up of vectors, the update, and whatever is reckoned a
+    second time to save memory. `tests/benchmarks` holds the formula against torch.utils.flop_counter.
 
-    >>> training_flops(NetworkConfig(num_items=10, width=4, num_heads=1), num_tokens=1, num_pairs=1)["catalogue"]
+    >>> config = NetworkConfig(num_items=10, width=4, num_heads=1)
+    >>> training_flops(config, num_tokens=1, num_pairs=1, num_scored=10)["catalogue"]
     240.0
     """
     width, latent, hidden = config.width, config.latent_width, config.attention_width
     per_token = {
-        "catalogue": width * config.num_items,
+        "catalogue": width * num_scored,
         "self-attention": config.num_blocks * 4 * width * width,
         "belief attention": 2 * latent * hidden,
         "feed-forward": (config.num_blocks + 1) * 6 * width * width,
@@ -113,10 +114,12 @@ def training_flops(config: NetworkConfig, num_tokens: int, num_pairs: int) -> Fl
     return {part: 6.0 * (per_token[part] * num_tokens + per_pair.get(part, 0) * num_pairs) for part in PARTS}
 
 
-def epoch_flops(config: NetworkConfig, window_lengths: Iterable[int]) -> Flops:
+def epoch_flops(config: NetworkConfig, training: TrainingConfig, window_lengths: Iterable[int]) -> Flops:
     """FLOPs of an epoch: `training_flops` of all its windows."""
     lengths = np.asarray(list(window_lengths), dtype=np.int64)
-    return training_flops(config, int(lengths.sum()), int((lengths * (lengths + 1) // 2).sum()))
+    is_full = config.num_items <= training.full_softmax_items
+    num_scored = config.num_items if is_full else training.num_negatives
+    return training_flops(config, int(lengths.sum()), int((lengths * (lengths + 1) // 2).sum()), num_scored)
 
 
 def peak_flops_per_second() -> float:
@@ -167,7 +170,7 @@ def measure(shape: Shape, epochs: int, num_events: int) -> dict[str, Any]:
     histories = shape.histories(num_events)
     config, training = shape.settings(epochs)
     windows = training_windows(histories, config.max_length, np.random.default_rng(0))
-    flops = epoch_flops(config, windows.lengths)
+    flops = epoch_flops(config, training, windows.lengths)
     timed = timed_epochs(shape, histories, epochs)
     total = sum(flops.values())
     shares = [total / (epoch["peak"] * epoch["seconds"]) for epoch in timed]

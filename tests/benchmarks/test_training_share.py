@@ -38,13 +38,19 @@ def test_formula_counts_what_torch_counts(monkeypatch: pytest.MonkeyPatch) -> No
         model.objective(batch, Weights(beta=1.0)).loss.backward()
     # Rectangles without empty slots; torch's forms work out the future too, before it is masked.
     all_pairs = 2 * 8 * 8
-    assert counter.get_total_flops() == sum(training_flops(model.config, 16, all_pairs).values())
+    assert counter.get_total_flops() == sum(training_flops(model.config, 16, all_pairs, num_scored=9).values())
 
 
 def test_only_the_past_and_real_positions_count() -> None:
-    config = network().config
-    assert epoch_flops(config, [3, 1]) == training_flops(config, num_tokens=4, num_pairs=3 * 4 // 2 + 1)
-    assert tuple(epoch_flops(config, [3])) == PARTS
+    config, training = network().config, TrainingConfig()
+    counted = epoch_flops(config, training, [3, 1])
+    assert counted == training_flops(config, num_tokens=4, num_pairs=3 * 4 // 2 + 1, num_scored=9)
+    assert tuple(counted) == PARTS
+
+
+def test_only_the_negatives_count_where_items_are_sampled() -> None:
+    config, training = network().config, TrainingConfig(full_softmax_items=8, num_negatives=5)
+    assert epoch_flops(config, training, [1]) == training_flops(config, num_tokens=1, num_pairs=1, num_scored=5)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor
 from torch.distributions import Normal
+from torch.nn import functional
 
-from variseq.model import losses
+from variseq.model import chunked_softmax
 from variseq.model.decoder import ValueEstimate
 from variseq.model.losses import (
     Negatives,
@@ -20,12 +21,12 @@ from variseq.model.losses import (
 )
 
 
-def softmax_inputs(num_tokens: int, num_items: int, width: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+def softmax_inputs(num_tokens: int, num_items: int, num_samples: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Preference, item vectors and item bias in double precision, with gradients wanted."""
     generator = torch.Generator().manual_seed(0)
     preference, vectors, bias = (
         torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
-        for shape in [(num_tokens, width), (num_items, width), (num_items,)]
+        for shape in [(num_samples, num_tokens, 3), (num_items, 3), (num_items,)]
     )
     return preference, vectors, bias
 
@@ -34,16 +35,18 @@ def some_targets(num_tokens: int, num_items: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(num_items, size=num_tokens))
 
 
+@pytest.mark.parametrize("safe_score", [80.0, 0.0])
 @pytest.mark.parametrize("chunk_numbers", [1, 7 * 33, 7 * 50, 1 << 21])
-@pytest.mark.parametrize("num_tokens", [1, 32, 33, 101])
+@pytest.mark.parametrize(("num_samples", "num_tokens"), [(1, 1), (1, 32), (1, 101), (2, 33), (5, 40)])
 def test_chunked_softmax_equals_the_plain_form_in_values_and_gradients(
-    monkeypatch: pytest.MonkeyPatch, chunk_numbers: int, num_tokens: int
+    monkeypatch: pytest.MonkeyPatch, safe_score: float, chunk_numbers: int, num_samples: int, num_tokens: int
 ) -> None:
-    monkeypatch.setattr(losses, "CHUNK_NUMBERS", chunk_numbers)
+    monkeypatch.setattr(chunked_softmax, "CHUNK_NUMBERS", chunk_numbers)
+    monkeypatch.setattr(chunked_softmax, "SAFE_SCORE", safe_score)
     target = some_targets(num_tokens, 7)
     results = []
     for form in (softmax_loss, softmax_loss_plain):
-        inputs = softmax_inputs(num_tokens, 7)
+        inputs = softmax_inputs(num_tokens, 7, num_samples)
         loss = form(*inputs, target)
         (3 * loss).backward()
         results.append((loss, *(tensor.grad for tensor in inputs)))
@@ -51,15 +54,42 @@ def test_chunked_softmax_equals_the_plain_form_in_values_and_gradients(
         torch.testing.assert_close(chunked, plain, rtol=1e-12, atol=1e-12)
 
 
-def test_gradient_of_the_chunked_softmax_is_that_of_finite_differences() -> None:
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_gradient_of_the_chunked_softmax_is_that_of_finite_differences(num_samples: int) -> None:
     target = some_targets(5, 4)
-    assert torch.autograd.gradcheck(lambda *inputs: softmax_loss(*inputs, target), softmax_inputs(5, 4))
+    assert torch.autograd.gradcheck(
+        lambda *inputs: softmax_loss(*inputs, target), softmax_inputs(5, 4, num_samples=num_samples)
+    )
+
+
+def test_plain_softmax_of_one_sample_is_the_cross_entropy_and_of_several_that_of_their_mixture() -> None:
+    preference, vectors, bias = (tensor.detach() for tensor in softmax_inputs(6, 9, num_samples=3))
+    target = some_targets(6, 9)
+    alone = softmax_loss_plain(preference[:1], vectors, bias, target)
+    torch.testing.assert_close(alone, functional.cross_entropy(preference[0] @ vectors.T + bias, target))
+    mixture = torch.softmax(preference @ vectors.T + bias, dim=2).mean(dim=0)
+    together = softmax_loss_plain(preference, vectors, bias, target)
+    torch.testing.assert_close(together, -mixture[torch.arange(6), target].log().mean())
+
+
+def test_mixture_of_equal_samples_is_one_of_them() -> None:
+    preference, vectors, bias = (tensor.detach() for tensor in softmax_inputs(6, 9))
+    target = some_targets(6, 9)
+    one, four = (softmax_loss(preference.repeat(times, 1, 1), vectors, bias, target) for times in (1, 4))
+    torch.testing.assert_close(one, four)
 
 
 def test_softmax_of_huge_scores_is_finite() -> None:
-    preference, vectors = torch.full((2, 1), 1e4), torch.tensor([[1.0], [-1.0]])
+    preference, vectors = torch.full((1, 2, 1), 1e4), torch.tensor([[1.0], [-1.0]])
     assert float(softmax_loss(preference, vectors, torch.zeros(2), torch.tensor([0, 0]))) == 0.0
     assert float(softmax_loss(preference, vectors, torch.zeros(2), torch.tensor([1, 1]))) == 2e4
+
+
+def test_softmax_of_a_huge_bias_is_finite() -> None:
+    bias = torch.tensor([-500.0, 0.0, 300.0])
+    inputs = (torch.zeros(1, 2, 1), torch.ones(3, 1), bias)
+    assert float(softmax_loss(*inputs, torch.tensor([2, 2]))) == 0.0
+    torch.testing.assert_close(float(softmax_loss(*inputs, torch.tensor([1, 1]))), 300.0)
 
 
 def test_sampled_softmax_with_its_correction_estimates_the_full_one() -> None:
@@ -77,13 +107,33 @@ def test_sampled_softmax_with_its_correction_estimates_the_full_one() -> None:
     assert errors[-1] < 0.01
 
 
+@pytest.mark.parametrize("safe_score", [80.0, 0.0])
+@pytest.mark.parametrize(("num_samples", "num_tokens"), [(1, 1), (1, 101), (3, 40)])
+def test_chunked_sampled_softmax_equals_the_plain_form_in_values_and_gradients(
+    monkeypatch: pytest.MonkeyPatch, safe_score: float, num_samples: int, num_tokens: int
+) -> None:
+    monkeypatch.setattr(chunked_softmax, "CHUNK_NUMBERS", 1)
+    monkeypatch.setattr(chunked_softmax, "SAFE_SCORE", safe_score)
+    torch.manual_seed(0)
+    negatives = Negatives.draw(torch.log_softmax(torch.randn(9, dtype=torch.float64), dim=0), 12)
+    target = some_targets(num_tokens, 9)
+    results = []
+    for form in (negatives.loss, negatives.loss_plain):
+        inputs = softmax_inputs(num_tokens, 9, num_samples)
+        loss = form(*inputs, target)
+        (3 * loss).backward()
+        results.append((loss, *(tensor.grad for tensor in inputs)))
+    for chunked, plain in zip(*results, strict=True):
+        torch.testing.assert_close(chunked, plain, rtol=1e-12, atol=1e-12)
+
+
 def test_negative_that_is_the_target_is_left_out() -> None:
     preference, vectors, bias = (tensor.detach() for tensor in softmax_inputs(1, 3))
     uniform = torch.full((3,), -math.log(3), dtype=torch.float64)
     target = torch.tensor([1])
     alone = Negatives(torch.tensor([1, 1]), uniform).loss(preference, vectors, bias, target)
     assert float(alone) == 0.0
-    scores = (preference @ vectors.T + bias)[0]
+    scores = (preference[0] @ vectors.T + bias)[0]
     with_other = Negatives(torch.tensor([1, 2]), uniform).loss(preference, vectors, bias, target)
     expected = torch.log(1 + torch.exp(scores[2] - math.log(2 / 3) - scores[1]))
     torch.testing.assert_close(with_other, expected)
@@ -121,4 +171,4 @@ def test_value_loss_without_any_known_value_is_zero(loss: type[gaussian_value_lo
 
 def test_shapes_are_checked_while_the_tests_run() -> None:
     with pytest.raises(TypeCheckError):
-        softmax_loss_plain(torch.zeros(2, 3), torch.zeros(5, 4), torch.zeros(5), torch.tensor([0, 1]))
+        softmax_loss_plain(torch.zeros(1, 2, 3), torch.zeros(5, 4), torch.zeros(5), torch.tensor([0, 1]))

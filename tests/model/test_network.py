@@ -148,7 +148,9 @@ def training_batch(**changes: object) -> tuple[object, object]:
 def test_objective_is_the_sum_of_its_parts() -> None:
     network, batch = training_batch()
     output = network(batch)
-    reconstruction = softmax_loss_plain(output.preference, network.item_vectors, network.item_bias, batch.target_item)
+    reconstruction = softmax_loss_plain(
+        output.preference.unsqueeze(0), network.item_vectors, network.item_bias, batch.target_item
+    )
     rate = output.belief.kl_to_prior().sum(dim=1).mean()
     estimate = network.value(output.preference, batch.target_item)
     regression = gaussian_value_loss(estimate, batch.target_value)
@@ -157,6 +159,22 @@ def test_objective_is_the_sum_of_its_parts() -> None:
     torch.testing.assert_close(objective.rate, rate)
     torch.testing.assert_close(objective.regression, regression)
     torch.testing.assert_close(objective.loss, reconstruction + 0.3 * rate + 0.2 * regression)
+
+
+def test_objective_of_several_samples_is_that_of_their_mixture_and_the_mean_of_their_value_losses() -> None:
+    network, batch = training_batch()
+    torch.manual_seed(3)
+    objective = network.objective(batch, Weights(regression=1.0, noise=0.5, num_samples=3))
+    torch.manual_seed(3)
+    belief = network.encode(batch)
+    first, second = (0.5 * torch.randn_like(belief.mean) for _ in range(2))
+    drawn = [network.decoder(belief.sample(noise), batch.layout) for noise in (first, -first, second)]
+    target = batch.target_item
+    mixture = softmax_loss_plain(torch.stack(drawn), network.item_vectors, network.item_bias, target)
+    torch.testing.assert_close(objective.reconstruction, mixture)
+    value = network.embedding.standardise(batch.target_value)
+    values = [gaussian_value_loss(network.value(each, target), value) for each in drawn]
+    torch.testing.assert_close(objective.regression, torch.stack(values).mean())
 
 
 def test_squared_error_is_the_other_value_loss() -> None:

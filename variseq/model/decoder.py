@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from variseq.model.attention import AdditiveAttention, DotProductAttention
+from variseq.model.dropout import drop
 from variseq.model.encoder import FeedForward
 from variseq.sequences.batches import Layout
 
@@ -53,9 +53,9 @@ class Decoder(nn.Module):
         return latent[layout.last_tokens()].unsqueeze(1), (layout.lengths - 1).unsqueeze(1)
 
     def _preference(self, latent: Tensor, context: Tensor) -> Tensor:
-        state = self.belief(latent) + functional.dropout(self.context(context), self.dropout, self.training)
+        state = self.belief(latent) + drop(self.context(context), self.dropout, self.training)
         transformed = self.feed_forward(self.feed_forward_norm(state))
-        preference: Tensor = self.norm(state + functional.dropout(transformed, self.dropout, self.training))
+        preference: Tensor = self.norm(state + drop(transformed, self.dropout, self.training))
         return preference
 
 

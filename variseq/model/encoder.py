@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from variseq.model.dropout import drop
 from variseq.sequences.batches import Layout
 
 EXACT_DISTANCES = 16
@@ -82,9 +83,9 @@ class EncoderBlock(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "token width"], layout: Layout) -> Float[Tensor, "token width"]:
         attended = self.attention(self.attention_norm(hidden), layout)
-        hidden = hidden + functional.dropout(attended, self.dropout, self.training)
+        hidden = hidden + drop(attended, self.dropout, self.training)
         transformed = self.feed_forward(self.feed_forward_norm(hidden))
-        return hidden + functional.dropout(transformed, self.dropout, self.training)
+        return hidden + drop(transformed, self.dropout, self.training)
 
 
 class Encoder(nn.Module):
@@ -97,7 +98,7 @@ class Encoder(nn.Module):
         self.dropout = dropout
 
     def forward(self, embedded: Float[Tensor, "token width"], layout: Layout) -> Float[Tensor, "token width"]:
-        hidden = functional.dropout(embedded, self.dropout, self.training)
+        hidden = drop(embedded, self.dropout, self.training)
         for block in self.blocks:
             hidden = block(hidden, layout)
         normed: Tensor = self.norm(hidden)

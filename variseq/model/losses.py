@@ -4,83 +4,45 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from variseq.model.chunked_softmax import Hits, chunked_softmax
 from variseq.model.decoder import ValueEstimate
-
-CHUNK_NUMBERS = 1 << 21
-"""How many scores (token × item) a chunk of the full softmax holds: 8 MB."""
 
 
 def softmax_loss_plain(
-    preference: Float[Tensor, "token width"],
+    preference: Float[Tensor, "sample token width"],
     item_vectors: Float[Tensor, "item width"],
     item_bias: Float[Tensor, " item"],
     target: Int[Tensor, " token"],
 ) -> Float[Tensor, ""]:
-    """Mean of −log softmax(P E ᵀ + b) at the target: the twin that `softmax_loss` is held against."""
-    return functional.cross_entropy(preference @ item_vectors.T + item_bias, target)
+    """Mean over tokens of −log of the mean over samples of softmax(P E ᵀ + b) at the target: the twin that
+    `softmax_loss` is held against."""
+    log_probability = torch.log_softmax(preference @ item_vectors.T + item_bias, dim=2)
+    at_target = log_probability.gather(2, target.expand(len(preference), -1).unsqueeze(2)).squeeze(2)
+    return (math.log(len(preference)) - torch.logsumexp(at_target, dim=0)).mean()
 
 
 def softmax_loss(
-    preference: Float[Tensor, "token width"],
+    preference: Float[Tensor, "sample token width"],
     item_vectors: Float[Tensor, "item width"],
     item_bias: Float[Tensor, " item"],
     target: Int[Tensor, " token"],
 ) -> Float[Tensor, ""]:
-    """The same number as `softmax_loss_plain`; token × item is never held as a whole.
+    """The same number as `softmax_loss_plain`; sample × token × item is never held as a whole.
 
-    The gradients are formed chunk by chunk in the forward pass, while the scores are in cache; the backward pass only
-    scales them. At 12,101 items and width 64 this ran 3.7 times as fast as the plain form
-    (`benchmarks/kernels.py`).
+    With one sample this is the cross-entropy. With several it is that of their mixture, which is what a forecast is
+    made of (Burda et al. 2016, equation 8, with the prior predictive as proposal, so that all weights are alike).
 
-    >>> softmax_loss(torch.zeros(2, 3), torch.ones(5, 3), torch.zeros(5), torch.tensor([0, 4])).exp()
+    >>> softmax_loss(torch.zeros(1, 2, 3), torch.ones(5, 3), torch.zeros(5), torch.tensor([0, 4])).exp()
     tensor(5.)
     """
-    loss: Tensor = _ChunkedSoftmax.apply(preference, item_vectors, item_bias, target)  # type: ignore[no-untyped-call]
-    return loss
-
-
-class _ChunkedSoftmax(torch.autograd.Function):
-    """Forward of the mean cross-entropy together with its gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, preference: Tensor, item_vectors: Tensor, item_bias: Tensor, target: Tensor) -> Tensor:
-        num_tokens, num_items = len(preference), len(item_vectors)
-        size = min(num_tokens, max(32, CHUNK_NUMBERS // num_items))
-        grad_preference = torch.empty_like(preference)
-        grad_vectors, grad_bias = torch.zeros_like(item_vectors), torch.zeros_like(item_bias)
-        scores_buffer = preference.new_empty(size, num_items)
-        total = preference.new_zeros((), dtype=torch.float64)
-        for first in range(0, num_tokens, size):
-            chunk = preference[first : first + size]
-            scores = torch.addmm(item_bias, chunk, item_vectors.T, out=scores_buffer[: len(chunk)])
-            at_target = scores.gather(1, target[first : first + size].unsqueeze(1))
-            highest = scores.amax(dim=1, keepdim=True)
-            mass = scores.sub_(highest).exp_().sum(dim=1, keepdim=True)
-            total += (highest + mass.log() - at_target).sum(dtype=torch.float64)
-            # The softmax is scores / mass; dividing the narrow side of each product saves a pass over the wide one.
-            inverse = mass.reciprocal_()
-            torch.mm(scores, item_vectors, out=grad_preference[first : first + size]).mul_(inverse)
-            grad_vectors.addmm_(scores.T, chunk * inverse)
-            grad_bias.addmv_(scores.T, inverse.squeeze(1))
-        grad_preference.sub_(item_vectors[target])
-        grad_vectors.index_add_(0, target, preference, alpha=-1)
-        grad_bias.index_add_(0, target, torch.ones_like(preference[:, 0]), alpha=-1)
-        ctx.save_for_backward(grad_preference, grad_vectors, grad_bias)
-        ctx.num_tokens = num_tokens
-        return (total / num_tokens).to(preference.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        scale = grad_outputs[0] / ctx.num_tokens
-        grad_preference, grad_vectors, grad_bias = ctx.saved_tensors
-        return grad_preference * scale, grad_vectors * scale, grad_bias * scale, None
+    of_target = functional.embedding(target, item_vectors), item_bias[target]
+    return chunked_softmax(preference, item_vectors, item_bias, *of_target, None)
 
 
 @dataclass(frozen=True)
@@ -96,9 +58,25 @@ class Negatives:
         items = torch.multinomial(log_probability.exp(), num_negatives, replacement=True)
         return cls(items, log_probability)
 
+    def loss_plain(
+        self,
+        preference: Float[Tensor, "sample token width"],
+        item_vectors: Float[Tensor, "item width"],
+        item_bias: Float[Tensor, " item"],
+        target: Int[Tensor, " token"],
+    ) -> Float[Tensor, ""]:
+        """The twin that `loss` is held against."""
+        vectors, bias = self._corrected(item_vectors, item_bias)
+        at_target = (preference * item_vectors[target]).sum(dim=2) + item_bias[target]
+        scores = (preference @ vectors.T + bias).masked_fill(
+            self.items.unsqueeze(0) == target.unsqueeze(1), float("-inf")
+        )
+        log_mass = torch.logsumexp(torch.cat([at_target.unsqueeze(2), scores], dim=2), dim=2)
+        return (math.log(len(preference)) - torch.logsumexp(at_target - log_mass, dim=0)).mean()
+
     def loss(
         self,
-        preference: Float[Tensor, "token width"],
+        preference: Float[Tensor, "sample token width"],
         item_vectors: Float[Tensor, "item width"],
         item_bias: Float[Tensor, " item"],
         target: Int[Tensor, " token"],
@@ -107,14 +85,16 @@ class Negatives:
 
         The scores of negatives are lowered by log(negatives × probability), so that their sum estimates the full
         partition function; a negative that is the target is left out (Bengio and Senécal 2008; Yi et al. 2019,
-        equation 5). For catalogues too large for the full softmax.
+        equation 5). For all but small catalogues.
         """
-        items = self.items
-        at_target = (preference * functional.embedding(target, item_vectors)).sum(dim=1) + item_bias[target]
-        correction = math.log(len(items)) + self.log_probability[items]
-        scores = preference @ functional.embedding(items, item_vectors).T + (item_bias[items] - correction)
-        scores = scores.masked_fill(items.unsqueeze(0) == target.unsqueeze(1), float("-inf"))
-        return (torch.logsumexp(torch.cat([at_target.unsqueeze(1), scores], dim=1), dim=1) - at_target).mean()
+        of_target = functional.embedding(target, item_vectors), item_bias[target]
+        hits = Hits.of(self.items, target)
+        return chunked_softmax(preference, *self._corrected(item_vectors, item_bias), *of_target, hits)
+
+    def _corrected(self, item_vectors: Tensor, item_bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors and biases of the negatives, the biases with the correction."""
+        correction = math.log(len(self.items)) + self.log_probability[self.items]
+        return functional.embedding(self.items, item_vectors), item_bias[self.items] - correction
 
 
 def gaussian_value_loss(estimate: ValueEstimate, value: Float[Tensor, " token"]) -> Float[Tensor, ""]:

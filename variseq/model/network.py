@@ -78,6 +78,7 @@ class Weights:
     free_nats: float = 0.0
     regression: float = 0.0
     noise: float = 1.0
+    num_samples: int = 1
 
 
 class Network(nn.Module):
@@ -144,16 +145,22 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch, noise: float = 0.0) -> Output:
         """Beliefs and preferences; z = μ + noise · σ ⊙ ε, so that 0 is the posterior mean and 1 a sample."""
-        return self._output(batch, noise, self.embedding.vectors())
+        belief = self._encode(batch, self.embedding.vectors())
+        return Output(belief, self._preferences(belief, batch, noise, num_samples=1)[0])
 
     def _encode(self, batch: Batch, vectors: Float[Tensor, "item_and_start width"]) -> Belief:
         belief: Belief = self.latent(self.encoder(self.embedding(batch, vectors), batch.layout))
         return belief
 
-    def _output(self, batch: Batch, noise: float, vectors: Float[Tensor, "item_and_start width"]) -> Output:
-        belief = self._encode(batch, vectors)
-        latent = belief.sample(noise * torch.randn_like(belief.mean)) if noise else belief.mean
-        return Output(belief, self.decoder(latent, batch.layout))
+    def _preferences(
+        self, belief: Belief, batch: Batch, noise: float, num_samples: int
+    ) -> Float[Tensor, "sample token width"]:
+        """The preferences under samples of the beliefs; every second sample mirrors the one before it (ε, −ε)."""
+        if not noise:
+            return self.decoder(belief.mean, batch.layout).unsqueeze(0)
+        draws = [noise * torch.randn_like(belief.mean) for _ in range((num_samples + 1) // 2)]
+        mirrored = [sign * draw for draw in draws for sign in (1, -1)][:num_samples]
+        return torch.stack([self.decoder(belief.sample(draw), batch.layout) for draw in mirrored])
 
     def scores(self, preference: Float[Tensor, "row width"], first: int, last: int) -> Float[Tensor, "row item"]:
         """Scores of the items first:last."""
@@ -168,26 +175,33 @@ class Network(nn.Module):
     def objective(self, batch: Batch, weights: Weights, negatives: losses.Negatives | None = None) -> Objective:
         """−log p(next item) + β · max(KL, free nats) + λ · regression, each a mean over positions.
 
+        With several samples p is that of their mixture, the very thing that a forecast is made of.
+
         With β = 1 and no free nats the first two terms bound −log p(x_{t+1} | x_≤t) from above under the prior
         predictive; as q sees only x_≤t it is an information bottleneck (Alemi et al. 2017, equation 14) rather than a
         classical ELBO. The full softmax is used unless negatives are given.
         """
         vectors = self.embedding.vectors()
-        output = self._output(batch, weights.noise, vectors)
+        belief = self._encode(batch, vectors)
+        preference = self._preferences(belief, batch, weights.noise, weights.num_samples)
         target = batch.target_item
         reconstruct = losses.softmax_loss if negatives is None else negatives.loss
-        item_vectors = vectors[: self.config.num_items]
-        reconstruction = reconstruct(output.preference, item_vectors, self.item_bias, target)
-        per_dimension = output.belief.kl_to_prior().mean(dim=0)
+        reconstruction = reconstruct(preference, vectors[: self.config.num_items], self.item_bias, target)
+        per_dimension = belief.kl_to_prior().mean(dim=0)
         rate = per_dimension.sum()
         # Free bits on the batch mean of each dimension (Kingma et al. 2016, appendix C.8).
         penalty = per_dimension.clamp(min=weights.free_nats).sum() if weights.free_nats else rate
         regression = reconstruction.new_zeros(())
         loss = reconstruction + weights.beta * penalty
         if self.value_head is not None and weights.regression > 0:
-            gaussian = self.config.value_loss == "gaussian"
-            value_loss = losses.gaussian_value_loss if gaussian else losses.squared_value_loss
-            estimate = self.value(output.preference, target)
-            regression = value_loss(estimate, self.embedding.standardise(batch.target_value))
+            regression = self._regression(preference, batch)
             loss = loss + weights.regression * regression
         return Objective(loss, reconstruction.detach(), rate.detach(), regression.detach())
+
+    def _regression(self, preference: Float[Tensor, "sample token width"], batch: Batch) -> Float[Tensor, ""]:
+        """The value loss, a mean over samples."""
+        gaussian = self.config.value_loss == "gaussian"
+        value_loss = losses.gaussian_value_loss if gaussian else losses.squared_value_loss
+        value = self.embedding.standardise(batch.target_value)
+        of_samples = [value_loss(self.value(each, batch.target_item), value) for each in preference]
+        return torch.stack(of_samples).mean()

@@ -23,12 +23,13 @@ class TrainingConfig(BaseModel):
     averaging: float = Field(default=0.99, ge=0, lt=1, description="decay of the moving average of weights; 0 is off")
     deterministic_share: float = Field(default=0.3, ge=0, le=1, description="share trained without noise, first")
     anneal_share: float = Field(default=0.1, ge=0, le=1, description="share in which noise and β then rise to full")
+    num_samples: int = Field(default=1, ge=1, description="samples of a belief, whose mixture is trained")
     target_rate: float | None = Field(default=40.0, gt=0, description="rate that β is steered to; None: β stays fixed")
     beta: float = Field(default=1e-4, ge=0, description="weight of the rate: at the start, or fixed")
     free_nats: float = Field(default=0.0, ge=0, description="rate per dimension that costs nothing")
     regression_weight: float = Field(default=0.1, ge=0, description="λ, the weight of the value regression")
     num_negatives: int = Field(default=2048, ge=1, description="shared negatives where the catalogue is too large")
-    full_softmax_items: int = Field(default=50_000, ge=1, description="largest catalogue with the full softmax")
+    full_softmax_items: int = Field(default=4096, ge=1, description="largest catalogue with the full softmax")
     use_categories: bool = Field(default=True, description="item vectors share those of their categories in training")
     refit_share: float = Field(
         default=0.3,

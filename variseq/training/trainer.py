@@ -59,7 +59,7 @@ def build_optimiser(network: Network, config: TrainingConfig) -> torch.optim.Opt
     decayed = [p for name, p in named if p.ndim > 1 and not name.startswith("embedding.")]
     others = [p for name, p in named if p.ndim <= 1 or name.startswith("embedding.")]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,9 @@ class Trainer:
     def _train_batch(self, batch: Batch, step: Step) -> None:
         progress = self.progress
         share = noise_share(self.config, progress.step / self.num_steps)
-        weights = Weights(self.controller.beta * share, self.config.free_nats, self.config.regression_weight, share)
+        config = self.config
+        beta, samples = self.controller.beta * share, config.num_samples if share > 0 else 1
+        weights = Weights(beta, config.free_nats, config.regression_weight, share, samples)
         objective = self.network.objective(batch, weights, self._negatives())
         self._check_finite(objective)
         for group in self.optimiser.param_groups:
