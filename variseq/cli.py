@@ -203,13 +203,16 @@ def recommend(
     boost: Annotated[list[str] | None, typer.Option(help="Rank an item as if that much more probable: i9=1.5.")] = None,
     boost_category: Annotated[list[str] | None, typer.Option(help="The same for a category: Drama=2.")] = None,
     pin: Annotated[list[str] | None, typer.Option(help="Put an item at a rank: 1=i9.")] = None,
+    ranks_only: Annotated[
+        bool, typer.Option("--ranks-only", help="The order alone, several times as fast: no probabilities, no reasons.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print records as JSON in place of a table.")] = False,
 ) -> None:
     """Who should see what next, how probable it is, and why."""
     from variseq.recommend.manner import Manner
     from variseq.terminal.recommend import Question, TextFilters, answer
 
-    manner = Manner(explore, seed, diversity, coverage)
+    manner = Manner(explore, seed, diversity, coverage, ranks_only)
     filters = TextFilters(k, exclude, only, category, exclude_seen, boost, boost_category, pin)
     answer(run, Question(user or [], history, all_users, out, json, filters, manner))
 

@@ -36,6 +36,10 @@ class SampledPreferences:
     preference: Float[Tensor, "sample history width"]
     log_variance: Float[Tensor, " history"]
 
+    def of(self, histories: slice) -> SampledPreferences:
+        """Those of some of the histories."""
+        return SampledPreferences(self.preference[:, histories], self.log_variance[histories])
+
 
 @torch.no_grad()
 def sample_preferences(

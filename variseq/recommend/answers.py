@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch.nn import functional
 
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id
-from variseq.recommend.lists import Lists, MadeLists
+from variseq.recommend.lists import Lists
 from variseq.recommend.manner import Manner
-from variseq.recommend.wishes import FROM_HISTORY, NO_HISTORY, UNKNOWN_USER, Filters, Wishes, check_k, id_list
+from variseq.recommend.wishes import FROM_HISTORY, NO_HISTORY, UNKNOWN_USER, Filters, Wish, Wishes, check_k, id_list
 from variseq.sequences.histories import Histories
 
 USERS_AT_ONCE = 2048
+COLUMNS = ("user_id", "item_id", "rank", "score", "probability", "low", "high", "title", "because", "source")
+COLUMNS += ("uncertainty", "aleatoric", "epistemic")
 
 
 class Answers:
@@ -58,7 +60,7 @@ class Answers:
             histories = self.histories.select(start, np.where(positions < 0, start, end))
             ids = self.vocabulary.user_ids(positions) if users is None else users[first : first + USERS_AT_ONCE]
             sources = [FROM_HISTORY if position >= 0 else UNKNOWN_USER for position in positions]
-            yield self._table(list(ids), self.lists.make(histories, wish, manner), sources)
+            yield self._answer(list(ids), histories, wish, manner, sources)
 
     def for_history(self, history: Sequence[Id], filters: Filters, manner: Manner) -> pa.Table:
         """Recommendations for somebody who did this, oldest first; unknown items are left out and warned of."""
@@ -76,7 +78,7 @@ class Answers:
         known = Histories.of_items([positions[positions >= 0].tolist()])
         known = replace(known, behaviour=np.full_like(known.behaviour, self.usual_behaviour))
         source = FROM_HISTORY if known.num_events else NO_HISTORY
-        return self._table([None], self.lists.make(known, self.wishes.wish(filters), manner), [source])
+        return self._answer([None], known, self.wishes.wish(filters), manner, [source])
 
     def similar(self, item_ids: Sequence[Id], k: int) -> pa.Table:
         """The k items whose vectors point most nearly the same way (cosine), for each item."""
@@ -98,27 +100,45 @@ class Answers:
             }
         )
 
-    def _table(self, users: list[Any], made: MadeLists, sources: list[str]) -> pa.Table:
+    def _answer(
+        self, users: list[Any], histories: Histories, wish: Wish, manner: Manner, sources: list[str]
+    ) -> pa.Table:
+        if manner.ranks_only:
+            ranked = self.lists.ranks(histories, wish)
+            return pa.table(self._columns(users, ranked.item, ranked.score, sources))
+        made = self.lists.make(histories, wish, manner)
+        columns = self._columns(users, made.item, made.score, sources)
         row, place = np.nonzero(made.item >= 0)
-        item = made.item[row, place]
         reasons = self._named([made.because[h][p] for h, p in zip(row.tolist(), place.tolist(), strict=True)])
-        return pa.table(
-            {
-                "user_id": pa.array([users[index] for index in row], self.vocabulary.users.type),
-                "item_id": pa.array(self.vocabulary.item_ids(item), self.vocabulary.items.type),
-                "rank": place + 1,
-                "score": made.score[row, place],
-                "probability": made.probability[row, place],
-                "low": made.low[row, place],
-                "high": made.high[row, place],
-                "title": pa.array(self._titles(item), pa.string()),
-                "because": pa.array(reasons, pa.list_(pa.string())),
-                "source": pa.array([sources[index] for index in row], pa.string()),
-                "uncertainty": made.total[row],
-                "aleatoric": made.aleatoric[row],
-                "epistemic": made.epistemic[row],
-            }
-        )
+        more = {
+            "probability": made.probability[row, place],
+            "low": made.low[row, place],
+            "high": made.high[row, place],
+            "because": pa.array(reasons, pa.list_(pa.string())),
+            "uncertainty": made.total[row],
+            "aleatoric": made.aleatoric[row],
+            "epistemic": made.epistemic[row],
+        }
+        return pa.table(columns | more).select(COLUMNS)
+
+    def _columns(
+        self,
+        users: list[Any],
+        item: Int[np.ndarray, "history k"],
+        score: Float[np.ndarray, "history k"],
+        sources: list[str],
+    ) -> dict[str, Any]:
+        """What is told of every recommended item."""
+        row, place = np.nonzero(item >= 0)
+        found = item[row, place]
+        return {
+            "user_id": pa.array(users, self.vocabulary.users.type).take(pa.array(row)),
+            "item_id": pa.array(self.vocabulary.item_ids(found), self.vocabulary.items.type),
+            "rank": place + 1,
+            "score": score[row, place],
+            "title": pa.array(self._titles(found), pa.string()),
+            "source": pa.array(sources, pa.string()).take(pa.array(row)),
+        }
 
     def _titles(self, item: Int[np.ndarray, " item"]) -> list[str | None]:
         return [None] * len(item) if self.items is None else self.items.titles(item)

@@ -73,9 +73,17 @@ class Forecast:
         """The preferences that the forecast averages over."""
         return sample_preferences(self.network, histories, self.noise)
 
-    @torch.no_grad()
+    def at_the_mean(self) -> Forecast:
+        """The same of one sample, the posterior mean."""
+        noise = belief_noise(self.network.config, num_samples=0)
+        return Forecast(self.network, self.memory, self.calibration, noise)
+
     def query(self, histories: Histories) -> ForecastQuery:
-        sampled = self.sample(histories)
+        return self.query_of(histories, self.sample(histories))
+
+    @torch.no_grad()
+    def query_of(self, histories: Histories, sampled: SampledPreferences) -> ForecastQuery:
+        """The query of histories whose preferences are known already."""
         temperature = torch.from_numpy(self.calibration.temperature(histories.lengths)).to(sampled.preference)
         ones = torch.ones_like(sampled.preference[..., :1])
         preference = torch.cat([sampled.preference, ones], dim=2) / temperature[:, None]
@@ -86,13 +94,17 @@ class Forecast:
 
     def scores(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
         """log p of the items first:last."""
+        return self.probabilities(query, first, last).log_()
+
+    def probabilities(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
+        """p of the items first:last."""
         network, _, _ = query.shares
         total = torch.zeros(query.log_mass.shape[1], last - first, device=self.vectors.device)
         for softmax in self._softmaxes(query, first, last):
             total += softmax
         mixed = total.mul_((network / len(query.preference))[:, None]).add_(self._other_voices(query, first, last))
         # The floor keeps log p finite where nobody is heard but a network that is sure.
-        return mixed.clamp_(min=FLOOR).log_()
+        return mixed.clamp_(min=FLOOR)
 
     def sampled_probabilities(
         self, query: ForecastQuery, item: Int[Tensor, "history k"]
@@ -154,8 +166,7 @@ class Forecast:
 
 def log_probability_at_the_mean(forecast: Forecast) -> LogProbability:
     """What reasons ask: log p of some items of each history at the posterior mean, for a fraction of the cost."""
-    noise = belief_noise(forecast.network.config, num_samples=0)
-    at_the_mean = Forecast(forecast.network, forecast.memory, forecast.calibration, noise)
+    at_the_mean = forecast.at_the_mean()
 
     @torch.no_grad()
     def log_probability(

@@ -18,6 +18,7 @@ from variseq.recommend.diversity import pool_size, spread_out
 from variseq.recommend.forecast import Forecast, log_probability_at_the_mean
 from variseq.recommend.learned import Learned
 from variseq.recommend.manner import Manner
+from variseq.recommend.ranks import Ranks, ranks
 from variseq.recommend.recommender import RankedTile, ranked_tiles
 from variseq.recommend.wishes import Wish, allowed_pins, with_pins
 from variseq.sequences.histories import Histories
@@ -66,6 +67,10 @@ class Lists:
             **named,
             **of_history,
         )
+
+    def ranks(self, histories: Histories, wish: Wish) -> Ranks:
+        """The order alone, at the posterior mean."""
+        return ranks(self.forecast.at_the_mean(), histories, wish)
 
     def _tiles(self, histories: Histories, wish: Wish, manner: Manner) -> Iterator[RankedTile]:
         if manner.coverage is not None:

@@ -28,7 +28,7 @@ def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
     num_rows = 0
     try:
         for table in tables:
-            if path.suffix == ".csv":
+            if path.suffix == ".csv" and "because" in table.column_names:
                 table = _flat(table)
             if writer is None:
                 kind = pq.ParquetWriter if path.suffix == ".parquet" else pa_csv.CSVWriter

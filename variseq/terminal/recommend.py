@@ -81,7 +81,7 @@ def answer(run: Path, question: Question) -> None:
     recommendations = model.recommend(
         *(users, history, filters.k, filters.exclude, filters.only, filters.category, filters.exclude_seen),
         *(manner.explore, manner.seed, manner.diversity, manner.coverage),
-        *(filters.boost, filters.boost_categories, filters.pin),
+        *(filters.boost, filters.boost_categories, filters.pin, manner.ranks_only),
     )
     if question.json:
         print(recommendations.to_json(orient="records", double_precision=15))

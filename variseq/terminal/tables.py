@@ -12,21 +12,23 @@ from variseq.evaluation.significance import Comparison
 
 
 def recommendations_table(recommendations: pd.DataFrame) -> Table:
-    """user → ranked titles with probability and reason; ids where there are no titles."""
+    """user → ranked titles, with probability and reason where they are told; ids where there are no titles."""
+    has_more = "probability" in recommendations
     table = Table(title="recommendations")
     table.add_column("user", no_wrap=True)
     table.add_column("rank", justify="right")
     table.add_column("item", overflow="fold")
-    table.add_column("probability, %", justify="right", no_wrap=True)
-    table.add_column("because of", overflow="fold", max_width=60)
+    if has_more:
+        table.add_column("probability, %", justify="right", no_wrap=True)
+        table.add_column("because of", overflow="fold", max_width=60)
     for row in recommendations.to_dict("records"):
         title = row["item_id"] if pd.isna(row["title"]) else f"{row['title']} ({row['item_id']})"
         user = ""
         if row["rank"] == 1:
             table.add_section()
             user = "this history" if pd.isna(row["user_id"]) else str(row["user_id"])
-        because = escape("; ".join(row["because"]))
-        table.add_row(escape(user), str(row["rank"]), escape(str(title)), _probability(row), because)
+        more = [_probability(row), escape("; ".join(row["because"]))] if has_more else []
+        table.add_row(escape(user), str(row["rank"]), escape(str(title)), *more)
     return table
 
 

@@ -1,0 +1,52 @@
+"""Histories into the order of the best items and nothing else: what everybody can be given in a few seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from variseq.evaluation.mass import seen_pairs
+from variseq.evaluation.top_k import TopK
+from variseq.recommend.forecast import Forecast
+from variseq.recommend.recommender import TILE_HISTORIES, TILE_ITEMS
+from variseq.recommend.wishes import Wish
+from variseq.sequences.histories import Histories
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The best items of each history, best first, with log p; −1 and −∞ where there were fewer than k candidates."""
+
+    item: Int[np.ndarray, "history k"]
+    score: Float[np.ndarray, "history k"]
+
+
+@torch.no_grad()
+def ranks(forecast: Forecast, histories: Histories, wish: Wish) -> Ranks:
+    """The items and scores of `rank_items`, without what it has to know for probabilities."""
+    preferences = forecast.sample(histories)
+    items, scores = [], []
+    for first in range(0, len(histories), TILE_HISTORIES):
+        bounds = histories.offsets[first : first + TILE_HISTORIES + 1]
+        tile = histories.select(bounds[:-1], bounds[1:])
+        query = forecast.query_of(tile, preferences.of(slice(first, first + len(tile))))
+        seen = seen_pairs(tile, wish.num_items) if wish.exclude_seen else None
+        best = TopK(wish.k)
+        for begin in range(0, wish.num_items, TILE_ITEMS):
+            end = min(begin + TILE_ITEMS, wish.num_items)
+            p = forecast.probabilities(query, begin, end).float().cpu()
+            if wish.log_boost is not None:
+                p *= torch.from_numpy(wish.log_boost[begin:end]).exp()
+            if seen is not None:
+                inside = seen.inside(begin, end)
+                p[inside.row, inside.item - begin] = -torch.inf
+            if wish.candidates is not None:
+                p[:, torch.from_numpy(~wish.candidates[begin:end])] = -torch.inf
+            best.add(p, begin)
+        item, p = best.result()
+        items.append(item)
+        scores.append(p.clamp(min=0).log().masked_fill(item < 0, -torch.inf))
+    return Ranks(torch.cat(items).numpy(), torch.cat(scores).numpy())
