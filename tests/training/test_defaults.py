@@ -49,6 +49,13 @@ def test_longer_histories_get_less_dropout_and_a_longer_window() -> None:
     assert short.max_length < long.max_length <= 200
 
 
+def test_vectors_of_items_with_fewer_events_decay_more() -> None:
+    sparse = training_config(properties(num_items=10_000, num_events=110_000), NETWORK, 0, {})
+    dense = training_config(properties(num_items=1_000, num_events=220_000), NETWORK, 0, {})
+    assert sparse.item_decay == pytest.approx(0.2)
+    assert dense.item_decay == pytest.approx(0.01)
+
+
 def test_properties_are_those_of_the_log(shop_log: Log) -> None:
     found = LogProperties.of(shop_log.histories, shop_log.vocabulary)
     assert found.num_items == shop_log.vocabulary.num_items

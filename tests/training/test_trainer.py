@@ -11,7 +11,8 @@ from tests.training.some_runs import are_equal, trainer_for, weights_of, without
 from variseq.errors import TrainingStopped
 from variseq.log import LogPart
 from variseq.model.network import Network, Weights
-from variseq.training.trainer import gradient_step
+from variseq.training.settings import TrainingConfig
+from variseq.training.trainer import build_optimiser, gradient_step
 
 Parts = tuple[LogPart, LogPart, LogPart]
 
@@ -164,3 +165,14 @@ def test_several_samples_are_drawn_only_while_there_is_noise(
     monkeypatch.setattr(Network, "objective", watched)
     run(shop_parts, max_epochs=3, deterministic_share=0.4, num_samples=3)
     assert set(seen) == {(False, 1), (True, 3)}
+
+
+def test_matrices_and_item_vectors_decay_as_set_and_nothing_else_does(shop_parts: Parts) -> None:
+    network = trainer_for(shop_parts).network
+    optimiser = build_optimiser(network, TrainingConfig(weight_decay=0.3, item_decay=0.7))
+    decay = {id(one): group["weight_decay"] for group in optimiser.param_groups for one in group["params"]}
+    found = {name: decay[id(one)] for name, one in network.named_parameters()}
+    assert found.pop("embedding.item") == 0.7
+    assert {found[name] for name in found if name.startswith("embedding.")} == {0.0}
+    assert found["encoder.blocks.0.feed_forward.output.weight"] == 0.3
+    assert found["item_bias"] == found["encoder.norm.weight"] == 0.0

@@ -31,6 +31,8 @@ POSITIONS_BUDGET = 20_000_000
 """Positions that a run may train on by default: the number of epochs follows from it (between 20 and 40)."""
 EVENTS_PER_BATCH_POSITION = 128
 MIN_TARGET_RATE = 40.0
+ITEM_DECAY_EVENTS = 2.2
+"""Decay of item vectors times the events of an item: what is known of an item against what is thought beforehand."""
 FROM_THE_LOG = ("num_items", "num_behaviours")
 """What the log alone decides."""
 
@@ -100,7 +102,8 @@ def training_config(
     """The training for a log: batches and epochs follow from the number of events, the learning rate from the width.
 
     A batch is a 128th of the events (between 256 and 8,192 positions); the rate is 0.003 at width 64 and falls with the
-    root of the width. The rate is steered to a quarter above the least that a network can have, and to 40 nats at
+    root of the width. Item vectors decay the more the fewer events an item has: 0.2 at 11 events, where it was seen to
+    pay, next to nothing at some hundreds (docs/ablations.md). The rate is steered to a quarter above the least that a network can have, and to 40 nats at
     least. Where people come back to the same items (more than a tenth of the events), an item that the user
     already had may be recommended again; elsewhere it is left out.
     """
@@ -112,6 +115,7 @@ def training_config(
         "exclude_seen": properties.repeat_share <= MAX_REPEAT_SHARE,
         "learning_rate": round(3e-3 * (64 / network.width) ** 0.5, 5),
         "target_rate": max(MIN_TARGET_RATE, good_rate(network.latent_width, network.mean_scale)),
+        "item_decay": round(ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1), 4),
         "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 40)),
     }
     try:

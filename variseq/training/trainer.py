@@ -54,11 +54,14 @@ def gradient_step(network: Network, optimiser: torch.optim.Optimizer, loss: Tens
 
 
 def build_optimiser(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW with decay on matrices; item vectors, biases and gains are left alone."""
-    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    decayed = [p for name, p in named if p.ndim > 1 and not name.startswith("embedding.")]
-    others = [p for name, p in named if p.ndim <= 1 or name.startswith("embedding.")]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    """AdamW: decay of matrices, and of the items' own vectors what is set for them; biases and gains are left alone."""
+    decay_of: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        is_embedding = name.startswith("embedding.")
+        usual = config.weight_decay if parameter.ndim > 1 and not is_embedding else 0.0
+        decay = config.item_decay if name == "embedding.item" else usual
+        decay_of.setdefault(decay, []).append(parameter)
+    groups = [{"params": parameters, "weight_decay": decay} for decay, parameters in decay_of.items()]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
