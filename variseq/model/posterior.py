@@ -14,7 +14,7 @@ from variseq.model.noise import antithetic_noise
 from variseq.sequences.batches import group_by_length, make_batch, query_windows
 from variseq.sequences.histories import Histories
 
-TOKENS_PER_BATCH = 8192
+TOKENS_PER_BATCH = 2048
 
 
 def belief_noise(config: NetworkConfig, num_samples: int, seed: int = 0) -> Float[Tensor, "sample place latent"]:

@@ -98,11 +98,10 @@ class Forecast:
 
     def probabilities(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
         """p of the items first:last."""
-        network, _, _ = query.shares
-        total = torch.zeros(query.log_mass.shape[1], last - first, device=self.vectors.device)
+        weight = (query.shares[0] / len(query.preference))[:, None]
+        mixed = self._other_voices(query, first, last)
         for softmax in self._softmaxes(query, first, last):
-            total += softmax
-        mixed = total.mul_((network / len(query.preference))[:, None]).add_(self._other_voices(query, first, last))
+            mixed.addcmul_(softmax, weight)
         # The floor keeps log p finite where nobody is heard but a network that is sure.
         return mixed.clamp_(min=FLOOR)
 

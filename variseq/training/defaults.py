@@ -103,9 +103,9 @@ def training_config(
 
     A batch is a 128th of the events (between 256 and 8,192 positions); the rate is 0.003 at width 64 and falls with the
     root of the width. Item vectors decay the more the fewer events an item has: 0.2 at 11 events, where it was seen to
-    pay, next to nothing at some hundreds (docs/ablations.md). The rate is steered to a quarter above the least that a network can have, and to 40 nats at
-    least. Where people come back to the same items (more than a tenth of the events), an item that the user
-    already had may be recommended again; elsewhere it is left out.
+    pay, next to nothing at some hundreds (docs/ablations.md). The rate is steered to a quarter above the least that a
+    network can have, and to 40 nats at least. Where people come back to the same items (more than a tenth of the
+    events), an item that the user already had may be recommended again; elsewhere it is left out.
     """
     derived: dict[str, Any] = {
         "seed": seed,
