@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any, cast
 
 import torch
-from measure import EnoughMeasured, Job, K, LearningCurve, Lists, Settings, measure
+from measure import EnoughMeasured, Job, K, LearningCurve, Lists, Settings, cpu_seconds, measure
 from sequences import Sequences
 from variseq_log import log_of
 
@@ -48,6 +48,7 @@ class VariseqModel:
         own = {name: checkpoint.config[name] for name in ("size", "model", "training")}
         calibration = checkpoint.manifest["forecast"]["calibration"]
         learned = {"calibration": calibration, "planning_seconds": self.planning_seconds}
+        learned["recommend_all_told_seconds"] = cpu_seconds(lambda: self.model.recommend(k=K))
         return {"versions": versions, "own_settings": own, **learned}
 
     def measure_cost(self) -> float:
@@ -71,7 +72,8 @@ class VariseqModel:
         return "schedule" if planned == usual else "budget"
 
     def recommend_all(self) -> None:
-        self.model.recommend(k=K)
+        """The order alone, as the rivals give it; `recommend_all_told_seconds` is with probabilities and reasons."""
+        self.model.recommend(k=K, ranks_only=True)
 
     def test_lists(self) -> Lists:
         """From the evaluation: `recommend` knows the test events, as they are in the log."""
