@@ -6,8 +6,9 @@ PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo test check bench peers format setup hooks clean
-# The folder with a folder for each data set of the benchmarks.
+# The folder with a folder for each data set of the benchmarks, and the CPU minutes that each rival trains there.
 DATA ?= data
+MINUTES ?= 22
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -32,7 +33,8 @@ bench: $(VENV)/ready-to-use  ## our own speed and quality, in minutes (DATA=fold
 		--systems variseq,popular,last-item-transitions,item-knn
 
 peers: $(VENV)/ready-to-use  ## rivals beside us, in hours, resumable (DATA=folder of data sets)
-	$(BIN)/python benchmarks/peers/run.py ml-100k amazon-beauty --data $(DATA) --cpu-minutes 60
+	$(BIN)/python benchmarks/peers/run.py amazon-beauty --data $(DATA) --cpu-minutes $(MINUTES)
+	$(BIN)/python benchmarks/peers/run.py ml-100k --data $(DATA) --cpu-minutes 5
 	$(BIN)/python benchmarks/peers/run.py ml-1m --data $(DATA) --only-cost
 	$(BIN)/python benchmarks/peers/table.py
 

@@ -3,7 +3,8 @@
     python benchmarks/results_table.py            # writes the table between the two markers
     python benchmarks/results_table.py --check    # exit code 1 when the table there is not that of the records
 
-Of each recipe and seed the latest record counts. Seeds of one recipe stand in one row: mean, smallest and largest.
+Of each recipe and seed the latest record counts. Seeds of one recipe stand in one row: mean, smallest and largest. Runs
+without noise (training.deterministic_share=1) are the twins of the others and have a row of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ Record = dict[str, Any]
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NOTHING = "–"
+TWIN = "twin without noise"
+APART = ("seed", "deterministic_share")
+"""Settings in which runs of one table may differ."""
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -43,25 +48,38 @@ def read_records(folder: Path) -> list[Record]:
     return records
 
 
-def latest_by_seed(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Recipe to its latest record of each seed, by seed. Raises InputError when they are not of one experiment."""
-    latest: dict[str, dict[int, Record]] = {}
+@dataclass(frozen=True)
+class Runs:
+    """The latest record of each seed of a recipe, by seed, and those of the same without noise."""
+
+    records: list[Record]
+    twins: list[Record]
+
+
+def latest_by_seed(records: Iterable[Record]) -> dict[str, Runs]:
+    """Recipe to its latest records. Raises InputError when they are not of one experiment."""
+    latest: dict[str, dict[bool, dict[int, Record]]] = {}
     for record in sorted(records, key=lambda record: str(record["date"])):
-        latest.setdefault(record["recipe"], {})[record["seed"]] = record
-    chosen = {name: [of_seed[seed] for seed in sorted(of_seed)] for name, of_seed in sorted(latest.items())}
-    for name, of_recipe in chosen.items():
-        _check_comparable(name, of_recipe)
+        kinds = latest.setdefault(record["recipe"], {False: {}, True: {}})
+        kinds[record["settings"]["training"]["deterministic_share"] >= 1][record["seed"]] = record
+    chosen = {}
+    for name, kinds in sorted(latest.items()):
+        by_seed, twins = ([kinds[kind][seed] for seed in sorted(kinds[kind])] for kind in (False, True))
+        if not by_seed:
+            raise InputError(f"The records of {name} are all of runs without noise. Run it with noise too.")
+        _check_comparable(name, [*by_seed, *twins])
+        chosen[name] = Runs(by_seed, twins)
     return chosen
 
 
 def _check_comparable(name: str, records: Sequence[Record]) -> None:
-    """Seeds are put into one row only when nothing but the seed differs."""
+    """Seeds are put into one row, and twins below it, only when nothing but the seed or the noise differs."""
     for part, of_record in (("data", _data), ("split and targets", _protocol), ("settings", _settings)):
         different = [record for record in records if of_record(record) != of_record(records[0])]
         if different:
             raise InputError(
                 f"The records of {name} with seed {records[0]['seed']} and seed {different[0]['seed']} differ in their "
-                f"{part}, so they cannot stand in one row. Run the older ones again, or remove them."
+                f"{part}, so they cannot stand in one table. Run the older ones again, or remove them."
             )
 
 
@@ -75,19 +93,20 @@ def _protocol(record: Record) -> Any:
 
 def _settings(record: Record) -> Any:
     settings = record["settings"]
-    training = {name: value for name, value in settings["training"].items() if name != "seed"}
+    training = {name: value for name, value in settings["training"].items() if name not in APART}
     return settings | {"training": training}
 
 
-def results_text(recipes: dict[str, list[Record]]) -> str:
+def results_text(recipes: dict[str, Runs]) -> str:
     """All tables as Markdown, one for each recipe."""
     if not recipes:
         return "No result has been recorded yet.\n"
-    return "\n".join(_section(records) for records in recipes.values())
+    return "\n".join(_section(runs) for runs in recipes.values())
 
 
-def _section(records: Sequence[Record]) -> str:
-    first = records[0]
+def _section(runs: Runs) -> str:
+    records, first = runs.records, runs.records[0]
+    baselines = range(1, len(first["rows"]))
     protocol, data = first["protocol"], first["data"]
     k = protocol["k"]
     header = ["model", f"NDCG@{k}", f"Recall@{k}", "NLL", f"ECE, top {k}", "training, s", "peak, MB"]
@@ -97,26 +116,27 @@ def _section(records: Sequence[Record]) -> str:
         "",
         "| " + " | ".join(header) + " |",
         "|---|" + "---:|" * (len(header) - 1),
-        *(_row(records, place) for place in range(len(first["rows"]))),
+        _row(records, 0, f"**{first['rows'][0]['model']}**"),
+        *([_row(runs.twins, 0, TWIN)] if runs.twins else []),
+        *(_row(records, place, first["rows"][place]["model"]) for place in baselines),
         "",
-        *_footnote(records),
+        *_footnote(runs),
         "",
     ]
     return "\n".join(lines)
 
 
-def _row(records: Sequence[Record], place: int) -> str:
+def _row(records: Sequence[Record], place: int, name: str) -> str:
     """One model. What is trained is given over all seeds; a baseline, which has none, from the first record."""
     first = records[0]["rows"][place]
     k = records[0]["protocol"]["k"]
     is_trained = first["model"] == "variseq"
     rows = [record["rows"][place] for record in records] if is_trained else [first]
     metrics = (f"ndcg@{k}", f"recall@{k}", "nll", f"ece_top{k}")
-    cells = [_metric(rows, name, with_interval=name.startswith("ndcg")) for name in metrics]
+    cells = [_metric(rows, metric, with_interval=metric.startswith("ndcg")) for metric in metrics]
     cost = ("training_seconds", "peak_megabytes")
-    cells += [_range([record[name] for record in records], 0) if is_trained else NOTHING for name in cost]
-    model = f"**{first['model']}**" if is_trained else first["model"]
-    return "| " + " | ".join([model, *cells]) + " |"
+    cells += [_range([record[fact] for record in records], 0) if is_trained else NOTHING for fact in cost]
+    return "| " + " | ".join([name, *cells]) + " |"
 
 
 def _metric(rows: Sequence[dict[str, Any]], name: str, with_interval: bool) -> str:
@@ -141,12 +161,13 @@ def _range(values: Sequence[float], digits: int) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
 
 
-def _footnote(records: Sequence[Record]) -> list[str]:
-    first = records[0]
+def _footnote(runs: Runs) -> list[str]:
+    records, first = runs.records, runs.records[0]
     protocol, model = first["protocol"], first["rows"][0]
     hardware = [record["hardware"] for record in records]
     seeds = ", ".join(str(record["seed"]) for record in records)
     several = len(records) > 1
+    twins = ", ".join(str(record["seed"]) for record in runs.twins)
     brackets = "(smallest–largest over seeds) beside the mean; " if several else ""
     machines = [f"{used['cpu']}, {used['threads']} of {used['cores']} threads, {used['device']}" for used in hardware]
     dates = sorted(str(record["date"])[:10] for record in records)
@@ -157,7 +178,8 @@ def _footnote(records: Sequence[Record]) -> list[str]:
         f"{model['num_queries']:,} queries, of which {model['seen_targets']:,} ask for an item of the user's own "
         f"history and {model['cold_targets']:,} for one unseen in training",
         f"posterior of the chosen epoch: {'; '.join(_posterior(record['posterior']) for record in records)}",
-        f"commit {', '.join(_unique(_commit(record) for record in records))}",
+        *([f"the twin is the same with training.deterministic_share=1, seeds {twins}"] if twins else []),
+        f"commit {', '.join(_unique(_commit(record) for record in [*records, *runs.twins]))}",
         "; ".join(_unique(machines)),
         " to ".join(_unique([dates[0], dates[-1]])),
     ]

@@ -31,6 +31,7 @@ def row(model: str, ndcg: float, nll: float | None) -> dict[str, Any]:
 
 
 def record(seed: int = 0, ndcg: float = 0.15, recipe: str = "films", date: str = "2025-03-01") -> dict[str, Any]:
+    training = {"seed": seed, "max_epochs": 9, "deterministic_share": 0.3}
     return {
         "recipe": recipe,
         "commit": "0123456789abcdef",
@@ -46,7 +47,7 @@ def record(seed: int = 0, ndcg: float = 0.15, recipe: str = "films", date: str =
         },
         "protocol": {"k": 10, "method": "leave-one-out", "targets": "next", "split_hash": "c" * 64},
         "seed": seed,
-        "settings": {"size": "small", "model": {"width": 64}, "training": {"seed": seed, "max_epochs": 9}},
+        "settings": {"size": "small", "model": {"width": 64}, "training": training},
         "hardware": {"cpu": "A processor", "cores": 2, "threads": 2, "device": "cpu"},
         "training_seconds": 1234.5 + seed,
         "evaluation_seconds": 5.0,
@@ -70,6 +71,29 @@ def test_one_seed_is_shown_with_its_interval_over_users() -> None:
         assert fact in text
 
 
+def twin(seed: int = 0, **changes: Any) -> dict[str, Any]:
+    made = record(seed, 0.17)
+    made["settings"]["training"] |= {"deterministic_share": 1.0, **changes}
+    return made
+
+
+def test_twin_without_noise_has_a_row_of_its_own() -> None:
+    text = results_text(latest_by_seed([record(0), twin(0), twin(1), record(1)]))
+    _, _, model, without_noise, baseline = rows_of(text)
+    assert model[:2] == ["**variseq**", "0.1500 (0.1500–0.1500)"]
+    assert without_noise[:2] == ["twin without noise", "0.1700 (0.1700–0.1700)"]
+    assert without_noise[5] == "1,235 (1,234–1,236)"
+    assert baseline[0] == "item-knn"
+    assert "the same with training.deterministic_share=1, seeds 0, 1" in text
+
+
+def test_twin_that_differs_in_more_than_noise_or_stands_alone_is_refused() -> None:
+    with pytest.raises(InputError, match="differ in their settings"):
+        latest_by_seed([record(0), twin(0, max_epochs=8)])
+    with pytest.raises(InputError, match="all of runs without noise"):
+        latest_by_seed([twin(0)])
+
+
 def test_seeds_of_one_recipe_are_one_row_with_mean_smallest_and_largest() -> None:
     text = results_text(latest_by_seed([record(1, 0.16), record(0, 0.14)]))
     _, _, model, baseline = rows_of(text)
@@ -80,7 +104,7 @@ def test_seeds_of_one_recipe_are_one_row_with_mean_smallest_and_largest() -> Non
 
 def test_latest_record_of_a_seed_counts() -> None:
     chosen = latest_by_seed([record(0, 0.2, date="2025-03-02"), record(0, 0.1, date="2025-03-01")])
-    assert [found["rows"][0]["ndcg@10"] for found in chosen["films"]] == [0.2]
+    assert [found["rows"][0]["ndcg@10"] for found in chosen["films"].records] == [0.2]
 
 
 @pytest.mark.parametrize("part", ["data", "settings", "split and targets"])

@@ -49,7 +49,7 @@ def best_scores(scores: Float[Tensor, "row item"], k: int) -> tuple[Float[Tensor
         return scores.topk(k, dim=1)
     whole = num_groups * GROUP
     # Members of a group stand `num_groups` apart, so that the maxima are found column by column.
-    group = scores[:, :whole].unflatten(1, (GROUP, num_groups)).amax(dim=1).topk(k, dim=1, sorted=False).indices
+    group = scores[:, :whole].reshape(-1, GROUP, num_groups).amax(dim=1).topk(k, dim=1, sorted=False).indices
     member = torch.arange(GROUP, device=scores.device) * num_groups
     rest = torch.arange(whole, scores.shape[1], device=scores.device).expand(len(scores), -1)
     column = torch.cat([(group.unsqueeze(2) + member).flatten(1), rest], dim=1)

@@ -21,8 +21,10 @@ from variseq.recommend.wishes import FROM_HISTORY, NO_HISTORY, UNKNOWN_USER, Fil
 from variseq.sequences.histories import Histories
 
 USERS_AT_ONCE = 2048
-COLUMNS = ("user_id", "item_id", "rank", "score", "probability", "low", "high", "title", "because", "source")
-COLUMNS += ("uncertainty", "aleatoric", "epistemic")
+COLUMNS = [
+    *("user_id", "item_id", "rank", "score", "probability", "low", "high", "title", "because", "source"),
+    *("uncertainty", "aleatoric", "epistemic"),
+]
 
 
 class Answers:
