@@ -212,7 +212,7 @@ def _train(system: System, settings: Settings) -> dict[str, Any]:
         "training_peak_megabytes": peak_megabytes(),
         "training_seconds": curve.seconds,
         "num_epochs": len(curve.epoch_seconds),
-        "epoch_seconds": statistics.median(curve.epoch_seconds),
+        "epoch_seconds": curve.seconds / len(curve.epoch_seconds),
         "curve": curve.points,
         "seconds_to_best": seconds,
         "best_epoch": epoch,

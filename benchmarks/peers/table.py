@@ -114,12 +114,19 @@ def _name(record: Record) -> str:
 
 
 def _speed(record: Record, ours: Record | None) -> str:
-    speed = record["positions_per_second"]
+    speed = speed_of(record)
     if speed is None:
         return NOTHING
     if ours is None or record["system"] == OURS:
         return f"{speed:,.0f}"
-    return f"{speed:,.0f} ({ratio(ours['positions_per_second'] / speed)})"
+    return f"{speed:,.0f} ({ratio((speed_of(ours) or 0.0) / speed)})"
+
+
+def speed_of(record: Record) -> float | None:
+    """Positions per CPU second: of all epochs of a whole run, of the batches that were timed otherwise."""
+    if record["positions_per_second"] is None or record["settings"]["only_cost"]:
+        return record["positions_per_second"]
+    return record["targets_per_epoch"] * record["num_epochs"] / record["training_seconds"]
 
 
 def _to_best(record: Record, ours: Record | None) -> str:

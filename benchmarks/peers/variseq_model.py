@@ -16,6 +16,7 @@ from variseq_log import log_of
 from variseq.estimator import VariationalAttention
 from variseq.training.defaults import LogProperties, Size, network_config, training_config
 from variseq.training.display import Display
+from variseq.training.settings import TrainingConfig
 
 NUM_WARM_BATCHES, NUM_BATCHES = 4, 24
 EVERYBODY = 10_000_000
@@ -52,15 +53,20 @@ class VariseqModel:
         return {"versions": versions, "own_settings": own, **learned}
 
     def measure_cost(self) -> float:
-        """With noise from the first batch on, as in most of a run."""
+        """A mean over the epochs of a run: those without noise, and those with it, which cost more."""
+        without_noise = self._usual().deterministic_share
+        costs = [self._epoch_seconds(share) for share in (1.0, 0.0)]
+        return without_noise * costs[0] + (1 - without_noise) * costs[1]
+
+    def _epoch_seconds(self, deterministic_share: float) -> float:
         clock = BatchClock()
-        model = self._model(deterministic_share=0.0, anneal_share=0.0, max_epochs=1)
+        model = self._model(deterministic_share=deterministic_share, anneal_share=0.0, max_epochs=1)
         with contextlib.suppress(EnoughMeasured):
             model.fit(self.train_part, self.valid, display=clock)
         return clock.epoch_seconds
 
     def train(self, curve: LearningCurve) -> str:
-        usual = self._usual_epochs()
+        usual = self._usual().max_epochs
         begun = time.process_time()
         affordable = int(60 * self.settings.cpu_minutes / self.measure_cost())
         self.planning_seconds = time.process_time() - begun
@@ -92,10 +98,10 @@ class VariseqModel:
         size, length = cast(Size, settings.variant), {"max_length": settings.max_length}
         return VariationalAttention(size, settings.seed, "cpu", length, of_bench | training)
 
-    def _usual_epochs(self) -> int:
+    def _usual(self) -> TrainingConfig:
         properties = LogProperties.of(self.train_part.part.known(), self.train_part.vocabulary)
         network = network_config(cast(Size, self.settings.variant), properties, {})
-        return training_config(properties, network, self.settings.seed, {}).max_epochs
+        return training_config(properties, network, self.settings.seed, {})
 
 
 class CurveDisplay(Display):

@@ -44,6 +44,9 @@ def record(system: str, scale: float = 1.0, **changes: Any) -> dict[str, Any]:
         "versions": {system.split("-")[0]: "1.2"},
         "positions_per_second": 8000 / scale,
         "epoch_seconds": 10 * scale,
+        "targets_per_epoch": 80_000,
+        "num_epochs": 2,
+        "training_seconds": 20 * scale,
         "curve": [[10 * scale, 1, best / 2], [20 * scale, 2, best]],
         "seconds_to_best": 20 * scale,
         "best_validation_ndcg": best,
@@ -72,6 +75,12 @@ def text_of(*records: dict[str, Any]) -> str:
 def rows_of(text: str) -> dict[str, list[str]]:
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     return {cells[0]: cells[1:] for cells in lines}
+
+
+def test_speed_of_a_whole_run_is_that_of_all_its_epochs() -> None:
+    slower = record("variseq", 1.0, training_seconds=40.0)
+    assert table.speed_of(slower) == 80_000 * 2 / 40.0
+    assert table.speed_of(only_cost("variseq", 2.0)) == 4000.0
 
 
 def test_rival_is_set_in_relation_to_ours() -> None:

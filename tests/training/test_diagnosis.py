@@ -51,7 +51,10 @@ MADE: dict[str, tuple[str, Changes]] = {
     "rising steps": (
         "instability",
         {
-            "training.learning_rate": 10.0,
+            # Stopped by patience while the steps still grow: at the end of a cosine they would have calmed down.
+            "training.max_epochs": 40,
+            "training.patience": 4,
+            "training.learning_rate": 16.0,
             "training.warmup_steps": 2000,
             "training.deterministic_share": 0.0,
             "training.anneal_share": 0.0,
