@@ -44,6 +44,8 @@ SHORT_TRAINING = {
     "target_rate": 8.0,
     "beta": 1e-3,
     "weight_decay": 0.01,
+    "item_decay": 0.0,
+    "num_samples": 1,
     "free_nats": 0.0,
     "regression_weight": 0.1,
     "clip_norm": 1.0,

@@ -40,6 +40,8 @@ TRAINING = {
     "learning_rate": 0.005,
     "warmup_steps": 50,
     "weight_decay": 0.01,
+    "item_decay": 0.0,
+    "num_samples": 1,
     "averaging": 0.995,
     "deterministic_share": 0.3,
     "anneal_share": 0.1,
