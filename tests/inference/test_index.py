@@ -83,8 +83,8 @@ def test_where_the_sample_holds_every_item_nothing_is_lost(
 ) -> None:
     engine = Engine.load(bundle_folder)
     exact = answers(engine, question)
-    # A spread list is chosen from a pool that may hold every item.
-    candidates = 40 if question.diversity else 30
+    # A spread list is chosen from a pool that would hold every item.
+    candidates = 39 if question.diversity else 30
     with_index(engine, tmp_path, candidates=candidates, sampled=40, patch=monkeypatch)
     for one, other in zip(exact, answers(engine, question), strict=True):
         assert (one.approximate, other.approximate) == (False, True)
