@@ -12,6 +12,7 @@ from variseq.inference import index as room
 from variseq.inference.engine import Engine
 from variseq.inference.index import ItemIndex, build_index
 from variseq.inference.question import Answer, Question
+from variseq.recommend import diversity
 
 
 def clustered(num_items: int, width: int = 17, seed: int = 0) -> np.ndarray:
@@ -81,11 +82,11 @@ def answers(engine: Engine, question: Question) -> list[Answer]:
 def test_where_the_sample_holds_every_item_nothing_is_lost(
     bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Question
 ) -> None:
+    # A spread list is chosen from a pool, which is not to be larger than the candidates.
+    monkeypatch.setattr(diversity, "MIN_POOL", 20)
     engine = Engine.load(bundle_folder)
     exact = answers(engine, question)
-    # A spread list is chosen from a pool that would hold every item.
-    candidates = 39 if question.diversity else 30
-    with_index(engine, tmp_path, candidates=candidates, sampled=40, patch=monkeypatch)
+    with_index(engine, tmp_path, candidates=30, sampled=40, patch=monkeypatch)
     for one, other in zip(exact, answers(engine, question), strict=True):
         assert (one.approximate, other.approximate) == (False, True)
         assert [r.item_id for r in one.recommendations] == [r.item_id for r in other.recommendations]
