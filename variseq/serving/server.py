@@ -23,7 +23,7 @@ from variseq.serving.protocol import GuardedProtocol
 from variseq.serving.settings import ServeSettings
 
 BACKLOG = 2048
-LAST_WORD_SECONDS = 0.5
+LAST_WORD_SECONDS = 1.5
 FINISH_SECONDS = 30.0
 REST_SECONDS = 0.02
 
