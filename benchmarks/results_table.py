@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,6 @@ ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NOTHING = "–"
 TWIN = "twin without noise"
-APART = ("seed", "deterministic_share")
-"""Settings in which runs of one table may differ."""
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -67,14 +65,15 @@ def latest_by_seed(records: Iterable[Record]) -> dict[str, Runs]:
         by_seed, twins = ([kinds[kind][seed] for seed in sorted(kinds[kind])] for kind in (False, True))
         if not by_seed:
             raise InputError(f"The records of {name} are all of runs without noise. Run it with noise too.")
-        _check_comparable(name, [*by_seed, *twins])
+        _check_comparable(name, by_seed, _settings)
+        _check_comparable(name, [by_seed[0], *twins], _settings_but_noise)
         chosen[name] = Runs(by_seed, twins)
     return chosen
 
 
-def _check_comparable(name: str, records: Sequence[Record]) -> None:
-    """Seeds are put into one row, and twins below it, only when nothing but the seed or the noise differs."""
-    for part, of_record in (("data", _data), ("split and targets", _protocol), ("settings", _settings)):
+def _check_comparable(name: str, records: Sequence[Record], settings_of: Callable[[Record], Any]) -> None:
+    """Seeds are put into one row only when nothing but the seed differs, and twins below it when the noise does too."""
+    for part, of_record in (("data", _data), ("split and targets", _protocol), ("settings", settings_of)):
         different = [record for record in records if of_record(record) != of_record(records[0])]
         if different:
             raise InputError(
@@ -93,8 +92,13 @@ def _protocol(record: Record) -> Any:
 
 def _settings(record: Record) -> Any:
     settings = record["settings"]
-    training = {name: value for name, value in settings["training"].items() if name not in APART}
+    training = {name: value for name, value in settings["training"].items() if name != "seed"}
     return settings | {"training": training}
+
+
+def _settings_but_noise(record: Record) -> Any:
+    settings = _settings(record)
+    return settings | {"training": settings["training"] | {"deterministic_share": None}}
 
 
 def results_text(recipes: dict[str, Runs]) -> str:

@@ -87,9 +87,13 @@ def test_twin_without_noise_has_a_row_of_its_own() -> None:
     assert "the same with training.deterministic_share=1, seeds 0, 1" in text
 
 
-def test_twin_that_differs_in_more_than_noise_or_stands_alone_is_refused() -> None:
+def test_only_twins_may_differ_in_noise_and_they_do_not_stand_alone() -> None:
     with pytest.raises(InputError, match="differ in their settings"):
         latest_by_seed([record(0), twin(0, max_epochs=8)])
+    half_noise = record(1)
+    half_noise["settings"]["training"]["deterministic_share"] = 0.5
+    with pytest.raises(InputError, match="differ in their settings"):
+        latest_by_seed([record(0), half_noise])
     with pytest.raises(InputError, match="all of runs without noise"):
         latest_by_seed([twin(0)])
 

@@ -204,9 +204,9 @@ class VariationalAttention:
     ) -> pd.DataFrame:
         """What these users, or somebody with this history (oldest item first), will want next; all users by default.
 
-        `explore`, `seed`, `diversity`, `coverage`, `ranks_only`: see `Manner`; `boost*` and `pin` (by rank): `Filters`.
-        One row per user and rank: user_id, item_id, rank, score, probability (of being the next event) with low and
-        high (90 % of what the user may be like by the belief), title, because (the earlier items without which it
+        `explore`, `seed`, `diversity`, `coverage`, `ranks_only`: see `Manner`; `boost`, `boost_categories`, `pin`: see
+        `Filters`. A row per user and rank: user_id, item_id, rank, score, probability (of being next), low and high
+        (90 % of what the user may be like by the belief), title, because (the earlier items without which it
         would be less probable), source (says when an answer is a fallback), uncertainty (nats; aleatoric + epistemic).
         """
         filters = Filters(k, exclude, only, category, exclude_seen, boost or {}, boost_categories or {}, pin or {})

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any, cast
 
 import torch
-from measure import EnoughMeasured, Job, K, LearningCurve, Lists, Settings, cpu_seconds, measure
+from measure import EnoughMeasured, Job, K, LearningCurve, Lists, Settings, measure
 from sequences import Sequences
 from variseq_log import log_of
 
@@ -49,7 +49,6 @@ class VariseqModel:
         own = {name: checkpoint.config[name] for name in ("size", "model", "training")}
         calibration = checkpoint.manifest["forecast"]["calibration"]
         learned = {"calibration": calibration, "planning_seconds": self.planning_seconds}
-        learned["recommend_all_told_seconds"] = cpu_seconds(lambda: self.model.recommend(k=K))
         return {"versions": versions, "own_settings": own, **learned}
 
     def measure_cost(self) -> float:
@@ -78,7 +77,7 @@ class VariseqModel:
         return "schedule" if planned == usual else "budget"
 
     def recommend_all(self) -> None:
-        """The order alone, as the rivals give it; `recommend_all_told_seconds` is with probabilities and reasons."""
+        """The order alone, as the rivals give it: no probabilities, intervals or reasons."""
         self.model.recommend(k=K, ranks_only=True)
 
     def test_lists(self) -> Lists:

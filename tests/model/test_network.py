@@ -177,6 +177,13 @@ def test_objective_of_several_samples_is_that_of_their_mixture_and_the_mean_of_t
     torch.testing.assert_close(objective.regression, torch.stack(values).mean())
 
 
+def test_without_noise_one_sample_is_enough_however_many_are_set() -> None:
+    network, batch = training_batch()
+    alone, several = (network.objective(batch, Weights(noise=0.0, num_samples=number)) for number in (1, 4))
+    assert torch.equal(alone.loss, several.loss)
+    assert len(network._preferences(network.encode(batch), batch, noise=0.0, num_samples=4)) == 1
+
+
 def test_squared_error_is_the_other_value_loss() -> None:
     network, batch = training_batch(value_loss="squared")
     estimate = network.value(network(batch).preference, batch.target_item)

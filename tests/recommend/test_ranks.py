@@ -12,6 +12,7 @@ import torch
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.recommend import ranks as room
+from variseq.recommend.manner import Manner
 from variseq.recommend.ranks import ranks
 from variseq.recommend.recommender import rank_items
 from variseq.recommend.wishes import Wish
@@ -73,8 +74,6 @@ def test_somebody_new_is_ranked_too_and_a_stranger_gets_a_labelled_fallback(fitt
 
 @pytest.mark.parametrize("name", ["everybody.parquet", "everybody.csv"])
 def test_everybody_is_written_in_ranks(fitted: VariationalAttention, tmp_path: Path, name: str) -> None:
-    from variseq.recommend.manner import Manner
-
     fitted.recommend_to_file(tmp_path / name, manner=Manner(ranks_only=True))
     read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
     assert list(read(tmp_path / name).columns) == COLUMNS
@@ -86,7 +85,7 @@ def test_what_needs_more_than_the_order_is_refused(fitted: VariationalAttention,
         fitted.recommend(history=[], ranks_only=True, **more)
 
 
-def test_no_history_leaves_a_gradient_behind(fitted: VariationalAttention) -> None:
+def test_ranking_leaves_gradients_switched_on(fitted: VariationalAttention) -> None:
     wish = Wish(k=2, num_items=fitted.vocabulary.num_items, exclude_seen=True, repeat_share=0.0)
     ranks(fitted._forecast().at_the_mean(), known(fitted), wish)
     assert torch.is_grad_enabled()

@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.training.some_runs import are_equal, trainer_for, weights_of, without_times
 from variseq.errors import TrainingStopped
 from variseq.log import LogPart
-from variseq.model.network import Network, Weights
+from variseq.model.network import Network
 from variseq.training.settings import TrainingConfig
 from variseq.training.trainer import build_optimiser, gradient_step
 
@@ -150,21 +150,6 @@ def test_averaged_network_is_validated_and_moves_slower_than_the_trained_one(sho
     on = trainer_for(shop_parts, max_epochs=1, averaging=0.99)
     on.run()
     assert not are_equal(weights_of(on.averaged), weights_of(off.averaged))
-
-
-def test_several_samples_are_drawn_only_while_there_is_noise(
-    shop_parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-    original = Network.objective
-
-    def watched(network: Network, batch: object, weights: Weights, negatives: object = None) -> object:
-        seen.append((weights.noise > 0, weights.num_samples))
-        return original(network, batch, weights, negatives)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Network, "objective", watched)
-    run(shop_parts, max_epochs=3, deterministic_share=0.4, num_samples=3)
-    assert set(seen) == {(False, 1), (True, 3)}
 
 
 def test_matrices_and_item_vectors_decay_as_set_and_nothing_else_does(shop_parts: Parts) -> None:

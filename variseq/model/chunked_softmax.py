@@ -13,8 +13,8 @@ from torch import Tensor
 CHUNK_NUMBERS = 3 << 18
 """How many scores (row × item) a chunk holds: 3 MB, about what a core keeps close."""
 
-SAFE_SCORE = 80.0
-"""exp of ± this, summed over any catalogue, is finite and not zero in float32."""
+SAFE_SCORE = 70.0
+"""exp of this, summed over a hundred million items, is finite in float32, and exp of minus this is not zero."""
 
 
 @dataclass(frozen=True)

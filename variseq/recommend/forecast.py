@@ -94,16 +94,12 @@ class Forecast:
 
     def scores(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
         """log p of the items first:last."""
-        return self.probabilities(query, first, last).log_()
-
-    def probabilities(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
-        """p of the items first:last."""
         weight = (query.shares[0] / len(query.preference))[:, None]
         mixed = self._other_voices(query, first, last)
         for softmax in self._softmaxes(query, first, last):
             mixed.addcmul_(softmax, weight)
         # The floor keeps log p finite where nobody is heard but a network that is sure.
-        return mixed.clamp_(min=FLOOR)
+        return mixed.clamp_(min=FLOOR).log_()
 
     def sampled_probabilities(
         self, query: ForecastQuery, item: Int[Tensor, "history k"]

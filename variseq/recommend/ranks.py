@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from variseq.evaluation.mass import seen_pairs
 from variseq.evaluation.top_k import TopK
 from variseq.recommend.forecast import Forecast
-from variseq.recommend.recommender import TILE_HISTORIES, TILE_ITEMS
+from variseq.recommend.recommender import TILE_HISTORIES, TILE_ITEMS, only_candidates
 from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
 
@@ -28,7 +28,7 @@ class Ranks:
 def ranks(forecast: Forecast, histories: Histories, wish: Wish) -> Ranks:
     """The items and scores of `rank_items`, without what it has to know for probabilities."""
     preferences = forecast.sample(histories)
-    items, scores = [], []
+    parts = []
     for first in range(0, len(histories), TILE_HISTORIES):
         bounds = histories.offsets[first : first + TILE_HISTORIES + 1]
         tile = histories.select(bounds[:-1], bounds[1:])
@@ -37,16 +37,9 @@ def ranks(forecast: Forecast, histories: Histories, wish: Wish) -> Ranks:
         best = TopK(wish.k)
         for begin in range(0, wish.num_items, TILE_ITEMS):
             end = min(begin + TILE_ITEMS, wish.num_items)
-            p = forecast.probabilities(query, begin, end).float().cpu()
-            if wish.log_boost is not None:
-                p *= torch.from_numpy(wish.log_boost[begin:end]).exp()
-            if seen is not None:
-                inside = seen.inside(begin, end)
-                p[inside.row, inside.item - begin] = -torch.inf
-            if wish.candidates is not None:
-                p[:, torch.from_numpy(~wish.candidates[begin:end])] = -torch.inf
-            best.add(p, begin)
-        item, p = best.result()
-        items.append(item)
-        scores.append(p.clamp(min=0).log().masked_fill(item < 0, -torch.inf))
-    return Ranks(torch.cat(items).numpy(), torch.cat(scores).numpy())
+            inside = None if seen is None else seen.inside(begin, end)
+            scores = forecast.scores(query, begin, end).float().cpu()
+            best.add(only_candidates(scores, begin, wish, inside), begin)
+        parts.append(best.result())
+    item, score = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Ranks(item.numpy(), score.numpy())

@@ -79,21 +79,29 @@ def _rank_tile(recommender: Recommender, histories: Histories, wish: Wish, tile_
         last = min(first + tile_items, wish.num_items)
         scores = recommender.scores(query, first, last).float().cpu()
         log_mass = torch.logaddexp(log_mass, torch.logsumexp(scores, dim=1))
-        # A recommender may hand out its own memory (popular items): it is not written over.
-        scores = scores.clone()
-        if seen is not None:
-            inside = seen.inside(first, last)
+        inside = None if seen is None else seen.inside(first, last)
+        if inside is not None:
             log_seen = torch.logaddexp(log_seen, _log_mass_of(inside, scores, first))
-            scores[inside.row, inside.item - first] = -torch.inf
-        if wish.candidates is not None:
-            scores[:, torch.from_numpy(~wish.candidates[first:last])] = -torch.inf
-        if wish.log_boost is not None:
-            scores += torch.from_numpy(wish.log_boost[first:last])
-        best.add(scores, first)
+        # A recommender may hand out its own memory (popular items): it is not written over.
+        best.add(only_candidates(scores.clone(), first, wish, inside), first)
     item, score = best.result()
     seen_part = (log_seen - log_mass).double().exp().clamp(max=1)
     log_weight, _ = log_weights(1 - seen_part, seen_part, wish.repeat_share)
     return RankedTile(histories, query, item, score, log_weight - log_mass)
+
+
+def only_candidates(
+    scores: Float[Tensor, "history item"], first: int, wish: Wish, seen: Pairs | None
+) -> Float[Tensor, "history item"]:
+    """The scores of the items from `first` on as they are ranked, in place: boosted, −inf for what is not wanted."""
+    items = slice(first, first + scores.shape[1])
+    if seen is not None:
+        scores[seen.row, seen.item - first] = -torch.inf
+    if wish.candidates is not None:
+        scores[:, torch.from_numpy(~wish.candidates[items])] = -torch.inf
+    if wish.log_boost is not None:
+        scores += torch.from_numpy(wish.log_boost[items])
+    return scores
 
 
 def _log_mass_of(cells: Pairs, scores: Float[Tensor, "history item"], first: int) -> Float[Tensor, " history"]:

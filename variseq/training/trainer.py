@@ -57,6 +57,8 @@ def build_optimiser(network: Network, config: TrainingConfig) -> torch.optim.Opt
     """AdamW: decay of matrices, and of the items' own vectors what is set for them; biases and gains are left alone."""
     decay_of: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         is_embedding = name.startswith("embedding.")
         usual = config.weight_decay if parameter.ndim > 1 and not is_embedding else 0.0
         decay = config.item_decay if name == "embedding.item" else usual
@@ -167,9 +169,8 @@ class Trainer:
     def _train_batch(self, batch: Batch, step: Step) -> None:
         progress = self.progress
         share = noise_share(self.config, progress.step / self.num_steps)
-        config = self.config
-        beta, samples = self.controller.beta * share, config.num_samples if share > 0 else 1
-        weights = Weights(beta, config.free_nats, config.regression_weight, share, samples)
+        beta, config = self.controller.beta * share, self.config
+        weights = Weights(beta, config.free_nats, config.regression_weight, share, config.num_samples)
         objective = self.network.objective(batch, weights, self._negatives())
         self._check_finite(objective)
         for group in self.optimiser.param_groups:
