@@ -1,4 +1,4 @@
-"""Softmax, additive attention and dropout beside their plain twins: one table, one JSON file.
+"""Softmax, additive attention, dropout and the best of a row beside their plain twins: one table, one JSON file.
 
     python benchmarks/kernels.py [--threads 2] [--repeats 7]
 
@@ -24,6 +24,7 @@ from provenance import peak_megabytes, provenance
 from torch import Tensor
 from torch.nn import functional
 
+from variseq.evaluation.top_k import best_scores
 from variseq.model.additive import additive_context, additive_context_plain
 from variseq.model.attention import DotProductAttention
 from variseq.model.decoder import build_attention
@@ -117,6 +118,24 @@ def dropout_row(num_tokens: int, width: int, repeats: int) -> dict[str, float | 
     }
 
 
+def top_row(num_items: int, num_rows: int, k: int, repeats: int) -> dict[str, float | str]:
+    """The best scores of each row by groups against those of torch."""
+    scores = torch.randn(num_rows, num_items)
+    taken: dict[str, list[float]] = {"groups": [], "torch": []}
+    for _ in range(repeats):
+        for name, best in (("groups", best_scores), ("torch", torch.topk)):
+            begun = time.perf_counter()
+            best(scores, k)
+            taken[name].append(time.perf_counter() - begun)
+    groups, by_torch = (statistics.median(taken[name]) for name in ("groups", "torch"))
+    return {
+        "what": f"the {k} best of {num_items} scores, {num_rows} rows",
+        "groups_ms": groups * 1e3,
+        "torch_ms": by_torch * 1e3,
+        "torch_over_groups": by_torch / groups,
+    }
+
+
 def _chunked_beside_plain(taken: dict[str, float]) -> dict[str, float]:
     return {
         "chunked_ms": taken["chunked"] * 1e3,
@@ -179,6 +198,7 @@ def main() -> None:
     torch.manual_seed(0)
     rows = [softmax_row(items, width, 4096, options.repeats) for items in (3_416, 12_101) for width in (64, 128)]
     rows += [sampled_row(12_101, 2_048, 4096, options.repeats), dropout_row(4096, 64, options.repeats)]
+    rows += [top_row(items, 64, 11, options.repeats) for items in (3_416, 12_101, 32_768)]
     rows += [
         attention_row(*shape, width, options.repeats)
         for width in (16, HIDDEN_WIDTH)
