@@ -22,6 +22,8 @@ ACTIVE_VARIANCE = 0.01
 POSITION_EDGES = (0, 1, 2, 3, 6, 11, 21, 51, 101, 201)
 WATCHED_TOKENS = 4096
 MUTUAL_INFORMATION_SAMPLES = 512
+SCORES_AT_ONCE = 1 << 21
+"""8 MB."""
 
 
 @dataclass(frozen=True)
@@ -156,13 +158,17 @@ def mutual_information(belief: Belief, latent: Float[Tensor, "token latent"], ge
 
 
 def _losses(network: Network, batch: Batch, latent: Float[Tensor, "token latent"]) -> Float[Tensor, " token"]:
-    """−log p of each token's next item."""
+    """−log p of each token's next item, `SCORES_AT_ONCE` scores at a time."""
     preference = network.decoder(latent, batch.layout)
-    losses = []
-    for first in range(0, batch.num_tokens, 512):
-        scores = network.scores(preference[first : first + 512], 0, network.config.num_items)
-        losses.append(functional.cross_entropy(scores, batch.target_item[first : first + 512], reduction="none"))
-    return torch.cat(losses)
+    num_items, target = network.config.num_items, batch.target_item
+    # Room for all is made once: small results kept between large blocks would scatter the heap.
+    losses = preference.new_empty(batch.num_tokens)
+    rows = max(1, SCORES_AT_ONCE // num_items)
+    for first in range(0, batch.num_tokens, rows):
+        some = slice(first, first + rows)
+        scores = network.scores(preference[some], 0, num_items)
+        losses[some] = functional.cross_entropy(scores, target[some], reduction="none")
+    return losses
 
 
 def _per_position(value: Tensor, position: Tensor) -> list[float | None]:
