@@ -58,11 +58,13 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
         repeats = repeat_share(part.known())
     ranking = Ranking(part.num_items, options.k, options.exclude_seen, options.tile_items, repeats or 0.0)
     judged = Judged.empty(len(queries), options.k)
+    # Histories of like length together: a recommender that reads them side by side has little to pad.
+    order = np.argsort(queries.position - start, kind="stable")
     with torch.inference_mode():
         for first in range(0, len(queries), options.tile_histories):
-            tile = slice(first, first + options.tile_histories)
+            tile = order[first : first + options.tile_histories]
             histories = part.histories.select(start[tile], queries.position[tile])
-            judged.put(first, judge(recommender, Tile(histories, target[tile]), ranking))
+            judged.put(tile, judge(recommender, Tile(histories, target[tile]), ranking))
     target_count = part.train_item_count[target]
     categories = options.item_categories
     return Evaluation(

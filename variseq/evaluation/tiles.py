@@ -73,11 +73,10 @@ class Judged:
             entropy=one.copy(),
         )
 
-    def put(self, first: int, tile: Judged) -> None:
-        """Writes the results of a tile into the places from `first` on."""
+    def put(self, place: Int[np.ndarray, " query"], tile: Judged) -> None:
+        """Writes the results of a tile into these places."""
         for field in fields(self):
-            values = getattr(tile, field.name)
-            getattr(self, field.name)[first : first + len(values)] = values
+            getattr(self, field.name)[place] = getattr(tile, field.name)
 
 
 def judge(recommender: Recommender, tile: Tile, ranking: Ranking) -> Judged:
@@ -194,13 +193,15 @@ class _Counted:
 
     def add(self, block: Block) -> None:
         """Take in a block."""
-        at_least = block.candidates >= self.extremes.target[:, None]
-        self.num_at_least += torch.count_nonzero(at_least, dim=1)
-        self.top.add(block.candidates, block.first)
+        candidates = block.candidates
+        # As numbers, 0 and 1: they are counted (exactly up to 2^24) and multiplied several times as fast as truth values.
+        at_least = torch.ge(candidates, self.extremes.target[:, None], out=torch.empty_like(candidates))
+        self.num_at_least += at_least.sum(dim=1).long()
+        self.top.add(candidates, block.first)
         if self.gives_probabilities:
             self.seen.add_cells(block.seen_row, block.seen_score)
-            mass = self.unseen.add_block(block.candidates)
-            self.mass_at_least += mass.mul_(at_least).sum(dim=1)
+            mass = self.unseen.add_block(candidates)
+            self.mass_at_least += torch.linalg.vecdot(mass, at_least)
 
     def judged(self, target_is_miss: Bool[np.ndarray, " query"]) -> Judged:
         top_item, top_score = self.top.result()
