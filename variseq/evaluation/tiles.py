@@ -194,7 +194,7 @@ class _Counted:
     def add(self, block: Block) -> None:
         """Take in a block."""
         candidates = block.candidates
-        # As numbers, 0 and 1: they are counted (exactly up to 2^24) and multiplied several times as fast as truth values.
+        # As numbers, 0 and 1: they are counted (exactly up to 2^24) and multiplied several times as fast as booleans.
         at_least = torch.ge(candidates, self.extremes.target[:, None], out=torch.empty_like(candidates))
         self.num_at_least += at_least.sum(dim=1).long()
         self.top.add(candidates, block.first)
