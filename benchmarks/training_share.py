@@ -4,9 +4,10 @@
     python benchmarks/training_share.py --table       # only writes the table of the last result into docs/ablations.md
 
 Histories are made up with the lengths of two logs; the settings are those that `size=small` derives for the real ones,
-with the noise on. What is timed is the trainer itself: an epoch from its plan to its close, batches, loss, gradient,
-update and average included, without validation. Beside each epoch, in turn, the peak is measured: a bare float32
-product of large matrices in the same process and threads. The share is that of the same moment.
+without noise, as in the first three quarters of a run. What is timed is the trainer itself: an epoch from its plan to
+its close, batches, loss, gradient, update and average included, without validation. Beside each epoch, in turn, the
+peak is measured: a bare float32 product of large matrices in the same process and threads. The share is that of the
+same moment.
 
 FLOPs are counted by formula, see `training_flops`: only what the model needs (matrix products of real positions, pairs
 of a position and its past), not what a rectangle, a chunk or a second reckoning adds. Where the time goes is a second
@@ -71,14 +72,14 @@ class Shape:
         return Histories.of_items([part.tolist() for part in np.split(item, np.cumsum(lengths)[:-1])])
 
     def settings(self, epochs: int) -> tuple[NetworkConfig, TrainingConfig]:
-        """What `size=small` derives for the real log; with the noise on from the start, for so many epochs."""
+        """What `size=small` derives for the real log; without noise, for so many epochs."""
         plain = {"num_behaviours": 1, "has_gaps": False, "has_values": False, "repeat_share": 0.0}
         properties = LogProperties(
             self.num_events, self.num_items, mean_length=self.mean_length, long_length=0.0, **plain
         )
         network = network_config("small", properties, {"max_length": self.max_length})
-        noisy = {"max_epochs": epochs, "deterministic_share": 0.0, "anneal_share": 0.0}
-        return network, training_config(properties, network, 0, noisy)
+        quiet = {"max_epochs": epochs, "deterministic_share": 1.0}
+        return network, training_config(properties, network, 0, quiet)
 
 
 SHAPES = (
