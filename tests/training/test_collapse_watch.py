@@ -80,6 +80,19 @@ def test_examining_leaves_the_network_and_the_random_numbers_alone() -> None:
     assert torch.equal(torch.get_rng_state(), random)
 
 
+@pytest.mark.parametrize("scores_at_once", [1, 3 * NUM_ITEMS, 1 << 21])
+def test_health_does_not_depend_on_how_many_scores_are_held_at_once(
+    monkeypatch: pytest.MonkeyPatch, scores_at_once: int
+) -> None:
+    network, histories = small_network(), full_histories(LENGTHS)
+    whole = examine(network, histories)
+    monkeypatch.setattr("variseq.training.collapse_watch.SCORES_AT_ONCE", scores_at_once)
+    cut = examine(network, histories)
+    assert cut.loss == pytest.approx(whole.loss)
+    assert cut.swap_gap == pytest.approx(whole.swap_gap, abs=1e-5)
+    assert cut.swap_gap_per_position == pytest.approx(whole.swap_gap_per_position, abs=1e-5)
+
+
 def test_neighbour_is_the_same_position_of_another_history() -> None:
     histories = full_histories(LENGTHS)
     layout = query_batch(histories).layout
