@@ -56,10 +56,12 @@ def test_vectors_of_items_with_fewer_events_decay_more() -> None:
     assert dense.item_decay == pytest.approx(0.01)
 
 
-def test_noise_comes_late_and_as_a_mixture_unless_it_is_set() -> None:
-    usual = training_config(properties(), NETWORK, 0, {})
-    assert (usual.deterministic_share, usual.anneal_share, usual.num_samples) == (0.75, 0.05, 4)
-    assert training_config(properties(), NETWORK, 0, {"num_samples": 1}).num_samples == 1
+def test_noise_comes_late_and_as_a_mixture_where_histories_are_short() -> None:
+    short = training_config(properties(mean_length=7.0), NETWORK, 0, {})
+    long = training_config(properties(mean_length=100.0), NETWORK, 0, {})
+    assert (short.deterministic_share, short.num_samples) == (0.75, 4)
+    assert (long.deterministic_share, long.num_samples) == (0.3, 1)
+    assert training_config(properties(mean_length=7.0), NETWORK, 0, {"num_samples": 1}).num_samples == 1
 
 
 def test_properties_are_those_of_the_log(shop_log: Log) -> None:
