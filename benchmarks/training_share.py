@@ -4,7 +4,7 @@
     python benchmarks/training_share.py --table       # only writes the table of the last result into docs/ablations.md
 
 Histories are made up with the lengths of two logs; the settings are those that `size=small` derives for the real ones,
-without noise, as in the first three quarters of a run. What is timed is the trainer itself: an epoch from its plan to
+without noise, as at the start of a run. What is timed is the trainer itself: an epoch from its plan to
 its close, batches, loss, gradient, update and average included, without validation. Beside each epoch, in turn, the
 peak is measured: a bare float32 product of large matrices in the same process and threads. The share is that of the
 same moment.
