@@ -4,10 +4,10 @@
     python benchmarks/training_share.py --table       # only writes the table of the last result into docs/ablations.md
 
 Histories are made up with the lengths of two logs; the settings are those that `size=small` derives for the real ones,
-without noise, as at the start of a run. What is timed is the trainer itself: an epoch from its plan to
-its close, batches, loss, gradient, update and average included, without validation. Beside each epoch, in turn, the
-peak is measured: a bare float32 product of large matrices in the same process and threads. The share is that of the
-same moment.
+without noise, as at the start of a run. What is timed is the trainer itself: an epoch from its plan to its close,
+batches, loss, gradient, update and average included, without validation. Beside each epoch, in turn, the peak is
+measured: a bare float32 product of large matrices in the same process and threads. The share is that of the same
+moment.
 
 FLOPs are counted by formula, see `training_flops`: only what the model needs (matrix products of real positions, pairs
 of a position and its past), not what a rectangle, a chunk or a second reckoning adds. Where the time goes is a second
