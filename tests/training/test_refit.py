@@ -71,7 +71,7 @@ def test_run_broken_off_in_its_refit_resumes_to_the_same_result(
     assert resumed.seconds > 0
 
 
-def test_refit_repeats_the_schedule_of_the_noise_and_a_twin_stays_without(
+def test_refit_is_under_noise_from_its_first_step_and_a_twin_stays_without(
     shop_parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[float] = []
@@ -86,7 +86,6 @@ def test_refit_repeats_the_schedule_of_the_noise_and_a_twin_stays_without(
     assert set(seen) == {0.0}
     seen.clear()
     train(shop_parts, refit_share=0.25)
-    refit = seen[-(len(seen) // 6) :]
-    assert refit == sorted(refit)
-    assert (refit[0], refit[-1]) == (0.0, 1.0)
+    assert seen[0] == 0.0
+    assert set(seen[-(len(seen) // 5) :]) == {1.0}
     assert torch.is_grad_enabled()

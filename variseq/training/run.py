@@ -115,14 +115,15 @@ def _new_network(settings: Settings, known: Histories) -> Network:
 def _refit(network: Network, valid: Part, config: TrainingConfig, beta: float, workplace: Workplace) -> float:
     """Go on from the chosen network with the validation events added, for a second, shorter run of the learning rate.
 
-    All choices have been made: nothing is validated, the noise comes at the same part of the run as before, and the
-    weight of the rate begins where it ended. A network that has never seen the latest events is out of date by the time
-    it is asked; this costs a part of the epochs and gives most of what training from the start would
-    (docs/ablations.md). Returns the seconds it took.
+    All choices have been made: nothing is validated, the noise is on from the first step (steps without it would
+    unlearn what it has bought; a twin stays without), and the weight of the rate begins where it ended. A network that
+    has never seen the latest events is out of date by the time it is asked; this costs a part of the epochs and gives
+    most of what training from the start would (docs/ablations.md). Returns the seconds it took.
     """
-    again = config.model_copy(
-        update={"max_epochs": max(1, round(config.refit_share * config.max_epochs)), "beta": beta}
-    )
+    epochs = max(1, round(config.refit_share * config.max_epochs))
+    again = config.model_copy(update={"max_epochs": epochs, "beta": beta})
+    if config.deterministic_share < 1:
+        again = again.model_copy(update={"deterministic_share": 0.0, "anneal_share": 0.0})
     folder = None if workplace.folder is None else workplace.folder / "refit"
     trainer = Trainer(network, TrainingData(valid.known_after(), None), again, folder)
     if folder is not None:
