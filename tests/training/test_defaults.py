@@ -56,12 +56,12 @@ def test_vectors_of_items_with_fewer_events_decay_more() -> None:
     assert dense.item_decay == pytest.approx(0.01)
 
 
-def test_noise_comes_late_and_as_a_mixture_where_histories_are_short() -> None:
-    short = training_config(properties(mean_length=7.0), NETWORK, 0, {})
-    long = training_config(properties(mean_length=100.0), NETWORK, 0, {})
-    assert (short.deterministic_share, short.num_samples) == (0.75, 4)
-    assert (long.deterministic_share, long.num_samples) == (0.3, 1)
-    assert training_config(properties(mean_length=7.0), NETWORK, 0, {"num_samples": 1}).num_samples == 1
+def test_noise_comes_late_and_as_a_mixture_on_a_large_log() -> None:
+    large = training_config(properties(num_events=150_000), NETWORK, 0, {})
+    small = training_config(properties(num_events=98_000), NETWORK, 0, {})
+    assert (large.deterministic_share, large.num_samples) == (0.75, 4)
+    assert (small.deterministic_share, small.num_samples) == (0.3, 1)
+    assert training_config(properties(num_events=150_000), NETWORK, 0, {"num_samples": 1}).num_samples == 1
 
 
 def test_properties_are_those_of_the_log(shop_log: Log) -> None:

@@ -28,7 +28,9 @@ SIZES: dict[str, dict[str, int]] = {
 LONGEST_WINDOW = 200
 MAX_REPEAT_SHARE = 0.1
 SHORT_MEAN_LENGTH = 20
-"""Histories that are shorter on average make a sparse log: more dropout, and noise that comes late."""
+"""Histories that are shorter on average make a sparse log: more dropout."""
+LARGE_LOG = 120_000
+"""Training events from which on noise comes late: a smaller log is learned by heart before (docs/ablations.md)."""
 LATE_NOISE = {"deterministic_share": 0.75, "anneal_share": 0.05, "num_samples": 4}
 POSITIONS_BUDGET = 3_000_000
 """Positions that a run may train on by default: the number of epochs follows from it (between 20 and 40)."""
@@ -107,9 +109,10 @@ def training_config(
     A batch is a 128th of the events (between 256 and 8,192 positions); the rate is 0.003 at width 64 and falls with the
     root of the width. Item vectors decay the more the fewer events an item has: 0.2 at 11 events, where it was seen to
     pay, next to nothing at some hundreds. The rate is steered to a quarter above the least that a network can have, and
-    to 40 nats at least. Where histories are short the noise comes in the last quarter only, and the mixture of four
-    samples is trained: so it hardly costs ranking and still buys likelihood (docs/ablations.md). Where people come back
-    to the same items (more than a tenth of the events), an item that the user already had may be recommended again;
+    to 40 nats at least. From 120,000 events on the noise comes in the last quarter only, and the mixture of four
+    samples is trained: so it hardly costs ranking and still buys likelihood. A smaller log is learned by heart by then,
+    and noise from the third part of the run on keeps it from that (docs/ablations.md). Where people come back to the
+    same items (more than a tenth of the events), an item that the user already had may be recommended again;
     elsewhere it is left out.
     """
     derived: dict[str, Any] = {
@@ -121,7 +124,7 @@ def training_config(
         "learning_rate": round(3e-3 * (64 / network.width) ** 0.5, 5),
         "target_rate": max(MIN_TARGET_RATE, good_rate(network.latent_width, network.mean_scale)),
         "item_decay": round(ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1), 4),
-        **(LATE_NOISE if properties.mean_length < SHORT_MEAN_LENGTH else {}),
+        **(LATE_NOISE if properties.num_events >= LARGE_LOG else {}),
         "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 40)),
     }
     try:
