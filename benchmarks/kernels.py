@@ -155,7 +155,7 @@ def attention_row(histories: int, length: int, width: int, repeats: int) -> dict
         {
             "chunked": lambda: additive_context(query, key, value, score, position).sum(),
             "plain": lambda: additive_context_plain(query, key, value, score, position).sum(),
-            "dot": lambda: dot(value, value, position).sum(),
+            "dot": lambda: dot(value, value, value, position).sum(),
         },
         repeats,
     )
@@ -172,7 +172,7 @@ def cost_of_length(form: str, length: int) -> tuple[float, float]:
     attention = build_attention(form, 64, HIDDEN_WIDTH)
     beliefs = torch.randn(1, length, 64, requires_grad=True)
     position = torch.arange(length).unsqueeze(0)
-    taken = seconds_of_each({form: lambda: attention(beliefs, beliefs, position).sum()}, repeats=3)
+    taken = seconds_of_each({form: lambda: attention(beliefs, beliefs, beliefs, position).sum()}, repeats=3)
     return taken[form], peak_megabytes()
 
 

@@ -135,10 +135,11 @@ class LongHistoryScorer(NetworkScorer):
         members = np.arange(len(chunks.windows.first))
         batch = make_batch(histories, chunks.windows, members, self.network.config.num_items)
         kept = torch.from_numpy(np.concatenate(chunks.is_new))
-        latent = self.network.encode(batch).mean[kept]
+        mean = self.network.encode(batch).mean[kept]
         history_of_window = np.repeat(np.arange(len(histories)), chunks.num_of_history)
         lengths = np.bincount(history_of_window, weights=[new.sum() for new in chunks.is_new]).astype(np.int64)
-        return self.network.decoder.last(latent, packed_layout(lengths))
+        preference: Tensor = self.network.decoder.last(mean, mean.unsqueeze(0), packed_layout(lengths))
+        return preference.squeeze(0)
 
 
 def packed_layout(lengths: Int[np.ndarray, " history"]) -> Layout:

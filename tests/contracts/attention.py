@@ -14,7 +14,7 @@ def check_attention(attention: BeliefAttention) -> None:
     """All of the contract, on beliefs of `LATENT` dimensions."""
     memory = some_beliefs()
     weights_are_a_distribution_over_the_past(attention, memory)
-    context_is_the_memory_averaged_with_the_weights(attention, memory)
+    context_is_the_content_averaged_with_the_weights_of_the_memory(attention, memory)
     later_belief_never_changes_an_earlier_context(attention, memory)
     histories_do_not_mix(attention, memory)
     one_query_gives_what_all_queries_give(attention, memory)
@@ -37,18 +37,19 @@ def weights_are_a_distribution_over_the_past(attention: BeliefAttention, memory:
     assert bool((weights.triu(diagonal=1) == 0).all()), "a weight lies on the future"
 
 
-def context_is_the_memory_averaged_with_the_weights(attention: BeliefAttention, memory: Tensor) -> None:
+def context_is_the_content_averaged_with_the_weights_of_the_memory(attention: BeliefAttention, memory: Tensor) -> None:
     position = every_position()
-    expected = attention.weights(memory, memory, position) @ memory
-    torch.testing.assert_close(attention(memory, memory, position), expected)
+    content = torch.cat([memory, some_beliefs(seed=1)], dim=2)
+    expected = attention.weights(memory, memory, position) @ content
+    torch.testing.assert_close(attention(memory, memory, content, position), expected)
 
 
 def later_belief_never_changes_an_earlier_context(attention: BeliefAttention, memory: Tensor) -> None:
-    before = attention(memory, memory, every_position())
+    before = attention(memory, memory, memory, every_position())
     for place in range(1, LONGEST):
         changed = memory.clone()
         changed[:, place:] += 10.0
-        after = attention(changed, changed, every_position())
+        after = attention(changed, changed, changed, every_position())
         assert torch.equal(after[:, :place], before[:, :place])
         assert not torch.equal(after[:, place:], before[:, place:])
 
@@ -56,19 +57,19 @@ def later_belief_never_changes_an_earlier_context(attention: BeliefAttention, me
 def histories_do_not_mix(attention: BeliefAttention, memory: Tensor) -> None:
     changed = memory.clone()
     changed[1] += 10.0
-    before = attention(memory, memory, every_position())
-    after = attention(changed, changed, every_position())
+    before = attention(memory, memory, memory, every_position())
+    after = attention(changed, changed, changed, every_position())
     assert torch.equal(after[[0, 2]], before[[0, 2]])
 
 
 def one_query_gives_what_all_queries_give(attention: BeliefAttention, memory: Tensor) -> None:
     """What a recommendation asks: the last real position of each history, with empty slots after it."""
-    together = attention(memory, memory, every_position())
+    together = attention(memory, memory, memory, every_position())
     last = torch.tensor([[2], [6], [0]])
     rows = torch.arange(HISTORIES).unsqueeze(1)
-    alone = attention(memory[rows, last], memory, last)
+    alone = attention(memory[rows, last], memory, memory, last)
     torch.testing.assert_close(alone, together[rows, last])
 
 
 def first_belief_sees_itself_alone(attention: BeliefAttention, memory: Tensor) -> None:
-    torch.testing.assert_close(attention(memory, memory, every_position())[:, 0], memory[:, 0])
+    torch.testing.assert_close(attention(memory, memory, memory, every_position())[:, 0], memory[:, 0])

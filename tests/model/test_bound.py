@@ -30,17 +30,21 @@ def layout_of(num_histories: int, length: int) -> Layout:
 
 
 @torch.no_grad()
-def log_likelihood(network: Network, latent: Tensor, target: Tensor) -> Tensor:
-    """log p(x_1 … x_T | z_1 … z_T) for each row of `latent` [row, T · latent], under the fixed decoder."""
+def log_likelihood(network: Network, mean: Tensor, latent: Tensor, target: Tensor) -> Tensor:
+    """log p(x_1 … x_T | z_1 … z_T) for each row of `latent` [row, T · latent], under the fixed decoder.
+
+    The history is given, and with it the means [T, latent] that decide on the weights of the attention.
+    """
     num_rows, length = len(latent), len(target)
-    preference = network.decoder(latent.view(num_rows * length, LATENT), layout_of(num_rows, length))
+    samples = latent.view(1, num_rows * length, LATENT)
+    preference = network.decoder(mean.repeat(num_rows, 1), samples, layout_of(num_rows, length))[0]
     log_probability = torch.log_softmax(network.scores(preference, 0, network.config.num_items), dim=1)
     return log_probability[:, target.repeat(num_rows)].diagonal().view(num_rows, length).sum(dim=1)
 
 
 @torch.no_grad()
-def log_likelihood_by_rows(network: Network, latent: Tensor, target: Tensor) -> Tensor:
-    return torch.cat([log_likelihood(network, rows, target) for rows in latent.split(1000)])
+def log_likelihood_by_rows(network: Network, mean: Tensor, latent: Tensor, target: Tensor) -> Tensor:
+    return torch.cat([log_likelihood(network, mean, rows, target) for rows in latent.split(1000)])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -48,7 +52,8 @@ def test_bound_of_one_event_is_below_the_brute_force_integral(seed: int) -> None
     network = small_network(seed, latent_width=LATENT)
     points, log_prior, area = grid_and_log_prior()
     target = torch.tensor([seed])
-    each = log_likelihood_by_rows(network, points, target)
+    # With one event there is nothing to weigh, whatever the mean.
+    each = log_likelihood_by_rows(network, torch.zeros(1, LATENT), points, target)
     evidence = float(torch.logsumexp(each + log_prior + np.log(area), dim=0))
     assert float(torch.logsumexp(log_prior + np.log(area), dim=0)) == pytest.approx(0.0, abs=1e-4)
     for belief in beliefs_of_a_start_token(network):
@@ -81,9 +86,9 @@ def test_bound_of_two_events_is_below_the_brute_force_integral(seed: int) -> Non
     nodes = torch.cartesian_prod(*[torch.from_numpy(node).float()] * 4)
     log_weight = torch.cartesian_prod(*[torch.from_numpy(np.log(weight / weight.sum())).float()] * 4).sum(dim=1)
     target = torch.tensor([3, 5])
-    evidence = float(torch.logsumexp(log_likelihood_by_rows(network, nodes, target) + log_weight, dim=0))
     with torch.no_grad():
         belief = network.encode(query_batch(full_histories([1], seed)))
+    evidence = float(torch.logsumexp(log_likelihood_by_rows(network, belief.mean, nodes, target) + log_weight, dim=0))
     sampled = belief.mean.flatten() + torch.exp(0.5 * belief.log_variance).flatten() * nodes
-    expected = float((log_weight.exp() * log_likelihood_by_rows(network, sampled, target)).sum())
+    expected = float((log_weight.exp() * log_likelihood_by_rows(network, belief.mean, sampled, target)).sum())
     assert expected - float(belief.kl_to_prior().sum()) < evidence

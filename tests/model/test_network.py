@@ -75,8 +75,10 @@ def test_last_preference_is_that_of_the_last_position(attention: str) -> None:
     network = small_network(attention=attention)
     batch = query_batch(full_histories(LENGTHS))
     mean = network.encode(batch).mean
-    last = network.decoder.last(mean, batch.layout)
-    torch.testing.assert_close(last, network.decoder(mean, batch.layout)[batch.layout.last_tokens()])
+    samples = torch.stack([mean, mean + 1.0])
+    last = network.decoder.last(mean, samples, batch.layout)
+    everywhere = network.decoder(mean, samples, batch.layout)
+    torch.testing.assert_close(last, everywhere[:, batch.layout.last_tokens()])
 
 
 def test_weights_of_the_last_position_are_a_distribution_over_real_tokens() -> None:
@@ -106,7 +108,7 @@ def test_gradient_of_the_preference_reaches_the_encoder_only_through_the_sample(
     network = small_network()
     batch = query_batch(full_histories(LENGTHS))
     latent = network.encode(batch).mean.detach().requires_grad_()
-    network.decoder(latent, batch.layout).sum().backward()
+    network.decoder(latent, latent.unsqueeze(0), batch.layout).sum().backward()
     assert latent.grad is not None
     assert all(parameter.grad is None for parameter in network.encoder.parameters())
     assert all(parameter.grad is None for parameter in network.embedding.parameters())
@@ -116,7 +118,8 @@ def test_without_noise_the_network_is_its_deterministic_twin() -> None:
     network = small_network()
     batch = query_batch(full_histories(LENGTHS))
     silent = network(batch, noise=0.0)
-    assert torch.equal(silent.preference, network.decoder(network.encode(batch).mean, batch.layout))
+    mean = network.encode(batch).mean
+    assert torch.equal(silent.preference, network.decoder(mean, mean.unsqueeze(0), batch.layout)[0])
     assert torch.equal(silent.preference, network(batch, noise=0.0).preference)
     assert not torch.allclose(silent.preference, network(batch, noise=1.0).preference)
 
@@ -168,7 +171,10 @@ def test_objective_of_several_samples_is_that_of_their_mixture_and_the_mean_of_t
     torch.manual_seed(3)
     belief = network.encode(batch)
     first, second = (0.5 * torch.randn_like(belief.mean) for _ in range(2))
-    drawn = [network.decoder(belief.sample(noise), batch.layout) for noise in (first, -first, second)]
+    drawn = [
+        network.decoder(belief.mean, belief.sample(noise).unsqueeze(0), batch.layout)[0]
+        for noise in (first, -first, second)
+    ]
     target = batch.target_item
     mixture = softmax_loss_plain(torch.stack(drawn), network.item_vectors, network.item_bias, target)
     torch.testing.assert_close(objective.reconstruction, mixture)

@@ -21,7 +21,7 @@ CELLS_AT_ONCE = 1 << 15
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """The preference after the latest event under each sample; the mean log σ² there; attention under the first sample.
+    """The preference after the latest event under each sample; the mean log σ² there; attention there.
 
     `attention` has one weight a token, from the left, of the window that was read.
     """

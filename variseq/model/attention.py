@@ -1,7 +1,8 @@
 """Attention between encoder and decoder: a belief asks all beliefs up to its own, and gets their average back.
 
 Two forms with one signature. `AdditiveAttention` is the method's own; `DotProductAttention` is the cheap one.
-Both read beliefs only: no hidden state of the encoder passes here.
+Both read beliefs only: no hidden state of the encoder passes here. `query` and `memory` decide who is heard, and what
+is heard is `content`: the means decide once for all samples of the beliefs, which stand side by side.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ class BeliefAttention(Protocol):
         self,
         query: Float[Tensor, "history query latent"],
         memory: Float[Tensor, "history key latent"],
+        content: Float[Tensor, "history key content"],
         position: Int[Tensor, "history query"],
-    ) -> Float[Tensor, "history query latent"]:
-        """The context c_t of each query: the memory averaged with its weights."""
+    ) -> Float[Tensor, "history query content"]:
+        """The context c_t of each query: the content averaged with the weights of the memory."""
         ...
 
     def weights(
@@ -39,7 +41,7 @@ class BeliefAttention(Protocol):
 
 
 class AdditiveAttention(nn.Module):
-    """e_ti = vᵀ tanh(W s_t + U z_i + b), a_ti = softmax over i ≤ t, c_t = Σ_i a_ti z_i.
+    """e_ti = vᵀ tanh(W s_t + U s_i + b), a_ti = softmax over i ≤ t, c_t = Σ_i a_ti z_i.
 
     Source: Bahdanau, Cho and Bengio 2015; here both sides are beliefs, and the hidden layer has `attention_width`
     units. At 200 events and 32 units it costs about 3.5 times the dot-product form (`benchmarks/kernels.py`), and needs
@@ -47,7 +49,7 @@ class AdditiveAttention(nn.Module):
 
     >>> attention = AdditiveAttention(latent_width=8, attention_width=4)
     >>> beliefs = torch.randn(2, 5, 8)
-    >>> attention(beliefs, beliefs, torch.arange(5).expand(2, 5)).shape
+    >>> attention(beliefs, beliefs, beliefs, torch.arange(5).expand(2, 5)).shape
     torch.Size([2, 5, 8])
     """
 
@@ -61,9 +63,10 @@ class AdditiveAttention(nn.Module):
         self,
         query: Float[Tensor, "history query latent"],
         memory: Float[Tensor, "history key latent"],
+        content: Float[Tensor, "history key content"],
         position: Int[Tensor, "history query"],
-    ) -> Float[Tensor, "history query latent"]:
-        return additive_context(self.query(query), self.key(memory), memory, self.score, position)
+    ) -> Float[Tensor, "history query content"]:
+        return additive_context(self.query(query), self.key(memory), content, self.score, position)
 
     def weights(
         self,
@@ -75,7 +78,7 @@ class AdditiveAttention(nn.Module):
 
 
 class DotProductAttention(nn.Module):
-    """e_ti = (W s_t)ᵀ(U z_i) / √a: the scaled dot-product form (Vaswani et al. 2017, equation 1), values untouched.
+    """e_ti = (W s_t)ᵀ(U s_i) / √a: the scaled dot-product form (Vaswani et al. 2017, equation 1), values untouched.
 
     >>> attention = DotProductAttention(latent_width=8, attention_width=4)
     >>> beliefs = torch.randn(2, 5, 8)
@@ -93,9 +96,10 @@ class DotProductAttention(nn.Module):
         self,
         query: Float[Tensor, "history query latent"],
         memory: Float[Tensor, "history key latent"],
+        content: Float[Tensor, "history key content"],
         position: Int[Tensor, "history query"],
-    ) -> Float[Tensor, "history query latent"]:
-        return self.weights(query, memory, position) @ memory
+    ) -> Float[Tensor, "history query content"]:
+        return self.weights(query, memory, position) @ content
 
     def weights(
         self,

@@ -17,7 +17,8 @@ from variseq.sequences.batches import Layout
 class Decoder(nn.Module):
     """P_t = norm(s_t + feed-forward(norm(s_t))), with s_t = M z_t + dropout(W c_t) and c_t the attention over z_1..z_t.
 
-    W starts at zero: the network begins without the context and takes as much of it as pays.
+    W starts at zero: the network begins without the context and takes as much of it as pays. The attention weighs by
+    the means, once for all samples: weights of each sample were no better and the dearest part (docs/ablations.md).
     """
 
     def __init__(self, latent_width: int, width: int, attention: nn.Module, dropout: float) -> None:
@@ -31,32 +32,47 @@ class Decoder(nn.Module):
         self.dropout = dropout
         nn.init.zeros_(self.context.weight)
 
-    def forward(self, latent: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "token width"]:
-        """The preference at every position."""
-        memory = layout.unpack(latent)
-        position = torch.arange(layout.longest, device=latent.device).expand(layout.num_histories, layout.longest)
-        return self._preference(latent, layout.pack(self.attention(memory, memory, position)))
+    def forward(
+        self, mean: Float[Tensor, "token latent"], samples: Float[Tensor, "sample token latent"], layout: Layout
+    ) -> Float[Tensor, "sample token width"]:
+        """The preference at every position under each sample; the mean itself may be the only one."""
+        memory = layout.unpack(mean)
+        position = torch.arange(layout.longest, device=mean.device).expand(layout.num_histories, layout.longest)
+        context = layout.pack(self.attention(memory, memory, layout.unpack(_side_by_side(samples)), position))
+        return self._preference(samples, _one_by_one(context, len(samples)))
 
-    def last(self, latent: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "history width"]:
+    def last(
+        self, mean: Float[Tensor, "token latent"], samples: Float[Tensor, "sample token latent"], layout: Layout
+    ) -> Float[Tensor, "sample history width"]:
         """The preference at the last position of each history only: what a recommendation needs."""
-        query, position = self._last_query(latent, layout)
-        context = self.attention(query, layout.unpack(latent), position)
-        return self._preference(query.squeeze(1), context.squeeze(1))
+        query, position = self._last_query(mean, layout)
+        context = self.attention(query, layout.unpack(mean), layout.unpack(_side_by_side(samples)), position)
+        return self._preference(samples[:, layout.last_tokens()], _one_by_one(context.squeeze(1), len(samples)))
 
-    def last_weights(self, latent: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "history longest"]:
+    def last_weights(self, mean: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "history longest"]:
         """The attention weights of the last position of each history."""
-        query, position = self._last_query(latent, layout)
-        weights: Tensor = self.attention.weights(query, layout.unpack(latent), position)  # type: ignore[operator]
+        query, position = self._last_query(mean, layout)
+        weights: Tensor = self.attention.weights(query, layout.unpack(mean), position)  # type: ignore[operator]
         return weights.squeeze(1)
 
-    def _last_query(self, latent: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        return latent[layout.last_tokens()].unsqueeze(1), (layout.lengths - 1).unsqueeze(1)
+    def _last_query(self, mean: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        return mean[layout.last_tokens()].unsqueeze(1), (layout.lengths - 1).unsqueeze(1)
 
-    def _preference(self, latent: Tensor, context: Tensor) -> Tensor:
+    def _preference(
+        self, latent: Float[Tensor, "sample row latent"], context: Float[Tensor, "sample row latent"]
+    ) -> Float[Tensor, "sample row width"]:
         state = self.belief(latent) + drop(self.context(context), self.dropout, self.training)
         transformed = self.feed_forward(self.feed_forward_norm(state))
         preference: Tensor = self.norm(state + drop(transformed, self.dropout, self.training))
         return preference
+
+
+def _side_by_side(samples: Float[Tensor, "sample token latent"]) -> Float[Tensor, "token content"]:
+    return samples.transpose(0, 1).flatten(1)
+
+
+def _one_by_one(content: Float[Tensor, "row content"], num_samples: int) -> Float[Tensor, "sample row latent"]:
+    return content.view(len(content), num_samples, -1).transpose(0, 1)
 
 
 def build_attention(form: str, latent_width: int, attention_width: int) -> AdditiveAttention | DotProductAttention:

@@ -65,8 +65,8 @@ class FeedForward(nn.Module):
         self.gate_and_value = nn.Linear(width, 2 * hidden_width, bias=False)
         self.output = nn.Linear(hidden_width, width, bias=False)
 
-    def forward(self, hidden: Float[Tensor, "token width"]) -> Float[Tensor, "token width"]:
-        gate, value = self.gate_and_value(hidden).chunk(2, dim=1)
+    def forward(self, hidden: Float[Tensor, "*token width"]) -> Float[Tensor, "*token width"]:
+        gate, value = self.gate_and_value(hidden).chunk(2, dim=-1)
         return self.output(functional.silu(gate) * value)
 
 

@@ -65,7 +65,7 @@ class LastPreference(nn.Module):
     ) -> tuple[
         Float[Tensor, "sample tree branch width"], Float[Tensor, "tree branch"], Float[Tensor, "tree branch token"]
     ]:
-        """At the token where each branch ends: the preferences, the mean log σ², the attention under the first sample.
+        """At the token where each branch ends: the preferences, the mean log σ², the weights of the attention.
 
         Branches end at the tokens `query`; `place` is how far before its end each token stands, −1 where it is not
         seen. Noise is given by that place.
@@ -80,9 +80,11 @@ class LastPreference(nn.Module):
         spread = torch.exp(0.5 * log_variance)[:, None] * noise[:, place.clamp(min=0)]
         beliefs = mean[:, None] + spread
         at_end = query[:, :, None].expand(-1, -1, mean.shape[2])
-        asking = mean.gather(1, at_end) + torch.exp(0.5 * log_variance).gather(1, at_end) * noise[:, :1, None]
-        preference, weights = self._decode(asking, beliefs, place >= 0)
-        return preference, log_variance.gather(1, at_end).mean(dim=2), weights[0]
+        asking = mean.gather(1, at_end)
+        weights = self._weights(asking, mean, place >= 0)
+        own = asking + torch.exp(0.5 * log_variance).gather(1, at_end) * noise[:, :1, None]
+        preference = self._decode(own, (weights.unsqueeze(2) @ beliefs).squeeze(3))
+        return preference, log_variance.gather(1, at_end).mean(dim=2), weights
 
     def _embedded(self, tokens: Tokens) -> Float[Tensor, "tree token width"]:
         """The sum of `EventEmbedding`; the value is standardised here."""
@@ -111,22 +113,25 @@ class LastPreference(nn.Module):
         gate, passed = feed_forward.gate_and_value(block.feed_forward_norm(hidden)).chunk(2, dim=2)
         return hidden + feed_forward.output(functional.silu(gate) * passed)
 
-    def _decode(self, query: Tensor, beliefs: Tensor, is_seen: Tensor) -> tuple[Tensor, Tensor]:
-        """`Decoder.last` for all samples and branches at once, and the attention weights."""
-        decoder = self.network.decoder
-        attention = decoder.attention
+    def _weights(self, query: Tensor, memory: Tensor, is_seen: Tensor) -> Float[Tensor, "tree branch token"]:
+        """`Decoder.last_weights` for all branches at once."""
+        attention = self.network.decoder.attention
         if isinstance(attention, AdditiveAttention):
-            hidden = torch.tanh(attention.query(query).unsqueeze(3) + attention.key(beliefs))
+            hidden = torch.tanh(attention.query(query).unsqueeze(2) + attention.key(memory).unsqueeze(1))
             # As a product of a matrix and a vector this is six times slower in ONNX Runtime.
-            energy = (hidden * attention.score).sum(dim=4)
+            energy = (hidden * attention.score).sum(dim=3)
         else:
             assert isinstance(attention, DotProductAttention)
-            energy = (attention.query(query).unsqueeze(3) * attention.key(beliefs)).sum(dim=4) * attention.scale
-        weights = torch.softmax(energy.masked_fill(~is_seen, UNSEEN), dim=3)
-        context = (weights.unsqueeze(3) @ beliefs).squeeze(3)
-        state = decoder.belief(query) + decoder.context(context)
+            energy = attention.query(query) @ attention.key(memory).transpose(1, 2) * attention.scale
+        return torch.softmax(energy.masked_fill(~is_seen, UNSEEN), dim=2)
+
+    def _decode(self, belief: Tensor, context: Tensor) -> Float[Tensor, "sample tree branch width"]:
+        """`Decoder.last` without its dropout."""
+        decoder = self.network.decoder
+        state = decoder.belief(belief) + decoder.context(context)
         gate, passed = decoder.feed_forward.gate_and_value(decoder.feed_forward_norm(state)).chunk(2, dim=3)
-        return decoder.norm(state + decoder.feed_forward.output(functional.silu(gate) * passed)), weights
+        preference: Tensor = decoder.norm(state + decoder.feed_forward.output(functional.silu(gate) * passed))
+        return preference
 
 
 def _blocks(network: Network) -> list[EncoderBlock]:

@@ -19,7 +19,7 @@ class Belief:
     mean: Float[Tensor, "token latent"]
     log_variance: Float[Tensor, "token latent"]
 
-    def sample(self, noise: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
+    def sample(self, noise: Float[Tensor, "*sample token latent"]) -> Float[Tensor, "*sample token latent"]:
         """z = μ + σ ⊙ noise (Kingma and Welling 2014, section 2.4)."""
         return self.mean + torch.exp(0.5 * self.log_variance) * noise
 

@@ -157,10 +157,14 @@ class Network(nn.Module):
     ) -> Float[Tensor, "sample token width"]:
         """The preferences under samples of the beliefs; every second sample mirrors the one before it (ε, −ε)."""
         if not noise:
-            return self.decoder(belief.mean, batch.layout).unsqueeze(0)
+            return self._decode(belief.mean, belief.mean.unsqueeze(0), batch)
         draws = [noise * torch.randn_like(belief.mean) for _ in range((num_samples + 1) // 2)]
         mirrored = [sign * draw for draw in draws for sign in (1, -1)][:num_samples]
-        return torch.stack([self.decoder(belief.sample(draw), batch.layout) for draw in mirrored])
+        return self._decode(belief.mean, belief.sample(torch.stack(mirrored)), batch)
+
+    def _decode(self, mean: Tensor, samples: Tensor, batch: Batch) -> Float[Tensor, "sample token width"]:
+        preference: Tensor = self.decoder(mean, samples, batch.layout)
+        return preference
 
     def scores(self, preference: Float[Tensor, "row width"], first: int, last: int) -> Float[Tensor, "row item"]:
         """Scores of the items first:last."""

@@ -45,7 +45,7 @@ class SampledPreferences:
 def sample_preferences(
     network: Network, histories: Histories, noise: Float[Tensor, "sample place latent"]
 ) -> SampledPreferences:
-    """Encode once, decode once a sample; an empty history has the start token alone."""
+    """Encode once, decode under each sample; an empty history has the start token alone."""
     network.eval()
     config, device = network.config, network.item_bias.device
     windows = query_windows(histories, config.max_length)
@@ -57,7 +57,6 @@ def sample_preferences(
         belief, layout = network.encode(batch), batch.layout
         place = (layout.lengths[layout.slot // layout.longest] - 1) - layout.positions()
         row = torch.from_numpy(members).to(device)
-        for sample in range(len(noise)):
-            preference[sample, row] = network.decoder.last(belief.sample(noise[sample, place]), layout)
+        preference[:, row] = network.decoder.last(belief.mean, belief.sample(noise[:, place]), layout)
         log_variance[row] = belief.log_variance[layout.last_tokens()].mean(dim=1)
     return SampledPreferences(preference, log_variance)

@@ -37,7 +37,8 @@ class NetworkScorer:
         for members in group_by_length(windows.lengths, TOKENS_PER_BATCH, np.arange(len(histories))):
             batch = make_batch(histories, windows, members, config.num_items).to(self.device)
             belief = self.network.encode(batch)
-            preference[torch.from_numpy(members)] = self.network.decoder.last(belief.mean, batch.layout)
+            at_mean = self.network.decoder.last(belief.mean, belief.mean.unsqueeze(0), batch.layout)
+            preference[torch.from_numpy(members)] = at_mean.squeeze(0)
         return preference
 
     @torch.no_grad()

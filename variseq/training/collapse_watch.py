@@ -75,10 +75,11 @@ def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorH
     sigma = torch.exp(0.5 * belief.log_variance)
     variance = belief.mean.var(dim=0, correction=0)
     other, position = neighbour_tokens(batch.layout), batch.layout.positions()
-    loss, at_mean = _losses(network, batch, latent), float(_losses(network, batch, belief.mean).mean())
-    swap_gap = _losses(network, batch, latent[other]) - loss
-    from_prior = _losses(network, batch, torch.randn(latent.shape, generator=generator).to(latent))
-    swapped_at_mean = float(_losses(network, batch, belief.mean[other]).mean())
+    mean, drawn = belief.mean, torch.randn(latent.shape, generator=generator).to(latent)
+    loss, at_mean = _losses(network, batch, mean, latent), float(_losses(network, batch, mean, mean).mean())
+    swap_gap = _losses(network, batch, mean[other], latent[other]) - loss
+    from_prior = _losses(network, batch, drawn, drawn)
+    swapped_at_mean = float(_losses(network, batch, mean[other], mean[other]).mean())
     active = float((variance > ACTIVE_VARIANCE).float().mean())
     network.train(was_training)
     return PosteriorHealth(
@@ -157,9 +158,11 @@ def mutual_information(belief: Belief, latent: Float[Tensor, "token latent"], ge
     return float((log_density.diagonal() - torch.logsumexp(log_density, dim=1) + math.log(size)).mean())
 
 
-def _losses(network: Network, batch: Batch, latent: Float[Tensor, "token latent"]) -> Float[Tensor, " token"]:
+def _losses(
+    network: Network, batch: Batch, mean: Float[Tensor, "token latent"], latent: Float[Tensor, "token latent"]
+) -> Float[Tensor, " token"]:
     """−log p of each token's next item, `SCORES_AT_ONCE` scores at a time."""
-    preference = network.decoder(latent, batch.layout)
+    preference = network.decoder(mean, latent.unsqueeze(0), batch.layout).squeeze(0)
     num_items, target = network.config.num_items, batch.target_item
     # Room for all is made once: small results kept between large blocks would scatter the heap.
     losses = preference.new_empty(batch.num_tokens)
