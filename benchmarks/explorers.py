@@ -108,7 +108,7 @@ class Explorer:
         batch = make_batch(histories, query_windows(histories, MAX_LENGTH), np.arange(len(histories)), num_items)
         belief = network.encode(batch)
         latent = belief.sample(policy.belief * self._noise(belief.mean)) if policy.belief else belief.mean
-        preference = network.decoder.last(latent, batch.layout)
+        preference = network.decoder.last(belief.mean, latent.unsqueeze(0), batch.layout).squeeze(0)
         scores = network.scores(preference, 0, num_items)
         if policy.item:
             num_events = torch.from_numpy(np.bincount(histories.item, minlength=num_items))
