@@ -41,7 +41,7 @@ class BeliefAttention(Protocol):
 
 
 class AdditiveAttention(nn.Module):
-    """e_ti = vᵀ tanh(W s_t + U s_i + b), a_ti = softmax over i ≤ t, c_t = Σ_i a_ti z_i.
+    """e_ti = vᵀ tanh(W μ_t + U μ_i + b), a_ti = softmax over i ≤ t, c_t = Σ_i a_ti z_i.
 
     Source: Bahdanau, Cho and Bengio 2015; here both sides are beliefs, and the hidden layer has `attention_width`
     units. At 200 events and 32 units it costs about 3.5 times the dot-product form (`benchmarks/kernels.py`), and needs
@@ -78,7 +78,7 @@ class AdditiveAttention(nn.Module):
 
 
 class DotProductAttention(nn.Module):
-    """e_ti = (W s_t)ᵀ(U s_i) / √a: the scaled dot-product form (Vaswani et al. 2017, equation 1), values untouched.
+    """e_ti = (W μ_t)ᵀ(U μ_i) / √a: the scaled dot-product form (Vaswani et al. 2017, equation 1), values untouched.
 
     >>> attention = DotProductAttention(latent_width=8, attention_width=4)
     >>> beliefs = torch.randn(2, 5, 8)
