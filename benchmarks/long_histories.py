@@ -138,8 +138,7 @@ class LongHistoryScorer(NetworkScorer):
         mean = self.network.encode(batch).mean[kept]
         history_of_window = np.repeat(np.arange(len(histories)), chunks.num_of_history)
         lengths = np.bincount(history_of_window, weights=[new.sum() for new in chunks.is_new]).astype(np.int64)
-        preference: Tensor = self.network.decoder.last(mean, mean.unsqueeze(0), packed_layout(lengths))
-        return preference.squeeze(0)
+        return self.network.decoder.last_at_mean(mean, packed_layout(lengths))
 
 
 def packed_layout(lengths: Int[np.ndarray, " history"]) -> Layout:

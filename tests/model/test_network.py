@@ -104,7 +104,7 @@ def test_hidden_state_never_reaches_the_decoder() -> None:
     assert torch.equal(network(second).preference, network(first).preference)
 
 
-def test_gradient_of_the_preference_reaches_the_encoder_only_through_the_sample() -> None:
+def test_gradient_of_the_preference_reaches_the_encoder_only_through_the_belief() -> None:
     network = small_network()
     batch = query_batch(full_histories(LENGTHS))
     latent = network.encode(batch).mean.detach().requires_grad_()

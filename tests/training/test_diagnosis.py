@@ -81,7 +81,7 @@ def train(parts: Parts, changes: Changes, is_deaf: bool = False) -> Run:
         sections[section][field] = value
     trainer = trainer_for(parts, None, sections["model"], **sections["training"])
     if is_deaf:
-        # No setting does this: nothing of the encoder but z reaches the decoder.
+        # No setting does this: nothing of the encoder but the belief reaches the decoder.
         for way in (trainer.network.decoder.belief, trainer.network.decoder.context):
             torch.nn.init.zeros_(way.weight)
             way.weight.requires_grad_(False)

@@ -49,6 +49,10 @@ class Decoder(nn.Module):
         context = self.attention(query, layout.unpack(mean), layout.unpack(_side_by_side(samples)), position)
         return self._preference(samples[:, layout.last_tokens()], _one_by_one(context.squeeze(1), len(samples)))
 
+    def last_at_mean(self, mean: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "history width"]:
+        """The same of the mean alone."""
+        return self.last(mean, mean.unsqueeze(0), layout).squeeze(0)
+
     def last_weights(self, mean: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "history longest"]:
         """The attention weights of the last position of each history."""
         query, position = self._last_query(mean, layout)

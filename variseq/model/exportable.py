@@ -77,12 +77,12 @@ class LastPreference(nn.Module):
         latent = self.network.latent
         mean = (latent.mean(hidden) - self.mean_shift) * self.mean_factor
         log_variance = latent.log_variance(hidden).clamp(-10.0, 2.0)
-        spread = torch.exp(0.5 * log_variance)[:, None] * noise[:, place.clamp(min=0)]
-        beliefs = mean[:, None] + spread
+        sigma = torch.exp(0.5 * log_variance)
+        beliefs = mean[:, None] + sigma[:, None] * noise[:, place.clamp(min=0)]
         at_end = query[:, :, None].expand(-1, -1, mean.shape[2])
         asking = mean.gather(1, at_end)
         weights = self._weights(asking, mean, place >= 0)
-        own = asking + torch.exp(0.5 * log_variance).gather(1, at_end) * noise[:, :1, None]
+        own = asking + sigma.gather(1, at_end) * noise[:, :1, None]
         preference = self._decode(own, (weights.unsqueeze(2) @ beliefs).squeeze(3))
         return preference, log_variance.gather(1, at_end).mean(dim=2), weights
 

@@ -156,14 +156,12 @@ class Network(nn.Module):
         self, belief: Belief, batch: Batch, noise: float, num_samples: int
     ) -> Float[Tensor, "sample token width"]:
         """The preferences under samples of the beliefs; every second sample mirrors the one before it (ε, −ε)."""
-        if not noise:
-            return self._decode(belief.mean, belief.mean.unsqueeze(0), batch)
-        draws = [noise * torch.randn_like(belief.mean) for _ in range((num_samples + 1) // 2)]
-        mirrored = [sign * draw for draw in draws for sign in (1, -1)][:num_samples]
-        return self._decode(belief.mean, belief.sample(torch.stack(mirrored)), batch)
-
-    def _decode(self, mean: Tensor, samples: Tensor, batch: Batch) -> Float[Tensor, "sample token width"]:
-        preference: Tensor = self.decoder(mean, samples, batch.layout)
+        samples = belief.mean.unsqueeze(0)
+        if noise:
+            draws = [noise * torch.randn_like(belief.mean) for _ in range((num_samples + 1) // 2)]
+            mirrored = [sign * draw for draw in draws for sign in (1, -1)][:num_samples]
+            samples = belief.sample(torch.stack(mirrored))
+        preference: Tensor = self.decoder(belief.mean, samples, batch.layout)
         return preference
 
     def scores(self, preference: Float[Tensor, "row width"], first: int, last: int) -> Float[Tensor, "row item"]:

@@ -37,8 +37,7 @@ class NetworkScorer:
         for members in group_by_length(windows.lengths, TOKENS_PER_BATCH, np.arange(len(histories))):
             batch = make_batch(histories, windows, members, config.num_items).to(self.device)
             belief = self.network.encode(batch)
-            at_mean = self.network.decoder.last(belief.mean, belief.mean.unsqueeze(0), batch.layout)
-            preference[torch.from_numpy(members)] = at_mean.squeeze(0)
+            preference[torch.from_numpy(members)] = self.network.decoder.last_at_mean(belief.mean, batch.layout)
         return preference
 
     @torch.no_grad()

@@ -72,6 +72,6 @@ def _one_pass(
     for members in group_by_length(windows.lengths, TOKENS_PER_BATCH, np.arange(len(histories))):
         batch = make_batch(histories, windows, members, config.num_items).to(device)
         belief, row = network.encode(batch), torch.from_numpy(members).to(device)
-        preference[row] = network.decoder.last(belief.mean, belief.mean.unsqueeze(0), batch.layout).squeeze(0)
+        preference[row] = network.decoder.last_at_mean(belief.mean, batch.layout)
         log_variance[row] = belief.log_variance[batch.layout.last_tokens()].mean(dim=1)
     return preference, log_variance

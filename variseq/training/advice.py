@@ -15,7 +15,7 @@ DETERMINISTIC_SHARE: float = TrainingConfig().deterministic_share
 ANNEAL_SHARE: float = TrainingConfig().anneal_share
 MEAN_SCALE = 1.0
 MIN_NOISE_SHARE = 0.15
-"""Share of the epochs that need the full noise for σ to be learned; 60 % by default, 20 % where histories are short."""
+"""Share of the epochs that need the full noise for σ to be learned; 60 % by default, 20 % on a large log."""
 FAST_LEARNING_RATE = 0.01
 """Above it even the smallest networks were seen to break."""
 

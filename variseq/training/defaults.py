@@ -32,6 +32,7 @@ SHORT_MEAN_LENGTH = 20
 LARGE_LOG = 120_000
 """Training events from which on noise comes late: a smaller log is learned by heart before (docs/ablations.md)."""
 LATE_NOISE = {"deterministic_share": 0.75, "anneal_share": 0.05, "num_samples": 4}
+"""Noise from the start of the last quarter on, with the mixture of four samples in the loss."""
 POSITIONS_BUDGET = 3_000_000
 """Positions that a run may train on by default: the number of epochs follows from it (between 20 and 40)."""
 EVENTS_PER_BATCH_POSITION = 128

@@ -121,9 +121,8 @@ def _refit(network: Network, valid: Part, config: TrainingConfig, beta: float, w
     most of what training from the start would (docs/ablations.md). Returns the seconds it took.
     """
     epochs = max(1, round(config.refit_share * config.max_epochs))
-    again = config.model_copy(update={"max_epochs": epochs, "beta": beta})
-    if config.deterministic_share < 1:
-        again = again.model_copy(update={"deterministic_share": 0.0, "anneal_share": 0.0})
+    noise = {"deterministic_share": 0.0, "anneal_share": 0.0} if config.deterministic_share < 1 else {}
+    again = config.model_copy(update={"max_epochs": epochs, "beta": beta, **noise})
     folder = None if workplace.folder is None else workplace.folder / "refit"
     trainer = Trainer(network, TrainingData(valid.known_after(), None), again, folder)
     if folder is not None:
