@@ -23,7 +23,7 @@ def test_readme_quickstart_runs_as_printed(
     exec(compile(quickstart, str(README), "exec"), {"__name__": "readme"})
     printed = capsys.readouterr().out
     assert "item-knn" in printed
-    assert (tmp_path / "runs" / "first" / "manifest.json").exists()
+    assert (tmp_path / "runs" / "shop" / "manifest.json").exists()
 
 
 def test_examples_of_the_guide_to_beliefs_run_as_printed(
