@@ -10,10 +10,10 @@ from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.splits import Part
 from variseq.model.network import Network
 from variseq.model.posterior import SampledPreferences, belief_noise, sample_preferences
-from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.calibrate import Calibrator
 from variseq.recommend.calibration import Calibration
 from variseq.recommend.forecast import Forecast
+from variseq.recommend.memory import Memory
 from variseq.sequences.histories import Histories
 
 Make = Callable[[Calibration], Forecast]
@@ -34,7 +34,7 @@ class EnsembleForecast(Forecast):
     Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep ensembles" (2017).
     """
 
-    def __init__(self, networks: Sequence[Network], memory: LastItemTransitions, calibration: Calibration) -> None:
+    def __init__(self, networks: Sequence[Network], memory: Memory, calibration: Calibration) -> None:
         super().__init__(networks[0], memory, calibration, belief_noise(networks[0].config, num_samples=0))
         self.networks = networks
         vectors = [torch.cat([one.item_vectors, one.item_bias[:, None]], dim=1).detach() for one in networks]

@@ -19,11 +19,12 @@ from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, learned_from
 from variseq.model.network import Network
-from variseq.recommend.baselines import LastItemTransitions, Popular
+from variseq.recommend.baselines import Popular
 from variseq.recommend.calibration import NUM_SAMPLES, Calibration
 from variseq.recommend.dropout import with_dropout
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
+from variseq.recommend.memory import Memory
 from variseq.training.settings import TrainingConfig
 from variseq.training.validation import Validation
 
@@ -73,9 +74,9 @@ class Run:
         return self.model.checkpoint.network
 
     @property
-    def memory(self) -> LastItemTransitions:
+    def memory(self) -> Memory:
         assert self.model.checkpoint is not None
-        return LastItemTransitions.from_state(self.model.checkpoint.memory)
+        return Memory.from_state(self.model.checkpoint.memory)
 
     def forecast(self) -> Forecast:
         """As the run answers: calibrated on validation when it was made."""

@@ -29,10 +29,10 @@ from variseq.evaluation.beyond_accuracy import catalogue_coverage, diversity, ex
 from variseq.evaluation.bootstrap import mean_interval
 from variseq.evaluation.splits import Part
 from variseq.model.posterior import belief_noise
-from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.diversity import pool_size, spread_out
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
+from variseq.recommend.memory import Memory
 from variseq.recommend.recommender import RankedItems, rank_items
 from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
@@ -94,7 +94,7 @@ def _drawn(
     assert checkpoint is not None
     scale, seed = drawn
     noise = belief_noise(checkpoint.network.config, 1 if scale else 0, seed) * scale
-    memory = LastItemTransitions.from_state(checkpoint.memory)
+    memory = Memory.from_state(checkpoint.memory)
     calibration = Learned.of_manifest(checkpoint.manifest, "run").calibration
     forecast = Forecast(checkpoint.network, memory, calibration, noise)
     return rank_items(forecast, asked.histories.rows(part), asked.wish)

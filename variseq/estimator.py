@@ -19,13 +19,13 @@ from variseq.events.vocabulary import Id, Vocabulary
 from variseq.log import LogPart
 from variseq.model.checkpoint import Checkpoint, load_checkpoint, refuse_existing, save_checkpoint
 from variseq.recommend.answers import Answers
-from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.calibrate import calibrate
 from variseq.recommend.calibration import NUM_SAMPLES, Calibration
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
 from variseq.recommend.lists import Lists
 from variseq.recommend.manner import Manner
+from variseq.recommend.memory import Memory
 from variseq.recommend.output import write_tables
 from variseq.recommend.rivals import Rival, judged_on, named_forecasts, refuse_same_names
 from variseq.recommend.transfer import transferred
@@ -111,12 +111,12 @@ class VariationalAttention:
         validation = Validation(valid.part, config)
         # A network that was trained without noise has no spread that means anything.
         num_samples = NUM_SAMPLES if config.deterministic_share < 1 else 0
-        counts = LastItemTransitions(train.part.num_items)
-        untuned = Forecast(trained.chosen, counts.fit(known), Calibration(num_samples))
+        memory = Memory(train.part.num_items)
+        untuned = Forecast(trained.chosen, memory.fit(known), Calibration(num_samples))
         learned = calibrate(untuned, validation.part, validation.options)
         if config.refit_share:
             latest = valid.part.known_after()
-            counts.fit(latest)
+            memory.fit(latest)
             learned = transferred(learned, (trained.chosen, known), (trained.network, latest))
         begins = np.stack([train.part.target_end, valid.part.target_end])
         self.checkpoint = Checkpoint(
@@ -125,7 +125,7 @@ class VariationalAttention:
             items=train.items,
             histories=train.part.histories,
             bounds=begins,
-            memory=counts.state(),
+            memory=memory.state(),
             manifest=run_manifest(train.part.protocol, train.report.to_json(), trained.seconds, learned.to_json()),
             config={
                 "size": self.size,
@@ -258,8 +258,7 @@ class VariationalAttention:
 
     def _forecast(self) -> Forecast:
         checkpoint = self._fitted()
-        memory = LastItemTransitions.from_state(checkpoint.memory)
-        return Forecast(checkpoint.network, memory, self._learned().calibration)
+        return Forecast(checkpoint.network, Memory.from_state(checkpoint.memory), self._learned().calibration)
 
     def _answers(self) -> Answers:
         checkpoint = self._fitted()

@@ -22,8 +22,8 @@ from variseq.model.checkpoint import Checkpoint, load_checkpoint
 from variseq.model.exportable import LastPreference, distance_biases
 from variseq.model.network import Network
 from variseq.model.posterior import belief_noise
-from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.learned import Learned
+from variseq.recommend.memory import Memory
 
 OPSET = 23
 TOLD_OF_NETWORK = ("num_items", "width", "latent_width", "num_blocks", "num_heads", "max_length", "attention")
@@ -110,12 +110,14 @@ def _quiet() -> Iterator[None]:
 
 def _tables(checkpoint: Checkpoint) -> Tables:
     network = checkpoint.network
-    followers = LastItemTransitions.from_state(checkpoint.memory).followers
+    memory = Memory.from_state(checkpoint.memory)
+    followers = memory.transitions.followers
     return Tables(
         item_vectors=network.item_vectors.detach().numpy(),
         item_bias=network.item_bias.detach().numpy(),
         distance_biases=distance_biases(network).numpy(),
-        log_share=checkpoint.memory["log_share"].numpy(),
+        log_share=memory.transitions.log_share.numpy(),
+        log_trend=memory.trend.log_share.numpy(),
         offsets=followers.offsets.numpy(),
         follower=followers.item.numpy().astype(np.int32),
         count=followers.value.numpy().astype(np.float32),

@@ -14,23 +14,23 @@ from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.checkpoint import Checkpoint, save_checkpoint
 from variseq.model.network import Network, NetworkConfig
-from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.item_matrix import SparseRows
 from variseq.recommend.learned import Learned
+from variseq.recommend.memory import Memory
 
 FOLLOWERS = 20
 """How many counted followers each item has, at most."""
 
 
 def untrained_run(folder: Path, num_items: int, width: int = 64, seed: int = 0) -> Path:
-    """Items called i0, i1, ... with titles; ten categories; a gate that hears all three voices; no histories."""
+    """Items called i0, i1, ... with titles; ten categories; a gate that hears all four voices; no histories."""
     torch.manual_seed(seed)
     network = Network(NetworkConfig(num_items=num_items, width=width, latent_width=width, max_length=200)).eval()
     with torch.no_grad():
         network.embedding.item.normal_(std=1 / np.sqrt(width))
     levels = np.tile(np.array(LEVELS), (len(LENGTH_EDGES), 1))
-    gate = Gate(memory=(-1.5, 0.05, 0.0), anything=(-2.0, 0.0, 0.0))
+    gate = Gate(transitions=(-1.5, 0.05, 0.0), trend=(-2.0, 0.0, 0.0), anything=(-2.0, 0.0, 0.0))
     learned = Learned(Calibration(gate=gate), ConformalThresholds(levels), 0.1, {})
     ids = sorted(f"i{number}" for number in range(num_items))
     titles = [f"Item number {one[1:]}" for one in ids]
@@ -42,7 +42,7 @@ def untrained_run(folder: Path, num_items: int, width: int = 64, seed: int = 0) 
         items=items,
         histories=None,
         bounds=None,
-        memory=followers(num_items, np.random.default_rng(seed)).state(),
+        memory=counted(num_items, np.random.default_rng(seed)).state(),
         manifest={"log": log, "protocol": {}, "split_method": {}, "forecast": learned.to_json()},
         config={"size": "small", "seed": seed, "model": {}, "training": {"exclude_seen": True}},
         metrics=[],
@@ -51,13 +51,14 @@ def untrained_run(folder: Path, num_items: int, width: int = 64, seed: int = 0) 
     return folder
 
 
-def followers(num_items: int, generator: np.random.Generator) -> LastItemTransitions:
+def counted(num_items: int, generator: np.random.Generator) -> Memory:
     """Counts as a long log leaves them."""
     share = generator.zipf(1.3, num_items).astype(np.float64)
     follower = generator.integers(0, num_items, (num_items, FOLLOWERS))
     key = np.unique(np.arange(num_items)[:, None] * num_items + follower)
     count = generator.integers(1, 50, len(key))
-    memory = LastItemTransitions(num_items)
-    memory.log_share = torch.from_numpy(np.log(share / share.sum())).float()
-    memory.followers = SparseRows.from_cells(key // num_items, key % num_items, count, num_items)
+    memory = Memory(num_items)
+    memory.transitions.log_share = torch.from_numpy(np.log(share / share.sum())).float()
+    memory.transitions.followers = SparseRows.from_cells(key // num_items, key % num_items, count, num_items)
+    memory.trend.log_share = memory.transitions.log_share.flip(0)
     return memory

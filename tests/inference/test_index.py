@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from variseq.inference.engine import Engine
 from variseq.inference.index import ItemIndex, build_index
 from variseq.inference.question import Answer, Question
 from variseq.recommend import diversity
+from variseq.recommend.calibration import Gate
 
 
 def clustered(num_items: int, width: int = 17, seed: int = 0) -> np.ndarray:
@@ -57,6 +59,7 @@ def with_index(engine: Engine, folder: Path, candidates: int, sampled: int, patc
     """Gives the engine of the small shop an index, as if its catalogue were large."""
     patch.setattr(room, "NUM_CANDIDATES", candidates)
     patch.setattr(room, "NUM_SAMPLED", sampled)
+    patch.setattr(room, "NUM_TRENDING", 8)
     vectors = engine.lists.forecast.vectors
     build_index(vectors, folder / "index.faiss")
     engine.lists.index = ItemIndex(folder / "index.faiss", vectors)
@@ -114,6 +117,19 @@ def test_an_answer_does_not_depend_on_what_is_asked_together_with_it(
         assert [r.because for r in one.recommendations] == [r.because for r in alone.recommendations]
         found = [r.probability for r in one.recommendations]
         np.testing.assert_allclose(found, [r.probability for r in alone.recommendations], rtol=1e-4)
+
+
+def test_what_is_popular_of_late_is_found_however_far_its_vectors_lie(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine.load(bundle_folder)
+    forecast = engine.lists.forecast
+    forecast.calibration = replace(forecast.calibration, gate=Gate(trend=(50.0, 0.0, 0.0)))
+    exact = answers(engine, Question(k=3))
+    with_index(engine, tmp_path, candidates=1, sampled=15, patch=monkeypatch)
+    for one, other in zip(exact, answers(engine, Question(k=3)), strict=True):
+        assert [r.item_id for r in one.recommendations] == [r.item_id for r in other.recommendations]
+        assert other.recommendations[0].probability > 0.01
 
 
 def test_probabilities_are_estimated_from_a_sample_of_the_rest(

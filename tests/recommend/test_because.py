@@ -11,23 +11,23 @@ from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, sm
 from variseq.evaluation.groups import LENGTH_EDGES
 from variseq.model.attended import attention_over_events
 from variseq.model.network import Network
-from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.because import LEAST_FALL, NUM_CANDIDATES, reasons
 from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.forecast import Forecast, log_probability_at_the_mean
 from variseq.recommend.item_probabilities import log_probabilities
+from variseq.recommend.memory import Memory
 from variseq.sequences.deletion import latest_items, without_items
 from variseq.sequences.histories import Histories
 
 LENGTHS = [5, 0, 12, 1, 30]
 EVERY_ITEM = np.arange(NUM_ITEMS)
-BOTH_VOICES = Gate(memory=(0.5, 0.1, 0.1), anything=(-3.0, 0.0, 0.0))
-MEMORY_ALONE = Gate(memory=(50.0, 0.0, 0.0))
+ALL_VOICES = Gate(transitions=(0.5, 0.1, 0.1), trend=(-1.0, 0.1, 0.0), anything=(-3.0, 0.0, 0.0))
+TRANSITIONS_ALONE = Gate(transitions=(50.0, 0.0, 0.0))
 
 
-def forecast_of(network: Network, gate: Gate = BOTH_VOICES) -> Forecast:
+def forecast_of(network: Network, gate: Gate = ALL_VOICES) -> Forecast:
     """At the posterior mean, with some counted transitions."""
-    memory = LastItemTransitions(NUM_ITEMS).fit(full_histories([40, 60, 80], seed=1))
+    memory = Memory(NUM_ITEMS).fit(full_histories([40, 60, 80], seed=1))
     return Forecast(network, memory, Calibration(0, (1.5,) * len(LENGTH_EDGES), gate))
 
 
@@ -100,8 +100,8 @@ def test_only_the_last_item_is_a_reason_where_nothing_else_is_looked_at() -> Non
 
 
 def test_what_only_the_memory_knows_is_a_reason_too() -> None:
-    forecast = forecast_of(small_network(), MEMORY_ALONE)
-    forecast.memory = LastItemTransitions(NUM_ITEMS).fit(Histories.of_items([[5, 2]] * 300 + [EVERY_ITEM.tolist()]))
+    forecast = forecast_of(small_network(), TRANSITIONS_ALONE)
+    forecast.memory = Memory(NUM_ITEMS).fit(Histories.of_items([[5, 2]] * 300 + [EVERY_ITEM.tolist()]))
     assert reasons(
         log_probability_at_the_mean(forecast), Histories.of_items([[3, 8, 1, 9, 5]]), np.array([[2, 7]])
     ) == [[[5], []]]

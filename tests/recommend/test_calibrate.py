@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -10,10 +10,10 @@ from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part, leave_one_out
 from variseq.model.network import Network
-from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.calibrate import Calibrator, calibrate
 from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.forecast import Forecast
+from variseq.recommend.memory import Memory
 from variseq.sequences.histories import Histories
 
 OPTIONS = EvaluationOptions(k=5, targets="last", exclude_seen=False)
@@ -44,7 +44,7 @@ def mean_loss(forecast: Forecast, part: Part, options: EvaluationOptions = OPTIO
 
 def test_calibrated_forecast_is_no_less_likely_than_the_untuned_one() -> None:
     part = random_part()
-    memory = LastItemTransitions(NUM_ITEMS).fit(part.known())
+    memory = Memory(NUM_ITEMS).fit(part.known())
     for network in (small_network(), loud(small_network())):
         untuned = Forecast(network, memory, Calibration(2))
         tuned = Forecast(network, memory, Calibrator(untuned, part, OPTIONS).fit())
@@ -53,26 +53,37 @@ def test_calibrated_forecast_is_no_less_likely_than_the_untuned_one() -> None:
 
 def test_network_that_is_too_sure_is_cooled_or_hardly_heard() -> None:
     part = random_part()
-    memory = LastItemTransitions(NUM_ITEMS).fit(part.known())
+    memory = Memory(NUM_ITEMS).fit(part.known())
     tuned = Forecast(loud(small_network()), memory, Calibration(0))
     calibrated = Forecast(tuned.network, memory, Calibrator(tuned, part, OPTIONS).fit())
     # What comes is random, so nothing beats one chance in NUM_ITEMS by much.
     assert mean_loss(calibrated, part) < np.log(NUM_ITEMS) + 0.05 < mean_loss(tuned, part)
 
 
-def test_memory_is_heard_where_only_the_memory_knows_what_comes_next() -> None:
+def test_transitions_are_heard_where_only_they_know_what_comes_next() -> None:
     part = cycle_part()
     known = Histories.of_items([part.known().history(user).item.tolist() for user in range(len(part.histories))] * 20)
-    untuned = Forecast(small_network(), LastItemTransitions(NUM_ITEMS).fit(known), Calibration(0))
+    untuned = Forecast(small_network(), Memory(NUM_ITEMS).fit(known), Calibration(0))
     calibration = Calibrator(untuned, part, OPTIONS).fit()
     query = Forecast(untuned.network, untuned.memory, calibration).query(part.known())
     assert float(query.shares[1].mean()) > 0.8
 
 
+def test_trend_is_heard_where_everybody_takes_what_is_popular_of_late() -> None:
+    generator = np.random.default_rng(0)
+    old = [generator.integers(NUM_ITEMS, size=5).tolist() for _ in range(300)]
+    part = leave_one_out(Histories.of_items([[*items, 3, 3] for items in old]), NUM_ITEMS)[1]
+    # Who was asked above has not yet met the item; in the log it comes up at last, after whatever came before.
+    log = Histories.of_items([[*generator.integers(NUM_ITEMS, size=200).tolist(), 3, 3, 3, 3] for _ in range(20)])
+    untuned = Forecast(small_network(), Memory(NUM_ITEMS).fit(log), Calibration(0))
+    query = Forecast(untuned.network, untuned.memory, Calibrator(untuned, part, OPTIONS).fit()).query(part.known())
+    assert float(query.shares[2].mean()) > 0.8
+
+
 def test_losses_of_the_table_are_those_of_the_forecast() -> None:
     """The fast path that tries temperatures and gates against evaluating the forecast itself."""
     part = random_part(60)
-    memory = LastItemTransitions(NUM_ITEMS).fit(part.known())
+    memory = Memory(NUM_ITEMS).fit(part.known())
     untuned = Forecast(small_network(), memory, Calibration(2))
     for exclude_seen in (False, True):
         options = replace(OPTIONS, exclude_seen=exclude_seen, repeat_share=0.0)
@@ -80,7 +91,7 @@ def test_losses_of_the_table_are_those_of_the_forecast() -> None:
         calibration = calibrator.fit()
         with torch.no_grad():
             table = calibrator._table()
-        weights = torch.tensor([calibration.gate.memory, calibration.gate.anything])
+        weights = torch.tensor(astuple(calibration.gate))
         from variseq.recommend.calibrate import TEMPERATURES
 
         place = int((TEMPERATURES - calibration.temperatures[0]).abs().argmin())
@@ -93,7 +104,7 @@ def test_losses_of_the_table_are_those_of_the_forecast() -> None:
 
 def test_calibrate_returns_thresholds_that_cover_what_they_were_fitted_on() -> None:
     part = random_part()
-    memory = LastItemTransitions(NUM_ITEMS).fit(part.known())
+    memory = Memory(NUM_ITEMS).fit(part.known())
     learned = calibrate(Forecast(small_network(), memory, Calibration(2)), part, OPTIONS)
     judged = evaluate(Forecast(small_network(), memory, learned.calibration), part, OPTIONS)
     assert judged.forecasts is not None
@@ -106,7 +117,7 @@ def test_calibrate_returns_thresholds_that_cover_what_they_were_fitted_on() -> N
 def test_without_a_query_that_can_be_asked_nothing_is_changed() -> None:
     histories = Histories.of_items([[1, 2, 1, 2]] * 3)
     part = leave_one_out(histories, NUM_ITEMS)[1]
-    untuned = Forecast(small_network(), LastItemTransitions(NUM_ITEMS).fit(part.known()), Calibration(2))
+    untuned = Forecast(small_network(), Memory(NUM_ITEMS).fit(part.known()), Calibration(2))
     options = replace(OPTIONS, exclude_seen=True)
     assert Calibrator(untuned, part, options).fit() == Calibration(2)
     assert Calibration(2).gate == Gate()

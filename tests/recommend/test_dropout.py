@@ -8,10 +8,10 @@ from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part, leave_one_out
-from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.calibration import Calibration
 from variseq.recommend.dropout import DropoutForecast, with_dropout
 from variseq.recommend.forecast import Forecast
+from variseq.recommend.memory import Memory
 from variseq.sequences.histories import Histories
 
 OPTIONS = EvaluationOptions(k=5, targets="last", exclude_seen=False)
@@ -24,7 +24,7 @@ def validation() -> Part:
 
 
 def forecast_of(dropout: float, num_samples: int = 4) -> Forecast:
-    memory = LastItemTransitions(NUM_ITEMS).fit(validation().known())
+    memory = Memory(NUM_ITEMS).fit(validation().known())
     return Forecast(small_network(dropout=dropout), memory, Calibration(num_samples))
 
 

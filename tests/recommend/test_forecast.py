@@ -13,16 +13,16 @@ from variseq.model.network import Network
 from variseq.model.posterior import belief_noise, sample_preferences
 from variseq.model.scorer import NetworkScorer
 from variseq.recommend import forecast as room
-from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.forecast import Forecast, voice_shares
+from variseq.recommend.memory import Memory
 
 HISTORIES = some_histories(NUM_ITEMS)
-OPEN = Gate(memory=(-0.5, 0.1, 0.2), anything=(-1.0, -0.1, 0.3))
+OPEN = Gate(transitions=(-0.5, 0.1, 0.2), trend=(-0.7, 0.2, -0.1), anything=(-1.0, -0.1, 0.3))
 
 
-def memory() -> LastItemTransitions:
-    return LastItemTransitions(NUM_ITEMS).fit(HISTORIES)
+def memory() -> Memory:
+    return Memory(NUM_ITEMS).fit(HISTORIES)
 
 
 def forecast(calibration: Calibration, network: Network | None = None) -> Forecast:
@@ -51,7 +51,7 @@ def test_without_samples_and_with_a_shut_gate_it_is_the_softmax_of_the_posterior
     torch.testing.assert_close(probabilities(forecast(Calibration(0, (1.7,) * 10), network)), plain)
 
 
-def test_forecast_is_the_mixture_of_samples_counts_and_anything_worked_out_by_hand() -> None:
+def test_forecast_is_the_mixture_of_samples_counts_trend_and_anything_worked_out_by_hand() -> None:
     network = small_network()
     calibration = Calibration(4, tuple(1.0 + 0.1 * place for place in range(10)), OPEN)
     sampled = sample_preferences(network, HISTORIES, belief_noise(network.config, 4))
@@ -59,11 +59,13 @@ def test_forecast_is_the_mixture_of_samples_counts_and_anything_worked_out_by_ha
     logits = torch.stack([network.scores(one, 0, NUM_ITEMS) for one in sampled.preference]) / temperature
     log_mass = torch.logsumexp(logits, dim=2).mean(dim=0)
     shares = voice_shares(OPEN, log_mass, sampled.log_variance)
-    counted = memory().scores(memory().query(HISTORIES), 0, NUM_ITEMS).exp()
+    transitions, trend = memory().transitions, memory().trend
+    counted = transitions.scores(transitions.query(HISTORIES), 0, NUM_ITEMS).exp()
     expected = (
         shares[0, :, None] * torch.softmax(logits, dim=2).mean(dim=0)
         + shares[1, :, None] * counted
-        + shares[2, :, None] / NUM_ITEMS
+        + shares[2, :, None] * trend.log_share.exp()
+        + shares[3, :, None] / NUM_ITEMS
     )
     torch.testing.assert_close(probabilities(forecast(calibration, network)), expected)
 
@@ -106,7 +108,7 @@ def test_no_voice_is_heard_but_the_network_where_the_gate_is_shut() -> None:
 def test_calibration_comes_back_from_its_record() -> None:
     for calibration in (Calibration(), Calibration(3, tuple(np.linspace(0.5, 2, 10).tolist()), OPEN)):
         assert Calibration.from_json(calibration.to_json()) == calibration
-    assert Calibration().to_json()["gate"]["memory"][0] is None
+    assert Calibration().to_json()["gate"]["transitions"][0] is None
     broken = Calibration().to_json() | {"temperatures": [1.0] * 9 + [-1.0]}
     with pytest.raises(ValueError, match="positive temperatures"):
         Calibration.from_json(broken)
@@ -119,7 +121,7 @@ def test_fitted_model_counts_what_it_learned_from_and_keeps_its_calibration(fitt
     assert checkpoint.bounds is not None
     learned = checkpoint.manifest["forecast"]
     assert all(0 < value < math.inf for value in learned["calibration"]["temperatures"])
-    counted = LastItemTransitions.from_state(checkpoint.memory).followers.value.sum()
+    counted = Memory.from_state(checkpoint.memory).transitions.followers.value.sum()
     # After a refit the validation events have been learned from too.
     lengths = checkpoint.bounds[1] - checkpoint.histories.offsets[:-1]
     assert float(counted) == int(lengths.sum()) - int((lengths > 0).sum())

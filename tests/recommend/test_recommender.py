@@ -10,10 +10,11 @@ from tests.contracts.recommender import check_recommender, some_histories
 from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.model.scorer import NetworkScorer
 from variseq.recommend import recommender as room
-from variseq.recommend.baselines import LastItemTransitions, Popular
+from variseq.recommend.baselines import Popular
 from variseq.recommend.calibration import Calibration
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.item_knn import ItemKNN
+from variseq.recommend.memory import Memory
 from variseq.recommend.recommender import rank_items
 from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
@@ -26,7 +27,7 @@ def test_network_keeps_the_recommender_contract() -> None:
 
 
 def test_temperature_changes_probabilities_and_not_the_order() -> None:
-    network, nothing = small_network(), LastItemTransitions(NUM_ITEMS)
+    network, nothing = small_network(), Memory(NUM_ITEMS)
     forecasts = [Forecast(network, nothing, Calibration(0, (t,) * 10)) for t in (1.0, 3.0)]
     cold, warm = (rank_items(forecast, HISTORIES, Wish(NUM_ITEMS, 5)) for forecast in forecasts)
     np.testing.assert_array_equal(cold.item, warm.item)

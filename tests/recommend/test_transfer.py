@@ -9,15 +9,15 @@ import torch
 from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.evaluation.conformal import ConformalThresholds
 from variseq.model.network import Network
-from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
+from variseq.recommend.memory import Memory
 from variseq.recommend.transfer import transferred
 from variseq.sequences.histories import Histories
 
 HISTORIES = Histories.of_items([np.random.default_rng(n).integers(NUM_ITEMS, size=6).tolist() for n in range(80)])
-GATE = Gate(memory=(-0.5, 0.4, 0.2), anything=(-1.0, -0.3, 0.3))
+GATE = Gate(transitions=(-0.5, 0.4, 0.2), trend=(-2.0, 0.1, 0.2), anything=(-1.0, -0.3, 0.3))
 
 
 def learned(num_samples: int = 2) -> Learned:
@@ -34,7 +34,7 @@ def surer(network: Network, factor: float = 1.5) -> Network:
 
 
 def shares(network: Network, calibration: Calibration) -> torch.Tensor:
-    forecast = Forecast(network, LastItemTransitions(NUM_ITEMS), calibration)
+    forecast = Forecast(network, Memory(NUM_ITEMS), calibration)
     return forecast.query(HISTORIES).shares
 
 

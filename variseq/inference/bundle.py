@@ -21,7 +21,7 @@ from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.recommend.learned import Learned
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ENCODER, INDEX = "encoder.onnx", "index.faiss"
 TABLES, MANIFEST = "tables.safetensors", "manifest.json"
 INSIDE_A_RUN = "serving"
@@ -39,6 +39,7 @@ class Tables:
     item_bias: Float[np.ndarray, " item"]
     distance_biases: Float[np.ndarray, "block head distance_plus_one"]
     log_share: Float[np.ndarray, " item"]
+    log_trend: Float[np.ndarray, " item"]
     offsets: Int[np.ndarray, " item_plus_one"]
     follower: Int[np.ndarray, " cell"]
     count: Float[np.ndarray, " cell"]
@@ -193,7 +194,8 @@ def _refuse_changed(folder: Path, written: dict[str, str]) -> None:
 def _refuse_unequal_parts(bundle: Bundle) -> None:
     """Raises ValueError when the parts of a folder cannot come from the same run."""
     tables, num_items = bundle.tables, bundle.vocabulary.num_items
-    lengths = {len(tables.item_vectors), len(tables.item_bias), len(tables.log_share), len(tables.offsets) - 1}
+    of_items = (tables.item_vectors, tables.item_bias, tables.log_share, tables.log_trend, tables.offsets[1:])
+    lengths = {len(table) for table in of_items}
     if bundle.items is not None:
         lengths.add(len(bundle.items))
     if lengths != {num_items} or len(tables.follower) != len(tables.count) != int(tables.offsets[-1]):

@@ -20,7 +20,7 @@ FLOOR = 1e-37
 
 @dataclass(frozen=True, eq=False)
 class Voices:
-    """What the three voices say of some histories; `shares` are those of `ForecastQuery`.
+    """What the four voices say of some histories; `shares` are those of `ForecastQuery`.
 
     `place` is the column of each follower, −1 where there is none.
     """
@@ -30,6 +30,7 @@ class Voices:
     followers: Followers
     place: Int[np.ndarray, " cell"]
     prior: Float[np.ndarray, "#history column"]
+    trend: Float[np.ndarray, "#history column"]
 
     def mixture(self) -> Float[np.ndarray, "history column"]:
         """p of every column."""
@@ -46,9 +47,11 @@ class Voices:
         row = np.arange(len(item))[:, None]
         column = self.softmaxes.columns.of_items(row, item)
         neural = self.softmaxes.at(row[..., None], np.arange(self._num_samples)[:, None], column[:, None])
-        network, memory, anything = self.shares[..., None]
-        remembered = self.followers.share(item, self.prior[np.minimum(row, len(self.prior) - 1), column])
-        others = memory * remembered + anything / self.softmaxes.columns.num_items
+        network, transitions, trend, anything = self.shares[..., None]
+        prior_row = np.minimum(row, len(self.prior) - 1)
+        remembered = self.followers.share(item, self.prior[prior_row, column])
+        of_late = self.trend[prior_row, column]
+        others = transitions * remembered + trend * of_late + anything / self.softmaxes.columns.num_items
         return network[..., None] * neural + others[:, None]
 
     def entropies(
@@ -67,11 +70,13 @@ class Voices:
         return total, sampled / self._num_samples if self._num_samples > 1 else total
 
     def _others(self, span: slice) -> Float[np.ndarray, "history column"]:
-        """What memory and anything say of a block, times their shares."""
-        _, memory, anything = self.shares
-        per_event = (memory / (self.followers.total + PRIOR_EVENTS)).astype(np.float32)
+        """What all voices but the network say of a block, times their shares."""
+        _, transitions, trend, anything = self.shares
+        per_event = (transitions / (self.followers.total + PRIOR_EVENTS)).astype(np.float32)
         evenly = (anything / self.softmaxes.columns.num_items).astype(np.float32)
-        said = per_event[:, None] * self.prior[:, span] + evenly[:, None]
+        said = per_event[:, None] * self.prior[:, span]
+        said += trend.astype(np.float32)[:, None] * self.trend[:, span]
+        said += evenly[:, None]
         inside = (self.place >= span.start) & (self.place < span.stop)
         row = self.followers.row[inside]
         # A follower occurs once in a row, so no cell is added to twice.
@@ -111,12 +116,13 @@ class FastForecast:
         shares = self.shares(softmaxes.log_mass.mean(axis=1), encoded.log_variance)
         followers = self.memory.followers(histories)
         place = columns.of_items(followers.row, followers.item)
-        return Voices(softmaxes, shares, followers, place, columns.of_columns(self.memory.prior))
+        prior, trend = columns.of_columns(self.memory.prior), columns.of_columns(self.memory.trend)
+        return Voices(softmaxes, shares, followers, place, prior, trend)
 
     def shares(
         self, log_mass: Float[np.ndarray, " history"], log_variance: Float[np.ndarray, " history"]
     ) -> Float[np.ndarray, "voice history"]:
-        """How much the network, the memory and anything are heard."""
+        """How much each voice is heard: the network, and the others in the order of `Gate`."""
         odds = np.stack([np.zeros_like(log_mass), *self.calibration.gate.odds(log_mass, log_variance)])
         weight = np.exp(odds - odds.max(axis=0))
         return weight / weight.sum(axis=0)

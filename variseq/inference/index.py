@@ -14,6 +14,8 @@ from variseq.inference.columns import Block, Columns, Shortlists
 EXACT_ITEMS = 50_000
 """Catalogues up to this size are looked at whole, as in training; larger ones through an index."""
 NUM_CANDIDATES = 256
+NUM_TRENDING = 100
+"""What was most popular of late is looked at for everybody, as many items as the longest list that is not exact."""
 NUM_SAMPLED = 2048
 LISTS_PER_ROOT = 4
 """The file has so many lists times the square root of the number of items."""
@@ -55,7 +57,7 @@ class ItemIndex:
             raise CheckpointError(f"{path} is of another model. Export the run again: variseq export RUN")
         self.index.nprobe = PROBED_LISTS
         faiss.omp_set_num_threads(1)
-        self.vectors = vectors
+        self.vectors, self.num_trending = vectors, NUM_TRENDING
         self.sampled = np.sort(np.random.default_rng(0).permutation(len(vectors))[:NUM_SAMPLED])
         self._of_sample = np.ascontiguousarray(vectors[self.sampled].T)
 

@@ -138,11 +138,12 @@ class FastLists:
     def _short(self, asked: Asked, explored: Encoded | None, index: ItemIndex) -> Columns:
         """What is worth looking at for each history: what an index finds for it, and what is known otherwise."""
         histories, num_histories = asked.histories, len(asked.histories)
-        row = np.arange(num_histories)
-        followers = self.forecast.memory.followers(histories)
+        row, memory = np.arange(num_histories), self.forecast.memory
+        followers, trending = memory.followers(histories), memory.by_trend[: index.num_trending]
         cells = [
             (np.repeat(row, histories.lengths), histories.item.astype(np.int64)),
             (followers.row, followers.item),
+            (np.repeat(row, len(trending)), np.tile(trending, num_histories)),
         ]
         for encoded in (asked.encoded, explored):
             if encoded is not None:

@@ -1,4 +1,4 @@
-"""The last item of a history into what followed it in the log: counted transitions, without torch."""
+"""What is counted in the log, without torch: what followed the last item of a history, and the trend."""
 
 from __future__ import annotations
 
@@ -40,11 +40,14 @@ class Followers:
 
 
 class Memory:
-    """Counted transitions, smoothed by the popularity of the items."""
+    """Counted transitions, smoothed by the popularity of the items, and what was popular of late."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         self.prior = (PRIOR_EVENTS * np.exp(tables.log_share.astype(np.float64))).astype(np.float32)
+        self.trend = np.exp(tables.log_trend)
+        """p of every item."""
+        self.by_trend = np.argsort(-self.trend, kind="stable")
 
     def followers(self, histories: Histories) -> Followers:
         """Those of the last item of each history."""

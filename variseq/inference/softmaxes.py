@@ -27,7 +27,9 @@ class Softmaxes:
             logits -= highest[..., number, None]
             inside = np.exp(logits, out=self.exponential[..., block.span])
             mass[..., number] = inside.sum(axis=2) if block.counts is None else np.vecdot(inside, block.counts[:, None])
-        log_parts = np.log(mass) + highest
+        # A block whose columns stand for no item at all has no mass.
+        with np.errstate(divide="ignore"):
+            log_parts = np.log(mass) + highest
         top = log_parts.max(axis=2)
         self.log_mass: Float[np.ndarray, "history sample"] = top + np.log(
             np.exp(log_parts - top[..., None]).sum(axis=2)

@@ -35,13 +35,14 @@ class Trials:
         side_by_side = np.zeros((self.num_histories, place.max() + 1, scaled.shape[1]), dtype=np.float32)
         side_by_side[source, place] = scaled
         softmaxes = Softmaxes(self.columns, side_by_side)
-        network, memory, anything = self.forecast.shares(softmaxes.log_mass[source, place], encoded.log_variance)
+        shares = self.forecast.shares(softmaxes.log_mass[source, place], encoded.log_variance)
+        network, transitions, trend, anything = shares[..., None]
         column = self.columns.of_items(source[:, None], items)
         neural = softmaxes.at(source[:, None], place[:, None], column)
-        followers = self.forecast.memory.followers(copies)
-        remembered = followers.share(items, self.forecast.memory.prior[items])
-        evenly = anything / self.columns.num_items
-        p = network[:, None] * neural + memory[:, None] * remembered + evenly[:, None]
+        memory = self.forecast.memory
+        remembered = memory.followers(copies).share(items, memory.prior[items])
+        others = trend * memory.trend[items] + anything / self.columns.num_items
+        p = network * neural + transitions * remembered + others
         return np.log(p).astype(np.float32)
 
 

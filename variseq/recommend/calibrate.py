@@ -29,6 +29,8 @@ TEMPERATURES = torch.logspace(-0.25, 0.47, 13, base=10)
 MIN_GROUP_QUERIES = 200
 """A group of history lengths with fewer queries than this takes the temperature of all."""
 GATE_STEPS = 60
+FIRST_GATE = [[-1.5, 0.0, 0.0], [-3.0, 0.0, 0.0], [-3.0, 0.0, 0.0]]
+"""Where the search for a gate begins: the voices in the order of `Gate`."""
 DECAY = 1e-3
 
 
@@ -36,29 +38,27 @@ DECAY = 1e-3
 class Table:
     """Per query what the forecast comes to for any temperature and gate.
 
-    Of network and memory the probability of the target and that of all seen items, and what the gate looks at; of
-    "anything" the former is `evenly`, the latter `evenly_seen`.
+    Of the network and of the other voices (`counted`, in the order of `Gate`) the probability of the target and that of
+    all seen items, and what the gate looks at.
     """
 
     neural: Float[Tensor, "temperature query"]
     neural_seen: Float[Tensor, "temperature query"]
     log_mass: Float[Tensor, "temperature query"]
-    remembered: Float[Tensor, " query"]
-    remembered_seen: Float[Tensor, " query"]
-    evenly: float
-    evenly_seen: Float[Tensor, " query"]
+    counted: Float[Tensor, "voice query"]
+    counted_seen: Float[Tensor, "voice query"]
     log_variance: Float[Tensor, " query"]
 
     def losses(self, place: int, gate: Float[Tensor, "voice weight"]) -> Float[Tensor, " query"]:
         """−log p of each target among the items that are no repeat, at a temperature.
 
-        The rows of `gate` are those of `Gate`: memory and anything, each with bias, certainty and spread.
+        The rows of `gate` are the voices of `Gate`, each with bias, certainty and spread.
         """
         inputs = torch.stack([torch.ones_like(self.log_variance), self.log_mass[place], self.log_variance])
         odds = torch.cat([torch.zeros_like(inputs[:1]), gate @ inputs])
         shares = torch.softmax(odds, dim=0)
-        target = shares[0] * self.neural[place] + shares[1] * self.remembered + shares[2] * self.evenly
-        seen = shares[0] * self.neural_seen[place] + shares[1] * self.remembered_seen + shares[2] * self.evenly_seen
+        target = shares[0] * self.neural[place] + (shares[1:] * self.counted).sum(dim=0)
+        seen = shares[0] * self.neural_seen[place] + (shares[1:] * self.counted_seen).sum(dim=0)
         return (1 - seen).clamp(min=1e-9).log() - target.clamp(min=1e-30).log()
 
 
@@ -102,7 +102,7 @@ class Calibrator:
     def fit(self) -> Calibration:
         """The temperatures and the gate that make the validation targets most likely.
 
-        The gate weighs the network against the memory by how sure the network is.
+        The gate weighs the voices against each other by how sure the network is.
         """
         if not len(self.target):
             return self.forecast.calibration
@@ -120,15 +120,15 @@ class Calibrator:
             inside = self.group == group
             is_large = int(inside.sum()) >= MIN_GROUP_QUERIES
             places.append(int(losses[:, inside].mean(dim=1).argmin()) if is_large else everywhere)
-        (m0, m1, m2), (a0, a1, a2) = [[round(weight, 4) for weight in voice] for voice in gate.tolist()]
+        voices = [(round(w[0], 4), round(w[1], 4), round(w[2], 4)) for w in gate.tolist()]
         temperatures = tuple(round(float(TEMPERATURES[place]), 4) for place in places)
-        return replace(self.forecast.calibration, temperatures=temperatures, gate=Gate((m0, m1, m2), (a0, a1, a2)))
+        return replace(self.forecast.calibration, temperatures=temperatures, gate=Gate(*voices))
 
     def _table(self) -> Table:
         forecast = self.forecast
         sampled = forecast.sample(self.histories)
         neural, neural_seen, log_mass = torch.zeros(3, len(TEMPERATURES), len(self.target))
-        remembered, remembered_seen, num_seen = torch.zeros(3, len(self.target))
+        counted, counted_seen = torch.zeros(2, len(FIRST_GATE), len(self.target))
         ones = torch.ones_like(sampled.preference[..., :1])
         preference = torch.cat([sampled.preference, ones], dim=2)
         for tile, histories, seen in self._tiles():
@@ -142,16 +142,10 @@ class Calibrator:
                     neural[place, tile] += torch.exp(at_target / temperature - mass) / len(preference)
                     p = torch.exp(at_seen / temperature - mass[seen.row]) / len(preference)
                     neural_seen[place, tile] += torch.zeros(len(target)).index_add_(0, seen.row, p)
-            scores = forecast.memory.scores(forecast.memory.query(histories), 0, len(forecast.vectors))
-            remembered[tile] = scores.gather(1, target[:, None]).squeeze(1).exp()
-            p = scores[seen.row, seen.item].exp()
-            remembered_seen[tile] = torch.zeros(len(target)).index_add_(0, seen.row, p)
-            num_seen[tile] = torch.bincount(seen.row, minlength=len(target)).float()
-        evenly = 1 / len(forecast.vectors)
-        log_variance = sampled.log_variance.cpu()
-        return Table(
-            neural, neural_seen, log_mass, remembered, remembered_seen, evenly, evenly * num_seen, log_variance
-        )
+            for voice, p in enumerate(forecast.other_voices(histories)):
+                counted[voice, tile] = p.gather(1, target[:, None]).squeeze(1)
+                counted_seen[voice, tile] = torch.zeros(len(target)).index_add_(0, seen.row, p[seen.row, seen.item])
+        return Table(neural, neural_seen, log_mass, counted, counted_seen, sampled.log_variance.cpu())
 
     def _tiles(self) -> Iterator[tuple[slice, Histories, Pairs]]:
         """Some queries at a time, with the items that are not ranked for them."""
@@ -170,7 +164,7 @@ def _most_likely_gate(table: Table, place: int) -> Float[Tensor, "voice weight"]
     """The gate with the lowest mean loss at a temperature; its inputs are standardised while it is sought."""
     inputs = torch.stack([table.log_mass[place], table.log_variance])
     mean, scale = inputs.mean(dim=1), inputs.std(dim=1, correction=0).clamp(min=1e-3)
-    weights = torch.tensor([[-1.5, 0.0, 0.0], [-3.0, 0.0, 0.0]], requires_grad=True)
+    weights = torch.tensor(FIRST_GATE, requires_grad=True)
 
     def unscaled() -> Tensor:
         slopes = weights[:, 1:] / scale

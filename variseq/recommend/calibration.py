@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,22 @@ NORMAL_90 = 1.645
 
 @dataclass(frozen=True)
 class Gate:
-    """How much each of three voices is heard: the network, the memory, and "anything", which is alike for all items.
+    """How much each of four voices is heard: the network, counted transitions, the trend, and "anything".
 
-    Their shares are the softmax of 0 (the network) and, for each of the other two, bias + certainty · log Z + spread ·
+    Their shares are the softmax of 0 (the network) and, for each of the others, bias + certainty · log Z + spread ·
     mean log σ². The network is surer the larger its log-partition function log Z is (preferences have one length, so it
-    grows only with how well they fit some items), and the narrower its belief. "Anything" changes no order; it says how
-    often people do what nobody would have thought of.
+    grows only with how well they fit some items), and the narrower its belief. The trend is what many take of late.
+    "Anything" is alike for all items and changes no order; it says how often people do what nobody would have thought
+    of.
     """
 
-    memory: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
+    transitions: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
+    trend: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
     anything: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
 
     def odds(self, log_mass: Any, log_variance: Any) -> list[Any]:
-        """The log odds of memory and anything against the network, for arrays of any kind."""
-        return [w[0] + w[1] * log_mass + w[2] * log_variance for w in (self.memory, self.anything)]
+        """The log odds of each voice in the order above against the network, for arrays of any kind."""
+        return [w[0] + w[1] * log_mass + w[2] * log_variance for w in astuple(self)]
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,14 @@ class Calibration:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Calibration:
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for a record that is not one."""
-        weights = [[-math.inf if w is None else float(w) for w in record["gate"][name]] for name in asdict(Gate())]
-        (m0, m1, m2), (a0, a1, a2) = weights
+        gate = {}
+        for name in asdict(Gate()):
+            bias, certainty, spread = record["gate"][name]
+            gate[name] = (-math.inf if bias is None else float(bias), float(certainty), float(spread))
         temperatures = tuple(float(value) for value in record["temperatures"])
         if len(temperatures) != len(LENGTH_EDGES) or not all(0 < value < math.inf for value in temperatures):
             raise ValueError(f"{len(LENGTH_EDGES)} positive temperatures are needed, not {temperatures}")
-        return cls(int(record["num_samples"]), temperatures, Gate((m0, m1, m2), (a0, a1, a2)))
+        return cls(int(record["num_samples"]), temperatures, Gate(**gate))
 
     def temperature(self, lengths: Int[np.ndarray, " history"]) -> Float[np.ndarray, " history"]:
         """The temperature of histories of these lengths."""

@@ -1,4 +1,4 @@
-"""A network's belief and counted transitions into one probability for every item: one generalises, one remembers."""
+"""A network's belief and what is counted into one probability for every item: one generalises, one remembers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from variseq.model.network import Network
 from variseq.model.posterior import SampledPreferences, belief_noise, sample_preferences
-from variseq.recommend.baselines import FollowersOfLast, LastItemTransitions
+from variseq.recommend.baselines import FollowersOfLast
 from variseq.recommend.because import LogProbability
 from variseq.recommend.calibration import Calibration, Gate
+from variseq.recommend.memory import Memory
 from variseq.recommend.recommender import TILE_HISTORIES, TILE_ITEMS
 from variseq.sequences.histories import Histories
 
@@ -24,7 +25,7 @@ FLOOR = 1e-37
 def voice_shares(
     gate: Gate, log_mass: Float[Tensor, " history"], log_variance: Float[Tensor, " history"]
 ) -> Float[Tensor, "voice history"]:
-    """The shares of network, memory and anything."""
+    """The shares of the voices, in the order of `Gate`, the network before them."""
     return torch.softmax(torch.stack([torch.zeros_like(log_mass), *gate.odds(log_mass, log_variance)]), dim=0)
 
 
@@ -45,12 +46,13 @@ class ForecastQuery:
 
 
 class Forecast:
-    """p(i) = a · mean over samples of softmax(network / temperature)(i) + b · p(i | last item, counted) + c / items.
+    """p(i) = a · mean over samples of softmax(network / temperature)(i) + b · p(i | last item, counted) + c · trend(i)
+    + d / items.
 
-    a + b + c = 1 for each history, see `Gate`. Scores are log p. Samples are z = μ + σ ⊙ ε, with the noise of
+    a + b + c + d = 1 for each history, see `Gate`. Scores are log p. Samples are z = μ + σ ⊙ ε, with the noise of
     `belief_noise` unless other noise is given; the mean of their softmaxes is the posterior predictive. On sparse logs
     counts of what followed the last item rank nearly as well as a deep model and know other things; in a mixture of
-    probabilities each is heard where it is sure.
+    probabilities each is heard where it is sure. The trend is what was popular of late when the model was fitted.
     """
 
     name = "variseq"
@@ -59,7 +61,7 @@ class Forecast:
     def __init__(
         self,
         network: Network,
-        memory: LastItemTransitions,
+        memory: Memory,
         calibration: Calibration,
         noise: Float[Tensor, "sample place latent"] | None = None,
     ) -> None:
@@ -68,6 +70,9 @@ class Forecast:
         self.memory = memory
         self.calibration = calibration
         self.vectors = torch.cat([network.item_vectors, network.item_bias[:, None]], dim=1).detach()
+        trend = memory.trend.log_share.exp().to(self.vectors)
+        self.alike = torch.stack([trend, torch.full_like(trend, 1 / len(trend))])
+        """What trend and anything say of every item to everybody."""
 
     def sample(self, histories: Histories) -> SampledPreferences:
         """The preferences that the forecast averages over."""
@@ -89,7 +94,7 @@ class Forecast:
         preference = torch.cat([sampled.preference, ones], dim=2) / temperature[:, None]
         log_mass, softmaxes = self._network_mass(preference)
         shares = voice_shares(self.calibration.gate, log_mass.mean(dim=0), sampled.log_variance)
-        followers = self.memory.query(histories)
+        followers = self.memory.transitions.query(histories)
         return ForecastQuery(preference, log_mass, sampled.log_variance, shares, followers, softmaxes)
 
     def scores(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
@@ -108,27 +113,32 @@ class Forecast:
         vectors = self.vectors[item]
         logits = torch.einsum("shw,hkw->shk", query.preference, vectors)
         neural = torch.exp(logits - query.log_mass[..., None])
-        remembered = self.memory.probabilities(query.followers, item).to(neural)
-        network, memory, anything = query.shares[..., None]
-        return network * neural + memory * remembered + anything / len(self.vectors)
+        remembered = self.memory.transitions.probabilities(query.followers, item).to(neural)
+        network, transitions, *_ = query.shares[..., None]
+        alike = torch.einsum("vh,vhk->hk", query.shares[2:], self.alike[:, item])
+        return network * neural + transitions * remembered + alike
 
     def sampled_entropy(self, query: ForecastQuery) -> Float[Tensor, "sample history"]:
         """The entropy in nats of what is forecast under each sample alone."""
         entropy = torch.zeros_like(query.log_mass)
-        network, _, _ = query.shares
         for first in range(0, len(self.vectors), TILE_ITEMS):
             last = min(first + TILE_ITEMS, len(self.vectors))
             other = self._other_voices(query, first, last)
             for sample, softmax in enumerate(self._softmaxes(query, first, last)):
-                p = torch.addcmul(other, softmax, network[:, None]).clamp_(min=FLOOR)
+                p = torch.addcmul(other, softmax, query.shares[0][:, None]).clamp_(min=FLOOR)
                 entropy[sample] -= torch.linalg.vecdot(p, p.log())
         return entropy
 
+    def other_voices(self, histories: Histories) -> list[Float[Tensor, "history item"]]:
+        """What each voice but the network says of all items, in the order of `Gate`."""
+        transitions = self.memory.transitions
+        counted = transitions.scores(transitions.query(histories), 0, len(self.vectors)).exp()
+        return [counted, *(one.cpu().expand(len(histories), -1) for one in self.alike)]
+
     def _other_voices(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
-        """What memory and anything say of the items first:last, times their shares."""
-        _, memory, anything = query.shares
-        evenly = (anything / len(self.vectors))[:, None].repeat(1, last - first)
-        return self.memory.add_probabilities(query.followers, first, last, memory, evenly)
+        """What all voices but the network say of the items first:last, times their shares."""
+        alike = query.shares[2:].T @ self.alike[:, first:last]
+        return self.memory.transitions.add_probabilities(query.followers, first, last, query.shares[1], alike)
 
     def _network_mass(
         self, preference: Float[Tensor, "sample history width"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import torch
@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from variseq.model.network import Network
-from variseq.recommend.baselines import LastItemTransitions
 from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
+from variseq.recommend.memory import Memory
 from variseq.sequences.histories import Histories
 
 QUERIES = 512
@@ -50,8 +50,7 @@ def transferred(learned: Learned, before: tuple[Network, Histories], after: tupl
         low, high = (factor, high) if is_surer else (low, factor)
     scaled = _scaled(calibration, (low * high) ** 0.5)
     found = _sureness(scaled, *after)
-    gate = scaled.gate
-    voices = [_moved(weights, wanted, found) for weights in (gate.memory, gate.anything)]
+    voices = [_moved(weights, wanted, found) for weights in astuple(scaled.gate)]
     return replace(learned, calibration=replace(scaled, gate=Gate(*voices)))
 
 
@@ -75,7 +74,7 @@ def _moved(weights: tuple[float, float, float], wanted: Sureness, found: Surenes
 @torch.no_grad()
 def _sureness(calibration: Calibration, network: Network, histories: Histories) -> Sureness:
     chosen = np.unique(np.linspace(0, len(histories) - 1, min(QUERIES, len(histories))).astype(np.int64))
-    nothing = LastItemTransitions(network.config.num_items)
+    nothing = Memory(network.config.num_items)
     # With the gate shut the network is heard alone.
     alone = Forecast(network, nothing, replace(calibration, gate=Gate()))
     log_mass, log_variance, entropy = [], [], []
