@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NOTHING = "–"
 TWIN = "twin without noise"
+OF_NOISE = ("deterministic_share", "anneal_share", "num_samples")
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -97,8 +98,9 @@ def _settings(record: Record) -> Any:
 
 
 def _settings_but_noise(record: Record) -> Any:
+    """When noise comes and how it is trained says nothing of a twin, which has none."""
     settings = _settings(record)
-    return settings | {"training": settings["training"] | {"deterministic_share": None}}
+    return settings | {"training": settings["training"] | dict.fromkeys(OF_NOISE)}
 
 
 def results_text(recipes: dict[str, Runs]) -> str:

@@ -100,7 +100,7 @@ class Forecast:
     def scores(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
         """log p of the items first:last."""
         weight = (query.shares[0] / len(query.preference))[:, None]
-        mixed = self._other_voices(query, first, last)
+        mixed = self._mixed_others(query, first, last)
         for softmax in self._softmaxes(query, first, last):
             mixed.addcmul_(softmax, weight)
         # The floor keeps log p finite where nobody is heard but a network that is sure.
@@ -123,7 +123,7 @@ class Forecast:
         entropy = torch.zeros_like(query.log_mass)
         for first in range(0, len(self.vectors), TILE_ITEMS):
             last = min(first + TILE_ITEMS, len(self.vectors))
-            other = self._other_voices(query, first, last)
+            other = self._mixed_others(query, first, last)
             for sample, softmax in enumerate(self._softmaxes(query, first, last)):
                 p = torch.addcmul(other, softmax, query.shares[0][:, None]).clamp_(min=FLOOR)
                 entropy[sample] -= torch.linalg.vecdot(p, p.log())
@@ -135,7 +135,7 @@ class Forecast:
         counted = transitions.scores(transitions.query(histories), 0, len(self.vectors)).exp()
         return [counted, *(one.cpu().expand(len(histories), -1) for one in self.alike)]
 
-    def _other_voices(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
+    def _mixed_others(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
         """What all voices but the network say of the items first:last, times their shares."""
         alike = query.shares[2:].T @ self.alike[:, first:last]
         return self.memory.transitions.add_probabilities(query.followers, first, last, query.shares[1], alike)
