@@ -33,9 +33,9 @@ class Checkpoint:
     """What a run folder holds.
 
     `bounds` are two rows of flat positions, where validation and where test begin in each history; it and `histories`
-    are None in a folder written without histories. `memory` is the state of what was counted in the log, which the network
-    is mixed with. `manifest` says how the run was made, `config` is its resolved
-    configuration, `metrics` its epoch records.
+    are None in a folder written without histories. `memory` is the state of what was counted in the log, which the
+    network is mixed with. `manifest` says how the run was made, `config` is its resolved configuration, `metrics` its
+    epoch records.
     """
 
     network: Network
