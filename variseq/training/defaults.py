@@ -20,7 +20,7 @@ Size = Literal["tiny", "small", "medium", "large"]
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"width": 32, "latent_width": 32, "num_blocks": 1, "num_heads": 1, "attention_width": 16},
-    "small": {"width": 64, "latent_width": 64, "num_blocks": 2, "num_heads": 2, "attention_width": 32},
+    "small": {"width": 64, "latent_width": 64, "num_blocks": 2, "num_heads": 2, "attention_width": 16},
     "medium": {"width": 128, "latent_width": 64, "num_blocks": 2, "num_heads": 2, "attention_width": 32},
     "large": {"width": 256, "latent_width": 64, "num_blocks": 3, "num_heads": 4, "attention_width": 64},
 }
