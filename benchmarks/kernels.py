@@ -32,7 +32,8 @@ from variseq.model.dropout import drop
 from variseq.model.losses import Negatives, softmax_loss, softmax_loss_plain
 
 RESULTS = Path(__file__).parent / "results"
-HIDDEN_WIDTH = 32
+HIDDEN_WIDTH, WIDE = 16, 32
+"""Hidden units of the additive attention: those of size small, and twice as many."""
 Work = Callable[[], Tensor]
 
 
@@ -201,7 +202,7 @@ def main() -> None:
     rows += [top_row(items, 64, 11, options.repeats) for items in (3_416, 12_101, 32_768)]
     rows += [
         attention_row(*shape, width, options.repeats)
-        for width in (16, HIDDEN_WIDTH)
+        for width in (HIDDEN_WIDTH, WIDE)
         for shape in ((400, 10), (20, 200), (4, 1000))
     ]
     rows += [length_row(length) for length in (50, 200, 1_000, 2_000, 5_000, 10_000)]
