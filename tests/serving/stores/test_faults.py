@@ -44,7 +44,7 @@ def test_killed_server_loses_and_doubles_nothing(tmp_path: Path, durability: str
 
 
 def test_server_that_acknowledges_too_early_is_found_out(tmp_path: Path) -> None:
-    code, outcome = run_script("kill_minus_nine.py", tmp_path, "--times", "4", "--break")
+    code, outcome = run_script("kill_minus_nine.py", tmp_path, "--times", "8", "--break")
     assert outcome["lost"] > 0
     assert not outcome["is_good"]
     assert code == 1
