@@ -15,7 +15,8 @@ from sequence_file import ORDER_ONLY, events_in_order
 from unknown_order import as_order, events_with_gaps, ties_shuffled
 
 from variseq.errors import InputError
-from variseq.log import read
+from variseq.events.options import ReadOptions
+from variseq.log import Log, read
 
 LONGEST_HISTORY = 50
 LEAVE_ONE_OUT = {
@@ -25,6 +26,7 @@ LEAVE_ONE_OUT = {
     "model.max_length": LONGEST_HISTORY,
 }
 ITEM_FILES = ("item_titles.csv", "Beauty_item2attributes.json")
+FILES = ("Beauty.txt", *ITEM_FILES)
 
 
 def amazon_beauty(data: Path, request: Request) -> Record:
@@ -34,10 +36,15 @@ def amazon_beauty(data: Path, request: Request) -> Record:
     `Beauty_item2attributes.json` (item to the numbers of its categories and brand, which stand as category).
     """
     settings = request.settings(LEAVE_ONE_OUT)
-    files = find_files(data, "Beauty.txt", *ITEM_FILES)
-    log = read(events_in_order(files[0]), items=_items(files[1], files[2]), options=settings.read)
+    files = find_files(data, *FILES)
+    log = log_in_order(files, settings.read)
     experiment = Experiment("amazon_beauty", "Amazon Beauty 2014, 5-core", files, settings, notes=[ORDER_ONLY])
     return run(experiment, log, split(log, settings), request)
+
+
+def log_in_order(files: list[Path], options: ReadOptions) -> Log:
+    """The log in the order of the file, out of `FILES`."""
+    return read(events_in_order(files[0]), items=_items(files[1], files[2]), options=options)
 
 
 def shuffled(data: Path, request: Request) -> Record:

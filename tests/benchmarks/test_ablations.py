@@ -1,0 +1,79 @@
+"""Changes of an ablation are what they say while a run lasts and gone after it; the table compares like with like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.benchmarks import exploration_path  # noqa: F401
+from variseq.model.network import Network, NetworkConfig, Weights
+from variseq.sequences.batches import make_batch, query_windows, training_windows
+from variseq.sequences.histories import Histories
+from variseq.training import trainer
+from variseq.training.settings import TrainingConfig
+from variseq.training.trainer import Trainer, TrainingData
+
+from ablation_changes import CHANGES, Change, latest_window_only, transition_prior  # isort: skip
+from ablations import table  # isort: skip
+
+HISTORIES = Histories.of_items([[1, 2, 3, 4, 5, 6, 7, 1, 2], [7, 6, 5, 4, 3, 2, 1]])
+PATCHED = [change for change in CHANGES if not isinstance(change.patch, type)]
+
+
+def trained(change: Change) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    network = Network(NetworkConfig(num_items=9, width=8, latent_width=6, attention_width=4, max_length=4))
+    noise = {"deterministic_share": 0.0, "anneal_share": 0.0, "target_rate": 7.0, "beta": 0.1}
+    settings = TrainingConfig(max_epochs=6, batch_positions=16, warmup_steps=1, learning_rate=0.05, **noise)
+    Trainer(network, TrainingData(HISTORIES, None), settings).run()
+    return dict(network.state_dict())
+
+
+@pytest.mark.parametrize("change", PATCHED, ids=lambda change: change.name)
+def test_a_patch_changes_training_while_it_lasts_and_not_after(change: Change) -> None:
+    before = trained(change)
+    with change.patch():
+        during = trained(change)
+    after = trained(change)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert any(name not in during or not torch.equal(before[name], during[name]) for name in before)
+
+
+def test_the_latest_window_holds_the_latest_events_and_no_others() -> None:
+    with latest_window_only():
+        windows = trainer.training_windows(HISTORIES, 4, np.random.default_rng(0))
+    assert (windows.first.tolist(), windows.last.tolist()) == ([5, 12], [9, 16])
+    assert int(training_windows(HISTORIES, 4, np.random.default_rng(0)).lengths.sum()) == 16
+
+
+def test_a_belief_that_was_foretold_costs_nothing() -> None:
+    with transition_prior():
+        network = Network(NetworkConfig(num_items=9, width=8, latent_width=6, attention_width=4, mean_scale=None))
+        batch = make_batch(HISTORIES, query_windows(HISTORIES, 20), np.arange(2), 9)
+        with torch.no_grad():
+            for weight in (network.transition.weight, network.transition.bias, network.latent.mean.weight):
+                weight.zero_()
+            network.latent.mean.bias.zero_()
+            network.latent.log_variance.weight.zero_()
+            network.latent.log_variance.bias.zero_()
+            assert float(network.encode(batch).kl_to_prior().abs().max()) == 0.0
+        assert network.objective(batch, Weights(beta=1.0)).loss.isfinite()
+
+
+def record(change: Change, seed: int, ndcg: float) -> dict[str, Any]:
+    figures = {"ndcg": ndcg, "nll": 8 - ndcg, "network_nll": 8.5, "epoch": 3, "cpu_seconds": 60.0}
+    place = {"commit": "0123456789abcdef", "hardware": {"cpu": "a processor"}}
+    return {"change": change.name, "seed": seed, **figures, **place}
+
+
+def test_changes_are_compared_with_their_own_base_on_the_seeds_that_both_have() -> None:
+    base, other = CHANGES[0], CHANGES[1]
+    noisy = next(change for change in CHANGES if not change.settings)
+    rows = [record(base, 0, 0.1), record(base, 1, 0.2), record(other, 1, 0.1), record(noisy, 0, 0.3)]
+    lines = table(rows).splitlines()
+    assert f"| **{base.name}** | 2 | 0.1500 | – | 7.850 | – |" in lines[2]
+    assert f"| {other.name} | 1 | 0.1000 | −50.0 % | 7.900 | +0.100 |" in lines[3]
+    assert f"| **{noisy.name}** | 1 | 0.3000 | – |" in lines[4]
