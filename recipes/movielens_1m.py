@@ -34,7 +34,7 @@ def movielens_1m(data: Path, request: Request) -> Record:
     """The 5-core sequences of the literature: 6,040 users, 3,416 items, leave-one-out, the last 200 events.
 
     DATA holds `sequences_5core_items.txt` (lines "user item item ...", oldest first) and `movies.csv`
-    (item,title,genres). The file has no times, so the model sees none, and the row recent-popular has no meaning.
+    (item,title,genres). The file has no times, so the model sees none, and recent-popular is popular.
     """
     settings = request.settings(LEAVE_ONE_OUT)
     files = find_files(data, "sequences_5core_items.txt", "movies.csv")

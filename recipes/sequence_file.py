@@ -12,7 +12,7 @@ from variseq.errors import InputError
 
 ORDER_ONLY = (
     "The file has an order and no times: each event's time is its position in seconds. The split and the model go by "
-    "the order alone; the row recent-popular has no meaning here."
+    "the order alone; recent-popular is popular."
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,6 +24,11 @@ def check_recommender(recommender: Recommender, num_items: int) -> None:
         does_not_depend_on_the_other_histories(recommender, histories, num_items)
         answers_the_same_twice_and_leaves_the_histories_alone(recommender, histories, num_items)
         probabilities_are_a_distribution(recommender, histories, num_items)
+
+
+def with_times(histories: Histories) -> Histories:
+    """The same order, with gaps of many sizes between the events, in place of one gap for all."""
+    return replace(histories, timestamp=histories.timestamp + np.arange(histories.num_events) ** 2 % 7)
 
 
 def some_histories(num_items: int, seed: int = 0) -> Histories:

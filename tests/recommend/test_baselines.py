@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.contracts.recommender import all_scores, check_recommender, some_histories
+from tests.contracts.recommender import all_scores, check_recommender, some_histories, with_times
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import evaluate
 from variseq.evaluation.splits import leave_one_out
@@ -63,7 +63,13 @@ def test_popular_scores_are_the_logarithm_of_the_smoothed_share() -> None:
 
 
 def recent_scores(items: list[int]) -> torch.Tensor:
-    return all_scores(RecentPopular(3).fit(Histories.of_items([items])), Histories.of_items([[]]), 3)[0]
+    return all_scores(RecentPopular(3).fit(with_times(Histories.of_items([items]))), Histories.of_items([[]]), 3)[0]
+
+
+def test_recent_popular_is_popular_where_events_have_an_order_and_no_times() -> None:
+    histories = Histories.of_items([[0] * 80 + [1] * 20, [2]])
+    assert torch.equal(RecentPopular(3).fit(histories).log_share, Popular(3).fit(histories).log_share)
+    assert not torch.equal(RecentPopular(3).fit(with_times(histories)).log_share, Popular(3).fit(histories).log_share)
 
 
 def test_recent_popular_looks_at_few_events_where_taste_has_just_changed() -> None:

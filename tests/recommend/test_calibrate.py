@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.contracts.recommender import with_times
 from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part, leave_one_out
@@ -75,7 +76,7 @@ def test_trend_is_heard_where_everybody_takes_what_is_popular_of_late() -> None:
     part = leave_one_out(Histories.of_items([[*items, 3, 3] for items in old]), NUM_ITEMS)[1]
     # Who was asked above has not yet met the item; in the log it comes up at last, after whatever came before.
     log = Histories.of_items([[*generator.integers(NUM_ITEMS, size=200).tolist(), 3, 3, 3, 3] for _ in range(20)])
-    untuned = Forecast(small_network(), Memory(NUM_ITEMS).fit(log), Calibration(0))
+    untuned = Forecast(small_network(), Memory(NUM_ITEMS).fit(with_times(log)), Calibration(0))
     query = Forecast(untuned.network, untuned.memory, Calibrator(untuned, part, OPTIONS).fit()).query(part.known())
     assert float(query.shares[2].mean()) > 0.8
 

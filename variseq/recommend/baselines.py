@@ -46,7 +46,7 @@ class RecentPopular(Popular):
 
     How late is learned: of windows of a half, a quarter, ... of the time that is known, the one that makes the latest
     tenth of the events most likely, counted before them. The mixture keeps every item possible, and orders those that
-    the window does not hold.
+    the window does not hold. Where events have an order and no times, there is no "of late": it is popularity.
     """
 
     name = "recent-popular"
@@ -54,6 +54,9 @@ class RecentPopular(Popular):
     ALL_TIME_SHARE = 0.05
 
     def fit(self, histories: Histories) -> RecentPopular:
+        if not histories.has_times:
+            super().fit(histories)
+            return self
         item, time = histories.item, histories.timestamp
         self.log_share = self._mixture(item, time, self._likeliest_window(item, time))
         return self

@@ -9,6 +9,8 @@ from jaxtyping import Float, Int, Integer
 
 from variseq.events.table import EventTable
 
+GAPS_LOOKED_AT = 100_000
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -50,6 +52,16 @@ class Histories:
         history = np.repeat(np.arange(len(self)), self.lengths)
         num_items = int(self.item.max(initial=0)) + 1
         return self.num_events - len(np.unique(history * num_items + self.item))
+
+    @property
+    def has_times(self) -> bool:
+        """Whether times tell more than the order; one gap between all events is an order without times.
+
+        >>> Histories.of_items([[3, 1, 3], [1, 2]]).has_times
+        False
+        """
+        gaps = np.diff(self.timestamp)
+        return len(np.unique(gaps[gaps >= 0][:GAPS_LOOKED_AT])) > 2
 
     @classmethod
     def from_table(cls, table: EventTable, num_users: int) -> Histories:

@@ -36,6 +36,8 @@ LATE_NOISE = {"deterministic_share": 0.75, "anneal_share": 0.05, "num_samples": 
 POSITIONS_BUDGET = 3_000_000
 """Positions that a run may train on by default: the number of epochs follows from it (between 20 and 40)."""
 EVENTS_PER_BATCH_POSITION = 128
+BATCH_POSITIONS = (256, 2048)
+"""The smallest and the largest batch: four times as large a one learns a large log half as fast (docs/ablations.md)."""
 MIN_TARGET_RATE = 40.0
 ITEM_DECAY_EVENTS = 2.2
 """Decay of item vectors times the events of an item: what is known of an item against what is thought beforehand."""
@@ -60,7 +62,6 @@ class LogProperties:
     def of(cls, histories: Histories, vocabulary: Vocabulary) -> LogProperties:
         """The properties of the training histories; `long_length` is the 95th percentile of their lengths."""
         lengths = histories.lengths[histories.lengths > 0]
-        gaps = np.diff(histories.timestamp)
         values = histories.value[np.isfinite(histories.value)]
         return cls(
             num_events=histories.num_events,
@@ -68,8 +69,7 @@ class LogProperties:
             num_behaviours=len(vocabulary.behaviours),
             mean_length=float(lengths.mean()),
             long_length=float(np.quantile(lengths, 0.95)),
-            # One gap for all events is an order without times.
-            has_gaps=bool(len(np.unique(gaps[gaps >= 0][:100_000])) > 2),
+            has_gaps=histories.has_times,
             has_values=len(values) > 0 and float(values.std()) > 0,
             repeat_share=histories.num_repeats() / max(1, histories.num_events),
         )
@@ -107,7 +107,7 @@ def training_config(
 ) -> TrainingConfig:
     """The training for a log: batches and epochs follow from the number of events, the learning rate from the width.
 
-    A batch is a 128th of the events (between 256 and 8,192 positions); the rate is 0.003 at width 64 and falls with the
+    A batch is a 128th of the events (between 256 and 2,048 positions); the rate is 0.003 at width 64 and falls with the
     root of the width. Item vectors decay the more the fewer events an item has: 0.2 at 11 events, where it was seen to
     pay, next to nothing at some hundreds. The rate is steered to a quarter above the least that a network can have, and
     to 40 nats at least. From 120,000 events on the noise comes in the last quarter only, and the mixture of four
@@ -119,7 +119,7 @@ def training_config(
     derived: dict[str, Any] = {
         "seed": seed,
         "batch_positions": int(
-            np.clip(2 ** round(np.log2(max(properties.num_events, 1) / EVENTS_PER_BATCH_POSITION)), 256, 8192)
+            np.clip(2 ** round(np.log2(max(properties.num_events, 1) / EVENTS_PER_BATCH_POSITION)), *BATCH_POSITIONS)
         ),
         "exclude_seen": properties.repeat_share <= MAX_REPEAT_SHARE,
         "learning_rate": round(3e-3 * (64 / network.width) ** 0.5, 5),

@@ -1,0 +1,108 @@
+"""Finished runs without a refit into what each voice of the forecast is worth: one network, a voice silenced at a time.
+
+    python benchmarks/voices.py RUN ... [--out benchmarks/results/voices.json]
+
+A silenced voice says that all items are alike, as the voice "anything" does. For each row temperatures and gate are
+fitted anew on validation; then the forecast is asked on the test part, and held against that of all voices, paired by
+user. Runs with a refit have learned from validation, so nothing can be fitted there: an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from beliefs_runs import Run
+from provenance import provenance
+
+from variseq.errors import VariseqError
+from variseq.evaluation.bootstrap import mean_interval
+from variseq.evaluation.evaluate import evaluate
+from variseq.evaluation.evaluation import Evaluation
+from variseq.recommend.baselines import LastItemTransitions, Popular
+from variseq.recommend.calibrate import calibrate
+from variseq.recommend.calibration import Calibration
+from variseq.recommend.forecast import Forecast
+from variseq.recommend.memory import Memory
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "voices.json"
+ALL = "all voices"
+Row = dict[str, Any]
+
+
+def memories(run: Run) -> dict[str, Memory]:
+    """Each row's memory, counted in the training part."""
+    known, num_items = run.model._split()[0].known(), run.test.num_items
+    uniform = torch.full((num_items,), -float(torch.tensor(num_items).log()))
+
+    def counted() -> Memory:
+        return Memory(num_items).fit(known)
+
+    rows = {name: counted() for name in (ALL, "no transitions", "no trend", "popularity in place of the trend")}
+    rows["no transitions"].transitions = LastItemTransitions(num_items)
+    rows["no trend"].trend.log_share = uniform
+    rows["popularity in place of the trend"].trend.log_share = Popular(num_items).fit(known).log_share
+    rows["the network and anything"] = Memory(num_items)
+    return rows
+
+
+def judged(run: Run, memory: Memory) -> tuple[Row, Evaluation]:
+    """The forecast with this memory: what it comes to on validation and on test."""
+    part, options = run.validation()
+    num_samples = run.model._learned().calibration.num_samples
+    learned = calibrate(Forecast(run.network, memory, Calibration(num_samples)), part, options)
+    tuned = Forecast(run.network, memory, learned.calibration)
+    evaluation = evaluate(tuned, run.test, run.options)
+    test = {name: round(float(evaluation.metric(name).mean()), 5) for name in ("ndcg", "nll")}
+    validation = {name: round(value, 5) for name, value in learned.found.items()}
+    return {"validation": validation, "test": test, "gate": learned.calibration.to_json()["gate"]}, evaluation
+
+
+def rows_of(run: Run) -> dict[str, Row]:
+    """All rows of a run, with what they differ by from the first."""
+    rows: dict[str, Row] = {}
+    first: Evaluation | None = None
+    for name, memory in memories(run).items():
+        rows[name], evaluation = judged(run, memory)
+        first = first or evaluation
+        for metric in ("ndcg", "nll"):
+            low_high = mean_interval(evaluation.user, evaluation.metric(metric) - first.metric(metric))
+            rows[name][f"{metric}_against_all"] = [round(float(value), 5) for value in low_high]
+        found = rows[name]
+        print(
+            f"{name}: validation {found['validation']['ndcg']:.4f}, {found['validation']['nll']:.3f}; test "
+            f"{found['test']['ndcg']:.4f} {found['ndcg_against_all']}, {found['test']['nll']:.3f} "
+            f"{found['nll_against_all']}",
+            flush=True,
+        )
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs with training.refit_share=0")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go; other runs there are kept")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    known = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
+    try:
+        for folder in arguments.runs:
+            run = Run.of(folder, num_users=None)
+            known[folder.name] = {**run.described(), **provenance(), "rows": rows_of(run)}
+    except VariseqError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    partial = arguments.out.with_name(f".{arguments.out.name}.partial")
+    partial.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, arguments.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
