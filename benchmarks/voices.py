@@ -1,6 +1,6 @@
 """Finished runs without a refit into what each voice of the forecast is worth: one network, a voice silenced at a time.
 
-    python benchmarks/voices.py RUN ... [--out benchmarks/results/voices.json]
+    python benchmarks/voices.py RUN ...        # adds them to the results; the table stands in docs/ablations.md
 
 A silenced voice says that all items are alike, as the voice "anything" does. For each row temperatures and gate are
 fitted anew on validation; then the forecast is asked on the test part, and held against that of all voices, paired by
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from beliefs_runs import Run
+from marked_file import write_between_markers
 from provenance import provenance
 
 from variseq.errors import VariseqError
@@ -32,6 +33,8 @@ from variseq.recommend.memory import Memory
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "voices.json"
+DOCUMENT = ROOT / "docs" / "ablations.md"
+MARKERS = ("<!-- voices:begin -->", "<!-- voices:end -->")
 ALL = "all voices"
 Row = dict[str, Any]
 
@@ -84,23 +87,41 @@ def rows_of(run: Run) -> dict[str, Row]:
     return rows
 
 
+def table(runs: dict[str, Any]) -> str:
+    """The results in Markdown, a row for each run and silenced voice; intervals are of what differs from all voices."""
+    lines = [
+        "| run | voices | validation: NDCG@10 | NLL | test: NDCG@10 | against all | NLL | against all |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for run, found in runs.items():
+        for name, row in found["rows"].items():
+            cells = [f"{row['validation']['ndcg']:.4f}", f"{row['validation']['nll']:.3f}"]
+            for metric, digits in (("ndcg", 4), ("nll", 3)):
+                low, high = (f"{value:+.{digits}f}".replace("-", "−") for value in row[f"{metric}_against_all"])
+                cells += [f"{row['test'][metric]:.{digits}f}", "–" if name == ALL else f"{low} to {high}"]
+            lines.append(f"| {run} | {name} | {' | '.join(cells)} |")
+    commits = ", ".join(sorted({f"`{found['commit'][:10]}`" for found in runs.values()}))
+    note = f"<sub>Seed 0, no refit; 95 % intervals over users. Commit {commits}; `benchmarks/voices.py`.</sub>"
+    return "\n".join([*lines, "", note, ""])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs with training.refit_share=0")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go; other runs there are kept")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    known = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     try:
         for folder in arguments.runs:
             run = Run.of(folder, num_users=None)
             known[folder.name] = {**run.described(), **provenance(), "rows": rows_of(run)}
+        partial = RESULTS.with_name(f".{RESULTS.name}.partial")
+        partial.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, RESULTS)
+        write_between_markers(DOCUMENT, MARKERS, table(known))
     except VariseqError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    partial = arguments.out.with_name(f".{arguments.out.name}.partial")
-    partial.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, arguments.out)
     return 0
 
 
