@@ -21,6 +21,8 @@ from variseq.training.settings import TrainingConfig
 
 Patch = Callable[[], AbstractContextManager[Any]]
 NO_NOISE: dict[str, Any] = {"training.deterministic_share": 1.0}
+SAME_RATE = {"training.learning_rate": 0.003}
+"""That of width 64: by default the rate follows from the width."""
 EARLY = {"training.deterministic_share": 0.3, "training.anneal_share": 0.1, "training.num_samples": 1}
 
 
@@ -156,8 +158,11 @@ CHANGES = (
     Change("of each user only the latest window", NO_NOISE, latest_window_only),
     Change("dropout of 0.3 in place of 0.5", NO_NOISE | {"model.dropout": 0.3}),
     Change("dropout of 0.7", NO_NOISE | {"model.dropout": 0.7}),
-    Change("width 32 in place of 64", NO_NOISE | {"model.width": 32, "model.latent_width": 32}),
-    Change("width 128", NO_NOISE | {"model.width": 128}),
+    Change(
+        "width 32 in place of 64",
+        NO_NOISE | {"model.width": 32, "model.latent_width": 32, "training.learning_rate": 0.003},
+    ),
+    Change("width 128", NO_NOISE | {"model.width": 128, "training.learning_rate": 0.003}),
     Change("one block in place of two", NO_NOISE | {"model.num_blocks": 1}),
     Change("four blocks", NO_NOISE | {"model.num_blocks": 4}),
     Change("the softmax over all items in place of 2,048", NO_NOISE | {"training.full_softmax_items": 20_000}),

@@ -31,6 +31,12 @@ def commit() -> dict[str, str | bool | None]:
     return {"commit": _git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
 
 
+def short_commit(record: dict[str, Any]) -> str:
+    """The commit of a record as tables show it, with a word where it is not the whole truth."""
+    name = f"`{record['commit'][:10]}`" if record.get("commit") else "unknown"
+    return f"{name} with uncommitted changes" if record.get("dirty") else name
+
+
 def hardware() -> dict[str, str | int | None]:
     """Processor, cores, and the threads that torch uses."""
     described = Path("/proc/cpuinfo")

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from beliefs_runs import Run
 from marked_file import write_between_markers
-from provenance import provenance
+from provenance import provenance, short_commit
 
 from variseq.errors import VariseqError
 from variseq.evaluation.bootstrap import mean_interval
@@ -32,7 +32,7 @@ from variseq.recommend.forecast import Forecast
 from variseq.recommend.memory import Memory
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "voices.json"
+RESULT = ROOT / "benchmarks" / "results" / "voices.json"
 DOCUMENT = ROOT / "docs" / "ablations.md"
 MARKERS = ("<!-- voices:begin -->", "<!-- voices:end -->")
 ALL = "all voices"
@@ -100,8 +100,9 @@ def table(runs: dict[str, Any]) -> str:
                 low, high = (f"{value:+.{digits}f}".replace("-", "−") for value in row[f"{metric}_against_all"])
                 cells += [f"{row['test'][metric]:.{digits}f}", "–" if name == ALL else f"{low} to {high}"]
             lines.append(f"| {run} | {name} | {' | '.join(cells)} |")
-    commits = ", ".join(sorted({f"`{found['commit'][:10]}`" for found in runs.values()}))
-    note = f"<sub>Seed 0, no refit; 95 % intervals over users. Commit {commits}; `benchmarks/voices.py`.</sub>"
+    commits = ", ".join(sorted({short_commit(found) for found in runs.values()}))
+    seeds = ", ".join(sorted({str(found["seed"]) for found in runs.values()}))
+    note = f"<sub>Seed {seeds}, no refit; 95 % intervals over users. Commit {commits}; `benchmarks/voices.py`.</sub>"
     return "\n".join([*lines, "", note, ""])
 
 
@@ -110,14 +111,14 @@ def main() -> int:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs with training.refit_share=0")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     try:
         for folder in arguments.runs:
             run = Run.of(folder, num_users=None)
             known[folder.name] = {**run.described(), **provenance(), "rows": rows_of(run)}
-        partial = RESULTS.with_name(f".{RESULTS.name}.partial")
+        partial = RESULT.with_name(f".{RESULT.name}.partial")
         partial.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, RESULTS)
+        os.replace(partial, RESULT)
         write_between_markers(DOCUMENT, MARKERS, table(known))
     except VariseqError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Normal, kl_divergence
 
 from tests.benchmarks import exploration_path  # noqa: F401
+from variseq.model.latent import Belief
 from variseq.model.network import Network, NetworkConfig, Weights
 from variseq.sequences.batches import make_batch, query_windows, training_windows
 from variseq.sequences.histories import Histories
@@ -49,17 +51,19 @@ def test_the_latest_window_holds_the_latest_events_and_no_others() -> None:
     assert int(training_windows(HISTORIES, 4, np.random.default_rng(0)).lengths.sum()) == 16
 
 
-def test_a_belief_that_was_foretold_costs_nothing() -> None:
+def test_a_belief_costs_what_the_belief_before_it_did_not_foretell() -> None:
     with transition_prior():
-        network = Network(NetworkConfig(num_items=9, width=8, latent_width=6, attention_width=4, mean_scale=None))
+        network = Network(NetworkConfig(num_items=9, width=8, latent_width=6, attention_width=4))
         batch = make_batch(HISTORIES, query_windows(HISTORIES, 20), np.arange(2), 9)
         with torch.no_grad():
-            for weight in (network.transition.weight, network.transition.bias, network.latent.mean.weight):
-                weight.zero_()
-            network.latent.mean.bias.zero_()
-            network.latent.log_variance.weight.zero_()
-            network.latent.log_variance.bias.zero_()
-            assert float(network.encode(batch).kl_to_prior().abs().max()) == 0.0
+            belief = network.eval().encode(batch)
+            before = torch.zeros_like(belief.mean)
+            later = batch.layout.positions() > 0
+            before[later] = belief.mean[:-1][later[1:]]
+            prior = Normal(network.transition(before), torch.ones(6))
+            expected = kl_divergence(Normal(belief.mean, (0.5 * belief.log_variance).exp()), prior)
+            torch.testing.assert_close(belief.kl_to_prior(), expected, atol=1e-4, rtol=1e-4)
+            assert not torch.allclose(belief.kl_to_prior(), Belief(belief.mean, belief.log_variance).kl_to_prior())
         assert network.objective(batch, Weights(beta=1.0)).loss.isfinite()
 
 

@@ -11,22 +11,31 @@ import pytest
 from tests.benchmarks import exploration_path  # noqa: F401
 from variseq.errors import InputError
 
+import ablations  # isort: skip
 import beliefs_page  # isort: skip
 import long_histories  # isort: skip
 import request_time  # isort: skip
 import training_share  # isort: skip
+import voices  # isort: skip
 from marked_file import write_between_markers  # isort: skip
 
 MARKERS = ("<!-- a:begin -->", "<!-- a:end -->")
 
 
-@pytest.mark.parametrize("script", [long_histories, request_time, training_share], ids=lambda script: script.__name__)
+SCRIPTS = [ablations, long_histories, request_time, training_share, voices]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_documentation_shows_the_table_of_the_record(script: ModuleType) -> None:
     document = script.DOCUMENT.read_text(encoding="utf-8")
     begin, end = script.MARKERS
     shown = document.split(f"{begin}\n")[1].split(end)[0]
     if script.RESULT.exists():
-        assert shown == script.table(json.loads(script.RESULT.read_text(encoding="utf-8")))
+        written = script.RESULT.read_text(encoding="utf-8")
+        is_lines = script.RESULT.suffix == ".jsonl"
+        assert shown == script.table(
+            [json.loads(line) for line in written.splitlines()] if is_lines else json.loads(written)
+        )
     else:
         assert shown == "Not measured yet.\n"
 

@@ -40,6 +40,8 @@ def test_the_table_gives_what_differs_from_all_voices() -> None:
         intervals = {"ndcg_against_all": [-0.0017, -0.0007], "nll_against_all": [0.012, 0.018]}
         return {"validation": {"ndcg": ndcg, "nll": 7.9}, "test": {"ndcg": ndcg, "nll": 8.0}} | intervals
 
-    lines = table({"beauty": {"commit": "0123456789abc", "rows": {ALL: row(0.07), "no trend": row(0.06)}}}).splitlines()
+    lines = table(
+        {"beauty": {"commit": "0123456789abc", "seed": 0, "rows": {ALL: row(0.07), "no trend": row(0.06)}}}
+    ).splitlines()
     assert lines[2] == f"| beauty | {ALL} | 0.0700 | 7.900 | 0.0700 | – | 8.000 | – |"
     assert lines[3] == "| beauty | no trend | 0.0600 | 7.900 | 0.0600 | −0.0017 to −0.0007 | 8.000 | +0.012 to +0.018 |"

@@ -55,6 +55,21 @@ def test_network_with_louder_preferences_is_cooled_until_it_says_the_same() -> N
     )
 
 
+def test_who_had_no_history_yet_does_not_make_the_second_network_look_surer() -> None:
+    network = small_network()
+    none_yet = [
+        np.zeros(0, dtype=int).tolist() if n % 5 == 0 else HISTORIES.history(n).item.tolist() for n in range(80)
+    ]
+    found = transferred(learned(), (network, Histories.of_items(none_yet)), (network, HISTORIES)).calibration
+    np.testing.assert_allclose(found.temperatures, learned().calibration.temperatures, rtol=0.01)
+    torch.testing.assert_close(shares(network, found), shares(network, learned().calibration), atol=0.01, rtol=0.01)
+
+
+def test_without_any_history_before_the_calibration_stays() -> None:
+    network, nobody = small_network(), Histories.of_items([[] for _ in range(80)])
+    assert transferred(learned(), (network, nobody), (network, HISTORIES)).calibration == learned().calibration
+
+
 def test_everything_but_the_calibration_stays() -> None:
     network, before = small_network(), learned()
     after = transferred(before, (network, HISTORIES), (surer(network), HISTORIES))

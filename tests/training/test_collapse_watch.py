@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, small_network
+from variseq.evaluation.splits import leave_one_out
 from variseq.model.latent import Belief
 from variseq.model.network import Network, Weights
 from variseq.sequences.histories import Histories
@@ -18,6 +19,8 @@ from variseq.training.collapse_watch import (
     neighbour_tokens,
     watched_batch,
 )
+from variseq.training.settings import TrainingConfig
+from variseq.training.validation import Validation
 
 LENGTHS = [6, 9, 3, 12, 7, 7, 2]
 
@@ -157,3 +160,11 @@ def test_alarms_name_what_was_measured() -> None:
     assert "5%" in alarms(active_share=0.05, swap_gap=1.0)[0]
     assert "0.010 nats" in alarms(active_share=0.5, swap_gap=0.01)[0]
     assert len(alarms(active_share=0.0, swap_gap=0.0)) == 2
+
+
+def test_only_who_is_asked_about_is_watched() -> None:
+    histories = Histories.of_items([[0, 1, 2, 3], [1, 2], [2, 3, 4]])
+    part = leave_one_out(histories, NUM_ITEMS)[1]
+    watched = Validation(part, TrainingConfig()).watched()
+    # The user of two events is in training only; the others' test events are not looked at.
+    assert [watched.history(n).item.tolist() for n in range(len(watched))] == [[0, 1, 2], [2, 3]]

@@ -80,6 +80,16 @@ def test_run_interrupted_inside_an_epoch_goes_on_to_the_same_bits(
     assert_equal_to(whole, resumed(shop_parts, tmp_path), tmp_path)
 
 
+def test_seconds_of_an_epoch_that_was_broken_off_are_counted(shop_parts: Parts, tmp_path: Path) -> None:
+    trainer = trainer_for(shop_parts, tmp_path, max_epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(step=InterruptedStep(at=3))
+    trainer = resumed(shop_parts, tmp_path)
+    trainer.progress.seconds += 1000.0
+    trainer.run()
+    assert trainer.progress.total_seconds > 1000.0
+
+
 def test_run_interrupted_between_epochs_goes_on_to_the_same_bits(
     shop_parts: Parts, whole: tuple[Network, list[dict[str, Any]]], tmp_path: Path
 ) -> None:

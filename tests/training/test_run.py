@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,15 @@ def test_other_settings_or_data_cannot_resume_a_run(shop_parts: Parts, tmp_path:
         train(shop_parts, folder, resume=True, max_epochs=2, learning_rate=0.5)
     num_items = shop_parts[0].part.num_items
     other = leave_one_out(Histories.of_items([[0, 1, 2, 3, 4]] * 30), num_items)
-    with pytest.raises(InputError, match=r"\(data.split_hash\)"):
+    with pytest.raises(InputError, match=r"\(data.events, data.split_hash\)"):
         train_network(other[0], other[1], settings_for(other[0], max_epochs=1), workplace_in(folder, resume=True))
+    # The same items in the same order, bought at other times.
+    histories = shop_parts[0].part.histories
+    later = [
+        replace(part.part, histories=replace(histories, timestamp=histories.timestamp + 1)) for part in shop_parts[:2]
+    ]
+    with pytest.raises(InputError, match=r"\(data.events\)"):
+        train_network(*later, settings_for(later[0], max_epochs=1), workplace_in(folder, resume=True))
 
 
 @pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")

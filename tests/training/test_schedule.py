@@ -56,3 +56,9 @@ def test_fixed_beta_is_never_moved() -> None:
         before = controller.beta
         controller.observe(1000.0)
         assert controller.beta == before
+
+
+@pytest.mark.parametrize("rise", [0.0, 0.1])
+def test_a_twin_has_no_noise_even_where_progress_passes_one(rise: float) -> None:
+    config = TrainingConfig(deterministic_share=1.0, anneal_share=rise)
+    assert [noise_share(config, progress) for progress in (0.0, 0.99, 1.0, 1.01)] == [0.0] * 4

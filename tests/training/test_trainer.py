@@ -145,11 +145,24 @@ def test_sampled_negatives_serve_a_catalogue_that_is_too_large(shop_parts: Parts
 
 
 def test_averaged_network_is_validated_and_moves_slower_than_the_trained_one(shop_parts: Parts) -> None:
-    off = trainer_for(shop_parts, max_epochs=1, averaging=0.0)
-    off.run()
-    on = trainer_for(shop_parts, max_epochs=1, averaging=0.99)
-    on.run()
-    assert not are_equal(weights_of(on.averaged), weights_of(off.averaged))
+    trainer = trainer_for(shop_parts, max_epochs=1, averaging=0.99)
+    start, validation = weights_of(trainer.network)["embedding.item"], trainer.data.validation
+    assert validation is not None
+    seen = []
+
+    def look(record: dict[str, Any]) -> None:
+        nll = [validation.score(network).nll for network in (trainer.averaged, trainer.network)]
+        moved = [
+            float((weights_of(network)["embedding.item"] - start).norm())
+            for network in (trainer.averaged, trainer.network)
+        ]
+        seen.append((record["validation_nll"], nll, moved))
+
+    trainer.run([look])
+    [(recorded, (of_averaged, of_trained), (by_average, by_training))] = seen
+    assert recorded == pytest.approx(of_averaged, abs=1e-6)
+    assert abs(of_trained - of_averaged) > 1e-4
+    assert 0 < by_average < by_training
 
 
 def test_matrices_and_item_vectors_decay_as_set_and_nothing_else_does(shop_parts: Parts) -> None:

@@ -30,7 +30,7 @@ class EvaluationOptions:
     """
 
     k: int = 10
-    targets: str = "next"
+    targets: str = "last"
     exclude_seen: bool = True
     repeat_share: float | None = None
     item_categories: Sequence[tuple[str, ...]] | None = None

@@ -39,12 +39,6 @@ class Forecasts:
     top_is_target: Bool[np.ndarray, "query k"]
     mass_before: Float[np.ndarray, " query"]
 
-    @property
-    def top_mass(self) -> Float[np.ndarray, " query"]:
-        """Probability that the next item is in the list."""
-        mass: Float[np.ndarray, " query"] = self.top_probability.sum(axis=1)
-        return mass
-
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:

@@ -14,7 +14,7 @@ from variseq.evaluation.evaluation import Evaluation
 
 NUM_PERMUTATIONS = 10_000
 _CELLS_AT_ONCE = 4_000_000
-_SAME = ("split_hash", "part", "k", "targets", "exclude_seen", "request_time")
+_SAME = ("split_hash", "part", "learned_from", "k", "targets", "exclude_seen", "request_time")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Comparison:
 
 
 def require_same_protocol(evaluations: Sequence[Evaluation]) -> None:
-    """Raises InputError when results were not measured on the same split, part, targets, k and candidates."""
+    """Raises InputError when results differ in split, part, what was learned from, targets, k or candidates."""
     for other in evaluations[1:]:
         first = evaluations[0]
         different = [key for key in _SAME if first.protocol.get(key) != other.protocol.get(key)]
@@ -39,7 +39,8 @@ def require_same_protocol(evaluations: Sequence[Evaluation]) -> None:
             values = "; ".join(f"{key}: {first.protocol.get(key)} and {other.protocol.get(key)}" for key in different)
             raise InputError(
                 f"{first.model!r} and {other.model!r} were not measured alike ({values}). "
-                "Only results of the same split, part, targets and k can be compared: evaluate both again."
+                "Only results of the same split, part, targets and k, learned from the same events, can be compared: "
+                "evaluate both again."
             )
 
 

@@ -59,7 +59,7 @@ class Part:
         """What is known once the targets of this part have happened too."""
         return self.histories.select(self.histories.offsets[:-1], self.target_end)
 
-    def queries(self, targets: str = "next") -> Queries:
+    def queries(self, targets: str = "last") -> Queries:
         """The questions of this part.
 
         "next" asks for the first target of each user, "last" for the last one (with all before it as history),

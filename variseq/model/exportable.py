@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from variseq.model.attention import AdditiveAttention, DotProductAttention
 from variseq.model.encoder import EncoderBlock, distance_bucket
+from variseq.model.latent import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE
 from variseq.model.network import Network
 
 Tokens = tuple[
@@ -76,7 +77,7 @@ class LastPreference(nn.Module):
         hidden = self.network.encoder.norm(hidden)
         latent = self.network.latent
         mean = (latent.mean(hidden) - self.mean_shift) * self.mean_factor
-        log_variance = latent.log_variance(hidden).clamp(-10.0, 2.0)
+        log_variance = latent.log_variance(hidden).clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)
         sigma = torch.exp(0.5 * log_variance)
         beliefs = mean[:, None] + sigma[:, None] * noise[:, place.clamp(min=0)]
         at_end = query[:, :, None].expand(-1, -1, mean.shape[2])

@@ -38,9 +38,14 @@ def transferred(learned: Learned, before: tuple[Network, Histories], after: tupl
     first would trust the second too much: on Amazon Beauty the voice of "anything" fell from 28 % to 13 %, and sets
     that should hold 90 % held 84 %. Temperatures are scaled until the mean entropy is the same, and the gate's inputs
     are moved and scaled so that their mean and spread are the same. Only histories are looked at, no targets: those
-    before the validation events for the first network, those up to them for the second.
+    before the validation events for the first network, those up to them for the second, of the same users. Who had no
+    history yet is left out: of them nobody is sure, which says nothing of the networks.
     """
     calibration = learned.calibration
+    known = np.flatnonzero(before[1].lengths)
+    if not len(known):
+        return learned
+    before, after = (before[0], before[1].rows(known)), (after[0], after[1].rows(known))
     wanted = _sureness(calibration, *before)
     low, high = 1 / WIDEST_FACTOR, WIDEST_FACTOR
     for _ in range(HALVINGS):

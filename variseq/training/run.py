@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import shutil
@@ -192,10 +193,20 @@ def _open_folder(folder: Path, resume: bool, fingerprint: dict[str, Any]) -> Non
 
 
 def _fingerprint(settings: Settings, train: Part) -> dict[str, Any]:
-    flat = {f"model.{key}": value for key, value in settings.network.model_dump().items()}
-    flat |= {f"training.{key}": value for key, value in settings.training.model_dump().items()}
-    categories = None if settings.links is None else [len(settings.links.category), settings.links.num_categories]
-    return flat | {"data.split_hash": train.protocol["split_hash"], "data.categories": categories}
+    """What a run has to have in common with one that it goes on with: the settings, and all that is learned from."""
+    histories, links = train.histories, settings.links
+    return flat_settings(settings.network.model_dump(), settings.training.model_dump()) | {
+        "data.split_hash": train.protocol["split_hash"],
+        "data.events": _digest(histories.timestamp, histories.behaviour, histories.value),
+        "data.categories": None if links is None else _digest(links.offsets, links.category),
+    }
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _warn_of_collapse(metrics: list[dict[str, Any]], settings: Settings) -> None:

@@ -124,7 +124,8 @@ class Trainer:
         display = display or Display(quiet=True)
         with Interrupt() as interrupt, display:
             while not self.is_finished:
-                begun = time.perf_counter()
+                # An epoch that was broken off has cost what its batches took, too.
+                begun = time.perf_counter() - self.progress.seconds
                 self._epoch(display, step, interrupt)
                 self._check_weights()
                 record = self._close_epoch()

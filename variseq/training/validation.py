@@ -43,8 +43,15 @@ class Validation:
         return self.part.queries(self.options.targets)
 
     def watched(self) -> Histories:
-        """The validation histories with their targets: what the posterior is examined on."""
-        return self.part.histories.select(self.part.histories.offsets[:-1], self.part.target_end)
+        """The histories that are asked about, with their targets: what the posterior is examined on.
+
+        Their earlier events are training events. Everybody's are taken where fewer than two are asked about, as beliefs
+        are swapped between histories.
+        """
+        part = self.part
+        asked = np.flatnonzero(part.target_end > part.history_end)
+        rows = asked if len(asked) >= 2 else np.arange(len(part.target_end))
+        return part.histories.select(part.histories.offsets[rows], part.target_end[rows])
 
     def score(self, network: Network) -> ValidationScore:
         """NDCG, recall and NLL of a network, ranking by the posterior mean."""
