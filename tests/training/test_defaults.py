@@ -64,6 +64,19 @@ def test_noise_comes_late_and_as_a_mixture_on_a_large_log() -> None:
     assert training_config(properties(num_events=150_000), NETWORK, 0, {"num_samples": 1}).num_samples == 1
 
 
+def test_a_batch_is_a_128th_of_the_events_between_256_and_2048_positions() -> None:
+    sizes = [training_config(properties(num_events=n), NETWORK, 0, {}).batch_positions for n in (1_000, 131_072, 10**7)]
+    assert sizes == [256, 1024, 2048]
+
+
+def test_beliefs_are_narrower_where_a_large_log_knows_its_items_well() -> None:
+    def rate(num_events: int, num_items: int) -> float | None:
+        return training_config(properties(num_events=num_events, num_items=num_items), NETWORK, 0, {}).target_rate
+
+    assert rate(1_000_000, 10_000) == 2 * 40.0
+    assert rate(1_000_000, 10_001) == rate(100_000, 500) == 40.0
+
+
 def test_properties_are_those_of_the_log(shop_log: Log) -> None:
     found = LogProperties.of(shop_log.histories, shop_log.vocabulary)
     assert found.num_items == shop_log.vocabulary.num_items

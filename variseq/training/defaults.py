@@ -39,6 +39,8 @@ EVENTS_PER_BATCH_POSITION = 128
 BATCH_POSITIONS = (256, 2048)
 """The smallest and the largest batch: four times as large a one learns a large log half as fast (docs/ablations.md)."""
 MIN_TARGET_RATE = 40.0
+EVENTS_OF_A_WELL_KNOWN_ITEM = 100
+"""From so many events an item on, in a large log, beliefs are steered to twice the rate: wide ones only cost there."""
 ITEM_DECAY_EVENTS = 2.2
 """Decay of item vectors times the events of an item: what is known of an item against what is thought beforehand."""
 FROM_THE_LOG = ("num_items", "num_behaviours")
@@ -110,7 +112,7 @@ def training_config(
     A batch is a 128th of the events (between 256 and 2,048 positions); the rate is 0.003 at width 64 and falls with the
     root of the width. Item vectors decay the more the fewer events an item has: 0.2 at 11 events, where it was seen to
     pay, next to nothing at some hundreds. The rate is steered to a quarter above the least that a network can have, and
-    to 40 nats at least. From 120,000 events on the noise comes in the last quarter only, and the mixture of four
+    to 40 nats at least; to twice that in a large log with 100 events an item or more. From 120,000 events on the noise comes in the last quarter only, and the mixture of four
     samples is trained: so it hardly costs ranking and still buys likelihood. A smaller log is learned by heart by then,
     and noise from the third part of the run on keeps it from that (docs/ablations.md). Where people come back to the
     same items (more than a tenth of the events), an item that the user already had may be recommended again;
@@ -123,7 +125,7 @@ def training_config(
         ),
         "exclude_seen": properties.repeat_share <= MAX_REPEAT_SHARE,
         "learning_rate": round(3e-3 * (64 / network.width) ** 0.5, 5),
-        "target_rate": max(MIN_TARGET_RATE, good_rate(network.latent_width, network.mean_scale)),
+        "target_rate": _target_rate(properties, network),
         "item_decay": round(ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1), 4),
         **(LATE_NOISE if properties.num_events >= LARGE_LOG else {}),
         "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 40)),
@@ -132,3 +134,10 @@ def training_config(
         return TrainingConfig(**{**derived, **overrides})
     except ValidationError as error:
         raise settings_error(error, TrainingConfig, "training") from error
+
+
+def _target_rate(properties: LogProperties, network: NetworkConfig) -> float:
+    rate = max(MIN_TARGET_RATE, good_rate(network.latent_width, network.mean_scale))
+    is_large = properties.num_events >= LARGE_LOG
+    is_dense = properties.num_events >= EVENTS_OF_A_WELL_KNOWN_ITEM * properties.num_items
+    return 2 * rate if is_large and is_dense else rate
