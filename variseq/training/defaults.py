@@ -112,11 +112,11 @@ def training_config(
     A batch is a 128th of the events (between 256 and 2,048 positions); the rate is 0.003 at width 64 and falls with the
     root of the width. Item vectors decay the more the fewer events an item has: 0.2 at 11 events, where it was seen to
     pay, next to nothing at some hundreds. The rate is steered to a quarter above the least that a network can have, and
-    to 40 nats at least; to twice that in a large log with 100 events an item or more. From 120,000 events on the noise comes in the last quarter only, and the mixture of four
-    samples is trained: so it hardly costs ranking and still buys likelihood. A smaller log is learned by heart by then,
-    and noise from the third part of the run on keeps it from that (docs/ablations.md). Where people come back to the
-    same items (more than a tenth of the events), an item that the user already had may be recommended again;
-    elsewhere it is left out.
+    to 40 nats at least; to twice that in a large log with 100 events an item or more. From 120,000 events on the noise
+    comes in the last quarter only, and the mixture of four samples is trained: so it hardly costs ranking and still
+    buys likelihood. A smaller log is learned by heart by then, and noise from the third part of the run on keeps it
+    from that (docs/ablations.md). Where people come back to the same items (more than a tenth of the events), an item
+    that the user already had may be recommended again; elsewhere it is left out.
     """
     derived: dict[str, Any] = {
         "seed": seed,
