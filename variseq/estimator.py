@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pandas as pd
 
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
-from variseq.evaluation.mass import repeat_share
 from variseq.evaluation.results import Results
 from variseq.evaluation.splits import Split, split_at
 from variseq.evaluation.user_groups import read_user_groups
@@ -120,7 +118,6 @@ class VariationalAttention:
             latest = valid.part.known_after()
             memory.fit(latest)
             learned = transferred(learned, (trained.chosen, known), (trained.network, latest))
-            learned = replace(learned, repeat_share=repeat_share(latest))
         begins = np.stack([train.part.target_end, valid.part.target_end])
         self.checkpoint = Checkpoint(
             network=trained.network.eval(),

@@ -120,8 +120,9 @@ def test_results_of_another_split_part_k_or_target_are_not_compared() -> None:
     others = [
         evaluate(model, random_part(1)),
         evaluate(model, part, EvaluationOptions(k=5)),
-        evaluate(model, part, EvaluationOptions(targets="last")),
+        evaluate(model, part, EvaluationOptions(targets="next")),
         evaluate(model, part, EvaluationOptions(exclude_seen=False)),
+        dataclasses.replace(one, protocol=one.protocol | {"learned_from": "training and validation"}),
         dataclasses.replace(one, protocol=one.protocol | {"part": "valid"}),
         dataclasses.replace(one, protocol=one.protocol | {"request_time": True}),
     ]

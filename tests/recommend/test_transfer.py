@@ -8,6 +8,7 @@ import torch
 
 from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.evaluation.conformal import ConformalThresholds
+from variseq.evaluation.mass import repeat_share
 from variseq.model.network import Network
 from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.forecast import Forecast
@@ -70,11 +71,11 @@ def test_without_any_history_before_the_calibration_stays() -> None:
     assert transferred(learned(), (network, nobody), (network, HISTORIES)).calibration == learned().calibration
 
 
-def test_everything_but_the_calibration_stays() -> None:
+def test_repeats_are_counted_again_and_the_rest_stays() -> None:
     network, before = small_network(), learned()
     after = transferred(before, (network, HISTORIES), (surer(network), HISTORIES))
     assert after.thresholds is before.thresholds
-    assert after.repeat_share == before.repeat_share
+    assert after.repeat_share == repeat_share(HISTORIES) != before.repeat_share
     assert after.calibration.num_samples == before.calibration.num_samples
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from variseq.evaluation.mass import repeat_share
 from variseq.model.network import Network
 from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.forecast import Forecast
@@ -39,9 +40,9 @@ def transferred(learned: Learned, before: tuple[Network, Histories], after: tupl
     that should hold 90 % held 84 %. Temperatures are scaled until the mean entropy is the same, and the gate's inputs
     are moved and scaled so that their mean and spread are the same. Only histories are looked at, no targets: those
     before the validation events for the first network, those up to them for the second, of the same users. Who had no
-    history yet is left out: of them nobody is sure, which says nothing of the networks.
+    history yet is left out: of them nobody is sure, which says nothing of the networks. Repeats are counted again.
     """
-    calibration = learned.calibration
+    calibration, learned = learned.calibration, replace(learned, repeat_share=repeat_share(after[1]))
     known = np.flatnonzero(before[1].lengths)
     if not len(known):
         return learned
