@@ -46,7 +46,7 @@ Record = dict[str, Any]
 
 def model_of(change: Change, seed: int) -> VariationalAttention:
     """What is trained for a row."""
-    settings = run_config(None, {**LEAVE_ONE_OUT, **WITHOUT_REFIT, **change.settings, "seed": seed})
+    settings = run_config(None, {**LEAVE_ONE_OUT, **WITHOUT_REFIT, **change.settings, "seed": seed}, ())
     return VariationalAttention(settings.size, seed, "cpu", settings.model, settings.training)
 
 
@@ -81,7 +81,7 @@ def judged(change: Change, parts: tuple[LogPart, LogPart], seed: int) -> Record:
 def run_all(data: Path, seeds: Sequence[int], changes: Sequence[Change], out: Path) -> None:
     """What is not in the file yet, one record a line as they come."""
     files = find_files(data, *FILES)
-    log = log_in_order(files, run_config(None, LEAVE_ONE_OUT).read)
+    log = log_in_order(files, run_config(None, LEAVE_ONE_OUT, ()).read)
     parts = log.split("leave-one-out")[:2]
     hashes = {file.name: sha256_of(file) for file in files}
     done = [{name: record[name] for name in DECIDE} for record in read_records(out)]
