@@ -158,11 +158,8 @@ CHANGES = (
     Change("of each user only the latest window", NO_NOISE, latest_window_only),
     Change("dropout of 0.3 in place of 0.5", NO_NOISE | {"model.dropout": 0.3}),
     Change("dropout of 0.7", NO_NOISE | {"model.dropout": 0.7}),
-    Change(
-        "width 32 in place of 64",
-        NO_NOISE | {"model.width": 32, "model.latent_width": 32, "training.learning_rate": 0.003},
-    ),
-    Change("width 128", NO_NOISE | {"model.width": 128, "training.learning_rate": 0.003}),
+    Change("width 32 in place of 64", NO_NOISE | SAME_RATE | {"model.width": 32, "model.latent_width": 32}),
+    Change("width 128", NO_NOISE | SAME_RATE | {"model.width": 128}),
     Change("one block in place of two", NO_NOISE | {"model.num_blocks": 1}),
     Change("four blocks", NO_NOISE | {"model.num_blocks": 4}),
     Change("the softmax over all items in place of 2,048", NO_NOISE | {"training.full_softmax_items": 20_000}),

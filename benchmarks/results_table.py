@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provenance import short_commit
+
 from variseq.errors import InputError, VariseqError
 
 Record = dict[str, Any]
@@ -185,7 +187,7 @@ def _footnote(runs: Runs) -> list[str]:
         f"history and {model['cold_targets']:,} for one unseen in training",
         f"posterior of the chosen epoch: {'; '.join(_posterior(record['posterior']) for record in records)}",
         *([f"the twin is the same with training.deterministic_share=1, seeds {twins}"] if twins else []),
-        f"commit {', '.join(_unique(_commit(record) for record in [*records, *runs.twins]))}",
+        f"commit {', '.join(_unique(short_commit(record) for record in [*records, *runs.twins]))}",
         "; ".join(_unique(machines)),
         " to ".join(_unique([dates[0], dates[-1]])),
     ]
@@ -202,12 +204,6 @@ def _posterior(health: dict[str, Any]) -> str:
         f"{health['rate']:.1f} nats per position, {100 * health['active_share']:.0f} % active, "
         f"swap gap {health['swap_gap']:.2f} nats, {alarms}"
     )
-
-
-def _commit(record: Record) -> str:
-    if record["commit"] is None:
-        return "unknown"
-    return f"`{record['commit'][:10]}`" + (" with uncommitted changes" if record["dirty"] else "")
 
 
 def _unique(texts: Iterable[str]) -> list[str]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from beliefs_runs import Run
+from exploration import write
 from marked_file import write_between_markers
 from provenance import provenance, short_commit
 
@@ -116,9 +116,7 @@ def main() -> int:
         for folder in arguments.runs:
             run = Run.of(folder, num_users=None)
             known[folder.name] = {**run.described(), **provenance(), "rows": rows_of(run)}
-        partial = RESULT.with_name(f".{RESULT.name}.partial")
-        partial.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, RESULT)
+        write(known, RESULT)
         write_between_markers(DOCUMENT, MARKERS, table(known))
     except VariseqError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -19,7 +19,7 @@ from variseq.training.settings import TrainingConfig
 from variseq.training.trainer import Trainer, TrainingData
 
 from ablation_changes import CHANGES, Change, latest_window_only, transition_prior  # isort: skip
-from ablations import table  # isort: skip
+from ablations import judged, resolved, table  # isort: skip
 
 HISTORIES = Histories.of_items([[1, 2, 3, 4, 5, 6, 7, 1, 2], [7, 6, 5, 4, 3, 2, 1]])
 PATCHED = [change for change in CHANGES if not isinstance(change.patch, type)]
@@ -65,6 +65,16 @@ def test_a_belief_costs_what_the_belief_before_it_did_not_foretell() -> None:
             torch.testing.assert_close(belief.kl_to_prior(), expected, atol=1e-4, rtol=1e-4)
             assert not torch.allclose(belief.kl_to_prior(), Belief(belief.mean, belief.log_variance).kl_to_prior())
         assert network.objective(batch, Weights(beta=1.0)).loss.isfinite()
+
+
+@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+def test_a_row_is_trained_and_judged_with_the_settings_that_it_names(shop_parts: Any) -> None:
+    change = Change("quick", {"size": "tiny", "training.max_epochs": 1, "training.deterministic_share": 1.0})
+    found = judged(change, shop_parts[:2], seed=3)
+    assert (found["change"], found["seed"], found["epoch"], found["num_epochs"]) == ("quick", 3, 1, 1)
+    assert np.isfinite([found["ndcg"], found["nll"], found["network_nll"]]).all()
+    settings = resolved(change, shop_parts[0], seed=3)
+    assert (settings["training.seed"], settings["training.refit_share"], settings["model.width"]) == (3, 0.0, 32)
 
 
 def record(change: Change, seed: int, ndcg: float) -> dict[str, Any]:
