@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from variseq.model.encoded import encoded
 from variseq.model.network import Network
-from variseq.model.posterior import TOKENS_PER_BATCH
-from variseq.sequences.batches import group_by_length, make_batch, query_windows
 from variseq.sequences.histories import Histories
 
 
@@ -20,17 +19,12 @@ def attention_over_events(network: Network, histories: Histories) -> list[Float[
     where the decoder looks, and are no reasons: `benchmarks/reasons.py` holds both to the same test.
     """
     network.eval()
-    config = network.config
-    device = network.item_bias.device
-    windows = query_windows(histories, config.max_length)
     weights = [np.zeros(length, dtype=np.float32) for length in histories.lengths]
-    for members in group_by_length(windows.lengths, TOKENS_PER_BATCH, np.arange(len(histories))):
-        batch = make_batch(histories, windows, members, config.num_items).to(device)
-        of_tokens = network.decoder.last_weights(network.encode(batch).mean, batch.layout).cpu().numpy()
-        for row, member in enumerate(members):
+    for row, belief, layout in encoded(network, histories):
+        of_tokens = network.decoder.last_weights(belief.mean, layout).cpu().numpy()
+        for place, (member, num_tokens) in enumerate(zip(row.tolist(), layout.lengths.tolist(), strict=True)):
             # The token before target p is event p − 1; the start token, where the window has it, comes first.
-            num_tokens = int(windows.lengths[member])
             num_events = min(num_tokens, len(weights[member]))
             if num_events:
-                weights[member][-num_events:] = of_tokens[row, num_tokens - num_events : num_tokens]
+                weights[member][-num_events:] = of_tokens[place, num_tokens - num_events : num_tokens]
     return weights

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from variseq.model.encoded import encoded
 from variseq.model.network import Network, NetworkConfig
 from variseq.model.noise import antithetic_noise
-from variseq.sequences.batches import group_by_length, make_batch, query_windows
 from variseq.sequences.histories import Histories
-
-TOKENS_PER_BATCH = 2048
 
 
 def belief_noise(config: NetworkConfig, num_samples: int, seed: int = 0) -> Float[Tensor, "sample place latent"]:
@@ -47,16 +44,12 @@ def sample_preferences(
 ) -> SampledPreferences:
     """Encode once, decode under each sample; an empty history has the start token alone."""
     network.eval()
-    config, device = network.config, network.item_bias.device
-    windows = query_windows(histories, config.max_length)
-    preference = torch.empty(len(noise), len(histories), config.width, device=device)
+    device = network.item_bias.device
+    preference = torch.empty(len(noise), len(histories), network.config.width, device=device)
     log_variance = torch.empty(len(histories), device=device)
     noise = noise.to(device)
-    for members in group_by_length(windows.lengths, TOKENS_PER_BATCH, np.arange(len(histories))):
-        batch = make_batch(histories, windows, members, config.num_items).to(device)
-        belief, layout = network.encode(batch), batch.layout
+    for row, belief, layout in encoded(network, histories):
         place = (layout.lengths[layout.slot // layout.longest] - 1) - layout.positions()
-        row = torch.from_numpy(members).to(device)
         preference[:, row] = network.decoder.last(belief.mean, belief.sample(noise[:, place]), layout)
         log_variance[row] = belief.log_variance[layout.last_tokens()].mean(dim=1)
     return SampledPreferences(preference, log_variance)

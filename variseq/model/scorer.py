@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from variseq.model.encoded import encoded
 from variseq.model.network import Network
-from variseq.sequences.batches import group_by_length, make_batch, query_windows
 from variseq.sequences.histories import Histories
-
-TOKENS_PER_BATCH = 8192
 
 
 class NetworkScorer:
@@ -31,13 +28,9 @@ class NetworkScorer:
     def query(self, histories: Histories) -> Float[Tensor, "history width"]:
         """The preference after the latest event of each history; an empty history has the start token alone."""
         self.network.eval()
-        config = self.network.config
-        windows = query_windows(histories, config.max_length)
-        preference = torch.empty(len(histories), config.width, device=self.device)
-        for members in group_by_length(windows.lengths, TOKENS_PER_BATCH, np.arange(len(histories))):
-            batch = make_batch(histories, windows, members, config.num_items).to(self.device)
-            belief = self.network.encode(batch)
-            preference[torch.from_numpy(members)] = self.network.decoder.last_at_mean(belief.mean, batch.layout)
+        preference = torch.empty(len(histories), self.network.config.width, device=self.device)
+        for row, belief, layout in encoded(self.network, histories):
+            preference[row] = self.network.decoder.last_at_mean(belief.mean, layout)
         return preference
 
     @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,12 +9,12 @@ from torch import Tensor
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.splits import Part
+from variseq.model.encoded import encoded
 from variseq.model.network import Network
-from variseq.model.posterior import TOKENS_PER_BATCH, SampledPreferences
+from variseq.model.posterior import SampledPreferences
 from variseq.recommend.calibrate import Calibrator
 from variseq.recommend.calibration import Calibration
 from variseq.recommend.forecast import Forecast
-from variseq.sequences.batches import group_by_length, make_batch, query_windows
 from variseq.sequences.histories import Histories
 
 SEED = 0
@@ -65,13 +64,10 @@ def _one_pass(
     network: Network, histories: Histories
 ) -> tuple[Float[Tensor, "history width"], Float[Tensor, " history"]]:
     """The preference of each history and its mean log σ², in whatever mode the network is."""
-    config, device = network.config, network.item_bias.device
-    windows = query_windows(histories, config.max_length)
-    preference = torch.empty(len(histories), config.width, device=device)
+    device = network.item_bias.device
+    preference = torch.empty(len(histories), network.config.width, device=device)
     log_variance = torch.empty(len(histories), device=device)
-    for members in group_by_length(windows.lengths, TOKENS_PER_BATCH, np.arange(len(histories))):
-        batch = make_batch(histories, windows, members, config.num_items).to(device)
-        belief, row = network.encode(batch), torch.from_numpy(members).to(device)
-        preference[row] = network.decoder.last_at_mean(belief.mean, batch.layout)
-        log_variance[row] = belief.log_variance[batch.layout.last_tokens()].mean(dim=1)
+    for row, belief, layout in encoded(network, histories):
+        preference[row] = network.decoder.last_at_mean(belief.mean, layout)
+        log_variance[row] = belief.log_variance[layout.last_tokens()].mean(dim=1)
     return preference, log_variance

@@ -99,12 +99,16 @@ class Forecast:
 
     def scores(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
         """log p of the items first:last."""
+        # The floor keeps log p finite where nobody is heard but a network that is sure.
+        return self.probabilities(query, first, last).clamp_(min=FLOOR).log_()
+
+    def probabilities(self, query: ForecastQuery, first: int, last: int) -> Float[Tensor, "history item"]:
+        """p of the items first:last; 0 where it is too small for a number of 32 bits."""
         weight = (query.shares[0] / len(query.preference))[:, None]
         mixed = self._mixed_others(query, first, last)
         for softmax in self._softmaxes(query, first, last):
             mixed.addcmul_(softmax, weight)
-        # The floor keeps log p finite where nobody is heard but a network that is sure.
-        return mixed.clamp_(min=FLOOR).log_()
+        return mixed
 
     def sampled_probabilities(
         self, query: ForecastQuery, item: Int[Tensor, "history k"]
@@ -151,12 +155,12 @@ class Forecast:
             return torch.logsumexp(torch.stack([torch.stack(of_block) for of_block in parts]), dim=0), None
         log_mass = torch.empty(preference.shape[:2], device=preference.device)
         softmaxes = torch.empty(*preference.shape[:2], num_items, device=preference.device)
+        logits = torch.empty(preference.shape[1], num_items, device=preference.device)
         for sample, one in enumerate(preference):
-            logits = torch.mm(one, self.vectors.T, out=softmaxes[sample])
-            highest = logits.amax(dim=1, keepdim=True)
-            mass = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
-            log_mass[sample] = (highest + mass.log()).squeeze(1)
-            logits.div_(mass)
+            torch.mm(one, self.vectors.T, out=logits)
+            softmax = torch.softmax(logits, dim=1, out=softmaxes[sample])
+            # p = exp(logit) / Z at the likeliest item, where p is at least 1 / items.
+            log_mass[sample] = logits.amax(dim=1) - softmax.amax(dim=1).log()
         return log_mass, softmaxes
 
     def _softmaxes(self, query: ForecastQuery, first: int, last: int) -> Iterator[Float[Tensor, "history item"]]:

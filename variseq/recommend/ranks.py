@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from variseq.evaluation.mass import seen_pairs
 from variseq.evaluation.top_k import TopK
-from variseq.recommend.forecast import Forecast
+from variseq.recommend.forecast import FLOOR, Forecast
 from variseq.recommend.recommender import TILE_HISTORIES, TILE_ITEMS, only_candidates
 from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
@@ -26,7 +26,12 @@ class Ranks:
 
 @torch.no_grad()
 def ranks(forecast: Forecast, histories: Histories, wish: Wish) -> Ranks:
-    """The items and scores of `rank_items`, without what it has to know for probabilities."""
+    """The items and scores of `rank_items`, without what it has to know for probabilities.
+
+    p orders as log p does, so only the best are taken the logarithm of.
+    """
+    boost = None if wish.log_boost is None else torch.from_numpy(wish.log_boost).exp()
+    unboosted = replace(wish, log_boost=None)
     preferences = forecast.sample(histories)
     parts = []
     for first in range(0, len(histories), TILE_HISTORIES):
@@ -38,8 +43,11 @@ def ranks(forecast: Forecast, histories: Histories, wish: Wish) -> Ranks:
         for begin in range(0, wish.num_items, TILE_ITEMS):
             end = min(begin + TILE_ITEMS, wish.num_items)
             inside = None if seen is None else seen.inside(begin, end)
-            scores = forecast.scores(query, begin, end).float().cpu()
-            best.add(only_candidates(scores, begin, wish, inside), begin)
+            p = forecast.probabilities(query, begin, end).float().cpu()
+            if boost is not None:
+                p.mul_(boost[begin:end])
+            best.add(only_candidates(p, begin, unboosted, inside), begin)
         parts.append(best.result())
-    item, score = (torch.cat(part) for part in zip(*parts, strict=True))
+    item, p = (torch.cat(part) for part in zip(*parts, strict=True))
+    score = p.clamp(min=FLOOR).log().masked_fill(item < 0, -torch.inf)
     return Ranks(item.numpy(), score.numpy())

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Integer
 
 from variseq.events.table import EventTable
 
-GAPS_LOOKED_AT = 100_000
+EVENTS_LOOKED_AT = 100_000
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Histories:
         >>> Histories.of_items([[3, 1, 3], [1, 2]]).has_times
         False
         """
-        gaps = np.diff(self.timestamp)
-        return len(np.unique(gaps[gaps >= 0][:GAPS_LOOKED_AT])) > 2
+        gaps = np.diff(self.timestamp[:EVENTS_LOOKED_AT])
+        return len(np.unique(gaps[gaps >= 0])) > 2
 
     @classmethod
     def from_table(cls, table: EventTable, num_users: int) -> Histories:
