@@ -155,12 +155,12 @@ class Forecast:
             return torch.logsumexp(torch.stack([torch.stack(of_block) for of_block in parts]), dim=0), None
         log_mass = torch.empty(preference.shape[:2], device=preference.device)
         softmaxes = torch.empty(*preference.shape[:2], num_items, device=preference.device)
-        logits = torch.empty(preference.shape[1], num_items, device=preference.device)
         for sample, one in enumerate(preference):
-            torch.mm(one, self.vectors.T, out=logits)
-            softmax = torch.softmax(logits, dim=1, out=softmaxes[sample])
-            # p = exp(logit) / Z at the likeliest item, where p is at least 1 / items.
-            log_mass[sample] = logits.amax(dim=1) - softmax.amax(dim=1).log()
+            logits = torch.mm(one, self.vectors.T, out=softmaxes[sample])
+            highest = logits.amax(dim=1, keepdim=True)
+            mass = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
+            log_mass[sample] = (highest + mass.log()).squeeze(1)
+            logits.div_(mass)
         return log_mass, softmaxes
 
     def _softmaxes(self, query: ForecastQuery, first: int, last: int) -> Iterator[Float[Tensor, "history item"]]:
