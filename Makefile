@@ -8,7 +8,7 @@ INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 .PHONY: help demo test check bench peers format setup hooks clean
 # The folder with a folder for each data set of the benchmarks, and the CPU minutes that each rival trains there.
 DATA ?= data
-MINUTES ?= 22
+MINUTES ?= 16
 .DEFAULT_GOAL := help
 
 help:  ## show this list
