@@ -18,9 +18,7 @@ TOKENS_PER_BATCH = 2048
 
 
 @torch.no_grad()
-def encoded(
-    network: Network, histories: Histories, tokens_per_batch: int = TOKENS_PER_BATCH
-) -> Iterator[tuple[Int[Tensor, " history"], Belief, Layout]]:
+def encoded(network: Network, histories: Histories) -> Iterator[tuple[Int[Tensor, " history"], Belief, Layout]]:
     """Which histories, the beliefs over the latest events of each, and how they are laid out; each history once.
 
     An empty history has the start token alone. The network is in the mode that it is found in.
@@ -32,6 +30,6 @@ def encoded(
     """
     config, device = network.config, network.item_bias.device
     windows = query_windows(histories, config.max_length)
-    for members in group_by_length(windows.lengths, tokens_per_batch, np.arange(len(histories))):
+    for members in group_by_length(windows.lengths, TOKENS_PER_BATCH, np.arange(len(histories))):
         batch = make_batch(histories, windows, members, config.num_items).to(device)
         yield torch.from_numpy(members).to(device), network.encode(batch), batch.layout
