@@ -28,7 +28,7 @@ def known(fitted: VariationalAttention) -> Histories:
 
 
 @pytest.mark.parametrize("tile_items", [7, 1000])
-@pytest.mark.parametrize("wished", ["nothing", "seen items too", "some items", "a boost", "more than there is"])
+@pytest.mark.parametrize("wished", ["nothing", "seen items too", "some items", "a boost", "a vast boost", "more than there is"])
 def test_ranks_are_those_of_the_whole_way_at_the_posterior_mean(
     fitted: VariationalAttention, monkeypatch: pytest.MonkeyPatch, tile_items: int, wished: str
 ) -> None:
@@ -40,6 +40,7 @@ def test_ranks_are_those_of_the_whole_way_at_the_posterior_mean(
         "seen items too": replace(wish, exclude_seen=False),
         "some items": replace(wish, candidates=some),
         "a boost": replace(wish, log_boost=np.where(some, 1.0, 0.0).astype(np.float32)),
+        "a vast boost": replace(wish, log_boost=np.where(some, 700.0, -700.0).astype(np.float32)),
         "more than there is": replace(wish, k=num_items),
     }[wished]
     forecast = fitted._forecast().at_the_mean()

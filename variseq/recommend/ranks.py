@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,13 +30,14 @@ class Ranks:
 def ranks(forecast: Forecast, histories: Histories, wish: Wish) -> Ranks:
     """The items and scores of `rank_items`, without what it has to know for probabilities.
 
-    p orders as log p does, so only the best are taken the logarithm of.
+    p orders as log p does, so the logarithm is taken of the best alone; a boost, which may be beyond any float of 32
+    bits, is added to log p.
     """
     # glibc gives freed memory back beyond twice the largest block that was ever freed, 32 MB at most. Once such a block
-    # has been, the tiles take turns in the same pages; otherwise each has them mapped anew, an eighth of the time.
+    # has been, the tiles take turns in the same pages; otherwise each has them mapped anew.
     torch.empty(ALMOST_32_MEGABYTES, dtype=torch.uint8)
-    boost = None if wish.log_boost is None else torch.from_numpy(wish.log_boost).exp()
-    unboosted = replace(wish, log_boost=None)
+    is_boosted = wish.log_boost is not None
+    scores_of = forecast.scores if is_boosted else forecast.probabilities
     preferences = forecast.sample(histories)
     parts = []
     for first in range(0, len(histories), TILE_HISTORIES):
@@ -48,11 +49,10 @@ def ranks(forecast: Forecast, histories: Histories, wish: Wish) -> Ranks:
         for begin in range(0, wish.num_items, TILE_ITEMS):
             end = min(begin + TILE_ITEMS, wish.num_items)
             inside = None if seen is None else seen.inside(begin, end)
-            p = forecast.probabilities(query, begin, end).float().cpu()
-            if boost is not None:
-                p.mul_(boost[begin:end])
-            best.add(only_candidates(p, begin, unboosted, inside), begin)
+            scores = scores_of(query, begin, end).float().cpu()
+            best.add(only_candidates(scores, begin, wish, inside), begin)
         parts.append(best.result())
-    item, p = (torch.cat(part) for part in zip(*parts, strict=True))
-    score = p.clamp(min=FLOOR).log().masked_fill(item < 0, -torch.inf)
+    item, score = (torch.cat(part) for part in zip(*parts, strict=True))
+    if not is_boosted:
+        score = score.clamp(min=FLOOR).log().masked_fill(item < 0, -torch.inf)
     return Ranks(item.numpy(), score.numpy())
