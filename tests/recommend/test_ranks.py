@@ -28,7 +28,9 @@ def known(fitted: VariationalAttention) -> Histories:
 
 
 @pytest.mark.parametrize("tile_items", [7, 1000])
-@pytest.mark.parametrize("wished", ["nothing", "seen items too", "some items", "a boost", "a vast boost", "more than there is"])
+@pytest.mark.parametrize(
+    "wished", ["nothing", "seen items too", "some items", "a boost", "a vast boost", "more than there is"]
+)
 def test_ranks_are_those_of_the_whole_way_at_the_posterior_mean(
     fitted: VariationalAttention, monkeypatch: pytest.MonkeyPatch, tile_items: int, wished: str
 ) -> None:
