@@ -44,7 +44,7 @@ def amazon_beauty(data: Path, request: Request) -> Record:
 
 def log_in_order(files: list[Path], options: ReadOptions) -> Log:
     """The log in the order of the file, out of `FILES`."""
-    return read(events_in_order(files[0]), items=_items(files[1], files[2]), options=options)
+    return read(events_in_order(files[0]), items=items_of(files[1], files[2]), options=options)
 
 
 def shuffled(data: Path, request: Request) -> Record:
@@ -57,7 +57,7 @@ def shuffled(data: Path, request: Request) -> Record:
     settings = request.settings(LEAVE_ONE_OUT)
     files = find_files(data, "Beauty_with_time_gaps.txt", *ITEM_FILES)
     events, note = ties_shuffled(events_with_gaps(files[0]))
-    log = read(as_order(events), items=_items(files[1], files[2]), options=settings.read)
+    log = read(as_order(events), items=items_of(files[1], files[2]), options=settings.read)
     notes = [ORDER_ONLY, note]
     experiment = Experiment("amazon_beauty_shuffled", "Amazon Beauty, days shuffled", files, settings, notes=notes)
     return run(experiment, log, split(log, settings), request)
@@ -72,7 +72,7 @@ def by_time(data: Path, request: Request) -> Record:
     settings = request.settings({"size": "small", "split.by": "time", "model.max_length": LONGEST_HISTORY})
     files = find_files(data, "Beauty_absolute_time_subset.csv.gz", *ITEM_FILES)
     events, note = ties_shuffled(_dated(files[0]))
-    log = read(events, items=_items(files[1], files[2]), options=settings.read)
+    log = read(events, items=items_of(files[1], files[2]), options=settings.read)
     experiment = Experiment("amazon_beauty_by_time", "Amazon Beauty, dated users", files, settings, notes=[note])
     return run(experiment, log, split(log, settings), request)
 
@@ -87,7 +87,7 @@ def _dated(path: Path) -> pa.Table:
         raise InputError(f"{path.name} is not a table user,item,timestamp of whole numbers ({error}).") from error
 
 
-def _items(titles: Path, attributes: Path) -> pa.Table:
+def items_of(titles: Path, attributes: Path) -> pa.Table:
     """item_id, title and category (a list of attribute numbers as text; empty for an item without)."""
     try:
         table = pa.csv.read_csv(titles, parse_options=pa.csv.ParseOptions(newlines_in_values=True))

@@ -47,18 +47,59 @@ def test_refit_learns_from_the_validation_events_and_never_from_test(
     monkeypatch.setattr(Trainer, "_plan", watched)
     train(shop_parts, refit_share=0.5)
     before, after = shop_parts[0].part.known(), shop_parts[2].part.known()
-    assert [len(items) for items in learned] == [before.num_events] * 4 + [after.num_events] * 2
+    assert [len(items) for items in learned] == [before.num_events] * 4 + [after.num_events] * 2 * 2
     np.testing.assert_array_equal(learned[-1], after.item)
 
 
-def test_run_broken_off_in_its_refit_resumes_to_the_same_result(
-    shop_parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_answer_is_the_mean_of_refits_that_begin_alike_and_go_apart(
+    shop_parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[dict[str, torch.Tensor]] = []
+    ended: list[dict[str, torch.Tensor]] = []
+    trainer_run = Trainer.run
+
+    def watched(trainer: Trainer, *recorders: object, **settings: object) -> None:
+        if trainer.data.validation is None:
+            begun.append(weights_of(trainer.network))
+        trainer_run(trainer, *recorders, **settings)  # type: ignore[arg-type]
+        if trainer.data.validation is None:
+            ended.append(weights_of(trainer.network))
+
+    monkeypatch.setattr(Trainer, "run", watched)
+    network = train(shop_parts, refit_share=0.5, refits=3).network
+    assert len(ended) == 3
+    assert are_equal(begun[0], begun[1])
+    assert are_equal(begun[0], begun[2])
+    assert not are_equal(ended[0], ended[1])
+    assert not are_equal(ended[1], ended[2])
+    for name, tensor in weights_of(network).items():
+        wanted = sum(one[name] for one in ended) / 3 if tensor.is_floating_point() else ended[0][name]
+        torch.testing.assert_close(tensor, wanted, msg=name)
+
+
+def test_one_refit_of_several_is_the_only_one_of_one(shop_parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = weights_of(train(shop_parts, refit_share=0.5, refits=1).network)
+    ended: list[dict[str, torch.Tensor]] = []
+    trainer_run = Trainer.run
+
+    def watched(trainer: Trainer, *recorders: object, **settings: object) -> None:
+        trainer_run(trainer, *recorders, **settings)  # type: ignore[arg-type]
+        ended.append(weights_of(trainer.network))
+
+    monkeypatch.setattr(Trainer, "run", watched)
+    train(shop_parts, refit_share=0.5, refits=2)
+    assert are_equal(ended[1], once)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_run_broken_off_in_one_of_its_refits_resumes_to_the_same_result(
+    number: int, shop_parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(shop_parts, tmp_path / "whole", refit_share=0.5)
     trainer_run = Trainer.run
 
     def interrupted_refit(trainer: Trainer, *recorders: object, **settings: object) -> None:
-        if trainer.data.validation is None:
+        if trainer.folder is not None and trainer.folder.name == str(number):
             settings["step"] = InterruptedStep(at=7)
         trainer_run(trainer, *recorders, **settings)  # type: ignore[arg-type]
 

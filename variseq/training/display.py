@@ -46,6 +46,11 @@ class Display:
         state = f"{positions_per_second:,.0f} positions/s, at most {clock(seconds_left)} left"
         self.progress.update(self.task, completed=done, description=f"epoch {epoch + 1}", state=state, refresh=True)
 
+    def refit(self, number: int, num_refits: int) -> None:
+        """Say which of several refits the lines that follow are of."""
+        if num_refits > 1:
+            self.console.print(f"refit {number + 1} of {num_refits}", highlight=False)
+
     def epoch(self, record: dict[str, Any]) -> None:
         """One line for a finished epoch; one without validation belongs to the refit."""
         is_refit = "validation_ndcg" not in record

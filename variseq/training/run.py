@@ -25,6 +25,7 @@ from variseq.sequences.histories import Histories
 from variseq.training.diagnosis import diagnose
 from variseq.training.display import Display
 from variseq.training.metrics_file import MetricsFile, TensorBoardFile
+from variseq.training.refit import refit
 from variseq.training.settings import TrainingConfig
 from variseq.training.symptoms import flat_settings
 from variseq.training.trainer import STATE, Trainer, TrainingData
@@ -73,7 +74,7 @@ def train_network(train: Part, valid: Part, settings: Settings, workplace: Workp
     """
     _refuse_other_parts(train, valid)
     known = train.known()
-    network = _new_network(settings, known).to(workplace.device)
+    network = new_network(settings, known).to(workplace.device)
     validation = Validation(valid, settings.training)
     trainer = Trainer(network, TrainingData(known, validation), settings.training, workplace.folder)
     metrics: list[dict[str, Any]] = []
@@ -92,11 +93,13 @@ def train_network(train: Part, valid: Part, settings: Settings, workplace: Workp
         chosen = copy.deepcopy(network.folded()) if settings.training.refit_share else network.folded()
         seconds = trainer.progress.total_seconds
         if settings.training.refit_share:
-            seconds += _refit(network, valid, settings.training, trainer.progress.beta, workplace)
+            going_on = settings.training.model_copy(update={"beta": trainer.progress.beta})
+            place = None if folder is None else folder / "refit"
+            seconds += refit(network, valid.known_after(), going_on, place, workplace.display)
     return Trained(chosen, network.folded(), metrics, seconds)
 
 
-def _new_network(settings: Settings, known: Histories) -> Network:
+def new_network(settings: Settings, known: Histories) -> Network:
     """An untrained network for what is known. Raises InputError when there is no order to learn from."""
     if not (known.lengths >= 2).any():
         raise InputError(
@@ -111,27 +114,6 @@ def _new_network(settings: Settings, known: Histories) -> Network:
     if settings.network.has_values and len(values):
         network.embedding.set_value_scale(float(values.mean()), float(values.std()))
     return network
-
-
-def _refit(network: Network, valid: Part, config: TrainingConfig, beta: float, workplace: Workplace) -> float:
-    """Go on from the chosen network with the validation events added, for a second, shorter run of the learning rate.
-
-    All choices have been made: nothing is validated, the noise is on from the first step (steps without it would
-    unlearn what it has bought; a twin stays without), and the weight of the rate begins where it ended. A network that
-    has never seen the latest events is out of date by the time it is asked; this costs a part of the epochs and gives
-    most of what training from the start would (docs/ablations.md). Returns the seconds it took.
-    """
-    epochs = max(1, round(config.refit_share * config.max_epochs))
-    noise = {"deterministic_share": 0.0, "anneal_share": 0.0} if config.deterministic_share < 1 else {}
-    again = config.model_copy(update={"max_epochs": epochs, "beta": beta, **noise})
-    folder = None if workplace.folder is None else workplace.folder / "refit"
-    trainer = Trainer(network, TrainingData(valid.known_after(), None), again, folder)
-    if folder is not None:
-        folder.mkdir(exist_ok=True)
-        if (folder / STATE).exists():
-            trainer.resume()
-    trainer.run(display=workplace.display)
-    return trainer.progress.total_seconds
 
 
 def _refuse_other_parts(train: Part, valid: Part) -> None:

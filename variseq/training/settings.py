@@ -38,6 +38,7 @@ class TrainingConfig(BaseModel):
         le=1,
         description="epochs of the refit on training and validation, as a share; 0: none",
     )
+    refits: int = Field(default=2, ge=1, description="refits in other orders, whose weights are averaged")
     exclude_seen: bool = Field(default=True, description="leave out the user's own items; off for repeat consumption")
     targets: Literal["next", "last", "successive"] = Field(default="last", description="what validation asks for")
     validation_users: int = Field(default=10_000, ge=1, description="users that validation looks at, at most")

@@ -1,0 +1,65 @@
+"""The bench of refits: nobody's last event is known, its means are those of a run, and the table says what differs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from tests.benchmarks import exploration_path  # noqa: F401
+from variseq.log import LogPart
+from variseq.training.display import Display
+from variseq.training.refit import mean_of, refit
+
+from refits import ROLES, Trial, records_of, table, without_last  # isort: skip
+
+Parts = tuple[LogPart, LogPart, LogPart]
+
+pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+
+
+def test_last_event_of_each_user_is_taken_away() -> None:
+    events = pa.table({"user_id": [4, 4, 4, 2, 9, 9], "item_id": [1, 2, 3, 4, 5, 6]})
+    assert without_last(events).to_pydict() == {"user_id": [4, 4, 9], "item_id": [1, 2, 5]}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for role, noise in (("twin", 1.0), ("model", 0.0)):
+        settings = {"max_epochs": 2, "refit_share": 0.5, "deterministic_share": noise}
+        monkeypatch.setitem(ROLES, role, settings)
+
+
+@pytest.mark.usefixtures("quick")
+def test_refits_that_are_averaged_are_those_that_a_run_makes(shop_parts: Parts) -> None:
+    trial = Trial(shop_parts, "model", seed=3)
+    averaged = mean_of([trial.refitted(0), trial.refitted(1)])
+    config = trial.config.model_copy(update={"refits": 2})
+    refit(trial.network, trial.latest, config, None, Display(quiet=True))
+    for name, tensor in trial.network.state_dict().items():
+        assert torch.equal(averaged[f"network.{name}"], tensor), name
+
+
+@pytest.mark.usefixtures("quick")
+def test_model_is_asked_in_two_ways_and_its_twin_in_one(shop_parts: Parts) -> None:
+    twin, model = (records_of(shop_parts, role, 0, most=2) for role in ("twin", "model"))
+    assert [(one["num_samples"], one["refits"]) for one in twin] == [(0, 1), (0, 2)]
+    assert [(one["num_samples"], one["refits"]) for one in model] == [(0, 1), (0, 2), (8, 1), (8, 2)]
+    assert "nll_interval" not in twin[0]
+    low, high = twin[1]["nll_interval"]
+    assert low <= round(twin[1]["nll"] - twin[0]["nll"], 5) <= high
+
+
+def record(refits: int, seed: int, ndcg: float, **more: Any) -> dict[str, Any]:
+    shared = {"role": "twin", "num_samples": 0, "commit": "c" * 40, "dirty": False, "hardware": {"cpu": "a processor"}}
+    return {**shared, "refits": refits, "seed": seed, "ndcg": ndcg, "nll": 7.5, **more}
+
+
+def test_table_has_a_row_for_each_number_of_refits_and_lists_seeds_in_order() -> None:
+    intervals = {"ndcg_interval": [-0.001, 0.002], "nll_interval": [-0.02, -0.01]}
+    lines = table([record(2, 1, 0.06, **intervals), record(2, 0, 0.05, **intervals), record(1, 0, 0.04)]).splitlines()
+    assert lines[2] == "| twin | posterior mean | 1 | .0400 | – | 7.500 | – |"
+    assert lines[3].startswith("| twin | posterior mean | 2 | .0500, .0600 | −0.0010 to +0.0020, −0.0010 to +0.0020 | ")
+    assert "Seeds 0, 1" in lines[-1]

@@ -1,0 +1,70 @@
+"""The network that validation chose and all events before the test part into the network that answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from variseq.model.network import Network
+from variseq.sequences.histories import Histories
+from variseq.training.display import Display
+from variseq.training.settings import TrainingConfig
+from variseq.training.state import load_network, network_tensors
+from variseq.training.trainer import STATE, Trainer, TrainingData
+
+SEEDS_APART = 1_000_003
+"""Between the seeds of one refit and the next, so that no refit draws what a run of a neighbouring seed draws."""
+
+
+def refit(
+    network: Network, histories: Histories, config: TrainingConfig, folder: Path | None, display: Display
+) -> float:
+    """Go on from the chosen network with the validation events added, `config.refits` times; it becomes their mean.
+
+    Each is a second, shorter run of the learning rate, from the same network and with the batches in another order. All
+    choices have been made: nothing is validated, and the noise is on from the first step (steps without it would
+    unlearn what it has bought; a twin stays without); `config.beta` is the weight of the rate to begin with. A network
+    that has never seen the latest events is out of date by the time it is asked; a refit costs a part of the epochs and
+    gives most of what training from the start would. What one refit learns by heart another does not, and the mean of
+    their weights keeps what they share (Wortsman et al. 2022, "Model soups"; docs/ablations.md has what it is worth).
+    Returns the seconds it took. With a `folder` each refit has its state in a folder there, and goes on from it.
+    """
+    noise = {"deterministic_share": 0.0, "anneal_share": 0.0} if config.deterministic_share < 1 else {}
+    epochs = max(1, round(config.refit_share * config.max_epochs))
+    chosen, refitted, seconds = network_tensors("network", network), [], 0.0
+    for number in range(config.refits):
+        seed = config.seed + number * SEEDS_APART
+        again = config.model_copy(update={"max_epochs": epochs, "seed": seed, **noise})
+        load_network("network", network, chosen)
+        display.refit(number, config.refits)
+        place = None if folder is None else folder / str(number)
+        seconds += _refitted_once(network, TrainingData(histories, None), again, place, display)
+        refitted.append(network_tensors("network", network))
+    load_network("network", network, mean_of(refitted))
+    return seconds
+
+
+def _refitted_once(
+    network: Network, data: TrainingData, config: TrainingConfig, folder: Path | None, display: Display
+) -> float:
+    trainer = Trainer(network, data, config, folder)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / STATE).exists():
+            trainer.resume()
+    trainer.run(display=display)
+    return trainer.progress.total_seconds
+
+
+def mean_of(networks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each tensor over networks; of counters, which have no mean, the first.
+
+    >>> mean_of([{"w": torch.tensor([0.0, 2.0])}, {"w": torch.tensor([1.0, 4.0])}])
+    {'w': tensor([0.5000, 3.0000])}
+    """
+    return {
+        name: torch.stack([network[name] for network in networks]).mean(dim=0) if first.is_floating_point() else first
+        for name, first in networks[0].items()
+    }
