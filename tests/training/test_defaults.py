@@ -77,6 +77,13 @@ def test_beliefs_are_narrower_where_a_large_log_knows_its_items_well() -> None:
     assert rate(1_000_000, 10_001) == rate(100_000, 500) == 40.0
 
 
+def test_a_log_that_knows_its_items_well_is_refitted_once_and_others_twice() -> None:
+    def refits(num_events: int, num_items: int) -> int:
+        return training_config(properties(num_events=num_events, num_items=num_items), NETWORK, 0, {}).refits
+
+    assert [refits(1_000_000, 10_000), refits(1_000_000, 10_001), refits(5_000, 50), refits(5_000, 51)] == [1, 2, 1, 2]
+
+
 def test_properties_are_those_of_the_log(shop_log: Log) -> None:
     found = LogProperties.of(shop_log.histories, shop_log.vocabulary)
     assert found.num_items == shop_log.vocabulary.num_items

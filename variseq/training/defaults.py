@@ -40,7 +40,8 @@ BATCH_POSITIONS = (256, 2048)
 """The smallest and the largest: with one of 8,192 a large log takes ten epochs for six (docs/ablations.md)."""
 MIN_TARGET_RATE = 40.0
 EVENTS_OF_A_WELL_KNOWN_ITEM = 100
-"""From so many events an item on, in a large log, beliefs are steered to twice the rate: wide ones only cost there."""
+"""From so many events an item on, one refit does as much as the mean of two, and in a large log beliefs are steered to
+twice the rate: wide ones only cost there."""
 ITEM_DECAY_EVENTS = 2.2
 """Decay of item vectors times the events of an item: what is known of an item against what is thought beforehand."""
 FROM_THE_LOG = ("num_items", "num_behaviours")
@@ -75,6 +76,10 @@ class LogProperties:
             has_values=len(values) > 0 and float(values.std()) > 0,
             repeat_share=histories.num_repeats() / max(1, histories.num_events),
         )
+
+    @property
+    def knows_its_items(self) -> bool:
+        return self.num_events >= EVENTS_OF_A_WELL_KNOWN_ITEM * self.num_items
 
 
 def refuse_bad_settings(size: Size, seed: int, model: dict[str, Any], training: dict[str, Any]) -> None:
@@ -116,7 +121,8 @@ def training_config(
     comes in the last quarter only, and the mixture of four samples is trained: so it hardly costs ranking and still
     buys likelihood. A smaller log is learned by heart by then, and noise from the third part of the run on keeps it
     from that (docs/ablations.md). Where people come back to the same items (more than a tenth of the events), an item
-    that the user already had may be recommended again; elsewhere it is left out.
+    that the user already had may be recommended again; elsewhere it is left out. The mean of two refits answers, where
+    items have fewer than 100 events; of those that have more nothing is learned by heart that a mean would take out.
     """
     derived: dict[str, Any] = {
         "seed": seed,
@@ -128,6 +134,7 @@ def training_config(
         "target_rate": _target_rate(properties, network),
         "item_decay": round(ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1), 4),
         **(LATE_NOISE if properties.num_events >= LARGE_LOG else {}),
+        "refits": 1 if properties.knows_its_items else 2,
         "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 40)),
     }
     try:
@@ -139,5 +146,4 @@ def training_config(
 def _target_rate(properties: LogProperties, network: NetworkConfig) -> float:
     rate = max(MIN_TARGET_RATE, good_rate(network.latent_width, network.mean_scale))
     is_large = properties.num_events >= LARGE_LOG
-    is_dense = properties.num_events >= EVENTS_OF_A_WELL_KNOWN_ITEM * properties.num_items
-    return 2 * rate if is_large and is_dense else rate
+    return 2 * rate if is_large and properties.knows_its_items else rate
