@@ -117,10 +117,11 @@ def training_config(
     root of the width. Item vectors decay the more the fewer events an item has: 0.2 at 11 events, where it was seen to
     pay, next to nothing at some hundreds. The rate is steered to a quarter above the least that a network can have, and
     to 40 nats at least. From 120,000 events on the noise comes in the last quarter only, is steered to twice that rate,
-    and the mixture of four samples is trained: so it hardly costs ranking and still buys likelihood. A smaller log is learned by heart by then, and noise from the third part of the run on keeps it
-    from that (docs/ablations.md). Where people come back to the same items (more than a tenth of the events), an item
-    that the user already had may be recommended again; elsewhere it is left out. The mean of two refits answers, where
-    items have fewer than 100 events; of those that have more nothing is learned by heart that a mean would take out.
+    and the mixture of four samples is trained: so it hardly costs ranking and still buys likelihood. A smaller log is
+    learned by heart by then, and noise from the third part of the run on keeps it from that (docs/ablations.md). Where
+    people come back to the same items (more than a tenth of the events), an item that the user already had may be
+    recommended again; elsewhere it is left out. The mean of two refits answers, where items have fewer than 100 events;
+    of those that have more nothing is learned by heart that a mean would take out.
     """
     rate = max(MIN_TARGET_RATE, good_rate(network.latent_width, network.mean_scale))
     is_large = properties.num_events >= LARGE_LOG
@@ -141,4 +142,3 @@ def training_config(
         return TrainingConfig(**{**derived, **overrides})
     except ValidationError as error:
         raise settings_error(error, TrainingConfig, "training") from error
-
