@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NOTHING = "–"
 TWIN = "twin without noise"
-OF_NOISE = ("deterministic_share", "anneal_share", "num_samples")
+OF_NOISE = ("deterministic_share", "anneal_share", "num_samples", "target_rate")
 
 
 def read_records(folder: Path) -> list[Record]:

@@ -90,7 +90,7 @@ def test_twin_without_noise_has_a_row_of_its_own() -> None:
 def test_only_twins_may_differ_in_noise_and_they_do_not_stand_alone() -> None:
     with pytest.raises(InputError, match="differ in their settings"):
         latest_by_seed([record(0), twin(0, max_epochs=8)])
-    of_other_noise = twin(0, anneal_share=0.3, num_samples=7)
+    of_other_noise = twin(0, anneal_share=0.3, num_samples=7, target_rate=80.0)
     assert latest_by_seed([record(0), of_other_noise])["films"].twins == [of_other_noise]
     half_noise = record(1)
     half_noise["settings"]["training"]["deterministic_share"] = 0.5
