@@ -69,11 +69,12 @@ def test_a_batch_is_a_128th_of_the_events_between_256_and_2048_positions() -> No
     assert sizes == [256, 1024, 2048]
 
 
-def test_beliefs_are_narrower_in_a_large_log() -> None:
-    def rate(num_events: int) -> float | None:
-        return training_config(properties(num_events=num_events), NETWORK, 0, {}).target_rate
+def test_beliefs_are_narrower_where_a_large_log_knows_its_items_well() -> None:
+    def rate(num_events: int, num_items: int) -> float | None:
+        return training_config(properties(num_events=num_events, num_items=num_items), NETWORK, 0, {}).target_rate
 
-    assert (rate(120_000), rate(119_999)) == (80.0, 40.0)
+    assert rate(1_000_000, 10_000) == 2 * 40.0
+    assert rate(1_000_000, 10_001) == rate(100_000, 500) == 40.0
 
 
 def test_a_log_that_knows_its_items_well_is_refitted_once_and_others_twice() -> None:

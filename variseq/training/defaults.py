@@ -40,7 +40,8 @@ BATCH_POSITIONS = (256, 2048)
 """The smallest and the largest: with one of 8,192 a large log takes ten epochs for six (docs/ablations.md)."""
 MIN_TARGET_RATE = 40.0
 EVENTS_OF_A_WELL_KNOWN_ITEM = 100
-"""From so many events an item on, one refit does as much as the mean of two."""
+"""From so many events an item on, one refit does as much as the mean of two, and in a large log beliefs are steered to
+twice the rate: wide ones only cost there."""
 ITEM_DECAY_EVENTS = 2.2
 """Decay of item vectors times the events of an item: what is known of an item against what is thought beforehand."""
 FROM_THE_LOG = ("num_items", "num_behaviours")
@@ -116,12 +117,12 @@ def training_config(
     A batch is a 128th of the events (between 256 and 2,048 positions); the rate is 0.003 at width 64 and falls with the
     root of the width. Item vectors decay the more the fewer events an item has: 0.2 at 11 events, where it was seen to
     pay, next to nothing at some hundreds. The rate is steered to a quarter above the least that a network can have, and
-    to 40 nats at least. From 120,000 events on the noise comes in the last quarter only, is steered to twice that rate,
-    and the mixture of four samples is trained: so it hardly costs ranking and still buys likelihood. A smaller log is
-    learned by heart by then, and noise from the third part of the run on keeps it from that (docs/ablations.md). Where
-    people come back to the same items (more than a tenth of the events), an item that the user already had may be
-    recommended again; elsewhere it is left out. The mean of two refits answers, where items have fewer than 100 events;
-    of those that have more nothing is learned by heart that a mean would take out.
+    to 40 nats at least; to twice that in a large log with 100 events an item or more. From 120,000 events on the noise
+    comes in the last quarter only, and the mixture of four samples is trained: so it hardly costs ranking and still
+    buys likelihood. A smaller log is learned by heart by then, and noise from the third part of the run on keeps it
+    from that (docs/ablations.md). Where people come back to the same items (more than a tenth of the events), an item
+    that the user already had may be recommended again; elsewhere it is left out. The mean of two refits answers, where
+    items have fewer than 100 events; of those that have more nothing is learned by heart that a mean would take out.
     """
     rate = max(MIN_TARGET_RATE, good_rate(network.latent_width, network.mean_scale))
     is_large = properties.num_events >= LARGE_LOG
@@ -132,7 +133,7 @@ def training_config(
         ),
         "exclude_seen": properties.repeat_share <= MAX_REPEAT_SHARE,
         "learning_rate": round(3e-3 * (64 / network.width) ** 0.5, 5),
-        "target_rate": 2 * rate if is_large else rate,
+        "target_rate": 2 * rate if is_large and properties.knows_its_items else rate,
         "item_decay": round(ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1), 4),
         **(LATE_NOISE if is_large else {}),
         "refits": 1 if properties.knows_its_items else 2,
