@@ -11,7 +11,6 @@ forecast on 10,000 validation users; about ten numbers of it were fitted on 2,06
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -23,8 +22,9 @@ import torch
 from ablation_changes import CHANGES, Change
 from marked_file import write_between_markers
 from provenance import provenance, short_commit
+from records import Record, append_records, exit_code, read_records
 
-from variseq.errors import InputError, VariseqError
+from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.log import LogPart
 from variseq.terminal.run_config import run_config
@@ -41,7 +41,6 @@ MARKERS = ("<!-- ablations:begin -->", "<!-- ablations:end -->")
 WITHOUT_REFIT = {"training.refit_share": 0.0}
 DECIDE = ("change", "settings", "sha256")
 """What a record must have in common with a row so that the row need not be run again; the seed is a setting."""
-Record = dict[str, Any]
 
 
 def model_of(change: Change, seed: int) -> VariationalAttention:
@@ -92,16 +91,8 @@ def run_all(data: Path, seeds: Sequence[int], changes: Sequence[Change], out: Pa
                 continue
             print(f"seed {seed}: {change.name}", flush=True)
             record = judged(change, parts, seed) | asked
-            with out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            append_records(out, [record])
             print(f"    NDCG@10 {record['ndcg']:.4f}, {record['nll']:.3f} nats, {record['cpu_seconds']:.0f} s")
-
-
-def read_records(path: Path) -> list[Record]:
-    """The records of a file; none where there is no such file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def table(records: Iterable[Record]) -> str:
@@ -159,17 +150,16 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="only write the table")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    try:
+
+    def work() -> None:
         if not arguments.table:
             if arguments.data is None:
                 raise InputError("Name the folder of the data set, or ask for --table.")
             rows = [CHANGES[int(number)] for number in arguments.changes.split(",") if number] or CHANGES
             run_all(arguments.data, [int(seed) for seed in arguments.seeds.split(",")], rows, arguments.out)
         write_between_markers(DOCUMENT, MARKERS, table(read_records(arguments.out)))
-    except VariseqError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from beliefs_runs import Run
 from exploration import write
 from marked_file import write_between_markers
 from provenance import provenance, short_commit
+from records import exit_code
 
-from variseq.errors import VariseqError
 from variseq.evaluation.bootstrap import mean_interval
 from variseq.evaluation.evaluate import evaluate
 from variseq.evaluation.evaluation import Evaluation
@@ -112,16 +112,15 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
-    try:
+
+    def work() -> None:
         for folder in arguments.runs:
             run = Run.of(folder, num_users=None)
             known[folder.name] = {**run.described(), **provenance(), "rows": rows_of(run)}
         write(known, RESULT)
         write_between_markers(DOCUMENT, MARKERS, table(known))
-    except VariseqError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

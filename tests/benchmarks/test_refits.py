@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from variseq.log import LogPart
 from variseq.training.display import Display
 from variseq.training.refit import mean_of, refit
 
+import refits  # isort: skip
 from refits import ROLES, Trial, records_of, table, without_last  # isort: skip
 
 Parts = tuple[LogPart, LogPart, LogPart]
@@ -63,3 +65,34 @@ def test_table_has_a_row_for_each_number_of_refits_and_lists_seeds_in_order() ->
     assert lines[2] == "| twin | posterior mean | 1 | .0400 | – | 7.500 | – |"
     assert lines[3].startswith("| twin | posterior mean | 2 | .0500, .0600 | −0.0010 to +0.0020, −0.0010 to +0.0020 | ")
     assert "Seeds 0, 1" in lines[-1]
+
+
+def test_latest_record_of_a_seed_counts() -> None:
+    assert ".0700" in table([record(1, 0, 0.04), record(1, 0, 0.07)])
+    assert ".0400" not in table([record(1, 0, 0.04), record(1, 0, 0.07)])
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_there_is_run_again_only_for_more_refits_or_other_settings(
+    shop_parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ShopLog:
+        def split(self, by: str) -> Parts:
+            return shop_parts
+
+    ran: list[tuple[str, int]] = []
+
+    def records(parts: Parts, role: str, seed: int, most: int) -> list[dict[str, Any]]:
+        ran.append((role, most))
+        return [{"refits": number} for number in range(1, most + 1)]
+
+    monkeypatch.setattr(refits, "find_files", lambda data, *names: [])
+    monkeypatch.setattr(refits, "shifted_log", lambda files: ShopLog())
+    monkeypatch.setattr(refits, "records_of", records)
+    out = tmp_path / "refits.jsonl"
+    for most in (2, 2, 1, 3):
+        refits.run_all(tmp_path, [0], most, out)
+    assert ran == [("twin", 2), ("model", 2), ("twin", 3), ("model", 3)]
+    monkeypatch.setitem(ROLES, "model", {**ROLES["model"], "max_epochs": 3})
+    refits.run_all(tmp_path, [0], 3, out)
+    assert ran[4:] == [("model", 3)]
