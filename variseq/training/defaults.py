@@ -79,6 +79,7 @@ class LogProperties:
 
     @property
     def knows_its_items(self) -> bool:
+        """Whether the items have `EVENTS_OF_A_WELL_KNOWN_ITEM` events on average."""
         return self.num_events >= EVENTS_OF_A_WELL_KNOWN_ITEM * self.num_items
 
 
