@@ -24,7 +24,7 @@ import pyarrow as pa
 import torch
 from marked_file import write_between_markers
 from provenance import provenance, short_commit
-from records import Record, append_records, exit_code, read_records
+from record_file import Record, append_records, exit_code, read_records
 
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention

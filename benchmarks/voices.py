@@ -20,7 +20,7 @@ from beliefs_runs import Run
 from exploration import write
 from marked_file import write_between_markers
 from provenance import provenance, short_commit
-from records import exit_code
+from record_file import exit_code
 
 from variseq.evaluation.bootstrap import mean_interval
 from variseq.evaluation.evaluate import evaluate
