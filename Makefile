@@ -32,11 +32,15 @@ bench: $(VENV)/ready-to-use  ## our own speed and quality, in minutes (DATA=fold
 	$(BIN)/python benchmarks/peers/run.py ml-100k --data $(DATA) --cpu-minutes 10 --out .peers/bench.jsonl \
 		--systems variseq,popular,last-item-transitions,item-knn
 
-peers: $(VENV)/ready-to-use  ## rivals beside us, in hours, resumable (DATA=folder of data sets)
+peers: $(VENV)/ready-to-use  ## rivals beside us, in hours, resumable (DATA=folder of data sets); QUICK=1: half an hour
+ifdef QUICK
+	$(BIN)/python benchmarks/peers/run.py --data $(DATA) --quick
+else
 	$(BIN)/python benchmarks/peers/run.py amazon-beauty --data $(DATA) --cpu-minutes $(MINUTES)
 	$(BIN)/python benchmarks/peers/run.py ml-100k --data $(DATA) --cpu-minutes 5
 	$(BIN)/python benchmarks/peers/run.py ml-1m --data $(DATA) --only-cost
-	$(BIN)/python benchmarks/peers/table.py
+	$(BIN)/python benchmarks/peers/table.py --add .peers/peers.jsonl
+endif
 
 format: $(VENV)/ready-to-develop  ## put files into the common form
 	$(BIN)/ruff check --fix .

@@ -5,7 +5,8 @@
     python benchmarks/peers/run.py --data DATA --quick                # under 30 minutes, into .peers/quick.jsonl
 
 DATA holds a folder for each data set: ml-100k/u.data, amazon-beauty/Beauty.txt, ml-1m/sequences_5core_items.txt.
-What stands in the file of results already is not run again, so that a bench that was broken off goes on.
+Records go to .peers/peers.jsonl, and what stands there is not run again, so that a bench that was broken off goes on;
+without that file everything is measured anew. `table.py --add` takes them in among the published ones.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from systems import SYSTEMS, SystemEntry
 from variseq.errors import InputError, VariseqError
 
 HERE = Path(__file__).parent
-RESULTS = ROOT / "benchmarks" / "results" / "peers.jsonl"
 QUICK_CPU_MINUTES = 3.0
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
 
@@ -112,7 +112,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def _plan(arguments: argparse.Namespace, only_cost: bool) -> Plan:
     workplace = arguments.workplace.resolve()
     minutes = arguments.cpu_minutes or (QUICK_CPU_MINUTES if arguments.quick else 60.0)
-    out = arguments.out or (workplace / "quick.jsonl" if arguments.quick else RESULTS)
+    out = arguments.out or workplace / ("quick.jsonl" if arguments.quick else "peers.jsonl")
     systems = _systems(arguments.systems)
     return Plan(
         systems, minutes, only_cost, arguments.seed, arguments.slice, arguments.data.resolve(), out.resolve(), workplace
@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="ml-100k, and the cost on amazon-beauty")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--slice", type=float, default=30.0, help="seconds that a system runs before the next one does")
-    parser.add_argument("--out", type=Path, help=f"file of the records (default: {RESULTS.relative_to(ROOT)})")
+    parser.add_argument("--out", type=Path, help="file of the records (default: peers.jsonl in the workplace)")
     parser.add_argument("--workplace", type=Path, default=ROOT / ".peers", help="environments and files under way")
     return parser
 

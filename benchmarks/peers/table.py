@@ -1,7 +1,8 @@
 """The records of the bench into the table of rivals in README.md and a chart for each data set.
 
-    python benchmarks/peers/table.py            # writes both
-    python benchmarks/peers/table.py --check    # exit code 1 when the table there is not that of the records
+    python benchmarks/peers/table.py                           # writes both
+    python benchmarks/peers/table.py --add .peers/peers.jsonl  # takes in the records of a run of the bench before that
+    python benchmarks/peers/table.py --check                   # exit code 1 when the table is not that of the records
 
 Of each data set and system the latest record counts. Behind a number, "12×" says how many times dearer it is than ours.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from chart import write_charts
-from records import ROOT, Record, read_records
+from records import ROOT, Record, append, read_records
 from systems import OURS, SYSTEMS
 
 from variseq.errors import InputError, VariseqError
@@ -53,6 +54,19 @@ def latest(records: Iterable[Record]) -> dict[str, tuple[Rows, Rows]]:
         for system in whole:
             cost.pop(system, None)
     return {name: (_ordered(whole), _ordered(cost)) for name, (whole, cost) in sorted(chosen.items())}
+
+
+def take_in(new: Path, results: Path) -> None:
+    """The records of a run of the bench among the published ones; those that are there already are left alone.
+
+    Raises InputError where there is no such file.
+    """
+    if not new.is_file():
+        raise InputError(f"There are no records at {new}. Run the bench first: make peers DATA=folder.")
+    known = read_records(results)
+    for record in read_records(new):
+        if record not in known:
+            append(record, results)
 
 
 def _ordered(rows: Rows) -> Rows:
@@ -244,11 +258,14 @@ def write_table(chosen: dict[str, tuple[Rows, Rows]], readme: Path, pictures: Pa
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when the table is not current")
+    parser.add_argument("--add", type=Path, metavar="FILE", help="records to take in among the results first")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "peers.jsonl")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="file with the two markers")
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "pictures", help="folder for the charts")
     arguments = parser.parse_args(words)
     try:
+        if arguments.add is not None:
+            take_in(arguments.add, arguments.results)
         chosen = latest(read_records(arguments.results))
         is_current = write_table(chosen, arguments.readme, arguments.pictures, arguments.check)
         if not arguments.check:

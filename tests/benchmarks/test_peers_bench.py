@@ -48,8 +48,7 @@ def test_user_with_too_few_events_is_refused(tmp_path: Path) -> None:
 
 def test_system_is_run_once_and_passed_over_afterwards(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "peers.jsonl"
-    words = ["ml-100k", "--data", str(data), "--systems", "popular", "--out", str(out)]
-    words += ["--workplace", str(tmp_path / "workplace")]
+    words = ["ml-100k", "--data", str(data), "--systems", "popular", "--workplace", str(tmp_path)]
     assert run.main(words) == 0
     assert run.main(words) == 0
     (record,) = [json.loads(line) for line in out.read_text().splitlines()]

@@ -13,6 +13,7 @@ from tests.benchmarks import peers_path  # noqa: F401
 from variseq.errors import InputError
 
 import table  # isort: skip
+from records import append, read_records  # isort: skip
 
 
 def record(system: str, scale: float = 1.0, **changes: Any) -> dict[str, Any]:
@@ -134,6 +135,22 @@ def test_readme_is_written_once_and_checked(tmp_path: Path) -> None:
     assert "pictures/peers_films.svg" in readme.read_text()
     assert readme.read_text().startswith("# Before\n")
     assert readme.read_text().endswith("\nAfter\n")
+
+
+def test_new_records_are_taken_in_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, new, readme = tmp_path / "peers.jsonl", tmp_path / "new.jsonl", tmp_path / "README.md"
+    append(record("variseq"), results)
+    readme.write_text(f"{table.BEGIN}\n{table.END}\n")
+    words = ["--results", str(results), "--readme", str(readme), "--pictures", str(tmp_path / "pictures")]
+    words += ["--add", str(new)]
+    assert table.main(words) == 2
+    assert "Run the bench first" in capsys.readouterr().err
+    later = record("variseq", positions_per_second=9000, training_seconds=10.0, date="2025-03-02T10:00:00+00:00")
+    append(later, new)
+    for _ in range(2):
+        assert table.main(words) == 0
+        assert read_records(results) == [record("variseq"), later]
+    assert rows_of(readme.read_text())["**variseq**"][2] == "16,000"
 
 
 def test_same_records_give_the_same_chart(tmp_path: Path) -> None:
