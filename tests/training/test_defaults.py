@@ -50,10 +50,14 @@ def test_longer_histories_get_less_dropout_and_a_longer_window() -> None:
 
 
 def test_vectors_of_items_with_fewer_events_decay_more() -> None:
-    sparse = training_config(properties(num_items=10_000, num_events=110_000), NETWORK, 0, {})
-    dense = training_config(properties(num_items=1_000, num_events=220_000), NETWORK, 0, {})
-    assert sparse.item_decay == pytest.approx(0.2)
-    assert dense.item_decay == pytest.approx(0.01)
+    def decay(num_events: int, num_items: int) -> list[float]:
+        training = training_config(properties(num_events=num_events, num_items=num_items), NETWORK, 0, {})
+        return [training.item_decay, training.refit_decay_ratio]
+
+    assert decay(110_000, 10_000) == pytest.approx([0.2, 1.0])
+    assert decay(220_000, 1_000) == pytest.approx([0.01, 1.0])
+    # A large log of little known items.
+    assert decay(132_000, 12_000) == pytest.approx([0.4, 2.0])
 
 
 def test_noise_comes_late_and_as_a_mixture_on_a_large_log() -> None:

@@ -91,6 +91,24 @@ def test_one_refit_of_several_is_the_only_one_of_one(shop_parts: Parts, monkeypa
     assert are_equal(ended[1], once)
 
 
+def test_item_vectors_decay_in_the_refit_as_many_times_more_as_wanted(
+    shop_parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decays: list[tuple[bool, float]] = []
+    trainer_run = Trainer.run
+
+    def watched(trainer: Trainer, *recorders: object, **settings: object) -> None:
+        decays.extend((trainer.data.validation is None, group["weight_decay"]) for group in groups_of(trainer))
+        trainer_run(trainer, *recorders, **settings)  # type: ignore[arg-type]
+
+    def groups_of(trainer: Trainer) -> list[dict[str, float]]:
+        return [one for one in trainer.optimiser.param_groups if trainer.network.embedding.item in set(one["params"])]
+
+    monkeypatch.setattr(Trainer, "run", watched)
+    train(shop_parts, refit_share=0.5, refits=2, item_decay=0.25, refit_decay_ratio=2.0)
+    assert decays == [(False, 0.25), (True, 0.5), (True, 0.5)]
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_run_broken_off_in_one_of_its_refits_resumes_to_the_same_result(
     number: int, shop_parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

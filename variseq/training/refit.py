@@ -25,18 +25,22 @@ def refit(
 
     Each is a second, shorter run of the learning rate, from the same network and with the batches in another order. All
     choices have been made: nothing is validated, and the noise is on from the first step (steps without it would
-    unlearn what it has bought; a twin stays without); `config.beta` is the weight of the rate to begin with. A network
-    that has never seen the latest events is out of date by the time it is asked; a refit costs a part of the epochs and
-    gives most of what training from the start would. What one refit learns by heart another does not, and the mean of
-    their weights keeps what they share (Wortsman et al. 2022, "Model soups"; docs/ablations.md has what it is worth).
-    Returns the seconds it took. With a `folder` each refit has its state in a folder there, and goes on from it.
+    unlearn what it has bought; a twin stays without); `config.beta` is the weight of the rate to begin with. The items'
+    own vectors decay `config.refit_decay_ratio` times as much, as nothing is left to see what is learned by heart. A
+    network that has never seen the latest events is out of date by the time it is asked; a refit costs a part of the
+    epochs and gives most of what training from the start would. What one refit learns by heart another does not, and
+    the mean of their weights keeps what they share (Wortsman et al. 2022, "Model soups"). What each of this is worth
+    stands in docs/ablations.md. Returns the seconds it took. With a `folder` each refit has its state in a folder
+    there, and goes on from it.
     """
     noise = {"deterministic_share": 0.0, "anneal_share": 0.0} if config.deterministic_share < 1 else {}
     epochs = max(1, round(config.refit_share * config.max_epochs))
+    decay = config.refit_decay_ratio * config.item_decay
+    config = config.model_copy(update={"max_epochs": epochs, "item_decay": decay, **noise})
     chosen, refitted, seconds = network_tensors("network", network), [], 0.0
     for number in range(config.refits):
         seed = config.seed + number * SEEDS_APART
-        again = config.model_copy(update={"max_epochs": epochs, "seed": seed, **noise})
+        again = config.model_copy(update={"seed": seed})
         load_network("network", network, chosen)
         display.refit(number, config.refits)
         place = None if folder is None else folder / str(number)
