@@ -12,6 +12,7 @@ from tests.training.some_runs import are_equal, settings_for, weights_of, workpl
 from tests.training.test_resume import InterruptedStep
 from variseq.log import LogPart
 from variseq.training import run as room
+from variseq.training.display import Display
 from variseq.training.run import Trained, train_network
 from variseq.training.trainer import Trainer
 
@@ -107,6 +108,17 @@ def test_item_vectors_decay_in_the_refit_as_many_times_more_as_wanted(
     monkeypatch.setattr(Trainer, "run", watched)
     train(shop_parts, refit_share=0.5, refits=2, item_decay=0.25, refit_decay_ratio=2.0)
     assert decays == [(False, 0.25), (True, 0.5), (True, 0.5)]
+
+
+def test_time_left_is_that_of_all_refits_too(shop_parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs_left: list[int] = []
+
+    def watched(display: Display, record: dict[str, float]) -> None:
+        epochs_left.append(round(record["seconds_left"] / record["seconds"]))
+
+    monkeypatch.setattr(Display, "epoch", watched)
+    train(shop_parts, refit_share=0.5, refits=2)
+    assert epochs_left == [7, 6, 5, 4, 3, 2, 1, 0]
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -43,7 +43,7 @@ class Display:
         self.drawn = time.monotonic()
         if self.task is None:
             self.task = self.progress.add_task("", total=1.0, state="")
-        state = f"{positions_per_second:,.0f} positions/s, at most {clock(seconds_left)} left"
+        state = f"{positions_per_second:,.0f} positions/s, about {clock(seconds_left)} left"
         self.progress.update(self.task, completed=done, description=f"epoch {epoch + 1}", state=state, refresh=True)
 
     def refit(self, number: int, num_refits: int) -> None:
@@ -61,7 +61,7 @@ class Display:
         self.console.print(
             f"{'refit' if is_refit else 'epoch'} {record['epoch'] + 1:>3}  loss {record['reconstruction']:.3f}  "
             f"rate {record['rate']:6.1f}  β {record['beta']:.1e}  noise {record['noise']:.1f}{judged}  "
-            f"{record['positions_per_second']:,.0f} positions/s  at most {clock(record['seconds_left'])} left"
+            f"{record['positions_per_second']:,.0f} positions/s  about {clock(record['seconds_left'])} left"
             f"{' *' if record.get('is_best') else ''}",
             highlight=False,
             soft_wrap=True,

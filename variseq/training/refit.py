@@ -34,29 +34,28 @@ def refit(
     there, and goes on from it.
     """
     noise = {"deterministic_share": 0.0, "anneal_share": 0.0} if config.deterministic_share < 1 else {}
-    epochs = max(1, round(config.refit_share * config.max_epochs))
     decay = config.refit_decay_ratio * config.item_decay
-    config = config.model_copy(update={"max_epochs": epochs, "item_decay": decay, **noise})
+    of_refit = {"max_epochs": config.refit_epochs, "item_decay": decay, **noise}
     chosen, refitted, seconds = network_tensors("network", network), [], 0.0
     for number in range(config.refits):
         seed = config.seed + number * SEEDS_APART
-        again = config.model_copy(update={"seed": seed})
+        again = config.model_copy(update={"seed": seed, **of_refit})
         load_network("network", network, chosen)
         display.refit(number, config.refits)
         place = None if folder is None else folder / str(number)
-        seconds += _refitted_once(network, TrainingData(histories, None), again, place, display)
+        later = (config.refits - 1 - number) * config.refit_epochs
+        trainer = Trainer(network, TrainingData(histories, None), again, place, later)
+        seconds += _seconds_of(trainer, display)
         refitted.append(network_tensors("network", network))
     load_network("network", network, mean_of(refitted))
     return seconds
 
 
-def _refitted_once(
-    network: Network, data: TrainingData, config: TrainingConfig, folder: Path | None, display: Display
-) -> float:
-    trainer = Trainer(network, data, config, folder)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / STATE).exists():
+def _seconds_of(trainer: Trainer, display: Display) -> float:
+    """Trains from the start, or from where it was broken off; the seconds of all of it."""
+    if trainer.folder is not None:
+        trainer.folder.mkdir(parents=True, exist_ok=True)
+        if (trainer.folder / STATE).exists():
             trainer.resume()
     trainer.run(display=display)
     return trainer.progress.total_seconds

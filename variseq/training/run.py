@@ -76,7 +76,8 @@ def train_network(train: Part, valid: Part, settings: Settings, workplace: Workp
     known = train.known()
     network = new_network(settings, known).to(workplace.device)
     validation = Validation(valid, settings.training)
-    trainer = Trainer(network, TrainingData(known, validation), settings.training, workplace.folder)
+    later = settings.training.refits * settings.training.refit_epochs
+    trainer = Trainer(network, TrainingData(known, validation), settings.training, workplace.folder, later)
     metrics: list[dict[str, Any]] = []
     recorders: list[Callable[[dict[str, Any]], None]] = [metrics.append]
     with _run_folder(workplace, _fingerprint(settings, train)) as folder:

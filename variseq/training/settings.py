@@ -43,3 +43,12 @@ class TrainingConfig(BaseModel):
     exclude_seen: bool = Field(default=True, description="leave out the user's own items; off for repeat consumption")
     targets: Literal["next", "last", "successive"] = Field(default="last", description="what validation asks for")
     validation_users: int = Field(default=10_000, ge=1, description="users that validation looks at, at most")
+
+    @property
+    def refit_epochs(self) -> int:
+        """Epochs of each refit; 0 where there is none.
+
+        >>> TrainingConfig(max_epochs=20).refit_epochs
+        6
+        """
+        return max(1, round(self.refit_share * self.max_epochs)) if self.refit_share else 0

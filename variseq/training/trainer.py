@@ -80,15 +80,22 @@ class Trainer:
 
     `network` is trained, `averaged` (a moving average of it) is validated and returned. With a `folder`, the state is
     written there after each epoch and at Ctrl-C; `resume` reads it, and the run goes on to the very same result.
+    `epochs_later` are those of others that follow, so that the time left is that of the whole.
     """
 
     def __init__(
-        self, network: Network, data: TrainingData, config: TrainingConfig, folder: Path | None = None
+        self,
+        network: Network,
+        data: TrainingData,
+        config: TrainingConfig,
+        folder: Path | None = None,
+        epochs_later: int = 0,
     ) -> None:
         self.network = network
         self.data = data
         self.config = config
         self.folder = folder
+        self.epochs_later = epochs_later
         self.averaged = copy.deepcopy(network)
         self.best: dict[str, Tensor] = network_tensors("best", network)
         self.optimiser = build_optimiser(network, config)
@@ -230,7 +237,7 @@ class Trainer:
             "epoch": progress.epoch,
             "seconds": progress.seconds,
             "positions_per_second": positions / max(progress.seconds, 1e-9),
-            "seconds_left": progress.seconds * (self.config.max_epochs - progress.epoch - 1),
+            "seconds_left": progress.seconds * (self.config.max_epochs - progress.epoch - 1 + self.epochs_later),
             "learning_rate": learning_rate(self.config, progress.step, self.num_steps),
             "noise": share,
             "beta": progress.beta * share,
@@ -269,7 +276,8 @@ class Trainer:
         """Positions per second in this epoch, and the seconds left if no epoch is saved by patience."""
         progress = self.progress
         seconds_per_batch = progress.seconds / progress.batch
-        batches_left = num_batches * (self.config.max_epochs - progress.epoch) - progress.batch
+        epochs_left = self.config.max_epochs - progress.epoch + self.epochs_later
+        batches_left = num_batches * epochs_left - progress.batch
         return progress.sums["positions"] / max(progress.seconds, 1e-9), seconds_per_batch * batches_left
 
     def _stop_if_wanted(self, interrupt: Interrupt) -> None:
