@@ -1,6 +1,7 @@
 """One refit or the mean of several, on Amazon Beauty without its last events: what each is worth.
 
     python benchmarks/refits.py DATA [--seeds 0,1] [--most 3]    # resumable: what is there is not run again
+    python benchmarks/refits.py DATA --set training.item_decay=0.2    # the same with other settings
     python benchmarks/refits.py --table                          # only writes the table into docs/ablations.md
 
 DATA is the folder of the data set (see recipes/amazon_beauty.py). The last event of each user, which the recipe asks
@@ -59,7 +60,7 @@ DOCUMENT = ROOT / "docs" / "ablations.md"
 MARKERS = ("<!-- refits:begin -->", "<!-- refits:end -->")
 ROLES: dict[str, dict[str, float]] = {"twin": {"deterministic_share": 1.0}, "model": {}}
 METRICS = ("ndcg", "nll")
-OF_CELL = ("role", "num_samples", "refits", "seed")
+Changes = tuple[str, ...]
 Parts = tuple[LogPart, LogPart, LogPart]
 
 
@@ -75,23 +76,24 @@ def shifted_log(files: Sequence[Path]) -> Log:
     return read(without_last(events_in_order(files[0])), items=items_of(files[1], files[2]), options=options)
 
 
-def estimator_of(role: str, seed: int) -> VariationalAttention:
+def estimator_of(role: str, seed: int, changes: Changes) -> VariationalAttention:
     """What is trained."""
-    return VariationalAttention("small", seed, "cpu", run_config(None, LEAVE_ONE_OUT, ()).model, ROLES[role])
+    settings = run_config(None, LEAVE_ONE_OUT, changes)
+    return VariationalAttention(settings.size, seed, "cpu", settings.model, settings.training | ROLES[role])
 
 
-def resolved(train: LogPart, role: str, seed: int) -> dict[str, Any]:
+def resolved(train: LogPart, role: str, seed: int, changes: Changes) -> dict[str, Any]:
     """All settings but the number of refits, those that follow from the log among them."""
-    settings = estimator_of(role, seed)._settings(train)
+    settings = estimator_of(role, seed, changes)._settings(train)
     return flat_settings(settings.network.model_dump(), settings.training.model_dump(exclude={"refits"}))
 
 
 class Trial:
     """One network that validation chose, refitted as often as wanted."""
 
-    def __init__(self, parts: Parts, role: str, seed: int) -> None:
+    def __init__(self, parts: Parts, role: str, seed: int, changes: Changes = ()) -> None:
         self.train, self.valid, self.test = parts
-        settings = estimator_of(role, seed)._settings(self.train)
+        settings = estimator_of(role, seed, changes)._settings(self.train)
         self.known, self.latest = self.train.part.known(), self.valid.part.known_after()
         self.validation = Validation(self.valid.part, settings.training)
         self.network = new_network(settings, self.known)
@@ -121,16 +123,17 @@ class Trial:
         return evaluate(forecast, learned_from(self.test.part, self.latest, "training and validation"), options)
 
 
-def records_of(parts: Parts, role: str, seed: int, most: int) -> list[Record]:
+def records_of(parts: Parts, role: str, seed: int, changes: Changes, most: int) -> list[Record]:
     """One record for each number of refits and way of asking."""
-    trial = Trial(parts, role, seed)
+    trial = Trial(parts, role, seed, changes)
     refits = [trial.refitted(number) for number in range(most)]
     found = []
     for num_samples in (0,) if role == "twin" else (0, NUM_SAMPLES):
         first = trial.judged(refits[0], num_samples)
         for number in range(1, most + 1):
             judged = first if number == 1 else trial.judged(mean_of(refits[:number]), num_samples)
-            record = {"role": role, "seed": seed, "refits": number, "num_samples": num_samples}
+            record = {"role": role, "changes": list(changes), "seed": seed}
+            record |= {"refits": number, "num_samples": num_samples}
             record |= {name: round(float(judged.metric(name).mean()), 5) for name in METRICS}
             if number > 1:
                 record |= {f"{name}_interval": _interval(judged, first, name) for name in METRICS}
@@ -142,35 +145,39 @@ def _interval(judged: Evaluation, first: Evaluation, name: str) -> list[float]:
     return [round(bound, 5) for bound in mean_interval(first.user, judged.metric(name) - first.metric(name))]
 
 
-def run_all(data: Path, seeds: Sequence[int], most: int, out: Path) -> None:
+def run_all(data: Path, seeds: Sequence[int], changes: Changes, most: int, out: Path) -> None:
     """What is not in the file yet; the records of a network come together."""
     files = find_files(data, *FILES)
     hashes = {file.name: sha256_of(file) for file in files}
     parts = shifted_log(files).split("leave-one-out")
     known = read_records(out)
     for role, seed in ((role, seed) for seed in seeds for role in ROLES):
-        of_run = {"role": role, "seed": seed, "settings": resolved(parts[0], role, seed), "sha256": hashes}
+        settings = resolved(parts[0], role, seed, changes)
+        of_run = {"role": role, "seed": seed, "settings": settings, "sha256": hashes}
         if any(one["refits"] >= most and of_run.items() <= one.items() for one in known):
             continue
         print(f"seed {seed}: {role}", flush=True)
-        append_records(out, [record | of_run for record in records_of(parts, role, seed, most)])
+        append_records(out, [record | of_run for record in records_of(parts, role, seed, changes, most)])
 
 
 def table(records: Sequence[Record]) -> str:
-    """The table in Markdown: a row for each network, way of asking and number of refits; cells list the seeds.
+    """The table in Markdown: a row for each network, change, way of asking and number of refits; cells list the seeds.
 
     Of the same seed the latest record counts.
     """
-    records = list({tuple(one[name] for name in OF_CELL): one for one in records}.values())
-    titles = "| network | asked | refits | NDCG@10 | against one refit | NLL | against one refit |"
-    lines = [titles, "|---|---|---:|---|---|---|---|"]
-    keys = dict.fromkeys((one["role"], one["num_samples"], one["refits"]) for one in records)
-    for role, num_samples, number in sorted(keys, key=lambda key: (list(ROLES).index(key[0]), key[1:])):
-        rows = [r for r in records if (r["role"], r["num_samples"], r["refits"]) == (role, num_samples, number)]
-        rows.sort(key=lambda row: int(row["seed"]))
+    by_row: dict[tuple[Any, ...], dict[int, Record]] = {}
+    for one in records:
+        of_row = (list(ROLES).index(one["role"]), tuple(one["changes"]), one["num_samples"], one["refits"])
+        by_row.setdefault(of_row, {})[one["seed"]] = one
+    titles = "| network | changed | asked | refits | NDCG@10 | against one refit | NLL | against one refit |"
+    lines = [titles, "|---|---|---|---:|---|---|---|---|"]
+    for (role, changes, num_samples, number), of_seed in sorted(by_row.items()):
         asked = f"{num_samples} samples" if num_samples else "posterior mean"
+        rows = [of_seed[seed] for seed in sorted(of_seed)]
         cells = [cell for name, digits in (("ndcg", 4), ("nll", 3)) for cell in _cells(rows, name, digits)]
-        lines.append(" | ".join([f"| {role}", asked, str(number), *cells]) + " |")
+        changed = ", ".join(f"`{change}`" for change in changes) or "–"
+        lines.append(" | ".join([f"| {list(ROLES)[role]}", changed, asked, str(number), *cells]) + " |")
+    records = [one for of_seed in by_row.values() for one in of_seed.values()]
     seeds = ", ".join(str(seed) for seed in sorted({one["seed"] for one in records}))
     commits = ", ".join(sorted({short_commit(one) for one in records}))
     cpus = ", ".join(sorted({one["hardware"]["cpu"] for one in records}))
@@ -190,6 +197,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?", metavar="DATA", help="folder of the data set")
     parser.add_argument("--seeds", default="0", help="seeds, with commas between them")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the run")
     parser.add_argument("--most", type=int, default=3, help="the largest number of refits (default: 3)")
     parser.add_argument("--out", type=Path, default=RESULT, help="a .jsonl file to which records are appended")
     parser.add_argument("--table", action="store_true", help="only write the table")
@@ -200,7 +208,8 @@ def main() -> int:
         if not arguments.table:
             if arguments.data is None:
                 raise InputError("Name the folder of the data set, or ask for --table.")
-            run_all(arguments.data, [int(seed) for seed in arguments.seeds.split(",")], arguments.most, arguments.out)
+            seeds, changes = [int(seed) for seed in arguments.seeds.split(",")], tuple(sorted(arguments.set))
+            run_all(arguments.data, seeds, changes, arguments.most, arguments.out)
         write_between_markers(DOCUMENT, MARKERS, table(read_records(arguments.out)))
 
     return exit_code(work)

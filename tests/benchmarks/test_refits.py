@@ -46,7 +46,7 @@ def test_refits_that_are_averaged_are_those_that_a_run_makes(shop_parts: Parts) 
 
 @pytest.mark.usefixtures("quick")
 def test_model_is_asked_in_two_ways_and_its_twin_in_one(shop_parts: Parts) -> None:
-    twin, model = (records_of(shop_parts, role, 0, most=2) for role in ("twin", "model"))
+    twin, model = (records_of(shop_parts, role, 0, (), most=2) for role in ("twin", "model"))
     assert [(one["num_samples"], one["refits"]) for one in twin] == [(0, 1), (0, 2)]
     assert [(one["num_samples"], one["refits"]) for one in model] == [(0, 1), (0, 2), (8, 1), (8, 2)]
     assert "nll_interval" not in twin[0]
@@ -55,15 +55,24 @@ def test_model_is_asked_in_two_ways_and_its_twin_in_one(shop_parts: Parts) -> No
 
 
 def record(refits: int, seed: int, ndcg: float, **more: Any) -> dict[str, Any]:
-    shared = {"role": "twin", "num_samples": 0, "commit": "c" * 40, "dirty": False, "hardware": {"cpu": "a processor"}}
+    shared = {
+        "role": "twin",
+        "changes": [],
+        "num_samples": 0,
+        "commit": "c" * 40,
+        "dirty": False,
+        "hardware": {"cpu": "a processor"},
+    }
     return {**shared, "refits": refits, "seed": seed, "ndcg": ndcg, "nll": 7.5, **more}
 
 
 def test_table_has_a_row_for_each_number_of_refits_and_lists_seeds_in_order() -> None:
     intervals = {"ndcg_interval": [-0.001, 0.002], "nll_interval": [-0.02, -0.01]}
     lines = table([record(2, 1, 0.06, **intervals), record(2, 0, 0.05, **intervals), record(1, 0, 0.04)]).splitlines()
-    assert lines[2] == "| twin | posterior mean | 1 | .0400 | – | 7.500 | – |"
-    assert lines[3].startswith("| twin | posterior mean | 2 | .0500, .0600 | −0.0010 to +0.0020, −0.0010 to +0.0020 | ")
+    assert lines[2] == "| twin | – | posterior mean | 1 | .0400 | – | 7.500 | – |"
+    assert lines[3].startswith(
+        "| twin | – | posterior mean | 2 | .0500, .0600 | −0.0010 to +0.0020, −0.0010 to +0.0020 | "
+    )
     assert "Seeds 0, 1" in lines[-1]
 
 
@@ -82,7 +91,7 @@ def test_what_is_there_is_run_again_only_for_more_refits_or_other_settings(
 
     ran: list[tuple[str, int]] = []
 
-    def records(parts: Parts, role: str, seed: int, most: int) -> list[dict[str, Any]]:
+    def records(parts: Parts, role: str, seed: int, changes: tuple[str, ...], most: int) -> list[dict[str, Any]]:
         ran.append((role, most))
         return [{"refits": number} for number in range(1, most + 1)]
 
@@ -91,8 +100,10 @@ def test_what_is_there_is_run_again_only_for_more_refits_or_other_settings(
     monkeypatch.setattr(refits, "records_of", records)
     out = tmp_path / "refits.jsonl"
     for most in (2, 2, 1, 3):
-        refits.run_all(tmp_path, [0], most, out)
+        refits.run_all(tmp_path, [0], (), most, out)
     assert ran == [("twin", 2), ("model", 2), ("twin", 3), ("model", 3)]
     monkeypatch.setitem(ROLES, "model", {**ROLES["model"], "max_epochs": 3})
-    refits.run_all(tmp_path, [0], 3, out)
+    refits.run_all(tmp_path, [0], (), 3, out)
     assert ran[4:] == [("model", 3)]
+    refits.run_all(tmp_path, [0], ("training.patience=5",), 3, out)
+    assert ran[5:] == [("twin", 3), ("model", 3)]
