@@ -33,7 +33,7 @@ bench: $(VENV)/ready-to-use  ## our own speed and quality, in minutes (DATA=fold
 		--systems variseq,popular,last-item-transitions,item-knn
 
 peers: $(VENV)/ready-to-use  ## rivals beside us, in hours, resumable (DATA=folder of data sets); QUICK=1: half an hour
-ifdef QUICK
+ifeq ($(QUICK),1)
 	$(BIN)/python benchmarks/peers/run.py --data $(DATA) --quick
 else
 	$(BIN)/python benchmarks/peers/run.py amazon-beauty --data $(DATA) --cpu-minutes $(MINUTES)

@@ -98,10 +98,11 @@ def run_all(data: Path, seeds: Sequence[int], changes: Sequence[Change], out: Pa
 def table(records: Iterable[Record]) -> str:
     """The table in Markdown: a row for each change, in their order, means over seeds beside the row it is held against.
 
-    The rows without noise are held against the first of them, those with noise against the default's.
+    The rows without noise are held against the first of them, those with noise against the default's. Records of other
+    defaults than those of the latest first row are left out.
     """
     of_change: dict[str, dict[int, Record]] = {}
-    for record in records:
+    for record in _of_today(list(records)):
         of_change.setdefault(record["change"], {})[record["seed"]] = record
     lines = [
         "| change | seeds | NDCG@10 | | NLL | | NLL, network alone | best epoch | CPU, s |",
@@ -116,6 +117,24 @@ def table(records: Iterable[Record]) -> str:
     cpus = ", ".join(sorted({record["hardware"]["cpu"] for record in every}))
     note = f"{cpus}, one thread. Commit {commits}; `benchmarks/ablations.py`."
     return "\n".join([*lines, "", f"<sub>{note}</sub>", ""])
+
+
+def _of_today(records: list[Record]) -> list[Record]:
+    """The records whose settings are those of the latest first row, but for what their change is about.
+
+    A setting that one of the two does not name was not there yet, and had no say.
+    """
+    base = next((record["settings"] for record in reversed(records) if record["change"] == CHANGES[0].name), {})
+    own = {change.name: {*change.settings, *CHANGES[0].settings, "training.seed"} for change in CHANGES}
+    return [
+        record
+        for record in records
+        if all(
+            base.get(name, value) == value
+            for name, value in record["settings"].items()
+            if name not in own[record["change"]]
+        )
+    ]
 
 
 WITH_NOISE = next(change.name for change in CHANGES if not change.settings)

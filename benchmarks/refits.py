@@ -1,14 +1,15 @@
 """One refit or the mean of several, on Amazon Beauty without its last events: what each is worth.
 
     python benchmarks/refits.py DATA [--seeds 0,1] [--most 3]    # resumable: what is there is not run again
-    python benchmarks/refits.py DATA --set training.item_decay=0.2    # the same with other settings
+    python benchmarks/refits.py DATA --set model.dropout=0.3     # the same with other settings of model and training
     python benchmarks/refits.py --table                          # only writes the table into docs/ablations.md
 
 DATA is the folder of the data set (see recipes/amazon_beauty.py). The last event of each user, which the recipe asks
 for, is taken out of the file before anything else, so that choosing here leaves the test part of the recipe unseen; the
 events before it play test and validation. Size small, leave-one-out, with noise and without (the twin). The twin is
 asked at its posterior mean, as always; the model at its mean and for the mean of its samples. A seed takes 10 to
-20 minutes on one core. Differences are from the same network with one refit, paired by user, with 95 % intervals.
+20 minutes on one core. Differences are from the same network with one refit, paired by user, with 95 % intervals. In
+the table "changed" tells what a row has other than the latest run without --set, whatever was asked for at the time.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ DOCUMENT = ROOT / "docs" / "ablations.md"
 MARKERS = ("<!-- refits:begin -->", "<!-- refits:end -->")
 ROLES: dict[str, dict[str, float]] = {"twin": {"deterministic_share": 1.0}, "model": {}}
 METRICS = ("ndcg", "nll")
+OF_A_TRIAL = ("training.refits", "training.seed", "training.deterministic_share")
+"""Settings that a trial has for itself."""
 Changes = tuple[str, ...]
 Parts = tuple[LogPart, LogPart, LogPart]
 
@@ -165,24 +168,30 @@ def table(records: Sequence[Record]) -> str:
 
     Of the same seed the latest record counts.
     """
+    usual = {one["role"]: one["settings"] for one in records if not one["changes"]}
     by_row: dict[tuple[Any, ...], dict[int, Record]] = {}
     for one in records:
-        of_row = (list(ROLES).index(one["role"]), tuple(one["changes"]), one["num_samples"], one["refits"])
+        changed = _differences(one["settings"], usual.get(one["role"], {}))
+        of_row = (list(ROLES).index(one["role"]), changed, one["num_samples"], one["refits"])
         by_row.setdefault(of_row, {})[one["seed"]] = one
-    titles = "| network | changed | asked | refits | NDCG@10 | against one refit | NLL | against one refit |"
-    lines = [titles, "|---|---|---|---:|---|---|---|---|"]
-    for (role, changes, num_samples, number), of_seed in sorted(by_row.items()):
+    titles = "| network | changed | asked | refits | seeds | NDCG@10 | against one refit | NLL | against one refit |"
+    lines = [titles, "|---|---|---|---:|---|---|---|---|---|"]
+    for (role, changed, num_samples, number), of_seed in sorted(by_row.items(), key=lambda row: row[0]):
         asked = f"{num_samples} samples" if num_samples else "posterior mean"
         rows = [of_seed[seed] for seed in sorted(of_seed)]
+        seeds = ", ".join(str(seed) for seed in sorted(of_seed))
         cells = [cell for name, digits in (("ndcg", 4), ("nll", 3)) for cell in _cells(rows, name, digits)]
-        changed = ", ".join(f"`{change}`" for change in changes) or "–"
-        lines.append(" | ".join([f"| {list(ROLES)[role]}", changed, asked, str(number), *cells]) + " |")
-    records = [one for of_seed in by_row.values() for one in of_seed.values()]
-    seeds = ", ".join(str(seed) for seed in sorted({one["seed"] for one in records}))
-    commits = ", ".join(sorted({short_commit(one) for one in records}))
-    cpus = ", ".join(sorted({one["hardware"]["cpu"] for one in records}))
-    note = f"Seeds {seeds}, in this order in each cell. {cpus}, one thread. Commit {commits}; `benchmarks/refits.py`."
-    return "\n".join([*lines, "", f"<sub>{note}</sub>", ""])
+        lines.append(" | ".join([f"| {list(ROLES)[role]}", changed or "–", asked, str(number), seeds, *cells]) + " |")
+    shown = [one for of_seed in by_row.values() for one in of_seed.values()]
+    commits = ", ".join(sorted({short_commit(one) for one in shown}))
+    cpus = ", ".join(sorted({one["hardware"]["cpu"] for one in shown}))
+    return "\n".join([*lines, "", f"<sub>{cpus}, one thread. Commit {commits}; `benchmarks/refits.py`.</sub>", ""])
+
+
+def _differences(settings: Record, usual: Record) -> str:
+    """The settings that are not as usual, but for the seed."""
+    names = sorted(name for name in settings if settings[name] != usual.get(name) and name != "training.seed")
+    return ", ".join(f"`{name.split('.')[1]}` {settings[name]}" for name in names) if usual else ""
 
 
 def _cells(rows: Sequence[Record], name: str, digits: int) -> tuple[str, str]:
@@ -191,6 +200,18 @@ def _cells(rows: Sequence[Record], name: str, digits: int) -> tuple[str, str]:
         return values, "–"
     bounds = ([f"{bound:+.{digits}f}".replace("-", "−") for bound in row[f"{name}_interval"]] for row in rows)
     return values, ", ".join(f"{low} to {high}" for low, high in bounds)
+
+
+def changes_of(words: Sequence[str]) -> Changes:
+    """The settings of --set, in order. Raises InputError for one that a trial has for itself."""
+    for word in words:
+        name = word.partition("=")[0]
+        if not name.startswith(("model.", "training.")) or name in OF_A_TRIAL:
+            raise InputError(
+                f"--set {word} is not possible here. Allowed: settings of model and training, without "
+                f"{', '.join(OF_A_TRIAL)}."
+            )
+    return tuple(sorted(words))
 
 
 def main() -> int:
@@ -208,8 +229,8 @@ def main() -> int:
         if not arguments.table:
             if arguments.data is None:
                 raise InputError("Name the folder of the data set, or ask for --table.")
-            seeds, changes = [int(seed) for seed in arguments.seeds.split(",")], tuple(sorted(arguments.set))
-            run_all(arguments.data, seeds, changes, arguments.most, arguments.out)
+            seeds = [int(seed) for seed in arguments.seeds.split(",")]
+            run_all(arguments.data, seeds, changes_of(arguments.set), arguments.most, arguments.out)
         write_between_markers(DOCUMENT, MARKERS, table(read_records(arguments.out)))
 
     return exit_code(work)

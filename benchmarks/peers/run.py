@@ -95,8 +95,8 @@ def work_of(plan: Plan, entry: SystemEntry, settings: Settings, file: SequenceFi
 def main(words: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     try:
-        names = arguments.sets or (["ml-100k"] if arguments.quick else list(DATA_SETS))
         plan = _plan(arguments, arguments.only_cost)
+        names = arguments.sets or (["ml-100k"] if arguments.quick else list(DATA_SETS))
         failed = [system for name in names for system in run_data_set(plan, name)]
         if arguments.quick:
             failed += run_data_set(_plan(arguments, only_cost=True), "amazon-beauty")
@@ -104,7 +104,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"interrupted; what was finished is in {arguments.out}. The same command goes on.", file=sys.stderr)
+        print(f"interrupted; what was finished is in {plan.out}. The same command goes on.", file=sys.stderr)
         return 130
     return 1 if failed else 0
 

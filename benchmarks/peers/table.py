@@ -56,17 +56,15 @@ def latest(records: Iterable[Record]) -> dict[str, tuple[Rows, Rows]]:
     return {name: (_ordered(whole), _ordered(cost)) for name, (whole, cost) in sorted(chosen.items())}
 
 
-def take_in(new: Path, results: Path) -> None:
-    """The records of a run of the bench among the published ones; those that are there already are left alone.
-
-    Raises InputError where there is no such file.
-    """
-    if not new.is_file():
-        raise InputError(f"There are no records at {new}. Run the bench first: make peers DATA=folder.")
-    known = read_records(results)
-    for record in read_records(new):
-        if record not in known:
-            append(record, results)
+def not_yet_in(known: Sequence[Record], file: Path) -> list[Record]:
+    """The records of a run of the bench that are not among the known ones. Raises InputError without such a file."""
+    if not file.is_file():
+        raise InputError(f"There are no records at {file}. Run the bench first: make peers DATA=folder.")
+    new: list[Record] = []
+    for record in read_records(file):
+        if record not in known and record not in new:
+            new.append(record)
+    return new
 
 
 def _ordered(rows: Rows) -> Rows:
@@ -263,11 +261,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="file with the two markers")
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "pictures", help="folder for the charts")
     arguments = parser.parse_args(words)
+    if arguments.check and arguments.add is not None:
+        parser.error("--check writes nothing, so there is nothing to --add. Leave one of them out.")
     try:
-        if arguments.add is not None:
-            take_in(arguments.add, arguments.results)
-        chosen = latest(read_records(arguments.results))
+        known = read_records(arguments.results)
+        new = [] if arguments.add is None else not_yet_in(known, arguments.add)
+        chosen = latest([*known, *new])
         is_current = write_table(chosen, arguments.readme, arguments.pictures, arguments.check)
+        for record in new:
+            append(record, arguments.results)
         if not arguments.check:
             write_charts({name: whole for name, (whole, _) in chosen.items() if whole}, arguments.pictures)
     except VariseqError as error:

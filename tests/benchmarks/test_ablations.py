@@ -77,10 +77,11 @@ def test_a_row_is_trained_and_judged_with_the_settings_that_it_names(shop_parts:
     assert (settings["training.seed"], settings["training.refit_share"], settings["model.width"]) == (3, 0.0, 32)
 
 
-def record(change: Change, seed: int, ndcg: float) -> dict[str, Any]:
+def record(change: Change, seed: int, ndcg: float, **settings: Any) -> dict[str, Any]:
     figures = {"ndcg": ndcg, "nll": 8 - ndcg, "network_nll": 8.5, "epoch": 3, "cpu_seconds": 60.0}
     place = {"commit": "0123456789abcdef", "hardware": {"cpu": "a processor"}}
-    return {"change": change.name, "seed": seed, **figures, **place}
+    asked = {"model.num_blocks": 2, "model.dropout": 0.5, **change.settings, "training.seed": seed, **settings}
+    return {"change": change.name, "seed": seed, "settings": asked, **figures, **place}
 
 
 def test_changes_are_compared_with_their_own_base_on_the_seeds_that_both_have() -> None:
@@ -91,3 +92,11 @@ def test_changes_are_compared_with_their_own_base_on_the_seeds_that_both_have() 
     assert f"| **{base.name}** | 2 | 0.1500 | – | 7.850 | – |" in lines[2]
     assert f"| {other.name} | 1 | 0.1000 | −50.0 % | 7.900 | +0.100 |" in lines[3]
     assert f"| **{noisy.name}** | 1 | 0.3000 | – |" in lines[4]
+
+
+def test_rows_of_other_defaults_than_those_of_the_latest_base_are_left_out() -> None:
+    base, dropout = CHANGES[0], next(change for change in CHANGES if "model.dropout" in change.settings)
+    rows = [record(base, 0, 0.1), record(dropout, 0, 0.2), record(base, 0, 0.3, **{"model.num_blocks": 3})]
+    assert dropout.name in table(rows[:2])
+    assert dropout.name not in table(rows)
+    assert "| 0.3000 |" in table(rows)

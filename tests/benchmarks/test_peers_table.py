@@ -145,12 +145,29 @@ def test_new_records_are_taken_in_once(tmp_path: Path, capsys: pytest.CaptureFix
     words += ["--add", str(new)]
     assert table.main(words) == 2
     assert "Run the bench first" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        table.main([*words, "--check"])
     later = record("variseq", positions_per_second=9000, training_seconds=10.0, date="2025-03-02T10:00:00+00:00")
-    append(later, new)
     for _ in range(2):
+        append(later, new)
         assert table.main(words) == 0
         assert read_records(results) == [record("variseq"), later]
     assert rows_of(readme.read_text())["**variseq**"][2] == "16,000"
+
+
+def test_records_that_cannot_be_shown_are_not_taken_in(tmp_path: Path) -> None:
+    results, new, readme = tmp_path / "peers.jsonl", tmp_path / "new.jsonl", tmp_path / "README.md"
+    append(record("variseq"), results)
+    append(record("popular", data=record("popular")["data"] | {"sha256": "cd"}), new)
+    readme.write_text(f"{table.BEGIN}\n{table.END}\n")
+    words = ["--results", str(results), "--readme", str(readme), "--pictures", str(tmp_path / "pictures")]
+    assert table.main([*words, "--add", str(new)]) == 2
+    assert read_records(results) == [record("variseq")]
+    new.write_text("")
+    append(record("popular"), new)
+    readme.write_text("no place for a table")
+    assert table.main([*words, "--add", str(new)]) == 2
+    assert read_records(results) == [record("variseq")]
 
 
 def test_same_records_give_the_same_chart(tmp_path: Path) -> None:

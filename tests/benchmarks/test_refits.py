@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from tests.benchmarks import exploration_path  # noqa: F401
+from variseq.errors import InputError
 from variseq.log import LogPart
 from variseq.training.display import Display
 from variseq.training.refit import mean_of, refit
 
 import refits  # isort: skip
-from refits import ROLES, Trial, records_of, table, without_last  # isort: skip
+from refits import ROLES, Trial, changes_of, records_of, resolved, table, without_last  # isort: skip
 
 Parts = tuple[LogPart, LogPart, LogPart]
 
@@ -59,26 +60,47 @@ def record(refits: int, seed: int, ndcg: float, **more: Any) -> dict[str, Any]:
         "role": "twin",
         "changes": [],
         "num_samples": 0,
-        "commit": "c" * 40,
-        "dirty": False,
-        "hardware": {"cpu": "a processor"},
+        "settings": {"model.dropout": 0.5, "training.seed": seed},
     }
+    shared |= {"commit": "c" * 40, "dirty": False, "hardware": {"cpu": "a processor"}}
     return {**shared, "refits": refits, "seed": seed, "ndcg": ndcg, "nll": 7.5, **more}
 
 
 def test_table_has_a_row_for_each_number_of_refits_and_lists_seeds_in_order() -> None:
     intervals = {"ndcg_interval": [-0.001, 0.002], "nll_interval": [-0.02, -0.01]}
     lines = table([record(2, 1, 0.06, **intervals), record(2, 0, 0.05, **intervals), record(1, 0, 0.04)]).splitlines()
-    assert lines[2] == "| twin | – | posterior mean | 1 | .0400 | – | 7.500 | – |"
+    assert lines[2] == "| twin | – | posterior mean | 1 | 0 | .0400 | – | 7.500 | – |"
     assert lines[3].startswith(
-        "| twin | – | posterior mean | 2 | .0500, .0600 | −0.0010 to +0.0020, −0.0010 to +0.0020 | "
+        "| twin | – | posterior mean | 2 | 0, 1 | .0500, .0600 | −0.0010 to +0.0020, −0.0010 to +"
     )
-    assert "Seeds 0, 1" in lines[-1]
 
 
 def test_latest_record_of_a_seed_counts() -> None:
     assert ".0700" in table([record(1, 0, 0.04), record(1, 0, 0.07)])
     assert ".0400" not in table([record(1, 0, 0.04), record(1, 0, 0.07)])
+
+
+def test_row_says_what_it_has_other_than_the_latest_run_without_changes() -> None:
+    louder = {"model.dropout": 0.3, "training.seed": 0}
+    asked = table([record(1, 0, 0.04), record(1, 0, 0.07, changes=["model.dropout=0.3"], settings=louder)])
+    assert "| twin | – | posterior mean | 1 | 0 | .0400 |" in asked
+    assert "| twin | `dropout` 0.3 | posterior mean | 1 | 0 | .0700 |" in asked
+    # What was usual once has a row of its own when something else is.
+    later = table([record(1, 0, 0.04), record(1, 1, 0.07, settings={"model.dropout": 0.3, "training.seed": 1})])
+    assert "| twin | `dropout` 0.5 | posterior mean | 1 | 0 | .0400 |" in later
+    assert "| twin | – | posterior mean | 1 | 1 | .0700 |" in later
+
+
+@pytest.mark.parametrize("word", ["training.refits=3", "training.seed=1", "split.test=7d", "size=tiny"])
+def test_settings_that_a_trial_has_for_itself_are_refused(word: str) -> None:
+    assert changes_of(["training.patience=2", "model.width=8"]) == ("model.width=8", "training.patience=2")
+    with pytest.raises(InputError, match="not possible here"):
+        changes_of([word])
+
+
+def test_changes_are_what_is_trained(shop_parts: Parts) -> None:
+    assert resolved(shop_parts[0], "model", 0, ("training.patience=5",))["training.patience"] == 5
+    assert resolved(shop_parts[0], "model", 0, ())["training.patience"] != 5
 
 
 @pytest.mark.usefixtures("quick")

@@ -56,8 +56,19 @@ def test_vectors_of_items_with_fewer_events_decay_more() -> None:
 
     assert decay(110_000, 10_000) == pytest.approx([0.2, 1.0])
     assert decay(220_000, 1_000) == pytest.approx([0.01, 1.0])
-    # A large log of little known items.
-    assert decay(132_000, 12_000) == pytest.approx([0.4, 2.0])
+
+
+def test_vectors_of_little_known_items_decay_more_in_a_large_log_and_more_again_in_the_refit() -> None:
+    def decay(num_events: int, num_items: int, **overrides: float) -> list[float]:
+        asked = properties(num_events=num_events, num_items=num_items)
+        training = training_config(asked, NETWORK, 0, overrides)
+        return [training.item_decay, training.refit_decay_ratio]
+
+    assert decay(120_000, 12_000) == pytest.approx([0.44, 2.0])
+    assert decay(119_999, 12_000) == pytest.approx([0.22, 1.0], abs=1e-4)
+    assert decay(1_000_000, 10_001) == pytest.approx([0.044, 2.0])
+    assert decay(1_000_000, 10_000) == pytest.approx([0.022, 1.0])
+    assert decay(120_000, 12_000, item_decay=0.1) == pytest.approx([0.1, 2.0])
 
 
 def test_noise_comes_late_and_as_a_mixture_on_a_large_log() -> None:

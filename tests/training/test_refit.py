@@ -11,6 +11,7 @@ import torch
 from tests.training.some_runs import are_equal, settings_for, weights_of, workplace_in
 from tests.training.test_resume import InterruptedStep
 from variseq.log import LogPart
+from variseq.sequences.batches import training_windows
 from variseq.training import run as room
 from variseq.training.display import Display
 from variseq.training.run import Trained, train_network
@@ -24,6 +25,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning"
 def train(parts: Parts, folder: Path | None = None, resume: bool = False, **training: object) -> Trained:
     settings = settings_for(parts[0].part, max_epochs=4, **training)
     return train_network(parts[0].part, parts[1].part, settings, workplace_in(folder, resume))
+
+
+def positions_of(part: LogPart) -> int:
+    histories = part.part.known()
+    return int(training_windows(histories, 200, np.random.default_rng(0)).lengths.sum())
 
 
 def test_refit_goes_on_from_the_chosen_network_and_leaves_that_as_it_was(shop_parts: Parts) -> None:
@@ -112,13 +118,22 @@ def test_item_vectors_decay_in_the_refit_as_many_times_more_as_wanted(
 
 def test_time_left_is_that_of_all_refits_too(shop_parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     epochs_left: list[int] = []
+    batches_left: list[float] = []
 
-    def watched(display: Display, record: dict[str, float]) -> None:
+    def epoch(display: Display, record: dict[str, float]) -> None:
         epochs_left.append(round(record["seconds_left"] / record["seconds"]))
 
-    monkeypatch.setattr(Display, "epoch", watched)
+    def advance(display: Display, epoch: int, done: float, positions_per_second: float, seconds_left: float) -> None:
+        batches_left.append(seconds_left * positions_per_second)
+
+    monkeypatch.setattr(Display, "epoch", epoch)
+    monkeypatch.setattr(Display, "advance", advance)
     train(shop_parts, refit_share=0.5, refits=2)
     assert epochs_left == [7, 6, 5, 4, 3, 2, 1, 0]
+    # The bar tells the same: after the last batch of the first of eight epochs there are seven left.
+    in_an_epoch = len(batches_left) // 8
+    assert batches_left[in_an_epoch - 1] == pytest.approx(7 * positions_of(shop_parts[0]), rel=0.01)
+    assert batches_left[-1] == 0
 
 
 @pytest.mark.parametrize("number", [0, 1])

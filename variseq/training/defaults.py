@@ -41,10 +41,11 @@ BATCH_POSITIONS = (256, 2048)
 MIN_TARGET_RATE = 40.0
 EVENTS_OF_A_WELL_KNOWN_ITEM = 100
 """From so many events an item on, one refit does as much as the mean of two, and in a large log beliefs are steered to
-twice the rate: wide ones only cost there."""
-ITEM_DECAY_EVENTS, LITTLE_KNOWN_DECAY_EVENTS = 2.2, 4.4
-"""Decay of item vectors times the events of an item: what is known of an item against what is thought beforehand. The
-second in a large log of little known items, where it is doubled once more in the refit (docs/ablations.md)."""
+twice the rate, as wide ones only cost there. Below, items are little known: in a large log their vectors decay more."""
+ITEM_DECAY_EVENTS = 2.2
+"""Decay of item vectors times the events of an item: what is known of an item against what is thought beforehand."""
+STRONGER_DECAY = 2.0
+"""So many times as strong it is in a large log of little known items, and as many times again in the refit."""
 FROM_THE_LOG = ("num_items", "num_behaviours")
 """What the log alone decides."""
 
@@ -121,15 +122,16 @@ def training_config(
     items with fewer than 100 events: 0.4 at 11 events, where it was seen to pay, and 0.8 in the refit. The rate is
     steered to a quarter above the least that a network can have, and to 40 nats at least; to twice that in a large log
     with 100 events an item or more. From 120,000 events on the noise comes in the last quarter only, and the mixture of
-    four samples is trained: so it hardly costs ranking and still buys likelihood. A smaller log is learned by heart by
+    four samples is trained: so it costs less ranking and still buys likelihood. A smaller log is learned by heart by
     then, and noise from the third part of the run on keeps it from that (docs/ablations.md). Where people come back to
     the same items (more than a tenth of the events), an item that the user already had may be recommended again;
     elsewhere it is left out. The mean of two refits answers, where items have fewer than 100 events; of those that have
     more nothing is learned by heart that a mean would take out.
     """
     rate = max(MIN_TARGET_RATE, good_rate(network.latent_width, network.mean_scale))
-    is_large, is_little_known = properties.num_events >= LARGE_LOG, not properties.knows_its_items
-    decay_events = LITTLE_KNOWN_DECAY_EVENTS if is_large and is_little_known else ITEM_DECAY_EVENTS
+    is_large, knows_its_items = properties.num_events >= LARGE_LOG, properties.knows_its_items
+    stronger = STRONGER_DECAY if is_large and not knows_its_items else 1.0
+    item_decay = stronger * ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1)
     derived: dict[str, Any] = {
         "seed": seed,
         "batch_positions": int(
@@ -137,11 +139,11 @@ def training_config(
         ),
         "exclude_seen": properties.repeat_share <= MAX_REPEAT_SHARE,
         "learning_rate": round(3e-3 * (64 / network.width) ** 0.5, 5),
-        "target_rate": rate if is_little_known or not is_large else 2 * rate,
-        "item_decay": round(decay_events * properties.num_items / max(properties.num_events, 1), 4),
+        "target_rate": 2 * rate if is_large and knows_its_items else rate,
+        "item_decay": round(item_decay, 4),
         **(LATE_NOISE if is_large else {}),
-        "refit_decay_ratio": 2.0 if is_large and is_little_known else 1.0,
-        "refits": 2 if is_little_known else 1,
+        "refit_decay_ratio": stronger,
+        "refits": 1 if knows_its_items else 2,
         "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 40)),
     }
     try:

@@ -45,14 +45,14 @@ def refit(
         place = None if folder is None else folder / str(number)
         later = (config.refits - 1 - number) * config.refit_epochs
         trainer = Trainer(network, TrainingData(histories, None), again, place, later)
-        seconds += _seconds_of(trainer, display)
+        seconds += _trained_through(trainer, display)
         refitted.append(network_tensors("network", network))
     load_network("network", network, mean_of(refitted))
     return seconds
 
 
-def _seconds_of(trainer: Trainer, display: Display) -> float:
-    """Trains from the start, or from where it was broken off; the seconds of all of it."""
+def _trained_through(trainer: Trainer, display: Display) -> float:
+    """Trains from the start, or from where it was broken off, to the end; the seconds of all of it."""
     if trainer.folder is not None:
         trainer.folder.mkdir(parents=True, exist_ok=True)
         if (trainer.folder / STATE).exists():

@@ -39,7 +39,7 @@ class TrainingConfig(BaseModel):
         description="epochs of the refit on training and validation, as a share; 0: none",
     )
     refits: int = Field(default=2, ge=1, description="refits in other orders, whose weights are averaged")
-    refit_decay_ratio: float = Field(default=1.0, ge=0, description="item decay in the refit over that before it")
+    refit_decay_ratio: float = Field(default=1.0, ge=0, description="item_decay is multiplied by this in the refit")
     exclude_seen: bool = Field(default=True, description="leave out the user's own items; off for repeat consumption")
     targets: Literal["next", "last", "successive"] = Field(default="last", description="what validation asks for")
     validation_users: int = Field(default=10_000, ge=1, description="users that validation looks at, at most")

@@ -273,7 +273,10 @@ class Trainer:
         }
 
     def _speed_and_time_left(self, num_batches: int) -> tuple[float, float]:
-        """Positions per second in this epoch, and the seconds left if no epoch is saved by patience."""
+        """Positions per second in this epoch, and the seconds left at its pace if no epoch is saved by patience.
+
+        Epochs with noise still to come take longer than that, where several samples are trained.
+        """
         progress = self.progress
         seconds_per_batch = progress.seconds / progress.batch
         epochs_left = self.config.max_epochs - progress.epoch + self.epochs_later
