@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from variseq.errors import VariseqError
+from variseq.errors import InputError, VariseqError
 
 Record = dict[str, Any]
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a file; none where there is no such file."""
+    """The records of a file; none where there is no such file. Raises InputError for a line that is no JSON."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}). Remove the line that is no JSON.") from error
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:

@@ -42,7 +42,7 @@ from variseq.recommend.memory import Memory
 from variseq.recommend.transfer import transferred
 from variseq.terminal.run_config import run_config
 from variseq.training.display import Display
-from variseq.training.refit import SEEDS_APART, mean_of, refit
+from variseq.training.refit import mean_of, refit, seed_of_refit
 from variseq.training.run import new_network
 from variseq.training.settings import TrainingConfig
 from variseq.training.state import load_network, network_tensors
@@ -107,8 +107,7 @@ class Trial:
     def refitted(self, number: int) -> dict[str, torch.Tensor]:
         """The weights of one refit; the same as those that a run of several has in this place."""
         network = copy.deepcopy(self.network)
-        seed = self.config.seed + number * SEEDS_APART
-        again = self.config.model_copy(update={"refits": 1, "seed": seed})
+        again = self.config.model_copy(update={"refits": 1, "seed": seed_of_refit(self.config, number)})
         refit(network, self.latest, again, None, Display(quiet=True))
         return network_tensors("network", network)
 

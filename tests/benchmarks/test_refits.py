@@ -16,6 +16,7 @@ from variseq.training.display import Display
 from variseq.training.refit import mean_of, refit
 
 import refits  # isort: skip
+from record_file import read_records  # isort: skip
 from refits import ROLES, Trial, changes_of, records_of, resolved, table, without_last  # isort: skip
 
 Parts = tuple[LogPart, LogPart, LogPart]
@@ -129,3 +130,9 @@ def test_what_is_there_is_run_again_only_for_more_refits_or_other_settings(
     assert ran[4:] == [("model", 3)]
     refits.run_all(tmp_path, [0], ("training.patience=5",), 3, out)
     assert ran[5:] == [("twin", 3), ("model", 3)]
+
+
+def test_damaged_file_of_records_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text('{"seed": 0}\n{"seed":')
+    with pytest.raises(InputError, match="Remove the line that is no JSON"):
+        read_records(tmp_path / "records.jsonl")

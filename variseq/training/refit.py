@@ -18,6 +18,15 @@ SEEDS_APART = 1_000_003
 """Between the seeds of one refit and the next, so that no refit draws what a run of a neighbouring seed draws."""
 
 
+def seed_of_refit(config: TrainingConfig, number: int) -> int:
+    """The seed of a refit; the first has that of the run.
+
+    >>> seed_of_refit(TrainingConfig(seed=5), 0)
+    5
+    """
+    return config.seed + number * SEEDS_APART
+
+
 def refit(
     network: Network, histories: Histories, config: TrainingConfig, folder: Path | None, display: Display
 ) -> float:
@@ -38,8 +47,7 @@ def refit(
     of_refit = {"max_epochs": config.refit_epochs, "item_decay": decay, **noise}
     chosen, refitted, seconds = network_tensors("network", network), [], 0.0
     for number in range(config.refits):
-        seed = config.seed + number * SEEDS_APART
-        again = config.model_copy(update={"seed": seed, **of_refit})
+        again = config.model_copy(update={"seed": seed_of_refit(config, number), **of_refit})
         load_network("network", network, chosen)
         display.refit(number, config.refits)
         place = None if folder is None else folder / str(number)
