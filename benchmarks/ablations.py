@@ -22,7 +22,7 @@ import torch
 from ablation_changes import CHANGES, Change
 from marked_file import write_between_markers
 from provenance import provenance, short_commit
-from record_file import Record, append_records, exit_code, read_records
+from record_file import Record, append_records, changed_settings, exit_code, read_records
 
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
@@ -120,20 +120,11 @@ def table(records: Iterable[Record]) -> str:
 
 
 def _of_today(records: list[Record]) -> list[Record]:
-    """The records whose settings are those of the latest first row, but for what their change is about.
-
-    A setting that one of the two does not name was not there yet, and had no say.
-    """
+    """The records whose settings are those of the latest first row, but for what their change is about."""
     base = next((record["settings"] for record in reversed(records) if record["change"] == CHANGES[0].name), {})
     own = {change.name: {*change.settings, *CHANGES[0].settings, "training.seed"} for change in CHANGES}
     return [
-        record
-        for record in records
-        if all(
-            base.get(name, value) == value
-            for name, value in record["settings"].items()
-            if name not in own[record["change"]]
-        )
+        record for record in records if own[record["change"]].issuperset(changed_settings(record["settings"], base))
     ]
 
 

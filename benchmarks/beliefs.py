@@ -14,7 +14,6 @@ made so. `--simulated` trains in shops whose true probabilities are known, a min
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import time
@@ -50,6 +49,7 @@ from beliefs_simulated import Shops, measure
 from beliefs_tables import print_simulated, print_tables
 from beliefs_targets import targets_of
 from provenance import ROOT, peak_megabytes, provenance
+from record_file import append_records
 from rich.console import Console
 
 from variseq.errors import InputError, VariseqError
@@ -144,13 +144,6 @@ def _curves(models: Models, k: int) -> Record:
     }
 
 
-def append(record: Record, path: Path) -> None:
-    """One line at the end of a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
 def measure_runs(asked: argparse.Namespace) -> Record:
     """The record of the runs that were asked for. Raises InputError for runs that cannot be measured together."""
     if not (asked.data and asked.variational and asked.twin):
@@ -197,7 +190,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     cost = {"cpu_seconds": round(time.process_time() - begun, 1), "peak_megabytes": round(peak_megabytes())}
     record = {"data": found["data"], **provenance(), **cost, **found}
-    append(record, asked.out)
+    append_records(asked.out, [record])
     (print_simulated if asked.simulated else print_tables)(record, console)
     return 0
 

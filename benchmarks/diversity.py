@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 from diversity_chart import write_chart
-from exploration import write
 from jaxtyping import Float, Int
 from provenance import ROOT, provenance
+from record_file import write_record
 from torch.nn import functional
 
 from variseq.estimator import VariationalAttention, load
@@ -186,7 +186,7 @@ def main() -> None:
     }
     records = json.loads(chosen.out.read_text(encoding="utf-8")) if chosen.out.exists() else {}
     records[f"{chosen.run.name} {chosen.part}"] = record
-    write(records, chosen.out)
+    write_record(chosen.out, records)
     write_chart(records, chosen.picture)
     for row in record["diversity"] + record["exploration"]:
         print("  ".join(f"{name} {value:.4f}" for name, value in row.items() if isinstance(value, float)))

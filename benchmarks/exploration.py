@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from closed_loop import LoopOptions
 from exploration_chart import write_chart
 from explorers import Learning, Policy, play, play_without_learning
 from provenance import ROOT, provenance
+from record_file import write_record
 
 from variseq.evaluation.bootstrap import percentile_interval, resampled_sums
 from variseq.evaluation.significance import holm, sign_flip_p_value
@@ -140,14 +140,6 @@ def kept_loops(before: Record, settings: Record) -> list[Record]:
     return [loop for loop in before["loops"] if (loop["start"], loop["policy"]) in kept]
 
 
-def write(record: Record, path: Path) -> None:
-    """The whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
 def main() -> None:
     """Play what is missing, then sum up, print, write and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -165,10 +157,10 @@ def main() -> None:
         if tuple(loop.values()) not in finished:
             played = play_loop(loop, STARTS[loop["start"]], learning)
             record["loops"].append(played | {"commit": record["commit"], "dirty": record["dirty"]})
-            write(record, asked.out)
+            write_record(asked.out, record)
     record["cpu_seconds"] = sum(loop["cpu_seconds"] for loop in record["loops"])
     record["summary"] = {start: summary_of(record["loops"], start) for start in STARTS}
-    write(record, asked.out)
+    write_record(asked.out, record)
     write_chart(record["summary"], asked.picture)
     for start, rows in record["summary"].items():
         for row in rows:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from variseq.reports.canvas import LIGHT, LINES, Style, add_legend, name_axes, new_figure
+from variseq.whole_file import whole_file
 
 HEIGHT_INCHES = 6.6
 SHOWN = ("Thompson, σ × 1", "greedy", "ε-greedy 0.01", "softmax sampling 0.3", "random")
@@ -54,6 +54,5 @@ def write_svg(figure: Figure, path: Path) -> None:
         FigureCanvasSVG(figure)
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(stream.getvalue())
-    os.replace(partial, path)
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(stream.getvalue())

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ import torch
 from jaxtyping import Float, Int
 from marked_file import write_between_markers
 from provenance import provenance
+from record_file import write_record
 from torch import Tensor
 
 from variseq.estimator import load
@@ -276,9 +276,7 @@ def main(words: Sequence[str] | None = None) -> None:
         record |= provenance() | {options.part: {"split_hash": part.protocol["split_hash"], "rows": rows}}
         if options.cost:
             record["cost"] = cost(network)
-        partial = options.result.with_name(f".{options.result.name}.partial")
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, options.result)
+        write_record(options.result, record)
     text = table(record)
     print(text)
     if options.result == RESULT:

@@ -7,13 +7,13 @@ Small networks on simulated shoppers, a few seconds each; the verdicts are print
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from provenance import provenance
+from record_file import write_record
 from rich.console import Console
 
 from variseq.events.simulate import SimulationOptions, simulate
@@ -115,9 +115,7 @@ def main() -> None:
         "shop": asdict(SHOP),
         "sound_settings": SOUND,
     }
-    partial = RESULTS.with_name(f".{RESULTS.name}.partial")
-    partial.write_text(json.dumps(head | {"runs": rows}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(RESULTS)
+    write_record(RESULTS, head | {"runs": rows})
     for row in rows:
         console.print(f"{row['made']}: {row['diagnosis']['kind']} (expected {row['expected']}); {row.get('after', '')}")
 

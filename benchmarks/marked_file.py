@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from variseq.errors import InputError
+from variseq.whole_file import whole_file
 
 
 def write_between_markers(path: Path, markers: tuple[str, str], text: str) -> None:
-    """Replace what stands between two markers. Raises InputError when the file has not both of them, in this order."""
+    """Replace what stands between two markers. Raises InputError when the file cannot be read or has not both,
+    in this order."""
     begin, end = markers
-    before, found_begin, rest = path.read_text(encoding="utf-8").partition(begin)
-    _, found_end, after = rest.partition(end)
+    before, _, after = _parts(path, markers)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
+
+
+def is_between_markers(path: Path, markers: tuple[str, str], text: str) -> bool:
+    """Whether this very text stands there. Raises InputError as writing it would."""
+    return _parts(path, markers)[1] == f"\n{text}"
+
+
+def _parts(path: Path, markers: tuple[str, str]) -> tuple[str, str, str]:
+    begin, end = markers
+    try:
+        before, found_begin, rest = path.read_text(encoding="utf-8").partition(begin)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    inside, found_end, after = rest.partition(end)
     if not found_begin or not found_end:
         raise InputError(f"{path.name} has no place for the table. Write two lines there: {begin} and {end}.")
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
-    os.replace(partial, path)
+    return before, inside, after

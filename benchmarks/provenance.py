@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).parents[1]
+CODE = ("variseq", "benchmarks/*.py")
+"""What decides the results of most scripts."""
 VERSIONS_OF = ("variseq", "torch", "numpy")
 
 
@@ -25,9 +28,9 @@ def provenance() -> dict[str, Any]:
     return {**commit(), "date": date, "hardware": hardware(), "versions": versions}
 
 
-def commit() -> dict[str, str | bool | None]:
+def commit(code: Sequence[str] = CODE) -> dict[str, str | bool | None]:
     """The commit, and whether code that decides results has changed since; None where there is no repository."""
-    changed = _git("status", "--porcelain", "--", "variseq", "benchmarks/*.py")
+    changed = _git("status", "--porcelain", "--", *code)
     return {"commit": _git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
 
 

@@ -11,7 +11,6 @@ second and third reason are each dropped alone. Each run is one line at the end 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from provenance import ROOT, provenance
+from record_file import append_records
 
 from variseq.estimator import VariationalAttention, load
 from variseq.evaluation.splits import Part
@@ -168,12 +168,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "reasons.jsonl")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
     for folder in chosen.runs:
         record = record_of(folder, chosen.part, chosen.users)
         print_table(record)
-        with chosen.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        append_records(chosen.out, [record])
 
 
 if __name__ == "__main__":

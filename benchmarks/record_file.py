@@ -1,33 +1,54 @@
-"""A file with one record a line, and a command that ends in one message when its user was mistaken."""
+"""Records into files and back, and a command that ends in one message when its user was mistaken."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from variseq.errors import InputError, VariseqError
+from variseq.whole_file import whole_file
 
 Record = dict[str, Any]
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a file; none where there is no such file. Raises InputError for a line that is no JSON."""
+    """The records of a file of lines; none where there is no file. Raises InputError for a line that is no JSON."""
     if not path.exists():
         return []
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}). Remove the line that is no JSON.") from error
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:
-    """Add records, all at once."""
+    """Add records, all at once; they are on the disk afterwards. The folder is made."""
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_record(path: Path, record: Record) -> None:
+    """One record as a file of its own; whole or not at all. The folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def changed_settings(settings: Record, usual: Record) -> list[str]:
+    """The names of those that are not as usual. One that the usual ones lack was not there yet and had no say.
+
+    >>> changed_settings({"width": 64, "heads": 2, "new": 1}, {"width": 32, "heads": 2})
+    ['width']
+    """
+    return sorted(name for name, value in settings.items() if usual.get(name, value) != value)
 
 
 def exit_code(work: Callable[[], None]) -> int:

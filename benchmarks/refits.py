@@ -1,6 +1,6 @@
 """One refit or the mean of several, on Amazon Beauty without its last events: what each is worth.
 
-    python benchmarks/refits.py DATA [--seeds 0,1] [--most 3]    # resumable: what is there is not run again
+    python benchmarks/refits.py DATA [--seeds 0,1] [--most 2]    # resumable: what is there is not run again
     python benchmarks/refits.py DATA --set model.dropout=0.3     # the same with other settings of model and training
     python benchmarks/refits.py --table                          # only writes the table into docs/ablations.md
 
@@ -26,7 +26,7 @@ import pyarrow as pa
 import torch
 from marked_file import write_between_markers
 from provenance import provenance, short_commit
-from record_file import Record, append_records, exit_code, read_records
+from record_file import Record, append_records, changed_settings, exit_code, read_records
 
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
@@ -189,8 +189,8 @@ def table(records: Sequence[Record]) -> str:
 
 def _differences(settings: Record, usual: Record) -> str:
     """The settings that are not as usual, but for the seed."""
-    names = sorted(name for name in settings if settings[name] != usual.get(name) and name != "training.seed")
-    return ", ".join(f"`{name.split('.')[1]}` {settings[name]}" for name in names) if usual else ""
+    names = [name for name in changed_settings(settings, usual) if name != "training.seed"]
+    return ", ".join(f"`{name.split('.')[1]}` {settings[name]}" for name in names)
 
 
 def _cells(rows: Sequence[Record], name: str, digits: int) -> tuple[str, str]:
@@ -218,7 +218,7 @@ def main() -> int:
     parser.add_argument("data", type=Path, nargs="?", metavar="DATA", help="folder of the data set")
     parser.add_argument("--seeds", default="0", help="seeds, with commas between them")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the run")
-    parser.add_argument("--most", type=int, default=3, help="the largest number of refits (default: 3)")
+    parser.add_argument("--most", type=int, default=2, help="the largest number of refits (default: 2)")
     parser.add_argument("--out", type=Path, default=RESULT, help="a .jsonl file to which records are appended")
     parser.add_argument("--table", action="store_true", help="only write the table")
     arguments = parser.parse_args()

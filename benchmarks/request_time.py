@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from marked_file import write_between_markers
 from provenance import provenance
+from record_file import write_record
 
 from variseq.errors import InputError
 from variseq.estimator import load
@@ -121,9 +121,7 @@ def main(words: Sequence[str] | None = None) -> None:
         if not options.told or not options.untold:
             parser.error("runs are needed: --with RUN ... --without RUN ...")
         record = {**provenance(), **measure(options.data / "interactions.parquet", options.told, options.untold)}
-        partial = options.result.with_name(f".{options.result.name}.partial")
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, options.result)
+        write_record(options.result, record)
     text = table(json.loads(options.result.read_text(encoding="utf-8")))
     print(text)
     if options.result == RESULT:

@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from marked_file import is_between_markers, write_between_markers
 from provenance import short_commit
 
 from variseq.errors import InputError, VariseqError
 
 Record = dict[str, Any]
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+MARKERS = ("<!-- results:begin -->", "<!-- results:end -->")
 NOTHING = "–"
 TWIN = "twin without noise"
 OF_NOISE = ("deterministic_share", "anneal_share", "num_samples", "target_rate")
@@ -210,27 +210,13 @@ def _unique(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def with_results(readme: str, results: str) -> str:
-    """The text of a README with what is between its markers replaced. Raises InputError without both markers."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise InputError(f"README has no place for the table. Write two lines where it belongs: {BEGIN} and {END}.")
-    return f"{before}{BEGIN}\n{results}{END}{after}"
-
-
 def write_results(results: Path, readme: Path, only_check: bool) -> bool:
     """Whether the table in the README was that of the records; written if not, unless that is only to be checked."""
-    try:
-        before = readme.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{readme} cannot be read: {error.strerror or error}.") from error
-    after = with_results(before, results_text(latest_by_seed(read_records(results))))
-    if after != before and not only_check:
-        partial = readme.with_name(f".{readme.name}.partial")
-        partial.write_text(after, encoding="utf-8")
-        os.replace(partial, readme)
-    return after == before
+    text = results_text(latest_by_seed(read_records(results)))
+    is_current = is_between_markers(readme, MARKERS, text)
+    if not is_current and not only_check:
+        write_between_markers(readme, MARKERS, text)
+    return is_current
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from marked_file import write_between_markers
 from provenance import provenance
+from record_file import write_record
 from step_profile import profiled_seconds
 
 from variseq.model.network import Network, NetworkConfig
@@ -246,9 +247,7 @@ def main(words: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
         shapes = [measure(shape, options.epochs, options.events) for shape in SHAPES]
         record = {**provenance(), "seed": 0, "shapes": shapes}
-        partial = options.result.with_name(f".{options.result.name}.partial")
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, options.result)
+        write_record(options.result, record)
     text = table(json.loads(options.result.read_text(encoding="utf-8")))
     print(text)
     if options.result == RESULT:

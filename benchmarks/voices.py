@@ -17,10 +17,9 @@ from typing import Any
 
 import torch
 from beliefs_runs import Run
-from exploration import write
 from marked_file import write_between_markers
 from provenance import provenance, short_commit
-from record_file import exit_code
+from record_file import exit_code, write_record
 
 from variseq.evaluation.bootstrap import mean_interval
 from variseq.evaluation.evaluate import evaluate
@@ -117,7 +116,7 @@ def main() -> int:
         for folder in arguments.runs:
             run = Run.of(folder, num_users=None)
             known[folder.name] = {**run.described(), **provenance(), "rows": rows_of(run)}
-        write(known, RESULT)
+        write_record(RESULT, known)
         write_between_markers(DOCUMENT, MARKERS, table(known))
 
     return exit_code(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "variseq"
 FLOORS = [
-    {"errors"},
+    {"errors", "whole_file"},
     {"events"},
     {"sequences"},
     {"model", "evaluation"},
@@ -103,6 +104,13 @@ def test_imports_only_go_down(file: Path) -> None:
             continue
         place = "the same" if FLOOR_OF[there] == FLOOR_OF[here] else "a higher"
         assert FLOOR_OF[there] < FLOOR_OF[here], f"{file.relative_to(ROOT)} imports {module}, which is on {place} floor"
+
+
+def test_guide_for_contributors_shows_every_room_on_its_floor() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| (.+?) \|", guide, flags=re.MULTILINE)
+    shown = {int(floor): set(re.findall(r"`(\w+)(?:/|\.py)`", rooms)) for floor, rooms in rows}
+    assert shown == dict(enumerate(FLOORS))
 
 
 def test_files_of_a_room_do_not_import_in_a_circle() -> None:

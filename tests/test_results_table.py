@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from results_table import BEGIN, END, latest_by_seed, main, results_text
+from results_table import MARKERS, latest_by_seed, main, results_text
 
 from variseq.errors import InputError
 
@@ -138,7 +138,7 @@ def test_uncommitted_changes_and_alarms_are_said() -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A README with markers, and results of recipes beside one of another benchmark."""
-    (tmp_path / "README.md").write_text(f"Before\n{BEGIN}\nold\n{END}\nAfter\n")
+    (tmp_path / "README.md").write_text(f"Before\n{MARKERS[0]}\nold\n{MARKERS[1]}\nAfter\n")
     (tmp_path / "results").mkdir()
     lines = [json.dumps(record(seed)) for seed in (0, 1)]
     (tmp_path / "results" / "films.jsonl").write_text("\n".join(lines) + "\n")
@@ -158,8 +158,8 @@ def test_check_fails_until_the_table_is_written_and_writes_nothing(folder: Path)
     assert main(words(folder)) == 0
     assert main(words(folder, "--check")) == 0
     after = (folder / "README.md").read_text()
-    assert after.startswith(f"Before\n{BEGIN}\n")
-    assert after.endswith(f"{END}\nAfter\n")
+    assert after.startswith(f"Before\n{MARKERS[0]}\n")
+    assert after.endswith(f"{MARKERS[1]}\nAfter\n")
     assert "recipe `films`" in after
     assert "recipe `shop`" in after
     assert "old" not in after

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from variseq.reports.canvas import (
     name_axes,
     new_figure,
 )
+from variseq.whole_file import whole_file
 
 HEIGHT_INCHES = 4.4
 TRAINED = tuple(entry.name for entry in SYSTEMS)
@@ -36,9 +36,8 @@ def write_charts(data_sets: dict[str, dict[str, Record]], folder: Path) -> None:
     """One picture a data set, `<folder>/peers_<data>.svg`; the same records give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in data_sets.items():
-        partial = folder / f".peers_{name}.partial"
-        partial.write_bytes(svg(curves_chart(list(rows.values()), LIGHT)))
-        os.replace(partial, folder / f"peers_{name}.svg")
+        with whole_file(folder / f"peers_{name}.svg") as unfinished:
+            unfinished.write_bytes(svg(curves_chart(list(rows.values()), LIGHT)))
 
 
 def curves_chart(records: Sequence[Record], style: Style) -> Figure:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from variseq.errors import InputError
+from variseq.whole_file import whole_file
 
 FEWEST_EVENTS = 3
 
@@ -87,8 +87,8 @@ def write_sequences(name: str, folder: Path, out: Path) -> SequenceFile:
         raise InputError(f"{source} does not exist. Give with --data the folder that holds {name}/{data.file}.")
     users, items, num_events = set(), set(), 0
     out.mkdir(parents=True, exist_ok=True)
-    path, partial = out / f"{name}.txt", out / f".{name}.partial"
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
+    path = out / f"{name}.txt"
+    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
         try:
             for line in data.lines(source):
                 user, *history = (int(field) for field in line.split())
@@ -100,6 +100,5 @@ def write_sequences(name: str, folder: Path, out: Path) -> SequenceFile:
                 file.write(line)
         except ValueError as error:
             raise InputError(f"{source} is not the file of {name} ({error}). Needed: {data.file} of it.") from error
-    os.replace(partial, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return SequenceFile(data, path, digest, len(users), len(items), num_events)

@@ -21,7 +21,7 @@ from pathlib import Path
 from data_sets import DATA_SETS, SequenceFile, write_sequences
 from environments import python_of
 from measure import Job, Settings
-from records import ROOT, append, is_finished, now, read_records, record_of
+from records import ROOT, append_records, is_finished, now, read_records, record_of
 from slices import Work, run_in_slices
 from systems import SYSTEMS, SystemEntry
 
@@ -71,7 +71,7 @@ def run_data_set(plan: Plan, name: str) -> list[str]:
             return
         given = json.loads(answer.read_text(encoding="utf-8"))
         record = record_of(work.name, file, asked[work.name][1], given) | {"bench_begun": begun}
-        append(record, plan.out)
+        append_records(plan.out, [record])
         ndcg = "" if record["test"] is None else f", test NDCG@10 {record['test']['ndcg']:.4f}"
         speed = record["positions_per_second"]
         print(f"{name}: {work.name} done{f', {speed:,.0f} positions/CPU s' if speed else ''}{ndcg}", flush=True)

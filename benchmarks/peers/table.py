@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from chart import write_charts
-from records import ROOT, Record, append, read_records
+from records import ROOT, Record, append_records, read_records
 from systems import OURS, SYSTEMS
 
 from variseq.errors import InputError, VariseqError
 
-BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
+# isort: split
+# In the folder above, which `records` has put on the path.
+from marked_file import is_between_markers, write_between_markers
+
+MARKERS = ("<!-- peers:begin -->", "<!-- peers:end -->")
 NOTHING = "–"
 HEADER = (
     "system",
@@ -229,30 +233,6 @@ def _unique(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def with_peers(readme: str, text: str) -> str:
-    """The text of a README with what is between its markers replaced. Raises InputError without both markers."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise InputError(f"README has no place for the rivals. Write two lines where they belong: {BEGIN} and {END}.")
-    return f"{before}{BEGIN}\n{text}{END}{after}"
-
-
-def write_table(chosen: dict[str, tuple[Rows, Rows]], readme: Path, pictures: Path, only_check: bool) -> bool:
-    """Whether the table in the README was that of the records; written if not, unless that is only to be checked."""
-    try:
-        before = readme.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{readme} cannot be read: {error.strerror or error}.") from error
-    place = os.path.relpath(pictures, readme.parent).replace(os.sep, "/")
-    after = with_peers(before, peers_text(chosen, place))
-    if after != before and not only_check:
-        partial = readme.with_name(f".{readme.name}.partial")
-        partial.write_text(after, encoding="utf-8")
-        os.replace(partial, readme)
-    return after == before
-
-
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when the table is not current")
@@ -267,10 +247,14 @@ def main(words: Sequence[str] | None = None) -> int:
         known = read_records(arguments.results)
         new = [] if arguments.add is None else not_yet_in(known, arguments.add)
         chosen = latest([*known, *new])
-        is_current = write_table(chosen, arguments.readme, arguments.pictures, arguments.check)
-        for record in new:
-            append(record, arguments.results)
+        pictures = os.path.relpath(arguments.pictures, arguments.readme.parent).replace(os.sep, "/")
+        text = peers_text(chosen, pictures)
+        is_current = is_between_markers(arguments.readme, MARKERS, text)
+        # The results first: a README must not show a row that no file has.
+        if new:
+            append_records(arguments.results, new)
         if not arguments.check:
+            write_between_markers(arguments.readme, MARKERS, text)
             write_charts({name: whole for name, (whole, _) in chosen.items() if whole}, arguments.pictures)
     except VariseqError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -14,7 +14,7 @@ from variseq.errors import InputError
 import run  # isort: skip
 from data_sets import write_sequences  # isort: skip
 from measure import CostProbe, EnoughMeasured, Job, LearningCurve, Settings  # isort: skip
-from records import append, is_finished, read_records, record_of  # isort: skip
+from records import append_records, is_finished, read_records, record_of  # isort: skip
 from sequences import Sequences  # isort: skip
 
 SETTINGS = Settings(variant="popular", max_length=50, dropout=0.2, batch_rows=32, cpu_minutes=1.0, patience=2)
@@ -62,7 +62,7 @@ def test_system_is_run_once_and_passed_over_afterwards(data: Path, tmp_path: Pat
 def test_finished_entry_is_known_by_system_data_and_settings(data: Path, tmp_path: Path) -> None:
     file = write_sequences("ml-100k", data, tmp_path / "out")
     out = tmp_path / "peers.jsonl"
-    append(record_of("popular", file, SETTINGS, {"facts": {}, "lists": {"1": [2]}}), out)
+    append_records(out, [record_of("popular", file, SETTINGS, {"facts": {}, "lists": {"1": [2]}})])
     records = read_records(out)
     assert is_finished(records, "popular", file, SETTINGS)
     assert not is_finished(records, "item-knn", file, SETTINGS)

@@ -13,7 +13,7 @@ from tests.benchmarks import peers_path  # noqa: F401
 from variseq.errors import InputError
 
 import table  # isort: skip
-from records import append, read_records  # isort: skip
+from records import append_records, read_records  # isort: skip
 
 
 def record(system: str, scale: float = 1.0, **changes: Any) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def test_records_of_two_files_do_not_share_a_table() -> None:
 def test_readme_is_written_once_and_checked(tmp_path: Path) -> None:
     results, readme = tmp_path / "peers.jsonl", tmp_path / "README.md"
     results.write_text("".join(json.dumps(r) + "\n" for r in (record("variseq"), record("replay-sasrec", 4.0))))
-    readme.write_text(f"# Before\n{table.BEGIN}\n{table.END}\nAfter\n")
+    readme.write_text(f"# Before\n{table.MARKERS[0]}\n{table.MARKERS[1]}\nAfter\n")
     words = ["--results", str(results), "--readme", str(readme), "--pictures", str(tmp_path / "pictures")]
     assert table.main([*words, "--check"]) == 1
     assert table.main(words) == 0
@@ -139,8 +139,8 @@ def test_readme_is_written_once_and_checked(tmp_path: Path) -> None:
 
 def test_new_records_are_taken_in_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results, new, readme = tmp_path / "peers.jsonl", tmp_path / "new.jsonl", tmp_path / "README.md"
-    append(record("variseq"), results)
-    readme.write_text(f"{table.BEGIN}\n{table.END}\n")
+    append_records(results, [record("variseq")])
+    readme.write_text(f"{table.MARKERS[0]}\n{table.MARKERS[1]}\n")
     words = ["--results", str(results), "--readme", str(readme), "--pictures", str(tmp_path / "pictures")]
     words += ["--add", str(new)]
     assert table.main(words) == 2
@@ -149,7 +149,7 @@ def test_new_records_are_taken_in_once(tmp_path: Path, capsys: pytest.CaptureFix
         table.main([*words, "--check"])
     later = record("variseq", positions_per_second=9000, training_seconds=10.0, date="2025-03-02T10:00:00+00:00")
     for _ in range(2):
-        append(later, new)
+        append_records(new, [later])
         assert table.main(words) == 0
         assert read_records(results) == [record("variseq"), later]
     assert rows_of(readme.read_text())["**variseq**"][2] == "16,000"
@@ -157,14 +157,14 @@ def test_new_records_are_taken_in_once(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_records_that_cannot_be_shown_are_not_taken_in(tmp_path: Path) -> None:
     results, new, readme = tmp_path / "peers.jsonl", tmp_path / "new.jsonl", tmp_path / "README.md"
-    append(record("variseq"), results)
-    append(record("popular", data=record("popular")["data"] | {"sha256": "cd"}), new)
-    readme.write_text(f"{table.BEGIN}\n{table.END}\n")
+    append_records(results, [record("variseq")])
+    append_records(new, [record("popular", data=record("popular")["data"] | {"sha256": "cd"})])
+    readme.write_text(f"{table.MARKERS[0]}\n{table.MARKERS[1]}\n")
     words = ["--results", str(results), "--readme", str(readme), "--pictures", str(tmp_path / "pictures")]
     assert table.main([*words, "--add", str(new)]) == 2
     assert read_records(results) == [record("variseq")]
     new.write_text("")
-    append(record("popular"), new)
+    append_records(new, [record("popular")])
     readme.write_text("no place for a table")
     assert table.main([*words, "--add", str(new)]) == 2
     assert read_records(results) == [record("variseq")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from variseq.log import LogPart
 from variseq.training.display import Display
 from variseq.training.refit import mean_of, refit
 
+import record_file  # isort: skip
 import refits  # isort: skip
 from record_file import read_records  # isort: skip
 from refits import ROLES, Trial, changes_of, records_of, resolved, table, without_last  # isort: skip
@@ -136,3 +138,8 @@ def test_damaged_file_of_records_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "records.jsonl").write_text('{"seed": 0}\n{"seed":')
     with pytest.raises(InputError, match="Remove the line that is no JSON"):
         read_records(tmp_path / "records.jsonl")
+
+
+def test_examples_in_docstrings_hold() -> None:
+    assert doctest.testmod(record_file).attempted > 0
+    assert doctest.testmod(record_file).failed == 0

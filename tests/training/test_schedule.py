@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from variseq.training.rate_control import RateController
-from variseq.training.schedule import FINAL_LEARNING_RATE_SHARE, learning_rate, noise_share
+from variseq.training.schedule import (
+    COST_OF_ANOTHER_SAMPLE,
+    FINAL_LEARNING_RATE_SHARE,
+    learning_rate,
+    noise_share,
+    seconds_left,
+)
 from variseq.training.settings import TrainingConfig
 
 
@@ -32,6 +38,20 @@ def test_noise_never_falls_and_stays_between_none_and_all(start: float, rise: fl
     assert 0 <= first <= second <= 1
     if early < start:
         assert first == 0
+
+
+@given(st.integers(0, 20), st.integers(1, 8), st.integers(0, 9), st.integers(1, 10), st.integers(0, 4))
+def test_time_left_is_the_sum_over_all_steps_to_come(
+    start: int, num_samples: int, epoch: int, done: int, epochs_later: int
+) -> None:
+    config = TrainingConfig(max_epochs=10, deterministic_share=start / 20, num_samples=num_samples)
+    dear = 1 + COST_OF_ANOTHER_SAMPLE * (num_samples - 1)
+    # Ten steps an epoch, a second each without noise, which comes between two of them.
+    step_seconds = [dear if step >= 5 * start else 1.0 for step in range(100)]
+    refit_seconds = 10 * epochs_later * (1.0 if start == 20 else dear)
+    here = 10 * epoch + done
+    elapsed, ahead = sum(step_seconds[10 * epoch : here]), sum(step_seconds[here:]) + refit_seconds
+    assert seconds_left(config, epoch, done / 10, elapsed, epochs_later) == pytest.approx(ahead, abs=1e-6)
 
 
 def test_noise_without_a_rise_is_off_and_then_on() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from variseq.evaluation.groups import Groups
 from variseq.evaluation.paired import difference_sentences, paired_differences
 from variseq.evaluation.table import evaluation_table, notes_on, text_table
 from variseq.evaluation.values import ValueForecasts
+from variseq.whole_file import whole_file
 
 
 class Results:
@@ -70,14 +70,11 @@ class Results:
     def to_json(self, path: Path | str) -> None:
         """Writes the table; whole or not at all. Raises InputError when it cannot be written."""
         path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            partial.write_text(json.dumps(self.table, indent=2) + "\n", encoding="utf-8")
-            os.replace(partial, path)
+            with whole_file(path) as unfinished:
+                unfinished.write_text(json.dumps(self.table, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"The evaluation cannot be written to {path}: {error.strerror or error}. Give a file in a folder that "
                 "exists and has room. Nothing was left there."
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ from variseq.errors import InputError
 from variseq.events.stage import Staged
 from variseq.events.table import Columns
 from variseq.events.workspace import Workspace, name_in_sql, text_in_sql
+from variseq.whole_file import whole_file
 
 # Which column to show for a reason.
 _FAULTY = {
@@ -67,18 +67,14 @@ def write_rejects(workspace: Workspace, staged: Staged, path: Path) -> None:
     """
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"The rejects file {path} must end in .csv or .parquet.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        _write(
-            workspace.stream(f"{_query(staged)} ORDER BY placed.file_index, row"), staged, partial, path.suffix.lower()
-        )
-        os.replace(partial, path)
+        rows = workspace.stream(f"{_query(staged)} ORDER BY placed.file_index, row")
+        with whole_file(path) as unfinished:
+            _write(rows, staged, unfinished, path.suffix.lower())
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"The rejects file {path} could not be written: {error}. Is there room, and may it be written?"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write(rows: pa.RecordBatchReader, staged: Staged, partial: Path, suffix: str) -> None:

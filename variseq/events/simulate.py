@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from variseq.events.shoppers import (
     next_item_distribution,
 )
 from variseq.events.table import MICROSECONDS_PER_SECOND, Columns
+from variseq.whole_file import whole_file
 
 __all__ = ["Simulation", "SimulationOptions", "simulate", "write_table"]
 
@@ -246,12 +246,8 @@ def _category_name(number: int) -> str:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a table as Parquet or, by its ending, CSV: whole, or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
+    with whole_file(path) as unfinished:
         if path.suffix == ".csv":
             pyarrow.csv.write_csv(table, unfinished)
         else:
             pyarrow.parquet.write_table(table, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 
 from variseq.errors import CheckpointError, InputError
+from variseq.whole_file import whole_file
 
 FORMAT_VERSION = 1
 
@@ -88,9 +88,8 @@ class Vocabulary:
             "num_items": self.num_items,
             "behaviours": list(self.behaviours),
         }
-        partial = folder / ".vocabulary.json.partial"
-        partial.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, folder / "vocabulary.json")
+        with whole_file(folder / "vocabulary.json") as unfinished:
+            unfinished.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path | str) -> Vocabulary:
@@ -124,12 +123,8 @@ class Vocabulary:
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a whole file or none."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        pq.write_table(table, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as unfinished:
+        pq.write_table(table, unfinished)
 
 
 class _IdList:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from variseq.errors import CheckpointError, InputError
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.recommend.learned import Learned
+from variseq.whole_file import whole_folder
 
 FORMAT_VERSION = 3
 ENCODER, INDEX = "encoder.onnx", "index.faiss"
@@ -100,31 +100,28 @@ def write_bundle(parts: Bundle, files: dict[str, Path]) -> None:
     folder = parts.folder
     if folder.exists():
         raise InputError(f"{folder} exists already. Choose another folder, or remove it: exports are not written over.")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        save_file({name: np.ascontiguousarray(table) for name, table in vars(parts.tables).items()}, partial / TABLES)
-        for name, path in files.items():
-            shutil.copyfile(path, partial / name)
-        nobody = Vocabulary(parts.vocabulary.users[:0], parts.vocabulary.items, parts.vocabulary.behaviours)
-        nobody.save(partial / "vocabulary")
-        if parts.items is not None:
-            parts.items.save(partial / "item_columns.parquet")
-        digests = _digests(partial)
-        manifest = {"format_version": FORMAT_VERSION, "has_items": parts.items is not None, **parts.facts.to_json()}
-        manifest["sha256"] = digests
-        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-        (partial / MANIFEST).write_text(text, encoding="utf-8")
-        os.rename(partial, folder)
+        with whole_folder(folder) as unfinished:
+            save_file(
+                {name: np.ascontiguousarray(table) for name, table in vars(parts.tables).items()}, unfinished / TABLES
+            )
+            for name, path in files.items():
+                shutil.copyfile(path, unfinished / name)
+            nobody = Vocabulary(parts.vocabulary.users[:0], parts.vocabulary.items, parts.vocabulary.behaviours)
+            nobody.save(unfinished / "vocabulary")
+            if parts.items is not None:
+                parts.items.save(unfinished / "item_columns.parquet")
+            digests = _digests(unfinished)
+            manifest = {"format_version": FORMAT_VERSION, "has_items": parts.items is not None, **parts.facts.to_json()}
+            manifest["sha256"] = digests
+            text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+            (unfinished / MANIFEST).write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"The export could not be written to {folder}: {reason}. Free some room, or choose another folder with "
             "--out. Nothing was left there."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import Network, NetworkConfig
 from variseq.sequences.histories import Histories
+from variseq.whole_file import whole_folder
 
 FORMAT_VERSION = 1
 
@@ -65,20 +64,15 @@ class Checkpoint:
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     """Writes to a folder beside the target and renames it. Raises InputError when the target exists."""
     refuse_existing(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        _write(checkpoint, partial)
-        os.rename(partial, folder)
+        with whole_folder(folder) as unfinished:
+            _write(checkpoint, unfinished)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"The run could not be written to {folder}: {reason}. Free some room, or choose another folder. Nothing "
             "was left there."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def refuse_existing(folder: Path) -> None:

@@ -53,3 +53,15 @@ def sample_preferences(
         preference[:, row] = network.decoder.last(belief.mean, belief.sample(noise[:, place]), layout)
         log_variance[row] = belief.log_variance[layout.last_tokens()].mean(dim=1)
     return SampledPreferences(preference, log_variance)
+
+
+@torch.no_grad()
+def mean_preferences(network: Network, histories: Histories) -> SampledPreferences:
+    """The same at the mean of each belief, as one sample, in whatever mode the network is."""
+    device = network.item_bias.device
+    preference = torch.empty(1, len(histories), network.config.width, device=device)
+    log_variance = torch.empty(len(histories), device=device)
+    for row, belief, layout in encoded(network, histories):
+        preference[0, row] = network.decoder.last_at_mean(belief.mean, layout)
+        log_variance[row] = belief.log_variance[layout.last_tokens()].mean(dim=1)
+    return SampledPreferences(preference, log_variance)

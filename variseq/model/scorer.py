@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from variseq.model.encoded import encoded
 from variseq.model.network import Network
+from variseq.model.posterior import mean_preferences
 from variseq.sequences.histories import Histories
 
 
@@ -20,18 +20,11 @@ class NetworkScorer:
         self.network = network
         self.name = name
 
-    @property
-    def device(self) -> torch.device:
-        return self.network.item_bias.device
-
     @torch.no_grad()
     def query(self, histories: Histories) -> Float[Tensor, "history width"]:
         """The preference after the latest event of each history; an empty history has the start token alone."""
         self.network.eval()
-        preference = torch.empty(len(histories), self.network.config.width, device=self.device)
-        for row, belief, layout in encoded(self.network, histories):
-            preference[row] = self.network.decoder.last_at_mean(belief.mean, layout)
-        return preference
+        return mean_preferences(self.network, histories).preference[0]
 
     @torch.no_grad()
     def scores(self, query: Float[Tensor, "history width"], first: int, last: int) -> Float[Tensor, "history item"]:

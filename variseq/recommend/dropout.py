@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.splits import Part
-from variseq.model.encoded import encoded
-from variseq.model.network import Network
-from variseq.model.posterior import SampledPreferences
+from variseq.model.posterior import SampledPreferences, mean_preferences
 from variseq.recommend.calibrate import Calibrator
 from variseq.recommend.calibration import Calibration
 from variseq.recommend.forecast import Forecast
@@ -36,11 +32,11 @@ class DropoutForecast(Forecast):
             network.train()
             network.latent.norm.eval()
             try:
-                passes = [_one_pass(network, histories) for _ in range(self.calibration.num_samples)]
+                passes = [mean_preferences(network, histories) for _ in range(self.calibration.num_samples)]
             finally:
                 network.eval()
-        preference, log_variance = (torch.stack(values) for values in zip(*passes, strict=True))
-        return SampledPreferences(preference, log_variance.mean(dim=0))
+        log_variance = torch.stack([one.log_variance for one in passes]).mean(dim=0)
+        return SampledPreferences(torch.cat([one.preference for one in passes]), log_variance)
 
 
 def with_dropout(forecast: Forecast, num_passes: int, valid: Part, options: EvaluationOptions) -> DropoutForecast:
@@ -58,16 +54,3 @@ def with_dropout(forecast: Forecast, num_passes: int, valid: Part, options: Eval
     tuned = DropoutForecast(forecast.network, forecast.memory, Calibrator(untuned, valid, options).fit())
     tuned.name = f"{forecast.name}, dropout"
     return tuned
-
-
-def _one_pass(
-    network: Network, histories: Histories
-) -> tuple[Float[Tensor, "history width"], Float[Tensor, " history"]]:
-    """The preference of each history and its mean log σ², in whatever mode the network is."""
-    device = network.item_bias.device
-    preference = torch.empty(len(histories), network.config.width, device=device)
-    log_variance = torch.empty(len(histories), device=device)
-    for row, belief, layout in encoded(network, histories):
-        preference[row] = network.decoder.last_at_mean(belief.mean, layout)
-        log_variance[row] = belief.log_variance[layout.last_tokens()].mean(dim=1)
-    return preference, log_variance

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from variseq.errors import InputError
+from variseq.whole_file import whole_file
 
 
 def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
@@ -23,28 +24,25 @@ def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
         raise InputError(
             f"Recommendations cannot be written to {path.name!r}. Allowed: a name ending in .parquet or .csv."
         )
-    partial = path.with_name(f".{path.name}.partial")
-    writer = None
+    is_csv = path.suffix == ".csv"
+    tables = map(_flat, tables) if is_csv else tables
+    first = next(tables, None)
+    if first is None:
+        return 0
+    kind = pa_csv.CSVWriter if is_csv else pq.ParquetWriter
     num_rows = 0
     try:
-        for table in tables:
-            if path.suffix == ".csv" and "because" in table.column_names:
-                table = _flat(table)
-            if writer is None:
-                kind = pq.ParquetWriter if path.suffix == ".parquet" else pa_csv.CSVWriter
-                writer = kind(str(partial), table.schema)
-            writer.write_table(table)
-            num_rows += table.num_rows
-        if writer is not None:
-            writer.close()
-            os.replace(partial, path)
+        with whole_file(path) as unfinished, kind(str(unfinished), first.schema) as writer:
+            for table in chain([first], tables):
+                writer.write_table(table)
+                num_rows += table.num_rows
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}. Nothing was left there.") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return num_rows
 
 
 def _flat(table: pa.Table) -> pa.Table:
+    if "because" not in table.column_names:
+        return table
     place = table.schema.get_field_index("because")
     return table.set_column(place, "because", pc.binary_join(table.column("because"), "; "))

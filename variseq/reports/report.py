@@ -16,6 +16,7 @@ from variseq.reports.material import NO_HISTORIES, Material, gather
 from variseq.reports.tables import accuracy_verdict, evaluation_grids, examples, facts
 from variseq.training.diagnosis import diagnose
 from variseq.training.symptoms import flat_settings
+from variseq.whole_file import whole_file
 
 if TYPE_CHECKING:
     from variseq.reports.canvas import Absent, Picture
@@ -56,9 +57,8 @@ def write_report(model: VariationalAttention, folder: Path, k: int = 10) -> Path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace_pictures(folder, pictures)
-        partial = folder / f".{PAGE}.partial"
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, folder / PAGE)
+        with whole_file(folder / PAGE) as unfinished:
+            unfinished.write_text(page, encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"The report could not be written to {folder}: {error.strerror or error}. Free some room, or give a folder "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from variseq.errors import CheckpointError, InputError
 from variseq.training.diagnosis import Diagnosis, diagnose
 from variseq.training.latent_tests import Test
 from variseq.training.symptoms import PositionGroup, flat_settings
+from variseq.whole_file import whole_file
 
 COLOURS = {"healthy": "bold green", "deterministic twin": "bold cyan"}
 NOT_MEASURED = "not measured"
@@ -35,9 +35,12 @@ def examine_run(folder: Path, console: Console, json_file: Path | None = None) -
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(folder, f"its records or settings lack {error}") from error
     if json_file is not None:
-        partial = json_file.with_name(f".{json_file.name}.partial")
-        partial.write_text(json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, json_file)
+        text = json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n"
+        try:
+            with whole_file(json_file) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--json {json_file} cannot be written: {error.strerror or error}.") from error
     print_diagnosis(found, console)
     return found
 

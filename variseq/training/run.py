@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from variseq.training.settings import TrainingConfig
 from variseq.training.symptoms import flat_settings
 from variseq.training.trainer import STATE, Trainer, TrainingData
 from variseq.training.validation import Validation
+from variseq.whole_file import whole_file
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,8 @@ def _open_folder(folder: Path, resume: bool, fingerprint: dict[str, Any]) -> Non
         raise InputError(f"{folder} holds an unfinished run. Go on with --resume, or remove the folder to start again.")
     try:
         folder.mkdir(parents=True)
-        partial = folder / "settings.json.partial"
-        partial.write_text(json.dumps(fingerprint, indent=2), encoding="utf-8")
-        os.replace(partial, described)
+        with whole_file(described) as unfinished:
+            unfinished.write_text(json.dumps(fingerprint, indent=2), encoding="utf-8")
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise InputError(f"The run folder {folder} cannot be made: {error.strerror or error}.") from error

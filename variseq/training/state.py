@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from variseq.errors import CheckpointError, InputError
+from variseq.whole_file import whole_file
 
 FORMAT_VERSION = 1
 
@@ -37,18 +37,15 @@ def save_state(path: Path, progress: Progress, tensors: dict[str, Tensor]) -> No
 
     Raises InputError when there is no room for it.
     """
-    partial = path.with_name(path.name + ".partial")
     metadata = {"format": str(FORMAT_VERSION), "progress": json.dumps(asdict(progress))}
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=metadata)
-        os.replace(partial, path)
+        with whole_file(path) as unfinished:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"The state of the run cannot be written to {path}: {error}. Free some room or choose another folder; a "
             "state that was written before is still there to resume from."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_state(path: Path) -> tuple[Progress, dict[str, Tensor]]:

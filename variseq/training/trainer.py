@@ -23,7 +23,7 @@ from variseq.training.collapse_watch import examine
 from variseq.training.display import Display
 from variseq.training.interrupt import Interrupt
 from variseq.training.rate_control import RateController
-from variseq.training.schedule import learning_rate, noise_share
+from variseq.training.schedule import learning_rate, noise_share, seconds_left
 from variseq.training.settings import TrainingConfig
 from variseq.training.state import (
     Progress,
@@ -161,8 +161,8 @@ class Trainer:
             self._train_batch(batch.to(self.network.item_bias.device), step)
             self.progress.batch = index + 1
             self.progress.seconds += time.perf_counter() - begun
-            speed, left = self._speed_and_time_left(len(groups))
-            display.advance(self.progress.epoch, (index + 1) / len(groups), speed, left)
+            done, speed = (index + 1) / len(groups), self.progress.sums["positions"] / max(self.progress.seconds, 1e-9)
+            display.advance(self.progress.epoch, done, speed, self._seconds_left(done))
             if index + 1 < len(groups):
                 self._stop_if_wanted(interrupt)
 
@@ -237,7 +237,7 @@ class Trainer:
             "epoch": progress.epoch,
             "seconds": progress.seconds,
             "positions_per_second": positions / max(progress.seconds, 1e-9),
-            "seconds_left": progress.seconds * (self.config.max_epochs - progress.epoch - 1 + self.epochs_later),
+            "seconds_left": self._seconds_left(1.0),
             "learning_rate": learning_rate(self.config, progress.step, self.num_steps),
             "noise": share,
             "beta": progress.beta * share,
@@ -272,16 +272,9 @@ class Trainer:
             "is_best": is_best,
         }
 
-    def _speed_and_time_left(self, num_batches: int) -> tuple[float, float]:
-        """Positions per second in this epoch, and the seconds left at its pace if no epoch is saved by patience.
-
-        Epochs with noise still to come take longer than that, where several samples are trained.
-        """
+    def _seconds_left(self, done: float) -> float:
         progress = self.progress
-        seconds_per_batch = progress.seconds / progress.batch
-        epochs_left = self.config.max_epochs - progress.epoch + self.epochs_later
-        batches_left = num_batches * epochs_left - progress.batch
-        return progress.sums["positions"] / max(progress.seconds, 1e-9), seconds_per_batch * batches_left
+        return seconds_left(self.config, progress.epoch, done, progress.seconds, self.epochs_later)
 
     def _stop_if_wanted(self, interrupt: Interrupt) -> None:
         if interrupt.wanted:

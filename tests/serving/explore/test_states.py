@@ -160,7 +160,9 @@ def test_key_is_asked_for_kept_in_the_tab_and_sent(context: BrowserContext, guar
         tab.page.reload()
         tab.settle()
         assert tab.titles() == titled(authorized.json())
-        tab.click("#forget-key")
+        with tab.page.expect_navigation():
+            tab.page.click("#forget-key")
+        tab.settle()
         assert tab.page.is_visible("#key-dialog")
 
 

@@ -13,6 +13,38 @@ QUIET_MILLISECONDS = 75
 PAUSE_MILLISECONDS = 200
 """Longer than the page waits, after something was typed or set, before it asks."""
 MOST_MILLISECONDS = 15_000
+COUNT_WAITING = """
+    const ask = window.fetch;
+    window.numWaiting = 0;
+    window.fetch = async (...asked) => {
+        window.numWaiting += 1;
+        try {
+            const response = await ask(...asked);
+            await response.clone().arrayBuffer();
+            return response;
+        } finally {
+            setTimeout(() => { window.numWaiting -= 1; });
+        }
+    };
+"""
+"""Counts what the page waits for, to the last byte. It is told no earlier than that."""
+SETTLED = """
+    async ({ least, most }) => {
+        let quiet = 0, waited = 0;
+        while (quiet < least && waited < most) {
+            await new Promise((done) => setTimeout(done, 25));
+            quiet = window.numWaiting ? 0 : quiet + 25;
+            waited += 25;
+        }
+    }
+"""
+"""By the clock of the page itself: on a busy machine it runs late where the page does."""
+GO = """
+    (link) => new Promise((done) => {
+        addEventListener("hashchange", () => setTimeout(done), { once: true });
+        location.hash = link;
+    })
+"""
 
 
 class Visit:
@@ -29,12 +61,10 @@ class Visit:
         self.page.set_default_timeout(MOST_MILLISECONDS)
         self.wrong: list[str] = []
         self.asked: list[dict[str, Any]] = []
-        self.num_open = 0
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
         self.page.on("request", self._note)
-        self.page.on("requestfinished", lambda _: self._close())
-        self.page.on("requestfailed", lambda _: self._close())
+        self.page.add_init_script(COUNT_WAITING)
         self.page.goto(f"{address}/explore{link}")
         self.settle()
 
@@ -50,14 +80,11 @@ class Visit:
 
     def settle(self, least: int = QUIET_MILLISECONDS) -> None:
         """Waits until all that was asked is answered, and nothing more is asked for `least` milliseconds."""
-        quiet = waited = 0
-        while quiet < least and waited < MOST_MILLISECONDS:
-            self.page.wait_for_timeout(25)
-            quiet, waited = (quiet + 25 if self.num_open == 0 else 0), waited + 25
+        self.page.evaluate(SETTLED, {"least": least, "most": MOST_MILLISECONDS})
 
     def go(self, link: str) -> None:
-        """To another link of the page, without loading it again."""
-        self.page.evaluate("link => { location.hash = link }", link)
+        """To another link of the page than it is at, without loading it again."""
+        self.page.evaluate(GO, link)
         self.settle()
 
     def click(self, selector: str) -> None:
@@ -108,14 +135,10 @@ class Visit:
             self.wrong.append(f"console: {message.text}")
 
     def _note(self, request: Request) -> None:
-        self.num_open += 1
         if urlsplit(request.url)[:2] != urlsplit(self.address)[:2]:
             self.wrong.append(f"left the origin: {request.url}")
         if request.url.endswith("/v1/recommend"):
             self.asked.append(request.post_data_json)
-
-    def _close(self) -> None:
-        self.num_open -= 1
 
 
 def titled(answer: dict[str, Any]) -> list[str]:

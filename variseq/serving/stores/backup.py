@@ -9,6 +9,7 @@ from pathlib import Path
 from variseq.errors import InputError
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.sqlite_file import connect, readable
+from variseq.whole_file import whole_file
 
 
 def back_up(store: SqliteStore, target: Path) -> None:
@@ -22,16 +23,13 @@ def back_up(store: SqliteStore, target: Path) -> None:
     """
     if target.resolve() == store.path.resolve():
         raise InputError(f"{target} is the store itself. Name another file for the backup.")
-    partial = target.with_name(f".{target.name}.partial")
     try:
-        partial.unlink(missing_ok=True)
-        os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        _copy(store, partial)
-        os.replace(partial, target)
+        with whole_file(target) as unfinished:
+            unfinished.unlink(missing_ok=True)
+            os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            _copy(store, unfinished)
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error.strerror or error}. Nothing was left there.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _copy(store: SqliteStore, partial: Path) -> None:
