@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -27,9 +25,13 @@ from variseq.model.checkpoint import refuse_existing
 from variseq.terminal.run_config import RunConfig, run_config
 from variseq.training.display import Display
 
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from provenance import commit, hardware, peak_megabytes
+
 Parts = tuple[LogPart, LogPart, LogPart]
 Record = dict[str, Any]
-ROOT = Path(__file__).parent.parent
+CODE = ("variseq", "recipes")
+"""What decides the results."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def run(experiment: Experiment, log: Log, parts: Parts, request: Request) -> Rec
     console.print(str(results), highlight=False, soft_wrap=True)
     record = _record(experiment, model, results) | {
         "evaluation_seconds": round(evaluation_seconds, 1),
-        "peak_megabytes": _peak_megabytes(),
+        "peak_megabytes": round(peak_megabytes()),
         "rows": table["rows"],
     }
     if request.result is not None:
@@ -113,7 +115,7 @@ def _record(experiment: Experiment, model: VariationalAttention, results: Result
     counted = ("num_rows", "num_events", "num_users", "num_items", "rejected", "filtered")
     return {
         "recipe": experiment.recipe,
-        **_commit(),
+        **commit(CODE),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": {
             "name": experiment.data_name,
@@ -130,7 +132,7 @@ def _record(experiment: Experiment, model: VariationalAttention, results: Result
             "model": checkpoint.config["model"],
             "training": checkpoint.config["training"],
         },
-        "hardware": _hardware(model.device),
+        "hardware": hardware() | {"device": _device(model.device)},
         "versions": checkpoint.manifest["versions"] | {"python": platform.python_version()},
         "training_seconds": checkpoint.manifest["seconds"],
         "posterior": _posterior(checkpoint.metrics),
@@ -151,37 +153,8 @@ def _posterior(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _commit() -> dict[str, Any]:
-    """The commit, and whether code that decides results has changed since; None where there is no repository."""
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    changed = git("status", "--porcelain", "--", "variseq", "recipes")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
-
-
-def _hardware(device: torch.device) -> dict[str, Any]:
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "system": platform.system(),
-    }
-
-
-def _peak_megabytes() -> int:
-    """The most memory that this process has held; the system counts in kilobytes, that of Apple in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (1 << 20 if sys.platform == "darwin" else 1 << 10)
+def _device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _check_result_file(path: Path | None) -> None:
