@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import duckdb
+from record_file import write_record
 
 SEED = 7
 RESULTS = Path(__file__).parent / "results"
@@ -132,9 +133,8 @@ def main() -> None:
     print(f"{'job':30} {'seconds':>9} {'CPU s':>9} {'peak MB':>9}")
     for row in rows:
         print(f"{row['job']:30} {row['seconds']:>9} {row['cpu_seconds']:>9} {row['peak_megabytes']:>9}")
-    RESULTS.mkdir(exist_ok=True)
     target = RESULTS / f"events_larger_than_memory_{arguments.events}.json"
-    target.write_text(json.dumps(circumstances(arguments) | {"rows": rows}, indent=2) + "\n", encoding="utf-8")
+    write_record(target, circumstances(arguments) | {"rows": rows})
     print(f"written to {target}")
 
 

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 from provenance import provenance
+from record_file import write_record
 
 from variseq.serving.stores.importing import Row, import_histories
 from variseq.serving.stores.opening import open_store
@@ -125,7 +126,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="variseq-store-") as folder:
         addresses = ["memory:", *(f"sqlite:///{folder}/{name}.db?durability={name}" for name in ("durable", "fast"))]
         rows = [measure(address.replace("memory:", "memory://"), arguments) for address in addresses]
-    arguments.out.write_text(json.dumps({**provenance(), "stores": rows}, indent=2) + "\n", encoding="utf-8")
+    write_record(arguments.out, {**provenance(), "stores": rows})
     print(json.dumps(rows, indent=2))
 
 

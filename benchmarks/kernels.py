@@ -9,7 +9,6 @@ Then additive and dot-product attention over one history of up to 10,000 events,
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import torch
 from provenance import peak_megabytes, provenance
+from record_file import write_record
 from torch import Tensor
 from torch.nn import functional
 
@@ -212,8 +212,7 @@ def main() -> None:
         "peak_gigaflops": peak_gigaflops(options.repeats),
         "rows": rows,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "kernels.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_record(RESULTS / "kernels.json", record)
     print(f"peak of a matrix product: {record['peak_gigaflops']:.0f} GFLOP/s")
     for row in rows:
         print("  ".join(f"{name} {value:.2f}" if isinstance(value, float) else value for name, value in row.items()))

@@ -26,13 +26,21 @@ def read_records(path: Path) -> list[Record]:
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:
-    """Add records, all at once; they are on the disk afterwards. The folder is made."""
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    """Add records in one write, so that two processes can share a file. The folder is made.
+
+    Raises InputError when there is no room for them; then nothing is added.
+    """
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(lines)
-        file.flush()
-        os.fsync(file.fileno())
+    with path.open("ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            if file.write(lines) != len(lines):
+                raise OSError("the disk is full")
+            os.fsync(file.fileno())
+        except OSError as error:
+            file.truncate(before)
+            raise InputError(f"The records cannot be added to {path}: {error}.") from error
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -170,7 +170,7 @@ def table(records: Sequence[Record]) -> str:
     usual = {one["role"]: one["settings"] for one in records if not one["changes"]}
     by_row: dict[tuple[Any, ...], dict[int, Record]] = {}
     for one in records:
-        changed = _differences(one["settings"], usual.get(one["role"], {}))
+        changed = _differences(one, usual.get(one["role"], {}))
         of_row = (list(ROLES).index(one["role"]), changed, one["num_samples"], one["refits"])
         by_row.setdefault(of_row, {})[one["seed"]] = one
     titles = "| network | changed | asked | refits | seeds | NDCG@10 | against one refit | NLL | against one refit |"
@@ -187,10 +187,12 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join([*lines, "", f"<sub>{cpus}, one thread. Commit {commits}; `benchmarks/refits.py`.</sub>", ""])
 
 
-def _differences(settings: Record, usual: Record) -> str:
-    """The settings that are not as usual, but for the seed."""
-    names = [name for name in changed_settings(settings, usual) if name != "training.seed"]
-    return ", ".join(f"`{name.split('.')[1]}` {settings[name]}" for name in names)
+def _differences(record: Record, usual: Record) -> str:
+    """The settings that are not as usual, but for the seed; one that was asked for and was not there yet, too."""
+    settings = record["settings"]
+    asked = {name for name in (change.partition("=")[0] for change in record["changes"]) if name not in usual}
+    names = {*changed_settings(settings, usual), *(asked if usual else ())} - {"training.seed"}
+    return ", ".join(f"`{name.split('.')[1]}` {settings[name]}" for name in sorted(names))
 
 
 def _cells(rows: Sequence[Record], name: str, digits: int) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -27,6 +26,7 @@ from variseq.training.display import Display
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from provenance import commit, hardware, peak_megabytes
+from record_file import append_records
 
 Parts = tuple[LogPart, LogPart, LogPart]
 Record = dict[str, Any]
@@ -100,9 +100,9 @@ def run(experiment: Experiment, log: Log, parts: Parts, request: Request) -> Rec
         "peak_megabytes": round(peak_megabytes()),
         "rows": table["rows"],
     }
-    if request.result is not None:
-        _append(record, request.result)
     console.print(f"Run: {request.out}", highlight=False)
+    if request.result is not None:
+        append_records(request.result, [record])
     return record
 
 
@@ -164,16 +164,3 @@ def _check_result_file(path: Path | None) -> None:
         raise InputError(f"--result {path}: records are lines of JSON. Give a file whose name ends in .jsonl.")
     if not path.parent.is_dir() or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise InputError(f"--result {path} cannot be written. Give a file in an existing folder that can be written.")
-
-
-def _append(record: Record, path: Path) -> None:
-    """One line in one write, so that two recipes can share a file; a line that does not fit leaves nothing behind."""
-    line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
-    with path.open("ab", buffering=0) as file:
-        before = os.fstat(file.fileno()).st_size
-        try:
-            if file.write(line) != len(line):
-                raise OSError("the disk is full")
-        except OSError as error:
-            file.truncate(before)
-            raise InputError(f"The record could not be written to {path}: {error}. The run itself is saved.") from error

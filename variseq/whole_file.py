@@ -13,6 +13,8 @@ from pathlib import Path
 def whole_file(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; it takes the place of `path` at the end, and is gone when that is not reached.
 
+    For one writer of `path` at a time.
+
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> with whole_file(folder / "page.txt") as unfinished:

@@ -19,6 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from provenance import provenance
+from record_file import write_record
 
 from variseq.export import export
 from variseq.inference.engine import Engine, KnownHistory
@@ -39,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [measured(run, arguments.users) for run in arguments.runs]
     facts = {"candidates": NUM_CANDIDATES, "sampled": NUM_SAMPLED, "probed_lists": PROBED_LISTS, "k": K}
-    arguments.out.write_text(json.dumps({**provenance(), **facts, "rows": rows}, indent=2) + "\n")
+    write_record(arguments.out, {**provenance(), **facts, "rows": rows})
     for row in rows:
         print(json.dumps(row))
 

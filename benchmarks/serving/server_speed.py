@@ -25,6 +25,7 @@ sys.path.insert(0, str(HERE.parent))
 from limit import some_items  # noqa: E402
 from process import live_server, model_of, on_core, run_of  # noqa: E402
 from provenance import provenance  # noqa: E402
+from record_file import write_record  # noqa: E402
 
 from variseq.inference.engine import Engine  # noqa: E402
 
@@ -152,7 +153,7 @@ def summary(rows: list[Row]) -> Row:
 
 def write(path: Path, num_items: int, rows: list[Row]) -> None:
     facts = {"items": num_items, "events_of_a_history": 50, "width": 64, "cores_of_server": 1}
-    path.write_text(json.dumps({**provenance(), **facts, "summary": summary(rows), "rows": rows}, indent=2) + "\n")
+    write_record(path, {**provenance(), **facts, "summary": summary(rows), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))
 from process import model_of, on_core  # noqa: E402
 from provenance import provenance  # noqa: E402
+from record_file import write_record  # noqa: E402
 from server_speed import SERVER_CORE  # noqa: E402
 
 from variseq.serving.stores.importing import import_histories  # noqa: E402
@@ -40,7 +41,7 @@ def main() -> None:
         rows.append(of_catalogue(model_of(arguments.folder, num_items), num_items))
         print(json.dumps(rows[-1]), flush=True)
         facts = {"bytes_an_event_on_disk": bytes_an_event(), "width": 64, "events_of_a_history": EVENTS}
-        arguments.out.write_text(json.dumps({**provenance(), **facts, "rows": rows}, indent=2) + "\n")
+        write_record(arguments.out, {**provenance(), **facts, "rows": rows})
 
 
 def of_catalogue(model: Path, num_items: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from provenance import provenance
+from record_file import write_record
 
 from variseq.export import export
 from variseq.inference.engine import Engine, KnownHistory
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     rows = [measured(run, arguments.users) for run in arguments.runs]
-    arguments.out.write_text(json.dumps({**provenance(), "k": K, "rows": rows}, indent=2) + "\n")
+    write_record(arguments.out, {**provenance(), "k": K, "rows": rows})
     for row in rows:
         print(json.dumps(row))
 

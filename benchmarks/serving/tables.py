@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from variseq.whole_file import whole_file
+
 ROOT = Path(__file__).parents[2]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "serving.md"
 Record = dict[str, Any]
@@ -70,7 +72,8 @@ def main() -> None:
     wanted = with_tables(page, RESULTS)
     if parser.parse_args().check:
         sys.exit(int(page != wanted))
-    PAGE.write_text(wanted, encoding="utf-8")
+    with whole_file(PAGE) as unfinished:
+        unfinished.write_text(wanted, encoding="utf-8")
 
 
 def with_tables(page: str, results: Path) -> str:

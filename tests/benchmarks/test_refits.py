@@ -94,6 +94,13 @@ def test_row_says_what_it_has_other_than_the_latest_run_without_changes() -> Non
     assert "| twin | – | posterior mean | 1 | 1 | .0700 |" in later
 
 
+def test_setting_that_was_not_there_in_the_usual_run_is_named() -> None:
+    newer = {"model.dropout": 0.5, "training.new": 2, "training.seed": 0}
+    asked = table([record(1, 0, 0.04), record(1, 0, 0.07, changes=["training.new=2"], settings=newer)])
+    assert "| twin | – | posterior mean | 1 | 0 | .0400 |" in asked
+    assert "| twin | `new` 2 | posterior mean | 1 | 0 | .0700 |" in asked
+
+
 @pytest.mark.parametrize("word", ["training.refits=3", "training.seed=1", "split.test=7d", "size=tiny"])
 def test_settings_that_a_trial_has_for_itself_are_refused(word: str) -> None:
     assert changes_of(["training.patience=2", "model.width=8"]) == ("model.width=8", "training.patience=2")

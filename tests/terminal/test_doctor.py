@@ -104,3 +104,10 @@ def test_json_that_cannot_be_written_is_refused(run: Path, tmp_path: Path) -> No
     refuse("is a folder", "doctor", run, "--json", tmp_path)
     refuse("does not exist", "doctor", run, "--json", tmp_path / "nowhere" / "found.json")
     assert left_in(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_json_that_finds_no_room_is_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / ".found.json.partial").symlink_to("/dev/full")
+    refuse("No space left", "doctor", run, "--json", tmp_path / "found.json")
+    assert left_in(tmp_path) == []

@@ -26,12 +26,12 @@ def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
         )
     is_csv = path.suffix == ".csv"
     tables = map(_flat, tables) if is_csv else tables
-    first = next(tables, None)
-    if first is None:
-        return 0
     kind = pa_csv.CSVWriter if is_csv else pq.ParquetWriter
     num_rows = 0
     try:
+        first = next(tables, None)
+        if first is None:
+            return 0
         with whole_file(path) as unfinished, kind(str(unfinished), first.schema) as writer:
             for table in chain([first], tables):
                 writer.write_table(table)

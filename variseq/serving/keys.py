@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from variseq.errors import InputError
+from variseq.whole_file import whole_file
 
 Role = Literal["read", "write", "erase", "admin"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -132,16 +133,13 @@ def _stored(path: Path) -> list[StoredKey]:
 
 def _write(path: Path, keys: Sequence[StoredKey]) -> None:
     text = yaml.safe_dump({"keys": [key.model_dump() for key in keys]}, sort_keys=False)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.unlink(missing_ok=True)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
+        with whole_file(path) as unfinished:
+            unfinished.unlink(missing_ok=True)
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
     except OSError as error:
         raise InputError(f"The key file {path} cannot be written: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)

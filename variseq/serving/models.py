@@ -50,7 +50,10 @@ class ModelFolder:
             return None
 
     def choose(self, name: str) -> None:
-        """Write the choice down, whole or not at all; every worker and every later start follows it."""
+        """Write the choice down, whole or not at all; every worker and every later start follows it.
+
+        Workers may choose at the same time, so each has a temporary name of its own.
+        """
         partial = self.root / f".{CURRENT}.{os.getpid()}.partial"
         try:
             with partial.open("w", encoding="utf-8") as stream:

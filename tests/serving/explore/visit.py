@@ -36,12 +36,14 @@ SETTLED = """
             quiet = window.numWaiting ? 0 : quiet + 25;
             waited += 25;
         }
+        return quiet >= least;
     }
 """
 """By the clock of the page itself: on a busy machine it runs late where the page does."""
 GO = """
-    (link) => new Promise((done) => {
-        addEventListener("hashchange", () => setTimeout(done), { once: true });
+    ({ link, most }) => new Promise((done) => {
+        addEventListener("hashchange", () => setTimeout(() => done(true)), { once: true });
+        setTimeout(() => done(false), most);
         location.hash = link;
     })
 """
@@ -80,11 +82,11 @@ class Visit:
 
     def settle(self, least: int = QUIET_MILLISECONDS) -> None:
         """Waits until all that was asked is answered, and nothing more is asked for `least` milliseconds."""
-        self.page.evaluate(SETTLED, {"least": least, "most": MOST_MILLISECONDS})
+        assert self.page.evaluate(SETTLED, {"least": least, "most": MOST_MILLISECONDS}), "the page goes on asking"
 
     def go(self, link: str) -> None:
         """To another link of the page than it is at, without loading it again."""
-        self.page.evaluate(GO, link)
+        assert self.page.evaluate(GO, {"link": link, "most": MOST_MILLISECONDS}), f"the page is at {link} already"
         self.settle()
 
     def click(self, selector: str) -> None:

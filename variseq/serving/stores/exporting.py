@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from variseq.errors import InputError
 from variseq.events.table import Columns
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.sqlite_file import connect, readable
+from variseq.whole_file import whole_file
 
 ROWS_AT_ONCE = 65_536
 # What an event without a behaviour is called beside others that have one; the name that a log without the column has.
@@ -36,23 +37,15 @@ def export_events(store: SqliteStore, target: Path, ids_as_text: bool = False) -
     """
     if target.suffix != ".parquet":
         raise InputError(f"Events are exported to Parquet; got {target.name!r}. Name a file that ends in .parquet.")
-    partial = target.with_name(f".{target.name}.partial")
     try:
-        connection = connect(store.path, store.options, writes=False)
-        try:
+        with whole_file(target) as unfinished, closing(connect(store.path, store.options, writes=False)) as connection:
             connection.execute("BEGIN")
             schema = _schema(connection, store.path, ids_as_text)
-            num_events = _write(_tables(connection, schema), schema, partial)
-        finally:
-            connection.close()
-        os.replace(partial, target)
+            return _write(_tables(connection, schema), schema, unfinished)
     except sqlite3.Error as error:
         raise readable(error, store.path) from error
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error.strerror or error}. Nothing was left there.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return num_events
 
 
 def _schema(connection: sqlite3.Connection, path: Path, ids_as_text: bool) -> pa.Schema:

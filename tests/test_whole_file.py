@@ -1,0 +1,55 @@
+"""Files and folders that appear whole: what was there stays when the writing breaks off, and nothing else is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from variseq.whole_file import whole_file, whole_folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(one.name for one in folder.iterdir())
+
+
+def broken_off(path: Path) -> None:
+    path.write_text("half")
+    raise KeyboardInterrupt
+
+
+def test_file_is_there_at_the_end_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "page.txt"
+    path.write_text("before")
+    with whole_file(path) as unfinished:
+        unfinished.write_text("after")
+        assert path.read_text() == "before"
+    assert path.read_text() == "after"
+    assert names(tmp_path) == ["page.txt"]
+
+
+def test_writing_that_breaks_off_leaves_the_file_that_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "page.txt"
+    path.write_text("before")
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as unfinished:
+        broken_off(unfinished)
+    assert path.read_text() == "before"
+    assert names(tmp_path) == ["page.txt"]
+
+
+def test_folder_is_there_at_the_end_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "run"
+    left_by_a_crash = path.with_name(".run.partial")
+    left_by_a_crash.mkdir(parents=True)
+    (left_by_a_crash / "old").write_text("old")
+    with whole_folder(path) as unfinished:
+        (unfinished / "new").write_text("new")
+        assert not path.exists()
+    assert names(path) == ["new"]
+    assert names(path.parent) == ["run"]
+
+
+def test_folder_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "run") as unfinished:
+        broken_off(unfinished / "new")
+    assert names(tmp_path) == []
