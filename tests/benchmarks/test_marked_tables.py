@@ -16,6 +16,7 @@ import beliefs_page  # isort: skip
 import long_histories  # isort: skip
 import refits  # isort: skip
 import request_time  # isort: skip
+import targets  # isort: skip
 import training_share  # isort: skip
 import voices  # isort: skip
 from marked_file import write_between_markers  # isort: skip
@@ -49,6 +50,25 @@ def test_guide_shows_what_was_found_of_each_claim_and_what_was_missed() -> None:
     latest = {record["data"]: record["targets"] for record in map(json.loads, lines.splitlines())}
     num_missed = sum(not row["is_met"] for targets in latest.values() for row in targets)
     assert document.count("**missed**: ") == num_missed > 0
+
+
+def test_page_of_targets_shows_the_records_and_each_miss() -> None:
+    document = targets.DOCUMENT.read_text(encoding="utf-8")
+    begin, end = targets.MARKERS
+    shown = document.split(f"{begin}\n")[1].split(end)[0]
+    assert shown == targets.table(targets.RESULTS), "run: python benchmarks/targets.py"
+    assert "**missed**" in shown
+
+
+def test_target_is_met_or_missed_by_what_was_measured() -> None:
+    ours = {"system": "variseq", "curve": [(5.0, 1, 0.02), (10.0, 2, 0.05)]}
+    rival = {"system": "other", "best_validation_ndcg": 0.03, "seconds_to_best": 100.0, "was_improving": False}
+    assert targets.seconds_to_best(ours, rival, 10).is_met
+    assert not targets.seconds_to_best(ours, rival, 11).is_met
+    assert not targets.seconds_to_best(ours, rival | {"best_validation_ndcg": 0.06}, 1).is_met
+    rows = {name: {"peak_megabytes": size} for name, size in (("variseq", 50), ("rectools-sasrec", 100), ("other", 1))}
+    assert targets.memory(rows, "Films", "peak_megabytes").is_met
+    assert not targets.memory(rows | {"variseq": {"peak_megabytes": 51}}, "Films", "peak_megabytes").is_met
 
 
 def test_text_between_the_markers_is_replaced_and_nothing_else(tmp_path: Path) -> None:
