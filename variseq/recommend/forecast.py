@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -156,10 +157,11 @@ class Forecast:
         log_mass = torch.empty(preference.shape[:2], device=preference.device)
         softmaxes = torch.empty(*preference.shape[:2], num_items, device=preference.device)
         for sample, one in enumerate(preference):
-            logits = torch.mm(one, self.vectors.T, out=softmaxes[sample])
+            # Powers of two are the cheaper ones, so the logits are those to base two.
+            logits = torch.mm(one / math.log(2), self.vectors.T, out=softmaxes[sample])
             highest = logits.amax(dim=1, keepdim=True)
-            mass = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
-            log_mass[sample] = (highest + mass.log()).squeeze(1)
+            mass = logits.sub_(highest).exp2_().sum(dim=1, keepdim=True)
+            log_mass[sample] = (math.log(2) * highest + mass.log()).squeeze(1)
             logits.div_(mass)
         return log_mass, softmaxes
 
