@@ -1,6 +1,7 @@
 """Softmax, additive attention, dropout and the best of a row beside their plain twins: one table, one JSON file.
 
     python benchmarks/kernels.py [--threads 2] [--repeats 7]
+    python benchmarks/kernels.py --table      # only writes the cost of attention by length into docs/ablations.md
 
 Each pair runs in turn, forward and backward; medians are quoted, and the peak of a bare matrix product beside them.
 Then additive and dot-product attention over one history of up to 10,000 events, with the memory of each.
@@ -9,6 +10,7 @@ Then additive and dot-product attention over one history of up to 10,000 events,
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import multiprocessing
 import os
@@ -17,9 +19,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
-from provenance import peak_megabytes, provenance
+from marked_file import write_between_markers
+from provenance import peak_megabytes, provenance, short_commit
 from record_file import write_record
 from torch import Tensor
 from torch.nn import functional
@@ -31,10 +35,16 @@ from variseq.model.decoder import build_attention
 from variseq.model.dropout import drop
 from variseq.model.losses import Negatives, softmax_loss, softmax_loss_plain
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "kernels.json"
+DOCUMENT = ROOT / "docs" / "ablations.md"
+MARKERS = ("<!-- attention-cost:begin -->", "<!-- attention-cost:end -->")
 HIDDEN_WIDTH, WIDE = 16, 32
 """Hidden units of the additive attention: those of size small, and twice as many."""
+LENGTHS = (50, 200, 1_000, 2_000, 5_000, 10_000)
+FORMS = ("additive", "dot")
 Work = Callable[[], Tensor]
+Record = dict[str, Any]
 
 
 def seconds_of_each(works: dict[str, Work], repeats: int) -> dict[str, float]:
@@ -177,16 +187,48 @@ def cost_of_length(form: str, length: int) -> tuple[float, float]:
     return taken[form], peak_megabytes()
 
 
+def name_of_length(length: int) -> str:
+    return f"attention over one history of {length} events, hidden width {HIDDEN_WIDTH}"
+
+
 def length_row(length: int) -> dict[str, float | str]:
     """Both forms on one long history, each in a process of its own, one thread."""
-    row: dict[str, float | str] = {
-        "what": f"attention over one history of {length} events, hidden width {HIDDEN_WIDTH}"
-    }
-    for form in ("additive", "dot"):
+    row: dict[str, float | str] = {"what": name_of_length(length)}
+    for form in FORMS:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             seconds, megabytes = pool.submit(cost_of_length, form, length).result()
         row |= {f"{form}_ms": seconds * 1e3, f"{form}_peak_megabytes": megabytes}
     return row | {"additive_over_dot": float(row["additive_ms"]) / float(row["dot_ms"])}
+
+
+def measured(threads: int, repeats: int) -> Record:
+    """All rows."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    rows = [softmax_row(items, width, 4096, repeats) for items in (3_416, 12_101) for width in (64, 128)]
+    rows += [sampled_row(12_101, 2_048, 4096, repeats), dropout_row(4096, 64, repeats)]
+    rows += [top_row(items, 64, 11, repeats) for items in (3_416, 12_101, 32_768)]
+    rows += [
+        attention_row(*shape, width, repeats)
+        for width in (HIDDEN_WIDTH, WIDE)
+        for shape in ((400, 10), (20, 200), (4, 1000))
+    ]
+    rows += [length_row(length) for length in LENGTHS]
+    return {**provenance(), "seed": 0, "peak_gigaflops": peak_gigaflops(repeats), "rows": rows}
+
+
+def table(record: Record) -> str:
+    """What one history costs in the attention of size small and in the dot product, by its length, in Markdown."""
+    rows = {row["what"]: row for row in record["rows"]}
+    lines = ["| events | additive, ms | dot product, ms | ratio | additive, MB | dot product, MB |", "|" + "---:|" * 6]
+    for length in LENGTHS:
+        row = rows[name_of_length(length)]
+        cells = [f"{length:,}"]
+        cells += [f"{row[f'{form}_ms']:,.1f}" for form in FORMS] + [f"{row['additive_over_dot']:.1f}"]
+        cells += [f"{row[f'{form}_peak_megabytes']:,.0f}" for form in FORMS]
+        lines.append(f"| {' | '.join(cells)} |")
+    note = f"Forward and backward; memory of the whole process. {record['hardware']['cpu']}, one thread"
+    return "\n".join([*lines, "", f"<sub>{note}. Commit {short_commit(record)}; `benchmarks/kernels.py`.</sub>", ""])
 
 
 def main() -> None:
@@ -194,28 +236,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--table", action="store_true", help="measure nothing; write the table of the record")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    rows = [softmax_row(items, width, 4096, options.repeats) for items in (3_416, 12_101) for width in (64, 128)]
-    rows += [sampled_row(12_101, 2_048, 4096, options.repeats), dropout_row(4096, 64, options.repeats)]
-    rows += [top_row(items, 64, 11, options.repeats) for items in (3_416, 12_101, 32_768)]
-    rows += [
-        attention_row(*shape, width, options.repeats)
-        for width in (HIDDEN_WIDTH, WIDE)
-        for shape in ((400, 10), (20, 200), (4, 1000))
-    ]
-    rows += [length_row(length) for length in (50, 200, 1_000, 2_000, 5_000, 10_000)]
-    record = {
-        **provenance(),
-        "seed": 0,
-        "peak_gigaflops": peak_gigaflops(options.repeats),
-        "rows": rows,
-    }
-    write_record(RESULTS / "kernels.json", record)
-    print(f"peak of a matrix product: {record['peak_gigaflops']:.0f} GFLOP/s")
-    for row in rows:
-        print("  ".join(f"{name} {value:.2f}" if isinstance(value, float) else value for name, value in row.items()))
+    if not options.table:
+        record = measured(options.threads, options.repeats)
+        write_record(RESULT, record)
+        print(f"peak of a matrix product: {record['peak_gigaflops']:.0f} GFLOP/s")
+        for row in record["rows"]:
+            print("  ".join(f"{key} {value:.2f}" if isinstance(value, float) else value for key, value in row.items()))
+    write_between_markers(DOCUMENT, MARKERS, table(json.loads(RESULT.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

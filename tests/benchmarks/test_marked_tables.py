@@ -13,6 +13,7 @@ from variseq.errors import InputError
 
 import ablations  # isort: skip
 import beliefs_page  # isort: skip
+import kernels  # isort: skip
 import long_histories  # isort: skip
 import refits  # isort: skip
 import request_time  # isort: skip
@@ -24,7 +25,7 @@ from marked_file import write_between_markers  # isort: skip
 MARKERS = ("<!-- a:begin -->", "<!-- a:end -->")
 
 
-SCRIPTS = [ablations, long_histories, refits, request_time, training_share, voices]
+SCRIPTS = [ablations, kernels, long_histories, refits, request_time, training_share, voices]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
