@@ -19,13 +19,14 @@ import refits  # isort: skip
 import request_time  # isort: skip
 import targets  # isort: skip
 import training_share  # isort: skip
+import twins  # isort: skip
 import voices  # isort: skip
 from marked_file import write_between_markers  # isort: skip
 
 MARKERS = ("<!-- a:begin -->", "<!-- a:end -->")
 
 
-SCRIPTS = [ablations, kernels, long_histories, refits, request_time, training_share, voices]
+SCRIPTS = [ablations, kernels, long_histories, refits, request_time, training_share, twins, voices]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
