@@ -68,15 +68,17 @@ def _slices(num_rows: int, size: int) -> list[tuple[int, int]]:
 
 
 class _HiddenLayer:
-    """tanh(query + key), chunk by chunk in one buffer, with the width outermost.
+    """s = sigmoid(2 (query + key)), chunk by chunk in one buffer, with the width outermost.
+
+    tanh(query + key) is 2 s − 1, and several times as dear on some processors (docs/ablations.md, "Speed").
 
     With the keys innermost, each operation runs over long contiguous rows; a product with `score` is a product of a
     matrix and a vector; and what is multiplied by a number per pair needs no copy of it for each hidden unit.
     """
 
     def __init__(self, query: Tensor, key: Tensor, position: Tensor) -> None:
-        self.query = query.permute(2, 0, 1).contiguous().unsqueeze(3)
-        self.key = key.permute(2, 0, 1).contiguous().unsqueeze(2)
+        self.query = (2 * query).permute(2, 0, 1).contiguous().unsqueeze(3)
+        self.key = (2 * key).permute(2, 0, 1).contiguous().unsqueeze(2)
         self.position = position
         self.visible = (position.amax(dim=0) + 1).tolist()
         width, histories, queries, _ = self.query.shape
@@ -104,7 +106,7 @@ class _HiddenLayer:
             query, key = self.query[:, :, first:end], self.key[..., : self.seen(first, end)]
             shape = (*query.shape[:3], key.shape[3])
             hidden = self.buffer[: math.prod(shape)].view(shape)
-            yield first, end, torch.add(query, key, out=hidden).tanh_()
+            yield first, end, torch.add(query, key, out=hidden).sigmoid_()
             first = end
 
 
@@ -120,7 +122,8 @@ class _ChunkedAdditive(torch.autograd.Function):
             future = layer.future(first, last)
             energy = value.new_empty(future.shape)
             for begin, end, hidden in layer.chunks(first, last):
-                part = torch.mv(hidden.flatten(1).t(), score).view(hidden.shape[1:])
+                # The same number less for every key, which a softmax does not see.
+                part = torch.mv(hidden.flatten(1).t(), 2 * score).view(hidden.shape[1:])
                 energy[:, begin - first : end - first, : hidden.shape[3]] = part
             weights.append(torch.softmax(energy.masked_fill_(future, float("-inf")), dim=2))
             context[:, first:last] = weights[-1] @ value[:, : future.shape[2]]
@@ -138,14 +141,14 @@ class _ChunkedAdditive(torch.autograd.Function):
             grad_value[:, :seen] += block.transpose(1, 2) @ grad
             grad_weights = grad @ value[:, :seen].transpose(1, 2)
             grad_energy = block * (grad_weights - (block * grad_weights).sum(dim=2, keepdim=True))
-            # d tanh(x)/dx = 1 - tanh(x)²; the 1 adds up to nothing over the keys, as the weights of a query sum to one.
-            grad_key[:, :, 0, :seen] += grad_energy.sum(dim=1)
             for begin, end, hidden in layer.chunks(first, last):
                 pairs = grad_energy[:, begin - first : end - first, : hidden.shape[3]].contiguous()
-                grad_score.addmv_(hidden.flatten(1), pairs.flatten())
-                hidden.square_().mul_(pairs)
+                # Of 2 s − 1 the 1 adds up to nothing over the keys, as the weights of a query sum to one.
+                grad_score.addmv_(hidden.flatten(1), pairs.flatten(), alpha=2)
+                # d tanh(x)/dx = 4 (s − s²).
+                hidden.addcmul_(hidden, hidden, value=-1).mul_(pairs)
                 grad_query[:, :, begin:end] = hidden.sum(dim=3, keepdim=True)
-                grad_key[..., : hidden.shape[3]] -= hidden.sum(dim=2, keepdim=True)
-        grad_query = (grad_query.squeeze(3) * -score[:, None, None]).permute(1, 2, 0)
-        grad_key = (grad_key.squeeze(2) * score[:, None, None]).permute(1, 2, 0)
-        return grad_query, grad_key, grad_value, grad_score, None
+                grad_key[..., : hidden.shape[3]] += hidden.sum(dim=2, keepdim=True)
+        scale = 4 * score[:, None, None]
+        grad_query, grad_key = (grad_query.squeeze(3) * scale), (grad_key.squeeze(2) * scale)
+        return grad_query.permute(1, 2, 0), grad_key.permute(1, 2, 0), grad_value, grad_score, None

@@ -91,13 +91,16 @@ class _Items:
         return cls(vectors, vectors * factor.unsqueeze(1), factor, shift, hits, is_bounded)
 
     def powers(self, rows: Tensor, tokens: slice, out: Tensor) -> tuple[Tensor, Tensor]:
-        """exp(score without bias − highest) of the rows of some tokens, 0 at hits; and what the highest was."""
-        scores = torch.mm(rows, self.vectors.T, out=out)
+        """exp(score without bias − highest) of the rows of some tokens, 0 at hits; and what the highest was.
+
+        The scores are those to base two, as powers of two are the cheaper ones.
+        """
+        scores = torch.mm(rows / math.log(2), self.vectors.T, out=out)
         highest = rows.new_zeros(len(rows)) if self.is_bounded else scores.amax(dim=1)
-        powers = (scores if self.is_bounded else scores.sub_(highest.unsqueeze(1))).exp_()
+        powers = (scores if self.is_bounded else scores.sub_(highest.unsqueeze(1))).exp2_()
         if self.hits is not None:
             self.hits.erase(powers.view(-1, tokens.stop - tokens.start, len(self.vectors)), tokens)
-        return powers, highest
+        return powers, math.log(2) * highest
 
 
 class _ChunkedSoftmax(torch.autograd.Function):
