@@ -107,7 +107,7 @@ def memory(rows: Rows, title: str, field: str) -> Verdict:
 
 
 def _at_least(aim: str, times: float, needed: float) -> Verdict:
-    return Verdict(aim, f"{times:.1f} ×", times >= needed)
+    return Verdict(aim, f"{times:.2f} ×", times >= needed)
 
 
 def machine(folder: Path) -> Iterator[Verdict]:
