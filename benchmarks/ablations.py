@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from ablation_changes import CHANGES, Change
-from marked_file import write_between_markers
+from marked_file import signed, write_between_markers
 from provenance import provenance, short_commit
 from record_file import Record, append_records, changed_settings, exit_code, read_records
 
@@ -143,8 +143,8 @@ def _line(change: Change, runs: dict[int, Record], base: dict[int, Record]) -> s
     ndcg = nll = "–"
     if shared and change.name not in (CHANGES[0].name, WITH_NOISE):
         by = statistics.fmean(runs[seed]["ndcg"] / base[seed]["ndcg"] - 1 for seed in shared)
-        ndcg = f"{100 * by:+.1f} %".replace("-", "−")
-        nll = f"{statistics.fmean(runs[seed]['nll'] - base[seed]['nll'] for seed in shared):+.3f}".replace("-", "−")
+        ndcg = f"{signed(100 * by, 1)} %"
+        nll = signed(statistics.fmean(runs[seed]["nll"] - base[seed]["nll"] for seed in shared), 3)
     name = f"**{change.name}**" if change.name in (CHANGES[0].name, WITH_NOISE) else change.name
     epochs = ", ".join(str(runs[seed]["epoch"]) for seed in sorted(runs))
     figures = f"{mean('ndcg'):.4f} | {ndcg} | {mean('nll'):.3f} | {nll} | {mean('network_nll'):.3f}"

@@ -1,4 +1,4 @@
-"""A text between two markers of a file: replaced whole, or not at all."""
+"""A table between two markers of a file: replaced whole, or not at all; and the differences in it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,15 @@ def write_between_markers(path: Path, markers: tuple[str, str], text: str) -> No
 def is_between_markers(path: Path, markers: tuple[str, str], text: str) -> bool:
     """Whether this very text stands there. Raises InputError as writing it would."""
     return _parts(path, markers)[1] == f"\n{text}"
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference as tables show it: with its sign, and a true minus.
+
+    >>> signed(-0.0123, 3), signed(2.0, 1)
+    ('−0.012', '+2.0')
+    """
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _parts(path: Path, markers: tuple[str, str]) -> tuple[str, str, str]:

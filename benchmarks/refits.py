@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from marked_file import write_between_markers
+from marked_file import signed, write_between_markers
 from provenance import provenance, short_commit
 from record_file import Record, append_records, changed_settings, exit_code, read_records
 
@@ -191,7 +191,7 @@ def _differences(record: Record, usual: Record) -> str:
     """The settings that are not as usual, but for the seed; one that was asked for and was not there yet, too."""
     settings = record["settings"]
     asked = {name for name in (change.partition("=")[0] for change in record["changes"]) if name not in usual}
-    names = {*changed_settings(settings, usual), *(asked if usual else ())} - {"training.seed"}
+    names = {*changed_settings(settings, usual), *asked} - {"training.seed"}
     return ", ".join(f"`{name.split('.')[1]}` {settings[name]}" for name in sorted(names))
 
 
@@ -199,7 +199,7 @@ def _cells(rows: Sequence[Record], name: str, digits: int) -> tuple[str, str]:
     values = ", ".join(f"{row[name]:.{digits}f}".removeprefix("0") for row in rows)
     if f"{name}_interval" not in rows[0]:
         return values, "–"
-    bounds = ([f"{bound:+.{digits}f}".replace("-", "−") for bound in row[f"{name}_interval"]] for row in rows)
+    bounds = ([signed(bound, digits) for bound in row[f"{name}_interval"]] for row in rows)
     return values, ", ".join(f"{low} to {high}" for low, high in bounds)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from marked_file import write_between_markers
+from marked_file import signed, write_between_markers
 from provenance import provenance, short_commit
 from record_file import Record, append_records, exit_code, read_records
 
@@ -72,16 +72,12 @@ def table(records: Sequence[Record]) -> str:
         for metric, digits in DIGITS.items():
             found = one["metrics"][metric]
             cells.append(f"{found['variseq']:.{digits}f}, {found['twin']:.{digits}f}")
-            low, high = (_signed(bound, digits + 1) for bound in found["interval"])
-            cells.append(f"{_signed(found['difference'], digits + 1)} [{low}, {high}], p = {found['p_value']:.4f}")
+            low, high = (signed(bound, digits + 1) for bound in found["interval"])
+            cells.append(f"{signed(found['difference'], digits + 1)} [{low}, {high}], p = {found['p_value']:.4f}")
         lines.append(f"| {' | '.join(cells)} |")
     commits = ", ".join(sorted({short_commit(one) for one in latest.values()}))
     note = f"95 % intervals over users; p by a paired test, each alone. Commit {commits}; `benchmarks/twins.py`."
     return "\n".join([*lines, "", f"<sub>{note}</sub>", ""])
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def main() -> int:

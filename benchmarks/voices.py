@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from beliefs_runs import Run
-from marked_file import write_between_markers
+from marked_file import signed, write_between_markers
 from provenance import provenance, short_commit
 from record_file import exit_code, write_record
 
@@ -96,7 +96,7 @@ def table(runs: dict[str, Any]) -> str:
         for name, row in found["rows"].items():
             cells = [f"{row['validation']['ndcg']:.4f}", f"{row['validation']['nll']:.3f}"]
             for metric, digits in (("ndcg", 4), ("nll", 3)):
-                low, high = (f"{value:+.{digits}f}".replace("-", "−") for value in row[f"{metric}_against_all"])
+                low, high = (signed(value, digits) for value in row[f"{metric}_against_all"])
                 cells += [f"{row['test'][metric]:.{digits}f}", "–" if name == ALL else f"{low} to {high}"]
             lines.append(f"| {run} | {name} | {' | '.join(cells)} |")
     commits = ", ".join(sorted({short_commit(found) for found in runs.values()}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ import targets  # isort: skip
 import training_share  # isort: skip
 import twins  # isort: skip
 import voices  # isort: skip
+import marked_file  # isort: skip
 from marked_file import write_between_markers  # isort: skip
 
 MARKERS = ("<!-- a:begin -->", "<!-- a:end -->")
@@ -89,3 +91,8 @@ def test_page_without_both_markers_is_refused_and_left_alone(tmp_path: Path, tex
     with pytest.raises(InputError, match="no place for the table"):
         write_between_markers(page, MARKERS, "new\n")
     assert page.read_text() == text
+
+
+def test_examples_in_docstrings_hold() -> None:
+    assert doctest.testmod(marked_file).attempted > 0
+    assert doctest.testmod(marked_file).failed == 0

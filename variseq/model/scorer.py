@@ -20,7 +20,6 @@ class NetworkScorer:
         self.network = network
         self.name = name
 
-    @torch.no_grad()
     def query(self, histories: Histories) -> Float[Tensor, "history width"]:
         """The preference after the latest event of each history; an empty history has the start token alone."""
         self.network.eval()
