@@ -29,7 +29,16 @@ Source = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 Items = Annotated[str | None, typer.Option(help="File with item_id, title, category and more.")]
-Columns = Annotated[str | None, typer.Option(help="Names in the file: user_id=uid,item_id=sku,...")]
+Columns = Annotated[
+    str | None,
+    typer.Option(help="Names in the file: user_id=uid,item_id=sku,... Without a header by place: user_id,..."),
+]
+ItemColumns = Annotated[str | None, typer.Option(help="The same for --items: item_id=sku,title=name,...")]
+Format = Annotated[str | None, typer.Option(help="csv, tsv, jsonl or parquet; found by suffix or content otherwise.")]
+Explode = Annotated[str | None, typer.Option(help="The list within each JSON line that holds the events.")]
+Quoting = Annotated[str | None, typer.Option(help="auto, or none where quotes are text.")]
+Quote = Annotated[str | None, typer.Option(help="The character around quoted fields.")]
+Escape = Annotated[str | None, typer.Option(help="The character before a quote within a quoted field.")]
 TimeUnit = Annotated[str | None, typer.Option(help="auto, seconds, milliseconds, microseconds, nanoseconds, iso, ...")]
 Delimiter = Annotated[str | None, typer.Option(help="Delimiter of text files; found by itself otherwise.")]
 MinUser = Annotated[int | None, typer.Option(help="Drop users with fewer events (k-core with the next).")]
@@ -45,13 +54,17 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="A setting: model.w
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 
 
-def _pairs(text: str | None) -> dict[str, str] | None:
-    """`a=b,c=d` as a dictionary."""
+def _columns(text: str | None) -> dict[str, str] | list[str] | None:
+    """`a=b,c=d` as a dictionary; `a,b,c`, names by place, as a list."""
     if text is None:
         return None
+    if "=" not in text:
+        return [name.strip() for name in text.split(",")]
     pairs = [part.partition("=") for part in text.split(",")]
     if any(not equals for _, equals, _ in pairs):
-        raise InputError(f"--columns {text!r} is not of the form user_id=uid,item_id=sku.")
+        raise InputError(
+            f"--columns {text!r} is not of the form user_id=uid,item_id=sku, or by place user_id,item_id,timestamp."
+        )
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
@@ -64,8 +77,14 @@ def check(
     source: Source,
     items: Items = None,
     columns: Columns = None,
+    item_columns: ItemColumns = None,
+    format: Format = None,
+    explode: Explode = None,
     time_unit: TimeUnit = None,
     delimiter: Delimiter = None,
+    quoting: Quoting = None,
+    quote: Quote = None,
+    escape: Escape = None,
     min_user_events: MinUser = None,
     min_item_events: MinItem = None,
     collapse_repeats: Collapse = None,
@@ -81,9 +100,15 @@ def check(
     from variseq.terminal.run_config import run_config
 
     flags = {
-        "read.columns": _pairs(columns),
+        "read.columns": _columns(columns),
         "read.time_unit": time_unit,
+        "read.item_columns": _columns(item_columns),
+        "read.format": format,
+        "read.explode": explode,
         "read.delimiter": delimiter,
+        "read.quoting": quoting,
+        "read.quote": quote,
+        "read.escape": escape,
         "read.min_user_events": min_user_events,
         "read.min_item_events": min_item_events,
         "read.collapse_repeats": collapse_repeats,
@@ -107,7 +132,12 @@ def fit(
     config: Annotated[Path | None, typer.Option(help="YAML file with size, read, split, model, training.")] = None,
     settings: Set = None,
     columns: Columns = None,
+    item_columns: ItemColumns = None,
+    format: Format = None,
+    explode: Explode = None,
     time_unit: TimeUnit = None,
+    delimiter: Delimiter = None,
+    quoting: Quoting = None,
     min_user_events: MinUser = None,
     min_item_events: MinItem = None,
     rejects: Rejects = None,
@@ -124,7 +154,12 @@ def fit(
         "seed": seed,
         "device": device,
         "split.by": split,
-        "read.columns": _pairs(columns),
+        "read.columns": _columns(columns),
+        "read.item_columns": _columns(item_columns),
+        "read.format": format,
+        "read.explode": explode,
+        "read.delimiter": delimiter,
+        "read.quoting": quoting,
         "read.time_unit": time_unit,
         "read.min_user_events": min_user_events,
         "read.min_item_events": min_item_events,

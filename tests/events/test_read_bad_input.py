@@ -103,11 +103,11 @@ def test_broken_lines_are_rejected_with_row_and_reason(tmp_path: Path) -> None:
         b",i5,1600000000,1", b"u6,,1600000000,1", b"u7,i7,,1", b"u8,i8,soon,1", b"u9,i9,-5,1",
         b"u10,i10,253402300799,1",
         b"u11,i11,1600000000,inf", b"u12,i12,1600000000,NaN", b"u13,i13,1600000000,many", b"u1,i1,1600000000,1",
-        b'u15,"i"15,1600000000,1', b"u16,i16,1600000000,",
+        b'u15,"i"15,1600000000,1', b"u16,i16,1600000000,", b'"u,17",i17,1600000000,1',
     ]  # fmt: skip
     (tmp_path / "log.csv").write_bytes(b"\n".join(lines) + b"\n")
     events = read(tmp_path / "log.csv", options=ReadOptions(rejects=tmp_path / "rejects.csv"))
-    assert events.vocabulary.users.to_pylist() == ["u1", "u16"]
+    assert events.vocabulary.users.to_pylist() == ["u,17", "u1", "u16"]
     rejects = pd.read_csv(tmp_path / "rejects.csv")
     found = dict(zip(rejects["row"], rejects["reason"], strict=True))
     assert found == {
@@ -118,7 +118,7 @@ def test_broken_lines_are_rejected_with_row_and_reason(tmp_path: Path) -> None:
     }  # fmt: skip
     assert rejects["ts"][6] == "soon"
     assert rejects["line"][0] == "u2,i2"
-    assert events.report.num_rows == events.report.num_events + sum(events.report.rejected.values()) == 16
+    assert events.report.num_rows == events.report.num_events + sum(events.report.rejected.values()) == 17
 
 
 def test_long_line_between_good_ones_is_rejected(tmp_path: Path) -> None:

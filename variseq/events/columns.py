@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from variseq.errors import InputError
+from variseq.events.options import ColumnNames
 from variseq.events.table import Columns
 
 # Per canonical column, tiers of aliases: a later tier is looked at only when no name of an earlier one is there.
@@ -42,22 +44,30 @@ ITEM_ALIASES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
+def by_name(chosen: ColumnNames) -> dict[str, str]:
+    """Columns that were set by name; a place is named by its number. Names by place stand in the header."""
+    return {} if isinstance(chosen, list) else {column: str(name) for column, name in chosen.items()}
+
+
 def find_columns(
     names: Sequence[str],
     chosen: Mapping[str, str],
     aliases: Mapping[str, tuple[tuple[str, ...], ...]] = EVENT_ALIASES,
     required: Sequence[str] = Columns.REQUIRED,
     option: str = "columns",
+    later: Sequence[str] = (),
+    hint: str = "",
 ) -> dict[str, str]:
     """Canonical name to the name in the source. `chosen` comes first, then the canonical name itself, then aliases.
+
+    `later` are names that count only where none of `names` fits; `hint` ends the message about a missing column.
 
     Raises InputError when a required column is missing, when two names fit one column, or when a chosen name is absent.
 
     >>> find_columns(["userId", "movieId", "rating", "ts"], {})
     {'user_id': 'userId', 'item_id': 'movieId', 'timestamp': 'ts', 'value': 'rating'}
     """
-    _check_names(names, chosen, aliases, option)
-    free = [name for name in names if name not in chosen.values()]
+    _check_names(names, later, chosen, aliases, option)
     found: dict[str, str] = {}
     for column, tiers in aliases.items():
         if column in chosen:
@@ -65,7 +75,9 @@ def find_columns(
                 continue
             found[column] = chosen[column]
             continue
+        free = [name for name in names if name not in chosen.values()]
         candidates = _candidates(free, column, tiers)
+        candidates = candidates or _candidates([name for name in later if name not in chosen.values()], column, tiers)
         if len(candidates) > 1:
             raise InputError(
                 f"Several columns could be {column}: {', '.join(candidates)}. "
@@ -75,24 +87,55 @@ def find_columns(
             found[column] = candidates[0]
     missing = [column for column in required if column not in found]
     if missing:
-        raise InputError(_missing_message(missing, names, option))
+        raise InputError(_missing_message(missing, names, option) + hint)
     return found
+
+
+def looks_like_data(names: Sequence[str]) -> bool:
+    """Whether a first line holds a number or a time, which no column is called.
+
+    >>> looks_like_data(["u1", "i1", "2020-02-01"]), looks_like_data(["user", "item", "ts"])
+    (True, False)
+    """
+    return any(_is_number_or_time(name.strip()) for name in names)
+
+
+def _is_number_or_time(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        try:
+            datetime.fromisoformat(text)
+        except ValueError:
+            return False
+    return bool(re.search(r"\d", text))
 
 
 def _check_names(
     names: Sequence[str],
+    later: Sequence[str],
     chosen: Mapping[str, str],
     aliases: Mapping[str, tuple[tuple[str, ...], ...]],
     option: str,
 ) -> None:
     doubled = sorted({name for name in names if list(names).count(name) > 1})
     if doubled:
+        if looks_like_data(names):
+            raise InputError(_data_message(names, option))
         raise InputError(f"Column names appear twice: {', '.join(doubled)}. Give every column a name of its own.")
     for column, name in chosen.items():
         if column not in aliases:
             raise InputError(f"{option} names {column!r}, which is none of: {', '.join(aliases)}.")
-        if name != "" and name not in names:
+        if name != "" and name not in names and name not in later:
             raise InputError(f"{option} says that {column} is {name!r}, but the columns are: {', '.join(names)}.")
+
+
+def _data_message(names: Sequence[str], option: str) -> str:
+    shown = ", ".join(name[:60] for name in names[:10])
+    return (
+        f"The first line looks like data: {shown}. A header line with column names is needed, or names by place: "
+        f"{option}=['user_id', 'item_id', ...] ({_cli(option)} user_id,item_id,timestamp,value)."
+    )
 
 
 def _candidates(names: Sequence[str], column: str, tiers: tuple[tuple[str, ...], ...]) -> list[str]:
@@ -110,14 +153,13 @@ def _plain(name: str) -> str:
 
 
 def _missing_message(missing: Sequence[str], names: Sequence[str], option: str) -> str:
+    if looks_like_data(names):
+        return _data_message(names, option)
     shown = ", ".join(name[:60] for name in names[:40]) + (", ..." if len(names) > 40 else "")
-    message = (
+    return (
         f"No column for {' and '.join(missing)}. The columns are: {shown}. "
         f"Name it: {option}={{{missing[0]!r}: ...}} ({_cli(option)} {missing[0]}=...)."
     )
-    if names and all(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in names):
-        message += " The first line looks like data: a header line with column names is needed."
-    return message
 
 
 def _cli(option: str) -> str:

@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from variseq.errors import CheckpointError, InputError
-from variseq.events.columns import ITEM_ALIASES, find_columns
+from variseq.events.columns import ITEM_ALIASES
 from variseq.events.identifiers import check_json_ids, read_ids
+from variseq.events.layout import Wanted, find_layout
 from variseq.events.options import ReadOptions
 from variseq.events.source import open_source
-from variseq.events.stage import Staged, names_in, stage
+from variseq.events.stage import Staged, stage
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Vocabulary, write_parquet
 from variseq.events.workspace import Workspace, name_in_sql
@@ -97,12 +98,13 @@ class ItemTable:
 
 def read_items(workspace: Workspace, source: object, vocabulary: Vocabulary, options: ReadOptions) -> ItemTable:
     """Item columns aligned to the vocabulary. Raises InputError for doubled ids and when no id is one of the log's."""
-    opened = open_source(source)
-    names = names_in(opened, options.delimiter, workspace)
-    found = find_columns(names, options.item_columns, ITEM_ALIASES, required=(Columns.ITEM,), option="item_columns")
-    others = [name for name in names if name not in found.values()]
+    opened = open_source(source, workspace.folder)
+    wanted = Wanted(options.item_columns, ITEM_ALIASES, (Columns.ITEM,), "item_columns")
+    layout = find_layout(workspace, opened, options.for_items(), wanted)
+    found = layout.find(wanted)
+    others = [name for name in layout.names if name not in found.values()]
     staged_columns = found | {f"other_{index}": name for index, name in enumerate(others)}
-    staged = stage(workspace, opened, staged_columns, options.delimiter)
+    staged = stage(workspace, opened, staged_columns, layout, options.for_items())
     _number_items(workspace, staged, vocabulary)
     _refuse_doubled(workspace)
     num_rows, num_known = workspace.row("SELECT count(*), count(item_position) FROM placed_items")

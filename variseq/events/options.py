@@ -19,15 +19,23 @@ TimeUnit = Literal[
     "day/month/year",
 ]
 MissingValue = Literal["keep", "zero", "mean"]
+ColumnNames = dict[str, str | int] | list[str]
 
 
 class ReadOptions(BaseModel):
     """Options of `variseq.read`; every default is the careful choice.
 
     - `columns`: canonical name to the name in the source, e.g. `{"user_id": "uid"}`; an optional column given as ""
-      is left out even if an alias of it is there.
+      is left out even if an alias of it is there. For text files without a header line: the names by place, e.g.
+      `["user_id", "item_id", "timestamp"]` ("" for a place that is not read), or places: `{"user_id": 1, ...}`.
+      In JSON lines a dotted name is a path: `"user.id"`.
+    - `item_columns`: the same for `items`.
+    - `format`: "csv", "tsv", "jsonl" or "parquet"; None takes it from the suffix, or from the content.
+    - `explode`: the list within each JSON line that holds the events; None finds it from dotted names.
     - `time_unit`: "auto" finds the unit and the report states it.
     - `delimiter`: of text files; None takes it from the header line.
+    - `quoting`: "auto" finds by trying how fields are quoted, and the report states it; "none" means that quotes are
+      text. `quote` and `escape` set the two characters.
     - `min_user_events`, `min_item_events`: users and items with fewer events are dropped, again and again until none
       is left (the k-core).
     - `collapse_repeats`: of consecutive events of a user with the same item and behaviour only the first stays.
@@ -43,10 +51,15 @@ class ReadOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    columns: dict[str, str] = Field(default_factory=dict)
-    item_columns: dict[str, str] = Field(default_factory=dict)
+    columns: ColumnNames = Field(default_factory=dict)
+    item_columns: ColumnNames = Field(default_factory=dict)
+    format: Literal["csv", "tsv", "jsonl", "parquet"] | None = None
+    explode: str | None = Field(default=None, min_length=1)
     time_unit: TimeUnit = "auto"
     delimiter: str | None = Field(default=None, min_length=1, max_length=4)
+    quoting: Literal["auto", "none"] = "auto"
+    quote: str | None = Field(default=None, min_length=1, max_length=1)
+    escape: str | None = Field(default=None, min_length=1, max_length=1)
     min_user_events: int = Field(default=1, ge=1)
     min_item_events: int = Field(default=1, ge=1)
     collapse_repeats: bool = False
@@ -54,3 +67,9 @@ class ReadOptions(BaseModel):
     memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)? ?(KB|MB|GB|TB|KiB|MiB|GiB|TiB)$")
     temporary_folder: Path | None = None
     rejects: Path | None = None
+
+    def for_items(self) -> ReadOptions:
+        """The options for the table of items: format, quoting and explode are those of the log alone."""
+        return self.model_copy(
+            update={"format": None, "explode": None, "quoting": "auto", "quote": None, "escape": None}
+        )

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from variseq.errors import InputError
 from variseq.events.clean import drop_duplicates, drop_rare_and_repeated, number_and_order
-from variseq.events.columns import find_columns
 from variseq.events.items import ItemTable, read_items
+from variseq.events.layout import Wanted, find_layout
 from variseq.events.options import ReadOptions
 from variseq.events.parse import parse
 from variseq.events.rejects import count_rejects, first_faults, write_rejects
 from variseq.events.report import ReadReport, behaviour_mix, span_of
 from variseq.events.source import open_source
-from variseq.events.stage import Staged, names_in, stage
+from variseq.events.stage import Staged, stage
 from variseq.events.table import EventTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.events.workspace import Workspace, open_workspace
@@ -45,10 +45,12 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
     [9, 8]
     """
     options = options or ReadOptions()
-    opened = open_source(source)
     with open_workspace(options.memory_limit, options.temporary_folder) as workspace:
-        columns = find_columns(names_in(opened, options.delimiter, workspace), options.columns)
-        staged = stage(workspace, opened, columns, options.delimiter)
+        opened = open_source(source, workspace.folder, options.format)
+        wanted = Wanted(options.columns)
+        layout = find_layout(workspace, opened, options, wanted)
+        columns = layout.find(wanted)
+        staged = stage(workspace, opened, columns, layout, options)
         time_unit = parse(workspace, staged, options.time_unit)
         num_rows = _num_rows(workspace)
         _refuse_all_invalid(workspace, staged, options)

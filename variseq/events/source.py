@@ -1,41 +1,76 @@
-"""Whatever holds a table (paths, data frames, Arrow, DuckDB) becomes files of one format or a stream of batches."""
+"""Whatever holds a table (paths, folders, frames, Arrow, DuckDB) becomes files of one format or a stream of batches."""
 
 from __future__ import annotations
 
+import bz2
 import glob
+import gzip
+import io
+import json
+import lzma
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+import shutil
+import stat
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
+from urllib.parse import unquote
 
 import narwhals as nw
 import pyarrow as pa
 
 from variseq.errors import InputError
 
-Format = Literal["delimited", "jsonl", "parquet"]
-
+Format = Literal["csv", "tsv", "jsonl", "parquet"]
+FORMATS: tuple[Format, ...] = ("csv", "tsv", "jsonl", "parquet")
 SUFFIXES: dict[str, Format] = {
-    ".csv": "delimited",
-    ".tsv": "delimited",
-    ".tab": "delimited",
-    ".txt": "delimited",
-    ".inter": "delimited",
-    ".item": "delimited",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".inter": "tsv",
+    ".item": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+STANDARD_INPUT = "-"
+NUM_HEAD_BYTES = 1 << 20
+_UNPACKED = (".zip", ".bz2", ".xz")
+_IN_MEMORY = "Read it with pandas, Polars or DuckDB, and give that table to variseq.read, or save it as Parquet."
+_OTHER_FORMATS = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), f"a spreadsheet. {_IN_MEMORY}"),
+    **dict.fromkeys((".feather", ".arrow", ".ipc", ".orc", ".avro", ".h5", ".hdf5", ".sav", ".dta"), _IN_MEMORY),
+    **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".duckdb"), f"a database. {_IN_MEMORY}"),
+    **dict.fromkeys((".pkl", ".pickle", ".npy", ".npz", ".mat", ".rds"), f"not read, for safety. {_IN_MEMORY}"),
+    **dict.fromkeys((".zst", ".7z", ".rar", ".tar", ".tgz", ".lz4", ".snappy"), "packed. Unpack it first."),
+    **dict.fromkeys((".html", ".xml", ".pdf", ".doc", ".docx", ".png", ".jpg"), "no table. Save the data as CSV."),
+}
+_PARTITION = re.compile(r"([^=/\\]+)=([^/\\]*)")
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file. `name` is what messages call it; `partition` holds the folders `key=value` above it."""
+
+    path: Path
+    name: str
+    partition: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Files:
     """Existing files, all of one format, in reading order."""
 
-    paths: tuple[Path, ...]
+    files: tuple[DataFile, ...]
     format: Format
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,14 +79,24 @@ class Frame:
 
     names: list[str]
     open: Callable[[Sequence[str]], pa.RecordBatchReader]
+    notes: tuple[str, ...] = ()
 
 
-def open_source(source: object) -> Files | Frame:
-    """Files or a frame. Raises InputError for what is neither, for missing files and for unknown formats."""
+def open_source(source: object, folder: Path, chosen: Format | None = None) -> Files | Frame:
+    """Files or a frame.
+
+    Args:
+        source: A path, a glob, a folder, "-" (standard input), a list of paths, a data frame, Arrow or DuckDB.
+        folder: A temporary folder for what has to be unpacked or copied; it must live as long as the result.
+        chosen: The format of the files; None takes it from the suffix, or from the content where that is unknown.
+
+    Raises:
+        InputError: For what is neither, for missing files, for addresses, and for formats that are not read.
+    """
     if isinstance(source, str | os.PathLike):
-        return _files([os.fspath(source)])
+        return _open_paths([os.fspath(source)], folder, chosen)
     if isinstance(source, list | tuple) and source and all(isinstance(path, str | os.PathLike) for path in source):
-        return _files([os.fspath(path) for path in source])
+        return _open_paths([os.fspath(path) for path in source], folder, chosen)
     if isinstance(source, list | tuple | dict | None):
         raise InputError(
             f"Events cannot be read from {_kind(source)}. Give a path, a list of paths, or a pandas, Polars or Arrow "
@@ -60,8 +105,26 @@ def open_source(source: object) -> Files | Frame:
     return _frame(source)
 
 
+def open_bytes(path: Path) -> io.BufferedReader | gzip.GzipFile:
+    """The bytes of a text file, unzipped where its name ends in .gz."""
+    return gzip.open(path, "rb") if is_gzip(path) else path.open("rb")
+
+
+def read_head(file: DataFile) -> bytes:
+    """The first bytes of a text file. Raises InputError when it cannot be read, also when it is cut off."""
+    try:
+        with open_bytes(file.path) as opened:
+            return opened.read(NUM_HEAD_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{file.name} cannot be read: {error}.") from error
+
+
 def suffix_of(path: Path) -> str:
-    """The suffix that tells the format, without .gz."""
+    """The suffix that tells the format, without .gz.
+
+    >>> suffix_of(Path("log.CSV.gz"))
+    '.csv'
+    """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
@@ -69,52 +132,288 @@ def suffix_of(path: Path) -> str:
 
 
 def is_gzip(path: Path) -> bool:
+    """Whether the name says that the file is gzipped."""
     return path.suffix.lower() == ".gz"
 
 
-def _files(patterns: Sequence[str]) -> Files:
-    paths = [path for pattern in patterns for path in _matching(pattern)]
-    formats: dict[Format, Path] = {}
-    for path in paths:
-        suffix = suffix_of(path)
-        if suffix not in SUFFIXES or (is_gzip(path) and SUFFIXES[suffix] == "parquet"):
-            raise InputError(
-                f"{path} has an unknown format ({path.suffix or 'no suffix'}). Known: {', '.join(SUFFIXES)}; "
-                "text files also with .gz behind it."
-            )
-        formats.setdefault(SUFFIXES[suffix], path)
+def _open_paths(patterns: Sequence[str], folder: Path, chosen: Format | None) -> Files | Frame:
+    for pattern in patterns:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", pattern):
+            raise InputError(_address_message(pattern))
+    if len(patterns) == 1 and (Path(patterns[0]) / "_delta_log").is_dir():
+        return _delta_table(Path(patterns[0]))
+    notes: list[str] = []
+    files = _placed(patterns, notes) if len(patterns) > 1 else _matching(patterns[0], chosen, notes)
+    for parent in {file.path.parent for file in files}:
+        _refuse_table_format(parent)
+    files = [_as_plain_file(file, folder, number) for number, file in enumerate(files)]
+    files = _without_empty(files, notes)
+    formats: dict[Format, DataFile] = {}
+    for file in files:
+        formats.setdefault(chosen or _format_of(file, notes), file)
+    if {"csv", "tsv"} >= set(formats) and len(formats) > 1:
+        formats = {"csv": formats["csv"]}  # the delimiter is found for each file
     if len(formats) > 1:
         raise InputError(
-            f"The files are of different formats ({', '.join(str(path) for path in formats.values())}). "
+            f"The files are of different formats ({', '.join(file.name for file in formats.values())}). "
             "Read one format at a time, or convert them to Parquet."
         )
-    return Files(tuple(paths), next(iter(formats)))
+    return Files(tuple(files), next(iter(formats)), tuple(notes))
 
 
-def _matching(pattern: str) -> list[Path]:
+def _address_message(address: str) -> str:
+    scheme = address.partition(":")[0].lower()
+    if scheme in ("http", "https", "ftp"):
+        way = f"Download the file first (curl -LO {address}), and give its path."
+    else:
+        way = (
+            "Copy the files to a disk first, or let DuckDB read them in Python and give its relation: "
+            f"variseq.read(duckdb.sql(\"FROM '{address}'\"))."
+        )
+    return f"{address} is an address, and addresses are not read. {way}"
+
+
+def _matching(pattern: str, chosen: Format | None, notes: list[str]) -> list[DataFile]:
     path = Path(pattern)
+    if pattern == STANDARD_INPUT:
+        return [DataFile(Path(STANDARD_INPUT), "standard input")]
     if path.is_dir():
-        inside = sorted(file for file in path.iterdir() if file.is_file() and suffix_of(file) in SUFFIXES)
-        if not inside:
-            raise InputError(f"The folder {path} has no data file. Looked for: {', '.join(SUFFIXES)} (also .gz).")
-        return inside
+        return _inside(path, chosen, notes)
     if path.exists():
-        return [path]
+        if key := next((part for part in path.absolute().parts[:-1] if _PARTITION.fullmatch(part)), None):
+            notes.append(f"the folder {key} is not read as a column, for a single file was given")
+        return [DataFile(path, pattern)]
     if glob.has_magic(pattern):
-        matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file())
+        matches = [Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file()]
         if not matches:
             raise InputError(f"No file matches {pattern}.")
-        return matches
+        fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+        return _with_partitions(matches, Path(fixed) if fixed.endswith(("/", "\\")) else Path(fixed).parent)
     raise InputError(f"The file {path} does not exist.")
 
 
+def _placed(patterns: Sequence[str], notes: list[str]) -> list[DataFile]:
+    """Several paths in the order given; folders named key=value below their common parent are columns."""
+    found = [file for pattern in patterns for file in _matching(pattern, None, [])]
+    paths = [file.path for file in found]
+    twice = next((path for path in paths if paths.count(path) > 1), None) if len(set(paths)) < len(paths) else None
+    if twice is not None:
+        raise InputError(f"{twice} is given twice. Give each file once.")
+    if STANDARD_INPUT in patterns:
+        raise InputError("Standard input (-) is read alone. Give files, or - and nothing beside it.")
+    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    return [DataFile(file.path, file.name, file.partition or _partition(file.path.absolute(), root)) for file in found]
+
+
+def _inside(folder: Path, chosen: Format | None, notes: list[str]) -> list[DataFile]:
+    """The data files of a folder: its own, or else those of subfolders. Names that begin with . or _ are not data."""
+    if (folder / "_delta_log").is_dir():
+        raise InputError(f"{folder} is a Delta table. Give it alone.")
+    shown = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "_"))]
+    own = [entry for entry in shown if entry.is_file()]
+    folders = [entry for entry in shown if entry.is_dir()]
+    is_partitioned = any(_PARTITION.fullmatch(entry.name) for entry in folders)
+    deeper: list[Path] = []
+    if is_partitioned or not own:
+        deeper = [
+            path
+            for path in folder.rglob("*")
+            if path.is_file() and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+        ]
+    candidates = deeper or own
+    data = [path for path in candidates if chosen or suffix_of(path) in SUFFIXES or _may_be_data(path)]
+    if not data:
+        raise InputError(f"The folder {folder} has no data file. Looked for: {', '.join(SUFFIXES)} (also .gz).")
+    left_out = sorted({path.name for path in candidates} - {path.name for path in data})
+    if left_out:
+        notes.append(f"{len(left_out)} files of the folder are no data and are not read: {', '.join(left_out[:3])}")
+    if not deeper and folders:
+        names = ", ".join(sorted(entry.name for entry in folders)[:3])
+        notes.append(f"subfolders are not read beside the files of the folder: {names}")
+    return _with_partitions(data, folder)
+
+
+def _may_be_data(path: Path) -> bool:
+    """Of a folder also files without a suffix (part-00000) and text files are data."""
+    return suffix_of(path) in ("", ".txt", ".dat", ".data", ".json")
+
+
+def _with_partitions(paths: Sequence[Path], root: Path) -> list[DataFile]:
+    return [DataFile(path, str(path), _partition(path, root)) for path in sorted(paths, key=_natural)]
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    """Numbers by their size: part-2 comes before part-10."""
+    parts = re.split(r"([0-9]+)", str(path))
+    return [(1, int(part), "") if place % 2 else (0, 0, part) for place, part in enumerate(parts)]
+
+
+def _partition(path: Path, root: Path) -> dict[str, str | None]:
+    """The columns that the folders between `root` and a file name.
+
+    >>> _partition(Path("lake/event=buy/day=1/part-0.csv"), Path("lake"))
+    {'event': 'buy', 'day': '1'}
+    """
+    parts = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
+    pairs = [match for part in parts if (match := _PARTITION.fullmatch(part))]
+    return {unquote(pair[1]): None if pair[2] == _NO_VALUE else unquote(pair[2]) for pair in pairs}
+
+
+def _refuse_table_format(folder: Path) -> None:
+    """Files of a table that is kept with a log must be read by that log, or what was deleted comes back."""
+    for above in [folder.absolute(), *folder.absolute().parents][:6]:
+        if (above / "_delta_log").is_dir():
+            raise InputError(
+                f"{folder} belongs to the Delta table {above}. Some of its files may be deleted rows. "
+                f"Give the folder of the table alone: {above}."
+            )
+        if (above / ".hoodie").is_dir():
+            raise InputError(
+                f"{folder} belongs to a Hudi table. Its files hold rows that were replaced or deleted. "
+                f"Write its present rows to Parquet with Spark: spark.read.format('hudi').load('{above}')."
+            )
+        if (above / "metadata").is_dir() and any((above / "metadata").glob("*.metadata.json")):
+            raise InputError(
+                f"{folder} belongs to an Iceberg table. Its files hold rows that were replaced or deleted. "
+                "Give its present rows: variseq.read(pyiceberg_table.scan().to_arrow())."
+            )
+
+
+def _delta_table(folder: Path) -> Frame:
+    """The present rows of a Delta table, by its log."""
+    try:
+        from deltalake import DeltaTable, QueryBuilder
+        from deltalake.exceptions import DeltaError
+    except ImportError as error:
+        raise InputError(
+            f"{folder} is a Delta table. Reading it by its log needs one more library: pip install 'variseq[lake]'. "
+            "Its files must not be read without the log, or deleted rows come back."
+        ) from error
+    try:
+        table = DeltaTable(str(folder))
+        query = QueryBuilder().register("delta_table", table)
+        names = [entry.name for entry in table.schema().fields]
+    except (DeltaError, OSError, ValueError) as error:
+        raise InputError(_delta_fault(folder, error)) from error
+
+    def rows(wanted: Sequence[str]) -> pa.RecordBatchReader:
+        listed = ", ".join('"' + name.replace('"', '""') + '"' for name in wanted)
+        try:
+            return pa.RecordBatchReader.from_stream(query.execute(f"SELECT {listed} FROM delta_table"))
+        except (DeltaError, OSError, ValueError) as error:
+            raise InputError(_delta_fault(folder, error)) from error
+
+    return Frame(names, rows, (f"{folder} is a Delta table: version {table.version()} is read, by its log",))
+
+
+def _delta_fault(folder: Path, error: Exception) -> str:
+    return (
+        f"The Delta table {folder} cannot be read by its log: {str(error).splitlines()[0].rstrip('.')}. "
+        "Write its present rows to Parquet with the engine that keeps the table, and give that file."
+    )
+
+
+def _as_plain_file(file: DataFile, folder: Path, number: int) -> DataFile:
+    """The file itself; of standard input, a pipe or a packed file a copy in the temporary folder."""
+    suffix = file.path.suffix.lower()
+    if file.path == Path(STANDARD_INPUT):
+        source: IO[bytes] = sys.stdin.buffer
+    elif not stat.S_ISREG(file.path.stat().st_mode):
+        source = file.path.open("rb")
+    elif suffix in _UNPACKED:
+        return _unpacked(file, folder / f"unpacked-{number}")
+    else:
+        return file
+    copy = folder / f"input-{number}"
+    with source, copy.open("wb") as target:
+        shutil.copyfileobj(source, target)
+    with copy.open("rb") as begun:
+        is_packed = begun.read(2) == b"\x1f\x8b"
+    return DataFile(copy.rename(copy.with_suffix(".gz")) if is_packed else copy, file.name, file.partition)
+
+
+def _unpacked(file: DataFile, folder: Path) -> DataFile:
+    folder.mkdir()
+    try:
+        if file.path.suffix.lower() == ".zip":
+            with zipfile.ZipFile(file.path) as packed:
+                inside = _only_data_file(file, packed)
+                copy = folder / ("data" + suffix_of(Path(inside)) + (".gz" if is_gzip(Path(inside)) else ""))
+                with packed.open(inside) as source, copy.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+                return DataFile(copy, f"{file.name}/{inside}", file.partition)
+        copy = folder / ("data" + file.path.with_suffix("").suffix)
+        unpack = bz2.open if file.path.suffix.lower() == ".bz2" else lzma.open
+        with unpack(file.path) as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        return DataFile(copy, file.name, file.partition)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+        raise InputError(f"{file.name} cannot be unpacked: {error}. Unpack it first, and give the file.") from error
+
+
+def _only_data_file(file: DataFile, packed: zipfile.ZipFile) -> str:
+    names = [name for name in packed.namelist() if not name.endswith("/") and "__MACOSX" not in name]
+    data = [name for name in names if suffix_of(Path(name)) in SUFFIXES or _may_be_data(Path(name))]
+    if len(data) != 1:
+        shown = ", ".join(data[:5]) or "none"
+        raise InputError(
+            f"{file.name} has {len(data)} data files ({shown}), and one is needed. Unpack it, and give the file."
+        )
+    return data[0]
+
+
+def _without_empty(files: list[DataFile], notes: list[str]) -> list[DataFile]:
+    """Empty parts of several files are left out, with a note."""
+    empty = [file for file in files if file.path.stat().st_size == 0]
+    if not empty or len(empty) == len(files):
+        return files
+    names = ", ".join(Path(file.name).name for file in empty[:3])
+    notes.append(f"{len(empty)} of {len(files)} files are empty: {names}")
+    return [file for file in files if file not in empty]
+
+
+def _format_of(file: DataFile, notes: list[str]) -> Format:
+    """By the suffix; where that says nothing, by the content."""
+    suffix = suffix_of(file.path)
+    if suffix in SUFFIXES:
+        if is_gzip(file.path) and SUFFIXES[suffix] == "parquet":
+            raise InputError(f"{file.name} has an unknown format: Parquet within gzip. Unzip it first.")
+        return SUFFIXES[suffix]
+    if suffix in _OTHER_FORMATS:
+        raise InputError(
+            f"{file.name} has an unknown format ({suffix}): {_OTHER_FORMATS[suffix]} Known: {', '.join(SUFFIXES)}."
+        )
+    head = read_head(file)
+    if head.startswith(b"PAR1"):
+        found: Format = "parquet"
+    elif head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")) and _is_json(head):
+        found = "jsonl"
+    else:
+        found = "csv"
+    if suffix != ".txt" or found != "csv":
+        notes.append(f"{file.name} is read as {found}, by its content; --format (format=) sets it")
+    return found
+
+
+def _is_json(head: bytes) -> bool:
+    """Whether the first line is JSON, or begins as an array of objects does."""
+    line = head.lstrip(b"\xef\xbb\xbf \t\r\n").split(b"\n", 1)[0]
+    try:
+        json.loads(line)
+    except ValueError:
+        return line.startswith((b"[", b"{")) and b'"' in head[:200]
+    return True
+
+
 def _frame(source: object) -> Frame:
-    frame = nw.from_native(source, pass_through=True)
     if isinstance(source, pa.RecordBatchReader):
         return Frame(list(source.schema.names), lambda names: _selected(source, names))
     if type(source).__module__.partition(".")[0] in ("duckdb", "_duckdb") and hasattr(source, "__arrow_c_stream__"):
         relation: Any = source  # it belongs to a connection of its own, so its rows come over as Arrow batches
         return Frame(list(relation.columns), lambda names: _selected(_stream(relation), names))
+    if type(source).__module__.partition(".")[0] == "pandas":
+        _refuse_doubled_names(getattr(source, "columns", ()))
+    frame = nw.from_native(source, pass_through=True)
     if isinstance(frame, nw.LazyFrame):
         return Frame(
             frame.collect_schema().names(), lambda names: _stream(frame.select(*names).collect("pyarrow").to_native())
@@ -131,6 +430,12 @@ def _frame(source: object) -> Frame:
         f"Events cannot be read from {_kind(source)}. Give a path, a list of paths, or a pandas, Polars or Arrow table "
         "or a DuckDB relation."
     )
+
+
+def _refuse_doubled_names(names: Iterable[object]) -> None:
+    listed = list(names)
+    if doubled := sorted({str(name) for name in listed if listed.count(name) > 1}):
+        raise InputError(f"Column names appear twice: {', '.join(doubled)}. Give every column a name of its own.")
 
 
 def _stream(native: Any) -> pa.RecordBatchReader:

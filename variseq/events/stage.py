@@ -2,16 +2,16 @@
 
 This is the part that is bound to one engine: it knows how DuckDB reads files. What follows is plain SQL.
 
-`input_row` counts the readable rows over all files from 1. A line that the CSV reader could not split into fields has
-no number of its own there: `malformed` holds the `input_row` before it and `extra` = 1, from which the row in the file
-follows.
+`input_row` counts the readable rows over all files from 1. A line that could not be split into fields has no number of
+its own there: `malformed` holds the `input_row` before it and `extra` = 1, from which the row in the file follows.
+Every file is counted a second time, apart from the reader: `Staged.num_rows`.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import duckdb
@@ -19,32 +19,34 @@ import numpy as np
 import pyarrow as pa
 
 from variseq.errors import InputError
-from variseq.events.source import Files, Format, Frame, is_gzip
-from variseq.events.text_head import Header, read_header, read_keys
-from variseq.events.workspace import Workspace, name_in_sql, text_in_sql
-
-_REASONS = {
-    "MISSING COLUMNS": "wrong number of fields",
-    "TOO MANY COLUMNS": "wrong number of fields",
-    "UNQUOTED VALUE": "unbalanced quote",
-    "LINE SIZE OVER MAXIMUM": "line too long",
-    "INVALID ENCODING": "invalid UTF-8",
-    "INVALID UNICODE": "invalid UTF-8",
-}
-_LINES = (
-    "auto_detect=false, header=false, delim='\x01', quote='', escape='', strict_mode=false, columns={'line': 'VARCHAR'}"
+from variseq.events.delimited import Broken, Dialect, Header, Splitter, Survey, choose_dialect, lines_of
+from variseq.events.json_lines import check_line_counts, extract, make_records
+from variseq.events.layout import Layout, parquet_types, union
+from variseq.events.options import ReadOptions
+from variseq.events.source import DataFile, Files, Format, Frame, is_gzip
+from variseq.events.table import Columns
+from variseq.events.workspace import (
+    Workspace,
+    forget_rejected_lines,
+    literal_path,
+    move_rejected_lines,
+    name_in_sql,
+    text_in_sql,
 )
+
+_ROWS_PER_BATCH = 50_000
 
 
 @dataclass
 class Staged:
-    """What was staged: the columns taken, and per file its name and the number of rows before it."""
+    """What was staged: the columns taken, the name of each file and the rows before it, and rows by a second count."""
 
     columns: dict[str, str]
-    kind: Format | Literal["frame"]
+    kind: Literal["delimited", "jsonl", "parquet", "frame"]
     files: list[str] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    num_rows: int = 0
 
     @property
     def is_text(self) -> bool:
@@ -52,186 +54,317 @@ class Staged:
         return self.kind in ("delimited", "jsonl")
 
 
-def names_in(source: Files | Frame, delimiter: str | None, workspace: Workspace) -> list[str]:
-    """The column names of a source; of several files those of the first."""
-    if isinstance(source, Frame):
-        return source.names
-    path = source.paths[0]
-    if source.format == "delimited":
-        return read_header(path, delimiter).names
-    if source.format == "jsonl":
-        return read_keys(path)
-    return list(_parquet_types(workspace, path))
-
-
-def stage(workspace: Workspace, source: Files | Frame, columns: Mapping[str, str], delimiter: str | None) -> Staged:
+def stage(
+    workspace: Workspace, source: Files | Frame, columns: Mapping[str, str], layout: Layout, options: ReadOptions
+) -> Staged:
     """Fill `raw` and `malformed`. `columns` is the name in the workspace to the name in the source."""
     for table in ("raw", "malformed"):
         workspace.drop(table)
     workspace.run("CREATE TABLE malformed (input_row BIGINT, extra INT, file_index INT, reason VARCHAR, line VARCHAR)")
-    staged = Staged(dict(columns), "frame" if isinstance(source, Frame) else source.format)
     if isinstance(source, Frame):
+        staged = Staged(dict(columns), "frame", notes=list(layout.notes))
         _stage_frame(workspace, source, staged)
-    elif source.format == "parquet":
-        _stage_parquet(workspace, source.paths, staged)
     else:
-        kinds = "".join(f", {name_in_sql(column)} VARCHAR" for column in columns)
-        if source.format == "jsonl":
-            kinds += "".join(f", {name_in_sql(column + '_type')} VARCHAR" for column in columns)
-        workspace.run(f"CREATE TABLE raw (input_row BIGINT{kinds})")
-        for path in source.paths:
-            staged.files.append(str(path))
-            staged.offsets.append(workspace.number("SELECT coalesce(max(input_row), 0) FROM raw"))
-            if source.format == "delimited":
-                _stage_delimited(workspace, path, read_header(path, delimiter), staged)
-            else:
-                _stage_json_lines(workspace, path, staged)
-    if workspace.number("SELECT (SELECT count(*) FROM raw) + (SELECT count(*) FROM malformed)") == 0:
-        raise InputError(f"{_label(source)} has no rows{'' if isinstance(source, Frame) else ', only a header'}.")
+        kinds: dict[Format, Literal["delimited", "jsonl", "parquet"]] = {"jsonl": "jsonl", "parquet": "parquet"}
+        staged = Staged(dict(columns), kinds.get(source.format, "delimited"), notes=list(layout.notes))
+        staged.files = [file.name for file in source.files]
+        if staged.kind == "parquet":
+            _stage_parquet(workspace, source.files, staged)
+        elif staged.kind == "jsonl":
+            _stage_json_lines(workspace, source.files, staged, layout)
+        else:
+            _stage_text_files(workspace, source.files, staged, layout, options)
+        _note_unread_partitions(source.files, staged)
+    found = workspace.number("SELECT (SELECT count(*) FROM raw) + (SELECT count(*) FROM malformed)")
+    if found == 0:
+        label = "The table" if isinstance(source, Frame) else ", ".join(file.name for file in source.files[:3])
+        raise InputError(f"{label} has no rows{'' if isinstance(source, Frame) else ', only a header'}.")
+    if found != staged.num_rows:
+        raise InputError(
+            f"{staged.num_rows:,} rows were counted and {found:,} were read. Nothing may be lost: "
+            "save the log as Parquet, and report this file."
+        )
     return staged
 
 
-def _label(source: Files | Frame) -> str:
-    return "The table" if isinstance(source, Frame) else ", ".join(str(path) for path in source.paths[:3])
-
-
-def _stage_delimited(workspace: Workspace, path: Path, header: Header, staged: Staged) -> None:
-    """Header names never reach the SQL text: fields are called c0, c1, ... and taken by position."""
-    absent = [name for name in staged.columns.values() if name not in header.names]
-    if absent:
+def _absent(name: str, column: str, file: DataFile, files: Sequence[DataFile], names: Sequence[str]) -> None:
+    """A column that one of several files lacks: refused when it is needed, else the events have none."""
+    if column in Columns.REQUIRED:
         raise InputError(
-            f"{path} has no column {absent[0]!r}, as {staged.files[0]} has. It has: {', '.join(header.names)}."
+            f"{file.name} has no column {name!r}, as {files[0].name} has. It has: {', '.join(names)}. "
+            "Name the columns alike in all files."
         )
-    fields = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(len(header.names)))
-    wanted = ", ".join(f"c{header.names.index(name)}" for name in staged.columns.values())
-    options = (
-        f"auto_detect=false, header=true, delim={text_in_sql(header.delimiter)}, quote='\"', escape='\"', "
-        f"columns={{{fields}}}"
+
+
+def _note_absent(absent: Mapping[str, list[str]], num_files: int, staged: Staged) -> None:
+    for name, files in absent.items():
+        staged.notes.append(
+            f"{len(files)} of {num_files} files have no column {name!r}, and their rows have none (first: {files[0]})"
+        )
+
+
+def _note_unread_partitions(files: Sequence[DataFile], staged: Staged) -> None:
+    taken = [name for name in union(file.partition for file in files) if name in staged.columns.values()]
+    if taken:
+        staged.notes.append(f"folders named key=value are columns: {', '.join(taken)}")
+
+
+def _stage_text_files(
+    workspace: Workspace, files: Sequence[DataFile], staged: Staged, layout: Layout, options: ReadOptions
+) -> None:
+    kinds = "".join(f", {name_in_sql(column)} VARCHAR" for column in staged.columns)
+    workspace.run(f"CREATE TABLE raw (input_row BIGINT{kinds})")
+    absent: dict[str, list[str]] = {}
+    for file, header in zip(files, layout.headers, strict=True):
+        for column, name in staged.columns.items():
+            if name not in header.names and name not in file.partition:
+                _absent(name, column, file, files, header.names)
+                absent.setdefault(name, []).append(file.name)
+        staged.offsets.append(workspace.number("SELECT coalesce(max(input_row), 0) FROM raw"))
+        try:
+            dialect, found = choose_dialect(file, header, options)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{file.name} cannot be read: {error}. Is it cut off?") from error
+        if found.has_quotes and str(dialect) != str(Dialect(header.delimiter)):
+            staged.notes.append(f"{file.name}: {dialect}; --quoting, --quote and --escape set it")
+        if len(found.line_ends) > 1:
+            staged.notes.append(f"{file.name}: line ends are mixed")
+        _stage_delimited(workspace, file, header, dialect, found, staged)
+    _note_absent(absent, len(files), staged)
+    _note_encoding(workspace, staged)
+
+
+def _note_encoding(workspace: Workspace, staged: Staged) -> None:
+    num_lines = workspace.number("SELECT count(*) FROM malformed WHERE reason = 'invalid UTF-8'")
+    if num_lines:
+        staged.notes.append(
+            f"{num_lines:,} lines are no UTF-8 text. Is it Latin-1? Save it as UTF-8: iconv -f LATIN1 -t UTF-8"
+        )
+
+
+def _stage_delimited(
+    workspace: Workspace, file: DataFile, header: Header, dialect: Dialect, found: Survey, staged: Staged
+) -> None:
+    """By the database where every line is a record and it counts as many; else line by line."""
+    index, offset = len(staged.offsets) - 1, staged.offsets[-1]
+    num_rows = found.num_lines - (not header.is_data)
+    are_lines = not dialect.quote or found.one_line_dialect == dialect
+    if are_lines and len(found.line_ends) <= 1 and _read_by_database(workspace, file, header, dialect, staged):
+        counted = workspace.row(
+            "SELECT (SELECT count(*) FROM raw WHERE input_row > ?), "
+            "(SELECT count(*) FROM malformed WHERE file_index = ?)",
+            [offset, index],
+        )
+        # Rows of broken lines are told from line numbers, which blank lines would shift.
+        if sum(counted) == num_rows and not (counted[1] and found.num_blank):
+            staged.num_rows += num_rows
+            return
+        workspace.run("DELETE FROM raw WHERE input_row > ?", [offset])
+        workspace.run("DELETE FROM malformed WHERE file_index = ?", [index])
+    staged.num_rows += _read_line_by_line(workspace, file, header, dialect, found, staged)
+
+
+def _read_by_database(workspace: Workspace, file: DataFile, header: Header, dialect: Dialect, staged: Staged) -> bool:
+    """Whether the reader got through; if not, nothing was inserted.
+
+    Header names never reach the SQL text: fields are called c0, c1, ... and taken by position.
+    """
+    forget_rejected_lines(workspace)
+    fields = ", ".join(f"'c{place}': 'VARCHAR'" for place in range(header.num_fields))
+    wanted = ", ".join(_source_of(name, header, file) for name in staged.columns.values())
+    reader = (
+        f"read_csv(?, auto_detect=false, header={str(not header.is_data).lower()}, "
+        f"delim={text_in_sql(dialect.delimiter)}, quote={text_in_sql(dialect.quote)}, "
+        f"escape={text_in_sql(dialect.escape)}, columns={{{fields}}}, strict_mode=true, store_rejects=true, "
+        f"compression='{'gzip' if is_gzip(file.path) else 'none'}')"
     )
-    if not _insert_rows(workspace, path, f"{options}, strict_mode=true", wanted, staged):
-        if not _insert_rows(workspace, path, f"{options}, strict_mode=false", wanted, staged):
-            raise InputError(
-                f"{path} cannot be read as text with fields separated by {header.delimiter!r}. Is it damaged?"
-            )
-        staged.notes.append(f"{path}: line ends are mixed, so row numbers may be off")
-    _move_rejected_lines(workspace, staged, num_header_lines=1)
-
-
-def _insert_rows(workspace: Workspace, path: Path, options: str, wanted: str, staged: Staged) -> bool:
-    """Whether the reader got through; if not, nothing was inserted."""
-    _forget_rejected_lines(workspace)
-    compression = "gzip" if is_gzip(path) else "none"
-    reader = f"read_csv(?, {options}, store_rejects=true, compression='{compression}')"
     try:
         workspace.run(
             f"INSERT INTO raw SELECT row_number() OVER () + ?, {wanted} FROM {reader}",
-            [staged.offsets[-1], _no_glob(path)],
+            [staged.offsets[-1], literal_path(file.path)],
         )
     except duckdb.InvalidInputException:
         return False
-    except (duckdb.IOException, duckdb.Error) as error:
-        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as error:
+        raise InputError(f"{file.name} cannot be read: {str(error).splitlines()[0]}") from error
+    move_rejected_lines(workspace, len(staged.offsets) - 1, staged.offsets[-1], 0 if header.is_data else 1)
     return True
 
 
-def _stage_json_lines(workspace: Workspace, path: Path, staged: Staged) -> None:
-    """A line is split by the JSON functions, so that a broken one is kept as text and counted, not skipped."""
-    _forget_rejected_lines(workspace)
-    compression = "gzip" if is_gzip(path) else "none"
+def _source_of(name: str, header: Header, file: DataFile) -> str:
+    if name in header.names:
+        return f"c{header.names.index(name)}"
+    value = file.partition.get(name)
+    return "NULL" if value is None else text_in_sql(value)
+
+
+def _read_line_by_line(
+    workspace: Workspace, file: DataFile, header: Header, dialect: Dialect, found: Survey, staged: Staged
+) -> int:
+    """The plain reading; the number of records by its own count of lines."""
+    splitter = Splitter(dialect, header.num_fields)
+    index, offset = len(staged.offsets) - 1, staged.offsets[-1]
+    broken: list[tuple[int, int, int, str, str]] = []
+    places = [header.names.index(name) if name in header.names else None for name in staged.columns.values()]
+    constants = [file.partition.get(name) for name in staged.columns.values()]
+    schema = pa.schema([("input_row", pa.int64()), *((column, pa.string()) for column in staged.columns)])
+
+    def batch(start: int, records: list[list[str]]) -> pa.RecordBatch:
+        numbers = pa.array(np.arange(start, start + len(records)))
+        columns = [
+            pa.array(
+                [constant] * len(records) if place is None else [record[place] or None for record in records],
+                pa.string(),
+            )
+            for place, constant in zip(places, constants, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays([numbers, *columns], schema=schema)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        row, held = offset, list[list[str]]()
+        records = splitter.records(lines_of(file))
+        if not header.is_data:
+            next(records, None)
+        for record in records:
+            if isinstance(record, Broken):
+                broken.append((row, 1, index, record.reason, record.line[:10_000]))
+                continue
+            row += 1
+            held.append(record)
+            if len(held) == _ROWS_PER_BATCH:
+                yield batch(row - len(held) + 1, held)
+                held = []
+        yield batch(row - len(held) + 1, held)
+
+    workspace.connection.register("arriving", pa.RecordBatchReader.from_batches(schema, batches()))
     try:
-        workspace.run(
-            "CREATE TABLE lines AS SELECT input_row, line, coalesce(json_valid(line), true) AS valid FROM "
-            f"(SELECT row_number() OVER () + ? AS input_row, line FROM read_csv(?, {_LINES}, store_rejects=true, "
-            f"compression='{compression}'))",
-            [staged.offsets[-1], _no_glob(path)],
+        workspace.run("INSERT INTO raw SELECT * FROM arriving")
+    finally:
+        workspace.connection.unregister("arriving")
+    if broken:
+        listed = pa.table(
+            dict(zip(("input_row", "extra", "file_index", "reason", "line"), zip(*broken, strict=True), strict=True))
         )
-    except duckdb.Error as error:
-        raise InputError(f"{path} cannot be read as JSON lines: {str(error).splitlines()[0]}") from error
-    is_object = "CASE WHEN valid THEN json_type(line) = 'OBJECT' ELSE false END"
-    pointers = ["/" + name.replace("~", "~0").replace("/", "~1") for name in staged.columns.values()]
-    values = "".join(", json_extract_string(line, ?)" for _ in pointers)
-    types = "".join(", json_type(line, ?)" for _ in pointers)
-    workspace.run(f"INSERT INTO raw SELECT input_row{values}{types} FROM lines WHERE {is_object}", pointers + pointers)
-    workspace.run(
-        "INSERT INTO malformed SELECT input_row, 0, ?, 'not a JSON object', left(line, 10000) FROM lines "
-        f"WHERE line IS NOT NULL AND NOT ({is_object})",
-        [len(staged.files) - 1],
-    )
-    workspace.run("DROP TABLE lines")
-    _move_rejected_lines(workspace, staged, num_header_lines=0)
-
-
-def _forget_rejected_lines(workspace: Workspace) -> None:
-    workspace.drop("reject_errors")
-    workspace.drop("reject_scans")
-
-
-def _move_rejected_lines(workspace: Workspace, staged: Staged, num_header_lines: int) -> None:
-    """The reader's own list of lines it could not split goes to `malformed`, each line once."""
-    reasons = " ".join(f"WHEN '{kind}' THEN '{reason}'" for kind, reason in _REASONS.items())
-    workspace.run(
-        "INSERT INTO malformed SELECT "
-        f"CAST(line AS BIGINT) - {num_header_lines} - row_number() OVER (ORDER BY line) + ?, 1, ?, "
-        f"CASE kind {reasons} ELSE 'malformed line' END, text "
-        "FROM (SELECT line, min(CAST(error_type AS VARCHAR)) AS kind, any_value(csv_line) AS text "
-        "FROM reject_errors GROUP BY line)",
-        [staged.offsets[-1], len(staged.files) - 1],
-    )
-    _forget_rejected_lines(workspace)
-
-
-def _stage_parquet(workspace: Workspace, paths: Sequence[Path], staged: Staged) -> None:
-    """Parquet is not copied: `raw` is a view, and every later pass reads only the columns it needs."""
-    parts, num_rows = [], 0
-    types: dict[str, str] = {}
-    for path in paths:
-        found = _parquet_types(workspace, path)
-        absent = [name for name in staged.columns.values() if name not in found]
-        if absent:
-            raise InputError(f"{path} has no column {absent[0]!r}, as {paths[0]} has. It has: {', '.join(found)}.")
-        for name in staged.columns.values():
-            if types.setdefault(name, found[name]) != found[name]:
-                raise InputError(
-                    f"Column {name!r} is {types[name]} in {paths[0]} and {found[name]} in {path}: mixed types. "
-                    "Write the files with the same types."
-                )
-        wanted = ", ".join(f"{name_in_sql(name)} AS {name_in_sql(column)}" for column, name in staged.columns.items())
-        parts.append(
-            f"SELECT file_row_number + {num_rows + 1} AS input_row, {wanted} "
-            f"FROM read_parquet({text_in_sql(_no_glob(path))}, file_row_number=true)"
-        )
-        staged.files.append(str(path))
-        staged.offsets.append(num_rows)
-        num_rows += int(workspace.row("SELECT sum(num_rows) FROM parquet_file_metadata(?)", [_no_glob(path)])[0])
-    workspace.run("CREATE VIEW raw AS " + " UNION ALL ".join(parts))
-
-
-def _parquet_types(workspace: Workspace, path: Path) -> dict[str, str]:
-    try:
-        described = workspace.rows("DESCRIBE SELECT * FROM read_parquet(?)", [_no_glob(path)])
-    except duckdb.Error as error:
+        workspace.connection.register("broken", listed)
+        workspace.run("INSERT INTO malformed SELECT * FROM broken")
+        workspace.connection.unregister("broken")
+    if splitter.num_joined:
+        staged.notes.append(f"{file.name}: {splitter.num_joined:,} records have line breaks within quotes")
+    if splitter.num_lines != found.num_lines:
         raise InputError(
-            f"{path} is not a Parquet file, or is damaged ({str(error).splitlines()[0][:200]})."
-        ) from error
-    return {name: str(kind) for name, kind, *_ in described}
+            f"{file.name}: {found.num_lines:,} lines were counted and {splitter.num_lines:,} were read. "
+            "Is the file being written to? Read it when it is whole."
+        )
+    return splitter.num_records - (not header.is_data)
 
 
-def _no_glob(path: Path) -> str:
-    """The path with the characters that would mean a pattern made literal."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
+def _stage_json_lines(workspace: Workspace, files: Sequence[DataFile], staged: Staged, layout: Layout) -> None:
+    assert layout.keys is not None
+    workspace.run("DELETE FROM lines WHERE line IS NULL")  # blank lines keep their number and are no rows
+    check_line_counts(workspace, files)
+    staged.offsets = make_records(workspace, len(files), layout.explode)
+    selected = extract(workspace, staged.columns, layout.keys, layout.explode)
+    workspace.run(f"CREATE TABLE raw AS SELECT input_row, {selected} FROM records")
+    workspace.run("INSERT INTO malformed SELECT * FROM unread")
+    staged.num_rows = workspace.number(
+        "SELECT (SELECT count(*) FROM lines WHERE NOT is_object) + (SELECT count(*) FROM unread)"
+    )
+    if layout.explode is None:
+        staged.num_rows += workspace.number("SELECT count(*) FROM lines WHERE is_object")
+    else:
+        per_line = "coalesce(json_array_length(line, ?), 0)"
+        pointer = "/" + layout.explode.replace("~", "~0").replace("/", "~1")
+        staged.num_rows += workspace.number(
+            f"SELECT coalesce(sum(greatest({per_line}, 1)), 0) FROM lines WHERE is_object", [pointer]
+        )
+        staged.notes.append(
+            f"each element of {layout.explode!r} is a row, of {workspace.number('SELECT count(*) FROM lines'):,} lines"
+        )
+
+
+def _stage_parquet(workspace: Workspace, files: Sequence[DataFile], staged: Staged) -> None:
+    """Parquet is not copied: `raw` is a view, and every later pass reads only the columns it needs."""
+    parts: list[str] = []
+    types: dict[str, tuple[str, DataFile]] = {}
+    absent: dict[str, list[str]] = {}
+    found = [parquet_types(workspace, file) for file in files]
+    for file, kinds in zip(files, found, strict=True):
+        for column, name in staged.columns.items():
+            if name in kinds:
+                _refuse_unequal_types(column, name, kinds[name], file, types)
+            elif name not in file.partition:
+                _absent(name, column, file, files, list(kinds))
+                absent.setdefault(name, []).append(file.name)
+    for file, kinds in zip(files, found, strict=True):
+        fields = ", ".join(
+            f"{_of_parquet(name, kinds, file, types)} AS {name_in_sql(column)}"
+            for column, name in staged.columns.items()
+        )
+        parts.append(
+            f"SELECT file_row_number + {staged.num_rows + 1} AS input_row, {fields} "
+            f"FROM read_parquet({text_in_sql(literal_path(file.path))}, file_row_number=true, hive_partitioning=false)"
+        )
+        staged.offsets.append(staged.num_rows)
+        rows = workspace.row(
+            "SELECT coalesce(sum(num_rows), 0) FROM parquet_file_metadata(?)", [literal_path(file.path)]
+        )
+        staged.num_rows += int(rows[0])
+    workspace.run("CREATE VIEW raw AS " + " UNION ALL ".join(parts))
+    _note_absent(absent, len(files), staged)
+
+
+def _of_parquet(name: str, kinds: Mapping[str, str], file: DataFile, types: Mapping[str, tuple[str, DataFile]]) -> str:
+    if name in kinds:
+        return name_in_sql(name)
+    if name in types:
+        return f"CAST(NULL AS {types[name][0]})"
+    value = file.partition.get(name)
+    return "CAST(NULL AS VARCHAR)" if value is None else text_in_sql(value)
+
+
+_FAMILIES = {
+    "whole numbers": ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"),
+    "decimal numbers": ("FLOAT", "DOUBLE"),
+    "times": ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"),
+}
+
+
+def _family(kind: str) -> str:
+    return next((family for family, kinds in _FAMILIES.items() if kind in kinds), kind)
+
+
+def _refuse_unequal_types(
+    column: str, name: str, kind: str, file: DataFile, types: dict[str, tuple[str, DataFile]]
+) -> None:
+    """Numbers of other widths are united by the database; for a value also whole and decimal ones."""
+    seen, first = types.setdefault(name, (kind, file))
+    is_null = '"NULL"' in (kind, seen)
+    if seen == '"NULL"':
+        types[name] = (kind, file)
+    are_numbers = {_family(kind), _family(seen)} <= {"whole numbers", "decimal numbers"}
+    if is_null or _family(kind) == _family(seen) or (column == Columns.VALUE and are_numbers):
+        return
+    raise InputError(
+        f"Column {name!r} is {seen} in {first.name} and {kind} in {file.name}: mixed types. "
+        "Write the files with the same types."
+    )
 
 
 def _stage_frame(workspace: Workspace, source: Frame, staged: Staged) -> None:
     reader = source.open(list(staged.columns.values()))
+    num_rows: list[int] = []
     fields = [pa.field("input_row", pa.int64())]
     fields += [pa.field(column, _plain_type(reader.schema.field(name).type)) for column, name in staged.columns.items()]
     schema = pa.schema(fields)
-    arriving = pa.RecordBatchReader.from_batches(schema, _numbered(reader, schema))
+    arriving = pa.RecordBatchReader.from_batches(schema, _numbered(reader, schema, num_rows))
     workspace.connection.register("arriving", arriving)
     try:
         workspace.run("CREATE TABLE raw AS SELECT * FROM arriving")
     finally:
         workspace.connection.unregister("arriving")
+    staged.num_rows = sum(num_rows)
     staged.files.append("")
     staged.offsets.append(0)
 
@@ -242,9 +375,11 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     return kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
 
 
-def _numbered(reader: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _numbered(reader: pa.RecordBatchReader, schema: pa.Schema, counts: list[int]) -> Iterator[pa.RecordBatch]:
+    """The batches with numbers of rows; how many rows each has is added to `counts`."""
     num_rows = 0
     for batch in reader:
+        counts.append(batch.num_rows)
         numbers = np.arange(num_rows + 1, num_rows + batch.num_rows + 1)
         arrays = [_plain_array(array, kind.type) for array, kind in zip(batch.columns, list(schema)[1:], strict=True)]
         yield pa.RecordBatch.from_arrays([pa.array(numbers), *arrays], schema=schema)

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from variseq.errors import InputError
 from variseq.events.identifiers import check_json_ids, read_ids
+from variseq.events.layout import Wanted, find_layout
 from variseq.events.options import ReadOptions
 from variseq.events.source import open_source
-from variseq.events.stage import Staged, names_in, stage
+from variseq.events.stage import Staged, stage
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Vocabulary
 from variseq.events.workspace import Workspace, name_in_sql, open_workspace
@@ -35,12 +36,12 @@ def read_users(source: object, vocabulary: Vocabulary, options: ReadOptions | No
     {'country': [None, 'DE'], 'age': [None, 31.0]}
     """
     options = options or ReadOptions()
-    opened = open_source(source)
     with open_workspace(options.memory_limit, options.temporary_folder) as workspace:
-        names = names_in(opened, options.delimiter, workspace)
-        others = _other_names(names)
+        opened = open_source(source, workspace.folder)
+        layout = find_layout(workspace, opened, options, Wanted({}, {}, (), "columns"))
+        others = _other_names(layout.names)
         staged_columns = {Columns.USER: Columns.USER} | {f"other_{place}": name for place, name in enumerate(others)}
-        staged = stage(workspace, opened, staged_columns, options.delimiter)
+        staged = stage(workspace, opened, staged_columns, layout, options)
         _place_users(workspace, staged, vocabulary)
         _refuse_unusable(workspace, vocabulary)
         table = workspace.arrow(

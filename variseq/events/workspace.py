@@ -14,6 +14,14 @@ import pyarrow as pa
 from variseq.errors import InputError
 
 NUM_ROWS_PER_BATCH = 1_000_000
+_REASONS = {
+    "MISSING COLUMNS": "wrong number of fields",
+    "TOO MANY COLUMNS": "wrong number of fields",
+    "UNQUOTED VALUE": "unbalanced quote",
+    "LINE SIZE OVER MAXIMUM": "line too long",
+    "INVALID ENCODING": "invalid UTF-8",
+    "INVALID UNICODE": "invalid UTF-8",
+}
 
 
 class Workspace:
@@ -32,8 +40,8 @@ class Workspace:
     def row(self, query: str, parameters: Sequence[object] = ()) -> tuple[Any, ...]:
         return self.rows(query, parameters)[0]
 
-    def number(self, query: str) -> int:
-        return int(self.row(query)[0])
+    def number(self, query: str, parameters: Sequence[object] = ()) -> int:
+        return int(self.row(query, parameters)[0])
 
     def arrow(self, query: str) -> pa.Table:
         """A result that is known to be small enough for memory."""
@@ -98,3 +106,30 @@ def text_in_sql(text: str) -> str:
     "'it''s'"
     """
     return "'" + text.replace("'", "''") + "'"
+
+
+def literal_path(path: Path) -> str:
+    """A path with the characters that would mean a pattern made literal."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
+
+
+def forget_rejected_lines(workspace: Workspace) -> None:
+    """Before a text file is read: the reader's list of lines that it could not split starts anew."""
+    workspace.drop("reject_errors")
+    workspace.drop("reject_scans")
+
+
+def move_rejected_lines(
+    workspace: Workspace, file_index: int, offset: int, num_header_lines: int, table: str = "malformed"
+) -> None:
+    """The reader's own list of lines it could not split goes to `malformed`, each line once."""
+    reasons = " ".join(f"WHEN '{kind}' THEN '{reason}'" for kind, reason in _REASONS.items())
+    workspace.run(
+        f"INSERT INTO {table} SELECT "
+        f"CAST(line AS BIGINT) - {num_header_lines} - row_number() OVER (ORDER BY line) + ?, 1, ?, "
+        f"CASE kind {reasons} ELSE 'malformed line' END, text "
+        "FROM (SELECT line, min(CAST(error_type AS VARCHAR)) AS kind, any_value(csv_line) AS text "
+        "FROM reject_errors GROUP BY line)",
+        [offset, file_index],
+    )
+    forget_rejected_lines(workspace)

@@ -1,0 +1,256 @@
+"""JSON lines: the keys of every line, dotted paths into nested objects, and lists within a line that hold the events.
+
+A line is split by the JSON functions of the database, so that a broken one is kept as text and counted, not skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import duckdb
+
+from variseq.errors import InputError
+from variseq.events.delimited import survey, text_head
+from variseq.events.source import DataFile, is_gzip
+from variseq.events.workspace import (
+    Workspace,
+    forget_rejected_lines,
+    literal_path,
+    move_rejected_lines,
+    name_in_sql,
+)
+
+_LINES = (
+    "auto_detect=false, header=false, delim='\x01', quote='', escape='', strict_mode=false, columns={'line': 'VARCHAR'}"
+)
+# How exports of MongoDB write one value as an object.
+_WRAPPED = ("$oid", "$numberLong", "$numberInt", "$numberDouble", "$numberDecimal", "$date")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of all lines in order of appearance; `lists` and `objects` are those that hold nested ones."""
+
+    names: list[str]
+    lists: dict[str, list[str]]
+    objects: dict[str, list[str]]
+
+    def hint(self) -> str:
+        """What a reader has to know to name a nested column; empty where nothing is nested."""
+        shown = [f"{name}.{inner[0]}" for name, inner in {**self.lists, **self.objects}.items() if inner]
+        if not shown:
+            return ""
+        return f" Some keys hold nested ones: name these with dots, as in {', '.join(shown[:4])}."
+
+
+def refuse_no_objects(file: DataFile) -> None:
+    """Raises InputError when the head of a file has no line that begins as a JSON object does."""
+    head = text_head(file).lstrip("\ufeff \n\t")
+    if head.startswith("["):
+        raise InputError(
+            f"{file.name} is one JSON array. One JSON object a line is needed (JSON lines). DuckDB reads it in Python: "
+            f"variseq.read(duckdb.sql(\"FROM read_json('{file.name}')\"))."
+        )
+    if not any(line.lstrip().startswith("{") for line in head.split("\n")[:1000]):
+        raise InputError(f"{file.name} has no JSON object in its first lines. One JSON object a line is needed.")
+    if head.startswith("{\n"):
+        raise InputError(
+            f"{file.name} holds JSON objects of several lines each. One JSON object a line is needed (JSON lines): "
+            f"jq -c . {file.name} > lines.jsonl."
+        )
+
+
+def stage_lines(workspace: Workspace, files: Sequence[DataFile]) -> None:
+    """All lines of JSON files in `lines`; those that are no text go to `unread`."""
+    workspace.drop("unread")
+    workspace.run("CREATE TABLE lines (input_row BIGINT, file_index INT, line VARCHAR, is_object BOOLEAN)")
+    workspace.run("CREATE TABLE unread (input_row BIGINT, extra INT, file_index INT, reason VARCHAR, line VARCHAR)")
+    for index, file in enumerate(files):
+        refuse_no_objects(file)
+        forget_rejected_lines(workspace)
+        before = workspace.number("SELECT coalesce(max(input_row), 0) FROM lines")
+        compression = "gzip" if is_gzip(file.path) else "none"
+        try:
+            workspace.run(
+                "INSERT INTO lines SELECT input_row, ?, line, CASE WHEN json_valid(line) THEN "
+                "json_type(line) = 'OBJECT' ELSE false END FROM (SELECT row_number() OVER () + ? AS input_row, line "
+                f"FROM read_csv(?, {_LINES}, store_rejects=true, compression='{compression}'))",
+                [index, before, literal_path(file.path)],
+            )
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error as error:
+            raise InputError(f"{file.name} cannot be read as JSON lines: {str(error).splitlines()[0]}") from error
+        move_rejected_lines(workspace, index, before, 0, "unread")
+
+
+def check_line_counts(workspace: Workspace, files: Sequence[DataFile]) -> None:
+    """As many lines as an independent count of the bytes of each file finds."""
+    for index, file in enumerate(files):
+        counted = survey(file, ()).num_lines
+        read = workspace.row(
+            "SELECT (SELECT count(*) FROM lines WHERE file_index = ?) + (SELECT count(*) FROM unread "
+            "WHERE file_index = ?)",
+            [index, index],
+        )[0]
+        if counted != read:
+            raise InputError(
+                f"{file.name}: {counted:,} lines were counted and {read:,} were read. "
+                "Write one JSON object a line, with plain line ends."
+            )
+
+
+def find_keys(workspace: Workspace) -> Keys:
+    """The keys of the table `lines`, from every line."""
+    found = workspace.rows(
+        "SELECT key, first_row FROM (SELECT unnest(json_keys(line)) AS key, min(input_row) AS first_row FROM lines "
+        "WHERE is_object GROUP BY key) ORDER BY first_row"
+    )
+    in_head = workspace.rows("SELECT json_keys(line) FROM lines WHERE is_object ORDER BY input_row LIMIT 1")
+    names = list(dict.fromkeys([*(in_head[0][0] if in_head else []), *(str(key) for key, _ in found)]))
+    nested = {name: _nested(workspace, name) for name in names}
+    lists = {name: inner for name, (kind, inner) in nested.items() if kind == "ARRAY"}
+    objects = {name: inner for name, (kind, inner) in nested.items() if kind == "OBJECT"}
+    return Keys(names, lists, objects)
+
+
+def exploded_list(keys: Keys, wanted: Iterable[str], explode: str | None) -> str | None:
+    """The list of each line whose elements are the events: the one set, or the one that dotted names go through.
+
+    Raises InputError when names go through two lists, or the one set is none.
+    """
+    through = {name.split(".")[0] for name in wanted if name not in keys.names} & set(keys.lists)
+    if explode is not None and explode not in keys.lists:
+        raise InputError(
+            f"explode={explode!r} names no list of objects. Lists here: {', '.join(keys.lists) or 'none'} (--explode)."
+        )
+    if len(through | ({explode} if explode else set())) > 1:
+        raise InputError(
+            f"The columns come from two lists within a line ({', '.join(sorted(through))}). Name columns of one list."
+        )
+    return explode or next(iter(through), None)
+
+
+def make_records(workspace: Workspace, num_files: int, explode: str | None) -> list[int]:
+    """Make `records` (input_row, line, element) of `lines` and add broken lines to `malformed`; rows before each file.
+
+    Without `explode` a line is a record and keeps its number. With it an element of the list is one, elements are
+    counted from 1, and a line without any is a broken one.
+    """
+    is_record = "is_object"
+    if explode is None:
+        workspace.run("CREATE VIEW records AS SELECT input_row, line, NULL AS element FROM lines WHERE is_object")
+    else:
+        path = _pointer(explode)
+        workspace.run(
+            "CREATE TABLE elements AS SELECT input_row AS line_row, file_index, line, "
+            "unnest(list) AS element, generate_subscripts(list, 1) AS place FROM (SELECT *, "
+            "CAST(CASE WHEN json_type(line, ?) = 'ARRAY' THEN json_extract(line, ?) END AS JSON[]) AS list "
+            "FROM lines WHERE is_object)",
+            [path, path],
+        )
+        workspace.run(
+            "CREATE TABLE records AS SELECT row_number() OVER (ORDER BY line_row, place) AS input_row, * FROM elements"
+        )
+        is_record = "input_row IN (SELECT line_row FROM elements)"
+    reason = "CASE WHEN is_object THEN 'no element in the list' ELSE 'not a JSON object' END"
+    row = (
+        "input_row"
+        if explode is None
+        else "coalesce((SELECT max(r.input_row) FROM records r WHERE line_row < l.input_row), 0)"
+    )
+    extra = 0 if explode is None else 1
+    workspace.run(
+        f"INSERT INTO malformed SELECT {row}, {extra}, file_index, {reason}, left(line, 10000) FROM lines l "
+        f"WHERE NOT ({is_record})"
+    )
+    if explode is None:
+        return [
+            workspace.number(f"SELECT coalesce(max(input_row), 0) FROM lines WHERE file_index < {place}")
+            for place in range(num_files)
+        ]
+    return [
+        workspace.number(f"SELECT coalesce(max(input_row), 0) FROM records WHERE file_index < {place}")
+        for place in range(num_files)
+    ]
+
+
+def extract(workspace: Workspace, columns: Mapping[str, str], keys: Keys, explode: str | None) -> str:
+    """SQL for the wanted columns of `records`: text and JSON type of each. Raises InputError for one that is nested."""
+    parts = []
+    for column, name in columns.items():
+        source, path = _place(name, keys, explode)
+        text, kind = f"json_extract_string({source}, {path})", f"json_type({source}, {path})"
+        kinds = {str(found) for (found,) in workspace.rows(f"SELECT DISTINCT {kind} FROM records")}
+        if kinds & {"OBJECT", "ARRAY"}:
+            text, kind = _unwrapped(workspace, name, source, path, column)
+        parts.append((f"{text} AS {name_in_sql(column)}", f"{kind} AS {name_in_sql(column + '_type')}"))
+    return ", ".join([text for text, _ in parts] + [kind for _, kind in parts])
+
+
+def _unwrapped(workspace: Workspace, name: str, source: str, path: str, column: str) -> tuple[str, str]:
+    """The one value within an object of MongoDB's export. Lists and text of items pass as JSON text."""
+    pointers = [path[:-1] + f"/{key}'" for key in _WRAPPED] + [path[:-1] + "/$date/$numberLong'"]
+    inner = ", ".join(
+        f"CASE WHEN json_type({source}, {one}) NOT IN ('OBJECT', 'ARRAY') THEN json_extract_string({source}, {one}) END"
+        for one in pointers
+    )
+    odd = workspace.rows(
+        f"SELECT json_extract_string({source}, {path}) FROM records WHERE json_type({source}, {path}) = 'OBJECT' "
+        f"AND coalesce({inner}) IS NULL LIMIT 1"
+    )
+    is_required = column in ("user_id", "item_id", "timestamp")
+    if is_required and workspace.rows(f"SELECT 1 FROM records WHERE json_type({source}, {path}) = 'ARRAY' LIMIT 1"):
+        raise InputError(
+            f"Column {name!r} holds lists. Name the list and what stands in it: explode={name!r} (--explode {name}), "
+            f"or make one row an element with DuckDB: SELECT * EXCLUDE ({name}), unnest({name}) FROM 'file.jsonl'."
+        )
+    if is_required and odd:
+        raise InputError(
+            f"Column {name!r} holds nested objects such as {str(odd[0][0])[:60]!r}. Name the key within with a dot: "
+            f"columns={{{column!r}: '{name}.…'}} (--columns {column}={name}.…)."
+        )
+    return (
+        f"coalesce({inner}, json_extract_string({source}, {path}))",
+        f"CASE WHEN coalesce({inner}) IS NULL THEN json_type({source}, {path}) "
+        f"WHEN json_type({source}, {pointers[1]}) IS NOT NULL OR json_type({source}, {pointers[2]}) IS NOT NULL "
+        f"THEN 'BIGINT' ELSE 'VARCHAR' END",
+    )
+
+
+def _place(name: str, keys: Keys, explode: str | None) -> tuple[str, str]:
+    """Where a column stands: in the line or in the element of its list, and the pointer there, as SQL."""
+    if name in keys.names:
+        return "line", _in_sql(_pointer(name))
+    first, _, rest = name.partition(".")
+    if first == explode:
+        return "element", _in_sql(_pointer(*rest.split(".")))
+    return "line", _in_sql(_pointer(*name.split(".")))
+
+
+def _pointer(*names: str) -> str:
+    return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
+
+
+def _in_sql(pointer: str) -> str:
+    return "'" + pointer.replace("'", "''") + "'"
+
+
+def _nested(workspace: Workspace, name: str) -> tuple[str, list[str]]:
+    """Whether a key holds objects or lists of objects in the first lines that have it, and the keys of these."""
+    pointer = _pointer(name)
+    kinds: Sequence[tuple[str, str]] = workspace.rows(
+        "SELECT json_type(line, ?), json_extract(line, ?) FROM lines WHERE is_object "
+        "AND json_type(line, ?) IN ('OBJECT', 'ARRAY') LIMIT 20",
+        [pointer, pointer, pointer],
+    )
+    for kind, value in kinds:
+        first = pointer if kind == "OBJECT" else "/0"
+        text = value if kind == "ARRAY" else None
+        query = "SELECT json_keys(?, ?)" if text is not None else "SELECT json_keys(?)"
+        parameters = [text, first] if text is not None else [value]
+        inner = workspace.row(query, parameters)[0]
+        if inner and not set(inner) & set(_WRAPPED):
+            return kind, [str(key) for key in inner]
+    return "", []
