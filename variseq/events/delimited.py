@@ -68,7 +68,7 @@ class Survey:
     num_lines: int
     num_blank: int
     has_quotes: bool
-    one_line_dialect: Dialect | None  # under which every line is one record
+    lines_are_records: bool
     line_ends: frozenset[str]
 
 
@@ -105,24 +105,20 @@ def read_header(file: DataFile, options: ReadOptions, places: Sequence[str] = ()
     return Header(delimiter, by_place, is_data=True)
 
 
-def survey(file: DataFile, dialects: Sequence[Dialect]) -> Survey:
-    """Count lines and quotes, and find the first of the dialects under which every line is a record of its own."""
-    quote = next((dialect.quote for dialect in dialects if dialect.quote), '"').encode()
-    alive = {dialect: _whole_lines(dialect) for dialect in dialects}
-    num_lines, num_blank, has_quotes = 0, 0, False
+def survey(file: DataFile, dialect: Dialect | None = None) -> Survey:
+    """Count lines, and see whether every line is a record of its own under a dialect."""
+    quote = (dialect.quote if dialect else "").encode()
+    pattern = _whole_lines(dialect) if dialect and quote else None
+    num_lines, num_blank, has_quotes, are_records = 0, 0, False, True
     line_ends: set[str] = set()
     for block in _blocks(file, line_ends):
         blank = _num_blank_lines(block)
         num_lines += block.count(b"\n") - blank
         num_blank += blank
-        if quote in block:
+        if pattern is not None and quote in block:
             has_quotes = True
-            alive = {
-                dialect: pattern
-                for dialect, pattern in alive.items()
-                if not dialect.quote or _matches_whole(pattern, block)
-            }
-    return Survey(num_lines, num_blank, has_quotes, next(iter(alive), None), frozenset(line_ends))
+            are_records = are_records and _matches_whole(pattern, block)
+    return Survey(num_lines, num_blank, has_quotes, are_records, frozenset(line_ends))
 
 
 def choose_dialect(file: DataFile, header: Header, options: ReadOptions) -> tuple[Dialect, Survey]:
@@ -133,15 +129,18 @@ def choose_dialect(file: DataFile, header: Header, options: ReadOptions) -> tupl
     """
     plain = Dialect(header.delimiter, "", "")
     if options.quoting == "none":
-        return plain, survey(file, [plain])
+        return plain, survey(file, plain)
     quote = options.quote or '"'
     doubled = Dialect(header.delimiter, quote, options.escape or quote)
     dialects = [doubled] if options.escape else [doubled, replace(doubled, escape="\\")]
-    found = survey(file, dialects)
-    if found.one_line_dialect is not None or options.quote or options.escape:
-        return found.one_line_dialect or doubled, found
+    for dialect in dialects:
+        found = survey(file, dialect)
+        if found.lines_are_records:
+            return dialect, found
     trials = {dialect: _Trial(file, header, dialect) for dialect in (*dialects, plain)}
     best = min(dialects, key=lambda dialect: trials[dialect].num_broken)
+    if options.quote or options.escape:
+        return best, found
     without, with_quotes = trials[plain], trials[best]
     is_better = (without.num_broken, 0) < (with_quotes.num_broken, with_quotes.num_joined)
     return (plain if is_better and not with_quotes.shows_quoting else best), found

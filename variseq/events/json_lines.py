@@ -88,7 +88,7 @@ def stage_lines(workspace: Workspace, files: Sequence[DataFile]) -> None:
 def check_line_counts(workspace: Workspace, files: Sequence[DataFile]) -> None:
     """As many lines as an independent count of the bytes of each file finds."""
     for index, file in enumerate(files):
-        counted = survey(file, ()).num_lines
+        counted = survey(file).num_lines
         read = workspace.row(
             "SELECT (SELECT count(*) FROM lines WHERE file_index = ?) + (SELECT count(*) FROM unread "
             "WHERE file_index = ?)",
@@ -176,17 +176,28 @@ def make_records(workspace: Workspace, num_files: int, explode: str | None) -> l
     ]
 
 
-def extract(workspace: Workspace, columns: Mapping[str, str], keys: Keys, explode: str | None) -> str:
-    """SQL for the wanted columns of `records`: text and JSON type of each. Raises InputError for one that is nested."""
-    parts = []
-    for column, name in columns.items():
-        source, path = _place(name, keys, explode)
-        text, kind = f"json_extract_string({source}, {path})", f"json_type({source}, {path})"
-        kinds = {str(found) for (found,) in workspace.rows(f"SELECT DISTINCT {kind} FROM records")}
-        if kinds & {"OBJECT", "ARRAY"}:
-            text, kind = _unwrapped(workspace, name, source, path, column)
-        parts.append((f"{text} AS {name_in_sql(column)}", f"{kind} AS {name_in_sql(column + '_type')}"))
-    return ", ".join([text for text, _ in parts] + [kind for _, kind in parts])
+def extract(workspace: Workspace, columns: Mapping[str, str], keys: Keys, explode: str | None) -> None:
+    """Make `raw` of `records`: text and JSON type of the wanted columns. Raises InputError for one that is nested."""
+    places = {column: _place(name, keys, explode) for column, name in columns.items()}
+    texts = {column: f"json_extract_string({source}, {path})" for column, (source, path) in places.items()}
+    kinds = {column: f"json_type({source}, {path})" for column, (source, path) in places.items()}
+    _make_raw(workspace, texts, kinds)
+    nested = [
+        column
+        for column in columns
+        if workspace.rows(f"SELECT 1 FROM raw WHERE {name_in_sql(column + '_type')} IN ('OBJECT', 'ARRAY') LIMIT 1")
+    ]
+    for column in nested:
+        texts[column], kinds[column] = _unwrapped(workspace, columns[column], *places[column], column)
+    if nested:
+        workspace.drop("raw")
+        _make_raw(workspace, texts, kinds)
+
+
+def _make_raw(workspace: Workspace, texts: Mapping[str, str], kinds: Mapping[str, str]) -> None:
+    fields = [f"{text} AS {name_in_sql(column)}" for column, text in texts.items()]
+    fields += [f"{kind} AS {name_in_sql(column + '_type')}" for column, kind in kinds.items()]
+    workspace.run(f"CREATE TABLE raw AS SELECT input_row, {', '.join(fields)} FROM records")
 
 
 def _unwrapped(workspace: Workspace, name: str, source: str, path: str, column: str) -> tuple[str, str]:

@@ -148,7 +148,7 @@ def _stage_delimited(
     """By the database where every line is a record and it counts as many; else line by line."""
     index, offset = len(staged.offsets) - 1, staged.offsets[-1]
     num_rows = found.num_lines - (not header.is_data)
-    are_lines = not dialect.quote or found.one_line_dialect == dialect
+    are_lines = not dialect.quote or found.lines_are_records
     if are_lines and len(found.line_ends) <= 1 and _read_by_database(workspace, file, header, dialect, staged):
         counted = workspace.row(
             "SELECT (SELECT count(*) FROM raw WHERE input_row > ?), "
@@ -265,8 +265,7 @@ def _stage_json_lines(workspace: Workspace, files: Sequence[DataFile], staged: S
     workspace.run("DELETE FROM lines WHERE line IS NULL")  # blank lines keep their number and are no rows
     check_line_counts(workspace, files)
     staged.offsets = make_records(workspace, len(files), layout.explode)
-    selected = extract(workspace, staged.columns, layout.keys, layout.explode)
-    workspace.run(f"CREATE TABLE raw AS SELECT input_row, {selected} FROM records")
+    extract(workspace, staged.columns, layout.keys, layout.explode)
     workspace.run("INSERT INTO malformed SELECT * FROM unread")
     staged.num_rows = workspace.number(
         "SELECT (SELECT count(*) FROM lines WHERE NOT is_object) + (SELECT count(*) FROM unread)"
