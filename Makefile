@@ -67,5 +67,5 @@ $(VENV)/ready-to-use: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/ready-to-develop: $(VENV)/ready-to-use
-	$(INSTALL) --no-build-isolation -e ".[report,serve,index,redis,test,check]"
+	$(INSTALL) --no-build-isolation -e ".[report,serve,index,redis,lake,test,check]"
 	@touch $@

@@ -19,6 +19,7 @@ from variseq.events.workspace import (
     literal_path,
     move_rejected_lines,
     name_in_sql,
+    text_in_sql,
 )
 
 _LINES = (
@@ -133,14 +134,16 @@ def exploded_list(keys: Keys, wanted: Iterable[str], explode: str | None) -> str
 
 
 def make_records(workspace: Workspace, num_files: int, explode: str | None) -> list[int]:
-    """Make `records` (input_row, line, element) of `lines` and add broken lines to `malformed`; rows before each file.
+    """Make `records` (input_row, file_index, line, element) of `lines`, and count the rows before each file.
 
     Without `explode` a line is a record and keeps its number. With it an element of the list is one, elements are
-    counted from 1, and a line without any is a broken one.
+    counted from 1, and a line without any is a broken one. Broken lines go to `malformed`.
     """
     is_record = "is_object"
     if explode is None:
-        workspace.run("CREATE VIEW records AS SELECT input_row, line, NULL AS element FROM lines WHERE is_object")
+        workspace.run(
+            "CREATE VIEW records AS SELECT input_row, file_index, line, NULL AS element FROM lines WHERE is_object"
+        )
     else:
         path = _pointer(explode)
         workspace.run(
@@ -176,11 +179,21 @@ def make_records(workspace: Workspace, num_files: int, explode: str | None) -> l
     ]
 
 
-def extract(workspace: Workspace, columns: Mapping[str, str], keys: Keys, explode: str | None) -> None:
+def extract(
+    workspace: Workspace, columns: Mapping[str, str], keys: Keys, explode: str | None, files: Sequence[DataFile]
+) -> None:
     """Make `raw` of `records`: text and JSON type of the wanted columns. Raises InputError for one that is nested."""
+    partitions = _make_partitions(workspace, files)
     places = {column: _place(name, keys, explode) for column, name in columns.items()}
     texts = {column: f"json_extract_string({source}, {path})" for column, (source, path) in places.items()}
     kinds = {column: f"json_type({source}, {path})" for column, (source, path) in places.items()}
+    for column in places:
+        if columns[column] in partitions and columns[column] not in keys.names:
+            key = text_in_sql(columns[column])
+            texts[column] = (
+                f"(SELECT value FROM partitions AS p WHERE p.file_index = records.file_index AND key = {key})"
+            )
+            kinds[column] = "'VARCHAR'"
     _make_raw(workspace, texts, kinds)
     nested = [
         column
@@ -192,6 +205,15 @@ def extract(workspace: Workspace, columns: Mapping[str, str], keys: Keys, explod
     if nested:
         workspace.drop("raw")
         _make_raw(workspace, texts, kinds)
+
+
+def _make_partitions(workspace: Workspace, files: Sequence[DataFile]) -> set[str]:
+    """`partitions`: what the folders above each file say; the keys there."""
+    workspace.run("CREATE OR REPLACE TABLE partitions (file_index INT, key VARCHAR, value VARCHAR)")
+    rows = [(index, key, value) for index, file in enumerate(files) for key, value in file.partition.items()]
+    for row in rows:
+        workspace.run("INSERT INTO partitions VALUES (?, ?, ?)", row)
+    return {key for _, key, _ in rows}
 
 
 def _make_raw(workspace: Workspace, texts: Mapping[str, str], kinds: Mapping[str, str]) -> None:

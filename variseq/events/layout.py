@@ -43,11 +43,24 @@ class Layout:
         dotted = [] if self.keys is None else [name for name in _paths(wanted.chosen) if self._reaches(name)]
         hint = "" if self.keys is None else self.keys.hint()
         names, chosen = [*self.names, *dotted], by_name(wanted.chosen)
+        if self.keys is None:
+            _refuse_nested(chosen, names)
         return find_columns(names, chosen, wanted.aliases, wanted.required, wanted.option, self.partitions, hint)
 
     def _reaches(self, name: str) -> bool:
         assert self.keys is not None
         return name not in self.names and name.split(".")[0] in self.names
+
+
+def _refuse_nested(chosen: Mapping[str, str], names: Sequence[str]) -> None:
+    for name in chosen.values():
+        outer = name.split(".")[0]
+        if name not in names and "." in name and outer in names:
+            raise InputError(
+                f"Column {outer!r} is nested, and only JSON lines take names with dots. DuckDB makes a row of "
+                'each element: variseq.read(duckdb.sql("SELECT * EXCLUDE '
+                f"({outer}), unnest({outer}, recursive := true) FROM 'events.parquet'\"))."
+            )
 
 
 def find_layout(workspace: Workspace, source: Files | Frame, options: ReadOptions, wanted: Wanted) -> Layout:

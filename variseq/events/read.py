@@ -15,9 +15,9 @@ from variseq.events.rejects import count_rejects, first_faults, write_rejects
 from variseq.events.report import ReadReport, behaviour_mix, span_of
 from variseq.events.source import open_source
 from variseq.events.stage import Staged, stage
-from variseq.events.table import EventTable
+from variseq.events.table import Columns, EventTable
 from variseq.events.vocabulary import Vocabulary
-from variseq.events.workspace import Workspace, open_workspace
+from variseq.events.workspace import Workspace, name_in_sql, open_workspace
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
         layout = find_layout(workspace, opened, options, wanted)
         columns = layout.find(wanted)
         staged = stage(workspace, opened, columns, layout, options)
+        _refuse_impressions(workspace, staged)
         time_unit = parse(workspace, staged, options.time_unit)
         num_rows = _num_rows(workspace)
         _refuse_all_invalid(workspace, staged, options)
@@ -74,6 +75,25 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
         notes=staged.notes + ([] if item_table is None else item_table.notes),
     )
     return Events(table, vocabulary, item_table, report)
+
+
+def _refuse_impressions(workspace: Workspace, staged: Staged) -> None:
+    """A field that lists what was shown, with 1 for what was clicked (as in MIND), is no item id."""
+    if workspace.column_types("raw")[Columns.ITEM] != "VARCHAR":
+        return
+    item = name_in_sql(Columns.ITEM)
+    shown, count = workspace.row(
+        f"SELECT count(*) FILTER (WHERE regexp_full_match({item}, '\\S+-[01]( \\S+-[01])*') AND {item} LIKE '% %'), "
+        f"count(*) FROM raw WHERE input_row <= 1000 AND {item} IS NOT NULL"
+    )
+    if count and shown > count / 2:
+        name = staged.columns[Columns.ITEM]
+        raise InputError(
+            f"Column {name!r} holds lists of impressions (N12-1 N34-0), one for each row. DuckDB makes the table: "
+            f"variseq.read(duckdb.sql(\"SELECT * EXCLUDE ({name}, shown), split_part(shown, '-', 1) AS item_id FROM "
+            f"(SELECT *, unnest(string_split({name}, ' ')) AS shown FROM 'behaviors.parquet') "
+            "WHERE shown LIKE '%-1'\"))."
+        )
 
 
 def _num_rows(workspace: Workspace) -> int:

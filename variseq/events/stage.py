@@ -265,7 +265,7 @@ def _stage_json_lines(workspace: Workspace, files: Sequence[DataFile], staged: S
     workspace.run("DELETE FROM lines WHERE line IS NULL")  # blank lines keep their number and are no rows
     check_line_counts(workspace, files)
     staged.offsets = make_records(workspace, len(files), layout.explode)
-    extract(workspace, staged.columns, layout.keys, layout.explode)
+    extract(workspace, staged.columns, layout.keys, layout.explode, files)
     workspace.run("INSERT INTO malformed SELECT * FROM unread")
     staged.num_rows = workspace.number(
         "SELECT (SELECT count(*) FROM lines WHERE NOT is_object) + (SELECT count(*) FROM unread)"

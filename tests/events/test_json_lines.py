@@ -1,0 +1,113 @@
+"""JSON lines: keys of every line, nested keys by dots, lists within a line that hold the events."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from variseq.errors import InputError
+from variseq.events.options import ReadOptions
+from variseq.events.read import read
+
+
+def write(folder: Path, entries: list[Any], name: str = "log.jsonl") -> Path:
+    path = folder / name
+    path.write_text("\n".join(entry if isinstance(entry, str) else json.dumps(entry) for entry in entries) + "\n")
+    return path
+
+
+def event(row: int, **more: object) -> dict[str, object]:
+    return {"user_id": f"u{row % 3}", "item_id": f"i{row}", "timestamp": 1600000000 + row, **more}
+
+
+def test_keys_that_come_late_are_columns(tmp_path: Path) -> None:
+    path = write(tmp_path, [*map(event, range(3000)), event(3000, event="purchase", rating=5)])
+    events = read(path)
+    assert events.report.behaviours == {"event": 3000, "purchase": 1}
+    assert events.report.columns["value"] == "rating"
+
+
+def test_dotted_names_reach_nested_keys(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, [{"who": {"id": row % 3}, "what": {"item": {"sku": f"i{row}"}}, "at": 1600000000} for row in range(9)]
+    )
+    columns: dict[str, str | int] = {"user_id": "who.id", "item_id": "what.item.sku", "timestamp": "at"}
+    events = read(path, options=ReadOptions(columns=columns))
+    assert events.vocabulary.users.to_pylist() == [0, 1, 2]
+    assert events.report.num_events == 9
+
+
+def test_key_with_a_dot_of_its_own_is_a_plain_key(tmp_path: Path) -> None:
+    path = write(tmp_path, [{"user.id": "u", "item_id": row, "ts": 1600000000 + row} for row in range(3)])
+    assert read(path, options=ReadOptions(columns={"user_id": "user.id"})).report.num_events == 3
+
+
+SESSIONS = [
+    {"session": place, "events": [{"aid": row, "ts": 1600000000000 + row, "type": "clicks"} for row in range(place)]}
+    for place in range(4)
+]
+SESSION_COLUMNS: dict[str, str | int] = {
+    "user_id": "session", "item_id": "events.aid", "timestamp": "events.ts", "event": "events.type",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("explode", [None, "events"])
+def test_elements_of_a_list_are_rows_and_empty_lists_are_told(explode: str | None, tmp_path: Path) -> None:
+    path = write(tmp_path, [*SESSIONS, "{broken", {"session": 9}])
+    events = read(path, options=ReadOptions(columns=SESSION_COLUMNS, explode=explode))
+    assert events.report.num_events == 6
+    assert events.report.rejected == {"no element in the list": 2, "not a JSON object": 1}
+    assert events.report.num_rows == 9
+    assert "row 1" in events.report.first_faults["no element in the list"]
+    assert "row 8" in events.report.first_faults["not a JSON object"]
+
+
+def test_list_that_cannot_be_events_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = write(tmp_path, SESSIONS)
+    with pytest.raises(InputError, match="no list"):
+        read(path, options=ReadOptions(columns=SESSION_COLUMNS, explode="session"))
+    with pytest.raises(InputError, match=r"events\.aid"):
+        read(path)
+    plain = write(tmp_path, [{"user_id": 1, "item_id": [1, 2], "ts": 1600000000}], "lists.jsonl")
+    with pytest.raises(InputError, match="unnest"):
+        read(plain)
+
+
+def test_values_that_mongodb_wraps_are_unwrapped(tmp_path: Path) -> None:
+    entries = [
+        {
+            "_id": {"$oid": f"{row:024x}"},
+            "user_id": {"$numberLong": str(2**53 + 1)},
+            "item_id": row,
+            "timestamp": {"$date": f"2020-09-13T12:26:{row:02}Z"},
+        }
+        for row in range(5)
+    ]
+    events = read(write(tmp_path, entries))
+    assert events.vocabulary.users.to_pylist() == [2**53 + 1]
+    assert events.report.num_events == 5
+    assert events.report.span[0] == "2020-09-13 12:26:00"
+
+
+def test_object_where_an_id_should_be_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, [{"user": {"id": 1, "name": "x"}, "item": 1, "ts": 1600000000}])
+    with pytest.raises(InputError, match=r"user\."):
+        read(path)
+
+
+@pytest.mark.parametrize("text", ['[{"user": 1}]', '[\n  {"user": 1}\n]', '{\n  "user": 1\n}\n'])
+def test_json_that_is_not_one_object_a_line_is_refused(text: str, tmp_path: Path) -> None:
+    for name in ("log.json", "log.jsonl"):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match="a line"):
+            read(tmp_path / name)
+
+
+def test_later_files_bring_columns_and_their_rows_are_placed(tmp_path: Path) -> None:
+    write(tmp_path, [*map(event, range(5)), "oops"], "part-2.jsonl")
+    write(tmp_path, [event(row + 9, event="buy") for row in range(4)] + [{"item_id": "x"}], "part-10.jsonl")
+    events = read(tmp_path)
+    assert events.report.behaviours == {"buy": 4, "event": 5}
+    assert "row 6" in events.report.first_faults["not a JSON object"]
+    assert "row 5 of" in events.report.first_faults["missing user"]
