@@ -65,6 +65,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "some of it": {"k": 4},
     "boosted": {"boost": "first", "boost_categories": "first", "k": 7},
     "pinned": {"pin": "first", "k": 5},
+    "pinned in one sample": {"explore": "thompson", "seed": 2, "pin": "first", "k": 5},
     "all at once": {"boost": "first", "pin": "first", "exclude": "some", "diversity": 0.2, "exclude_seen": False},
     "of a category": {"category": "first", "exclude": "some", "pin": "first"},
     "only these": {"only": "some", "k": 3},

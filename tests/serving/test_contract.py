@@ -59,6 +59,43 @@ REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = {
         ("--user", "u006", "-k", "6", "--boost", "i07=3", "--pin", "2=i09"),
         {"users": ["u006"], "k": 6, "boost": {"i07": 3.0}, "pin": {2: "i09"}},
     ),
+    "exploring with pins": (
+        {"user_id": "u007", "k": 6, "explore": "thompson", "seed": 3, "pin": [{"item_id": "i09", "rank": 2}]},
+        ("--user", "u007", "-k", "6", "--explore", "thompson", "--seed", "3", "--pin", "2=i09"),
+        {"users": ["u007"], "k": 6, "explore": "thompson", "seed": 3, "pin": {2: "i09"}},
+    ),
+    "exploring a spread with pins and boosts": (
+        {
+            "user_id": "u008",
+            "explore": "thompson",
+            "seed": 5,
+            "diversity": 0.4,
+            "boost": {"items": {"i07": 3}},
+            "pin": [{"item_id": "i11", "rank": 1}],
+        },
+        (
+            "--user",
+            "u008",
+            "--explore",
+            "thompson",
+            "--seed",
+            "5",
+            "--diversity",
+            "0.4",
+            "--boost",
+            "i07=3",
+            "--pin",
+            "1=i11",
+        ),
+        {
+            "users": ["u008"],
+            "explore": "thompson",
+            "seed": 5,
+            "diversity": 0.4,
+            "boost": {"i07": 3.0},
+            "pin": {1: "i11"},
+        },
+    ),
 }
 
 
