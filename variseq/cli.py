@@ -253,6 +253,18 @@ def recommend(
 
 
 @app.command()
+def vectors(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="File for the vectors: .parquet.")],
+    of: Annotated[str, typer.Option(help="items or users.")] = "items",
+) -> None:
+    """The vectors of items or users as a Parquet file, for a vector index or another model."""
+    from variseq.terminal.vectors import write_vectors
+
+    write_vectors(run, out, of)
+
+
+@app.command()
 def report(run: RunFolder, k: K = 10) -> None:
     """One HTML page with pictures: training, posterior, calibration, attention, items."""
     from variseq.estimator import load

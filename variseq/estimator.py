@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
@@ -30,7 +31,8 @@ from variseq.recommend.output import write_tables
 from variseq.recommend.rivals import Rival, judged_on, named_forecasts, refuse_same_names
 from variseq.recommend.transfer import transferred
 from variseq.recommend.values import forecast_values
-from variseq.recommend.wishes import Filters, Wishes
+from variseq.recommend.vectors import item_table, user_tables
+from variseq.recommend.wishes import Filters, Wishes, id_list
 from variseq.recommend.yardsticks import yardsticks
 from variseq.training.defaults import (
     FROM_THE_LOG,
@@ -187,7 +189,7 @@ class VariationalAttention:
     def recommend(
         self,
         users: Sequence[Id] | None = None,
-        history: Sequence[Id] | None = None,
+        history: Sequence[Id | Mapping[str, Any]] | pd.DataFrame | pa.Table | None = None,
         k: int = 10,
         exclude: Sequence[Id] = (),
         only: Sequence[Id] | None = None,
@@ -202,8 +204,10 @@ class VariationalAttention:
         pin: Mapping[int, Id] | None = None,
         ranks_only: bool = False,
     ) -> pd.DataFrame:
-        """What these users, or somebody with this history (oldest item first), will want next; all users by default.
+        """What these users, or somebody with this history, will want next; all users by default.
 
+        `history` is item ids, oldest first, or events: a list of mappings or a table with item_id and, if known,
+        timestamp (seconds since 1970, or text with a zone), event and value. Items without times are a second apart.
         `explore`, `seed`, `diversity`, `coverage`, `ranks_only`: see `Manner`; `boost`, `boost_categories`, `pin`: see
         `Filters`. A row per user and rank: user_id, item_id, rank, score, probability (of being next), low and high
         (90 % of what the user may be like by the belief), title, because (the earlier items without which it
@@ -228,6 +232,40 @@ class VariationalAttention:
     def similar_items(self, item_ids: Sequence[Id], k: int = 10) -> pd.DataFrame:
         """The items most like each of these: item_id, similar_item_id, rank, score (cosine), title."""
         return self._answers().similar(item_ids, k).to_pandas()
+
+    def item_vectors(self) -> pa.Table:
+        """The output vectors of all items: item_id, title, vector (float32 of fixed width) and bias.
+
+        The network's logit of an item is the inner product of a user's vector with the item's, plus the bias. The
+        cosine of two item vectors is the score of `similar_items`.
+        """
+        checkpoint = self._fitted()
+        return item_table(checkpoint.network, checkpoint.vocabulary, checkpoint.items)
+
+    def user_vectors(self, users: Sequence[Id] | None = None) -> pa.Table:
+        """The preference of users after their latest event, at the mean of the belief: user_id and vector.
+
+        All users with a history by default. Inner products with `item_vectors` order items as the network does;
+        `recommend` also counts what followed the last item and what was popular of late, so its order can differ.
+        Raises InputError for a run without histories and for users that it does not know.
+        """
+        return pa.concat_tables(self._user_tables(users))
+
+    def vectors_to_file(
+        self, path: Path | str, of: str = "items", progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """Vectors of "items" or "users" to a .parquet file, written as they come; the number of rows.
+
+        `progress` is told how many rows are done, and of how many. Raises InputError for another ending or another
+        `of`, and when the file cannot be written; then nothing is left there.
+        """
+        if of not in ("items", "users"):
+            raise InputError(f"of={of!r} is not possible. Allowed: 'items' and 'users'.")
+        vocabulary = self.vocabulary
+        total = vocabulary.num_items if of == "items" else vocabulary.num_users
+        tables = iter([self.item_vectors()]) if of == "items" else self._user_tables(None)
+        counted = tables if progress is None else _counted(tables, total, progress)
+        return write_tables(counted, Path(path), f"Vectors of {of}", (".parquet",))
 
     def save(self, folder: Path | str, with_histories: bool = True) -> None:
         """Write the run to a folder that does not exist yet; open formats, no pickle.
@@ -267,6 +305,11 @@ class VariationalAttention:
         wishes = Wishes(checkpoint.vocabulary, checkpoint.items, learned.repeat_share, self._excludes(None))
         return Answers(lists, wishes, checkpoint.histories, checkpoint.usual_behaviour)
 
+    def _user_tables(self, users: Sequence[Id] | None) -> Iterator[pa.Table]:
+        checkpoint = self._fitted()
+        chosen = None if users is None else id_list(users, "users")
+        return user_tables(checkpoint.network, checkpoint.vocabulary, checkpoint.histories, chosen)
+
     def _split(self) -> Split:
         checkpoint = self._fitted()
         if checkpoint.histories is None or checkpoint.bounds is None:
@@ -282,6 +325,14 @@ class VariationalAttention:
         refuse_unreachable_rate(network, training)
         links = train.items.category_links() if train.items is not None and training.use_categories else None
         return Settings(network, training, links if links is not None and links.num_categories else None)
+
+
+def _counted(tables: Iterator[pa.Table], total: int, progress: Callable[[int, int], None]) -> Iterator[pa.Table]:
+    done = 0
+    for table in tables:
+        yield table
+        done += table.num_rows
+        progress(done, total)
 
 
 def load(folder: Path | str, device: str = "auto") -> VariationalAttention:

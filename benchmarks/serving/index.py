@@ -79,7 +79,7 @@ def some_histories(run: Path, engine: Engine, num_users: int) -> list[KnownHisto
     assert checkpoint.histories is not None
     chosen = np.unique(np.linspace(0, len(checkpoint.histories) - 1, num_users).astype(int))
     ids = engine.catalogue.ids
-    return [engine.items_in_order([ids[item] for item in checkpoint.histories.history(int(u)).item]) for u in chosen]
+    return [engine.given([ids[item] for item in checkpoint.histories.history(int(u)).item]) for u in chosen]
 
 
 def in_turns(

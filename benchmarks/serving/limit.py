@@ -30,7 +30,7 @@ def some_items(engine: Engine, num_histories: int = NUM_HISTORIES) -> list[list[
 def main(folder: Path, at_once: int, seconds: float, flags: set[str]) -> dict[str, object]:
     engine = Engine.load(folder, exact="--exact" in flags)
     question = Question(k=10, because="--no-because" not in flags)
-    histories: list[KnownHistory] = [engine.items_in_order(items) for items in some_items(engine)]
+    histories: list[KnownHistory] = [engine.given(items) for items in some_items(engine)]
     batches = [histories[first : first + at_once] for first in range(0, NUM_HISTORIES, at_once)]
     engine.answer([(history, question) for history in batches[0]])
     took: list[float] = []

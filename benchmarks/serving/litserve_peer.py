@@ -39,7 +39,7 @@ class Recommend(ls.LitAPI):
         return request
 
     def predict(self, requests):
-        histories = [self.engine.items_in_order(one["history"]) for one in requests]
+        histories = [self.engine.given(one["history"]) for one in requests]
         questions = [Question(k=10, because=one["because"]) for one in requests]
         return self.engine.answer(list(zip(histories, questions)))
 

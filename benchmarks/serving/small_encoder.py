@@ -74,7 +74,7 @@ def queries(run: Path, engine: Engine, num_users: int) -> tuple[list[KnownHistor
     chosen = np.unique(np.linspace(0, len(checkpoint.histories) - 1, num_users).astype(int))
     ids = engine.catalogue.ids
     items = [[ids[item] for item in checkpoint.histories.history(int(user)).item] for user in chosen]
-    return [engine.items_in_order(one[:-1]) for one in items], [one[-1] for one in items]
+    return [engine.given(one[:-1]) for one in items], [one[-1] for one in items]
 
 
 def in_turns(

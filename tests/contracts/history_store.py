@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from variseq.errors import InputError
-from variseq.events.vocabulary import Id
+from variseq.events.vocabulary import MAX_ID_BYTES, Id
 from variseq.serving.stores.protocol import (
     Appended,
     Event,
@@ -127,6 +127,22 @@ def event_that_cannot_be_kept_is_refused_with_its_batch(make: MakeStore) -> None
     with pytest.raises(InputError, match="user_id"):
         store.history(2**64)
     assert store.counts() == StoreCounts(0, 0, 0)
+
+
+def ids_up_to_the_limit_are_kept_and_longer_ones_refused(make: MakeStore) -> None:
+    store = make(100)
+    longest, longer = "ü" * (MAX_ID_BYTES // 2), "ü" * (MAX_ID_BYTES // 2) + "x"
+    event = Event(longest, longest, longest, 1)
+    assert store.append([event]) == Appended(1, 0, 0)
+    assert store.history(longest) == [event]
+    assert store.users(longest, 10) == [longest]
+    for one in (Event(longer, "ann", 1, 1), Event("e-1", longer, 1, 1), Event("e-1", "ann", longer, 1)):
+        with pytest.raises(InputError, match="longer than 1,024 bytes"):
+            store.append([one])
+    with pytest.raises(InputError, match="longer than 1,024 bytes"):
+        store.history(longer)
+    assert store.counts() == StoreCounts(1, 1, 0)
+    assert store.erase(longest) == 1
 
 
 def only_the_latest_by_time_are_kept(make: MakeStore) -> None:
@@ -302,6 +318,7 @@ CONTRACT = [
     repeated_events_are_counted_and_not_stored_again,
     conflict_leaves_nothing,
     event_that_cannot_be_kept_is_refused_with_its_batch,
+    ids_up_to_the_limit_are_kept_and_longer_ones_refused,
     only_the_latest_by_time_are_kept,
     trimmed_event_does_not_come_back_when_it_is_sent_again,
     version_changes_with_every_change_and_never_comes_back,

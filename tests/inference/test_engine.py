@@ -11,8 +11,9 @@ import pytest
 
 from variseq.errors import CheckpointError, InputError
 from variseq.estimator import VariationalAttention
-from variseq.inference.engine import Engine, HistoryRow, KnownHistory
+from variseq.inference.engine import Engine, KnownHistory
 from variseq.inference.question import Answer, Question
+from variseq.sequences.given_history import HistoryRow
 
 NUM_USERS = 12
 USERS = range(NUM_USERS)
@@ -65,6 +66,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "some of it": {"k": 4},
     "boosted": {"boost": "first", "boost_categories": "first", "k": 7},
     "pinned": {"pin": "first", "k": 5},
+    "pinned in one sample": {"explore": "thompson", "seed": 2, "pin": "first", "k": 5},
     "all at once": {"boost": "first", "pin": "first", "exclude": "some", "diversity": 0.2, "exclude_seen": False},
     "of a category": {"category": "first", "exclude": "some", "pin": "first"},
     "only these": {"only": "some", "k": 3},
@@ -102,7 +104,7 @@ def test_answer_without_torch_is_that_of_the_model(engine: Engine, fitted: Varia
 
 def test_history_of_bare_items_is_answered_as_recommend_does(engine: Engine, fitted: VariationalAttention) -> None:
     ids = fitted.vocabulary.item_ids([3, 9, 3, 11])
-    (answer,) = answered(engine, [(engine.items_in_order(ids), Question(k=8))])
+    (answer,) = answered(engine, [(engine.given(ids), Question(k=8))])
     assert_same(answer, fitted.recommend(history=ids, k=8))
     assert answer.fallback is None
 
@@ -110,7 +112,7 @@ def test_history_of_bare_items_is_answered_as_recommend_does(engine: Engine, fit
 def test_empty_history_is_answered_with_what_is_expected_of_nobody(
     engine: Engine, fitted: VariationalAttention
 ) -> None:
-    (answer,) = answered(engine, [(engine.items_in_order([]), Question())])
+    (answer,) = answered(engine, [(engine.given([]), Question())])
     expected = fitted.recommend(history=[])
     assert_same(answer, expected)
     assert answer.fallback == expected["source"].iloc[0]
@@ -154,7 +156,7 @@ def test_next_page_goes_on_where_the_first_ended(engine: Engine, fitted: Variati
 
 
 def test_question_that_is_not_possible_gets_its_own_error(engine: Engine) -> None:
-    history = engine.items_in_order([])
+    history = engine.given([])
     good, bad, worse = engine.answer(
         [(history, Question()), (history, Question(k=1000)), (history, Question(coverage=0.123))]
     )
@@ -199,7 +201,7 @@ def test_serving_a_model_imports_no_torch(bundle_folder: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from variseq.inference.engine import Engine; "
         "from variseq.inference.question import Question; "
-        "engine = Engine.load(Path(sys.argv[1])); engine.answer([(engine.items_in_order([]), Question())]); "
+        "engine = Engine.load(Path(sys.argv[1])); engine.answer([(engine.given([]), Question())]); "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program, str(bundle_folder)], check=True)

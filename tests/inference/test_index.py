@@ -75,7 +75,7 @@ QUESTIONS = [
 
 def answers(engine: Engine, question: Question) -> list[Answer]:
     ids = engine.catalogue.ids
-    asked = [(engine.items_in_order(ids[first : first + 4]), question) for first in range(6)]
+    asked = [(engine.given(ids[first : first + 4]), question) for first in range(6)]
     found = engine.answer(asked)
     assert all(isinstance(one, Answer) for one in found)
     return [one for one in found if isinstance(one, Answer)]
@@ -107,7 +107,7 @@ def test_an_answer_does_not_depend_on_what_is_asked_together_with_it(
     engine = Engine.load(bundle_folder)
     with_index(engine, tmp_path, candidates=12, sampled=15, patch=monkeypatch)
     ids = engine.catalogue.ids
-    histories = [engine.items_in_order(ids[first : first + length]) for first, length in ((0, 0), (3, 1), (5, 9))]
+    histories = [engine.given(ids[first : first + length]) for first, length in ((0, 0), (3, 1), (5, 9))]
     together = engine.answer([(history, question) for history in histories])
     for history, one in zip(histories, together, strict=True):
         (alone,) = engine.answer([(history, question)])

@@ -5,13 +5,45 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from tests.conftest import small_model
 from tests.serving.server_process import ServerProcess, serving
+from variseq.events.simulate import Simulation
+from variseq.log import read
+from variseq.training.display import Display
 
 
 @pytest.fixture(scope="package")
 def server(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server without keys, with nothing in its store at the start."""
     with serving(tmp_path_factory.mktemp("server"), bundle_folder, "--body-seconds", "1") as started:
+        yield started
+
+
+LARGE = 9_007_199_254_740_993
+"""2^53 + 1: the first whole number that a 64-bit float does not have. Users and items are numbered from here."""
+
+
+def numbered_ids(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of the shop with LARGE + 7 in place of i07 and of u007."""
+    columns = [name for name in ("user_id", "item_id") if name in table]
+    return table.assign(**{name: LARGE + table[name].str.slice(1).astype("int64") for name in columns})
+
+
+@pytest.fixture(scope="session")
+def numbered_run(shop: Simulation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose ids are whole numbers above 2^53."""
+    events, items = (numbered_ids(table.to_pandas()) for table in (shop.events(), shop.items()))
+    train, valid, _ = read(events, items=items).split("leave-one-out")
+    folder = tmp_path_factory.mktemp("numbered") / "run"
+    small_model(max_epochs=1).fit(train, valid, folder=folder, display=Display(quiet=True))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def numbered(numbered_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server of that run, which starts with its histories."""
+    with serving(tmp_path_factory.mktemp("numbered-server"), numbered_run) as started:
         yield started

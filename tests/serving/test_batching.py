@@ -46,10 +46,8 @@ def test_requests_that_arrive_together_are_one_pass_and_each_has_its_own_answer(
             sizes: list[int] = []
             batcher.on_batch = sizes.append
             items = [f"i{number:02}" for number in range(40)]
-            together = await asyncio.gather(
-                *(batcher.ask(Asked(TWO, history=[(item, 0, None, None)])) for item in items)
-            )
-            alone = [await batcher.ask(Asked(TWO, history=[(item, 0, None, None)])) for item in items]
+            together = await asyncio.gather(*(batcher.ask(Asked(TWO, history=[item])) for item in items))
+            alone = [await batcher.ask(Asked(TWO, history=[item])) for item in items]
             assert max(sizes) > 5
             for one, other in zip(together, alone, strict=True):
                 assert [r.item_id for r in one.answer.recommendations] == [
@@ -63,7 +61,7 @@ def test_requests_that_arrive_together_are_one_pass_and_each_has_its_own_answer(
 def test_those_who_were_answered_together_are_waited_for(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     async def later(batcher: Batcher, seconds: float) -> Answered:
         await asyncio.sleep(seconds)
-        return await batcher.ask(Asked(TWO, history=[("i00", 0, None, None)]))
+        return await batcher.ask(Asked(TWO, history=["i00"]))
 
     async def main() -> None:
         async with batching(models, MemoryStore()) as batcher:
@@ -87,8 +85,8 @@ def test_question_that_is_not_possible_fails_alone(models: Models) -> None:
     async def main() -> None:
         async with batching(models, MemoryStore()) as batcher:
             bad = Question(k=2, only=["nothing"])
-            asked = [Asked(bad if number == 3 else TWO, history=[("i00", 0, None, None)]) for number in range(8)]
-            asked.append(Asked(TWO, history=[(7, 0, None, None)]))  # type: ignore[list-item]
+            asked = [Asked(bad if number == 3 else TWO, history=["i00"]) for number in range(8)]
+            asked.append(Asked(TWO, history=[7]))
             found = await asyncio.gather(*(batcher.ask(one) for one in asked), return_exceptions=True)
             assert [isinstance(one, Answered) for one in found] == [True] * 3 + [False] + [True] * 4 + [False]
             assert isinstance(found[3], InputError)
@@ -118,7 +116,7 @@ def test_store_that_fails_fails_those_who_need_it_and_nobody_else(models: Models
         store = MemoryStore()
         async with batching(models, store) as batcher:
             store.close()
-            asked = (Asked(TWO, "ann"), Asked(TWO, history=[("i00", 0, None, None)]))
+            asked = (Asked(TWO, "ann"), Asked(TWO, history=["i00"]))
             failed, answered = await asyncio.gather(*(batcher.ask(one) for one in asked), return_exceptions=True)
             assert isinstance(failed, StoreUnavailable)
             assert isinstance(answered, Answered)
@@ -129,12 +127,12 @@ def test_store_that_fails_fails_those_who_need_it_and_nobody_else(models: Models
 def test_more_than_the_queue_holds_is_refused_at_once(models: Models) -> None:
     async def main() -> None:
         async with batching(models, MemoryStore(), queue_length=3) as batcher:
-            asked = (batcher.ask(Asked(TWO, history=[("i00", 0, None, None)])) for _ in range(10))
+            asked = (batcher.ask(Asked(TWO, history=["i00"])) for _ in range(10))
             found = await asyncio.gather(*asked, return_exceptions=True)
             refused = [one for one in found if isinstance(one, Refusal)]
             assert len(refused) == 7
             assert all(one.status == 429 for one in refused)
-            assert isinstance(await batcher.ask(Asked(TWO, history=[("i00", 0, None, None)])), Answered)
+            assert isinstance(await batcher.ask(Asked(TWO, history=["i00"])), Answered)
 
     asyncio.run(main())
 
@@ -143,7 +141,7 @@ def test_page_of_another_model_is_refused_in_the_pass_itself(models: Models) -> 
     async def main() -> None:
         async with batching(models, MemoryStore()) as batcher:
             with pytest.raises(InputError, match="Start again"):
-                await batcher.ask(Asked(TWO, history=[("i00", 0, None, None)], model="another"))
+                await batcher.ask(Asked(TWO, history=["i00"], model="another"))
 
     asyncio.run(main())
 
@@ -152,7 +150,7 @@ def test_late_answer_is_503_and_leaves_nothing_behind(models: Models) -> None:
     async def main() -> None:
         async with batching(models, MemoryStore(), deadline_seconds=1e-6) as batcher:
             with pytest.raises(Refusal) as refused:
-                await batcher.ask(Asked(TWO, history=[("i00", 0, None, None)]))
+                await batcher.ask(Asked(TWO, history=["i00"]))
             assert refused.value.status == 503
             while batcher.num_waiting:
                 await asyncio.sleep(0.01)

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.serving.server_process import ServerProcess, serving
 from tests.terminal.invoke import succeed
 from variseq.estimator import VariationalAttention, load
+from variseq.events.simulate import Simulation
 
 NUMBERS = ("score", "probability", "low", "high")
 BELIEFS = {"total": "uncertainty", "aleatoric": "aleatoric", "epistemic": "epistemic"}
@@ -59,6 +61,43 @@ REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = {
         ("--user", "u006", "-k", "6", "--boost", "i07=3", "--pin", "2=i09"),
         {"users": ["u006"], "k": 6, "boost": {"i07": 3.0}, "pin": {2: "i09"}},
     ),
+    "exploring with pins": (
+        {"user_id": "u007", "k": 6, "explore": "thompson", "seed": 3, "pin": [{"item_id": "i09", "rank": 2}]},
+        ("--user", "u007", "-k", "6", "--explore", "thompson", "--seed", "3", "--pin", "2=i09"),
+        {"users": ["u007"], "k": 6, "explore": "thompson", "seed": 3, "pin": {2: "i09"}},
+    ),
+    "exploring a spread with pins and boosts": (
+        {
+            "user_id": "u008",
+            "explore": "thompson",
+            "seed": 5,
+            "diversity": 0.4,
+            "boost": {"items": {"i07": 3}},
+            "pin": [{"item_id": "i11", "rank": 1}],
+        },
+        (
+            "--user",
+            "u008",
+            "--explore",
+            "thompson",
+            "--seed",
+            "5",
+            "--diversity",
+            "0.4",
+            "--boost",
+            "i07=3",
+            "--pin",
+            "1=i11",
+        ),
+        {
+            "users": ["u008"],
+            "explore": "thompson",
+            "seed": 5,
+            "diversity": 0.4,
+            "boost": {"i07": 3.0},
+            "pin": {1: "i11"},
+        },
+    ),
 }
 
 
@@ -92,6 +131,54 @@ def test_history_that_is_sent_with_its_times_is_answered_as_that_of_the_user(ser
     asked, known = ({"history": sent, "k": 5}, {"user_id": "u001", "k": 5})
     one, other = (server.client.post("/v1/recommend", json=body).json()["recommendations"] for body in (asked, known))
     assert one == other
+
+
+HISTORIES: dict[str, list[Any]] = {
+    "items": ["i03", "i01", "i07"],
+    "times": [{"item_id": "i01", "timestamp": 1_700_090_000}, {"item_id": "i03", "timestamp": 1_700_000_000}],
+    "times as text": [
+        {"item_id": "i03", "timestamp": "2024-01-02T10:00:00Z"},
+        {"item_id": "i01", "timestamp": "2024-02-02T12:00:00.5+02:00"},
+    ],
+    "behaviours and values": [
+        {"item_id": "i03", "timestamp": 1_700_000_000, "event": "purchase", "value": 12.5},
+        {"item_id": "i01", "timestamp": 1_700_500_000, "event": "never heard of", "value": None},
+    ],
+    "no times": [{"item_id": "i03", "event": "purchase", "value": 12.5}, {"item_id": "i01"}],
+}
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_one_history_is_one_answer_in_python_and_over_http(
+    server: ServerProcess, model: VariationalAttention, name: str
+) -> None:
+    called = model.recommend(history=HISTORIES[name], k=8)
+    served = server.recommend(history=HISTORIES[name], k=8)["recommendations"]
+    assert [row["item_id"] for row in served] == called["item_id"].tolist()
+    for number in NUMBERS:
+        assert [row[number] for row in served] == pytest.approx(called[number].tolist(), rel=1e-4, abs=1e-5)
+    assert [row["because"] for row in served] == [list(because) for because in called["because"]]
+
+
+def test_times_behaviours_and_values_of_a_history_count(model: VariationalAttention) -> None:
+    scores = [
+        model.recommend(history=HISTORIES[name], k=30, exclude_seen=False).set_index("item_id")["score"].to_dict()
+        for name in ("times", "behaviours and values", "no times")
+    ]
+    assert scores[0] != scores[1]
+    assert scores[1] != scores[2]
+
+
+def test_history_of_the_log_in_python_is_answered_as_that_of_the_user(
+    model: VariationalAttention, shop: Simulation
+) -> None:
+    log = shop.events().to_pandas()
+    of_user = log[log["user_id"] == "u001"].drop(columns="user_id")
+    known = model.recommend(users=["u001"], k=8)
+    for history in (of_user, of_user.to_dict("records")):
+        found = model.recommend(history=history, k=8)
+        assert found["item_id"].tolist() == known["item_id"].tolist()
+        np.testing.assert_allclose(found["probability"], known["probability"], rtol=1e-5)
 
 
 def test_history_of_ids_and_events_is_refused(server: ServerProcess) -> None:

@@ -19,15 +19,19 @@ plain = settings(max_examples=150, suppress_health_check=[HealthCheck.function_s
 numbers = (
     st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0, -1, 2**63, 2**64, 1e308])
 )
-ids = st.sampled_from(["i00", "i39", "u1", "", "\x00", "ü", "x" * 128]) | st.text(max_size=20) | st.integers()
+ids = st.sampled_from(["i00", "i39", "u1", "", "\x00", "ü", "x" * 1024]) | st.text(max_size=20) | st.integers()
 anything = st.recursive(
     st.none() | st.booleans() | numbers | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
+past = st.fixed_dictionaries(
+    {"item_id": ids},
+    optional={"timestamp": numbers | st.datetimes().map(str), "event": st.text(max_size=5), "value": numbers},
+)
 WISHES: dict[str, st.SearchStrategy[Any]] = {
     "user_id": ids,
-    "history": st.lists(ids, max_size=20),
+    "history": st.lists(ids, max_size=20) | st.lists(past, max_size=5),
     "k": st.integers(-1, 1001),
     "exclude": st.lists(ids, max_size=5),
     "only": st.lists(ids, max_size=5),
@@ -44,6 +48,7 @@ WISHES: dict[str, st.SearchStrategy[Any]] = {
     "pin": st.lists(st.fixed_dictionaries({"item_id": ids, "rank": st.integers(0, 50)}), max_size=4),
     "page": st.text(max_size=30),
     "because": st.booleans(),
+    "ids_as_text": st.booleans(),
     "attention": st.booleans(),
 }  # fmt: skip
 wish = st.fixed_dictionaries({}, optional={name: of_kind | anything for name, of_kind in WISHES.items()})
@@ -84,6 +89,14 @@ def test_any_wish_is_answered_or_refused(fuzzed: ServerProcess, body: Any) -> No
     response = fuzzed.client.post(
         "/v1/recommend", content=json.dumps(body), headers={"content-type": "application/json"}
     )
+    check(response.status_code, response.text)
+
+
+@plain
+@given(users=st.lists(ids, max_size=5) | anything, body=wish | good_wish)
+def test_any_batch_is_answered_or_refused(fuzzed: ServerProcess, users: Any, body: Any) -> None:
+    content = json.dumps({**body, "users": users})
+    response = fuzzed.client.post("/v1/recommend/batch", content=content, headers={"content-type": "application/json"})
     check(response.status_code, response.text)
 
 

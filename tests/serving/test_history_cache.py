@@ -15,7 +15,7 @@ from variseq.serving.history_cache import OVERHEAD_BYTES, HistoryCache
 @pytest.fixture(scope="module")
 def histories(bundle_folder: Path) -> list[KnownHistory]:
     engine = Engine.load(bundle_folder)
-    return [engine.items_in_order(["i00"] * length) for length in range(30)]
+    return [engine.given(["i00"] * length) for length in range(30)]
 
 
 @given(data=st.data())

@@ -8,6 +8,7 @@ from variseq.events.options import TimeUnit
 from variseq.events.stage import Staged
 from variseq.events.table import Columns
 from variseq.events.time_unit import LATEST_MICROSECONDS, TimeReading, read_time
+from variseq.events.vocabulary import MAX_ID_BYTES
 from variseq.events.workspace import Workspace, name_in_sql
 
 DEFAULT_EVENT = "event"  # the behaviour of an event that names none
@@ -31,6 +32,8 @@ def parse(workspace: Workspace, staged: Staged, unit: TimeUnit) -> str:
             CASE
                 WHEN user_id IS NULL THEN 'missing user'
                 WHEN item_id IS NULL THEN 'missing item'
+                WHEN strlen(CAST(user_id AS VARCHAR)) > {MAX_ID_BYTES} THEN 'too long user'
+                WHEN strlen(CAST(item_id AS VARCHAR)) > {MAX_ID_BYTES} THEN 'too long item'
                 WHEN time_missing THEN 'missing time'
                 WHEN time_us IS NULL THEN 'unparsable time'
                 WHEN time_us < 0 OR time_us >= {LATEST_MICROSECONDS} THEN 'absurd time'

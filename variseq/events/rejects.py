@@ -18,6 +18,8 @@ from variseq.whole_file import whole_file
 _FAULTY = {
     "missing user": Columns.USER,
     "missing item": Columns.ITEM,
+    "too long user": Columns.USER,
+    "too long item": Columns.ITEM,
     "missing time": Columns.TIME,
     "unparsable time": Columns.TIME,
     "absurd time": Columns.TIME,

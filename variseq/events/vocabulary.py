@@ -18,6 +18,8 @@ from variseq.errors import CheckpointError, InputError
 from variseq.whole_file import whole_file
 
 FORMAT_VERSION = 1
+MAX_ID_BYTES = 1024
+"""The longest id, as UTF-8, by every way in: reading, stores and HTTP."""
 
 Id = int | str
 Ids: TypeAlias = Iterable[Id] | Shaped[np.ndarray, " id"]

@@ -35,9 +35,9 @@ class Catalogue:
 
     def search(self, text: str, limit: int) -> list[dict[str, Any]]:
         """Items whose title or id holds a text: the id itself, then what begins with it, then by popularity."""
-        wanted = text.casefold().strip()
+        wanted, exact = text.casefold().strip(), (text, text.strip())
         found = [item for item in self._by_popularity.tolist() if wanted in self._folded[item]]
-        found.sort(key=lambda item: (str(self.ids[item]) != text.strip(), not self._folded[item].startswith(wanted)))
+        found.sort(key=lambda item: (str(self.ids[item]) not in exact, not self._folded[item].startswith(wanted)))
         return [{"item_id": self.ids[item], "title": self.titles[item]} for item in found[:limit]]
 
     def similar(self, item_id: Id, k: int) -> list[dict[str, Any]]:

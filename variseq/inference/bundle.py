@@ -195,5 +195,6 @@ def _refuse_unequal_parts(bundle: Bundle) -> None:
     lengths = {len(table) for table in of_items}
     if bundle.items is not None:
         lengths.add(len(bundle.items))
-    if lengths != {num_items} or len(tables.follower) != len(tables.count) != int(tables.offsets[-1]):
+    # Each is held against one number by itself: `a != b != c` would let through what differs from `a` alone.
+    if lengths != {num_items} or {len(tables.follower), len(tables.count)} != {int(tables.offsets[-1])}:
         raise ValueError("its tables are of different lengths")

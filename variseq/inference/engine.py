@@ -20,10 +20,8 @@ from variseq.inference.lists import FastLists, Listed
 from variseq.inference.question import Answer, Question, Recommendation
 from variseq.recommend.manner import Manner
 from variseq.recommend.wishes import NO_HISTORY, Filters, Wish, Wishes
+from variseq.sequences.given_history import GivenEvent, HistoryRow, as_histories, history_rows
 from variseq.sequences.histories import Histories
-
-HistoryRow = tuple[Id, int, str | None, float | None]
-"""What somebody did: item id, UTC microseconds, behaviour and value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +56,6 @@ class Engine:
         index = None if exact or bundle.index is None else ItemIndex(bundle.index, forecast.vectors)
         self.lists = FastLists(encoder, forecast, facts, index)
         self.catalogue = Catalogue(bundle)
-        self._behaviours = {name: place for place, name in enumerate(bundle.vocabulary.behaviours)}
 
     @classmethod
     def load(cls, folder: Path, exact: bool = False) -> Engine:
@@ -75,25 +72,12 @@ class Engine:
         behaviour that it does not know is taken for the usual one.
         """
         rows = list(events)
-        position = self.vocabulary.item_positions([row[0] for row in rows])
-        known = [place for place, one in enumerate(position.tolist()) if one >= 0]
-        usual = self.bundle.facts.usual_behaviour
-        behaviour = [
-            usual if (name := rows[place][2]) is None else self._behaviours.get(name, usual) for place in known
-        ]
-        value = [np.nan if rows[place][3] is None else rows[place][3] for place in known]
-        histories = Histories(
-            np.array([0, len(known)], dtype=np.int64),
-            position[known].astype(np.int32),
-            np.array(behaviour, dtype=np.uint8),
-            np.array([rows[place][1] for place in known], dtype=np.int64),
-            np.array(value, dtype=np.float32),
-        )
-        return KnownHistory(histories, len(rows) - len(known), rows[-1][1] if rows else None)
+        histories, unknown = as_histories(rows, self.vocabulary, self.bundle.facts.usual_behaviour)
+        return KnownHistory(histories, len(unknown), rows[-1][1] if rows else None)
 
-    def items_in_order(self, item_ids: Sequence[Id]) -> KnownHistory:
-        """A history given as bare items, oldest first: of the usual behaviour, a second apart, as in `recommend`."""
-        return self.history([(item, place * 1_000_000, None, None) for place, item in enumerate(item_ids)])
+    def given(self, history: Sequence[Id | GivenEvent]) -> KnownHistory:
+        """A history as a caller gives it, as `recommend` reads it too. Raises InputError; see `history_rows`."""
+        return self.history(history_rows(history))
 
     def answer(self, asked: Sequence[tuple[KnownHistory, Question]]) -> list[Answer | InputError]:
         """All questions in as few passes as they allow; a question that is not possible gets its error."""

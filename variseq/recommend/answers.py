@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from variseq.events.vocabulary import Id
 from variseq.recommend.lists import Lists
 from variseq.recommend.manner import Manner
 from variseq.recommend.wishes import FROM_HISTORY, NO_HISTORY, UNKNOWN_USER, Filters, Wish, Wishes, check_k, id_list
+from variseq.sequences.given_history import as_histories, given_history, history_rows
 from variseq.sequences.histories import Histories
 
 USERS_AT_ONCE = 2048
@@ -30,7 +30,7 @@ COLUMNS = [
 class Answers:
     """A forecast with its vocabulary: asked with outside ids, it answers with them.
 
-    A history given as bare items is taken to be of `usual_behaviour`.
+    An event without a behaviour is taken to be of `usual_behaviour`.
     """
 
     def __init__(
@@ -64,21 +64,18 @@ class Answers:
             sources = [FROM_HISTORY if position >= 0 else UNKNOWN_USER for position in positions]
             yield self._answer(list(ids), histories, wish, manner, sources)
 
-    def for_history(self, history: Sequence[Id], filters: Filters, manner: Manner) -> pa.Table:
-        """Recommendations for somebody who did this, oldest first; unknown items are left out and warned of."""
+    def for_history(self, history: object, filters: Filters, manner: Manner) -> pa.Table:
+        """Recommendations for somebody who did this; unknown items are left out and warned of. See `given_history`."""
         manner.check(filters)
-        history = id_list(history, "history")
-        positions = self.vocabulary.item_positions(history)
-        skipped = [item for item, position in zip(history, positions, strict=True) if position < 0]
+        rows = history_rows(given_history(history))
+        known, skipped = as_histories(rows, self.vocabulary, self.usual_behaviour)
         if skipped:
             warnings.warn(
-                f"{len(skipped)} of {len(history)} items of the history are not in the catalogue and were left out: "
+                f"{len(skipped)} of {len(rows)} items of the history are not in the catalogue and were left out: "
                 f"{', '.join(map(repr, skipped[:10]))}{', …' if len(skipped) > 10 else ''}",
                 UserWarning,
                 stacklevel=3,
             )
-        known = Histories.of_items([positions[positions >= 0].tolist()])
-        known = replace(known, behaviour=np.full_like(known.behaviour, self.usual_behaviour))
         source = FROM_HISTORY if known.num_events else NO_HISTORY
         return self._answer([None], known, self.wishes.wish(filters), manner, [source])
 

@@ -77,33 +77,25 @@ class Lists:
             yield from self._sets(histories, wish, manner.coverage)
             return
         wanted = replace(wish, k=pool_size(wish.k, wish.num_items)) if manner.diversity else wish
-        tiles = ranked_tiles(self.forecast, histories, wanted)
-        for tile in tiles if manner.explore is None else self._explored(histories, wanted, manner.seed):
-            spread = self._spread(tile, wish.k, manner.diversity) if manner.diversity else tile
-            yield self._pinned(spread, wish) if wish.pins else spread
+        ranking = self.forecast if manner.explore is None else self._sampled(manner.seed)
+        tiles = (self._arranged(ranking, tile, wish, manner) for tile in ranked_tiles(ranking, histories, wanted))
+        yield from tiles if manner.explore is None else self._asked_of_all(tiles, histories, wish)
 
-    def _pinned(self, tile: RankedTile, wish: Wish) -> RankedTile:
-        """The pinned items that may be recommended at their places, the others around them."""
-        item = np.full_like(tile.item.numpy(), -1)
-        for row, ranked in enumerate(tile.item.tolist()):
-            pins = allowed_pins(wish, tile.histories.history(row).item)
-            found = with_pins(ranked, pins, wish.k)
-            item[row, : len(found)] = found
-        known = torch.from_numpy(np.maximum(item, 0))
-        # Scores are those of the whole forecast here: what is pinned was not ranked.
-        score = self.forecast.sampled_probabilities(tile.query, known).mean(dim=0).log().float().cpu()
-        if wish.log_boost is not None:
-            score += torch.from_numpy(wish.log_boost)[known]
-        is_there = torch.from_numpy(item >= 0)
-        return replace(tile, item=torch.from_numpy(item), score=score.where(is_there, -torch.inf))
+    def _arranged(self, ranking: Forecast, tile: RankedTile, wish: Wish, manner: Manner) -> RankedTile:
+        """Ranked items, spread out and with pins where that is asked for."""
+        spread = self._spread(tile, wish.k, manner.diversity) if manner.diversity else tile
+        return _pinned(ranking, spread, wish) if wish.pins else spread
 
-    def _explored(self, histories: Histories, wish: Wish, seed: int) -> Iterator[RankedTile]:
-        """Ranked by one sample of every belief; what is said of the items is still the whole forecast."""
+    def _sampled(self, seed: int) -> Forecast:
+        """The forecast under one sample of every belief."""
         forecast = self.forecast
         noise = belief_noise(forecast.network.config, num_samples=1, seed=seed)
-        sampled = Forecast(forecast.network, forecast.memory, forecast.calibration, noise)
-        plain = ranked_tiles(forecast, histories, replace(wish, k=1))
-        for tile, said in zip(ranked_tiles(sampled, histories, wish), plain, strict=True):
+        return Forecast(forecast.network, forecast.memory, forecast.calibration, noise)
+
+    def _asked_of_all(self, tiles: Iterator[RankedTile], histories: Histories, wish: Wish) -> Iterator[RankedTile]:
+        """Tiles ranked by one sample of every belief; what is said of their items is still the whole forecast."""
+        plain = ranked_tiles(self.forecast, histories, replace(wish, k=1))
+        for tile, said in zip(tiles, plain, strict=True):
             yield replace(tile, query=said.query, log_weight=said.log_weight)
 
     def _spread(self, tile: RankedTile, k: int, diversity: float) -> RankedTile:
@@ -131,6 +123,25 @@ class Lists:
             if wish.candidates is not None:
                 inside &= torch.from_numpy(wish.candidates)[tile.item.clamp(min=0)]
             yield _kept(tile, inside)
+
+
+def _pinned(ranking: Forecast, tile: RankedTile, wish: Wish) -> RankedTile:
+    """The pinned items that may be recommended at their places, the others around them.
+
+    What is pinned was not ranked, so scores are worked out anew by the forecast that ranked: an item has the score
+    that it would be ranked by without the pins.
+    """
+    item = np.full_like(tile.item.numpy(), -1)
+    for row, ranked in enumerate(tile.item.tolist()):
+        pins = allowed_pins(wish, tile.histories.history(row).item)
+        found = with_pins(ranked, pins, wish.k)
+        item[row, : len(found)] = found
+    known = torch.from_numpy(np.maximum(item, 0))
+    score = ranking.sampled_probabilities(tile.query, known).mean(dim=0).log().float().cpu()
+    if wish.log_boost is not None:
+        score += torch.from_numpy(wish.log_boost)[known]
+    is_there = torch.from_numpy(item >= 0)
+    return replace(tile, item=torch.from_numpy(item), score=score.where(is_there, -torch.inf))
 
 
 def _kept(tile: RankedTile, inside: Tensor) -> RankedTile:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -15,14 +15,19 @@ from variseq.errors import InputError
 from variseq.whole_file import whole_file
 
 
-def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
+def write_tables(
+    tables: Iterator[pa.Table],
+    path: Path,
+    what: str = "Recommendations",
+    endings: Sequence[str] = (".parquet", ".csv"),
+) -> int:
     """Writes to a temporary name and renames; the number of rows. In CSV the reasons are joined with "; ".
 
-    Raises InputError for another ending than .parquet or .csv, and when the file cannot be written.
+    Raises InputError for another ending than `endings`, and when the file cannot be written.
     """
-    if path.suffix not in (".parquet", ".csv"):
+    if path.suffix not in endings:
         raise InputError(
-            f"Recommendations cannot be written to {path.name!r}. Allowed: a name ending in .parquet or .csv."
+            f"{what} cannot be written to {path.name!r}. Allowed: a name ending in {' or '.join(endings)}."
         )
     is_csv = path.suffix == ".csv"
     tables = map(_flat, tables) if is_csv else tables

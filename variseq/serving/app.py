@@ -65,6 +65,7 @@ class Application:
             self.metrics,
             Pool("write", NUM_WRITERS, settings.queue_length),
             Pool("read", NUM_READERS, settings.queue_length),
+            settings.batch_users,
         )
         self.metrics.model(models.engine.version)
         self.gate = self._gate(door)

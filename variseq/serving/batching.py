@@ -11,8 +11,9 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from variseq.events.vocabulary import Id
-from variseq.inference.engine import Engine, HistoryRow, KnownHistory
+from variseq.inference.engine import Engine, KnownHistory
 from variseq.inference.question import Answer, Question
+from variseq.sequences.given_history import GivenEvent
 from variseq.serving.history_cache import HistoryCache
 from variseq.serving.models import Models
 from variseq.serving.paging import other_model
@@ -30,7 +31,7 @@ class Asked:
 
     question: Question
     user_id: Id | None = None
-    history: Sequence[HistoryRow] = ()
+    history: Sequence[Id | GivenEvent] = ()
     model: str | None = None
 
 
@@ -96,8 +97,25 @@ class Batcher:
 
     async def ask(self, asked: Asked) -> Answered:
         """The answer. Raises Refusal when too many wait or time runs out, InputError, StoreUnavailable."""
-        if self.num_waiting >= self.queue_length:
+        self._refuse_unless_room(1)
+        return await self._queued(asked)
+
+    async def ask_all(self, asked: Sequence[Asked]) -> list[Answered]:
+        """All answers, in order; the first error of any of them in place of the answers."""
+        self._refuse_unless_room(len(asked))
+        found = await asyncio.gather(*(self._queued(one) for one in asked), return_exceptions=True)
+        answers = []
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
+            answers.append(one)
+        return answers
+
+    def _refuse_unless_room(self, num_asked: int) -> None:
+        if self.num_waiting + num_asked > self.queue_length:
             raise overloaded(f"{self.num_waiting} requests wait for the model already. Send fewer at once, or later.")
+
+    async def _queued(self, asked: Asked) -> Answered:
         loop = asyncio.get_running_loop()
         job = _Job(asked, loop.create_future(), monotonic() + self.deadline_seconds)
         self.num_waiting += 1
@@ -197,7 +215,7 @@ class Batcher:
         if asked.model is not None and asked.model != engine.version:
             raise other_model(asked.model, engine.version)
         if asked.user_id is None:
-            return engine.history(asked.history)
+            return engine.given(asked.history)
         version = self.store.version(asked.user_id)
         known = self.cache.get(asked.user_id, version, engine.version)
         if known is None:

@@ -48,6 +48,11 @@ class Door:
     audit: AuditLog
     is_draining: bool = False
 
+    def charge(self, caller: Caller, requests: int) -> None:
+        """Count what stands for several requests as several: the caller's next ones wait the longer."""
+        if self.buckets is not None:
+            self.buckets.charge(caller.name, requests, monotonic())
+
 
 class Gate:
     """The outermost ASGI application; whatever happens behind it, the answer is one of the API's."""

@@ -28,11 +28,26 @@ class TokenBuckets:
 
     def wait_seconds(self, name: str, now: float) -> float:
         """0 where the request may go on (one token is taken), otherwise how long to wait."""
-        tokens, since = self._buckets.get(name, (self.burst, now))
-        tokens = min(self.burst, tokens + (now - since) * self.rate)
+        tokens = self._tokens(name, now)
         wait = 0.0 if tokens >= 1.0 else (1.0 - tokens) / self.rate
-        self._buckets[name] = (tokens - 1.0 if wait == 0.0 else tokens, now)
+        self._keep(name, tokens - 1.0 if wait == 0.0 else tokens, now)
+        return wait
+
+    def charge(self, name: str, tokens: int, now: float) -> None:
+        """Take tokens that may not be there yet: what follows waits until the bucket has one again.
+
+        >>> buckets = TokenBuckets(rate=2.0, burst=1.0)
+        >>> buckets.wait_seconds("shop", 0.0), buckets.charge("shop", 3, 0.0), buckets.wait_seconds("shop", 0.0)
+        (0.0, None, 2.0)
+        """
+        self._keep(name, self._tokens(name, now) - tokens, now)
+
+    def _tokens(self, name: str, now: float) -> float:
+        tokens, since = self._buckets.get(name, (self.burst, now))
+        return min(self.burst, tokens + (now - since) * self.rate)
+
+    def _keep(self, name: str, tokens: float, now: float) -> None:
+        self._buckets[name] = (tokens, now)
         self._buckets.move_to_end(name)
         if len(self._buckets) > self.max_names:
             self._buckets.popitem(last=False)
-        return wait

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from variseq.events.vocabulary import MAX_ID_BYTES
 from variseq.serving.operations import Operation
 from variseq.serving.refusals import ErrorAnswer
 
@@ -31,7 +32,7 @@ WITH_KEY = (401,)
 WITH_BODY = (408, 413, 415)
 REFERENCE = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"{(\w+)}")
-_ID = {"type": "string", "minLength": 1, "maxLength": 128, "description": "percent-encoded; a slash, too"}
+_ID = {"type": "string", "minLength": 1, "maxLength": MAX_ID_BYTES, "description": "percent-encoded; a slash, too"}
 
 
 def openapi(operations: Sequence[Operation[Any]]) -> dict[str, Any]:

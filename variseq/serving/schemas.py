@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from variseq.events.vocabulary import MAX_ID_BYTES
 from variseq.inference.question import Recommendation
 
-MAX_ID_BYTES = 128
 MAX_K = 1000
 MAX_EVENTS = 1000
 MAX_LIST = 10_000
@@ -20,10 +20,22 @@ MAX_CATEGORIES = 100
 MAX_FACTOR = 1000.0
 MAX_TOKEN = 16_384
 MAX_SEED = 2**32 - 1
+MAX_BATCH_USERS = 1000
+MAX_BATCH_ITEMS = 20_000
 
 WholeId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-TextId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description="at most 128 bytes as UTF-8")]
+TextId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_ID_BYTES,
+        description=f"at most {MAX_ID_BYTES:,} bytes as UTF-8; the digits where the ids of the data are whole numbers",
+    ),
+]
 AnyId = WholeId | TextId
+IdsAsText = Annotated[
+    bool, Meta(description="ids in the answer as text, for programs that lose digits of numbers above 2^53")
+]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Factor = Annotated[float, Meta(gt=0, le=MAX_FACTOR)]
 K = Annotated[int, Meta(ge=1, le=MAX_K)]
@@ -50,6 +62,7 @@ class EventsRequest(Struct, forbid_unknown_fields=True):
     """1 to 1,000 events, stored all or not at all."""
 
     events: Annotated[list[EventGiven], Meta(min_length=1, max_length=MAX_EVENTS)]
+    ids_as_text: IdsAsText = False
 
 
 class EventsAnswer(Struct):
@@ -79,19 +92,14 @@ class HistoryEvent(Struct, forbid_unknown_fields=True):
     """An event of a history that is sent along."""
 
     item_id: AnyId
-    timestamp: Moment
+    timestamp: Moment | None = None
     event: Name | None = None
     value: Annotated[float, Meta(ge=-1e30, le=1e30)] | None = None
 
 
-class RecommendRequest(Struct, forbid_unknown_fields=True):
-    """Whom to recommend for (`user_id`, or `history`), and what may be in the list.
+class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What may be in a list, and how it is made; `ids_as_text` gives the ids of the answer as text."""
 
-    A history is item ids, the oldest first, or events with their times.
-    """
-
-    user_id: AnyId | None = None
-    history: Annotated[list[AnyId | HistoryEvent], Meta(max_length=MAX_LIST)] | None = None
     k: K = 10
     exclude: ItemIds = []
     only: ItemIds | None = None
@@ -100,12 +108,29 @@ class RecommendRequest(Struct, forbid_unknown_fields=True):
     explore: Literal["thompson"] | None = None
     seed: Annotated[int, Meta(ge=0, le=MAX_SEED)] = 0
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    coverage: Annotated[float, Meta(ge=0.5, le=0.99)] | None = None
     boost: Boost | None = None
     pin: Annotated[list[Pin], Meta(max_length=MAX_PINS)] = []
-    page: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN)] | None = None
     because: bool = True
     attention: bool = False
+    ids_as_text: IdsAsText = False
+
+
+class RecommendRequest(ListRequest, kw_only=True, forbid_unknown_fields=True):
+    """Whom to recommend for (`user_id`, or `history`), and what may be in the list.
+
+    A history is item ids, the oldest first, or events; these have their times all, or none and are in order.
+    """
+
+    user_id: AnyId | None = None
+    history: Annotated[list[AnyId | HistoryEvent], Meta(max_length=MAX_LIST)] | None = None
+    coverage: Annotated[float, Meta(ge=0.5, le=0.99)] | None = None
+    page: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN)] | None = None
+
+
+class BatchRequest(ListRequest, kw_only=True, forbid_unknown_fields=True):
+    """The same question about several users, of whom the setting batch_users may allow fewer."""
+
+    users: Annotated[list[AnyId], Meta(min_length=1, max_length=MAX_BATCH_USERS)]
 
 
 class Uncertainty(Struct):
@@ -116,8 +141,8 @@ class Uncertainty(Struct):
     epistemic: float
 
 
-class RecommendAnswer(Struct):
-    """The list, and what it was made of. `next_page` asks for the items that follow."""
+class ListAnswer(Struct, kw_only=True):
+    """The list, and what it was made of. `next_page` asks /v1/recommend for the items that follow."""
 
     recommendations: list[Recommendation]
     model: str
@@ -129,8 +154,32 @@ class RecommendAnswer(Struct):
     uncertainty: Uncertainty
     approximate: bool
     next_page: str | None
-    request_id: str
     attention: list[float] | UnsetType = UNSET
+
+
+class RecommendAnswer(ListAnswer, kw_only=True):
+    """A list."""
+
+    request_id: str
+
+
+class UserListAnswer(ListAnswer, kw_only=True):
+    """The list of one user of several."""
+
+    user_id: int | str
+
+
+class BatchAnswer(Struct):
+    """One list a user, in the order in which they were asked for."""
+
+    answers: list[UserListAnswer]
+    request_id: str
+
+
+class IdsQuery(Struct, forbid_unknown_fields=True):
+    """How the ids of the answer are written."""
+
+    ids_as_text: IdsAsText = False
 
 
 class FindQuery(Struct, forbid_unknown_fields=True):
@@ -138,19 +187,22 @@ class FindQuery(Struct, forbid_unknown_fields=True):
 
     prefix: Annotated[str, Meta(max_length=MAX_ID_BYTES)] = ""
     limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+    ids_as_text: IdsAsText = False
 
 
 class SearchQuery(Struct, forbid_unknown_fields=True):
     """Which items to list."""
 
-    search: Annotated[str, Meta(max_length=256)] = ""
+    search: Annotated[str, Meta(max_length=MAX_ID_BYTES)] = ""
     limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+    ids_as_text: IdsAsText = False
 
 
 class SimilarQuery(Struct, forbid_unknown_fields=True):
     """How many similar items to list."""
 
     k: K = 10
+    ids_as_text: IdsAsText = False
 
 
 class UsersAnswer(Struct):

@@ -56,6 +56,7 @@ class Services:
     metrics: Metrics
     writers: Pool
     readers: Pool
+    max_batch_users: int
     asking: Lock = field(default_factory=Lock)
     _checked: float = -CHECK_SECONDS
     _store_problem: str | None = None

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from variseq.errors import InputError
+from variseq.serving.schemas import MAX_BATCH_USERS
 
 ENVIRONMENT_PREFIX = "VARISEQ_SERVE_"
 
@@ -34,6 +35,7 @@ class ServeSettings(BaseModel):
     burst: int | None = Field(None, ge=1, le=1_000_000, description="requests at once; twice the rate where not given")
     queue_length: int = Field(1024, ge=1, le=100_000, description="requests that may wait for the model, a worker")
     batch_size: int = Field(32, ge=1, le=1024, description="requests answered in one pass")
+    batch_users: int = Field(100, ge=1, le=MAX_BATCH_USERS, description="users in one request of /v1/recommend/batch")
     deadline_seconds: float = Field(5.0, gt=0, le=300, description="time for an answer")
     body_seconds: float = Field(10.0, gt=0, le=300, description="time for a client to send a request")
     idle_seconds: float = Field(30.0, gt=0, le=3600, description="time an idle connection is kept")

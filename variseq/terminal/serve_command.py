@@ -30,6 +30,7 @@ def serve(
     burst: Annotated[int | None, typer.Option(help="Requests at once; twice the rate otherwise.")] = None,
     queue_length: Annotated[int | None, typer.Option(help="Requests that may wait for the model.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Requests answered in one pass.")] = None,
+    batch_users: Annotated[int | None, typer.Option(help="Users in one request of /v1/recommend/batch.")] = None,
     deadline_seconds: Annotated[float | None, typer.Option(help="Time for an answer.")] = None,
     body_seconds: Annotated[float | None, typer.Option(help="Time for a client to send a request.")] = None,
     idle_seconds: Annotated[float | None, typer.Option(help="Time an idle connection is kept.")] = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.serving.conftest import LARGE
 from tests.serving.explore.visit import Visit, titled
 from tests.serving.server_process import ServerProcess, serving
 from variseq.serving.keys import new_key
@@ -126,10 +127,21 @@ def test_back_returns_to_the_user_before(visit: Open) -> None:
         assert tab.text("#history-facts").startswith("User ready: 5 events")
 
 
-def test_ids_beyond_the_numbers_of_javascript_stay_exact(visit: Open) -> None:
-    with visit() as tab:
-        program = "text => import('/explore/api.js').then((api) => api.write(api.parse(text)))"
-        assert tab.page.evaluate(program, '{"id":9007199254740993,"x":1e300}') == '{"id":9007199254740993,"x":1e+300}'
+def test_ids_beyond_the_numbers_of_javascript_stay_exact(context: BrowserContext, numbered: ServerProcess) -> None:
+    user, item = str(LARGE + 7), str(LARGE + 5)
+    with Visit(context, numbered.address, f"#user={user}") as tab:
+        assert tab.text("#history-facts").startswith(f"User {user}:")
+        expected = [one["title"] for one in numbered.recommend(LARGE + 7, k=10)["recommendations"]]
+        assert tab.titles() == expected
+        asked = [body["user_id"] for body in tab.asked if "user_id" in body]
+        assert set(asked) == {user}
+        tab.go(f"#history={item}")
+        assert tab.titles() == titled(numbered.recommend(history=[LARGE + 5], k=10))
+        assert tab.page.locator("#recommendations li").first.get_attribute("data-item") == str(
+            numbered.recommend(history=[LARGE + 5], k=1)["recommendations"][0]["item_id"]
+        )
+        tab.choose("#user-input", str(LARGE + 8))
+        assert tab.text("#history-facts").startswith(f"User {LARGE + 8}:")
 
 
 @pytest.fixture(scope="module")

@@ -11,21 +11,8 @@ export class ApiError extends Error {
   }
 }
 
-/** Ids beyond 2^53 stay exact: they are read as BigInt from the text of the answer. */
-export function parse(text) {
-  return JSON.parse(text, (name, value, context) => {
-    const isTooLarge = typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value);
-    return isTooLarge && /^-?\d+$/.test(context?.source ?? "") ? BigInt(context.source) : value;
-  });
-}
-
-/** The reverse of `parse`. */
-export function write(body) {
-  return JSON.stringify(body, (name, value) => {
-    if (typeof value !== "bigint") return value;
-    return JSON.rawJSON ? JSON.rawJSON(String(value)) : Number(value);
-  });
-}
+/** All ids are asked for as text, and sent as text: as numbers, those above 2^53 would lose digits here. */
+const AS_TEXT = { ids_as_text: true };
 
 export class Api {
   /** `askForKey(message)` promises a key, or null where none is given. */
@@ -42,13 +29,13 @@ export class Api {
     sessionStorage.removeItem(STORED_KEY);
   }
 
-  users = (prefix, signal) => this.get("users", { prefix, limit: 12 }, signal);
-  user = (id, signal) => this.get(`users/${encodeURIComponent(String(id))}`, {}, signal);
-  items = (search, limit, signal) => this.get("items", { search, limit }, signal);
-  similar = (id, k) => this.get(`items/${encodeURIComponent(String(id))}/similar`, { k });
-  map = () => this.get("items/map", {});
+  users = (prefix, signal) => this.get("users", { prefix, limit: 12, ...AS_TEXT }, signal);
+  user = (id, signal) => this.get(`users/${encodeURIComponent(id)}`, AS_TEXT, signal);
+  items = (search, limit, signal) => this.get("items", { search, limit, ...AS_TEXT }, signal);
+  similar = (id, k) => this.get(`items/${encodeURIComponent(id)}/similar`, { k, ...AS_TEXT });
+  map = () => this.get("items/map", AS_TEXT);
   model = () => this.get("model", {});
-  recommend = (body, signal) => this.request("recommend", { method: "POST", body: write(body), signal });
+  recommend = (body, signal) => this.request("recommend", { method: "POST", body: JSON.stringify({ ...body, ...AS_TEXT }), signal });
 
   get(path, parameters, signal) {
     const query = new URLSearchParams(parameters).toString();
@@ -79,7 +66,7 @@ export class Api {
 
   async content(response) {
     try {
-      return parse(await response.text());
+      return JSON.parse(await response.text());
     } catch (error) {
       if (error.name === "AbortError") throw error;
       if (response.ok) throw new ApiError("The server's answer could not be read.", response.status);

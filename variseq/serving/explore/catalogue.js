@@ -30,14 +30,6 @@ export class Catalogue {
     for (let first = 0; first < missing.length; first += SEARCHES_AT_ONCE) {
       await Promise.all(missing.slice(first, first + SEARCHES_AT_ONCE).map((id) => this.search(id, null, LOOKED_THROUGH)));
     }
-    return ids.map((id) => this.known.get(String(id)) ?? { item_id: this.typed(id), title: null, known: false });
-  }
-
-  /** Ids of a catalogue are all numbers or all text. */
-  typed(id) {
-    const one = this.known.values().next().value;
-    const isNumber = ["number", "bigint"].includes(typeof one?.item_id) && /^-?\d+$/.test(id);
-    if (!isNumber) return String(id);
-    return Number.isSafeInteger(Number(id)) ? Number(id) : BigInt(id);
+    return ids.map((id) => this.known.get(String(id)) ?? { item_id: id, title: null, known: false });
   }
 }

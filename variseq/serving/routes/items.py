@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from variseq.inference.engine import Engine
+from variseq.serving import ids
 from variseq.serving.operations import Call, Operation
-from variseq.serving.questions import parse_item_id
 from variseq.serving.refusals import Refusal
-from variseq.serving.schemas import ItemsAnswer, SearchQuery, SimilarQuery
+from variseq.serving.schemas import IdsQuery, ItemsAnswer, SearchQuery, SimilarQuery
 from variseq.serving.services import Services
 
 
@@ -17,32 +17,37 @@ async def search_items(services: Services, call: Call) -> ItemsAnswer:
     """Items by title or id."""
     query: SearchQuery = call.query
     engine, items = await _ask(services, lambda engine: engine.catalogue.search(query.search, query.limit))
-    return ItemsAnswer(items, engine.version)
+    return ItemsAnswer(_items(items, query.ids_as_text), engine.version)
 
 
 async def similar_items(services: Services, call: Call) -> ItemsAnswer:
     """Items whose vectors point most nearly the same way."""
     query: SimilarQuery = call.query
     vocabulary = services.models.engine.vocabulary
-    item_id = parse_item_id(call.path["item_id"], vocabulary)
+    item_id = ids.item_id(call.path["item_id"], vocabulary)
     if vocabulary.item_positions([item_id])[0] < 0:
         raise Refusal(404, "There is no such item in the catalogue.")
     engine, items = await _ask(
         services, lambda engine: engine.catalogue.similar(item_id, min(query.k, engine.vocabulary.num_items - 1))
     )
-    return ItemsAnswer(items, engine.version)
+    return ItemsAnswer(_items(items, query.ids_as_text), engine.version)
 
 
 async def item_map(services: Services, call: Call) -> dict[str, Any]:
     """Items as points, near each other where the model sees them as alike."""
+    query: IdsQuery = call.query
     engine, found = await _ask(services, lambda engine: engine.catalogue.item_map())
-    return {**found, "model": engine.version}
+    return {**found, "items": _items(found["items"], query.ids_as_text), "model": engine.version}
 
 
 async def show_model(services: Services, call: Call) -> dict[str, Any]:
     """What the model is, and how its latent fares."""
     engine, health = await _ask(services, lambda engine: engine.catalogue.health())
     return {**health, "model": engine.version}
+
+
+def _items(items: list[dict[str, Any]], as_text: bool) -> list[dict[str, Any]]:
+    return [{**one, "item_id": ids.in_answer(one["item_id"], as_text)} for one in items]
 
 
 async def _ask(services: Services, question: Callable[[Engine], Any]) -> tuple[Engine, Any]:
@@ -58,7 +63,7 @@ async def _ask(services: Services, question: Callable[[Engine], Any]) -> tuple[E
 
 OPERATIONS: list[Operation[Services]] = [
     Operation("GET", "/v1/items", "Find items by title or id", "read", search_items, ItemsAnswer, query=SearchQuery),
-    Operation("GET", "/v1/items/map", "Show items as points", "read", item_map, dict[str, Any]),
+    Operation("GET", "/v1/items/map", "Show items as points", "read", item_map, dict[str, Any], query=IdsQuery),
     Operation(
         "GET",
         "/v1/items/{item_id}/similar",

@@ -1,23 +1,31 @@
-"""Events in, recommendations out: the two calls that a shop makes all the time."""
+"""Events in, recommendations out: the calls that a shop makes all the time."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import time
+from typing import Any
 
 from msgspec import UNSET
 
+from variseq.errors import InputError
 from variseq.inference.question import Answer
 from variseq.recommend.wishes import UNKNOWN_USER
+from variseq.serving import ids
 from variseq.serving.batching import Answered, Asked
 from variseq.serving.operations import KIB, Call, Operation
 from variseq.serving.paging import next_page
-from variseq.serving.questions import events_of, history_of, moment, question_of
+from variseq.serving.questions import events_of, history_of, list_question, moment, question_of
 from variseq.serving.schemas import (
+    MAX_BATCH_ITEMS,
+    BatchAnswer,
+    BatchRequest,
     EventsAnswer,
     EventsRequest,
     RecommendAnswer,
     RecommendRequest,
     Uncertainty,
+    UserListAnswer,
 )
 from variseq.serving.services import Services
 
@@ -28,25 +36,30 @@ async def recommend(services: Services, call: Call) -> RecommendAnswer:
     """A list for a user or a history."""
     request: RecommendRequest = call.body
     engine = services.models.engine
-    question = question_of(request, engine.vocabulary, engine.version)
+    vocabulary = engine.vocabulary
+    question = question_of(request, vocabulary, engine.version)
     needed = engine.version if request.page is not None else None
-    asked = Asked(question, request.user_id, history_of(request, engine.vocabulary), needed)
+    user_id = None if request.user_id is None else ids.user_id(request.user_id, vocabulary)
+    asked = Asked(question, user_id, history_of(request, vocabulary), needed)
     answered = await services.batcher.ask(asked)
-    answer = answered.answer
-    return RecommendAnswer(
-        recommendations=answer.recommendations,
-        model=answered.engine.version,
-        fallback=_fallback(asked, answered),
-        events_used=answered.num_events,
-        events_unknown=answered.num_unknown,
-        latest_event=None if answered.latest is None else moment(answered.latest),
-        latest_event_age_seconds=None if answered.latest is None else round(time() - answered.latest / 1e6, 6),
-        uncertainty=uncertainty_of(answer),
-        approximate=answer.approximate,
-        next_page=_next_page(asked, answered),
-        request_id=call.exchange.request_id,
-        attention=UNSET if answer.attention is None else answer.attention,
-    )
+    return RecommendAnswer(**_listed(asked, answered, request.ids_as_text), request_id=call.exchange.request_id)
+
+
+async def recommend_batch(services: Services, call: Call) -> BatchAnswer:
+    """A list for each of several users, each the same as if it were asked for alone; one error refuses the whole."""
+    request: BatchRequest = call.body
+    _refuse_too_many(request, services.max_batch_users)
+    services.door.charge(call.exchange.caller, len(request.users) - 1)
+    vocabulary = services.models.engine.vocabulary
+    question = list_question(request, vocabulary)
+    users = ids.user_ids(request.users, vocabulary)
+    asked = [Asked(question, user_id) for user_id in users]
+    answered = await services.batcher.ask_all(asked)
+    answers = [
+        UserListAnswer(**_listed(one, answer, request.ids_as_text), user_id=ids.in_answer(user, request.ids_as_text))
+        for user, one, answer in zip(users, asked, answered, strict=True)
+    ]
+    return BatchAnswer(answers, call.exchange.request_id)
 
 
 async def add_events(services: Services, call: Call) -> EventsAnswer:
@@ -57,7 +70,11 @@ async def add_events(services: Services, call: Call) -> EventsAnswer:
     appended = await services.writers.run(lambda: services.store.append(events))
     item_ids = list(dict.fromkeys(event.item_id for event in events))
     positions = vocabulary.item_positions(item_ids).tolist()
-    unknown = [item_id for item_id, position in zip(item_ids, positions, strict=True) if position < 0]
+    unknown = [
+        ids.in_answer(item_id, request.ids_as_text)
+        for item_id, position in zip(item_ids, positions, strict=True)
+        if position < 0
+    ]
     counts = (("accepted", appended.accepted), ("duplicate", appended.duplicates), ("refused", appended.refused))
     for outcome, count in counts:
         if count:
@@ -68,6 +85,38 @@ async def add_events(services: Services, call: Call) -> EventsAnswer:
 def uncertainty_of(answer: Answer) -> Uncertainty:
     """How sure the model is of a user."""
     return Uncertainty(answer.total, answer.aleatoric, answer.epistemic)
+
+
+def _refuse_too_many(request: BatchRequest, most: int) -> None:
+    """Raises InputError for more users than this server answers at once, and for more items in all of their lists."""
+    num_users = len(request.users)
+    if num_users > most:
+        raise InputError(f"users has {num_users:,} users. Allowed here: {most:,} at once. Send several requests.")
+    if num_users * request.k > MAX_BATCH_ITEMS:
+        raise InputError(
+            f"{num_users:,} users with k={request.k} are {num_users * request.k:,} items. Allowed: "
+            f"{MAX_BATCH_ITEMS:,} items in one answer. Ask for fewer users or a smaller k."
+        )
+
+
+def _listed(asked: Asked, answered: Answered, as_text: bool) -> dict[str, Any]:
+    """The fields of a `ListAnswer`."""
+    answer = answered.answer
+    return {
+        "recommendations": [replace(one, item_id=ids.in_answer(one.item_id, as_text)) for one in answer.recommendations]
+        if as_text
+        else answer.recommendations,
+        "model": answered.engine.version,
+        "fallback": _fallback(asked, answered),
+        "events_used": answered.num_events,
+        "events_unknown": answered.num_unknown,
+        "latest_event": None if answered.latest is None else moment(answered.latest),
+        "latest_event_age_seconds": None if answered.latest is None else round(time() - answered.latest / 1e6, 6),
+        "uncertainty": uncertainty_of(answer),
+        "approximate": answer.approximate,
+        "next_page": _next_page(asked, answered),
+        "attention": UNSET if answer.attention is None else answer.attention,
+    }
 
 
 def _fallback(asked: Asked, answered: Answered) -> str | None:
@@ -95,6 +144,17 @@ OPERATIONS: list[Operation[Services]] = [
         recommend,
         RecommendAnswer,
         RecommendRequest,
+        max_bytes=EVENTS_BYTES,
+        statuses=(503,),
+    ),
+    Operation(
+        "POST",
+        "/v1/recommend/batch",
+        "Recommend items to each of several users",
+        "read",
+        recommend_batch,
+        BatchAnswer,
+        BatchRequest,
         max_bytes=EVENTS_BYTES,
         statuses=(503,),
     ),

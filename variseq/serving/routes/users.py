@@ -8,12 +8,13 @@ from time import time
 from variseq.events.vocabulary import Id
 from variseq.inference.engine import Engine
 from variseq.inference.question import Question
+from variseq.serving import ids
 from variseq.serving.batching import Asked
 from variseq.serving.operations import Call, Operation
-from variseq.serving.questions import moment, parse_user_id
+from variseq.serving.questions import moment
 from variseq.serving.refusals import Refusal
 from variseq.serving.routes.recommending import uncertainty_of
-from variseq.serving.schemas import Belief, ErasedAnswer, EventKnown, FindQuery, UserAnswer, UsersAnswer
+from variseq.serving.schemas import Belief, ErasedAnswer, EventKnown, FindQuery, IdsQuery, UserAnswer, UsersAnswer
 from variseq.serving.services import Services
 from variseq.serving.stores.protocol import Event
 
@@ -21,24 +22,27 @@ from variseq.serving.stores.protocol import Event
 async def find_users(services: Services, call: Call) -> UsersAnswer:
     """Users whose id begins with a prefix."""
     query: FindQuery = call.query
-    return UsersAnswer(await services.readers.run(lambda: services.store.users(query.prefix, query.limit)))
+    found = await services.readers.run(lambda: services.store.users(query.prefix, query.limit))
+    return UsersAnswer([ids.in_answer(user_id, query.ids_as_text) for user_id in found])
 
 
 async def show_user(services: Services, call: Call) -> UserAnswer:
     """The history of a user, and what the model believes."""
-    user_id = parse_user_id(call.path["user_id"], services.models.engine.vocabulary)
+    user_id = ids.user_id(call.path["user_id"], services.models.engine.vocabulary)
+    query: IdsQuery = call.query
     events = await services.readers.run(lambda: services.store.history(user_id))
     if not events:
         raise Refusal(404, "There is no such user in the store.")
     answered = await services.batcher.ask(Asked(Question(k=1, because=False), user_id))
-    known = await services.readers.run(lambda: _known(answered.engine, events))
+    known = await services.readers.run(lambda: _known(answered.engine, events, query.ids_as_text))
     belief = Belief(uncertainty_of(answered.answer))
-    return UserAnswer(user_id, len(events), known, belief, answered.engine.version)
+    shown = ids.in_answer(user_id, query.ids_as_text)
+    return UserAnswer(shown, len(events), known, belief, answered.engine.version)
 
 
 async def erase_user(services: Services, call: Call) -> ErasedAnswer:
     """Remove all events of a user, drop what is cached, and read back that nothing is left."""
-    user_id = parse_user_id(call.path["user_id"], services.models.engine.vocabulary)
+    user_id = ids.user_id(call.path["user_id"], services.models.engine.vocabulary)
     began = int(time() * 1e6)
     caller, request_id = call.exchange.caller.name, call.exchange.request_id
     try:
@@ -57,7 +61,7 @@ async def erase_user(services: Services, call: Call) -> ErasedAnswer:
     return ErasedAnswer(num_events, is_confirmed)
 
 
-def _known(engine: Engine, events: Sequence[Event]) -> list[EventKnown]:
+def _known(engine: Engine, events: Sequence[Event], as_text: bool) -> list[EventKnown]:
     item_ids: list[Id] = [event.item_id for event in events]
     positions = engine.vocabulary.item_positions(item_ids)
     titles: list[str | None] = [None] * len(events)
@@ -65,7 +69,14 @@ def _known(engine: Engine, events: Sequence[Event]) -> list[EventKnown]:
         found = iter(engine.items.titles(positions[positions >= 0]))
         titles = [next(found) if position >= 0 else None for position in positions.tolist()]
     return [
-        EventKnown(event.item_id, title, moment(event.timestamp), event.behaviour, event.value, position >= 0)
+        EventKnown(
+            ids.in_answer(event.item_id, as_text),
+            title,
+            moment(event.timestamp),
+            event.behaviour,
+            event.value,
+            position >= 0,
+        )
         for event, title, position in zip(events, titles, positions.tolist(), strict=True)
     ]
 
@@ -78,6 +89,7 @@ OPERATIONS: list[Operation[Services]] = [
         "read",
         show_user,
         UserAnswer,
+        query=IdsQuery,
         statuses=(404, 503),
     ),
     Operation(

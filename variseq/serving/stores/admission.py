@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from variseq.errors import InputError
-from variseq.events.vocabulary import Id
+from variseq.events.vocabulary import MAX_ID_BYTES, Id
 from variseq.serving.stores.protocol import Event
 
 SMALLEST_ID, LARGEST_ID = -(2**63), 2**63 - 1
@@ -65,6 +65,10 @@ def _check_text(text: str, name: str) -> None:
     if not text:
         raise InputError(f"{name} is empty; give it at least one character.")
     try:
-        text.encode("utf-8")
+        num_bytes = len(text.encode("utf-8"))
     except UnicodeEncodeError as error:
         raise InputError(f"{name} {text!r} is not valid Unicode: it has half of a surrogate pair.") from error
+    if num_bytes > MAX_ID_BYTES:
+        raise InputError(
+            f"{name} is longer than {MAX_ID_BYTES:,} bytes: {text[:64]!r}… has {num_bytes:,}. Use a shorter one."
+        )

@@ -1,0 +1,194 @@
+"""A history as a caller gives it (item ids, or events with their times) into the arrays that a model reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from variseq.errors import InputError
+from variseq.events.table import MICROSECONDS_PER_SECOND, Columns
+from variseq.events.vocabulary import Id, Vocabulary
+from variseq.sequences.histories import Histories
+
+HistoryRow = tuple[Id, int, str | None, float | None]
+"""What somebody did: item id, UTC microseconds, behaviour and value."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LARGEST_VALUE = 1e30
+FIELDS = (Columns.ITEM, Columns.TIME, Columns.EVENT, Columns.VALUE)
+_DAY_SECONDS = 86_400
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenEvent:
+    """An event of a history as it was given.
+
+    `timestamp` is seconds since 1970, ISO 8601 text with a zone, or a datetime.
+    """
+
+    item_id: Id
+    timestamp: str | int | float | datetime | None = None
+    event: str | None = None
+    value: float | None = None
+
+
+def given_history(history: object) -> list[Id | GivenEvent]:
+    """The entries of a list, a data frame or an Arrow table.
+
+    A list holds item ids, or mappings with item_id and, if known, timestamp, event and value. A table has these
+    columns. Raises InputError for anything else.
+
+    >>> given_history([7, {"item_id": 9, "timestamp": 1_700_000_000}])
+    [7, GivenEvent(item_id=9, timestamp=1700000000, event=None, value=None)]
+    """
+    if isinstance(history, pd.DataFrame):
+        history = _as_arrow(history)
+    elif hasattr(history, "to_arrow"):  # a frame of another library, such as polars
+        history = history.to_arrow()
+    if isinstance(history, pa.Table | pa.ChunkedArray | pa.Array):
+        history = history.to_pylist()
+    if isinstance(history, str | bytes | Mapping) or not isinstance(history, Iterable):
+        raise InputError(
+            f"history={history!r} is one value. Give a list of item ids, oldest first (history=['i9', 'i3']), of "
+            f"events with {', '.join(FIELDS)}, or a table with these columns."
+        )
+    return [_event(one) if isinstance(one, Mapping) else _plain(one) for one in history]
+
+
+def history_rows(given: Sequence[Id | GivenEvent], step: int = MICROSECONDS_PER_SECOND) -> list[HistoryRow]:
+    """The entries as rows, oldest first; those without times are in their order, `step` microseconds apart.
+
+    Raises InputError where ids and events are mixed, where some events have times and some none, and for a time that
+    cannot be.
+
+    >>> history_rows(["i9", "i3"])
+    [('i9', 0, None, None), ('i3', 1000000, None, None)]
+    """
+    events = [one for one in given if isinstance(one, GivenEvent)]
+    if not events:
+        return [(one, place * step, None, None) for place, one in enumerate(given) if not isinstance(one, GivenEvent)]
+    if len(events) < len(given):
+        raise InputError("history mixes item ids and events. Send all as ids, or all as events with their times.")
+    without = sum(one.timestamp is None for one in events)
+    if without == len(events):
+        return [(one.item_id, place * step, one.event, one.value) for place, one in enumerate(events)]
+    if without:
+        raise InputError(
+            f"{without} of {len(events)} events of the history have no timestamp. Give all of them, or none."
+        )
+    latest = latest_time()
+    rows = [(one.item_id, microseconds(one.timestamp, latest), one.event, one.value) for one in events]
+    return sorted(rows, key=lambda row: row[1])
+
+
+def as_histories(
+    rows: Sequence[HistoryRow], vocabulary: Vocabulary, usual_behaviour: int
+) -> tuple[Histories, list[Id]]:
+    """Rows, oldest first, as a model reads them, and the items that it does not know, which are left out.
+
+    A behaviour that it does not know, or none, is taken for the usual one. Raises InputError for ids of the other type.
+    """
+    position = vocabulary.item_positions([row[0] for row in rows])
+    places = np.flatnonzero(position >= 0).tolist()
+    of_name = {name: place for place, name in enumerate(vocabulary.behaviours)}
+    behaviour = [
+        usual_behaviour if (name := rows[at][2]) is None else of_name.get(name, usual_behaviour) for at in places
+    ]
+    value = [math.nan if (found := rows[at][3]) is None else found for at in places]
+    histories = Histories(
+        np.array([0, len(places)], dtype=np.int64),
+        position[places].astype(np.int32),
+        np.array(behaviour, dtype=np.uint8),
+        np.array([rows[at][1] for at in places], dtype=np.int64),
+        np.array(value, dtype=np.float32),
+    )
+    return histories, [rows[at][0] for at in np.flatnonzero(position < 0).tolist()]
+
+
+def latest_time() -> int:
+    """Later than this is no time of an event, in microseconds: clocks may be a day ahead."""
+    return int((time() + _DAY_SECONDS) * MICROSECONDS_PER_SECOND)
+
+
+def microseconds(given: object, latest: int) -> int:
+    """A time as UTC microseconds. Raises InputError for what is no time, for one before 1970 and one after `latest`.
+
+    >>> microseconds("2026-11-24T15:00:00Z", latest=2 * 10**15), microseconds(1.5, latest=2 * 10**15)
+    (1795532400000000, 1500000)
+    """
+    found = _moment(given) if isinstance(given, str | datetime) else _seconds(given)
+    if not 0 <= found <= latest:
+        hint = "" if isinstance(given, str | datetime) else " Numbers are seconds since 1970, not milliseconds."
+        raise InputError(
+            f"The timestamp {given!r} is before 1970 or more than a day in the future.{hint} Check the clock."
+        )
+    return found
+
+
+def _moment(given: str | datetime) -> int:
+    """Text needs a zone; a datetime without one is in UTC, as in the columns of a log."""
+    try:
+        parsed = datetime.fromisoformat(given.upper()) if isinstance(given, str) else given
+        found = int((parsed.replace(tzinfo=parsed.tzinfo or UTC) - EPOCH) // _MICROSECOND)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"The timestamp {given!r} is no time. Write it like 2026-11-24T15:00:00Z.") from error
+    if parsed.tzinfo is None and isinstance(given, str):
+        raise InputError(f"The timestamp {given!r} has no zone. Write it like 2026-11-24T15:00:00Z.")
+    return found
+
+
+def _seconds(given: object) -> int:
+    if isinstance(given, int) and not isinstance(given, bool):
+        return given * MICROSECONDS_PER_SECOND
+    if isinstance(given, float) and math.isfinite(given):
+        return round(given * MICROSECONDS_PER_SECOND)
+    raise InputError(
+        f"The timestamp {given!r} is no time. Write seconds since 1970, or text like 2026-11-24T15:00:00Z."
+    )
+
+
+def _as_arrow(frame: pd.DataFrame) -> pa.Table:
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowException, TypeError) as error:
+        raise InputError(
+            f"The table of the history cannot be read: {error}. Give each column values of one type."
+        ) from error
+
+
+def _event(given: Mapping[Any, Any]) -> GivenEvent:
+    if unknown := [name for name in given if name not in FIELDS]:
+        raise InputError(f"An event of the history has {unknown[0]!r}. There are: {', '.join(FIELDS)}. Leave it out.")
+    known = {name: None if _is_nothing(value) else _plain(value) for name, value in given.items()}
+    item_id = known.get(Columns.ITEM)
+    if item_id is None:
+        raise InputError(f"An event of the history has no item_id: {dict(given)!r}. Give each its item_id.")
+    event, value = known.get(Columns.EVENT), known.get(Columns.VALUE)
+    if event is not None and not (isinstance(event, str) and event):
+        raise InputError(f"The event {event!r} in the history is no text. Name the behaviour, or leave it out.")
+    return GivenEvent(item_id, known.get(Columns.TIME), event, None if value is None else _number(value))
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy as those of Python."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_nothing(value: Any) -> bool:
+    """What tables have for a value that is not there: None, NaN, NaT."""
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+
+
+def _number(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_VALUE:
+        return float(value)
+    raise InputError(f"The value {value!r} in the history is no number up to {LARGEST_VALUE:g}. Leave it out.")
