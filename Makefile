@@ -1,24 +1,30 @@
 # The one door: each target prepares what it needs in .venv, and does so again only when the needs change.
 PYTHON ?= python3
 VENV := .venv
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check bench peers format setup hooks clean
+.PHONY: help demo test test-lowest check bench peers format setup hooks clean
 # The folder with a folder for each data set of the benchmarks, and the CPU minutes that each rival trains there.
 DATA ?= data
 MINUTES ?= 16
 .DEFAULT_GOAL := help
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 20
 
 demo: $(VENV)/ready-to-use  ## the whole journey on real data, in minutes
 	$(BIN)/variseq demo
 
 test: $(VENV)/ready-to-develop  ## all tests and docstring examples
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# Tests that drive a browser need a newer one than the lowest playwright knows, and say that they are skipped.
+test-lowest: $(LOWEST)/ready-to-test  ## the core tests with the lowest versions that pyproject.toml allows
+	PYTHONPATH= $(LOWEST)/bin/python -m pytest tests/events tests/sequences tests/model tests/recommend tests/inference \
+		tests/serving --ignore tests/serving/test_explorer.py
 
 check: $(VENV)/ready-to-develop  ## style, types, floors and the public face
 	$(BIN)/ruff check .
@@ -53,7 +59,7 @@ hooks: $(VENV)/ready-to-develop  ## checks before each commit
 	$(BIN)/pre-commit install
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and with its exact version: a looser wish may fetch a build for GPUs, several GB large.
@@ -68,4 +74,13 @@ $(VENV)/ready-to-use: pyproject.toml constraints.txt
 
 $(VENV)/ready-to-develop: $(VENV)/ready-to-use
 	$(INSTALL) --no-build-isolation -e ".[report,serve,index,redis,lake,test,check]"
+	@touch $@
+
+# torch alone is not the lowest: an old one comes with GPU libraries of several GB, so it is the tested CPU build.
+$(LOWEST)/ready-to-test: pyproject.toml constraints.txt .ci/lowest_requirements.py
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools torch==2.13.0
+	$(LOWEST)/bin/python .ci/lowest_requirements.py pyproject.toml > $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -r $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@

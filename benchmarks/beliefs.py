@@ -35,6 +35,7 @@ from beliefs_measures import (
     selective,
 )
 from beliefs_runs import (
+    POPULAR,
     TWIN,
     UNCALIBRATED,
     VARIATIONAL,
@@ -49,7 +50,7 @@ from beliefs_simulated import Shops, measure
 from beliefs_tables import print_simulated, print_tables
 from beliefs_targets import targets_of
 from provenance import ROOT, peak_megabytes, provenance
-from record_file import append_records
+from record_file import append_records, rounded
 from rich.console import Console
 
 from variseq.errors import InputError, VariseqError
@@ -161,6 +162,21 @@ def measure_runs(asked: argparse.Namespace) -> Record:
     return record_of(asked.data, *runs, before_refit)
 
 
+def summary(record: Record) -> Record:
+    """What is kept of a record: the groups that pictures show; six figures of all that no picture draws."""
+    if "groups" not in record:
+        return rounded(record)
+    columns = ("group", "num_queries", "nll", "nll_interval", "entropy", "entropy_interval",
+               f"ndcg@{record['k']}", f"ece_top{record['k']}")  # fmt: skip
+    lengths = record["groups"]["history_length"]
+    drawn = {name: [{of: row[of] for of in columns} for row in lengths[name]] for name in (VARIATIONAL, TWIN, POPULAR)}
+    before = record["before_refit"] and {
+        name: part for name, part in record["before_refit"].items() if name != "groups"
+    }
+    as_they_are = {name: record[name] for name in ("curves", "conformal")}
+    return rounded(record | {"before_refit": before}) | as_they_are | {"groups": {"history_length": drawn}}
+
+
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="name of the data set, as pictures are named after it")
@@ -190,7 +206,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     cost = {"cpu_seconds": round(time.process_time() - begun, 1), "peak_megabytes": round(peak_megabytes())}
     record = {"data": found["data"], **provenance(), **cost, **found}
-    append_records(asked.out, [record])
+    append_records(asked.out, [summary(record)])
     (print_simulated if asked.simulated else print_tables)(record, console)
     return 0
 

@@ -30,7 +30,7 @@ def append_records(path: Path, records: Iterable[Record]) -> None:
 
     Raises InputError when there is no room for them; then nothing is added.
     """
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+    lines = "".join(_line(record) for record in records).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab", buffering=0) as file:
         before = os.fstat(file.fileno()).st_size
@@ -43,11 +43,28 @@ def append_records(path: Path, records: Iterable[Record]) -> None:
             raise InputError(f"The records cannot be added to {path}: {error}.") from error
 
 
+def _line(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
 def write_record(path: Path, record: Record) -> None:
     """One record as a file of its own; whole or not at all. The folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """A record with its decimal numbers to so many figures, which is more than any table shows.
+
+    >>> rounded({"ndcg": [0.123456789, 1234.56789], "users": 5000000001})
+    {'ndcg': [0.123457, 1234.57], 'users': 5000000001}
+    """
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, dict):
+        return {name: rounded(one, digits) for name, one in value.items()}
+    return [rounded(one, digits) for one in value] if isinstance(value, list | tuple) else value
 
 
 def changed_settings(settings: Record, usual: Record) -> list[str]:

@@ -191,7 +191,8 @@ def _footnote(runs: Runs) -> list[str]:
         "; ".join(_unique(machines)),
         " to ".join(_unique([dates[0], dates[-1]])),
     ]
-    return [f"<sub>{'. '.join(facts)}. {' '.join(first['data']['notes'])}".rstrip() + "</sub>"]
+    notes = [note.rstrip(". ") for note in first["data"]["notes"]]
+    return [f"<sub>{'. '.join([*facts, *notes])}.</sub>"]
 
 
 def _posterior(health: dict[str, Any]) -> str:

@@ -14,19 +14,19 @@ from typing import Any
 
 import torch
 from data_files import sha256_of
-from rich.console import Console
 
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.results import Results
 from variseq.log import Log, LogPart
 from variseq.model.checkpoint import refuse_existing
+from variseq.output.console import console as new_console
 from variseq.terminal.run_config import RunConfig, run_config
 from variseq.training.display import Display
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from provenance import commit, hardware, peak_megabytes
-from record_file import append_records
+from record_file import append_records, rounded
 
 Parts = tuple[LogPart, LogPart, LogPart]
 Record = dict[str, Any]
@@ -73,16 +73,16 @@ def split(log: Log, settings: RunConfig) -> Parts:
 
 
 def run(experiment: Experiment, log: Log, parts: Parts, request: Request) -> Record:
-    """Fit, evaluate beside the baselines, write the run and its evaluation, print the table, append the record.
+    """Fit, evaluate beside the baselines, write the run and its evaluation, print the table, append a summary.
 
     Raises InputError before anything is trained when the run or the record cannot be written.
     """
     refuse_existing(request.out)
     _check_result_file(request.result)
-    console = Console(quiet=request.quiet)
+    console = new_console(quiet=request.quiet)
     console.print(log.check())
     for note in experiment.notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}")
     settings = experiment.settings
     model = VariationalAttention(settings.size, settings.seed, settings.device, settings.model, settings.training)
     train, valid, test = parts
@@ -94,16 +94,31 @@ def run(experiment: Experiment, log: Log, parts: Parts, request: Request) -> Rec
     table = results.table  # its intervals are drawn here, so they are part of the time
     evaluation_seconds = time.monotonic() - begun
     results.to_json(request.out / "evaluation.json")
-    console.print(str(results), highlight=False, soft_wrap=True)
+    console.print(str(results), soft_wrap=True)
     record = _record(experiment, model, results) | {
         "evaluation_seconds": round(evaluation_seconds, 1),
         "peak_megabytes": round(peak_megabytes()),
         "rows": table["rows"],
     }
-    console.print(f"Run: {request.out}", highlight=False)
+    console.print(f"Run: {request.out}", soft_wrap=True)
     if request.result is not None:
-        append_records(request.result, [record])
+        append_records(request.result, [summary(record)])
     return record
+
+
+def summary(record: Record) -> Record:
+    """What is kept of a record: of its rows what tables of results show, and no more figures than they do.
+
+    The whole evaluation with its groups is in the folder of the run.
+    """
+    k = record["protocol"]["k"]
+    names = ("model", f"ndcg@{k}", f"ndcg@{k}_interval", f"recall@{k}", "mrr", "nll", f"ece_top{k}")
+    queries = ("num_queries", "seen_targets", "cold_targets")
+    rows = [{name: row[name] for name in names} for row in record["rows"]]
+    # The queries are the same for all models.
+    rows[0] |= {name: record["rows"][0][name] for name in queries}
+    kept: Record = rounded(record | {"rows": rows})
+    return kept
 
 
 def _record(experiment: Experiment, model: VariationalAttention, results: Results) -> Record:
@@ -111,7 +126,7 @@ def _record(experiment: Experiment, model: VariationalAttention, results: Result
     assert checkpoint is not None
     settings, log = experiment.settings, checkpoint.manifest["log"]
     # Paths say nothing about the result, and a good deal about somebody's machine.
-    read = settings.read.model_dump(mode="json", exclude={"rejects", "temporary_folder"})
+    read = settings.read.model_dump(mode="json", exclude={"rejects", "temporary_folder"}, exclude_defaults=True)
     counted = ("num_rows", "num_events", "num_users", "num_items", "rejected", "filtered")
     return {
         "recipe": experiment.recipe,

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "variseq"
 FLOORS = [
-    {"errors", "whole_file"},
+    {"errors", "whole_file", "output", "threads"},
     {"events"},
     {"sequences"},
     {"model", "evaluation"},
@@ -154,6 +154,18 @@ def test_nothing_is_pickled(file: Path) -> None:
             for keyword in call.keywords
         )
         assert not allowed, f"{where}:{call.lineno} allows pickle"
+
+
+@every_file
+def test_text_is_printed_by_consoles_that_read_no_markup(file: Path) -> None:
+    if file.relative_to(PACKAGE) == Path("output/console.py"):
+        return  # The one place where a console is made.
+    for call in calls_of(file):
+        name = ast.unparse(call.func)
+        assert name.split(".")[-1] not in ("Console", "from_markup"), (
+            f"{file.relative_to(ROOT)}:{call.lineno} reads markup; use variseq.output.console"
+        )
+    assert not {"rich.print", "rich.markup", "rich"} & set(imports_of(file)), f"{file.relative_to(ROOT)} reads markup"
 
 
 def lookups_by_string_in(tree: ast.Module) -> list[int]:

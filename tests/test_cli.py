@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,25 @@ def test_reader_that_goes_away_is_no_stack_trace(run_folder: Path) -> None:
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
     process.wait(timeout=60)
+
+
+@pytest.mark.parametrize("words", ["check LOG", "recommend RUN --user u001 --json", "doctor RUN", "--help"])
+def test_first_line_can_be_taken_of_every_answer(words: str, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,ts\na,x,1600000000\nb,y,1600000001\n")
+    given = [{"LOG": str(tmp_path / "log.csv"), "RUN": str(run_folder)}.get(word, word) for word in words.split()]
+    program = "import sys; from variseq.cli import main; main()"
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *given], stdout=closed, stderr=subprocess.PIPE, env=ONE_THREAD, check=False
+        )
+    assert done.stderr == b""
+    assert done.returncode in (0, 1)
+
+
+def test_version_is_printed() -> None:
+    assert re.fullmatch(r"variseq \d+\.\d+\.\d+\S*\n", succeed("--version").out)
 
 
 def test_report_is_written_into_the_run(run_folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from variseq.threads import compute_alone_after_fork, prepare_threads
+
 if TYPE_CHECKING:
     from variseq.comparison import compare
     from variseq.errors import (
@@ -51,6 +53,11 @@ __all__ = [
     "read",
     "simulate",
 ]
+
+
+# OpenMP reads these when torch is imported, which each part of the package may be the first to do.
+prepare_threads()
+compute_alone_after_fork()
 
 
 def __getattr__(name: str) -> Any:

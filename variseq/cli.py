@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
 
 from variseq.errors import InputError, VariseqError
+from variseq.output.printable import printable, printable_lines
 from variseq.terminal.serve_command import keys, serving
+from variseq.threads import use_threads
 
 app = typer.Typer(
-    help="From an event log to recommendations, with a variational attention model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     add_completion=False,
 )
 app.registered_commands += serving.registered_commands
@@ -52,6 +56,7 @@ Rejects = Annotated[Path | None, typer.Option(help="File for rejected rows (.csv
 K = Annotated[int, typer.Option("-k", "--k", help="How many items.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting: model.width=128, training.max_epochs=20, ...")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute with; one for each core otherwise.")]
 
 
 def _columns(text: str | None) -> dict[str, str] | list[str] | None:
@@ -70,6 +75,24 @@ def _columns(text: str | None) -> dict[str, str] | list[str] | None:
 
 def _source(paths: list[str]) -> Any:
     return paths[0] if len(paths) == 1 else paths
+
+
+def _show_version(wanted: bool | None) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"variseq {version('variseq')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end."),
+    ] = None,
+) -> None:
+    """From an event log to recommendations, with a variational attention model."""
 
 
 @app.command()
@@ -93,9 +116,8 @@ def check(
     rejects: Rejects = None,
 ) -> None:
     """What is in a log, and what is wrong with it: counts, reasons, span, histories, warnings."""
-    from rich.console import Console
-
     from variseq.log import read
+    from variseq.output.console import console
     from variseq.terminal.events_source import events_source
     from variseq.terminal.run_config import run_config
 
@@ -117,7 +139,7 @@ def check(
         "read.rejects": rejects,
     }
     with events_source(_source(source)) as events:
-        Console().print(read(events, items, run_config(None, flags, []).read).check())
+        console().print(read(events, items, run_config(None, flags, []).read).check())
 
 
 @app.command()
@@ -129,6 +151,7 @@ def fit(
     size: Annotated[str | None, typer.Option(help="tiny, small, medium or large.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     device: Device = None,
+    threads: Threads = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with size, read, split, model, training.")] = None,
     settings: Set = None,
     columns: Columns = None,
@@ -146,6 +169,7 @@ def fit(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the results only.")] = False,
 ) -> None:
     """Read, split, train, evaluate and save a run. Everything else of reading: --set read.delimiter=";" and so on."""
+    use_threads(threads)
     from variseq.terminal.fit import FitRequest, fit_run
     from variseq.terminal.run_config import run_config
 
@@ -189,12 +213,14 @@ def evaluate(
         bool, typer.Option("--dropout", help="Every run with dropout left on as well (needs training.refit_share=0).")
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the whole table as JSON.")] = None,
+    threads: Threads = None,
 ) -> None:
     """The run on its own test part, with the baselines and other runs beside it, and intervals."""
+    use_threads(threads)
     from variseq.terminal.evaluate import Asked, evaluate_run
 
     asked = Asked(k, targets, exclude_seen, users, beside or [], dropout)
-    typer.echo(evaluate_run(run, asked, json))
+    typer.echo(printable_lines(evaluate_run(run, asked, json)))
 
 
 @app.command()
@@ -208,19 +234,28 @@ def compare(
     from variseq.comparison import compare as compare_runs
     from variseq.terminal.tables import comparison_sentence
 
-    typer.echo(comparison_sentence(str(first), str(second), k, compare_runs(first, second, metric, k)))
+    names = printable(first), printable(second)
+    typer.echo(comparison_sentence(*names, k, compare_runs(first, second, metric, k)))
 
 
 @app.command()
 def recommend(
     run: RunFolder,
     user: Annotated[list[str] | None, typer.Option(help="A user id; may be given several times.")] = None,
-    history: Annotated[str | None, typer.Option(help="Item ids of somebody else, oldest first: i9,i3.")] = None,
+    history: Annotated[
+        list[str] | None,
+        typer.Option(help="Item ids of somebody else, oldest first: i9,i3; given several times, each is one id."),
+    ] = None,
+    history_json: Annotated[str | None, typer.Option(help='The same as a JSON list: ["i9","i3"].')] = None,
     all_users: Annotated[bool, typer.Option("--all-users", help="Everybody; needs --out.")] = False,
     out: Annotated[Path | None, typer.Option(help="File for --all-users: .parquet or .csv.")] = None,
     k: K = 10,
-    exclude: Annotated[str | None, typer.Option(help="Item ids to leave out: i1,i2.")] = None,
-    only: Annotated[str | None, typer.Option(help="Item ids to choose from.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Item ids to leave out: i1,i2; given several times, each is one id.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Item ids to choose from; given several times, each is one id.")
+    ] = None,
     category: Annotated[list[str] | None, typer.Option(help="Only items of this category.")] = None,
     exclude_seen: Annotated[
         bool | None,
@@ -242,14 +277,16 @@ def recommend(
         bool, typer.Option("--ranks-only", help="The order alone, several times as fast: no probabilities, no reasons.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print records as JSON in place of a table.")] = False,
+    threads: Threads = None,
 ) -> None:
     """Who should see what next, how probable it is, and why."""
+    use_threads(threads)
     from variseq.recommend.manner import Manner
     from variseq.terminal.recommend import Question, TextFilters, answer
 
     manner = Manner(explore, seed, diversity, coverage, ranks_only)
     filters = TextFilters(k, exclude, only, category, exclude_seen, boost, boost_category, pin)
-    answer(run, Question(user or [], history, all_users, out, json, filters, manner))
+    answer(run, Question(user or [], history, history_json, all_users, out, json, filters, manner))
 
 
 @app.command()
@@ -270,7 +307,7 @@ def report(run: RunFolder, k: K = 10) -> None:
     from variseq.estimator import load
     from variseq.reports.report import write_report
 
-    typer.echo(f"Report: {write_report(load(run), run, k)}")
+    typer.echo(f"Report: {printable(write_report(load(run), run, k))}")
 
 
 @app.command()
@@ -279,11 +316,10 @@ def doctor(
     json: Annotated[Path | None, typer.Option(help="Write the diagnosis as JSON.")] = None,
 ) -> None:
     """Whether the latent of a run is used, what is wrong with it, and what to change."""
-    from rich.console import Console
-
+    from variseq.output.console import console
     from variseq.terminal.doctor import examine_run
 
-    examine_run(run, Console(), json)
+    examine_run(run, console(), json)
 
 
 @app.command()
@@ -300,7 +336,7 @@ def simulate(
 
     options = SimulationOptions(num_users=users, num_items=items, mean_events=mean_events, seed=seed)
     events, item_columns = simulate_shoppers(options).write(out)
-    typer.echo(f"Events: {events}\nItems:  {item_columns}")
+    typer.echo(f"Events: {printable(events)}\nItems:  {printable(item_columns)}")
 
 
 @app.command()
@@ -309,11 +345,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
 ) -> None:
     """The whole journey on real data, in minutes on 2 cores."""
-    from rich.console import Console
-
+    from variseq.output.console import console
     from variseq.terminal.demo import run_demo
 
-    run_demo(out, seed, Console())
+    run_demo(out, seed, console())
 
 
 def _show_warning(
@@ -325,19 +360,34 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """In place of the one of `warnings`, which also prints a place in the code."""
-    typer.echo(f"warning: {message}", err=True)
+    typer.echo(f"warning: {printable(message)}", err=True)
 
 
 def main() -> None:
     """Runs a command; a user's mistake or a full disk is one message and exit code 2, never a stack trace."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
         try:
             app(standalone_mode=True)
+        except BrokenPipeError:
+            sys.exit(1)
         except (VariseqError, OSError) as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {printable(error)}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             sys.exit(130)
+        finally:
+            _flush()
+
+
+def _flush() -> None:
+    """Write what is left. A reader that has gone away wants no more, and no message about it when Python ends."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

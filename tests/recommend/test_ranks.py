@@ -82,10 +82,22 @@ def test_everybody_is_written_in_ranks(fitted: VariationalAttention, tmp_path: P
     assert list(read(tmp_path / name).columns) == COLUMNS
 
 
-@pytest.mark.parametrize("more", [{"explore": "thompson"}, {"diversity": 0.2}, {"coverage": 0.9}, {"pin": {1: "i0"}}])
+@pytest.mark.parametrize("more", [{"explore": "thompson"}, {"diversity": 0.2}, {"coverage": 0.9}])
 def test_what_needs_more_than_the_order_is_refused(fitted: VariationalAttention, more: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="ranks_only gives the plain order"):
         fitted.recommend(history=[], ranks_only=True, **more)
+
+
+def test_pin_stands_at_its_rank_in_the_plain_order_too(fitted: VariationalAttention) -> None:
+    users = fitted.vocabulary.users.to_pylist()[:5]
+    plain = fitted.recommend(users=users, k=9, ranks_only=True, exclude_seen=False)
+    last = plain.groupby("user_id", sort=False).tail(1).iloc[0]
+    answer = fitted.recommend(users=users, k=9, ranks_only=True, exclude_seen=False, pin={2: last["item_id"]})
+    first = answer[answer["user_id"] == last["user_id"]].reset_index(drop=True)
+    of_user = plain[plain["user_id"] == last["user_id"]]["item_id"].tolist()
+    assert first["item_id"].tolist() == [of_user[0], last["item_id"], *of_user[1:-1]]
+    assert first["score"][1] == pytest.approx(last["score"], abs=1e-5)
+    assert answer[answer["rank"] == 2]["item_id"].eq(last["item_id"]).all()
 
 
 def test_ranking_leaves_gradients_switched_on(fitted: VariationalAttention) -> None:

@@ -6,7 +6,6 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from variseq.errors import InputError
@@ -18,6 +17,8 @@ from variseq.evaluation.groups import Groups
 from variseq.evaluation.pooled import CONFORMAL
 from variseq.evaluation.significance import require_same_protocol
 from variseq.evaluation.summary import SELECTIVE_GAIN
+from variseq.output.console import console
+from variseq.output.printable import printable
 
 
 def evaluation_table(
@@ -57,14 +58,14 @@ def rich_table(table: dict[str, Any]) -> Table:
     for name in shown:
         grid.add_column(name, justify="right", no_wrap=True)
     for row in table["rows"]:
-        grid.add_row(row["model"], *(_cell(row, name) for name in shown))
+        grid.add_row(printable(row["model"]), *(_cell(row, name) for name in shown))
     return grid
 
 
 def text_table(table: dict[str, Any], width: int = 120) -> str:
     """The same as plain text, without colours."""
     text = io.StringIO()
-    Console(file=text, width=width, color_system=None, force_terminal=False).print(rich_table(table))
+    console(file=text, width=width).print(rich_table(table))
     return text.getvalue()
 
 
@@ -84,7 +85,7 @@ def notes_on(row: dict[str, Any], k: int) -> list[str]:
         )
     for column, groups in row["by_user_column"].items():
         notes += _notes_on_column(column, groups, row["compared_by_user_column"][column])
-    return notes
+    return [printable(note) for note in notes]
 
 
 def _notes_on_column(column: str, groups: list[dict[str, Any]], compared: dict[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from rich.text import Text
 from variseq.events.read import Events
 from variseq.events.report import ReadReport, utc_text
 from variseq.events.table import MICROSECONDS_PER_SECOND, EventTable
+from variseq.output.printable import printable, printable_lines
 
 BURST_NUM_EVENTS = 20  # more than this many events of one user within a second: not a person
 BURST_SECONDS = 1.0
@@ -43,7 +44,9 @@ class CheckReport:
 
     def __rich__(self) -> Group:
         return Group(
-            Text(str(self.read)), _history_table(self), *(Text(f"warning: {text}", "yellow") for text in self.warnings)
+            printable_lines(self.read),
+            _history_table(self),
+            *(Text(printable(f"warning: {text}"), "yellow") for text in self.warnings),
         )
 
 

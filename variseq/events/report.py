@@ -10,6 +10,7 @@ import numpy as np
 
 from variseq.events.table import EventTable
 from variseq.events.vocabulary import Vocabulary
+from variseq.output.printable import printable
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,16 @@ class ReadReport:
         lines = [
             f"{self.num_rows:,} rows read, {self.num_events:,} events kept: "
             f"{self.num_users:,} users, {self.num_items:,} items",
-            "columns: " + ", ".join(f"{column} = {name}" for column, name in self.columns.items()),
+            "columns: " + ", ".join(f"{column} = {printable(name)}" for column, name in self.columns.items()),
             f"times: {self.time_unit}; from {self.span[0]} to {self.span[1]}",
-            "behaviours: " + ", ".join(f"{name} {count:,}" for name, count in self.behaviours.items()),
+            "behaviours: " + ", ".join(f"{printable(name)} {count:,}" for name, count in self.behaviours.items()),
         ]
         for reason, count in self.rejected.items():
-            lines.append(f"rejected: {count:,} × {reason} (first: {self.first_faults.get(reason, 'unknown')})")
+            lines.append(
+                f"rejected: {count:,} × {reason} (first: {printable(self.first_faults.get(reason, 'unknown'))})"
+            )
         lines += [f"filtered: {count:,} × {reason}" for reason, count in self.filtered.items()]
-        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"note: {printable(note)}" for note in self.notes]
         return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch.nn import functional
 
 from variseq.errors import InputError
+from variseq.events.nearest import nearest_hint
 from variseq.events.vocabulary import Id
 from variseq.recommend.lists import Lists
 from variseq.recommend.manner import Manner
@@ -21,6 +22,7 @@ from variseq.sequences.given_history import as_histories, given_history, history
 from variseq.sequences.histories import Histories
 
 USERS_AT_ONCE = 2048
+MAX_HINTS = 3
 COLUMNS = [
     *("user_id", "item_id", "rank", "score", "probability", "low", "high", "title", "because", "source"),
     *("uncertainty", "aleatoric", "epistemic"),
@@ -72,12 +74,17 @@ class Answers:
         if skipped:
             warnings.warn(
                 f"{len(skipped)} of {len(rows)} items of the history are not in the catalogue and were left out: "
-                f"{', '.join(map(repr, skipped[:10]))}{', …' if len(skipped) > 10 else ''}",
+                f"{self._with_hints(skipped[:10])}{', …' if len(skipped) > 10 else ''}",
                 UserWarning,
                 stacklevel=3,
             )
         source = FROM_HISTORY if known.num_events else NO_HISTORY
         return self._answer([None], known, self.wishes.wish(filters), manner, [source])
+
+    def _with_hints(self, unknown: list[Id]) -> str:
+        known = self.vocabulary.items.to_pylist()
+        hints = [nearest_hint(item, known) for item in unknown[:MAX_HINTS]] + [""] * len(unknown[MAX_HINTS:])
+        return ", ".join(f"{item!r}{hint}" for item, hint in zip(unknown, hints, strict=True))
 
     def similar(self, item_ids: Sequence[Id], k: int) -> pa.Table:
         """The k items whose vectors point most nearly the same way (cosine), for each item."""

@@ -33,10 +33,10 @@ class Manner:
             raise InputError(f"seed={self.seed!r} is not possible. Allowed: whole numbers from 0.")
         check_diversity(self.diversity)
         reordered = self.explore or self.diversity or filters.boost or filters.boost_categories or filters.pin
-        if self.ranks_only and (self.explore or self.diversity or filters.pin or self.coverage is not None):
+        if self.ranks_only and (self.explore or self.diversity or self.coverage is not None):
             raise InputError(
-                "ranks_only gives the plain order; explore, diversity, coverage and pin need more than that. Leave one "
-                "or the other out."
+                "ranks_only gives the plain order; explore, diversity and coverage need more than that. Leave one or "
+                "the other out."
             )
         if self.coverage is not None and reordered:
             raise InputError(

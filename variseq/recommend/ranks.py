@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from variseq.evaluation.mass import seen_pairs
 from variseq.evaluation.top_k import TopK
 from variseq.recommend.forecast import FLOOR, Forecast
 from variseq.recommend.recommender import TILE_HISTORIES, TILE_ITEMS, only_candidates
-from variseq.recommend.wishes import Wish
+from variseq.recommend.wishes import Wish, allowed_pins, with_pins
 from variseq.sequences.histories import Histories
 
 ALMOST_32_MEGABYTES = 31 << 20
@@ -51,8 +54,29 @@ def ranks(forecast: Forecast, histories: Histories, wish: Wish) -> Ranks:
             inside = None if seen is None else seen.inside(begin, end)
             scores = scores_of(query, begin, end).float().cpu()
             best.add(only_candidates(scores, begin, wish, inside), begin)
-        parts.append(best.result())
+        found = best.result()
+        parts.append(_with_pins(found, tile, wish, partial(scores_of, query)) if wish.pins else found)
     item, score = (torch.cat(part) for part in zip(*parts, strict=True))
     if not is_boosted:
         score = score.clamp(min=FLOOR).log().masked_fill(item < 0, -torch.inf)
     return Ranks(item.numpy(), score.numpy())
+
+
+def _with_pins(
+    found: tuple[Int[Tensor, "history k"], Float[Tensor, "history k"]],
+    tile: Histories,
+    wish: Wish,
+    scores_of: Callable[[int, int], Float[Tensor, "history item"]],
+) -> tuple[Int[Tensor, "history k"], Float[Tensor, "history k"]]:
+    """The pinned items that may be recommended at their places, the others around them, all with their scores."""
+    pinned = {item: scores_of(item, item + 1).float().cpu()[:, 0] for _, item in wish.pins}
+    if wish.log_boost is not None:
+        pinned = {item: score + float(wish.log_boost[item]) for item, score in pinned.items()}
+    items = torch.full_like(found[0], -1)
+    scores = torch.full_like(found[1], -torch.inf)
+    for row, (ranked, score) in enumerate(zip(found[0].tolist(), found[1].tolist(), strict=True)):
+        order = with_pins(ranked, allowed_pins(wish, tile.history(row).item), wish.k)
+        score_of = dict(zip(ranked, score, strict=True)) | {item: float(column[row]) for item, column in pinned.items()}
+        items[row, : len(order)] = torch.tensor(order, dtype=items.dtype)
+        scores[row, : len(order)] = torch.tensor([score_of[item] for item in order], dtype=scores.dtype)
+    return items, scores

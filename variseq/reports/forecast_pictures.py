@@ -123,7 +123,7 @@ def _draw_reliability(drawn: list[Bins], style: Style) -> Figure:
 def _root_ticks(top: float) -> list[float]:
     """Round probabilities up to `top` that lie far enough apart on a square-root axis, largest first."""
     ticks: list[float] = []
-    for tick in (1, 0.75, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001):
+    for tick in (1.0, 0.75, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001):
         gap = (ticks[-1] if ticks else 4.0) ** 0.5 - tick**0.5
         if tick <= top and min(gap, tick**0.5) >= 0.11 * top**0.5:
             ticks.append(tick)

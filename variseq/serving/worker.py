@@ -12,6 +12,7 @@ import sys
 import threading
 
 from variseq.errors import VariseqError
+from variseq.output.printable import printable
 from variseq.serving.app import Application
 from variseq.serving.logs import LogLines, log_as_json
 from variseq.serving.server import run
@@ -32,7 +33,7 @@ def main() -> int:
         threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
         run(application, listener, lambda: print(READY, flush=True))
     except (VariseqError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return CANNOT_START
     finally:
         lines.close()

@@ -70,21 +70,19 @@ def read_records(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def print_diagnosis(found: Diagnosis, console: Console) -> None:
     """The verdict first, then how it shows, then what to do."""
     style = COLOURS.get(found.kind, "bold red")
-    console.print(f"{found.kind.upper()}: {found.verdict}", style=style, highlight=False)
-    console.print(
-        f"Seen in epoch {found.epoch}, which was chosen on validation (a refit goes on from it):", highlight=False
-    )
+    console.print(f"{found.kind.upper()}: {found.verdict}", style=style)
+    console.print(f"Seen in epoch {found.epoch}, which was chosen on validation (a refit goes on from it):")
     for sentence in found.evidence:
-        console.print(f"  · {sentence}", highlight=False, markup=False)
+        console.print(f"  · {sentence}")
     console.print(_tests_table(found.tests))
     console.print(_groups_table(found.groups))
     if not found.advice:
-        console.print("Nothing to change.", highlight=False)
+        console.print("Nothing to change.")
         return
-    console.print("What to change, the likeliest first:", highlight=False)
+    console.print("What to change, the likeliest first:")
     for one in found.advice:
-        console.print(f"  --set {one.assignment()}", style="bold", highlight=False, markup=False, soft_wrap=True)
-        console.print(f"      was {one.now}; {one.reason}", highlight=False, markup=False)
+        console.print(f"  --set {one.assignment()}", style="bold", soft_wrap=True)
+        console.print(f"      was {one.now}; {one.reason}")
 
 
 def _tests_table(tests: tuple[Test, ...]) -> Table:

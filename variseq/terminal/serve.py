@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from variseq.output.printable import printable
 from variseq.serving.app import Application
 from variseq.serving.exporting import exported_model
 from variseq.serving.first_start import import_run
@@ -50,9 +51,9 @@ def _serve_by_workers(settings: ServeSettings) -> None:
 
 
 def _announce(settings: ServeSettings, address: str) -> None:
-    typer.echo(f"Serving {settings.run} at {address}  (explorer: /explore, API: /docs)")
+    typer.echo(f"Serving {printable(settings.run)} at {address}  (explorer: /explore, API: /docs)")
 
 
 def _tell(text: str | None) -> None:
     if text is not None:
-        typer.echo(text)
+        typer.echo(printable(text))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from variseq.errors import MissingExtra
+from variseq.errors import InputError, MissingExtra
+from variseq.output.printable import printable
 
-serving = typer.Typer()
-keys = typer.Typer(help="API keys of a server.", no_args_is_help=True)
+serving = typer.Typer(rich_markup_mode=None)
+keys = typer.Typer(help="API keys of a server.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @serving.command()
@@ -42,6 +44,11 @@ def serve(
 ) -> None:
     """Answer over HTTP: events in, the very next answer reflects them. Each option is also VARISEQ_SERVE_<NAME>."""
     flags = {name: value for name, value in locals().items() if name != "config"}
+    if sys.platform == "win32":
+        raise InputError(
+            "The server does not run on Windows: it needs the sockets and file locks of Linux and macOS. Run it in WSL "
+            "or in a container."
+        )
     try:
         from variseq.terminal.serve import serve_run
     except ModuleNotFoundError as error:
@@ -60,7 +67,7 @@ def export(
     """The run as a folder that is served without torch."""
     from variseq.export import export as export_run
 
-    typer.echo(f"Export: {export_run(run, out, small)}")
+    typer.echo(f"Export: {printable(export_run(run, out, small))}")
 
 
 @keys.command("new")
@@ -73,7 +80,7 @@ def new_key(
     from variseq.serving.keys import new_key as make_key
 
     key = make_key(file, name, role)
-    typer.echo(f"The key {name!r} is shown this once; its hash is in {file}.", err=True)
+    typer.echo(f"The key {name!r} is shown this once; its hash is in {printable(file)}.", err=True)
     typer.echo(key)
 
 
@@ -91,4 +98,4 @@ def backup(
         back_up(opened, target)
     finally:
         opened.close()
-    typer.echo(f"Backup: {target}")
+    typer.echo(f"Backup: {printable(target)}")

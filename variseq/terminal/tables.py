@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-from rich.markup import escape
 from rich.table import Table
 
 from variseq.evaluation.significance import Comparison
+from variseq.output.printable import printable
 
 
 def recommendations_table(recommendations: pd.DataFrame) -> Table:
     """user → ranked titles, with probability and reason where they are told; ids where there are no titles."""
     has_more = "probability" in recommendations
     table = Table(title="recommendations")
-    table.add_column("user", no_wrap=True)
+    table.add_column("user", overflow="fold")
     table.add_column("rank", justify="right")
     table.add_column("item", overflow="fold")
     if has_more:
@@ -27,8 +27,8 @@ def recommendations_table(recommendations: pd.DataFrame) -> Table:
         if row["rank"] == 1:
             table.add_section()
             user = "this history" if pd.isna(row["user_id"]) else str(row["user_id"])
-        more = [_probability(row), escape("; ".join(row["because"]))] if has_more else []
-        table.add_row(escape(user), str(row["rank"]), escape(str(title)), *more)
+        more = [_probability(row), printable("; ".join(row["because"]))] if has_more else []
+        table.add_row(printable(user), str(row["rank"]), printable(title), *more)
     return table
 
 

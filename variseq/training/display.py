@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from variseq.output.console import console as new_console
+
 
 class Display:
     """A bar with throughput and time left inside an epoch, and one line for each finished epoch.
@@ -17,7 +19,7 @@ class Display:
     """
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
-        self.console = console or Console(quiet=quiet)
+        self.console = console or new_console(quiet=quiet)
         bar = (TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[state]}"))
         # Redrawn by hand: a refreshing thread would take time from the two cores that train.
         self.progress = Progress(*bar, console=self.console, transient=True, auto_refresh=False)
@@ -49,7 +51,7 @@ class Display:
     def refit(self, number: int, num_refits: int) -> None:
         """Say which of several refits the lines that follow are of."""
         if num_refits > 1:
-            self.console.print(f"refit {number + 1} of {num_refits}", highlight=False)
+            self.console.print(f"refit {number + 1} of {num_refits}")
 
     def epoch(self, record: dict[str, Any]) -> None:
         """One line for a finished epoch; one without validation belongs to the refit."""
@@ -63,7 +65,6 @@ class Display:
             f"rate {record['rate']:6.1f}  β {record['beta']:.1e}  noise {record['noise']:.1f}{judged}  "
             f"{record['positions_per_second']:,.0f} positions/s  about {clock(record['seconds_left'])} left"
             f"{' *' if record.get('is_best') else ''}",
-            highlight=False,
             soft_wrap=True,
         )
         for alarm in record.get("alarms", []):

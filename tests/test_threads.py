@@ -1,0 +1,134 @@
+"""How many threads compute and how they wait, and what a forked process can still do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.terminal.invoke import variseq
+from variseq.threads import available_cores
+
+OF_OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+FORKED = """
+import multiprocessing, sys, warnings
+sys.path.insert(0, ".")
+context = multiprocessing.get_context("fork")
+{loaded}
+def child(queue):
+    queue.put({asked})
+{asked_before}
+queue = context.Queue()
+process = context.Process(target=child, args=(queue,))
+process.start()
+try:
+    answer = queue.get(timeout=60)
+finally:
+    process.kill()
+    process.join()
+print(answer)
+"""
+MODEL = "import torch; torch.set_num_threads(2); import variseq; model = variseq.load({folder!r})"
+RECOMMENDED = "model.recommend(history=['i01', 'i02'], k=3).item_id.tolist()"
+ENGINE = """
+from pathlib import Path
+from variseq.inference.engine import Engine
+from variseq.inference.question import Question
+engine = Engine.load(Path({folder!r}))
+"""
+ANSWERED = "len(engine.answer([(engine.items_in_order(['i01', 'i02']), Question(k=3))])[0].recommendations)"
+
+
+def in_a_process(program: str, **variables: str) -> str:
+    """What a program prints in a process of its own, with only these of OpenMP's variables set."""
+    environment = {name: value for name, value in os.environ.items() if name not in OF_OPENMP} | variables
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True, text=True, timeout=100, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks on this system")
+@pytest.mark.parametrize("before", ["", RECOMMENDED], ids=["loaded", "has answered"])
+def test_forked_process_answers_with_the_model_of_its_parent(run_folder: Path, before: str) -> None:
+    loaded = MODEL.format(folder=str(run_folder))
+    program = FORKED.format(loaded=loaded, asked=RECOMMENDED, asked_before=before)
+    assert in_a_process(program) == in_a_process(f"{loaded}\nprint({RECOMMENDED})")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks on this system")
+@pytest.mark.parametrize("before", ["", ANSWERED], ids=["loaded", "has answered"])
+def test_forked_process_answers_with_the_engine_of_its_parent(bundle_folder: Path, before: str) -> None:
+    loaded = ENGINE.format(folder=str(bundle_folder))
+    assert in_a_process(FORKED.format(loaded=loaded, asked=ANSWERED, asked_before=before)) == "3"
+
+
+SHOWN = "import os, variseq; print([os.environ.get(name) for name in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')])"
+
+
+def test_waiting_threads_do_not_spin_unless_the_user_wants_it() -> None:
+    assert in_a_process(SHOWN) == "['0', None]"
+    assert in_a_process(SHOWN, GOMP_SPINCOUNT="500") == "['500', None]"
+    assert in_a_process(SHOWN, OMP_WAIT_POLICY="ACTIVE") == "[None, 'ACTIVE']"
+
+
+def test_number_of_threads_is_that_asked_for_before_and_after_torch_is_imported() -> None:
+    for order in ("use_threads(1); import torch", "import torch; use_threads(1)"):
+        program = f"from variseq.threads import use_threads; {order}; print(torch.get_num_threads())"
+        assert in_a_process(program, OMP_NUM_THREADS="2") == "1"
+
+
+@pytest.mark.parametrize("number", ["0", "-2", "many"])
+def test_less_than_one_thread_is_refused(number: str) -> None:
+    finished = variseq("recommend", "run", "--user", "u1", "--threads", number)
+    assert finished.code == 2
+    assert "--threads" in finished.err
+
+
+FILES = {
+    "second version": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}, 1),
+    "part of a core": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "20000 100000\n"}, 1),
+    "group above": ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "100000 100000\n"}, 1),
+    "smallest of all": (
+        {
+            "proc/self/cgroup": "0::/a/b\n",
+            "sys/fs/cgroup/a/cpu.max": "100000 100000\n",
+            "sys/fs/cgroup/a/b/cpu.max": "9900000 100000\n",
+        },
+        1,
+    ),
+    "first version": (
+        {
+            "proc/self/cgroup": "3:memory:/x\n2:cpu,cpuacct:/docker/x\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "100000\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        1,
+    ),
+    "without a limit": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+    "first version without a limit": (
+        {
+            "proc/self/cgroup": "2:cpu:/\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        None,
+    ),
+    "broken": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "much\n"}, None),
+    "other system": ({}, None),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_quota_of_a_container_limits_the_cores(tmp_path: Path, case: str) -> None:
+    files, cores = FILES[case]
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert available_cores(tmp_path) == (cores or allowed)

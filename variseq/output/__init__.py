@@ -1,0 +1,1 @@
+"""Text for people into characters on a terminal, shown as it is."""

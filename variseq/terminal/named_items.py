@@ -1,0 +1,124 @@
+"""Items as they are named on the command line into ids of the catalogue; what is an id stays whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from variseq.errors import InputError
+from variseq.events.nearest import nearest_hint
+from variseq.events.vocabulary import Id, Vocabulary
+
+EXAMPLES = {"--boost": "i9=1.5", "--boost-category": "Drama=2", "--pin": "1=i9"}
+
+
+class NamedItems:
+    """The items of a catalogue by their names. An exact id comes before every other way to read a text."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+
+    def ids(self, option: str, texts: Sequence[str] | None) -> list[Id] | None:
+        """The ids of an option: each text is one id where it is given several times; a single text is parted at commas
+        unless the whole of it is an id.
+
+        Raises InputError where there is none, or where the ids are numbers and a text is none.
+        """
+        if not texts:
+            return None
+        parts = list(texts)
+        if len(parts) == 1 and not self._is_known(parts[0]):
+            parts = parts[0].split(",")
+        ids = [self.id(part) for part in parts if part.strip()]
+        if not ids:
+            raise InputError(f"{option} {texts[0]!r} has no item id. Give some, as in {option} i9,i3, or leave it out.")
+        return ids
+
+    def ids_of_json(self, option: str, text: str) -> list[Id]:
+        """The ids of a JSON list. Raises InputError for what is no list of ids."""
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, list) or any(isinstance(one, bool) or not isinstance(one, int | str) for one in found):
+            raise InputError(f"""{option} {text!r} is no JSON list of ids. Give one, as in {option} '["i9","i3"]'.""")
+        return [self._parsed(str(one)) for one in found]
+
+    def known_ids(self, option: str, texts: Sequence[str] | None) -> list[Id] | None:
+        """The same as `ids`, of which all have to be in the catalogue. Raises InputError for one that is not."""
+        found = self.ids(option, texts)
+        self._refuse_unknown(option, found or [])
+        return found
+
+    def id(self, text: str) -> Id:
+        """The id that a text names: exactly, or without the blanks around it."""
+        return self._parsed(text if self._is_known(text) else text.strip())
+
+    def boosts(self, option: str, texts: Sequence[str] | None) -> dict[Id, float]:
+        """Ids and factors; the factor stands behind the last "=". Raises InputError for any other form."""
+        pairs = [(self.id(name), factor(option, value)) for name, value in named_values(option, texts)]
+        self._refuse_unknown(option, [item_id for item_id, _ in pairs])
+        return dict(pairs)
+
+    def pins(self, option: str, texts: Sequence[str] | None) -> dict[int, Id]:
+        """Ranks and ids; the rank stands before the first "=". Raises InputError for any other form."""
+        pins: dict[int, Id] = {}
+        for text in texts or ():
+            rank, equals, name = text.partition("=")
+            if not rank.strip().isdecimal() or not equals or not name:
+                raise InputError(
+                    f"{option} {text!r} is not possible. Give a rank and an item, for example {option} "
+                    f"{EXAMPLES[option]}."
+                )
+            pins[int(rank)] = self.id(name)
+        self._refuse_unknown(option, list(pins.values()))
+        return pins
+
+    def hint(self, item_id: Id) -> str:
+        """The id of the catalogue that was probably meant, as words to put behind an unknown one."""
+        return nearest_hint(item_id, self.vocabulary.items.to_pylist())
+
+    def unknown(self, ids: Sequence[Id]) -> list[Id]:
+        """Those that are not in the catalogue."""
+        positions = self.vocabulary.item_positions(ids)
+        return [item_id for item_id, position in zip(ids, positions, strict=True) if position < 0]
+
+    def _refuse_unknown(self, option: str, ids: Sequence[Id]) -> None:
+        if unknown := self.unknown(ids):
+            named = ", ".join(f"{item_id!r}{self.hint(item_id)}" for item_id in unknown[:3])
+            raise InputError(
+                f"{option} names items that are not in the catalogue: {named}{', …' if len(unknown) > 3 else ''}. "
+                f"Give ids as the log has them; an option that is given several times takes each text as one id."
+            )
+
+    def _is_known(self, text: str) -> bool:
+        try:
+            return not self.unknown([self._parsed(text)])
+        except InputError:
+            return False
+
+    def _parsed(self, text: str) -> Id:
+        return self.vocabulary.parse_item_id(text)
+
+
+def named_values(option: str, texts: Sequence[str] | None) -> list[tuple[str, str]]:
+    """What stands before and behind the last "=" of each text. Raises InputError for a text without one.
+
+    >>> named_values("--boost", ["a=b=1.5"])
+    [('a=b', '1.5')]
+    """
+    pairs = [text.rpartition("=") for text in texts or ()]
+    for name, equals, value in pairs:
+        if not equals or not name:
+            raise InputError(
+                f"{option} {value!r} is not possible. Give it as NAME=VALUE, for example {option} {EXAMPLES[option]}."
+            )
+    return [(name, value) for name, _, value in pairs]
+
+
+def factor(option: str, text: str) -> float:
+    """A factor as a number. Raises InputError for another text."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"{option} …={text} is not possible. Allowed: positive numbers.") from error
