@@ -76,7 +76,7 @@ class LogProperties:
             long_length=float(np.quantile(lengths, 0.95)),
             has_gaps=histories.has_times,
             has_values=len(values) > 0 and float(values.std()) > 0,
-            repeat_share=histories.num_repeats() / max(1, histories.num_events),
+            repeat_share=histories.num_repeats() / max(1, histories.num_targets),
         )
 
     @property
