@@ -145,7 +145,7 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Out of epochs, or out of patience."""
+        """Out of epochs, or out of patience, which begins with the first epoch that may be chosen."""
         waited = self.progress.epoch - 1 - self.progress.best_epoch
         out_of_patience = self.progress.best_epoch >= 0 and waited >= self.config.patience
         return self.progress.epoch >= self.config.max_epochs or out_of_patience
