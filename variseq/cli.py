@@ -160,7 +160,7 @@ def fit(
 ) -> None:
     """Read, split, train, evaluate and save a run. Everything else of reading: --set read.delimiter=";" and so on."""
     from variseq.estimator import load
-    from variseq.terminal.fit import FitRequest, fit_run
+    from variseq.terminal.fit import FitRequest, fit_run, settings_of
     from variseq.terminal.run_config import run_config
 
     flags = {
@@ -179,7 +179,7 @@ def fit(
         "read.rejects": rejects,
     }
     start = None if from_run is None else load(from_run, device or "auto")
-    wanted = run_config(config, flags, settings or [], {} if start is None else {"size": start.size})
+    wanted = run_config(config, flags, settings or [], None if start is None else settings_of(start))
     fit_run(_source(source), wanted, FitRequest(out, items, resume, tensorboard, quiet, test_file, start))
 
 

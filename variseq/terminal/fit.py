@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from variseq.terminal.evaluate import options_of_test_file
 from variseq.terminal.events_source import events_source
 from variseq.terminal.run_config import RunConfig
 from variseq.training.display import Display
+from variseq.training.warm_start import shape_of
 
 NUM_RANKED = 10
 
@@ -70,6 +72,12 @@ def fit_run(source: str | list[str], config: RunConfig, request: FitRequest) -> 
         results.to_json(request.out / "evaluation.json")
         Console().print(str(results), highlight=False, soft_wrap=True)
     Console().print(f"Run: {request.out}", highlight=False, soft_wrap=True)
+
+
+def settings_of(start: VariationalAttention) -> dict[str, Any]:
+    """The settings of an earlier run that a warm start has unless others are given."""
+    assert start.checkpoint is not None
+    return {"size": start.size, "model": shape_of(start.checkpoint)}
 
 
 def validation_sentence(model: VariationalAttention) -> str:
