@@ -74,5 +74,5 @@ def test_row_that_is_not_there_is_refused_with_those_that_are() -> None:
     results = Results([replace(model, model="first"), replace(model, model="second")])
     assert results["second"].model == results.row("second")["model"] == "second"
     for look in (results.__getitem__, results.row):
-        with pytest.raises(InputError, match="no row 'third'. They have: first, second"):
+        with pytest.raises(InputError, match=r"no row 'third'\. They have: first, second"):
             look("third")

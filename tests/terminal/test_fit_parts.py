@@ -1,4 +1,4 @@
-"""`variseq fit` with no test part, with a test file, with target behaviors, with low values, and from an earlier run."""
+"""`variseq fit` without a test part, with a test file, target behaviors, low values, and from an earlier run."""
 
 from __future__ import annotations
 

@@ -19,15 +19,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning"
 
 
 def drawn() -> tuple[torch.Tensor, np.ndarray]:
-    return torch.rand(4), np.random.random(4)  # noqa: NPY002 - the stream of callers
+    return torch.rand(4), np.random.random(4)
 
 
 def test_fit_and_load_do_not_move_the_callers_random_numbers(shop_parts: Parts, run_folder: Path) -> None:
     torch.manual_seed(11)
-    np.random.seed(11)  # noqa: NPY002 - the stream of callers
+    np.random.seed(11)
     expected = drawn()
     torch.manual_seed(11)
-    np.random.seed(11)  # noqa: NPY002 - the stream of callers
+    np.random.seed(11)
     small_model(max_epochs=1).fit(*shop_parts[:2], display=Display(quiet=True))
     load(run_folder).recommend(k=2)
     found = drawn()

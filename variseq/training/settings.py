@@ -17,8 +17,8 @@ class TrainingConfig(BaseModel):
     patience: int = Field(
         default=12,
         ge=1,
-        description="epochs without a better validation NDCG@10 before stopping; only those with full noise count, so a "
-        "run with no more of them than this goes on to its end",
+        description="epochs without a better validation NDCG@10 before stopping; only those with full noise count, so "
+        "a run with no more of them than this goes on to its end",
     )
     batch_positions: int = Field(default=4096, ge=16, description="positions per batch")
     learning_rate: float = Field(default=2e-3, gt=0, description="highest learning rate; it falls as a cosine")
