@@ -51,6 +51,13 @@ Collapse = Annotated[
     bool | None, typer.Option("--collapse-repeats", help="Keep the first of repeated events in a row.")
 ]
 Missing = Annotated[str | None, typer.Option(help="Missing values: keep, zero or mean.")]
+MinValue = Annotated[float | None, typer.Option(help="Events with a lower value (bad ratings) are low, see the next.")]
+LowValues = Annotated[
+    str | None, typer.Option(help="leave-out drops them; negative keeps them in histories, never as a next event.")
+]
+TestFile = Annotated[
+    str | None, typer.Option(help="Events of your own to be judged on, never learned from; in place of a test part.")
+]
 Memory = Annotated[str | None, typer.Option(help="Memory of the database, such as 1GB.")]
 Rejects = Annotated[Path | None, typer.Option(help="File for rejected rows (.csv or .parquet).")]
 K = Annotated[int, typer.Option("-k", "--k", help="How many items.")]
@@ -59,7 +66,7 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute with; one for each core otherwise.")]
 
 
-def _columns(text: str | None) -> dict[str, str] | list[str] | None:
+def _columns(text: str | None) -> dict[str, str | int] | list[str] | None:
     """`a=b,c=d` as a dictionary; `a,b,c`, names by place, as a list."""
     if text is None:
         return None
@@ -71,6 +78,19 @@ def _columns(text: str | None) -> dict[str, str] | list[str] | None:
             f"--columns {text!r} is not of the form user_id=uid,item_id=sku, or by place user_id,item_id,timestamp."
         )
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _size(text: str | None) -> float | str | None:
+    """The size of a part: a share as a number, other words as they are."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def _names(texts: list[str] | None) -> list[str] | None:
+    """What was given several times or with commas, one by one."""
+    return None if texts is None else [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 def _source(paths: list[str]) -> Any:
@@ -112,6 +132,8 @@ def check(
     min_item_events: MinItem = None,
     collapse_repeats: Collapse = None,
     missing_value: Missing = None,
+    min_value: MinValue = None,
+    low_values: LowValues = None,
     memory_limit: Memory = None,
     rejects: Rejects = None,
 ) -> None:
@@ -135,6 +157,8 @@ def check(
         "read.min_item_events": min_item_events,
         "read.collapse_repeats": collapse_repeats,
         "read.missing_value": missing_value,
+        "read.min_value": min_value,
+        "read.low_values": low_values,
         "read.memory_limit": memory_limit,
         "read.rejects": rejects,
     }
@@ -148,6 +172,17 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder for the run; must not exist yet.")],
     items: Items = None,
     split: Annotated[str | None, typer.Option(help="time or leave-one-out.")] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(help="Test part of the time split: 0.1 or 7d; none: learn from everything (any split)."),
+    ] = None,
+    test_file: TestFile = None,
+    targets_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Behaviors to learn and ask for, such as purchase; others are history. Repeat or use commas."
+        ),
+    ] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small, medium or large.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     device: Device = None,
@@ -163,14 +198,23 @@ def fit(
     quoting: Quoting = None,
     min_user_events: MinUser = None,
     min_item_events: MinItem = None,
+    min_value: MinValue = None,
+    low_values: LowValues = None,
     rejects: Rejects = None,
+    from_run: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="An earlier run to go on from, with 0.3 of the epochs; LOG holds old and new events."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard files.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the results only.")] = False,
 ) -> None:
     """Read, split, train, evaluate and save a run. Everything else of reading: --set read.delimiter=";" and so on."""
     use_threads(threads)
-    from variseq.terminal.fit import FitRequest, fit_run
+    from variseq.estimator import load
+    from variseq.terminal.fit import FitRequest, fit_run, settings_of
     from variseq.terminal.run_config import run_config
 
     flags = {
@@ -178,6 +222,8 @@ def fit(
         "seed": seed,
         "device": device,
         "split.by": split,
+        "split.test": _size(test),
+        "split.targets_of": _names(targets_of),
         "read.columns": _columns(columns),
         "read.item_columns": _columns(item_columns),
         "read.format": format,
@@ -187,11 +233,13 @@ def fit(
         "read.time_unit": time_unit,
         "read.min_user_events": min_user_events,
         "read.min_item_events": min_item_events,
+        "read.min_value": min_value,
+        "read.low_values": low_values,
         "read.rejects": rejects,
     }
-    fit_run(
-        _source(source), run_config(config, flags, settings or []), FitRequest(out, items, resume, tensorboard, quiet)
-    )
+    start = None if from_run is None else load(from_run, device or "auto")
+    wanted = run_config(config, flags, settings or [], None if start is None else settings_of(start))
+    fit_run(_source(source), wanted, FitRequest(out, items, resume, tensorboard, quiet, test_file, start))
 
 
 @app.command()
@@ -202,9 +250,12 @@ def evaluate(
     exclude_seen: Annotated[
         bool | None,
         typer.Option(
-            "--exclude-seen/--include-seen", help="Rank what the user knows, or not; otherwise as the log suggested."
+            "--exclude-seen/--include-seen",
+            help="Leave out what the user knows, or rank it too; otherwise as the log suggested.",
         ),
     ] = None,
+    test_file: TestFile = None,
+    columns: Annotated[str | None, typer.Option(help="Names in the test file: user_id=uid,item_id=sku,...")] = None,
     users: Annotated[str | None, typer.Option(help="Table with user_id and columns: its groups are compared.")] = None,
     beside: Annotated[
         list[Path] | None, typer.Option(help="Another run of the same log and split; may be given several times.")
@@ -215,11 +266,11 @@ def evaluate(
     json: Annotated[Path | None, typer.Option(help="Write the whole table as JSON.")] = None,
     threads: Threads = None,
 ) -> None:
-    """The run on its own test part, with the baselines and other runs beside it, and intervals."""
+    """The run on its own test part or on a test file, with the baselines and other runs beside it, and intervals."""
     use_threads(threads)
     from variseq.terminal.evaluate import Asked, evaluate_run
 
-    asked = Asked(k, targets, exclude_seen, users, beside or [], dropout)
+    asked = Asked(k, targets, exclude_seen, users, beside or [], dropout, test_file, _columns(columns))
     typer.echo(printable_lines(evaluate_run(run, asked, json)))
 
 

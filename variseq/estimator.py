@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ import pyarrow as pa
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.results import Results
-from variseq.evaluation.splits import Split, split_at
+from variseq.evaluation.second_log import SecondLog, num_learned_of, part_of_second_log, sentences_of, warnings_of
+from variseq.evaluation.splits import TEST_FILE, Part, Split, marked_targets, split_at
 from variseq.evaluation.user_groups import read_user_groups
+from variseq.events.report import utc_text
 from variseq.events.vocabulary import Id, Vocabulary
-from variseq.log import LogPart
+from variseq.log import Log, LogPart
 from variseq.model.checkpoint import Checkpoint, load_checkpoint, refuse_existing, save_checkpoint
 from variseq.recommend.answers import Answers
 from variseq.recommend.calibrate import calibrate
@@ -49,6 +53,7 @@ from variseq.training.rate_control import refuse_unreachable_rate
 from variseq.training.run import Settings, Workplace, choose_device, train_network
 from variseq.training.settings import TrainingConfig
 from variseq.training.validation import Validation
+from variseq.training.warm_start import Start, refuse_other_shape, shape_of, warm_training
 
 
 class VariationalAttention:
@@ -94,11 +99,20 @@ class VariationalAttention:
         resume: bool = False,
         display: Display | None = None,
         tensorboard: bool = False,
+        start: VariationalAttention | None = None,
     ) -> VariationalAttention:
         """Train on a part of a split log; the best epoch is chosen on the validation part.
 
         With a `folder` the finished run is saved there, and while it is under way its state is in
         `<folder>.unfinished`: after Ctrl-C or a crash, the same call with `resume=True` goes on to the same result.
+
+        `start` is an earlier run that training goes on from, with 0.3 of the epochs unless training={"max_epochs": …}
+        says otherwise. The log is the whole newer one, old events and new ones: the earlier events are needed as
+        histories and for what is counted. Known items and behaviors keep their weights, new items begin at the mean of
+        their categories, or of all items. Its size and shape are those of the earlier run.
+
+        Raises InputError for settings that do not fit the earlier run, and where that has learned from events of the
+        test part; warns where it has learned from events of the validation part.
         """
         folder = None if folder is None else Path(folder)
         unfinished = None if folder is None else folder.with_name(folder.name + ".unfinished")
@@ -106,7 +120,9 @@ class VariationalAttention:
             refuse_existing(folder)
         elif resume or tensorboard:
             raise InputError("A run without a folder leaves nothing to resume from or to look at. Give a folder.")
-        settings = self._settings(train)
+        settings = self._settings(train, start)
+        if start is not None:
+            start._refuse_to_leak_into(train, valid)
         workplace = Workplace(self.device, display or Display(), unfinished, resume, tensorboard)
         trained = train_network(train.part, valid.part, settings, workplace)
         config, known = settings.training, train.part.known()
@@ -125,7 +141,7 @@ class VariationalAttention:
             network=trained.network.eval(),
             vocabulary=train.vocabulary,
             items=train.items,
-            histories=train.part.histories,
+            histories=replace(train.part.histories, is_target=None),
             bounds=begins,
             memory=memory.state(),
             manifest=run_manifest(train.part.protocol, train.report.to_json(), trained.seconds, learned.to_json()),
@@ -146,7 +162,7 @@ class VariationalAttention:
 
     def evaluate(
         self,
-        part: LogPart | None = None,
+        part: LogPart | Log | None = None,
         k: int = 10,
         targets: str = "last",
         exclude_seen: bool | None = None,
@@ -154,7 +170,12 @@ class VariationalAttention:
         beside: Mapping[str, VariationalAttention] | None = None,
         dropout: bool = False,
     ) -> Results:
-        """The model on a part of the split (the test part by default), with the baselines beside it.
+        """The model on a part of the split (the test part by default) or on a log of its own, with the baselines.
+
+        A log (`variseq.read`) is a test set of the user's own. The history of a target is what the run's log has of the
+        user before the first event there, and then the events there. Users that the run does not know are judged from
+        their events there alone, items that it does not know are misses, and all of it is counted. UserWarning says
+        when events there are also, or are earlier than, what was learned from.
 
         `targets` is "last" (each user's last event there), "next" (the first) or "successive" (all). `exclude_seen`
         leaves out items of the user's own history; None is what the log suggested when the model was fitted. `users` is
@@ -167,9 +188,10 @@ class VariationalAttention:
         history before its target.
         """
         checkpoint, learned = self._fitted(), self._learned()
-        groups = read_user_groups(users, checkpoint.vocabulary)
         config, split = TrainingConfig(**checkpoint.config["training"]), self._split()
-        judged, known = judged_on(split, None if part is None else part.part, bool(config.refit_share))
+        vocabulary, asked = self._asked(part, split)
+        groups = read_user_groups(users, vocabulary)
+        judged, known = judged_on(split, asked, bool(config.refit_share))
         named = {} if beside is None else beside
         if not isinstance(named, Mapping) or not all(isinstance(run, VariationalAttention) for run in named.values()):
             raise InputError("beside needs models by name, such as beside={'twin': variseq.load('runs/twin')}.")
@@ -184,7 +206,8 @@ class VariationalAttention:
         # Thresholds are those of the way of ranking that they were learned with.
         thresholds = learned.thresholds if options.exclude_seen == config.exclude_seen else None
         values = forecast_values(checkpoint.network, judged, targets)
-        return Results(evaluations, values, groups, thresholds, len(forecasts) - 1)
+        notes = sentences_of(judged, targets) if judged.name == TEST_FILE else []
+        return Results(evaluations, values, groups, thresholds, len(forecasts) - 1, notes)
 
     def recommend(
         self,
@@ -298,6 +321,18 @@ class VariationalAttention:
         checkpoint = self._fitted()
         return Forecast(checkpoint.network, Memory.from_state(checkpoint.memory), self._learned().calibration)
 
+    def _asked(self, part: LogPart | Log | None, split: Split) -> tuple[Vocabulary, Part | None]:
+        """Whose users the rows of the part are, and the part; None is the test part. Warns of doubtful test files."""
+        vocabulary = self.vocabulary
+        if part is None or isinstance(part, LogPart):
+            return vocabulary, None if part is None else part.part
+        refits = self._fitted().config["training"]["refit_share"]
+        second = SecondLog(part.histories, part.vocabulary, part.report)
+        asked = part_of_second_log(split[2], vocabulary, split[2 if refits else 0].known(), second)
+        for message in warnings_of(asked.protocol["test_file"]):
+            warnings.warn(message, UserWarning, stacklevel=3)
+        return part.vocabulary, asked
+
     def _answers(self) -> Answers:
         checkpoint = self._fitted()
         learned = self._learned()
@@ -315,16 +350,52 @@ class VariationalAttention:
         if checkpoint.histories is None or checkpoint.bounds is None:
             raise InputError("This run was saved without histories, so there is nothing to evaluate on.")
         method = {key: checkpoint.manifest["protocol"][key] for key in checkpoint.manifest["split_method"]}
-        num_items = checkpoint.vocabulary.num_items
-        return split_at(checkpoint.histories, checkpoint.bounds[0], checkpoint.bounds[1], num_items, method)
+        vocabulary = checkpoint.vocabulary
+        histories = marked_targets(checkpoint.histories, vocabulary.behaviours, method.get("targets_of"))
+        return split_at(histories, checkpoint.bounds[0], checkpoint.bounds[1], vocabulary.num_items, method)
 
-    def _settings(self, train: LogPart) -> Settings:
+    def _settings(self, train: LogPart, start: VariationalAttention | None = None) -> Settings:
         properties = LogProperties.of(train.part.known(), train.vocabulary)
-        network = network_config(self.size, properties, self.model)
+        earlier = None if start is None else start._fitted()
+        if start is not None and start.size != self.size:
+            raise InputError(f"size={self.size!r} does not fit the earlier run. Give its size, {start.size!r}.")
+        network = network_config(self.size, properties, ({} if earlier is None else shape_of(earlier)) | self.model)
         training = training_config(properties, network, self.seed, self.training)
+        if earlier is not None:
+            refuse_other_shape(network, earlier.network.config)
+            training = warm_training(training, earlier, self.training)
         refuse_unreachable_rate(network, training)
         links = train.items.category_links() if train.items is not None and training.use_categories else None
-        return Settings(network, training, links if links is not None and links.num_categories else None)
+        begin = None if earlier is None else Start.of(earlier, train.vocabulary)
+        return Settings(network, training, links if links is not None and links.num_categories else None, begin)
+
+    def _refuse_to_leak_into(self, train: LogPart, valid: LogPart) -> None:
+        """Raises InputError where this run has learned from a test part's events; warns of a validation part's."""
+        checkpoint = self._fitted()
+        if checkpoint.histories is None:
+            warnings.warn(
+                "The earlier run was saved without histories. Whether it has learned from events of the validation or "
+                "the test part cannot be seen.",
+                UserWarning,
+                stacklevel=3,
+            )
+            return
+        learned = self._split()[2 if checkpoint.config["training"]["refit_share"] else 0].known()
+        in_valid, in_test = num_learned_of(valid.part, train.vocabulary, learned, checkpoint.vocabulary)
+        until = utc_text(int(learned.timestamp.max()))
+        if in_test:
+            raise InputError(
+                f"The earlier run has learned from {in_test:,} events of the test part, whose figures would be too "
+                f"good: its events go on until {until}. Split with a later test part, or with test='none'."
+            )
+        if in_valid:
+            warnings.warn(
+                f"The earlier run has learned from {in_valid:,} events of the validation part. Its figures are too "
+                f"good, and so are the probabilities that are calibrated on it. Let validation begin after "
+                f"{until} (valid).",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 def _counted(tables: Iterator[pa.Table], total: int, progress: Callable[[int, int], None]) -> Iterator[pa.Table]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from variseq.errors import InputError
-from variseq.evaluation.splits import Part, by_time, leave_one_out
+from variseq.evaluation.splits import Part, by_time, leave_one_out, marked_targets
 from variseq.events.check import CheckReport, check
 from variseq.events.items import ItemTable
 from variseq.events.options import ReadOptions
@@ -19,6 +20,8 @@ from variseq.events.vocabulary import Vocabulary
 from variseq.sequences.histories import Histories
 
 SplitMethod = Literal["time", "leave-one-out"]
+NO_TEST = "none"
+"""The size of the test part of a split without one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +69,11 @@ class Log:
         return self.checked
 
     def split(
-        self, by: SplitMethod = "time", test: float | str | None = None, valid: float | str | None = None
+        self,
+        by: SplitMethod = "time",
+        test: float | str | None = None,
+        valid: float | str | None = None,
+        targets_of: str | Sequence[str] | None = None,
     ) -> tuple[LogPart, LogPart, LogPart]:
         """Train, validation and test parts.
 
@@ -74,7 +81,11 @@ class Log:
         the events (0.1 where None) or durations ("7d"). "leave-one-out" takes each user's last event for test and the
         one before for validation, as much of the literature does; it lets a model learn from the future of others.
 
-        Raises InputError for another method, or when a part would be empty.
+        With test="none" there is no test part: all but validation is training. `targets_of` names the behaviors that
+        are learned and asked for ("purchase"); events of other behaviors are read as history. None stands for all,
+        except low values that were read with low_values="negative".
+
+        Raises InputError for another method, an unknown behavior, or when a part would be empty.
         """
         num_items = self.vocabulary.num_items
         if num_items < 2 or self.vocabulary.num_users < 2:
@@ -82,21 +93,45 @@ class Log:
                 f"The log has {self.vocabulary.num_users:,} user(s) and {num_items:,} item(s). A recommender needs at "
                 "least 2 of each: check that the columns are the right ones."
             )
+        targets = self._target_behaviors(targets_of)
+        histories = marked_targets(self.histories, self.vocabulary.behaviours, targets)
         if by == "time":
-            if len(np.unique(self.histories.timestamp[:1000])) == 1 and np.ptp(self.histories.timestamp) == 0:
+            if len(np.unique(histories.timestamp[:1000])) == 1 and np.ptp(histories.timestamp) == 0:
                 raise InputError(
                     "All events have the same time, so the log cannot be split by time. Use the leave-one-out split, "
                     "which goes by the order of the rows, or give the column of times with columns."
                 )
-            parts = by_time(self.histories, 0.1 if test is None else test, 0.1 if valid is None else valid, num_items)
+            test_slice = None if test == NO_TEST else 0.1 if test is None else test
+            parts = by_time(histories, test_slice, 0.1 if valid is None else valid, num_items)
         elif by == "leave-one-out":
-            if test is not None or valid is not None:
-                raise InputError("test and valid are slices of time; the leave-one-out split has none. Leave them out.")
-            parts = leave_one_out(self.histories, num_items)
+            if test not in (None, NO_TEST) or valid is not None:
+                raise InputError(
+                    "test and valid are slices of time; the leave-one-out split has none. Leave them out, or give "
+                    "test='none' for a split without a test part."
+                )
+            parts = leave_one_out(histories, num_items, with_test=test != NO_TEST)
         else:
             raise InputError(f"There is no split {by!r}. Allowed: 'time' and 'leave-one-out'.")
-        train, valid_part, test_part = (LogPart(part, self.vocabulary, self.items, self.report) for part in parts)
-        return train, valid_part, test_part
+        if targets is not None:
+            of_targets = {"targets_of": list(targets)}
+            train, valid_part, test_part = (replace(part, protocol=part.protocol | of_targets) for part in parts)
+            parts = (train, valid_part, test_part)
+        of_train, of_valid, of_test = (LogPart(part, self.vocabulary, self.items, self.report) for part in parts)
+        return of_train, of_valid, of_test
+
+    def _target_behaviors(self, targets_of: str | Sequence[str] | None) -> tuple[str, ...] | None:
+        """The behaviors that are asked for; None where it is all of them. Raises InputError for an unknown one."""
+        behaviors, low = self.vocabulary.behaviours, self.report.low_behaviors
+        asked = [targets_of] if isinstance(targets_of, str) else targets_of
+        wanted = [name for name in behaviors if name not in low] if asked is None else list(asked)
+        unknown = [name for name in wanted if name not in behaviors or name in low]
+        if unknown or not wanted:
+            counts = ", ".join(
+                f"{name} ({count:,})" for name, count in self.report.behaviours.items() if name not in low
+            )
+            what = f"names {unknown[0]!r}, which no event may be asked for by" if unknown else "is empty"
+            raise InputError(f"targets_of {what}. The behaviors of the log, with their events: {counts or 'none'}.")
+        return None if set(wanted) == set(behaviors) else tuple(name for name in behaviors if name in wanted)
 
 
 def read(source: object, items: object | None = None, options: ReadOptions | None = None) -> Log:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.some_evaluations import true_forecasts
+from variseq.errors import InputError
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.paired import difference_sentences, paired_differences
 from variseq.evaluation.results import Results
@@ -66,3 +67,12 @@ def test_results_compare_with_rivals_only_and_print_a_line_for_each() -> None:
     assert line == difference_sentences(results.table["comparisons"])[0]
     assert line.startswith("true minus 'twin', paired by 400 users: nll +0.5")
     assert "; ndcg@3 +0.0000 (+0.0000 to +0.0000), p (Holm) = 1.0000" in line
+
+
+def test_row_that_is_not_there_is_refused_with_those_that_are() -> None:
+    model = true_forecasts(LENGTHS)
+    results = Results([replace(model, model="first"), replace(model, model="second")])
+    assert results["second"].model == results.row("second")["model"] == "second"
+    for look in (results.__getitem__, results.row):
+        with pytest.raises(InputError, match=r"no row 'third'\. They have: first, second"):
+            look("third")

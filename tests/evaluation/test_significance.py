@@ -124,7 +124,6 @@ def test_results_of_another_split_part_k_or_target_are_not_compared() -> None:
         evaluate(model, part, EvaluationOptions(exclude_seen=False)),
         dataclasses.replace(one, protocol=one.protocol | {"learned_from": "training and validation"}),
         dataclasses.replace(one, protocol=one.protocol | {"part": "valid"}),
-        dataclasses.replace(one, protocol=one.protocol | {"request_time": True}),
     ]
     for other in others:
         with pytest.raises(InputError, match="were not measured alike"):

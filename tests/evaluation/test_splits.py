@@ -62,6 +62,27 @@ def test_leave_one_out_gives_last_and_last_but_one_of_long_histories(lists: list
     assert train.train_item_count.sum() == train.known().num_events
 
 
+@given(timed_lists)
+@settings(max_examples=100, deadline=None)
+def test_without_a_test_part_everything_but_validation_is_training(lists: list[list[tuple[int, int]]]) -> None:
+    histories = timed(lists)
+    long_enough = np.flatnonzero(histories.lengths >= 2)
+    if len(long_enough):
+        train, valid, test = leave_one_out(histories, with_test=False)
+        np.testing.assert_array_equal(valid.queries().position, histories.offsets[1:][long_enough] - 1)
+        assert train.known().num_events + len(long_enough) == histories.num_events
+        assert valid.known_after().num_events == test.known().num_events == histories.num_events
+        assert len(test.queries()) == test.protocol["num_test_events"] == 0
+    try:
+        train, valid, test = by_time(histories, test=None, valid=0.2)
+    except InputError:
+        return
+    valid_time = histories.timestamp[valid.queries("successive").position]
+    assert train.known().timestamp.max() < valid_time.min()
+    assert train.known().num_events + len(valid_time) == test.known().num_events == histories.num_events
+    assert "test_start_microseconds" not in test.protocol
+
+
 @given(timed_lists, st.sampled_from(["next", "last", "successive"]))
 @settings(max_examples=100, deadline=None)
 def test_targets_lie_between_the_bounds_of_their_user(lists: list[list[tuple[int, int]]], targets: str) -> None:

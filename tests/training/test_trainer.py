@@ -83,6 +83,18 @@ def test_run_stops_when_patience_is_over(shop_parts: Parts) -> None:
     assert len(records) == trainer.progress.best_epoch + 1 + 2 < 20
 
 
+@pytest.mark.parametrize("patience", [1, 4])
+def test_patience_begins_with_the_first_epoch_of_full_noise(shop_parts: Parts, patience: int) -> None:
+    # Full noise from 0.7 of the run on: of 14 epochs the last 5 can be chosen, which leaves 4 to wait for a better one.
+    late = {"learning_rate": 1e-12, "deterministic_share": 0.6, "anneal_share": 0.1}
+    trainer = trainer_for(shop_parts, max_epochs=14, patience=patience, **late)
+    records: list[dict[str, Any]] = []
+    trainer.run([records.append])
+    assert 9 <= trainer.progress.best_epoch == max(record["epoch"] for record in records if record["is_best"])
+    assert len(records) == min(14, trainer.progress.best_epoch + 1 + patience)
+    assert (len(records) < 14) == (patience == 1)
+
+
 def test_run_stops_after_its_epochs(shop_parts: Parts) -> None:
     assert [record["epoch"] for record in run(shop_parts, max_epochs=2)[1]] == [0, 1]
 

@@ -16,7 +16,7 @@ from variseq.evaluation.calibration import brier
 from variseq.evaluation.evaluation import Evaluation, Forecasts
 from variseq.evaluation.mass import repeat_share
 from variseq.evaluation.recommender import Recommender
-from variseq.evaluation.splits import Part
+from variseq.evaluation.splits import Part, Queries
 from variseq.evaluation.tiles import Judged, Ranking, Tile, judge
 
 
@@ -41,8 +41,9 @@ class EvaluationOptions:
 def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | None = None) -> Evaluation:
     """Ranks the whole catalogue for every query of the part; never a sample of it.
 
-    Targets never seen in training, and (when seen items are excluded) targets in the user's own history, are misses;
-    both are counted. Memory is bounded by `tile_histories` x `tile_items` numbers.
+    Targets never seen in training, targets outside the catalogue, and (when seen items are excluded) targets in the
+    user's own history are misses; all are counted. A target outside the catalogue has no NLL. Memory is bounded by
+    `tile_histories` x `tile_items` numbers.
 
     Raises InputError when the part has no query, k does not fit the catalogue, or scores are not finite.
     """
@@ -51,7 +52,7 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
     queries = part.queries(options.targets)
     if not len(queries):
         raise InputError(f"The {part.name!r} part has no event to predict. Evaluate on a validation or test part.")
-    start = part.histories.offsets[queries.user]
+    is_unknown, length = part.is_unknown_target(queries), part.history_lengths(queries)
     target = part.histories.item[queries.position].astype(np.int64)
     repeats = options.repeat_share
     if options.exclude_seen and repeats is None:
@@ -59,20 +60,22 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
     ranking = Ranking(part.num_items, options.k, options.exclude_seen, options.tile_items, repeats or 0.0)
     judged = Judged.empty(len(queries), options.k)
     # Histories of like length together: a recommender that reads them side by side has little to pad.
-    order = np.argsort(queries.position - start, kind="stable")
+    order = np.argsort(length, kind="stable")
     with torch.inference_mode():
         for first in range(0, len(queries), options.tile_histories):
             tile = order[first : first + options.tile_histories]
-            histories = part.histories.select(start[tile], queries.position[tile])
+            histories = part.histories_before(Queries(queries.user[tile], queries.position[tile]))
             judged.put(tile, judge(recommender, Tile(histories, target[tile]), ranking))
-    target_count = part.train_item_count[target]
+    judged.put_misses(is_unknown)
+    target_count = np.where(is_unknown, 0, part.train_item_count[target])
+    target[is_unknown] = -1
     categories = options.item_categories
     return Evaluation(
         model=recommender.name,
         protocol=_protocol(part, options),
         user=queries.user,
         target=target,
-        history_length=queries.position - start,
+        history_length=length,
         target_count=target_count,
         target_was_seen=judged.target_was_seen,
         rank=np.where(target_count > 0, judged.rank, np.inf),
@@ -85,12 +88,13 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
 
 
 def _forecasts(judged: Judged, target: Int[np.ndarray, " query"]) -> Forecasts:
+    is_known = target >= 0
     return Forecasts(
-        nll=-judged.target_log_probability,
+        nll=np.where(is_known, -judged.target_log_probability, np.nan),
         brier=brier(np.exp(judged.target_log_probability), judged.sum_of_squares),
         entropy=judged.entropy,
         top_probability=judged.top_probability,
-        top_is_target=judged.top_item == target[:, None],
+        top_is_target=(judged.top_item == target[:, None]) & is_known[:, None],
         mass_before=judged.mass_before,
     )
 
@@ -119,5 +123,4 @@ def _protocol(part: Part, options: EvaluationOptions) -> dict[str, Any]:
         "exclude_seen": options.exclude_seen,
         "candidates": "full catalogue",
         "ties": "against the model",
-        "request_time": False,
     }

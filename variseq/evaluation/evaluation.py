@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from variseq.errors import InputError
 from variseq.evaluation.beyond_accuracy import catalogue_coverage, exposure, gini
-from variseq.evaluation.bootstrap import NUM_RESAMPLES
+from variseq.evaluation.bootstrap import NUM_RESAMPLES, mean_interval, means_by_user
 from variseq.evaluation.conformal import ConformalThresholds
 from variseq.evaluation.group_rows import GroupRows
 from variseq.evaluation.groups import Groups, SizeThirds, by_length, length_group
@@ -44,7 +44,8 @@ class Forecasts:
 class Evaluation:
     """Per-query results of one model; `rank` is inf for a miss, `top_item` -1 where candidates ran out.
 
-    `target_count` counts the target in the training part (0: unseen there), `top_item_count` each recommended item.
+    `target` is -1 for an item outside the catalogue, which has no NLL (NaN). `target_count` counts the target in the
+    training part (0: unseen there), `top_item_count` each recommended item.
     `diversity` is None without categories, `forecasts` None for a model whose scores are not probabilities.
     """
 
@@ -119,6 +120,7 @@ class Evaluation:
         return {
             "model": self.model,
             **numbers,
+            **self._nll_of_known_targets(num_resamples, seed),
             **self._beyond_accuracy(),
             **self._counts(),
             **{f"by_{one.kind}": one.rows(drawn) for one in groups},
@@ -137,12 +139,22 @@ class Evaluation:
         limit = thresholds.at(coverage)[length_group(self.history_length)]
         return (self.forecasts.mass_before <= limit) & ~self.target_was_seen
 
+    def _nll_of_known_targets(self, num_resamples: int, seed: int) -> dict[str, Any]:
+        """The NLL of the targets that have one, where some have none."""
+        is_known = self.target >= 0
+        if self.forecasts is None or is_known.all() or not is_known.any():
+            return {}
+        user, nll = self.user[is_known], self.forecasts.nll[is_known]
+        interval = mean_interval(user, nll, num_resamples, seed)
+        return {"nll": float(means_by_user(user, nll[:, None]).mean()), "nll_interval": list(interval)}
+
     def _outcomes(self, thresholds: ConformalThresholds | None) -> Outcomes:
         forecasts = self.forecasts
         metrics: dict[str, Float[np.ndarray, " query"] | None] = dict.fromkeys(("nll", "brier", "entropy"))
         listed = None
         if forecasts is not None:
-            metrics = {"nll": forecasts.nll, "brier": forecasts.brier, "entropy": forecasts.entropy}
+            nll = forecasts.nll if (self.target >= 0).all() else None
+            metrics = {"nll": nll, "brier": forecasts.brier, "entropy": forecasts.entropy}
             listed = Listed(forecasts.top_probability, forecasts.top_is_target, self.top_item >= 0)
         ranked: dict[str, Float[np.ndarray, " query"] | None] = {
             f"ndcg@{self.k}": ndcg(self.rank, self.k),
@@ -157,6 +169,7 @@ class Evaluation:
             "num_queries": len(self.rank),
             "num_users": len(np.unique(self.user)),
             "cold_targets": int((self.target_count == 0).sum()),
+            "unknown_targets": int((self.target < 0).sum()),
             "seen_targets": int(self.target_was_seen.sum()),
             "cold_queries": int((self.history_length == 0).sum()),
         }

@@ -25,7 +25,7 @@ class Results:
     `values` are the first model's forecasts of the targets' values, where the log has them; its row has their numbers.
     `user_groups` has by the name of a column the group of each user of the log (see `group_users`), and `thresholds`
     are those of the first model's conformal sets, whose coverage is then looked at. The `num_rivals` evaluations after
-    the first are held against it, paired by user.
+    the first are held against it, paired by user. `notes` are further lines below the table.
     """
 
     def __init__(
@@ -35,20 +35,23 @@ class Results:
         user_groups: Mapping[str, Groups] | None = None,
         thresholds: ConformalThresholds | None = None,
         num_rivals: int = 0,
+        notes: Sequence[str] = (),
     ) -> None:
         self.evaluations = list(evaluations)
         self.values = values
         self.user_groups = dict(user_groups or {})
         self.thresholds = thresholds
         self.num_rivals = num_rivals
+        self.notes = list(notes)
 
     def __getitem__(self, model: str) -> Evaluation:
-        return next(evaluation for evaluation in self.evaluations if evaluation.model == model)
+        return self.evaluations[self._place(model)]
 
     def __str__(self) -> str:
         model = self.evaluations[0]
         notes = [f"{sentence}\n" for sentence in difference_sentences(self.table["comparisons"])]
         notes += [f"{model.model}, {note}\n" for note in notes_on(self.table["rows"][0], model.k)]
+        notes += [f"{note}\n" for note in self.notes]
         return text_table(self.table) + "".join(notes) + ("" if self.values is None else f"{self.values}\n")
 
     @cached_property
@@ -64,8 +67,15 @@ class Results:
         return table
 
     def row(self, model: str) -> dict[str, Any]:
-        """The numbers of one model."""
-        return next(row for row in self.table["rows"] if row["model"] == model)
+        """The numbers of one model. Raises InputError for a row that is not there."""
+        row: dict[str, Any] = self.table["rows"][self._place(model)]
+        return row
+
+    def _place(self, model: str) -> int:
+        names = [evaluation.model for evaluation in self.evaluations]
+        if model not in names:
+            raise InputError(f"The results have no row {model!r}. They have: {', '.join(names)}.")
+        return names.index(model)
 
     def to_json(self, path: Path | str) -> None:
         """Writes the table; whole or not at all. Raises InputError when it cannot be written."""

@@ -14,7 +14,7 @@ from variseq.evaluation.evaluation import Evaluation
 
 NUM_PERMUTATIONS = 10_000
 _CELLS_AT_ONCE = 4_000_000
-_SAME = ("split_hash", "part", "learned_from", "k", "targets", "exclude_seen", "request_time")
+_SAME = ("split_hash", "part", "learned_from", "k", "targets", "exclude_seen")
 
 
 @dataclass(frozen=True)

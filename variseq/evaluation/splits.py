@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from variseq.errors import InputError
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.sequences.histories import Histories
 
 TARGETS = ("next", "last", "successive")
+TEST_FILE: Literal["test file"] = "test file"
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -34,17 +36,20 @@ class Part:
     """One part of a split: the whole log with, for each user, where the history ends and where the targets end.
 
     `history_end` and `target_end` are positions in the flat arrays of `histories`; the targets of user u are the
-    events `history_end[u]:target_end[u]`. A training part has no targets (both bounds are equal).
+    events `history_end[u]:target_end[u]`, of these only the ones in `histories.is_target` where that is given. A
+    training part has no targets (both bounds are equal), nor has the test part of a split without one.
     `train_item_count` counts each item of the catalogue in the training part; an item with 0 was never seen in
-    training. `protocol` can be written as JSON and says how to make the same split again.
+    training. `protocol` can be written as JSON and says how to make the same split again. `is_unknown` marks events
+    of items that are not in the catalogue: misses as targets, and in no history.
     """
 
-    name: Literal["train", "valid", "test"]
+    name: Literal["train", "valid", "test", "test file"]
     histories: Histories
     history_end: Int[np.ndarray, " user"]
     target_end: Int[np.ndarray, " user"]
     train_item_count: Int[np.ndarray, " item"]
     protocol: dict[str, Any]
+    is_unknown: Bool[np.ndarray, " event"] | None = None
 
     @property
     def num_items(self) -> int:
@@ -59,33 +64,70 @@ class Part:
         """What is known once the targets of this part have happened too."""
         return self.histories.select(self.histories.offsets[:-1], self.target_end)
 
+    def history_lengths(self, queries: Queries) -> Int[np.ndarray, " query"]:
+        """How many events stand before each target."""
+        start = self.histories.offsets[queries.user]
+        if self.is_unknown is None:
+            return queries.position - start
+        num_known = np.concatenate([[0], np.cumsum(~self.is_unknown)])
+        return num_known[queries.position] - num_known[start]
+
+    def histories_before(self, queries: Queries) -> Histories:
+        """The history of each query."""
+        histories, start = self.histories, self.histories.offsets[queries.user]
+        if self.is_unknown is None:
+            return histories.select(start, queries.position)
+        before = replace(histories, is_target=~self.is_unknown).select(start, queries.position)
+        kept = before.of_targets(np.arange(before.num_events))
+        columns = (before.item, before.behaviour, before.timestamp, before.value)
+        return Histories(np.searchsorted(kept, before.offsets), *(column[kept] for column in columns))
+
+    def is_unknown_target(self, queries: Queries) -> Bool[np.ndarray, " query"]:
+        """Whether the item of each target is not in the catalogue."""
+        if self.is_unknown is None:
+            return np.zeros(len(queries), dtype=bool)
+        return self.is_unknown[queries.position]
+
     def queries(self, targets: str = "last") -> Queries:
         """The questions of this part.
 
         "next" asks for the first target of each user, "last" for the last one (with all before it as history),
         "successive" for every target, each with everything before it as history. Users without a target give none.
+        Events that are no targets are never asked for; they are part of the history.
 
         Raises InputError for any other `targets`.
         """
         if targets not in TARGETS:
             raise InputError(f"targets={targets!r} is not known. Allowed: {', '.join(map(repr, TARGETS))}.")
-        num_targets = self.target_end - self.history_end
+        num_events = self.target_end - self.history_end
+        user = np.repeat(np.arange(len(num_events)), num_events)
+        before = np.cumsum(num_events) - num_events
+        position = np.arange(len(user)) + (self.history_end - before)[user]
+        if self.histories.is_target is not None:
+            asked = self.histories.is_target[position]
+            user, position = user[asked], position[asked]
         if targets == "successive":
-            user = np.repeat(np.arange(len(num_targets)), num_targets)
-            before = np.cumsum(num_targets) - num_targets
-            return Queries(user, np.arange(len(user)) + (self.history_end - before)[user])
-        user = np.flatnonzero(num_targets)
-        return Queries(user, self.history_end[user] if targets == "next" else self.target_end[user] - 1)
+            return Queries(user, position)
+        is_other_user = user[1:] != user[:-1]
+        edge = np.ones(len(user), dtype=bool)
+        if targets == "next":
+            edge[1:] = is_other_user
+        else:
+            edge[:-1] = is_other_user
+        return Queries(user[edge], position[edge])
 
 
 Split = tuple[Part, Part, Part]
 
 
-def leave_one_out(histories: Histories, num_items: int | None = None) -> Split:
+def leave_one_out(histories: Histories, num_items: int | None = None, with_test: bool = True) -> Split:
     """Train, valid, test: a user's last event is test, the one before it validation, the rest is for training.
 
-    Users with fewer than 3 events are in training only. Comparable with much of the literature, but the training
-    events of one user may be later than the test event of another: prefer `by_time` for decisions.
+    Users with fewer than 3 events are in training only. Where only some events are targets, a user's last target is
+    test, what comes after it is not used, and the target before it begins validation; users with fewer than 2 targets,
+    or with no event before these, are in training only. Without a test part the last target is validation. Comparable
+    with much of the literature, but the training events of one user may be later than the test event of another: prefer
+    `by_time` for decisions.
     `num_items` is the size of the catalogue (by default the items of the log).
 
     >>> train, valid, test = leave_one_out(Histories.of_items([[4, 7, 1, 2], [7, 1]]))
@@ -93,18 +135,30 @@ def leave_one_out(histories: Histories, num_items: int | None = None) -> Split:
     (array([4, 7, 7, 1], dtype=int32), array([3]))
     """
     end = histories.offsets[1:]
-    long_enough = histories.lengths >= 3
-    return split_at(histories, end - 2 * long_enough, end - long_enough, num_items, {"method": "leave-one-out"})
+    targets = np.arange(histories.num_events) if histories.is_target is None else np.flatnonzero(histories.is_target)
+    num_before = np.searchsorted(targets, histories.offsets)
+    num_held_out = 2 if with_test else 1
+    # The position of the first event that is held out; where there are too few targets it is that of another user.
+    first = np.append(targets, 0)[np.maximum(num_before[1:] - num_held_out, 0)]
+    long_enough = (np.diff(num_before) >= num_held_out) & (first > histories.offsets[:-1])
+    valid_start = np.where(long_enough, first, end)
+    last = np.append(targets, 0)[np.maximum(num_before[1:] - 1, 0)]
+    test_start = np.where(long_enough, last, end) if with_test else end
+    return split_at(histories, valid_start, test_start, num_items, {"method": "leave-one-out"})
 
 
 def by_time(
-    histories: Histories, test: float | int | str = 0.1, valid: float | int | str = 0.1, num_items: int | None = None
+    histories: Histories,
+    test: float | int | str | None = 0.1,
+    valid: float | int | str = 0.1,
+    num_items: int | None = None,
 ) -> Split:
     """Train, valid, test by two global cuts in time; validation is the last slice before the test cut.
 
     `test` and `valid` are each a share of all events (0.1), a duration ("7d"; units s, m, h, d, w; counted back from
     the last event, for `valid` from the test cut), or the start of the slice in UTC microseconds (an integer).
-    Events at the very time of a cut belong to the later side, so every training event is strictly before it.
+    Events at the very time of a cut belong to the later side, so every training event is strictly before it. With
+    test=None there is no test part, and validation is the last slice.
 
     Raises InputError when a part would be empty, or the events of a history are not in the order of time.
 
@@ -115,9 +169,11 @@ def by_time(
     time = histories.timestamp
     _check_order(histories)
     ordered = np.sort(time)
-    test_start = _slice_start(ordered, len(ordered), test, int(ordered[-1]), "test")
+    end = int(ordered[-1])
+    test_start = end + 1 if test is None else _slice_start(ordered, len(ordered), test, end, "test")
     earlier_than_test = ordered[: np.searchsorted(ordered, test_start)]
-    valid_start = _slice_start(earlier_than_test, len(ordered), valid, test_start, "valid")
+    valid_end = end if test is None else test_start
+    valid_start = _slice_start(earlier_than_test, len(ordered), valid, valid_end, "valid")
     if valid_start <= ordered[0]:
         raise InputError(
             f"The time split with test={test!r} and valid={valid!r} leaves no event for training (validation starts "
@@ -127,7 +183,9 @@ def by_time(
     for start in (valid_start, test_start):
         earlier = np.concatenate([[0], np.cumsum(time < start)])
         bounds.append(histories.offsets[:-1] + np.diff(earlier[histories.offsets]))
-    cuts = {"method": "time", "valid_start_microseconds": int(valid_start), "test_start_microseconds": int(test_start)}
+    cuts = {"method": "time", "valid_start_microseconds": int(valid_start)}
+    if test is not None:
+        cuts["test_start_microseconds"] = int(test_start)
     return split_at(histories, bounds[0], bounds[1], num_items, cuts)
 
 
@@ -207,17 +265,51 @@ def split_at(
         "num_test_events": int((end - test_start).sum()),
         "num_items_unseen_in_training": int((count == 0).sum()),
     }
-    return (
-        Part("train", histories, valid_start, valid_start, count, protocol | {"part": "train"}),
-        Part("valid", histories, valid_start, test_start, count, protocol | {"part": "valid"}),
-        Part("test", histories, test_start, end, count, protocol | {"part": "test"}),
+    parts = (
+        Part("train", histories, valid_start, valid_start, count, protocol),
+        Part("valid", histories, valid_start, test_start, count, protocol),
+        Part("test", histories, test_start, end, count, protocol),
     )
+    if histories.is_target is not None:
+        protocol |= _numbers_of_targets(trained, parts)
+    train, valid, test = (replace(part, protocol=protocol | {"part": part.name}) for part in parts)
+    return train, valid, test
+
+
+def _numbers_of_targets(trained: Histories, parts: Split) -> dict[str, int]:
+    """How many events of each part are targets. Raises InputError for a part that has events and no target."""
+    numbers = {"train": trained.num_targets} | {part.name: len(part.queries("successive")) for part in parts[1:]}
+    has_test = bool((parts[2].target_end > parts[2].history_end).any())
+    empty = [name for name, number in numbers.items() if not number and (has_test or name != "test")]
+    if empty:
+        raise InputError(
+            f"The {' and the '.join(empty)} part of the split holds no event of the behaviors that are asked for. Give "
+            "larger slices (test, valid), more behaviors (targets_of), or a longer log."
+        )
+    return {f"num_{name}_targets": number for name, number in numbers.items()}
+
+
+def marked_targets(histories: Histories, behaviors: Sequence[str], targets: Sequence[str] | None) -> Histories:
+    """The same histories, in which only events of some behaviors are targets; all where None.
+
+    >>> marked_targets(Histories.of_items([[4, 7]]), ("view", "purchase"), ["purchase"]).num_targets
+    0
+    """
+    if targets is None:
+        return replace(histories, is_target=None)
+    return replace(histories, is_target=np.isin(histories.behaviour, [behaviors.index(name) for name in targets]))
 
 
 def part_to_judge(split: Split, part: Part | None, is_refitted: bool) -> Part:
     """The test part, or the one given. Raises InputError where a model of this split cannot be judged on it."""
     judged = split[2] if part is None else part
-    if judged.protocol["split_hash"] != split[2].protocol["split_hash"]:
+    if part is None and not split[2].protocol["num_test_events"]:
+        raise InputError(
+            "The model was fitted without a test part (test='none'), so there is none to evaluate on. Give a test file "
+            "of your own (--test-file FILE, in Python evaluate(variseq.read(FILE)))"
+            + ("." if is_refitted else ", or the validation part, whose figures are too good: it was chosen on it.")
+        )
+    if judged.name != TEST_FILE and judged.protocol["split_hash"] != split[2].protocol["split_hash"]:
         raise InputError("The part belongs to another log or split than the model was fitted on. Give one of those.")
     if is_refitted and judged.name == "valid":
         raise InputError(
@@ -243,4 +335,6 @@ def _split_hash(
     for array in (histories.offsets, valid_start, test_start, histories.item):
         # One width and byte order on every machine, so that the hash is the same there.
         digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+    if histories.is_target is not None:
+        digest.update(histories.is_target.tobytes())
     return digest.hexdigest()

@@ -78,6 +78,13 @@ class Judged:
         for field in fields(self):
             getattr(self, field.name)[place] = getattr(tile, field.name)
 
+    def put_misses(self, place: Bool[np.ndarray, " query"]) -> None:
+        """Makes misses of these queries, whose targets are in no catalogue and have no probability."""
+        self.rank[place] = np.inf
+        self.target_was_seen[place] = False
+        self.target_log_probability[place] = -np.inf
+        self.mass_before[place] = 1.0
+
 
 def judge(recommender: Recommender, tile: Tile, ranking: Ranking) -> Judged:
     """Ranks the target of each query among all candidates.

@@ -28,9 +28,11 @@ def statements() -> dict[str, str]:
     return {name.strip(): body.strip() for name, _, body in parts}
 
 
-def drop_duplicates(workspace: Workspace) -> None:
+def drop_duplicates(workspace: Workspace, options: ReadOptions) -> None:
     """From `parsed`, make the coded events and the list of rows that are dropped from them."""
     sql = statements()
+    if options.low_values == "negative":
+        workspace.run("UPDATE parsed SET event = event || ? WHERE value < ?", [_low_suffix(options), options.min_value])
     for name in ("user_codes", "item_codes", "event_codes", "encoded", "dropped", "kept"):
         workspace.run(sql[name])
 
@@ -41,8 +43,13 @@ def drop_rare_and_repeated(workspace: Workspace, options: ReadOptions) -> None:
     names = ["consecutive_repeats"] if options.collapse_repeats else []
     names += ["rare_users"] if options.min_user_events > 1 else []
     names += ["rare_items"] if options.min_item_events > 1 else []
-    workspace.run("CREATE TABLE settings (min_user_events BIGINT, min_item_events BIGINT, fill_value DOUBLE)")
-    workspace.run("INSERT INTO settings VALUES (?, ?, NULL)", [options.min_user_events, options.min_item_events])
+    workspace.run(
+        "CREATE TABLE settings (min_user_events BIGINT, min_item_events BIGINT, min_value DOUBLE, fill_value DOUBLE)"
+    )
+    limits = [options.min_user_events, options.min_item_events, options.min_value]
+    workspace.run("INSERT INTO settings VALUES (?, ?, ?, NULL)", limits)
+    if options.min_value is not None and options.low_values == "leave-out":
+        workspace.run(sql["low_values"])
     num_dropped = -1
     while names and num_dropped != (num_dropped := workspace.number("SELECT count(*) FROM dropped")):
         for name in names:
@@ -63,6 +70,17 @@ def number_and_order(workspace: Workspace, options: ReadOptions) -> tuple[EventT
         )
     vocabulary = Vocabulary(_ids(workspace, "user"), _ids(workspace, "item"), behaviours)
     return _stream_to_arrays(workspace, sql["ordered"]), vocabulary
+
+
+def low_behaviors(vocabulary: Vocabulary, options: ReadOptions) -> list[str]:
+    """The behaviors that low values were put under."""
+    if options.low_values != "negative":
+        return []
+    return [name for name in vocabulary.behaviours if name.endswith(_low_suffix(options))]
+
+
+def _low_suffix(options: ReadOptions) -> str:
+    return f" below {options.min_value:g}"
 
 
 def _choose_fill_value(workspace: Workspace, options: ReadOptions) -> None:

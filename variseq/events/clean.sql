@@ -5,7 +5,7 @@
 -- `parsed` is the business of each engine and is not here.
 --
 -- In:   parsed   (input_row, user_id, item_id, time_us, event, value, reason); reason is NULL for a valid row
---       settings (min_user_events, min_item_events, fill_value): one row
+--       settings (min_user_events, min_item_events, min_value, fill_value): one row
 -- Out:  users, items, events: outside id and dense position; and the statement `ordered`
 --
 -- Each statement has its name in the comment line above it. `dropped` grows until nothing more is dropped; `kept` shows the rest.
@@ -53,6 +53,12 @@ SELECT encoded.*
 FROM encoded
 LEFT JOIN dropped ON encoded.input_row = dropped.input_row
 WHERE dropped.input_row IS NULL
+
+-- name: low_values
+INSERT INTO dropped
+SELECT input_row, 'value below min_value'
+FROM kept
+WHERE value < (SELECT min_value FROM settings)
 
 -- name: consecutive_repeats
 INSERT INTO dropped

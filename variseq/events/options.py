@@ -20,6 +20,7 @@ TimeUnit = Literal[
 ]
 MissingValue = Literal["keep", "zero", "mean"]
 ColumnNames = dict[str, str | int] | list[str]
+LowValues = Literal["leave-out", "negative"]
 
 
 class ReadOptions(BaseModel):
@@ -41,6 +42,9 @@ class ReadOptions(BaseModel):
     - `collapse_repeats`: of consecutive events of a user with the same item and behaviour only the first stays.
     - `missing_value`: "keep" leaves NaN (a regression loss skips it), "zero" and "mean" fill; the mean is that of
       the events that are kept.
+    - `min_value`: what becomes of events with a lower value, such as bad ratings, is said by `low_values`. "leave-out"
+      drops and counts them. "negative" keeps them in the histories as a behavior of their own ("rating below 4"), which
+      is never learned or asked for as a next event. Events without a value stay as they are.
     - `memory_limit`: what the database may use, besides the arrays that are returned (21 bytes an event).
     - `temporary_folder`: where the database keeps what does not fit; None is the system's own.
     - `rejects`: a .csv or .parquet file for the rejected rows; None only counts them.
@@ -64,6 +68,8 @@ class ReadOptions(BaseModel):
     min_item_events: int = Field(default=1, ge=1)
     collapse_repeats: bool = False
     missing_value: MissingValue = "keep"
+    min_value: float | None = Field(default=None, allow_inf_nan=False)
+    low_values: LowValues = "leave-out"
     memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)? ?(KB|MB|GB|TB|KiB|MiB|GiB|TiB)$")
     temporary_folder: Path | None = None
     rejects: Path | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from variseq.errors import InputError
-from variseq.events.clean import drop_duplicates, drop_rare_and_repeated, number_and_order
+from variseq.events.clean import drop_duplicates, drop_rare_and_repeated, low_behaviors, number_and_order
 from variseq.events.items import ItemTable, read_items
 from variseq.events.layout import Wanted, find_layout
 from variseq.events.options import ReadOptions
@@ -50,12 +50,13 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
         wanted = Wanted(options.columns)
         layout = find_layout(workspace, opened, options, wanted)
         columns = layout.find(wanted)
+        _refuse_useless_min_value(columns, options)
         staged = stage(workspace, opened, columns, layout, options)
         _refuse_impressions(workspace, staged)
         time_unit = parse(workspace, staged, options.time_unit)
         num_rows = _num_rows(workspace)
         _refuse_all_invalid(workspace, staged, options)
-        drop_duplicates(workspace)
+        drop_duplicates(workspace, options)
         rejected, faults = _rejects(workspace, staged, options)
         filtered = _filter(workspace, options)
         table, vocabulary = number_and_order(workspace, options)
@@ -73,6 +74,8 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
         span=span_of(table),
         behaviours=behaviour_mix(table, vocabulary),
         notes=staged.notes + ([] if item_table is None else item_table.notes),
+        low_behaviors=low_behaviors(vocabulary, options),
+        options=options.model_dump(mode="json", exclude={"memory_limit", "temporary_folder", "rejects"}),
     )
     return Events(table, vocabulary, item_table, report)
 
@@ -93,6 +96,17 @@ def _refuse_impressions(workspace: Workspace, staged: Staged) -> None:
             f"variseq.read(duckdb.sql(\"SELECT * EXCLUDE ({name}, shown), split_part(shown, '-', 1) AS item_id FROM "
             f"(SELECT *, unnest(string_split({name}, ' ')) AS shown FROM 'behaviors.parquet') "
             "WHERE shown LIKE '%-1'\"))."
+        )
+
+
+def _refuse_useless_min_value(columns: Mapping[str, str], options: ReadOptions) -> None:
+    """Raises InputError for an option on values that would do nothing."""
+    if options.min_value is None and options.low_values != "leave-out":
+        raise InputError(f"low_values={options.low_values!r} needs min_value: the value below which an event is low.")
+    if options.min_value is not None and Columns.VALUE not in columns:
+        raise InputError(
+            f"min_value={options.min_value:g} needs a column of values, and the log has none. Name it with "
+            "columns={'value': ...} (--columns value=...), or leave min_value out."
         )
 
 
@@ -127,7 +141,8 @@ def _filter(workspace: Workspace, options: ReadOptions) -> dict[str, int]:
     filtered = {str(reason): int(count) for reason, count in counts}
     if workspace.number("SELECT count(*) FROM kept") == 0:
         raise InputError(
-            f"No event is left after filtering ({_counted(filtered)}). Lower min_user_events or min_item_events."
+            f"No event is left after filtering ({_counted(filtered)}). Lower min_user_events, min_item_events or "
+            "min_value."
         )
     workspace.run("DROP TABLE parsed")  # only its coded copy is needed from here on
     return filtered

@@ -19,7 +19,8 @@ class ReadReport:
 
     `rejected` counts invalid rows by reason, `filtered` rows that an option asked to drop; `first_faults` says where
     each reason was first met; `columns` is the canonical name to the name in the source; `span` is the first
-    and the last UTC time.
+    and the last UTC time. `low_behaviors` are those that low values were put under, which are never asked for.
+    `options` are those that decide what was read, so that another file can be read alike.
     """
 
     num_rows: int
@@ -34,6 +35,8 @@ class ReadReport:
     span: tuple[str, str]
     behaviours: dict[str, int]
     notes: list[str] = field(default_factory=list)
+    low_behaviors: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 
@@ -121,6 +122,24 @@ class Vocabulary:
     @cached_property
     def _items(self) -> _IdList:
         return _IdList(self.items, "item")
+
+
+def positions_in(known: pa.Array, ids: pa.Array) -> Int[np.ndarray, " id"]:
+    """The position of each id among the known ones, -1 where it is not there; 7 and "7" are the same id.
+
+    >>> positions_in(pa.array(["12", "7"]), pa.array([7, 8]))
+    array([ 1, -1])
+    """
+    if pa.types.is_integer(known.type) and not pa.types.is_integer(ids.type):
+        ids = pa.array([_whole_number(text) for text in ids.to_pylist()], pa.int64())
+    elif known.type != ids.type:
+        ids = ids.cast(known.type)
+    place = pc.index_in(ids, value_set=known, skip_nulls=True)
+    return np.asarray(pc.fill_null(place, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _whole_number(text: str) -> int | None:
+    return int(text) if text.lstrip("-").isascii() and text.lstrip("-").isdigit() and str(int(text)) == text else None
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 import yaml
 from jaxtyping import Int
 from safetensors import SafetensorError
@@ -49,8 +50,11 @@ class Checkpoint:
 
     @property
     def usual_behaviour(self) -> int:
-        """The commonest behaviour of the log: what an event is taken for that comes without one."""
-        counts: dict[str, int] = self.manifest["log"]["behaviours"]
+        """The commonest behaviour of the log but low values: what an event is taken for that comes without one."""
+        low = self.manifest["log"].get("low_behaviors", ())
+        counts: dict[str, int] = {
+            name: count for name, count in self.manifest["log"]["behaviours"].items() if name not in low
+        }
         return self.vocabulary.behaviours.index(max(counts, key=lambda behaviour: counts[behaviour]))
 
     def without_histories(self) -> Checkpoint:
@@ -111,7 +115,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     manifest = _manifest(folder)
     try:
         _refuse_changed_files(folder, manifest["sha256"])
-        network = Network(NetworkConfig(**manifest["network"]))
+        with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are written over
+            network = Network(NetworkConfig(**manifest["network"]))
         network.load_state_dict(load_file(folder / "weights.safetensors"))
         histories, bounds = _read_histories(folder) if manifest["has_histories"] else (None, None)
         checkpoint = Checkpoint(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
@@ -177,7 +177,8 @@ class Network(nn.Module):
     def objective(self, batch: Batch, weights: Weights, negatives: losses.Negatives | None = None) -> Objective:
         """−log p(next item) + β · max(KL, free nats) + λ · regression, each a mean over positions.
 
-        With several samples p is that of their mixture, the very thing that a forecast is made of.
+        With several samples p is that of their mixture, the very thing that a forecast is made of. Where only some
+        events are targets, the first and the last term are means over those, the rate is one over all positions.
 
         With β = 1 and no free nats the first two terms bound −log p(x_{t+1} | x_≤t) from above under the prior
         predictive; as q sees only x_≤t it is an information bottleneck (Alemi et al. 2017, equation 14) rather than a
@@ -186,7 +187,10 @@ class Network(nn.Module):
         vectors = self.embedding.vectors()
         belief = self._encode(batch, vectors)
         preference = self._preferences(belief, batch, weights.noise, weights.num_samples)
-        target = batch.target_item
+        target, target_value = batch.target_item, batch.target_value
+        if batch.is_target is not None:
+            place = torch.nonzero(batch.is_target)[:, 0]
+            preference, target, target_value = preference[:, place], target[place], target_value[place]
         reconstruct = losses.softmax_loss if negatives is None else negatives.loss
         reconstruction = reconstruct(preference, vectors[: self.config.num_items], self.item_bias, target)
         per_dimension = belief.kl_to_prior().mean(dim=0)
@@ -196,14 +200,19 @@ class Network(nn.Module):
         regression = reconstruction.new_zeros(())
         loss = reconstruction + weights.beta * penalty
         if self.value_head is not None and weights.regression > 0:
-            regression = self._regression(preference, batch)
+            regression = self._regression(preference, target, target_value)
             loss = loss + weights.regression * regression
         return Objective(loss, reconstruction.detach(), rate.detach(), regression.detach())
 
-    def _regression(self, preference: Float[Tensor, "sample token width"], batch: Batch) -> Float[Tensor, ""]:
+    def _regression(
+        self,
+        preference: Float[Tensor, "sample target width"],
+        target: Int[Tensor, " target"],
+        target_value: Float[Tensor, " target"],
+    ) -> Float[Tensor, ""]:
         """The value loss, a mean over samples."""
         gaussian = self.config.value_loss == "gaussian"
         value_loss = losses.gaussian_value_loss if gaussian else losses.squared_value_loss
-        value = self.embedding.standardise(batch.target_value)
-        of_samples = [value_loss(self.value(each, batch.target_item), value) for each in preference]
+        value = self.embedding.standardise(target_value)
+        of_samples = [value_loss(self.value(each, target), value) for each in preference]
         return torch.stack(of_samples).mean()

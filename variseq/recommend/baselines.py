@@ -17,7 +17,7 @@ State = dict[str, Tensor]
 
 
 class Popular:
-    """The same for everybody: how often each item occurs, plus one (so that no item is impossible).
+    """The same for everybody: how often each item occurs as a target, plus one (so that no item is impossible).
 
     >>> popular = Popular(num_items=3).fit(Histories.of_items([[0, 1], [1]]))
     >>> popular.scores(popular.query(Histories.of_items([[2]])), 0, 3).exp()
@@ -31,7 +31,7 @@ class Popular:
         self.log_share = _log_share(np.zeros(num_items, dtype=np.int64))
 
     def fit(self, histories: Histories) -> Popular:
-        self.log_share = _log_share(item_counts(histories.item, len(self.log_share)))
+        self.log_share = _log_share(item_counts(histories.of_targets(histories.item), len(self.log_share)))
         return self
 
     def query(self, histories: Histories) -> int:
@@ -57,7 +57,7 @@ class RecentPopular(Popular):
         if not histories.has_times:
             super().fit(histories)
             return self
-        item, time = histories.item, histories.timestamp
+        item, time = histories.of_targets(histories.item), histories.of_targets(histories.timestamp)
         self.log_share = self._mixture(item, time, self._likeliest_window(item, time))
         return self
 
@@ -87,6 +87,8 @@ class RecentPopular(Popular):
 class LastItemTransitions:
     """What followed the last item of the history in training: a first-order Markov chain over events.
 
+    Followers are counted where they are targets.
+
     p(next | last) = (count(last, next) + m * share(next)) / (count(last) + m) with m = `PRIOR_EVENTS` and `share` the
     popularity; an empty history, or a last item that nothing followed, gets the popularity. At m = 100 the order of the
     items is that of the counts (popularity decides between equal ones) and the likelihood is better than popularity's;
@@ -103,10 +105,12 @@ class LastItemTransitions:
 
     def fit(self, histories: Histories) -> LastItemTransitions:
         num_items = len(self.log_share)
-        self.log_share = _log_share(item_counts(histories.item, num_items))
+        self.log_share = _log_share(item_counts(histories.of_targets(histories.item), num_items))
         within = np.ones(max(0, histories.num_events - 1), dtype=bool)
         inner = histories.offsets[1:-1]
         within[inner[(inner > 0) & (inner < histories.num_events)] - 1] = False
+        if histories.is_target is not None:
+            within &= histories.is_target[1:]
         pair = histories.item[:-1].astype(np.int64)[within] * num_items + histories.item[1:][within]
         key, count = np.unique(pair, return_counts=True)
         self.followers = SparseRows.from_cells(key // num_items, key % num_items, count, num_items)

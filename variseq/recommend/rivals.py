@@ -87,6 +87,7 @@ def _require_alike(first: Rival, other: Rival) -> None:
         "users": ours.vocabulary.users.equals(theirs.vocabulary.users),
         "items": ours.vocabulary.items.equals(theirs.vocabulary.items),
         "behaviours": ours.vocabulary.behaviours == theirs.vocabulary.behaviours,
+        "the behaviors that are asked for": _targets_of(ours) == _targets_of(theirs),
         "events": _are_equal(ours.histories, theirs.histories),
         "where validation and test begin": np.array_equal(ours.bounds, theirs.bounds),
         "whether a refit took in the validation events": first.is_refitted == other.is_refitted,
@@ -99,7 +100,13 @@ def _require_alike(first: Rival, other: Rival) -> None:
         )
 
 
+def _targets_of(checkpoint: Checkpoint) -> list[str] | None:
+    targets: list[str] | None = checkpoint.manifest["protocol"].get("targets_of")
+    return targets
+
+
 def _are_equal(first: Histories, second: Histories) -> bool:
     """Whether each array is; an event without a value is like another without one."""
-    arrays = [[getattr(one, field.name) for field in fields(Histories)] for one in (first, second)]
+    columns = [field.name for field in fields(Histories) if field.name != "is_target"]
+    arrays = [[getattr(one, name) for name in columns] for one in (first, second)]
     return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(*arrays, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from variseq.evaluation.splits import Part
+from variseq.evaluation.splits import Part, Queries
 from variseq.evaluation.values import ValueForecasts
 from variseq.model.network import Network
 from variseq.model.scorer import NetworkScorer
@@ -14,12 +14,13 @@ from variseq.model.scorer import NetworkScorer
 @torch.no_grad()
 def forecast_values(network: Network, part: Part, targets: str) -> ValueForecasts | None:
     """What the value head says about the targets of a part; None where the log or the part has no values."""
-    queries = part.queries(targets)
-    log = part.histories
+    every = part.queries(targets)
+    in_catalogue = ~part.is_unknown_target(every)
+    queries, log = Queries(every.user[in_catalogue], every.position[in_catalogue]), part.histories
     value = log.value[queries.position].astype(np.float64)
     if network.value_head is None or not np.isfinite(value).any():
         return None
-    preference = NetworkScorer(network).query(log.select(log.offsets[queries.user], queries.position))
+    preference = NetworkScorer(network).query(part.histories_before(queries))
     item = torch.from_numpy(log.item[queries.position].astype(np.int64)).to(preference.device)
     estimate = network.value(preference, item)
     scale, mean = float(network.embedding.value_scale), float(network.embedding.value_mean)

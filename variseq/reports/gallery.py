@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from variseq.evaluation.results import Results
 from variseq.reports.attention_picture import attention_heatmap
 from variseq.reports.canvas import Absent, Picture
 from variseq.reports.catalogue_pictures import exposure_by_popularity, exposure_inequality, item_map
 from variseq.reports.forecast_pictures import reliability_diagram, risk_coverage_curve
 from variseq.reports.group_pictures import accuracy_by_group, coverage_by_history, uncertainty_by_history
-from variseq.reports.material import NO_HISTORIES, Material
+from variseq.reports.material import Material
 from variseq.reports.training_pictures import kl_by_dimension, kl_by_position, latent_over_epochs, training_curves
 
 Shown = list[Picture | Absent]
@@ -23,7 +22,7 @@ def gallery(material: Material) -> list[tuple[str, Shown]]:
     return [
         ("Training", [training]),
         ("Health of the latent", [latent_over_epochs(epochs), kl_by_dimension(epochs), kl_by_position(epochs)]),
-        ("Accuracy and trust", _judged(material.results)),
+        ("Accuracy and trust", _judged(material)),
         (
             "Catalogue",
             [*_catalogue(material), item_map(vectors, material.train_count, material.categories)],
@@ -32,9 +31,10 @@ def gallery(material: Material) -> list[tuple[str, Shown]]:
     ]
 
 
-def _judged(results: Results | None) -> Shown:
+def _judged(material: Material) -> Shown:
+    results = material.results
     if results is None:
-        return [Absent("accuracy", "Reliability, risk and coverage, groups", NO_HISTORIES)]
+        return [Absent("accuracy", "Reliability, risk and coverage, groups", material.why_no_results)]
     depths = sorted({1, results.evaluations[0].k})
     reliability = [reliability_diagram(results, depth) for depth in depths]
     return [
@@ -48,6 +48,6 @@ def _judged(results: Results | None) -> Shown:
 
 def _catalogue(material: Material) -> Shown:
     if material.results is None or material.train_count is None:
-        return [Absent("exposure", "Which items are shown", NO_HISTORIES)]
+        return [Absent("exposure", "Which items are shown", material.why_no_results)]
     counted = material.results, material.train_count
     return [exposure_by_popularity(*counted), exposure_inequality(*counted)]

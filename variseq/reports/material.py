@@ -12,12 +12,16 @@ from variseq.estimator import VariationalAttention
 from variseq.evaluation.results import Results
 from variseq.model.checkpoint import Checkpoint
 
+NO_TEST = "The run was fitted without a test part, so there is nothing to judge it on."
 NO_HISTORIES = "The run was saved without histories, so there is nothing to evaluate on and no user to show."
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """`results` and `train_count` are None for a run without histories, `categories` where no item has one."""
+    """`train_count` is None for a run without histories, `results` also for one without a test part.
+
+    `categories` is None where no item has one.
+    """
 
     model: VariationalAttention
     checkpoint: Checkpoint
@@ -26,6 +30,10 @@ class Material:
     categories: list[tuple[str, ...]] | None
     results: Results | None
     train_count: Int[np.ndarray, " item"] | None
+
+    @property
+    def why_no_results(self) -> str:
+        return NO_HISTORIES if self.train_count is None else NO_TEST
 
 
 def gather(model: VariationalAttention, k: int) -> Material:
@@ -42,7 +50,8 @@ def gather(model: VariationalAttention, k: int) -> Material:
     categories = None if checkpoint.items is None else checkpoint.items.all_categories()
     results, train_count = None, None
     if checkpoint.histories is not None and checkpoint.bounds is not None:
-        results = model.evaluate(k=k)
+        if checkpoint.manifest["protocol"]["num_test_events"]:
+            results = model.evaluate(k=k)
         trained = checkpoint.histories.select(checkpoint.histories.offsets[:-1], checkpoint.bounds[0])
         train_count = np.bincount(trained.item, minlength=num_items)
     return Material(model, checkpoint, k, _names(checkpoint), categories, results, train_count)

@@ -111,10 +111,11 @@ def _render(material: Material, sections: list[tuple[str, list[Figure]]]) -> str
     return environment.from_string(source).render(
         made=checkpoint.manifest["created"],
         size=checkpoint.config["size"],
-        accuracy=NO_HISTORIES if results is None else accuracy_verdict(results),
+        accuracy=material.why_no_results if results is None else accuracy_verdict(results),
         latent=diagnose(checkpoint.metrics, settings),
         no_items=checkpoint.items is None,
         grids=[] if results is None else evaluation_grids(results),
+        no_results=material.why_no_results,
         no_histories=NO_HISTORIES,
         sections=sections,
         examples=examples(material),

@@ -197,10 +197,13 @@ def _temperatures(temperatures: list[float]) -> str:
 
 
 def _split(protocol: dict[str, Any]) -> str:
+    of_targets = f", of {', '.join(protocol['targets_of'])} events" if "targets_of" in protocol else ""
+    has_test = bool(protocol["num_test_events"])
     if protocol["method"] == "leave-one-out":
-        return "leave-one-out: each user's last event is test, the one before validation"
-    cuts = [_moment(protocol[f"{part}_start_microseconds"]) for part in ("valid", "test")]
-    return f"by time: validation from {cuts[0]}, test from {cuts[1]} on"
+        last = "is test, the one before validation" if has_test else "is validation, no test part"
+        return f"leave-one-out: each user's last event {last}{of_targets}"
+    test = f"test from {_moment(protocol['test_start_microseconds'])} on" if has_test else "no test part"
+    return f"by time: validation from {_moment(protocol['valid_start_microseconds'])}, {test}{of_targets}"
 
 
 def _moment(microseconds: int) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from variseq.events.table import MICROSECONDS_PER_SECOND
@@ -75,7 +75,8 @@ class Batch:
     """Packed tokens: what is known at each position, and the event that came next.
 
     `item` of a start token is `num_items` (one past the catalogue). `gap` is the bucket of the time since the event
-    before; `value` and `target_value` are NaN where there is none.
+    before; `value` and `target_value` are NaN where there is none. `is_target` marks the positions whose next event is
+    learned; None stands for all of them.
     """
 
     item: Int[Tensor, " token"]
@@ -85,16 +86,22 @@ class Batch:
     target_item: Int[Tensor, " token"]
     target_value: Float[Tensor, " token"]
     layout: Layout
+    is_target: Bool[Tensor, " token"] | None = None
 
     @property
     def num_tokens(self) -> int:
         return len(self.item)
 
+    @property
+    def num_targets(self) -> int:
+        return self.num_tokens if self.is_target is None else int(self.is_target.sum())
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
         if device.type == "cpu":
             return self
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "layout"}
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "layout"}
+        moved = {name: column.to(device) for name, column in columns.items() if column is not None}
         layout = self.layout
         return Batch(
             layout=Layout(layout.num_histories, layout.longest, layout.slot.to(device), layout.lengths.to(device)),
@@ -106,6 +113,7 @@ def training_windows(histories: Histories, max_length: int, generator: np.random
     """Windows of at most `max_length` targets that together cover every event of every history exactly once.
 
     A history longer than that is cut at a random offset, so that over the epochs each event is seen at every depth.
+    A window without any event that is a target is left out: there is nothing to learn in it.
 
     >>> windows = training_windows(Histories.of_items([[1, 2, 3], [4]]), 50, np.random.default_rng(0))
     >>> windows.first.tolist(), windows.last.tolist()
@@ -120,7 +128,12 @@ def training_windows(histories: Histories, max_length: int, generator: np.random
     index = np.arange(len(row)) - np.repeat(np.cumsum(num_windows) - num_windows, num_windows)
     first = np.where(index == 0, 0, offset[row] + (index - 1) * max_length)
     last = np.minimum(offset[row] + index * max_length, lengths[row])
-    return Windows(starts[row], starts[row] + first, starts[row] + last)
+    windows = Windows(starts[row], starts[row] + first, starts[row] + last)
+    if histories.is_target is None:
+        return windows
+    num_before = np.concatenate([[0], np.cumsum(histories.is_target)])
+    kept = num_before[windows.last] > num_before[windows.first]
+    return Windows(windows.start[kept], windows.first[kept], windows.last[kept])
 
 
 def query_windows(histories: Histories, max_length: int) -> Windows:
@@ -185,4 +198,5 @@ def make_batch(histories: Histories, windows: Windows, members: Int[np.ndarray, 
             torch.from_numpy(row * longest + position),
             torch.from_numpy(lengths.astype(np.int64)),
         ),
+        is_target=None if histories.is_target is None else torch.from_numpy(histories.is_target[target]),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer, Shaped
 
 from variseq.events.table import EventTable
 
@@ -17,7 +17,7 @@ class Histories:
     """Histories side by side; history u is `item[offsets[u]:offsets[u + 1]]`, oldest event first.
 
     `item` and `behaviour` are positions in the vocabulary, `timestamp` is UTC microseconds, `value` is NaN where
-    an event has none.
+    an event has none. `is_target` marks the events that are learned and asked for; None stands for all of them.
 
     >>> histories = Histories.of_items([[4, 7], [], [7, 1, 2]])
     >>> histories.lengths
@@ -31,6 +31,7 @@ class Histories:
     behaviour: Integer[np.ndarray, " event"]
     timestamp: Int[np.ndarray, " event"]
     value: Float[np.ndarray, " event"]
+    is_target: Bool[np.ndarray, " event"] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -43,15 +44,28 @@ class Histories:
     def lengths(self) -> Int[np.ndarray, " history"]:
         return np.diff(self.offsets)
 
+    @property
+    def num_targets(self) -> int:
+        """How many events are targets."""
+        return self.num_events if self.is_target is None else int(self.is_target.sum())
+
+    def of_targets(self, column: Shaped[np.ndarray, " event"]) -> Shaped[np.ndarray, " target"]:
+        """The values of a column at the events that are targets."""
+        return column if self.is_target is None else column[self.is_target]
+
     def num_repeats(self) -> int:
-        """How many events have an item that stands earlier in the same history.
+        """How many targets have an item that stands earlier in the same history, in an event of any kind.
 
         >>> Histories.of_items([[3, 1, 3], [1]]).num_repeats()
         1
         """
         history = np.repeat(np.arange(len(self)), self.lengths)
         num_items = int(self.item.max(initial=0)) + 1
-        return self.num_events - len(np.unique(history * num_items + self.item))
+        pair = history * num_items + self.item
+        if self.is_target is None:
+            return self.num_events - len(np.unique(pair))
+        _, first = np.unique(pair, return_index=True)
+        return self.num_targets - int(self.is_target[first].sum())
 
     @property
     def has_times(self) -> bool:
@@ -98,7 +112,9 @@ class Histories:
         lengths = ends - starts
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         index = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths)
-        return Histories(offsets, self.item[index], self.behaviour[index], self.timestamp[index], self.value[index])
+        is_target = None if self.is_target is None else self.is_target[index]
+        item, behaviour, timestamp, value = self.item, self.behaviour, self.timestamp, self.value
+        return Histories(offsets, item[index], behaviour[index], timestamp[index], value[index], is_target)
 
     def rows(self, chosen: Int[np.ndarray, " row"]) -> Histories:
         """Some of the histories."""

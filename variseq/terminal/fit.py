@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
-from variseq.log import read
+from variseq.evaluation.second_log import refuse_other_items
+from variseq.log import NO_TEST, Log, read
 from variseq.model.checkpoint import refuse_existing
 from variseq.output.console import console
 from variseq.output.printable import printable
+from variseq.terminal.evaluate import options_of_test_file
 from variseq.terminal.events_source import events_source
 from variseq.terminal.run_config import RunConfig
 from variseq.training.display import Display
+from variseq.training.warm_start import shape_of
 
 NUM_RANKED = 10
 
@@ -26,28 +31,69 @@ class FitRequest:
     resume: bool
     tensorboard: bool
     quiet: bool
+    test_file: str | None = None
+    start: VariationalAttention | None = None
 
 
 def fit_run(source: str | list[str], config: RunConfig, request: FitRequest) -> None:
-    """Read, check, split, train, evaluate; the run folder is there at the end or not at all."""
+    """Read, check, split, train, evaluate; the run folder is there at the end or not at all.
+
+    Where there is neither a test part nor a test file, the figures of validation stand in for the table. Raises
+    InputError for a test file beside a test part.
+    """
+    if request.test_file is not None and config.split.test not in (None, NO_TEST):
+        raise InputError(
+            f"A test part (split.test={config.split.test!r}) and --test-file were asked for. Give one of the two: with "
+            "a test file the log has no test part."
+        )
     refuse_existing(request.out)
     model = VariationalAttention(config.size, config.seed, config.device, config.model, config.training)
     progress = console(quiet=request.quiet)
     with events_source(source) as events:
         log = read(events, request.items, config.read)
     progress.print(log.check())
-    train, valid, _ = log.split(config.split.by, config.split.test, config.split.valid)
+    test_log = None if request.test_file is None else _read_test_file(request.test_file, log)
+    test = config.split.test if test_log is None else NO_TEST
+    train, valid, _ = log.split(config.split.by, test, config.split.valid, config.split.targets_of)
     progress.print(repr(train))
     try:
         display = Display(console=progress)
-        model.fit(train, valid, request.out, request.resume, display, request.tensorboard)
+        model.fit(train, valid, request.out, request.resume, display, request.tensorboard, request.start)
     except KeyboardInterrupt:
         unfinished = request.out.with_name(request.out.name + ".unfinished")
         if unfinished.exists():
             told = f"Stopped; the state is in {unfinished}. The same command with --resume goes on."
             console(stderr=True).print(told, soft_wrap=True)
         raise
-    results = model.evaluate(k=min(NUM_RANKED, model.vocabulary.num_items))
-    results.to_json(request.out / "evaluation.json")
-    console().print(str(results), soft_wrap=True)
+    if test == NO_TEST and test_log is None:
+        console().print(validation_sentence(model), soft_wrap=True)
+    else:
+        results = model.evaluate(test_log, k=min(NUM_RANKED, model.vocabulary.num_items))
+        results.to_json(request.out / "evaluation.json")
+        console().print(str(results), soft_wrap=True)
     console().print(f"Run: {printable(request.out)}", soft_wrap=True)
+
+
+def settings_of(start: VariationalAttention) -> dict[str, Any]:
+    """The settings of an earlier run that a warm start has unless others are given."""
+    assert start.checkpoint is not None
+    return {"size": start.size, "model": shape_of(start.checkpoint)}
+
+
+def validation_sentence(model: VariationalAttention) -> str:
+    """The figures of the validation part, for a run without a test part."""
+    assert model.checkpoint is not None
+    found, protocol = model.checkpoint.manifest["forecast"]["found"], model.checkpoint.manifest["protocol"]
+    refits = model.checkpoint.config["training"]["refit_share"]
+    after = " The model then learned from the validation events too." if refits else ""
+    return (
+        f"There is no test part. Validation ({protocol['num_valid_events']:,} events), on which everything was chosen, "
+        f"so the figures are too good: ndcg@10 {found['ndcg']:.4f}, nll {found['nll']:.3f}.{after}"
+    )
+
+
+def _read_test_file(path: str, log: Log) -> Log:
+    """The test file, read as the log was and before anything is trained. Raises InputError for one of other items."""
+    test_log = read(path, options=options_of_test_file(log.report.options))
+    refuse_other_items(log.vocabulary, test_log.vocabulary)
+    return test_log

@@ -22,6 +22,7 @@ class SplitConfig(BaseModel):
     by: Literal["time", "leave-one-out"] = "time"
     test: float | str | None = None
     valid: float | str | None = None
+    targets_of: str | list[str] | None = None
 
 
 class RunConfig(BaseModel):
@@ -38,15 +39,19 @@ class RunConfig(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
 
 
-def run_config(path: Path | None, flags: dict[str, Any], assignments: Sequence[str]) -> RunConfig:
+def run_config(
+    path: Path | None, flags: dict[str, Any], assignments: Sequence[str], defaults: dict[str, Any] | None = None
+) -> RunConfig:
     """The file, then the command line's flags (dotted names; None is not given), then `--set name=value`, later wins.
+
+    `defaults` stand below all of them, by the names of sections.
 
     Raises InputError for a file that is no YAML mapping, an unknown key or a value that is not allowed.
 
     >>> run_config(None, {"size": "tiny", "split.by": None}, ["model.width=16"]).model
     {'width': 16}
     """
-    settings = {} if path is None else _from_file(path)
+    settings = (defaults or {}) | ({} if path is None else _from_file(path))
     for name, value in flags.items():
         if value is not None:
             _assign(settings, name, value)

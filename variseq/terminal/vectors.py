@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
 
 from variseq.estimator import load
+from variseq.output.console import console
+from variseq.output.printable import printable
 
 
 def write_vectors(run: Path, out: Path, of: str) -> None:
     """Writes the file and prints what is in it."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    shown = console(stderr=True)
+    with Progress(console=shown, transient=True, disable=not shown.is_terminal) as bar:
         task = bar.add_task(f"Vectors of {of}", total=None)
         num_rows = load(run).vectors_to_file(out, of, lambda done, total: bar.update(task, completed=done, total=total))
-    Console().print(f"{num_rows:,} vectors of {of}: {out}", highlight=False, soft_wrap=True)
+    console().print(f"{num_rows:,} vectors of {of}: {printable(out)}", soft_wrap=True)

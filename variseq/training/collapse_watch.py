@@ -75,11 +75,15 @@ def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorH
     sigma = torch.exp(0.5 * belief.log_variance)
     variance = belief.mean.var(dim=0, correction=0)
     other, position = neighbour_tokens(batch.layout), batch.layout.positions()
+    asked = _asked_tokens(batch)
     mean, drawn = belief.mean, torch.randn(latent.shape, generator=generator).to(latent)
-    loss, at_mean = _losses(network, batch, mean, latent), float(_losses(network, batch, mean, mean).mean())
-    swap_gap = _losses(network, batch, mean[other], latent[other]) - loss
-    from_prior = _losses(network, batch, drawn, drawn)
-    swapped_at_mean = float(_losses(network, batch, mean[other], mean[other]).mean())
+    loss, at_mean = (
+        _losses(network, batch, mean, latent)[asked],
+        float(_losses(network, batch, mean, mean)[asked].mean()),
+    )
+    swap_gap = _losses(network, batch, mean[other], latent[other])[asked] - loss
+    from_prior = _losses(network, batch, drawn, drawn)[asked]
+    swapped_at_mean = float(_losses(network, batch, mean[other], mean[other])[asked].mean())
     active = float((variance > ACTIVE_VARIANCE).float().mean())
     network.train(was_training)
     return PosteriorHealth(
@@ -96,7 +100,7 @@ def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorH
         mean_sigma=float(sigma.mean()),
         mean_spread=float(variance.sqrt().mean()),
         clamped_share=float((belief.log_variance >= MAX_LOG_VARIANCE).float().mean()),
-        swap_gap_per_position=_per_position(swap_gap, position),
+        swap_gap_per_position=_per_position(swap_gap, position[asked]),
         sigma_per_position=_per_position(sigma.mean(dim=1), position),
         alarms=alarms(active, float(swap_gap.mean())),
     )
@@ -156,6 +160,13 @@ def mutual_information(belief: Belief, latent: Float[Tensor, "token latent"], ge
     squared = sample.square() @ precision.T - 2 * sample @ (mean * precision).T + (mean.square() * precision).sum(1)
     log_density = -0.5 * (squared + log_variance.sum(dim=1))
     return float((log_density.diagonal() - torch.logsumexp(log_density, dim=1) + math.log(size)).mean())
+
+
+def _asked_tokens(batch: Batch) -> Int[Tensor, " asked"] | slice:
+    """The tokens whose next event is a target; all where every event is one, or none is."""
+    if batch.is_target is None or not batch.num_targets:
+        return slice(None)
+    return torch.nonzero(batch.is_target)[:, 0]
 
 
 def _losses(

@@ -32,7 +32,8 @@ SHORT_MEAN_LENGTH = 20
 LARGE_LOG = 120_000
 """Training events from which on noise comes late: a smaller log is learned by heart before (docs/ablations.md)."""
 LATE_NOISE = {"deterministic_share": 0.75, "anneal_share": 0.05, "num_samples": 4}
-"""Noise from the start of the last quarter on, with the mixture of four samples in the loss."""
+"""Noise from the start of the last quarter on, with the mixture of four samples in the loss. Only the last fifth of the
+epochs can then be chosen, 4 or 5 by default: fewer than `patience`, so such a run always goes on to its end."""
 POSITIONS_BUDGET = 3_000_000
 """Positions that a run may train on by default: the number of epochs follows from it (between 20 and 40)."""
 EVENTS_PER_BATCH_POSITION = 128
@@ -76,7 +77,7 @@ class LogProperties:
             long_length=float(np.quantile(lengths, 0.95)),
             has_gaps=histories.has_times,
             has_values=len(values) > 0 and float(values.std()) > 0,
-            repeat_share=histories.num_repeats() / max(1, histories.num_events),
+            repeat_share=histories.num_repeats() / max(1, histories.num_targets),
         )
 
     @property

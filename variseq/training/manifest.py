@@ -18,7 +18,7 @@ def run_manifest(
 ) -> dict[str, Any]:
     """Protocol of the split, record of the reading, and what was chosen on validation; can be written as JSON."""
     protocol = {key: value for key, value in protocol.items() if key != "part"}
-    method = [key for key in protocol if key == "method" or key.endswith("_microseconds")]
+    method = [key for key in protocol if key in ("method", "targets_of") or key.endswith("_microseconds")]
     return {
         "forecast": forecast,
         "protocol": protocol,

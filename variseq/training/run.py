@@ -29,16 +29,21 @@ from variseq.training.settings import TrainingConfig
 from variseq.training.symptoms import flat_settings
 from variseq.training.trainer import STATE, Trainer, TrainingData
 from variseq.training.validation import Validation
+from variseq.training.warm_start import Start, take_over
 from variseq.whole_file import whole_file
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the result of a run; `links` are the categories of the items, where there are any to use."""
+    """What decides the result of a run; `links` are the categories of the items, where there are any to use.
+
+    `start` is the earlier network that a warm start begins from.
+    """
 
     network: NetworkConfig
     training: TrainingConfig
     links: CategoryLinks | None = None
+    start: Start | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,25 @@ class Trained:
 def train_network(train: Part, valid: Part, settings: Settings, workplace: Workplace) -> Trained:
     """Train on what the training part knows, choose the best epoch on the validation part, then refit on both.
 
+    The caller's stream of random numbers is left where it was.
+
     Warns with CollapseWarning when the chosen network does not use its latent. Raises InputError when the folder holds
     an unfinished run and `resume` was not asked for, or when that run was made with other settings or data.
     """
     _refuse_other_parts(train, valid)
+    with own_random_numbers(workplace.device):
+        return _train(train, valid, settings, workplace)
+
+
+@contextmanager
+def own_random_numbers(device: torch.device) -> Iterator[None]:
+    """What is drawn or seeded inside does not move the generators of torch outside."""
+    seeds_gpus = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if seeds_gpus else []):
+        yield
+
+
+def _train(train: Part, valid: Part, settings: Settings, workplace: Workplace) -> Trained:
     known = train.known()
     network = new_network(settings, known).to(workplace.device)
     validation = Validation(valid, settings.training)
@@ -101,7 +121,10 @@ def train_network(train: Part, valid: Part, settings: Settings, workplace: Workp
 
 
 def new_network(settings: Settings, known: Histories) -> Network:
-    """An untrained network for what is known. Raises InputError when there is no order to learn from."""
+    """An untrained network for what is known, or one with the weights of an earlier run.
+
+    Raises InputError when there is no order to learn from.
+    """
     if not (known.lengths >= 2).any():
         raise InputError(
             "No user has two events in the training part, so there is no order to learn from. Give a longer log, or "
@@ -114,6 +137,8 @@ def new_network(settings: Settings, known: Histories) -> Network:
     values = known.value[np.isfinite(known.value)]
     if settings.network.has_values and len(values):
         network.embedding.set_value_scale(float(values.mean()), float(values.std()))
+    if settings.start is not None:
+        take_over(network, settings.start)
     return network
 
 
@@ -176,11 +201,13 @@ def _open_folder(folder: Path, resume: bool, fingerprint: dict[str, Any]) -> Non
 
 def _fingerprint(settings: Settings, train: Part) -> dict[str, Any]:
     """What a run has to have in common with one that it goes on with: the settings, and all that is learned from."""
-    histories, links = train.histories, settings.links
+    histories, links, start = train.histories, settings.links, settings.start
+    weights = [] if start is None else [tensor.cpu().numpy() for tensor in start.network.state_dict().values()]
     return flat_settings(settings.network.model_dump(), settings.training.model_dump()) | {
         "data.split_hash": train.protocol["split_hash"],
         "data.events": _digest(histories.timestamp, histories.behaviour, histories.value),
         "data.categories": None if links is None else _digest(links.offsets, links.category),
+        "earlier run": None if start is None else _digest(*weights),
     }
 
 

@@ -14,7 +14,12 @@ class TrainingConfig(BaseModel):
 
     seed: int = Field(default=0, ge=0, description="the same seed gives the same model on one machine")
     max_epochs: int = Field(default=60, ge=1, description="passes over every training event")
-    patience: int = Field(default=12, ge=1, description="epochs without a better validation NDCG@10 before stopping")
+    patience: int = Field(
+        default=12,
+        ge=1,
+        description="epochs without a better validation NDCG@10 before stopping; only those with full noise count, so "
+        "a run with no more of them than this goes on to its end",
+    )
     batch_positions: int = Field(default=4096, ge=16, description="positions per batch")
     learning_rate: float = Field(default=2e-3, gt=0, description="highest learning rate; it falls as a cosine")
     weight_decay: float = Field(default=0.01, ge=0, description="decay of matrices (AdamW)")

@@ -145,7 +145,7 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Out of epochs, or out of patience."""
+        """Out of epochs, or out of patience, which begins with the first epoch that may be chosen."""
         waited = self.progress.epoch - 1 - self.progress.best_epoch
         out_of_patience = self.progress.best_epoch >= 0 and waited >= self.config.patience
         return self.progress.epoch >= self.config.max_epochs or out_of_patience
@@ -189,10 +189,15 @@ class Trainer:
             self.controller.observe(float(objective.rate))
         progress.step += 1
         progress.beta = self.controller.beta
-        parts = {"reconstruction": objective.reconstruction, "rate": objective.rate, "regression": objective.regression}
-        for name, value in parts.items():
-            progress.sums[name] = progress.sums.get(name, 0.0) + float(value) * batch.num_tokens
-        progress.sums["positions"] = progress.sums.get("positions", 0.0) + batch.num_tokens
+        added = {
+            "reconstruction": float(objective.reconstruction) * batch.num_targets,
+            "rate": float(objective.rate) * batch.num_tokens,
+            "regression": float(objective.regression) * batch.num_targets,
+            "positions": batch.num_tokens,
+            "targets": batch.num_targets,
+        }
+        for name, value in added.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value
 
     def _negatives(self) -> Negatives | None:
         if self.network.config.num_items <= self.config.full_softmax_items:
@@ -231,7 +236,7 @@ class Trainer:
     def _close_epoch(self) -> dict[str, Any]:
         """The record of the epoch; with validation the network is judged and the best noted."""
         progress, sums = self.progress, dict(self.progress.sums)
-        positions = sums.pop("positions")
+        positions, targets = sums.pop("positions"), sums.pop("targets")
         share = noise_share(self.config, progress.step / self.num_steps)
         record = {
             "epoch": progress.epoch,
@@ -241,7 +246,7 @@ class Trainer:
             "learning_rate": learning_rate(self.config, progress.step, self.num_steps),
             "noise": share,
             "beta": progress.beta * share,
-            **{name: total / positions for name, total in sums.items()},
+            **{name: total / (positions if name == "rate" else targets) for name, total in sums.items()},
         }
         if self.data.validation is None:
             self.best = network_tensors("best", self.averaged)

@@ -1,0 +1,131 @@
+"""An earlier run into the beginning of a new one: what is known keeps its weights, what is new joins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from variseq.errors import InputError
+from variseq.events.vocabulary import Vocabulary, positions_in
+from variseq.model.checkpoint import Checkpoint
+from variseq.model.embeddings import EventEmbedding
+from variseq.model.network import Network, NetworkConfig
+from variseq.training.settings import TrainingConfig
+
+SHAPE = (
+    *("width", "latent_width", "num_blocks", "num_heads", "attention", "attention_width", "mean_scale", "value_loss"),
+)
+"""Settings of the network that decide what its weights are; they stay those of the earlier run."""
+EPOCHS_SHARE = 0.3
+"""Epochs of a warm start, as a share of those of a start from nothing."""
+BY_ROW = ("embedding.item", "embedding.behaviour", "item_bias")
+VALUE_SCALE = ("embedding.value_mean", "embedding.value_scale")
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """The earlier network, and where each item and behavior of the new log is in it (-1: it is new)."""
+
+    network: Network
+    items: Int[np.ndarray, " item"]
+    behaviors: Int[np.ndarray, " behavior"]
+
+    @classmethod
+    def of(cls, earlier: Checkpoint, vocabulary: Vocabulary) -> Start:
+        """Raises InputError when no item of the new log is known to the earlier run."""
+        items = positions_in(earlier.vocabulary.items, vocabulary.items)
+        if not (items >= 0).any():
+            raise InputError(
+                f"The earlier run knows no item of this log: it has ids like {earlier.vocabulary.items[0].as_py()!r}, "
+                f"the log like {vocabulary.items[0].as_py()!r}. Give a run of the same catalogue, or fit from nothing."
+            )
+        place = {name: position for position, name in enumerate(earlier.vocabulary.behaviours)}
+        return cls(earlier.network, items, np.array([place.get(name, -1) for name in vocabulary.behaviours]))
+
+
+def shape_of(earlier: Checkpoint) -> dict[str, Any]:
+    """The settings of the network that a warm start keeps."""
+    return {name: getattr(earlier.network.config, name) for name in SHAPE}
+
+
+def refuse_other_shape(network: NetworkConfig, earlier: NetworkConfig) -> None:
+    """Raises InputError where the weights of the earlier network do not fit."""
+    different = [name for name in SHAPE if getattr(network, name) != getattr(earlier, name)]
+    if different:
+        name = different[0]
+        raise InputError(
+            f"model.{name}={getattr(network, name)!r} does not fit the earlier run, which has "
+            f"{getattr(earlier, name)!r}. A warm start keeps {', '.join(SHAPE)}: leave them out, or fit from nothing."
+        )
+
+
+def warm_training(config: TrainingConfig, earlier: Checkpoint, chosen: dict[str, Any]) -> TrainingConfig:
+    """The training of a warm start: 0.3 of the epochs, with the noise and the weight of the rate that the run ended on.
+
+    What is in `chosen` stays as it was set. Raises InputError where one of the two is trained without noise.
+    """
+    was_twin = earlier.config["training"]["deterministic_share"] >= 1
+    if was_twin != (config.deterministic_share >= 1):
+        raise InputError(
+            f"The earlier run was trained {'without' if was_twin else 'with'} noise and this one is to be trained "
+            f"{'with' if was_twin else 'without'} it (training.deterministic_share). Train both alike, or fit from "
+            "nothing."
+        )
+    changes: dict[str, Any] = {"max_epochs": max(1, round(EPOCHS_SHARE * config.max_epochs))}
+    if not was_twin:
+        changes |= {"deterministic_share": 0.0, "anneal_share": 0.0}
+        last_beta = earlier.metrics[-1]["beta"] if earlier.metrics else 0.0
+        changes |= {"beta": last_beta} if last_beta > 0 and config.target_rate is not None else {}
+    return config.model_copy(update={name: value for name, value in changes.items() if name not in chosen})
+
+
+@torch.no_grad()
+def take_over(network: Network, start: Start) -> None:
+    """Write the earlier weights into a new network.
+
+    A new item begins at the mean of its categories, or of all items where it has none, with a little noise so that no
+    two are alike; its bias is the mean bias. A new behavior begins as in a network from nothing.
+    """
+    theirs = {name: tensor.cpu() for name, tensor in start.network.folded().state_dict().items()}
+    for name, tensor in network.state_dict().items():
+        is_scale_of_nothing = name in VALUE_SCALE and not start.network.config.has_values
+        if name in theirs and name not in BY_ROW and not is_scale_of_nothing:
+            tensor.copy_(theirs[name])
+    items = torch.from_numpy(start.items)
+    is_known = items >= 0
+    _take_over_items(network.embedding, theirs["embedding.item"], items)
+    bias = theirs["item_bias"]
+    network.item_bias.copy_(torch.where(is_known, bias[items.clamp(min=0)], bias.mean()))
+    behavior = network.embedding.behaviour
+    if behavior is not None and "embedding.behaviour" in theirs:
+        known = torch.from_numpy(np.flatnonzero(start.behaviors >= 0))
+        behavior[known] = theirs["embedding.behaviour"][torch.from_numpy(start.behaviors)[known]]
+
+
+def _take_over_items(embedding: EventEmbedding, earlier: Tensor, items: Tensor) -> None:
+    """Vectors of items: those of known ones are the earlier ones whether or not the new log has categories."""
+    is_known, mean = items >= 0, earlier[:-1].mean(dim=0)
+    known = torch.nonzero(is_known)[:, 0]
+    noise = embedding.item[:-1].clone()
+    wanted = mean + noise
+    wanted[known] = earlier[items[known]]
+    embedding.item[-1] = earlier[-1]
+    if embedding.category is None:
+        embedding.item[:-1] = wanted
+        return
+    number = embedding.link_offsets.diff()
+    of_link = torch.repeat_interleave(torch.arange(len(items)), number)
+    link_known = is_known[of_link]
+    category = embedding.link_category[link_known]
+    count = torch.bincount(category, minlength=len(embedding.category))
+    sums = torch.zeros_like(embedding.category).index_add_(0, category, earlier[items[of_link[link_known]]])
+    embedding.category.copy_(torch.where(count[:, None] > 0, sums / count.clamp(min=1)[:, None], mean))
+    embedding.item[:-1] = 0
+    share = embedding.vectors()[:-1].clone()
+    is_placed = (number > 0) & ~is_known
+    embedding.item[:-1] = torch.where(is_placed[:, None], noise, wanted - share)
