@@ -37,6 +37,8 @@ MinItem = Annotated[int | None, typer.Option(help="Drop items with fewer events.
 Collapse = Annotated[
     bool | None, typer.Option("--collapse-repeats", help="Keep the first of repeated events in a row.")
 ]
+TimeFormat = Annotated[str | None, typer.Option(help="How times are written: %d.%m.%y %H:%M, ...")]
+TimeZone = Annotated[str | None, typer.Option(help="Zone of times that name none: Europe/Berlin, ...")]
 Missing = Annotated[str | None, typer.Option(help="Missing values: keep, zero or mean.")]
 Memory = Annotated[str | None, typer.Option(help="Memory of the database, such as 1GB.")]
 Rejects = Annotated[Path | None, typer.Option(help="File for rejected rows (.csv or .parquet).")]
@@ -65,6 +67,8 @@ def check(
     items: Items = None,
     columns: Columns = None,
     time_unit: TimeUnit = None,
+    time_format: TimeFormat = None,
+    time_zone: TimeZone = None,
     delimiter: Delimiter = None,
     min_user_events: MinUser = None,
     min_item_events: MinItem = None,
@@ -83,6 +87,8 @@ def check(
     flags = {
         "read.columns": _pairs(columns),
         "read.time_unit": time_unit,
+        "read.time_format": time_format,
+        "read.time_zone": time_zone,
         "read.delimiter": delimiter,
         "read.min_user_events": min_user_events,
         "read.min_item_events": min_item_events,
@@ -108,6 +114,8 @@ def fit(
     settings: Set = None,
     columns: Columns = None,
     time_unit: TimeUnit = None,
+    time_format: TimeFormat = None,
+    time_zone: TimeZone = None,
     min_user_events: MinUser = None,
     min_item_events: MinItem = None,
     rejects: Rejects = None,
@@ -126,6 +134,8 @@ def fit(
         "split.by": split,
         "read.columns": _pairs(columns),
         "read.time_unit": time_unit,
+        "read.time_format": time_format,
+        "read.time_zone": time_zone,
         "read.min_user_events": min_user_events,
         "read.min_item_events": min_item_events,
         "read.rejects": rejects,

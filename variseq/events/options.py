@@ -14,6 +14,12 @@ TimeUnit = Literal[
     "microseconds",
     "nanoseconds",
     "yyyymmdd",
+    "yyyymmddhhmm",
+    "yyyymmddhhmmss",
+    "days",
+    "excel",
+    "filetime",
+    "ticks",
     "iso",
     "month/day/year",
     "day/month/year",
@@ -26,7 +32,11 @@ class ReadOptions(BaseModel):
 
     - `columns`: canonical name to the name in the source, e.g. `{"user_id": "uid"}`; an optional column given as ""
       is left out even if an alias of it is there.
-    - `time_unit`: "auto" finds the unit and the report states it.
+    - `time_unit`: "auto" finds the unit over the whole column and the report states it. "days" are days since 1970,
+      "excel" those of a spreadsheet, "filetime" is the clock of Windows, "ticks" that of .NET.
+    - `time_format`: how times are written, in the letters of strptime such as "%d.%m.%y %H:%M"; instead of `time_unit`.
+    - `time_zone`: the zone of times that name none, as in "Europe/Berlin"; None is UTC. Of an hour that the clock of
+      that zone shows twice the second is taken; a time that it skips is moved on by what was skipped.
     - `delimiter`: of text files; None takes it from the header line.
     - `min_user_events`, `min_item_events`: users and items with fewer events are dropped, again and again until none
       is left (the k-core).
@@ -46,6 +56,8 @@ class ReadOptions(BaseModel):
     columns: dict[str, str] = Field(default_factory=dict)
     item_columns: dict[str, str] = Field(default_factory=dict)
     time_unit: TimeUnit = "auto"
+    time_format: str | None = Field(default=None, min_length=2)
+    time_zone: str | None = Field(default=None, min_length=1)
     delimiter: str | None = Field(default=None, min_length=1, max_length=4)
     min_user_events: int = Field(default=1, ge=1)
     min_item_events: int = Field(default=1, ge=1)

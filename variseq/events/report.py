@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +12,14 @@ import numpy as np
 from variseq.events.table import EventTable
 from variseq.events.vocabulary import Vocabulary
 
+_HINTS = {
+    "ambiguous time zone": "short names stand for several zones: write an offset such as +01:00 or a name such as "
+    "Europe/Paris",
+    "year of two digits": "give the format, such as --time-format '%d/%m/%y'",
+    "time in another unit": "it is far from all others in the unit of its size: correct it, or set --time-unit",
+    "unparsable time": "is it of another format? Give it with --time-format",
+}
+
 
 @dataclass(frozen=True)
 class ReadReport:
@@ -18,7 +27,8 @@ class ReadReport:
 
     `rejected` counts invalid rows by reason, `filtered` rows that an option asked to drop; `first_faults` says where
     each reason was first met; `columns` is the canonical name to the name in the source; `span` is the first
-    and the last UTC time.
+    and the last UTC time. `notes` say how columns were read, `warnings` where that may be wrong;
+    `num_unreadable_values` counts rows whose value is no number and was left out.
     """
 
     num_rows: int
@@ -33,6 +43,13 @@ class ReadReport:
     span: tuple[str, str]
     behaviours: dict[str, int]
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    num_unreadable_values: int = 0
+
+    def __post_init__(self) -> None:
+        num_counted = self.num_events + sum(self.rejected.values()) + sum(self.filtered.values())
+        if num_counted != self.num_rows:
+            raise RuntimeError(f"{self.num_rows:,} rows were read, but {num_counted:,} are accounted for.")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -46,10 +63,17 @@ class ReadReport:
             "behaviours: " + ", ".join(f"{name} {count:,}" for name, count in self.behaviours.items()),
         ]
         for reason, count in self.rejected.items():
-            lines.append(f"rejected: {count:,} × {reason} (first: {self.first_faults.get(reason, 'unknown')})")
+            lines.append(f"rejected: {count:,} × {reason} ({fault_in_words(reason, self.first_faults)})")
         lines += [f"filtered: {count:,} × {reason}" for reason, count in self.filtered.items()]
         lines += [f"note: {note}" for note in self.notes]
+        lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
+
+
+def fault_in_words(reason: str, first_faults: Mapping[str, str]) -> str:
+    """Where a reason was first met, and what helps."""
+    hint = f"; {_HINTS[reason]}" if reason in _HINTS else ""
+    return f"first: {first_faults.get(reason, 'unknown')}{hint}"
 
 
 def utc_text(microseconds: int) -> str:

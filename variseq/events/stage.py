@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from variseq.errors import InputError
+from variseq.events.foreign_values import is_period, start_of_periods, with_text_for_nan
 from variseq.events.source import Files, Format, Frame, is_gzip
 from variseq.events.text_head import Header, read_header, read_keys
 from variseq.events.workspace import Workspace, name_in_sql, text_in_sql
@@ -141,8 +142,8 @@ def _stage_json_lines(workspace: Workspace, path: Path, staged: Staged) -> None:
     try:
         workspace.run(
             "CREATE TABLE lines AS SELECT input_row, line, coalesce(json_valid(line), true) AS valid FROM "
-            f"(SELECT row_number() OVER () + ? AS input_row, line FROM read_csv(?, {_LINES}, store_rejects=true, "
-            f"compression='{compression}'))",
+            f"(SELECT row_number() OVER () + ? AS input_row, {with_text_for_nan('line')} AS line "
+            f"FROM read_csv(?, {_LINES}, store_rejects=true, compression='{compression}'))",
             [staged.offsets[-1], _no_glob(path)],
         )
     except duckdb.Error as error:
@@ -239,6 +240,8 @@ def _stage_frame(workspace: Workspace, source: Frame, staged: Staged) -> None:
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     if isinstance(kind, pa.UuidType):
         return pa.string()
+    if is_period(kind):
+        return pa.timestamp("us")
     return kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
 
 
@@ -254,4 +257,6 @@ def _numbered(reader: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Re
 def _plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if isinstance(array.type, pa.UuidType):
         return pa.array([None if value is None else str(value) for value in array.to_pylist()], kind)
+    if is_period(array.type):
+        return start_of_periods(array)
     return array.storage if isinstance(array.type, pa.ExtensionType) else array
