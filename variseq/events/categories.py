@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -32,19 +33,17 @@ def split_categories(entries: Sequence[object]) -> tuple[list[list[str]], list[s
             divided[text], mark = _plainly_divided(text)
             marks[mark] += 1
     notes = []
+    everywhere = {text: _pieces(parts, "".join(_DOUBTFUL)) for text, parts in divided.items()}
+    count = Counter(part for parts in everywhere.values() for part in set(parts))
     for mark in _DOUBTFUL:
-        containing = {text: parts for text, parts in divided.items() if any(mark in part for part in parts)}
-        if not containing:
-            continue
-        by_mark = {text: [piece for part in parts for piece in _pieces(part, mark)] for text, parts in divided.items()}
-        count = Counter(part for parts in by_mark.values() for part in set(parts))
-        num_known = sum(all(count[part] > 1 for part in by_mark[text]) for text in containing)
-        if num_known >= _MIN_SHARE * len(containing):
-            divided = by_mark
+        containing = [text for text, parts in divided.items() if any(mark in part for part in parts)]
+        num_known = sum(all(count[part] > 1 for part in everywhere[text]) for text in containing)
+        if containing and num_known >= _MIN_SHARE * len(containing):
+            divided |= {text: _pieces(divided[text], mark) for text in containing}
             marks[mark] += len(containing)
-        else:
+        elif containing:
             notes.append(
-                f"categories such as {next(iter(containing))!r} were taken as one each; write 'A|B' if they are several"
+                f"categories such as {containing[0]!r} were taken as one each; write 'A|B' if they are several"
             )
     found = [words for mark, words in _IN_WORDS.items() if marks[mark]]
     if found and found != ["'|'"]:
@@ -90,8 +89,8 @@ def _listed(text: str) -> list[object] | None:
     return None
 
 
-def _pieces(part: str, mark: str) -> list[str]:
-    return [piece.strip() for piece in part.split(mark) if piece.strip()]
+def _pieces(parts: Sequence[str], marks: str) -> list[str]:
+    return [piece.strip() for part in parts for piece in re.split(f"[{marks}]", part) if piece.strip()]
 
 
 def _named(parts: Sequence[object]) -> list[str]:

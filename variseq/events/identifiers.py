@@ -38,7 +38,7 @@ _BEYOND_64_BITS = ("UBIGINT", "HUGEINT", "UHUGEINT")
 _EXACT_UP_TO = {"FLOAT": 2**24, "DOUBLE": 2**53}
 _INTEGER = "'0|-?[1-9][0-9]*'"
 _WHOLE_DECIMAL = r"'(0|-?[1-9][0-9]{0,14})\.0+'"
-_MANGLED = r"'-?[0-9](\.[0-9]+)?[eE]\+[0-9]+'"
+_MANGLED = r"'-?[0-9](\.[0-9]+)?[eE]\+[0-9]+|-?[0-9]{16,}\.0+'"
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _count_spellings(workspace: Workspace, text: str, deciding: str, may_be_numb
             f"SELECT count(id), count(*) FILTER (WHERE {digits}), "
             f"count(*) FILTER (WHERE ({digits} AND TRY_CAST(id AS BIGINT) IS NOT NULL) OR {decimal}), "
             f"count(*) FILTER (WHERE {decimal}), count(*) FILTER (WHERE lower(id) IN ('true', 'false')), "
-            f"min(id) FILTER (WHERE contains(id, '+') AND regexp_full_match(id, {_MANGLED})) "
+            f"min(id) FILTER (WHERE (contains(id, '+') OR contains(id, '.0')) AND regexp_full_match(id, {_MANGLED})) "
             f"FROM (SELECT {text} AS id FROM raw WHERE {deciding})"
         )
     )

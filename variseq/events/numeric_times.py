@@ -21,7 +21,7 @@ _EARLIEST = 1e8  # seconds; numbers below are before March 1973 in seconds and o
 _GAP = 4  # numbers below it are no times if they are that many times smaller than all others
 _MARGIN_MICROSECONDS = 366 * 86_400 * 1_000_000
 DATE_FORMATS = {"yyyymmdd": "%Y%m%d", "yyyymmddhhmm": "%Y%m%d%H%M", "yyyymmddhhmmss": "%Y%m%d%H%M%S"}
-_DAY = 86_400_000_000
+_DAY = 86_400_000_000.0
 # unit: first and last number that can be a time from 1970 (days: 2000) to 2100, zero point, microseconds of a step
 _OTHER_CLOCKS: dict[str, tuple[int, int, int, float]] = {
     "days": (10_957, 47_482, 0, _DAY),
@@ -216,7 +216,8 @@ def _refuse_other_clocks(workspace: Workspace, numbers: Numbers, seen: _Measured
         shown = "; ".join(f"{_instant((first - zero) * step)} as {other!r}" for other, zero, step in readings)
         raise InputError(
             f"The times can be read in several ways: {first:g} is {_instant(first * 1e6 / 1000 ** UNITS.index(unit))} "
-            f"as {unit!r}; {shown}. Say which: time_unit={readings[0][0]!r} or {unit!r} (--time-unit ...)."
+            f"as {unit!r}; {shown}. Say which: time_unit={' or '.join(repr(other) for other, _, _ in readings)} or "
+            f"{unit!r} (--time-unit ...)."
         )
     if unit == "seconds" and first >= 1_970_010_100 and last <= 2_099_123_123:
         hours = f"try_strptime({numbers.digits}, '%Y%m%d%H')"

@@ -21,6 +21,7 @@ _FAULTY = {
     "missing time": Columns.TIME,
     "unparsable time": Columns.TIME,
     "absurd time": Columns.TIME,
+    "ambiguous date": Columns.TIME,
     "ambiguous time zone": Columns.TIME,
     "year of two digits": Columns.TIME,
     "time in another unit": Columns.TIME,

@@ -13,6 +13,7 @@ from variseq.events.table import EventTable
 from variseq.events.vocabulary import Vocabulary
 
 _HINTS = {
+    "ambiguous date": "the day or the month may be first: set --time-unit day/month/year or month/day/year",
     "ambiguous time zone": "short names stand for several zones: write an offset such as +01:00 or a name such as "
     "Europe/Paris",
     "year of two digits": "give the format, such as --time-format '%d/%m/%y'",

@@ -107,6 +107,8 @@ def _by_format(
 ) -> TimeReading:
     """Times as `time_format` says; numbers are written out first. Raises InputError for a wrong one."""
     form = str(options.time_format)
+    if options.time_unit != "auto":
+        raise InputError(f"time_format={form!r} and time_unit={options.time_unit!r} were both set. Set one of them.")
     if Columns.TIME in cells:
         text = cells[Columns.TIME].sql
     elif family in _NUMERIC:
@@ -129,7 +131,7 @@ def _check_format(workspace: Workspace, form: str) -> None:
         if not given & set(letters)
     ]
     if absent:
-        raise InputError(f"time_format={form!r} has no {' and no '.join(absent)}. An example: '%d/%m/%Y %H:%M:%S'.")
+        raise InputError(f"time_format={form!r} lacks {', '.join(absent)}. An example: '%d/%m/%Y %H:%M:%S'.")
     if "Z" in given:
         raise InputError(
             f"time_format={form!r} has %Z: names of zones stand for several offsets. Use %z for +0100, or write the "

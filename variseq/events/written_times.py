@@ -2,7 +2,8 @@
 
 Read are numbers, ISO 8601, dates with the year first or last (between `-`, `/` or `.`), months by their English names,
 with or without a clock (24 hours, or AM and PM), a fraction of a second, and a zone: Z, UTC, GMT, an offset such as
-+01:00, or a full name such as Europe/Paris. Short names of zones (BST, CST, IST, ...) stand for several zones and are refused.
++01:00, or a full name such as Europe/Paris. Short names of zones (BST, CST, IST, ...) stand for several zones and are
+refused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from variseq.events.workspace import Workspace
 
 MAX_CONTRADICTING = 0.1  # of the rows that decide between day first and month first
 _NUMBER = r"'[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?'"
-_ISO = r"'[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?'"
+_ISO = (
+    r"'[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)?)?'"
+)
 _MONTHS = "'jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec'"
 _MONTH = (
     "((?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|"
@@ -39,7 +43,10 @@ _CLOCK = (
     r"(?:(?:[Tt:]|,? +)(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)? ?(?:([AaPp])\.?[Mm]\.?)?"
     r"|[Tt ](\d{2})(\d{2})(\d{2})?(?:[.,](\d{1,9}))?)"
 )
-_ZONE = r" ?([Zz]|UTC|GMT)?(?:([+-])(\d{1,2}):?(\d{2})?)?(?: ?\[.*\]| ?\(.*\)| +([A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*))?"
+_ZONE = (
+    r" ?([Zz]|UTC|GMT)?(?:([+-])(1[0-4]|0?\d)(?::?([0-5]\d))?)?"
+    r"(?: ?\[.*\]| ?\(.*\)| +([A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*))?"
+)
 _PATTERN = f"^{_WEEKDAY}{_DATE}(?:{_CLOCK}{_ZONE})?$"
 _NAMES = (
     *("y1", "m1", "d1", "n1", "mark", "n2", "y2", "y3", "m3", "d3", "d4", "mon4", "y4", "mon5", "d5", "y5"),
@@ -81,7 +88,7 @@ def read_text(workspace: Workspace, text: str, options: ReadOptions) -> TimeRead
         words += "; other spellings as they say" if order.num_other else ""
     elif num_iso * 2 < num_filled:
         words = f"dates and times as text (a time without a zone is taken as {zone}) ({how})"
-    return TimeReading(words, missing, _microseconds(order), _reason(), parts, notes=order.notes)
+    return TimeReading(words, missing, _microseconds(order), _reason(order), parts, notes=order.notes)
 
 
 def _numbers_in(text: str, is_whole: bool) -> Numbers:
@@ -106,10 +113,10 @@ def _parts(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Order:
-    """What is first in dates such as 1/2/2020, and in 1.2.2020: the day or the month."""
+    """What is first in dates such as 1/2/2020, and in 1.2.2020: the day or the month. None is not known."""
 
     first: str | None
-    first_with_dots: str
+    first_with_dots: str | None
     evidence: str
     num_other: int
     notes: list[str]
@@ -140,17 +147,15 @@ def _order(workspace: Workspace, text: str, parts: str, unit: str) -> _Order:
         return _Order(unit, unit, "", 0, [])
     num_dates = sum(count for count, _ in pairs)
     if unit == "iso" or not num_dates:
-        return _Order(None, _ORDERS[0], "", 0, [])
-    first, evidence, notes = _decided(slash)
-    with_dots, evidence_with_dots, notes_with_dots = _decided(dot, if_open=_ORDERS[0])
-    has_slashes = any(count for count, _ in slash.values())
-    return _Order(
-        first if has_slashes else with_dots,
-        with_dots,
-        evidence if has_slashes else evidence_with_dots,
-        int(found[0]),
-        notes + notes_with_dots,
-    )
+        return _Order(None, None, "", 0, [])
+    num_other = int(found[0])
+    with_dots, evidence_with_dots, notes = _decided(dot, if_open=_ORDERS[0])
+    if not any(count for count, _ in slash.values()):
+        return _Order(with_dots, with_dots, evidence_with_dots, num_other, notes)
+    if num_other > num_dates and not slash["day"][0] and not slash["month"][0] and slash["open"][0]:
+        return _Order(None, with_dots, "", num_other, notes)  # a few rows of another spelling: they alone are rejected
+    first, evidence, notes_on_order = _decided(slash)
+    return _Order(first, with_dots, evidence, num_other, notes + notes_on_order)
 
 
 def _decided(dates: dict[str, tuple[int, str | None]], if_open: str | None = None) -> tuple[str, str, list[str]]:
@@ -194,20 +199,15 @@ def _readings(example: str) -> str:
 def _microseconds(order: _Order) -> str:
     """From the column `time_parts`: a text that leaves nothing open, cast to a moment."""
     p = "time_parts"
-    day_first = _ORDERS[0]
-    is_dot_first, is_other_first = order.first_with_dots == day_first, order.first == day_first
-    reads_short = order.first is not None
     month_of = {name: f"list_position([{_MONTHS}], lower(left({p}.{name}, 3)))" for name in ("mon4", "mon5")}
-    day_is_first = str(is_other_first).lower()
-    if is_dot_first != is_other_first:
-        day_is_first = f"(({p}.mark = '.') = {str(is_dot_first).lower()})"
-    short = (
-        f"CASE WHEN {day_is_first} THEN {p}.y2 || '-' || {p}.n2 || '-' || {p}.n1 "
-        f"ELSE {p}.y2 || '-' || {p}.n1 || '-' || {p}.n2 END"
-    )
+    short = {
+        _ORDERS[0]: f"{p}.y2 || '-' || {p}.n2 || '-' || {p}.n1",
+        _ORDERS[1]: f"{p}.y2 || '-' || {p}.n1 || '-' || {p}.n2",
+        None: "NULL",
+    }
     date = (
         f"CASE WHEN {p}.y1 <> '' THEN {p}.y1 || '-' || {p}.m1 || '-' || {p}.d1 "
-        f"WHEN {p}.y2 <> '' THEN {short if reads_short else 'NULL'} "
+        f"WHEN {p}.mark = '.' THEN {short[order.first_with_dots]} WHEN {p}.y2 <> '' THEN {short[order.first]} "
         f"WHEN {p}.y3 <> '' THEN {p}.y3 || '-' || {p}.m3 || '-' || {p}.d3 "
         f"WHEN {p}.y4 <> '' THEN {p}.y4 || '-' || {month_of['mon4']} || '-' || {p}.d4 "
         f"WHEN {p}.y5 <> '' THEN {p}.y5 || '-' || {month_of['mon5']} || '-' || {p}.d5 END"
@@ -239,8 +239,9 @@ def _has_short_zone() -> str:
     return f"({p}.zone <> '' AND NOT contains({p}.zone, '/') AND {p}.utc = '' AND {p}.sign = '')"
 
 
-def _reason() -> str:
+def _reason(order: _Order) -> str:
+    is_open = "WHEN time_parts.mark IN ('/', '-') THEN 'ambiguous date' " if order.first is None else ""
     return (
         "CASE WHEN strlen(time_parts.y2) = 2 THEN 'year of two digits' "
-        f"WHEN {_has_short_zone()} THEN 'ambiguous time zone' ELSE 'unparsable time' END"
+        f"WHEN {_has_short_zone()} THEN 'ambiguous time zone' {is_open}ELSE 'unparsable time' END"
     )

@@ -57,7 +57,7 @@ class Checkpoint:
         """The same, naming no user and holding nobody's events."""
         vocabulary = replace(self.vocabulary, users=self.vocabulary.users[:0])
         # First faults, notes and warnings quote rows of the log.
-        silent = {"first_faults": {}, "notes": [], "warnings": []}
+        silent: dict[str, Any] = {"first_faults": {}, "notes": [], "warnings": []}
         manifest = self.manifest | {"log": self.manifest["log"] | silent}
         return replace(self, vocabulary=vocabulary, manifest=manifest, histories=None, bounds=None)
 
