@@ -48,7 +48,7 @@ def test_rejected_rows_are_written_with_row_and_reason(log: Path, tmp_path: Path
     [
         (["--delimiter", ";"], "5 events kept"),
         (["--time-unit", "milliseconds"], "1970-01-19"),
-        (["--min-user-events", "2"], "1 users"),
+        (["--min-user-events", "3"], "1 users"),
         (["--min-item-events", "3"], "3 events kept"),
         (["--collapse-repeats"], "4 events kept"),
         (["--missing-value", "zero"], "5 events kept"),

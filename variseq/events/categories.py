@@ -67,7 +67,7 @@ def _text(entry: object) -> str:
 
 def _plainly_divided(text: str) -> tuple[list[str], str]:
     """The parts at a mark that has no other meaning, and the mark (empty for none)."""
-    if text[:1] in "[(" and text[-1:] in "])" and (listed := _listed(text)) is not None:
+    if text[:1] in ("[", "(") and text[-1:] in ("]", ")") and (listed := _listed(text)) is not None:
         return _named(listed), "["
     if "|" in text:
         return _named(text.split("|")), "|"

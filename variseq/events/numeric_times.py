@@ -234,7 +234,7 @@ def _of_several_units(workspace: Workspace, numbers: Numbers, seen: _Measured) -
     number, unit = numbers.number, seen.units[0]
     early_are_times = seen.num_early and unit == "seconds" and seen.last_early * _GAP > seen.first
     first, last = (_microseconds(edge, unit) for edge in seen.by_unit[unit][1:])
-    branches, reasons, parts = [], [], [f"{seen.by_unit[unit][0]:,} {unit}"]
+    branches, parts = [], [f"{seen.by_unit[unit][0]:,} {unit}"]
     if seen.num_early and not early_are_times:
         branches.append(f"WHEN {number} >= 0 AND {number} < {_EARLIEST!r} THEN -1")
     for other in seen.units[1:]:
@@ -246,20 +246,16 @@ def _of_several_units(workspace: Workspace, numbers: Numbers, seen: _Measured) -
         num_fitting = workspace.number(f"SELECT count(*) FROM raw WHERE {within} AND {fits}")
         if num_fitting:
             parts.append(f"{num_fitting:,} {other}")
-        branches.append(
-            f"WHEN {within} THEN CASE WHEN {fits} OR {microseconds} >= {LATEST_MICROSECONDS} THEN {microseconds} END"
-        )
-        reasons.append(f"WHEN {within} THEN 'time in another unit'")
+        branches.append(f"WHEN {within} THEN CASE WHEN {fits} THEN {microseconds} ELSE -1 END")
     reading = TimeReading(
         f"{WORDS[unit]} (found)",
         f"NOT {numbers.filled}",
         f"CASE {' '.join(branches)} ELSE {_scaled(numbers, unit)} END" if branches else _scaled(numbers, unit),
-        f"CASE {' '.join(reasons)} ELSE 'unparsable time' END" if reasons else "'unparsable time'",
         unit=unit,
     )
     if len(parts) > 1:
         words = f"numbers since 1970, each in the unit that its size shows: {', '.join(parts)} (found)"
-        reading = TimeReading(words, reading.missing, reading.microseconds, reading.reason)
+        reading = TimeReading(words, reading.missing, reading.microseconds)
         reading.warnings.append(
             f"the times are of several units ({', '.join(parts)}): each number was read by its size. Set time_unit if "
             "all are of one"

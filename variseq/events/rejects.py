@@ -24,7 +24,6 @@ _FAULTY = {
     "ambiguous date": Columns.TIME,
     "ambiguous time zone": Columns.TIME,
     "year of two digits": Columns.TIME,
-    "time in another unit": Columns.TIME,
 }
 
 

@@ -17,7 +17,7 @@ _HINTS = {
     "ambiguous time zone": "short names stand for several zones: write an offset such as +01:00 or a name such as "
     "Europe/Paris",
     "year of two digits": "give the format, such as --time-format '%d/%m/%y'",
-    "time in another unit": "it is far from all others in the unit of its size: correct it, or set --time-unit",
+    "absurd time": "before 1970, after 2100, or in no unit near the other times; see --time-unit",
     "unparsable time": "is it of another format? Give it with --time-format",
 }
 
