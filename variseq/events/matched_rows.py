@@ -58,7 +58,7 @@ def _keep_one_of_equal_rows(workspace: Workspace, columns: Sequence[str], column
         shown = ", ".join(f"{outside!r} ({count} rows)" for outside, count in rows[:5])
         raise InputError(
             f"{table} has {len(rows)} ids in more than one row: {shown}. Which row is right cannot be guessed: "
-            "keep one row for each."
+            f"keep one row for each {column.removesuffix('_id')}."
         )
     num_equal = num_before - workspace.number("SELECT count(*) FROM placed_rows")
     return [f"{num_equal:,} rows of {table[0].lower() + table[1:]} equal others and were left out"]

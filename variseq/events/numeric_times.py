@@ -264,7 +264,7 @@ def _of_several_units(workspace: Workspace, numbers: Numbers, seen: _Measured) -
 
 
 def _microseconds(number: float, unit: str) -> int:
-    return int(number * 1e6 / 1000 ** UNITS.index(unit))
+    return min(int(number * 1e6 / 1000 ** UNITS.index(unit)), LATEST_MICROSECONDS)
 
 
 def _instant(microseconds: float) -> str:
