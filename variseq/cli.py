@@ -50,6 +50,8 @@ MinItem = Annotated[int | None, typer.Option(help="Drop items with fewer events.
 Collapse = Annotated[
     bool | None, typer.Option("--collapse-repeats", help="Keep the first of repeated events in a row.")
 ]
+TimeFormat = Annotated[str | None, typer.Option(help="How times are written: %d.%m.%y %H:%M, ...")]
+TimeZone = Annotated[str | None, typer.Option(help="Zone of times that name none: Europe/Berlin, ...")]
 Missing = Annotated[str | None, typer.Option(help="Missing values: keep, zero or mean.")]
 MinValue = Annotated[float | None, typer.Option(help="Events with a lower value (bad ratings) are low, see the next.")]
 LowValues = Annotated[
@@ -124,6 +126,8 @@ def check(
     format: Format = None,
     explode: Explode = None,
     time_unit: TimeUnit = None,
+    time_format: TimeFormat = None,
+    time_zone: TimeZone = None,
     delimiter: Delimiter = None,
     quoting: Quoting = None,
     quote: Quote = None,
@@ -149,6 +153,8 @@ def check(
         "read.item_columns": _columns(item_columns),
         "read.format": format,
         "read.explode": explode,
+        "read.time_format": time_format,
+        "read.time_zone": time_zone,
         "read.delimiter": delimiter,
         "read.quoting": quoting,
         "read.quote": quote,
@@ -196,6 +202,8 @@ def fit(
     time_unit: TimeUnit = None,
     delimiter: Delimiter = None,
     quoting: Quoting = None,
+    time_format: TimeFormat = None,
+    time_zone: TimeZone = None,
     min_user_events: MinUser = None,
     min_item_events: MinItem = None,
     min_value: MinValue = None,
@@ -231,6 +239,8 @@ def fit(
         "read.delimiter": delimiter,
         "read.quoting": quoting,
         "read.time_unit": time_unit,
+        "read.time_format": time_format,
+        "read.time_zone": time_zone,
         "read.min_user_events": min_user_events,
         "read.min_item_events": min_item_events,
         "read.min_value": min_value,

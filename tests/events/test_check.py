@@ -54,3 +54,21 @@ def test_report_is_shown_and_is_json() -> None:
     for part in ("4 rows read, 3 events kept", "rejected: 1 × exact duplicate", "events per user", "warning: "):
         assert part in text
     assert json.loads(json.dumps(report.to_json()))["num_future_events"] == 1
+
+
+def test_equal_rows_of_a_log_with_dates_only_are_warned_of() -> None:
+    days = [18_000 * 86_400, 18_000 * 86_400, 18_001 * 86_400]
+    assert any("1 equal rows" in text for text in check_rows([1, 1, 2], [1, 1, 2], days).warnings)
+    assert not any("equal rows" in text for text in check_rows([1, 1, 2], [1, 1, 2], [START, START, START]).warnings)
+
+
+def test_times_older_than_logs_are_warned_of() -> None:
+    assert any("before 1992" in text for text in check_rows([1, 2], [1, 2], [500_000_000, 500_000_001]).warnings)
+
+
+def test_warnings_of_reading_are_warnings_of_the_check() -> None:
+    report = check(
+        read(pa.table({"user": [1, 2], "item": [1, 2], "ts": [START, START], "rating": ["4", "x"]})), now=NOW
+    )
+    assert any("could not be read" in text for text in report.warnings)
+    assert report.read.num_unreadable_values == 1

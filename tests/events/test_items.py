@@ -89,3 +89,32 @@ def test_item_columns_are_saved_and_loaded(tmp_path: Path) -> None:
     (tmp_path / "item_columns.parquet").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="cannot be read"):
         ItemTable.load(tmp_path / "item_columns.parquet")
+
+
+def test_equal_rows_of_one_item_are_kept_once() -> None:
+    table = pa.table({"item_id": [10, 10, 20], "title": ["Ten", "Ten", "Twenty"]})
+    events = read(LOG, table)
+    assert events.items is not None
+    assert events.items.titles([0, 1]) == ["Ten", "Twenty"]
+    assert any("1 rows of the items file equal others" in note for note in events.report.notes)
+
+
+def test_ids_of_items_are_compared_by_what_they_mean(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item_id,title\n10.0, Ten\n 20.0,Twenty\n")
+    for source in (tmp_path / "items.csv", pa.table({"item_id": [10.0, 20.0], "title": [" Ten", "Twenty"]})):
+        items = read(LOG, source).items
+        assert items is not None
+        assert items.titles([0, 1]) == [" Ten", "Twenty"]
+
+
+def test_titles_keep_their_commas() -> None:
+    items = read(LOG, pa.table({"item_id": [10, 20], "title": ["Food, Inc.", "A > B"]})).items
+    assert items is not None
+    assert items.titles([0, 1]) == ["Food, Inc.", "A > B"]
+
+
+def test_items_that_match_by_half_are_warned_of() -> None:
+    few = read(LOG, pa.table({"item_id": ["010", "020", "30"], "title": ["a", "b", "c"]}))
+    assert any("2 of 3 ids of the log" in warning for warning in few.report.warnings)
+    partial = read(LOG, pa.table({"item_id": [30], "title": ["c"]}))
+    assert partial.report.warnings == []

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -107,14 +108,14 @@ def test_broken_lines_are_rejected_with_row_and_reason(tmp_path: Path) -> None:
     ]  # fmt: skip
     (tmp_path / "log.csv").write_bytes(b"\n".join(lines) + b"\n")
     events = read(tmp_path / "log.csv", options=ReadOptions(rejects=tmp_path / "rejects.csv"))
-    assert events.vocabulary.users.to_pylist() == ["u,17", "u1", "u16"]
+    assert events.vocabulary.users.to_pylist() == ["u,17", "u1", "u11", "u12", "u13", "u16"]
+    assert events.report.num_unreadable_values == 2
     rejects = pd.read_csv(tmp_path / "rejects.csv")
     found = dict(zip(rejects["row"], rejects["reason"], strict=True))
     assert found == {
         2: "wrong number of fields", 3: "wrong number of fields", 4: "invalid UTF-8", 5: "missing user",
         6: "missing item", 7: "missing time", 8: "unparsable time", 9: "absurd time", 10: "absurd time",
-        11: "non-finite value", 12: "non-finite value", 13: "unparsable value", 14: "exact duplicate",
-        15: "unbalanced quote",
+        14: "exact duplicate", 15: "unbalanced quote",
     }  # fmt: skip
     assert rejects["ts"][6] == "soon"
     assert rejects["line"][0] == "u2,i2"
@@ -155,11 +156,13 @@ def test_mixed_line_ends_are_read_and_noted(tmp_path: Path) -> None:
     assert "mixed" in events.report.notes[0]
 
 
-def test_values_that_are_not_finite_are_rejected() -> None:
+def test_values_that_are_not_finite_cost_no_event() -> None:
     table = pa.table(
         {"user": [1, 2, 3], "item": [1] * 3, "ts": [1600000000] * 3, "value": [1.0, float("inf"), float("nan")]}
     )
-    assert read(table).report.rejected == {"non-finite value": 2}
+    events = read(table)
+    assert (len(events.table), events.report.rejected, events.report.num_unreadable_values) == (3, {}, 1)
+    np.testing.assert_array_equal(events.table.value, np.array([1, np.nan, np.nan], dtype=np.float32))
 
 
 def test_clean_log_leaves_a_rejects_file_with_a_header_only(tmp_path: Path) -> None:

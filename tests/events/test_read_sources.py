@@ -114,7 +114,7 @@ def test_leading_zeros_stay(tmp_path: Path) -> None:
     assert vocabulary.items.to_pylist() == [1, 2]
 
 
-@pytest.mark.parametrize("text", ["+1", "1.0", " 1", "-0", "1e3", "9223372036854775808"])
+@pytest.mark.parametrize("text", ["+1", "-0", "1e3", "9223372036854775808", "1.5"])
 def test_digits_that_do_not_round_trip_stay_text(text: str, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text(f"user,item,ts\n{text},1,1600000000\n5,2,1600000001\n")
     assert set(read(tmp_path / "log.csv").vocabulary.users.to_pylist()) == {text, "5"}
@@ -176,6 +176,10 @@ def test_reading_a_file_imports_neither_polars_nor_torch(tmp_path: Path) -> None
     subprocess.run([sys.executable, "-c", code, str(write_csv(tmp_path / "log.csv"))], check=True)
 
 
+BLANKS = "".join(map(chr, range(33))) + "\x7f\x85\xa0\u1680\u180e\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
+BLANKS += "".join(map(chr, range(0x2000, 0x200E)))
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(
@@ -189,7 +193,10 @@ def test_reading_a_file_imports_neither_polars_nor_torch(tmp_path: Path) -> None
     )
 )
 def test_ids_and_order_come_back_exactly(rows: list[tuple[str, int, int]]) -> None:
-    rows = [row for row in dict.fromkeys(rows) if row[0].strip()]  # a blank id is a missing one
+    # Blanks around an id are cut, and a blank id is a missing one, like a word for nothing.
+    words = {"", "null", "none", "nan", "nat", "n/a", "#n/a", "<na>", "\\n", "na"}
+    kept = [row for row in rows if row[0].strip(BLANKS) == row[0] and row[0].lower() not in words]
+    rows = list(dict.fromkeys(kept))
     if not rows:
         return
     users, items, seconds = (list(column) for column in zip(*rows, strict=True))

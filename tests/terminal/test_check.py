@@ -29,10 +29,10 @@ def log(tmp_path: Path) -> Path:
 
 def test_check_counts_rows_reasons_behaviours_and_span(log: Path) -> None:
     out = succeed("check", log, "--columns", NAMES).out
-    assert "6 rows read, 4 events kept: 2 users, 2 items" in out
+    assert "6 rows read, 5 events kept: 2 users, 2 items" in out
     assert "missing user" in out
-    assert "unparsable value" in out
-    assert "buy 1, view 3" in out
+    assert "1 values in 'price' could not be read" in out
+    assert "buy 1, view 4" in out
     assert "2020-09-13 12:26:40" in out
     assert "user_id = uid" in out
 
@@ -40,19 +40,19 @@ def test_check_counts_rows_reasons_behaviours_and_span(log: Path) -> None:
 def test_rejected_rows_are_written_with_row_and_reason(log: Path, tmp_path: Path) -> None:
     succeed("check", log, "--columns", NAMES, "--rejects", tmp_path / "rejects.csv")
     rejects = pd.read_csv(tmp_path / "rejects.csv")
-    assert dict(zip(rejects["row"], rejects["reason"], strict=True)) == {5: "unparsable value", 6: "missing user"}
+    assert dict(zip(rejects["row"], rejects["reason"], strict=True)) == {6: "missing user"}
 
 
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--delimiter", ";"], "4 events kept"),
+        (["--delimiter", ";"], "5 events kept"),
         (["--time-unit", "milliseconds"], "1970-01-19"),
-        (["--min-user-events", "2"], "1 users"),
-        (["--min-item-events", "2"], "3 events kept"),
-        (["--collapse-repeats"], "3 events kept"),
-        (["--missing-value", "zero"], "4 events kept"),
-        (["--memory-limit", "200MB"], "4 events kept"),
+        (["--min-user-events", "3"], "1 users"),
+        (["--min-item-events", "3"], "3 events kept"),
+        (["--collapse-repeats"], "4 events kept"),
+        (["--missing-value", "zero"], "5 events kept"),
+        (["--memory-limit", "200MB"], "5 events kept"),
     ],
 )
 def test_flag_of_check_is_obeyed(log: Path, flags: list[str], told: str) -> None:
@@ -97,3 +97,9 @@ def test_warnings_name_what_is_odd(tmp_path: Path) -> None:
 def test_wrong_flag_of_check_is_one_message(log: Path, flags: list[str], told: str) -> None:
     names = [] if "--columns" in flags else ["--columns", NAMES]
     refuse(told, "check", log, *names, *flags)
+
+
+def test_format_and_zone_of_times_are_obeyed(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,ts\na,x,01/07/20 12:00\nb,y,02/07/20 12:00\n")
+    flags = ("--time-format", "%d/%m/%y %H:%M", "--time-zone", "Europe/Berlin")
+    assert "2020-07-01 10:00:00 to 2020-07-02 10:00:00" in succeed("check", tmp_path / "log.csv", *flags).out

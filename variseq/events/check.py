@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,8 @@ BURST_SECONDS = 1.0
 MAX_TIE_SHARE = 0.01
 MAX_SINGLE_EVENT_SHARE = 0.2
 MAX_REPEAT_SHARE = 0.5
+DAY = 86_400 * MICROSECONDS_PER_SECOND
+LATEST_OLD_TIME = int(datetime(1992, 1, 1, tzinfo=UTC).timestamp()) * MICROSECONDS_PER_SECOND  # hardly any log is older
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
 
@@ -44,7 +46,7 @@ class CheckReport:
 
     def __rich__(self) -> Group:
         return Group(
-            printable_lines(self.read),
+            printable_lines(replace(self.read, warnings=[])),
             _history_table(self),
             *(Text(printable(f"warning: {text}"), "yellow") for text in self.warnings),
         )
@@ -64,7 +66,7 @@ def check(events: Events, now: datetime | None = None) -> CheckReport:
         num_single_event_users=int((lengths == 1).sum()),
         num_burst_users=_num_burst_users(table),
         num_future_events=int((table.timestamp > moment).sum()),
-        warnings=[],
+        warnings=list(events.report.warnings),
     )
     found.warnings.extend(_small_log_warnings(events) + _time_warnings(found, events) + _history_warnings(found))
     return found
@@ -89,8 +91,18 @@ def _time_warnings(found: CheckReport, events: Events) -> list[str]:
             f"{found.tie_share:.1%} of events share their time with the user's event before: "
             "among them the order of the input counts"
         )
-    if last < 366 * 86_400 * MICROSECONDS_PER_SECOND:
+    if last < 366 * DAY:
         warnings.append("all times lie in 1970: are they counters, or in another unit? Set time_unit if so")
+    elif last < LATEST_OLD_TIME:
+        warnings.append(
+            f"all times lie before {utc_text(LATEST_OLD_TIME)[:4]}: is their unit {events.report.time_unit}?"
+        )
+    num_doubled = events.report.rejected.get("exact duplicate", 0)
+    if num_doubled and not (events.table.timestamp % DAY).any():
+        warnings.append(
+            f"{num_doubled:,} equal rows were left out, but all times are whole days: they may be real (two pieces of "
+            "an article on one day). Put a count into the value column, or give times"
+        )
     if found.num_future_events:
         warnings.append(f"{found.num_future_events:,} events lie in the future, the last at {utc_text(last)}")
     if found.num_burst_users:

@@ -1,8 +1,25 @@
-"""A column of outside ids becomes SQL that yields them as 64-bit integers or as text, exactly as they came."""
+"""Columns of outside ids become SQL that yields them as 64-bit integers or as text, decided by the whole column.
+
+The type follows the values, so that one log is the same by every source that keeps their types:
+
+- Integers are integers. Numbers with decimals are integers when every one of them is whole (1.0 is 1).
+- Integers beyond 64 bits make the whole column text.
+- Text of a typed source (a data frame, Arrow, Parquet, JSON) stays text: "7" is not 7.
+- A text file has no types: its ids are integers when each is written as an integer is ("007" is text), or as a whole
+  decimal number ("1.0").
+
+Only rows that hold a user, an item and a readable time decide. Blanks around text are cut, and words for nothing
+(`text_cells`) are missing ids.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from variseq.errors import InputError
+from variseq.events.stage import Staged
+from variseq.events.text_cells import TextCells
 from variseq.events.workspace import Workspace, name_in_sql
 
 _WHOLE = (
@@ -17,48 +34,162 @@ _WHOLE = (
     "HUGEINT",
     "UHUGEINT",
 )
+_BEYOND_64_BITS = ("UBIGINT", "HUGEINT", "UHUGEINT")
+_EXACT_UP_TO = {"FLOAT": 2**24, "DOUBLE": 2**53}
+_INTEGER = "'0|-?[1-9][0-9]*'"
+_WHOLE_DECIMAL = r"'(0|-?[1-9][0-9]{0,14})\.0+'"
+_MANGLED = r"'-?[0-9](\.[0-9]+)?[eE]\+[0-9]+|-?[0-9]{16,}\.0+'"
 
 
-def read_ids(workspace: Workspace, column: str, name: str, is_text: bool) -> str:
-    """SQL for the ids in `column` of `raw`, NULL where there is none. `name` is what the source calls it.
+@dataclass(frozen=True)
+class Ids:
+    """SQL over `raw`: the id (NULL for none), and whether there is none; and what to say of the column."""
 
-    `is_text` says that the source is a text file: then digits are integers, but only if every id of the column
-    is what the integer would be written as ("007" stays text).
-    Raises InputError for mixed types, for decimal numbers and for types that are no ids.
+    sql: str
+    missing: str
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_ids(
+    workspace: Workspace, staged: Staged, column: str, cells: Mapping[str, TextCells], deciding: str = "true"
+) -> Ids:
+    """How the ids in `column` of `raw` are read; `deciding` is SQL of the rows whose ids decide the type.
+
+    Raises InputError for mixed types, for numbers that are not whole and for types that are no ids.
     """
-    quoted = name_in_sql(column)
+    name = staged.columns[column]
     kind = workspace.column_types("raw")[column].split("(")[0]
-    if kind == "VARCHAR":
-        if not is_text or _any(workspace, f"{_filled(quoted)} AND ({_not_whole(quoted)})"):
-            return f"CASE WHEN {_filled(quoted)} THEN {quoted} END"
-        return f"TRY_CAST({quoted} AS BIGINT)"
+    if column in cells:
+        if kind == "BLOB":
+            _refuse_unreadable_bytes(workspace, column, name, cells[column].sql)
+        ids = _from_text(workspace, staged, column, cells[column].sql, deciding)
+        ids.notes.extend(_note_on_blanks(workspace, column, name, cells[column]))
+        return ids
+    quoted = name_in_sql(column)
     if kind in _WHOLE:
-        if _any(workspace, f"{quoted} IS NOT NULL AND TRY_CAST({quoted} AS BIGINT) IS NULL"):
-            raise InputError(f"Ids in {name!r} do not fit into 64 bits. Give them as text.")
-        return f"CAST({quoted} AS BIGINT)"
+        return _from_integers(workspace, quoted, name, kind)
     if kind in ("FLOAT", "DOUBLE", "DECIMAL"):
-        number = f"CAST({quoted} AS DOUBLE)"
-        if _any(
-            workspace, f"NOT isnan({number}) AND (abs({number}) >= 9007199254740992 OR {number} <> floor({number}))"
-        ):
-            raise InputError(f"Ids in {name!r} are decimal numbers. Give ids as integers or as text.")
-        return f"CASE WHEN isnan({number}) THEN NULL ELSE CAST({quoted} AS BIGINT) END"
-    if kind in ("ENUM", "UUID"):
-        return f"CAST({quoted} AS VARCHAR)"
+        return _from_decimals(workspace, quoted, name, kind, deciding)
     if kind in ('"NULL"', "NULL"):
-        return "CAST(NULL AS VARCHAR)"
+        return Ids("CAST(NULL AS VARCHAR)", "true")
     raise InputError(f"Ids in {name!r} are of type {kind}. Allowed: integers and text.")
 
 
-def check_json_ids(workspace: Workspace, column: str, name: str) -> bool:
-    """Whether the ids of a JSON column are numbers. Raises InputError when some are numbers and some are text."""
+def _from_integers(workspace: Workspace, quoted: str, name: str, kind: str) -> Ids:
+    missing = f"({quoted} IS NULL)"
+    beyond = f"{quoted} IS NOT NULL AND TRY_CAST({quoted} AS BIGINT) IS NULL"
+    if kind in _BEYOND_64_BITS and _any(workspace, beyond):
+        return Ids(f"CAST({quoted} AS VARCHAR)", missing, notes=[_beyond_64_bits(name)])
+    return Ids(f"CAST({quoted} AS BIGINT)", missing)
+
+
+def _beyond_64_bits(name: str) -> str:
+    return f"some ids in {name!r} do not fit into 64-bit integers, so all of them are text"
+
+
+def _from_decimals(workspace: Workspace, quoted: str, name: str, kind: str, deciding: str) -> Ids:
+    missing = f"coalesce(isnan(CAST({quoted} AS DOUBLE)), true)"
+    broken = f"{quoted} <> floor({quoted})"
+    if kind in _EXACT_UP_TO:
+        broken += f" OR abs({quoted}) > {_EXACT_UP_TO[kind]}"
+    found = workspace.rows(
+        f"SELECT CAST({quoted} AS VARCHAR) FROM raw WHERE NOT {missing} AND ({broken}) AND {deciding} LIMIT 1"
+    )
+    if found:
+        raise InputError(
+            f"Ids in {name!r} are decimal numbers, e.g. {found[0][0]}, and not whole or too large to be exact. Give "
+            "ids as integers or as text."
+        )
+    note = f"ids in {name!r} came as decimal numbers; all are whole and were read as integers"
+    if kind == "DECIMAL" and _any(workspace, f"{quoted} IS NOT NULL AND TRY_CAST({quoted} AS BIGINT) IS NULL"):
+        return Ids(f"CAST(TRY_CAST({quoted} AS HUGEINT) AS VARCHAR)", missing, notes=[_beyond_64_bits(name)])
+    return Ids(f"CASE WHEN NOT {missing} THEN TRY_CAST({quoted} AS BIGINT) END", missing, notes=[note])
+
+
+def _refuse_unreadable_bytes(workspace: Workspace, column: str, name: str, text: str) -> None:
+    if _any(workspace, f"{name_in_sql(column)} IS NOT NULL AND {text} IS NULL AND {name_in_sql(column)} <> ''::BLOB"):
+        raise InputError(f"Ids in {name!r} are bytes (BLOB) that are not UTF-8 text. Allowed: integers and text.")
+
+
+def _from_text(workspace: Workspace, staged: Staged, column: str, text: str, deciding: str) -> Ids:
+    name = staged.columns[column]
+    counts = _count_spellings(workspace, text, "true", staged.is_text)
+    if counts.is_mixed and deciding != "true":
+        counts = _count_spellings(workspace, text, deciding, staged.is_text)
+    as_text = Ids(text, f"({text} IS NULL)", warnings=_mangled(name, counts.mangled))
+    if not staged.is_text or counts.num_filled == 0:
+        return as_text
+    is_json = staged.kind == "jsonl"
+    if is_json and not _json_ids_are_numbers(workspace, column, name, text, deciding):
+        return as_text
+    if counts.num_whole == counts.num_filled:
+        return _whole(name, text, counts, as_text.warnings)
+    if counts.num_digits + counts.num_decimals == counts.num_filled:
+        as_text.notes.append(_beyond_64_bits(name))
+    elif is_json:
+        raise InputError(f"Ids in {name!r} are decimal numbers. Give ids as integers or as text.")
+    elif counts.num_truth_values == counts.num_filled:
+        raise InputError(f"Ids in {name!r} are only true and false. Allowed: integers and text.")
+    return as_text
+
+
+def _mangled(name: str, example: str | None) -> list[str]:
+    if example is None:
+        return []
+    return [
+        f"ids in {name!r} such as {example!r} look rounded by a spreadsheet or as decimal numbers: different ids may "
+        "have become one. Export them again as text"
+    ]
+
+
+def _whole(name: str, text: str, counts: _Spellings, warnings: list[str]) -> Ids:
+    missing = f"({text} IS NULL)"
+    if not counts.num_decimals:
+        return Ids(f"TRY_CAST({text} AS BIGINT)", missing, warnings=warnings)
+    note = f"ids in {name!r} came as whole decimal numbers such as 1.0 and were read as integers"
+    return Ids(rf"TRY_CAST(regexp_replace({text}, '\.0+$', '') AS BIGINT)", missing, [note], warnings)
+
+
+@dataclass(frozen=True)
+class _Spellings:
+    num_filled: int
+    num_digits: int  # integers of any length
+    num_whole: int  # integers of 64 bits and whole decimal numbers
+    num_decimals: int
+    num_truth_values: int
+    mangled: str | None
+
+    @property
+    def is_mixed(self) -> bool:
+        return 0 < self.num_digits + self.num_decimals < self.num_filled or self.num_whole not in (0, self.num_filled)
+
+
+def _count_spellings(workspace: Workspace, text: str, deciding: str, may_be_numbers: bool) -> _Spellings:
+    digits, decimal = f"regexp_full_match(id, {_INTEGER})", f"regexp_full_match(id, {_WHOLE_DECIMAL})"
+    if not may_be_numbers:
+        digits = decimal = "false"
+    return _Spellings(
+        *workspace.row(
+            f"SELECT count(id), count(*) FILTER (WHERE {digits}), "
+            f"count(*) FILTER (WHERE ({digits} AND TRY_CAST(id AS BIGINT) IS NOT NULL) OR {decimal}), "
+            f"count(*) FILTER (WHERE {decimal}), count(*) FILTER (WHERE lower(id) IN ('true', 'false')), "
+            f"min(id) FILTER (WHERE (contains(id, '+') OR contains(id, '.0')) AND regexp_full_match(id, {_MANGLED})) "
+            f"FROM (SELECT {text} AS id FROM raw WHERE {deciding})"
+        )
+    )
+
+
+def _json_ids_are_numbers(workspace: Workspace, column: str, name: str, text: str, deciding: str) -> bool:
+    """Raises InputError when some ids of JSON lines are numbers and some are text."""
     kinds = {
         str(kind)
-        for (kind,) in workspace.rows(f"SELECT DISTINCT {name_in_sql(column + '_type')} FROM raw")
+        for (kind,) in workspace.rows(
+            f"SELECT DISTINCT {name_in_sql(column + '_type')} FROM raw WHERE {text} IS NOT NULL AND {deciding}"
+        )
         if kind not in (None, "NULL")
     }
-    numbers = kinds & {"BIGINT", "UBIGINT"}
-    texts = kinds & {"VARCHAR"}
+    numbers, texts = kinds & {"BIGINT", "UBIGINT", "DOUBLE", "HUGEINT"}, kinds & {"VARCHAR"}
     other = kinds - numbers - texts
     if other:
         raise InputError(f"Ids in {name!r} are of JSON type {', '.join(sorted(other))}. Allowed: integers and text.")
@@ -67,12 +198,15 @@ def check_json_ids(workspace: Workspace, column: str, name: str) -> bool:
     return bool(numbers)
 
 
-def _filled(quoted: str) -> str:
-    return f"coalesce(trim({quoted}) <> '', false)"
-
-
-def _not_whole(quoted: str) -> str:
-    return f"coalesce(CAST(TRY_CAST({quoted} AS BIGINT) AS VARCHAR) <> {quoted}, true)"
+def _note_on_blanks(workspace: Workspace, column: str, name: str, cells: TextCells) -> list[str]:
+    if not cells.num_trimmed:
+        return []
+    note = f"blanks around {cells.num_trimmed:,} ids in {name!r} were cut"
+    before = f"CASE WHEN {cells.sql} IS NOT NULL THEN CAST({name_in_sql(column)} AS VARCHAR) END"
+    num_before, num_after = workspace.row(f"SELECT count(DISTINCT {before}), count(DISTINCT {cells.sql}) FROM raw")
+    if num_before > num_after:
+        note += f"; {num_before - num_after:,} spellings became equal to others by it"
+    return [note]
 
 
 def _any(workspace: Workspace, condition: str) -> bool:

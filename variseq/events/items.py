@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,15 +14,18 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from variseq.errors import CheckpointError, InputError
+from variseq.events.categories import split_categories
 from variseq.events.columns import ITEM_ALIASES
-from variseq.events.identifiers import check_json_ids, read_ids
 from variseq.events.layout import Wanted, find_layout
+from variseq.events.matched_rows import few_matches, first_outside_id, place_rows
 from variseq.events.options import ReadOptions
 from variseq.events.source import open_source
-from variseq.events.stage import Staged, stage
+from variseq.events.stage import stage
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Vocabulary, write_parquet
-from variseq.events.workspace import Workspace, name_in_sql
+from variseq.events.workspace import Workspace
+
+_TABLE = "The items file"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class ItemTable:
     num_left_out: int = 0
     num_without_row: int = 0
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -105,88 +108,40 @@ def read_items(workspace: Workspace, source: object, vocabulary: Vocabulary, opt
     others = [name for name in layout.names if name not in found.values()]
     staged_columns = found | {f"other_{index}": name for index, name in enumerate(others)}
     staged = stage(workspace, opened, staged_columns, layout, options.for_items())
-    _number_items(workspace, staged, vocabulary)
-    _refuse_doubled(workspace)
-    num_rows, num_known = workspace.row("SELECT count(*), count(item_position) FROM placed_items")
+    notes = place_rows(workspace, staged, Columns.ITEM, vocabulary.items, _TABLE)
+    num_rows, num_known = workspace.row("SELECT count(*), count(position) FROM placed_rows")
     if num_known == 0:
-        raise InputError(_nothing_fits(workspace, vocabulary))
-    table = _aligned(workspace, found, others)
-    num_broken = workspace.number("SELECT count(*) FROM malformed")
-    notes = _notes(num_rows - num_known, vocabulary.num_items - num_known, num_broken)
-    return ItemTable(table, num_rows - num_known, vocabulary.num_items - num_known, notes)
-
-
-def _number_items(workspace: Workspace, staged: Staged, vocabulary: Vocabulary) -> None:
-    """`placed_items`: the rows of the items file, each with the position of its item, NULL for one not in the log."""
-    is_text = staged.is_text
-    if staged.kind == "jsonl":
-        is_text = check_json_ids(workspace, Columns.ITEM, staged.columns[Columns.ITEM])
-    ids = read_ids(workspace, Columns.ITEM, staged.columns[Columns.ITEM], is_text)
-    # The log decides whether ids are integers or text; digits in the items file are written out or read accordingly.
-    raw = f"raw.{name_in_sql(Columns.ITEM)}" if is_text else ids
-    same = (
-        "TRY_CAST(outside AS BIGINT) = items.item_id AND CAST(items.item_id AS VARCHAR) = CAST(outside AS VARCHAR)"
-        if pa.types.is_integer(vocabulary.items.type)
-        else "CAST(outside AS VARCHAR) = items.item_id"
-    )
-    workspace.run("DROP TABLE IF EXISTS placed_items")
-    workspace.run(
-        "CREATE TABLE placed_items AS SELECT input_row, outside, items.item_position FROM "
-        f"(SELECT input_row, {raw} AS outside FROM raw WHERE {ids} IS NOT NULL) LEFT JOIN items ON {same}"
-    )
-
-
-def _refuse_doubled(workspace: Workspace) -> None:
-    doubled = workspace.rows(
-        "SELECT outside, count(*) FROM placed_items GROUP BY outside HAVING count(*) > 1 ORDER BY min(input_row)"
-    )
-    if doubled:
-        shown = ", ".join(f"{outside!r} ({count} rows)" for outside, count in doubled[:5])
         raise InputError(
-            f"The items file has {len(doubled)} ids in more than one row: {shown}. Which row is right cannot be "
-            "guessed: keep one row for each item."
+            f"No id of the items file is an item of the log: the log has ids like {vocabulary.items[0].as_py()!r}, the "
+            f"items file like {first_outside_id(workspace)!r}. Check which column is item_id: "
+            "item_columns={'item_id': ...}."
         )
+    table, category_notes = _aligned(workspace, found, others, vocabulary.num_items)
+    num_broken = workspace.number("SELECT count(*) FROM malformed")
+    num_left_out, num_without_row = num_rows - num_known, vocabulary.num_items - num_known
+    notes += category_notes + _notes(num_left_out, num_without_row, num_broken)
+    warnings = few_matches(workspace, vocabulary.items, _TABLE)
+    return ItemTable(table, num_left_out, num_without_row, notes, warnings)
 
 
-def _nothing_fits(workspace: Workspace, vocabulary: Vocabulary) -> str:
-    (example,) = workspace.row("SELECT min_by(outside, input_row) FROM placed_items")
-    return (
-        f"No id of the items file is an item of the log: the log has ids like {vocabulary.items[0].as_py()!r}, "
-        f"the items file like {example!r}. Check which column is item_id: item_columns={{'item_id': ...}}."
-    )
-
-
-def _aligned(workspace: Workspace, found: dict[str, str], others: list[str]) -> pa.Table:
+def _aligned(
+    workspace: Workspace, found: dict[str, str], others: list[str], num_items: int
+) -> tuple[pa.Table, list[str]]:
     title = f"CAST({Columns.TITLE} AS VARCHAR)" if Columns.TITLE in found else "CAST(NULL AS VARCHAR)"
     category = Columns.CATEGORY if Columns.CATEGORY in found else "CAST(NULL AS VARCHAR)"
     further = "".join(f", other_{index}" for index in range(len(others)))
     table = workspace.arrow(
-        f"SELECT {title} AS title, {category} AS category{further} FROM items "
-        "LEFT JOIN placed_items USING (item_position) LEFT JOIN raw USING (input_row) ORDER BY item_position"
+        f"SELECT {title} AS title, {category} AS category{further} FROM "
+        f"(SELECT CAST(range AS BIGINT) AS position FROM range({num_items})) "
+        "LEFT JOIN placed_rows USING (position) LEFT JOIN raw USING (input_row) ORDER BY position"
     )
+    categories, notes = split_categories(table.column("category").to_pylist())
     columns: dict[str, pa.ChunkedArray | pa.Array] = {
         Columns.TITLE: table.column("title").cast(pa.string()),
-        Columns.CATEGORY: pa.array(
-            [_split(entry) for entry in table.column("category").to_pylist()], pa.list_(pa.string())
-        ),
+        Columns.CATEGORY: pa.array(categories, pa.list_(pa.string())),
     }
     columns |= {name: table.column(f"other_{index}") for index, name in enumerate(others)}
-    return pa.table(columns)
-
-
-def _split(entry: object) -> list[str]:
-    """The categories in one field: a list, a JSON list, or text with | between them."""
-    if entry is None:
-        return []
-    if isinstance(entry, list):
-        return [str(part) for part in entry if part is not None]
-    text = str(entry).strip()
-    if text.startswith("[") and text.endswith("]"):
-        try:
-            return _split(json.loads(text))
-        except ValueError:
-            return [text]
-    return [part.strip() for part in text.split("|") if part.strip()]
+    return pa.table(columns), notes
 
 
 def _notes(num_left_out: int, num_without_row: int, num_broken: int) -> list[str]:

@@ -12,6 +12,7 @@ import duckdb
 
 from variseq.errors import InputError
 from variseq.events.delimited import survey, text_head
+from variseq.events.foreign_values import with_text_for_nan
 from variseq.events.source import DataFile, is_gzip
 from variseq.events.workspace import (
     Workspace,
@@ -75,8 +76,9 @@ def stage_lines(workspace: Workspace, files: Sequence[DataFile]) -> None:
         try:
             workspace.run(
                 "INSERT INTO lines SELECT input_row, ?, line, CASE WHEN json_valid(line) THEN "
-                "json_type(line) = 'OBJECT' ELSE false END FROM (SELECT row_number() OVER () + ? AS input_row, line "
-                f"FROM read_csv(?, {_LINES}, store_rejects=true, compression='{compression}'))",
+                "json_type(line) = 'OBJECT' ELSE false END FROM (SELECT row_number() OVER () + ? AS input_row, "
+                f"{with_text_for_nan('line')} AS line FROM read_csv(?, {_LINES}, store_rejects=true, "
+                f"compression='{compression}'))",
                 [index, before, literal_path(file.path)],
             )
         except duckdb.OutOfMemoryException:

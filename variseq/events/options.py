@@ -14,6 +14,12 @@ TimeUnit = Literal[
     "microseconds",
     "nanoseconds",
     "yyyymmdd",
+    "yyyymmddhhmm",
+    "yyyymmddhhmmss",
+    "days",
+    "excel",
+    "filetime",
+    "ticks",
     "iso",
     "month/day/year",
     "day/month/year",
@@ -33,7 +39,11 @@ class ReadOptions(BaseModel):
     - `item_columns`: the same for `items`.
     - `format`: "csv", "tsv", "jsonl" or "parquet"; None takes it from the suffix, or from the content.
     - `explode`: the list within each JSON line that holds the events; None finds it from dotted names.
-    - `time_unit`: "auto" finds the unit and the report states it.
+    - `time_unit`: "auto" finds the unit over the whole column and the report states it. "days" are days since 1970,
+      "excel" those of a spreadsheet, "filetime" is the clock of Windows, "ticks" that of .NET.
+    - `time_format`: how times are written, in the letters of strptime such as "%d.%m.%y %H:%M"; instead of `time_unit`.
+    - `time_zone`: the zone of times that name none, as in "Europe/Berlin"; None is UTC. Of an hour that the clock of
+      that zone shows twice the second is taken; a time that it skips is moved on by what was skipped.
     - `delimiter`: of text files; None takes it from the header line.
     - `quoting`: "auto" finds by trying how fields are quoted, and the report states it; "none" means that quotes are
       text. `quote` and `escape` set the two characters.
@@ -60,6 +70,8 @@ class ReadOptions(BaseModel):
     format: Literal["csv", "tsv", "jsonl", "parquet"] | None = None
     explode: str | None = Field(default=None, min_length=1)
     time_unit: TimeUnit = "auto"
+    time_format: str | None = Field(default=None, min_length=2)
+    time_zone: str | None = Field(default=None, min_length=1)
     delimiter: str | None = Field(default=None, min_length=1, max_length=4)
     quoting: Literal["auto", "none"] = "auto"
     quote: str | None = Field(default=None, min_length=1, max_length=1)

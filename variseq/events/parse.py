@@ -2,77 +2,101 @@
 
 from __future__ import annotations
 
-from variseq.errors import InputError
-from variseq.events.identifiers import check_json_ids, read_ids
-from variseq.events.options import TimeUnit
+from dataclasses import dataclass, field
+
+from variseq.events.event_values import read_event, read_value
+from variseq.events.identifiers import Ids, read_ids
+from variseq.events.options import ReadOptions
 from variseq.events.stage import Staged
 from variseq.events.table import Columns
-from variseq.events.time_unit import LATEST_MICROSECONDS, TimeReading, read_time
+from variseq.events.text_cells import TextCells, read_text_cells, text_columns
+from variseq.events.time_reading import LATEST_MICROSECONDS, TimeReading
+from variseq.events.timestamps import local_zone, read_time
 from variseq.events.vocabulary import MAX_ID_BYTES
 from variseq.events.workspace import Workspace, name_in_sql
 
-DEFAULT_EVENT = "event"  # the behaviour of an event that names none
-_LARGEST_VALUE = 3.4028234e38  # values are kept as 32-bit floats
+
+@dataclass(frozen=True)
+class Parsed:
+    """What the times were taken for, in words; how many values could not be read; what to say besides."""
+
+    time_unit: str
+    num_unreadable_values: int = 0
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
-def parse(workspace: Workspace, staged: Staged, unit: TimeUnit) -> str:
-    """Make `parsed` and return the words that say what the times were taken for."""
-    ids = {}
-    for column in (Columns.USER, Columns.ITEM):
-        is_text = staged.is_text
-        if staged.kind == "jsonl":
-            is_text = check_json_ids(workspace, column, staged.columns[column])
-        ids[column] = read_ids(workspace, column, staged.columns[column], is_text)
-    time = read_time(workspace, Columns.TIME, unit)
-    value, missing_value = _value(workspace, staged)
+def parse(workspace: Workspace, staged: Staged, options: ReadOptions) -> Parsed:
+    """Make `parsed`. Raises InputError where a column is of a wrong type or can be read in several ways."""
+    with local_zone(workspace, options.time_zone):
+        cells = _cells(workspace, staged)
+        time = read_time(workspace, staged, cells, options)
+        deciding = _deciding(cells, time)
+        user, item = (read_ids(workspace, staged, column, cells, deciding) for column in (Columns.USER, Columns.ITEM))
+        value = read_value(workspace, staged, cells)
+        event, event_notes = read_event(workspace, staged, cells)
+        _make_parsed(workspace, user, item, time, event, value.sql)
+    return Parsed(
+        time.words,
+        value.num_unreadable,
+        time.notes + user.notes + item.notes + event_notes + value.notes,
+        time.warnings + user.warnings + item.warnings + value.warnings,
+    )
+
+
+def _cells(workspace: Workspace, staged: Staged) -> dict[str, TextCells]:
+    """Events have few different texts, which are looked at once each."""
+    texts = text_columns(workspace, list(staged.columns))
+    events = {column: text for column, text in texts.items() if column == Columns.EVENT}
+    few = f"(SELECT DISTINCT {name_in_sql(Columns.EVENT)} FROM raw)"
+    others = {column: text for column, text in texts.items() if column != Columns.EVENT}
+    return read_text_cells(workspace, others) | read_text_cells(workspace, events, few)
+
+
+def _deciding(cells: dict[str, TextCells], time: TimeReading) -> str:
+    """SQL of the rows that hold a user, an item and a time that can be read."""
+    filled = " AND ".join(
+        f"{cells[column].sql if column in cells else name_in_sql(column)} IS NOT NULL"
+        for column in (Columns.USER, Columns.ITEM)
+    )
+    moment = f"CASE WHEN NOT ({time.missing}) THEN {time.microseconds} END"
+    return (
+        f"input_row IN (SELECT input_row FROM (SELECT *, {time.parts} AS time_parts FROM raw) "
+        f"WHERE {filled} AND {moment} >= 0 AND {moment} < {LATEST_MICROSECONDS})"
+    )
+
+
+def _too_long(workspace: Workspace, user: Ids, item: Ids) -> str:
+    """The branches of CASE for ids that are longer than allowed; numbers never are."""
+    kinds = workspace.rows(f"DESCRIBE SELECT {user.sql} AS user_id, {item.sql} AS item_id FROM raw")
+    return " ".join(
+        f"WHEN strlen({name}) > {MAX_ID_BYTES} THEN 'too long {name.removesuffix('_id')}'"
+        for name, kind, *_ in kinds
+        if kind == "VARCHAR"
+    )
+
+
+def _make_parsed(workspace: Workspace, user: Ids, item: Ids, time: TimeReading, event: str, value: str) -> None:
     workspace.run(
         f"""
         CREATE TABLE parsed AS
         SELECT input_row, user_id, item_id, time_us, event, value,
             CASE
+                WHEN user_missing THEN 'missing user'
+                WHEN item_missing THEN 'missing item'
+                WHEN time_missing THEN 'missing time'
+                WHEN time_us IS NULL THEN time_reason
+                WHEN time_us < 0 OR time_us >= {LATEST_MICROSECONDS} THEN 'absurd time'
                 WHEN user_id IS NULL THEN 'missing user'
                 WHEN item_id IS NULL THEN 'missing item'
-                WHEN strlen(CAST(user_id AS VARCHAR)) > {MAX_ID_BYTES} THEN 'too long user'
-                WHEN strlen(CAST(item_id AS VARCHAR)) > {MAX_ID_BYTES} THEN 'too long item'
-                WHEN time_missing THEN 'missing time'
-                WHEN time_us IS NULL THEN 'unparsable time'
-                WHEN time_us < 0 OR time_us >= {LATEST_MICROSECONDS} THEN 'absurd time'
-                WHEN value IS NULL AND NOT value_missing THEN 'unparsable value'
-                WHEN isnan(value) OR abs(value) > {_LARGEST_VALUE!r} THEN 'non-finite value'
+                {_too_long(workspace, user, item)}
             END AS reason
         FROM (
-            SELECT input_row, {ids[Columns.USER]} AS user_id, {ids[Columns.ITEM]} AS item_id,
-                {time.missing} AS time_missing, {_time(time)} AS time_us,
-                {_event(staged)} AS event, {value} AS value, {missing_value} AS value_missing
-            FROM raw
+            SELECT input_row, {user.sql} AS user_id, {user.missing} AS user_missing,
+                {item.sql} AS item_id, {item.missing} AS item_missing,
+                {time.missing} AS time_missing, CASE WHEN NOT ({time.missing}) THEN {time.microseconds} END AS time_us,
+                {time.reason} AS time_reason, {event} AS event, {value} AS value
+            FROM {f"(SELECT *, {time.parts} AS time_parts FROM raw)" if time.parts != "NULL" else "raw"}
         )
         """
     )
-    return time.words
-
-
-def _time(time: TimeReading) -> str:
-    return f"CASE WHEN NOT ({time.missing}) THEN {time.microseconds} END"
-
-
-def _event(staged: Staged) -> str:
-    if Columns.EVENT not in staged.columns:
-        return f"'{DEFAULT_EVENT}'"
-    text = f"CAST({name_in_sql(Columns.EVENT)} AS VARCHAR)"
-    return f"CASE WHEN coalesce(trim({text}), '') = '' THEN '{DEFAULT_EVENT}' ELSE trim({text}) END"
-
-
-def _value(workspace: Workspace, staged: Staged) -> tuple[str, str]:
-    """SQL of the value, and of whether there is none."""
-    if Columns.VALUE not in staged.columns:
-        return "CAST(NULL AS DOUBLE)", "true"
-    column = name_in_sql(Columns.VALUE)
-    kind = workspace.column_types("raw")[Columns.VALUE].split("(")[0]
-    if kind == "VARCHAR":
-        return f"TRY_CAST(trim({column}) AS DOUBLE)", f"coalesce(trim({column}) = '', true)"
-    if kind in ("DATE", "TIME", "BLOB") or kind.startswith("TIMESTAMP") or kind.endswith("]"):
-        raise InputError(
-            f"The value column {staged.columns[Columns.VALUE]!r} is of type {kind}. It must hold numbers; "
-            "leave it out with columns={'value': ''} (--columns value=)."
-        )
-    return f"CAST({column} AS DOUBLE)", f"{column} IS NULL"

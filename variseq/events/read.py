@@ -12,7 +12,7 @@ from variseq.events.layout import Wanted, find_layout
 from variseq.events.options import ReadOptions
 from variseq.events.parse import parse
 from variseq.events.rejects import count_rejects, first_faults, write_rejects
-from variseq.events.report import ReadReport, behaviour_mix, span_of
+from variseq.events.report import ReadReport, behaviour_mix, fault_in_words, span_of
 from variseq.events.source import open_source
 from variseq.events.stage import Staged, stage
 from variseq.events.table import Columns, EventTable
@@ -53,7 +53,7 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
         _refuse_useless_min_value(columns, options)
         staged = stage(workspace, opened, columns, layout, options)
         _refuse_impressions(workspace, staged)
-        time_unit = parse(workspace, staged, options.time_unit)
+        parsed = parse(workspace, staged, options)
         num_rows = _num_rows(workspace)
         _refuse_all_invalid(workspace, staged, options)
         drop_duplicates(workspace, options)
@@ -70,10 +70,12 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
         filtered=filtered,
         first_faults=faults,
         columns=columns,
-        time_unit=time_unit,
+        time_unit=parsed.time_unit,
         span=span_of(table),
         behaviours=behaviour_mix(table, vocabulary),
-        notes=staged.notes + ([] if item_table is None else item_table.notes),
+        notes=staged.notes + parsed.notes + ([] if item_table is None else item_table.notes),
+        warnings=parsed.warnings + ([] if item_table is None else item_table.warnings),
+        num_unreadable_values=parsed.num_unreadable_values,
         low_behaviors=low_behaviors(vocabulary, options),
         options=options.model_dump(mode="json", exclude={"memory_limit", "temporary_folder", "rejects"}),
     )
@@ -128,7 +130,7 @@ def _refuse_all_invalid(workspace: Workspace, staged: Staged, options: ReadOptio
     if workspace.rows("SELECT 1 FROM parsed WHERE reason IS NULL LIMIT 1"):
         return
     rejected, faults = _rejects(workspace, staged, options, final=False)
-    shown = "; ".join(f"{count:,} × {reason} (first: {faults[reason]})" for reason, count in rejected.items())
+    shown = "; ".join(f"{count:,} × {reason} ({fault_in_words(reason, faults)})" for reason, count in rejected.items())
     raise InputError(f"No valid event is left. Rejected: {shown}.")
 
 

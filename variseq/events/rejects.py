@@ -23,8 +23,9 @@ _FAULTY = {
     "missing time": Columns.TIME,
     "unparsable time": Columns.TIME,
     "absurd time": Columns.TIME,
-    "unparsable value": Columns.VALUE,
-    "non-finite value": Columns.VALUE,
+    "ambiguous date": Columns.TIME,
+    "ambiguous time zone": Columns.TIME,
+    "year of two digits": Columns.TIME,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,15 @@ from variseq.events.table import EventTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.output.printable import printable
 
+_HINTS = {
+    "ambiguous date": "the day or the month may be first: set --time-unit day/month/year or month/day/year",
+    "ambiguous time zone": "short names stand for several zones: write an offset such as +01:00 or a name such as "
+    "Europe/Paris",
+    "year of two digits": "give the format, such as --time-format '%d/%m/%y'",
+    "absurd time": "before 1970, after 2100, or in no unit near the other times; see --time-unit",
+    "unparsable time": "is it of another format? Give it with --time-format",
+}
+
 
 @dataclass(frozen=True)
 class ReadReport:
@@ -19,7 +29,9 @@ class ReadReport:
 
     `rejected` counts invalid rows by reason, `filtered` rows that an option asked to drop; `first_faults` says where
     each reason was first met; `columns` is the canonical name to the name in the source; `span` is the first
-    and the last UTC time. `low_behaviors` are those that low values were put under, which are never asked for.
+    and the last UTC time. `notes` say how columns were read, `warnings` where that may be wrong;
+    `num_unreadable_values` counts rows whose value is no number and was left out.
+    `low_behaviors` are those that low values were put under, which are never asked for.
     `options` are those that decide what was read, so that another file can be read alike.
     """
 
@@ -37,6 +49,13 @@ class ReadReport:
     notes: list[str] = field(default_factory=list)
     low_behaviors: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    num_unreadable_values: int = 0
+
+    def __post_init__(self) -> None:
+        num_counted = self.num_events + sum(self.rejected.values()) + sum(self.filtered.values())
+        if num_counted != self.num_rows:
+            raise RuntimeError(f"{self.num_rows:,} rows were read, but {num_counted:,} are accounted for.")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -50,12 +69,17 @@ class ReadReport:
             "behaviours: " + ", ".join(f"{printable(name)} {count:,}" for name, count in self.behaviours.items()),
         ]
         for reason, count in self.rejected.items():
-            lines.append(
-                f"rejected: {count:,} × {reason} (first: {printable(self.first_faults.get(reason, 'unknown'))})"
-            )
+            lines.append(f"rejected: {count:,} × {reason} ({printable(fault_in_words(reason, self.first_faults))})")
         lines += [f"filtered: {count:,} × {reason}" for reason, count in self.filtered.items()]
         lines += [f"note: {printable(note)}" for note in self.notes]
+        lines += [f"warning: {printable(warning)}" for warning in self.warnings]
         return "\n".join(lines)
+
+
+def fault_in_words(reason: str, first_faults: Mapping[str, str]) -> str:
+    """Where a reason was first met, and what helps."""
+    hint = f"; {_HINTS[reason]}" if reason in _HINTS else ""
+    return f"first: {first_faults.get(reason, 'unknown')}{hint}"
 
 
 def utc_text(microseconds: int) -> str:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from variseq.errors import InputError
 from variseq.events.delimited import Broken, Dialect, Header, Splitter, Survey, choose_dialect, lines_of
+from variseq.events.foreign_values import is_period, start_of_periods
 from variseq.events.json_lines import check_line_counts, extract, make_records
 from variseq.events.layout import Layout, parquet_types, union
 from variseq.events.options import ReadOptions
@@ -371,6 +372,8 @@ def _stage_frame(workspace: Workspace, source: Frame, staged: Staged) -> None:
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     if isinstance(kind, pa.UuidType):
         return pa.string()
+    if is_period(kind):
+        return pa.timestamp("us")
     return kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
 
 
@@ -388,4 +391,6 @@ def _numbered(reader: pa.RecordBatchReader, schema: pa.Schema, counts: list[int]
 def _plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if isinstance(array.type, pa.UuidType):
         return pa.array([None if value is None else str(value) for value in array.to_pylist()], kind)
+    if is_period(array.type):
+        return start_of_periods(array)
     return array.storage if isinstance(array.type, pa.ExtensionType) else array

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from variseq.errors import InputError
-from variseq.events.identifiers import check_json_ids, read_ids
 from variseq.events.layout import Wanted, find_layout
+from variseq.events.matched_rows import first_outside_id, place_rows
 from variseq.events.options import ReadOptions
 from variseq.events.source import open_source
-from variseq.events.stage import Staged, stage
+from variseq.events.stage import stage
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Vocabulary
-from variseq.events.workspace import Workspace, name_in_sql, open_workspace
+from variseq.events.workspace import open_workspace
 
 UserColumn = list[float | str | None]
 
@@ -42,10 +42,15 @@ def read_users(source: object, vocabulary: Vocabulary, options: ReadOptions | No
         others = _other_names(layout.names)
         staged_columns = {Columns.USER: Columns.USER} | {f"other_{place}": name for place, name in enumerate(others)}
         staged = stage(workspace, opened, staged_columns, layout, options)
-        _place_users(workspace, staged, vocabulary)
-        _refuse_unusable(workspace, vocabulary)
+        place_rows(workspace, staged, Columns.USER, vocabulary.users, "The table of users")
+        if workspace.number("SELECT count(position) FROM placed_rows") == 0:
+            raise InputError(
+                "No id of the table of users is a user of the log: the log has ids like "
+                f"{vocabulary.users[0].as_py()!r}, the table like {first_outside_id(workspace)!r}. Check which column "
+                f"is {Columns.USER}."
+            )
         table = workspace.arrow(
-            "SELECT position" + "".join(f", other_{place}" for place in range(len(others))) + " FROM placed_users "
+            "SELECT position" + "".join(f", other_{place}" for place in range(len(others))) + " FROM placed_rows "
             "JOIN raw USING (input_row) WHERE position IS NOT NULL"
         )
     position = table.column("position").to_numpy()
@@ -61,48 +66,6 @@ def _other_names(names: Sequence[str]) -> list[str]:
             "one more to group by, each name once."
         )
     return others
-
-
-def _place_users(workspace: Workspace, staged: Staged, vocabulary: Vocabulary) -> None:
-    """`placed_users`: the rows of the table, each with the position of its user, NULL for one not in the log."""
-    is_text = staged.is_text
-    if staged.kind == "jsonl":
-        is_text = check_json_ids(workspace, Columns.USER, Columns.USER)
-    ids = read_ids(workspace, Columns.USER, Columns.USER, is_text)
-    # The log decides whether ids are integers or text; digits in the table are written out or read accordingly.
-    raw = f"raw.{name_in_sql(Columns.USER)}" if is_text else ids
-    same = (
-        "TRY_CAST(outside AS BIGINT) = known.id AND CAST(known.id AS VARCHAR) = CAST(outside AS VARCHAR)"
-        if pa.types.is_integer(vocabulary.users.type)
-        else "CAST(outside AS VARCHAR) = known.id"
-    )
-    known = pa.table({"id": vocabulary.users, "position": np.arange(vocabulary.num_users)})
-    workspace.connection.register("known", known)
-    try:
-        workspace.run(
-            "CREATE TABLE placed_users AS SELECT input_row, outside, known.position FROM "
-            f"(SELECT input_row, {raw} AS outside FROM raw WHERE {ids} IS NOT NULL) LEFT JOIN known ON {same}"
-        )
-    finally:
-        workspace.connection.unregister("known")
-
-
-def _refuse_unusable(workspace: Workspace, vocabulary: Vocabulary) -> None:
-    doubled = workspace.rows(
-        "SELECT outside, count(*) FROM placed_users GROUP BY outside HAVING count(*) > 1 ORDER BY min(input_row)"
-    )
-    if doubled:
-        shown = ", ".join(f"{outside!r} ({count} rows)" for outside, count in doubled[:5])
-        raise InputError(
-            f"The table of users has {len(doubled)} ids in more than one row: {shown}. Which row is right cannot be "
-            "guessed: keep one row for each user."
-        )
-    if workspace.number("SELECT count(position) FROM placed_users") == 0:
-        (example,) = workspace.row("SELECT min_by(outside, input_row) FROM placed_users")
-        raise InputError(
-            f"No id of the table of users is a user of the log: the log has ids like {vocabulary.users[0].as_py()!r}, "
-            f"the table like {example!r}. Check which column is {Columns.USER}."
-        )
 
 
 def _plain(column: pa.ChunkedArray, is_text: bool) -> UserColumn:

@@ -60,8 +60,9 @@ class Checkpoint:
     def without_histories(self) -> Checkpoint:
         """The same, naming no user and holding nobody's events."""
         vocabulary = replace(self.vocabulary, users=self.vocabulary.users[:0])
-        # The first faults quote rows of the log.
-        manifest = self.manifest | {"log": self.manifest["log"] | {"first_faults": {}}}
+        # First faults, notes and warnings quote rows of the log.
+        silent: dict[str, Any] = {"first_faults": {}, "notes": [], "warnings": []}
+        manifest = self.manifest | {"log": self.manifest["log"] | silent}
         return replace(self, vocabulary=vocabulary, manifest=manifest, histories=None, bounds=None)
 
 

@@ -1,0 +1,100 @@
+"""A value or a behaviour that is absent or odd never costs an event, and what is read of it is said."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from variseq.events.read import Events, read
+
+NAN = float("nan")
+
+
+def read_values(values: list[Any] | pa.Array, name: str = "rating") -> Events:
+    size = len(values)
+    return read(pa.table({"user": [1] * size, "item": list(range(size)), "ts": list(range(size)), name: values}))
+
+
+def test_absent_value_is_missing_by_every_door(tmp_path: Path) -> None:
+    data: dict[str, Any] = {"user": [1, 1, 1], "item": [1, 2, 3], "ts": [1, 2, 3], "rating": [4.0, NAN, 2.5]}
+    frame = pd.DataFrame(data)
+    pl.DataFrame(data).write_parquet(tmp_path / "polars.parquet")
+    pq.write_table(pa.Table.from_pandas(frame), tmp_path / "log.parquet")
+    frame.to_csv(tmp_path / "empty.csv", index=False)
+    frame.to_csv(tmp_path / "word.csv", index=False, na_rep="N/A")
+    frame.to_json(tmp_path / "null.jsonl", orient="records", lines=True)
+    lines = [
+        f'{{"user": 1, "item": {n}, "ts": {n}, "rating": {text}}}' for n, text in ((1, "4.0"), (2, "NaN"), (3, "2.5"))
+    ]
+    (tmp_path / "nan.jsonl").write_text("\n".join(lines) + "\n")
+    names = ("polars.parquet", "log.parquet", "empty.csv", "word.csv", "null.jsonl", "nan.jsonl")
+    for source in (frame, pl.DataFrame(data), pa.table(data), *(tmp_path / name for name in names)):
+        events = read(source)
+        np.testing.assert_array_equal(events.table.value, np.array([4, NAN, 2.5], dtype=np.float32))
+        assert (events.report.rejected, events.report.num_unreadable_values) == ({}, 0)
+
+
+def test_infinity_in_json_is_counted_as_unreadable(tmp_path: Path) -> None:
+    rows = ['{"user": 1, "item": 1, "ts": 1, "rating": -Infinity}', '{"user": "NaN,", "item": 1, "ts": 1, "rating": 1}']
+    (tmp_path / "log.jsonl").write_text(rows[0] + "\n" + rows[1].replace('"NaN,"', "2") + "\n")
+    report = read(tmp_path / "log.jsonl").report
+    assert (report.num_events, report.num_unreadable_values) == (2, 1)
+
+
+CASES = {
+    "decimal commas": (["4,5", "3", "-2,25"], [4.5, 3, -2.25], "decimal commas"),
+    "decimal commas and thousands": (["1.299,50", "5,5"], [1299.5, 5.5], "decimal commas"),
+    "durations": (["00:03:20", "1:00:00.5"], [200, 3600.5], "seconds"),
+    "truth values": (["True", "false"], [1, 0], "true and false"),
+    "typed truth values": ([True, False], [1, 0], "true and false"),
+    "typed durations": ([timedelta(minutes=2), timedelta(seconds=1)], [120, 1], "seconds"),
+    "dates": ([datetime(2020, 1, 1), datetime(2020, 1, 2)], [NAN, NAN], "no value"),
+    "lists": ([[1], [2]], [NAN, NAN], "no value"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_column_of_another_spelling_is_read_or_left_out_with_a_note(case: str) -> None:
+    values, expected, words = CASES[case]
+    events = read_values(values)
+    np.testing.assert_array_equal(events.table.value, np.array(expected, dtype=np.float32))
+    assert events.report.num_unreadable_values == 0
+    assert any(words in note for note in events.report.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [("4,5", "decimal comma"), ("1,234.50", "thousands"), ("1,299", "thousands"), ("$4.99", "currency"),
+     ("12 EUR", "currency"), ("5%", "percentage"), ("03:20", "duration"), ("many", ""), ("1e300", ""), ("inf", "")],
+)  # fmt: skip
+def test_value_that_cannot_be_read_is_counted_with_its_row(text: str, hint: str) -> None:
+    events = read_values(["4.5", text, "2"])
+    np.testing.assert_array_equal(events.table.value, np.array([4.5, NAN, 2], dtype=np.float32))
+    assert events.report.num_unreadable_values == 1
+    (warning,) = events.report.warnings
+    assert f"row 2: {text!r}" in warning
+    assert hint in warning
+
+
+def test_commas_that_may_stand_between_thousands_are_not_decimal() -> None:
+    events = read_values(["1,299", "5"])
+    assert np.isnan(events.table.value[0])
+    assert events.report.num_unreadable_values == 1
+
+
+def test_behaviours_are_read_alike_by_every_door(tmp_path: Path) -> None:
+    data: dict[str, Any] = {"user": [1, 1, 1], "item": [1, 2, 3], "ts": [1, 2, 3], "event": [2.0, NAN, 1.0]}
+    pd.DataFrame(data).to_csv(tmp_path / "log.csv", index=False)
+    for source in (pd.DataFrame(data), pl.DataFrame(data), pa.table(data), tmp_path / "log.csv"):
+        assert read(source).vocabulary.behaviours == ("1", "2", "event")
+
+
+def test_word_for_nothing_is_no_behaviour_and_blanks_are_cut() -> None:
+    events = read_values(["buy", " buy", "null", "N/A", ""], "event")
+    assert events.report.behaviours == {"buy": 2, "event": 3}

@@ -1,0 +1,247 @@
+"""Text in a time column becomes SQL that yields UTC microseconds; the whole column decides what a spelling leaves open.
+
+Read are numbers, ISO 8601, dates with the year first or last (between `-`, `/` or `.`), months by their English names,
+with or without a clock (24 hours, or AM and PM), a fraction of a second, and a zone: Z, UTC, GMT, an offset such as
++01:00, or a full name such as Europe/Paris. Short names of zones (BST, CST, IST, ...) stand for several zones and are
+refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from variseq.errors import InputError
+from variseq.events.numeric_times import WORDS, Numbers, read_numbers
+from variseq.events.options import ReadOptions
+from variseq.events.time_reading import TimeReading
+from variseq.events.workspace import Workspace
+
+MAX_CONTRADICTING = 0.1  # of the rows that decide between day first and month first
+_NUMBER = r"'[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?'"
+_ISO = (
+    r"'[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)?)?'"
+)
+_MONTHS = "'jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec'"
+_MONTH = (
+    "((?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|"
+    "nov(?:ember)?|dec(?:ember)?))"
+)
+_WEEKDAY = r"(?:(?i:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?i:day)?\.?,? +)?"
+# ctime has the year behind the clock; it is moved before it.
+_YEAR_LAST = (
+    rf"^({_WEEKDAY}){_MONTH} +(\d{{1,2}}) +(\d{{1,2}}:\d{{2}}(?::\d{{2}})?)( [+-]\d{{4}}| [A-Za-z]+)? (\d{{4}})$"
+)
+_DATE = (
+    r"(?:(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})"
+    r"|(\d{1,2})([-/.])(\d{1,2})[-/.](\d{4}|\d{2})"
+    r"|(\d{4})(\d{2})(\d{2})"
+    rf"|(\d{{1,2}})[-/ ]{_MONTH}\.?,?[-/ ](\d{{4}})"
+    rf"|{_MONTH}\.? (\d{{1,2}}),? (\d{{4}}))"
+)
+_CLOCK = (
+    r"(?:(?:[Tt:]|,? +)(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)? ?(?:([AaPp])\.?[Mm]\.?)?"
+    r"|[Tt ](\d{2})(\d{2})(\d{2})?(?:[.,](\d{1,9}))?)"
+)
+_ZONE = (
+    r" ?([Zz]|UTC|GMT)?(?:([+-])(1[0-4]|0?\d)(?::?([0-5]\d))?)?"
+    r"(?: ?\[.*\]| ?\(.*\)| +([A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*))?"
+)
+_PATTERN = f"^{_WEEKDAY}{_DATE}(?:{_CLOCK}{_ZONE})?$"
+_NAMES = (
+    *("y1", "m1", "d1", "n1", "mark", "n2", "y2", "y3", "m3", "d3", "d4", "mon4", "y4", "mon5", "d5", "y5"),
+    *("hour", "minute", "second", "fraction", "half", "hour2", "minute2", "second2", "fraction2"),
+    *("utc", "sign", "offset_hours", "offset_minutes", "zone"),
+)
+_ORDERS = ("day/month/year", "month/day/year")
+
+
+def read_text(workspace: Workspace, text: str, options: ReadOptions) -> TimeReading:
+    """How the texts are read. Raises InputError when dates can be read day first and month first and no row decides."""
+    num_filled, num_numbers, num_whole, num_iso = workspace.row(
+        f"SELECT count(t), count(*) FILTER (WHERE regexp_full_match(t, {_NUMBER})), "
+        f"count(*) FILTER (WHERE regexp_full_match(t, {_NUMBER}) AND TRY_CAST(t AS HUGEINT) IS NOT NULL "
+        f"AND NOT contains(t, '.') AND NOT contains(lower(t), 'e')), "
+        f"count(*) FILTER (WHERE regexp_full_match(t, {_ISO})) FROM (SELECT {text} AS t FROM raw)"
+    )
+    missing = f"({text} IS NULL)"
+    unit = options.time_unit
+    numbers = _numbers_in(text, num_whole == num_numbers)
+    if unit in WORDS:
+        return read_numbers(workspace, numbers, unit)
+    if (
+        unit == "auto"
+        and num_numbers > num_filled / 2
+        and not _are_compact_dates(workspace, numbers, num_numbers, num_iso)
+    ):
+        return read_numbers(workspace, numbers, unit)
+    how = "found" if unit == "auto" else "as set"
+    zone = options.time_zone or "UTC"
+    iso = f"ISO 8601 text (a time without a zone is taken as {zone}) ({how})"
+    if num_iso == num_filled:
+        return TimeReading(iso, missing, f"epoch_us(TRY_CAST({text} AS TIMESTAMP WITH TIME ZONE))")
+    parts = _parts(text)
+    order = _order(workspace, text, parts, unit)
+    words = iso
+    if order.first is not None:
+        words = f"{order.first} text, taken as {zone} ({how}{order.evidence})"
+        words += "; other spellings as they say" if order.num_other else ""
+    elif num_iso * 2 < num_filled:
+        words = f"dates and times as text (a time without a zone is taken as {zone}) ({how})"
+    return TimeReading(words, missing, _microseconds(order), _reason(order), parts, notes=order.notes)
+
+
+def _numbers_in(text: str, is_whole: bool) -> Numbers:
+    plain = f"CASE WHEN regexp_full_match({text}, {_NUMBER}) THEN {text} END"
+    kind = "BIGINT" if is_whole else "DOUBLE"
+    return Numbers(f"TRY_CAST({plain} AS {kind})", f"({text} IS NOT NULL)", is_whole)
+
+
+def _are_compact_dates(workspace: Workspace, numbers: Numbers, num_numbers: int, num_iso: int) -> bool:
+    """Whether numbers beside dates in words are dates as well (20200201), so that all are read as text."""
+    if not num_iso:
+        return False
+    return workspace.number(f"SELECT count(try_strptime({numbers.digits}, '%Y%m%d')) FROM raw") >= 0.9 * num_numbers
+
+
+def _parts(text: str) -> str:
+    """SQL of the pieces of a time; those that are not there are empty."""
+    moved = rf"regexp_replace({text}, '{_YEAR_LAST}', '\1\2 \3 \6 \4\5')"
+    names = ", ".join(f"'{name}'" for name in _NAMES)
+    return f"regexp_extract(regexp_replace({moved}, '  +', ' ', 'g'), '{_PATTERN}', [{names}])"
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is first in dates such as 1/2/2020, and in 1.2.2020: the day or the month. None is not known."""
+
+    first: str | None
+    first_with_dots: str | None
+    evidence: str
+    num_other: int
+    notes: list[str]
+
+
+def _order(workspace: Workspace, text: str, parts: str, unit: str) -> _Order:
+    marks = {"slash": "p.mark IN ('/', '-')", "dot": "p.mark = '.'"}
+    day, month = "TRY_CAST(p.n1 AS INT)", "TRY_CAST(p.n2 AS INT)"
+    cases = {
+        "day": f"{day} > 12 AND {month} <= 12",
+        "month": f"{month} > 12 AND {day} <= 12",
+        "open": f"{day} <= 12 AND {month} <= 12 AND {day} <> {month}",
+        "same": f"{day} = {month}",
+    }
+    columns = [
+        f"count(*) FILTER (WHERE strlen(p.y2) = 4 AND {mark} AND {case}), "
+        f"min(t) FILTER (WHERE strlen(p.y2) = 4 AND {mark} AND {case})"
+        for mark in marks.values()
+        for case in cases.values()
+    ]
+    found = workspace.row(
+        f"SELECT count(*) FILTER (WHERE p.n1 = ''), {', '.join(columns)} FROM "
+        f"(SELECT {text} AS t, {parts} AS p FROM raw WHERE {text} IS NOT NULL)"
+    )
+    pairs = [(int(found[place]), found[place + 1]) for place in range(1, len(found), 2)]
+    slash, dot = dict(zip(cases, pairs[:4], strict=True)), dict(zip(cases, pairs[4:], strict=True))
+    if unit in _ORDERS:
+        return _Order(unit, unit, "", 0, [])
+    num_dates = sum(count for count, _ in pairs)
+    if unit == "iso" or not num_dates:
+        return _Order(None, None, "", 0, [])
+    num_other = int(found[0])
+    with_dots, evidence_with_dots, notes = _decided(dot, if_open=_ORDERS[0])
+    if not any(count for count, _ in slash.values()):
+        return _Order(with_dots, with_dots, evidence_with_dots, num_other, notes)
+    if num_other > num_dates and not slash["day"][0] and not slash["month"][0] and slash["open"][0]:
+        return _Order(None, with_dots, "", num_other, notes)  # a few rows of another spelling: they alone are rejected
+    first, evidence, notes_on_order = _decided(slash)
+    return _Order(first, with_dots, evidence, num_other, notes + notes_on_order)
+
+
+def _decided(dates: dict[str, tuple[int, str | None]], if_open: str | None = None) -> tuple[str, str, list[str]]:
+    """The order, why, and notes. Raises InputError where nothing decides, or rows say both."""
+    num_day, num_month = dates["day"][0], dates["month"][0]
+    if num_day and num_month:
+        less, more = sorted((num_day, num_month))
+        if less > MAX_CONTRADICTING * (less + more):
+            raise InputError(
+                f"The dates contradict each other: {num_day:,} can only have the day first, e.g. {dates['day'][1]!r}, "
+                f"and {num_month:,} only the month, e.g. {dates['month'][1]!r}. Write all of them alike, or say which "
+                "rows to keep: time_unit='day/month/year' or 'month/day/year' (--time-unit ...)."
+            )
+    if not num_day and not num_month:
+        num_open, example = dates["open"]
+        if not num_open or if_open is not None:
+            return if_open or _ORDERS[1], "", []
+        raise InputError(
+            f"The dates can be read in two ways and no row decides: {example!r} is {_readings(str(example))}. Say "
+            "which: time_unit='day/month/year' or 'month/day/year' (--time-unit day/month/year)."
+        )
+    order = _ORDERS[0] if num_day > num_month else _ORDERS[1]
+    what, deciding, against = ("day", num_day, num_month) if num_day > num_month else ("month", num_month, num_day)
+    notes = []
+    if against:
+        notes.append(
+            f"{against:,} dates cannot have the {what} first, against {deciding:,} that must: they were rejected"
+        )
+    return order, f"; in {deciding:,} rows only the {what} can be first", notes
+
+
+def _readings(example: str) -> str:
+    first, second, rest = example.replace("-", "/").split("/", 2)
+    year = rest[:4]
+    return (
+        f"{year}-{second.zfill(2)}-{first.zfill(2)} with the day first or "
+        f"{year}-{first.zfill(2)}-{second.zfill(2)} with the month first"
+    )
+
+
+def _microseconds(order: _Order) -> str:
+    """From the column `time_parts`: a text that leaves nothing open, cast to a moment."""
+    p = "time_parts"
+    month_of = {name: f"list_position([{_MONTHS}], lower(left({p}.{name}, 3)))" for name in ("mon4", "mon5")}
+    short = {
+        _ORDERS[0]: f"{p}.y2 || '-' || {p}.n2 || '-' || {p}.n1",
+        _ORDERS[1]: f"{p}.y2 || '-' || {p}.n1 || '-' || {p}.n2",
+        None: "NULL",
+    }
+    date = (
+        f"CASE WHEN {p}.y1 <> '' THEN {p}.y1 || '-' || {p}.m1 || '-' || {p}.d1 "
+        f"WHEN {p}.mark = '.' THEN {short[order.first_with_dots]} WHEN {p}.y2 <> '' THEN {short[order.first]} "
+        f"WHEN {p}.y3 <> '' THEN {p}.y3 || '-' || {p}.m3 || '-' || {p}.d3 "
+        f"WHEN {p}.y4 <> '' THEN {p}.y4 || '-' || {month_of['mon4']} || '-' || {p}.d4 "
+        f"WHEN {p}.y5 <> '' THEN {p}.y5 || '-' || {month_of['mon5']} || '-' || {p}.d5 END"
+    )
+    hour = f"coalesce(TRY_CAST({p}.hour || {p}.hour2 AS INT), 0)"
+    hour = (
+        f"CASE WHEN {p}.half = '' THEN {hour} WHEN {hour} NOT BETWEEN 1 AND 12 THEN NULL "
+        f"ELSE {hour} % 12 + CASE WHEN lower({p}.half) = 'p' THEN 12 ELSE 0 END END"
+    )
+    minute, second = (f"coalesce(nullif({p}.{name} || {p}.{name}2, ''), '00')" for name in ("minute", "second"))
+    fraction = f"rpad(left({p}.fraction || {p}.fraction2, 6), 6, '0')"
+    zone = (
+        f"CASE WHEN {p}.sign <> '' THEN {p}.sign || lpad({p}.offset_hours, 2, '0') || ':' || "
+        f"coalesce(nullif({p}.offset_minutes, ''), '00') WHEN {p}.utc <> '' THEN 'Z' "
+        f"WHEN contains({p}.zone, '/') THEN ' ' || {p}.zone ELSE '' END"
+    )
+    text = (
+        f"({date}) || ' ' || lpad(CAST({hour} AS VARCHAR), 2, '0') || ':' || {minute} || ':' || {second} || '.' || "
+        f"{fraction} || ({zone})"
+    )
+    return (
+        f"CASE WHEN strlen({p}.y2) <> 2 AND NOT {_has_short_zone()} "
+        f"THEN epoch_us(TRY_CAST({text} AS TIMESTAMP WITH TIME ZONE)) END"
+    )
+
+
+def _has_short_zone() -> str:
+    p = "time_parts"
+    return f"({p}.zone <> '' AND NOT contains({p}.zone, '/') AND {p}.utc = '' AND {p}.sign = '')"
+
+
+def _reason(order: _Order) -> str:
+    is_open = "WHEN time_parts.mark IN ('/', '-') THEN 'ambiguous date' " if order.first is None else ""
+    return (
+        "CASE WHEN strlen(time_parts.y2) = 2 THEN 'year of two digits' "
+        f"WHEN {_has_short_zone()} THEN 'ambiguous time zone' {is_open}ELSE 'unparsable time' END"
+    )
