@@ -144,6 +144,7 @@ HISTORIES: dict[str, list[Any]] = {
         {"item_id": "i03", "timestamp": 1_700_000_000, "event": "purchase", "value": 12.5},
         {"item_id": "i01", "timestamp": 1_700_500_000, "event": "never heard of", "value": None},
     ],
+    "vast values": [{"item_id": "i03", "value": 1e30}, {"item_id": "i01", "value": -1e30}],
     "no times": [{"item_id": "i03", "event": "purchase", "value": 12.5}, {"item_id": "i01"}],
 }
 

@@ -13,9 +13,9 @@ from variseq.events.vocabulary import MAX_ID_BYTES
 
 LONG = "https://news.example.org/" + "ü" * 487 + "x"
 ODD_IDS = [
-    "a/b",
+    "p/q/r",
     "100%",
-    "%2F",
+    "p%2Fq",
     "🛒",
     " blanks around ",
     "null",

@@ -22,7 +22,7 @@ HistoryRow = tuple[Id, int, str | None, float | None]
 """What somebody did: item id, UTC microseconds, behaviour and value."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LARGEST_VALUE = 1e30
+LARGEST_VALUE = 1e30  # Larger ones, in units of a small standard deviation, are beyond 32-bit floats.
 FIELDS = (Columns.ITEM, Columns.TIME, Columns.EVENT, Columns.VALUE)
 _DAY_SECONDS = 86_400
 _MICROSECOND = timedelta(microseconds=1)

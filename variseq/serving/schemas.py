@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from variseq.events.vocabulary import MAX_ID_BYTES
 from variseq.inference.question import Recommendation
+from variseq.sequences.given_history import LARGEST_VALUE
 
 MAX_K = 1000
 MAX_EVENTS = 1000
@@ -36,7 +37,8 @@ AnyId = WholeId | TextId
 IdsAsText = Annotated[
     bool, Meta(description="ids in the answer as text, for programs that lose digits of numbers above 2^53")
 ]
-Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
+Value = Annotated[float, Meta(ge=-LARGEST_VALUE, le=LARGEST_VALUE)]
 Factor = Annotated[float, Meta(gt=0, le=MAX_FACTOR)]
 K = Annotated[int, Meta(ge=1, le=MAX_K)]
 ItemIds = Annotated[list[AnyId], Meta(max_length=MAX_LIST)]
@@ -55,7 +57,7 @@ class EventGiven(Struct, forbid_unknown_fields=True):
     item_id: AnyId
     timestamp: Moment
     event: Name | None = None
-    value: Annotated[float, Meta(ge=-1e30, le=1e30)] | None = None
+    value: Value | None = None
 
 
 class EventsRequest(Struct, forbid_unknown_fields=True):
@@ -94,7 +96,7 @@ class HistoryEvent(Struct, forbid_unknown_fields=True):
     item_id: AnyId
     timestamp: Moment | None = None
     event: Name | None = None
-    value: Annotated[float, Meta(ge=-1e30, le=1e30)] | None = None
+    value: Value | None = None
 
 
 class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):

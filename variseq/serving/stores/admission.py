@@ -28,7 +28,7 @@ def check_user_id(user_id: Id) -> None:
 def _admit_one(event: Event) -> Event:
     if type(event.event_id) is not str:
         raise InputError(f"event_id is text, e.g. 'e-1'; got {event.event_id!r}.")
-    _check_text(event.event_id, "event_id")
+    _check_text(event.event_id, "event_id", MAX_ID_BYTES)
     _check_id(event.user_id, "user_id")
     _check_id(event.item_id, "item_id")
     if type(event.timestamp) is not int or abs(event.timestamp) > LARGEST_TIMESTAMP:
@@ -52,7 +52,7 @@ def _plain_value(event: Event) -> float:
 
 def _check_id(outside: object, name: str) -> None:
     if type(outside) is str:
-        _check_text(outside, name)
+        _check_text(outside, name, MAX_ID_BYTES)
     elif type(outside) is not int or not SMALLEST_ID <= outside <= LARGEST_ID:
         # Not only for order: True would come back as 1, and a larger number not at all.
         raise InputError(
@@ -61,14 +61,14 @@ def _check_id(outside: object, name: str) -> None:
         )
 
 
-def _check_text(text: str, name: str) -> None:
+def _check_text(text: str, name: str, max_bytes: int | None = None) -> None:
     if not text:
         raise InputError(f"{name} is empty; give it at least one character.")
     try:
         num_bytes = len(text.encode("utf-8"))
     except UnicodeEncodeError as error:
         raise InputError(f"{name} {text!r} is not valid Unicode: it has half of a surrogate pair.") from error
-    if num_bytes > MAX_ID_BYTES:
+    if max_bytes is not None and num_bytes > max_bytes:
         raise InputError(
-            f"{name} is longer than {MAX_ID_BYTES:,} bytes: {text[:64]!r}… has {num_bytes:,}. Use a shorter one."
+            f"{name} is longer than {max_bytes:,} bytes: {text[:64]!r}… has {num_bytes:,}. Use a shorter one."
         )
