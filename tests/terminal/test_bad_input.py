@@ -68,7 +68,7 @@ def test_mixed_id_types_are_refused() -> None:
 
 def test_bad_rows_among_good_ones_are_counted_and_left_out(shop_file: Path, tmp_path: Path) -> None:
     bad = [b"u01,i01,-5,view,1", b"u01,i01,9999-12-31,view,1", b"u01,i01,2024-01-05,view,NaN", b"u01,i01"]
-    bad += [b"u01,i01,2024-01-05,view,inf", b"\xff\xfe,i01,2024-01-05,view,1", b",i01,2024-01-05,view,1"]
+    bad += [b"u01,i02,2024-01-05,view,inf", b"\xff\xfe,i01,2024-01-05,view,1", b",i01,2024-01-05,view,1"]
     (tmp_path / "log.csv").write_bytes(shop_file.read_bytes() + b"\n".join(bad) + b"\n")
     out = succeed("check", tmp_path / "log.csv").out
     for reason in ("absurd time", "invalid UTF-8", "missing user", "wrong number of fields"):
