@@ -26,6 +26,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+# Before torch, which reads what the package sets.
+from variseq.threads import available_cores
+
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "busy_machine.json"
 BUSY = (0, 1, 2, 4)
@@ -149,8 +152,6 @@ def main() -> None:
         return
     from provenance import provenance
     from record_file import write_record
-
-    from variseq.threads import available_cores
 
     runs = []
     for _ in range(options.rounds):

@@ -9,8 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
+import pytest
+
 from tests.terminal.invoke import refuse, succeed
 from tests.terminal.shop import left_in, quick_fit
+from variseq.events.workspace import open_workspace
 
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 LONG = ["--set", "training.max_epochs=14", "--set", "training.patience=14"]
@@ -29,6 +33,15 @@ def interrupted(words: list[object]) -> subprocess.CompletedProcess[str]:
             break
     rest, err = process.communicate(timeout=60)
     return subprocess.CompletedProcess(command, process.returncode, out + rest, err)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Query interrupted"), duckdb.InterruptException("Interrupted")])
+def test_statement_that_is_interrupted_is_ctrl_c(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(KeyboardInterrupt), open_workspace("100MB", tmp_path):
+        raise error
+    assert left_in(tmp_path) == []
+    with pytest.raises(RuntimeError, match="another"), open_workspace("100MB", tmp_path):
+        raise RuntimeError("another")
 
 
 def epochs_of(run: Path) -> list[dict[str, object]]:

@@ -86,6 +86,11 @@ def open_workspace(memory_limit: str, temporary_folder: Path | None) -> Iterator
         except duckdb.IOException as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"Reading or writing failed: {reason}. Is there room in {spill.parent.parent}?") from error
+        except (duckdb.InterruptException, RuntimeError) as error:
+            # What the database makes of Ctrl-C while it runs a statement; some releases raise the one, some the other.
+            if "interrupted" in str(error).lower():
+                raise KeyboardInterrupt from error
+            raise
         finally:
             connection.close()
 
