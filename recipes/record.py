@@ -18,7 +18,7 @@ from data_files import sha256_of
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.results import Results
-from variseq.log import Log, LogPart
+from variseq.log import NO_TEST, Log, LogPart
 from variseq.model.checkpoint import refuse_existing
 from variseq.output.console import console as new_console
 from variseq.terminal.run_config import RunConfig, run_config
@@ -68,8 +68,10 @@ class Experiment:
 
 
 def split(log: Log, settings: RunConfig) -> Parts:
-    """The parts that the settings ask for."""
-    return log.split(settings.split.by, settings.split.test, settings.split.valid)
+    """The parts that the settings ask for. Raises InputError for a split without a test part: a recipe is judged."""
+    if settings.split.test == NO_TEST:
+        raise InputError("split.test=none leaves nothing to judge a recipe on. Leave it out.")
+    return log.split(settings.split.by, settings.split.test, settings.split.valid, settings.split.targets_of)
 
 
 def run(experiment: Experiment, log: Log, parts: Parts, request: Request) -> Record:
