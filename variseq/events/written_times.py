@@ -71,7 +71,7 @@ def read_text(workspace: Workspace, text: str, options: ReadOptions) -> TimeRead
         return read_numbers(workspace, numbers, unit)
     if (
         unit == "auto"
-        and num_numbers > num_filled / 2
+        and _are_mostly_numbers(workspace, text, num_numbers, num_filled)
         and not _are_compact_dates(workspace, numbers, num_numbers, num_iso)
     ):
         return read_numbers(workspace, numbers, unit)
@@ -95,6 +95,17 @@ def _numbers_in(text: str, is_whole: bool) -> Numbers:
     plain = f"CASE WHEN regexp_full_match({text}, {_NUMBER}) THEN {text} END"
     kind = "BIGINT" if is_whole else "DOUBLE"
     return Numbers(f"TRY_CAST({plain} AS {kind})", f"({text} IS NOT NULL)", is_whole)
+
+
+def _are_mostly_numbers(workspace: Workspace, text: str, num_numbers: int, num_filled: int) -> bool:
+    """Whether at least as many of the texts are numbers as are dates; what is neither decides nothing."""
+    if num_numbers == 0 or num_numbers > num_filled / 2:
+        return num_numbers > 0
+    num_dates = workspace.number(
+        f"SELECT count(*) FROM raw WHERE regexp_matches({text}, '{_PATTERN}') "
+        f"AND NOT regexp_full_match({text}, {_NUMBER})"
+    )
+    return num_numbers >= num_dates
 
 
 def _are_compact_dates(workspace: Workspace, numbers: Numbers, num_numbers: int, num_iso: int) -> bool:
