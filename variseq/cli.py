@@ -307,7 +307,9 @@ def recommend(
         list[str] | None,
         typer.Option(help="Item ids of somebody else, oldest first: i9,i3; given several times, each is one id."),
     ] = None,
-    history_json: Annotated[str | None, typer.Option(help='The same as a JSON list: ["i9","i3"].')] = None,
+    history_json: Annotated[
+        str | None, typer.Option(help='The same as a JSON list of ids or events: ["i9","i3"], [{"item_id":"i9",...}].')
+    ] = None,
     all_users: Annotated[bool, typer.Option("--all-users", help="Everybody; needs --out.")] = False,
     out: Annotated[Path | None, typer.Option(help="File for --all-users: .parquet or .csv.")] = None,
     k: K = 10,

@@ -226,6 +226,11 @@ def test_doubled_names_of_a_frame_are_one_message() -> None:
         read(frame)
 
 
+def test_named_index_of_a_frame_is_columns() -> None:
+    frame = table(6).to_pandas().set_index(["user_id", "item_id"])
+    assert read(frame).vocabulary.users.to_pylist() == ["u0", "u1", "u2"]
+
+
 def test_same_file_twice_is_refused(tmp_path: Path) -> None:
     path = str(write(tmp_path / "log.csv", table(3)))
     with pytest.raises(InputError, match="twice"):

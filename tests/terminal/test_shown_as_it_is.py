@@ -159,3 +159,12 @@ def test_integer_ids_are_named_as_numbers(integer_run: Path) -> None:
     assert by_json == succeed(*asked, "--history", "901,902").out
     assert by_json == succeed(*asked, "--history", "901", "--history", "902").out
     assert variseq(*asked, "--history-json", '["x"]').code == 2
+
+
+def test_history_of_json_takes_events_with_their_times(odd_run: Path) -> None:
+    asked = ["recommend", odd_run, "-k", 3, "--ranks-only", "--json", "--history-json"]
+    events = [{"item_id": "i=9", "timestamp": 1600000000}, {"item_id": "Foo, Bar", "timestamp": 1600500000}]
+    in_order = json.loads(succeed(*asked, json.dumps(events)).out)
+    turned = json.loads(succeed(*asked, json.dumps(events[::-1])).out)
+    assert in_order == turned  # the times order them
+    assert in_order != json.loads(succeed(*asked, json.dumps([{"item_id": "i=9"}])).out)

@@ -413,6 +413,7 @@ def _frame(source: object) -> Frame:
         return Frame(list(relation.columns), lambda names: _selected(_stream(relation), names))
     if type(source).__module__.partition(".")[0] == "pandas":
         _refuse_doubled_names(getattr(source, "columns", ()))
+        source = _with_named_index(source)
     frame = nw.from_native(source, pass_through=True)
     if isinstance(frame, nw.LazyFrame):
         return Frame(
@@ -430,6 +431,12 @@ def _frame(source: object) -> Frame:
         f"Events cannot be read from {_kind(source)}. Give a path, a list of paths, or a pandas, Polars or Arrow table "
         "or a DuckDB relation."
     )
+
+
+def _with_named_index(frame: Any) -> Any:
+    """A pandas frame whose named index, as grouping leaves it, is made of columns."""
+    names = [name for name in frame.index.names if name is not None] if hasattr(frame, "index") else []
+    return frame.reset_index() if names and not set(names) & set(frame.columns) else frame
 
 
 def _refuse_doubled_names(names: Iterable[object]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from variseq.errors import InputError
 from variseq.events.nearest import nearest_hint
+from variseq.events.table import Columns
 from variseq.events.vocabulary import Id, Vocabulary
 
 EXAMPLES = {"--boost": "i9=1.5", "--boost-category": "Drama=2", "--pin": "1=i9"}
@@ -34,15 +36,24 @@ class NamedItems:
             raise InputError(f"{option} {texts[0]!r} has no item id. Give some, as in {option} i9,i3, or leave it out.")
         return ids
 
-    def ids_of_json(self, option: str, text: str) -> list[Id]:
-        """The ids of a JSON list. Raises InputError for what is no list of ids."""
+    def history_of_json(self, option: str, text: str) -> list[Id | dict[str, Any]]:
+        """The entries of a JSON list: ids, or events with item_id, timestamp, event and value. Raises InputError."""
         try:
             found = json.loads(text)
         except ValueError:
             found = None
-        if not isinstance(found, list) or any(isinstance(one, bool) or not isinstance(one, int | str) for one in found):
-            raise InputError(f"""{option} {text!r} is no JSON list of ids. Give one, as in {option} '["i9","i3"]'.""")
-        return [self._parsed(str(one)) for one in found]
+        entries = found if isinstance(found, list) else [None]
+        ids = [entry.get(Columns.ITEM) if isinstance(entry, dict) else entry for entry in entries]
+        if any(isinstance(one, bool) or not isinstance(one, int | str) for one in ids):
+            raise InputError(
+                f'{option} {text!r} is no JSON list of ids or events. Give one, as in {option} \'["i9","i3"]\' or '
+                f"""{option} '[{{"item_id":"i9","timestamp":1600000000}}]'."""
+            )
+        parsed = [self._parsed(str(one)) for one in ids]
+        return [
+            {**entry, Columns.ITEM: item_id} if isinstance(entry, dict) else item_id
+            for entry, item_id in zip(entries, parsed, strict=True)
+        ]
 
     def known_ids(self, option: str, texts: Sequence[str] | None) -> list[Id] | None:
         """The same as `ids`, of which all have to be in the catalogue. Raises InputError for one that is not."""

@@ -44,9 +44,13 @@ class TextFilters:
         if unknown := items.unknown(exclude):
             named = ", ".join(f"{item_id!r}{items.hint(item_id)}" for item_id in unknown[:3])
             warnings.warn(f"--exclude names items that are not in the catalogue: {named}", UserWarning, stacklevel=2)
+        if self.k > vocabulary.num_items:
+            warnings.warn(
+                f"the catalogue has {vocabulary.num_items:,} items, fewer than -k {self.k}", UserWarning, stacklevel=2
+            )
         of_categories = named_values("--boost-category", self.boost_category)
         return Filters(
-            self.k,
+            min(self.k, vocabulary.num_items),
             exclude,
             items.known_ids("--only", self.only),
             self.categories or None,
@@ -93,9 +97,9 @@ def answer(run: Path, question: Question) -> None:
         return
     users = [vocabulary.parse_user_id(text) for text in question.users] or None
     items = NamedItems(vocabulary)
-    history = items.ids("--history", question.history)
+    history: list[Any] | None = items.ids("--history", question.history)
     if question.history_json is not None:
-        history = items.ids_of_json("--history-json", question.history_json)
+        history = items.history_of_json("--history-json", question.history_json)
     recommendations = model.recommend(
         *(users, history, filters.k, filters.exclude, filters.only, filters.category, filters.exclude_seen),
         *(manner.explore, manner.seed, manner.diversity, manner.coverage),
