@@ -123,7 +123,6 @@ WRONG_QUESTIONS = {
     "a file for one user": (["--user", "u01", "--out", "all.csv"], "go together"),
     "k of nothing": (["--user", "u01", "-k", "0"], "k=0 is not possible. Allowed: .*1 to 30"),
     "k below nothing": (["--user", "u01", "-k", "-3"], "k=-3 is not possible"),
-    "k beyond the catalogue": (["--user", "u01", "-k", "31"], "k=31 is not possible. Allowed: .*1 to 30"),
     "empty history": (["--history", ""], "--history '' has no item id"),
     "history of commas": (["--history", " , "], "has no item id"),
     "empty wish": (["--user", "u01", "--only", ""], "--only '' has no item id"),
@@ -174,3 +173,9 @@ def test_records_are_those_of_python_with_boosts_and_pins(run: Path) -> None:
 )
 def test_boost_or_pin_of_another_form_is_refused(run: Path, words: tuple[str, str], told: str) -> None:
     refuse(told, "recommend", run, "--user", "u02", *words)
+
+
+def test_k_beyond_the_catalogue_gives_all_of_it_and_warns(run: Path) -> None:
+    finished = succeed("recommend", run, "--user", "u01", "-k", 31, "--include-seen", "--ranks-only", "--json")
+    assert len(json.loads(finished.out)) == 30
+    assert "30 items" in finished.err
