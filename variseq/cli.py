@@ -75,6 +75,9 @@ def _columns(text: str | None) -> dict[str, str | int] | list[str] | None:
     if "=" not in text:
         return [name.strip() for name in text.split(",")]
     pairs = [part.partition("=") for part in text.split(",")]
+    named = [name.strip() for name, _, _ in pairs]
+    if len(set(named)) < len(named):
+        raise InputError(f"--columns {text!r} names a column twice. Give each once.")
     if any(not equals for _, equals, _ in pairs):
         raise InputError(
             f"--columns {text!r} is not of the form user_id=uid,item_id=sku, or by place user_id,item_id,timestamp."

@@ -63,6 +63,14 @@ def test_elements_of_a_list_are_rows_and_empty_lists_are_told(explode: str | Non
     assert "row 8" in events.report.first_faults["not a JSON object"]
 
 
+def test_lists_of_late_lines_are_found(tmp_path: Path) -> None:
+    empty = [{"session": place, "events": []} for place in range(30)]
+    late = [{"session": 40, "events": [None, {"aid": 1, "ts": 1600000000000, "type": "clicks"}]}]
+    events = read(write(tmp_path, [*empty, *late]), options=ReadOptions(columns=SESSION_COLUMNS))
+    assert events.report.num_events == 1
+    assert events.report.num_rows == 32
+
+
 def test_list_that_cannot_be_events_is_refused_with_the_way_out(tmp_path: Path) -> None:
     path = write(tmp_path, SESSIONS)
     with pytest.raises(InputError, match="no list"):

@@ -1,6 +1,7 @@
 """Folders, packed files, pipes and addresses: read in full, or refused in one message; never in part."""
 
 import bz2
+import gzip
 import io
 import json
 import lzma
@@ -70,6 +71,39 @@ def test_optional_column_of_later_files_is_read_and_said(suffix: str, tmp_path: 
     assert events.report.columns["value"] == "rating"
     if suffix != "jsonl":  # there a key may be absent from any line
         assert any("no column 'event'" in note for note in events.report.notes)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_folder_says_what_its_files_do_not_although_others_do(suffix: str, tmp_path: Path) -> None:
+    write(tmp_path / "event=view" / f"a.{suffix}", table(3, event=["click"] * 3))
+    write(tmp_path / "event=buy" / f"b.{suffix}", table(2, 10))
+    assert behaviors(read(tmp_path)) == {"buy": 2, "click": 3}
+
+
+def test_linked_folders_are_read_and_circles_end(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere" / "a.csv", table(2))
+    write(tmp_path / "lake" / "event=buy" / "b.csv", table(3, 10))
+    (tmp_path / "lake" / "event=view").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "lake" / "event=buy" / "again").symlink_to(tmp_path / "lake")
+    assert behaviors(read(tmp_path / "lake")) == {"buy": 3, "view": 2}
+
+
+def test_packed_and_empty_parts_of_a_folder_are_read(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.csv", table(3)).read_bytes()
+    (tmp_path / "b.csv.bz2").write_bytes(bz2.compress(data.replace(b"160000000", b"150000000")))
+    (tmp_path / "c.csv.gz").write_bytes(gzip.compress(b""))
+    (tmp_path / "d.csv").write_bytes(b"\n")
+    assert read(tmp_path).report.num_events == 6
+
+
+def test_columns_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    doubled = pa.table([[1], [2], [3], [1600000000]], names=["User_ID", "user_id", "item_id", "timestamp"])
+    with pytest.raises(InputError, match="told apart"):
+        read(write(tmp_path / "a.parquet", doubled))
+    with pytest.raises(InputError, match="twice"):
+        read(pa.table([[1], [2], [3], [1600000000]], names=["user_id", "user_id", "item_id", "timestamp"]))
+    with pytest.raises(InputError, match="another column"):
+        read(table(3), options=ReadOptions(columns={"user_id": "item_id", "item_id": "item_id"}))
 
 
 def test_numbered_files_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -148,6 +182,20 @@ def test_file_without_a_header_is_read_by_place(name: str, tmp_path: Path) -> No
         events = read(tmp_path / name, options=ReadOptions(columns=chosen))
         assert events.vocabulary.users.to_pylist() == [1, 2]
         assert events.report.num_events == events.report.num_rows == 2
+
+
+def test_first_row_whose_values_are_places_is_data(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("1,2,4,1600000000\n1,3,5,1600000100\n2,2,3,1600000200\n")
+    columns: dict[str, str | int] = {"user_id": 1, "item_id": 2, "timestamp": 4}
+    events = read(tmp_path / "log.csv", options=ReadOptions(columns=columns))
+    assert events.report.num_events == 3
+    assert events.report.span[0].startswith("2020")
+
+
+def test_places_that_contradict_the_header_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("item_id,user_id,timestamp\n1,5,1600000000\n")
+    with pytest.raises(InputError, match="by place"):
+        read(tmp_path / "log.csv", options=ReadOptions(columns=["user_id", "item_id", "timestamp"]))
 
 
 def test_header_is_not_taken_for_data_where_columns_are_by_place(tmp_path: Path) -> None:

@@ -85,6 +85,9 @@ def find_columns(
             )
         if candidates:
             found[column] = candidates[0]
+    for column, name in found.items():
+        if list(found.values()).count(name) > 1:
+            raise InputError(f"{option} takes {name!r} for {column} and for another column. Give each one of its own.")
     missing = [column for column in required if column not in found]
     if missing:
         raise InputError(_missing_message(missing, names, option) + hint)

@@ -22,6 +22,7 @@ MAX_LINE_BYTES = 2_097_152
 MAX_JOINED_LINES = 1000  # a quoted field holds at most so many lines
 _TAB_SUFFIXES = (".tsv", ".tab", ".inter", ".item")
 _BLOCK_BYTES = 1 << 23
+_NUMBER_OR_TIME = re.compile(r"[\s\"']*[+-]?\d[\d:.,+\-/ TZ]*[\s\"']*")
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,12 @@ class Header:
     delimiter: str
     names: list[str]
     is_data: bool = False
-    has_empty_end: bool = False  # each row ends in one more delimiter
+    has_empty_end: bool = False  # most rows end in one delimiter more
+    digit_places: frozenset[int] = frozenset()  # fields that hold numbers or times in all rows of the head
 
     @property
     def num_fields(self) -> int:
-        return len(self.names) + self.has_empty_end
+        return len(self.names)
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,15 @@ def read_header(file: DataFile, options: ReadOptions, places: Sequence[str] = ()
     if delimiter is None:
         is_tab = options.format == "tsv" or (options.format is None and suffix_of(file.path) in _TAB_SUFFIXES)
         delimiter = "\t" if is_tab else _likely_delimiter(line)
-    names = _fields(line, delimiter)
+    names = _first_record(head, delimiter, options)
     if len(names) == 1:
         raise InputError(_one_column_message(file, line, delimiter))
+    rows = _rows_of_head(head, delimiter)
+    digit_places = _digit_places(rows, len(names))
     if not places:
-        return Header(delimiter, names, False, _ends_empty(head, delimiter, len(names)))
+        has_empty_end = _ends_empty(file, rows, len(names))
+        named = [name.strip() or f"unnamed {place}" for place, name in enumerate(names, 1)]
+        return Header(delimiter, named, False, has_empty_end, digit_places)
     if len(places) > len(names):
         raise InputError(
             f"{file.name} has {len(names)} fields in its first line, and {len(places)} columns are named by place. "
@@ -102,7 +108,7 @@ def read_header(file: DataFile, options: ReadOptions, places: Sequence[str] = ()
         )
     by_place = [name or str(place) for place, name in enumerate(places, 1)]
     by_place += [str(place) for place in range(len(places) + 1, len(names) + 1)]
-    return Header(delimiter, by_place, is_data=True)
+    return Header(delimiter, by_place, is_data=True, digit_places=digit_places)
 
 
 def survey(file: DataFile, dialect: Dialect | None = None) -> Survey:
@@ -150,7 +156,7 @@ class _Trial:
     """What a file would be under a dialect: broken records, records of several lines, signs of quoting."""
 
     def __init__(self, file: DataFile, header: Header, dialect: Dialect) -> None:
-        splitter = Splitter(dialect, header.num_fields)
+        splitter = Splitter(dialect, header)
         self.num_broken = 0
         num_quoted = num_records = num_needed = 0
         quote = dialect.quote
@@ -167,17 +173,19 @@ class _Trial:
 class Splitter:
     """Lines become records: lists of fields, or `Broken`. Every faster reading must equal this plain one."""
 
-    def __init__(self, dialect: Dialect, num_fields: int) -> None:
+    def __init__(self, dialect: Dialect, header: Header) -> None:
         self.dialect = dialect
-        self.num_fields = num_fields
+        self.num_fields = header.num_fields
+        self.digit_places = header.digit_places
         self.num_joined = 0
         self.num_lines = 0  # without blank ones
         self.num_records = 0
         self.last_line = ""
         if dialect.quote:
             quote, delimiter = re.escape(dialect.quote), re.escape(dialect.delimiter)
-            self._open = re.compile(f" *+{quote}")
-            self._closed = re.compile(f" *+{quote}({_inside(dialect)}){quote} *+", re.DOTALL)
+            blanks = _blanks(dialect)
+            self._open = re.compile(f"{blanks}{quote}")
+            self._closed = re.compile(f"{blanks}{quote}({_inside(dialect)}){quote}{blanks}", re.DOTALL)
             self._end = re.compile(f"{delimiter}|$")
 
     def records(self, lines: Iterator[str]) -> Iterator[list[str] | Broken]:
@@ -205,27 +213,32 @@ class Splitter:
     def _record(self, line: str, ahead: deque[str], lines: Iterator[str]) -> list[str] | Broken:
         if len(line) > MAX_LINE_BYTES // 4 and len(line.encode(errors="replace")) > MAX_LINE_BYTES:
             return Broken("line too long", line)
-        if not line.isascii() and any("\udc80" <= letter <= "\udcff" for letter in line):
+        if _is_invalid(line):
             return Broken("invalid UTF-8", line.encode(errors="replace").decode())
         if not self.dialect.quote or self.dialect.quote not in line:
             fields = line.split(self.dialect.delimiter)
         else:
             split = self._split(line)
-            if split is None:
-                split = self._joined(line, ahead, lines)
-            if split is None:
+            found = self._joined(line, ahead, lines) if isinstance(split, _Open) else split
+            if isinstance(found, Broken):
+                return found
+            if found is None:
                 return Broken("unbalanced quote", line)
-            fields = split
+            fields = found
+        if len(fields) > self.num_fields and not any(fields[self.num_fields :]):
+            fields = fields[: self.num_fields]  # as the database does
         return fields if len(fields) == self.num_fields else Broken("wrong number of fields", line)
 
-    def _split(self, text: str) -> list[str] | None:
-        """The fields of a text; None where a quote is not closed, or where something follows a closed one."""
+    def _split(self, text: str) -> list[str] | _Open | None:
+        """The fields of a text; None where something follows a closed quote, `_Open` where one is not closed."""
         fields, place = [], 0
         dialect = self.dialect
         while True:
             if self._open.match(text, place):
                 closed = self._closed.match(text, place)
-                if closed is None or not self._end.match(text, closed.end()):
+                if closed is None:
+                    return _Open()
+                if not self._end.match(text, closed.end()):
                     return None
                 fields.append(self._unescaped(closed[1]))
                 place = closed.end()
@@ -238,43 +251,63 @@ class Splitter:
             place += len(dialect.delimiter)
 
     def _unescaped(self, field: str) -> str:
-        if self.dialect.escape == self.dialect.quote:
-            return field.replace(self.dialect.quote * 2, self.dialect.quote)
-        return re.sub(re.escape(self.dialect.escape) + "(.)", r"\1", field, flags=re.DOTALL)
+        quote, escape = self.dialect.quote, self.dialect.escape
+        if escape == quote:
+            return field.replace(quote * 2, quote)
+        return re.sub(f"{re.escape(escape)}([{re.escape(quote + escape)}])", r"\1", field)
 
-    def _joined(self, line: str, ahead: deque[str], lines: Iterator[str]) -> list[str] | None:
+    def _joined(self, line: str, ahead: deque[str], lines: Iterator[str]) -> list[str] | Broken | None:
         """The fields of a record whose quoted field goes on in the lines that follow.
 
-        They are given back when the quote is not closed, and when each of them is a whole record by itself: then the
-        quote belongs to the text, and the record would swallow others.
+        They are given back when the quote is not closed, and when one of them is a whole row by itself: then the quote
+        belongs to the text, and the record would swallow others.
         """
         taken: list[str] = []
-        fields = None
+        split: list[str] | _Open | None = _Open()
         size = len(line)
-        while len(taken) < MAX_JOINED_LINES and size < MAX_LINE_BYTES:
+        while isinstance(split, _Open) and len(taken) < MAX_JOINED_LINES and size < MAX_LINE_BYTES:
             following = ahead.popleft() if ahead else next(lines, None)
             if following is None:
                 break
             taken.append(following)
             size += len(following)
+            if self._is_row(following) and (self.dialect.quote not in following or self._ends_as_row(line)):
+                break
             if self.dialect.quote in following:
-                fields = self._split("\n".join([line, *taken]))
-                if fields is not None or not self._is_open("\n".join([line, *taken])):
-                    break
-        num_delimiters = self.num_fields - 1
-        are_records = all(one.count(self.dialect.delimiter) == num_delimiters for one in [line, *taken] if one)
-        if fields is None or len(fields) != self.num_fields or are_records:
+                split = self._split("\n".join([line, *taken]))
+        if isinstance(split, _Open) or split is None or len(split) != self.num_fields:
             ahead.extendleft(reversed(taken))
             return None
         self.num_joined += 1
         self.num_lines += sum(map(bool, taken))
-        return fields
+        if any(map(_is_invalid, taken)):
+            return Broken("invalid UTF-8", "\n".join([line, *taken]).encode(errors="replace").decode())
+        return split
 
-    def _is_open(self, text: str) -> bool:
-        """Whether the number of quotes that are not escaped is odd."""
-        quote, escape = self.dialect.quote, self.dialect.escape
-        counted = text if escape == quote else re.sub(re.escape(escape) + ".", "", text, flags=re.DOTALL)
-        return counted.count(quote) % 2 == 1
+    def _is_row(self, line: str) -> bool:
+        """Whether a line has as many fields as a row, with numbers and times where all rows of the head have them."""
+        fields = line.split(self.dialect.delimiter)
+        return (
+            bool(self.digit_places)
+            and len(fields) == self.num_fields
+            and all(_NUMBER_OR_TIME.fullmatch(fields[place]) for place in self.digit_places)
+        )
+
+    def _ends_as_row(self, line: str) -> bool:
+        """Whether a line has no fewer fields than a row, and ends as one: then its open quote belongs to the text."""
+        fields = line.split(self.dialect.delimiter)
+        return len(fields) >= self.num_fields and all(
+            _NUMBER_OR_TIME.fullmatch(fields[place - self.num_fields]) for place in self.digit_places
+        )
+
+
+class _Open:
+    """A quoted field that its text does not close."""
+
+
+def _is_invalid(text: str) -> bool:
+    """Whether some bytes of a text were no UTF-8."""
+    return not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text)
 
 
 def lines_of(file: DataFile) -> Iterator[str]:
@@ -330,19 +363,28 @@ def _whole_lines(dialect: Dialect) -> re.Pattern[bytes]:
         return re.compile(rb"")
     quote, delimiter = (re.escape(text.encode()) for text in (dialect.quote, dialect.delimiter))
     inside = _inside(dialect, "\n").encode()
-    quoted = b" *+" + quote + b"(?:" + inside + b")" + quote + b" *+(?=" + delimiter + b"|\n)"
+    blanks = _blanks(dialect).encode()
+    quoted = blanks + quote + b"(?:" + inside + b")" + quote + blanks + b"(?=" + delimiter + b"|\n)"
     letter = b"[^" + delimiter + b"\n]" if len(dialect.delimiter.encode()) == 1 else b"(?!" + delimiter + b")[^\n]"
-    plain = b"(?! *+" + quote + b")(?:" + letter + b")*+"
+    plain = b"(?!" + blanks + quote + b")(?:" + letter + b")*+"
     one = b"(?:" + quoted + b"|" + plain + b")"
     return re.compile(b"(?:" + one + b"(?:" + delimiter + one + b")*+\n)*+")
 
 
+def _blanks(dialect: Dialect) -> str:
+    """Blanks that may stand around quotes: none where the delimiter is one."""
+    return "" if " " in dialect.delimiter else " *+"
+
+
 def _inside(dialect: Dialect, excluded: str = "") -> str:
-    """What may stand between two quotes."""
+    """What may stand between two quotes. Of one line (`excluded`) an escape stands before a quote or an escape alone.
+
+    Any other is text, which the database would drop.
+    """
     quote, escape = re.escape(dialect.quote), re.escape(dialect.escape)
     if dialect.escape == dialect.quote:
         return f"(?:[^{quote}{excluded}]++|{quote}{quote})*+"
-    return f"(?:[^{quote}{escape}{excluded}]++|{escape}{'.' if not excluded else f'[^{excluded}]'})*+"
+    return f"(?:[^{quote}{escape}{excluded}]++|{escape}{'.' if not excluded else f'[{quote}{escape}]'})*+"
 
 
 def _matches_whole(pattern: re.Pattern[bytes], block: bytes) -> bool:
@@ -388,14 +430,65 @@ def _first_line(head: str, file: DataFile) -> str:
     line = line.removeprefix("\ufeff")
     if not line.strip():
         raise InputError(f"{file.name}: the first line is empty. It must hold the column names.")
+    if re.fullmatch("sep=.{1,2}", line.strip()) or line.startswith("#"):
+        raise InputError(
+            f"{file.name}: the first line is {line[:60]!r}, which names no columns. Remove what is above their names."
+        )
+    if line.lstrip().startswith("{") and '":' in line:
+        raise InputError(f"{file.name} holds JSON, not fields: set format='jsonl' (--format jsonl).")
     return line
 
 
-def _ends_empty(head: str, delimiter: str, num_names: int) -> bool:
-    """Whether most rows of the head end in a delimiter that the header line lacks."""
-    rows = [line for line in head.split("\n")[1:1001] if line][:-1] or head.split("\n")[1:2]
-    ending = [line for line in rows if line.endswith(delimiter) and len(_fields(line, delimiter)) == num_names + 1]
-    return len(ending) > len(rows) / 2
+def _first_record(head: str, delimiter: str, options: ReadOptions) -> list[str]:
+    """The fields of the first record, which may hold line breaks within quotes."""
+    line = head.removeprefix("\ufeff").partition("\n")[0]
+    quote = options.quote or '"'
+    if options.quoting == "none" or quote not in line or len(delimiter) > 1:
+        return line.split(delimiter)
+    escape = options.escape or ("\\" if f"\\{quote}" in line else None)
+    escape = None if escape == quote else escape
+    reader = csv.reader(
+        io.StringIO(head.removeprefix("\ufeff")),
+        delimiter=delimiter,
+        quotechar=quote,
+        escapechar=escape,
+        doublequote=escape is None,
+    )
+    try:
+        return next(reader)
+    except (csv.Error, StopIteration):
+        return line.split(delimiter)
+
+
+def _rows_of_head(head: str, delimiter: str) -> list[list[str]]:
+    """The fields of the first lines that follow the first one, each line by itself."""
+    lines = head.split("\n")
+    whole = lines[1:1001] if len(lines) > 1001 else lines[1:-1] or lines[1:2]
+    return [_fields(line, delimiter) for line in whole if line]
+
+
+def _digit_places(rows: Sequence[list[str]], num_fields: int) -> frozenset[int]:
+    whole = [row for row in rows if len(row) == num_fields]
+    return frozenset(
+        place for place in range(num_fields) if whole and all(_NUMBER_OR_TIME.fullmatch(row[place]) for row in whole)
+    )
+
+
+def _ends_empty(file: DataFile, rows: Sequence[list[str]], num_names: int) -> bool:
+    """Whether most rows end in a delimiter that the header line lacks.
+
+    Raises InputError where they have one field more that is filled: then the names belong to other fields.
+    """
+    longer = [row for row in rows if len(row) == num_names + 1]
+    if len(longer) <= len(rows) / 2:
+        return False
+    if any(row[-1].strip() for row in longer):
+        raise InputError(
+            f"{file.name}: the rows have {num_names + 1} fields and the header line {num_names}. Are there row numbers "
+            "without a name? Write the file without them, or name the columns by place: columns=['', 'user_id', ...] "
+            "(--columns ,user_id,item_id,timestamp) without the header line."
+        )
+    return True
 
 
 def _likely_delimiter(line: str) -> str:

@@ -5,6 +5,7 @@ A line is split by the JSON functions of the database, so that a broken one is k
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -112,9 +113,16 @@ def find_keys(workspace: Workspace) -> Keys:
     )
     in_head = workspace.rows("SELECT json_keys(line) FROM lines WHERE is_object ORDER BY input_row LIMIT 1")
     names = list(dict.fromkeys([*(in_head[0][0] if in_head else []), *(str(key) for key, _ in found)]))
-    nested = {name: _nested(workspace, name) for name in names}
-    lists = {name: inner for name, (kind, inner) in nested.items() if kind == "ARRAY"}
-    objects = {name: inner for name, (kind, inner) in nested.items() if kind == "OBJECT"}
+    lists: dict[str, list[str]] = {}
+    objects: dict[str, list[str]] = {}
+    nested = workspace.rows(
+        r"SELECT line FROM lines WHERE is_object AND regexp_matches(line, '[\[:,]\s*\{') ORDER BY input_row LIMIT 200"
+    )
+    for (line,) in nested:
+        for name, value in json.loads(line).items():
+            entry = next((one for one in value if isinstance(one, dict)), None) if isinstance(value, list) else value
+            if isinstance(entry, dict) and entry and not set(entry) & set(_WRAPPED):
+                (lists if isinstance(value, list) else objects).setdefault(str(name), list(entry))
     return Keys(names, lists, objects)
 
 
@@ -190,12 +198,11 @@ def extract(
     texts = {column: f"json_extract_string({source}, {path})" for column, (source, path) in places.items()}
     kinds = {column: f"json_type({source}, {path})" for column, (source, path) in places.items()}
     for column in places:
-        if columns[column] in partitions and columns[column] not in keys.names:
+        if columns[column] in partitions:
             key = text_in_sql(columns[column])
-            texts[column] = (
-                f"(SELECT value FROM partitions AS p WHERE p.file_index = records.file_index AND key = {key})"
-            )
-            kinds[column] = "'VARCHAR'"
+            value = f"(SELECT value FROM partitions AS p WHERE p.file_index = records.file_index AND key = {key})"
+            texts[column] = f"coalesce({texts[column]}, {value})"
+            kinds[column] = f"coalesce({kinds[column]}, 'VARCHAR')"
     _make_raw(workspace, texts, kinds)
     nested = [
         column
@@ -270,22 +277,3 @@ def _pointer(*names: str) -> str:
 
 def _in_sql(pointer: str) -> str:
     return "'" + pointer.replace("'", "''") + "'"
-
-
-def _nested(workspace: Workspace, name: str) -> tuple[str, list[str]]:
-    """Whether a key holds objects or lists of objects in the first lines that have it, and the keys of these."""
-    pointer = _pointer(name)
-    kinds: Sequence[tuple[str, str]] = workspace.rows(
-        "SELECT json_type(line, ?), json_extract(line, ?) FROM lines WHERE is_object "
-        "AND json_type(line, ?) IN ('OBJECT', 'ARRAY') LIMIT 20",
-        [pointer, pointer, pointer],
-    )
-    for kind, value in kinds:
-        first = pointer if kind == "OBJECT" else "/0"
-        text = value if kind == "ARRAY" else None
-        query = "SELECT json_keys(?, ?)" if text is not None else "SELECT json_keys(?)"
-        parameters = [text, first] if text is not None else [value]
-        inner = workspace.row(query, parameters)[0]
-        if inner and not set(inner) & set(_WRAPPED):
-            return kind, [str(key) for key in inner]
-    return "", []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import duckdb
+import pyarrow.parquet as pq
 
 from variseq.errors import InputError
 from variseq.events.columns import EVENT_ALIASES, by_name, find_columns
@@ -65,6 +66,8 @@ def _refuse_nested(chosen: Mapping[str, str], names: Sequence[str]) -> None:
 
 def find_layout(workspace: Workspace, source: Files | Frame, options: ReadOptions, wanted: Wanted) -> Layout:
     """The columns of all files of a source. JSON lines are read into the table `lines` for it."""
+    if options.explode is not None and (isinstance(source, Frame) or source.format != "jsonl"):
+        raise InputError(f"explode={options.explode!r} is for JSON lines (--explode). Leave it out.")
     if not isinstance(source, Frame) and source.format in ("csv", "tsv"):
         return _layout_of_text(source, options, wanted)
     if isinstance(wanted.chosen, list):
@@ -82,6 +85,9 @@ def find_layout(workspace: Workspace, source: Files | Frame, options: ReadOption
         workspace.drop(table)
     stage_lines(workspace, source.files)
     keys = find_keys(workspace)
+    if not keys.names:
+        (line,) = workspace.row("SELECT coalesce(min_by(line, input_row), '') FROM lines")
+        raise InputError(f"No line is a JSON object. The first is {line[:60]!r}. One JSON object a line is needed.")
     explode = exploded_list(keys, _paths(wanted.chosen), options.explode)
     return Layout(keys.names, partitions, [], keys, explode, list(source.notes))
 
@@ -111,15 +117,38 @@ def _header(file: DataFile, options: ReadOptions, wanted: Wanted, notes: list[st
     """The header line; or names by place, where the user says that the first line is data."""
     written = read_header(file, options)
     if isinstance(wanted.chosen, list):
-        by_place = read_header(file, options, wanted.chosen)
-        if _has_required(written.names, wanted):
-            notes.append(f"{file.name}: the first line holds column names, and is left out")
-            return Header(by_place.delimiter, by_place.names, False, written.has_empty_end)
+        places = wanted.chosen
+    else:
+        chosen = [name for name in by_name(wanted.chosen).values() if name]
+        if not chosen or not all(place.isdecimal() for place in chosen) or _are_numbered(written.names):
+            return written
+        places = [str(place) for place in range(1, len(written.names) + 1)]
+    by_place = read_header(file, options, places)
+    if not _has_required(written.names, wanted):
         return by_place
-    places = [name for name in by_name(wanted.chosen).values() if name]
-    if places and all(place.isdecimal() for place in places) and not set(places) <= set(written.names):
-        return read_header(file, options, [str(place) for place in range(1, len(written.names) + 1)])
-    return written
+    _refuse_other_order(file, written.names, wanted)
+    notes.append(f"{file.name}: the first line holds column names, and is left out")
+    return replace(by_place, is_data=False, has_empty_end=written.has_empty_end)
+
+
+def _are_numbered(names: Sequence[str]) -> bool:
+    """Whether the names are 0, 1, 2, ... as a frame without names writes them."""
+    return any(list(names) == [str(place) for place in range(start, start + len(names))] for start in (0, 1))
+
+
+def _refuse_other_order(file: DataFile, names: Sequence[str], wanted: Wanted) -> None:
+    """Raises InputError where a header line says otherwise than the names by place."""
+    said = find_columns(names, {}, wanted.aliases, wanted.required)
+    if isinstance(wanted.chosen, list):
+        given = {column: names[place] for place, column in enumerate(wanted.chosen) if column in said}
+    else:
+        given = {column: names[int(place) - 1] for column, place in wanted.chosen.items() if column in said and place}
+    for column, name in given.items():
+        if said[column] != name:
+            raise InputError(
+                f"{file.name}: the first line names {said[column]!r} as {column}, and by place it is {name!r}. "
+                f"Leave {wanted.option} out, or give names in place of places."
+            )
 
 
 def _has_required(names: Sequence[str], wanted: Wanted) -> bool:
@@ -140,4 +169,11 @@ def parquet_types(workspace: Workspace, file: DataFile) -> dict[str, str]:
         raise InputError(
             f"{file.name} is not a Parquet file, or is damaged ({str(error).splitlines()[0][:200]})."
         ) from error
+    names = [str(name) for name in pq.read_schema(file.path).names]
+    doubled = sorted({name for name in names if [one.lower() for one in names].count(name.lower()) > 1})
+    if doubled or "file_row_number" in names:
+        raise InputError(
+            f"{file.name} has columns that cannot be told apart: {', '.join(doubled) or 'file_row_number'}. "
+            "Give every column a name of its own."
+        )
     return {name: str(kind) for name, kind, *_ in described}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 TimeUnit = Literal[
     "auto",
@@ -64,6 +64,18 @@ class ReadOptions(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("delimiter", mode="before")
+    @classmethod
+    def _tab_by_name(cls, delimiter: object) -> object:
+        """A tab as it is typed on a command line."""
+        return "\t" if delimiter in ("tab", "\\t") else delimiter
+
+    @model_validator(mode="after")
+    def _quoting_agrees(self) -> ReadOptions:
+        if self.quoting == "none" and (self.quote or self.escape):
+            raise ValueError("quoting='none' takes no quote and no escape: set one or the other")
+        return self
 
     columns: ColumnNames = Field(default_factory=dict)
     item_columns: ColumnNames = Field(default_factory=dict)

@@ -174,6 +174,8 @@ def _address_message(address: str) -> str:
 
 
 def _matching(pattern: str, chosen: Format | None, notes: list[str]) -> list[DataFile]:
+    if not pattern:
+        raise InputError("The path of the log is empty. Give a file, a folder or a glob.")
     path = Path(pattern)
     if pattern == STANDARD_INPUT:
         return [DataFile(Path(STANDARD_INPUT), "standard input")]
@@ -186,7 +188,8 @@ def _matching(pattern: str, chosen: Format | None, notes: list[str]) -> list[Dat
     if glob.has_magic(pattern):
         matches = [Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file()]
         if not matches:
-            raise InputError(f"No file matches {pattern}.")
+            hint = " It matches folders: give one folder." if glob.glob(pattern, recursive=True) else ""
+            raise InputError(f"No file matches {pattern}.{hint}")
         fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
         return _with_partitions(matches, Path(fixed) if fixed.endswith(("/", "\\")) else Path(fixed).parent)
     raise InputError(f"The file {path} does not exist.")
@@ -214,14 +217,10 @@ def _inside(folder: Path, chosen: Format | None, notes: list[str]) -> list[DataF
     folders = [entry for entry in shown if entry.is_dir()]
     is_partitioned = any(_PARTITION.fullmatch(entry.name) for entry in folders)
     deeper: list[Path] = []
-    if is_partitioned or not own:
-        deeper = [
-            path
-            for path in folder.rglob("*")
-            if path.is_file() and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-        ]
+    if is_partitioned or not any(chosen or _may_be_data(path) for path in own):
+        deeper = _files_below(folder)
     candidates = deeper or own
-    data = [path for path in candidates if chosen or suffix_of(path) in SUFFIXES or _may_be_data(path)]
+    data = [path for path in candidates if chosen or _may_be_data(path)]
     if not data:
         raise InputError(f"The folder {folder} has no data file. Looked for: {', '.join(SUFFIXES)} (also .gz).")
     left_out = sorted({path.name for path in candidates} - {path.name for path in data})
@@ -233,9 +232,24 @@ def _inside(folder: Path, chosen: Format | None, notes: list[str]) -> list[DataF
     return _with_partitions(data, folder)
 
 
+def _files_below(folder: Path) -> list[Path]:
+    """The files of a folder and its subfolders, also behind links; names that begin with . or _ are left out."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for above, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(above)
+        folders[:] = [] if place in seen else [name for name in folders if not name.startswith((".", "_"))]
+        if place not in seen:
+            found += [Path(above) / name for name in names if not name.startswith((".", "_"))]
+        seen.add(place)
+    return [path for path in found if path.is_file()]
+
+
 def _may_be_data(path: Path) -> bool:
-    """Of a folder also files without a suffix (part-00000) and text files are data."""
-    return suffix_of(path) in ("", ".txt", ".dat", ".data", ".json")
+    """Whether a file of a folder is data: by its suffix, also packed, or as text without one (part-00000)."""
+    inner = path.with_suffix("") if path.suffix.lower() in (".bz2", ".xz") else path
+    known = (*SUFFIXES, "", ".txt", ".dat", ".data", ".json", ".zip")
+    return suffix_of(inner) in known
 
 
 def _with_partitions(paths: Sequence[Path], root: Path) -> list[DataFile]:
@@ -353,7 +367,7 @@ def _unpacked(file: DataFile, folder: Path) -> DataFile:
 
 def _only_data_file(file: DataFile, packed: zipfile.ZipFile) -> str:
     names = [name for name in packed.namelist() if not name.endswith("/") and "__MACOSX" not in name]
-    data = [name for name in names if suffix_of(Path(name)) in SUFFIXES or _may_be_data(Path(name))]
+    data = [name for name in names if _may_be_data(Path(name))]
     if len(data) != 1:
         shown = ", ".join(data[:5]) or "none"
         raise InputError(
@@ -364,12 +378,17 @@ def _only_data_file(file: DataFile, packed: zipfile.ZipFile) -> str:
 
 def _without_empty(files: list[DataFile], notes: list[str]) -> list[DataFile]:
     """Empty parts of several files are left out, with a note."""
-    empty = [file for file in files if file.path.stat().st_size == 0]
+    empty = [file for file in files if file.path.stat().st_size < 100 and _is_empty(file)]
     if not empty or len(empty) == len(files):
         return files
     names = ", ".join(Path(file.name).name for file in empty[:3])
     notes.append(f"{len(empty)} of {len(files)} files are empty: {names}")
     return [file for file in files if file not in empty]
+
+
+def _is_empty(file: DataFile) -> bool:
+    """Whether a small file holds nothing but blanks, also when it is gzipped."""
+    return file.path.stat().st_size == 0 or not read_head(file).strip(b"\xef\xbb\xbf \t\r\n")
 
 
 def _format_of(file: DataFile, notes: list[str]) -> Format:
@@ -414,6 +433,8 @@ def _frame(source: object) -> Frame:
     if type(source).__module__.partition(".")[0] == "pandas":
         _refuse_doubled_names(getattr(source, "columns", ()))
         source = _with_named_index(source)
+    if isinstance(source, pa.Table | pa.RecordBatch):
+        _refuse_doubled_names(source.schema.names)
     frame = nw.from_native(source, pass_through=True)
     if isinstance(frame, nw.LazyFrame):
         return Frame(

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from variseq.errors import InputError
+from variseq.events.columns import looks_like_data
 from variseq.events.delimited import Broken, Dialect, Header, Splitter, Survey, choose_dialect, lines_of
 from variseq.events.foreign_values import is_period, start_of_periods
 from variseq.events.json_lines import check_line_counts, extract, make_records
@@ -91,10 +92,8 @@ def stage(
 def _absent(name: str, column: str, file: DataFile, files: Sequence[DataFile], names: Sequence[str]) -> None:
     """A column that one of several files lacks: refused when it is needed, else the events have none."""
     if column in Columns.REQUIRED:
-        raise InputError(
-            f"{file.name} has no column {name!r}, as {files[0].name} has. It has: {', '.join(names)}. "
-            "Name the columns alike in all files."
-        )
+        hint = "Is its first line data?" if looks_like_data(names) else "Name the columns alike in all files."
+        raise InputError(f"{file.name} has no column {name!r}, as others have. It has: {', '.join(names)}. {hint}")
 
 
 def _note_absent(absent: Mapping[str, list[str]], num_files: int, staged: Staged) -> None:
@@ -205,7 +204,7 @@ def _read_line_by_line(
     workspace: Workspace, file: DataFile, header: Header, dialect: Dialect, found: Survey, staged: Staged
 ) -> int:
     """The plain reading; the number of records by its own count of lines."""
-    splitter = Splitter(dialect, header.num_fields)
+    splitter = Splitter(dialect, header)
     index, offset = len(staged.offsets) - 1, staged.offsets[-1]
     broken: list[tuple[int, int, int, str, str]] = []
     places = [header.names.index(name) if name in header.names else None for name in staged.columns.values()]
@@ -318,10 +317,10 @@ def _stage_parquet(workspace: Workspace, files: Sequence[DataFile], staged: Stag
 def _of_parquet(name: str, kinds: Mapping[str, str], file: DataFile, types: Mapping[str, tuple[str, DataFile]]) -> str:
     if name in kinds:
         return name_in_sql(name)
-    if name in types:
-        return f"CAST(NULL AS {types[name][0]})"
-    value = file.partition.get(name)
-    return "CAST(NULL AS VARCHAR)" if value is None else text_in_sql(value)
+    if name in file.partition:
+        value = file.partition[name]
+        return "CAST(NULL AS VARCHAR)" if value is None else text_in_sql(value)
+    return f"CAST(NULL AS {types[name][0]})"
 
 
 _FAMILIES = {
