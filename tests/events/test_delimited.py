@@ -60,6 +60,20 @@ def test_unclosed_quote_among_quoted_fields_is_one_rejected_row(tmp_path: Path) 
     assert "row 6" in events.report.first_faults["unbalanced quote"]
 
 
+def test_file_in_which_every_line_opens_a_quote_has_no_quoting(tmp_path: Path) -> None:
+    lines = [f'u{row % 3},i{row},{1600000000 + row},"open {row}' for row in range(200)]
+    assert read(write(tmp_path, [HEADER, *lines])).report.num_events == 200
+
+
+def test_broken_lines_in_a_row_keep_their_numbers(tmp_path: Path) -> None:
+    lines = [*plain_lines(3), *(f"u,broken {row}" for row in range(50)), *plain_lines(2)]
+    rejects = tmp_path / "rejects.csv"
+    read(write(tmp_path, [HEADER, *lines]), options=ReadOptions(rejects=rejects))
+    with rejects.open() as file:
+        found = [(int(row["row"]), row["line"]) for row in csv.DictReader(file) if row["line"]]
+    assert found == [(row + 4, f"u,broken {row}") for row in range(50)]
+
+
 def test_quote_that_is_never_closed_at_all_costs_one_row(tmp_path: Path) -> None:
     lines = plain_lines(3000)
     lines[0] = 'u0,i0,1600000000,"Song, quoted"'

@@ -164,7 +164,7 @@ class _Trial:
             num_records += 1
             self.num_broken += isinstance(record, Broken)
             if quote and quote in splitter.last_line:
-                num_quoted += 1
+                num_quoted += isinstance(record, list)
                 num_needed += isinstance(record, list) and splitter.needed_quotes()
         self.num_joined = splitter.num_joined
         self.shows_quoting = num_needed > 0 or num_quoted > num_records / 2

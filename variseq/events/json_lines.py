@@ -68,7 +68,9 @@ def stage_lines(workspace: Workspace, files: Sequence[DataFile]) -> None:
     """All lines of JSON files in `lines`; those that are no text go to `unread`."""
     workspace.drop("unread")
     workspace.run("CREATE TABLE lines (input_row BIGINT, file_index INT, line VARCHAR, is_object BOOLEAN)")
-    workspace.run("CREATE TABLE unread (input_row BIGINT, extra INT, file_index INT, reason VARCHAR, line VARCHAR)")
+    workspace.run(
+        "CREATE TABLE unread (input_row BIGINT, extra INT, file_index INT, reason VARCHAR, line VARCHAR, place BIGINT)"
+    )
     for index, file in enumerate(files):
         refuse_no_objects(file)
         forget_rejected_lines(workspace)
@@ -149,10 +151,14 @@ def make_records(workspace: Workspace, num_files: int, explode: str | None) -> l
     Without `explode` a line is a record and keeps its number. With it an element of the list is one, elements are
     counted from 1, and a line without any is a broken one. Broken lines go to `malformed`.
     """
-    is_record = "is_object"
+    table = "lines" if explode is None else "records"
     if explode is None:
         workspace.run(
             "CREATE VIEW records AS SELECT input_row, file_index, line, NULL AS element FROM lines WHERE is_object"
+        )
+        workspace.run(
+            "INSERT INTO malformed SELECT input_row, 0, file_index, 'not a JSON object', left(line, 10000), input_row "
+            "FROM lines WHERE NOT is_object"
         )
     else:
         path = _pointer(explode)
@@ -166,25 +172,15 @@ def make_records(workspace: Workspace, num_files: int, explode: str | None) -> l
         workspace.run(
             "CREATE TABLE records AS SELECT row_number() OVER (ORDER BY line_row, place) AS input_row, * FROM elements"
         )
-        is_record = "input_row IN (SELECT line_row FROM elements)"
-    reason = "CASE WHEN is_object THEN 'no element in the list' ELSE 'not a JSON object' END"
-    row = (
-        "input_row"
-        if explode is None
-        else "coalesce((SELECT max(r.input_row) FROM records r WHERE line_row < l.input_row), 0)"
-    )
-    extra = 0 if explode is None else 1
-    workspace.run(
-        f"INSERT INTO malformed SELECT {row}, {extra}, file_index, {reason}, left(line, 10000) FROM lines l "
-        f"WHERE NOT ({is_record})"
-    )
-    if explode is None:
-        return [
-            workspace.number(f"SELECT coalesce(max(input_row), 0) FROM lines WHERE file_index < {place}")
-            for place in range(num_files)
-        ]
+        workspace.run(
+            "INSERT INTO malformed SELECT rows_until, 1, file_index, CASE WHEN is_object THEN 'no element in the list' "
+            "ELSE 'not a JSON object' END, left(line, 10000), input_row FROM (SELECT lines.*, num_elements, "
+            "CAST(sum(coalesce(num_elements, 0)) OVER (ORDER BY input_row) AS BIGINT) AS rows_until FROM lines "
+            "LEFT JOIN (SELECT line_row, count(*) AS num_elements FROM elements GROUP BY line_row) "
+            "ON line_row = input_row) WHERE num_elements IS NULL"
+        )
     return [
-        workspace.number(f"SELECT coalesce(max(input_row), 0) FROM records WHERE file_index < {place}")
+        workspace.number(f"SELECT coalesce(max(input_row), 0) FROM {table} WHERE file_index < {place}")
         for place in range(num_files)
     ]
 

@@ -30,16 +30,17 @@ _FAULTY = {
 
 
 def count_rejects(workspace: Workspace, with_duplicates: bool) -> dict[str, int]:
-    """Make the table `rejected` (file_index, input_row, extra, reason, line); its counts, most frequent first."""
+    """Make the table `rejected` of the rows that were not kept; its counts by reason, most frequent first."""
     duplicates = (
-        "UNION ALL SELECT input_row, 0, NULL, reason, NULL FROM dropped WHERE reason = 'exact duplicate'"
+        "UNION ALL SELECT input_row, 0, NULL, reason, NULL, 0 FROM dropped WHERE reason = 'exact duplicate'"
         if with_duplicates
         else ""
     )
     workspace.run(
         "CREATE OR REPLACE TABLE rejected AS "
-        "SELECT input_row, 0 AS extra, NULL AS file_index, reason, NULL AS line FROM parsed WHERE reason IS NOT NULL "
-        f"UNION ALL SELECT input_row, extra, file_index, reason, line FROM malformed {duplicates}"
+        "SELECT input_row, 0 AS extra, NULL AS file_index, reason, NULL AS line, 0 AS place FROM parsed "
+        "WHERE reason IS NOT NULL UNION ALL "
+        f"SELECT input_row, extra, file_index, reason, line, place FROM malformed {duplicates}"
     )
     counts = workspace.rows("SELECT reason, count(*) FROM rejected GROUP BY reason ORDER BY count(*) DESC, reason")
     return {str(reason): int(count) for reason, count in counts}
@@ -111,7 +112,7 @@ def _query(staged: Staged) -> str:
         )
         SELECT file, reason, line, placed.file_index, placed.input_row, extra,
             placed.input_row - rows_before + CAST(sum(extra) OVER (
-                PARTITION BY placed.file_index ORDER BY placed.input_row, extra ROWS UNBOUNDED PRECEDING
+                PARTITION BY placed.file_index ORDER BY placed.input_row, extra, place ROWS UNBOUNDED PRECEDING
             ) AS BIGINT) AS row {fields}
         FROM placed JOIN files ON placed.file_index = file_number
         LEFT JOIN raw ON placed.input_row = raw.input_row AND line IS NULL

@@ -3,7 +3,8 @@
 This is the part that is bound to one engine: it knows how DuckDB reads files. What follows is plain SQL.
 
 `input_row` counts the readable rows over all files from 1. A line that could not be split into fields has no number of
-its own there: `malformed` holds the `input_row` before it and `extra` = 1, from which the row in the file follows.
+its own there: `malformed` holds the `input_row` before it, `extra` = 1 and its `place` among broken lines, from which
+the row in the file follows.
 Every file is counted a second time, apart from the reader: `Staged.num_rows`.
 """
 
@@ -62,7 +63,10 @@ def stage(
     """Fill `raw` and `malformed`. `columns` is the name in the workspace to the name in the source."""
     for table in ("raw", "malformed"):
         workspace.drop(table)
-    workspace.run("CREATE TABLE malformed (input_row BIGINT, extra INT, file_index INT, reason VARCHAR, line VARCHAR)")
+    workspace.run(
+        "CREATE TABLE malformed "
+        "(input_row BIGINT, extra INT, file_index INT, reason VARCHAR, line VARCHAR, place BIGINT)"
+    )
     if isinstance(source, Frame):
         staged = Staged(dict(columns), "frame", notes=list(layout.notes))
         _stage_frame(workspace, source, staged)
@@ -206,7 +210,7 @@ def _read_line_by_line(
     """The plain reading; the number of records by its own count of lines."""
     splitter = Splitter(dialect, header)
     index, offset = len(staged.offsets) - 1, staged.offsets[-1]
-    broken: list[tuple[int, int, int, str, str]] = []
+    broken: list[tuple[int, int, int, str, str, int]] = []
     places = [header.names.index(name) if name in header.names else None for name in staged.columns.values()]
     constants = [file.partition.get(name) for name in staged.columns.values()]
     schema = pa.schema([("input_row", pa.int64()), *((column, pa.string()) for column in staged.columns)])
@@ -229,7 +233,7 @@ def _read_line_by_line(
             next(records, None)
         for record in records:
             if isinstance(record, Broken):
-                broken.append((row, 1, index, record.reason, record.line[:10_000]))
+                broken.append((row, 1, index, record.reason, record.line[:10_000], len(broken)))
                 continue
             row += 1
             held.append(record)
@@ -245,7 +249,13 @@ def _read_line_by_line(
         workspace.connection.unregister("arriving")
     if broken:
         listed = pa.table(
-            dict(zip(("input_row", "extra", "file_index", "reason", "line"), zip(*broken, strict=True), strict=True))
+            dict(
+                zip(
+                    ("input_row", "extra", "file_index", "reason", "line", "place"),
+                    zip(*broken, strict=True),
+                    strict=True,
+                )
+            )
         )
         workspace.connection.register("broken", listed)
         workspace.run("INSERT INTO malformed SELECT * FROM broken")

@@ -132,7 +132,7 @@ def move_rejected_lines(
     workspace.run(
         f"INSERT INTO {table} SELECT "
         f"CAST(line AS BIGINT) - {num_header_lines} - row_number() OVER (ORDER BY line) + ?, 1, ?, "
-        f"CASE kind {reasons} ELSE 'malformed line' END, text "
+        f"CASE kind {reasons} ELSE 'malformed line' END, text, line "
         "FROM (SELECT line, min(CAST(error_type AS VARCHAR)) AS kind, any_value(csv_line) AS text "
         "FROM reject_errors GROUP BY line)",
         [offset, file_index],
