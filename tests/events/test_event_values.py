@@ -79,7 +79,8 @@ def test_column_of_another_spelling_is_read_or_left_out_with_a_note(case: str) -
 @pytest.mark.parametrize(
     ("text", "hint"),
     [("4,5", "decimal comma"), ("1,234.50", "thousands"), ("1,299", "thousands"), ("$4.99", "currency"),
-     ("12 EUR", "currency"), ("5%", "percentage"), ("03:20", "duration"), ("[1]", "list"), ("many", ""), ("1e300", ""), ("inf", "")],
+     ("12 EUR", "currency"), ("5%", "percentage"), ("03:20", "duration"), ("[1]", "list"),
+     ("many", ""), ("1e300", ""), ("inf", "")],
 )  # fmt: skip
 def test_value_that_cannot_be_read_is_counted_with_its_row(text: str, hint: str) -> None:
     events = read_values(["4.5", text, "2"])

@@ -221,8 +221,8 @@ def _read_as(found: _Spellings, text: str, name: str) -> tuple[str, list[str], l
             f"THEN TRY_CAST(replace(replace({text}, '.', ''), ',', '.') AS DOUBLE) END"
         )
         warnings = [
-            f"{found.num_points:,} values in {name!r} have points that were taken to stand between thousands, for other "
-            "values have decimal commas: 1.234 was read as 1234"
+            f"{found.num_points:,} values in {name!r} have points that were taken to stand between thousands, "
+            "for other values have decimal commas: 1.234 was read as 1234"
         ]
         notes = [f"numbers in {name!r} have decimal commas: 4,5 was read as 4.5"]
         return number, notes, warnings if found.num_points else []

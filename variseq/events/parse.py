@@ -27,7 +27,10 @@ class Parsed:
 
 
 def parse(workspace: Workspace, staged: Staged, options: ReadOptions) -> Parsed:
-    """Make `parsed` and `unreadable_values`. Raises InputError where a column is of a wrong type or can be read in several ways."""
+    """Make `parsed` and `unreadable_values`.
+
+    Raises InputError where a column is of a wrong type or can be read in several ways.
+    """
     with local_zone(workspace, options.time_zone):
         cells = _cells(workspace, staged)
         time = read_time(workspace, staged, cells, options)
