@@ -54,6 +54,13 @@ CASES = {
     "truth values": (["True", "false"], [1, 0], "true and false"),
     "typed truth values": ([True, False], [1, 0], "true and false"),
     "typed durations": ([timedelta(minutes=2), timedelta(seconds=1)], [120, 1], "seconds"),
+    "minus of typesetting": (["\u22124", "\u22122.5", "1"], [-4, -2.5, 1], ""),
+    "one odd comma": (["4,5"] * 19 + ["bad"], [4.5] * 19 + [NAN], "decimal commas"),
+    "one odd duration": (["00:10:00"] * 9 + ["-"], [600] * 9 + [NAN], "seconds"),
+    "one odd truth value": (["True"] * 9 + ["perhaps"], [1] * 9 + [NAN], "true and false"),
+    "commas and points": (["1.234", "2.500", "12,5"], [1234, 2500, 12.5], "decimal commas"),
+    "one comma among points": (["4.125"] * 18 + ["4,5"], [4.125] * 18 + [NAN], ""),
+    "one point among commas": (["4,5"] * 18 + ["4.5"], [4.5] * 18 + [NAN], "decimal commas"),
     "dates": ([datetime(2020, 1, 1), datetime(2020, 1, 2)], [NAN, NAN], "no value"),
     "lists": ([[1], [2]], [NAN, NAN], "no value"),
 }  # fmt: skip
@@ -64,14 +71,16 @@ def test_column_of_another_spelling_is_read_or_left_out_with_a_note(case: str) -
     values, expected, words = CASES[case]
     events = read_values(values)
     np.testing.assert_array_equal(events.table.value, np.array(expected, dtype=np.float32))
-    assert events.report.num_unreadable_values == 0
-    assert any(words in note for note in events.report.notes)
+    num_odd = sum(map(np.isnan, expected)) if isinstance(values[0], str) else 0
+    assert events.report.num_unreadable_values == num_odd
+    assert any(words in note for note in events.report.notes) or not words
 
 
 @pytest.mark.parametrize(
     ("text", "hint"),
     [("4,5", "decimal comma"), ("1,234.50", "thousands"), ("1,299", "thousands"), ("$4.99", "currency"),
-     ("12 EUR", "currency"), ("5%", "percentage"), ("03:20", "duration"), ("many", ""), ("1e300", ""), ("inf", "")],
+     ("12 EUR", "currency"), ("5%", "percentage"), ("03:20", "duration"), ("[1]", "list"),
+     ("many", ""), ("1e300", ""), ("inf", "")],
 )  # fmt: skip
 def test_value_that_cannot_be_read_is_counted_with_its_row(text: str, hint: str) -> None:
     events = read_values(["4.5", text, "2"])
@@ -98,3 +107,60 @@ def test_behaviours_are_read_alike_by_every_door(tmp_path: Path) -> None:
 def test_word_for_nothing_is_no_behaviour_and_blanks_are_cut() -> None:
     events = read_values(["buy", " buy", "null", "N/A", ""], "event")
     assert events.report.behaviours == {"buy": 2, "event": 3}
+
+
+def test_half_of_a_column_decides_nothing() -> None:
+    events = read_values(["4,5", "bad", "00:10:00", "worse"])
+    assert events.report.num_unreadable_values == 4
+
+
+def test_points_that_are_taken_for_thousands_are_warned_of() -> None:
+    (warning,) = read_values(["1.234", "2.500", "12,5"]).report.warnings
+    assert "2 values" in warning
+
+
+@pytest.mark.parametrize(("values", "expected"), [(("True", "False"), [1, 0]), (("4,5", "3,5"), [4.5, 3.5])])
+def test_rejected_row_decides_nothing_about_values(
+    values: tuple[str, str], expected: list[float], tmp_path: Path
+) -> None:
+    (tmp_path / "log.csv").write_text(
+        f"user;item;ts;value;event\n1;1;10;{values[0]};True\nuser;item;ts;value;event\n1;2;20;{values[1]};False\n"
+    )
+    events = read(tmp_path / "log.csv")
+    assert events.table.value.tolist() == expected
+    assert (events.report.num_unreadable_values, sum(events.report.rejected.values())) == (0, 1)
+    assert events.vocabulary.behaviours == ("false", "true")
+
+
+def test_unreadable_values_are_counted_among_kept_rows_alone(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,ts,value\n1,1,10,$4\n,1,10,$5\n1,,10,$6\n1,1,never,$7\n1,2,20,1\n")
+    report = read(tmp_path / "log.csv").report
+    assert (report.num_events, report.num_unreadable_values) == (2, 1)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_rows_with_an_unreadable_value_are_no_duplicates(order: int) -> None:
+    rows = {"user": [1] * 5, "item": [1] * 5, "ts": [10] * 5, "price": ["$4", "$5", None, None, "3"][::order]}
+    report = read(pa.table(rows)).report
+    assert (report.num_events, report.rejected) == (4, {"exact duplicate": 1})
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([True, False, None], ("event", "false", "true")), ([1.0, 2.5, None], ("1", "2.5", "event"))],
+)
+def test_behaviours_that_are_no_text_are_alike_by_every_door(
+    values: list[Any], expected: tuple[str, ...], tmp_path: Path
+) -> None:
+    frame = pd.DataFrame({"user": [1, 1, 1], "item": [1, 2, 3], "ts": [1, 2, 3], "event": values})
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    frame.to_json(tmp_path / "log.jsonl", orient="records", lines=True)
+    frame.to_parquet(tmp_path / "log.parquet")
+    for source in (
+        frame,
+        pl.from_pandas(frame),
+        tmp_path / "log.csv",
+        tmp_path / "log.jsonl",
+        tmp_path / "log.parquet",
+    ):
+        assert read(source).vocabulary.behaviours == expected

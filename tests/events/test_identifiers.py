@@ -56,7 +56,9 @@ DOORS = TYPED | {"csv": write_csv, "tsv": lambda users, folder: write_csv(users,
 SAME_BY_EVERY_DOOR: dict[str, tuple[list[Any], list[int] | list[str], int]] = {
     "integers with gaps": ([2, None, 1], [1, 2], 1),
     "whole decimals": ([1.0, 2.0, None], [1, 2], 1),
-    "words for nothing": (["a", "NULL", "nan", "NaN", "None", "\\N", "N/A", "#N/A", "<NA>", "NA", ""], ["a"], 10),
+    "words for nothing": (["a", "NULL", "nan", "NaN", "None", "\\N", "N/A", "#N/A", "<NA>", "NA", "",
+                           "(null)", "#NULL!", "<null>", "nil"], ["a"], 14),
+    "name that is near a word for nothing": (["Nil", "nul"], ["Nil", "nul"], 0),
     "word of JavaScript": (["undefined", "Undefined"], ["Undefined"], 1),
     "blanks": ([" a", "a\u3000", "\u00a0b", "\ufeffb", "c\u200b"], ["a", "b", "c"], 0),
     "least and largest": ([-(2**63), 2**63 - 1], [-(2**63), 2**63 - 1], 0),
@@ -134,9 +136,9 @@ def test_ids_that_became_equal_without_blanks_are_noted(tmp_path: Path) -> None:
     assert any("2 ids in 'user'" in note and "1 spellings became equal" in note for note in events.report.notes)
 
 
-@pytest.mark.parametrize("text", ["1.23E+12", "1.23457e+12", "9007199254740993.0"])
+@pytest.mark.parametrize("text", ["1.23E+12", "1,23E+12", "1.23457e+12", "9007199254740993.0"])
 def test_ids_that_lost_digits_are_warned_of(text: str, tmp_path: Path) -> None:
-    events = read_lines(tmp_path, f"{text},1,1600000000", "7,2,1600000000")
+    events = read_lines(tmp_path, f'"{text}",1,1600000000', "7,2,1600000000")
     assert any(text in warning for warning in events.report.warnings)
     assert text in events.vocabulary.users.to_pylist()
 
@@ -144,3 +146,20 @@ def test_ids_that_lost_digits_are_warned_of(text: str, tmp_path: Path) -> None:
 def test_whole_decimals_beside_others_stay_text(tmp_path: Path) -> None:
     assert read_lines(tmp_path, "1.0,1,1600000000", "1.5,2,1600000000").vocabulary.users.to_pylist() == ["1.0", "1.5"]
     assert read_lines(tmp_path, "1.0,1,1600000000", "007,2,1600000000").vocabulary.users.to_pylist() == ["007", "1.0"]
+
+
+@pytest.mark.parametrize("mark", ["-", "?"])
+def test_lone_mark_among_integers_is_a_missing_id(mark: str, tmp_path: Path) -> None:
+    events = read_lines(tmp_path, "1,10,1600000000", f"{mark},11,1600000001", f"2,{mark},1600000002")
+    assert (events.vocabulary.users.to_pylist(), events.vocabulary.items.to_pylist()) == ([1], [10])
+    assert events.report.rejected == {"missing item": 1, "missing user": 1}
+    assert any("1 ids in 'user'" in note for note in events.report.notes)
+    assert read_lines(tmp_path, "a,10,1600000000", f"{mark},11,1600000001").vocabulary.users.to_pylist() == [mark, "a"]
+
+
+def test_few_texts_among_integers_are_warned_of(tmp_path: Path) -> None:
+    rows = [f"{place},1,1600000000" for place in range(1, 20)]
+    (warning,) = read_lines(tmp_path, *rows, "x7,1,1600000000").report.warnings
+    assert "1 of 20" in warning
+    assert "row 20: 'x7'" in warning
+    assert read_lines(tmp_path, *rows[:5], "x7,1,1600000000").report.warnings == []

@@ -118,3 +118,38 @@ def test_items_that_match_by_half_are_warned_of() -> None:
     assert any("2 of 3 ids of the log" in warning for warning in few.report.warnings)
     partial = read(LOG, pa.table({"item_id": [30], "title": ["c"]}))
     assert partial.report.warnings == []
+
+
+def test_rows_of_items_without_an_id_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item_id,title\n10,A\n,B\nNULL,C\n")
+    events = read(LOG, tmp_path / "items.csv")
+    assert any("2 rows of the items file have no id" in note for note in events.report.notes)
+
+
+@pytest.mark.parametrize("word", ["NaN", "nan", "NULL", "\\N", "<NA>", " "])
+def test_word_that_programs_write_for_nothing_is_no_title(word: str, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text(f"item_id,title\n10,{word}\n20,None\n30,Null\n")
+    for source in (tmp_path / "items.csv", pd.DataFrame({"item_id": [10, 20, 30], "title": [word, "None", "Null"]})):
+        items = read(LOG, source).items
+        assert items is not None
+        assert items.titles([0, 1, 2]) == [None, "None", "Null"]
+
+
+def test_categories_of_objects_are_alike_by_every_source(tmp_path: Path) -> None:
+    rows = [{"item_id": 10, "genres": [{"id": 1, "name": "A"}, {"id": 2, "name": "B"}]}, {"item_id": 20, "genres": []}]
+    (tmp_path / "items.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    written = pd.DataFrame([row | {"genres": str(row["genres"])} for row in rows])
+    written.to_csv(tmp_path / "items.csv", index=False)
+    for source in (tmp_path / "items.jsonl", tmp_path / "items.csv", written, pa.Table.from_pylist(rows)):
+        items = read(LOG, source).items
+        assert items is not None
+        assert items.categories([0, 1]) == [("A", "B"), ()]
+
+
+def test_categories_that_are_floats_are_alike_by_every_source(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"item_id": [10, 20], "category": [1.0, None]})
+    frame.to_csv(tmp_path / "items.csv", index=False)
+    for source in (frame, tmp_path / "items.csv"):
+        items = read(LOG, source).items
+        assert items is not None
+        assert items.categories([0, 1]) == [("1",), ()]

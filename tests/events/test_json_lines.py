@@ -119,3 +119,24 @@ def test_later_files_bring_columns_and_their_rows_are_placed(tmp_path: Path) -> 
     assert events.report.behaviours == {"buy": 4, "event": 5}
     assert "row 6" in events.report.first_faults["not a JSON object"]
     assert "row 5 of" in events.report.first_faults["missing user"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [({"ts": [1]}, "missing time"), ({"user": ["x"]}, "missing user"), ({"item": {"id": 5}}, "missing item")],
+)
+def test_one_line_with_a_list_or_an_object_is_rejected(line: dict[str, object], reason: str, tmp_path: Path) -> None:
+    rows = [{"user": place, "item": place, "ts": 1600000000 + place} for place in range(100)]
+    written = [json.dumps(row) for row in [*rows, rows[0] | line]]
+    (tmp_path / "log.jsonl").write_text("\n".join(written) + "\n")
+    report = read(tmp_path / "log.jsonl").report
+    assert (report.num_events, report.rejected) == (100, {reason: 1})
+    assert any("row 101" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("cell", [[1], {"id": 1}])
+def test_column_of_lists_or_objects_is_refused(cell: object, tmp_path: Path) -> None:
+    rows = [{"user": cell if place else 7, "item": place, "ts": 1600000000 + place} for place in range(5)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"explode|\(--columns user_id=user\."):
+        read(tmp_path / "log.jsonl")

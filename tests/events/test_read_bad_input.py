@@ -79,7 +79,7 @@ def test_delimiter_can_be_set(tmp_path: Path) -> None:
 
 def test_mixed_id_types_are_refused(tmp_path: Path) -> None:
     frame = pd.DataFrame({"user": pd.Series(["a", 1], dtype=object), "item": [1, 2], "ts": [1600000000] * 2})
-    with pytest.raises(InputError, match="mixed id types"):
+    with pytest.raises(InputError, match="mixed types: int, str"):
         read(frame)
     (tmp_path / "log.jsonl").write_text(
         '{"user": 1, "item": 2, "ts": 1600000000}\n{"user": "1", "item": 2, "ts": 1600000000}\n'

@@ -5,6 +5,7 @@
 -- `parsed` is the business of each engine and is not here.
 --
 -- In:   parsed   (input_row, user_id, item_id, time_us, event, value, reason); reason is NULL for a valid row
+--       unreadable_values (input_row): valid rows whose value could not be read and is NULL in parsed
 --       settings (min_user_events, min_item_events, min_value, fill_value): one row
 -- Out:  users, items, events: outside id and dense position; and the statement `ordered`
 --
@@ -36,14 +37,17 @@ JOIN event_codes ON parsed.event = event_codes.event
 WHERE parsed.reason IS NULL
 
 -- name: dropped
--- Whole events that came before: same user, item, time, behaviour and value. The first of them stays.
+-- Whole events that came before: same user, item, time, behaviour and value. The first of them stays. Values that
+-- could not be read may differ, so that such rows are never copies.
 CREATE TABLE dropped AS
 SELECT input_row, 'exact duplicate' AS reason
 FROM (
     SELECT
-        input_row,
-        row_number() OVER (PARTITION BY user_code, item_code, time_us, event_code, value ORDER BY input_row) AS copy_number
+        encoded.input_row,
+        row_number() OVER (PARTITION BY user_code, item_code, time_us, event_code, value ORDER BY encoded.input_row) AS copy_number
     FROM encoded
+    LEFT JOIN unreadable_values ON encoded.input_row = unreadable_values.input_row
+    WHERE unreadable_values.input_row IS NULL
 ) AS copies
 WHERE copy_number > 1
 

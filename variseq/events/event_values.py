@@ -1,13 +1,14 @@
 """The optional columns of events become SQL: a value as a number, a behaviour as text. Neither ever costs an event.
 
 A value that is absent (a word for nothing, see `text_cells`, or NaN) is missing. One that cannot be read is missing,
-too, and counted. Where a whole column of text has one other spelling, it is read: decimal commas, durations as
-hours:minutes:seconds (then seconds), true and false (then 1 and 0).
+too, and counted. Where a column of text has one other spelling, it is read: decimal commas, durations as
+hours:minutes:seconds (then seconds), true and false (then 1 and 0). The rows that are kept decide, and a few odd cells
+among them (`_MAX_ODD_SHARE`) are counted and do not hinder the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from variseq.events.stage import Staged
@@ -17,12 +18,17 @@ from variseq.events.workspace import Workspace, name_in_sql
 
 DEFAULT_EVENT = "event"  # the behaviour of an event that names none
 _LARGEST_VALUE = 3.4028234e38  # values are kept as 32-bit floats
+_MAX_ODD_SHARE = 0.1
 _NUMBER = r"'[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?'"
+_DECIMAL = r"'-?[0-9]+(\.[0-9]+)?'"
 _WITHOUT_FRACTION = r"'[+-]?[0-9]+'"
 _DECIMAL_COMMA = r"'[+-]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+),[0-9]+'"
+_POINTS = r"'[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+'"  # between thousands, or one decimal point
 _THOUSANDS = r"'[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+'"
 _DURATION = r"'[0-9]+:[0-5][0-9]:[0-5][0-9](\.[0-9]+)?'"
+_MINUS = "'\u2212'"  # of typesetting
 _HINTS = {
+    r"\[.*\]|\{.*\}": "a list or an object? Give one number",
     r"[+-]?[0-9.]*,[0-9]{1,2}": "a decimal comma? Write 4.5",
     r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?": "commas between thousands? Write 1234.50",
     r".*%": "a percentage? Write the number without %",
@@ -33,26 +39,31 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class ValueReading:
-    """SQL of the value, NULL for none; how many values could not be read, with the first in words."""
+    """SQL of the value, NULL for none; SQL of the rows whose value cannot be read, which `count_unreadable` counts."""
 
     sql: str = "CAST(NULL AS DOUBLE)"
-    num_unreadable: int = 0
+    unreadable: str = "false"
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
-def read_value(workspace: Workspace, staged: Staged, cells: Mapping[str, TextCells]) -> ValueReading:
-    """How the value column is read; of a type that is no number, nothing is, and a note says so."""
+def read_value(
+    workspace: Workspace, staged: Staged, cells: Mapping[str, TextCells], deciding: str = "true"
+) -> ValueReading:
+    """How the value column is read; of a type that is no number, nothing is, and a note says so.
+
+    `deciding` is SQL of the rows whose values decide how they are read.
+    """
     if Columns.VALUE not in staged.columns:
         return ValueReading()
     column, name = name_in_sql(Columns.VALUE), staged.columns[Columns.VALUE]
     kind = workspace.column_types("raw")[Columns.VALUE]
     family = kind.split("(")[0]
     if family in ("VARCHAR", "ENUM"):
-        return _from_text(workspace, cells[Columns.VALUE].sql, name)
+        return _from_text(workspace, cells[Columns.VALUE].sql, name, deciding)
     if family in ("FLOAT", "DOUBLE", "DECIMAL"):
         number = f"CAST({column} AS DOUBLE)"
-        return _counted(workspace, number, f"{column} IS NOT NULL AND NOT isnan({number})", column, name, [])
+        return _limited(number, f"{column} IS NOT NULL AND NOT isnan({number})")
     if family == "BOOLEAN":
         return ValueReading(f"CAST({column} AS DOUBLE)", notes=[f"{name!r} holds true and false, read as 1 and 0"])
     if family == "INTERVAL":
@@ -64,17 +75,53 @@ def read_value(workspace: Workspace, staged: Staged, cells: Mapping[str, TextCel
     return ValueReading(notes=[f"{name!r} is of type {kind}, not of numbers: events have no value"])
 
 
-def read_event(workspace: Workspace, staged: Staged, cells: Mapping[str, TextCells]) -> tuple[str, list[str]]:
-    """SQL of the behaviour, never NULL, and notes. Numbers are written out, whole ones without decimals."""
+def count_unreadable(workspace: Workspace, staged: Staged, value: ValueReading) -> tuple[int, list[str]]:
+    """Make `unreadable_values` (input_row): the valid rows of `parsed` without a value for it cannot be read.
+
+    Returns how many they are, and a warning that shows the first.
+    """
+    workspace.run("CREATE TABLE unreadable_values (input_row BIGINT)")
+    if value.unreadable == "false":
+        return 0, []
+    workspace.run(f"INSERT INTO unreadable_values SELECT input_row FROM raw WHERE {value.unreadable}")
+    if not workspace.number("SELECT count(*) FROM unreadable_values"):
+        return 0, []
+    workspace.run(
+        "DELETE FROM unreadable_values WHERE input_row IN (SELECT input_row FROM parsed WHERE reason IS NOT NULL)"
+    )
+    count = workspace.number("SELECT count(*) FROM unreadable_values")
+    if not count:
+        return 0, []
+    row, shown = workspace.row(
+        f"SELECT input_row, CAST({name_in_sql(Columns.VALUE)} AS VARCHAR) FROM raw "
+        "WHERE input_row = (SELECT min(input_row) FROM unreadable_values)"
+    )
+    (hint,) = workspace.row(
+        "SELECT CASE " + " ".join("WHEN regexp_full_match(?, ?) THEN ?" for _ in _HINTS) + " ELSE '' END",
+        [part for pattern, hint in _HINTS.items() for part in (shown.strip(), pattern, hint)],
+    )
+    example = repr(shown if len(shown) <= 60 else shown[:57] + "...") + (f"; {hint}" if hint else "")
+    return count, [
+        f"{count:,} values in {staged.columns[Columns.VALUE]!r} could not be read as numbers, so these events have no "
+        f"value (first: row {row}: {example})"
+    ]
+
+
+def read_event(
+    workspace: Workspace, staged: Staged, cells: Mapping[str, TextCells], deciding: str = "true"
+) -> tuple[str, list[str]]:
+    """SQL of the behaviour, never NULL, and notes.
+
+    Numbers and truth values are written alike by every source: whole numbers without decimals, truth values in small
+    letters. A text file has no types, so there the rows of `deciding` show whether a column is one of these.
+    """
     if Columns.EVENT not in staged.columns:
         return f"'{DEFAULT_EVENT}'", []
     column = name_in_sql(Columns.EVENT)
     family = workspace.column_types("raw")[Columns.EVENT].split("(")[0]
     if Columns.EVENT in cells:
         cell = cells[Columns.EVENT]
-        text = cell.sql
-        if staged.is_text and _all_whole(workspace, text):
-            text = rf"regexp_replace({text}, '\.0+$', '')"
+        text = _written_alike(workspace, cell.sql, deciding) if staged.is_text else cell.sql
         notes = []
         if cell.num_trimmed:
             notes.append(f"blanks around texts in {staged.columns[Columns.EVENT]!r} were cut")
@@ -88,64 +135,113 @@ def read_event(workspace: Workspace, staged: Staged, cells: Mapping[str, TextCel
     return f"coalesce({text}, '{DEFAULT_EVENT}')", []
 
 
-def _all_whole(workspace: Workspace, text: str) -> bool:
-    return bool(
-        workspace.row(
-            rf"SELECT coalesce(bool_and(regexp_full_match(t, '-?[0-9]+(\.0+)?')), false) "
-            f"FROM (SELECT DISTINCT {text} AS t FROM raw) WHERE t IS NOT NULL"
-        )[0]
-    )
-
-
-def _from_text(workspace: Workspace, text: str, name: str) -> ValueReading:
-    num_filled, num_plain, num_whole, num_commas, num_thousands, num_durations, num_truths = workspace.row(
-        f"SELECT count(t), count(*) FILTER (WHERE regexp_full_match(t, {_NUMBER})), "
-        f"count(*) FILTER (WHERE regexp_full_match(t, {_WITHOUT_FRACTION})), "
-        f"count(*) FILTER (WHERE contains(t, ',') AND regexp_full_match(t, {_DECIMAL_COMMA})), "
-        f"count(*) FILTER (WHERE contains(t, ',') AND regexp_full_match(t, {_THOUSANDS})), "
-        f"count(*) FILTER (WHERE contains(t, ':') AND regexp_full_match(t, {_DURATION})), "
-        f"count(*) FILTER (WHERE lower(t) IN ('true', 'false')) FROM (SELECT {text} AS t FROM raw)"
-    )
-    notes: list[str] = []
-    number = f"CASE WHEN regexp_full_match({text}, {_NUMBER}) THEN TRY_CAST({text} AS DOUBLE) END"
-    if num_plain == num_filled:
-        number = f"TRY_CAST({text} AS DOUBLE)"
-    elif num_whole + num_commas == num_filled and num_commas > num_thousands:
-        number = f"TRY_CAST(replace(replace({text}, '.', ''), ',', '.') AS DOUBLE)"
-        notes = [f"numbers in {name!r} have decimal commas: 4,5 was read as 4.5"]
-    elif num_durations == num_filled:
-        number = (
-            f"(TRY_CAST(split_part({text}, ':', 1) AS DOUBLE) * 3600 + TRY_CAST(split_part({text}, ':', 2) AS DOUBLE) "
-            f"* 60 + TRY_CAST(split_part({text}, ':', 3) AS DOUBLE))"
+def _written_alike(workspace: Workspace, text: str, deciding: str) -> str:
+    """SQL of a behaviour that does not show how a text file writes numbers and truth values."""
+    are_numbers, are_truths, is_mixed = _kinds(workspace, text, "true")
+    if is_mixed and deciding != "true":
+        are_numbers, are_truths, _ = _kinds(workspace, text, deciding)
+    if are_numbers:
+        return (
+            rf"CASE WHEN regexp_full_match({text}, {_DECIMAL}) THEN regexp_replace({text}, '\.0+$', '') ELSE {text} END"
         )
-        notes = [f"{name!r} holds durations (hours:minutes:seconds), read as seconds"]
-    elif num_truths == num_filled:
+    return f"CASE WHEN lower({text}) IN ('true', 'false') THEN lower({text}) ELSE {text} END" if are_truths else text
+
+
+def _kinds(workspace: Workspace, text: str, deciding: str) -> tuple[bool, bool, bool]:
+    """Whether all filled cells are numbers, or truth values; whether only some are."""
+    num_filled, num_numbers, num_truths = workspace.row(
+        f"SELECT count(t), count(*) FILTER (WHERE regexp_full_match(t, {_DECIMAL})), "
+        f"count(*) FILTER (WHERE lower(t) IN ('true', 'false')) "
+        f"FROM (SELECT DISTINCT {text} AS t FROM raw WHERE {deciding})"
+    )
+    are_numbers, are_truths = num_numbers == num_filled > 0, num_truths == num_filled > 0
+    return are_numbers, are_truths, num_numbers + num_truths > 0 and not (are_numbers or are_truths)
+
+
+@dataclass(frozen=True)
+class _Spellings:
+    num_filled: int
+    num_plain: int
+    num_whole: int
+    num_commas: int  # that may be decimal ones
+    num_thousands: int  # of these, those that may stand between thousands
+    num_points: int  # plain numbers whose points may stand between thousands
+    num_durations: int
+    num_truths: int
+    has_minus: bool
+
+    def reading(self) -> str:
+        """The spelling that most cells can be read by; that of plain numbers where none fits nearly all."""
+        readings = {"plain": self.num_plain, "durations": self.num_durations, "truths": self.num_truths}
+        if self.num_commas > self.num_thousands and not (self.num_points and self.fits(self.num_plain)):
+            readings["commas"] = self.num_whole + self.num_commas + self.num_points
+        best = max(readings, key=readings.__getitem__)
+        return best if self.fits(readings[best]) else "plain"
+
+    def fits(self, count: int) -> bool:
+        """Whether so many cells are all but a few."""
+        return self.num_filled - count <= _MAX_ODD_SHARE * self.num_filled
+
+
+def _count_spellings(workspace: Workspace, text: str, deciding: str) -> _Spellings:
+    return _Spellings(
+        *workspace.row(
+            f"SELECT count(t), count(*) FILTER (WHERE regexp_full_match(t, {_NUMBER})), "
+            f"count(*) FILTER (WHERE regexp_full_match(t, {_WITHOUT_FRACTION})), "
+            f"count(*) FILTER (WHERE contains(t, ',') AND regexp_full_match(t, {_DECIMAL_COMMA})), "
+            f"count(*) FILTER (WHERE contains(t, ',') AND regexp_full_match(t, {_THOUSANDS})), "
+            f"count(*) FILTER (WHERE contains(t, '.') AND regexp_full_match(t, {_POINTS})), "
+            f"count(*) FILTER (WHERE contains(t, ':') AND regexp_full_match(t, {_DURATION})), "
+            "count(*) FILTER (WHERE lower(t) IN ('true', 'false')), coalesce(bool_or(has_minus), false) "
+            f"FROM (SELECT replace({text}, {_MINUS}, '-') AS t, contains({text}, {_MINUS}) AS has_minus FROM raw "
+            f"WHERE {deciding})"
+        )
+    )
+
+
+def _from_text(workspace: Workspace, text: str, name: str, deciding: str) -> ValueReading:
+    found = _count_spellings(workspace, text, "true")
+    filled = f"{text} IS NOT NULL"
+    number_text = f"replace({text}, {_MINUS}, '-')" if found.has_minus else text
+    if found.num_plain == found.num_filled:
+        return _limited(f"TRY_CAST({number_text} AS DOUBLE)", filled)
+    if deciding != "true":
+        found = _count_spellings(workspace, text, deciding)
+    number, notes, warnings = _read_as(found, number_text, name)
+    return _limited(number, filled, notes, warnings)
+
+
+def _read_as(found: _Spellings, text: str, name: str) -> tuple[str, list[str], list[str]]:
+    """SQL of the number by the reading that fits, notes and warnings."""
+    reading = found.reading()
+    if reading == "commas":
+        number = (
+            f"CASE WHEN regexp_full_match({text}, {_WITHOUT_FRACTION}) OR regexp_full_match({text}, {_DECIMAL_COMMA}) "
+            f"OR regexp_full_match({text}, {_POINTS}) "
+            f"THEN TRY_CAST(replace(replace({text}, '.', ''), ',', '.') AS DOUBLE) END"
+        )
+        warnings = [
+            f"{found.num_points:,} values in {name!r} have points that were taken to stand between thousands, "
+            "for other values have decimal commas: 1.234 was read as 1234"
+        ]
+        notes = [f"numbers in {name!r} have decimal commas: 4,5 was read as 4.5"]
+        return number, notes, warnings if found.num_points else []
+    if reading == "durations":
+        parts = [f"TRY_CAST(split_part({text}, ':', {place}) AS DOUBLE)" for place in (1, 2, 3)]
+        number = (
+            f"CASE WHEN regexp_full_match({text}, {_DURATION}) "
+            f"THEN {parts[0]} * 3600 + {parts[1]} * 60 + {parts[2]} END"
+        )
+        return number, [f"{name!r} holds durations (hours:minutes:seconds), read as seconds"], []
+    if reading == "truths":
         number = f"CASE lower({text}) WHEN 'true' THEN 1.0 WHEN 'false' THEN 0.0 END"
-        notes = [f"{name!r} holds true and false, read as 1 and 0"]
-    return _counted(workspace, number, f"{text} IS NOT NULL", name_in_sql(Columns.VALUE), name, notes)
+        return number, [f"{name!r} holds true and false, read as 1 and 0"], []
+    return f"CASE WHEN regexp_full_match({text}, {_NUMBER}) THEN TRY_CAST({text} AS DOUBLE) END", [], []
 
 
-def _counted(workspace: Workspace, number: str, filled: str, column: str, name: str, notes: list[str]) -> ValueReading:
-    """The number where it is one of 32 bits; the others are counted and the first of them shown."""
+def _limited(number: str, filled: str, notes: Sequence[str] = (), warnings: Sequence[str] = ()) -> ValueReading:
+    """The number where it is one of 32 bits."""
     readable = f"coalesce(abs({number}) <= {_LARGEST_VALUE!r} AND NOT isnan({number}), false)"
-    sql = f"CASE WHEN {readable} THEN {number} END"
-    unreadable = f"{filled} AND NOT {readable}"
-    count, first_row, hints = _first_unreadable(workspace, unreadable, column)
-    if not count:
-        return ValueReading(sql, notes=notes)
-    told = f"{count:,} values in {name!r} could not be read as numbers, so these events have no value (first: row "
-    return ValueReading(sql, count, notes, [f"{told}{first_row}{hints})"])
-
-
-def _first_unreadable(workspace: Workspace, unreadable: str, column: str) -> tuple[int, int, str]:
-    count, row, shown = workspace.row(
-        f"SELECT count(*), min(input_row), arg_min(CAST({column} AS VARCHAR), input_row) FROM raw WHERE {unreadable}"
+    return ValueReading(
+        f"CASE WHEN {readable} THEN {number} END", f"{filled} AND NOT {readable}", list(notes), list(warnings)
     )
-    if not count:
-        return 0, 0, ""
-    (hint,) = workspace.row(
-        "SELECT CASE " + " ".join("WHEN regexp_full_match(?, ?) THEN ?" for _ in _HINTS) + " ELSE '' END",
-        [part for pattern, hint in _HINTS.items() for part in (shown.strip(), pattern, hint)],
-    )
-    example = repr(shown if len(shown) <= 60 else shown[:57] + "...")
-    return int(count), int(row), f": {example}" + (f"; {hint}" if hint else "")

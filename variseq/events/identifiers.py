@@ -9,7 +9,7 @@ The type follows the values, so that one log is the same by every source that ke
   decimal number ("1.0").
 
 Only rows that hold a user, an item and a readable time decide. Blanks around text are cut, and words for nothing
-(`text_cells`) are missing ids.
+(`text_cells`) are missing ids; so are `-` and `?` where all other ids of a text file are integers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ _BEYOND_64_BITS = ("UBIGINT", "HUGEINT", "UHUGEINT")
 _EXACT_UP_TO = {"FLOAT": 2**24, "DOUBLE": 2**53}
 _INTEGER = "'0|-?[1-9][0-9]*'"
 _WHOLE_DECIMAL = r"'(0|-?[1-9][0-9]{0,14})\.0+'"
-_MANGLED = r"'-?[0-9](\.[0-9]+)?[eE]\+[0-9]+|-?[0-9]{16,}\.0+'"
+_LONE_MARKS = "('-', '?')"  # for nothing, beside integers
+_MAX_ODD_SHARE = 0.1  # of ids that are no integers, beside integers
+_MANGLED = r"'-?[0-9]([.,][0-9]+)?[eE]\+[0-9]+|-?[0-9]{16,}\.0+'"
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,9 @@ def _from_text(workspace: Workspace, staged: Staged, column: str, text: str, dec
     is_json = staged.kind == "jsonl"
     if is_json and not _json_ids_are_numbers(workspace, column, name, text, deciding):
         return as_text
+    if counts.num_marks and counts.num_whole + counts.num_marks == counts.num_filled:
+        note = f"{counts.num_marks:,} ids in {name!r} are '-' or '?' among integers, and were taken as missing"
+        return _whole(name, f"CASE WHEN {text} NOT IN {_LONE_MARKS} THEN {text} END", counts, as_text.warnings, note)
     if counts.num_whole == counts.num_filled:
         return _whole(name, text, counts, as_text.warnings)
     if counts.num_digits + counts.num_decimals == counts.num_filled:
@@ -131,7 +136,25 @@ def _from_text(workspace: Workspace, staged: Staged, column: str, text: str, dec
         raise InputError(f"Ids in {name!r} are decimal numbers. Give ids as integers or as text.")
     elif counts.num_truth_values == counts.num_filled:
         raise InputError(f"Ids in {name!r} are only true and false. Allowed: integers and text.")
+    else:
+        as_text.warnings.extend(_few_odd_ids(workspace, name, text, counts, deciding))
     return as_text
+
+
+def _few_odd_ids(workspace: Workspace, name: str, text: str, counts: _Spellings, deciding: str) -> list[str]:
+    """A warning when few ids that are no integers make a column of integers text."""
+    num_odd = counts.num_filled - counts.num_whole
+    if num_odd > _MAX_ODD_SHARE * counts.num_filled:
+        return []
+    row, example = workspace.row(
+        "SELECT min(input_row), arg_min(id, input_row) FROM "
+        f"(SELECT input_row, {text} AS id FROM raw WHERE {deciding}) "
+        f"WHERE NOT regexp_full_match(id, {_INTEGER}) AND NOT regexp_full_match(id, {_WHOLE_DECIMAL})"
+    )
+    return [
+        f"all ids in {name!r} are text, because {num_odd:,} of {counts.num_filled:,} are no integers (first: row "
+        f"{row}: {example!r}). Are these rows right?"
+    ]
 
 
 def _mangled(name: str, example: str | None) -> list[str]:
@@ -143,12 +166,12 @@ def _mangled(name: str, example: str | None) -> list[str]:
     ]
 
 
-def _whole(name: str, text: str, counts: _Spellings, warnings: list[str]) -> Ids:
+def _whole(name: str, text: str, counts: _Spellings, warnings: list[str], *notes: str) -> Ids:
     missing = f"({text} IS NULL)"
     if not counts.num_decimals:
-        return Ids(f"TRY_CAST({text} AS BIGINT)", missing, warnings=warnings)
+        return Ids(f"TRY_CAST({text} AS BIGINT)", missing, list(notes), warnings)
     note = f"ids in {name!r} came as whole decimal numbers such as 1.0 and were read as integers"
-    return Ids(rf"TRY_CAST(regexp_replace({text}, '\.0+$', '') AS BIGINT)", missing, [note], warnings)
+    return Ids(rf"TRY_CAST(regexp_replace({text}, '\.0+$', '') AS BIGINT)", missing, [*notes, note], warnings)
 
 
 @dataclass(frozen=True)
@@ -158,6 +181,7 @@ class _Spellings:
     num_whole: int  # integers of 64 bits and whole decimal numbers
     num_decimals: int
     num_truth_values: int
+    num_marks: int  # of `_LONE_MARKS`
     mangled: str | None
 
     @property
@@ -174,6 +198,7 @@ def _count_spellings(workspace: Workspace, text: str, deciding: str, may_be_numb
             f"SELECT count(id), count(*) FILTER (WHERE {digits}), "
             f"count(*) FILTER (WHERE ({digits} AND TRY_CAST(id AS BIGINT) IS NOT NULL) OR {decimal}), "
             f"count(*) FILTER (WHERE {decimal}), count(*) FILTER (WHERE lower(id) IN ('true', 'false')), "
+            f"count(*) FILTER (WHERE id IN {_LONE_MARKS}), "
             f"min(id) FILTER (WHERE (contains(id, '+') OR contains(id, '.0')) AND regexp_full_match(id, {_MANGLED})) "
             f"FROM (SELECT {text} AS id FROM raw WHERE {deciding})"
         )

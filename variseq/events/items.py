@@ -22,10 +22,13 @@ from variseq.events.options import ReadOptions
 from variseq.events.source import open_source
 from variseq.events.stage import stage
 from variseq.events.table import Columns
+from variseq.events.text_cells import trimmed
 from variseq.events.vocabulary import Vocabulary, write_parquet
-from variseq.events.workspace import Workspace
+from variseq.events.workspace import Workspace, text_in_sql
 
 _TABLE = "The items file"
+# What programs write for no title, in their own case of letters.
+_NO_TITLE = ("", "\\N", "NaN", "nan", "NULL", "null", "<NA>", "#N/A", "(null)", "<null>", "#NULL!")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +127,16 @@ def read_items(workspace: Workspace, source: object, vocabulary: Vocabulary, opt
     return ItemTable(table, num_left_out, num_without_row, notes, warnings)
 
 
+def _title() -> str:
+    """SQL of a title. Fewer words than elsewhere stand for nothing, for an item may be called None or Nan."""
+    text, words = f"CAST({Columns.TITLE} AS VARCHAR)", ", ".join(map(text_in_sql, _NO_TITLE))
+    return f"CASE WHEN {trimmed(text)} NOT IN ({words}) THEN {text} END"
+
+
 def _aligned(
     workspace: Workspace, found: dict[str, str], others: list[str], num_items: int
 ) -> tuple[pa.Table, list[str]]:
-    title = f"CAST({Columns.TITLE} AS VARCHAR)" if Columns.TITLE in found else "CAST(NULL AS VARCHAR)"
+    title = _title() if Columns.TITLE in found else "CAST(NULL AS VARCHAR)"
     category = Columns.CATEGORY if Columns.CATEGORY in found else "CAST(NULL AS VARCHAR)"
     further = "".join(f", other_{index}" for index in range(len(others)))
     table = workspace.arrow(

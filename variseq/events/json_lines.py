@@ -15,6 +15,7 @@ from variseq.errors import InputError
 from variseq.events.delimited import survey, text_head
 from variseq.events.foreign_values import with_text_for_nan
 from variseq.events.source import DataFile, is_gzip
+from variseq.events.table import Columns
 from variseq.events.workspace import (
     Workspace,
     forget_rejected_lines,
@@ -27,6 +28,7 @@ from variseq.events.workspace import (
 _LINES = (
     "auto_detect=false, header=false, delim='\x01', quote='', escape='', strict_mode=false, columns={'line': 'VARCHAR'}"
 )
+_MAX_NESTED_SHARE = 0.5  # of the rows: with more, the column is another one
 # How exports of MongoDB write one value as an object.
 _WRAPPED = ("$oid", "$numberLong", "$numberInt", "$numberDouble", "$numberDecimal", "$date")
 
@@ -187,8 +189,8 @@ def make_records(workspace: Workspace, num_files: int, explode: str | None) -> l
 
 def extract(
     workspace: Workspace, columns: Mapping[str, str], keys: Keys, explode: str | None, files: Sequence[DataFile]
-) -> None:
-    """Make `raw` of `records`: text and JSON type of the wanted columns. Raises InputError for one that is nested."""
+) -> list[str]:
+    """Make `raw` of `records`: text and JSON type of the wanted columns; notes. Raises InputError for a nested one."""
     partitions = _make_partitions(workspace, files)
     places = {column: _place(name, keys, explode) for column, name in columns.items()}
     texts = {column: f"json_extract_string({source}, {path})" for column, (source, path) in places.items()}
@@ -205,11 +207,13 @@ def extract(
         for column in columns
         if workspace.rows(f"SELECT 1 FROM raw WHERE {name_in_sql(column + '_type')} IN ('OBJECT', 'ARRAY') LIMIT 1")
     ]
+    notes: list[str] = []
     for column in nested:
-        texts[column], kinds[column] = _unwrapped(workspace, columns[column], *places[column], column)
+        texts[column], kinds[column] = _unwrapped(workspace, columns[column], *places[column], column, notes)
     if nested:
         workspace.drop("raw")
         _make_raw(workspace, texts, kinds)
+    return notes
 
 
 def _make_partitions(workspace: Workspace, files: Sequence[DataFile]) -> set[str]:
@@ -227,33 +231,56 @@ def _make_raw(workspace: Workspace, texts: Mapping[str, str], kinds: Mapping[str
     workspace.run(f"CREATE TABLE raw AS SELECT input_row, {', '.join(fields)} FROM records")
 
 
-def _unwrapped(workspace: Workspace, name: str, source: str, path: str, column: str) -> tuple[str, str]:
-    """The one value within an object of MongoDB's export. Lists and text of items pass as JSON text."""
+def _unwrapped(
+    workspace: Workspace, name: str, source: str, path: str, column: str, notes: list[str]
+) -> tuple[str, str]:
+    """The one value within an object of MongoDB's export. Lists and text of items pass as JSON text.
+
+    A list or another object is no id and no time: its row has none. Raises InputError when most rows hold such.
+    """
     pointers = [path[:-1] + f"/{key}'" for key in _WRAPPED] + [path[:-1] + "/$date/$numberLong'"]
     inner = ", ".join(
         f"CASE WHEN json_type({source}, {one}) NOT IN ('OBJECT', 'ARRAY') THEN json_extract_string({source}, {one}) END"
         for one in pointers
     )
-    odd = workspace.rows(
-        f"SELECT json_extract_string({source}, {path}) FROM records WHERE json_type({source}, {path}) = 'OBJECT' "
-        f"AND coalesce({inner}) IS NULL LIMIT 1"
+    kind, text = f"json_type({source}, {path})", f"coalesce({inner}, json_extract_string({source}, {path}))"
+    if column in Columns.REQUIRED:
+        is_nested = f"({kind} IN ('OBJECT', 'ARRAY') AND coalesce({inner}) IS NULL)"
+        _check_nested(workspace, name, column, kind, text, is_nested, notes)
+        text = f"CASE WHEN NOT coalesce({is_nested}, false) THEN {text} END"
+        kind = f"CASE WHEN {is_nested} THEN 'NULL' ELSE {kind} END"
+    return (
+        text,
+        f"CASE WHEN coalesce({inner}) IS NULL THEN {kind} "
+        f"WHEN json_type({source}, {pointers[1]}) IS NOT NULL OR json_type({source}, {pointers[2]}) IS NOT NULL "
+        f"THEN 'BIGINT' ELSE 'VARCHAR' END",
     )
-    is_required = column in ("user_id", "item_id", "timestamp")
-    if is_required and workspace.rows(f"SELECT 1 FROM records WHERE json_type({source}, {path}) = 'ARRAY' LIMIT 1"):
+
+
+def _check_nested(
+    workspace: Workspace, name: str, column: str, kind: str, text: str, is_nested: str, notes: list[str]
+) -> None:
+    num_filled, num_lists, num_objects, row, example = workspace.row(
+        f"SELECT count(*) FILTER (WHERE {kind} <> 'NULL'), count(*) FILTER (WHERE {kind} = 'ARRAY'), "
+        f"count(*) FILTER (WHERE {is_nested} AND {kind} = 'OBJECT'), min(input_row) FILTER (WHERE {is_nested}), "
+        f"arg_min({text}, input_row) FILTER (WHERE {is_nested}) FROM records"
+    )
+    num_nested = num_lists + num_objects
+    if num_nested <= _MAX_NESTED_SHARE * num_filled:
+        if num_nested:
+            notes.append(
+                f"{num_nested:,} rows hold a list or an object in {name!r}, which is none there (first: row {row}: "
+                f"{str(example)[:60]!r})"
+            )
+        return
+    if num_lists >= num_objects:
         raise InputError(
             f"Column {name!r} holds lists. Name the list and what stands in it: explode={name!r} (--explode {name}), "
             f"or make one row an element with DuckDB: SELECT * EXCLUDE ({name}), unnest({name}) FROM 'file.jsonl'."
         )
-    if is_required and odd:
-        raise InputError(
-            f"Column {name!r} holds nested objects such as {str(odd[0][0])[:60]!r}. Name the key within with a dot: "
-            f"columns={{{column!r}: '{name}.…'}} (--columns {column}={name}.…)."
-        )
-    return (
-        f"coalesce({inner}, json_extract_string({source}, {path}))",
-        f"CASE WHEN coalesce({inner}) IS NULL THEN json_type({source}, {path}) "
-        f"WHEN json_type({source}, {pointers[1]}) IS NOT NULL OR json_type({source}, {pointers[2]}) IS NOT NULL "
-        f"THEN 'BIGINT' ELSE 'VARCHAR' END",
+    raise InputError(
+        f"Column {name!r} holds nested objects such as {str(example)[:60]!r}. Name the key within with a dot: "
+        f"columns={{{column!r}: '{name}.…'}} (--columns {column}={name}.…)."
     )
 
 

@@ -38,7 +38,10 @@ def place_rows(workspace: Workspace, staged: Staged, column: str, known: pa.Arra
         )
     finally:
         workspace.connection.unregister("known")
-    return ids.notes + ids.warnings + _keep_one_of_equal_rows(workspace, list(staged.columns), column, table)
+    num_without = workspace.number("SELECT (SELECT count(*) FROM raw) - (SELECT count(*) FROM placed_rows)")
+    label = table[0].lower() + table[1:]
+    nameless = [f"{num_without:,} rows of {label} have no id and were left out"] if num_without else []
+    return nameless + ids.notes + ids.warnings + _keep_one_of_equal_rows(workspace, list(staged.columns), column, table)
 
 
 def _keep_one_of_equal_rows(workspace: Workspace, columns: Sequence[str], column: str, table: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from variseq.events.event_values import read_event, read_value
+from variseq.events.event_values import count_unreadable, read_event, read_value
 from variseq.events.identifiers import Ids, read_ids
 from variseq.events.options import ReadOptions
 from variseq.events.stage import Staged
@@ -27,20 +27,24 @@ class Parsed:
 
 
 def parse(workspace: Workspace, staged: Staged, options: ReadOptions) -> Parsed:
-    """Make `parsed`. Raises InputError where a column is of a wrong type or can be read in several ways."""
+    """Make `parsed` and `unreadable_values`.
+
+    Raises InputError where a column is of a wrong type or can be read in several ways.
+    """
     with local_zone(workspace, options.time_zone):
         cells = _cells(workspace, staged)
         time = read_time(workspace, staged, cells, options)
         deciding = _deciding(cells, time)
         user, item = (read_ids(workspace, staged, column, cells, deciding) for column in (Columns.USER, Columns.ITEM))
-        value = read_value(workspace, staged, cells)
-        event, event_notes = read_event(workspace, staged, cells)
+        value = read_value(workspace, staged, cells, deciding)
+        event, event_notes = read_event(workspace, staged, cells, deciding)
         _make_parsed(workspace, user, item, time, event, value.sql)
+        num_unreadable, value_warnings = count_unreadable(workspace, staged, value)
     return Parsed(
         time.words,
-        value.num_unreadable,
+        num_unreadable,
         time.notes + user.notes + item.notes + event_notes + value.notes,
-        time.warnings + user.warnings + item.warnings + value.warnings,
+        time.warnings + user.warnings + item.warnings + value.warnings + value_warnings,
     )
 
 

@@ -25,6 +25,7 @@ import narwhals as nw
 import pyarrow as pa
 
 from variseq.errors import InputError
+from variseq.events.frame_columns import stream
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "tsv", "jsonl", "parquet")
@@ -429,7 +430,7 @@ def _frame(source: object) -> Frame:
         return Frame(list(source.schema.names), lambda names: _selected(source, names))
     if type(source).__module__.partition(".")[0] in ("duckdb", "_duckdb") and hasattr(source, "__arrow_c_stream__"):
         relation: Any = source  # it belongs to a connection of its own, so its rows come over as Arrow batches
-        return Frame(list(relation.columns), lambda names: _selected(_stream(relation), names))
+        return Frame(list(relation.columns), lambda names: _selected(stream(relation), names))
     if type(source).__module__.partition(".")[0] == "pandas":
         _refuse_doubled_names(getattr(source, "columns", ()))
         source = _with_named_index(source)
@@ -437,16 +438,14 @@ def _frame(source: object) -> Frame:
         _refuse_doubled_names(source.schema.names)
     frame = nw.from_native(source, pass_through=True)
     if isinstance(frame, nw.LazyFrame):
-        return Frame(
-            frame.collect_schema().names(), lambda names: _stream(frame.select(*names).collect("pyarrow").to_native())
-        )
+        return Frame(frame.collect_schema().names(), lambda names: stream(frame.select(*names).collect().to_native()))
     if isinstance(frame, nw.DataFrame):
         # A pandas index that is no plain range comes over as one more column.
         return Frame(
-            _text_names(frame.columns), lambda names: _selected(_stream(frame.select(*names).to_native()), names)
+            _text_names(frame.columns), lambda names: _selected(stream(frame.select(*names).to_native()), names)
         )
     if hasattr(source, "__arrow_c_stream__"):
-        reader = _stream(source)
+        reader = stream(source)
         return Frame(list(reader.schema.names), lambda names: _selected(reader, names))
     raise InputError(
         f"Events cannot be read from {_kind(source)}. Give a path, a list of paths, or a pandas, Polars or Arrow table "
@@ -464,18 +463,6 @@ def _refuse_doubled_names(names: Iterable[object]) -> None:
     listed = list(names)
     if doubled := sorted({str(name) for name in listed if listed.count(name) > 1}):
         raise InputError(f"Column names appear twice: {', '.join(doubled)}. Give every column a name of its own.")
-
-
-def _stream(native: Any) -> pa.RecordBatchReader:
-    try:
-        if hasattr(native, "__arrow_c_stream__"):
-            return pa.RecordBatchReader.from_stream(native)
-        return nw.from_native(native).to_arrow().to_reader()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise InputError(
-            f"A column has mixed types, e.g. mixed id types ({'; '.join(str(part) for part in error.args)}). "
-            "Make all ids text, or all ids integers, before reading."
-        ) from error
 
 
 def _selected(reader: pa.RecordBatchReader, names: Sequence[str]) -> pa.RecordBatchReader:

@@ -23,6 +23,7 @@ from variseq.errors import InputError
 from variseq.events.columns import looks_like_data
 from variseq.events.delimited import Broken, Dialect, Header, Splitter, Survey, choose_dialect, lines_of
 from variseq.events.foreign_values import is_period, start_of_periods
+from variseq.events.frame_columns import cell_types, check_required
 from variseq.events.json_lines import check_line_counts, extract, make_records
 from variseq.events.layout import Layout, parquet_types, union
 from variseq.events.options import ReadOptions
@@ -38,6 +39,7 @@ from variseq.events.workspace import (
 )
 
 _ROWS_PER_BATCH = 50_000
+_MAX_DECIMAL_DIGITS = 38  # of the database
 
 
 @dataclass
@@ -275,7 +277,7 @@ def _stage_json_lines(workspace: Workspace, files: Sequence[DataFile], staged: S
     workspace.run("DELETE FROM lines WHERE line IS NULL")  # blank lines keep their number and are no rows
     check_line_counts(workspace, files)
     staged.offsets = make_records(workspace, len(files), layout.explode)
-    extract(workspace, staged.columns, layout.keys, layout.explode, files)
+    staged.notes += extract(workspace, staged.columns, layout.keys, layout.explode, files)
     workspace.run("INSERT INTO malformed SELECT * FROM unread")
     staged.num_rows = workspace.number(
         "SELECT (SELECT count(*) FROM lines WHERE NOT is_object) + (SELECT count(*) FROM unread)"
@@ -364,13 +366,19 @@ def _refuse_unequal_types(
 def _stage_frame(workspace: Workspace, source: Frame, staged: Staged) -> None:
     reader = source.open(list(staged.columns.values()))
     num_rows: list[int] = []
+    _note_or_refuse_mixed_types(reader.schema, staged)
     fields = [pa.field("input_row", pa.int64())]
     fields += [pa.field(column, _plain_type(reader.schema.field(name).type)) for column, name in staged.columns.items()]
     schema = pa.schema(fields)
     arriving = pa.RecordBatchReader.from_batches(schema, _numbered(reader, schema, num_rows))
-    workspace.connection.register("arriving", arriving)
     try:
+        workspace.connection.register("arriving", arriving)
         workspace.run("CREATE TABLE raw AS SELECT * FROM arriving")
+    except duckdb.NotImplementedException as error:
+        raise InputError(
+            f"A column has a type that cannot be read ({str(error).splitlines()[0]}). The types are: "
+            f"{', '.join(f'{field.name} {field.type}' for field in reader.schema)}. Convert that column."
+        ) from error
     finally:
         workspace.connection.unregister("arriving")
     staged.num_rows = sum(num_rows)
@@ -378,12 +386,33 @@ def _stage_frame(workspace: Workspace, source: Frame, staged: Staged) -> None:
     staged.offsets.append(0)
 
 
+def _note_or_refuse_mixed_types(schema: pa.Schema, staged: Staged) -> None:
+    """Columns whose cells became text one by one: optional ones, and ids that are integers beyond 64 bits."""
+    for column, name in staged.columns.items():
+        types = cell_types(schema.field(name))
+        if column == Columns.TIME:
+            check_required(schema.field(name), column, "times, dates, text, or numbers of one type")
+        elif column in Columns.REQUIRED and types == ["int"]:
+            staged.notes.append(f"some ids in {name!r} do not fit into 64-bit integers, so all of them are text")
+        elif column in Columns.REQUIRED:
+            check_required(schema.field(name), column, "ids that are all integers, or all text")
+        elif types:
+            staged.notes.append(f"cells of {name!r} ({', '.join(types)}) were read as text, one by one")
+
+
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     if isinstance(kind, pa.UuidType):
         return pa.string()
     if is_period(kind):
         return pa.timestamp("us")
-    return kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
+    if isinstance(kind, pa.ExtensionType):
+        return _plain_type(kind.storage_type)
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_decimal256(kind):
+        is_narrow = kind.precision <= _MAX_DECIMAL_DIGITS
+        return pa.decimal128(kind.precision, kind.scale) if is_narrow else pa.string()
+    return kind
 
 
 def _numbered(reader: pa.RecordBatchReader, schema: pa.Schema, counts: list[int]) -> Iterator[pa.RecordBatch]:
@@ -402,4 +431,5 @@ def _plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return pa.array([None if value is None else str(value) for value in array.to_pylist()], kind)
     if is_period(array.type):
         return start_of_periods(array)
-    return array.storage if isinstance(array.type, pa.ExtensionType) else array
+    plain = array.storage if isinstance(array.type, pa.ExtensionType) else array
+    return plain if plain.type == kind else plain.cast(kind)

@@ -1,8 +1,8 @@
 r"""Text columns of `raw` become SQL that yields the text without blanks around it, or NULL for a word for nothing.
 
-Words for nothing are, in any case of letters: the empty text, `null`, `none`, `nan`, `nat`, `n/a`, `#n/a`, `<na>` and
-`\N`; and, written exactly so: `NA` and `undefined`. Blanks are white space of any kind (also tabs and no-break spaces)
-and characters without width (also a byte order mark).
+Words for nothing are, in any case of letters: the empty text, `null`, `none`, `nan`, `nat`, `n/a`, `#n/a`, `<na>`,
+`<null>`, `(null)`, `#null!` and `\N`; and, written exactly so: `NA`, `nil` and `undefined`. Blanks are white space of
+any kind (also tabs and no-break spaces) and characters without width (also a byte order mark).
 """
 
 from __future__ import annotations
@@ -12,8 +12,21 @@ from dataclasses import dataclass
 
 from variseq.events.workspace import Workspace, name_in_sql, text_in_sql
 
-NULL_WORDS = ("", "null", "none", "nan", "nat", "n/a", "#n/a", "<na>", "\\n")  # compared in lower case
-EXACT_NULL_WORDS = ("NA", "undefined")
+NULL_WORDS = (
+    "",
+    "null",
+    "none",
+    "nan",
+    "nat",
+    "n/a",
+    "#n/a",
+    "<na>",
+    "<null>",
+    "(null)",
+    "#null!",
+    "\\n",
+)  # compared in lower case
+EXACT_NULL_WORDS = ("NA", "nil", "undefined")
 _BLANK = (
     r"[\x00-\x20\x{7f}\x{85}\x{a0}\x{1680}\x{180e}\x{2000}-\x{200d}\x{2028}\x{2029}\x{202f}\x{205f}"
     r"\x{2060}\x{3000}\x{feff}]"
