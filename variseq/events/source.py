@@ -25,6 +25,7 @@ import narwhals as nw
 import pyarrow as pa
 
 from variseq.errors import InputError
+from variseq.events.foreign_values import with_typed_times
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "tsv", "jsonl", "parquet")
@@ -448,7 +449,7 @@ def _refuse_doubled_names(names: Iterable[object]) -> None:
 def _stream(native: Any) -> pa.RecordBatchReader:
     try:
         if hasattr(native, "__arrow_c_stream__"):
-            return pa.RecordBatchReader.from_stream(native)
+            return pa.RecordBatchReader.from_stream(with_typed_times(native))
         return nw.from_native(native).to_arrow().to_reader()
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise InputError(
