@@ -374,7 +374,13 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.string()
     if is_period(kind):
         return pa.timestamp("us")
+    if _is_in_nanoseconds(kind):
+        return pa.timestamp("us", kind.tz)
     return kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
+
+
+def _is_in_nanoseconds(kind: pa.DataType) -> bool:
+    return pa.types.is_timestamp(kind) and kind.unit == "ns"
 
 
 def _numbered(reader: pa.RecordBatchReader, schema: pa.Schema, counts: list[int]) -> Iterator[pa.RecordBatch]:
@@ -393,4 +399,6 @@ def _plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return pa.array([None if value is None else str(value) for value in array.to_pylist()], kind)
     if is_period(array.type):
         return start_of_periods(array)
+    if _is_in_nanoseconds(array.type):
+        return array.cast(kind, safe=False)  # the database would round
     return array.storage if isinstance(array.type, pa.ExtensionType) else array
