@@ -2,13 +2,14 @@
 
 import io
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from variseq.events.check import CheckReport, check
+from variseq.events.options import ReadOptions
 from variseq.events.read import read
 
 NOW = datetime(2020, 10, 1, tzinfo=UTC)
@@ -60,6 +61,25 @@ def test_equal_rows_of_a_log_with_dates_only_are_warned_of() -> None:
     days = [18_000 * 86_400, 18_000 * 86_400, 18_001 * 86_400]
     assert any("1 equal rows" in text for text in check_rows([1, 1, 2], [1, 1, 2], days).warnings)
     assert not any("equal rows" in text for text in check_rows([1, 1, 2], [1, 1, 2], [START, START, START]).warnings)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kathmandu", "America/Sao_Paulo"])
+def test_equal_rows_with_dates_only_are_warned_of_in_every_zone(zone: str) -> None:
+    options = ReadOptions(time_zone=zone)
+    days = [date(2018, 11, 4), date(2018, 11, 4), date(2018, 7, 1)]  # midnight of the first is skipped in Brazil
+    for times in (days, [str(day) for day in days], [int(f"{day:%Y%m%d}") for day in days]):
+        table = pa.table({"user": [1, 1, 2], "item": [1, 1, 2], "ts": times})
+        assert any("1 equal rows" in text for text in check(read(table, options=options), now=NOW).warnings)
+    table = pa.table(
+        {"user": [1, 1, 2], "item": [1, 1, 2], "ts": [datetime(2018, 11, 4, 12)] * 2 + [datetime(2018, 7, 1)]}
+    )
+    assert not any("equal rows" in text for text in check(read(table, options=options), now=NOW).warnings)
+
+
+def test_few_times_of_1970_among_later_ones_are_warned_of() -> None:
+    table = pa.table({"user": [1, 2], "item": [1, 2], "ts": ["1970-01-01", "2020-02-01"]})
+    assert any("1 events lie in 1970" in text for text in check(read(table), now=NOW).warnings)
+    assert not any("1970" in text for text in check_rows([1, 2], [1, 2], [START, START + 1]).warnings)
 
 
 def test_times_older_than_logs_are_warned_of() -> None:

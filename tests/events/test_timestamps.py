@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -259,3 +260,108 @@ def test_rounded_and_misnamed_times_are_warned_of() -> None:
     assert any("'timestamp_ms' says milliseconds" in warning for warning in read(misnamed).report.warnings)
     right = pa.table({"user": [1], "item": [1], "timestamp_ms": [SECONDS * 1000]})
     assert read(right).report.warnings == []
+
+
+DAYS = [20200201 + day for day in range(6)]
+FOREIGN_ROWS = {
+    "epochs among dates": ([*DAYS, SECONDS, SECONDS + 1], 2),
+    "zero among dates": ([*DAYS, 0], 1),
+    "zero and nothing else among dates": ([DAYS[0], 0], 1),
+    "negative among dates": ([*DAYS, -1], 1),
+    "zero among seconds of a calendar": ([20200201101010, 20200202101010, 0], 1),
+    "epoch among minutes of a calendar": ([202002011010, 202002021010, 202002031010, SECONDS * 1000], 1),
+    "minutes of a calendar among milliseconds": ([SECONDS * 1000] * 4 + [202002011010], 1),
+}
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("case", FOREIGN_ROWS)
+def test_few_numbers_of_another_kind_are_rejected_and_change_no_other(case: str, as_text: bool) -> None:
+    numbers, num_rejected = FOREIGN_ROWS[case]
+    report = read_times([str(number) if as_text else number for number in numbers]).report
+    assert report.rejected == {"absurd time": num_rejected}
+    assert {time[:4] for time in report.span} <= {"2019", "2020"}
+
+
+@pytest.mark.parametrize("foreign", [0, -1, 2**62])
+@pytest.mark.parametrize("unit", OTHER_CLOCKS)
+def test_number_of_another_clock_is_asked_for_also_beside_a_bad_row(unit: TimeUnit, foreign: int) -> None:
+    number, _ = OTHER_CLOCKS[unit]
+    with pytest.raises(InputError, match=f"several ways.*'{unit}'"):
+        read_times([float(number)] * 4 + [float(foreign)])
+    with pytest.raises(InputError, match="yyyymmddhh"):
+        read_times([2020020112, 2020020113, foreign])
+
+
+def test_most_numbers_near_1970_and_some_decades_later_are_refused() -> None:
+    with pytest.raises(InputError, match="several kinds"):
+        read_times([1, 2, 3, 4, 5, SECONDS])
+    with pytest.raises(InputError, match="'excel'"):
+        read_times([43862, 43863, 43864, 43865, SECONDS])
+    assert read_times([0, 1, 2, 3]).report.rejected == {}
+
+
+def test_days_are_those_of_the_zone() -> None:
+    assert read_times([43862.5], "excel", time_zone="Europe/Berlin").report.span[0] == "2020-02-01 11:00:00"
+    assert read_times([18293], "days", time_zone="Europe/Berlin").report.span[0] == "2020-01-31 23:00:00"
+
+
+@pytest.mark.parametrize("form", ["%Y%d%m", "%Y-%d-%m", "%Y/%d/%m %H:%M"])
+def test_dates_with_the_day_before_the_month_are_refused_with_their_format(form: str) -> None:
+    times = [f"{date(2020, 2, day):{form}}" for day in range(1, 28)]
+    with pytest.raises(InputError, match=f"--time-format '{form}"):
+        read_times(times)
+    assert read_times(times, time_format=form).report.span[1][:10] == "2020-02-27"
+
+
+def test_one_impossible_month_is_rejected_alone() -> None:
+    assert read_times(["2020-02-25"] * 20 + ["2020-25-02"]).report.rejected == {"unparsable time": 1}
+    assert read_times([20200225] * 20 + [20202502]).report.rejected == {"unparsable time": 1}
+
+
+def test_zone_in_brackets_counts_where_no_offset_stands() -> None:
+    for text in ("2020-02-01T13:30:00[Europe/Paris]", "2020-02-01 07:30:00 [America/New_York]",
+                 "2020-02-01 13:30 (Europe/Paris)", "2020-02-01 12:30 (UTC)"):  # fmt: skip
+        assert read_times([text]).table.timestamp.tolist() == [NOON * 1_000_000], text
+    for text in ("2020-02-01 13:30 (CET)", "2020-02-01 13:30 [PST]"):
+        assert read_times([text, "2020-02-01"]).report.rejected == {"ambiguous time zone": 1}
+
+
+def test_months_that_are_not_english_and_short_years_are_rejected_with_their_cause() -> None:
+    report = read_times(["13 ene 2020", "13 mar 2020", "13-août-2020", "agosto 3, 2020", "13. März 2020 10:00"]).report
+    assert report.rejected == {"month name not in English": 4}
+    report = read_times(["13-Feb-20", "13-Feb-2020", "30 Feb 2020", "soon"]).report
+    assert report.rejected == {"unparsable time": 2, "year of two digits": 1}
+
+
+def test_times_rounded_by_a_spreadsheet_are_warned_of() -> None:
+    for times in (["1.58E+12", "1.58E+12", "1.59E+12"], ["1.58E+09", "1.58052E+09"]):
+        assert any("E+" in text and "look rounded" in text for text in read_times(times).report.warnings)
+    assert read_times(["1.580515201E9", "1.5805152E9"]).report.warnings == []
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_nanoseconds_are_cut_off_alike_everywhere(tmp_path: Path, zone: str | None) -> None:
+    moment = SECONDS * 1_000_000 + 123_456
+    typed = pa.array([SECONDS * 10**9 + 123_456_789], pa.timestamp("ns", zone))
+    table = pa.table({"user": [1], "item": [1], "time": typed})
+    pa.parquet.write_table(table, tmp_path / "log.parquet")
+    assert read(table).table.timestamp.tolist() == [moment]
+    if zone is None:  # with a zone the database has rounded before it hands them over
+        assert read(tmp_path / "log.parquet").table.timestamp.tolist() == [moment]
+    assert read_times(["2019-11-12T14:14:46.123456789Z"]).table.timestamp.tolist() == [moment]
+
+
+def test_unit_in_parentheses_in_the_name_of_the_column_is_seen() -> None:
+    named = pa.table({"user": [1], "item": [1], "time (ms)": [SECONDS]})
+    columns = {"user_id": "user", "item_id": "item", "timestamp": "time (ms)"}
+    warnings = read(named, options=ReadOptions(columns=columns)).report.warnings
+    assert any("says milliseconds" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_dates_and_datetimes_of_one_pandas_column_keep_their_clock(order: int) -> None:
+    times = [date(2020, 2, 1), datetime(2020, 2, 2, 10), None][::order]
+    frame = pd.DataFrame({"user": [1, 2, 3], "item": [1, 2, 3], "ts": pd.Series(times, dtype=object)})
+    report = read(frame).report
+    assert (report.span, report.rejected) == (("2020-02-01 00:00:00", "2020-02-02 10:00:00"), {"missing time": 1})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from jaxtyping import Int
@@ -24,6 +25,7 @@ MAX_SINGLE_EVENT_SHARE = 0.2
 MAX_REPEAT_SHARE = 0.5
 DAY = 86_400 * MICROSECONDS_PER_SECOND
 LATEST_OLD_TIME = int(datetime(1992, 1, 1, tzinfo=UTC).timestamp()) * MICROSECONDS_PER_SECOND  # hardly any log is older
+MINUTES_OF_OFFSETS = 15  # zones differ from UTC by a multiple of it
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
 
@@ -98,10 +100,16 @@ def _time_warnings(found: CheckReport, events: Events) -> list[str]:
             f"all times lie before {utc_text(LATEST_OLD_TIME)[:4]}: is their unit {events.report.time_unit}?"
         )
     num_doubled = events.report.rejected.get("exact duplicate", 0)
-    if num_doubled and not (events.table.timestamp % DAY).any():
+    if num_doubled and _are_whole_days(events.table.timestamp, events.report.options.get("time_zone")):
         warnings.append(
             f"{num_doubled:,} equal rows were left out, but all times are whole days: they may be real (two pieces of "
             "an article on one day). Put a count into the value column, or give times"
+        )
+    num_of_1970 = int((events.table.timestamp < 366 * DAY).sum())
+    if num_of_1970 and last >= LATEST_OLD_TIME:
+        warnings.append(
+            f"{num_of_1970:,} events lie in 1970, and the last is of {utc_text(last)[:4]}: does 0 or 1970-01-01 stand "
+            "for times that are not known, or are the times of several kinds?"
         )
     if found.num_future_events:
         warnings.append(f"{found.num_future_events:,} events lie in the future, the last at {utc_text(last)}")
@@ -111,6 +119,18 @@ def _time_warnings(found: CheckReport, events: Events) -> list[str]:
             f"{BURST_SECONDS:g} second: robots, or imported lists?"
         )
     return warnings
+
+
+def _are_whole_days(timestamp: Int[np.ndarray, " event"], zone: str | None) -> bool:
+    """Whether every time is the start of a day, in the zone of times that name none."""
+    if (timestamp % (MINUTES_OF_OFFSETS * 60 * MICROSECONDS_PER_SECOND)).any():
+        return False
+    if zone is None:
+        return not (timestamp % DAY).any()
+    moments = np.unique(timestamp) // MICROSECONDS_PER_SECOND
+    days = (datetime.fromtimestamp(int(moment), ZoneInfo(zone)) for moment in moments)
+    # A day whose midnight is skipped begins when the clock goes on; that is what its midnight is taken for.
+    return all(day.timestamp() == day.replace(hour=0, minute=0, second=0).timestamp() for day in days)
 
 
 def _history_warnings(found: CheckReport) -> list[str]:

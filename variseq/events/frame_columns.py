@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from variseq.errors import InputError
+from variseq.events.foreign_values import with_typed_times
 
 _REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, TypeError)
 _CELL_TYPES = b"cell types"  # in the metadata of a field: the types that were found in its cells
@@ -17,6 +18,7 @@ _CELL_TYPES = b"cell types"  # in the metadata of a field: the types that were f
 
 def stream(native: Any) -> pa.RecordBatchReader:
     """The batches of what has an Arrow stream, or of a frame that narwhals knows. Raises InputError."""
+    native = with_typed_times(native)
     try:
         return _stream(native)
     except _REFUSALS as error:

@@ -19,6 +19,7 @@ UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 _LIMITS = (1e11, 1e14, 1e17, float("inf"))  # of the magnitudes of each unit; seconds reach 1e11 in the year 5138
 _EARLIEST = 1e8  # seconds; numbers below are before March 1973 in seconds and on 2 January 1970 in any other unit
 _GAP = 4  # numbers below it are no times if they are that many times smaller than all others
+MAX_CONTRADICTING = 0.1  # of the rows that decide between two readings
 _MARGIN_MICROSECONDS = 366 * 86_400 * 1_000_000
 DATE_FORMATS = {"yyyymmdd": "%Y%m%d", "yyyymmddhhmm": "%Y%m%d%H%M", "yyyymmddhhmmss": "%Y%m%d%H%M%S"}
 _DAY = 86_400_000_000.0
@@ -78,15 +79,16 @@ def read_numbers(workspace: Workspace, numbers: Numbers, unit: str) -> TimeReadi
     seen = _measure(workspace, numbers.number)
     if seen is None:
         return _in_unit(numbers, "seconds", "found")
-    calendar = _calendar_unit(workspace, numbers, seen)
+    calendar, strays = _calendar_units(workspace, numbers, seen)
     if calendar is not None:
         return _in_unit(numbers, calendar, "found")
     _refuse_other_clocks(workspace, numbers, seen)
-    if len(seen.units) == 1 and not seen.num_early:
-        return _in_unit(numbers, seen.units[0], "found")
-    if seen.num_early > seen.count / 2:
+    if seen.early_are_times and len(seen.units) <= 1:
         return _in_unit(numbers, "seconds", "found")
-    return _of_several_units(workspace, numbers, seen)
+    _refuse_counters_among_times(seen)
+    if len(seen.units) == 1 and not seen.num_early and not seen.num_zero and not strays:
+        return _in_unit(numbers, seen.units[0], "found")
+    return _of_several_units(workspace, numbers, seen, strays)
 
 
 def _in_unit(numbers: Numbers, unit: str, how: str) -> TimeReading:
@@ -94,7 +96,11 @@ def _in_unit(numbers: Numbers, unit: str, how: str) -> TimeReading:
     if unit in UNITS:
         return TimeReading(words, missing, _scaled(numbers, unit), unit=unit)
     if unit in DATE_FORMATS:
-        return TimeReading(words, missing, calendar_microseconds(numbers.digits, unit), unit=unit)
+        time = (
+            f"CASE WHEN {numbers.number} IS NULL THEN NULL WHEN coalesce(strlen({numbers.digits}), 0) <> {len(unit)} "
+            f"THEN -1 ELSE {calendar_microseconds(numbers.digits, unit)} END"
+        )
+        return TimeReading(words, missing, time, unit=unit)
     _, _, zero, step = _OTHER_CLOCKS[unit]
     return TimeReading(words, missing, _shifted(numbers.number, zero, step), unit=unit)
 
@@ -105,10 +111,12 @@ def calendar_microseconds(digits: str, unit: str) -> str:
 
 
 def _shifted(number: str, zero: int, step: float) -> str:
+    """Days are those of the zone of times without one, as dates are; the two fine clocks run in UTC."""
     last = (LATEST_MICROSECONDS + 1) / step
     scaled = f"CAST({number} - {zero} AS BIGINT) // {round(1 / step)}"
     if step > 1:
-        scaled = f"CAST(round(({number} - {zero}) * {int(step)}) AS BIGINT)"
+        local = f"make_timestamp(CAST(round(({number} - {zero}) * {int(step)}) AS BIGINT))"
+        scaled = f"epoch_us(CAST({local} AS TIMESTAMP WITH TIME ZONE))"
     return (
         f"CASE WHEN {number} IS NULL THEN NULL WHEN {number} < {zero} THEN -1 "
         f"WHEN {number} - {zero} < {last!r} THEN {scaled} ELSE {LATEST_MICROSECONDS} END"
@@ -133,10 +141,13 @@ def _scaled(numbers: Numbers, unit: str) -> str:
 
 @dataclass(frozen=True)
 class _Measured:
-    """The numbers of a column that are not negative: how many, the least and the largest, by the unit they fit."""
+    """The positive numbers of a column, by the unit they fit: how many, the least and the largest. Zeros are apart.
 
-    num_early: int
-    last_early: float
+    Early are those that would be before March 1973 in seconds and on 2 January 1970 in any other unit.
+    """
+
+    num_zero: int
+    early: tuple[int, float, float] | None
     by_unit: dict[str, tuple[int, float, float]]
 
     @property
@@ -145,97 +156,163 @@ class _Measured:
         return sorted(self.by_unit, key=lambda unit: (-self.by_unit[unit][0], UNITS.index(unit)))
 
     @property
-    def count(self) -> int:
-        return self.num_early + sum(count for count, _, _ in self.by_unit.values())
+    def num_early(self) -> int:
+        return self.early[0] if self.early else 0
 
     @property
-    def first(self) -> float:
-        return min(first for _, first, _ in self.by_unit.values())
+    def count(self) -> int:
+        return sum(count for count, _, _ in self.groups)
+
+    @property
+    def groups(self) -> list[tuple[int, float, float]]:
+        return [*([self.early] if self.early else []), *self.by_unit.values()]
+
+    @property
+    def main(self) -> tuple[str, tuple[int, float, float]]:
+        """The unit of most numbers, and how many, the least and the largest; seconds where most are early."""
+        if self.early and 2 * self.num_early > self.count:
+            return "seconds", self.early
+        return self.units[0], self.by_unit[self.units[0]]
+
+    @property
+    def early_are_times(self) -> bool:
+        """Whether the early numbers stand alone, or go over into the others without a gap."""
+        if not self.early or not self.by_unit:
+            return bool(self.early)
+        first = min(first for _, first, _ in self.by_unit.values())
+        return self.units[0] == "seconds" and self.early[2] * _GAP > first
 
 
 def _measure(workspace: Workspace, number: str) -> _Measured | None:
-    """One pass over the column; None where there is no number that could be a time."""
+    """One pass over the column; None where there is no number that could be a time.
+
+    Zero, what is negative and what is out of any calendar decide nothing.
+    """
     usable = f"(SELECT {number} AS x FROM raw WHERE {number} >= 0 AND {number} < 1e19)"
-    count, first, last = workspace.row(f"SELECT count(x), min(x), max(x) FROM {usable}")
+    num_usable, count, first, last = workspace.row(
+        f"SELECT count(x), count(*) FILTER (WHERE x > 0), min(x) FILTER (WHERE x > 0), max(x) FROM {usable}"
+    )
     if not count:
         return None
-    unit_of_first, unit_of_last = _unit_of_magnitude(float(first)), _unit_of_magnitude(float(last))
-    if unit_of_first == unit_of_last and (first >= _EARLIEST or last < _EARLIEST):
-        return _Measured(0, 0.0, {unit_of_first: (count, float(first), float(last))})
+    num_zero, group = num_usable - count, (int(count), float(first), float(last))
+    unit = _unit_of_magnitude(group[1])
+    if group[2] < _EARLIEST:
+        return _Measured(num_zero, group, {})
+    if group[1] >= _EARLIEST and unit == _unit_of_magnitude(group[2]):
+        return _Measured(num_zero, None, {unit: group})
     edges = [_EARLIEST, *_LIMITS[:-1], 1e19]
-    counts = "".join(
-        f", count(*) FILTER (WHERE {within}), min(x) FILTER (WHERE {within}), max(x) FILTER (WHERE {within})"
-        for within in (f"x >= {low!r} AND x < {high!r}" for low, high in pairwise(edges))
+    ranges = [f"x > 0 AND x < {_EARLIEST!r}"] + [f"x >= {low!r} AND x < {high!r}" for low, high in pairwise(edges)]
+    counts = ", ".join(
+        f"count(*) FILTER (WHERE {within}), min(x) FILTER (WHERE {within}), max(x) FILTER (WHERE {within})"
+        for within in ranges
     )
-    early = f"x < {_EARLIEST!r}"
-    found = workspace.row(
-        f"SELECT count(*) FILTER (WHERE {early}), max(x) FILTER (WHERE {early}){counts} FROM {usable}"
-    )
-    by_unit = {
-        unit: (int(found[2 + 3 * place]), float(found[3 + 3 * place]), float(found[4 + 3 * place]))
-        for place, unit in enumerate(UNITS)
-        if found[2 + 3 * place]
-    }
-    return _Measured(int(found[0]), float(found[1] or 0.0), by_unit)
+    found = workspace.row(f"SELECT {counts} FROM {usable}")
+    early, *others = [
+        (int(found[place]), float(found[place + 1]), float(found[place + 2])) if found[place] else None
+        for place in range(0, len(found), 3)
+    ]
+    return _Measured(num_zero, early, {unit: group for unit, group in zip(UNITS, others, strict=True) if group})
 
 
 def _unit_of_magnitude(number: float) -> str:
     return next(unit for unit, limit in zip(UNITS, _LIMITS, strict=True) if number < limit)
 
 
-def _calendar_unit(workspace: Workspace, numbers: Numbers, seen: _Measured) -> str | None:
-    """The spelling yyyymmdd (and with a clock behind it) that at least nine in ten numbers have."""
+def _calendar_units(workspace: Workspace, numbers: Numbers, seen: _Measured) -> tuple[str | None, list[str]]:
+    """The spelling yyyymmdd (and with a clock behind it) of most numbers, and those of a few among other numbers.
+
+    Raises InputError where most numbers are such dates, but with the day before the month.
+    """
     ranges = {
         unit: (int(f"1970{'0101000000'[: len(unit) - 4]}"), int(f"2100{'0' * (len(unit) - 4)}"))
         for unit in DATE_FORMATS
     }
     ranges["yyyymmdd"] = (19_000_101, 21_001_231)
-    edges = [seen.last_early] + [edge for _, first, last in seen.by_unit.values() for edge in (first, last)]
+    strays = []
     for unit, (low, high) in ranges.items():
-        if min(edges) > high or max(edges) < low:
+        if not any(first <= high and last >= low for _, first, last in seen.groups):
             continue
-        num_dates = workspace.number(
-            f"SELECT count({calendar_microseconds(numbers.digits, unit)}) FROM raw "
-            f"WHERE {numbers.number} BETWEEN {low} AND {high}"
+        within, date = f"{numbers.number} BETWEEN {low} AND {high}", calendar_microseconds(numbers.digits, unit)
+        swapped = f"try_strptime({numbers.digits}, '{_day_before_month(unit)}')"
+        num_within, num_dates, num_swapped, num_both, example = workspace.row(
+            f"SELECT count(*), count({date}), count(*) FILTER (WHERE {date} IS NULL AND {swapped} IS NOT NULL), "
+            f"count(*) FILTER (WHERE {date} IS NOT NULL AND {swapped} IS NOT NULL), "
+            f"min({numbers.digits}) FILTER (WHERE {date} IS NULL AND {swapped} IS NOT NULL) FROM raw WHERE {within}"
         )
-        if num_dates >= 0.9 * seen.count:
-            return unit
-    return None
+        num_decided = num_swapped + num_dates - num_both
+        if 2 * (num_dates + num_swapped) > seen.count and num_swapped > MAX_CONTRADICTING * num_decided:
+            raise InputError(
+                f"The dates contradict year, month, day: {num_swapped:,} can only be year, day, month, e.g. {example}. "
+                f"If all are, set --time-format '{_day_before_month(unit)}' (time_format=)."
+            )
+        if 2 * num_dates > seen.count:
+            return unit, []
+        if 2 * num_dates > num_within:
+            strays.append(unit)
+    return None, strays
+
+
+def _day_before_month(unit: str) -> str:
+    return DATE_FORMATS[unit].replace("%m%d", "%d%m")
 
 
 def _refuse_other_clocks(workspace: Workspace, numbers: Numbers, seen: _Measured) -> None:
-    """Numbers that all make sense on a clock of another zero point are asked about."""
-    if seen.num_early or len(seen.by_unit) > 1:
-        return
-    (unit,) = seen.units
-    _, first, last = seen.by_unit[unit]
-    readings = [
-        (other, zero, step) for other, (low, high, zero, step) in _OTHER_CLOCKS.items() if low <= first and last <= high
-    ]
-    if readings:
-        shown = "; ".join(f"{_instant((first - zero) * step)} as {other!r}" for other, zero, step in readings)
-        raise InputError(
-            f"The times can be read in several ways: {first:g} is {_instant(first * 1e6 / 1000 ** UNITS.index(unit))} "
-            f"as {unit!r}; {shown}. Say which: time_unit={' or '.join(repr(other) for other, _, _ in readings)} or "
-            f"{unit!r} (--time-unit ...)."
+    """Numbers of which most make sense on a clock of another zero point are asked about."""
+    unit, (count, first, last) = seen.main
+    readings = []
+    for other, (low, high, zero, step) in _OTHER_CLOCKS.items():
+        if first > high or last < low:
+            continue
+        num_within, example = workspace.row(
+            f"SELECT count(*), min({numbers.number}) FROM raw WHERE {numbers.number} BETWEEN {low} AND {high}"
         )
-    if unit == "seconds" and first >= 1_970_010_100 and last <= 2_099_123_123:
+        # Counters run through the numbers of days as well, so that only a few may lie outside of these.
+        most_outside = count / 2 if step < 1 else max(1, MAX_CONTRADICTING * count)
+        if 2 * num_within > count and count - num_within <= most_outside:
+            readings.append((other, example, _instant((float(example) - zero) * step)))
+    if readings:
+        shown = "; ".join(f"{instant} as {other!r}" for other, _, instant in readings)
+        example = float(readings[0][1])
+        raise InputError(
+            f"The times can be read in several ways: {example:g} is "
+            f"{_instant(example * 1e6 / 1000 ** UNITS.index(unit))} as {unit!r}; {shown}. Say which: "
+            f"time_unit={' or '.join(repr(other) for other, _, _ in readings)} or {unit!r} (--time-unit ...)."
+        )
+    if unit == "seconds" and last >= 1_970_010_100 and first <= 2_099_123_123:
         hours = f"try_strptime({numbers.digits}, '%Y%m%d%H')"
-        if workspace.number(f"SELECT count({hours}) FROM raw WHERE {numbers.number} >= 0") == seen.count:
+        num_hours, example = workspace.row(
+            f"SELECT count(*), min({numbers.number}) FROM raw "
+            f"WHERE {numbers.number} BETWEEN 1970010100 AND 2099123123 AND {hours} IS NOT NULL"
+        )
+        if 2 * num_hours > count:
             raise InputError(
-                f"The times can be read in two ways: {int(first)} is {_instant(first * 1e6)} as seconds since 1970, or "
-                "a day and an hour as yyyymmddhh. Say which: time_unit='seconds' or time_format='%Y%m%d%H' "
-                "(--time-unit, --time-format)."
+                f"The times can be read in two ways: {int(example)} is {_instant(float(example) * 1e6)} as seconds "
+                "since 1970, or a day and an hour as yyyymmddhh. Say which: time_unit='seconds' or "
+                "time_format='%Y%m%d%H' (--time-unit, --time-format)."
             )
 
 
-def _of_several_units(workspace: Workspace, numbers: Numbers, seen: _Measured) -> TimeReading:
+def _refuse_counters_among_times(seen: _Measured) -> None:
+    """Raises InputError where most numbers would be in 1970, and the others decades later."""
+    if seen.early is None or seen.early_are_times or 2 * seen.num_early <= seen.count:
+        return
+    unit = seen.units[0]
+    _, first, _ = seen.by_unit[unit]
+    instant = _instant(float(_microseconds(first, unit)))
+    raise InputError(
+        f"The times are of several kinds: {seen.num_early:,} numbers such as {seen.early[1]:.15g} would be near 1970, "
+        f"and {seen.count - seen.num_early:,} such as {first:.15g} are {instant} in {unit}. "
+        "Leave out one kind, or set the unit of all: time_unit='seconds' (--time-unit ...)."
+    )
+
+
+def _of_several_units(workspace: Workspace, numbers: Numbers, seen: _Measured, strays: list[str]) -> TimeReading:
     """Each number by its own magnitude, where that gives times of the same years as the unit of most numbers."""
     number, unit = numbers.number, seen.units[0]
-    early_are_times = seen.num_early and unit == "seconds" and seen.last_early * _GAP > seen.first
     first, last = (_microseconds(edge, unit) for edge in seen.by_unit[unit][1:])
-    branches, parts = [], [f"{seen.by_unit[unit][0]:,} {unit}"]
-    if seen.num_early and not early_are_times:
+    parts = [f"{seen.by_unit[unit][0]:,} {unit}"]
+    branches = [f"WHEN {calendar_microseconds(numbers.digits, stray)} IS NOT NULL THEN -1" for stray in strays]
+    if (seen.num_early or seen.num_zero) and not seen.early_are_times:
         branches.append(f"WHEN {number} >= 0 AND {number} < {_EARLIEST!r} THEN -1")
     for other in seen.units[1:]:
         place = UNITS.index(other)

@@ -26,6 +26,7 @@ _FAULTY = {
     "ambiguous date": Columns.TIME,
     "ambiguous time zone": Columns.TIME,
     "year of two digits": Columns.TIME,
+    "month name not in English": Columns.TIME,
 }
 
 

@@ -18,6 +18,7 @@ _HINTS = {
     "ambiguous time zone": "short names stand for several zones: write an offset such as +01:00 or a name such as "
     "Europe/Paris",
     "year of two digits": "give the format, such as --time-format '%d/%m/%y'",
+    "month name not in English": "month names are read in English only: write times as 2020-02-13",
     "absurd time": "before 1970, after 2100, or in no unit near the other times; see --time-unit",
     "unparsable time": "is it of another format? Give it with --time-format",
 }

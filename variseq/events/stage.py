@@ -412,7 +412,13 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_decimal256(kind):
         is_narrow = kind.precision <= _MAX_DECIMAL_DIGITS
         return pa.decimal128(kind.precision, kind.scale) if is_narrow else pa.string()
+    if _is_in_nanoseconds(kind):
+        return pa.timestamp("us", kind.tz)
     return kind
+
+
+def _is_in_nanoseconds(kind: pa.DataType) -> bool:
+    return pa.types.is_timestamp(kind) and kind.unit == "ns"
 
 
 def _numbered(reader: pa.RecordBatchReader, schema: pa.Schema, counts: list[int]) -> Iterator[pa.RecordBatch]:
@@ -432,4 +438,6 @@ def _plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if is_period(array.type):
         return start_of_periods(array)
     plain = array.storage if isinstance(array.type, pa.ExtensionType) else array
+    if _is_in_nanoseconds(plain.type):
+        return plain.cast(kind, safe=False)  # the database would round
     return plain if plain.type == kind else plain.cast(kind)

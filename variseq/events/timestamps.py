@@ -6,11 +6,12 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import duckdb
 
 from variseq.errors import InputError
-from variseq.events.numeric_times import UNITS, numeric_column, read_numbers
+from variseq.events.numeric_times import DATE_FORMATS, UNITS, numeric_column, read_numbers
 from variseq.events.options import ReadOptions
 from variseq.events.stage import Staged
 from variseq.events.table import Columns
@@ -61,6 +62,8 @@ def read_time(
         return TimeReading("none: every time is missing", "true", "CAST(NULL AS BIGINT)")
     else:
         raise InputError(f"The time column is of type {kind}. Allowed: numbers, text, dates and timestamps.")
+    if options.time_zone is not None and (reading.unit in DATE_FORMATS or reading.unit in ("days", "excel")):
+        reading = replace(reading, words=f"{reading.words}, taken as {options.time_zone}")
     reading.warnings.extend(_contradicted_name(staged.columns[Columns.TIME], reading.unit))
     return reading
 
@@ -97,7 +100,8 @@ def _native(column: str, family: str, options: ReadOptions) -> TimeReading:
             "Use 'auto'."
         )
     zone = "" if family in ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") else f", taken as {_zone_in_words(options)}"
-    time = f"CAST({column} AS TIMESTAMP WITH TIME ZONE)"
+    plain = f"make_timestamp(epoch_ns({column}) // 1000)" if family == "TIMESTAMP_NS" else column
+    time = f"CAST({plain} AS TIMESTAMP WITH TIME ZONE)"
     words = "dates" if family == "DATE" else "timestamps"
     return TimeReading(f"{words}{zone}", f"({column} IS NULL)", f"CASE WHEN isfinite({time}) THEN epoch_us({time}) END")
 
@@ -161,7 +165,8 @@ def _rounding(workspace: Workspace, column: str) -> list[str]:
 
 
 def _contradicted_name(name: str, unit: str) -> list[str]:
-    word = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split(":")[0])[-1]
+    words_of_name = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split(":")[0])
+    word = next((word for word in reversed(words_of_name) if word), "")
     named = next((named for named, words in _UNITS_IN_NAMES.items() if word in words), None)
     if named is None or unit not in UNITS or unit == named:
         return []

@@ -8,18 +8,19 @@ refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from variseq.errors import InputError
-from variseq.events.numeric_times import WORDS, Numbers, read_numbers
+from variseq.events.numeric_times import MAX_CONTRADICTING, WORDS, Numbers, read_numbers
 from variseq.events.options import ReadOptions
 from variseq.events.time_reading import TimeReading
 from variseq.events.workspace import Workspace
 
-MAX_CONTRADICTING = 0.1  # of the rows that decide between day first and month first
+_MOST_DECIMALS_SHOWN = 5  # of a spreadsheet; programs write as many as there are
 _NUMBER = r"'[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?'"
 _ISO = (
-    r"'[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"'[0-9]{4}-(0[0-9]|1[0-2])-[0-9]{2}"
     r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)?)?'"
 )
 _MONTHS = "'jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec'"
@@ -27,6 +28,7 @@ _MONTH = (
     "((?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|"
     "nov(?:ember)?|dec(?:ember)?))"
 )
+_ANY_MONTH = r"(?:^|[ ,])\d{1,2}\.?[-/ ](?:de )?\pL{3,}\.?,?[-/ ](?:de )?\d{2,4}|\pL{3,}\.? \d{1,2},? \d{4}"
 _WEEKDAY = r"(?:(?i:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?i:day)?\.?,? +)?"
 # ctime has the year behind the clock; it is moved before it.
 _YEAR_LAST = (
@@ -36,7 +38,7 @@ _DATE = (
     r"(?:(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})"
     r"|(\d{1,2})([-/.])(\d{1,2})[-/.](\d{4}|\d{2})"
     r"|(\d{4})(\d{2})(\d{2})"
-    rf"|(\d{{1,2}})[-/ ]{_MONTH}\.?,?[-/ ](\d{{4}})"
+    rf"|(\d{{1,2}})[-/ ]{_MONTH}\.?,?[-/ ](\d{{4}}|\d{{2}})"
     rf"|{_MONTH}\.? (\d{{1,2}}),? (\d{{4}}))"
 )
 _CLOCK = (
@@ -45,14 +47,15 @@ _CLOCK = (
 )
 _ZONE = (
     r" ?([Zz]|UTC|GMT)?(?:([+-])(1[0-4]|0?\d)(?::?([0-5]\d))?)?"
-    r"(?: ?\[.*\]| ?\(.*\)| +([A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*))?"
+    r"(?: ?\[([^\]]*)\]| ?\(([^)]*)\)| +([A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*))?"
 )
 _PATTERN = f"^{_WEEKDAY}{_DATE}(?:{_CLOCK}{_ZONE})?$"
 _NAMES = (
     *("y1", "m1", "d1", "n1", "mark", "n2", "y2", "y3", "m3", "d3", "d4", "mon4", "y4", "mon5", "d5", "y5"),
     *("hour", "minute", "second", "fraction", "half", "hour2", "minute2", "second2", "fraction2"),
-    *("utc", "sign", "offset_hours", "offset_minutes", "zone"),
+    *("utc", "sign", "offset_hours", "offset_minutes", "zone_in_brackets", "zone_in_parentheses", "zone"),
 )
+_ZONE_NAME = "(time_parts.zone || time_parts.zone_in_brackets || time_parts.zone_in_parentheses)"
 _ORDERS = ("day/month/year", "month/day/year")
 
 
@@ -67,20 +70,20 @@ def read_text(workspace: Workspace, text: str, options: ReadOptions) -> TimeRead
     missing = f"({text} IS NULL)"
     unit = options.time_unit
     numbers = _numbers_in(text, num_whole == num_numbers)
-    if unit in WORDS:
-        return read_numbers(workspace, numbers, unit)
-    if (
+    if unit in WORDS or (
         unit == "auto"
         and _are_mostly_numbers(workspace, text, num_numbers, num_filled)
         and not _are_compact_dates(workspace, numbers, num_numbers, num_iso)
     ):
-        return read_numbers(workspace, numbers, unit)
+        reading = read_numbers(workspace, numbers, unit)
+        return replace(reading, warnings=reading.warnings + _rounding(workspace, text, numbers.is_whole))
     how = "found" if unit == "auto" else "as set"
     zone = options.time_zone or "UTC"
     iso = f"ISO 8601 text (a time without a zone is taken as {zone}) ({how})"
     if num_iso == num_filled:
         return TimeReading(iso, missing, f"epoch_us(TRY_CAST({text} AS TIMESTAMP WITH TIME ZONE))")
     parts = _parts(text)
+    _refuse_day_before_month(workspace, text, parts)
     order = _order(workspace, text, parts, unit)
     words = iso
     if order.first is not None:
@@ -88,13 +91,30 @@ def read_text(workspace: Workspace, text: str, options: ReadOptions) -> TimeRead
         words += "; other spellings as they say" if order.num_other else ""
     elif num_iso * 2 < num_filled:
         words = f"dates and times as text (a time without a zone is taken as {zone}) ({how})"
-    return TimeReading(words, missing, _microseconds(order), _reason(order), parts, notes=order.notes)
+    return TimeReading(words, missing, _microseconds(order), _reason(order, text), parts, notes=order.notes)
 
 
 def _numbers_in(text: str, is_whole: bool) -> Numbers:
     plain = f"CASE WHEN regexp_full_match({text}, {_NUMBER}) THEN {text} END"
     kind = "BIGINT" if is_whole else "DOUBLE"
     return Numbers(f"TRY_CAST({plain} AS {kind})", f"({text} IS NOT NULL)", is_whole)
+
+
+def _rounding(workspace: Workspace, text: str, is_whole: bool) -> list[str]:
+    """Spreadsheets show large numbers as 1.58E+12, and save what they show."""
+    if is_whole:
+        return []
+    decimals = "strlen(regexp_extract(t, '\\.([0-9]*)', 1))"
+    most, power, example = workspace.row(
+        f"SELECT max({decimals}), min(CAST(regexp_extract(t, '[eE]\\+?([0-9]{{1,4}})', 1) AS INT)), min(t) "
+        f"FROM (SELECT {text} AS t FROM raw) WHERE regexp_full_match(t, '[0-9](\\.[0-9]*)?[eE]\\+?[0-9]{{1,4}}')"
+    )
+    if most is None or most > _MOST_DECIMALS_SHOWN or most >= power:
+        return []
+    return [
+        f"times such as {example!r} look rounded by a spreadsheet: at most {most} decimals are left, and the order of "
+        "events is lost. Format the column as a number without decimals, and save it again"
+    ]
 
 
 def _are_mostly_numbers(workspace: Workspace, text: str, num_numbers: int, num_filled: int) -> bool:
@@ -112,7 +132,7 @@ def _are_compact_dates(workspace: Workspace, numbers: Numbers, num_numbers: int,
     """Whether numbers beside dates in words are dates as well (20200201), so that all are read as text."""
     if not num_iso:
         return False
-    return workspace.number(f"SELECT count(try_strptime({numbers.digits}, '%Y%m%d')) FROM raw") >= 0.9 * num_numbers
+    return 2 * workspace.number(f"SELECT count(try_strptime({numbers.digits}, '%Y%m%d')) FROM raw") > num_numbers
 
 
 def _parts(text: str) -> str:
@@ -120,6 +140,27 @@ def _parts(text: str) -> str:
     moved = rf"regexp_replace({text}, '{_YEAR_LAST}', '\1\2 \3 \6 \4\5')"
     names = ", ".join(f"'{name}'" for name in _NAMES)
     return f"regexp_extract(regexp_replace({moved}, '  +', ' ', 'g'), '{_PATTERN}', [{names}])"
+
+
+def _refuse_day_before_month(workspace: Workspace, text: str, parts: str) -> None:
+    """Raises InputError where dates such as 2020-25-02 are more than a few."""
+    first, second = "TRY_CAST(p.m1 AS INT)", "TRY_CAST(p.d1 AS INT)"
+    num_day, example, num_month = workspace.row(
+        f"SELECT count(*) FILTER (WHERE {first} > 12 AND {second} <= 12), "
+        f"min(t) FILTER (WHERE {first} > 12 AND {second} <= 12), "
+        f"count(*) FILTER (WHERE {first} <= 12 AND {second} > 12) FROM "
+        f"(SELECT {text} AS t, {parts} AS p FROM raw WHERE {text} IS NOT NULL)"
+    )
+    if num_day > MAX_CONTRADICTING * (num_day + num_month):
+        mark = example[4]
+        form = f"%Y{mark}%d{mark}%m"
+        if clock := re.search(r"([T ])\d\d:\d\d(:\d\d)?", example):
+            form += f"{clock[1]}%H:%M" + (":%S" if clock[2] else "")
+        raise InputError(
+            f"The dates contradict year, month, day: {num_day:,} can only be year, day, month, e.g. {example!r}, "
+            f"and {num_month:,} only year, month, day. If all have the day before the month, set "
+            f"--time-format '{form}' (time_format=)."
+        )
 
 
 @dataclass(frozen=True)
@@ -233,26 +274,37 @@ def _microseconds(order: _Order) -> str:
     zone = (
         f"CASE WHEN {p}.sign <> '' THEN {p}.sign || lpad({p}.offset_hours, 2, '0') || ':' || "
         f"coalesce(nullif({p}.offset_minutes, ''), '00') WHEN {p}.utc <> '' THEN 'Z' "
-        f"WHEN contains({p}.zone, '/') THEN ' ' || {p}.zone ELSE '' END"
+        f"WHEN {_ZONE_NAME} IN ('UTC', 'GMT', 'Z') THEN 'Z' "
+        f"WHEN contains({_ZONE_NAME}, '/') THEN ' ' || {_ZONE_NAME} ELSE '' END"
     )
     text = (
         f"({date}) || ' ' || lpad(CAST({hour} AS VARCHAR), 2, '0') || ':' || {minute} || ':' || {second} || '.' || "
         f"{fraction} || ({zone})"
     )
     return (
-        f"CASE WHEN strlen({p}.y2) <> 2 AND NOT {_has_short_zone()} "
+        f"CASE WHEN NOT {_has_short_year()} AND NOT {_has_short_zone()} "
         f"THEN epoch_us(TRY_CAST({text} AS TIMESTAMP WITH TIME ZONE)) END"
     )
 
 
 def _has_short_zone() -> str:
-    p = "time_parts"
-    return f"({p}.zone <> '' AND NOT contains({p}.zone, '/') AND {p}.utc = '' AND {p}.sign = '')"
-
-
-def _reason(order: _Order) -> str:
-    is_open = "WHEN time_parts.mark IN ('/', '-') THEN 'ambiguous date' " if order.first is None else ""
     return (
-        "CASE WHEN strlen(time_parts.y2) = 2 THEN 'year of two digits' "
-        f"WHEN {_has_short_zone()} THEN 'ambiguous time zone' {is_open}ELSE 'unparsable time' END"
+        f"({_ZONE_NAME} NOT IN ('', 'UTC', 'GMT', 'Z') AND NOT contains({_ZONE_NAME}, '/') "
+        "AND time_parts.utc = '' AND time_parts.sign = '')"
+    )
+
+
+def _has_short_year() -> str:
+    return "(strlen(time_parts.y2) = 2 OR strlen(time_parts.y4) = 2)"
+
+
+def _reason(order: _Order, text: str) -> str:
+    is_open = "WHEN time_parts.mark IN ('/', '-') THEN 'ambiguous date' " if order.first is None else ""
+    has_foreign_month = (
+        f"regexp_matches({text}, '{_ANY_MONTH}') AND NOT regexp_matches({text}, '(?:^|[^\\pL]){_MONTH}(?:[^\\pL]|$)')"
+    )
+    return (
+        f"CASE WHEN {_has_short_year()} THEN 'year of two digits' "
+        f"WHEN {_has_short_zone()} THEN 'ambiguous time zone' {is_open}"
+        f"WHEN {has_foreign_month} THEN 'month name not in English' ELSE 'unparsable time' END"
     )
