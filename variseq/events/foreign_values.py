@@ -32,7 +32,7 @@ def with_typed_times(frame: Any) -> Any:
     typed = {}
     for name in frame.columns:
         values = frame[name].dropna() if pd.api.types.is_object_dtype(frame[name]) else ()
-        if not len(values) or not isinstance(values.iloc[0], date):
+        if not len(values) or not isinstance(next(iter(values)), date):
             continue
         kinds = set(map(type, values))
         if len(kinds) > 1 and date in kinds and kinds <= {date, datetime, pd.Timestamp}:
