@@ -1,4 +1,4 @@
-"""A text file of fields between delimiters: its header, how its fields are quoted, and its records one by one.
+"""A text file of fields between delimiters: how its fields are quoted, and its records one by one.
 
 What a record is, is said once, by `Splitter`. A faster reader may take a file over only where `survey` has found
 that every line is one record, so that lines can be counted without it.
@@ -6,23 +6,19 @@ that every line is one record, so that lines can be counted without it.
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from variseq.errors import InputError
 from variseq.events.options import ReadOptions
-from variseq.events.source import NUM_HEAD_BYTES, DataFile, open_bytes, read_head, suffix_of
+from variseq.events.source import DataFile, open_bytes
+from variseq.events.text_header import NUMBER_OR_TIME, Header
 
-DELIMITERS = (",", "\t", ";", "|", "::", "\x01")
 MAX_LINE_BYTES = 2_097_152
 MAX_JOINED_LINES = 1000  # a quoted field holds at most so many lines
-_TAB_SUFFIXES = (".tsv", ".tab", ".inter", ".item")
 _BLOCK_BYTES = 1 << 23
-_NUMBER_OR_TIME = re.compile(r"[\s\"']*[+-]?\d[\d:.,+\-/ TZ]*[\s\"']*")
 
 
 @dataclass(frozen=True)
@@ -38,21 +34,6 @@ class Dialect:
             return "quotes are part of the text (no quoting)"
         doubled = "doubled" if self.escape == self.quote else f"written {self.escape}{self.quote}"
         return f"fields are quoted with {self.quote}, and a quote within is {doubled}"
-
-
-@dataclass(frozen=True)
-class Header:
-    """The first line of a text file: names of its fields, and whether it holds them or is data."""
-
-    delimiter: str
-    names: list[str]
-    is_data: bool = False
-    has_empty_end: bool = False  # most rows end in one delimiter more
-    digit_places: frozenset[int] = frozenset()  # fields that hold numbers or times in all rows of the head
-
-    @property
-    def num_fields(self) -> int:
-        return len(self.names)
 
 
 @dataclass(frozen=True)
@@ -72,43 +53,6 @@ class Survey:
     has_quotes: bool
     lines_are_records: bool
     line_ends: frozenset[str]
-
-
-def read_header(file: DataFile, options: ReadOptions, places: Sequence[str] = ()) -> Header:
-    """Delimiter and names of a text file.
-
-    Args:
-        file: The file.
-        options: `delimiter` and `format` are looked at.
-        places: Names by place for a file whose first line is data; `Header.names` are then these, and the number of
-            the place for further fields.
-
-    Raises:
-        InputError: When the head is no text, or has no fields.
-    """
-    head = text_head(file)
-    line = _first_line(head, file)
-    delimiter = options.delimiter
-    if delimiter is None:
-        is_tab = options.format == "tsv" or (options.format is None and suffix_of(file.path) in _TAB_SUFFIXES)
-        delimiter = "\t" if is_tab else _likely_delimiter(line)
-    names = _first_record(head, delimiter, options)
-    if len(names) == 1:
-        raise InputError(_one_column_message(file, line, delimiter))
-    rows = _rows_of_head(head, delimiter)
-    digit_places = _digit_places(rows, len(names))
-    if not places:
-        has_empty_end = _ends_empty(file, rows, len(names))
-        named = [name.strip() or f"unnamed {place}" for place, name in enumerate(names, 1)]
-        return Header(delimiter, named, False, has_empty_end, digit_places)
-    if len(places) > len(names):
-        raise InputError(
-            f"{file.name} has {len(names)} fields in its first line, and {len(places)} columns are named by place. "
-            "Name at most as many."
-        )
-    by_place = [name or str(place) for place, name in enumerate(places, 1)]
-    by_place += [str(place) for place in range(len(places) + 1, len(names) + 1)]
-    return Header(delimiter, by_place, is_data=True, digit_places=digit_places)
 
 
 def survey(file: DataFile, dialect: Dialect | None = None) -> Survey:
@@ -290,14 +234,14 @@ class Splitter:
         return (
             bool(self.digit_places)
             and len(fields) == self.num_fields
-            and all(_NUMBER_OR_TIME.fullmatch(fields[place]) for place in self.digit_places)
+            and all(NUMBER_OR_TIME.fullmatch(fields[place]) for place in self.digit_places)
         )
 
     def _ends_as_row(self, line: str) -> bool:
         """Whether a line has no fewer fields than a row, and ends as one: then its open quote belongs to the text."""
         fields = line.split(self.dialect.delimiter)
         return len(fields) >= self.num_fields and all(
-            _NUMBER_OR_TIME.fullmatch(fields[place - self.num_fields]) for place in self.digit_places
+            NUMBER_OR_TIME.fullmatch(fields[place - self.num_fields]) for place in self.digit_places
         )
 
 
@@ -390,126 +334,3 @@ def _inside(dialect: Dialect, excluded: str = "") -> str:
 def _matches_whole(pattern: re.Pattern[bytes], block: bytes) -> bool:
     found = pattern.match(block)
     return found is not None and found.end() == len(block)
-
-
-def text_head(file: DataFile) -> str:
-    """The decoded head of a text file, with \\n as line end. Raises InputError when it is no UTF-8 text."""
-    head = read_head(file)
-    if not head:
-        raise InputError(f"{file.name} is empty. A header line with column names and one event a line are needed.")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{file.name} is UTF-16 text. Save it as UTF-8.")
-    if b"\0" in head or head.startswith((b"\x1f\x8b", b"PAR1", b"PK\x03\x04")):
-        raise InputError(f"{file.name} is a binary file{_hint(head)}, not text.")
-    line = head.split(b"\n", 1)[0]
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.end < NUM_HEAD_BYTES - 4:  # not merely a letter that the end of the head cut in two
-            raise InputError(
-                f"{file.name}: the first line is not UTF-8 text ({error.reason}). Save the file as UTF-8."
-            ) from error
-    return head.decode("utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _hint(head: bytes) -> str:
-    if head.startswith(b"\x1f\x8b"):
-        return " (gzip: name it .gz)"
-    if head.startswith(b"PK\x03\x04"):
-        return " (zip: name it .zip)"
-    return " (Parquet: name it .parquet)" if head.startswith(b"PAR1") else ""
-
-
-def _first_line(head: str, file: DataFile) -> str:
-    line, found, _ = head.partition("\n")
-    if not found and len(head) >= NUM_HEAD_BYTES // 2:
-        raise InputError(
-            f"{file.name}: the first line has more than {len(head):,} characters, so it is no header line. "
-            "Is this a table with one event a line?"
-        )
-    line = line.removeprefix("\ufeff")
-    if not line.strip():
-        raise InputError(f"{file.name}: the first line is empty. It must hold the column names.")
-    if re.fullmatch("sep=.{1,2}", line.strip()) or line.startswith("#"):
-        raise InputError(
-            f"{file.name}: the first line is {line[:60]!r}, which names no columns. Remove what is above their names."
-        )
-    if line.lstrip().startswith("{") and '":' in line:
-        raise InputError(f"{file.name} holds JSON, not fields: set format='jsonl' (--format jsonl).")
-    return line
-
-
-def _first_record(head: str, delimiter: str, options: ReadOptions) -> list[str]:
-    """The fields of the first record, which may hold line breaks within quotes."""
-    line = head.removeprefix("\ufeff").partition("\n")[0]
-    quote = options.quote or '"'
-    if options.quoting == "none" or quote not in line or len(delimiter) > 1:
-        return line.split(delimiter)
-    escape = options.escape or ("\\" if f"\\{quote}" in line else None)
-    escape = None if escape == quote else escape
-    reader = csv.reader(
-        io.StringIO(head.removeprefix("\ufeff")),
-        delimiter=delimiter,
-        quotechar=quote,
-        escapechar=escape,
-        doublequote=escape is None,
-    )
-    try:
-        return next(reader)
-    except (csv.Error, StopIteration):
-        return line.split(delimiter)
-
-
-def _rows_of_head(head: str, delimiter: str) -> list[list[str]]:
-    """The fields of the first lines that follow the first one, each line by itself."""
-    lines = head.split("\n")
-    whole = lines[1:1001] if len(lines) > 1001 else lines[1:-1] or lines[1:2]
-    return [_fields(line, delimiter) for line in whole if line]
-
-
-def _digit_places(rows: Sequence[list[str]], num_fields: int) -> frozenset[int]:
-    whole = [row for row in rows if len(row) == num_fields]
-    return frozenset(
-        place for place in range(num_fields) if whole and all(_NUMBER_OR_TIME.fullmatch(row[place]) for row in whole)
-    )
-
-
-def _ends_empty(file: DataFile, rows: Sequence[list[str]], num_names: int) -> bool:
-    """Whether most rows end in a delimiter that the header line lacks.
-
-    Raises InputError where they have one field more that is filled: then the names belong to other fields.
-    """
-    longer = [row for row in rows if len(row) == num_names + 1]
-    if len(longer) <= len(rows) / 2:
-        return False
-    if any(row[-1].strip() for row in longer):
-        raise InputError(
-            f"{file.name}: the rows have {num_names + 1} fields and the header line {num_names}. Are there row numbers "
-            "without a name? Write the file without them, or name the columns by place: columns=['', 'user_id', ...] "
-            "(--columns ,user_id,item_id,timestamp) without the header line."
-        )
-    return True
-
-
-def _likely_delimiter(line: str) -> str:
-    return max(DELIMITERS, key=lambda delimiter: len(_fields(line, delimiter)))
-
-
-def _fields(line: str, delimiter: str) -> list[str]:
-    if len(delimiter) > 1:
-        return line.split(delimiter)
-    try:
-        return next(csv.reader([line], delimiter=delimiter))
-    except (csv.Error, StopIteration):
-        return line.split(delimiter)
-
-
-def _one_column_message(file: DataFile, line: str, delimiter: str) -> str:
-    message = f"{file.name} has only one column, {line[:80]!r}, when fields are separated by {delimiter!r}."
-    better = _likely_delimiter(line)
-    if better in line:
-        return f"{message} It seems to use {better!r}: set delimiter={better!r} (--delimiter)."
-    other = re.findall(r"[^\w\s\"'.\-]| {1,4}", line)
-    if other:
-        return f"{message} It may use {other[0]!r}: set delimiter={other[0]!r} (--delimiter)."
-    return f"{message} Columns for user, item and time are needed."

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import duckdb
 
 from variseq.errors import InputError
-from variseq.events.delimited import survey, text_head
+from variseq.events.delimited import survey
 from variseq.events.foreign_values import with_text_for_nan
 from variseq.events.source import DataFile, is_gzip
 from variseq.events.table import Columns
+from variseq.events.text_header import text_head
 from variseq.events.workspace import (
     Workspace,
     forget_rejected_lines,

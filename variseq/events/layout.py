@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 
 from variseq.errors import InputError
 from variseq.events.columns import EVENT_ALIASES, by_name, find_columns
-from variseq.events.delimited import Header, read_header
 from variseq.events.json_lines import Keys, exploded_list, find_keys, stage_lines
 from variseq.events.options import ColumnNames, ReadOptions
 from variseq.events.source import DataFile, Files, Frame
 from variseq.events.table import Columns
+from variseq.events.text_header import Header, read_header
 from variseq.events.workspace import Workspace, literal_path
 
 

@@ -184,16 +184,17 @@ class _Measured:
 
 
 def _measure(workspace: Workspace, number: str) -> _Measured | None:
-    """One pass over the column; None where there is no number that could be a time.
+    """One pass over a column of one unit; None where there is no number that could be a time.
 
     Zero, what is negative and what is out of any calendar decide nothing.
     """
     usable = f"(SELECT {number} AS x FROM raw WHERE {number} >= 0 AND {number} < 1e19)"
-    num_usable, count, first, last = workspace.row(
-        f"SELECT count(x), count(*) FILTER (WHERE x > 0), min(x) FILTER (WHERE x > 0), max(x) FROM {usable}"
-    )
-    if not count:
+    num_usable, first, last = workspace.row(f"SELECT count(x), min(x), max(x) FROM {usable}")
+    if not last:
         return None
+    count = num_usable
+    if first == 0:
+        count, first = workspace.row(f"SELECT count(x), min(x) FROM {usable} WHERE x > 0")
     num_zero, group = num_usable - count, (int(count), float(first), float(last))
     unit = _unit_of_magnitude(group[1])
     if group[2] < _EARLIEST:

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from variseq.errors import InputError
 from variseq.events.columns import looks_like_data
-from variseq.events.delimited import Broken, Dialect, Header, Splitter, Survey, choose_dialect, lines_of
+from variseq.events.delimited import Broken, Dialect, Splitter, Survey, choose_dialect, lines_of
 from variseq.events.foreign_values import is_period, start_of_periods
 from variseq.events.frame_columns import cell_types, check_required
 from variseq.events.json_lines import check_line_counts, extract, make_records
@@ -29,6 +29,7 @@ from variseq.events.layout import Layout, parquet_types, union
 from variseq.events.options import ReadOptions
 from variseq.events.source import DataFile, Files, Format, Frame, is_gzip
 from variseq.events.table import Columns
+from variseq.events.text_header import Header
 from variseq.events.workspace import (
     Workspace,
     forget_rejected_lines,

@@ -63,7 +63,7 @@ def read_time(
     else:
         raise InputError(f"The time column is of type {kind}. Allowed: numbers, text, dates and timestamps.")
     if options.time_zone is not None and (reading.unit in DATE_FORMATS or reading.unit in ("days", "excel")):
-        reading = replace(reading, words=f"{reading.words}, taken as {options.time_zone}")
+        reading = replace(reading, words=f"{reading.words}, in {options.time_zone}")
     reading.warnings.extend(_contradicted_name(staged.columns[Columns.TIME], reading.unit))
     return reading
 

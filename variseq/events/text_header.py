@@ -1,0 +1,192 @@
+"""The head of a text file: its delimiter, the names of its fields, and whether its first line holds them or is data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from variseq.errors import InputError
+from variseq.events.options import ReadOptions
+from variseq.events.source import NUM_HEAD_BYTES, DataFile, read_head, suffix_of
+
+DELIMITERS = (",", "\t", ";", "|", "::", "\x01")
+_TAB_SUFFIXES = (".tsv", ".tab", ".inter", ".item")
+NUMBER_OR_TIME = re.compile(r"[\s\"']*[+-]?\d[\d:.,+\-/ TZ]*[\s\"']*")
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first line of a text file: names of its fields, and whether it holds them or is data."""
+
+    delimiter: str
+    names: list[str]
+    is_data: bool = False
+    has_empty_end: bool = False  # most rows end in one delimiter more
+    digit_places: frozenset[int] = frozenset()  # fields that hold numbers or times in all rows of the head
+
+    @property
+    def num_fields(self) -> int:
+        return len(self.names)
+
+
+def read_header(file: DataFile, options: ReadOptions, places: Sequence[str] = ()) -> Header:
+    """Delimiter and names of a text file.
+
+    Args:
+        file: The file.
+        options: `delimiter` and `format` are looked at.
+        places: Names by place for a file whose first line is data; `Header.names` are then these, and the number of
+            the place for further fields.
+
+    Raises:
+        InputError: When the head is no text, or has no fields.
+    """
+    head = text_head(file)
+    line = _first_line(head, file)
+    delimiter = options.delimiter
+    if delimiter is None:
+        is_tab = options.format == "tsv" or (options.format is None and suffix_of(file.path) in _TAB_SUFFIXES)
+        delimiter = "\t" if is_tab else _likely_delimiter(line)
+    names = _first_record(head, delimiter, options)
+    if len(names) == 1:
+        raise InputError(_one_column_message(file, line, delimiter))
+    rows = _rows_of_head(head, delimiter)
+    digit_places = _digit_places(rows, len(names))
+    if not places:
+        has_empty_end = _ends_empty(file, rows, len(names))
+        named = [name.strip() or f"unnamed {place}" for place, name in enumerate(names, 1)]
+        return Header(delimiter, named, False, has_empty_end, digit_places)
+    if len(places) > len(names):
+        raise InputError(
+            f"{file.name} has {len(names)} fields in its first line, and {len(places)} columns are named by place. "
+            "Name at most as many."
+        )
+    by_place = [name or str(place) for place, name in enumerate(places, 1)]
+    by_place += [str(place) for place in range(len(places) + 1, len(names) + 1)]
+    return Header(delimiter, by_place, is_data=True, digit_places=digit_places)
+
+
+def text_head(file: DataFile) -> str:
+    """The decoded head of a text file, with \\n as line end. Raises InputError when it is no UTF-8 text."""
+    head = read_head(file)
+    if not head:
+        raise InputError(f"{file.name} is empty. A header line with column names and one event a line are needed.")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{file.name} is UTF-16 text. Save it as UTF-8.")
+    if b"\0" in head or head.startswith((b"\x1f\x8b", b"PAR1", b"PK\x03\x04")):
+        raise InputError(f"{file.name} is a binary file{_hint(head)}, not text.")
+    line = head.split(b"\n", 1)[0]
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.end < NUM_HEAD_BYTES - 4:  # not merely a letter that the end of the head cut in two
+            raise InputError(
+                f"{file.name}: the first line is not UTF-8 text ({error.reason}). Save the file as UTF-8."
+            ) from error
+    return head.decode("utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _hint(head: bytes) -> str:
+    if head.startswith(b"\x1f\x8b"):
+        return " (gzip: name it .gz)"
+    if head.startswith(b"PK\x03\x04"):
+        return " (zip: name it .zip)"
+    return " (Parquet: name it .parquet)" if head.startswith(b"PAR1") else ""
+
+
+def _first_line(head: str, file: DataFile) -> str:
+    line, found, _ = head.partition("\n")
+    if not found and len(head) >= NUM_HEAD_BYTES // 2:
+        raise InputError(
+            f"{file.name}: the first line has more than {len(head):,} characters, so it is no header line. "
+            "Is this a table with one event a line?"
+        )
+    line = line.removeprefix("\ufeff")
+    if not line.strip():
+        raise InputError(f"{file.name}: the first line is empty. It must hold the column names.")
+    if re.fullmatch("sep=.{1,2}", line.strip()) or line.startswith("#"):
+        raise InputError(
+            f"{file.name}: the first line is {line[:60]!r}, which names no columns. Remove what is above their names."
+        )
+    if line.lstrip().startswith("{") and '":' in line:
+        raise InputError(f"{file.name} holds JSON, not fields: set format='jsonl' (--format jsonl).")
+    return line
+
+
+def _first_record(head: str, delimiter: str, options: ReadOptions) -> list[str]:
+    """The fields of the first record, which may hold line breaks within quotes."""
+    line = head.removeprefix("\ufeff").partition("\n")[0]
+    quote = options.quote or '"'
+    if options.quoting == "none" or quote not in line or len(delimiter) > 1:
+        return line.split(delimiter)
+    escape = options.escape or ("\\" if f"\\{quote}" in line else None)
+    escape = None if escape == quote else escape
+    reader = csv.reader(
+        io.StringIO(head.removeprefix("\ufeff")),
+        delimiter=delimiter,
+        quotechar=quote,
+        escapechar=escape,
+        doublequote=escape is None,
+    )
+    try:
+        return next(reader)
+    except (csv.Error, StopIteration):
+        return line.split(delimiter)
+
+
+def _rows_of_head(head: str, delimiter: str) -> list[list[str]]:
+    """The fields of the first lines that follow the first one, each line by itself."""
+    lines = head.split("\n")
+    whole = lines[1:1001] if len(lines) > 1001 else lines[1:-1] or lines[1:2]
+    return [_fields(line, delimiter) for line in whole if line]
+
+
+def _digit_places(rows: Sequence[list[str]], num_fields: int) -> frozenset[int]:
+    whole = [row for row in rows if len(row) == num_fields]
+    return frozenset(
+        place for place in range(num_fields) if whole and all(NUMBER_OR_TIME.fullmatch(row[place]) for row in whole)
+    )
+
+
+def _ends_empty(file: DataFile, rows: Sequence[list[str]], num_names: int) -> bool:
+    """Whether most rows end in a delimiter that the header line lacks.
+
+    Raises InputError where they have one field more that is filled: then the names belong to other fields.
+    """
+    longer = [row for row in rows if len(row) == num_names + 1]
+    if len(longer) <= len(rows) / 2:
+        return False
+    if any(row[-1].strip() for row in longer):
+        raise InputError(
+            f"{file.name}: the rows have {num_names + 1} fields and the header line {num_names}. Are there row numbers "
+            "without a name? Write the file without them, or name the columns by place: columns=['', 'user_id', ...] "
+            "(--columns ,user_id,item_id,timestamp) without the header line."
+        )
+    return True
+
+
+def _likely_delimiter(line: str) -> str:
+    return max(DELIMITERS, key=lambda delimiter: len(_fields(line, delimiter)))
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    if len(delimiter) > 1:
+        return line.split(delimiter)
+    try:
+        return next(csv.reader([line], delimiter=delimiter))
+    except (csv.Error, StopIteration):
+        return line.split(delimiter)
+
+
+def _one_column_message(file: DataFile, line: str, delimiter: str) -> str:
+    message = f"{file.name} has only one column, {line[:80]!r}, when fields are separated by {delimiter!r}."
+    better = _likely_delimiter(line)
+    if better in line:
+        return f"{message} It seems to use {better!r}: set delimiter={better!r} (--delimiter)."
+    other = re.findall(r"[^\w\s\"'.\-]| {1,4}", line)
+    if other:
+        return f"{message} It may use {other[0]!r}: set delimiter={other[0]!r} (--delimiter)."
+    return f"{message} Columns for user, item and time are needed."
