@@ -106,10 +106,11 @@ def _settings_but_noise(record: Record) -> Any:
 
 
 def results_text(recipes: dict[str, Runs]) -> str:
-    """All tables as Markdown, one for each recipe."""
-    if not recipes:
+    """All tables as Markdown, one a recipe. Recipes with request time are left out: no public call takes it."""
+    shown = [runs for runs in recipes.values() if not runs.records[0]["protocol"].get("request_time")]
+    if not shown:
         return "No result has been recorded yet.\n"
-    return "\n".join(_section(runs) for runs in recipes.values())
+    return "\n".join(map(_section, shown))
 
 
 def _section(runs: Runs) -> str:
