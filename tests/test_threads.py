@@ -39,7 +39,7 @@ from variseq.inference.engine import Engine
 from variseq.inference.question import Question
 engine = Engine.load(Path({folder!r}))
 """
-ANSWERED = "len(engine.answer([(engine.items_in_order(['i01', 'i02']), Question(k=3))])[0].recommendations)"
+ANSWERED = "len(engine.answer([(engine.given(['i01', 'i02']), Question(k=3))])[0].recommendations)"
 
 
 def in_a_process(program: str, **variables: str) -> str:

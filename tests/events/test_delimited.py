@@ -237,7 +237,7 @@ def text_files(draw: st.DrawFn) -> tuple[bytes, list[tuple[str, str, int]], int]
     return ("\n".join(lines) + end).encode("utf-8", "surrogateescape"), rows, len(rows) + len(broken)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(file=text_files())
 def test_every_row_of_any_text_file_is_kept_or_rejected(
     file: tuple[bytes, list[tuple[str, str, int]], int], tmp_path_factory: pytest.TempPathFactory
@@ -250,7 +250,7 @@ def test_every_row_of_any_text_file_is_kept_or_rejected(
     assert sorted(rows_of(events)) == sorted(rows)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(file=text_files())
 def test_database_and_plain_reading_agree(
     file: tuple[bytes, list[tuple[str, str, int]], int], tmp_path_factory: pytest.TempPathFactory

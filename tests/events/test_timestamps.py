@@ -134,7 +134,7 @@ def test_each_spelling_is_the_instant_that_it_says(text: str) -> None:
     assert read_times([text, "2020-02-02 00:00"]).table.timestamp[0] == NOON * 1_000_000
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     st.datetimes(datetime(1971, 1, 1), datetime(2099, 1, 1)).map(lambda time: time.replace(microsecond=0)),
     st.sampled_from(["%Y-%m-%dT%H:%M:%SZ", "%d.%m.%Y %H:%M:%S", "%Y%m%dT%H%M%S", "%b %d, %Y %I:%M:%S %p",
@@ -145,7 +145,7 @@ def test_time_of_any_spelling_is_itself(time: datetime, form: str) -> None:
     assert read_times([f"{time:{form}}", "25.12.2019 00:00:00"]).table.timestamp[0] == expected
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.lists(st.dates(date(2000, 1, 1), date(2030, 1, 1)), min_size=1, max_size=8), st.sampled_from("/-"))
 def test_dates_with_the_day_first_are_themselves_or_refused(days: list[date], mark: str) -> None:
     try:
@@ -187,7 +187,7 @@ def test_each_number_of_a_mixture_is_read_by_its_size(as_text: bool) -> None:
     assert events.report.warnings
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(SECONDS - 10**7, SECONDS + 10**7), st.integers(0, 3)), min_size=1, max_size=20))
 def test_no_number_is_ever_read_years_off(times: list[tuple[int, int]]) -> None:
     events = read_times([second * 1000**power for second, power in times])

@@ -62,7 +62,7 @@ def test_log_without_an_order_to_learn_from_is_refused(tmp_path: Path) -> None:
 
 def test_mixed_id_types_are_refused() -> None:
     frame = pd.DataFrame({"user": pd.Series(["a", 1], dtype=object), "item": [1, 2], "ts": [1_600_000_000] * 2})
-    with pytest.raises(InputError, match="mixed id types"):
+    with pytest.raises(InputError, match="mixed types"):
         variseq.read(frame)
 
 

@@ -81,7 +81,7 @@ def test_warnings_name_what_is_odd(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--columns", "uid"], "user_id=uid,item_id=sku"),
+        (["--columns", "user_id=uid,sku"], "user_id=uid,item_id=sku"),
         (["--columns", "person=uid"], "'person'.*user_id, item_id"),
         (["--columns", "user_id=nobody"], "'nobody'.*uid, sku"),
         (["--time-unit", "fortnights"], "time_unit = 'fortnights'.*'seconds'"),
