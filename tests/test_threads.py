@@ -71,8 +71,8 @@ def test_forked_process_answers_with_the_engine_of_its_parent(bundle_folder: Pat
 SHOWN = "import os, variseq; print([os.environ.get(name) for name in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')])"
 
 
-def test_waiting_threads_do_not_spin_unless_the_user_wants_it() -> None:
-    assert in_a_process(SHOWN) == "['0', None]"
+def test_waiting_threads_spin_shortly_unless_the_user_wants_otherwise() -> None:
+    assert in_a_process(SHOWN) == "['1000', None]"
     assert in_a_process(SHOWN, GOMP_SPINCOUNT="500") == "['500', None]"
     assert in_a_process(SHOWN, OMP_WAIT_POLICY="ACTIVE") == "[None, 'ACTIVE']"
 

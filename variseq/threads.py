@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NUMBER, POLICY, SPINS = "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
-SPIN_COUNT = "0"
+SPIN_COUNT = "1000"  # some microseconds: enough on a quiet machine, and short where a core is shared
 
 
 def prepare_threads() -> None:
     """Set what OpenMP reads when torch is imported; what the user has set stays.
 
     A thread that waits for others spins by default. On a busy machine it spins away the time of the threads that it
-    waits for, and training becomes many times slower; so waiting threads sleep. In a container the number of threads
+    waits for, and training becomes many times slower; so waiting threads soon sleep. In a container the number of threads
     is that of the cores it may use.
     """
     if POLICY not in os.environ:
