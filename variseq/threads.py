@@ -16,8 +16,8 @@ def prepare_threads() -> None:
     """Set what OpenMP reads when torch is imported; what the user has set stays.
 
     A thread that waits for others spins by default. On a busy machine it spins away the time of the threads that it
-    waits for, and training becomes many times slower; so waiting threads soon sleep. In a container the number of threads
-    is that of the cores it may use.
+    waits for, and training becomes many times slower; so waiting threads soon sleep. In a container the number of
+    threads is that of the cores it may use.
     """
     if POLICY not in os.environ:
         os.environ.setdefault(SPINS, SPIN_COUNT)
