@@ -140,3 +140,10 @@ def test_column_of_lists_or_objects_is_refused(cell: object, tmp_path: Path) -> 
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InputError, match=r"explode|\(--columns user_id=user\."):
         read(tmp_path / "log.jsonl")
+
+
+def test_nested_lines_that_only_the_database_reads_are_kept(tmp_path: Path) -> None:
+    deep = '{"user_id": 1, "item_id": 2, "timestamp": 1600000000, "more": ' + '{"a": ' * 2000 + "1" + "}" * 2001
+    comma = '{"user_id": 1, "item_id": 3, "timestamp": 1600000001, "more": {"a": 1,},}'
+    events = read(write(tmp_path, [deep, comma, event(1) | {"user_id": 1, "item_id": 4}]))
+    assert events.report.num_rows == events.report.num_events + sum(events.report.rejected.values()) == 3

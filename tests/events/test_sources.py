@@ -198,6 +198,13 @@ def test_places_that_contradict_the_header_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "log.csv", options=ReadOptions(columns=["user_id", "item_id", "timestamp"]))
 
 
+def test_place_beyond_the_columns_is_one_message(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", table(3))
+    for place in (0, 9):
+        with pytest.raises(InputError, match="columns"):
+            read(path, options=ReadOptions(columns={"user_id": place, "item_id": 2, "timestamp": 3}))
+
+
 def test_header_is_not_taken_for_data_where_columns_are_by_place(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user,item,ts\n1,5,1600000000\n")
     events = read(tmp_path / "log.csv", options=ReadOptions(columns=["user_id", "item_id", "timestamp"]))

@@ -124,7 +124,11 @@ def find_keys(workspace: Workspace) -> Keys:
         r"SELECT line FROM lines WHERE is_object AND regexp_matches(line, '[\[:,]\s*\{') ORDER BY input_row LIMIT 200"
     )
     for (line,) in nested:
-        for name, value in json.loads(line).items():
+        try:
+            entries = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # the database reads more than Python does; here only names are gathered
+        for name, value in entries.items():
             entry = next((one for one in value if isinstance(one, dict)), None) if isinstance(value, list) else value
             if isinstance(entry, dict) and entry and not set(entry) & set(_WRAPPED):
                 (lists if isinstance(value, list) else objects).setdefault(str(name), list(entry))
@@ -164,7 +168,7 @@ def make_records(workspace: Workspace, num_files: int, explode: str | None) -> l
             "FROM lines WHERE NOT is_object"
         )
     else:
-        path = _pointer(explode)
+        path = pointer(explode)
         workspace.run(
             "CREATE TABLE elements AS SELECT input_row AS line_row, file_index, line, "
             "unnest(list) AS element, generate_subscripts(list, 1) AS place FROM (SELECT *, "
@@ -288,14 +292,15 @@ def _check_nested(
 def _place(name: str, keys: Keys, explode: str | None) -> tuple[str, str]:
     """Where a column stands: in the line or in the element of its list, and the pointer there, as SQL."""
     if name in keys.names:
-        return "line", _in_sql(_pointer(name))
+        return "line", _in_sql(pointer(name))
     first, _, rest = name.partition(".")
     if first == explode:
-        return "element", _in_sql(_pointer(*rest.split(".")))
-    return "line", _in_sql(_pointer(*name.split(".")))
+        return "element", _in_sql(pointer(*rest.split(".")))
+    return "line", _in_sql(pointer(*name.split(".")))
 
 
-def _pointer(*names: str) -> str:
+def pointer(*names: str) -> str:
+    """The JSON pointer to a key within keys."""
     return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
 
 

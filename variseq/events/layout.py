@@ -142,7 +142,8 @@ def _refuse_other_order(file: DataFile, names: Sequence[str], wanted: Wanted) ->
     if isinstance(wanted.chosen, list):
         given = {column: names[place] for place, column in enumerate(wanted.chosen) if column in said}
     else:
-        given = {column: names[int(place) - 1] for column, place in wanted.chosen.items() if column in said and place}
+        places = {column: int(place) for column, place in wanted.chosen.items() if column in said and place}
+        given = {column: names[place - 1] for column, place in places.items() if 1 <= place <= len(names)}
     for column, name in given.items():
         if said[column] != name:
             raise InputError(

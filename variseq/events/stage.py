@@ -24,7 +24,7 @@ from variseq.events.columns import looks_like_data
 from variseq.events.delimited import Broken, Dialect, Splitter, Survey, choose_dialect, lines_of
 from variseq.events.foreign_values import is_period, start_of_periods
 from variseq.events.frame_columns import cell_types, check_required
-from variseq.events.json_lines import check_line_counts, extract, make_records
+from variseq.events.json_lines import check_line_counts, extract, make_records, pointer
 from variseq.events.layout import Layout, parquet_types, union
 from variseq.events.options import ReadOptions
 from variseq.events.source import DataFile, Files, Format, Frame, is_gzip
@@ -83,7 +83,7 @@ def stage(
             _stage_json_lines(workspace, source.files, staged, layout)
         else:
             _stage_text_files(workspace, source.files, staged, layout, options)
-        _note_unread_partitions(source.files, staged)
+        _note_partitions(source.files, staged)
     found = workspace.number("SELECT (SELECT count(*) FROM raw) + (SELECT count(*) FROM malformed)")
     if found == 0:
         label = "The table" if isinstance(source, Frame) else ", ".join(file.name for file in source.files[:3])
@@ -110,7 +110,7 @@ def _note_absent(absent: Mapping[str, list[str]], num_files: int, staged: Staged
         )
 
 
-def _note_unread_partitions(files: Sequence[DataFile], staged: Staged) -> None:
+def _note_partitions(files: Sequence[DataFile], staged: Staged) -> None:
     taken = [name for name in union(file.partition for file in files) if name in staged.columns.values()]
     if taken:
         staged.notes.append(f"folders named key=value are columns: {', '.join(taken)}")
@@ -287,9 +287,9 @@ def _stage_json_lines(workspace: Workspace, files: Sequence[DataFile], staged: S
         staged.num_rows += workspace.number("SELECT count(*) FROM lines WHERE is_object")
     else:
         per_line = "coalesce(json_array_length(line, ?), 0)"
-        pointer = "/" + layout.explode.replace("~", "~0").replace("/", "~1")
         staged.num_rows += workspace.number(
-            f"SELECT coalesce(sum(greatest({per_line}, 1)), 0) FROM lines WHERE is_object", [pointer]
+            f"SELECT coalesce(sum(greatest({per_line}, 1)), 0) FROM lines WHERE is_object",
+            [pointer(layout.explode)],
         )
         staged.notes.append(
             f"each element of {layout.explode!r} is a row, of {workspace.number('SELECT count(*) FROM lines'):,} lines"
