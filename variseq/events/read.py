@@ -54,7 +54,6 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
         staged = stage(workspace, opened, columns, layout, options)
         _refuse_impressions(workspace, staged)
         parsed = parse(workspace, staged, options)
-        num_rows = _num_rows(workspace)
         _refuse_all_invalid(workspace, staged, options)
         drop_duplicates(workspace, options)
         rejected, faults = _rejects(workspace, staged, options)
@@ -62,7 +61,7 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
         table, vocabulary = number_and_order(workspace, options)
         item_table = None if items is None else read_items(workspace, items, vocabulary, options)
     report = ReadReport(
-        num_rows=num_rows,
+        num_rows=staged.num_rows,
         num_events=len(table),
         num_users=vocabulary.num_users,
         num_items=vocabulary.num_items,
@@ -110,10 +109,6 @@ def _refuse_useless_min_value(columns: Mapping[str, str], options: ReadOptions) 
             f"min_value={options.min_value:g} needs a column of values, and the log has none. Name it with "
             "columns={'value': ...} (--columns value=...), or leave min_value out."
         )
-
-
-def _num_rows(workspace: Workspace) -> int:
-    return workspace.number("SELECT (SELECT count(*) FROM raw) + (SELECT count(*) FROM malformed)")
 
 
 def _rejects(
