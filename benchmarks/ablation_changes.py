@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from variseq.model import decoder, encoder
-from variseq.model.latent import Belief
+from variseq.model.latent import Posterior
 from variseq.model.network import Network, NetworkConfig
 from variseq.sequences.batches import Batch, Windows
 from variseq.training import trainer
 from variseq.training.settings import TrainingConfig
 
 Patch = Callable[[], AbstractContextManager[Any]]
-NO_NOISE: dict[str, Any] = {"training.deterministic_share": 1.0}
+NO_NOISE: dict[str, Any] = {"training.deterministic_fraction": 1.0}
 SAME_RATE = {"training.learning_rate": 0.003}
 """That of width 64: by default the rate follows from the width."""
-EARLY = {"training.deterministic_share": 0.3, "training.anneal_share": 0.1, "training.num_samples": 1}
+EARLY = {"training.deterministic_fraction": 0.3, "training.kl_anneal_fraction": 0.1, "training.num_samples": 1}
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ def constant_rate() -> AbstractContextManager[Any]:
 def latest_window_only() -> AbstractContextManager[Any]:
     """Of each user the latest events that fit into one window, the rest never."""
 
-    def latest(histories: Any, max_length: int, generator: Any) -> Windows:
+    def latest(histories: Any, max_seq_len: int, generator: Any) -> Windows:
         start, end = histories.offsets[:-1], histories.offsets[1:]
         start, end = start[end > start], end[end > start]
-        return Windows(start, (end - max_length).clip(min=start), end)
+        return Windows(start, (end - max_seq_len).clip(min=start), end)
 
     return mock.patch.object(trainer, "training_windows", latest)
 
@@ -117,8 +117,8 @@ def random_start() -> AbstractContextManager[Any]:
 
 
 @dataclass(frozen=True)
-class BeliefAfter(Belief):
-    """A belief whose rate counts only what the belief before it did not foretell."""
+class PosteriorAfter(Posterior):
+    """A posterior whose rate counts only what the posterior before it did not foretell."""
 
     foretold: Tensor
     foretold_log_variance: Tensor
@@ -137,17 +137,17 @@ def transition_prior() -> Iterator[None]:
 
     def with_prior(self: Network, config: NetworkConfig) -> None:
         init(self, config)
-        self.transition = nn.Linear(config.latent_width, config.latent_width)
-        self.transition_log_variance = nn.Parameter(torch.zeros(config.latent_width))
+        self.transition = nn.Linear(config.latent_dim, config.latent_dim)
+        self.transition_log_variance = nn.Parameter(torch.zeros(config.latent_dim))
 
-    def encode_after(self: Network, batch: Batch, vectors: Tensor) -> Belief:
-        belief = encode(self, batch, vectors)
-        before = batch.layout.unpack(belief.mean.detach())
-        # The first belief of a window has none before it: zeros.
+    def encode_after(self: Network, batch: Batch, vectors: Tensor) -> Posterior:
+        posterior = encode(self, batch, vectors)
+        before = batch.layout.unpack(posterior.mean.detach())
+        # The first posterior of a window has none before it: zeros.
         before = functional.pad(before, (0, 0, 1, 0))[:, :-1]
         foretold = self.transition(batch.layout.pack(before))
         log_variance = self.transition_log_variance.clamp(-6.0, 2.0).expand_as(foretold)
-        return BeliefAfter(belief.mean, belief.log_variance, foretold, log_variance)
+        return PosteriorAfter(posterior.mean, posterior.log_variance, foretold, log_variance)
 
     with mock.patch.object(Network, "__init__", with_prior), mock.patch.object(Network, "_encode", encode_after):
         yield
@@ -158,13 +158,13 @@ CHANGES = (
     Change("of each user only the latest window", NO_NOISE, latest_window_only),
     Change("dropout of 0.3 in place of 0.5", NO_NOISE | {"model.dropout": 0.3}),
     Change("dropout of 0.7", NO_NOISE | {"model.dropout": 0.7}),
-    Change("width 32 in place of 64", NO_NOISE | SAME_RATE | {"model.width": 32, "model.latent_width": 32}),
-    Change("width 128", NO_NOISE | SAME_RATE | {"model.width": 128}),
-    Change("one block in place of two", NO_NOISE | {"model.num_blocks": 1}),
-    Change("four blocks", NO_NOISE | {"model.num_blocks": 4}),
-    Change("the softmax over all items in place of 2,048", NO_NOISE | {"training.full_softmax_items": 20_000}),
-    Change("batches of 512 positions in place of 1,024", NO_NOISE | {"training.batch_positions": 512}),
-    Change("batches of 2,048 positions", NO_NOISE | {"training.batch_positions": 2048}),
+    Change("width 32 in place of 64", NO_NOISE | SAME_RATE | {"model.hidden_size": 32, "model.latent_dim": 32}),
+    Change("width 128", NO_NOISE | SAME_RATE | {"model.hidden_size": 128}),
+    Change("one block in place of two", NO_NOISE | {"model.num_layers": 1}),
+    Change("four blocks", NO_NOISE | {"model.num_layers": 4}),
+    Change("the softmax over all items in place of 2,048", NO_NOISE | {"training.full_softmax_max_items": 20_000}),
+    Change("batches of 512 positions in place of 1,024", NO_NOISE | {"training.batch_tokens": 512}),
+    Change("batches of 2,048 positions", NO_NOISE | {"training.batch_tokens": 2048}),
     Change("512 negatives", NO_NOISE | {"training.num_negatives": 512}),
     Change("plain feed-forward in place of the gated one", NO_NOISE, plain_feed_forward),
     Change("no bias for distances", NO_NOISE, no_distance_bias),
@@ -173,14 +173,14 @@ CHANGES = (
     Change("scores begin half as large", NO_NOISE, gain_of_preferences(0.5)),
     Change("preferences of fixed length", NO_NOISE, fixed_gain),
     Change("a constant rate in place of the cosine", NO_NOISE, constant_rate),
-    Change("no average of weights", NO_NOISE | {"training.averaging": 0.0}),
-    Change("a constant rate and no average", NO_NOISE | {"training.averaging": 0.0}, constant_rate),
-    Change("no decay of item vectors", NO_NOISE | {"training.item_decay": 0.0}),
+    Change("no average of weights", NO_NOISE | {"training.ema_decay": 0.0}),
+    Change("a constant rate and no average", NO_NOISE | {"training.ema_decay": 0.0}, constant_rate),
+    Change("no decay of item vectors", NO_NOISE | {"training.item_weight_decay": 0.0}),
     Change("no categories", NO_NOISE | {"training.use_categories": False}),
-    Change("dot-product attention over beliefs", NO_NOISE | {"model.attention": "dot"}),
+    Change("dot-product attention over posteriors", NO_NOISE | {"model.attention": "dot"}),
     Change("noise late, mixture of four (the default)", {}),
     Change("noise early, one sample", EARLY),
-    Change("noise late, no steering of the rate", {"training.beta": 0.0, "training.target_rate": None}),
+    Change("noise late, no steering of the rate", {"training.beta": 0.0, "training.kl_target": None}),
     Change("noise late, learned transition prior, target of 40 nats", {}, transition_prior),
     Change("noise early, learned transition prior, target of 40 nats", EARLY, transition_prior),
 )

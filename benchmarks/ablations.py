@@ -38,7 +38,7 @@ from data_files import find_files, sha256_of  # noqa: E402
 RESULT = ROOT / "benchmarks" / "results" / "ablations.jsonl"
 DOCUMENT = ROOT / "docs" / "ablations.md"
 MARKERS = ("<!-- ablations:begin -->", "<!-- ablations:end -->")
-WITHOUT_REFIT = {"training.refit_share": 0.0}
+WITHOUT_REFIT = {"training.refit_fraction": 0.0}
 DECIDE = ("change", "settings", "sha256")
 """What a record must have in common with a row so that the row need not be run again; the seed is a setting."""
 
@@ -132,7 +132,7 @@ WITH_NOISE = next(change.name for change in CHANGES if not change.settings)
 
 
 def _is_without_noise(change: Change) -> bool:
-    return change.settings.get("training.deterministic_share") == 1.0
+    return change.settings.get("training.deterministic_fraction") == 1.0
 
 
 def _line(change: Change, runs: dict[int, Record], base: dict[int, Record]) -> str:

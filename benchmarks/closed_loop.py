@@ -72,7 +72,7 @@ class Shoppers:
         """The true distribution of what each wants next; where given, as if a session ended with this probability."""
         rules = self._simulation.options
         known = self.histories()
-        past = Past.read(rules, self._simulation.shop, known.offsets, known.item, known.timestamp, known.behaviour)
+        past = Past.read(rules, self._simulation.shop, known.offsets, known.item, known.timestamp, known.behavior)
         if session_end_probability is not None:
             rules = replace(rules, session_end_probability=session_end_probability)
         return next_item_distribution(rules, self._simulation.shop, past)

@@ -3,8 +3,8 @@
     python benchmarks/diversity.py runs/first [--part test] [--users 5000] [--out benchmarks/results/diversity.json]
 
 Two sweeps over the same users. `diversity` re-orders a pool of the best items (variseq/recommend/diversity.py).
-Exploring ranks by one sample of the belief, z = μ + scale · σ ⊙ ε; a scale of 0 is the posterior mean. A run is added
-to the file, and the picture shows all that are in it.
+Exploring ranks by one sample of the posterior, z = μ + scale · σ ⊙ ε; a scale of 0 is the posterior mean. A run is
+added to the file, and the picture shows all that are in it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from record_file import write_record
 from torch.nn import functional
 
 from variseq.estimator import VariationalAttention, load
-from variseq.evaluation.beyond_accuracy import catalogue_coverage, diversity, exposure
+from variseq.evaluation.beyond_accuracy import catalog_coverage, diversity, exposure
 from variseq.evaluation.bootstrap import mean_interval
 from variseq.evaluation.splits import Part
-from variseq.model.posterior import belief_noise
+from variseq.model.posterior import posterior_noise
 from variseq.recommend.diversity import pool_size, spread_out
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
@@ -52,7 +52,7 @@ class Asked:
     histories: Histories
     target: Int[np.ndarray, " query"]
     wish: Wish
-    vectors: Float[torch.Tensor, "item width"]
+    vectors: Float[torch.Tensor, "item hidden"]
     categories: Sequence[Sequence[str]] | None
 
 
@@ -75,7 +75,7 @@ def asked_of(model: VariationalAttention, part: Part, num_users: int) -> Asked:
 
 
 def pool_of(model: VariationalAttention, asked: Asked, scale: float, seed: int) -> RankedItems:
-    """The best items under one sample of the belief, or under its mean where the scale is 0.
+    """The best items under one sample of the posterior, or under its mean where the scale is 0.
 
     One draw is the same for everybody who is asked about with it: some users at a time get one of their own, so that
     what is measured is not the luck of a few draws.
@@ -93,7 +93,7 @@ def _drawn(
     checkpoint = model.checkpoint
     assert checkpoint is not None
     scale, seed = drawn
-    noise = belief_noise(checkpoint.network.config, 1 if scale else 0, seed) * scale
+    noise = posterior_noise(checkpoint.network.config, 1 if scale else 0, seed) * scale
     memory = Memory.from_state(checkpoint.memory)
     calibration = Learned.of_manifest(checkpoint.manifest, "run").calibration
     forecast = Forecast(checkpoint.network, memory, calibration, noise)
@@ -110,7 +110,7 @@ def judged(item: Int[np.ndarray, "query k"], asked: Asked) -> Row:
         "ndcg_interval": mean_interval(np.arange(len(ndcg)), ndcg),
         "recall": float(hit.any(axis=1).mean()),
         "cosine_distance": float(np.nanmean(mean_cosine_distance(item, asked.vectors))),
-        "catalogue_coverage": catalogue_coverage(count),
+        "catalog_coverage": catalog_coverage(count),
     }
     if asked.categories is not None:
         row["category_diversity"] = float(np.nanmean(diversity(item, asked.categories)))
@@ -118,7 +118,7 @@ def judged(item: Int[np.ndarray, "query k"], asked: Asked) -> Row:
 
 
 def mean_cosine_distance(
-    item: Int[np.ndarray, "query k"], vectors: Float[torch.Tensor, "item width"]
+    item: Int[np.ndarray, "query k"], vectors: Float[torch.Tensor, "item hidden"]
 ) -> Float[np.ndarray, " query"]:
     """The mean over pairs of a list of 1 − cosine of their vectors; NaN for a list with an empty place.
 
@@ -151,7 +151,7 @@ def sweep_exploration(model: VariationalAttention, asked: Asked) -> list[Row]:
         row: Row = {name: np.mean([one[name] for one in of_seeds], axis=0).tolist() for name in of_seeds[0]}
         row["overlap_of_two_requests"] = float(np.mean(overlap(lists[0], lists[-1])))
         row["overlap_with_the_mean"] = float(np.mean(overlap(lists[0], plain)))
-        row["joint_coverage"] = catalogue_coverage(exposure(np.concatenate(lists), asked.wish.num_items))
+        row["joint_coverage"] = catalog_coverage(exposure(np.concatenate(lists), asked.wish.num_items))
         rows.append({"scale": scale, **row})
     return rows
 

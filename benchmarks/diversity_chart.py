@@ -27,17 +27,17 @@ def trade_off_chart(records: dict[str, Record], style: Style) -> Figure:
         _draw(above, record["diversity"], ("diversity", "cosine_distance"), (name, place), style)
         _draw(below, record["exploration"], ("scale", "joint_coverage"), (name, place), style)
     name_axes(above, style, "mean cosine distance inside a list", "diversity: share of NDCG@10 left")
-    name_axes(below, style, "share of the catalogue shown in three requests", "exploring: share of NDCG@10 left")
+    name_axes(below, style, "share of the catalog shown in three requests", "exploring: share of NDCG@10 left")
     add_legend(above, style, "best")
     return figure
 
 
 def _draw(axes: Axes, rows: list[Record], fields: tuple[str, str], run: tuple[str, int], style: Style) -> None:
     (dial, across), (name, place) = fields, run
-    place %= len(style.colours)
+    place %= len(style.colors)
     left = [row["ndcg"] / rows[0]["ndcg"] for row in rows]
     gained = [row[across] for row in rows]
-    line = {"color": style.colours[place], "ls": LINES[place], "marker": MARKERS[place], "ms": FONT_POINTS / 2.2}
+    line = {"color": style.colors[place], "ls": LINES[place], "marker": MARKERS[place], "ms": FONT_POINTS / 2.2}
     axes.plot(gained, left, label=name, **line)
     for row, x, y in zip(rows, gained, left, strict=True):
         offset = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": FONT_POINTS - 2.5}

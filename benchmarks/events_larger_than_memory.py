@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def make_log(path: Path, num_events: int) -> None:
-    """Users and items with a heavy tail, times over a year in whole seconds, three behaviours, rows in order of time.
+    """Users and items with a heavy tail, times over a year in whole seconds, three behaviors, rows in order of time.
 
     All of it follows from a hash of the row number, so that the same arguments give the same file.
     """

@@ -32,14 +32,14 @@ GREEDY = Policy("greedy")
 MAIN_POLICIES = (
     GREEDY,
     Policy("ε-greedy 0.01", epsilon=0.01),
-    Policy("Thompson, σ × 1", belief=1.0),
-    Policy("Thompson, σ × 2", belief=2.0),
-    Policy("Thompson, σ × 1, items × 0.6", belief=1.0, item=0.6),
+    Policy("Thompson, σ × 1", posterior=1.0),
+    Policy("Thompson, σ × 2", posterior=2.0),
+    Policy("Thompson, σ × 1, items × 0.6", posterior=1.0, item=0.6),
     Policy("softmax sampling 0.3", score=0.3),
 )
 OTHER_POLICIES = (
     Policy("ε-greedy 0.03", epsilon=0.03),
-    Policy("Thompson, σ × 3", belief=3.0),
+    Policy("Thompson, σ × 3", posterior=3.0),
     Policy("noise on items 0.3", item=0.3),
     Policy("noise on item vectors 0.1", item_vector=0.1),
 )
@@ -80,7 +80,7 @@ def play_loop(loop: Record, start: Start, learning: Learning) -> Record:
         policy = next(policy for policy in start.policies if policy.name == loop["policy"])
         rewards, coverage = play(start.options, learning, policy, loop["seed"])
     cpu_seconds = time.process_time() - begun
-    return loop | {"rewards": rewards, "catalogue_coverage": coverage, "cpu_seconds": cpu_seconds}
+    return loop | {"rewards": rewards, "catalog_coverage": coverage, "cpu_seconds": cpu_seconds}
 
 
 def summary_of(loops: list[Record], start: str) -> list[Record]:

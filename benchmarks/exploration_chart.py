@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from variseq.atomic import atomic_write
 from variseq.reports.canvas import LIGHT, LINES, Style, add_legend, name_axes, new_figure
-from variseq.whole_file import whole_file
 
 HEIGHT_INCHES = 6.6
 SHOWN = ("Thompson, σ × 1", "greedy", "ε-greedy 0.01", "softmax sampling 0.3", "random")
@@ -42,9 +42,9 @@ def exploration_chart(summary: dict[str, list[Row]], style: Style) -> Figure:
 
 def _draw_curve(axes: Axes, row: Row, place: int, style: Style) -> None:
     rounds = range(1, len(row["curve"]) + 1)
-    colour = style.colours[place]
-    axes.fill_between(rounds, row["curve_low"], row["curve_high"], color=colour, alpha=0.15, linewidth=0)
-    axes.plot(rounds, row["curve"], color=colour, ls=LINES[place], lw=2.0 if place < 2 else 1.4, label=row["policy"])
+    color = style.colors[place]
+    axes.fill_between(rounds, row["curve_low"], row["curve_high"], color=color, alpha=0.15, linewidth=0)
+    axes.plot(rounds, row["curve"], color=color, ls=LINES[place], lw=2.0 if place < 2 else 1.4, label=row["policy"])
 
 
 def write_svg(figure: Figure, path: Path) -> None:
@@ -54,5 +54,5 @@ def write_svg(figure: Figure, path: Path) -> None:
         FigureCanvasSVG(figure)
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_bytes(stream.getvalue())

@@ -14,9 +14,9 @@ from variseq.model.network import Network, NetworkConfig, Weights
 from variseq.sequences.batches import group_by_length, make_batch, query_windows, training_windows
 from variseq.sequences.histories import Histories
 from variseq.training.defaults import SIZES
-from variseq.training.rate_control import RateController
+from variseq.training.kl_control import KlController
 from variseq.training.settings import TrainingConfig
-from variseq.training.trainer import build_optimiser, gradient_step
+from variseq.training.trainer import build_optimizer, gradient_step
 
 MAX_LENGTH = 30
 BATCH_POSITIONS = 1024
@@ -26,15 +26,15 @@ BATCH_POSITIONS = 1024
 class Policy:
     """How a list is made of the network's scores; one without any of these numbers is greedy.
 
-    `belief` samples z = μ + belief · σ ⊙ ε for each shopper and round. `item` adds item / √(events of the item + 1) · ε
-    to each score, and `item_vector` a sample of what the item's vector may be: item_vector · √(Pᵀ (I + Σ P_t P_tᵀ)⁻¹ P)
-    · ε, the sum over the events of the item. `score` adds score · Gumbel noise to each score, the same for all: k items
-    drawn one after the other from the softmax at that temperature. `epsilon` puts a random item into each place of the
-    list with that chance.
+    `posterior` samples z = μ + posterior · σ ⊙ ε for each shopper and round. `item` adds item / √(events of the item +
+    1) · ε to each score, and `item_vector` a sample of what the item's vector may be: item_vector · √(Pᵀ (I + Σ P_t
+    P_tᵀ)⁻¹ P) · ε, the sum over the events of the item. `score` adds score · Gumbel noise to each score, the same for
+    all: k items drawn one after the other from the softmax at that temperature. `epsilon` puts a random item into each
+    place of the list with that chance.
     """
 
     name: str
-    belief: float = 0.0
+    posterior: float = 0.0
     item: float = 0.0
     item_vector: float = 0.0
     score: float = 0.0
@@ -50,7 +50,7 @@ class Learning:
     learning_rate: float = 3e-3
     learning_rate_in_the_loop: float = 2e-3
     dropout: float = 0.5
-    target_rate: float = 40.0
+    kl_target: float = 40.0
 
 
 class Learner:
@@ -60,12 +60,12 @@ class Learner:
         torch.manual_seed(seed)
         self.learning = learning
         self.network = Network(
-            NetworkConfig(**SIZES["tiny"], num_items=num_items, max_length=MAX_LENGTH, dropout=learning.dropout)
+            NetworkConfig(**SIZES["tiny"], num_items=num_items, max_seq_len=MAX_LENGTH, dropout=learning.dropout)
         )
         config = TrainingConfig()
-        self._clip_norm = config.clip_norm
-        self._optimiser = build_optimiser(self.network, config)
-        self._controller = RateController(config.beta, learning.target_rate)
+        self._clip_norm = config.max_grad_norm
+        self._optimizer = build_optimizer(self.network, config)
+        self._controller = KlController(config.beta, learning.kl_target)
         self._random = np.random.default_rng(seed)
 
     def begin(self, histories: Histories) -> None:
@@ -79,7 +79,7 @@ class Learner:
         self._train(histories, self.learning.epochs_a_round, self.learning.learning_rate_in_the_loop, noise=1.0)
 
     def _train(self, histories: Histories, num_epochs: int, learning_rate: float, noise: float) -> None:
-        for group in self._optimiser.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self.network.train()
         for _ in range(num_epochs):
@@ -88,7 +88,7 @@ class Learner:
             for members in group_by_length(windows.lengths, BATCH_POSITIONS, order):
                 batch = make_batch(histories, windows, members, self.network.config.num_items)
                 objective = self.network.objective(batch, Weights(beta=self._controller.beta * noise, noise=noise))
-                gradient_step(self.network, self._optimiser, objective.loss, self._clip_norm)
+                gradient_step(self.network, self._optimizer, objective.loss, self._clip_norm)
                 if noise:
                     self._controller.observe(float(objective.rate))
         self.network.eval()
@@ -106,9 +106,11 @@ class Explorer:
         """The list of each shopper, best item first."""
         policy, num_items = self.policy, network.config.num_items
         batch = make_batch(histories, query_windows(histories, MAX_LENGTH), np.arange(len(histories)), num_items)
-        belief = network.encode(batch)
-        latent = belief.sample(policy.belief * self._noise(belief.mean)) if policy.belief else belief.mean
-        preference = network.decoder.last(belief.mean, latent.unsqueeze(0), batch.layout).squeeze(0)
+        posterior = network.encode(batch)
+        latent = (
+            posterior.sample(policy.posterior * self._noise(posterior.mean)) if policy.posterior else posterior.mean
+        )
+        preference = network.decoder.last(posterior.mean, latent.unsqueeze(0), batch.layout).squeeze(0)
         scores = network.scores(preference, 0, num_items)
         if policy.item:
             num_events = torch.from_numpy(np.bincount(histories.item, minlength=num_items))
@@ -131,7 +133,7 @@ class Explorer:
 
 @torch.no_grad()
 def item_vector_doubt(
-    network: Network, histories: Histories, preference: Float[Tensor, "shopper width"]
+    network: Network, histories: Histories, preference: Float[Tensor, "shopper hidden"]
 ) -> Float[Tensor, "shopper item"]:
     """√(Pᵀ (I + Σ P_t P_tᵀ)⁻¹ P) for each shopper and item, the sum over the places where the item came next.
 
@@ -139,7 +141,7 @@ def item_vector_doubt(
     all those that the item followed.
     """
     windows = training_windows(histories, MAX_LENGTH, np.random.default_rng(0))
-    precision = torch.eye(network.config.width).repeat(network.config.num_items, 1, 1)
+    precision = torch.eye(network.config.hidden_size).repeat(network.config.num_items, 1, 1)
     for members in group_by_length(windows.lengths, 4 * BATCH_POSITIONS, np.arange(len(windows.first))):
         batch = make_batch(histories, windows, members, network.config.num_items)
         before = network(batch).preference
@@ -149,7 +151,7 @@ def item_vector_doubt(
 
 
 def play(options: LoopOptions, learning: Learning, policy: Policy, seed: int) -> tuple[list[float], float]:
-    """One loop of a policy that learns: the share of shoppers who took something in each round, catalogue coverage."""
+    """One loop of a policy that learns: the share of shoppers who took something in each round, catalog coverage."""
     shoppers, explorer = Shoppers(options, seed), Explorer(policy, seed)
     learner = Learner(options.num_items, learning, seed)
     learner.begin(shoppers.histories())

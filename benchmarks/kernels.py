@@ -181,9 +181,9 @@ def cost_of_length(form: str, length: int) -> tuple[float, float]:
     """Seconds of forward and backward on one history of that length, and the peak of this process in MB."""
     torch.set_num_threads(1)
     attention = build_attention(form, 64, HIDDEN_WIDTH)
-    beliefs = torch.randn(1, length, 64, requires_grad=True)
+    posteriors = torch.randn(1, length, 64, requires_grad=True)
     position = torch.arange(length).unsqueeze(0)
-    taken = seconds_of_each({form: lambda: attention(beliefs, beliefs, beliefs, position).sum()}, repeats=3)
+    taken = seconds_of_each({form: lambda: attention(posteriors, posteriors, posteriors, position).sum()}, repeats=3)
     return taken[form], peak_megabytes()
 
 

@@ -5,10 +5,10 @@
     python benchmarks/long_histories.py --table                       # only writes the table of the results
 
 - "truncated": the latest tokens that fit the window, as the package does;
-- "chunks": the encoder reads the history window by window, and the decoder's last query attends over the beliefs of all
-  windows: linear in the length, and the very same numbers where a history fits one window;
-- "chunks that overlap": each window but the first begins with the last half of the one before, whose beliefs are not
-  taken again, so that no belief knows of fewer than half a window of events;
+- "chunks": the encoder reads the history window by window, and the decoder's last query attends over the posteriors of
+  all windows: linear in the length, and the very same numbers where a history fits one window;
+- "chunks that overlap": each window but the first begins with the last half of the one before, whose posteriors are not
+  taken again, so that no posterior knows of fewer than half a window of events;
 - "one window": the encoder reads everything at once: quadratic.
 
 The network is the run's, trained with its window; nothing is trained here. It is judged alone, at the posterior mean.
@@ -57,7 +57,7 @@ LONGEST_WINDOW = 2_000
 class Reading:
     """A way of reading: windows of `window` tokens, each beginning with `overlap` tokens of the one before.
 
-    With `whole` the decoder sees the beliefs of all windows, otherwise those of the last.
+    With `whole` the decoder sees the posteriors of all windows, otherwise those of the last.
     """
 
     name: str
@@ -121,15 +121,15 @@ class LongHistoryScorer(NetworkScorer):
         self.reading = reading
 
     @torch.no_grad()
-    def query(self, histories: Histories) -> Float[Tensor, "history width"]:
+    def query(self, histories: Histories) -> Float[Tensor, "history hidden"]:
         self.network.eval()
         lengths = np.minimum(histories.lengths + 1, self.reading.longest)
-        preference = torch.empty(len(histories), self.network.config.width)
+        preference = torch.empty(len(histories), self.network.config.hidden_size)
         for members in group_by_length(lengths, TOKENS_AT_ONCE, np.arange(len(histories))):
             preference[torch.from_numpy(members)] = self._preference(histories.rows(members))
         return preference
 
-    def _preference(self, histories: Histories) -> Float[Tensor, "history width"]:
+    def _preference(self, histories: Histories) -> Float[Tensor, "history hidden"]:
         """Encode window by window; then the tokens of a history are one row for the decoder."""
         chunks = chunked(histories, self.reading)
         members = np.arange(len(chunks.windows.first))
@@ -155,7 +155,7 @@ def quality(network: Network, part: Part) -> list[dict[str, Any]]:
 
     Only users whose history does not fit the window are asked: for the others all ways but one are the same.
     """
-    window = network.config.max_length
+    window = network.config.max_seq_len
     start = part.histories.offsets[:-1]
     fits = part.target_end - 1 - start < window
     part = replace(part, target_end=np.where(fits, part.history_end, part.target_end))
@@ -194,7 +194,7 @@ def cost(network: Network) -> list[dict[str, Any]]:
         history = Histories.of_items([random.integers(network.config.num_items, size=length).tolist()])
         taken: dict[str, list[float]] = {}
         for _ in range(COST_REPEATS):
-            for reading in readings(network.config.max_length, length + 1):
+            for reading in readings(network.config.max_seq_len, length + 1):
                 if reading.window > LONGEST_WINDOW + 1:
                     continue
                 begun = time.perf_counter()
@@ -211,8 +211,8 @@ def part_of(folder: Path, name: str) -> tuple[Network, Part]:
     assert checkpoint is not None
     assert checkpoint.histories is not None
     assert checkpoint.bounds is not None
-    if name == "valid" and checkpoint.config["training"]["refit_share"]:
-        raise SystemExit("This run was refitted with the validation events: give one with refit_share=0.")
+    if name == "valid" and checkpoint.config["training"]["refit_fraction"]:
+        raise SystemExit("This run was refitted with the validation events: give one with refit_fraction=0.")
     begins = checkpoint.bounds
     parts = split_at(
         checkpoint.histories, begins[0], begins[1], checkpoint.vocabulary.num_items, {"method": "of the run"}

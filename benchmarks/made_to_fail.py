@@ -29,36 +29,36 @@ from variseq.training.validation import Validation
 RESULTS = Path(__file__).parent / "results" / "doctor.json"
 SHOP = SimulationOptions(num_users=300, num_items=60, num_categories=6, mean_events=20, seed=3)
 SOUND: dict[str, Any] = {
-    "model.width": 16,
-    "model.latent_width": 8,
-    "model.num_blocks": 1,
-    "model.attention_width": 4,
-    "model.max_length": 20,
+    "model.hidden_size": 16,
+    "model.latent_dim": 8,
+    "model.num_layers": 1,
+    "model.attention_dim": 4,
+    "model.max_seq_len": 20,
     "model.dropout": 0.1,
     "training.max_epochs": 12,
     "training.patience": 12,
-    "training.batch_positions": 256,
+    "training.batch_tokens": 256,
     "training.learning_rate": 0.01,
     "training.warmup_steps": 10,
-    "training.averaging": 0.95,
-    "training.target_rate": 6.0,
+    "training.ema_decay": 0.95,
+    "training.kl_target": 6.0,
 }
-WITHOUT_PAUSE = {"training.deterministic_share": 0.0, "training.anneal_share": 0.0}
+WITHOUT_PAUSE = {"training.deterministic_fraction": 0.0, "training.kl_anneal_fraction": 0.0}
 MADE: dict[str, tuple[str, dict[str, Any]]] = {
     "sound settings": ("healthy", {}),
-    "never any noise": ("deterministic twin", {"training.deterministic_share": 1.0}),
+    "never any noise": ("deterministic twin", {"training.deterministic_fraction": 1.0}),
     "fixed β of 10 from the start, means free to shrink": (
         "collapse",
-        {"model.mean_scale": None, "training.target_rate": None, "training.beta": 10.0, **WITHOUT_PAUSE},
+        {"model.bn_gamma": None, "training.kl_target": None, "training.beta": 10.0, **WITHOUT_PAUSE},
     ),
     "target of 0.05 nats, means free to shrink": (
-        "over-regularised",
-        {"model.mean_scale": None, "training.target_rate": 0.05, "training.beta": 0.05},
+        "over-regularized",
+        {"model.bn_gamma": None, "training.kl_target": 0.05, "training.beta": 0.05},
     ),
     "learning rate of 0.3": ("variance explosion", {"training.learning_rate": 0.3}),
     "noise in the last tenth only, narrow means": (
         "variance explosion",
-        {"model.mean_scale": 0.3, "training.deterministic_share": 0.9, "training.anneal_share": 0.0},
+        {"model.bn_gamma": 0.3, "training.deterministic_fraction": 0.9, "training.kl_anneal_fraction": 0.0},
     ),
     "decoder made deaf by hand": ("bypass", {"training.beta": 0.0}),
     "learning rate that rises without end": (
@@ -71,7 +71,7 @@ DEAF = "decoder made deaf by hand"
 
 def make_deaf(network: Network) -> None:
     """Cut what leads from z into the decoder; no setting does that, as nothing else of the encoder arrives there."""
-    for way in (network.decoder.belief, network.decoder.context):
+    for way in (network.decoder.posterior, network.decoder.context):
         torch.nn.init.zeros_(way.weight)
         way.weight.requires_grad_(False)
 
@@ -83,7 +83,7 @@ def train(parts: tuple[LogPart, LogPart], settings: dict[str, Any], is_deaf: boo
         {name.partition(".")[2]: value for name, value in settings.items() if name.startswith(section)}
         for section in ("model.", "training.")
     )
-    shape = NetworkConfig(num_items=train_part.num_items, num_behaviours=3, has_gaps=True, **model)
+    shape = NetworkConfig(num_items=train_part.num_items, num_behaviors=3, has_gaps=True, **model)
     config = TrainingConfig(**training)
     torch.manual_seed(config.seed)
     network = Network(shape)

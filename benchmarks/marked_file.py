@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from variseq.atomic import atomic_write
 from variseq.errors import InputError
-from variseq.whole_file import whole_file
 
 
 def write_between_markers(path: Path, markers: tuple[str, str], text: str) -> None:
@@ -13,7 +13,7 @@ def write_between_markers(path: Path, markers: tuple[str, str], text: str) -> No
     in this order."""
     begin, end = markers
     before, _, after = _parts(path, markers)
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from variseq.atomic import atomic_write
 from variseq.errors import InputError, VariseqError
-from variseq.whole_file import whole_file
 
 Record = dict[str, Any]
 
@@ -50,7 +50,7 @@ def _line(record: Record) -> str:
 def write_record(path: Path, record: Record) -> None:
     """One record as a file of its own; whole or not at all. The folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -70,7 +70,7 @@ def rounded(value: Any, digits: int = 6) -> Any:
 def changed_settings(settings: Record, usual: Record) -> list[str]:
     """The names of those that are not as usual. One that the usual ones lack was not there yet and had no say.
 
-    >>> changed_settings({"width": 64, "heads": 2, "new": 1}, {"width": 32, "heads": 2})
+    >>> changed_settings({"hidden_size": 64, "heads": 2, "new": 1}, {"hidden_size": 32, "heads": 2})
     ['width']
     """
     return sorted(name for name, value in settings.items() if usual.get(name, value) != value)

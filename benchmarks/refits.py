@@ -59,9 +59,9 @@ from sequence_file import events_in_order  # noqa: E402
 RESULT = ROOT / "benchmarks" / "results" / "refits.jsonl"
 DOCUMENT = ROOT / "docs" / "ablations.md"
 MARKERS = ("<!-- refits:begin -->", "<!-- refits:end -->")
-ROLES: dict[str, dict[str, float]] = {"twin": {"deterministic_share": 1.0}, "model": {}}
+ROLES: dict[str, dict[str, float]] = {"twin": {"deterministic_fraction": 1.0}, "model": {}}
 METRICS = ("ndcg", "nll")
-OF_A_TRIAL = ("training.refits", "training.seed", "training.deterministic_share")
+OF_A_TRIAL = ("training.refits", "training.seed", "training.deterministic_fraction")
 """Settings that a trial has for itself."""
 Changes = tuple[str, ...]
 Parts = tuple[LogPart, LogPart, LogPart]

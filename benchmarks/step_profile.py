@@ -16,21 +16,21 @@ from variseq.model.network import Network
 from variseq.training.trainer import Trainer, gradient_step
 
 MARK = "part: "
-UPDATE, OTHER, PYTHON = "optimiser, clipping, average", "norms, dropout, look-up", "batches, Python"
+UPDATE, OTHER, PYTHON = "optimizer, clipping, average", "norms, dropout, look-up", "batches, Python"
 PART_OF_MODULE: dict[type[nn.Module], str] = {
     CausalSelfAttention: "self-attention",
-    AdditiveAttention: "belief attention",
-    DotProductAttention: "belief attention",
+    AdditiveAttention: "posterior attention",
+    DotProductAttention: "posterior attention",
     FeedForward: "feed-forward",
     LatentHead: "other products",
 }
 PART_OF_EVENT = {
-    "_ChunkedSoftmax": "catalogue",
-    "autograd::engine::evaluate_function: _ChunkedSoftmaxBackward": "catalogue",
+    "_ChunkedSoftmax": "catalog",
+    "autograd::engine::evaluate_function: _ChunkedSoftmaxBackward": "catalog",
     "autograd::engine::evaluate_function: torch::autograd::AccumulateGrad": UPDATE,
     "aten::_foreach_lerp_": UPDATE,
 }
-ORDER = ("catalogue", "self-attention", "belief attention", "feed-forward", "other products", OTHER, UPDATE, PYTHON)
+ORDER = ("catalog", "self-attention", "posterior attention", "feed-forward", "other products", OTHER, UPDATE, PYTHON)
 
 
 def profiled_seconds(trainer: Trainer) -> dict[str, float]:
@@ -59,7 +59,7 @@ def profiled_seconds(trainer: Trainer) -> dict[str, float]:
 def _mark_modules(network: Network) -> None:
     """Every call of a module of a part stands in the profile under its name."""
     marked = [(module, PART_OF_MODULE[type(module)]) for module in network.modules() if type(module) in PART_OF_MODULE]
-    marked += [(network.decoder.belief, "other products"), (network.decoder.context, "other products")]
+    marked += [(network.decoder.posterior, "other products"), (network.decoder.context, "other products")]
     for module, part in marked:
         running: list[Any] = []
 
@@ -73,10 +73,10 @@ def _mark_modules(network: Network) -> None:
         module.register_forward_hook(leave)
 
 
-def _marked_step(network: Network, optimiser: torch.optim.Optimizer, loss: Tensor, clip_norm: float) -> None:
+def _marked_step(network: Network, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> None:
     """`gradient_step`, in which all but the backward pass is the update."""
     with record_function(MARK + UPDATE):
-        gradient_step(network, optimiser, loss, clip_norm)
+        gradient_step(network, optimizer, loss, max_grad_norm)
 
 
 def _seconds_by_part(events: Any) -> dict[str, float]:

@@ -3,7 +3,7 @@
     python benchmarks/targets.py      # reads results/, measures nothing
 
 The targets and the figures of others are those of docs/targets.md, which names their sources. Costs are ratios within
-one run of the bench against rivals. What was aimed at for beliefs is judged in docs/beliefs.md.
+one run of the bench against rivals. What was aimed at for posteriors is judged in docs/posteriors.md.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ MARKERS = ("<!-- training-share:begin -->", "<!-- training-share:end -->")
 PEAK_SIDE, PEAK_REPEATS = 2048, 5
 AIM = 0.4
 LEVELS = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1)
-PARTS = ("catalogue", "self-attention", "belief attention", "feed-forward", "other products")
+PARTS = ("catalog", "self-attention", "posterior attention", "feed-forward", "other products")
 Flops = dict[str, float]
 
 
@@ -60,7 +60,7 @@ class Shape:
     num_items: int
     mean_length: float
     lengths: tuple[int, ...]
-    max_length: int
+    max_seq_len: int
 
     def histories(self, num_events: int) -> Histories:
         """About so many events of made-up users: lengths like the log's, items by a power law of their rank."""
@@ -74,12 +74,12 @@ class Shape:
 
     def settings(self, epochs: int) -> tuple[NetworkConfig, TrainingConfig]:
         """What `size=small` derives for the real log; without noise, for so many epochs."""
-        plain = {"num_behaviours": 1, "has_gaps": False, "has_values": False, "repeat_share": 0.0}
+        plain = {"num_behaviors": 1, "has_gaps": False, "has_values": False, "repeat_share": 0.0}
         properties = LogProperties(
             self.num_events, self.num_items, mean_length=self.mean_length, long_length=0.0, **plain
         )
-        network = network_config("small", properties, {"max_length": self.max_length})
-        quiet = {"max_epochs": epochs, "deterministic_share": 1.0}
+        network = network_config("small", properties, {"max_seq_len": self.max_seq_len})
+        quiet = {"max_epochs": epochs, "deterministic_fraction": 1.0}
         return network, training_config(properties, network, 0, quiet)
 
 
@@ -100,26 +100,26 @@ def training_flops(config: NetworkConfig, num_tokens: int, num_pairs: int, num_s
     they take time: tanh and softmax, norms, dropout, the look-up of vectors, the update, and whatever is reckoned a
     second time to save memory. `tests/benchmarks` holds the formula against torch.utils.flop_counter.
 
-    >>> config = NetworkConfig(num_items=10, width=4, num_heads=1)
-    >>> training_flops(config, num_tokens=1, num_pairs=1, num_scored=10)["catalogue"]
+    >>> config = NetworkConfig(num_items=10, hidden_size=4, num_heads=1)
+    >>> training_flops(config, num_tokens=1, num_pairs=1, num_scored=10)["catalog"]
     240.0
     """
-    width, latent, hidden = config.width, config.latent_width, config.attention_width
+    width, latent, hidden = config.hidden_size, config.latent_dim, config.attention_dim
     per_token = {
-        "catalogue": width * num_scored,
-        "self-attention": config.num_blocks * 4 * width * width,
-        "belief attention": 2 * latent * hidden,
-        "feed-forward": (config.num_blocks + 1) * 6 * width * width,
+        "catalog": width * num_scored,
+        "self-attention": config.num_layers * 4 * width * width,
+        "posterior attention": 2 * latent * hidden,
+        "feed-forward": (config.num_layers + 1) * 6 * width * width,
         "other products": 4 * latent * width,
     }
-    per_pair = {"self-attention": config.num_blocks * 2 * width, "belief attention": hidden + latent}
+    per_pair = {"self-attention": config.num_layers * 2 * width, "posterior attention": hidden + latent}
     return {part: 6.0 * (per_token[part] * num_tokens + per_pair.get(part, 0) * num_pairs) for part in PARTS}
 
 
 def epoch_flops(config: NetworkConfig, training: TrainingConfig, window_lengths: Iterable[int]) -> Flops:
     """FLOPs of an epoch: `training_flops` of all its windows."""
     lengths = np.asarray(list(window_lengths), dtype=np.int64)
-    is_full = config.num_items <= training.full_softmax_items
+    is_full = config.num_items <= training.full_softmax_max_items
     num_scored = config.num_items if is_full else training.num_negatives
     return training_flops(config, int(lengths.sum()), int((lengths * (lengths + 1) // 2).sum()), num_scored)
 
@@ -161,8 +161,8 @@ def batching_seconds(shape: Shape, histories: Histories) -> float:
     """Seconds in which an epoch's batches are made, alone."""
     network, training = shape.settings(1)
     begun = time.perf_counter()
-    windows = training_windows(histories, network.max_length, np.random.default_rng(0))
-    for members in group_by_length(windows.lengths, training.batch_positions, np.arange(len(windows.first))):
+    windows = training_windows(histories, network.max_seq_len, np.random.default_rng(0))
+    for members in group_by_length(windows.lengths, training.batch_tokens, np.arange(len(windows.first))):
         make_batch(histories, windows, members, network.num_items)
     return time.perf_counter() - begun
 
@@ -171,7 +171,7 @@ def measure(shape: Shape, epochs: int, num_events: int) -> dict[str, Any]:
     """Everything about one shape."""
     histories = shape.histories(num_events)
     config, training = shape.settings(epochs)
-    windows = training_windows(histories, config.max_length, np.random.default_rng(0))
+    windows = training_windows(histories, config.max_seq_len, np.random.default_rng(0))
     flops = epoch_flops(config, training, windows.lengths)
     timed = timed_epochs(shape, histories, epochs)
     total = sum(flops.values())
@@ -180,9 +180,9 @@ def measure(shape: Shape, epochs: int, num_events: int) -> dict[str, Any]:
     return {
         "name": shape.name,
         "num_items": config.num_items,
-        "width": config.width,
-        "max_length": config.max_length,
-        "batch_positions": training.batch_positions,
+        "width": config.hidden_size,
+        "max_seq_len": config.max_seq_len,
+        "batch_tokens": training.batch_tokens,
         "num_events": histories.num_events,
         "gigaflops_of_epoch": total / 1e9,
         "seconds_of_epoch": [epoch["seconds"] for epoch in timed],
@@ -206,8 +206,8 @@ def table(record: dict[str, Any]) -> str:
     for shape in shapes:
         low, high = min(shape["shares_of_peak"]), max(shape["shares_of_peak"])
         lines.append(
-            f"| {shape['name']} ({shape['num_items']:,} items, window {shape['max_length']}, batches of "
-            f"{shape['batch_positions']:,}) | {shape['gigaflops_of_epoch'] * 1e3 / shape['num_events']:.2f} million | "
+            f"| {shape['name']} ({shape['num_items']:,} items, window {shape['max_seq_len']}, batches of "
+            f"{shape['batch_tokens']:,}) | {shape['gigaflops_of_epoch'] * 1e3 / shape['num_events']:.2f} million | "
             f"{shape['positions_per_second']:,.0f} | {statistics.median(shape['peak_gigaflops_per_second']):.0f} | "
             f"**{shape['share_of_peak']:.0%}** ({low:.0%}–{high:.0%}) |"
         )

@@ -1,10 +1,11 @@
 """Runs and their twins without noise into what the noise buys and costs on each data set, paired by user.
 
     python benchmarks/twins.py --title "MIND" RUN TWIN      # a run of a recipe and its twin; appended to the results
-    python benchmarks/twins.py --table                      # only writes the table of the results into docs/beliefs.md
+    python benchmarks/twins.py --table                      # only writes the table of the results into
+    docs/posteriors.md
 
-The twin is the same recipe and seed with `--set training.deterministic_share=1`. Of one title and seed the latest
-record counts. Several seeds together, and more than these two questions, are the work of beliefs.py.
+The twin is the same recipe and seed with `--set training.deterministic_fraction=1`. Of one title and seed the latest
+record counts. Several seeds together, and more than these two questions, are the work of posteriors.py.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from variseq.estimator import VariationalAttention, load
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "twins.jsonl"
-DOCUMENT = ROOT / "docs" / "beliefs.md"
+DOCUMENT = ROOT / "docs" / "posteriors.md"
 MARKERS = ("<!-- twins:begin -->", "<!-- twins:end -->")
 DIGITS = {"nll": 3, "ndcg@10": 4}
 
@@ -56,7 +57,7 @@ def record_of(title: str, run: Path, twin: Path) -> Record:
 
 def _noise_free_share(model: VariationalAttention) -> float:
     assert model.checkpoint is not None
-    share: float = model.checkpoint.config["training"]["deterministic_share"]
+    share: float = model.checkpoint.config["training"]["deterministic_fraction"]
     return share
 
 

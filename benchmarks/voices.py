@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from beliefs_runs import Run
 from marked_file import signed, write_between_markers
+from posteriors_runs import Run
 from provenance import provenance, short_commit
 from record_file import exit_code, write_record
 
@@ -107,7 +107,9 @@ def table(runs: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs with training.refit_share=0")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="folders of runs with training.refit_fraction=0"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}

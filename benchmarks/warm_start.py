@@ -53,7 +53,7 @@ def first_events(log: Log, share: float) -> pa.Table:
         "item_id": vocabulary.items.take(pa.array(histories.item[earlier])),
         "timestamp": pa.array(time[earlier]),
         "value": pa.array(histories.value[earlier]),
-        "event": pa.array(np.array(vocabulary.behaviours)[histories.behaviour[earlier]]),
+        "event": pa.array(np.array(vocabulary.behaviors)[histories.behavior[earlier]]),
     }
     if not np.isfinite(histories.value).any():
         del columns["value"]

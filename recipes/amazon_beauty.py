@@ -23,7 +23,7 @@ LEAVE_ONE_OUT = {
     "size": "small",
     "split.by": "leave-one-out",
     "read.time_unit": "seconds",
-    "model.max_length": LONGEST_HISTORY,
+    "model.max_seq_len": LONGEST_HISTORY,
 }
 ITEM_FILES = ("item_titles.csv", "Beauty_item2attributes.json")
 FILES = ("Beauty.txt", *ITEM_FILES)
@@ -69,7 +69,7 @@ def by_time(data: Path, request: Request) -> Record:
     DATA holds `Beauty_absolute_time_subset.csv.gz` (user,item,timestamp) and the item files. The last purchase of each
     user after the cut is asked for.
     """
-    settings = request.settings({"size": "small", "split.by": "time", "model.max_length": LONGEST_HISTORY})
+    settings = request.settings({"size": "small", "split.by": "time", "model.max_seq_len": LONGEST_HISTORY})
     files = find_files(data, "Beauty_absolute_time_subset.csv.gz", *ITEM_FILES)
     events, note = ties_shuffled(_dated(files[0]))
     log = read(events, items=items_of(files[1], files[2]), options=settings.read)

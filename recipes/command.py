@@ -40,7 +40,11 @@ def _parser(by_name: dict[str, Recipe]) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for the run; must not exist yet")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting: size=medium, model.width=128, ..."
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting: size=medium, model.hidden_size=128, ...",
     )
     parser.add_argument("--result", type=Path, metavar="FILE", help="a .jsonl file to which one record is appended")
     parser.add_argument("--variant", choices=list(by_name), default=first, help=f"which recipe (default: {first})")

@@ -34,7 +34,7 @@ def mind(data: Path, request: Request) -> Record:
     log, one second apart, which keeps their order and invents their times (the history of a user is the same in all of
     the user's impressions, so it is older than them). Hence the split by order, leave-one-out. For most users, who have
     one impression, validation asks for the last event of the history and test for a click days later, on news that are
-    often new: a quarter of the test targets never occur in training. The whole catalogue is ranked, not the few news
+    often new: a quarter of the test targets never occur in training. The whole catalog is ranked, not the few news
     that an impression showed, so figures are not to be compared with those of the MIND task. News without a line in
     `news.tsv` have no title and no category.
     """

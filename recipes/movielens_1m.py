@@ -21,7 +21,7 @@ LEAVE_ONE_OUT = {
     "size": "small",
     "split.by": "leave-one-out",
     "read.time_unit": "seconds",
-    "model.max_length": LONGEST_HISTORY,
+    "model.max_seq_len": LONGEST_HISTORY,
 }
 REQUEST_TIME = (
     "Each event carries the time of the event after it, so that the model knows when the answer is wanted (the second "
@@ -81,7 +81,7 @@ def with_time(data: Path, request: Request) -> Record:
     DATA holds `ratings_users_1_2999.dat.csv.gz` (user,item,rating,timestamp) and `movies.csv`. Most users rate within
     one sitting, so few have events on both sides of a cut: expect about 600 test users and wide intervals.
     """
-    settings = request.settings({"size": "small", "split.by": "time", "model.max_length": LONGEST_HISTORY})
+    settings = request.settings({"size": "small", "split.by": "time", "model.max_seq_len": LONGEST_HISTORY})
     files = find_files(data, "ratings_users_1_2999.dat.csv.gz", "movies.csv")
     log = read(files[0], items=files[1], options=settings.read)
     experiment = Experiment("movielens_1m_with_time", "MovieLens-1M, users 1 to 2,999", files, settings)

@@ -1,4 +1,4 @@
-"""Taobao UserBehavior (views, carts, favourites, purchases) into a run: several behaviours, split by time."""
+"""Taobao UserBehavior (views, carts, favourites, purchases) into a run: several behaviors, split by time."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ COLUMNS = {
 
 
 def taobao(data: Path, request: Request) -> Record:
-    """Every behaviour is an event; what comes next, of whatever behaviour, is predicted; global cuts in time.
+    """Every behavior is an event; what comes next, of whatever behavior, is predicted; global cuts in time.
 
-    DATA holds `UserBehavior.csv` without a header: user,item,category,behaviour,timestamp. Left out and counted: lines
+    DATA holds `UserBehavior.csv` without a header: user,item,category,behavior,timestamp. Left out and counted: lines
     with another number of fields (the last one may be cut off) and events before the log's first day.
 
     Only items with at least 5 events stay (`--set read.min_item_events=1` for all). In the first 815 users there are
     1.5 events per item: nothing can be learned of an item with one event, and a target without a training event is a
-    miss for every model. The count is over the whole log, test events too, so figures are for this smaller catalogue.
+    miss for every model. The count is over the whole log, test events too, so figures are for this smaller catalog.
     A purchase mostly follows a view of the same item, so items of the history are ranked too.
     """
     settings = request.settings({"size": "small", "split.by": "time", "read.min_item_events": 5})
@@ -64,7 +64,7 @@ def _events(path: Path) -> tuple[pa.Table, list[str]]:
         )
     except pa.ArrowException as error:
         raise InputError(
-            f"{path} is not of the form user,item,category,behaviour,timestamp without a header ({error})."
+            f"{path} is not of the form user,item,category,behavior,timestamp without a header ({error})."
         ) from error
     kept = table.filter(pc.greater_equal(table["timestamp"], FIRST_SECOND))
     num_early = table.num_rows - kept.num_rows

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "variseq"
 FLOORS = [
-    {"errors", "whole_file", "output", "threads"},
+    {"errors", "atomic", "output", "threads"},
     {"events"},
     {"sequences"},
     {"model", "evaluation"},
@@ -198,7 +198,7 @@ def test_no_class_is_looked_up_by_a_string(file: Path) -> None:
         ("loss = getattr(losses, name)(3)", True),
         ("loss = globals()[name]", True),
         ("import importlib\nimportlib.import_module(name)", True),
-        ("width = getattr(options, name)", False),
+        ("hidden_size = getattr(options, name)", False),
         ("moved = getattr(self, field.name).to(device)", False),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import small_model, unchecked
 from variseq.comparison import compare
-from variseq.errors import CollapseWarning, InputError
+from variseq.errors import InputError, PosteriorCollapseWarning
 from variseq.estimator import VariationalAttention, load
 from variseq.evaluation.results import Results
 from variseq.events.simulate import Simulation
@@ -27,20 +27,20 @@ ROWS = ["variseq", "variseq, dropout", "twin", "twin, dropout", *BASELINES]
 
 def fit(parts: Parts, folder: Path | None = None, **training: Any) -> VariationalAttention:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CollapseWarning)
+        warnings.simplefilter("ignore", PosteriorCollapseWarning)
         return small_model(max_epochs=3, **training).fit(parts[0], parts[1], folder, display=Display(quiet=True))
 
 
 @pytest.fixture(scope="module")
 def variational(shop_parts: Parts) -> VariationalAttention:
     """Has not learned from the validation events."""
-    return fit(shop_parts, refit_share=0.0)
+    return fit(shop_parts, refit_fraction=0.0)
 
 
 @pytest.fixture(scope="module")
 def twin(shop_parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> VariationalAttention:
     folder = tmp_path_factory.mktemp("runs") / "twin"
-    fit(shop_parts, folder, refit_share=0.0, deterministic_share=1.0)
+    fit(shop_parts, folder, refit_fraction=0.0, deterministic_fraction=1.0)
     return load(folder)
 
 
@@ -95,7 +95,7 @@ def test_dropout_row_differs_and_comes_again(results: Results, variational: Vari
 def test_dropout_is_refused_where_validation_was_learned(
     fitted: VariationalAttention, twin: VariationalAttention
 ) -> None:
-    with pytest.raises(InputError, match=r"refitted with the validation events, so dropout .*'refit_share': 0"):
+    with pytest.raises(InputError, match=r"refitted with the validation events, so dropout .*'refit_fraction': 0"):
         fitted.evaluate(dropout=True)
     with pytest.raises(InputError, match="differ in: whether a refit took in the validation events"):
         fitted.evaluate(beside={"twin": twin})
@@ -112,12 +112,12 @@ def test_name_that_is_taken_is_refused(
 def test_run_of_another_log_or_split_is_refused_with_what_differs(
     variational: VariationalAttention, shop: Simulation, shop_log: Log
 ) -> None:
-    by_time = fit(shop_log.split("time", test=0.2, valid=0.2), refit_share=0.0)
+    by_time = fit(shop_log.split("time", test=0.2, valid=0.2), refit_fraction=0.0)
     with pytest.raises(InputError, match=r"differ in: where validation and test begin\."):
         variational.evaluate(beside={"by time": by_time})
     frame = shop.events().to_pandas()
     without_one = read(frame[frame["item_id"] != frame["item_id"].iloc[0]].reset_index(drop=True))
-    fewer = fit(without_one.split("leave-one-out"), refit_share=0.0)
+    fewer = fit(without_one.split("leave-one-out"), refit_fraction=0.0)
     with pytest.raises(InputError, match=r"'variseq' and 'fewer' are not measured alike.*differ in: items, "):
         variational.evaluate(beside={"fewer": fewer})
 

@@ -65,7 +65,7 @@ def test_no_words_show_the_help() -> None:
     assert "recommend" in finished.out + finished.err
 
 
-@pytest.mark.parametrize("words", [["fly"], ["fit"], ["check"], ["recommend"], ["check", "--colour", "red"]])
+@pytest.mark.parametrize("words", [["fly"], ["fit"], ["check"], ["recommend"], ["check", "--color", "red"]])
 def test_words_that_are_no_command_end_with_code_2_and_no_trace(words: list[str]) -> None:
     finished = variseq(*words)
     assert finished.code == 2

@@ -26,27 +26,27 @@ def test_readme_quickstart_runs_as_printed(
     assert (tmp_path / "runs" / "shop" / "manifest.json").exists()
 
 
-def test_examples_of_the_guide_to_beliefs_run_as_printed(
+def test_examples_of_the_guide_to_posteriors_run_as_printed(
     run_folder: Path,
     shop_parts: tuple[LogPart, LogPart, LogPart],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    guide = README.parent / "docs" / "beliefs.md"
+    guide = README.parent / "docs" / "posteriors.md"
     examples = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
     assert len(examples) >= 6
     assert all(len(example.strip().splitlines()) <= 5 for example in examples)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "first").symlink_to(run_folder)
     train, valid, _ = shop_parts
-    small_model(deterministic_share=1.0).fit(train, valid, tmp_path / "runs" / "twin", display=Display(quiet=True))
+    small_model(deterministic_fraction=1.0).fit(train, valid, tmp_path / "runs" / "twin", display=Display(quiet=True))
     monkeypatch.chdir(tmp_path)
     told: dict[str, object] = {"__name__": "guide"}
     for example in examples:
         exec(compile(example, str(guide), "exec"), told)
     printed = capsys.readouterr().out
-    assert "sum over the catalogue: 1.0" in printed
+    assert "sum over the catalog: 1.0" in printed
     assert "variseq minus 'twin', paired by " in printed
 
 

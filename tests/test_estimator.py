@@ -92,7 +92,7 @@ def test_model_that_is_not_fitted_says_so(tmp_path: Path) -> None:
     ("settings", "named"),
     [
         ({"model": {"widht": 32}}, r"there is no model\.widht"),
-        ({"model": {"width": 10, "num_heads": 4}}, "width 10 is not a multiple of num_heads 4"),
+        ({"model": {"hidden_size": 10, "num_heads": 4}}, "hidden_size 10 is not a multiple of num_heads 4"),
         ({"model": {"dropout": 1.5}}, r"model\.dropout = 1\.5: .*less than 1"),
         ({"training": {"learnig_rate": 0.1}}, r"there is no training\.learnig_rate"),
         ({"training": {"max_epochs": 0}}, r"training\.max_epochs = 0: "),
@@ -173,7 +173,7 @@ def test_two_runs_are_compared_user_by_user(run_folder: Path, shop_parts: Parts,
     assert difference.interval[0] <= difference.difference <= difference.interval[1]
 
 
-@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 def test_runs_on_different_splits_are_not_compared(run_folder: Path, shop_log: Log, tmp_path: Path) -> None:
     train, valid, _ = shop_log.split("time", test=0.2, valid=0.2)
     small_model(max_epochs=2).fit(train, valid, folder=tmp_path / "time", display=QUIET)
@@ -219,14 +219,14 @@ def test_run_folder_can_be_moved(run_folder: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(load(moved).recommend(users=users), load(run_folder).recommend(users=users))
 
 
-@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 def test_values_of_the_log_are_learned_and_integers_come_back_as_integers(tmp_path: Path) -> None:
     sim = simulate(SimulationOptions(num_users=60, num_items=20, num_categories=2, mean_events=10, seed=1))
     frame = sim.events().to_pandas()
     frame["user_id"] = frame["user_id"].str[1:].astype(int) * 7
     frame["item_id"] = frame["item_id"].str[1:].astype(int) + 1000
     train, valid, _ = read(frame).split("leave-one-out")
-    model = small_model(max_epochs=2, regression_weight=1.0).fit(train, valid, folder=tmp_path / "run", display=QUIET)
+    model = small_model(max_epochs=2, value_loss_weight=1.0).fit(train, valid, folder=tmp_path / "run", display=QUIET)
     assert model.checkpoint is not None
     assert model.checkpoint.network.value_head is not None
     losses = [record["regression"] for record in model.checkpoint.metrics]
@@ -235,7 +235,7 @@ def test_values_of_the_log_are_learned_and_integers_come_back_as_integers(tmp_pa
     assert found["user_id"].tolist() == [14, 14, 999_999, 999_999]
     assert found["item_id"].between(1000, 1019).all()
     without = read(frame.drop(columns="value")).split("leave-one-out")
-    plain = small_model(max_epochs=1, deterministic_share=0.0, anneal_share=0.0)
+    plain = small_model(max_epochs=1, deterministic_fraction=0.0, kl_anneal_fraction=0.0)
     plain.fit(without[0], without[1], display=QUIET)
     assert plain.checkpoint is not None
     assert plain.checkpoint.network.value_head is None
@@ -254,6 +254,6 @@ def test_properties_of_the_log_cannot_be_set(shop_parts: tuple[LogPart, LogPart,
         VariationalAttention(model={"num_items": 3}).fit(train, valid)
 
 
-def test_bare_items_of_a_history_are_taken_as_the_usual_behaviour(fitted: VariationalAttention) -> None:
+def test_bare_items_of_a_history_are_taken_as_the_usual_behavior(fitted: VariationalAttention) -> None:
     answers = fitted._answers()
-    assert fitted.vocabulary.behaviours[answers.usual_behaviour] == "view"
+    assert fitted.vocabulary.behaviors[answers.usual_behavior] == "view"

@@ -149,7 +149,7 @@ def test_windows_of_training_grow_with_events_not_with_prefixes() -> None:
 
 def test_history_in_memory_costs_few_bytes_an_event(shop_log: Log) -> None:
     histories = shop_log.histories
-    held = sum(array.nbytes for array in (histories.item, histories.behaviour, histories.timestamp, histories.value))
+    held = sum(array.nbytes for array in (histories.item, histories.behavior, histories.timestamp, histories.value))
     assert held / histories.num_events <= 24
 
 
@@ -178,7 +178,7 @@ USER_IDS: dict[str, list[Id]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")  # An epoch is not enough to learn much.
+@pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")  # An epoch is not enough to learn much.
 @pytest.mark.parametrize(("user_kind", "item_kind"), [("integers", "leading zeros"), ("uuids", "text")])
 def test_ids_come_back_as_they_went_in(user_kind: str, item_kind: str, tmp_path: Path) -> None:
     users, items = USER_IDS[user_kind], USER_IDS[item_kind][:12]
@@ -303,7 +303,7 @@ def test_run_folder_can_be_moved(run_folder: Path, tmp_path: Path) -> None:
 def test_evaluating_twice_gives_the_same_numbers_and_names_its_protocol(fitted: VariationalAttention) -> None:
     first, second = fitted.evaluate().table, fitted.evaluate().table
     assert first == second
-    assert first["protocol"]["candidates"] == "full catalogue"
+    assert first["protocol"]["candidates"] == "full catalog"
     assert first["protocol"]["ties"] == "against the model"
     assert {"split_hash", "k", "targets", "exclude_seen"} <= set(first["protocol"])
     for row in first["rows"]:

@@ -14,12 +14,12 @@ PACKAGED = (".py", ".sql", ".html", ".css", ".js", ".svg")
 ROOT = Path(__file__).parent.parent
 PUBLIC = [
     "CheckpointError",
-    "CollapseWarning",
     "InputError",
-    "MissingExtra",
+    "MissingDependencyError",
+    "PosteriorCollapseWarning",
     "ReadOptions",
     "SimulationOptions",
-    "TrainingStopped",
+    "TrainingDivergedError",
     "VariationalAttention",
     "VariseqError",
     "compare",

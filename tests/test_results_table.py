@@ -31,7 +31,7 @@ def row(model: str, ndcg: float, nll: float | None) -> dict[str, Any]:
 
 
 def record(seed: int = 0, ndcg: float = 0.15, recipe: str = "films", date: str = "2025-03-01") -> dict[str, Any]:
-    training = {"seed": seed, "max_epochs": 9, "deterministic_share": 0.3}
+    training = {"seed": seed, "max_epochs": 9, "deterministic_fraction": 0.3}
     return {
         "recipe": recipe,
         "commit": "0123456789abcdef",
@@ -47,7 +47,7 @@ def record(seed: int = 0, ndcg: float = 0.15, recipe: str = "films", date: str =
         },
         "protocol": {"k": 10, "method": "leave-one-out", "targets": "next", "split_hash": "c" * 64},
         "seed": seed,
-        "settings": {"size": "small", "model": {"width": 64}, "training": training},
+        "settings": {"size": "small", "model": {"hidden_size": 64}, "training": training},
         "hardware": {"cpu": "A processor", "cores": 2, "threads": 2, "device": "cpu"},
         "training_seconds": 1234.5 + seed,
         "evaluation_seconds": 5.0,
@@ -73,7 +73,7 @@ def test_one_seed_is_shown_with_its_interval_over_users() -> None:
 
 def twin(seed: int = 0, **changes: Any) -> dict[str, Any]:
     made = record(seed, 0.17)
-    made["settings"]["training"] |= {"deterministic_share": 1.0, **changes}
+    made["settings"]["training"] |= {"deterministic_fraction": 1.0, **changes}
     return made
 
 
@@ -84,16 +84,16 @@ def test_twin_without_noise_has_a_row_of_its_own() -> None:
     assert without_noise[:2] == ["twin without noise", "0.1700 (0.1700–0.1700)"]
     assert without_noise[5] == "1,235 (1,234–1,236)"
     assert baseline[0] == "item-knn"
-    assert "the same with training.deterministic_share=1, seeds 0, 1" in text
+    assert "the same with training.deterministic_fraction=1, seeds 0, 1" in text
 
 
 def test_only_twins_may_differ_in_noise_and_they_do_not_stand_alone() -> None:
     with pytest.raises(InputError, match="differ in their settings"):
         latest_by_seed([record(0), twin(0, max_epochs=8)])
-    of_other_noise = twin(0, anneal_share=0.3, num_samples=7, target_rate=80.0)
+    of_other_noise = twin(0, kl_anneal_fraction=0.3, num_samples=7, kl_target=80.0)
     assert latest_by_seed([record(0), of_other_noise])["films"].twins == [of_other_noise]
     half_noise = record(1)
-    half_noise["settings"]["training"]["deterministic_share"] = 0.5
+    half_noise["settings"]["training"]["deterministic_fraction"] = 0.5
     with pytest.raises(InputError, match="differ in their settings"):
         latest_by_seed([record(0), half_noise])
     with pytest.raises(InputError, match="all of runs without noise"):
@@ -119,7 +119,7 @@ def test_seeds_of_different_experiments_are_never_averaged(part: str) -> None:
     if part == "data":
         other["data"]["sha256"] = {"films.txt": "cd"}
     elif part == "settings":
-        other["settings"]["model"]["width"] = 128
+        other["settings"]["model"]["hidden_size"] = 128
     else:
         other["protocol"]["split_hash"] = "d" * 64
     with pytest.raises(InputError, match=f"differ in their {part}"):

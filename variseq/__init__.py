@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from variseq.comparison import compare
     from variseq.errors import (
         CheckpointError,
-        CollapseWarning,
         InputError,
-        MissingExtra,
-        TrainingStopped,
+        MissingDependencyError,
+        PosteriorCollapseWarning,
+        TrainingDivergedError,
         VariseqError,
     )
     from variseq.estimator import VariationalAttention, load
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "CheckpointError": "variseq.errors",
-    "CollapseWarning": "variseq.errors",
+    "PosteriorCollapseWarning": "variseq.errors",
     "InputError": "variseq.errors",
-    "MissingExtra": "variseq.errors",
+    "MissingDependencyError": "variseq.errors",
     "ReadOptions": "variseq.events.options",
     "SimulationOptions": "variseq.events.simulate",
-    "TrainingStopped": "variseq.errors",
+    "TrainingDivergedError": "variseq.errors",
     "VariationalAttention": "variseq.estimator",
     "VariseqError": "variseq.errors",
     "compare": "variseq.comparison",
@@ -40,12 +40,12 @@ _ROOMS = {
 
 __all__ = [
     "CheckpointError",
-    "CollapseWarning",
     "InputError",
-    "MissingExtra",
+    "MissingDependencyError",
+    "PosteriorCollapseWarning",
     "ReadOptions",
     "SimulationOptions",
-    "TrainingStopped",
+    "TrainingDivergedError",
     "VariationalAttention",
     "VariseqError",
     "compare",

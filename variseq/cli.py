@@ -63,7 +63,9 @@ TestFile = Annotated[
 Memory = Annotated[str | None, typer.Option(help="Memory of the database, such as 1GB.")]
 Rejects = Annotated[Path | None, typer.Option(help="File for rejected rows (.csv or .parquet).")]
 K = Annotated[int, typer.Option("-k", "--k", help="How many items.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="A setting: model.width=128, training.max_epochs=20, ...")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting: model.hidden_size=128, training.max_epochs=20, ...")
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute with; one for each core otherwise.")]
 
@@ -274,7 +276,8 @@ def evaluate(
         list[Path] | None, typer.Option(help="Another run of the same log and split; may be given several times.")
     ] = None,
     dropout: Annotated[
-        bool, typer.Option("--dropout", help="Every run with dropout left on as well (needs training.refit_share=0).")
+        bool,
+        typer.Option("--dropout", help="Every run with dropout left on as well (needs training.refit_fraction=0)."),
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the whole table as JSON.")] = None,
     threads: Threads = None,
@@ -330,7 +333,7 @@ def recommend(
             help="Leave out what the user knows, or not; otherwise as the log suggested.",
         ),
     ] = None,
-    explore: Annotated[str | None, typer.Option(help="thompson: rank by one sample of each belief.")] = None,
+    explore: Annotated[str | None, typer.Option(help="thompson: rank by one sample of each posterior.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     diversity: Annotated[float, typer.Option(help="0 to 1: trade relevance for spread.")] = 0.0,
     coverage: Annotated[

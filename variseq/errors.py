@@ -4,10 +4,10 @@ Exception
 └── VariseqError              anything that Variseq raises on purpose
     ├── InputError            a user's mistake: what came, what is allowed, what to do (exit code 2)
     │   └── CheckpointError   a run folder that cannot be read
-    ├── TrainingStopped       training cannot go on (a loss that is not a number)
-    └── MissingExtra          an optional library is not installed; the message has the command
+    ├── TrainingDivergedError       training cannot go on (a loss that is not a number)
+    └── MissingDependencyError          an optional library is not installed; the message has the command
 UserWarning
-└── CollapseWarning           the latent is not used (posterior collapse)
+└── PosteriorCollapseWarning           the latent is not used (posterior collapse)
 """
 
 
@@ -23,11 +23,11 @@ class CheckpointError(InputError):
     """A run folder that is missing, damaged or of a version this release cannot read."""
 
 
-class TrainingStopped(VariseqError, RuntimeError):
+class TrainingDivergedError(VariseqError, RuntimeError):
     """Training cannot go on; the message names the batch and the last good checkpoint."""
 
 
-class MissingExtra(VariseqError, ImportError):
+class MissingDependencyError(VariseqError, ImportError):
     """An optional library is missing."""
 
     def __init__(self, library: str, extra: str) -> None:
@@ -36,5 +36,5 @@ class MissingExtra(VariseqError, ImportError):
         )
 
 
-class CollapseWarning(UserWarning):
+class PosteriorCollapseWarning(UserWarning):
     """The latent variables carry (almost) no information about the history."""

@@ -48,8 +48,8 @@ from variseq.training.defaults import (
     training_config,
 )
 from variseq.training.display import Display
+from variseq.training.kl_control import refuse_unreachable_kl_target
 from variseq.training.manifest import refuse_incomplete, run_manifest
-from variseq.training.rate_control import refuse_unreachable_rate
 from variseq.training.run import Settings, Workplace, choose_device, train_network
 from variseq.training.settings import TrainingConfig
 from variseq.training.validation import Validation
@@ -57,7 +57,7 @@ from variseq.training.warm_start import Start, refuse_other_shape, shape_of, war
 
 
 class VariationalAttention:
-    """A variational attention model of behaviour sequences.
+    """A variational attention model of behavior sequences.
 
     `size` is the one dial ("tiny", "small", "medium", "large"); everything else follows from it and from the log, and
     can be set by `model` (fields of `NetworkConfig`) and `training` (fields of `TrainingConfig`). `device` is "auto" (a
@@ -89,7 +89,7 @@ class VariationalAttention:
         if self.checkpoint is None:
             return f"<VariationalAttention size={self.size}, not fitted>"
         config = self.checkpoint.network.config
-        return f"<VariationalAttention size={self.size}, {config.num_items:,} items, width {config.width}>"
+        return f"<VariationalAttention size={self.size}, {config.num_items:,} items, hidden_size {config.hidden_size}>"
 
     def fit(
         self,
@@ -128,11 +128,11 @@ class VariationalAttention:
         config, known = settings.training, train.part.known()
         validation = Validation(valid.part, config)
         # A network that was trained without noise has no spread that means anything.
-        num_samples = NUM_SAMPLES if config.deterministic_share < 1 else 0
+        num_samples = NUM_SAMPLES if config.deterministic_fraction < 1 else 0
         memory = Memory(train.part.num_items)
         untuned = Forecast(trained.chosen, memory.fit(known), Calibration(num_samples))
         learned = calibrate(untuned, validation.part, validation.options)
-        if config.refit_share:
+        if config.refit_fraction:
             latest = valid.part.known_after()
             memory.fit(latest)
             learned = transferred(learned, (trained.chosen, known), (trained.network, latest))
@@ -191,7 +191,7 @@ class VariationalAttention:
         config, split = TrainingConfig(**checkpoint.config["training"]), self._split()
         vocabulary, asked = self._asked(part, split)
         groups = read_user_groups(users, vocabulary)
-        judged, known = judged_on(split, asked, bool(config.refit_share))
+        judged, known = judged_on(split, asked, bool(config.refit_fraction))
         named = {} if beside is None else beside
         if not isinstance(named, Mapping) or not all(isinstance(run, VariationalAttention) for run in named.values()):
             raise InputError("beside needs models by name, such as beside={'twin': variseq.load('runs/twin')}.")
@@ -233,7 +233,7 @@ class VariationalAttention:
         timestamp (seconds since 1970, or text with a zone), event and value. Items without times are a second apart.
         `explore`, `seed`, `diversity`, `coverage`, `ranks_only`: see `Manner`; `boost`, `boost_categories`, `pin`: see
         `Filters`. A row per user and rank: user_id, item_id, rank, score, probability (of being next), low and high
-        (90 % of what the user may be like by the belief), title, because (the earlier items without which it
+        (90 % of what the user may be like by the posterior), title, because (the earlier items without which it
         would be less probable), source (says when an answer is a fallback), uncertainty (nats; aleatoric + epistemic).
         """
         filters = Filters(k, exclude, only, category, exclude_seen, boost or {}, boost_categories or {}, pin or {})
@@ -257,7 +257,7 @@ class VariationalAttention:
         return self._answers().similar(item_ids, k).to_pandas()
 
     def item_vectors(self) -> pa.Table:
-        """The output vectors of all items: item_id, title, vector (float32 of fixed width) and bias.
+        """The output vectors of all items: item_id, title, vector (float32 of fixed hidden_size) and bias.
 
         The network's logit of an item is the inner product of a user's vector with the item's, plus the bias. The
         cosine of two item vectors is the score of `similar_items`.
@@ -266,7 +266,7 @@ class VariationalAttention:
         return item_table(checkpoint.network, checkpoint.vocabulary, checkpoint.items)
 
     def user_vectors(self, users: Sequence[Id] | None = None) -> pa.Table:
-        """The preference of users after their latest event, at the mean of the belief: user_id and vector.
+        """The preference of users after their latest event, at the mean of the posterior: user_id and vector.
 
         All users with a history by default. Inner products with `item_vectors` order items as the network does;
         `recommend` also counts what followed the last item and what was popular of late, so its order can differ.
@@ -326,7 +326,7 @@ class VariationalAttention:
         vocabulary = self.vocabulary
         if part is None or isinstance(part, LogPart):
             return vocabulary, None if part is None else part.part
-        refits = self._fitted().config["training"]["refit_share"]
+        refits = self._fitted().config["training"]["refit_fraction"]
         second = SecondLog(part.histories, part.vocabulary, part.report)
         asked = part_of_second_log(split[2], vocabulary, split[2 if refits else 0].known(), second)
         for message in warnings_of(asked.protocol["test_file"]):
@@ -338,7 +338,7 @@ class VariationalAttention:
         learned = self._learned()
         lists = Lists(self._forecast(), learned)
         wishes = Wishes(checkpoint.vocabulary, checkpoint.items, learned.repeat_share, self._excludes(None))
-        return Answers(lists, wishes, checkpoint.histories, checkpoint.usual_behaviour)
+        return Answers(lists, wishes, checkpoint.histories, checkpoint.usual_behavior)
 
     def _user_tables(self, users: Sequence[Id] | None) -> Iterator[pa.Table]:
         checkpoint = self._fitted()
@@ -351,7 +351,7 @@ class VariationalAttention:
             raise InputError("This run was saved without histories, so there is nothing to evaluate on.")
         method = {key: checkpoint.manifest["protocol"][key] for key in checkpoint.manifest["split_method"]}
         vocabulary = checkpoint.vocabulary
-        histories = marked_targets(checkpoint.histories, vocabulary.behaviours, method.get("targets_of"))
+        histories = marked_targets(checkpoint.histories, vocabulary.behaviors, method.get("targets_of"))
         return split_at(histories, checkpoint.bounds[0], checkpoint.bounds[1], vocabulary.num_items, method)
 
     def _settings(self, train: LogPart, start: VariationalAttention | None = None) -> Settings:
@@ -364,7 +364,7 @@ class VariationalAttention:
         if earlier is not None:
             refuse_other_shape(network, earlier.network.config)
             training = warm_training(training, earlier, self.training)
-        refuse_unreachable_rate(network, training)
+        refuse_unreachable_kl_target(network, training)
         links = train.items.category_links() if train.items is not None and training.use_categories else None
         begin = None if earlier is None else Start.of(earlier, train.vocabulary)
         return Settings(network, training, links if links is not None and links.num_categories else None, begin)
@@ -380,7 +380,7 @@ class VariationalAttention:
                 stacklevel=3,
             )
             return
-        learned = self._split()[2 if checkpoint.config["training"]["refit_share"] else 0].known()
+        learned = self._split()[2 if checkpoint.config["training"]["refit_fraction"] else 0].known()
         in_valid, in_test = num_learned_of(valid.part, train.vocabulary, learned, checkpoint.vocabulary)
         until = utc_text(int(learned.timestamp.max()))
         if in_test:

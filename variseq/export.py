@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from variseq.errors import InputError, MissingExtra
+from variseq.errors import InputError, MissingDependencyError
 from variseq.inference.bundle import ENCODER, INDEX, INSIDE_A_RUN, Bundle, Facts, Tables, write_bundle
 from variseq.inference.encoder import INPUTS, OUTPUTS
 from variseq.inference.forecast import with_bias
@@ -21,19 +21,19 @@ from variseq.inference.index import EXACT_ITEMS, build_index
 from variseq.model.checkpoint import Checkpoint, load_checkpoint
 from variseq.model.exportable import LastPreference, distance_biases
 from variseq.model.network import Network
-from variseq.model.posterior import belief_noise
+from variseq.model.posterior import posterior_noise
 from variseq.recommend.learned import Learned
 from variseq.recommend.memory import Memory
 
 OPSET = 23
-TOLD_OF_NETWORK = ("num_items", "width", "latent_width", "num_blocks", "num_heads", "max_length", "attention")
+TOLD_OF_NETWORK = ("num_items", "hidden_size", "latent_dim", "num_layers", "num_heads", "max_seq_len", "attention")
 
 
 def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
     """Write the exported model of a run folder and return where it is; RUN/serving where no `out` is given.
 
     `small` writes the encoder with weights of 8 bits in place of 32: a third of the size, at the same speed. A
-    catalogue of more than `EXACT_ITEMS` gets an index. Raises CheckpointError for a run that cannot be read and
+    catalog of more than `EXACT_ITEMS` gets an index. Raises CheckpointError for a run that cannot be read and
     InputError when the folder exists.
     """
     folder = run / INSIDE_A_RUN if out is None else out
@@ -55,19 +55,19 @@ def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
 
 
 def write_encoder(network: Network, path: Path) -> None:
-    """The network as ONNX, for trees of any number and width; a history has at most `max_length` tokens."""
+    """The network as ONNX, for trees of any number and hidden_size; a history has at most `max_seq_len` tokens."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise MissingExtra("onnx and onnxscript", "serve") from error
+        raise MissingDependencyError("onnx and onnxscript", "serve") from error
     config = network.config
-    tokens = min(7, config.max_length)
+    tokens = min(7, config.max_seq_len)
     whole, item = torch.zeros(3, tokens, dtype=torch.int64), torch.zeros(3, tokens, dtype=torch.int64)
     value, has_value = torch.zeros(3, tokens), torch.zeros(3, tokens, dtype=torch.bool)
-    bias = torch.zeros(config.num_blocks, config.num_heads, 3, tokens, tokens)
+    bias = torch.zeros(config.num_layers, config.num_heads, 3, tokens, tokens)
     query, place = torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2, tokens, dtype=torch.int64)
-    noise = belief_noise(config, 2)[:, :tokens].contiguous()
+    noise = posterior_noise(config, 2)[:, :tokens].contiguous()
     tree, token, branch, sample = (torch.export.Dim(name) for name in ("tree", "token", "branch", "sample"))
     cells, pairs = {0: tree, 1: token}, {2: tree, 3: token, 4: token}
     ends = ({0: tree, 1: branch}, {0: tree, 1: branch, 2: token}, {0: sample, 1: torch.export.Dim("place")})
@@ -127,9 +127,9 @@ def _tables(checkpoint: Checkpoint) -> Tables:
 def _facts(checkpoint: Checkpoint, run: Path) -> Facts:
     config = checkpoint.network.config
     return Facts(
-        max_length=config.max_length,
-        latent_width=config.latent_width,
-        usual_behaviour=checkpoint.usual_behaviour,
+        max_seq_len=config.max_seq_len,
+        latent_dim=config.latent_dim,
+        usual_behavior=checkpoint.usual_behavior,
         exclude_seen=bool(checkpoint.config["training"]["exclude_seen"]),
         learned=Learned.of_manifest(checkpoint.manifest, run),
         health=_health(checkpoint),

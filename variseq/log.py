@@ -61,7 +61,7 @@ class Log:
         vocabulary = self.vocabulary
         return (
             f"<log of {self.histories.num_events:,} events: {vocabulary.num_users:,} users, "
-            f"{vocabulary.num_items:,} items, {', '.join(vocabulary.behaviours)}>"
+            f"{vocabulary.num_items:,} items, {', '.join(vocabulary.behaviors)}>"
         )
 
     def check(self) -> CheckReport:
@@ -94,7 +94,7 @@ class Log:
                 "least 2 of each: check that the columns are the right ones."
             )
         targets = self._target_behaviors(targets_of)
-        histories = marked_targets(self.histories, self.vocabulary.behaviours, targets)
+        histories = marked_targets(self.histories, self.vocabulary.behaviors, targets)
         if by == "time":
             if len(np.unique(histories.timestamp[:1000])) == 1 and np.ptp(histories.timestamp) == 0:
                 raise InputError(
@@ -121,13 +121,13 @@ class Log:
 
     def _target_behaviors(self, targets_of: str | Sequence[str] | None) -> tuple[str, ...] | None:
         """The behaviors that are asked for; None where it is all of them. Raises InputError for an unknown one."""
-        behaviors, low = self.vocabulary.behaviours, self.report.low_behaviors
+        behaviors, low = self.vocabulary.behaviors, self.report.low_behaviors
         asked = [targets_of] if isinstance(targets_of, str) else targets_of
         wanted = [name for name in behaviors if name not in low] if asked is None else list(asked)
         unknown = [name for name in wanted if name not in behaviors or name in low]
         if unknown or not wanted:
             counts = ", ".join(
-                f"{name} ({count:,})" for name, count in self.report.behaviours.items() if name not in low
+                f"{name} ({count:,})" for name, count in self.report.behaviors.items() if name not in low
             )
             what = f"names {unknown[0]!r}, which no event may be asked for by" if unknown else "is empty"
             raise InputError(f"targets_of {what}. The behaviors of the log, with their events: {counts or 'none'}.")

@@ -2,7 +2,7 @@
 
     python benchmarks/faults/swapping.py [--swaps 50] [--clients 16] [--folder .peers]
 
-Two models of one catalogue answer differently; an answer has to be that of the model it names. After every swap a
+Two models of one catalog answer differently; an answer has to be that of the model it names. After every swap a
 damaged folder is offered, which has to be refused and change nothing.
 """
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from records import Record
 from systems import OURS, SYSTEMS
 
+from variseq.atomic import atomic_write
 from variseq.reports.canvas import (
     FONT_POINTS,
     LIGHT,
@@ -25,18 +26,17 @@ from variseq.reports.canvas import (
     name_axes,
     new_figure,
 )
-from variseq.whole_file import whole_file
 
 HEIGHT_INCHES = 4.4
 TRAINED = tuple(entry.name for entry in SYSTEMS)
-"""The place of a system among them decides its colour and line, the same in every chart."""
+"""The place of a system among them decides its color and line, the same in every chart."""
 
 
 def write_charts(data_sets: dict[str, dict[str, Record]], folder: Path) -> None:
     """One picture a data set, `<folder>/peers_<data>.svg`; the same records give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in data_sets.items():
-        with whole_file(folder / f"peers_{name}.svg") as unfinished:
+        with atomic_write(folder / f"peers_{name}.svg") as unfinished:
             unfinished.write_bytes(svg(curves_chart(list(rows.values()), LIGHT)))
 
 
@@ -55,19 +55,19 @@ def curves_chart(records: Sequence[Record], style: Style) -> Figure:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(decimal)
-    name_axes(axes, style, "CPU seconds of training, one thread (log scale)", "validation NDCG@10, whole catalogue")
+    name_axes(axes, style, "CPU seconds of training, one thread (log scale)", "validation NDCG@10, whole catalog")
     add_legend(axes, style, "outside")
     return figure
 
 
 def _draw_curve(axes: Axes, record: Record, style: Style) -> None:
-    place = TRAINED.index(record["system"]) % len(style.colours)
+    place = TRAINED.index(record["system"]) % len(style.colors)
     seconds, _, ndcg = zip(*record["curve"], strict=True)
     is_ours = record["system"] == OURS
     label = record["system"] + (" (budget)" if record["stop_reason"] == "budget" else "")
     # The marker stands at the best epoch, so that a curve of one epoch is seen as well.
     best = max(range(len(ndcg)), key=ndcg.__getitem__)
-    line = {"color": style.colours[place], "ls": LINES[place], "lw": 2.4 if is_ours else 1.4}
+    line = {"color": style.colors[place], "ls": LINES[place], "lw": 2.4 if is_ours else 1.4}
     marker = {"marker": MARKERS[place], "markevery": [best], "ms": FONT_POINTS / 1.6}
     axes.plot(seconds, ndcg, label=label, zorder=3 if is_ours else 2, **line, **marker)
 

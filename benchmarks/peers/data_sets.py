@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from variseq.atomic import atomic_write
 from variseq.errors import InputError
-from variseq.whole_file import whole_file
 
 FEWEST_EVENTS = 3
 
@@ -88,7 +88,7 @@ def write_sequences(name: str, folder: Path, out: Path) -> SequenceFile:
     users, items, num_events = set(), set(), 0
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.txt"
-    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
         try:
             for line in data.lines(source):
                 user, *history = (int(field) for field in line.split())

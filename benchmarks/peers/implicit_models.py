@@ -1,4 +1,4 @@
-"""implicit: alternating least squares, or item neighbours under BM25, into an answer."""
+"""implicit: alternating least squares, or item neighbors under BM25, into an answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from implicit.als import AlternatingLeastSquares
-from implicit.nearest_neighbours import BM25Recommender, bm25_weight
+from implicit.nearest_neighbors import BM25Recommender, bm25_weight
 from measure import Job, K, LearningCurve, Lists, Settings, cpu_seconds, measure
 from scipy.sparse import csr_matrix
 from sequences import Histories, Sequences
@@ -40,7 +40,7 @@ class ImplicitModel:
         self.places = np.zeros((0, K), dtype=np.int64)
 
     def describe(self) -> dict[str, Any]:
-        own = {"iterations": NUM_ITERATIONS, **WEIGHTING} if self.is_als else {"neighbours": NUM_NEIGHBOURS}
+        own = {"iterations": NUM_ITERATIONS, **WEIGHTING} if self.is_als else {"neighbors": NUM_NEIGHBOURS}
         return {"versions": {"implicit": version("implicit")}, "own_settings": own}
 
     def measure_cost(self) -> float:
@@ -67,14 +67,14 @@ class ImplicitModel:
 
     def recommend_one(self, history: list[int]) -> Sequence[Any]:
         row = self._matrix({0: history})
-        # Only the factors of somebody new are computed anew; neighbours need none.
+        # Only the factors of somebody new are computed anew; neighbors need none.
         options = {"recalculate_user": True} if self.is_als else {}
         places, _ = self.model.recommend(0, row, N=K, **options)
         return self._items(places)
 
     def _fit(self) -> None:
         counts = self._matrix(self.sequences.train)
-        # The neighbours weigh the counts themselves.
+        # The neighbors weigh the counts themselves.
         self.model.fit(bm25_weight(counts, **WEIGHTING).tocsr() if self.is_als else counts, show_progress=False)
 
     def _best(self, seen: csr_matrix) -> np.ndarray:

@@ -1,6 +1,6 @@
 """One system of the bench into one file of what it cost and what it recommends; the same steps for every system.
 
-Imports the standard library and its neighbour only: it runs in environments that do not have this project. The clock is
+Imports the standard library and its neighbor only: it runs in environments that do not have this project. The clock is
 the CPU time of the process, which stands still while the bench lets another system run.
 """
 
@@ -31,7 +31,7 @@ class Settings:
     """What decides a result. `variant` is the model among those of one script; `cpu_minutes` is for training alone."""
 
     variant: str
-    max_length: int
+    max_seq_len: int
     dropout: float
     batch_rows: int
     cpu_minutes: float
@@ -39,7 +39,7 @@ class Settings:
     patience: int = 10
     seed: int = 0
     width: int = 64
-    num_blocks: int = 2
+    num_layers: int = 2
     num_heads: int = 2
     learning_rate: float = 1e-3
 

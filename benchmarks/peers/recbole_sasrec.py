@@ -126,7 +126,7 @@ class RecBoleSASRec:
     def _scores(self, histories: list[list[int]]) -> torch.Tensor:
         """Scores [history, place in its vocabulary] without padding and items of the history."""
         seen = [[self.position[item] for item in history] for history in histories]
-        length = self.settings.max_length
+        length = self.settings.max_seq_len
         rows = {
             "item_id_list": padded(seen, length, padding=0, at_end=True),
             "item_length": torch.tensor([min(len(places), length) for places in seen]),
@@ -161,7 +161,7 @@ class RecBoleSASRec:
             },
             "train_neg_sample_args": None,
             "loss_type": "CE",
-            "MAX_ITEM_LIST_LENGTH": settings.max_length,
+            "MAX_ITEM_LIST_LENGTH": settings.max_seq_len,
             "train_batch_size": settings.batch_rows,
             "epochs": UNLIMITED,
             "stopping_step": UNLIMITED,
@@ -174,7 +174,7 @@ class RecBoleSASRec:
             "use_gpu": False,
             "show_progress": False,
             "state": "ERROR",
-            "n_layers": settings.num_blocks,
+            "n_layers": settings.num_layers,
             "n_heads": settings.num_heads,
             "hidden_size": settings.width,
             "inner_size": 4 * settings.width,

@@ -35,14 +35,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class RecToolsSASRec:
-    """Trains on the latest `max_length` + 1 events of each user, as the library does."""
+    """Trains on the latest `max_seq_len` + 1 events of each user, as the library does."""
 
     def __init__(self, sequences: Sequences, settings: Settings) -> None:
         seed_everything(settings.seed, verbose=False)
         self.sequences = sequences
         self.settings = settings
         self.dataset = dataset_of(sequences.train)
-        self.targets_per_epoch = sequences.num_targets(settings.max_length)
+        self.targets_per_epoch = sequences.num_targets(settings.max_seq_len)
         self.model: SASRecModel
         self.answers = pd.DataFrame()
 
@@ -71,7 +71,7 @@ class RecToolsSASRec:
         return curve.stop_reason
 
     def validation_ndcg(self) -> float:
-        """Over all users and the whole catalogue; the library has no such validation of its own."""
+        """Over all users and the whole catalog; the library has no such validation of its own."""
         network, item_map = self.model.torch_model, self.model.data_preparator.item_id_map
         position = dict(zip(item_map.external_ids, item_map.internal_ids, strict=True))
         vectors = network.similarity_module.item_tower_forward(network.item_model.get_all_embeddings())
@@ -80,7 +80,7 @@ class RecToolsSASRec:
             # An item without a vector, seen only before the latest events, cannot be recommended: a miss.
             chosen = [u for u in users[first : first + HISTORIES_AT_ONCE] if self.sequences.validation[u] in position]
             seen = [[position[i] for i in self.sequences.train[user] if i in position] for user in chosen]
-            batch = {"x": padded(seen, self.settings.max_length, padding=0, at_end=False)}
+            batch = {"x": padded(seen, self.settings.max_seq_len, padding=0, at_end=False)}
             encoded = network.encode_sessions(batch, network.item_model.get_all_embeddings())[:, -1]
             scores = without_seen(network.similarity_module.session_tower_forward(encoded) @ vectors.T, seen)
             scores[:, 0] = -torch.inf
@@ -105,11 +105,11 @@ class RecToolsSASRec:
         """The library makes its trainer, and so takes the callback, when the model is made."""
         settings = self.settings
         return SASRecModel(
-            n_blocks=settings.num_blocks,
+            n_blocks=settings.num_layers,
             n_heads=settings.num_heads,
             n_factors=settings.width,
             dropout_rate=settings.dropout,
-            session_max_len=settings.max_length,
+            session_max_len=settings.max_seq_len,
             batch_size=settings.batch_rows,
             lr=settings.learning_rate,
             get_trainer_func=lambda: trainer_with(callback),

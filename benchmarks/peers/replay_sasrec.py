@@ -29,13 +29,13 @@ from torch_scores import K, padded, without_seen
 
 
 class RePlaySasRec:
-    """Fed with the latest `max_length` + 1 events of each user: it takes whole sequences and does not cut them."""
+    """Fed with the latest `max_seq_len` + 1 events of each user: it takes whole sequences and does not cut them."""
 
     def __init__(self, sequences: Sequences, settings: Settings) -> None:
         lightning.seed_everything(settings.seed, verbose=False)
         self.sequences = sequences
         self.settings = settings
-        self.targets_per_epoch = sequences.num_targets(settings.max_length)
+        self.targets_per_epoch = sequences.num_targets(settings.max_seq_len)
         self.position = {item: place for place, item in enumerate(sequences.items)}
         self.users = list(sequences.histories)
         self.folder = tempfile.TemporaryDirectory(prefix="replay-")
@@ -45,8 +45,8 @@ class RePlaySasRec:
             schema,
             embedding_dim=settings.width,
             num_heads=settings.num_heads,
-            num_blocks=settings.num_blocks,
-            max_sequence_length=settings.max_length,
+            num_layers=settings.num_layers,
+            max_sequence_length=settings.max_seq_len,
             dropout=settings.dropout,
         )
         self.module = LightningModule(self.network, OptimizerFactory(learning_rate=settings.learning_rate))
@@ -93,7 +93,7 @@ class RePlaySasRec:
     def recommend_one(self, history: list[int]) -> Sequence[Any]:
         """By torch: the library itself answers only for the rows of a file."""
         seen = [[self.position[item] for item in history]]
-        window = padded(seen, self.settings.max_length, padding=self.num_items, at_end=False)
+        window = padded(seen, self.settings.max_seq_len, padding=self.num_items, at_end=False)
         self.network.eval()
         with torch.no_grad():
             output = self.network(feature_tensors={"item_id": window}, padding_mask=window != self.num_items)
@@ -122,7 +122,7 @@ class RePlaySasRec:
         return TensorSchema([item])
 
     def _data(self, schema: TensorSchema) -> ParquetModule:
-        length, num_items = self.settings.max_length, self.num_items
+        length, num_items = self.settings.max_seq_len, self.num_items
         longest = max(map(len, self.sequences.histories.values()))
         folder = Path(self.folder.name)
         train = [self._positions(history)[-(length + 1) :] for history in self.sequences.train.values()]
@@ -150,7 +150,7 @@ class RePlaySasRec:
         seen = [self._positions(history) for history in histories.values()]
         rows = {
             "user_id": range(len(self.users)),
-            "item_id": [positions[-self.settings.max_length :] for positions in seen],
+            "item_id": [positions[-self.settings.max_seq_len :] for positions in seen],
             "ground_truth": [[self.position[target[user]]] for user in self.users],
             "seen_ids": seen,
         }

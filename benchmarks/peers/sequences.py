@@ -32,7 +32,7 @@ class Sequences:
 
     @cached_property
     def items(self) -> list[int]:
-        """The catalogue, in ascending order."""
+        """The catalog, in ascending order."""
         return sorted({item for history in self.histories.values() for item in history})
 
     @cached_property
@@ -53,10 +53,10 @@ class Sequences:
     def test(self) -> dict[int, int]:
         return {user: history[-1] for user, history in self.histories.items()}
 
-    def num_targets(self, max_length: int | None = None) -> int:
-        """Training events with an event before them; with `max_length` only the latest so many of each user."""
+    def num_targets(self, max_seq_len: int | None = None) -> int:
+        """Training events with an event before them; with `max_seq_len` only the latest so many of each user."""
         counts = (len(history) - 1 for history in self.train.values() if len(history) > 1)
-        return sum(count if max_length is None else min(count, max_length) for count in counts)
+        return sum(count if max_seq_len is None else min(count, max_seq_len) for count in counts)
 
     def new_history(self, num_events: int) -> list[int]:
         """Different items that nobody has had in this order, drawn as often as they occur in training."""

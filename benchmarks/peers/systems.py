@@ -43,7 +43,7 @@ class SystemEntry:
         """Width, blocks and learning rate are the same for all; dropout is what the literature settled on."""
         return Settings(
             variant=self.variant,
-            max_length=MAX_LENGTH[data],
+            max_seq_len=MAX_LENGTH[data],
             dropout=DROPOUT[data],
             batch_rows=(PREFIXES_PER_BATCH if self.rows_are_prefixes else USERS_PER_BATCH)[data],
             cpu_minutes=cpu_minutes,

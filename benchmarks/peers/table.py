@@ -210,7 +210,7 @@ def _facts(records: Sequence[Record]) -> list[str]:
     return [
         *facts,
         f"seed {', '.join(_unique(str(s['seed']) for s in settings))}, width {settings[0]['width']}, "
-        f"{settings[0]['num_blocks']} blocks, the last {settings[0]['max_length']} events",
+        f"{settings[0]['num_layers']} blocks, the last {settings[0]['max_seq_len']} events",
         f"versions: {', '.join(_versions(records))}",
         f"commit {', '.join(_unique(commits))}",
         "; ".join(_unique(machines)),

@@ -22,11 +22,11 @@ def sum_of_ndcg(scores: Tensor, target: Tensor) -> float:
     return float(torch.where(rank <= K, 1 / torch.log2(rank + 1.0), 0.0).sum())
 
 
-def padded(histories: list[list[int]], max_length: int, padding: int, at_end: bool) -> Tensor:
-    """The latest events of each history [history, max_length], with the padding after them or before them."""
-    table = torch.full((len(histories), max_length), padding)
+def padded(histories: list[list[int]], max_seq_len: int, padding: int, at_end: bool) -> Tensor:
+    """The latest events of each history [history, max_seq_len], with the padding after them or before them."""
+    table = torch.full((len(histories), max_seq_len), padding)
     for row, history in enumerate(histories):
-        latest = history[-max_length:]
-        place = slice(0, len(latest)) if at_end else slice(max_length - len(latest), max_length)
+        latest = history[-max_seq_len:]
+        place = slice(0, len(latest)) if at_end else slice(max_seq_len - len(latest), max_seq_len)
         table[row, place] = torch.tensor(latest, dtype=torch.long)
     return table

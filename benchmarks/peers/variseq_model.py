@@ -53,13 +53,13 @@ class VariseqModel:
 
     def measure_cost(self) -> float:
         """A mean over the epochs of a run: those without noise, and those with it, which cost more."""
-        without_noise = self._usual().deterministic_share
+        without_noise = self._usual().deterministic_fraction
         costs = [self._epoch_seconds(share) for share in (1.0, 0.0)]
         return without_noise * costs[0] + (1 - without_noise) * costs[1]
 
-    def _epoch_seconds(self, deterministic_share: float) -> float:
+    def _epoch_seconds(self, deterministic_fraction: float) -> float:
         clock = BatchClock()
-        model = self._model(deterministic_share=deterministic_share, anneal_share=0.0, max_epochs=1)
+        model = self._model(deterministic_fraction=deterministic_fraction, kl_anneal_fraction=0.0, max_epochs=1)
         with contextlib.suppress(EnoughMeasured):
             model.fit(self.train_part, self.valid, display=clock)
         return clock.epoch_seconds
@@ -93,8 +93,8 @@ class VariseqModel:
     def _model(self, **training: Any) -> VariationalAttention:
         settings = self.settings
         # No rival trains on validation events in this bench, so neither does this one.
-        of_bench = {"patience": settings.patience, "validation_users": EVERYBODY, "refit_share": 0.0}
-        size, length = cast(Size, settings.variant), {"max_length": settings.max_length}
+        of_bench = {"patience": settings.patience, "validation_users": EVERYBODY, "refit_fraction": 0.0}
+        size, length = cast(Size, settings.variant), {"max_seq_len": settings.max_seq_len}
         return VariationalAttention(size, settings.seed, "cpu", length, of_bench | training)
 
     def _usual(self) -> TrainingConfig:

@@ -1,4 +1,4 @@
-"""The project's trivial recommenders (popular, last-item transitions, item neighbours) into an answer."""
+"""The project's trivial recommenders (popular, last-item transitions, item neighbors) into an answer."""
 
 from __future__ import annotations
 

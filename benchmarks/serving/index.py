@@ -1,8 +1,8 @@
-"""How near an index comes to looking at the whole catalogue, on vectors that were really trained, and what it saves.
+"""How near an index comes to looking at the whole catalog, on vectors that were really trained, and what it saves.
 
     python benchmarks/serving/index.py RUN [RUN ...] [--users 500]
 
-For each run: an index as exports of large catalogues get it, whatever the size of this one; users are answered with and
+For each run: an index as exports of large catalogs get it, whatever the size of this one; users are answered with and
 without it, in turns. Recall is the share of the exact list that is in the other; errors are of log p of items in both.
 """
 
@@ -78,7 +78,7 @@ def some_histories(run: Path, engine: Engine, num_users: int) -> list[KnownHisto
     checkpoint = load_checkpoint(run)
     assert checkpoint.histories is not None
     chosen = np.unique(np.linspace(0, len(checkpoint.histories) - 1, num_users).astype(int))
-    ids = engine.catalogue.ids
+    ids = engine.catalog.ids
     return [engine.given([ids[item] for item in checkpoint.histories.history(int(u)).item]) for u in chosen]
 
 

@@ -24,7 +24,7 @@ def some_items(engine: Engine, num_histories: int = NUM_HISTORIES) -> list[list[
     """Histories as lists of ids; the same in every process."""
     generator = np.random.default_rng(7)
     chosen = generator.integers(0, engine.vocabulary.num_items, (num_histories, NUM_EVENTS))
-    return [[engine.catalogue.ids[item] for item in row] for row in chosen.tolist()]
+    return [[engine.catalog.ids[item] for item in row] for row in chosen.tolist()]
 
 
 def main(folder: Path, at_once: int, seconds: float, flags: set[str]) -> dict[str, object]:

@@ -152,7 +152,7 @@ def summary(rows: list[Row]) -> Row:
 
 
 def write(path: Path, num_items: int, rows: list[Row]) -> None:
-    facts = {"items": num_items, "events_of_a_history": 50, "width": 64, "cores_of_server": 1}
+    facts = {"items": num_items, "events_of_a_history": 50, "hidden_size": 64, "cores_of_server": 1}
     write_record(path, {**provenance(), **facts, "summary": summary(rows), "rows": rows})
 
 

@@ -1,4 +1,4 @@
-"""How large a machine: memory and time of a call by the size of the catalogue, and room on disk by events.
+"""How large a machine: memory and time of a call by the size of the catalog, and room on disk by events.
 
     python benchmarks/serving/sizes.py [--items 1000 10000 100000 1000000] [--folder .peers/serving]
 
@@ -38,13 +38,13 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for num_items in arguments.items:
-        rows.append(of_catalogue(model_of(arguments.folder, num_items), num_items))
+        rows.append(of_catalog(model_of(arguments.folder, num_items), num_items))
         print(json.dumps(rows[-1]), flush=True)
-        facts = {"bytes_an_event_on_disk": bytes_an_event(), "width": 64, "events_of_a_history": EVENTS}
+        facts = {"bytes_an_event_on_disk": bytes_an_event(), "hidden_size": 64, "events_of_a_history": EVENTS}
         write_record(arguments.out, {**provenance(), **facts, "rows": rows})
 
 
-def of_catalogue(model: Path, num_items: int) -> dict[str, Any]:
+def of_catalog(model: Path, num_items: int) -> dict[str, Any]:
     """One row: the exported folder, the memory of a process that answers, and its time for one call."""
     flags = [str(model), "1", str(SECONDS)]
     found = {

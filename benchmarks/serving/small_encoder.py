@@ -72,7 +72,7 @@ def queries(run: Path, engine: Engine, num_users: int) -> tuple[list[KnownHistor
     checkpoint = load_checkpoint(run)
     assert checkpoint.histories is not None
     chosen = np.unique(np.linspace(0, len(checkpoint.histories) - 1, num_users).astype(int))
-    ids = engine.catalogue.ids
+    ids = engine.catalog.ids
     items = [[ids[item] for item in checkpoint.histories.history(int(user)).item] for user in chosen]
     return [engine.given(one[:-1]) for one in items], [one[-1] for one in items]
 

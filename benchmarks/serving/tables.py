@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from variseq.whole_file import whole_file
+from variseq.atomic import atomic_write
 
 ROOT = Path(__file__).parents[2]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "serving.md"
@@ -72,7 +72,7 @@ def main() -> None:
     wanted = with_tables(page, RESULTS)
     if parser.parse_args().check:
         sys.exit(int(page != wanted))
-    with whole_file(PAGE) as unfinished:
+    with atomic_write(PAGE) as unfinished:
         unfinished.write_text(wanted, encoding="utf-8")
 
 
@@ -168,7 +168,7 @@ def losses(results: Path) -> str:
             *lines,
             "",
             "Runs on Amazon Beauty (12,101 items) and MovieLens-1M (3,416), whose vectors were really trained; the",
-            "index has the settings that large catalogues get. Weights of 8 bits save room, not time.",
+            "index has the settings that large catalogs get. Weights of 8 bits save room, not time.",
         ]
     )
 

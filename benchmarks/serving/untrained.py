@@ -26,7 +26,7 @@ FOLLOWERS = 20
 def untrained_run(folder: Path, num_items: int, width: int = 64, seed: int = 0) -> Path:
     """Items called i0, i1, ... with titles; ten categories; a gate that hears all four voices; no histories."""
     torch.manual_seed(seed)
-    network = Network(NetworkConfig(num_items=num_items, width=width, latent_width=width, max_length=200)).eval()
+    network = Network(NetworkConfig(num_items=num_items, width=width, latent_dim=width, max_seq_len=200)).eval()
     with torch.no_grad():
         network.embedding.item.normal_(std=1 / np.sqrt(width))
     levels = np.tile(np.array(LEVELS), (len(LENGTH_EDGES), 1))
@@ -35,7 +35,7 @@ def untrained_run(folder: Path, num_items: int, width: int = 64, seed: int = 0) 
     ids = sorted(f"i{number}" for number in range(num_items))
     titles = [f"Item number {one[1:]}" for one in ids]
     items = ItemTable(pa.table({"title": titles, "category": [[f"category {int(one[1:]) % 10}"] for one in ids]}))
-    log = {"behaviours": {"event": 1}, "first_faults": {}}
+    log = {"behaviors": {"event": 1}, "first_faults": {}}
     checkpoint = Checkpoint(
         network=network,
         vocabulary=Vocabulary(pa.array([], pa.string()), pa.array(ids), ("event",)),

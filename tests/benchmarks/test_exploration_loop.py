@@ -59,7 +59,7 @@ def test_what_shoppers_want_does_not_depend_on_the_policy() -> None:
     "policy",
     [
         Policy("greedy"),
-        Policy("belief", belief=1),
+        Policy("posterior", posterior=1),
         Policy("item", item=1),
         Policy("vector", item_vector=1),
         Policy("score", score=1),
@@ -85,14 +85,14 @@ def test_doubt_about_an_item_falls_with_its_events() -> None:
 
 
 def test_loop_played_twice_is_the_same_and_learns_only_what_was_taken() -> None:
-    rewards, coverage = play(WORLD, SHORT, Policy("belief", belief=1), seed=8)
-    assert (rewards, coverage) == play(WORLD, SHORT, Policy("belief", belief=1), seed=8)
+    rewards, coverage = play(WORLD, SHORT, Policy("posterior", posterior=1), seed=8)
+    assert (rewards, coverage) == play(WORLD, SHORT, Policy("posterior", posterior=1), seed=8)
     assert len(rewards) == 2
     assert 0 < coverage <= 1
 
 
 def test_summary_pairs_policies_by_seed_and_is_drawn_the_same_twice(tmp_path: Path) -> None:
-    start = exploration.Start(WORLD, (Policy("greedy"), Policy("Thompson", belief=1)))
+    start = exploration.Start(WORLD, (Policy("greedy"), Policy("Thompson", posterior=1)))
     loops = [exploration.play_loop(loop, start, SHORT) for loop in exploration.loops_to_play({"cold": start}, 2)]
     unfinished = [loop for loop in loops if (loop["policy"], loop["seed"]) != ("Thompson", 1)]
     rows = {row["policy"]: row for row in exploration.summary_of(loops, "cold")}
@@ -109,7 +109,7 @@ def test_summary_pairs_policies_by_seed_and_is_drawn_the_same_twice(tmp_path: Pa
 
 
 def test_loops_of_another_policy_are_kept_when_one_is_added_or_changed() -> None:
-    greedy, bold, bolder = Policy("greedy"), Policy("bold", belief=1), Policy("bold", belief=2)
+    greedy, bold, bolder = Policy("greedy"), Policy("bold", posterior=1), Policy("bold", posterior=2)
     earlier = {"cold": exploration.Start(WORLD, (greedy, bold))}
     before = {"settings": exploration.settings_of(earlier, SHORT), "loops": exploration.loops_to_play(earlier, 2)}
     for changed, kept in (

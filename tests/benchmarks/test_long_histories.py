@@ -29,7 +29,7 @@ def histories(lengths: list[int]) -> Histories:
 @pytest.fixture(scope="module")
 def network() -> Network:
     torch.manual_seed(0)
-    config = NetworkConfig(num_items=NUM_ITEMS, width=8, latent_width=6, max_length=WINDOW, attention_width=4)
+    config = NetworkConfig(num_items=NUM_ITEMS, width=8, latent_dim=6, max_seq_len=WINDOW, attention_dim=4)
     made = Network(config)
     with torch.no_grad():
         made.decoder.context.weight.normal_()  # it starts at zero, and would hide what the decoder attends to

@@ -13,7 +13,7 @@ from tests.benchmarks import exploration_path  # noqa: F401
 from variseq.errors import InputError
 
 import ablations  # isort: skip
-import beliefs_page  # isort: skip
+import posteriors_page  # isort: skip
 import kernels  # isort: skip
 import long_histories  # isort: skip
 import refits  # isort: skip
@@ -47,10 +47,10 @@ def test_documentation_shows_the_table_of_the_record(script: ModuleType) -> None
 
 
 def test_guide_shows_what_was_found_of_each_claim_and_what_was_missed() -> None:
-    document = beliefs_page.DOCUMENT.read_text(encoding="utf-8")
-    begin, end = beliefs_page.MARKERS
-    lines = beliefs_page.RESULT.read_text(encoding="utf-8")
-    assert document.split(f"{begin}\n")[1].split(end)[0] == beliefs_page.table(lines)
+    document = posteriors_page.DOCUMENT.read_text(encoding="utf-8")
+    begin, end = posteriors_page.MARKERS
+    lines = posteriors_page.RESULT.read_text(encoding="utf-8")
+    assert document.split(f"{begin}\n")[1].split(end)[0] == posteriors_page.table(lines)
     latest = {record["data"]: record["targets"] for record in map(json.loads, lines.splitlines())}
     num_missed = sum(not row["is_met"] for targets in latest.values() for row in targets)
     assert document.count("**missed**: ") == num_missed > 0

@@ -17,7 +17,7 @@ from measure import CostProbe, EnoughMeasured, Job, LearningCurve, Settings  # i
 from records import append_records, is_finished, read_records, record_of  # isort: skip
 from sequences import Sequences  # isort: skip
 
-SETTINGS = Settings(variant="popular", max_length=50, dropout=0.2, batch_rows=32, cpu_minutes=1.0, patience=2)
+SETTINGS = Settings(variant="popular", max_seq_len=50, dropout=0.2, batch_rows=32, cpu_minutes=1.0, patience=2)
 RATINGS = [(user, item, 5, 100 * item) for user in range(1, 8) for item in range(user, user + 12)]
 
 
@@ -108,5 +108,5 @@ def test_job_comes_back_as_it_was_written(tmp_path: Path, monkeypatch: pytest.Mo
 def test_targets_have_an_event_before_them_in_training() -> None:
     sequences = Sequences({1: [5, 6, 7, 8, 9], 2: [5, 6, 7]})
     assert sequences.num_targets() == 2
-    assert sequences.num_targets(max_length=1) == 1
+    assert sequences.num_targets(max_seq_len=1) == 1
     assert (sequences.validation, sequences.test) == ({1: 8, 2: 6}, {1: 9, 2: 7})

@@ -23,7 +23,7 @@ from refits import ROLES, Trial, changes_of, records_of, resolved, table, withou
 
 Parts = tuple[LogPart, LogPart, LogPart]
 
-pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 
 
 def test_last_event_of_each_user_is_taken_away() -> None:
@@ -34,7 +34,7 @@ def test_last_event_of_each_user_is_taken_away() -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for role, noise in (("twin", 1.0), ("model", 0.0)):
-        settings = {"max_epochs": 2, "refit_share": 0.5, "deterministic_share": noise}
+        settings = {"max_epochs": 2, "refit_fraction": 0.5, "deterministic_fraction": noise}
         monkeypatch.setitem(ROLES, role, settings)
 
 
@@ -42,7 +42,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refits_that_are_averaged_are_those_that_a_run_makes(shop_parts: Parts) -> None:
     trial = Trial(shop_parts, "model", seed=3)
     averaged = mean_of([trial.refitted(0), trial.refitted(1)])
-    config = trial.config.model_copy(update={"refits": 2})
+    config = trial.config.model_copy(update={"num_refits": 2})
     refit(trial.network, trial.latest, config, None, Display(quiet=True))
     for name, tensor in trial.network.state_dict().items():
         assert torch.equal(averaged[f"network.{name}"], tensor), name
@@ -51,14 +51,14 @@ def test_refits_that_are_averaged_are_those_that_a_run_makes(shop_parts: Parts) 
 @pytest.mark.usefixtures("quick")
 def test_model_is_asked_in_two_ways_and_its_twin_in_one(shop_parts: Parts) -> None:
     twin, model = (records_of(shop_parts, role, 0, (), most=2) for role in ("twin", "model"))
-    assert [(one["num_samples"], one["refits"]) for one in twin] == [(0, 1), (0, 2)]
-    assert [(one["num_samples"], one["refits"]) for one in model] == [(0, 1), (0, 2), (8, 1), (8, 2)]
+    assert [(one["num_samples"], one["num_refits"]) for one in twin] == [(0, 1), (0, 2)]
+    assert [(one["num_samples"], one["num_refits"]) for one in model] == [(0, 1), (0, 2), (8, 1), (8, 2)]
     assert "nll_interval" not in twin[0]
     low, high = twin[1]["nll_interval"]
     assert low <= round(twin[1]["nll"] - twin[0]["nll"], 5) <= high
 
 
-def record(refits: int, seed: int, ndcg: float, **more: Any) -> dict[str, Any]:
+def record(num_refits: int, seed: int, ndcg: float, **more: Any) -> dict[str, Any]:
     shared = {
         "role": "twin",
         "changes": [],
@@ -66,7 +66,7 @@ def record(refits: int, seed: int, ndcg: float, **more: Any) -> dict[str, Any]:
         "settings": {"model.dropout": 0.5, "training.seed": seed},
     }
     shared |= {"commit": "c" * 40, "dirty": False, "hardware": {"cpu": "a processor"}}
-    return {**shared, "refits": refits, "seed": seed, "ndcg": ndcg, "nll": 7.5, **more}
+    return {**shared, "num_refits": refits, "seed": seed, "ndcg": ndcg, "nll": 7.5, **more}
 
 
 def test_table_has_a_row_for_each_number_of_refits_and_lists_seeds_in_order() -> None:
@@ -101,9 +101,9 @@ def test_setting_that_was_not_there_in_the_usual_run_is_named() -> None:
     assert "| twin | `new` 2 | posterior mean | 1 | 0 | .0700 |" in asked
 
 
-@pytest.mark.parametrize("word", ["training.refits=3", "training.seed=1", "split.test=7d", "size=tiny"])
+@pytest.mark.parametrize("word", ["training.num_refits=3", "training.seed=1", "split.test=7d", "size=tiny"])
 def test_settings_that_a_trial_has_for_itself_are_refused(word: str) -> None:
-    assert changes_of(["training.patience=2", "model.width=8"]) == ("model.width=8", "training.patience=2")
+    assert changes_of(["training.patience=2", "model.hidden_size=8"]) == ("model.hidden_size=8", "training.patience=2")
     with pytest.raises(InputError, match="not possible here"):
         changes_of([word])
 
@@ -125,7 +125,7 @@ def test_what_is_there_is_run_again_only_for_more_refits_or_other_settings(
 
     def records(parts: Parts, role: str, seed: int, changes: tuple[str, ...], most: int) -> list[dict[str, Any]]:
         ran.append((role, most))
-        return [{"refits": number} for number in range(1, most + 1)]
+        return [{"num_refits": number} for number in range(1, most + 1)]
 
     monkeypatch.setattr(refits, "find_files", lambda data, *names: [])
     monkeypatch.setattr(refits, "shifted_log", lambda files: ShopLog())

@@ -15,7 +15,9 @@ from movielens_1m import movielens_1m, with_request_time  # isort: skip
 from record import Request  # isort: skip
 from request_time import GROUPS, main, measure, table  # isort: skip
 
-pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")  # one epoch teaches next to nothing
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::variseq.errors.PosteriorCollapseWarning"
+)  # one epoch teaches next to nothing
 
 
 @pytest.fixture(scope="module")

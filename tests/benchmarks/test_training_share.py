@@ -24,7 +24,7 @@ HISTORIES = Histories.of_items([[1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1]])
 
 
 def network(**changes: object) -> Network:
-    small = {"num_items": 9, "width": 8, "latent_width": 6, "attention_width": 4, "num_blocks": 2, "num_heads": 2}
+    small = {"num_items": 9, "hidden_size": 8, "latent_dim": 6, "attention_dim": 4, "num_layers": 2, "num_heads": 2}
     return Network(NetworkConfig.model_validate(small | {"dropout": 0.0} | changes))
 
 
@@ -49,7 +49,7 @@ def test_only_the_past_and_real_positions_count() -> None:
 
 
 def test_only_the_negatives_count_where_items_are_sampled() -> None:
-    config, training = network().config, TrainingConfig(full_softmax_items=8, num_negatives=5)
+    config, training = network().config, TrainingConfig(full_softmax_max_items=8, num_negatives=5)
     assert epoch_flops(config, training, [1]) == training_flops(config, num_tokens=1, num_pairs=1, num_scored=5)
 
 
@@ -63,7 +63,7 @@ def test_made_up_log_has_the_lengths_of_the_real_one(shape: object) -> None:
 
 @pytest.mark.filterwarnings("ignore:Profiler clears events")
 def test_profile_holds_the_whole_epoch_and_every_part(capfd: pytest.CaptureFixture[str]) -> None:
-    training = TrainingConfig(max_epochs=2, batch_positions=16, deterministic_share=0.0, anneal_share=0.0)
+    training = TrainingConfig(max_epochs=2, batch_tokens=16, deterministic_fraction=0.0, kl_anneal_fraction=0.0)
     trainer = Trainer(network(), TrainingData(HISTORIES, None), training)
     seconds = profiled_seconds(trainer)
     assert tuple(seconds) == ORDER

@@ -13,17 +13,17 @@ from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import read
 
 import variseq  # isort: skip
-from beliefs_runs import Run  # isort: skip
+from posteriors_runs import Run  # isort: skip
 from voices import ALL, memories, table  # isort: skip
 
 
 # One epoch is no training; what is looked at is the memory.
-@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 def test_a_silenced_voice_says_that_all_items_are_alike(tmp_path: Any) -> None:
     shop = simulate(SimulationOptions(num_users=40, num_items=20, seed=1))
     parts = read(shop.events()).split("leave-one-out")
-    small = {"width": 8, "latent_width": 4, "num_blocks": 1, "num_heads": 1}
-    training = {"max_epochs": 1, "refit_share": 0.0, "deterministic_share": 1.0}
+    small = {"hidden_size": 8, "latent_dim": 4, "num_layers": 1, "num_heads": 1}
+    training = {"max_epochs": 1, "refit_fraction": 0.0, "deterministic_fraction": 1.0}
     variseq.VariationalAttention(size="tiny", model=small, training=training).fit(*parts[:2], tmp_path / "run")
     rows = memories(Run.of(tmp_path / "run", num_users=None))
     assert next(iter(rows)) == ALL

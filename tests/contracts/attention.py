@@ -1,27 +1,27 @@
-"""What every attention over beliefs must hold; each function takes one and raises AssertionError."""
+"""What every attention over posteriors must hold; each function takes one and raises AssertionError."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from variseq.model.attention import BeliefAttention
+from variseq.model.attention import PosteriorAttention
 
 HISTORIES, LONGEST, LATENT = 3, 7, 8
 
 
-def check_attention(attention: BeliefAttention) -> None:
-    """All of the contract, on beliefs of `LATENT` dimensions."""
-    memory = some_beliefs()
+def check_attention(attention: PosteriorAttention) -> None:
+    """All of the contract, on posteriors of `LATENT` dimensions."""
+    memory = some_posteriors()
     weights_are_a_distribution_over_the_past(attention, memory)
     context_is_the_content_averaged_with_the_weights_of_the_memory(attention, memory)
-    later_belief_never_changes_an_earlier_context(attention, memory)
+    later_posterior_never_changes_an_earlier_context(attention, memory)
     histories_do_not_mix(attention, memory)
     one_query_gives_what_all_queries_give(attention, memory)
-    first_belief_sees_itself_alone(attention, memory)
+    first_posterior_sees_itself_alone(attention, memory)
 
 
-def some_beliefs(seed: int = 0) -> Tensor:
+def some_posteriors(seed: int = 0) -> Tensor:
     return torch.randn(HISTORIES, LONGEST, LATENT, generator=torch.Generator().manual_seed(seed))
 
 
@@ -29,7 +29,7 @@ def every_position() -> Tensor:
     return torch.arange(LONGEST).expand(HISTORIES, LONGEST)
 
 
-def weights_are_a_distribution_over_the_past(attention: BeliefAttention, memory: Tensor) -> None:
+def weights_are_a_distribution_over_the_past(attention: PosteriorAttention, memory: Tensor) -> None:
     weights = attention.weights(memory, memory, every_position())
     assert weights.shape == (HISTORIES, LONGEST, LONGEST)
     assert bool((weights >= 0).all())
@@ -37,14 +37,16 @@ def weights_are_a_distribution_over_the_past(attention: BeliefAttention, memory:
     assert bool((weights.triu(diagonal=1) == 0).all()), "a weight lies on the future"
 
 
-def context_is_the_content_averaged_with_the_weights_of_the_memory(attention: BeliefAttention, memory: Tensor) -> None:
+def context_is_the_content_averaged_with_the_weights_of_the_memory(
+    attention: PosteriorAttention, memory: Tensor
+) -> None:
     position = every_position()
-    content = torch.cat([memory, some_beliefs(seed=1)], dim=2)
+    content = torch.cat([memory, some_posteriors(seed=1)], dim=2)
     expected = attention.weights(memory, memory, position) @ content
     torch.testing.assert_close(attention(memory, memory, content, position), expected)
 
 
-def later_belief_never_changes_an_earlier_context(attention: BeliefAttention, memory: Tensor) -> None:
+def later_posterior_never_changes_an_earlier_context(attention: PosteriorAttention, memory: Tensor) -> None:
     before = attention(memory, memory, memory, every_position())
     for place in range(1, LONGEST):
         changed = memory.clone()
@@ -54,7 +56,7 @@ def later_belief_never_changes_an_earlier_context(attention: BeliefAttention, me
         assert not torch.equal(after[:, place:], before[:, place:])
 
 
-def histories_do_not_mix(attention: BeliefAttention, memory: Tensor) -> None:
+def histories_do_not_mix(attention: PosteriorAttention, memory: Tensor) -> None:
     changed = memory.clone()
     changed[1] += 10.0
     before = attention(memory, memory, memory, every_position())
@@ -62,7 +64,7 @@ def histories_do_not_mix(attention: BeliefAttention, memory: Tensor) -> None:
     assert torch.equal(after[[0, 2]], before[[0, 2]])
 
 
-def one_query_gives_what_all_queries_give(attention: BeliefAttention, memory: Tensor) -> None:
+def one_query_gives_what_all_queries_give(attention: PosteriorAttention, memory: Tensor) -> None:
     """What a recommendation asks: the last real position of each history, with empty slots after it."""
     together = attention(memory, memory, memory, every_position())
     last = torch.tensor([[2], [6], [0]])
@@ -71,5 +73,5 @@ def one_query_gives_what_all_queries_give(attention: BeliefAttention, memory: Te
     torch.testing.assert_close(alone, together[rows, last])
 
 
-def first_belief_sees_itself_alone(attention: BeliefAttention, memory: Tensor) -> None:
+def first_posterior_sees_itself_alone(attention: PosteriorAttention, memory: Tensor) -> None:
     torch.testing.assert_close(attention(memory, memory, memory, every_position())[:, 0], memory[:, 0])

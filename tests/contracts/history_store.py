@@ -95,7 +95,7 @@ def conflict_leaves_nothing(make: MakeStore) -> None:
         "kind of item": Event("e-1", "ann", "1", 1),
         "time": Event("e-1", "ann", 1, 99),
         "user": Event("e-1", "bob", 1, 1),
-        "behaviour": Event("e-1", "ann", 1, 1, "view"),
+        "behavior": Event("e-1", "ann", 1, 1, "view"),
         "value": Event("e-1", "ann", 1, 1, None, 1.0),
     }
     for changed, event in other.items():
@@ -119,7 +119,7 @@ def event_that_cannot_be_kept_is_refused_with_its_batch(make: MakeStore) -> None
         ("event_id", Event("", "ann", 1, 1)),
         ("timestamp", Event("e-2", "ann", 1, 2**53 + 1)),
         ("value", Event("e-2", "ann", 1, 1, None, float("nan"))),
-        ("behaviour", Event("e-2", "ann", 1, 1, "")),
+        ("behavior", Event("e-2", "ann", 1, 1, "")),
     ]
     for named, event in bad:
         with pytest.raises(InputError, match=named):

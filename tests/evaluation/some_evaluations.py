@@ -24,7 +24,7 @@ def true_forecasts(lengths: np.ndarray, k: int = 3, seed: int = 0, **changed: An
     fields: dict[str, Any] = {
         "model": "true",
         "protocol": {"k": k, "num_items": NUM_ITEMS, "split_hash": "0" * 64, "part": "test", "method": "made up",
-                     "targets": "last", "exclude_seen": True, "candidates": "full catalogue", "ties": "against"},
+                     "targets": "last", "exclude_seen": True, "candidates": "full catalog", "ties": "against"},
         "user": np.arange(num_queries),
         "target": generator.integers(NUM_ITEMS, size=num_queries),
         "history_length": lengths,

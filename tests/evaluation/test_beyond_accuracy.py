@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from variseq.evaluation.beyond_accuracy import catalogue_coverage, diversity, exposure, gini, novelty
+from variseq.evaluation.beyond_accuracy import catalog_coverage, diversity, exposure, gini, novelty
 from variseq.evaluation.groups import by_thirds
 
 categories_of_items = st.lists(st.sets(st.sampled_from("abcd"), max_size=3).map(tuple), min_size=6, max_size=6)
@@ -21,7 +21,7 @@ def test_gini_equals_the_mean_absolute_difference(counts: list[int]) -> None:
 def test_coverage_counts_items_shown_at_least_once() -> None:
     count = exposure(np.array([[0, 1], [1, -1]]), num_items=4)
     assert count.tolist() == [1, 2, 0, 0]
-    assert catalogue_coverage(count) == 0.5
+    assert catalog_coverage(count) == 0.5
 
 
 def test_novelty_is_larger_for_rare_items_and_finite_for_unseen_ones() -> None:

@@ -108,7 +108,7 @@ def test_tile_sizes_do_not_change_ranks_and_lists(seed: int, tile_items: int, ti
 
 
 def one_query(history: list[int], target: int, scores: list[float], **options: object) -> Evaluation:
-    """One test query over a catalogue whose items all occur in the training of others."""
+    """One test query over a catalog whose items all occur in the training of others."""
     everything = [list(range(len(scores)))] * 2
     lists = [[*history, target], *([[*items, 0, 0] for items in everything])]
     part = leave_one_out(Histories.of_items(lists), num_items=len(scores))[2]
@@ -164,8 +164,8 @@ def test_scores_of_a_wrong_shape_are_refused() -> None:
 
 
 @pytest.mark.parametrize("k", [0, NUM_ITEMS + 1])
-def test_k_that_does_not_fit_the_catalogue_is_refused(k: int) -> None:
-    with pytest.raises(InputError, match=f"k={k} does not fit a catalogue of {NUM_ITEMS} items. Allowed: 1 to"):
+def test_k_that_does_not_fit_the_catalog_is_refused(k: int) -> None:
+    with pytest.raises(InputError, match=f"k={k} does not fit a catalog of {NUM_ITEMS} items. Allowed: 1 to"):
         evaluate(GivenScores(random_scores(0)), random_part(0), EvaluationOptions(k=k))
 
 

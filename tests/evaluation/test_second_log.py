@@ -24,7 +24,7 @@ DAY = 86_400
 LATER = 2_000_000_000
 """After every event of the shop."""
 
-pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 
 
 def later(users: list[str], items: list[str], times: list[int] | None = None) -> Log:
@@ -73,7 +73,7 @@ def test_same_events_as_test_part_or_as_test_file_give_the_same_figures(
             "user_id": vocabulary.user_ids(queries.user),
             "item_id": vocabulary.item_ids(histories.item[queries.position]),
             "timestamp": pa.array(histories.timestamp[queries.position], pa.timestamp("us")),
-            "event": [vocabulary.behaviours[place] for place in histories.behaviour[queries.position]],
+            "event": [vocabulary.behaviors[place] for place in histories.behavior[queries.position]],
             "value": histories.value[queries.position],
         }
     )
@@ -134,7 +134,7 @@ def test_events_that_were_learned_from_or_are_earlier_are_warned_of(
             "user_id": users,
             "item_id": vocabulary.item_ids(learned.item),
             "timestamp": pa.array(learned.timestamp, pa.timestamp("us")),
-            "event": [vocabulary.behaviours[place] for place in learned.behaviour],
+            "event": [vocabulary.behaviors[place] for place in learned.behavior],
         }
     )
     with pytest.warns(UserWarning, match="of the test file|of the log") as caught:

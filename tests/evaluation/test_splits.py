@@ -146,7 +146,7 @@ def test_split_hash_names_one_split_and_only_that() -> None:
     assert first != hashes(by_time(histories, test=0.4, valid=0.2))
 
 
-def test_catalogue_may_be_larger_than_the_log() -> None:
+def test_catalog_may_be_larger_than_the_log() -> None:
     _, _, test = leave_one_out(Histories.of_items([[0, 1, 2]]), num_items=7)
     assert test.num_items == 7
     assert test.protocol["num_items_unseen_in_training"] == 6

@@ -28,7 +28,7 @@ def of_marked(lists: Marked) -> Histories:
     """Histories of (item, whether it is a purchase)."""
     plain = Histories.of_items([[item for item, _ in history] for history in lists])
     behavior = np.array([0 if bought else 1 for history in lists for _, bought in history], dtype=np.uint8)
-    return marked_targets(dataclasses.replace(plain, behaviour=behavior), BEHAVIORS, ["purchase"])
+    return marked_targets(dataclasses.replace(plain, behavior=behavior), BEHAVIORS, ["purchase"])
 
 
 SHOPPERS = of_marked(
@@ -84,7 +84,7 @@ def test_time_split_asks_for_targets_only_and_shows_all_events_before_them(targe
     assert histories.is_target[queries.position].all()
     before = test.histories_before(queries)
     np.testing.assert_array_equal(before.lengths, queries.position - histories.offsets[queries.user])
-    assert (before.behaviour == 1).any(), "views are shown"
+    assert (before.behavior == 1).any(), "views are shown"
 
 
 def test_part_without_any_target_is_refused() -> None:
@@ -120,15 +120,15 @@ def test_loss_and_its_gradient_know_only_targets() -> None:
             preference = network(batch).preference[batch.is_target]
             scores = network.scores(preference, 0, NUM_ITEMS).log_softmax(dim=1)
             expected = -scores.gather(1, batch.target_item[batch.is_target][:, None]).mean()
-            torch.testing.assert_close(loss[name].reconstruction, expected.detach())
-    assert not torch.equal(loss["all"].reconstruction, loss["some"].reconstruction)
+            torch.testing.assert_close(loss[name].nll, expected.detach())
+    assert not torch.equal(loss["all"].nll, loss["some"].reconstruction)
     torch.testing.assert_close(loss["all"].rate, loss["some"].rate)
 
 
 @given(marked_lists, st.integers(1, 4))
-def test_windows_cover_every_target_once_and_none_is_without_one(lists: Marked, max_length: int) -> None:
+def test_windows_cover_every_target_once_and_none_is_without_one(lists: Marked, max_seq_len: int) -> None:
     histories = of_marked(lists)
-    windows = training_windows(histories, max_length, np.random.default_rng(0))
+    windows = training_windows(histories, max_seq_len, np.random.default_rng(0))
     assert histories.is_target is not None
     positions = [np.arange(first, last) for first, last in zip(windows.first, windows.last, strict=True)]
     for inside in positions:

@@ -76,10 +76,10 @@ def test_collapsing_is_the_one_of_plain_python(rows: list[Row]) -> None:
     assert rows_of(read(table_of(rows), options=ReadOptions(collapse_repeats=True))) == plain_clean(rows, 1, 1, True)
 
 
-def test_repeat_with_another_behaviour_is_no_repeat() -> None:
+def test_repeat_with_another_behavior_is_no_repeat() -> None:
     table = pa.table({"user": [1] * 3, "item": [1] * 3, "ts": [1, 2, 3], "event": ["view", "view", "buy"]})
     events = read(table, options=ReadOptions(collapse_repeats=True))
-    assert [events.vocabulary.behaviours[kind] for kind in events.table.behaviour] == ["view", "buy"]
+    assert [events.vocabulary.behaviors[kind] for kind in events.table.behavior] == ["view", "buy"]
     assert events.report.filtered == {"consecutive repeat": 1}
 
 
@@ -114,9 +114,9 @@ def test_missing_values_follow_the_policy(policy: str, filled: list[float]) -> N
     np.testing.assert_array_equal(read(table, options=options).table.value, np.array(filled, dtype=np.float32))
 
 
-def test_too_many_behaviours_are_refused() -> None:
+def test_too_many_behaviors_are_refused() -> None:
     table = pa.table({"user": [1] * 300, "item": [1] * 300, "ts": [1] * 300, "event": [f"e{n}" for n in range(300)]})
-    with pytest.raises(InputError, match="300 different behaviours"):
+    with pytest.raises(InputError, match="300 different behaviors"):
         read(table)
 
 
@@ -130,7 +130,7 @@ def test_same_source_gives_the_same_arrays() -> None:
     generator = np.random.default_rng(5)
     table = pa.table({name: generator.integers(0, 50, 20_000) for name in ("user", "item", "ts")})
     first, second = read(table), read(table)
-    for name in ("user", "item", "timestamp", "behaviour", "value"):
+    for name in ("user", "item", "timestamp", "behavior", "value"):
         np.testing.assert_array_equal(getattr(first.table, name), getattr(second.table, name))
 
 

@@ -81,7 +81,7 @@ def content(events: Events) -> list[tuple[Any, ...]]:
             vocabulary.user_ids(table.user),
             vocabulary.item_ids(table.item),
             table.timestamp.tolist(),
-            [vocabulary.behaviours[place] for place in table.behaviour],
+            [vocabulary.behaviors[place] for place in table.behavior],
             np.nan_to_num(table.value, nan=-1e9).tolist(),
             strict=True,
         )

@@ -1,4 +1,4 @@
-"""Names of columns are recognised, shown, and never guessed when two would fit."""
+"""Names of columns are recognized, shown, and never guessed when two would fit."""
 
 import pyarrow as pa
 import pytest
@@ -22,7 +22,7 @@ from variseq.events.read import read
         ["Customer-ID", "StockCode", "InvoiceDate"],
     ],
 )
-def test_usual_names_are_recognised(names: list[str]) -> None:
+def test_usual_names_are_recognized(names: list[str]) -> None:
     assert list(find_columns(names, {}).values()) == names
 
 

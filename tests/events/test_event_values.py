@@ -1,4 +1,4 @@
-"""A value or a behaviour that is absent or odd never costs an event, and what is read of it is said."""
+"""A value or a behavior that is absent or odd never costs an event, and what is read of it is said."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -97,16 +97,16 @@ def test_commas_that_may_stand_between_thousands_are_not_decimal() -> None:
     assert events.report.num_unreadable_values == 1
 
 
-def test_behaviours_are_read_alike_by_every_door(tmp_path: Path) -> None:
+def test_behaviors_are_read_alike_by_every_door(tmp_path: Path) -> None:
     data: dict[str, Any] = {"user": [1, 1, 1], "item": [1, 2, 3], "ts": [1, 2, 3], "event": [2.0, NAN, 1.0]}
     pd.DataFrame(data).to_csv(tmp_path / "log.csv", index=False)
     for source in (pd.DataFrame(data), pl.DataFrame(data), pa.table(data), tmp_path / "log.csv"):
-        assert read(source).vocabulary.behaviours == ("1", "2", "event")
+        assert read(source).vocabulary.behaviors == ("1", "2", "event")
 
 
-def test_word_for_nothing_is_no_behaviour_and_blanks_are_cut() -> None:
+def test_word_for_nothing_is_no_behavior_and_blanks_are_cut() -> None:
     events = read_values(["buy", " buy", "null", "N/A", ""], "event")
-    assert events.report.behaviours == {"buy": 2, "event": 3}
+    assert events.report.behaviors == {"buy": 2, "event": 3}
 
 
 def test_half_of_a_column_decides_nothing() -> None:
@@ -129,7 +129,7 @@ def test_rejected_row_decides_nothing_about_values(
     events = read(tmp_path / "log.csv")
     assert events.table.value.tolist() == expected
     assert (events.report.num_unreadable_values, sum(events.report.rejected.values())) == (0, 1)
-    assert events.vocabulary.behaviours == ("false", "true")
+    assert events.vocabulary.behaviors == ("false", "true")
 
 
 def test_unreadable_values_are_counted_among_kept_rows_alone(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_rows_with_an_unreadable_value_are_no_duplicates(order: int) -> None:
     ("values", "expected"),
     [([True, False, None], ("event", "false", "true")), ([1.0, 2.5, None], ("1", "2.5", "event"))],
 )
-def test_behaviours_that_are_no_text_are_alike_by_every_door(
+def test_behaviors_that_are_no_text_are_alike_by_every_door(
     values: list[Any], expected: tuple[str, ...], tmp_path: Path
 ) -> None:
     frame = pd.DataFrame({"user": [1, 1, 1], "item": [1, 2, 3], "ts": [1, 2, 3], "event": values})
@@ -163,4 +163,4 @@ def test_behaviours_that_are_no_text_are_alike_by_every_door(
         tmp_path / "log.jsonl",
         tmp_path / "log.parquet",
     ):
-        assert read(source).vocabulary.behaviours == expected
+        assert read(source).vocabulary.behaviors == expected

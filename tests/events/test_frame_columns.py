@@ -42,7 +42,7 @@ def test_odd_column_of_values_is_read_cell_by_cell(case: str) -> None:
 
 @pytest.mark.parametrize("column", [cells("view", 1, None), pd.Categorical(["view", 1, None]), cells("view", 1.0, NAN)])
 def test_mixed_behaviors_are_read_as_text(column: Any) -> None:
-    assert read(pd.DataFrame(columns(event=column))).vocabulary.behaviours == ("1", "event", "view")
+    assert read(pd.DataFrame(columns(event=column))).vocabulary.behaviors == ("1", "event", "view")
 
 
 @pytest.mark.parametrize("digits", [30, 50])

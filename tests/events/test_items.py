@@ -78,7 +78,7 @@ def test_items_of_another_world_are_refused() -> None:
 
 def test_items_without_an_id_column_are_refused() -> None:
     with pytest.raises(InputError, match=r"No column for item_id.*item_columns="):
-        read(LOG, pa.table({"colour": ["red"], "title": ["x"]}))
+        read(LOG, pa.table({"color": ["red"], "title": ["x"]}))
 
 
 def test_item_columns_are_saved_and_loaded(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def event(row: int, **more: object) -> dict[str, object]:
 def test_keys_that_come_late_are_columns(tmp_path: Path) -> None:
     path = write(tmp_path, [*map(event, range(3000)), event(3000, event="purchase", rating=5)])
     events = read(path)
-    assert events.report.behaviours == {"event": 3000, "purchase": 1}
+    assert events.report.behaviors == {"event": 3000, "purchase": 1}
     assert events.report.columns["value"] == "rating"
 
 
@@ -116,7 +116,7 @@ def test_later_files_bring_columns_and_their_rows_are_placed(tmp_path: Path) -> 
     write(tmp_path, [*map(event, range(5)), "oops"], "part-2.jsonl")
     write(tmp_path, [event(row + 9, event="buy") for row in range(4)] + [{"item_id": "x"}], "part-10.jsonl")
     events = read(tmp_path)
-    assert events.report.behaviours == {"buy": 4, "event": 5}
+    assert events.report.behaviors == {"buy": 4, "event": 5}
     assert "row 6" in events.report.first_faults["not a JSON object"]
     assert "row 5 of" in events.report.first_faults["missing user"]
 

@@ -27,7 +27,7 @@ def test_low_values_are_left_out_and_counted_and_missing_ones_stay() -> None:
     assert events.report.num_events + 3 == events.report.num_rows == 9
     assert events.table.value[events.table.value == events.table.value].min() == 4.0
     assert (events.table.value != events.table.value).sum() == 1
-    assert events.vocabulary.behaviours == ("event",)
+    assert events.vocabulary.behaviors == ("event",)
     assert events.report.low_behaviors == []
 
 
@@ -39,7 +39,7 @@ def test_rare_users_and_items_are_those_of_what_is_left() -> None:
 
 def test_negative_low_values_stay_as_a_behavior_of_their_own() -> None:
     events = rated(min_value=4, low_values="negative")
-    assert events.report.behaviours == {"event": 6, "event below 4": 3}
+    assert events.report.behaviors == {"event": 6, "event below 4": 3}
     assert events.report.low_behaviors == ["event below 4"]
     assert (events.report.filtered, events.report.num_events) == ({}, 9)
 

@@ -20,7 +20,7 @@ GOOD = b"user,item,ts\nu1,i1,1600000000\nu2,i2,1600000001\n"
 BAD_FILES = {
     "empty file": ("log.csv", b"", "is empty"),
     "header only": ("log.csv", b"user,item,ts\n", "only a header"),
-    "missing column": ("log.csv", b"user,item,colour\na,b,c\n", "No column for timestamp.*item, colour.*columns="),
+    "missing column": ("log.csv", b"user,item,color\na,b,c\n", "No column for timestamp.*item, color.*columns="),
     "no header": ("log.csv", b"196,242,3,881250949\n186,302,3,891717742\n", "looks like data"),
     "odd delimiter": ("log.csv", b"user^item^ts\na^b^1600000000\n", r"only one column.*delimiter='\^'"),
     "wrong suffix for tabs": ("log.tsv", b"user;item;ts\na;b;1600000000\n", "only one column.*';'"),

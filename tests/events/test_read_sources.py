@@ -73,10 +73,10 @@ def test_every_source_gives_the_same_events(kind: str, tmp_path: Path) -> None:
     table, vocabulary = events.table, events.vocabulary
     assert vocabulary.user_ids(table.user) == ["a", "a", "b", "b"]
     assert vocabulary.item_ids(table.item) == ["y", "x", "z", "x"]  # a tie in time keeps the order of the rows
-    assert [vocabulary.behaviours[kind] for kind in table.behaviour] == ["buy", "view", "view", "view"]
+    assert [vocabulary.behaviors[kind] for kind in table.behavior] == ["buy", "view", "view", "view"]
     assert (table.timestamp // 1_000_000).tolist() == [1_600_000_200, 1_600_000_200, 1_600_000_100, 1_600_000_300]
     np.testing.assert_array_equal(table.value, np.array([2, 4.5, np.nan, 1], dtype=np.float32))
-    assert (table.user.dtype, table.timestamp.dtype, table.behaviour.dtype) == (np.int32, np.int64, np.uint8)
+    assert (table.user.dtype, table.timestamp.dtype, table.behavior.dtype) == (np.int32, np.int64, np.uint8)
     assert events.report.columns == {
         "user_id": "userId", "item_id": "sku", "timestamp": "ts", "event": "action", "value": "rating",
     }  # fmt: skip
@@ -148,11 +148,11 @@ def test_pandas_categories_and_timestamps_are_read() -> None:
 
 def test_event_that_is_missing_takes_the_default_name() -> None:
     events = read(pa.table({"user": [1, 2], "item": [1, 1], "ts": [1600000000] * 2, "event": ["buy", None]}))
-    assert events.vocabulary.behaviours == ("buy", "event")
+    assert events.vocabulary.behaviors == ("buy", "event")
 
 
-def test_no_event_column_means_one_behaviour() -> None:
-    assert read(pa.table({"user": [1], "item": [1], "ts": [1600000000]})).vocabulary.behaviours == ("event",)
+def test_no_event_column_means_one_behavior() -> None:
+    assert read(pa.table({"user": [1], "item": [1], "ts": [1600000000]})).vocabulary.behaviors == ("event",)
 
 
 def test_quoted_fields_with_delimiters_and_line_ends_are_one_id(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.oracle import Oracle
 from variseq.errors import InputError
 from variseq.evaluation.recommender import Recommender
-from variseq.events.shoppers import BEHAVIOURS, CART, PURCHASE, SHORTEST_BREAK_SECONDS, VIEW, SimulationOptions
+from variseq.events.shoppers import BEHAVIORS, CART, PURCHASE, SHORTEST_BREAK_SECONDS, VIEW, SimulationOptions
 from variseq.events.simulate import Simulation, simulate
 from variseq.sequences.histories import Histories
 
@@ -38,7 +38,7 @@ def histories_of(simulation: Simulation) -> Histories:
     return Histories(
         simulation.offsets,
         simulation.item.astype(np.int32),
-        simulation.behaviour.astype(np.uint8),
+        simulation.behavior.astype(np.uint8),
         simulation.timestamp,
         simulation.value.astype(np.float32),
     )
@@ -124,10 +124,10 @@ def test_first_item_agrees_with_the_distribution_of_an_empty_history(shop: Simul
 
 
 def test_cart_follows_a_view_and_purchase_a_cart_of_the_same_item(shop: Simulation) -> None:
-    for behaviour, before in [(CART, VIEW), (PURCHASE, CART)]:
-        event = np.flatnonzero(shop.behaviour == behaviour)
+    for behavior, before in [(CART, VIEW), (PURCHASE, CART)]:
+        event = np.flatnonzero(shop.behavior == behavior)
         assert not np.isin(event, shop.offsets).any()
-        assert (shop.behaviour[event - 1] == before).all()
+        assert (shop.behavior[event - 1] == before).all()
         assert (shop.item[event - 1] == shop.item[event]).all()
         gap_seconds = (shop.timestamp[event] - shop.timestamp[event - 1]) / 1e6
         assert gap_seconds.max() < SHORTEST_BREAK_SECONDS
@@ -135,10 +135,10 @@ def test_cart_follows_a_view_and_purchase_a_cart_of_the_same_item(shop: Simulati
 
 def test_funnel_goes_on_as_often_as_stated(shop: Simulation) -> None:
     positions = positions_with_a_next_event(shop)
-    for behaviour, stated in [(VIEW, OPTIONS.cart_probability), (CART, OPTIONS.purchase_probability)]:
-        after = positions[shop.behaviour[positions] == behaviour] + 1
+    for behavior, stated in [(VIEW, OPTIONS.cart_probability), (CART, OPTIONS.purchase_probability)]:
+        after = positions[shop.behavior[positions] == behavior] + 1
         deviation = np.sqrt(stated * (1 - stated) / len(after))
-        assert abs((shop.behaviour[after] == behaviour + 1).mean() - stated) < 4 * deviation
+        assert abs((shop.behavior[after] == behavior + 1).mean() - stated) < 4 * deviation
 
 
 def test_gaps_are_minutes_inside_a_session_and_hours_between(shop: Simulation) -> None:
@@ -170,7 +170,7 @@ def test_order_matters_to_the_next_item(shop: Simulation) -> None:
 def test_distribution_at_a_position_is_that_of_the_history_up_to_it(shop: Simulation) -> None:
     first, last = int(shop.offsets[4]), int(shop.offsets[5])
     whole = shop.log_probabilities(
-        np.array([0, last - first]), shop.item[first:last], shop.timestamp[first:last], shop.behaviour[first:last]
+        np.array([0, last - first]), shop.item[first:last], shop.timestamp[first:last], shop.behavior[first:last]
     )
     np.testing.assert_allclose(np.exp(whole), shop.next_item_distribution(np.array([last - 1])))
 
@@ -202,13 +202,13 @@ def test_oracle_ranks_far_better_than_popularity(shop: Simulation) -> None:
 
 def test_oracle_scores_do_not_depend_on_tiles_or_on_the_order_of_the_vocabulary(shop: Simulation) -> None:
     histories = histories_of(shop).select(shop.offsets[:5], shop.offsets[1:6])
-    oracle: Recommender = Oracle(shop, shop.item_ids(), BEHAVIOURS)
+    oracle: Recommender = Oracle(shop, shop.item_ids(), BEHAVIORS)
     state = oracle.query(histories)
     tiles = torch.cat([oracle.scores(state, 0, 7), oracle.scores(state, 7, OPTIONS.num_items)], dim=1)
     torch.testing.assert_close(tiles, oracle.scores(state, 0, OPTIONS.num_items))
-    backwards = Oracle(shop, shop.item_ids()[::-1], BEHAVIOURS[::-1])
+    backwards = Oracle(shop, shop.item_ids()[::-1], BEHAVIORS[::-1])
     mirrored = replace(
-        histories, item=OPTIONS.num_items - 1 - histories.item, behaviour=np.uint8(2) - histories.behaviour
+        histories, item=OPTIONS.num_items - 1 - histories.item, behavior=np.uint8(2) - histories.behavior
     )
     torch.testing.assert_close(backwards.query(mirrored).flip(1), state)
     torch.testing.assert_close(state.exp().sum(1), torch.ones(5))

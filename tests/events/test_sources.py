@@ -39,7 +39,7 @@ def write(path: Path, content: pa.Table) -> Path:
 
 
 def behaviors(events: Events) -> dict[str, int]:
-    return events.report.behaviours
+    return events.report.behaviors
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])

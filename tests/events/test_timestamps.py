@@ -56,7 +56,7 @@ def test_dates_are_midnight() -> None:
         assert read_times(times).table.timestamp.tolist() == [midnight], times
 
 
-def test_day_first_text_is_recognised_by_its_days() -> None:
+def test_day_first_text_is_recognized_by_its_days() -> None:
     events = read_times(["25/12/2019", "01/02/2019"])
     assert events.report.time_unit.startswith("day/month/year")
     assert events.report.span == ("2019-02-01 00:00:00", "2019-12-25 00:00:00")
@@ -210,7 +210,7 @@ def test_number_of_another_clock_is_asked_for_and_read_when_named(unit: TimeUnit
     assert read_times([number], unit).report.span[0] == instant
 
 
-def test_digits_of_a_calendar_are_recognised() -> None:
+def test_digits_of_a_calendar_are_recognized() -> None:
     for times in ([20200201123000], ["20200201123000"], [202002011230], ["202002011230"]):
         assert read_times(times).table.timestamp.tolist() == [NOON * 1_000_000]
     with pytest.raises(InputError, match="yyyymmddhh"):

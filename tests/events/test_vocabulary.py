@@ -71,7 +71,7 @@ def test_vocabulary_is_saved_and_loaded(tmp_path: Path) -> None:
     loaded = Vocabulary.load(tmp_path / "1")
     assert loaded.users.equals(vocabulary.users)
     assert loaded.items.equals(vocabulary.items)
-    assert loaded.behaviours == vocabulary.behaviours
+    assert loaded.behaviors == vocabulary.behaviors
     names = sorted(path.name for path in (tmp_path / "1").iterdir())
     assert names == ["items.parquet", "users.parquet", "vocabulary.json"]
     for name in names:

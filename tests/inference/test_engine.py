@@ -29,9 +29,9 @@ def rows_of(fitted: VariationalAttention, user: int) -> list[HistoryRow]:
     assert checkpoint is not None
     assert checkpoint.histories is not None
     history, vocabulary = checkpoint.histories.history(user), checkpoint.vocabulary
-    behaviours = [vocabulary.behaviours[place] for place in history.behaviour]
+    behaviors = [vocabulary.behaviors[place] for place in history.behavior]
     ids = vocabulary.item_ids(history.item)
-    return list(zip(ids, history.timestamp.tolist(), behaviours, history.value.tolist(), strict=True))
+    return list(zip(ids, history.timestamp.tolist(), behaviors, history.value.tolist(), strict=True))
 
 
 def answered(engine: Engine, asked: list[tuple[KnownHistory, Question]]) -> list[Answer]:
@@ -48,8 +48,8 @@ def assert_same(answer: Answer, expected: pd.DataFrame) -> None:
         np.testing.assert_allclose(found[column], expected[column], atol=1e-5, rtol=1e-4)
     assert found["title"].tolist() == expected["title"].tolist()
     assert found["because"].map(list).tolist() == expected["because"].map(list).tolist()
-    beliefs = (answer.total, answer.aleatoric, answer.epistemic)
-    np.testing.assert_allclose(beliefs, expected[["uncertainty", "aleatoric", "epistemic"]].iloc[0], atol=1e-4)
+    posteriors = (answer.total, answer.aleatoric, answer.epistemic)
+    np.testing.assert_allclose(posteriors, expected[["uncertainty", "aleatoric", "epistemic"]].iloc[0], atol=1e-4)
 
 
 def vars_of(recommendation: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def vars_of(recommendation: Any) -> dict[str, Any]:
 
 QUESTIONS: dict[str, dict[str, Any]] = {
     "as it comes": {},
-    "another sample of every belief": {"k": 5, "explore": "thompson", "seed": 3},
+    "another sample of every posterior": {"k": 5, "explore": "thompson", "seed": 3},
     "a spread": {"k": 6, "diversity": 0.4},
     "a set": {"coverage": 0.6},
     "a spread of one sample": {"explore": "thompson", "seed": 1, "diversity": 0.7},
@@ -129,7 +129,7 @@ def test_answer_does_not_depend_on_what_is_asked_along(engine: Engine, fitted: V
         np.testing.assert_allclose(found, [r.probability for r in answer.recommendations], rtol=1e-4)
 
 
-def test_large_catalogue_is_answered_in_blocks(
+def test_large_catalog_is_answered_in_blocks(
     engine: Engine, bundle_folder: Path, fitted: VariationalAttention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = [(engine.history(rows_of(fitted, user)), Question()) for user in USERS]
@@ -167,8 +167,8 @@ def test_question_that_is_not_possible_gets_its_own_error(engine: Engine) -> Non
     assert "coverage=0.123" in str(worse)
 
 
-def test_items_and_behaviours_that_the_model_does_not_know_are_counted_and_left_out(engine: Engine) -> None:
-    known: Any = engine.catalogue.ids[4]
+def test_items_and_behaviors_that_the_model_does_not_know_are_counted_and_left_out(engine: Engine) -> None:
+    known: Any = engine.catalog.ids[4]
     unknown: Any = 10**9 if isinstance(known, int) else "nothing like it"
     history = engine.history([(unknown, 5, None, None), (known, 7, "never heard of", None)])
     assert (history.num_events, history.num_unknown, history.latest) == (1, 1, 7)

@@ -17,11 +17,13 @@ from variseq.recommend import diversity
 from variseq.recommend.calibration import Gate
 
 
-def clustered(num_items: int, width: int = 17, seed: int = 0) -> np.ndarray:
+def clustered(num_items: int, hidden_size: int = 17, seed: int = 0) -> np.ndarray:
     """Vectors as training leaves them: around a few directions, of different lengths."""
     generator = np.random.default_rng(seed)
-    centres = generator.standard_normal((20, width))
-    vectors = centres[generator.integers(20, size=num_items)] + 0.6 * generator.standard_normal((num_items, width))
+    centres = generator.standard_normal((20, hidden_size))
+    vectors = centres[generator.integers(20, size=num_items)] + 0.6 * generator.standard_normal(
+        (num_items, hidden_size)
+    )
     return (0.5 * vectors).astype(np.float32)
 
 
@@ -56,7 +58,7 @@ def test_sum_over_all_items_is_estimated_from_few(large: ItemIndex) -> None:
 
 
 def with_index(engine: Engine, folder: Path, candidates: int, sampled: int, patch: pytest.MonkeyPatch) -> None:
-    """Gives the engine of the small shop an index, as if its catalogue were large."""
+    """Gives the engine of the small shop an index, as if its catalog were large."""
     patch.setattr(room, "NUM_CANDIDATES", candidates)
     patch.setattr(room, "NUM_SAMPLED", sampled)
     patch.setattr(room, "NUM_TRENDING", 8)
@@ -74,7 +76,7 @@ QUESTIONS = [
 
 
 def answers(engine: Engine, question: Question) -> list[Answer]:
-    ids = engine.catalogue.ids
+    ids = engine.catalog.ids
     asked = [(engine.given(ids[first : first + 4]), question) for first in range(6)]
     found = engine.answer(asked)
     assert all(isinstance(one, Answer) for one in found)
@@ -106,7 +108,7 @@ def test_an_answer_does_not_depend_on_what_is_asked_together_with_it(
 ) -> None:
     engine = Engine.load(bundle_folder)
     with_index(engine, tmp_path, candidates=12, sampled=15, patch=monkeypatch)
-    ids = engine.catalogue.ids
+    ids = engine.catalog.ids
     histories = [engine.given(ids[first : first + length]) for first, length in ((0, 0), (3, 1), (5, 9))]
     together = engine.answer([(history, question) for history in histories])
     for history, one in zip(histories, together, strict=True):
@@ -159,7 +161,7 @@ def test_what_an_index_could_miss_is_looked_for_exactly(
     if question.category:
         question = Question(category=[sorted(engine.wishes.members)[0]], k=3)
     if question.only:
-        question = Question(only=engine.catalogue.ids[-3:], k=3)
+        question = Question(only=engine.catalog.ids[-3:], k=3)
     exact = answers(engine, question)
     with_index(engine, tmp_path, candidates=12, sampled=15, patch=monkeypatch)
     monkeypatch.setattr("variseq.inference.lists.MOST_EXCLUDED", 5)

@@ -54,7 +54,7 @@ def test_copies_encoded_together_are_as_each_alone(bundle_folder: Path) -> None:
     copies = context.joined(without_items(context, source, dropped))
     of = np.concatenate([np.arange(4), source])
     encoder: OnnxEncoder = engine.lists.encoder
-    mean = np.zeros((1, engine.bundle.facts.max_length, engine.bundle.facts.latent_width), dtype=np.float32)
+    mean = np.zeros((1, engine.bundle.facts.max_seq_len, engine.bundle.facts.latent_dim), dtype=np.float32)
     together, alone = encoder.encode(copies, mean, of), encoder.encode(copies, mean)
     np.testing.assert_allclose(together.preference, alone.preference, atol=2e-6)
     np.testing.assert_allclose(together.log_variance, alone.log_variance, atol=2e-6)

@@ -25,29 +25,29 @@ from variseq.training.display import Display
 
 SHARE_OF_THE_ORACLE = 0.90
 NETWORK = {
-    "width": 64,
-    "latent_width": 64,
-    "num_blocks": 1,
+    "hidden_size": 64,
+    "latent_dim": 64,
+    "num_layers": 1,
     "num_heads": 1,
-    "attention_width": 16,
-    "max_length": 50,
+    "attention_dim": 16,
+    "max_seq_len": 50,
     "dropout": 0.1,
 }
 TRAINING = {
     "max_epochs": 6,
     "patience": 6,
-    "batch_positions": 1024,
+    "batch_tokens": 1024,
     "learning_rate": 0.005,
     "warmup_steps": 50,
     "weight_decay": 0.01,
-    "item_decay": 0.0,
+    "item_weight_decay": 0.0,
     "num_samples": 1,
-    "averaging": 0.995,
-    "deterministic_share": 0.3,
-    "anneal_share": 0.1,
-    "target_rate": 60.0,
+    "ema_decay": 0.995,
+    "deterministic_fraction": 0.3,
+    "kl_anneal_fraction": 0.1,
+    "kl_target": 60.0,
     "beta": 1e-4,
-    "regression_weight": 0.0,
+    "value_loss_weight": 0.0,
     "exclude_seen": False,
 }
 Judged = tuple[Part, list[Recommender]]
@@ -76,7 +76,7 @@ def judged() -> Judged:
     known, num_items = train.part.known(), log.vocabulary.num_items
     return test.part, [
         model._forecast(),
-        Oracle(simulation, log.vocabulary.items.to_pylist(), log.vocabulary.behaviours),
+        Oracle(simulation, log.vocabulary.items.to_pylist(), log.vocabulary.behaviors),
         Popular(num_items).fit(known),
         LastItemTransitions(num_items).fit(known),
         ItemKNN(num_items).fit(known),

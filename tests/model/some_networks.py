@@ -18,17 +18,17 @@ NUM_ITEMS = 12
 def small_network(seed: int = 0, **changes: Any) -> Network:
     """A network in evaluation mode; what starts at zero (context, biases of distance) is drawn at random too."""
     torch.manual_seed(seed)
-    numbers: dict[str, Any] = {"width": 8, "latent_width": 4, "num_blocks": 2, "num_heads": 2, "attention_width": 3}
-    config = NetworkConfig(**{"num_items": NUM_ITEMS, "max_length": 50, "dropout": 0.3, **numbers, **changes})
+    numbers: dict[str, Any] = {"hidden_size": 8, "latent_dim": 4, "num_layers": 2, "num_heads": 2, "attention_dim": 3}
+    config = NetworkConfig(**{"num_items": NUM_ITEMS, "max_seq_len": 50, "dropout": 0.3, **numbers, **changes})
     network = Network(config)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.5)
-    network.latent.norm.running_mean = torch.randn(config.latent_width)
+    network.latent.norm.running_mean = torch.randn(config.latent_dim)
     return network.eval()
 
 
 def full_histories(lengths: list[int], seed: int = 0) -> Histories:
-    """Histories with behaviours, times and (some) values."""
+    """Histories with behaviors, times and (some) values."""
     generator = np.random.default_rng(seed)
     num_events = sum(lengths)
     value = generator.normal(size=num_events).astype(np.float32)
@@ -36,12 +36,12 @@ def full_histories(lengths: list[int], seed: int = 0) -> Histories:
     return Histories(
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         item=generator.integers(NUM_ITEMS, size=num_events).astype(np.int32),
-        behaviour=generator.integers(3, size=num_events).astype(np.uint8),
+        behavior=generator.integers(3, size=num_events).astype(np.uint8),
         timestamp=np.sort(generator.integers(10**12, size=num_events)),
         value=value,
     )
 
 
-def query_batch(histories: Histories, max_length: int = 50) -> Batch:
+def query_batch(histories: Histories, max_seq_len: int = 50) -> Batch:
     """All histories in one batch, each to its latest event."""
-    return make_batch(histories, query_windows(histories, max_length), np.arange(len(histories)), NUM_ITEMS)
+    return make_batch(histories, query_windows(histories, max_seq_len), np.arange(len(histories)), NUM_ITEMS)

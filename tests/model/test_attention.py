@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.contracts.attention import LATENT, check_attention, every_position, some_beliefs
+from tests.contracts.attention import LATENT, check_attention, every_position, some_posteriors
 from variseq.model import additive
 from variseq.model.additive import additive_context, additive_context_plain
 from variseq.model.attention import AdditiveAttention, DotProductAttention
@@ -72,9 +72,9 @@ def test_gradient_of_chunked_attention_is_that_of_finite_differences(
 def test_additive_weights_are_those_of_the_formula() -> None:
     torch.manual_seed(2)
     attention = AdditiveAttention(LATENT, 4)
-    beliefs = some_beliefs()
+    posteriors = some_posteriors()
     history, place = 1, 4
-    inputs = attention.query(beliefs[history, place]) + attention.key(beliefs[history, : place + 1])
+    inputs = attention.query(posteriors[history, place]) + attention.key(posteriors[history, : place + 1])
     expected = torch.softmax(torch.tanh(inputs) @ attention.score, dim=0)
-    weights = attention.weights(beliefs, beliefs, every_position())
+    weights = attention.weights(posteriors, posteriors, every_position())
     torch.testing.assert_close(weights[history, place, : place + 1], expected)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.model.some_networks import full_histories, query_batch, small_network
-from variseq.model.latent import Belief
+from variseq.model.latent import Posterior
 from variseq.model.network import Network
 from variseq.sequences.batches import Layout
 
@@ -49,20 +49,20 @@ def log_likelihood_by_rows(network: Network, mean: Tensor, latent: Tensor, targe
 
 @pytest.mark.parametrize("seed", range(4))
 def test_bound_of_one_event_is_below_the_brute_force_integral(seed: int) -> None:
-    network = small_network(seed, latent_width=LATENT)
+    network = small_network(seed, latent_dim=LATENT)
     points, log_prior, area = grid_and_log_prior()
     target = torch.tensor([seed])
     # With one event there is nothing to weigh, whatever the mean.
     each = log_likelihood_by_rows(network, torch.zeros(1, LATENT), points, target)
     evidence = float(torch.logsumexp(each + log_prior + np.log(area), dim=0))
     assert float(torch.logsumexp(log_prior + np.log(area), dim=0)) == pytest.approx(0.0, abs=1e-4)
-    for belief in beliefs_of_a_start_token(network):
-        variance = belief.log_variance.exp()
-        log_posterior = (-0.5 * (points - belief.mean).square() / variance - 0.5 * belief.log_variance).sum(dim=1)
+    for posterior in posteriors_of_a_start_token(network):
+        variance = posterior.log_variance.exp()
+        log_posterior = (-0.5 * (points - posterior.mean).square() / variance - 0.5 * posterior.log_variance).sum(dim=1)
         log_posterior = log_posterior - np.log(2 * np.pi)
         weight = (log_posterior + np.log(area)).exp()
         assert float(weight.sum()) == pytest.approx(1.0, abs=1e-3)
-        bound = float((weight * each).sum() - belief.kl_to_prior().sum())
+        bound = float((weight * each).sum() - posterior.kl_to_prior().sum())
         assert bound <= evidence + 1e-3
         # With q put at the true posterior the bound would be the evidence: it is missed by KL(q ‖ posterior) exactly.
         log_true = each + log_prior - evidence
@@ -71,24 +71,26 @@ def test_bound_of_one_event_is_below_the_brute_force_integral(seed: int) -> None
 
 
 @torch.no_grad()
-def beliefs_of_a_start_token(network: Network) -> list[Belief]:
-    """The belief of the network itself, the prior, and a few between and beyond."""
+def posteriors_of_a_start_token(network: Network) -> list[Posterior]:
+    """The posterior of the network itself, the prior, and a few between and beyond."""
     own = network.encode(query_batch(full_histories([0])))
     shapes = [(0.0, 0.0), (1.0, -1.0), (-2.0, 0.5)]
-    return [own, *(Belief(torch.full((1, LATENT), mean), torch.full((1, LATENT), lv)) for mean, lv in shapes)]
+    return [own, *(Posterior(torch.full((1, LATENT), mean), torch.full((1, LATENT), lv)) for mean, lv in shapes)]
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_bound_of_two_events_is_below_the_brute_force_integral(seed: int) -> None:
-    """Two positions, so that the attention over beliefs takes part: the integral has four dimensions."""
-    network = small_network(seed, latent_width=LATENT)
+    """Two positions, so that the attention over posteriors takes part: the integral has four dimensions."""
+    network = small_network(seed, latent_dim=LATENT)
     node, weight = np.polynomial.hermite_e.hermegauss(HERMITE_POINTS)
     nodes = torch.cartesian_prod(*[torch.from_numpy(node).float()] * 4)
     log_weight = torch.cartesian_prod(*[torch.from_numpy(np.log(weight / weight.sum())).float()] * 4).sum(dim=1)
     target = torch.tensor([3, 5])
     with torch.no_grad():
-        belief = network.encode(query_batch(full_histories([1], seed)))
-    evidence = float(torch.logsumexp(log_likelihood_by_rows(network, belief.mean, nodes, target) + log_weight, dim=0))
-    sampled = belief.mean.flatten() + torch.exp(0.5 * belief.log_variance).flatten() * nodes
-    expected = float((log_weight.exp() * log_likelihood_by_rows(network, belief.mean, sampled, target)).sum())
-    assert expected - float(belief.kl_to_prior().sum()) < evidence
+        posterior = network.encode(query_batch(full_histories([1], seed)))
+    evidence = float(
+        torch.logsumexp(log_likelihood_by_rows(network, posterior.mean, nodes, target) + log_weight, dim=0)
+    )
+    sampled = posterior.mean.flatten() + torch.exp(0.5 * posterior.log_variance).flatten() * nodes
+    expected = float((log_weight.exp() * log_likelihood_by_rows(network, posterior.mean, sampled, target)).sum())
+    assert expected - float(posterior.kl_to_prior().sum()) < evidence

@@ -62,7 +62,7 @@ def test_loaded_run_scores_as_the_one_that_was_saved(fitted: VariationalAttentio
     assert loaded.config == saved.config
     assert loaded.network.config == saved.network.config
     np.testing.assert_array_equal(loaded.bounds, saved.bounds)
-    for name in ("offsets", "item", "behaviour", "timestamp", "value"):
+    for name in ("offsets", "item", "behavior", "timestamp", "value"):
         np.testing.assert_array_equal(getattr(loaded.histories, name), getattr(saved.histories, name))
         assert getattr(loaded.histories, name).dtype == getattr(saved.histories, name).dtype
 

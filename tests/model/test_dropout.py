@@ -16,7 +16,7 @@ def test_share_dropped_is_the_one_asked_for_and_the_expectation_stays(dropout: f
     torch.testing.assert_close(kept, torch.full_like(kept, LEVELS / kept_levels(dropout)))
 
 
-def test_draws_of_neighbours_are_independent() -> None:
+def test_draws_of_neighbors_are_independent() -> None:
     torch.manual_seed(0)
     dropped = drop(torch.ones(1_000_000), 0.5, training=True) > 0
     for distance in range(1, 9):

@@ -85,7 +85,7 @@ def test_softmax_of_huge_scores_is_finite() -> None:
     assert float(softmax_loss(preference, vectors, torch.zeros(2), torch.tensor([1, 1]))) == 2e4
 
 
-def test_scores_just_below_the_bound_are_summed_over_a_large_catalogue_without_overflow() -> None:
+def test_scores_just_below_the_bound_are_summed_over_a_large_catalog_without_overflow() -> None:
     score = 0.999 * chunked_softmax.SAFE_SCORE
     preference, vectors = torch.full((1, 1, 1), score), torch.ones(20_000, 1)
     loss = softmax_loss(preference, vectors, torch.zeros(20_000), torch.tensor([7]))

@@ -16,17 +16,17 @@ from variseq.model.network import NetworkConfig, Weights
 from variseq.sequences.batches import make_batch, query_windows, training_windows
 from variseq.sequences.histories import Histories
 
-RICH = {"num_behaviours": 3, "has_gaps": True, "has_values": True}
+RICH = {"num_behaviors": 3, "has_gaps": True, "has_values": True}
 LENGTHS = [5, 0, 9, 1, 5]
 
 
 def changed_from(histories: Histories, place: int) -> Histories:
-    """The same history with other items, behaviours, times and values from a position on."""
+    """The same history with other items, behaviors, times and values from a position on."""
     later = np.arange(histories.num_events) >= place
     return replace(
         histories,
         item=np.where(later, (histories.item + 1) % NUM_ITEMS, histories.item).astype(np.int32),
-        behaviour=np.where(later, (histories.behaviour + 1) % 3, histories.behaviour).astype(np.uint8),
+        behavior=np.where(later, (histories.behavior + 1) % 3, histories.behavior).astype(np.uint8),
         timestamp=histories.timestamp + later * 10**10,
         value=np.where(later, np.float32(9.0), histories.value).astype(np.float32),
     )
@@ -34,16 +34,16 @@ def changed_from(histories: Histories, place: int) -> Histories:
 
 @pytest.mark.parametrize("attention", ["additive", "dot"])
 @pytest.mark.parametrize("place", [0, 3, 8])
-def test_later_event_never_changes_an_earlier_belief_or_preference(attention: str, place: int) -> None:
+def test_later_event_never_changes_an_earlier_posterior_or_preference(attention: str, place: int) -> None:
     network = small_network(attention=attention, **RICH)
     histories = full_histories([9])
     before = network(query_batch(histories))
     after = network(query_batch(changed_from(histories, place)))
     # Token t + 1 is event t, so the tokens up to `place` know nothing of the change.
-    for first, second in [(before.belief.mean, after.belief.mean), (before.preference, after.preference)]:
+    for first, second in [(before.posterior.mean, after.posterior.mean), (before.preference, after.preference)]:
         assert torch.equal(first[: place + 1], second[: place + 1])
         assert not torch.allclose(first[place + 1 :], second[place + 1 :])
-    assert torch.equal(before.belief.log_variance[: place + 1], after.belief.log_variance[: place + 1])
+    assert torch.equal(before.posterior.log_variance[: place + 1], after.posterior.log_variance[: place + 1])
 
 
 @pytest.mark.parametrize("attention", ["additive", "dot"])
@@ -53,8 +53,8 @@ def test_histories_of_a_batch_never_mix(attention: str) -> None:
     together = network(query_batch(histories))
     alone = [network(query_batch(histories.history(place))) for place in range(len(histories))]
     torch.testing.assert_close(together.preference, torch.cat([one.preference for one in alone]), atol=1e-5, rtol=1e-5)
-    means = torch.cat([one.belief.mean for one in alone])
-    torch.testing.assert_close(together.belief.mean, means, atol=1e-5, rtol=1e-5)
+    means = torch.cat([one.posterior.mean for one in alone])
+    torch.testing.assert_close(together.posterior.mean, means, atol=1e-5, rtol=1e-5)
 
 
 @given(st.permutations(range(len(LENGTHS))))
@@ -94,7 +94,7 @@ def test_hidden_state_never_reaches_the_decoder() -> None:
     network = small_network(**RICH)
     first, second = query_batch(full_histories(LENGTHS)), query_batch(full_histories(LENGTHS, seed=7))
     assert not torch.allclose(network(second).preference, network(first).preference)
-    # A belief that says nothing, on two batches whose events all differ: then the preferences say nothing either.
+    # A posterior that says nothing, on two batches whose events all differ: then the preferences say nothing either.
     torch.nn.init.zeros_(network.latent.mean.weight)
     hidden = [
         network.encoder(network.embedding(batch, network.embedding.vectors()), batch.layout)
@@ -104,7 +104,7 @@ def test_hidden_state_never_reaches_the_decoder() -> None:
     assert torch.equal(network(second).preference, network(first).preference)
 
 
-def test_gradient_of_the_preference_reaches_the_encoder_only_through_the_belief() -> None:
+def test_gradient_of_the_preference_reaches_the_encoder_only_through_the_posterior() -> None:
     network = small_network()
     batch = query_batch(full_histories(LENGTHS))
     latent = network.encode(batch).mean.detach().requires_grad_()
@@ -136,7 +136,7 @@ def test_noise_is_that_of_the_random_seed() -> None:
 
 
 def test_longer_history_than_in_training_is_read() -> None:
-    network = small_network(max_length=5)
+    network = small_network(max_seq_len=5)
     batch = query_batch(full_histories([49]))
     assert bool(network(batch).preference.isfinite().all())
 
@@ -151,17 +151,15 @@ def training_batch(**changes: object) -> tuple[object, object]:
 def test_objective_is_the_sum_of_its_parts() -> None:
     network, batch = training_batch()
     output = network(batch)
-    reconstruction = softmax_loss_plain(
-        output.preference.unsqueeze(0), network.item_vectors, network.item_bias, batch.target_item
-    )
-    rate = output.belief.kl_to_prior().sum(dim=1).mean()
+    nll = softmax_loss_plain(output.preference.unsqueeze(0), network.item_vectors, network.item_bias, batch.target_item)
+    kl = output.posterior.kl_to_prior().sum(dim=1).mean()
     estimate = network.value(output.preference, batch.target_item)
     regression = gaussian_value_loss(estimate, batch.target_value)
     objective = network.objective(batch, Weights(beta=0.3, regression=0.2, noise=0.0))
-    torch.testing.assert_close(objective.reconstruction, reconstruction)
-    torch.testing.assert_close(objective.rate, rate)
+    torch.testing.assert_close(objective.nll, nll)
+    torch.testing.assert_close(objective.kl, kl)
     torch.testing.assert_close(objective.regression, regression)
-    torch.testing.assert_close(objective.loss, reconstruction + 0.3 * rate + 0.2 * regression)
+    torch.testing.assert_close(objective.loss, nll + 0.3 * kl + 0.2 * regression)
 
 
 def test_objective_of_several_samples_is_that_of_their_mixture_and_the_mean_of_their_value_losses() -> None:
@@ -169,15 +167,15 @@ def test_objective_of_several_samples_is_that_of_their_mixture_and_the_mean_of_t
     torch.manual_seed(3)
     objective = network.objective(batch, Weights(regression=1.0, noise=0.5, num_samples=3))
     torch.manual_seed(3)
-    belief = network.encode(batch)
-    first, second = (0.5 * torch.randn_like(belief.mean) for _ in range(2))
+    posterior = network.encode(batch)
+    first, second = (0.5 * torch.randn_like(posterior.mean) for _ in range(2))
     drawn = [
-        network.decoder(belief.mean, belief.sample(noise).unsqueeze(0), batch.layout)[0]
+        network.decoder(posterior.mean, posterior.sample(noise).unsqueeze(0), batch.layout)[0]
         for noise in (first, -first, second)
     ]
     target = batch.target_item
     mixture = softmax_loss_plain(torch.stack(drawn), network.item_vectors, network.item_bias, target)
-    torch.testing.assert_close(objective.reconstruction, mixture)
+    torch.testing.assert_close(objective.nll, mixture)
     value = network.embedding.standardise(batch.target_value)
     values = [gaussian_value_loss(network.value(each, target), value) for each in drawn]
     torch.testing.assert_close(objective.regression, torch.stack(values).mean())
@@ -217,12 +215,12 @@ def test_value_head_is_built_and_trained_only_for_a_log_with_values() -> None:
 
 def test_free_bits_cost_nothing_below_their_bound() -> None:
     network, batch = training_batch()
-    per_dimension = network(batch).belief.kl_to_prior().mean(dim=0).detach()
+    per_dimension = network(batch).posterior.kl_to_prior().mean(dim=0).detach()
     bound = float(per_dimension.sort().values[1:3].mean())
     free = network.objective(batch, Weights(beta=1.0, free_nats=bound, noise=0.0))
-    torch.testing.assert_close(free.loss - free.reconstruction, per_dimension.clamp(min=bound).sum())
-    # The rate that is told and steered is the true one.
-    torch.testing.assert_close(free.rate, per_dimension.sum())
+    torch.testing.assert_close(free.loss - free.nll, per_dimension.clamp(min=bound).sum())
+    # The KL that is told and steered is the true one.
+    torch.testing.assert_close(free.kl, per_dimension.sum())
     all_free = network.objective(batch, Weights(beta=1.0, free_nats=1e6, noise=0.0))
     all_free.loss.backward()
     assert bool((network.latent.log_variance.weight.grad == 0).all())
@@ -234,8 +232,8 @@ def test_sampled_negatives_replace_the_full_softmax() -> None:
     torch.manual_seed(0)
     sampled = network.objective(batch, Weights(noise=0.0), Negatives.draw(uniform, 50_000))
     full = network.objective(batch, Weights(noise=0.0))
-    assert float(sampled.reconstruction) == pytest.approx(float(full.reconstruction), abs=0.05)
-    assert float(sampled.reconstruction) != float(full.reconstruction)
+    assert float(sampled.nll) == pytest.approx(float(full.nll), abs=0.05)
+    assert float(sampled.nll) != float(full.nll)
 
 
 def test_every_parameter_gets_a_gradient() -> None:
@@ -245,7 +243,7 @@ def test_every_parameter_gets_a_gradient() -> None:
     assert without == []
 
 
-def test_scores_do_not_depend_on_the_cut_of_the_catalogue() -> None:
+def test_scores_do_not_depend_on_the_cut_of_the_catalog() -> None:
     network = small_network()
     preference = torch.randn(3, 8)
     whole = network.scores(preference, 0, NUM_ITEMS)
@@ -254,5 +252,5 @@ def test_scores_do_not_depend_on_the_cut_of_the_catalogue() -> None:
 
 
 def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(ValidationError, match="width 10 is not a multiple of num_heads 4"):
-        NetworkConfig(num_items=5, width=10, num_heads=4)
+    with pytest.raises(ValidationError, match="hidden_size 10 is not a multiple of num_heads 4"):
+        NetworkConfig(num_items=5, hidden_size=10, num_heads=4)

@@ -33,7 +33,9 @@ from yoochoose import yoochoose
 import variseq
 from variseq.errors import InputError
 
-pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")  # one epoch teaches next to nothing
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::variseq.errors.PosteriorCollapseWarning"
+)  # one epoch teaches next to nothing
 
 RECIPES_FOLDER = Path(__file__).parents[2] / "recipes"
 NUM_USERS, NUM_ITEMS = 30, 15
@@ -41,9 +43,9 @@ NUM_EXACT_USERS = 12
 FIRST_SECOND = 1_511_539_200
 TINY = (
     "size=tiny",
-    "model.width=8",
-    "model.latent_width=8",
-    "model.attention_width=4",
+    "model.hidden_size=8",
+    "model.latent_dim=8",
+    "model.attention_dim=4",
     "training.max_epochs=1",
 )
 
@@ -103,9 +105,9 @@ def write_beauty(folder: Path) -> None:
 
 
 def write_taobao(folder: Path) -> None:
-    behaviours = ("pv", "pv", "cart", "fav", "buy")
+    behaviors = ("pv", "pv", "cart", "fav", "buy")
     rows = [
-        f"{user},{item},{100 + item % 3},{behaviours[place % 5]},{FIRST_SECOND + 3600 * place + user}"
+        f"{user},{item},{100 + item % 3},{behaviors[place % 5]},{FIRST_SECOND + 3600 * place + user}"
         for user, items in enumerate(histories(), start=1)
         for place, item in enumerate(items)
     ]
@@ -275,13 +277,13 @@ def test_attributes_of_beauty_stand_as_categories(finished: Finished) -> None:
     assert categories_of(finished["amazon_beauty"][0], 1) == ("4", "7")
 
 
-def test_taobao_counts_what_it_leaves_out_and_keeps_each_behaviour(finished: Finished) -> None:
+def test_taobao_counts_what_it_leaves_out_and_keeps_each_behavior(finished: Finished) -> None:
     folder, record = finished["taobao"]
     early, broken = record["data"]["notes"]
     assert early.startswith("2 of ")
     assert broken.endswith(": 1")
     assert record["data"]["filtered"] == {"item with too few events": 1}
-    assert set(variseq.load(folder / "run").vocabulary.behaviours) == {"pv", "cart", "fav", "buy"}
+    assert set(variseq.load(folder / "run").vocabulary.behaviors) == {"pv", "cart", "fav", "buy"}
     assert categories_of(folder, 1) == ("101",)
 
 
@@ -383,9 +385,9 @@ def test_command_line_chooses_variant_seed_and_settings(tmp_path: Path) -> None:
         seen.append((data, request))
         return {}
 
-    words = ["DATA", "--out", "run", "--seed", "4", "--set", "size=tiny", "--set", "model.width=8", "--quiet"]
+    words = ["DATA", "--out", "run", "--seed", "4", "--set", "size=tiny", "--set", "model.hidden_size=8", "--quiet"]
     assert command(first, second, words=[*words, "--variant", "second"]) == 0
-    assert seen == [(Path("DATA"), Request(Path("run"), 4, ("size=tiny", "model.width=8"), None, True))]
+    assert seen == [(Path("DATA"), Request(Path("run"), 4, ("size=tiny", "model.hidden_size=8"), None, True))]
 
 
 def test_unknown_setting_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,7 +90,7 @@ def test_unknown_user_gets_a_labelled_fallback(fitted: VariationalAttention, use
 def test_unknown_items_of_a_history_are_left_out_and_warned_of(
     fitted: VariationalAttention, item_ids: list[str]
 ) -> None:
-    with pytest.warns(UserWarning, match="2 of 3 items of the history are not in the catalogue.*'x', 'y'"):
+    with pytest.warns(UserWarning, match="2 of 3 items of the history are not in the catalog.*'x', 'y'"):
         found = fitted.recommend(history=["x", item_ids[3], "y"], k=3)
     expected = fitted.recommend(history=[item_ids[3]], k=3)
     pd.testing.assert_frame_equal(found, expected)
@@ -132,7 +132,7 @@ def test_impossible_k_is_refused(fitted: VariationalAttention, user_ids: list[st
 @pytest.mark.parametrize("k", [2.5, "10", None])
 def test_k_that_is_no_whole_number_is_refused(k: object) -> None:
     with pytest.raises(InputError, match=r"Allowed: whole numbers from 1 to 40"):
-        unchecked(check_k)(k, 40, "the size of the catalogue")
+        unchecked(check_k)(k, 40, "the size of the catalog")
 
 
 @pytest.mark.parametrize("argument", ["users", "history", "only", "exclude"])
@@ -151,7 +151,7 @@ def test_ids_may_be_a_list_a_tuple_or_an_array(user_ids: list[str]) -> None:
 
 
 def test_wrong_wishes_are_refused_with_what_is_allowed(fitted: VariationalAttention, user_ids: list[str]) -> None:
-    with pytest.raises(InputError, match="only names items that are not in the catalogue: 'nix'"):
+    with pytest.raises(InputError, match="only names items that are not in the catalog: 'nix'"):
         fitted.recommend(history=[], only=["nix"])
     with pytest.raises(InputError, match=r"No item has the category 'Cars'. There are: Books, "):
         fitted.recommend(history=[], category="Cars")
@@ -199,7 +199,7 @@ def test_similar_items_refuse_what_they_cannot_answer(fitted: VariationalAttenti
     assert len(fitted.similar_items(item_ids[:1], k=39)) == 39
     with pytest.raises(InputError, match="from 1 to 39, the number of other items"):
         fitted.similar_items(item_ids[:1], k=40)
-    with pytest.raises(InputError, match="not in the catalogue: 'nix'"):
+    with pytest.raises(InputError, match="not in the catalog: 'nix'"):
         fitted.similar_items(["nix"])
     with pytest.raises(InputError, match="Give a list"):
         fitted.similar_items("i01")

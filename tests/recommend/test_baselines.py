@@ -51,8 +51,8 @@ def test_state_makes_the_same_transitions_again() -> None:
 
 
 @pytest.mark.parametrize("make", BASELINES)
-def test_item_outside_the_catalogue_is_refused(make: Callable[[int], Any]) -> None:
-    with pytest.raises(InputError, match="catalogue has 3 items"):
+def test_item_outside_the_catalog_is_refused(make: Callable[[int], Any]) -> None:
+    with pytest.raises(InputError, match="catalog has 3 items"):
         make(3).fit(Histories.of_items([[0, 5]]))
 
 
@@ -109,7 +109,7 @@ def test_transitions_are_counts_backed_off_to_popularity() -> None:
 
 @given(lists_of_histories, lists_of_histories)
 @settings(max_examples=50, deadline=None)
-def test_transition_scores_are_normalised_log_probabilities(training: list[list[int]], asked: list[list[int]]) -> None:
+def test_transition_scores_are_normalized_log_probabilities(training: list[list[int]], asked: list[list[int]]) -> None:
     transitions = LastItemTransitions(8).fit(Histories.of_items(training))
     total = all_scores(transitions, Histories.of_items(asked), 8).exp().sum(dim=1)
     torch.testing.assert_close(total, torch.ones(len(asked)), atol=1e-5, rtol=0)
@@ -135,7 +135,7 @@ def test_item_knn_equals_the_cosines_of_a_dense_matrix(
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
-def test_sparse_and_dense_neighbours_add_up_alike() -> None:
+def test_sparse_and_dense_neighbors_add_up_alike() -> None:
     generator = torch.Generator().manual_seed(0)
     matrix = torch.rand(9, 9, generator=generator)
     matrix[matrix < 0.6] = 0
@@ -149,8 +149,8 @@ def test_sparse_and_dense_neighbours_add_up_alike() -> None:
 
 def test_full_matrix_is_kept_dense_and_a_thin_one_sparse() -> None:
     everything_together = Histories.of_items([list(range(10))])
-    assert isinstance(ItemKNN(10).fit(everything_together).neighbours, DenseRows)
-    assert isinstance(ItemKNN(100).fit(everything_together).neighbours, SparseRows)
+    assert isinstance(ItemKNN(10).fit(everything_together).neighbors, DenseRows)
+    assert isinstance(ItemKNN(100).fit(everything_together).neighbors, SparseRows)
 
 
 @pytest.mark.parametrize("decay", [0.0, -1.0, 1.5])

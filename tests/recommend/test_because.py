@@ -40,7 +40,7 @@ def every_item_for(histories: Histories) -> np.ndarray:
 
 
 def fall_without(forecast: Forecast, history: Histories, dropped: int) -> np.ndarray:
-    """By how much log p of every item of the catalogue falls, by asking the forecast again."""
+    """By how much log p of every item of the catalog falls, by asking the forecast again."""
     fewer = without_items(history, np.array([0]), np.array([[dropped]]))
     before, after = (log_probabilities(forecast, NUM_ITEMS, asked, EVERY_ITEM[None]) for asked in (history, fewer))
     return (before - after)[0]
@@ -150,7 +150,7 @@ def test_attention_weights_are_those_of_the_last_position_without_the_start_toke
 
 
 def test_events_before_the_window_have_no_attention_weight() -> None:
-    network = small_network(max_length=4)
+    network = small_network(max_seq_len=4)
     (weight,) = attention_over_events(network, Histories.of_items([list(range(NUM_ITEMS))]))
     assert (weight[:-4] == 0).all()
     assert abs(weight[-4:].sum() - 1) < 1e-5

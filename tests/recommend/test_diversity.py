@@ -134,7 +134,7 @@ def test_pool_that_ran_out_leaves_empty_places_at_the_end(diversity: float) -> N
     assert -1 not in places[2]
 
 
-def test_pool_is_never_larger_than_the_catalogue() -> None:
+def test_pool_is_never_larger_than_the_catalog() -> None:
     assert (pool_size(10, 1_000), pool_size(40, 1_000), pool_size(10, 7)) == (50, 200, 7)
 
 

@@ -35,7 +35,7 @@ def test_passes_differ_come_again_and_leave_network_and_random_numbers_as_they_w
     histories = validation().known()
     state = torch.random.get_rng_state()
     preference = forecast.sample(histories).preference
-    assert preference.shape == (4, len(histories), whole.network.config.width)
+    assert preference.shape == (4, len(histories), whole.network.config.hidden_size)
     assert not torch.allclose(preference[0], preference[1])
     torch.testing.assert_close(forecast.sample(histories).preference, preference, rtol=0, atol=0)
     assert torch.equal(torch.random.get_rng_state(), state)

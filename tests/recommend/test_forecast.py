@@ -10,7 +10,7 @@ from tests.contracts.recommender import check_recommender, some_histories
 from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.estimator import VariationalAttention
 from variseq.model.network import Network
-from variseq.model.posterior import belief_noise, sample_preferences
+from variseq.model.posterior import posterior_noise, sample_preferences
 from variseq.model.scorer import NetworkScorer
 from variseq.recommend import forecast as room
 from variseq.recommend.calibration import Calibration, Gate
@@ -54,7 +54,7 @@ def test_without_samples_and_with_a_shut_gate_it_is_the_softmax_of_the_posterior
 def test_forecast_is_the_mixture_of_samples_counts_trend_and_anything_worked_out_by_hand() -> None:
     network = small_network()
     calibration = Calibration(4, tuple(1.0 + 0.1 * place for place in range(10)), OPEN)
-    sampled = sample_preferences(network, HISTORIES, belief_noise(network.config, 4))
+    sampled = sample_preferences(network, HISTORIES, posterior_noise(network.config, 4))
     temperature = torch.from_numpy(calibration.temperature(HISTORIES.lengths))[:, None]
     logits = torch.stack([network.scores(one, 0, NUM_ITEMS) for one in sampled.preference]) / temperature
     log_mass = torch.logsumexp(logits, dim=2).mean(dim=0)
@@ -70,7 +70,7 @@ def test_forecast_is_the_mixture_of_samples_counts_trend_and_anything_worked_out
     torch.testing.assert_close(probabilities(forecast(calibration, network)), expected)
 
 
-def test_catalogue_of_many_blocks_gives_the_same_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_catalog_of_many_blocks_gives_the_same_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     one = forecast(Calibration(4, gate=OPEN))
     whole, entropy = probabilities(one), one.sampled_entropy(one.query(HISTORIES))
     monkeypatch.setattr(room, "TILE_ITEMS", 3)
@@ -93,11 +93,11 @@ def test_mean_of_what_each_sample_says_of_an_item_is_its_probability() -> None:
 
 def test_noise_is_the_same_each_time_and_its_pairs_cancel_out() -> None:
     config = small_network().config
-    noise = belief_noise(config, 6)
-    assert torch.equal(noise, belief_noise(config, 6))
-    assert not torch.equal(noise, belief_noise(config, 6, seed=1))
+    noise = posterior_noise(config, 6)
+    assert torch.equal(noise, posterior_noise(config, 6))
+    assert not torch.equal(noise, posterior_noise(config, 6, seed=1))
     torch.testing.assert_close(noise.sum(dim=0), torch.zeros_like(noise[0]))
-    assert belief_noise(config, 3).shape[0] == 3
+    assert posterior_noise(config, 3).shape[0] == 3
 
 
 def test_no_voice_is_heard_but_the_network_where_the_gate_is_shut() -> None:

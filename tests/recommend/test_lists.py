@@ -117,7 +117,7 @@ def test_manner_that_is_not_possible_is_refused_in_one_sentence(
 
 
 def test_twin_without_noise_is_asked_at_its_mean_alone(shop_parts: tuple[LogPart, LogPart, LogPart]) -> None:
-    training = {**SHORT_TRAINING, "max_epochs": 1, "deterministic_share": 1.0}
+    training = {**SHORT_TRAINING, "max_epochs": 1, "deterministic_fraction": 1.0}
     twin = VariationalAttention("tiny", device="cpu", model=SMALL_NETWORK, training=training)
     twin.fit(shop_parts[0], shop_parts[1], display=Display(quiet=True))
     found = twin.recommend(history=[], k=3)

@@ -62,7 +62,7 @@ def test_ranks_only_is_told_in_fewer_columns_and_has_the_best_items(fitted: Vari
     assert list(quick.columns) == COLUMNS
     assert quick[["user_id", "rank", "source"]].equals(whole[["user_id", "rank", "source"]])
     both = quick.merge(whole, on=["user_id", "item_id"])
-    assert len(both) > 0.5 * len(whole)  # a belief that is wide moves the rest
+    assert len(both) > 0.5 * len(whole)  # a posterior that is wide moves the rest
     assert both["title_x"].equals(both["title_y"])
 
 

@@ -71,7 +71,7 @@ def test_seen_items_come_back_when_that_is_wanted() -> None:
     np.testing.assert_allclose(ranked.probability.sum(axis=1), 1.0, rtol=1e-5)
 
 
-def test_probability_is_over_the_whole_catalogue_whatever_may_be_recommended() -> None:
+def test_probability_is_over_the_whole_catalog_whatever_may_be_recommended() -> None:
     scorer = NetworkScorer(small_network())
     all_items = rank_items(scorer, HISTORIES, Wish(NUM_ITEMS, NUM_ITEMS))
     some = rank_items(scorer, HISTORIES, Wish(NUM_ITEMS, 3, candidates=np.arange(NUM_ITEMS) < 6))

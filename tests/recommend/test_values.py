@@ -13,7 +13,7 @@ def test_values_are_forecast_better_than_by_the_mean_where_items_have_prices(
     shop_parts: tuple[LogPart, LogPart, LogPart],
 ) -> None:
     train, valid, test = shop_parts
-    model = small_model(regression_weight=1.0, max_epochs=12, patience=12).fit(train, valid)
+    model = small_model(value_loss_weight=1.0, max_epochs=12, patience=12).fit(train, valid)
     found = model.evaluate(test).row("variseq")
     assert found["num_values"] == len(test.part.queries("last"))
     assert found["value_rmse"] < 0.9 * found["value_rmse_of_train_mean"]

@@ -70,7 +70,7 @@ def test_what_may_not_be_recommended_is_not_pinned(fitted: VariationalAttention,
     [
         ({"boost": {"i01": 0.0}}, "Allowed: positive numbers"),
         ({"boost": {"i01": float("nan")}}, "Allowed: positive numbers"),
-        ({"boost": {"nothing": 2.0}}, "boost names items that are not in the catalogue"),
+        ({"boost": {"nothing": 2.0}}, "boost names items that are not in the catalog"),
         ({"boost_categories": {"nothing": 2.0}}, "which no item has. There are: "),
         ({"pin": {0: "i01"}}, "Allowed: ranks from 1 to k=5"),
         ({"pin": {6: "i01"}}, "Allowed: ranks from 1 to k=5"),

@@ -15,13 +15,13 @@ pytest.importorskip("sklearn")
 
 from variseq.reports.attention_picture import attention_at_every_event, example_user
 from variseq.reports.canvas import LIGHT, Absent, Picture, new_figure, plain, png
-from variseq.reports.catalogue_pictures import item_map, on_a_plane
+from variseq.reports.catalog_pictures import item_map, on_a_plane
 from variseq.reports.training_pictures import kl_by_position
 
 
 def epoch(number: int, is_best: bool, alarms: list[str]) -> dict[str, object]:
     health = {
-        "rate": 2.0,
+        "kl": 2.0,
         "active_share": 0.05,
         "swap_gap": 0.01,
         "kl_per_position": [1.0, 2.0, *[None] * 8],
@@ -30,9 +30,9 @@ def epoch(number: int, is_best: bool, alarms: list[str]) -> dict[str, object]:
     return {"epoch": number, "is_best": is_best, "alarms": alarms, "health": health}
 
 
-def network(attention: str = "additive", max_length: int = 50) -> Network:
+def network(attention: str = "additive", max_seq_len: int = 50) -> Network:
     torch.manual_seed(0)
-    config = NetworkConfig(num_items=20, width=8, latent_width=4, attention=attention, max_length=max_length)  # type: ignore[arg-type]
+    config = NetworkConfig(num_items=20, hidden_size=8, latent_dim=4, attention=attention, max_seq_len=max_seq_len)  # type: ignore[arg-type]
     return Network(config).eval()
 
 
@@ -41,11 +41,11 @@ def test_positions_that_no_history_reaches_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("form", ["additive", "dot"])
-@pytest.mark.parametrize("max_length", [5, 50])
-def test_last_row_of_the_heatmap_is_the_because_of_a_recommendation(form: str, max_length: int) -> None:
+@pytest.mark.parametrize("max_seq_len", [5, 50])
+def test_last_row_of_the_heatmap_is_the_because_of_a_recommendation(form: str, max_seq_len: int) -> None:
     history = Histories.of_items([[3, 1, 4, 1, 5, 9, 2, 6]])
-    weights = attention_at_every_event(network(form, max_length), history)
-    (expected,) = attention_over_events(network(form, max_length), history)
+    weights = attention_at_every_event(network(form, max_seq_len), history)
+    (expected,) = attention_over_events(network(form, max_seq_len), history)
     num_events = min(8, weights.shape[1])
     np.testing.assert_allclose(weights[-1, -num_events:], expected[-num_events:], atol=1e-6)
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import small_model
-from variseq.errors import InputError, MissingExtra
+from variseq.errors import InputError, MissingDependencyError
 from variseq.estimator import VariationalAttention, load
 from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import read
@@ -203,7 +203,7 @@ def test_run_without_items_and_histories_says_what_is_missing_and_why(tmp_path: 
 def test_k_of_one_and_no_items_file_still_give_a_page(tmp_path: Path) -> None:
     page = Page(write_report(trained(tmp_path / "run", with_items=False), tmp_path / "elsewhere", k=1))
     assert "NDCG@1 ↑" in page.text
-    assert "in one colour, as the run has no categories" in page.text
+    assert "in one color, as the run has no categories" in page.text
 
 
 @pytest.mark.parametrize("k", [0, 41])
@@ -232,7 +232,7 @@ def test_missing_library_names_the_command_that_installs_it(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, library: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtra, match=rf"{library} is not installed.*variseq\[report\]"):
+    with pytest.raises(MissingDependencyError, match=rf"{library} is not installed.*variseq\[report\]"):
         write_report(load(run), tmp_path / "report")
     assert not (tmp_path / "report").exists()
 

@@ -26,23 +26,23 @@ def numbered(lengths: list[int]) -> Histories:
     return Histories.of_items([list(range(end - length, end)) for length, end in zip(lengths, ends, strict=True)])
 
 
-def whole_epoch(histories: Histories, max_length: int, seed: int = 0) -> Windows:
-    return training_windows(histories, max_length, np.random.default_rng(seed))
+def whole_epoch(histories: Histories, max_seq_len: int, seed: int = 0) -> Windows:
+    return training_windows(histories, max_seq_len, np.random.default_rng(seed))
 
 
 @given(lengths_of_histories, st.integers(2, 12), st.integers(0, 1000))
-def test_windows_cover_every_event_exactly_once(lengths: list[int], max_length: int, seed: int) -> None:
+def test_windows_cover_every_event_exactly_once(lengths: list[int], max_seq_len: int, seed: int) -> None:
     histories = numbered(lengths)
-    windows = whole_epoch(histories, max_length, seed)
+    windows = whole_epoch(histories, max_seq_len, seed)
     covered = [place for first, last in zip(windows.first, windows.last, strict=True) for place in range(first, last)]
     assert covered == list(range(histories.num_events))
-    assert all(0 < length <= max_length for length in windows.lengths)
+    assert all(0 < length <= max_seq_len for length in windows.lengths)
 
 
 @given(lengths_of_histories, st.integers(2, 12), st.integers(0, 1000))
-def test_input_is_the_event_right_before_the_target(lengths: list[int], max_length: int, seed: int) -> None:
+def test_input_is_the_event_right_before_the_target(lengths: list[int], max_seq_len: int, seed: int) -> None:
     histories = numbered(lengths)
-    windows = whole_epoch(histories, max_length, seed)
+    windows = whole_epoch(histories, max_seq_len, seed)
     if not len(windows.first):
         return
     batch = make_batch(histories, windows, np.arange(len(windows.first)), NUM_ITEMS)
@@ -66,9 +66,9 @@ def test_long_history_is_cut_elsewhere_in_another_epoch() -> None:
 
 @given(lengths_of_histories, st.integers(2, 12), st.integers(16, 64), st.integers(0, 1000))
 def test_batches_of_an_epoch_hold_every_window_once(
-    lengths: list[int], max_length: int, max_tokens: int, seed: int
+    lengths: list[int], max_seq_len: int, max_tokens: int, seed: int
 ) -> None:
-    windows = whole_epoch(numbered(lengths), max_length, seed)
+    windows = whole_epoch(numbered(lengths), max_seq_len, seed)
     order = np.random.default_rng(seed).permutation(len(windows.first))
     groups = group_by_length(windows.lengths, max_tokens, order)
     members = np.concatenate(groups) if groups else np.array([], dtype=np.int64)
@@ -89,7 +89,7 @@ def test_padding_is_below_a_tenth_of_the_work(mean: int, longest: int) -> None:
     groups = group_by_length(windows.lengths, 4096, generator.permutation(len(windows.first)))
     slots = sum(len(group) * int(windows.lengths[group].max()) for group in groups)
     assert (slots - histories.num_events) / histories.num_events < 0.10
-    # Neighbours in the epoch are not all of one length: batches come from many pools.
+    # Neighbors in the epoch are not all of one length: batches come from many pools.
     assert len(groups) > 20
 
 
@@ -108,14 +108,14 @@ def test_pack_is_the_inverse_of_unpack(lengths: list[int]) -> None:
 
 
 @given(lengths_of_histories, st.integers(2, 12))
-def test_query_ends_with_the_latest_event(lengths: list[int], max_length: int) -> None:
+def test_query_ends_with_the_latest_event(lengths: list[int], max_seq_len: int) -> None:
     histories = numbered(lengths)
-    windows = query_windows(histories, max_length)
+    windows = query_windows(histories, max_seq_len)
     batch = make_batch(histories, windows, np.arange(len(lengths)), NUM_ITEMS)
     last = batch.item[batch.layout.last_tokens()].tolist()
     ends = histories.offsets[1:].tolist()
     assert last == [end - 1 if length else NUM_ITEMS for length, end in zip(lengths, ends, strict=True)]
-    assert windows.lengths.tolist() == [min(length + 1, max_length) for length in lengths]
+    assert windows.lengths.tolist() == [min(length + 1, max_seq_len) for length in lengths]
 
 
 def test_empty_histories_are_a_start_token_each() -> None:
@@ -139,7 +139,7 @@ def test_longer_gap_never_has_a_smaller_bucket(gaps: list[float]) -> None:
 def test_gap_is_the_time_since_the_event_before_in_the_same_history() -> None:
     histories = Histories.of_items([[0, 1], [2, 3]])
     times = np.array([0, 60, 1_000_000, 1_000_001]) * 1_000_000
-    timed = Histories(histories.offsets, histories.item, histories.behaviour, times, histories.value)
+    timed = Histories(histories.offsets, histories.item, histories.behavior, times, histories.value)
     batch = make_batch(timed, query_windows(timed, 5), np.arange(2), NUM_ITEMS)
     minute, second = gap_bucket(np.array([60.0, 1.0])).tolist()
     # Start token, first event (nothing before it), second event; then the same for the other history.
@@ -150,7 +150,7 @@ def test_time_that_runs_backwards_counts_as_no_gap() -> None:
     assert gap_bucket(np.array([-5.0])).tolist() == [0]
 
 
-def test_value_and_behaviour_are_those_of_the_event_before_and_of_the_target() -> None:
+def test_value_and_behavior_are_those_of_the_event_before_and_of_the_target() -> None:
     histories = Histories.of_items([[4, 5, 6]])
     told = Histories(
         histories.offsets,
@@ -160,6 +160,6 @@ def test_value_and_behaviour_are_those_of_the_event_before_and_of_the_target() -
         np.array([1.5, np.nan, 4.0], dtype=np.float32),
     )
     batch = make_batch(told, whole_epoch(told, 10), np.array([0]), NUM_ITEMS)
-    assert batch.behaviour.tolist() == [0, 2, 1]
+    assert batch.behavior.tolist() == [0, 2, 1]
     np.testing.assert_array_equal(batch.value.numpy(), np.array([np.nan, 1.5, np.nan], dtype=np.float32))
     np.testing.assert_array_equal(batch.target_value.numpy(), np.array([1.5, np.nan, 4.0], dtype=np.float32))

@@ -28,10 +28,10 @@ def test_a_copy_has_all_events_but_those_of_the_dropped_items(items: list[list[i
         assert fewer.history(place).item.tolist() == [item for item in items[history] if item not in gone]
 
 
-def test_events_that_stay_keep_their_times_behaviours_and_values() -> None:
+def test_events_that_stay_keep_their_times_behaviors_and_values() -> None:
     histories = full_histories([6, 9])
     gone = int(histories.item[8])
     fewer = without_items(histories, np.array([1]), np.array([[gone]]))
     kept = np.flatnonzero(histories.item[6:] != gone) + 6
-    for column in ("item", "behaviour", "timestamp", "value"):
+    for column in ("item", "behavior", "timestamp", "value"):
         np.testing.assert_array_equal(getattr(fewer, column), getattr(histories, column)[kept])

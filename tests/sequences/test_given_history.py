@@ -94,11 +94,11 @@ def test_clock_may_be_a_day_ahead() -> None:
         rows([{"item_id": "a", "timestamp": late}])
 
 
-def test_unknown_items_are_told_and_unknown_behaviours_are_the_usual_one() -> None:
+def test_unknown_items_are_told_and_unknown_behaviors_are_the_usual_one() -> None:
     given = [("a", 1, "cart", 2.0), ("x", 2, None, None), ("c", 3, "never heard of", None), ("b", 4, None, None)]
-    histories, unknown = as_histories(given, VOCABULARY, usual_behaviour=1)
+    histories, unknown = as_histories(given, VOCABULARY, usual_behavior=1)
     assert unknown == ["x"]
     assert histories.item.tolist() == [0, 2, 1]
-    assert histories.behaviour.tolist() == [0, 1, 1]
+    assert histories.behavior.tolist() == [0, 1, 1]
     assert histories.timestamp.tolist() == [1, 3, 4]
     np.testing.assert_array_equal(histories.value, np.array([2.0, np.nan, np.nan], dtype=np.float32))

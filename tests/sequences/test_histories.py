@@ -27,7 +27,7 @@ def test_user_without_events_has_an_empty_history() -> None:
         user=np.array([0, 0, 3]),
         item=np.array([5, 6, 7]),
         timestamp=np.array([1, 2, 3]),
-        behaviour=np.zeros(3, dtype=np.uint8),
+        behavior=np.zeros(3, dtype=np.uint8),
         value=np.full(3, np.nan, dtype=np.float32),
     )
     histories = Histories.from_table(table, num_users=5)

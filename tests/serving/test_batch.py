@@ -79,13 +79,13 @@ def test_page_of_one_user_of_several_goes_on_alone(server: ServerProcess) -> Non
         ({"users": []}, "$.users"),
         ({}, "users"),
         ({"users": ["a", 12]}, 'text ("12")'),
-        ({"users": ["a"], "k": 1000}, "catalogue"),
+        ({"users": ["a"], "k": 1000}, "catalog"),
         ({"users": ["a"], "history": ["i01"]}, "unknown field `history`"),
         ({"users": ["a"], "user_id": "b"}, "unknown field `user_id`"),
         ({"users": ["a"] * 101}, "100 at once"),
         ({"users": ["a"] * 1001}, "1000"),
         ({"users": ["a"] * 100, "k": 201}, "20,000 items"),
-        ({"users": ["a", "b"], "only": ["nothing like it"]}, "not in the catalogue"),
+        ({"users": ["a", "b"], "only": ["nothing like it"]}, "not in the catalog"),
     ],
 )
 def test_batch_that_is_not_possible_is_refused_as_a_whole(

@@ -16,7 +16,7 @@ from variseq.estimator import VariationalAttention, load
 from variseq.events.simulate import Simulation
 
 NUMBERS = ("score", "probability", "low", "high")
-BELIEFS = {"total": "uncertainty", "aleatoric": "aleatoric", "epistemic": "epistemic"}
+POSTERIORS = {"total": "uncertainty", "aleatoric": "aleatoric", "epistemic": "epistemic"}
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ HISTORIES: dict[str, list[Any]] = {
         {"item_id": "i03", "timestamp": "2024-01-02T10:00:00Z"},
         {"item_id": "i01", "timestamp": "2024-02-02T12:00:00.5+02:00"},
     ],
-    "behaviours and values": [
+    "behaviors and values": [
         {"item_id": "i03", "timestamp": 1_700_000_000, "event": "purchase", "value": 12.5},
         {"item_id": "i01", "timestamp": 1_700_500_000, "event": "never heard of", "value": None},
     ],
@@ -161,10 +161,10 @@ def test_one_history_is_one_answer_in_python_and_over_http(
     assert [row["because"] for row in served] == [list(because) for because in called["because"]]
 
 
-def test_times_behaviours_and_values_of_a_history_count(model: VariationalAttention) -> None:
+def test_times_behaviors_and_values_of_a_history_count(model: VariationalAttention) -> None:
     scores = [
         model.recommend(history=HISTORIES[name], k=30, exclude_seen=False).set_index("item_id")["score"].to_dict()
-        for name in ("times", "behaviours and values", "no times")
+        for name in ("times", "behaviors and values", "no times")
     ]
     assert scores[0] != scores[1]
     assert scores[1] != scores[2]

@@ -150,7 +150,7 @@ def test_answer_says_what_it_is(server: ServerProcess) -> None:
         ({"history": [], "boost": {"items": {f"i{n}": 2 for n in range(1001)}}}, "$.boost"),
         ({"history": [], "pin": [{"item_id": "i00", "rank": 1}, {"item_id": "i01", "rank": 1}]}, "twice"),
         ({"history": [], "pin": [{"item_id": "i00", "rank": 1}] * 101}, "$.pin"),
-        ({"history": [], "only": ["nothing"]}, "not in the catalogue"),
+        ({"history": [], "only": ["nothing"]}, "not in the catalog"),
         ({"history": [], "category": "nothing"}, "Toys"),
         ({"history": [], "explore": "greedy"}, "$.explore"),
         ({"history": [], "diversity": 1.1}, "$.diversity"),

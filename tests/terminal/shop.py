@@ -10,8 +10,8 @@ QUICK = """
 size: tiny
 device: cpu
 split: {by: leave-one-out}
-model: {width: 16, latent_width: 8, num_blocks: 1, num_heads: 2, attention_width: 4, max_length: 20}
-training: {max_epochs: 3, batch_positions: 512, warmup_steps: 5, learning_rate: 0.01, target_rate: 8.0, beta: 0.001}
+model: {hidden_size: 16, latent_dim: 8, num_layers: 1, num_heads: 2, attention_dim: 4, max_seq_len: 20}
+training: {max_epochs: 3, batch_tokens: 512, warmup_steps: 5, learning_rate: 0.01, kl_target: 8.0, beta: 0.001}
 """
 
 

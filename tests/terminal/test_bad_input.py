@@ -19,7 +19,7 @@ HEADER = b"user,item,ts\n"
 BAD_LOGS = {
     "empty file": (b"", "is empty"),
     "header only": (HEADER, "no rows, only a header"),
-    "missing column": (b"user,item,colour\na,b,c\n", "No column for timestamp.*user, item, colour.*--columns"),
+    "missing column": (b"user,item,color\na,b,c\n", "No column for timestamp.*user, item, color.*--columns"),
     "wrong delimiter": (b"user^item^ts\na^b^1600000000\n", r"only one column.*--delimiter"),
     "all rows invalid": (HEADER + b",i,1600000000\nu,i,never\n", "No valid event.*missing user.*unparsable time"),
     "negative times": (HEADER + b"u,i,-5\nu,j,-7\n", "No valid event.*absurd time"),

@@ -27,7 +27,7 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "log.csv"
 
 
-def test_check_counts_rows_reasons_behaviours_and_span(log: Path) -> None:
+def test_check_counts_rows_reasons_behaviors_and_span(log: Path) -> None:
     out = succeed("check", log, "--columns", NAMES).out
     assert "6 rows read, 5 events kept: 2 users, 2 items" in out
     assert "missing user" in out

@@ -11,7 +11,7 @@ import pytest
 from tests.terminal.invoke import refuse, succeed
 from tests.terminal.shop import left_in
 from tests.training.some_runs import settings_for, workplace_in
-from variseq.errors import CollapseWarning
+from variseq.errors import PosteriorCollapseWarning
 from variseq.estimator import load
 from variseq.log import LogPart
 from variseq.training.run import train_network
@@ -23,9 +23,15 @@ Parts = tuple[LogPart, LogPart, LogPart]
 def collapsed(shop_parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that is still under way and has collapsed."""
     folder = tmp_path_factory.mktemp("runs") / "collapsed"
-    training = {"max_epochs": 4, "beta": 10.0, "target_rate": None, "deterministic_share": 0.0, "anneal_share": 0.0}
-    settings = settings_for(shop_parts[0].part, {"mean_scale": None}, **training)
-    with pytest.warns(CollapseWarning):
+    training = {
+        "max_epochs": 4,
+        "beta": 10.0,
+        "kl_target": None,
+        "deterministic_fraction": 0.0,
+        "kl_anneal_fraction": 0.0,
+    }
+    settings = settings_for(shop_parts[0].part, {"bn_gamma": None}, **training)
+    with pytest.warns(PosteriorCollapseWarning):
         train_network(shop_parts[0].part, shop_parts[1].part, settings, workplace_in(folder))
     return folder
 
@@ -38,7 +44,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
 def test_run_is_told_its_verdict_tests_and_groups(run: Path) -> None:
     out = succeed("doctor", run).out
     assert "The latent is" in out
-    for told in ("active", "rate", "mutual", "swap gap", "prior gap", "events seen", "6–10"):
+    for told in ("active", "kl", "mutual", "swap gap", "prior gap", "events seen", "6–10"):
         assert told in out
     assert "not measured" not in out.partition("by length")[2]
 
@@ -47,7 +53,7 @@ def test_collapsed_run_is_told_what_to_change(collapsed: Path) -> None:
     out = succeed("doctor", collapsed).out
     assert out.startswith("COLLAPSE: The latent is NOT used")
     assert "BAD" in out
-    for advice in ("--set training.target_rate=5.0", "--set training.beta=0.0001", "--set model.mean_scale=1.0"):
+    for advice in ("--set training.kl_target=5.0", "--set training.beta=0.0001", "--set model.bn_gamma=1.0"):
         assert advice in out
 
 
@@ -85,7 +91,7 @@ def test_run_of_an_older_release_is_read_and_what_it_lacks_is_said(copied: Path)
         ("metrics.jsonl", "{}\n", "is damaged.*'is_best'"),
         ("config.yaml", "a: [", "is damaged"),
         ("config.yaml", "3", "is damaged"),
-        ("config.yaml", "training: {}", "is damaged.*'training.target_rate'|is damaged.*'training"),
+        ("config.yaml", "training: {}", "is damaged.*'training.kl_target'|is damaged.*'training"),
         ("manifest.json", "{}", "is damaged.*'network'"),
         ("manifest.json", "[]", "is damaged"),
     ],

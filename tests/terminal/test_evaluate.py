@@ -91,7 +91,7 @@ def test_runs_that_cannot_stand_beside_are_refused(run: Path, integer_run: Path,
     refuse("not measured alike. They differ in: users, items", "evaluate", run, "--beside", integer_run)
     refuse("nowhere does not exist", "evaluate", run, "--beside", "nowhere")
     refuse("is given twice", "evaluate", run, "--beside", other_run, "--beside", other_run)
-    refuse("training.refit_share=0", "evaluate", run, "--dropout")
+    refuse("training.refit_fraction=0", "evaluate", run, "--dropout")
 
 
 def test_two_runs_are_compared_in_a_sentence(run: Path, other_run: Path) -> None:

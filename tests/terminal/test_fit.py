@@ -43,12 +43,22 @@ def config_of(run: Path) -> dict[str, Any]:
 
 
 def test_flags_win_over_the_file_and_set_wins_over_flags(shop_file: Path, tmp_path: Path) -> None:
-    words = ["--seed", 3, "--set", "training.max_epochs=1", "--set", "model.width=12", "--set", "seed=4", "--quiet"]
+    words = [
+        "--seed",
+        3,
+        "--set",
+        "training.max_epochs=1",
+        "--set",
+        "model.hidden_size=12",
+        "--set",
+        "seed=4",
+        "--quiet",
+    ]
     out = succeed(*quick_fit(shop_file, tmp_path / "run", *words)).out
     config = config_of(tmp_path / "run")
     assert (config["size"], config["seed"]) == ("tiny", 4)
     assert (config["training"]["max_epochs"], config["training"]["seed"]) == (1, 4)
-    assert (config["model"]["width"], config["model"]["num_heads"]) == (12, 2)
+    assert (config["model"]["hidden_size"], config["model"]["num_heads"]) == (12, 2)
     assert "epoch" not in out
     assert "ndcg@10" in out
 
@@ -68,7 +78,7 @@ def test_split_size_columns_filters_and_rejects_are_obeyed(shop_file: Path, tmp_
     assert "missing user" in (tmp_path / "rejects.csv").read_text()
 
 
-def test_catalogue_smaller_than_ten_is_fitted_and_ranked_whole(tmp_path: Path, shop_file: Path) -> None:
+def test_catalog_smaller_than_ten_is_fitted_and_ranked_whole(tmp_path: Path, shop_file: Path) -> None:
     rows = [f"u{n % 20},i{(n * 7 + n // 20) % 5},{1_600_000_000 + n}" for n in range(140)]
     (tmp_path / "few.csv").write_text("\n".join(["user,item,ts", *rows]) + "\n")
     (tmp_path / "quick.yaml").write_text(shop_file.with_name("quick.yaml").read_text())
@@ -103,17 +113,17 @@ def test_folder_that_cannot_be_made_is_one_message(shop_file: Path, tmp_path: Pa
 
 
 WRONG_SETTINGS = {
-    "colour=red": r"there is no colour; there are: size, seed",
-    "model.colour=red": r"there is no model\.colour; there are: .*width",
-    "training.colour=red": r"there is no training\.colour; there are: .*max_epochs",
-    "read.colour=red": r"there is no read\.colour; there are: columns",
-    "split.colour=red": r"there is no split\.colour; there are: by, test, valid",
-    "colour": r"not of the form section\.name=value",
+    "color=red": r"there is no color; there are: size, seed",
+    "model.color=red": r"there is no model\.color; there are: .*hidden_size",
+    "training.color=red": r"there is no training\.color; there are: .*max_epochs",
+    "read.color=red": r"there is no read\.color; there are: columns",
+    "split.color=red": r"there is no split\.color; there are: by, test, valid",
+    "color": r"not of the form section\.name=value",
     "=3": "setting without a name",
     "model=3": "model = 3",
-    "model.width.deep=3": "'width' has no parts",
-    "model.width=wide": r"model\.width = 'wide'.*valid integer",
-    "model.width=[": "no YAML",
+    "model.hidden_size.deep=3": "'hidden_size' has no parts",
+    "model.hidden_size=wide": r"model\.hidden_size = 'wide'.*valid integer",
+    "model.hidden_size=[": "no YAML",
     "model.num_heads=3": "not a multiple of num_heads 3",
     "model.num_items=5": r"model\.num_items cannot be set: it follows from the log",
     "training.max_epochs=0": r"max_epochs = 0.*greater than or equal to 1",
@@ -121,7 +131,7 @@ WRONG_SETTINGS = {
     "size=huge": "'tiny', 'small', 'medium' or 'large'",
     "seed=-1": "seed = -1",
     "device=abacus": "no device 'abacus'. Allowed: 'auto', 'cpu', 'cuda'",
-    "split.by=colour": "'time' or 'leave-one-out'",
+    "split.by=color": "'time' or 'leave-one-out'",
     "split={by: time, test: 7}": r"test=7\.0 is not a share",
     "split={by: time, test: soon}": "'soon' is not a duration",
     "read.min_user_events=100000": "No event is left after filtering",
@@ -141,8 +151,8 @@ WRONG_FILES = {
     "nothing": ("", "no YAML mapping"),
     "broken": ("a: [\n", "cannot be read"),
     "code": ('a: !!python/object/apply:os.system ["true"]\n', "cannot be read"),
-    "unknown key": ("colour: red\n", "there is no colour"),
-    "unknown key of a section": ("model: {colour: red}\n", r"there is no model\.colour"),
+    "unknown key": ("color: red\n", "there is no color"),
+    "unknown key of a section": ("model: {color: red}\n", r"there is no model\.color"),
     "number as key": ("1: 2\n", "key that is no text: 1"),
     "empty section": ("model:\n", "model = None"),
     "not UTF-8": ("size: t\udcffny\n", "cannot be read"),
@@ -168,7 +178,7 @@ def test_loss_that_is_no_number_stops_with_one_message_and_leaves_nothing(shop_f
     assert left_in(tmp_path) == []
 
 
-names = st.sampled_from(["seed", "size", "model.width", "training.beta", "split.test", "read.min_user_events"])
+names = st.sampled_from(["seed", "size", "model.hidden_size", "training.beta", "split.test", "read.min_user_events"])
 values = st.integers(0, 9) | st.text("abc.5[]{}:,'\" ", max_size=6)
 
 

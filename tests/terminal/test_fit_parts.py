@@ -121,7 +121,7 @@ def test_fit_goes_on_from_an_earlier_run_of_its_size(
     assert "test part" in finished.out
     model = load(tmp_path / "second")
     assert model.checkpoint is not None
-    assert (model.size, model.checkpoint.config["model"]["width"]) == ("tiny", 16)
+    assert (model.size, model.checkpoint.config["model"]["hidden_size"]) == ("tiny", 16)
     refuse(
         "does not fit the earlier run",
         *words[:-3],

@@ -61,7 +61,7 @@ def disk(tmp_path: Path) -> Path:
 
 
 def test_full_disk_is_one_message_and_leaves_nothing(run: Path, shop_file: Path, disk: Path) -> None:
-    large = ["--set", "model.width=128", "--set", "training.max_epochs=1", "--quiet"]
+    large = ["--set", "model.hidden_size=128", "--set", "training.max_epochs=1", "--quiet"]
     many = ["--users", 500, "--seed", 1]
     commands: list[list[object]] = [
         [*quick_fit(shop_file, disk / "run"), *large],

@@ -126,7 +126,7 @@ WRONG_QUESTIONS = {
     "empty history": (["--history", ""], "--history '' has no item id"),
     "history of commas": (["--history", " , "], "has no item id"),
     "empty wish": (["--user", "u01", "--only", ""], "--only '' has no item id"),
-    "unknown wish": (["--user", "u01", "--only", "nope"], "not in the catalogue: 'nope'"),
+    "unknown wish": (["--user", "u01", "--only", "nope"], "not in the catalog: 'nope'"),
     "unknown category": (["--user", "u01", "--category", "Cars"], "No item has the category 'Cars'. There are: "),
     "unknown ending": (["--all-users", "--out", "all.xlsx"], r"\.parquet or \.csv"),
     "unknown folder": (["--all-users", "--out", "nowhere/all.csv"], "nowhere/all.csv cannot be written"),
@@ -175,7 +175,7 @@ def test_boost_or_pin_of_another_form_is_refused(run: Path, words: tuple[str, st
     refuse(told, "recommend", run, "--user", "u02", *words)
 
 
-def test_k_beyond_the_catalogue_gives_all_of_it_and_warns(run: Path) -> None:
+def test_k_beyond_the_catalog_gives_all_of_it_and_warns(run: Path) -> None:
     finished = succeed("recommend", run, "--user", "u01", "-k", 31, "--include-seen", "--ranks-only", "--json")
     assert len(json.loads(finished.out)) == 30
     assert "30 items" in finished.err

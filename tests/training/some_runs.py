@@ -23,7 +23,7 @@ QUIET = Display(quiet=True)
 
 def settings_for(part: Part, network: dict[str, Any] | None = None, **training: Any) -> Settings:
     """Small settings for the items of a part."""
-    shape = {**SMALL_NETWORK, "num_items": part.num_items, "num_behaviours": 3, "has_gaps": True, **(network or {})}
+    shape = {**SMALL_NETWORK, "num_items": part.num_items, "num_behaviors": 3, "has_gaps": True, **(network or {})}
     return Settings(NetworkConfig(**shape), TrainingConfig(**{**SHORT_TRAINING, **training}))
 
 

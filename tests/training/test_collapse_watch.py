@@ -8,7 +8,7 @@ import torch
 
 from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, small_network
 from variseq.evaluation.splits import leave_one_out
-from variseq.model.latent import Belief
+from variseq.model.latent import Posterior
 from variseq.model.network import Network, Weights
 from variseq.sequences.histories import Histories
 from variseq.training.collapse_watch import (
@@ -16,7 +16,7 @@ from variseq.training.collapse_watch import (
     alarms,
     examine,
     mutual_information,
-    neighbour_tokens,
+    neighbor_tokens,
     watched_batch,
 )
 from variseq.training.settings import TrainingConfig
@@ -25,37 +25,37 @@ from variseq.training.validation import Validation
 LENGTHS = [6, 9, 3, 12, 7, 7, 2]
 
 
-def test_swap_gap_is_nothing_for_a_decoder_that_ignores_the_belief() -> None:
+def test_swap_gap_is_nothing_for_a_decoder_that_ignores_the_posterior() -> None:
     network = small_network()
-    torch.nn.init.zeros_(network.decoder.belief.weight)
+    torch.nn.init.zeros_(network.decoder.posterior.weight)
     torch.nn.init.zeros_(network.decoder.context.weight)
     health = examine(network, full_histories(LENGTHS))
     assert health.swap_gap == pytest.approx(0.0, abs=1e-6)
     assert health.prior_gap == pytest.approx(0.0, abs=1e-6)
     assert any("hardly reads them" in alarm for alarm in health.alarms)
-    # The belief itself is lively: a rate alone would not have told.
+    # The posterior itself is lively: a KL alone would not have told.
     assert health.active_share == 1.0
-    assert health.rate > 1.0
+    assert health.kl > 1.0
 
 
 def told_histories(num_histories: int = 40, length: int = 6) -> Histories:
-    """Each history repeats one item, so that the belief has something to say."""
+    """Each history repeats one item, so that the posterior has something to say."""
     return Histories.of_items([[place % NUM_ITEMS] * length for place in range(num_histories)])
 
 
 def network_that_repeats() -> Network:
     """Trained for a moment on `told_histories`: it has learned that the last item comes again."""
     network = small_network(dropout=0.0).train()
-    optimiser = torch.optim.Adam(network.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
     batch = watched_batch(told_histories(), 50, NUM_ITEMS, seed=0)
     for _ in range(40):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         network.objective(batch, Weights(beta=1e-3)).loss.backward()
-        optimiser.step()
+        optimizer.step()
     return network.eval()
 
 
-def test_network_that_uses_its_beliefs_raises_no_alarm() -> None:
+def test_network_that_uses_its_posteriors_raises_no_alarm() -> None:
     health = examine(network_that_repeats(), told_histories())
     assert health.swap_gap > 10 * MIN_SWAP_GAP_NATS
     assert health.prior_gap > 10 * MIN_SWAP_GAP_NATS
@@ -64,7 +64,7 @@ def test_network_that_uses_its_beliefs_raises_no_alarm() -> None:
 
 
 def test_inactive_dimensions_are_counted() -> None:
-    network = small_network(latent_width=20)
+    network = small_network(latent_dim=20)
     with torch.no_grad():
         network.latent.mean.weight[1:] = 0.0
     health = examine(network, full_histories(LENGTHS))
@@ -96,10 +96,10 @@ def test_health_does_not_depend_on_how_many_scores_are_held_at_once(
     assert cut.swap_gap_per_position == pytest.approx(whole.swap_gap_per_position, abs=1e-5)
 
 
-def test_neighbour_is_the_same_position_of_another_history() -> None:
+def test_neighbor_is_the_same_position_of_another_history() -> None:
     histories = full_histories(LENGTHS)
     layout = query_batch(histories).layout
-    other = neighbour_tokens(layout)
+    other = neighbor_tokens(layout)
     row, position = layout.slot // layout.longest, layout.positions()
     assert bool((row[other] != row).all())
     assert bool((row[other] == (row - 1) % len(LENGTHS)).all())
@@ -110,34 +110,34 @@ def test_neighbour_is_the_same_position_of_another_history() -> None:
 
 def test_mutual_information_is_nothing_where_the_posterior_is_the_prior() -> None:
     generator = torch.Generator().manual_seed(0)
-    belief = Belief(torch.zeros(300, 4), torch.zeros(300, 4))
-    latent = belief.sample(torch.randn(300, 4, generator=generator))
-    assert mutual_information(belief, latent, generator) == pytest.approx(0.0, abs=1e-5)
+    posterior = Posterior(torch.zeros(300, 4), torch.zeros(300, 4))
+    latent = posterior.sample(torch.randn(300, 4, generator=generator))
+    assert mutual_information(posterior, latent, generator) == pytest.approx(0.0, abs=1e-5)
 
 
-def test_mutual_information_of_beliefs_far_apart_is_the_log_of_their_number() -> None:
+def test_mutual_information_of_posteriors_far_apart_is_the_log_of_their_number() -> None:
     generator = torch.Generator().manual_seed(0)
-    belief = Belief(1000.0 * torch.arange(100).float().unsqueeze(1).repeat(1, 2), torch.zeros(100, 2))
-    latent = belief.sample(torch.randn(100, 2, generator=generator))
-    assert mutual_information(belief, latent, generator) == pytest.approx(math.log(100), abs=1e-3)
+    posterior = Posterior(1000.0 * torch.arange(100).float().unsqueeze(1).repeat(1, 2), torch.zeros(100, 2))
+    latent = posterior.sample(torch.randn(100, 2, generator=generator))
+    assert mutual_information(posterior, latent, generator) == pytest.approx(math.log(100), abs=1e-3)
 
 
 def test_mutual_information_of_a_gaussian_channel_is_its_closed_form() -> None:
     generator = torch.Generator().manual_seed(0)
     # z = x + noise, all Gaussian with variance 1: ½ log(1 + 1) nats a dimension.
     mean = torch.randn(512, 2, generator=generator)
-    belief = Belief(mean, torch.zeros(512, 2))
+    posterior = Posterior(mean, torch.zeros(512, 2))
     estimates = []
     for _ in range(20):
-        latent = belief.sample(torch.randn(512, 2, generator=generator))
-        estimates.append(mutual_information(belief, latent, generator))
+        latent = posterior.sample(torch.randn(512, 2, generator=generator))
+        estimates.append(mutual_information(posterior, latent, generator))
     assert float(np.mean(estimates)) == pytest.approx(math.log(2), abs=0.06)
 
 
 def test_rate_is_told_per_dimension_and_per_position() -> None:
     network = small_network()
     health = examine(network, full_histories(LENGTHS))
-    assert sum(health.kl_per_dimension) == pytest.approx(health.rate, rel=1e-4)
+    assert sum(health.kl_per_dimension) == pytest.approx(health.kl, rel=1e-4)
     assert len(health.kl_per_dimension) == 4
     # Positions 0, 1, 2, 3–5, 6–10 and 11–20 occur, those from 21 on do not.
     assert [mean is not None for mean in health.kl_per_position] == [True] * 6 + [False] * 4
@@ -152,7 +152,7 @@ def test_watched_batch_is_of_bounded_size_and_of_the_latest_events() -> None:
 
 @pytest.mark.parametrize("lengths", [[1, 1, 1], [1], [5], [1, 4, 0]])
 def test_histories_of_one_event_can_be_examined(lengths: list[int]) -> None:
-    assert math.isfinite(examine(small_network(), full_histories(lengths)).rate)
+    assert math.isfinite(examine(small_network(), full_histories(lengths)).kl)
 
 
 def test_alarms_name_what_was_measured() -> None:

@@ -15,37 +15,37 @@ from tests.training.some_runs import trainer_for
 from variseq.log import LogPart
 from variseq.model.network import NetworkConfig
 from variseq.training.diagnosis import Diagnosis, diagnose
-from variseq.training.rate_control import refuse_unreachable_rate
+from variseq.training.kl_control import refuse_unreachable_kl_target
 from variseq.training.settings import TrainingConfig
 from variseq.training.symptoms import chosen_epoch, flat_settings, symptoms
 
 Parts = tuple[LogPart, LogPart, LogPart]
 Changes = dict[str, Any]
 
-BASE: Changes = {"training.max_epochs": 10, "training.patience": 10, "training.batch_positions": 128}
+BASE: Changes = {"training.max_epochs": 10, "training.patience": 10, "training.batch_tokens": 128}
 SINCE = ("loss", "loss_at_mean", "swap_gap_at_mean", "mean_sigma", "mean_spread", "clamped_share")
 PER_POSITION = ("swap_gap_per_position", "sigma_per_position")
 MADE: dict[str, tuple[str, Changes]] = {
     "sound": ("healthy", {}),
-    "never any noise": ("deterministic twin", {"training.deterministic_share": 1.0}),
+    "never any noise": ("deterministic twin", {"training.deterministic_fraction": 1.0}),
     "heavy fixed beta": (
         "collapse",
         {
-            "model.mean_scale": None,
-            "training.target_rate": None,
+            "model.bn_gamma": None,
+            "training.kl_target": None,
             "training.beta": 10.0,
-            "training.deterministic_share": 0.0,
-            "training.anneal_share": 0.0,
+            "training.deterministic_fraction": 0.0,
+            "training.kl_anneal_fraction": 0.0,
         },
     ),
     "tiny target": (
-        "over-regularised",
-        {"model.mean_scale": None, "training.target_rate": 0.05, "training.beta": 0.3},
+        "over-regularized",
+        {"model.bn_gamma": None, "training.kl_target": 0.05, "training.beta": 0.3},
     ),
     "huge steps": ("variance explosion", {"training.learning_rate": 0.3}),
     "late noise": (
         "variance explosion",
-        {"model.mean_scale": 0.3, "training.deterministic_share": 0.9, "training.anneal_share": 0.0},
+        {"model.bn_gamma": 0.3, "training.deterministic_fraction": 0.9, "training.kl_anneal_fraction": 0.0},
     ),
     "deaf decoder": ("bypass", {"training.beta": 0.0}),
     "rising steps": (
@@ -56,8 +56,8 @@ MADE: dict[str, tuple[str, Changes]] = {
             "training.patience": 4,
             "training.learning_rate": 16.0,
             "training.warmup_steps": 2000,
-            "training.deterministic_share": 0.0,
-            "training.anneal_share": 0.0,
+            "training.deterministic_fraction": 0.0,
+            "training.kl_anneal_fraction": 0.0,
         },
     ),
 }
@@ -81,8 +81,8 @@ def train(parts: Parts, changes: Changes, is_deaf: bool = False) -> Run:
         sections[section][field] = value
     trainer = trainer_for(parts, None, sections["model"], **sections["training"])
     if is_deaf:
-        # No setting does this: nothing of the encoder but the belief reaches the decoder.
-        for way in (trainer.network.decoder.belief, trainer.network.decoder.context):
+        # No setting does this: nothing of the encoder but the posterior reaches the decoder.
+        for way in (trainer.network.decoder.posterior, trainer.network.decoder.context):
             torch.nn.init.zeros_(way.weight)
             way.weight.requires_grad_(False)
     records: list[dict[str, Any]] = []
@@ -97,7 +97,7 @@ def made(shop_parts: Parts) -> dict[str, Run]:
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_each_failure_is_recognised(made: dict[str, Run], name: str) -> None:
+def test_each_failure_is_recognized(made: dict[str, Run], name: str) -> None:
     found = made[name].diagnosis()
     assert found.kind == MADE[name][0], found.paragraph()
     if found.kind != "variance explosion":  # a latent that is drowned may be read a little, or not at all
@@ -118,18 +118,18 @@ def test_run_that_is_held_down_by_a_target_is_told_its_target_and_its_beta(made:
     told = made["tiny target"].diagnosis().paragraph()
     assert "β reached 1 in epoch" in told
     assert "where 0.05 was asked for" in told
-    assert "Set training.target_rate=5.0" in told
+    assert "Set training.kl_target=5.0" in told
 
 
 def test_target_below_the_floor_is_named_as_the_cause_of_a_beta_that_ran_away(made: dict[str, Run]) -> None:
     """The case of Beauty with a target of 12 nats, whose 64 dimensions cannot have fewer than 32."""
     records = copy.deepcopy(made["sound"].records)
     chosen_epoch(records)["beta"] = 36.0
-    told = made["sound"].settings | {"model.latent_width": 64, "training.target_rate": 12.0}
+    told = made["sound"].settings | {"model.latent_dim": 64, "training.kl_target": 12.0}
     found = diagnose(records, told)
-    assert found.kind == "over-regularised"
+    assert found.kind == "over-regularized"
     assert "less than 32 cannot be reached" in found.paragraph()
-    assert (found.advice[0].setting, found.advice[0].value) == ("training.target_rate", 40.0)
+    assert (found.advice[0].setting, found.advice[0].value) == ("training.kl_target", 40.0)
 
 
 @pytest.mark.parametrize("name", ["sound", "never any noise", "heavy fixed beta", "tiny target", "deaf decoder"])
@@ -154,7 +154,7 @@ def test_sound_run_fails_no_test_and_a_failed_one_fails_some(made: dict[str, Run
 def test_diagnosis_is_of_the_epoch_that_was_kept(made: dict[str, Run]) -> None:
     records = copy.deepcopy(made["sound"].records)
     later = copy.deepcopy(made["heavy fixed beta"].records[-1])
-    records.append(later | {"epoch": len(records), "is_best": False, "beta": 0.0, "reconstruction": 0.0})
+    records.append(later | {"epoch": len(records), "is_best": False, "beta": 0.0, "nll": 0.0})
     records[-1]["validation_ndcg"] = records[-2]["validation_ndcg"]
     found = diagnose(records, made["sound"].settings)
     assert found.kind == "healthy"
@@ -172,7 +172,7 @@ share, nats, beta = st.floats(0, 1), st.floats(0, 100), st.floats(0, 100)
 @given(
     health=st.fixed_dictionaries(
         {
-            "rate": nats,
+            "kl": nats,
             "active_share": share,
             "mutual_information": nats,
             "swap_gap": st.floats(-1, 9),
@@ -187,13 +187,13 @@ share, nats, beta = st.floats(0, 1), st.floats(0, 100), st.floats(0, 100)
     noise=st.sampled_from([0.0, 0.5, 1.0]),
     changes=st.fixed_dictionaries(
         {
-            "model.mean_scale": st.none() | st.floats(0.1, 3),
-            "model.latent_width": st.integers(2, 256),
-            "training.target_rate": st.none() | st.floats(0.1, 100),
+            "model.bn_gamma": st.none() | st.floats(0.1, 3),
+            "model.latent_dim": st.integers(2, 256),
+            "training.kl_target": st.none() | st.floats(0.1, 100),
             "training.beta": st.sampled_from([0.0, 1e-5, 1e-4, 1.0]),
             "training.free_nats": st.sampled_from([0.0, 0.3]),
-            "training.deterministic_share": share,
-            "training.anneal_share": share,
+            "training.deterministic_fraction": share,
+            "training.kl_anneal_fraction": share,
         }
     ),
 )
@@ -201,23 +201,23 @@ def test_any_records_get_advice_that_changes_something_and_can_be_followed(
     health: dict[str, Any], beta: float, noise: float, changes: Changes
 ) -> None:
     record = {
-        "epoch": 0, "is_best": True, "noise": noise, "beta": beta * noise, "reconstruction": 3.0,
+        "epoch": 0, "is_best": True, "noise": noise, "beta": beta * noise, "nll": 3.0,
         "validation_ndcg": 0.1, "alarms": [],
         "health": health | {"alarms": [], "kl_per_position": [1.0] * 10},
     }  # fmt: skip
     settings = flat_settings(NetworkConfig(num_items=9).model_dump(), TrainingConfig().model_dump()) | changes
     found = diagnose([record], settings)
     assert all(one.value != settings[one.setting] == one.now for one in found.advice)
-    if found.kind in ("collapse", "over-regularised"):
+    if found.kind in ("collapse", "over-regularized"):
         after = settings | {one.setting: one.value for one in found.advice}
         model, training = (
             {name.partition(".")[2]: value for name, value in after.items() if name.startswith(section)}
             for section in ("model.", "training.")
         )
-        refuse_unreachable_rate(NetworkConfig(**model), TrainingConfig(**training))
+        refuse_unreachable_kl_target(NetworkConfig(**model), TrainingConfig(**training))
 
 
-def test_worth_of_a_belief_that_is_nothing_has_no_share(made: dict[str, Run]) -> None:
+def test_worth_of_a_posterior_that_is_nothing_has_no_share(made: dict[str, Run]) -> None:
     records = copy.deepcopy(made["sound"].records)
     chosen_epoch(records)["health"]["swap_gap_at_mean"] = 0.0
     assert symptoms(records, made["sound"].settings).drowned_share is None

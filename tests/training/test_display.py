@@ -9,7 +9,7 @@ from variseq.training.display import Display
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    told = {"epoch": 4, "reconstruction": 3.21, "rate": 12.3, "beta": 1e-4, "noise": 1.0, "validation_ndcg": 0.1234}
+    told = {"epoch": 4, "nll": 3.21, "kl": 12.3, "beta": 1e-4, "noise": 1.0, "validation_ndcg": 0.1234}
     told |= {"validation_nll": 4.5, "health": {"swap_gap": 0.77}, "positions_per_second": 1e4, "seconds_left": 65.0}
     return {**told, "alarms": [], "is_best": True, **changes}
 

@@ -15,7 +15,7 @@ from variseq.training.display import Display
 
 Parts = tuple[LogPart, LogPart, LogPart]
 
-pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 
 
 def drawn() -> tuple[torch.Tensor, np.ndarray]:

@@ -19,7 +19,7 @@ from variseq.training.trainer import Trainer
 
 Parts = tuple[LogPart, LogPart, LogPart]
 
-pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 
 
 def train(parts: Parts, folder: Path | None = None, resume: bool = False, **training: object) -> Trained:
@@ -33,8 +33,8 @@ def positions_of(part: LogPart) -> int:
 
 
 def test_refit_goes_on_from_the_chosen_network_and_leaves_that_as_it_was(shop_parts: Parts) -> None:
-    without = train(shop_parts, refit_share=0.0)
-    with_refit = train(shop_parts, refit_share=0.5)
+    without = train(shop_parts, refit_fraction=0.0)
+    with_refit = train(shop_parts, refit_fraction=0.5)
     assert without.chosen is without.network
     assert are_equal(weights_of(with_refit.chosen), weights_of(without.chosen))
     assert not are_equal(weights_of(with_refit.network), weights_of(with_refit.chosen))
@@ -52,7 +52,7 @@ def test_refit_learns_from_the_validation_events_and_never_from_test(
         return plan(trainer, epoch)
 
     monkeypatch.setattr(Trainer, "_plan", watched)
-    train(shop_parts, refit_share=0.5)
+    train(shop_parts, refit_fraction=0.5)
     before, after = shop_parts[0].part.known(), shop_parts[2].part.known()
     assert [len(items) for items in learned] == [before.num_events] * 4 + [after.num_events] * 2 * 2
     np.testing.assert_array_equal(learned[-1], after.item)
@@ -73,7 +73,7 @@ def test_answer_is_the_mean_of_refits_that_begin_alike_and_go_apart(
             ended.append(weights_of(trainer.network))
 
     monkeypatch.setattr(Trainer, "run", watched)
-    network = train(shop_parts, refit_share=0.5, refits=3).network
+    network = train(shop_parts, refit_fraction=0.5, num_refits=3).network
     assert len(ended) == 3
     assert are_equal(begun[0], begun[1])
     assert are_equal(begun[0], begun[2])
@@ -85,7 +85,7 @@ def test_answer_is_the_mean_of_refits_that_begin_alike_and_go_apart(
 
 
 def test_one_refit_of_several_is_the_only_one_of_one(shop_parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    once = weights_of(train(shop_parts, refit_share=0.5, refits=1).network)
+    once = weights_of(train(shop_parts, refit_fraction=0.5, num_refits=1).network)
     ended: list[dict[str, torch.Tensor]] = []
     trainer_run = Trainer.run
 
@@ -94,7 +94,7 @@ def test_one_refit_of_several_is_the_only_one_of_one(shop_parts: Parts, monkeypa
         ended.append(weights_of(trainer.network))
 
     monkeypatch.setattr(Trainer, "run", watched)
-    train(shop_parts, refit_share=0.5, refits=2)
+    train(shop_parts, refit_fraction=0.5, num_refits=2)
     assert are_equal(ended[1], once)
 
 
@@ -109,10 +109,10 @@ def test_item_vectors_decay_in_the_refit_as_many_times_more_as_wanted(
         trainer_run(trainer, *recorders, **settings)  # type: ignore[arg-type]
 
     def groups_of(trainer: Trainer) -> list[dict[str, float]]:
-        return [one for one in trainer.optimiser.param_groups if trainer.network.embedding.item in set(one["params"])]
+        return [one for one in trainer.optimizer.param_groups if trainer.network.embedding.item in set(one["params"])]
 
     monkeypatch.setattr(Trainer, "run", watched)
-    train(shop_parts, refit_share=0.5, refits=2, item_decay=0.25, refit_decay_ratio=2.0)
+    train(shop_parts, refit_fraction=0.5, num_refits=2, item_weight_decay=0.25, refit_weight_decay_multiplier=2.0)
     assert decays == [(False, 0.25), (True, 0.5), (True, 0.5)]
 
 
@@ -128,7 +128,7 @@ def test_time_left_is_that_of_all_refits_too(shop_parts: Parts, monkeypatch: pyt
 
     monkeypatch.setattr(Display, "epoch", epoch)
     monkeypatch.setattr(Display, "advance", advance)
-    train(shop_parts, refit_share=0.5, refits=2)
+    train(shop_parts, refit_fraction=0.5, num_refits=2)
     assert epochs_left == [7, 6, 5, 4, 3, 2, 1, 0]
     # The bar tells the same: after the last batch of the first of eight epochs there are seven left.
     in_an_epoch = len(batches_left) // 8
@@ -140,7 +140,7 @@ def test_time_left_is_that_of_all_refits_too(shop_parts: Parts, monkeypatch: pyt
 def test_run_broken_off_in_one_of_its_refits_resumes_to_the_same_result(
     number: int, shop_parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train(shop_parts, tmp_path / "whole", refit_share=0.5)
+    whole = train(shop_parts, tmp_path / "whole", refit_fraction=0.5)
     trainer_run = Trainer.run
 
     def interrupted_refit(trainer: Trainer, *recorders: object, **settings: object) -> None:
@@ -150,9 +150,9 @@ def test_run_broken_off_in_one_of_its_refits_resumes_to_the_same_result(
 
     monkeypatch.setattr(Trainer, "run", interrupted_refit)
     with pytest.raises(KeyboardInterrupt):
-        train(shop_parts, tmp_path / "broken", refit_share=0.5)
+        train(shop_parts, tmp_path / "broken", refit_fraction=0.5)
     monkeypatch.setattr(Trainer, "run", trainer_run)
-    resumed = train(shop_parts, tmp_path / "broken", resume=True, refit_share=0.5)
+    resumed = train(shop_parts, tmp_path / "broken", resume=True, refit_fraction=0.5)
     assert are_equal(weights_of(resumed.network), weights_of(whole.network))
     assert resumed.seconds > 0
 
@@ -168,10 +168,10 @@ def test_refit_is_under_noise_from_its_first_step_and_a_twin_stays_without(
         return objective(network, batch, weights, negatives)  # type: ignore[arg-type]
 
     monkeypatch.setattr(room.Network, "objective", watched)
-    train(shop_parts, refit_share=0.5, deterministic_share=1.0)
+    train(shop_parts, refit_fraction=0.5, deterministic_fraction=1.0)
     assert set(seen) == {0.0}
     seen.clear()
-    train(shop_parts, refit_share=0.25)
+    train(shop_parts, refit_fraction=0.25)
     assert seen[0] == 0.0
     assert set(seen[-(len(seen) // 5) :]) == {1.0}
     assert torch.is_grad_enabled()

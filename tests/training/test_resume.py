@@ -37,11 +37,11 @@ class InterruptedStep:
         self.at = at
         self.done = 0
 
-    def __call__(self, network: Network, optimiser: torch.optim.Optimizer, loss: Tensor, clip_norm: float) -> None:
+    def __call__(self, network: Network, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> None:
         self.done += 1
         if self.done == self.at:
             press_ctrl_c()
-        gradient_step(network, optimiser, loss, clip_norm)
+        gradient_step(network, optimizer, loss, max_grad_norm)
 
 
 def run_whole(parts: Parts, folder: Path) -> tuple[Network, list[dict[str, Any]]]:
@@ -155,7 +155,7 @@ def test_ctrl_c_is_left_alone_outside_of_training() -> None:
 
 
 def test_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    progress = Progress(epoch=3, batch=2, step=77, beta=0.125, best_metric=0.1, best_epoch=1, sums={"rate": 0.1 + 0.2})
+    progress = Progress(epoch=3, batch=2, step=77, beta=0.125, best_metric=0.1, best_epoch=1, sums={"kl": 0.1 + 0.2})
     save_state(tmp_path / "state", progress, {"a": torch.arange(3), "b": torch.tensor(0.5)})
     loaded, tensors = load_state(tmp_path / "state")
     assert loaded == progress

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.training.some_runs import settings_for, workplace_in
-from variseq.errors import CollapseWarning, InputError, MissingExtra
+from variseq.errors import InputError, MissingDependencyError, PosteriorCollapseWarning
 from variseq.evaluation.splits import leave_one_out
 from variseq.log import LogPart
 from variseq.sequences.histories import Histories
@@ -21,7 +21,7 @@ from variseq.training.run import Trained, train_network
 from variseq.training.validation import Validation
 
 Parts = tuple[LogPart, LogPart, LogPart]
-FIXED = {"target_rate": None, "deterministic_share": 0.0, "anneal_share": 0.0}
+FIXED = {"kl_target": None, "deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0}
 
 
 def train(parts: Parts, folder: Path | None = None, resume: bool = False, **training: object) -> Trained:
@@ -29,20 +29,20 @@ def train(parts: Parts, folder: Path | None = None, resume: bool = False, **trai
     return train_network(parts[0].part, parts[1].part, settings, workplace_in(folder, resume))
 
 
-@pytest.mark.parametrize("mean_scale", [1.0, None])
-def test_collapsed_run_raises_the_alarm(shop_parts: Parts, mean_scale: float | None) -> None:
-    settings = settings_for(shop_parts[0].part, {"mean_scale": mean_scale}, max_epochs=4, beta=100.0, **FIXED)
-    with pytest.warns(CollapseWarning, match="hardly reads them") as caught:
+@pytest.mark.parametrize("bn_gamma", [1.0, None])
+def test_collapsed_run_raises_the_alarm(shop_parts: Parts, bn_gamma: float | None) -> None:
+    settings = settings_for(shop_parts[0].part, {"bn_gamma": bn_gamma}, max_epochs=4, beta=100.0, **FIXED)
+    with pytest.warns(PosteriorCollapseWarning, match="hardly reads them") as caught:
         collapsed = train_network(shop_parts[0].part, shop_parts[1].part, settings, workplace_in(None))
     assert collapsed.metrics[-1]["alarms"]
-    if mean_scale is None:  # with batch-norm the means stay alive, and only the decoder's deafness tells
+    if bn_gamma is None:  # with batch-norm the means stay alive, and only the decoder's deafness tells
         assert "latent dimensions are active" in str(caught[0].message)
-        assert collapsed.metrics[-1]["rate"] < 0.5
+        assert collapsed.metrics[-1]["kl"] < 0.5
 
 
-@pytest.mark.parametrize("mean_scale", [1.0, None])
-def test_healthy_run_raises_no_alarm(shop_parts: Parts, mean_scale: float | None) -> None:
-    settings = settings_for(shop_parts[0].part, {"mean_scale": mean_scale}, max_epochs=4, beta=1e-4, **FIXED)
+@pytest.mark.parametrize("bn_gamma", [1.0, None])
+def test_healthy_run_raises_no_alarm(shop_parts: Parts, bn_gamma: float | None) -> None:
+    settings = settings_for(shop_parts[0].part, {"bn_gamma": bn_gamma}, max_epochs=4, beta=1e-4, **FIXED)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         healthy = train_network(shop_parts[0].part, shop_parts[1].part, settings, workplace_in(None))
@@ -50,7 +50,7 @@ def test_healthy_run_raises_no_alarm(shop_parts: Parts, mean_scale: float | None
     assert healthy.metrics[-1]["health"]["swap_gap"] > 0.1
 
 
-@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 def test_other_settings_or_data_cannot_resume_a_run(shop_parts: Parts, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(shop_parts, folder, max_epochs=1)
@@ -69,7 +69,7 @@ def test_other_settings_or_data_cannot_resume_a_run(shop_parts: Parts, tmp_path:
         train_network(*later, settings_for(later[0], max_epochs=1), workplace_in(folder, resume=True))
 
 
-@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 def test_unfinished_run_is_never_started_over_in_silence(shop_parts: Parts, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(shop_parts, folder, max_epochs=1)
@@ -85,7 +85,7 @@ def test_there_must_be_something_to_resume(shop_parts: Parts, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 @pytest.mark.parametrize("name", ["settings.json", "state.safetensors"])
 def test_damaged_unfinished_run_is_told(shop_parts: Parts, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "run"
@@ -96,7 +96,7 @@ def test_damaged_unfinished_run_is_told(shop_parts: Parts, tmp_path: Path, name:
         train(shop_parts, folder, resume=True, max_epochs=1)
 
 
-@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 def test_resumed_run_returns_the_same_as_one_that_was_not_interrupted(shop_parts: Parts, tmp_path: Path) -> None:
     first = train(shop_parts, tmp_path / "run", max_epochs=2)
     again = train(shop_parts, tmp_path / "run", resume=True, max_epochs=2)
@@ -110,7 +110,7 @@ def test_missing_tensorboard_is_told_with_its_command_and_leaves_nothing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     settings = settings_for(shop_parts[0].part, max_epochs=1)
-    with pytest.raises(MissingExtra, match=r"pip install 'variseq\[tensorboard\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'variseq\[tensorboard\]'"):
         train_network(
             shop_parts[0].part, shop_parts[1].part, settings, workplace_in(tmp_path / "run", tensorboard=True)
         )
@@ -123,13 +123,13 @@ def test_log_in_which_nobody_has_two_events_to_learn_from_is_refused() -> None:
         train_network(train_part, valid, settings_for(train_part), workplace_in(None))
 
 
-@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 def test_shortest_histories_can_be_trained_on() -> None:
     """One user has two training events, all others one: batches and watched histories are as short as can be."""
     train_part, valid, _ = leave_one_out(Histories.of_items([[0, 1, 2, 3]] + [[1, 2, 3]] * 4))
     settings = settings_for(train_part, max_epochs=2)
     trained = train_network(train_part, valid, settings, workplace_in(None))
-    assert math.isfinite(trained.metrics[-1]["reconstruction"])
+    assert math.isfinite(trained.metrics[-1]["nll"])
 
 
 def test_metrics_file_keeps_the_epochs_before_the_one_that_comes_next(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from variseq.training.rate_control import RateController
+from variseq.training.kl_control import KlController
 from variseq.training.schedule import (
     COST_OF_ANOTHER_SAMPLE,
     FINAL_LEARNING_RATE_SHARE,
@@ -32,7 +32,7 @@ def test_learning_rate_beyond_the_planned_steps_stays_at_its_end() -> None:
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_noise_never_falls_and_stays_between_none_and_all(start: float, rise: float, early: float, late: float) -> None:
-    config = TrainingConfig(deterministic_share=start, anneal_share=rise)
+    config = TrainingConfig(deterministic_fraction=start, kl_anneal_fraction=rise)
     early, late = sorted((early, late))
     first, second = noise_share(config, early), noise_share(config, late)
     assert 0 <= first <= second <= 1
@@ -44,7 +44,7 @@ def test_noise_never_falls_and_stays_between_none_and_all(start: float, rise: fl
 def test_time_left_is_the_sum_over_all_steps_to_come(
     start: int, num_samples: int, epoch: int, done: int, epochs_later: int
 ) -> None:
-    config = TrainingConfig(max_epochs=10, deterministic_share=start / 20, num_samples=num_samples)
+    config = TrainingConfig(max_epochs=10, deterministic_fraction=start / 20, num_samples=num_samples)
     dear = 1 + COST_OF_ANOTHER_SAMPLE * (num_samples - 1)
     # Ten steps an epoch, a second each without noise, which comes between two of them.
     step_seconds = [dear if step >= 5 * start else 1.0 for step in range(100)]
@@ -55,24 +55,24 @@ def test_time_left_is_the_sum_over_all_steps_to_come(
 
 
 def test_noise_without_a_rise_is_off_and_then_on() -> None:
-    config = TrainingConfig(deterministic_share=0.5, anneal_share=0.0)
+    config = TrainingConfig(deterministic_fraction=0.5, kl_anneal_fraction=0.0)
     assert [noise_share(config, progress) for progress in (0.0, 0.49, 0.5, 1.0)] == [0.0, 0.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("beta", [1e-6, 1e-3, 10.0])
 @pytest.mark.parametrize("target", [3.0, 80.0])
 def test_controller_brings_a_rate_to_its_target(beta: float, target: float) -> None:
-    controller = RateController(beta, target)
-    rate = 0.0
+    controller = KlController(beta, target)
+    kl = 0.0
     for _ in range(3000):
-        rate = 0.05 / controller.beta
-        controller.observe(rate)
-    assert rate == pytest.approx(target, rel=0.02)
+        kl = 0.05 / controller.beta
+        controller.observe(kl)
+    assert kl == pytest.approx(target, rel=0.02)
     assert controller.beta == pytest.approx(0.05 / target, rel=0.02)
 
 
 def test_fixed_beta_is_never_moved() -> None:
-    for controller in (RateController(0.5, None), RateController(0.0, 10.0)):
+    for controller in (KlController(0.5, None), KlController(0.0, 10.0)):
         before = controller.beta
         controller.observe(1000.0)
         assert controller.beta == before
@@ -80,5 +80,5 @@ def test_fixed_beta_is_never_moved() -> None:
 
 @pytest.mark.parametrize("rise", [0.0, 0.1])
 def test_a_twin_has_no_noise_even_where_progress_passes_one(rise: float) -> None:
-    config = TrainingConfig(deterministic_share=1.0, anneal_share=rise)
+    config = TrainingConfig(deterministic_fraction=1.0, kl_anneal_fraction=rise)
     assert [noise_share(config, progress) for progress in (0.0, 0.99, 1.0, 1.01)] == [0.0] * 4

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from tests.training.some_runs import are_equal, trainer_for, weights_of, without_times
-from variseq.errors import TrainingStopped
+from variseq.errors import TrainingDivergedError
 from variseq.log import LogPart
 from variseq.model.network import Network
 from variseq.training.settings import TrainingConfig
-from variseq.training.trainer import build_optimiser, gradient_step
+from variseq.training.trainer import build_optimizer, gradient_step
 
 Parts = tuple[LogPart, LogPart, LogPart]
 
@@ -33,7 +33,7 @@ def test_same_seed_gives_the_same_bits_and_another_seed_others(shop_parts: Parts
 
 def test_training_learns(shop_parts: Parts) -> None:
     _, records = run(shop_parts)
-    assert records[-1]["reconstruction"] < records[0]["reconstruction"] - 0.3
+    assert records[-1]["nll"] < records[0]["nll"] - 0.3
     uniform = float(torch.tensor(float(shop_parts[1].part.num_items)).log())
     assert records[-1]["validation_nll"] < uniform - 0.3
 
@@ -51,7 +51,7 @@ def test_weights_of_the_best_epoch_are_returned(shop_parts: Parts) -> None:
 
 
 def test_epoch_without_full_noise_is_never_chosen(shop_parts: Parts) -> None:
-    _, records = run(shop_parts, deterministic_share=0.5, anneal_share=0.05)
+    _, records = run(shop_parts, deterministic_fraction=0.5, kl_anneal_fraction=0.05)
     assert [record["noise"] >= 1 for record in records] == [False, False, True, True, True]
     assert not any(record["is_best"] for record in records[:2])
     assert records[2]["is_best"]
@@ -61,7 +61,7 @@ def test_epoch_without_full_noise_is_never_chosen(shop_parts: Parts) -> None:
 def test_network_that_is_returned_is_always_a_trained_one(
     shop_parts: Parts, deterministic: float, anneal: float
 ) -> None:
-    trainer = trainer_for(shop_parts, max_epochs=2, deterministic_share=deterministic, anneal_share=anneal)
+    trainer = trainer_for(shop_parts, max_epochs=2, deterministic_fraction=deterministic, kl_anneal_fraction=anneal)
     untrained = weights_of(trainer.network)
     trainer.run()
     assert trainer.progress.best_epoch >= 0
@@ -69,14 +69,14 @@ def test_network_that_is_returned_is_always_a_trained_one(
 
 
 def test_deterministic_run_has_neither_noise_nor_rate_cost(shop_parts: Parts) -> None:
-    _, records = run(shop_parts, max_epochs=2, deterministic_share=1.0, anneal_share=0.1)
+    _, records = run(shop_parts, max_epochs=2, deterministic_fraction=1.0, kl_anneal_fraction=0.1)
     assert {record["beta"] for record in records} == {0.0}
     assert {record["noise"] for record in records} == {0.0}
 
 
 def test_run_stops_when_patience_is_over(shop_parts: Parts) -> None:
     # At a learning rate this small every epoch ranks alike, so the first one stays the best.
-    small = {"learning_rate": 1e-12, "deterministic_share": 0.0, "anneal_share": 0.0}
+    small = {"learning_rate": 1e-12, "deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0}
     trainer = trainer_for(shop_parts, max_epochs=20, patience=2, **small)
     records: list[dict[str, Any]] = []
     trainer.run([records.append])
@@ -86,7 +86,7 @@ def test_run_stops_when_patience_is_over(shop_parts: Parts) -> None:
 @pytest.mark.parametrize("patience", [1, 4])
 def test_patience_begins_with_the_first_epoch_of_full_noise(shop_parts: Parts, patience: int) -> None:
     # Full noise from 0.7 of the run on: of 14 epochs the last 5 can be chosen, which leaves 4 to wait for a better one.
-    late = {"learning_rate": 1e-12, "deterministic_share": 0.6, "anneal_share": 0.1}
+    late = {"learning_rate": 1e-12, "deterministic_fraction": 0.6, "kl_anneal_fraction": 0.1}
     trainer = trainer_for(shop_parts, max_epochs=14, patience=patience, **late)
     records: list[dict[str, Any]] = []
     trainer.run([records.append])
@@ -100,11 +100,11 @@ def test_run_stops_after_its_epochs(shop_parts: Parts) -> None:
 
 
 def test_rate_is_steered_towards_its_target(shop_parts: Parts) -> None:
-    steered = {"max_epochs": 12, "deterministic_share": 0.0, "anneal_share": 0.0, "patience": 12, "beta": 0.02}
-    # Batch-norm keeps the rate above half a nat per dimension, which is 4 nats here.
+    steered = {"max_epochs": 12, "deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0, "patience": 12, "beta": 0.02}
+    # Batch-norm keeps the KL above half a nat per dimension, which is 4 nats here.
     for target in (5.0, 7.0):
-        _, records = run(shop_parts, target_rate=target, batch_positions=128, **steered)
-        assert records[-1]["rate"] == pytest.approx(target, rel=0.2)
+        _, records = run(shop_parts, kl_target=target, batch_tokens=128, **steered)
+        assert records[-1]["kl"] == pytest.approx(target, rel=0.2)
 
 
 class Poison:
@@ -114,8 +114,8 @@ class Poison:
         self.at = at
         self.done = 0
 
-    def __call__(self, network: Network, optimiser: torch.optim.Optimizer, loss: Tensor, clip_norm: float) -> None:
-        gradient_step(network, optimiser, loss, clip_norm)
+    def __call__(self, network: Network, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> None:
+        gradient_step(network, optimizer, loss, max_grad_norm)
         self.done += 1
         if self.done == self.at:
             with torch.no_grad():
@@ -124,7 +124,7 @@ class Poison:
 
 def test_loss_that_is_no_number_stops_with_the_batch_named(shop_parts: Parts, tmp_path: Path) -> None:
     trainer = trainer_for(shop_parts, tmp_path)
-    with pytest.raises(TrainingStopped, match=r"The loss is nan in epoch 1, batch 3 ") as caught:
+    with pytest.raises(TrainingDivergedError, match=r"The loss is nan in epoch 1, batch 3 ") as caught:
         trainer.run(step=Poison(at=2))
     assert "training.learning_rate" in str(caught.value)
     assert str(tmp_path) not in str(caught.value), "no state was saved yet"
@@ -133,7 +133,7 @@ def test_loss_that_is_no_number_stops_with_the_batch_named(shop_parts: Parts, tm
 def test_state_before_the_broken_batch_is_named(shop_parts: Parts, tmp_path: Path) -> None:
     trainer = trainer_for(shop_parts, tmp_path)
     num_batches = len(trainer._plan(0)[1])
-    with pytest.raises(TrainingStopped, match=r"epoch 2, batch 2 .*state after epoch 1 is in") as caught:
+    with pytest.raises(TrainingDivergedError, match=r"epoch 2, batch 2 .*state after epoch 1 is in") as caught:
         trainer.run(step=Poison(at=num_batches + 1))
     assert str(tmp_path) in str(caught.value)
     resumed = trainer_for(shop_parts, tmp_path)
@@ -145,19 +145,19 @@ def test_state_before_the_broken_batch_is_named(shop_parts: Parts, tmp_path: Pat
 def test_weights_broken_by_the_last_batch_of_an_epoch_are_noticed(shop_parts: Parts) -> None:
     trainer = trainer_for(shop_parts)
     num_batches = len(trainer._plan(0)[1])
-    with pytest.raises(TrainingStopped, match=f"not finite after epoch 1, batch {num_batches}"):
+    with pytest.raises(TrainingDivergedError, match=f"not finite after epoch 1, batch {num_batches}"):
         trainer.run(step=Poison(at=num_batches))
 
 
-def test_sampled_negatives_serve_a_catalogue_that_is_too_large(shop_parts: Parts) -> None:
+def test_sampled_negatives_serve_a_catalog_that_is_too_large(shop_parts: Parts) -> None:
     _, full = run(shop_parts, max_epochs=2)
-    _, sampled = run(shop_parts, max_epochs=2, full_softmax_items=10, num_negatives=500)
-    assert sampled[-1]["reconstruction"] == pytest.approx(full[-1]["reconstruction"], abs=0.3)
-    assert sampled[-1]["reconstruction"] != full[-1]["reconstruction"]
+    _, sampled = run(shop_parts, max_epochs=2, full_softmax_max_items=10, num_negatives=500)
+    assert sampled[-1]["nll"] == pytest.approx(full[-1]["nll"], abs=0.3)
+    assert sampled[-1]["nll"] != full[-1]["nll"]
 
 
 def test_averaged_network_is_validated_and_moves_slower_than_the_trained_one(shop_parts: Parts) -> None:
-    trainer = trainer_for(shop_parts, max_epochs=1, averaging=0.99)
+    trainer = trainer_for(shop_parts, max_epochs=1, ema_decay=0.99)
     start, validation = weights_of(trainer.network)["embedding.item"], trainer.data.validation
     assert validation is not None
     seen = []
@@ -179,8 +179,8 @@ def test_averaged_network_is_validated_and_moves_slower_than_the_trained_one(sho
 
 def test_matrices_and_item_vectors_decay_as_set_and_nothing_else_does(shop_parts: Parts) -> None:
     network = trainer_for(shop_parts).network
-    optimiser = build_optimiser(network, TrainingConfig(weight_decay=0.3, item_decay=0.7))
-    decay = {id(one): group["weight_decay"] for group in optimiser.param_groups for one in group["params"]}
+    optimizer = build_optimizer(network, TrainingConfig(weight_decay=0.3, item_weight_decay=0.7))
+    decay = {id(one): group["weight_decay"] for group in optimizer.param_groups for one in group["params"]}
     found = {name: decay[id(one)] for name, one in network.named_parameters()}
     assert found.pop("embedding.item") == 0.7
     assert {found[name] for name in found if name.startswith("embedding.")} == {0.0}

@@ -25,7 +25,7 @@ QUIET = Display(quiet=True)
 FEW = {"max_epochs": 2}
 Parts = tuple[LogPart, LogPart, LogPart]
 
-pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 
 
 def before_share(table: pa.Table, share: float) -> pa.Table:
@@ -102,7 +102,7 @@ def test_warm_start_answers_for_the_newer_log_with_fewer_epochs(
     default = VariationalAttention("tiny", 0, "cpu", SMALL_NETWORK)
     cold, warm = default._settings(train), default._settings(train, earlier)
     assert warm.training.max_epochs == round(EPOCHS_SHARE * cold.training.max_epochs)
-    assert (warm.training.deterministic_share, cold.training.deterministic_share > 0) == (0.0, True)
+    assert (warm.training.deterministic_fraction, cold.training.deterministic_fraction > 0) == (0.0, True)
     model = small_model(**FEW).fit(train, valid, display=QUIET, start=earlier)
     assert model.checkpoint is not None
     assert len(model.checkpoint.metrics) == 2, "what is set by hand wins"
@@ -114,8 +114,8 @@ def test_warm_start_answers_for_the_newer_log_with_fewer_epochs(
     ("size", "model", "training", "told"),
     [
         ("small", {}, {}, "size='small' does not fit the earlier run. Give its size, 'tiny'"),
-        ("tiny", {"width": 32}, {}, "model.width=32 does not fit the earlier run, which has 16"),
-        ("tiny", {}, {"deterministic_share": 1.0}, "trained with noise and this one is to be trained without"),
+        ("tiny", {"hidden_size": 32}, {}, "model.hidden_size=32 does not fit the earlier run, which has 16"),
+        ("tiny", {}, {"deterministic_fraction": 1.0}, "trained with noise and this one is to be trained without"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(
@@ -178,11 +178,11 @@ def test_resumed_warm_start_is_the_uninterrupted_one_and_needs_its_start(
 
 
 def test_behavior_that_the_earlier_run_lacks_begins_anew() -> None:
-    old = Network(NetworkConfig(num_items=3, num_behaviours=2, width=8, latent_width=4))
-    new = Network(NetworkConfig(num_items=3, num_behaviours=3, width=8, latent_width=4))
-    assert old.embedding.behaviour is not None
-    assert new.embedding.behaviour is not None
-    before = new.embedding.behaviour.detach().clone()
+    old = Network(NetworkConfig(num_items=3, num_behaviors=2, hidden_size=8, latent_dim=4))
+    new = Network(NetworkConfig(num_items=3, num_behaviors=3, hidden_size=8, latent_dim=4))
+    assert old.embedding.behavior is not None
+    assert new.embedding.behavior is not None
+    before = new.embedding.behavior.detach().clone()
     take_over(new, Start(old, np.arange(3), np.array([1, -1, 0])))
-    torch.testing.assert_close(new.embedding.behaviour[[0, 2]], old.embedding.behaviour[[1, 0]])
-    torch.testing.assert_close(new.embedding.behaviour[1], before[1])
+    torch.testing.assert_close(new.embedding.behavior[[0, 2]], old.embedding.behavior[[1, 0]])
+    torch.testing.assert_close(new.embedding.behavior[1], before[1])

@@ -1,4 +1,4 @@
-"""Turns top-k lists into what accuracy does not show: catalogue coverage, fairness of exposure, novelty, diversity."""
+"""Turns top-k lists into what accuracy does not show: catalog coverage, fairness of exposure, novelty, diversity."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def exposure(top_item: Int[np.ndarray, "query k"], num_items: int) -> Int[np.nda
     return np.bincount(top_item[top_item >= 0], minlength=num_items)
 
 
-def catalogue_coverage(count: Int[np.ndarray, " item"]) -> float:
-    """Share of the catalogue that is in at least one list.
+def catalog_coverage(count: Int[np.ndarray, " item"]) -> float:
+    """Share of the catalog that is in at least one list.
 
-    >>> catalogue_coverage(np.array([3, 0, 1, 0]))
+    >>> catalog_coverage(np.array([3, 0, 1, 0]))
     0.5
     """
     return float((count > 0).mean())
 
 
 def gini(count: Int[np.ndarray, " item"]) -> float:
-    """Gini index of exposure over the whole catalogue: 0 when all items are shown equally, near 1 when one has it all.
+    """Gini index of exposure over the whole catalog: 0 when all items are shown equally, near 1 when one has it all.
 
     sum_i (2 i - n - 1) x_i / (n sum x) over exposures x_1 <= ... <= x_n; 0 when nothing is shown.
 

@@ -18,7 +18,7 @@ def brier(
 ) -> Float[np.ndarray, " query"]:
     """Multiclass Brier score sum_i (p_i - [i is the target])^2 = sum_i p_i^2 - 2 p_target + 1, between 0 and 2.
 
-    `sum_of_squares` is sum_i p_i^2 over the catalogue. Source: Brier, "Verification of forecasts expressed in terms
+    `sum_of_squares` is sum_i p_i^2 over the catalog. Source: Brier, "Verification of forecasts expressed in terms
     of probability" (1950).
 
     >>> brier(np.array([1.0, 0.5]), np.array([1.0, 0.5]))

@@ -26,7 +26,7 @@ class EvaluationOptions:
 
     `repeat_share` is the probability that the next event is an item of the user's own history, where such items are not
     ranked; None counts it in what is known before the part. `item_categories` holds the categories of each item of the
-    catalogue, for intra-list diversity.
+    catalog, for intra-list diversity.
     """
 
     k: int = 10
@@ -39,13 +39,13 @@ class EvaluationOptions:
 
 
 def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | None = None) -> Evaluation:
-    """Ranks the whole catalogue for every query of the part; never a sample of it.
+    """Ranks the whole catalog for every query of the part; never a sample of it.
 
-    Targets never seen in training, targets outside the catalogue, and (when seen items are excluded) targets in the
-    user's own history are misses; all are counted. A target outside the catalogue has no NLL. Memory is bounded by
+    Targets never seen in training, targets outside the catalog, and (when seen items are excluded) targets in the
+    user's own history are misses; all are counted. A target outside the catalog has no NLL. Memory is bounded by
     `tile_histories` x `tile_items` numbers.
 
-    Raises InputError when the part has no query, k does not fit the catalogue, or scores are not finite.
+    Raises InputError when the part has no query, k does not fit the catalog, or scores are not finite.
     """
     options = options or EvaluationOptions()
     _check(options, part)
@@ -102,7 +102,7 @@ def _forecasts(judged: Judged, target: Int[np.ndarray, " query"]) -> Forecasts:
 def _check(options: EvaluationOptions, part: Part) -> None:
     if not 1 <= options.k <= part.num_items:
         raise InputError(
-            f"k={options.k} does not fit a catalogue of {part.num_items} items. Allowed: 1 to {part.num_items}."
+            f"k={options.k} does not fit a catalog of {part.num_items} items. Allowed: 1 to {part.num_items}."
         )
     for name in ("tile_histories", "tile_items"):
         value = getattr(options, name)
@@ -110,7 +110,7 @@ def _check(options: EvaluationOptions, part: Part) -> None:
             raise InputError(f"{name}={value} is not allowed. Give a whole number of at least 1.")
     if options.item_categories is not None and len(options.item_categories) != part.num_items:
         raise InputError(
-            f"item_categories has {len(options.item_categories)} entries for a catalogue of {part.num_items} items. "
+            f"item_categories has {len(options.item_categories)} entries for a catalog of {part.num_items} items. "
             "Give one tuple an item (empty where an item has no category)."
         )
 
@@ -121,6 +121,6 @@ def _protocol(part: Part, options: EvaluationOptions) -> dict[str, Any]:
         "k": options.k,
         "targets": options.targets,
         "exclude_seen": options.exclude_seen,
-        "candidates": "full catalogue",
+        "candidates": "full catalog",
         "ties": "against the model",
     }

@@ -10,21 +10,21 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from variseq.errors import InputError
-from variseq.evaluation.beyond_accuracy import catalogue_coverage, exposure, gini
+from variseq.evaluation.beyond_accuracy import catalog_coverage, exposure, gini
 from variseq.evaluation.bootstrap import NUM_RESAMPLES, mean_interval, means_by_user
 from variseq.evaluation.conformal import ConformalThresholds
 from variseq.evaluation.group_rows import GroupRows
 from variseq.evaluation.groups import Groups, SizeThirds, by_length, length_group
 from variseq.evaluation.metrics import ndcg, recall, reciprocal_rank
 from variseq.evaluation.pooled import Listed, Outcomes
-from variseq.evaluation.summary import summarise
+from variseq.evaluation.summary import summarize
 
 COVERAGE = 0.9
 
 
 @dataclass(frozen=True, eq=False)
 class Forecasts:
-    """Probabilities over the whole catalogue: natural logarithms, entropy in nats.
+    """Probabilities over the whole catalog: natural logarithms, entropy in nats.
 
     Where seen items are not ranked they share the counted probability of a repeat (`log_weights`).
     `top_probability[q, j]` is the probability of the j-th recommended item, `top_is_target` whether it came next.
@@ -44,7 +44,7 @@ class Forecasts:
 class Evaluation:
     """Per-query results of one model; `rank` is inf for a miss, `top_item` -1 where candidates ran out.
 
-    `target` is -1 for an item outside the catalogue, which has no NLL (NaN). `target_count` counts the target in the
+    `target` is -1 for an item outside the catalog, which has no NLL (NaN). `target_count` counts the target in the
     training part (0: unseen there), `top_item_count` each recommended item.
     `diversity` is None without categories, `forecasts` None for a model whose scores are not probabilities.
     """
@@ -116,7 +116,7 @@ class Evaluation:
             name: GroupRows(f"user column {name}", outcomes, of_users.of(self.user))
             for name, of_users in (user_groups or {}).items()
         }
-        drawn, numbers = summarise(outcomes, [*groups, *columns.values()], num_resamples, seed)
+        drawn, numbers = summarize(outcomes, [*groups, *columns.values()], num_resamples, seed)
         return {
             "model": self.model,
             **numbers,
@@ -177,7 +177,7 @@ class Evaluation:
     def _beyond_accuracy(self) -> dict[str, float | None]:
         count = exposure(self.top_item, int(self.protocol["num_items"]))
         return {
-            f"coverage@{self.k}": catalogue_coverage(count),
+            f"coverage@{self.k}": catalog_coverage(count),
             f"gini@{self.k}": gini(count),
             f"novelty@{self.k}": _mean_of_known(self.novelty),
             f"diversity@{self.k}": None if self.diversity is None else _mean_of_known(self.diversity),

@@ -1,4 +1,4 @@
-"""Scores and seen items into a distribution: how much probability each item of a catalogue gets."""
+"""Scores and seen items into a distribution: how much probability each item of a catalog gets."""
 
 from __future__ import annotations
 

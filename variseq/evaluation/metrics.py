@@ -7,9 +7,9 @@ from jaxtyping import Float
 
 
 def ndcg(rank: Float[np.ndarray, " query"], k: int) -> Float[np.ndarray, " query"]:
-    """Normalised discounted cumulative gain of one relevant item: 1 / log2(rank + 1), or 0 when rank > k.
+    """Normalized discounted cumulative gain of one relevant item: 1 / log2(rank + 1), or 0 when rank > k.
 
-    With one target the ideal gain is 1 (rank 1), so nothing is left to normalise. A miss (inf) gives 0.
+    With one target the ideal gain is 1 (rank 1), so nothing is left to normalize. A miss (inf) gives 0.
     Source: Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques" (2002).
 
     >>> ndcg(np.array([1.0, 3.0, 11.0, np.inf]), k=10)
@@ -28,7 +28,7 @@ def recall(rank: Float[np.ndarray, " query"], k: int) -> Float[np.ndarray, " que
 
 
 def reciprocal_rank(rank: Float[np.ndarray, " query"]) -> Float[np.ndarray, " query"]:
-    """1 / rank over the whole catalogue (no cut at k); a miss (inf) gives 0. Its mean is the MRR.
+    """1 / rank over the whole catalog (no cut at k); a miss (inf) gives 0. Its mean is the MRR.
 
     >>> reciprocal_rank(np.array([1.0, 4.0, np.inf]))
     array([1.  , 0.25, 0.  ])

@@ -12,15 +12,15 @@ from variseq.sequences.histories import Histories
 
 @runtime_checkable
 class Recommender(Protocol):
-    """Scores in two steps, so that a catalogue of any size is scored block by block.
+    """Scores in two steps, so that a catalog of any size is scored block by block.
 
     `query` does the work that does not depend on the items (a preference vector, a last item); `scores` gives the
-    scores of the items `first:last`. The result must not depend on how the catalogue is cut into blocks.
+    scores of the items `first:last`. The result must not depend on how the catalog is cut into blocks.
     """
 
     name: str
     gives_probabilities: bool
-    """True when softmax(scores over the whole catalogue) is meant as the probability of the next item."""
+    """True when softmax(scores over the whole catalog) is meant as the probability of the next item."""
 
     def query(self, histories: Histories) -> Any: ...
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from variseq.atomic import atomic_write
 from variseq.errors import InputError
 from variseq.evaluation.bootstrap import NUM_RESAMPLES
 from variseq.evaluation.conformal import ConformalThresholds
@@ -16,7 +17,6 @@ from variseq.evaluation.groups import Groups
 from variseq.evaluation.paired import difference_sentences, paired_differences
 from variseq.evaluation.table import evaluation_table, notes_on, text_table
 from variseq.evaluation.values import ValueForecasts
-from variseq.whole_file import whole_file
 
 
 class Results:
@@ -81,7 +81,7 @@ class Results:
         """Writes the table; whole or not at all. Raises InputError when it cannot be written."""
         path = Path(path)
         try:
-            with whole_file(path) as unfinished:
+            with atomic_write(path) as unfinished:
                 unfinished.write_text(json.dumps(self.table, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise InputError(

@@ -59,7 +59,7 @@ def part_of_second_log(run: Part, vocabulary: Vocabulary, learned: Histories, se
     joined = _one_after_the_other(shown, given)
     is_unknown = joined.item < 0
     joined = replace(joined, item=np.where(is_unknown, 0, joined.item).astype(np.int32))
-    joined = marked_targets(joined, vocabulary.behaviours, run.protocol.get("targets_of"))
+    joined = marked_targets(joined, vocabulary.behaviors, run.protocol.get("targets_of"))
     counts = {
         "rows": second.report.num_rows,
         "rejected": sum(second.report.rejected.values()),
@@ -128,13 +128,13 @@ def _translated(second: SecondLog, vocabulary: Vocabulary) -> Histories:
     """The second log in the positions of the run's vocabulary; unknown items are -1, unknown behaviors left out."""
     events = second.histories
     item = positions_in(vocabulary.items, second.vocabulary.items)[events.item]
-    place = {name: position for position, name in enumerate(vocabulary.behaviours)}
-    behavior = np.array([place.get(name, -1) for name in second.vocabulary.behaviours])[events.behaviour]
+    place = {name: position for position, name in enumerate(vocabulary.behaviors)}
+    behavior = np.array([place.get(name, -1) for name in second.vocabulary.behaviors])[events.behavior]
     kept = behavior >= 0
     if not kept.any():
         raise InputError(
-            f"No event of the test file has a behavior of the log: it has {', '.join(second.vocabulary.behaviours)}, "
-            f"the log {', '.join(vocabulary.behaviours)}. Check which column is event: columns={{'event': ...}}."
+            f"No event of the test file has a behavior of the log: it has {', '.join(second.vocabulary.behaviors)}, "
+            f"the log {', '.join(vocabulary.behaviors)}. Check which column is event: columns={{'event': ...}}."
         )
     offsets = np.concatenate([[0], np.cumsum(kept)])[events.offsets].astype(np.int64)
     columns: tuple[Integer[np.ndarray, " event"] | Float[np.ndarray, " event"], ...]
@@ -146,7 +146,7 @@ def _one_after_the_other(first: Histories, second: Histories) -> Histories:
     """For each row the events of the first, then those of the second."""
     rows = [np.repeat(np.arange(len(one)), one.lengths) for one in (first, second)]
     order = np.argsort(np.concatenate(rows), kind="stable")
-    names = ("item", "behaviour", "timestamp", "value")
+    names = ("item", "behavior", "timestamp", "value")
     columns = [np.concatenate([getattr(first, name), getattr(second, name)])[order] for name in names]
     return Histories(first.offsets + second.offsets, *columns)
 

@@ -38,9 +38,9 @@ class Part:
     `history_end` and `target_end` are positions in the flat arrays of `histories`; the targets of user u are the
     events `history_end[u]:target_end[u]`, of these only the ones in `histories.is_target` where that is given. A
     training part has no targets (both bounds are equal), nor has the test part of a split without one.
-    `train_item_count` counts each item of the catalogue in the training part; an item with 0 was never seen in
+    `train_item_count` counts each item of the catalog in the training part; an item with 0 was never seen in
     training. `protocol` can be written as JSON and says how to make the same split again. `is_unknown` marks events
-    of items that are not in the catalogue: misses as targets, and in no history.
+    of items that are not in the catalog: misses as targets, and in no history.
     """
 
     name: Literal["train", "valid", "test", "test file"]
@@ -53,7 +53,7 @@ class Part:
 
     @property
     def num_items(self) -> int:
-        """Size of the catalogue that is ranked."""
+        """Size of the catalog that is ranked."""
         return len(self.train_item_count)
 
     def known(self) -> Histories:
@@ -79,11 +79,11 @@ class Part:
             return histories.select(start, queries.position)
         before = replace(histories, is_target=~self.is_unknown).select(start, queries.position)
         kept = before.of_targets(np.arange(before.num_events))
-        columns = (before.item, before.behaviour, before.timestamp, before.value)
+        columns = (before.item, before.behavior, before.timestamp, before.value)
         return Histories(np.searchsorted(kept, before.offsets), *(column[kept] for column in columns))
 
     def is_unknown_target(self, queries: Queries) -> Bool[np.ndarray, " query"]:
-        """Whether the item of each target is not in the catalogue."""
+        """Whether the item of each target is not in the catalog."""
         if self.is_unknown is None:
             return np.zeros(len(queries), dtype=bool)
         return self.is_unknown[queries.position]
@@ -128,7 +128,7 @@ def leave_one_out(histories: Histories, num_items: int | None = None, with_test:
     or with no event before these, are in training only. Without a test part the last target is validation. Comparable
     with much of the literature, but the training events of one user may be later than the test event of another: prefer
     `by_time` for decisions.
-    `num_items` is the size of the catalogue (by default the items of the log).
+    `num_items` is the size of the catalog (by default the items of the log).
 
     >>> train, valid, test = leave_one_out(Histories.of_items([[4, 7, 1, 2], [7, 1]]))
     >>> train.known().item, test.queries().position
@@ -297,7 +297,7 @@ def marked_targets(histories: Histories, behaviors: Sequence[str], targets: Sequ
     """
     if targets is None:
         return replace(histories, is_target=None)
-    return replace(histories, is_target=np.isin(histories.behaviour, [behaviors.index(name) for name in targets]))
+    return replace(histories, is_target=np.isin(histories.behavior, [behaviors.index(name) for name in targets]))
 
 
 def part_to_judge(split: Split, part: Part | None, is_refitted: bool) -> Part:
@@ -314,7 +314,7 @@ def part_to_judge(split: Split, part: Part | None, is_refitted: bool) -> Part:
     if is_refitted and judged.name == "valid":
         raise InputError(
             "The model has been refitted with the validation events, so it cannot be judged on them. Evaluate on the "
-            "test part, or fit with training={'refit_share': 0}."
+            "test part, or fit with training={'refit_fraction': 0}."
         )
     return judged
 

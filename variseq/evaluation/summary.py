@@ -18,7 +18,7 @@ POOLED = "entropy"
 """The mean over queries; the other metrics are means over users."""
 
 
-def summarise(
+def summarize(
     outcomes: Outcomes, groups: Sequence[GroupRows], num_resamples: int, seed: int
 ) -> tuple[Drawn, dict[str, Any]]:
     """The resampled sums that the rows of the groups need, and the numbers over all queries."""

@@ -63,7 +63,7 @@ def rich_table(table: dict[str, Any]) -> Table:
 
 
 def text_table(table: dict[str, Any], width: int = 120) -> str:
-    """The same as plain text, without colours."""
+    """The same as plain text, without colors."""
     text = io.StringIO()
     console(file=text, width=width).print(rich_table(table))
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""Turns histories and a recommender into ranks, top-k lists and probabilities, one block of the catalogue at a time."""
+"""Turns histories and a recommender into ranks, top-k lists and probabilities, one block of the catalog at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a tile is ranked over: the catalogue, in blocks of `tile_items`.
+    """What a tile is ranked over: the catalog, in blocks of `tile_items`.
 
     With `exclude_seen` the items of the user's own history are no candidates, and `repeat_share` is the probability
     that the next event is one of them all the same.
@@ -79,7 +79,7 @@ class Judged:
             getattr(self, field.name)[place] = getattr(tile, field.name)
 
     def put_misses(self, place: Bool[np.ndarray, " query"]) -> None:
-        """Makes misses of these queries, whose targets are in no catalogue and have no probability."""
+        """Makes misses of these queries, whose targets are in no catalog and have no probability."""
         self.rank[place] = np.inf
         self.target_was_seen[place] = False
         self.target_log_probability[place] = -np.inf
@@ -91,7 +91,7 @@ def judge(recommender: Recommender, tile: Tile, ranking: Ranking) -> Judged:
 
     Ties are broken against the recommender: the rank is 1 + the number of other candidates with a score at least
     the target's. A target in the user's own history is no candidate when seen items are excluded: its rank is inf.
-    A catalogue of more than one block is scored twice (once for the targets' scores, once to count), so that
+    A catalog of more than one block is scored twice (once for the targets' scores, once to count), so that
     memory is bounded by the tile and the counts compare equal numbers.
 
     Raises InputError when the recommender's scores have a wrong shape or are not finite.
@@ -124,7 +124,7 @@ class Block:
 
 
 def _blocks(recommender: Recommender, tile: Tile, ranking: Ranking, seen: Pairs) -> Iterator[Block]:
-    """The scores of the catalogue, block after block."""
+    """The scores of the catalog, block after block."""
     histories = tile.histories
     query: Any = recommender.query(histories)
     for first in range(0, ranking.num_items, ranking.tile_items):
@@ -187,7 +187,7 @@ def _seen_pairs(tile: Tile, num_items: int) -> tuple[Pairs, Bool[np.ndarray, " q
 
 
 class _Counted:
-    """Running counts over the blocks of the catalogue."""
+    """Running counts over the blocks of the catalog."""
 
     def __init__(self, extremes: Extremes, ranking: Ranking, gives_probabilities: bool) -> None:
         self.extremes = extremes

@@ -1,4 +1,4 @@
-"""Scores of a catalogue, block after block, into the k best items; the same for any cut into blocks."""
+"""Scores of a catalog, block after block, into the k best items; the same for any cut into blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log that was read becomes a judgement of it: counts, distributions, and warnings about what will hurt later."""
+"""A log that was read becomes a judgment of it: counts, distributions, and warnings about what will hurt later."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from variseq.events.table import EventTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.events.workspace import Workspace
 
-MAX_NUM_BEHAVIOURS = 256  # a behaviour is stored in one byte
+MAX_NUM_BEHAVIORS = 256  # a behavior is stored in one byte
 
 
 def statements() -> dict[str, str]:
@@ -38,7 +38,7 @@ def drop_duplicates(workspace: Workspace, options: ReadOptions) -> None:
 
 
 def drop_rare_and_repeated(workspace: Workspace, options: ReadOptions) -> None:
-    """Drop until nothing more has to go: one removal can make another user rare, or two events neighbours."""
+    """Drop until nothing more has to go: one removal can make another user rare, or two events neighbors."""
     sql = statements()
     names = ["consecutive_repeats"] if options.collapse_repeats else []
     names += ["rare_users"] if options.min_user_events > 1 else []
@@ -62,13 +62,13 @@ def number_and_order(workspace: Workspace, options: ReadOptions) -> tuple[EventT
     for name in ("users", "items", "events"):
         workspace.run(sql[name])
     _choose_fill_value(workspace, options)
-    behaviours = tuple(str(event) for (event,) in workspace.rows("SELECT event FROM events ORDER BY event_position"))
-    if len(behaviours) > MAX_NUM_BEHAVIOURS:
+    behaviors = tuple(str(event) for (event,) in workspace.rows("SELECT event FROM events ORDER BY event_position"))
+    if len(behaviors) > MAX_NUM_BEHAVIORS:
         raise InputError(
-            f"The event column has {len(behaviours)} different behaviours, e.g. {', '.join(behaviours[:3])}; at most "
-            f"{MAX_NUM_BEHAVIOURS} are allowed. Is it the right column? Leave it out with columns={{'event': ''}}."
+            f"The event column has {len(behaviors)} different behaviors, e.g. {', '.join(behaviors[:3])}; at most "
+            f"{MAX_NUM_BEHAVIORS} are allowed. Is it the right column? Leave it out with columns={{'event': ''}}."
         )
-    vocabulary = Vocabulary(_ids(workspace, "user"), _ids(workspace, "item"), behaviours)
+    vocabulary = Vocabulary(_ids(workspace, "user"), _ids(workspace, "item"), behaviors)
     return _stream_to_arrays(workspace, sql["ordered"]), vocabulary
 
 
@@ -76,7 +76,7 @@ def low_behaviors(vocabulary: Vocabulary, options: ReadOptions) -> list[str]:
     """The behaviors that low values were put under."""
     if options.low_values != "negative":
         return []
-    return [name for name in vocabulary.behaviours if name.endswith(_low_suffix(options))]
+    return [name for name in vocabulary.behaviors if name.endswith(_low_suffix(options))]
 
 
 def _low_suffix(options: ReadOptions) -> str:
@@ -103,10 +103,10 @@ def _stream_to_arrays(workspace: Workspace, query: str) -> EventTable:
         user=np.empty(num_events, dtype=np.int32),
         item=np.empty(num_events, dtype=np.int32),
         timestamp=np.empty(num_events, dtype=np.int64),
-        behaviour=np.empty(num_events, dtype=np.uint8),
+        behavior=np.empty(num_events, dtype=np.uint8),
         value=np.empty(num_events, dtype=np.float32),
     )
-    columns = (table.user, table.item, table.timestamp, table.behaviour, table.value)
+    columns = (table.user, table.item, table.timestamp, table.behavior, table.value)
     start = 0
     for batch in workspace.stream(query):
         end = start + batch.num_rows

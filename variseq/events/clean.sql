@@ -37,7 +37,7 @@ JOIN event_codes ON parsed.event = event_codes.event
 WHERE parsed.reason IS NULL
 
 -- name: dropped
--- Whole events that came before: same user, item, time, behaviour and value. The first of them stays. Values that
+-- Whole events that came before: same user, item, time, behavior and value. The first of them stays. Values that
 -- could not be read may differ, so that such rows are never copies.
 CREATE TABLE dropped AS
 SELECT input_row, 'exact duplicate' AS reason
@@ -75,7 +75,7 @@ FROM (
         lag(item_code) OVER (PARTITION BY user_code ORDER BY time_us, input_row) AS item_before,
         lag(event_code) OVER (PARTITION BY user_code ORDER BY time_us, input_row) AS event_before
     FROM kept
-) AS neighbours
+) AS neighbors
 WHERE item_code = item_before AND event_code = event_before
 
 -- name: rare_users

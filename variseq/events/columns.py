@@ -1,4 +1,4 @@
-"""The column names of a source become the canonical ones: aliases are recognised, ambiguity is an error."""
+"""The column names of a source become the canonical ones: aliases are recognized, ambiguity is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optional columns of events become SQL: a value as a number, a behaviour as text. Neither ever costs an event.
+"""The optional columns of events become SQL: a value as a number, a behavior as text. Neither ever costs an event.
 
 A value that is absent (a word for nothing, see `text_cells`, or NaN) is missing. One that cannot be read is missing,
 too, and counted. Where a column of text has one other spelling, it is read: decimal commas, durations as
@@ -16,7 +16,7 @@ from variseq.events.table import Columns
 from variseq.events.text_cells import TextCells
 from variseq.events.workspace import Workspace, name_in_sql
 
-DEFAULT_EVENT = "event"  # the behaviour of an event that names none
+DEFAULT_EVENT = "event"  # the behavior of an event that names none
 _LARGEST_VALUE = 3.4028234e38  # values are kept as 32-bit floats
 _MAX_ODD_SHARE = 0.1
 _NUMBER = r"'[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?'"
@@ -110,7 +110,7 @@ def count_unreadable(workspace: Workspace, staged: Staged, value: ValueReading) 
 def read_event(
     workspace: Workspace, staged: Staged, cells: Mapping[str, TextCells], deciding: str = "true"
 ) -> tuple[str, list[str]]:
-    """SQL of the behaviour, never NULL, and notes.
+    """SQL of the behavior, never NULL, and notes.
 
     Numbers and truth values are written alike by every source: whole numbers without decimals, truth values in small
     letters. A text file has no types, so there the rows of `deciding` show whether a column is one of these.
@@ -136,7 +136,7 @@ def read_event(
 
 
 def _written_alike(workspace: Workspace, text: str, deciding: str) -> str:
-    """SQL of a behaviour that does not show how a text file writes numbers and truth values."""
+    """SQL of a behavior that does not show how a text file writes numbers and truth values."""
     are_numbers, are_truths, is_mixed = _kinds(workspace, text, "true")
     if is_mixed and deciding != "true":
         are_numbers, are_truths, _ = _kinds(workspace, text, deciding)

@@ -49,7 +49,7 @@ class ReadOptions(BaseModel):
       text. `quote` and `escape` set the two characters.
     - `min_user_events`, `min_item_events`: users and items with fewer events are dropped, again and again until none
       is left (the k-core).
-    - `collapse_repeats`: of consecutive events of a user with the same item and behaviour only the first stays.
+    - `collapse_repeats`: of consecutive events of a user with the same item and behavior only the first stays.
     - `missing_value`: "keep" leaves NaN (a regression loss skips it), "zero" and "mean" fill; the mean is that of
       the events that are kept.
     - `min_value`: what becomes of events with a lower value, such as bad ratings, is said by `low_values`. "leave-out"

@@ -1,4 +1,4 @@
-"""The table `raw` becomes `parsed`: typed ids, UTC microseconds, behaviour, value, and a reason where invalid."""
+"""The table `raw` becomes `parsed`: typed ids, UTC microseconds, behavior, value, and a reason where invalid."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from variseq.events.layout import Wanted, find_layout
 from variseq.events.options import ReadOptions
 from variseq.events.parse import parse
 from variseq.events.rejects import count_rejects, first_faults, write_rejects
-from variseq.events.report import ReadReport, behaviour_mix, fault_in_words, span_of
+from variseq.events.report import ReadReport, behavior_mix, fault_in_words, span_of
 from variseq.events.source import open_source
 from variseq.events.stage import Staged, stage
 from variseq.events.table import Columns, EventTable
@@ -71,7 +71,7 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
         columns=columns,
         time_unit=parsed.time_unit,
         span=span_of(table),
-        behaviours=behaviour_mix(table, vocabulary),
+        behaviors=behavior_mix(table, vocabulary),
         notes=staged.notes + parsed.notes + ([] if item_table is None else item_table.notes),
         warnings=parsed.warnings + ([] if item_table is None else item_table.warnings),
         num_unreadable_values=parsed.num_unreadable_values,

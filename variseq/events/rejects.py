@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from variseq.atomic import atomic_write
 from variseq.errors import InputError
 from variseq.events.stage import Staged
 from variseq.events.table import Columns
 from variseq.events.workspace import Workspace, name_in_sql, text_in_sql
-from variseq.whole_file import whole_file
 
 # Which column to show for a reason.
 _FAULTY = {
@@ -74,7 +74,7 @@ def write_rejects(workspace: Workspace, staged: Staged, path: Path) -> None:
         raise InputError(f"The rejects file {path} must end in .csv or .parquet.")
     try:
         rows = workspace.stream(f"{_query(staged)} ORDER BY placed.file_index, row")
-        with whole_file(path) as unfinished:
+        with atomic_write(path) as unfinished:
             _write(rows, staged, unfinished, path.suffix.lower())
     except (OSError, pa.ArrowException) as error:
         raise InputError(

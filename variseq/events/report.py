@@ -46,7 +46,7 @@ class ReadReport:
     columns: dict[str, str]
     time_unit: str
     span: tuple[str, str]
-    behaviours: dict[str, int]
+    behaviors: dict[str, int]
     notes: list[str] = field(default_factory=list)
     low_behaviors: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class ReadReport:
             f"{self.num_users:,} users, {self.num_items:,} items",
             "columns: " + ", ".join(f"{column} = {printable(name)}" for column, name in self.columns.items()),
             f"times: {self.time_unit}; from {self.span[0]} to {self.span[1]}",
-            "behaviours: " + ", ".join(f"{printable(name)} {count:,}" for name, count in self.behaviours.items()),
+            "behaviors: " + ", ".join(f"{printable(name)} {count:,}" for name, count in self.behaviors.items()),
         ]
         for reason, count in self.rejected.items():
             lines.append(f"rejected: {count:,} × {reason} ({printable(fault_in_words(reason, self.first_faults))})")
@@ -97,6 +97,6 @@ def span_of(table: EventTable) -> tuple[str, str]:
     return utc_text(int(table.timestamp.min())), utc_text(int(table.timestamp.max()))
 
 
-def behaviour_mix(table: EventTable, vocabulary: Vocabulary) -> dict[str, int]:
-    counts = np.bincount(table.behaviour, minlength=vocabulary.num_behaviours)
-    return {name: int(count) for name, count in zip(vocabulary.behaviours, counts, strict=True)}
+def behavior_mix(table: EventTable, vocabulary: Vocabulary) -> dict[str, int]:
+    counts = np.bincount(table.behavior, minlength=vocabulary.num_behaviors)
+    return {name: int(count) for name, count in zip(vocabulary.behaviors, counts, strict=True)}

@@ -7,7 +7,7 @@ The rules, in the order in which a shopper decides on the next event:
 2. **Sessions.** That view opens a new session with `session_end_probability`. Gaps inside a session are minutes, gaps
    between sessions are hours to days, and the two never overlap, so sessions can be read off the times.
 3. **Taste.** Every event adds one to the weight of its category; at the start of a session all weights shrink by
-   `taste_memory`. The taste is (base + weights) normalised, where the base is known, equal for all shoppers and worth
+   `taste_memory`. The taste is (base + weights) normalized, where the base is known, equal for all shoppers and worth
    `taste_prior_events` events. This is the predictive form of a Dirichlet taste that drifts between sessions: who has
    bought garden tools is likely to look at garden tools.
 4. **The item viewed** is, with `noise_share`, any item, each equally likely; inside a session, with `pull_share`, one
@@ -28,7 +28,7 @@ from jaxtyping import Float, Int, Integer
 from variseq.errors import InputError
 from variseq.events.table import MICROSECONDS_PER_SECOND
 
-BEHAVIOURS = ("view", "cart", "purchase")
+BEHAVIORS = ("view", "cart", "purchase")
 VIEW, CART, PURCHASE = range(3)
 MIN_EVENTS = 3
 SHORTEST_BREAK_SECONDS = 3_600
@@ -86,7 +86,7 @@ class SimulationOptions:
 
 @dataclass(frozen=True)
 class Shop:
-    """The catalogue and its known structure; `item` counts from 0 to `num_items - 1`."""
+    """The catalog and its known structure; `item` counts from 0 to `num_items - 1`."""
 
     category: Int[np.ndarray, " item"]
     share: Float[np.ndarray, " item"]
@@ -100,7 +100,7 @@ class Shop:
 
     @classmethod
     def open(cls, options: SimulationOptions, random: np.random.Generator) -> Shop:
-        """Draw a catalogue: categories of equal size, and three rings along which items pull to each other."""
+        """Draw a catalog: categories of equal size, and three rings along which items pull to each other."""
         category = random.permutation(np.arange(options.num_items) % options.num_categories)
         by_category = np.lexsort((random.random(options.num_items), category))
         first_of_category = np.searchsorted(category[by_category], np.arange(options.num_categories))
@@ -141,7 +141,7 @@ class Past:
     weight: Float[np.ndarray, "history category"]
     last_item: Int[np.ndarray, " history"]
     """-1 where a history is empty."""
-    last_behaviour: Int[np.ndarray, " history"]
+    last_behavior: Int[np.ndarray, " history"]
 
     @classmethod
     def read(
@@ -151,7 +151,7 @@ class Past:
         offsets: Int[np.ndarray, " history_plus_one"],
         item: Int[np.ndarray, " event"],
         timestamp: Int[np.ndarray, " event"],
-        behaviour: Integer[np.ndarray, " event"],
+        behavior: Integer[np.ndarray, " event"],
     ) -> Past:
         """Read the state off ragged histories (history h is `offsets[h]:offsets[h + 1]`, oldest event first)."""
         num_histories, num_categories = len(offsets) - 1, options.num_categories
@@ -163,11 +163,11 @@ class Past:
         cell = np.repeat(np.arange(num_histories), lengths) * num_categories + shop.category[item]
         weight = np.bincount(cell, options.taste_memory**age_in_sessions, num_histories * num_categories)
         last_item = np.full(num_histories, -1, dtype=np.int64)
-        last_behaviour = np.full(num_histories, PURCHASE, dtype=np.int64)
+        last_behavior = np.full(num_histories, PURCHASE, dtype=np.int64)
         last_item[lengths > 0] = item[last]
-        last_behaviour[lengths > 0] = behaviour[last]
+        last_behavior[lengths > 0] = behavior[last]
         # Without any event, bincount forgets that the weights are not whole numbers.
-        return cls(weight.astype(np.float64).reshape(num_histories, num_categories), last_item, last_behaviour)
+        return cls(weight.astype(np.float64).reshape(num_histories, num_categories), last_item, last_behavior)
 
 
 def next_item_distribution(options: SimulationOptions, shop: Shop, past: Past) -> Float[np.ndarray, "history item"]:
@@ -178,7 +178,7 @@ def next_item_distribution(options: SimulationOptions, shop: Shop, past: Past) -
     opening = noise/num_items + (1 - noise)·shrunken taste. The time of the next event is not given.
     """
     is_empty = past.last_item < 0
-    funnel = follow_probability(options)[past.last_behaviour]
+    funnel = follow_probability(options)[past.last_behavior]
     ends = np.where(is_empty, 1.0, options.session_end_probability)
     stays = (1 - funnel) * (1 - ends)
     taste_inside = shop.taste(past.weight, options.taste_prior_events)
@@ -198,6 +198,6 @@ def next_item_distribution(options: SimulationOptions, shop: Shop, past: Past) -
     return np.asarray(probability)
 
 
-def follow_probability(options: SimulationOptions) -> Float[np.ndarray, " behaviour"]:
-    """The chance that the funnel goes on with the same item, after each behaviour."""
+def follow_probability(options: SimulationOptions) -> Float[np.ndarray, " behavior"]:
+    """The chance that the funnel goes on with the same item, after each behavior."""
     return np.array([options.cart_probability, options.purchase_probability, 0.0])

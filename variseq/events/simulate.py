@@ -11,9 +11,10 @@ import pyarrow.csv
 import pyarrow.parquet
 from jaxtyping import Float, Int
 
+from variseq.atomic import atomic_write
 from variseq.errors import InputError
 from variseq.events.shoppers import (
-    BEHAVIOURS,
+    BEHAVIORS,
     COMPANION_WEIGHTS,
     MIN_EVENTS,
     PURCHASE,
@@ -26,7 +27,6 @@ from variseq.events.shoppers import (
     next_item_distribution,
 )
 from variseq.events.table import MICROSECONDS_PER_SECOND, Columns
-from variseq.whole_file import whole_file
 
 __all__ = ["Simulation", "SimulationOptions", "simulate", "write_table"]
 
@@ -41,7 +41,7 @@ class Simulation:
     """Simulated histories side by side; history u is `item[offsets[u]:offsets[u + 1]]`, oldest event first.
 
     The numbers are the simulation's own: item 7 has the id "i007" (padded with zeros to equal length), so ids in
-    sorted order are items in order; behaviours are view 0, cart 1, purchase 2; timestamps are UTC microseconds; values
+    sorted order are items in order; behaviors are view 0, cart 1, purchase 2; timestamps are UTC microseconds; values
     are the price at that time.
 
     >>> shop = simulate(SimulationOptions(num_users=3, num_items=20, num_categories=2, mean_events=5, seed=1))
@@ -54,7 +54,7 @@ class Simulation:
     offsets: Int[np.ndarray, " user_plus_one"]
     item: Int[np.ndarray, " event"]
     timestamp: Int[np.ndarray, " event"]
-    behaviour: Int[np.ndarray, " event"]
+    behavior: Int[np.ndarray, " event"]
     value: Float[np.ndarray, " event"]
 
     def item_ids(self) -> list[str]:
@@ -72,7 +72,7 @@ class Simulation:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         event = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - self.offsets[user], lengths)
         past = Past.read(
-            self.options, self.shop, offsets, self.item[event], self.timestamp[event], self.behaviour[event]
+            self.options, self.shop, offsets, self.item[event], self.timestamp[event], self.behavior[event]
         )
         return next_item_distribution(self.options, self.shop, past)
 
@@ -81,13 +81,13 @@ class Simulation:
         offsets: Int[np.ndarray, " history_plus_one"],
         item: Int[np.ndarray, " event"],
         timestamp: Int[np.ndarray, " event"],
-        behaviour: Int[np.ndarray, " event"],
+        behavior: Int[np.ndarray, " event"],
     ) -> Float[np.ndarray, "history item"]:
         """The true log probability (nats) of each next item, for any ragged histories in the simulation's numbers.
 
         Exact for whole histories; a history that was cut at its old end has lost a part of the taste.
         """
-        past = Past.read(self.options, self.shop, offsets, item, timestamp, behaviour)
+        past = Past.read(self.options, self.shop, offsets, item, timestamp, behavior)
         return np.asarray(np.log(next_item_distribution(self.options, self.shop, past)))
 
     def events(self) -> pa.Table:
@@ -99,13 +99,13 @@ class Simulation:
                 Columns.USER: pa.array(self.user_ids()).take(pa.array(user[in_time])),
                 Columns.ITEM: pa.array(self.item_ids()).take(pa.array(self.item[in_time])),
                 Columns.TIME: pa.array(self.timestamp[in_time]).cast(pa.timestamp("us", tz="UTC")),
-                Columns.EVENT: pa.array(BEHAVIOURS).take(pa.array(self.behaviour[in_time])),
+                Columns.EVENT: pa.array(BEHAVIORS).take(pa.array(self.behavior[in_time])),
                 Columns.VALUE: pa.array(self.value[in_time]),
             }
         )
 
     def items(self) -> pa.Table:
-        """The catalogue as a table; a title tells the popularity rank inside the category."""
+        """The catalog as a table; a title tells the popularity rank inside the category."""
         category = [_category_name(number) for number in range(self.options.num_categories)]
         names = [category[number] for number in self.shop.category]
         titles = [f"{name} no. {rank}" for name, rank in zip(names, self.shop.rank, strict=True)]
@@ -151,7 +151,7 @@ def simulate(options: SimulationOptions) -> Simulation:
     crowd = _Crowd(options, shop, random)
     steps = [crowd.step(int((lengths > step).sum())) for step in range(int(lengths.max()))]
     by_user = np.argsort(np.concatenate([user[: len(step[0])] for step in steps]), kind="stable")
-    item, second, behaviour = (np.concatenate(column)[by_user] for column in zip(*steps, strict=True))
+    item, second, behavior = (np.concatenate(column)[by_user] for column in zip(*steps, strict=True))
     price = np.round(shop.price[item] * np.exp(random.normal(0.0, 0.05, len(item))), 2)
     return Simulation(
         options=options,
@@ -159,7 +159,7 @@ def simulate(options: SimulationOptions) -> Simulation:
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         item=item,
         timestamp=OPENING_DAY.astype(np.int64) + second * MICROSECONDS_PER_SECOND,
-        behaviour=behaviour,
+        behavior=behavior,
         value=price,
     )
 
@@ -174,7 +174,7 @@ class _Crowd:
         self._options, self._shop, self._random = options, shop, random
         self._weight = np.zeros((options.num_users, options.num_categories))
         self._item = np.full(options.num_users, -1, dtype=np.int64)
-        self._behaviour = np.full(options.num_users, PURCHASE, dtype=np.int64)
+        self._behavior = np.full(options.num_users, PURCHASE, dtype=np.int64)
         self._second = random.integers(0, OPENING_SPAN_SECONDS, options.num_users)
         # Items by category, then by rank; beside them the cumulated share plus the number of the category, so that
         # one search finds an item for every shopper, whatever the category.
@@ -188,19 +188,19 @@ class _Crowd:
         return np.asarray(self._shop.category[self._by_category])
 
     def step(self, num_walking: int) -> Step:
-        """The next event (item, second, behaviour) of the first `num_walking` shoppers."""
+        """The next event (item, second, behavior) of the first `num_walking` shoppers."""
         options, random = self._options, self._random
-        item, behaviour = self._item[:num_walking], self._behaviour[:num_walking]
-        follows = random.random(num_walking) < follow_probability(options)[behaviour]
+        item, behavior = self._item[:num_walking], self._behavior[:num_walking]
+        follows = random.random(num_walking) < follow_probability(options)[behavior]
         ends = random.random(num_walking) < options.session_end_probability
         opens = ~follows & (ends | (item < 0))
         self._weight[:num_walking][opens] *= options.taste_memory
         viewed = self._view(item, opens)
         self._item[:num_walking] = np.where(follows, item, viewed)
-        self._behaviour[:num_walking] = np.where(follows, behaviour + 1, VIEW)
+        self._behavior[:num_walking] = np.where(follows, behavior + 1, VIEW)
         self._second[:num_walking] += np.where(opens, self._long_gap(num_walking), self._short_gap(num_walking))
         self._weight[np.arange(num_walking), self._shop.category[self._item[:num_walking]]] += 1
-        return self._item[:num_walking].copy(), self._second[:num_walking].copy(), self._behaviour[:num_walking].copy()
+        return self._item[:num_walking].copy(), self._second[:num_walking].copy(), self._behavior[:num_walking].copy()
 
     def _view(
         self, last_item: Int[np.ndarray, " shopper"], opens: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
@@ -246,7 +246,7 @@ def _category_name(number: int) -> str:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a table as Parquet or, by its ending, CSV: whole, or not at all."""
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         if path.suffix == ".csv":
             pyarrow.csv.write_csv(table, unfinished)
         else:

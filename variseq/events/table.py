@@ -29,14 +29,14 @@ class Columns:
 class EventTable:
     """Events as dense integers, ordered by (user, time, row of the input); one row an event.
 
-    `user`, `item` and `behaviour` are positions in the `Vocabulary`; `timestamp` is UTC microseconds;
+    `user`, `item` and `behavior` are positions in the `Vocabulary`; `timestamp` is UTC microseconds;
     `value` is NaN where an event has none.
     """
 
     user: Int[np.ndarray, " event"]
     item: Int[np.ndarray, " event"]
     timestamp: Int[np.ndarray, " event"]
-    behaviour: Integer[np.ndarray, " event"]
+    behavior: Integer[np.ndarray, " event"]
     value: Float[np.ndarray, " event"]
 
     def __len__(self) -> int:

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 
+from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
-from variseq.whole_file import whole_file
 
 FORMAT_VERSION = 1
 MAX_ID_BYTES = 1024
@@ -28,7 +28,7 @@ Ids: TypeAlias = Iterable[Id] | Shaped[np.ndarray, " id"]
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """All users, items and behaviours; the position of each is its place in the sorted list.
+    """All users, items and behaviors; the position of each is its place in the sorted list.
 
     `users` and `items` are Arrow arrays of 64-bit integers or of text, sorted and without repetition.
 
@@ -41,7 +41,7 @@ class Vocabulary:
 
     users: pa.Array
     items: pa.Array
-    behaviours: tuple[str, ...]
+    behaviors: tuple[str, ...]
 
     @property
     def num_users(self) -> int:
@@ -52,8 +52,8 @@ class Vocabulary:
         return len(self.items)
 
     @property
-    def num_behaviours(self) -> int:
-        return len(self.behaviours)
+    def num_behaviors(self) -> int:
+        return len(self.behaviors)
 
     def user_positions(self, ids: Ids) -> Int[np.ndarray, " id"]:
         """Positions of users, -1 for an unknown one. Raises InputError for ids of the other type."""
@@ -89,9 +89,9 @@ class Vocabulary:
             "format": FORMAT_VERSION,
             "num_users": self.num_users,
             "num_items": self.num_items,
-            "behaviours": list(self.behaviours),
+            "behaviors": list(self.behaviors),
         }
-        with whole_file(folder / "vocabulary.json") as unfinished:
+        with atomic_write(folder / "vocabulary.json") as unfinished:
             unfinished.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -109,7 +109,7 @@ class Vocabulary:
             items = pq.read_table(folder / "items.parquet").column("item_id").combine_chunks()
             if (len(users), len(items)) != (description["num_users"], description["num_items"]):
                 raise CheckpointError(f"The vocabulary in {folder} is damaged: the numbers of users or items differ.")
-            return cls(users, items, tuple(description["behaviours"]))
+            return cls(users, items, tuple(description["behaviors"]))
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -144,7 +144,7 @@ def _whole_number(text: str) -> int | None:
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a whole file or none."""
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         pq.write_table(table, unfinished)
 
 

@@ -1,4 +1,4 @@
-"""A served catalogue for people who look: search by title, items alike, a map, and what the model is."""
+"""A served catalog for people who look: search by title, items alike, a map, and what the model is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_MAPPED = 2000
 SHORTEST = 1e-12
 
 
-class Catalogue:
+class Catalog:
     """The items of a bundle by title and by place."""
 
     def __init__(self, bundle: Bundle) -> None:
@@ -45,7 +45,7 @@ class Catalogue:
         check_k(k, self.bundle.vocabulary.num_items - 1, "the number of other items")
         position = int(self.bundle.vocabulary.item_positions([item_id])[0])
         if position < 0:
-            raise InputError(f"item_id names an item that is not in the catalogue: {item_id!r}.")
+            raise InputError(f"item_id names an item that is not in the catalog: {item_id!r}.")
         cosine = self._directions @ self._directions[position]
         cosine[position] = -np.inf
         best = np.lexsort((np.arange(len(cosine)), -cosine))[:k]
@@ -95,9 +95,9 @@ class Catalogue:
         return np.argsort(-self.bundle.tables.log_share, kind="stable")
 
     @cached_property
-    def _directions(self) -> Float[np.ndarray, "item width"]:
+    def _directions(self) -> Float[np.ndarray, "item hidden"]:
         vectors = self.bundle.tables.item_vectors
-        direction: Float[np.ndarray, "item width"] = vectors / np.maximum(
+        direction: Float[np.ndarray, "item hidden"] = vectors / np.maximum(
             np.linalg.norm(vectors, axis=1, keepdims=True), SHORTEST
         )
         return direction

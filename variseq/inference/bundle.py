@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from variseq.atomic import atomic_directory
 from variseq.errors import CheckpointError, InputError
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.recommend.learned import Learned
-from variseq.whole_file import whole_folder
 
 FORMAT_VERSION = 3
 ENCODER, INDEX = "encoder.onnx", "index.faiss"
@@ -35,7 +35,7 @@ class Tables:
     `distance_biases` are what the encoder's attention adds for a token so many places before; the last for one unseen.
     """
 
-    item_vectors: Float[np.ndarray, "item width"]
+    item_vectors: Float[np.ndarray, "item hidden"]
     item_bias: Float[np.ndarray, " item"]
     distance_biases: Float[np.ndarray, "block head distance_plus_one"]
     log_share: Float[np.ndarray, " item"]
@@ -49,12 +49,12 @@ class Tables:
 class Facts:
     """What a model is besides its numbers.
 
-    `usual_behaviour` is what an event without one is taken for; `health` is what is told of the posterior.
+    `usual_behavior` is what an event without one is taken for; `health` is what is told of the posterior.
     """
 
-    max_length: int
-    latent_width: int
-    usual_behaviour: int
+    max_seq_len: int
+    latent_dim: int
+    usual_behavior: int
     exclude_seen: bool
     learned: Learned
     health: dict[str, Any]
@@ -62,9 +62,9 @@ class Facts:
     def to_json(self) -> dict[str, Any]:
         """As it is written into the manifest."""
         return {
-            "max_length": self.max_length,
-            "latent_width": self.latent_width,
-            "usual_behaviour": self.usual_behaviour,
+            "max_seq_len": self.max_seq_len,
+            "latent_dim": self.latent_dim,
+            "usual_behavior": self.usual_behavior,
             "exclude_seen": self.exclude_seen,
             "forecast": self.learned.to_json(),
             "health": self.health,
@@ -88,7 +88,7 @@ class Bundle:
 
     @property
     def index(self) -> Path | None:
-        """The index of a large catalogue."""
+        """The index of a large catalog."""
         return self.folder / INDEX if (self.folder / INDEX).is_file() else None
 
 
@@ -101,13 +101,13 @@ def write_bundle(parts: Bundle, files: dict[str, Path]) -> None:
     if folder.exists():
         raise InputError(f"{folder} exists already. Choose another folder, or remove it: exports are not written over.")
     try:
-        with whole_folder(folder) as unfinished:
+        with atomic_directory(folder) as unfinished:
             save_file(
                 {name: np.ascontiguousarray(table) for name, table in vars(parts.tables).items()}, unfinished / TABLES
             )
             for name, path in files.items():
                 shutil.copyfile(path, unfinished / name)
-            nobody = Vocabulary(parts.vocabulary.users[:0], parts.vocabulary.items, parts.vocabulary.behaviours)
+            nobody = Vocabulary(parts.vocabulary.users[:0], parts.vocabulary.items, parts.vocabulary.behaviors)
             nobody.save(unfinished / "vocabulary")
             if parts.items is not None:
                 parts.items.save(unfinished / "item_columns.parquet")
@@ -163,9 +163,9 @@ def read_bundle(folder: Path) -> Bundle:
 
 def _facts(manifest: dict[str, Any], folder: Path) -> Facts:
     return Facts(
-        max_length=int(manifest["max_length"]),
-        latent_width=int(manifest["latent_width"]),
-        usual_behaviour=int(manifest["usual_behaviour"]),
+        max_seq_len=int(manifest["max_seq_len"]),
+        latent_dim=int(manifest["latent_dim"]),
+        usual_behavior=int(manifest["usual_behavior"]),
         exclude_seen=bool(manifest["exclude_seen"]),
         learned=Learned.of_manifest(manifest, folder),
         health=dict(manifest["health"]),

@@ -55,7 +55,7 @@ class Chooser:
         return cls(histories, wishes, columns, seen_row, seen_column, log_weight)
 
     def best(
-        self, p: Float[np.ndarray, "history column"], diversity: float, vectors: Float[np.ndarray, "item width"]
+        self, p: Float[np.ndarray, "history column"], diversity: float, vectors: Float[np.ndarray, "item hidden"]
     ) -> list[Chosen]:
         """The k items of each history that are ranked highest, spread out and with pins if wished."""
         ranked = self._new(p)
@@ -108,7 +108,7 @@ def _spread(
     score: Float[np.ndarray, " pool"],
     k: int,
     diversity: float,
-    vectors: Float[np.ndarray, "item width"],
+    vectors: Float[np.ndarray, "item hidden"],
 ) -> Chosen:
     place = spread_out(np.arange(len(item))[None], np.exp(score)[None], vectors[item], k, diversity)[0]
     place = place[place >= 0]

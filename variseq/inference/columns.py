@@ -14,15 +14,15 @@ BLOCK_ITEMS = 8192
 class Block:
     """The columns `span`: item vectors with the bias below them, alike for all histories or of each its own.
 
-    `counts` is how many items of the catalogue each column stands for; None: one, itself.
+    `counts` is how many items of the catalog each column stands for; None: one, itself.
     """
 
     span: slice
-    vectors: Float[np.ndarray, "*history width_plus_one column"]
+    vectors: Float[np.ndarray, "*history hidden_plus_one column"]
     counts: Float[np.ndarray, "history column"] | None = None
 
     def logits(
-        self, preference: Float[np.ndarray, "history sample width_plus_one"]
+        self, preference: Float[np.ndarray, "history sample hidden_plus_one"]
     ) -> Float[np.ndarray, "history sample column"]:
         """Those of each preference for each column."""
         if self.vectors.ndim == 3:
@@ -86,7 +86,7 @@ class Columns:
             self._pair = (np.arange(len(short.listed))[:, None] * num_items + short.listed).ravel()
 
     @classmethod
-    def whole(cls, vectors: Float[np.ndarray, "item width_plus_one"]) -> Columns:
+    def whole(cls, vectors: Float[np.ndarray, "item hidden_plus_one"]) -> Columns:
         """All items."""
         spans = [slice(first, min(first + BLOCK_ITEMS, len(vectors))) for first in range(0, len(vectors), BLOCK_ITEMS)]
         return cls([Block(span, np.ascontiguousarray(vectors[span].T)) for span in spans], len(vectors))

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from variseq.errors import CheckpointError, MissingExtra
+from variseq.errors import CheckpointError, MissingDependencyError
 from variseq.inference.rectangle import rectangle
 from variseq.inference.tree import as_tree
 from variseq.sequences.histories import Histories
 
-INPUTS = ("item", "behaviour", "gap", "value", "has_value", "bias", "query", "place", "noise")
+INPUTS = ("item", "behavior", "gap", "value", "has_value", "bias", "query", "place", "noise")
 OUTPUTS = ("preference", "log_variance", "attention")
 CELLS_AT_ONCE = 1 << 15
 """At most about so many samples × histories × tokens are encoded in one run, which bounds its memory."""
@@ -26,7 +26,7 @@ class Encoded:
     `attention` has one weight a token, from the left, of the window that was read.
     """
 
-    preference: Float[np.ndarray, "sample history width"]
+    preference: Float[np.ndarray, "sample history hidden"]
     log_variance: Float[np.ndarray, " history"]
     attention: list[np.ndarray]
 
@@ -46,7 +46,7 @@ class OnnxEncoder:
         try:
             import onnxruntime
         except ImportError as error:
-            raise MissingExtra("onnxruntime", "serve") from error
+            raise MissingDependencyError("onnxruntime", "serve") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -59,7 +59,7 @@ class OnnxEncoder:
             ) from error
         self.taken = {given.name for given in self.session.get_inputs()}
         self.distance_biases, self.num_items = distance_biases, num_items
-        self.max_length = distance_biases.shape[2] - 1
+        self.max_seq_len = distance_biases.shape[2] - 1
 
     def encode(
         self,
@@ -71,7 +71,7 @@ class OnnxEncoder:
 
         Histories with the same `source` (0, 1, ...) begin alike for a long way, and what they share is encoded once.
         """
-        lengths = np.minimum(histories.lengths + 1, self.max_length)
+        lengths = np.minimum(histories.lengths + 1, self.max_seq_len)
         if source is None:
             source, order = np.arange(len(histories)), np.argsort(lengths, kind="stable")
         else:
@@ -87,7 +87,7 @@ class OnnxEncoder:
         )
 
     def _run(self, histories: Histories, source: np.ndarray, noise: np.ndarray) -> Encoded:
-        tokens = rectangle(histories, self.max_length, self.num_items)
+        tokens = rectangle(histories, self.max_seq_len, self.num_items)
         _, row = np.unique(source, return_inverse=True)
         tree = as_tree(tokens, row)
         place = tree.distance[np.arange(len(tree.query))[:, None], tree.query].astype(np.int64)

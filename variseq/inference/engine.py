@@ -11,7 +11,7 @@ import numpy as np
 
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id
-from variseq.inference.browse import Catalogue
+from variseq.inference.browse import Catalog
 from variseq.inference.bundle import Bundle, read_bundle
 from variseq.inference.encoder import OnnxEncoder
 from variseq.inference.forecast import FastForecast
@@ -39,7 +39,7 @@ class KnownHistory:
     @property
     def nbytes(self) -> int:
         """The memory of its arrays."""
-        columns = (self.histories.item, self.histories.behaviour, self.histories.timestamp, self.histories.value)
+        columns = (self.histories.item, self.histories.behavior, self.histories.timestamp, self.histories.value)
         return sum(column.nbytes for column in columns)
 
 
@@ -55,13 +55,13 @@ class Engine:
         forecast = FastForecast(bundle.tables, facts.learned.calibration)
         index = None if exact or bundle.index is None else ItemIndex(bundle.index, forecast.vectors)
         self.lists = FastLists(encoder, forecast, facts, index)
-        self.catalogue = Catalogue(bundle)
+        self.catalog = Catalog(bundle)
 
     @classmethod
     def load(cls, folder: Path, exact: bool = False) -> Engine:
         """The engine of an exported folder. Raises CheckpointError for one that is missing or damaged.
 
-        `exact` looks at the whole catalogue also where the export has an index.
+        `exact` looks at the whole catalog also where the export has an index.
         """
         return cls(read_bundle(folder), exact)
 
@@ -69,10 +69,10 @@ class Engine:
         """Somebody's events, oldest first, as the model reads them. Raises InputError for ids of the other type.
 
         Items that the model does not know are left out, and so are, from far back, events that it cannot reach. A
-        behaviour that it does not know is taken for the usual one.
+        behavior that it does not know is taken for the usual one.
         """
         rows = list(events)
-        histories, unknown = as_histories(rows, self.vocabulary, self.bundle.facts.usual_behaviour)
+        histories, unknown = as_histories(rows, self.vocabulary, self.bundle.facts.usual_behavior)
         return KnownHistory(histories, len(unknown), rows[-1][1] if rows else None)
 
     def given(self, history: Sequence[Id | GivenEvent]) -> KnownHistory:
@@ -111,11 +111,11 @@ class Engine:
 
     def _answer(self, listed: Listed, history: KnownHistory, question: Question) -> Answer:
         first = len(question.shown) + 1
-        catalogue = self.catalogue
+        catalog = self.catalog
         recommendations = [
             Recommendation(
-                *(catalogue.ids[item], first + place, score, probability, low, high, catalogue.titles[item]),
-                [catalogue.name(reason) for reason in reasons],
+                *(catalog.ids[item], first + place, score, probability, low, high, catalog.titles[item]),
+                [catalog.name(reason) for reason in reasons],
             )
             for place, (item, score, probability, low, high, reasons) in enumerate(listed.rows())
         ]
@@ -135,5 +135,5 @@ class Engine:
 def _together(histories: Sequence[Histories]) -> Histories:
     """Histories of one each as one table."""
     offsets = np.cumsum([0, *(one.num_events for one in histories)]).astype(np.int64)
-    columns = ("item", "behaviour", "timestamp", "value")
+    columns = ("item", "behavior", "timestamp", "value")
     return Histories(offsets, *(np.concatenate([getattr(one, name) for one in histories]) for name in columns))

@@ -101,11 +101,11 @@ class FastForecast:
         self.vectors = with_bias(tables)
         self.everything = Columns.whole(self.vectors)
 
-    def scaled(self, encoded: Encoded, histories: Histories) -> Float[np.ndarray, "history sample width_plus_one"]:
+    def scaled(self, encoded: Encoded, histories: Histories) -> Float[np.ndarray, "history sample hidden_plus_one"]:
         """Preferences over the temperature, with 1 / temperature as last column, the weight of the item bias."""
         warmth = 1 / self.calibration.temperature(histories.lengths)
-        num_samples, num_histories, width = encoded.preference.shape
-        scaled = np.empty((num_histories, num_samples, width + 1), dtype=np.float32)
+        num_samples, num_histories, hidden_size = encoded.preference.shape
+        scaled = np.empty((num_histories, num_samples, hidden_size + 1), dtype=np.float32)
         np.multiply(encoded.preference.swapaxes(0, 1), warmth[:, None, None], out=scaled[..., :-1])
         scaled[..., -1] = warmth[:, None]
         return scaled
@@ -128,7 +128,7 @@ class FastForecast:
         return weight / weight.sum(axis=0)
 
 
-def with_bias(tables: Tables) -> Float[np.ndarray, "item width_plus_one"]:
+def with_bias(tables: Tables) -> Float[np.ndarray, "item hidden_plus_one"]:
     """Item vectors with the bias as their last column."""
     return np.concatenate([tables.item_vectors, tables.item_bias[:, None]], axis=1)
 

@@ -1,4 +1,4 @@
-"""A large catalogue into the few items worth looking at, by an inverted file; the rest is known from a sample of it."""
+"""A large catalog into the few items worth looking at, by an inverted file; the rest is known from a sample of it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from variseq.errors import CheckpointError, MissingExtra
+from variseq.errors import CheckpointError, MissingDependencyError
 from variseq.inference.columns import Block, Columns, Shortlists
 
 EXACT_ITEMS = 50_000
-"""Catalogues up to this size are looked at whole, as in training; larger ones through an index."""
+"""Catalogs up to this size are looked at whole, as in training; larger ones through an index."""
 NUM_CANDIDATES = 256
 NUM_TRENDING = 100
 """What was most popular of late is looked at for everybody, as many items as the longest list that is not exact."""
@@ -23,10 +23,11 @@ PROBED_LISTS = 128
 TRAINING_VECTORS_PER_LIST = 64
 
 
-def build_index(vectors: Float[np.ndarray, "item width_plus_one"], path: Path) -> None:
+def build_index(vectors: Float[np.ndarray, "item hidden_plus_one"], path: Path) -> None:
     """Write an inverted file of item vectors (the bias as last column) for inner products.
 
-    Source: Jégou, Douze and Schmid 2011, with whole vectors in the lists (IVF-Flat). Raises MissingExtra without faiss.
+    Source: Jégou, Douze and Schmid 2011, with whole vectors in the lists (IVF-Flat). Raises MissingDependencyError
+    without faiss.
     """
     faiss = _faiss()
     num_items, width = vectors.shape
@@ -40,14 +41,14 @@ def build_index(vectors: Float[np.ndarray, "item width_plus_one"], path: Path) -
 
 
 class ItemIndex:
-    """For a preference the items with the highest logits, nearly always, and a catalogue that stands for all items.
+    """For a preference the items with the highest logits, nearly always, and a catalog that stands for all items.
 
     The sum over all items of exp(logit) is that over the candidates, which is exact, plus that over a fixed random
     sample of the others, each standing for as many as there are to one of it (Mussmann et al. 2017, section 3).
     """
 
-    def __init__(self, path: Path, vectors: Float[np.ndarray, "item width_plus_one"]) -> None:
-        """Raises CheckpointError for a file that cannot be read, and MissingExtra without faiss."""
+    def __init__(self, path: Path, vectors: Float[np.ndarray, "item hidden_plus_one"]) -> None:
+        """Raises CheckpointError for a file that cannot be read, and MissingDependencyError without faiss."""
         faiss = _faiss()
         try:
             self.index = faiss.read_index(str(path))
@@ -61,7 +62,7 @@ class ItemIndex:
         self.sampled = np.sort(np.random.default_rng(0).permutation(len(vectors))[:NUM_SAMPLED])
         self._of_sample = np.ascontiguousarray(vectors[self.sampled].T)
 
-    def best(self, query: Float[np.ndarray, "history width_plus_one"]) -> Int[np.ndarray, "history candidate"]:
+    def best(self, query: Float[np.ndarray, "history hidden_plus_one"]) -> Int[np.ndarray, "history candidate"]:
         """The items with the highest inner products, nearly always; −1 where too few were found."""
         _, item = self.index.search(np.ascontiguousarray(query, dtype=np.float32), NUM_CANDIDATES)
         return item
@@ -92,5 +93,5 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise MissingExtra("faiss-cpu", "index") from error
+        raise MissingDependencyError("faiss-cpu", "index") from error
     return faiss

@@ -26,7 +26,7 @@ from variseq.sequences.histories import Histories
 CELLS_AT_ONCE = 1 << 22
 """At most so many samples × histories × items are held at once: 16 MB."""
 MOST_BOOSTED, MOST_EXCLUDED, MOST_LISTED = 1000, 100, 100
-"""With more boosted or excluded items, or longer lists, the whole catalogue is looked at."""
+"""With more boosted or excluded items, or longer lists, the whole catalog is looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class Asked:
 
 
 class FastLists:
-    """An exported model, asked for lists. With an index it looks at a part of the catalogue where that is enough."""
+    """An exported model, asked for lists. With an index it looks at a part of the catalog where that is enough."""
 
     def __init__(
         self, encoder: OnnxEncoder, forecast: FastForecast, facts: Facts, index: ItemIndex | None = None
@@ -157,7 +157,7 @@ class FastLists:
         return index.columns(of_row, item, num_histories)
 
     def _drawn(self, num_samples: int, seed: int) -> Float[np.ndarray, "sample place latent"]:
-        return antithetic_noise(num_samples, self.facts.max_length, self.facts.latent_width, seed)
+        return antithetic_noise(num_samples, self.facts.max_seq_len, self.facts.latent_dim, seed)
 
     def _reasons(self, columns: Columns, histories: Histories, item: Int[np.ndarray, "history k"]) -> Reasons:
         trials = Trials(self.encoder, self.forecast, columns, self._mean, len(histories))
@@ -173,7 +173,7 @@ def _can_be_approximate(wish: Wish, manner: Manner) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Said:
-    """What is said of ranked items; the fields are those of `BeliefsOfTile`."""
+    """What is said of ranked items; the fields are those of `PosteriorsOfTile`."""
 
     probability: Float[np.ndarray, "history k"]
     low: Float[np.ndarray, "history k"]

@@ -20,22 +20,22 @@ class Rectangle:
     """
 
     item: Int[np.ndarray, "history token"]
-    behaviour: Int[np.ndarray, "history token"]
+    behavior: Int[np.ndarray, "history token"]
     gap: Int[np.ndarray, "history token"]
     value: Float[np.ndarray, "history token"]
     has_value: Bool[np.ndarray, "history token"]
     length: Int[np.ndarray, " history"]
 
 
-def rectangle(histories: Histories, max_length: int, num_items: int) -> Rectangle:
-    """At most `max_length` tokens of each history; the start token, `num_items`, is one where there is room.
+def rectangle(histories: Histories, max_seq_len: int, num_items: int) -> Rectangle:
+    """At most `max_seq_len` tokens of each history; the start token, `num_items`, is one where there is room.
 
     >>> found = rectangle(Histories.of_items([[3, 1, 4], []]), 3, num_items=5)
     >>> found.item, found.length
     (array([[3, 1, 4],
            [5, 0, 0]]), array([3, 1]))
     """
-    lengths = np.minimum(histories.lengths + 1, max_length)
+    lengths = np.minimum(histories.lengths + 1, max_seq_len)
     widest = int(lengths.max(initial=1))
     # Token j of a row is event `source`; −1 events before the first is the start token.
     place = np.arange(widest)[None, :]
@@ -54,7 +54,7 @@ def rectangle(histories: Histories, max_length: int, num_items: int) -> Rectangl
     item = np.where(is_event, histories.item[source], np.where(is_token, num_items, 0))
     return Rectangle(
         item=item.astype(np.int64),
-        behaviour=np.where(is_event, histories.behaviour[source], 0).astype(np.int64),
+        behavior=np.where(is_event, histories.behavior[source], 0).astype(np.int64),
         gap=np.where(is_event, gap_bucket(gap_seconds), 0),
         value=np.where(has_value, value, 0.0).astype(np.float32),
         has_value=has_value,

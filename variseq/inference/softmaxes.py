@@ -15,7 +15,7 @@ class Softmaxes:
     it is in the cache.
     """
 
-    def __init__(self, columns: Columns, preference: Float[np.ndarray, "history sample width_plus_one"]) -> None:
+    def __init__(self, columns: Columns, preference: Float[np.ndarray, "history sample hidden_plus_one"]) -> None:
         self.columns = columns
         rows = preference.shape[:2]
         self.exponential = np.empty((*rows, columns.num_columns), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Additive attention scores into contexts, exactly, without ever holding query × key × width numbers.
+"""Additive attention scores into contexts, exactly, without ever holding query × key × hidden_size numbers.
 
 The plain form keeps that many for the backward pass (T² · a per history). Here the hidden layer is worked out a chunk
 of queries at a time, only against the keys that the chunk can see, and again when the gradient is wanted; what is kept
@@ -16,15 +16,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 CHUNK_NUMBERS = 1 << 19
-"""How many numbers (width × history × query × key) a chunk of the hidden layer holds: 2 MB, a core's cache."""
+"""How many numbers (hidden_size × history × query × key) a chunk of the hidden layer holds: 2 MB, a core's cache."""
 BLOCK_NUMBERS = 1 << 23
 """How many weights (history × query × key) are worked on at once: 32 MB."""
 
 
 def additive_weights(
-    query: Float[Tensor, "history query width"],
-    key: Float[Tensor, "history key width"],
-    score: Float[Tensor, " width"],
+    query: Float[Tensor, "history query hidden"],
+    key: Float[Tensor, "history key hidden"],
+    score: Float[Tensor, " hidden"],
     position: Int[Tensor, "history query"],
 ) -> Float[Tensor, "history query key"]:
     """Softmax over the keys at or before each query's position of scoreᵀ tanh(query + key): the plain form.
@@ -41,10 +41,10 @@ def additive_weights(
 
 
 def additive_context_plain(
-    query: Float[Tensor, "history query width"],
-    key: Float[Tensor, "history key width"],
+    query: Float[Tensor, "history query hidden"],
+    key: Float[Tensor, "history key hidden"],
     value: Float[Tensor, "history key content"],
-    score: Float[Tensor, " width"],
+    score: Float[Tensor, " hidden"],
     position: Int[Tensor, "history query"],
 ) -> Float[Tensor, "history query content"]:
     """The values averaged with `additive_weights`: the twin that `additive_context` is held against."""
@@ -52,13 +52,13 @@ def additive_context_plain(
 
 
 def additive_context(
-    query: Float[Tensor, "history query width"],
-    key: Float[Tensor, "history key width"],
+    query: Float[Tensor, "history query hidden"],
+    key: Float[Tensor, "history key hidden"],
     value: Float[Tensor, "history key content"],
-    score: Float[Tensor, " width"],
+    score: Float[Tensor, " hidden"],
     position: Int[Tensor, "history query"],
 ) -> Float[Tensor, "history query content"]:
-    """The same numbers as `additive_context_plain`, in memory that does not grow with query × key × width."""
+    """The same numbers as `additive_context_plain`, in memory that does not grow with query × key × hidden_size."""
     context: Tensor = _ChunkedAdditive.apply(query, key, value, score, position)  # type: ignore[no-untyped-call]
     return context
 
@@ -68,7 +68,7 @@ def _slices(num_rows: int, size: int) -> list[tuple[int, int]]:
 
 
 class _HiddenLayer:
-    """s = sigmoid(2 (query + key)), chunk by chunk in one buffer, with the width outermost.
+    """s = sigmoid(2 (query + key)), chunk by chunk in one buffer, with the hidden_size outermost.
 
     tanh(query + key) is 2 s − 1, and several times as dear on some processors (docs/ablations.md, "Speed").
 
@@ -81,9 +81,9 @@ class _HiddenLayer:
         self.key = (2 * key).permute(2, 0, 1).contiguous().unsqueeze(2)
         self.position = position
         self.visible = (position.amax(dim=0) + 1).tolist()
-        width, histories, queries, _ = self.query.shape
+        hidden_size, histories, queries, _ = self.query.shape
         self.blocks = _slices(queries, max(1, BLOCK_NUMBERS // max(1, histories * key.shape[1])))
-        self.row_numbers = width * histories
+        self.row_numbers = hidden_size * histories
         # A chunk is at least one query, and no more than all of them: a single short history needs little.
         of_one_query = self.row_numbers * max(self.visible, default=0)
         self.buffer = query.new_empty(min(max(CHUNK_NUMBERS, of_one_query), queries * of_one_query))
@@ -98,7 +98,7 @@ class _HiddenLayer:
         return keys > self.position[:, first:last].unsqueeze(2)
 
     def chunks(self, first: int, last: int) -> Iterator[tuple[int, int, Tensor]]:
-        """(first query, last query, hidden [width history query key]) that together cover the queries first:last."""
+        """(first query, last query, hidden [size history query key]) that together cover the queries first:last."""
         while first < last:
             size = max(1, CHUNK_NUMBERS // (self.row_numbers * self.visible[first]))
             size = max(1, CHUNK_NUMBERS // (self.row_numbers * self.seen(first, min(first + size, last))))

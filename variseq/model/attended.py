@@ -20,8 +20,8 @@ def attention_over_events(network: Network, histories: Histories) -> list[Float[
     """
     network.eval()
     weights = [np.zeros(length, dtype=np.float32) for length in histories.lengths]
-    for row, belief, layout in encoded(network, histories):
-        of_tokens = network.decoder.last_weights(belief.mean, layout).cpu().numpy()
+    for row, posterior, layout in encoded(network, histories):
+        of_tokens = network.decoder.last_weights(posterior.mean, layout).cpu().numpy()
         for place, (member, num_tokens) in enumerate(zip(row.tolist(), layout.lengths.tolist(), strict=True)):
             # The token before target p is event p − 1; the start token, where the window has it, comes first.
             num_events = min(num_tokens, len(weights[member]))

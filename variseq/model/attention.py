@@ -1,8 +1,8 @@
-"""Attention between encoder and decoder: a belief asks all beliefs up to its own, and gets their average back.
+"""Attention between encoder and decoder: a posterior asks all posteriors up to its own, and gets their average back.
 
 Two forms with one signature. `AdditiveAttention` is the method's own; `DotProductAttention` is the cheap one.
-Both read beliefs only: no hidden state of the encoder passes here. `query` and `memory` decide who is heard, and what
-is heard is `content`: the means decide once for all samples of the beliefs, which stand side by side.
+Both read posteriors only: no hidden state of the encoder passes here. `query` and `memory` decide who is heard, and
+what is heard is `content`: the means decide once for all samples of the posteriors, which stand side by side.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from variseq.model.additive import additive_context, additive_weights
 
 
-class BeliefAttention(Protocol):
+class PosteriorAttention(Protocol):
     """What the decoder needs of an attention; every implementation passes `tests/contracts/attention.py`."""
 
     def __call__(
@@ -43,21 +43,21 @@ class BeliefAttention(Protocol):
 class AdditiveAttention(nn.Module):
     """e_ti = vᵀ tanh(W μ_t + U μ_i + b), a_ti = softmax over i ≤ t, c_t = Σ_i a_ti z_i.
 
-    Source: Bahdanau, Cho and Bengio 2015; here both sides are beliefs, and the hidden layer has `attention_width`
+    Source: Bahdanau, Cho and Bengio 2015; here both sides are posteriors, and the hidden layer has `attention_dim`
     units. At 200 events and 32 units it costs about 3.5 times the dot-product form (`benchmarks/kernels.py`), and needs
-    no T² · width memory.
+    no T² · hidden_size memory.
 
-    >>> attention = AdditiveAttention(latent_width=8, attention_width=4)
-    >>> beliefs = torch.randn(2, 5, 8)
-    >>> attention(beliefs, beliefs, beliefs, torch.arange(5).expand(2, 5)).shape
+    >>> attention = AdditiveAttention(latent_dim=8, attention_dim=4)
+    >>> posteriors = torch.randn(2, 5, 8)
+    >>> attention(posteriors, posteriors, posteriors, torch.arange(5).expand(2, 5)).shape
     torch.Size([2, 5, 8])
     """
 
-    def __init__(self, latent_width: int, attention_width: int) -> None:
+    def __init__(self, latent_dim: int, attention_dim: int) -> None:
         super().__init__()
-        self.query = nn.Linear(latent_width, attention_width)
-        self.key = nn.Linear(latent_width, attention_width, bias=False)
-        self.score = nn.Parameter(torch.randn(attention_width) / math.sqrt(attention_width))
+        self.query = nn.Linear(latent_dim, attention_dim)
+        self.key = nn.Linear(latent_dim, attention_dim, bias=False)
+        self.score = nn.Parameter(torch.randn(attention_dim) / math.sqrt(attention_dim))
 
     def forward(
         self,
@@ -80,17 +80,17 @@ class AdditiveAttention(nn.Module):
 class DotProductAttention(nn.Module):
     """e_ti = (W μ_t)ᵀ(U μ_i) / √a: the scaled dot-product form (Vaswani et al. 2017, equation 1), values untouched.
 
-    >>> attention = DotProductAttention(latent_width=8, attention_width=4)
-    >>> beliefs = torch.randn(2, 5, 8)
-    >>> attention.weights(beliefs, beliefs, torch.arange(5).expand(2, 5)).sum(dim=2).allclose(torch.ones(2, 5))
+    >>> attention = DotProductAttention(latent_dim=8, attention_dim=4)
+    >>> posteriors = torch.randn(2, 5, 8)
+    >>> attention.weights(posteriors, posteriors, torch.arange(5).expand(2, 5)).sum(dim=2).allclose(torch.ones(2, 5))
     True
     """
 
-    def __init__(self, latent_width: int, attention_width: int) -> None:
+    def __init__(self, latent_dim: int, attention_dim: int) -> None:
         super().__init__()
-        self.query = nn.Linear(latent_width, attention_width)
-        self.key = nn.Linear(latent_width, attention_width, bias=False)
-        self.scale = 1 / math.sqrt(attention_width)
+        self.query = nn.Linear(latent_dim, attention_dim)
+        self.key = nn.Linear(latent_dim, attention_dim, bias=False)
+        self.scale = 1 / math.sqrt(attention_dim)
 
     def forward(
         self,

@@ -18,12 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from variseq.atomic import atomic_directory
 from variseq.errors import CheckpointError, InputError
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import Network, NetworkConfig
 from variseq.sequences.histories import Histories
-from variseq.whole_file import whole_folder
 
 FORMAT_VERSION = 1
 
@@ -49,13 +49,13 @@ class Checkpoint:
     metrics: list[dict[str, Any]]
 
     @property
-    def usual_behaviour(self) -> int:
-        """The commonest behaviour of the log but low values: what an event is taken for that comes without one."""
+    def usual_behavior(self) -> int:
+        """The commonest behavior of the log but low values: what an event is taken for that comes without one."""
         low = self.manifest["log"].get("low_behaviors", ())
         counts: dict[str, int] = {
-            name: count for name, count in self.manifest["log"]["behaviours"].items() if name not in low
+            name: count for name, count in self.manifest["log"]["behaviors"].items() if name not in low
         }
-        return self.vocabulary.behaviours.index(max(counts, key=lambda behaviour: counts[behaviour]))
+        return self.vocabulary.behaviors.index(max(counts, key=lambda behavior: counts[behavior]))
 
     def without_histories(self) -> Checkpoint:
         """The same, naming no user and holding nobody's events."""
@@ -70,7 +70,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     """Writes to a folder beside the target and renames it. Raises InputError when the target exists."""
     refuse_existing(folder)
     try:
-        with whole_folder(folder) as unfinished:
+        with atomic_directory(folder) as unfinished:
             _write(checkpoint, unfinished)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -201,7 +201,7 @@ def _refuse_unequal_parts(checkpoint: Checkpoint) -> None:
 def _write_histories(histories: Histories, bounds: Int[np.ndarray, "2 user"], folder: Path) -> None:
     events = {
         "item": histories.item,
-        "behaviour": histories.behaviour,
+        "behavior": histories.behavior,
         "timestamp": histories.timestamp,
         "value": histories.value,
     }
@@ -214,6 +214,6 @@ def _read_histories(folder: Path) -> tuple[Histories, Int[np.ndarray, "2 user"]]
     events = pq.read_table(folder / "histories.parquet")
     users = pq.read_table(folder / "history_bounds.parquet")
     offsets = np.concatenate([[0], users.column("end").to_numpy()]).astype(np.int64)
-    columns = (events.column(name).to_numpy() for name in ("item", "behaviour", "timestamp", "value"))
+    columns = (events.column(name).to_numpy() for name in ("item", "behavior", "timestamp", "value"))
     bounds = np.stack([users.column("valid_start").to_numpy(), users.column("test_start").to_numpy()])
     return Histories(offsets, *columns), bounds

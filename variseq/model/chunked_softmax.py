@@ -47,10 +47,10 @@ class Hits:
 
 
 def chunked_softmax(
-    preference: Float[Tensor, "sample token width"],
-    item_vectors: Float[Tensor, "item width"],
+    preference: Float[Tensor, "sample token hidden"],
+    item_vectors: Float[Tensor, "item hidden"],
     item_bias: Float[Tensor, " item"],
-    target_vectors: Float[Tensor, "token width"],
+    target_vectors: Float[Tensor, "token hidden"],
     target_bias: Float[Tensor, " token"],
     hits: Hits | None,
 ) -> Float[Tensor, ""]:
@@ -76,8 +76,8 @@ def chunked_softmax(
 class _Items:
     """The items as the chunks need them: with exp(bias − shift) as a factor that the vectors are also weighted with."""
 
-    vectors: Float[Tensor, "item width"]
-    weighted: Float[Tensor, "item width"]
+    vectors: Float[Tensor, "item hidden"]
+    weighted: Float[Tensor, "item hidden"]
     factor: Float[Tensor, " item"]
     shift: Float[Tensor, ""]
     hits: Hits | None
@@ -116,7 +116,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
         target_bias: Tensor,
         hits: Hits | None,
     ) -> Tensor:
-        num_samples, num_tokens, width = preference.shape
+        num_samples, num_tokens, hidden_size = preference.shape
         items = _Items.of(item_vectors, item_bias, hits, _largest_norm(preference))
         at_target = (preference * target_vectors).sum(dim=2) + (target_bias - items.shift)
         size = max(1, min(num_tokens, max(32, CHUNK_NUMBERS // len(item_vectors)) // num_samples))
@@ -126,7 +126,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
         total = preference.new_zeros((), dtype=torch.float64)
         for first in range(0, num_tokens, size):
             tokens = slice(first, min(first + size, num_tokens))
-            rows, of_target = preference[:, tokens].reshape(-1, width), at_target[:, tokens].reshape(-1)
+            rows, of_target = preference[:, tokens].reshape(-1, hidden_size), at_target[:, tokens].reshape(-1)
             powers, highest = items.powers(rows, tokens, buffer[: len(rows)])
             log_mass = torch.mv(powers, items.factor).log_().add_(highest)
             log_mass = log_mass if hits is None else torch.logaddexp(log_mass, of_target)
@@ -137,7 +137,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
             share[:, tokens] = of_sample if hits is None else of_sample * -torch.expm1(log_probability)
             scale = (of_sample.view(-1) * torch.exp(highest - log_mass)).unsqueeze(1)
             expected = torch.mm(powers, items.weighted).mul_(scale)
-            grad_preference[:, tokens] = expected.view(num_samples, -1, width)
+            grad_preference[:, tokens] = expected.view(num_samples, -1, hidden_size)
             grad_vectors.addmm_(powers.T, rows * scale)
             grad_bias.addmv_(powers.T, scale.squeeze(1))
         share = share.unsqueeze(2)
@@ -157,5 +157,5 @@ class _ChunkedSoftmax(torch.autograd.Function):
         return (*(gradient * scale for gradient in ctx.saved_tensors), None)
 
 
-def _largest_norm(rows: Float[Tensor, "*rows width"]) -> float:
+def _largest_norm(rows: Float[Tensor, "*rows hidden"]) -> float:
     return float(torch.linalg.vector_norm(rows, dim=-1).max())

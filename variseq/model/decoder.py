@@ -1,4 +1,4 @@
-"""Beliefs into preferences, and preferences into scores and values. Nothing else of the encoder arrives here."""
+"""Posteriors into preferences, and preferences into scores and values. Nothing else of the encoder arrives here."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Decoder(nn.Module):
     the means, once for all samples: weights of each sample were no better and the dearest part (docs/ablations.md).
     """
 
-    def __init__(self, latent_width: int, width: int, attention: nn.Module, dropout: float) -> None:
+    def __init__(self, latent_dim: int, hidden_size: int, attention: nn.Module, dropout: float) -> None:
         super().__init__()
         self.attention = attention
-        self.belief = nn.Linear(latent_width, width, bias=False)
-        self.context = nn.Linear(latent_width, width, bias=False)
-        self.feed_forward_norm = nn.RMSNorm(width)
-        self.feed_forward = FeedForward(width, 2 * width)
-        self.norm = nn.RMSNorm(width)
+        self.posterior = nn.Linear(latent_dim, hidden_size, bias=False)
+        self.context = nn.Linear(latent_dim, hidden_size, bias=False)
+        self.feed_forward_norm = nn.RMSNorm(hidden_size)
+        self.feed_forward = FeedForward(hidden_size, 2 * hidden_size)
+        self.norm = nn.RMSNorm(hidden_size)
         self.dropout = dropout
         nn.init.zeros_(self.context.weight)
 
     def forward(
         self, mean: Float[Tensor, "token latent"], samples: Float[Tensor, "sample token latent"], layout: Layout
-    ) -> Float[Tensor, "sample token width"]:
+    ) -> Float[Tensor, "sample token hidden"]:
         """The preference at every position under each sample; the mean itself may be the only one."""
         memory = layout.unpack(mean)
         position = torch.arange(layout.longest, device=mean.device).expand(layout.num_histories, layout.longest)
@@ -43,13 +43,13 @@ class Decoder(nn.Module):
 
     def last(
         self, mean: Float[Tensor, "token latent"], samples: Float[Tensor, "sample token latent"], layout: Layout
-    ) -> Float[Tensor, "sample history width"]:
+    ) -> Float[Tensor, "sample history hidden"]:
         """The preference at the last position of each history only: what a recommendation needs."""
         query, position = self._last_query(mean, layout)
         context = self.attention(query, layout.unpack(mean), layout.unpack(_side_by_side(samples)), position)
         return self._preference(samples[:, layout.last_tokens()], _one_by_one(context.squeeze(1), len(samples)))
 
-    def last_at_mean(self, mean: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "history width"]:
+    def last_at_mean(self, mean: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "history hidden"]:
         """The same of the mean alone."""
         return self.last(mean, mean.unsqueeze(0), layout).squeeze(0)
 
@@ -64,8 +64,8 @@ class Decoder(nn.Module):
 
     def _preference(
         self, latent: Float[Tensor, "sample row latent"], context: Float[Tensor, "sample row latent"]
-    ) -> Float[Tensor, "sample row width"]:
-        state = self.belief(latent) + drop(self.context(context), self.dropout, self.training)
+    ) -> Float[Tensor, "sample row hidden"]:
+        state = self.posterior(latent) + drop(self.context(context), self.dropout, self.training)
         transformed = self.feed_forward(self.feed_forward_norm(state))
         preference: Tensor = self.norm(state + drop(transformed, self.dropout, self.training))
         return preference
@@ -79,10 +79,10 @@ def _one_by_one(content: Float[Tensor, "row content"], num_samples: int) -> Floa
     return content.view(len(content), num_samples, -1).transpose(0, 1)
 
 
-def build_attention(form: str, latent_width: int, attention_width: int) -> AdditiveAttention | DotProductAttention:
+def build_attention(form: str, latent_dim: int, attention_dim: int) -> AdditiveAttention | DotProductAttention:
     """The attention of a configuration: "additive" or "dot"."""
     kind = AdditiveAttention if form == "additive" else DotProductAttention
-    return kind(latent_width, attention_width)
+    return kind(latent_dim, attention_dim)
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,12 @@ class ValueHead(nn.Module):
     Mean and log-variance are linear in P_t ⊙ (V E_i), the agreement of preference and item, plus E_i itself.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.item = nn.Linear(width, width, bias=False)
-        self.output = nn.Linear(2 * width, 2)
+        self.item = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.output = nn.Linear(2 * hidden_size, 2)
 
-    def forward(self, preference: Float[Tensor, "token width"], item: Float[Tensor, "token width"]) -> ValueEstimate:
+    def forward(self, preference: Float[Tensor, "token hidden"], item: Float[Tensor, "token hidden"]) -> ValueEstimate:
         projected = self.item(item)
         mean, log_variance = self.output(torch.cat([preference * projected, projected], dim=1)).unbind(1)
         return ValueEstimate(mean, log_variance.clamp(-6.0, 4.0))

@@ -1,4 +1,4 @@
-"""Items, behaviours, time gaps and values into one vector per event."""
+"""Items, behaviors, time gaps and values into one vector per event."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ INITIAL_SCALE = 0.02
 
 
 class EventEmbedding(nn.Module):
-    """e_t = √width · V[i_t] + B[b_t] + G[gap bucket] + a value's own direction, scaled by the standardised value.
+    """e_t = √hidden_size · V[i_t] + B[b_t] + G[gap bucket] + a value's own direction, scaled by the standardised value.
 
     Row `num_items` of V is the start token: what stands before the first event. Parts that the log does not have
-    (one behaviour, no times, no values) are not built. With categories a row of V is the item's own vector plus the
+    (one behavior, no times, no values) are not built. With categories a row of V is the item's own vector plus the
     mean of the vectors of its categories, so that what is learned of an item is shared with those like it.
     """
 
-    def __init__(self, num_items: int, width: int, num_behaviours: int, has_gaps: bool, has_values: bool) -> None:
+    def __init__(self, num_items: int, hidden_size: int, num_behaviors: int, has_gaps: bool, has_values: bool) -> None:
         super().__init__()
-        self.item = _vectors(num_items + 1, width)
+        self.item = _vectors(num_items + 1, hidden_size)
         self.category: nn.Parameter | None = None
-        self.scale = math.sqrt(width)
-        self.behaviour = _vectors(num_behaviours, width) if num_behaviours > 1 else None
-        self.gap = _vectors(GAP_BUCKETS, width) if has_gaps else None
-        self.value = _vectors(2, width) if has_values else None
+        self.scale = math.sqrt(hidden_size)
+        self.behavior = _vectors(num_behaviors, hidden_size) if num_behaviors > 1 else None
+        self.gap = _vectors(GAP_BUCKETS, hidden_size) if has_gaps else None
+        self.value = _vectors(2, hidden_size) if has_values else None
         self.link_offsets: Int[Tensor, " item_plus_one"]
         self.link_category: Int[Tensor, " link"]
         self.value_mean: Tensor
@@ -54,7 +54,7 @@ class EventEmbedding(nn.Module):
             self.item.copy_(self.vectors())
             self.category = None
 
-    def vectors(self) -> Float[Tensor, "item_and_start width"]:
+    def vectors(self) -> Float[Tensor, "item_and_start hidden"]:
         """V: one row an item, and last the start token."""
         if self.category is None:
             return self.item
@@ -63,11 +63,11 @@ class EventEmbedding(nn.Module):
         )
         return self.item + functional.pad(of_categories, (0, 0, 0, 1))
 
-    def forward(self, batch: Batch, vectors: Float[Tensor, "item_and_start width"]) -> Float[Tensor, "token width"]:
+    def forward(self, batch: Batch, vectors: Float[Tensor, "item_and_start hidden"]) -> Float[Tensor, "token hidden"]:
         """The embedded events; `vectors` is V, which one step needs at both ends of the network."""
         embedded = functional.embedding(batch.item, vectors) * self.scale
-        if self.behaviour is not None:
-            embedded = embedded + functional.embedding(batch.behaviour, self.behaviour)
+        if self.behavior is not None:
+            embedded = embedded + functional.embedding(batch.behavior, self.behavior)
         if self.gap is not None:
             embedded = embedded + functional.embedding(batch.gap, self.gap)
         if self.value is not None:
@@ -86,5 +86,5 @@ class EventEmbedding(nn.Module):
         return (value - self.value_mean) / self.value_scale
 
 
-def _vectors(number: int, width: int) -> nn.Parameter:
-    return nn.Parameter(torch.randn(number, width) * INITIAL_SCALE)
+def _vectors(number: int, hidden_size: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(number, hidden_size) * INITIAL_SCALE)

@@ -21,7 +21,7 @@ Tokens = tuple[
     Float[Tensor, "tree token"],
     Bool[Tensor, "tree token"],
 ]
-"""Item, behaviour, gap bucket, value, and whether there is a value."""
+"""Item, behavior, gap bucket, value, and whether there is a value."""
 UNSEEN = -80.0
 """The energy of what is not seen: its weight, e⁻⁸⁰, is lost in rounding. After lower ones a softmax works with numbers
 below the smallest normal one, which is seven times slower."""
@@ -29,7 +29,7 @@ below the smallest normal one, which is seven times slower."""
 
 def distance_biases(network: Network) -> Float[Tensor, "block head distance_plus_one"]:
     """What each block and head adds to the energy of a token 0, 1, ... places before; the last is for one unseen."""
-    bucket = distance_bucket(torch.arange(network.config.max_length))
+    bucket = distance_bucket(torch.arange(network.config.max_seq_len))
     seen = torch.stack([block.attention.distance_bias[:, bucket] for block in _blocks(network)]).detach()
     return torch.cat([seen, torch.full_like(seen[..., :1], UNSEEN)], dim=2)
 
@@ -39,7 +39,7 @@ class LastPreference(nn.Module):
 
     A row holds one history, or several that share their beginning (`variseq.inference.tree`). What a token sees, and
     how far before it, comes from outside: `bias` is `distance_biases` of each pair of tokens. All positions of the last
-    encoder block are computed, because the decoder attends over the beliefs at all of them.
+    encoder block are computed, because the decoder attends over the posteriors at all of them.
     """
 
     def __init__(self, network: Network) -> None:
@@ -51,8 +51,8 @@ class LastPreference(nn.Module):
         mean, variance = network.latent.norm.running_mean, network.latent.norm.running_var
         assert mean is not None
         assert variance is not None
-        scale = torch.rsqrt(variance + network.latent.norm.eps) * (config.mean_scale or 0.0)
-        has_norm = config.mean_scale is not None
+        scale = torch.rsqrt(variance + network.latent.norm.eps) * (config.bn_gamma or 0.0)
+        has_norm = config.bn_gamma is not None
         self.register_buffer("mean_shift", mean if has_norm else torch.zeros_like(mean))
         self.register_buffer("mean_factor", scale if has_norm else torch.ones_like(scale))
 
@@ -64,7 +64,7 @@ class LastPreference(nn.Module):
         place: Int[Tensor, "tree branch token"],
         noise: Float[Tensor, "sample place latent"],
     ) -> tuple[
-        Float[Tensor, "sample tree branch width"], Float[Tensor, "tree branch"], Float[Tensor, "tree branch token"]
+        Float[Tensor, "sample tree branch hidden"], Float[Tensor, "tree branch"], Float[Tensor, "tree branch token"]
     ]:
         """At the token where each branch ends: the preferences, the mean log σ², the weights of the attention.
 
@@ -79,21 +79,21 @@ class LastPreference(nn.Module):
         mean = (latent.mean(hidden) - self.mean_shift) * self.mean_factor
         log_variance = latent.log_variance(hidden).clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)
         sigma = torch.exp(0.5 * log_variance)
-        beliefs = mean[:, None] + sigma[:, None] * noise[:, place.clamp(min=0)]
+        posteriors = mean[:, None] + sigma[:, None] * noise[:, place.clamp(min=0)]
         at_end = query[:, :, None].expand(-1, -1, mean.shape[2])
         asking = mean.gather(1, at_end)
         weights = self._weights(asking, mean, place >= 0)
         own = asking + sigma.gather(1, at_end) * noise[:, :1, None]
-        preference = self._decode(own, (weights.unsqueeze(2) @ beliefs).squeeze(3))
+        preference = self._decode(own, (weights.unsqueeze(2) @ posteriors).squeeze(3))
         return preference, log_variance.gather(1, at_end).mean(dim=2), weights
 
-    def _embedded(self, tokens: Tokens) -> Float[Tensor, "tree token width"]:
+    def _embedded(self, tokens: Tokens) -> Float[Tensor, "tree token hidden"]:
         """The sum of `EventEmbedding`; the value is standardised here."""
-        item, behaviour, gap, value, has_value = tokens
+        item, behavior, gap, value, has_value = tokens
         embedding = self.network.embedding
         embedded = functional.embedding(item, embedding.item) * embedding.scale
-        if embedding.behaviour is not None:
-            embedded = embedded + functional.embedding(behaviour, embedding.behaviour)
+        if embedding.behavior is not None:
+            embedded = embedded + functional.embedding(behavior, embedding.behavior)
         if embedding.gap is not None:
             embedded = embedded + functional.embedding(gap, embedding.gap)
         if embedding.value is not None:
@@ -126,10 +126,10 @@ class LastPreference(nn.Module):
             energy = attention.query(query) @ attention.key(memory).transpose(1, 2) * attention.scale
         return torch.softmax(energy.masked_fill(~is_seen, UNSEEN), dim=2)
 
-    def _decode(self, belief: Tensor, context: Tensor) -> Float[Tensor, "sample tree branch width"]:
+    def _decode(self, posterior: Tensor, context: Tensor) -> Float[Tensor, "sample tree branch hidden"]:
         """`Decoder.last` without its dropout."""
         decoder = self.network.decoder
-        state = decoder.belief(belief) + decoder.context(context)
+        state = decoder.posterior(posterior) + decoder.context(context)
         gate, passed = decoder.feed_forward.gate_and_value(decoder.feed_forward_norm(state)).chunk(2, dim=3)
         preference: Tensor = decoder.norm(state + decoder.feed_forward.output(functional.silu(gate) * passed))
         return preference

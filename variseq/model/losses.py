@@ -15,8 +15,8 @@ from variseq.model.decoder import ValueEstimate
 
 
 def softmax_loss_plain(
-    preference: Float[Tensor, "sample token width"],
-    item_vectors: Float[Tensor, "item width"],
+    preference: Float[Tensor, "sample token hidden"],
+    item_vectors: Float[Tensor, "item hidden"],
     item_bias: Float[Tensor, " item"],
     target: Int[Tensor, " token"],
 ) -> Float[Tensor, ""]:
@@ -28,8 +28,8 @@ def softmax_loss_plain(
 
 
 def softmax_loss(
-    preference: Float[Tensor, "sample token width"],
-    item_vectors: Float[Tensor, "item width"],
+    preference: Float[Tensor, "sample token hidden"],
+    item_vectors: Float[Tensor, "item hidden"],
     item_bias: Float[Tensor, " item"],
     target: Int[Tensor, " token"],
 ) -> Float[Tensor, ""]:
@@ -60,8 +60,8 @@ class Negatives:
 
     def loss_plain(
         self,
-        preference: Float[Tensor, "sample token width"],
-        item_vectors: Float[Tensor, "item width"],
+        preference: Float[Tensor, "sample token hidden"],
+        item_vectors: Float[Tensor, "item hidden"],
         item_bias: Float[Tensor, " item"],
         target: Int[Tensor, " token"],
     ) -> Float[Tensor, ""]:
@@ -76,8 +76,8 @@ class Negatives:
 
     def loss(
         self,
-        preference: Float[Tensor, "sample token width"],
-        item_vectors: Float[Tensor, "item width"],
+        preference: Float[Tensor, "sample token hidden"],
+        item_vectors: Float[Tensor, "item hidden"],
         item_bias: Float[Tensor, " item"],
         target: Int[Tensor, " token"],
     ) -> Float[Tensor, ""]:
@@ -85,7 +85,7 @@ class Negatives:
 
         The scores of negatives are lowered by log(negatives × probability), so that their sum estimates the full
         partition function; a negative that is the target is left out (Bengio and Senécal 2008; Yi et al. 2019,
-        equation 5). For all but small catalogues.
+        equation 5). For all but small catalogs.
         """
         of_target = functional.embedding(target, item_vectors), item_bias[target]
         hits = Hits.of(self.items, target)

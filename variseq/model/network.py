@@ -1,4 +1,4 @@
-"""A batch of histories into beliefs, preferences and the objective: the whole model, top to bottom."""
+"""A batch of histories into posteriors, preferences and the objective: the whole model, top to bottom."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from variseq.model import losses
 from variseq.model.decoder import Decoder, ValueEstimate, ValueHead, build_attention
 from variseq.model.embeddings import EventEmbedding
 from variseq.model.encoder import Encoder
-from variseq.model.latent import Belief, LatentHead
+from variseq.model.latent import LatentHead, Posterior
 from variseq.sequences.batches import Batch
 
 INITIAL_SCALE = 0.02
@@ -28,27 +28,27 @@ class NetworkConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_items: int = Field(ge=2, description="size of the catalogue")
-    num_behaviours: int = Field(default=1, ge=1, description="behaviour types of the log")
+    num_items: int = Field(ge=2, description="size of the catalog")
+    num_behaviors: int = Field(default=1, ge=1, description="behavior types of the log")
     has_gaps: bool = Field(default=False, description="embed the time since the event before")
     has_values: bool = Field(default=False, description="embed values and predict the next event's value")
-    width: int = Field(default=64, ge=4, description="numbers per item vector and hidden state")
-    latent_width: int = Field(default=64, ge=2, description="dimensions of a belief")
-    num_blocks: int = Field(default=2, ge=1, description="encoder blocks")
+    hidden_size: int = Field(default=64, ge=4, description="numbers per item vector and hidden state")
+    latent_dim: int = Field(default=64, ge=2, description="dimensions of a posterior")
+    num_layers: int = Field(default=2, ge=1, description="encoder blocks")
     num_heads: int = Field(default=2, ge=1, description="attention heads of a block")
-    max_length: int = Field(default=200, ge=2, description="events that the network looks back on")
+    max_seq_len: int = Field(default=200, ge=2, description="events that the network looks back on")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="share of numbers dropped in training")
     attention: Literal["additive", "dot"] = Field(default="additive", description="form of encoder-decoder attention")
-    attention_width: int = Field(default=32, ge=1, description="hidden units of the additive attention")
-    mean_scale: float | None = Field(
+    attention_dim: int = Field(default=32, ge=1, description="hidden units of the additive attention")
+    bn_gamma: float | None = Field(
         default=1.0, gt=0, description="γ of the batch-norm on μ: KL ≥ ½ γ² per dimension; None: no batch-norm"
     )
     value_loss: Literal["gaussian", "squared"] = Field(default="gaussian", description="regression loss")
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> NetworkConfig:
-        if self.width % self.num_heads:
-            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         return self
 
 
@@ -56,17 +56,17 @@ class NetworkConfig(BaseModel):
 class Output:
     """What the network makes of a batch, at every position."""
 
-    belief: Belief
-    preference: Float[Tensor, "token width"]
+    posterior: Posterior
+    preference: Float[Tensor, "token hidden"]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The β-ELBO and its parts; reconstruction and rate in nats per position."""
+    """The β-ELBO and its parts; NLL and KL in nats per position."""
 
     loss: Float[Tensor, ""]
-    reconstruction: Float[Tensor, ""]
-    rate: Float[Tensor, ""]
+    nll: Float[Tensor, ""]
+    kl: Float[Tensor, ""]
     regression: Float[Tensor, ""]
 
 
@@ -82,13 +82,13 @@ class Weights:
 
 
 class Network(nn.Module):
-    """Encoder → belief at every position → attention over beliefs → preference → a score for every item.
+    """Encoder → posterior at every position → attention over posteriors → preference → a score for every item.
 
     >>> import numpy as np
     >>> from variseq.sequences.batches import make_batch, query_windows
     >>> from variseq.sequences.histories import Histories
     >>> histories = Histories.of_items([[3, 1], [2]])
-    >>> network = Network(NetworkConfig(num_items=5, width=8, latent_width=4)).eval()
+    >>> network = Network(NetworkConfig(num_items=5, hidden_size=8, latent_dim=4)).eval()
     >>> batch = make_batch(histories, query_windows(histories, 200), np.arange(2), num_items=5)
     >>> network(batch).preference.shape  # two start tokens and three events
     torch.Size([5, 8])
@@ -98,19 +98,20 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = EventEmbedding(
-            config.num_items, config.width, config.num_behaviours, config.has_gaps, config.has_values
+            config.num_items, config.hidden_size, config.num_behaviors, config.has_gaps, config.has_values
         )
-        self.encoder = Encoder(config.width, config.num_heads, config.num_blocks, config.dropout)
-        self.latent = LatentHead(config.width, config.latent_width, config.mean_scale)
-        attention = build_attention(config.attention, config.latent_width, config.attention_width)
-        self.decoder = Decoder(config.latent_width, config.width, attention, config.dropout)
+        self.encoder = Encoder(config.hidden_size, config.num_heads, config.num_layers, config.dropout)
+        self.latent = LatentHead(config.hidden_size, config.latent_dim, config.bn_gamma)
+        attention = build_attention(config.attention, config.latent_dim, config.attention_dim)
+        self.decoder = Decoder(config.latent_dim, config.hidden_size, attention, config.dropout)
         self.item_bias = nn.Parameter(torch.zeros(config.num_items))
-        self.value_head = ValueHead(config.width) if config.has_values else None
+        self.value_head = ValueHead(config.hidden_size) if config.has_values else None
         self._begin_as_identity()
 
     @torch.no_grad()
     def _begin_as_identity(self) -> None:
-        """Begin as "what resembles the last item": blocks add almost nothing, and belief and decoder undo each other.
+        """Begin as "what resembles the last item": blocks add almost nothing, and posterior and decoder undo each
+        other.
 
         From random maps between the item vectors at both ends this has to be learned first, and on sparse logs it never
         quite is: see the ablations in docs/ablations.md.
@@ -121,7 +122,7 @@ class Network(nn.Module):
                     nn.init.normal_(module.weight, std=INITIAL_SCALE)
         nn.init.orthogonal_(self.latent.mean.weight)
         nn.init.zeros_(self.latent.mean.bias)
-        self.decoder.belief.weight.copy_(self.latent.mean.weight.T)
+        self.decoder.posterior.weight.copy_(self.latent.mean.weight.T)
 
     def folded(self) -> Network:
         """The same network in which items have no categories any more, their shares being in the items' own vectors.
@@ -135,40 +136,40 @@ class Network(nn.Module):
         return plain
 
     @property
-    def item_vectors(self) -> Float[Tensor, "item width"]:
+    def item_vectors(self) -> Float[Tensor, "item hidden"]:
         """The vectors that preferences are compared with: those of the embedding, without the start token."""
         return self.embedding.vectors()[: self.config.num_items]
 
-    def encode(self, batch: Batch) -> Belief:
-        """The belief after each event."""
+    def encode(self, batch: Batch) -> Posterior:
+        """The posterior after each event."""
         return self._encode(batch, self.embedding.vectors())
 
     def forward(self, batch: Batch, noise: float = 0.0) -> Output:
-        """Beliefs and preferences; z = μ + noise · σ ⊙ ε, so that 0 is the posterior mean and 1 a sample."""
-        belief = self._encode(batch, self.embedding.vectors())
-        return Output(belief, self._preferences(belief, batch, noise, num_samples=1)[0])
+        """Posteriors and preferences; z = μ + noise · σ ⊙ ε, so that 0 is the posterior mean and 1 a sample."""
+        posterior = self._encode(batch, self.embedding.vectors())
+        return Output(posterior, self._preferences(posterior, batch, noise, num_samples=1)[0])
 
-    def _encode(self, batch: Batch, vectors: Float[Tensor, "item_and_start width"]) -> Belief:
-        belief: Belief = self.latent(self.encoder(self.embedding(batch, vectors), batch.layout))
-        return belief
+    def _encode(self, batch: Batch, vectors: Float[Tensor, "item_and_start hidden"]) -> Posterior:
+        posterior: Posterior = self.latent(self.encoder(self.embedding(batch, vectors), batch.layout))
+        return posterior
 
     def _preferences(
-        self, belief: Belief, batch: Batch, noise: float, num_samples: int
-    ) -> Float[Tensor, "sample token width"]:
-        """The preferences under samples of the beliefs; every second sample mirrors the one before it (ε, −ε)."""
-        samples = belief.mean.unsqueeze(0)
+        self, posterior: Posterior, batch: Batch, noise: float, num_samples: int
+    ) -> Float[Tensor, "sample token hidden"]:
+        """The preferences under samples of the posteriors; every second sample mirrors the one before it (ε, −ε)."""
+        samples = posterior.mean.unsqueeze(0)
         if noise:
-            draws = [noise * torch.randn_like(belief.mean) for _ in range((num_samples + 1) // 2)]
+            draws = [noise * torch.randn_like(posterior.mean) for _ in range((num_samples + 1) // 2)]
             mirrored = [sign * draw for draw in draws for sign in (1, -1)][:num_samples]
-            samples = belief.sample(torch.stack(mirrored))
-        preference: Tensor = self.decoder(belief.mean, samples, batch.layout)
+            samples = posterior.sample(torch.stack(mirrored))
+        preference: Tensor = self.decoder(posterior.mean, samples, batch.layout)
         return preference
 
-    def scores(self, preference: Float[Tensor, "row width"], first: int, last: int) -> Float[Tensor, "row item"]:
+    def scores(self, preference: Float[Tensor, "row hidden"], first: int, last: int) -> Float[Tensor, "row item"]:
         """Scores of the items first:last."""
         return torch.addmm(self.item_bias[first:last], preference, self.item_vectors[first:last].T)
 
-    def value(self, preference: Float[Tensor, "row width"], item: Tensor) -> ValueEstimate:
+    def value(self, preference: Float[Tensor, "row hidden"], item: Tensor) -> ValueEstimate:
         """The value that the event would have if the next item were `item`; only for logs with values."""
         assert self.value_head is not None
         estimate: ValueEstimate = self.value_head(preference, functional.embedding(item, self.embedding.vectors()))
@@ -178,35 +179,35 @@ class Network(nn.Module):
         """−log p(next item) + β · max(KL, free nats) + λ · regression, each a mean over positions.
 
         With several samples p is that of their mixture, the very thing that a forecast is made of. Where only some
-        events are targets, the first and the last term are means over those, the rate is one over all positions.
+        events are targets, the first and the last term are means over those, the KL is one over all positions.
 
         With β = 1 and no free nats the first two terms bound −log p(x_{t+1} | x_≤t) from above under the prior
         predictive; as q sees only x_≤t it is an information bottleneck (Alemi et al. 2017, equation 14) rather than a
         classical ELBO. The full softmax is used unless negatives are given.
         """
         vectors = self.embedding.vectors()
-        belief = self._encode(batch, vectors)
-        preference = self._preferences(belief, batch, weights.noise, weights.num_samples)
+        posterior = self._encode(batch, vectors)
+        preference = self._preferences(posterior, batch, weights.noise, weights.num_samples)
         target, target_value = batch.target_item, batch.target_value
         if batch.is_target is not None:
             place = torch.nonzero(batch.is_target)[:, 0]
             preference, target, target_value = preference[:, place], target[place], target_value[place]
         reconstruct = losses.softmax_loss if negatives is None else negatives.loss
-        reconstruction = reconstruct(preference, vectors[: self.config.num_items], self.item_bias, target)
-        per_dimension = belief.kl_to_prior().mean(dim=0)
-        rate = per_dimension.sum()
+        nll = reconstruct(preference, vectors[: self.config.num_items], self.item_bias, target)
+        per_dimension = posterior.kl_to_prior().mean(dim=0)
+        kl = per_dimension.sum()
         # Free bits on the batch mean of each dimension (Kingma et al. 2016, appendix C.8).
-        penalty = per_dimension.clamp(min=weights.free_nats).sum() if weights.free_nats else rate
-        regression = reconstruction.new_zeros(())
-        loss = reconstruction + weights.beta * penalty
+        penalty = per_dimension.clamp(min=weights.free_nats).sum() if weights.free_nats else kl
+        regression = nll.new_zeros(())
+        loss = nll + weights.beta * penalty
         if self.value_head is not None and weights.regression > 0:
             regression = self._regression(preference, target, target_value)
             loss = loss + weights.regression * regression
-        return Objective(loss, reconstruction.detach(), rate.detach(), regression.detach())
+        return Objective(loss, nll.detach(), kl.detach(), regression.detach())
 
     def _regression(
         self,
-        preference: Float[Tensor, "sample target width"],
+        preference: Float[Tensor, "sample target hidden"],
         target: Int[Tensor, " target"],
         target_value: Float[Tensor, " target"],
     ) -> Float[Tensor, ""]:

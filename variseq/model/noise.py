@@ -1,4 +1,4 @@
-"""A seed into the noise of beliefs: the same numbers wherever a model runs, so it needs no torch."""
+"""A seed into the noise of posteriors: the same numbers wherever a model runs, so it needs no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 
 def antithetic_noise(
-    num_samples: int, max_length: int, latent_width: int, seed: int = 0
+    num_samples: int, max_seq_len: int, latent_dim: int, seed: int = 0
 ) -> Float[np.ndarray, "sample place latent"]:
     """ε of z = μ + σ ⊙ ε: one row a sample and a place, counted back from the latest event; the same for everybody.
 
@@ -15,12 +15,12 @@ def antithetic_noise(
     of opposite sign, so that their mean is the posterior mean (antithetic variates, Hammersley and Morton 1956); an odd
     one is left without its twin. No sample means the posterior mean alone.
 
-    >>> noise = antithetic_noise(2, max_length=3, latent_width=4)
+    >>> noise = antithetic_noise(2, max_seq_len=3, latent_dim=4)
     >>> noise.shape, np.array_equal(noise[0], -noise[1])
     ((2, 3, 4), True)
     """
     if num_samples == 0:
-        return np.zeros((1, max_length, latent_width), dtype=np.float32)
+        return np.zeros((1, max_seq_len, latent_dim), dtype=np.float32)
     generator = np.random.default_rng(seed)
-    half = generator.standard_normal(((num_samples + 1) // 2, max_length, latent_width), dtype=np.float32)
+    half = generator.standard_normal(((num_samples + 1) // 2, max_seq_len, latent_dim), dtype=np.float32)
     return np.concatenate([half, -half])[:num_samples]

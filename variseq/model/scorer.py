@@ -20,12 +20,12 @@ class NetworkScorer:
         self.network = network
         self.name = name
 
-    def query(self, histories: Histories) -> Float[Tensor, "history width"]:
+    def query(self, histories: Histories) -> Float[Tensor, "history hidden"]:
         """The preference after the latest event of each history; an empty history has the start token alone."""
         self.network.eval()
         return mean_preferences(self.network, histories).preference[0]
 
     @torch.no_grad()
-    def scores(self, query: Float[Tensor, "history width"], first: int, last: int) -> Float[Tensor, "history item"]:
+    def scores(self, query: Float[Tensor, "history hidden"], first: int, last: int) -> Float[Tensor, "history item"]:
         """Logits of the items first:last."""
         return self.network.scores(query, first, last)

@@ -32,7 +32,7 @@ COLUMNS = [
 class Answers:
     """A forecast with its vocabulary: asked with outside ids, it answers with them.
 
-    An event without a behaviour is taken to be of `usual_behaviour`.
+    An event without a behavior is taken to be of `usual_behavior`.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class Answers:
         lists: Lists,
         wishes: Wishes,
         histories: Histories | None,
-        usual_behaviour: int = 0,
+        usual_behavior: int = 0,
     ) -> None:
         self.lists = lists
         self.wishes = wishes
         self.vocabulary = wishes.vocabulary
         self.items = wishes.items
         self.histories = histories
-        self.usual_behaviour = usual_behaviour
+        self.usual_behavior = usual_behavior
 
     def for_users(self, users: Sequence[Id] | None, filters: Filters, manner: Manner) -> Iterator[pa.Table]:
         """Tables of recommendations, some thousand users at a time; all known users where `users` is None."""
@@ -70,10 +70,10 @@ class Answers:
         """Recommendations for somebody who did this; unknown items are left out and warned of. See `given_history`."""
         manner.check(filters)
         rows = history_rows(given_history(history))
-        known, skipped = as_histories(rows, self.vocabulary, self.usual_behaviour)
+        known, skipped = as_histories(rows, self.vocabulary, self.usual_behavior)
         if skipped:
             warnings.warn(
-                f"{len(skipped)} of {len(rows)} items of the history are not in the catalogue and were left out: "
+                f"{len(skipped)} of {len(rows)} items of the history are not in the catalog and were left out: "
                 f"{self._with_hints(skipped[:10])}{', …' if len(skipped) > 10 else ''}",
                 UserWarning,
                 stacklevel=3,

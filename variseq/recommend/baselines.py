@@ -177,11 +177,11 @@ class FollowersOfLast:
 
 
 def item_counts(item: Int[np.ndarray, " event"], num_items: int) -> Int[np.ndarray, " item"]:
-    """How often each item of the catalogue occurs. Raises InputError for an item outside the catalogue."""
+    """How often each item of the catalog occurs. Raises InputError for an item outside the catalog."""
     count = np.bincount(item, minlength=num_items)
     if len(count) > num_items:
         raise InputError(
-            f"The histories hold item {len(count) - 1}, but the catalogue has {num_items} items. "
+            f"The histories hold item {len(count) - 1}, but the catalog has {num_items} items. "
             "Make the recommender with the num_items of the split."
         )
     return count

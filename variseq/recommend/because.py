@@ -20,7 +20,7 @@ LEAST_FALL = 0.01
 """An item is a reason when without it log p is lower by at least so many nats: the probability by 1 % of itself."""
 HISTORIES_AT_ONCE = 64
 MOST_EXPLAINED = 100
-"""Places after these have no reasons: a set can hold half a catalogue, and nobody reads that far."""
+"""Places after these have no reasons: a set can hold half a catalog, and nobody reads that far."""
 PAIRS_AT_ONCE = 16_384
 """At most so many pairs of a history and a recommended item are tried together."""
 

@@ -170,14 +170,14 @@ def _most_likely_gate(table: Table, place: int) -> Float[Tensor, "voice weight"]
         slopes = weights[:, 1:] / scale
         return torch.cat([weights[:, :1] - (slopes @ mean)[:, None], slopes], dim=1)
 
-    optimiser = torch.optim.LBFGS([weights], max_iter=GATE_STEPS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weights], max_iter=GATE_STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         # A little weight decay, so that a handful of queries cannot make the gate a step.
         loss: Tensor = table.losses(place, unscaled()).mean() + DECAY * weights.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return unscaled().detach()

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from variseq.evaluation.groups import LENGTH_EDGES, length_group
 
 NUM_SAMPLES = 8
-"""Samples of the belief that a forecast is averaged over."""
+"""Samples of the posterior that a forecast is averaged over."""
 NORMAL_90 = 1.645
 """How many standard deviations the central 90 % of a normal distribution reach to each side."""
 
@@ -23,7 +23,7 @@ class Gate:
 
     Their shares are the softmax of 0 (the network) and, for each of the others, bias + certainty · log Z + spread ·
     mean log σ². The network is surer the larger its log-partition function log Z is (preferences have one length, so it
-    grows only with how well they fit some items), and the narrower its belief. The trend is what many take of late.
+    grows only with how well they fit some items), and the narrower its posterior. The trend is what many take of late.
     "Anything" is alike for all items and changes no order; it says how often people do what nobody would have thought
     of.
     """
@@ -41,7 +41,7 @@ class Gate:
 class Calibration:
     """What validation taught about a network: a temperature for each group of history lengths, and the gate.
 
-    `num_samples` of the belief are averaged over; 0 is the posterior mean alone.
+    `num_samples` of the posterior are averaged over; 0 is the posterior mean alone.
     """
 
     num_samples: int = NUM_SAMPLES

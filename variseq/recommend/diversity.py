@@ -25,7 +25,7 @@ def pool_size(k: int, num_items: int) -> int:
 def spread_out(
     item: Int[np.ndarray, "history pool"],
     probability: Float[np.ndarray, "history pool"],
-    vectors: Float[np.ndarray, "item width"],
+    vectors: Float[np.ndarray, "item hidden"],
     k: int,
     diversity: float,
 ) -> Int[np.ndarray, "history k"]:

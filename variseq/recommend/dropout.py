@@ -1,4 +1,4 @@
-"""A network into the forecast it makes with dropout left on: the rival of a belief that costs no training."""
+"""A network into the forecast it makes with dropout left on: the rival of a posterior that costs no training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network's belief and what is counted into one probability for every item: one generalises, one remembers."""
+"""A network's posterior and what is counted into one probability for every item: one generalises, one remembers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from variseq.model.network import Network
-from variseq.model.posterior import SampledPreferences, belief_noise, sample_preferences
+from variseq.model.posterior import SampledPreferences, posterior_noise, sample_preferences
 from variseq.recommend.baselines import FollowersOfLast
 from variseq.recommend.because import LogProbability
 from variseq.recommend.calibration import Calibration, Gate
@@ -35,10 +35,10 @@ class ForecastQuery:
     """What is known of the histories before any item is looked at.
 
     `preference` is divided by the temperature and has 1 / temperature as its last column, the weight of the item bias.
-    `softmaxes` are those of the samples where the catalogue is one block, so that they are worked out once.
+    `softmaxes` are those of the samples where the catalog is one block, so that they are worked out once.
     """
 
-    preference: Float[Tensor, "sample history width_plus_one"]
+    preference: Float[Tensor, "sample history hidden_plus_one"]
     log_mass: Float[Tensor, "sample history"]
     log_variance: Float[Tensor, " history"]
     shares: Float[Tensor, "voice history"]
@@ -51,9 +51,9 @@ class Forecast:
     + d / items.
 
     a + b + c + d = 1 for each history, see `Gate`. Scores are log p. Samples are z = μ + σ ⊙ ε, with the noise of
-    `belief_noise` unless other noise is given; the mean of their softmaxes is the posterior predictive. On sparse logs
-    counts of what followed the last item rank nearly as well as a deep model and know other things; in a mixture of
-    probabilities each is heard where it is sure. The trend is what was popular of late when the model was fitted.
+    `posterior_noise` unless other noise is given; the mean of their softmaxes is the posterior predictive. On sparse
+    logs counts of what followed the last item rank nearly as well as a deep model and know other things; in a mixture
+    of probabilities each is heard where it is sure. The trend is what was popular of late when the model was fitted.
     """
 
     name = "variseq"
@@ -67,7 +67,7 @@ class Forecast:
         noise: Float[Tensor, "sample place latent"] | None = None,
     ) -> None:
         self.network = network
-        self.noise = belief_noise(network.config, calibration.num_samples) if noise is None else noise
+        self.noise = posterior_noise(network.config, calibration.num_samples) if noise is None else noise
         self.memory = memory
         self.calibration = calibration
         self.vectors = torch.cat([network.item_vectors, network.item_bias[:, None]], dim=1).detach()
@@ -81,7 +81,7 @@ class Forecast:
 
     def at_the_mean(self) -> Forecast:
         """The same of one sample, the posterior mean."""
-        noise = belief_noise(self.network.config, num_samples=0)
+        noise = posterior_noise(self.network.config, num_samples=0)
         return Forecast(self.network, self.memory, self.calibration, noise)
 
     def query(self, histories: Histories) -> ForecastQuery:
@@ -146,9 +146,9 @@ class Forecast:
         return self.memory.transitions.add_probabilities(query.followers, first, last, query.shares[1], alike)
 
     def _network_mass(
-        self, preference: Float[Tensor, "sample history width"]
+        self, preference: Float[Tensor, "sample history hidden"]
     ) -> tuple[Float[Tensor, "sample history"], Float[Tensor, "sample history item"] | None]:
-        """log Z of every sample; and where the catalogue is one block, the samples' softmaxes."""
+        """log Z of every sample; and where the catalog is one block, the samples' softmaxes."""
         num_items = len(self.vectors)
         if num_items > TILE_ITEMS:
             blocks = [self.vectors[first : first + TILE_ITEMS].T for first in range(0, num_items, TILE_ITEMS)]

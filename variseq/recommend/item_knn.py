@@ -1,4 +1,4 @@
-"""Counts which items share users, and recommends the neighbours of a history's latest items."""
+"""Counts which items share users, and recommends the neighbors of a history's latest items."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ItemKNN:
     """Items whose users are the users of the items of the history; each step back in the history counts half.
 
     score(item) = sum over events of decay ** age * cosine(item, event's item), where the cosine is between the binary
-    columns of the user-item matrix, an item is no neighbour of itself, and all neighbours are kept. Events whose
+    columns of the user-item matrix, an item is no neighbor of itself, and all neighbors are kept. Events whose
     weight has fallen below one millionth are skipped. Scores are not probabilities.
     Source: Sarwar et al., "Item-based collaborative filtering recommendation algorithms" (2001), with decay.
     """
@@ -35,15 +35,15 @@ class ItemKNN:
         if not 0 < decay <= 1:
             raise InputError(f"decay={decay} is not allowed. Give a number above 0 and at most 1, such as 0.5.")
         self.decay = decay
-        self.neighbours: SparseRows | DenseRows = SparseRows.empty(num_items)
+        self.neighbors: SparseRows | DenseRows = SparseRows.empty(num_items)
 
     def fit(self, histories: Histories) -> ItemKNN:
-        num_items = self.neighbours.num_rows
+        num_items = self.neighbors.num_rows
         user, item = _pairs(histories, num_items)
-        neighbours = SparseRows.joined(list(_cosines(user, item, len(histories), num_items)))
+        neighbors = SparseRows.joined(list(_cosines(user, item, len(histories), num_items)))
         # A sparse cell takes twice the memory of a dense one.
-        mostly_filled = 2 * len(neighbours.item) > num_items**2
-        self.neighbours = DenseRows.from_sparse(neighbours) if mostly_filled else neighbours
+        mostly_filled = 2 * len(neighbors.item) > num_items**2
+        self.neighbors = DenseRows.from_sparse(neighbors) if mostly_filled else neighbors
         return self
 
     def query(self, histories: Histories) -> WeightedRows:
@@ -58,13 +58,13 @@ class ItemKNN:
         )
 
     def scores(self, query: WeightedRows, first: int, last: int) -> Float[Tensor, "history item"]:
-        return self.neighbours.weighted_sum(query, first, last)
+        return self.neighbors.weighted_sum(query, first, last)
 
 
 def _pairs(histories: Histories, num_items: int) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
     """Which user has which item, each pair once."""
     user = np.repeat(np.arange(len(histories)), histories.lengths)
-    item_counts(histories.item, num_items)  # refuses an item outside the catalogue
+    item_counts(histories.item, num_items)  # refuses an item outside the catalog
     key = np.unique(user * num_items + histories.item)
     return key // num_items, key % num_items
 
@@ -72,7 +72,7 @@ def _pairs(histories: Histories, num_items: int) -> tuple[Int[np.ndarray, " pair
 def _cosines(
     user: Int[np.ndarray, " pair"], item: Int[np.ndarray, " pair"], num_users: int, num_items: int
 ) -> Iterator[SparseRows]:
-    """Neighbours of a block of items at a time: a sparse matrix times a few dense columns of itself."""
+    """Neighbors of a block of items at a time: a sparse matrix times a few dense columns of itself."""
     scale = 1 / np.sqrt(np.maximum(item_counts(item, num_items), 1))
     value = torch.from_numpy(scale[item]).float()
     by_item = torch.sparse_coo_tensor(

@@ -1,4 +1,4 @@
-"""Holds an item-by-item matrix (followers, neighbours) as few cells or whole, and adds up its rows."""
+"""Holds an item-by-item matrix (followers, neighbors) as few cells or whole, and adds up its rows."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from variseq.sequences.histories import Histories
 def log_probabilities(
     recommender: Recommender, num_items: int, histories: Histories, items: Int[np.ndarray, "history k"]
 ) -> Float[np.ndarray, "history k"]:
-    """log p of some items of each history: the log-softmax of the scores over the whole catalogue.
+    """log p of some items of each history: the log-softmax of the scores over the whole catalog.
 
     Memory is bounded by tiles, as in ranking.
     """

@@ -1,4 +1,4 @@
-"""A forecast into lists: the best items, those of one sampled belief, a spread, or a set that holds the next."""
+"""A forecast into lists: the best items, those of one sampled posterior, a spread, or a set that holds the next."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from variseq.evaluation.groups import length_group
-from variseq.model.posterior import belief_noise
+from variseq.model.posterior import posterior_noise
 from variseq.recommend.because import Reasons, reasons
-from variseq.recommend.beliefs import BeliefsOfTile, beliefs_of_tile
 from variseq.recommend.diversity import pool_size, spread_out
 from variseq.recommend.forecast import Forecast, log_probability_at_the_mean
 from variseq.recommend.learned import Learned
 from variseq.recommend.manner import Manner
+from variseq.recommend.posteriors import PosteriorsOfTile, posteriors_of_tile
 from variseq.recommend.ranks import Ranks, ranks
 from variseq.recommend.recommender import RankedTile, ranked_tiles
 from variseq.recommend.wishes import Wish, allowed_pins, with_pins
@@ -26,7 +26,7 @@ from variseq.sequences.histories import Histories
 
 @dataclass(frozen=True, eq=False)
 class MadeLists:
-    """Lists with what is believed of them; −1 where a list is shorter. Uncertainties in nats, see `BeliefsOfTile`.
+    """Lists with what is believed of them; −1 where a list is shorter. Uncertainties in nats, see `PosteriorsOfTile`.
 
     `because[h][place]` are the items of the history that are the reasons, the strongest first.
     """
@@ -53,7 +53,7 @@ class Lists:
         """A list for each history."""
         parts = []
         for tile in self._tiles(histories, wish, manner):
-            parts.append((tile, beliefs_of_tile(self.forecast, tile)))
+            parts.append((tile, posteriors_of_tile(self.forecast, tile)))
         item = _joined([tile.item for tile, _ in parts], -1).numpy()
         named = {name: _of(parts, name) for name in ("probability", "low", "high")}
         of_history = {
@@ -87,13 +87,13 @@ class Lists:
         return _pinned(ranking, spread, wish) if wish.pins else spread
 
     def _sampled(self, seed: int) -> Forecast:
-        """The forecast under one sample of every belief."""
+        """The forecast under one sample of every posterior."""
         forecast = self.forecast
-        noise = belief_noise(forecast.network.config, num_samples=1, seed=seed)
+        noise = posterior_noise(forecast.network.config, num_samples=1, seed=seed)
         return Forecast(forecast.network, forecast.memory, forecast.calibration, noise)
 
     def _asked_of_all(self, tiles: Iterator[RankedTile], histories: Histories, wish: Wish) -> Iterator[RankedTile]:
-        """Tiles ranked by one sample of every belief; what is said of their items is still the whole forecast."""
+        """Tiles ranked by one sample of every posterior; what is said of their items is still the whole forecast."""
         plain = ranked_tiles(self.forecast, histories, replace(wish, k=1))
         for tile, said in zip(tiles, plain, strict=True):
             yield replace(tile, query=said.query, log_weight=said.log_weight)
@@ -109,7 +109,7 @@ class Lists:
     def _sets(self, histories: Histories, wish: Wish, coverage: float) -> Iterator[RankedTile]:
         """The candidates before which the list has at most the threshold of probability.
 
-        The threshold is that of the whole catalogue: a set out of `only` or `category` is the part of it that is asked
+        The threshold is that of the whole catalog: a set out of `only` or `category` is the part of it that is asked
         for.
         """
         threshold = torch.from_numpy(self.learned.thresholds.at(coverage)[length_group(histories.lengths)])
@@ -152,7 +152,7 @@ def _kept(tile: RankedTile, inside: Tensor) -> RankedTile:
     return replace(tile, item=item, score=tile.score.gather(1, order).where(is_there, -torch.inf))
 
 
-def _of(parts: list[tuple[RankedTile, BeliefsOfTile]], name: str) -> Float[np.ndarray, "history k"]:
+def _of(parts: list[tuple[RankedTile, PosteriorsOfTile]], name: str) -> Float[np.ndarray, "history k"]:
     found: Float[np.ndarray, "history k"] = _joined([getattr(one, name) for _, one in parts], 0.0).numpy()
     return found
 

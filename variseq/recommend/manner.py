@@ -13,10 +13,11 @@ from variseq.recommend.wishes import Filters
 class Manner:
     """How a list is made of a forecast.
 
-    `explore` "thompson" ranks by one sample of each belief, drawn with `seed`: what the user may want rather than what
-    is surest. `diversity` (0 to 1) trades relevance for spread. `coverage` (0.5 to 0.99) gives, in place of k items,
-    the smallest set that holds the next item with this probability. `ranks_only` gives the order at the mean of each
-    belief and leaves out probabilities, intervals, uncertainty and reasons: several times as fast, for the many.
+    `explore` "thompson" ranks by one sample of each posterior, drawn with `seed`: what the user may want rather than
+    what is surest. `diversity` (0 to 1) trades relevance for spread. `coverage` (0.5 to 0.99) gives, in place of k
+    items, the smallest set that holds the next item with this probability. `ranks_only` gives the order at the mean of
+    each posterior and leaves out probabilities, intervals, uncertainty and reasons: several times as fast, for the
+    many.
     """
 
     explore: str | None = None

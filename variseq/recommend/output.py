@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from variseq.atomic import atomic_write
 from variseq.errors import InputError
-from variseq.whole_file import whole_file
 
 
 def write_tables(
@@ -37,7 +37,7 @@ def write_tables(
         first = next(tables, None)
         if first is None:
             return 0
-        with whole_file(path) as unfinished, kind(str(unfinished), first.schema) as writer:
+        with atomic_write(path) as unfinished, kind(str(unfinished), first.schema) as writer:
             for table in chain([first], tables):
                 writer.write_table(table)
                 num_rows += table.num_rows

@@ -28,7 +28,7 @@ class Rival:
 
     @property
     def is_refitted(self) -> bool:
-        return bool(self.checkpoint.config["training"]["refit_share"])
+        return bool(self.checkpoint.config["training"]["refit_fraction"])
 
 
 def judged_on(split: Split, part: Part | None, is_refitted: bool) -> tuple[Part, Histories]:
@@ -56,7 +56,7 @@ def named_forecasts(rivals: Sequence[Rival], valid: Part, dropout: bool) -> list
         raise InputError(
             "The run has been refitted with the validation events, so dropout cannot be calibrated on them as the run "
             "was, and the comparison would not be fair. Ask without dropout, or fit every run with "
-            "training={'refit_share': 0} (--set training.refit_share=0)."
+            "training={'refit_fraction': 0} (--set training.refit_fraction=0)."
         )
     num_passes = first.forecast.calibration.num_samples or NUM_SAMPLES
     forecasts = []
@@ -86,7 +86,7 @@ def _require_alike(first: Rival, other: Rival) -> None:
     is_alike = {
         "users": ours.vocabulary.users.equals(theirs.vocabulary.users),
         "items": ours.vocabulary.items.equals(theirs.vocabulary.items),
-        "behaviours": ours.vocabulary.behaviours == theirs.vocabulary.behaviours,
+        "behaviors": ours.vocabulary.behaviors == theirs.vocabulary.behaviors,
         "the behaviors that are asked for": _targets_of(ours) == _targets_of(theirs),
         "events": _are_equal(ours.histories, theirs.histories),
         "where validation and test begin": np.array_equal(ours.bounds, theirs.bounds),
@@ -96,7 +96,7 @@ def _require_alike(first: Rival, other: Rival) -> None:
     if different:
         raise InputError(
             f"{first.name!r} and {other.name!r} are not measured alike. They differ in: {', '.join(different)}. Give "
-            "runs of the same log and split, refitted all or none (training.refit_share)."
+            "runs of the same log and split, refitted all or none (training.refit_fraction)."
         )
 
 

@@ -15,8 +15,8 @@ from variseq.model.scorer import NetworkScorer
 def forecast_values(network: Network, part: Part, targets: str) -> ValueForecasts | None:
     """What the value head says about the targets of a part; None where the log or the part has no values."""
     every = part.queries(targets)
-    in_catalogue = ~part.is_unknown_target(every)
-    queries, log = Queries(every.user[in_catalogue], every.position[in_catalogue]), part.histories
+    in_catalog = ~part.is_unknown_target(every)
+    queries, log = Queries(every.user[in_catalog], every.position[in_catalog]), part.histories
     value = log.value[queries.position].astype(np.float64)
     if network.value_head is None or not np.isfinite(value).any():
         return None

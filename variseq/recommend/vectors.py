@@ -41,8 +41,8 @@ def user_tables(
 ) -> Iterator[pa.Table]:
     """user_id and vector, some thousand users at a time; all who have a history where `users` is None.
 
-    A vector is the preference after the latest event of the history, at the mean of the belief. Raises InputError for
-    a run without histories and for users that it does not know.
+    A vector is the preference after the latest event of the history, at the mean of the posterior. Raises InputError
+    for a run without histories and for users that it does not know.
     """
     if histories is None:
         raise InputError("This run was saved without histories, so no user has a vector. Save a run with histories.")
@@ -72,6 +72,6 @@ def _known(vocabulary: Vocabulary, users: Sequence[Id]) -> Int[np.ndarray, " use
     return positions
 
 
-def _vectors(vectors: Float[np.ndarray, "row width"]) -> pa.FixedSizeListArray:
+def _vectors(vectors: Float[np.ndarray, "row hidden"]) -> pa.FixedSizeListArray:
     flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])

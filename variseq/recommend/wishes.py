@@ -1,4 +1,4 @@
-"""What may be recommended, in outside ids, into masks and factors over the catalogue; and pins into a list."""
+"""What may be recommended, in outside ids, into masks and factors over the catalog; and pins into a list."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Wish:
 
 
 class Wishes:
-    """A catalogue that filters are asked of. Raises InputError for what it does not have.
+    """A catalog that filters are asked of. Raises InputError for what it does not have.
 
     `exclude_seen` is what the log suggested: people who repeat themselves may be shown the same again.
     """
@@ -76,7 +76,7 @@ class Wishes:
     def wish(self, filters: Filters) -> Wish:
         """The filters as masks and factors."""
         num_items = self.vocabulary.num_items
-        check_k(filters.k, num_items, "the size of the catalogue")
+        check_k(filters.k, num_items, "the size of the catalog")
         candidates = np.ones(num_items, dtype=bool)
         if filters.only is not None:
             candidates[:] = False
@@ -92,12 +92,12 @@ class Wishes:
         return Wish(num_items, filters.k, excludes, allowed, self.repeat_share, self._boost(filters), pins)
 
     def known_items(self, item_ids: Sequence[Id], argument: str) -> Int[np.ndarray, " item"]:
-        """Positions of items. Raises InputError for one that is not in the catalogue."""
+        """Positions of items. Raises InputError for one that is not in the catalog."""
         positions = self.vocabulary.item_positions(item_ids)
         unknown = [item for item, position in zip(item_ids, positions, strict=True) if position < 0]
         if unknown:
             raise InputError(
-                f"{argument} names items that are not in the catalogue: {', '.join(map(repr, unknown[:10]))}."
+                f"{argument} names items that are not in the catalog: {', '.join(map(repr, unknown[:10]))}."
             )
         return positions
 

@@ -35,7 +35,7 @@ def example_user(lengths: Int[np.ndarray, " user"]) -> int:
 def attention_at_every_event(network: Network, history: Histories) -> Float[np.ndarray, "query key"]:
     """a_ti of one history for all of its tokens in the network's window; the last rows and columns are its events."""
     network.eval()
-    windows = query_windows(history, network.config.max_length)
+    windows = query_windows(history, network.config.max_seq_len)
     batch = make_batch(history, windows, np.arange(1), network.config.num_items).to(network.item_bias.device)
     memory = batch.layout.unpack(network.encode(batch).mean)
     position = torch.arange(batch.layout.longest, device=memory.device).unsqueeze(0)
@@ -44,13 +44,13 @@ def attention_at_every_event(network: Network, history: Histories) -> Float[np.n
 
 
 def attention_heatmap(checkpoint: Checkpoint, names: list[str]) -> Picture | Absent:
-    """`names` has the title (or id) of every item of the catalogue."""
+    """`names` has the title (or id) of every item of the catalog."""
     title = "What it looks back to"
     if checkpoint.histories is None:
         return Absent("attention", title, "The run was saved without histories, so there is no user to show.")
     user = example_user(checkpoint.histories.lengths)
     history = checkpoint.histories.history(user)
-    num_shown = min(NUM_SHOWN, history.num_events, checkpoint.network.config.max_length)
+    num_shown = min(NUM_SHOWN, history.num_events, checkpoint.network.config.max_seq_len)
     if num_shown < 2:
         return Absent("attention", title, "No user has two events, so there is nothing to look back to.")
     weights = attention_at_every_event(checkpoint.network, history)[-num_shown:]
@@ -87,10 +87,10 @@ def _draw_attention(shown: Float[np.ndarray, "query key"], events: list[str], st
     figure, (axes,) = new_figure(style, 6.6)
     num_shown = len(events)
     later = np.arange(num_shown + 1) > np.arange(1, num_shown + 1)[:, None]
-    colours = LinearSegmentedColormap.from_list("weights", [style.grid, style.colours[0], style.ink])
+    colors = LinearSegmentedColormap.from_list("weights", [style.grid, style.colors[0], style.ink])
     # The square root lets weights be told apart in the late rows, where many events share them.
     image = axes.imshow(
-        np.ma.masked_where(later, shown), cmap=colours, norm=PowerNorm(0.5, 0, float(shown.max())), aspect="auto"
+        np.ma.masked_where(later, shown), cmap=colors, norm=PowerNorm(0.5, 0, float(shown.max())), aspect="auto"
     )
     small = FONT_POINTS - 3
     labels = [f"{plain(name, 20)}" for name in events]

@@ -27,13 +27,13 @@ PLACE_OF_BASELINE = {"popular": 1, "item-knn": 2, "last-item-transitions": 3, "r
 
 @dataclass(frozen=True)
 class Style:
-    """Colours of light or of dark pictures; `colours` can be told apart by the colour-blind (Okabe and Ito 2008)."""
+    """Colors of light or of dark pictures; `colors` can be told apart by the color-blind (Okabe and Ito 2008)."""
 
     paper: str
     ink: str
     muted: str
     grid: str
-    colours: tuple[str, ...]
+    colors: tuple[str, ...]
 
 
 LIGHT = Style("#ffffff", "#1f2328", "#59636e", "#d9dee3", ("#0072B2", "#D55E00", "#009E73", "#B5588F", "#8A6A00"))
@@ -87,7 +87,7 @@ LegendPlace = Literal["best", "upper left", "upper right", "outside"]
 
 
 def place_of(model: str) -> int:
-    """The place of a model in colours, markers and lines: the same in every picture, 0 for the model itself."""
+    """The place of a model in colors, markers and lines: the same in every picture, 0 for the model itself."""
     return PLACE_OF_BASELINE.get(model, 0)
 
 

@@ -102,7 +102,7 @@ def _draw_reliability(drawn: list[Bins], style: Style) -> Figure:
         reach = np.stack([one.bins.frequency - low, high - one.bins.frequency])
         largest = max(largest, float(high.max()), float(one.bins.mean_probability.max()))
         axes.errorbar(one.bins.mean_probability, one.bins.frequency, yerr=reach, fmt=MARKERS[index], ms=6,
-                      color=style.colours[index], elinewidth=1.2, capsize=2, clip_on=False,
+                      color=style.colors[index], elinewidth=1.2, capsize=2, clip_on=False,
                       label=f"{one.model}: {_counts(one.bins)}")  # fmt: skip
     top = min(1.0, largest * 1.05)
     axes.plot([0, top], [0, top], color=style.muted, ls="--", lw=1, label="said = came true")
@@ -111,7 +111,7 @@ def _draw_reliability(drawn: list[Bins], style: Style) -> Figure:
         (axes.xaxis, axes.set_xscale, axes.set_xlim),
         (axes.yaxis, axes.set_yscale, axes.set_ylim),
     ):
-        # A square root spreads the small probabilities of a large catalogue, and still has a place for zero.
+        # A square root spreads the small probabilities of a large catalog, and still has a place for zero.
         scale("function", functions=(_root, np.square))
         limit(0, top)
         axis.set_ticks(ticks, labels=[f"{100 * tick:g}%" for tick in ticks])
@@ -209,10 +209,10 @@ def _draw_risk_coverage(curves: list[Curve], k: int, style: Style) -> Figure:
         index = place_of(curve.model)
         first = min(FEWEST_ANSWERED, len(curve.value)) - 1
         coverage, mean, reach = curve.coverage[first:], curve.value[first:], curve.reach[first:]
-        colour, line = style.colours[index], ":" if place == 1 else LINES[index]
-        axes.plot(coverage, mean, color=colour, ls=line, lw=2.2 if curve.is_main else 1.4, label=curve.name)
+        color, line = style.colors[index], ":" if place == 1 else LINES[index]
+        axes.plot(coverage, mean, color=color, ls=line, lw=2.2 if curve.is_main else 1.4, label=curve.name)
         if curve.is_main:
-            axes.fill_between(coverage, np.maximum(mean - reach, 0), mean + reach, color=colour, alpha=0.15, lw=0)
+            axes.fill_between(coverage, np.maximum(mean - reach, 0), mean + reach, color=color, alpha=0.15, lw=0)
     axes.set_xlim(0, 1.01)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

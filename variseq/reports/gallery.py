@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from variseq.reports.attention_picture import attention_heatmap
 from variseq.reports.canvas import Absent, Picture
-from variseq.reports.catalogue_pictures import exposure_by_popularity, exposure_inequality, item_map
+from variseq.reports.catalog_pictures import exposure_by_popularity, exposure_inequality, item_map
 from variseq.reports.forecast_pictures import reliability_diagram, risk_coverage_curve
 from variseq.reports.group_pictures import accuracy_by_group, coverage_by_history, uncertainty_by_history
 from variseq.reports.material import Material
@@ -17,15 +17,15 @@ def gallery(material: Material) -> list[tuple[str, Shown]]:
     """Headings with their pictures; one that the run cannot have is there with the reason."""
     checkpoint = material.checkpoint
     epochs = checkpoint.metrics
-    training = training_curves(epochs, checkpoint.config["training"]["target_rate"])
+    training = training_curves(epochs, checkpoint.config["training"]["kl_target"])
     vectors = checkpoint.network.item_vectors.detach().cpu().numpy()
     return [
         ("Training", [training]),
         ("Health of the latent", [latent_over_epochs(epochs), kl_by_dimension(epochs), kl_by_position(epochs)]),
         ("Accuracy and trust", _judged(material)),
         (
-            "Catalogue",
-            [*_catalogue(material), item_map(vectors, material.train_count, material.categories)],
+            "Catalog",
+            [*_catalog(material), item_map(vectors, material.train_count, material.categories)],
         ),
         ("Attention", [attention_heatmap(checkpoint, material.names)]),
     ]
@@ -46,7 +46,7 @@ def _judged(material: Material) -> Shown:
     ]
 
 
-def _catalogue(material: Material) -> Shown:
+def _catalog(material: Material) -> Shown:
     if material.results is None or material.train_count is None:
         return [Absent("exposure", "Which items are shown", material.why_no_results)]
     counted = material.results, material.train_count

@@ -83,10 +83,10 @@ def _draw_kind(axes: Axes, rows: Rows, kind: str, key: str, style: Style) -> Non
         groups, index = row[kind], place_of(row["model"])
         value, reach = _values(groups, key)
         place = np.arange(len(groups)) + (index - (len(rows) - 1) / 2) * 0.22
-        colour, marker = style.colours[index], MARKERS[index]
-        axes.errorbar(value, place, xerr=reach, fmt="none", color=colour, elinewidth=1.4)
-        _mark(axes, value, place, groups, (marker, colour, style.paper))
-        axes.plot([], [], ls="none", marker=marker, ms=6, color=colour, label=row["model"])
+        color, marker = style.colors[index], MARKERS[index]
+        axes.errorbar(value, place, xerr=reach, fmt="none", color=color, elinewidth=1.4)
+        _mark(axes, value, place, groups, (marker, color, style.paper))
+        axes.plot([], [], ls="none", marker=marker, ms=6, color=color, label=row["model"])
     names = [f"{group['group']}\n({group['num_queries']:,})" for group in rows[0][kind]]
     axes.set_yticks(np.arange(len(names)), labels=names, fontsize=FONT_POINTS - 1.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -100,13 +100,13 @@ def _mark(
     groups: Rows,
     look: tuple[str, str, str],
 ) -> None:
-    """Points of groups in a marker, its colour and that of the paper; groups too small to be compared are hollow."""
-    marker, colour, paper = look
+    """Points of groups in a marker, its color and that of the paper; groups too small to be compared are hollow."""
+    marker, color, paper = look
     large = _is_large(groups)
-    for chosen, inner in ((large, colour), (~large, paper)):
+    for chosen, inner in ((large, color), (~large, paper)):
         if not chosen.any():
             continue  # Nothing drawn without clipping has no place, which the layout would make room for.
-        axes.plot(across[chosen], up[chosen], ls="none", marker=marker, ms=6, mec=colour, mfc=inner, clip_on=False,
+        axes.plot(across[chosen], up[chosen], ls="none", marker=marker, ms=6, mec=color, mfc=inner, clip_on=False,
                   zorder=3)  # fmt: skip
 
 
@@ -161,9 +161,9 @@ def _draw_uncertainty(groups: Rows, of_a_guess: float, style: Style) -> Figure:
         value, reach = _values(groups, key)
         axes.axhline(of_a_guess, color=style.muted, ls=":", lw=1.4)
         large = _is_large(groups)
-        axes.plot(place[large], value[large], color=style.colours[0], lw=1, alpha=0.5)
-        axes.errorbar(place, value, yerr=reach, fmt="none", color=style.colours[0], elinewidth=1.4, capsize=2)
-        _mark(axes, place, value, groups, ("o", style.colours[0], style.paper))
+        axes.plot(place[large], value[large], color=style.colors[0], lw=1, alpha=0.5)
+        axes.errorbar(place, value, yerr=reach, fmt="none", color=style.colors[0], elinewidth=1.4, capsize=2)
+        _mark(axes, place, value, groups, ("o", style.colors[0], style.paper))
         for x, group, top in zip(place, groups, value + reach[1], strict=True):
             axes.annotate(_short(group["num_users"]), (x, top), xytext=(0, 4), textcoords="offset points",
                           ha="center", color=style.muted, fontsize=FONT_POINTS - 2.5)  # fmt: skip
@@ -226,10 +226,10 @@ def _draw_coverage(groups: Rows, style: Style) -> Figure:
     figure, (axes,) = new_figure(style, 1.5 + 0.36 * len(groups))
     value, reach = _values(groups, CONFORMAL)
     place = np.arange(len(groups), dtype=np.float64)
-    axes.axvline(COVERAGE, color=style.colours[1], ls="--", lw=1.6, label=f"wanted: {COVERAGE:.0%}")
-    axes.errorbar(value, place, xerr=reach, fmt="none", color=style.colours[0], elinewidth=1.4, capsize=2)
-    _mark(axes, value, place, groups, ("o", style.colours[0], style.paper))
-    axes.plot([], [], ls="none", marker="o", ms=6, color=style.colours[0], label="held the next item")
+    axes.axvline(COVERAGE, color=style.colors[1], ls="--", lw=1.6, label=f"wanted: {COVERAGE:.0%}")
+    axes.errorbar(value, place, xerr=reach, fmt="none", color=style.colors[0], elinewidth=1.4, capsize=2)
+    _mark(axes, value, place, groups, ("o", style.colors[0], style.paper))
+    axes.plot([], [], ls="none", marker="o", ms=6, color=style.colors[0], label="held the next item")
     names = [f"{group['group']} ({_short(group['num_users'])})" for group in groups]
     axes.set_yticks(place, labels=names, fontsize=FONT_POINTS - 1.5)
     axes.set_ylim(len(groups) - 0.5, -0.5)

@@ -39,14 +39,14 @@ class Material:
 def gather(model: VariationalAttention, k: int) -> Material:
     """Evaluates the model and its baselines on the test part, if the run has one.
 
-    Raises InputError when the model is not fitted, or k does not fit the catalogue.
+    Raises InputError when the model is not fitted, or k does not fit the catalog.
     """
     checkpoint = model.checkpoint
     if checkpoint is None:
         raise InputError("The model is not fitted, so there is nothing to report. Call fit, or load a run.")
     num_items = checkpoint.vocabulary.num_items
     if not 1 <= k <= num_items:
-        raise InputError(f"k={k} is not possible. Allowed: 1 to {num_items}, the size of the catalogue.")
+        raise InputError(f"k={k} is not possible. Allowed: 1 to {num_items}, the size of the catalog.")
     categories = None if checkpoint.items is None else checkpoint.items.all_categories()
     results, train_count = None, None
     if checkpoint.histories is not None and checkpoint.bounds is not None:

@@ -10,13 +10,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from variseq.errors import InputError, MissingExtra
+from variseq.atomic import atomic_write
+from variseq.errors import InputError, MissingDependencyError
 from variseq.estimator import VariationalAttention
 from variseq.reports.material import NO_HISTORIES, Material, gather
 from variseq.reports.tables import accuracy_verdict, evaluation_grids, examples, facts
 from variseq.training.diagnosis import diagnose
 from variseq.training.symptoms import flat_settings
-from variseq.whole_file import whole_file
 
 if TYPE_CHECKING:
     from variseq.reports.canvas import Absent, Picture
@@ -44,8 +44,8 @@ def write_report(model: VariationalAttention, folder: Path, k: int = 10) -> Path
     The page needs no network and no other file. A report that is there already is replaced. It names a few users and
     what they did, so treat it like the log itself.
 
-    Raises MissingExtra without the libraries of the extra "report", InputError when the model is not fitted, k does
-    not fit the catalogue, or the folder cannot be written.
+    Raises MissingDependencyError without the libraries of the extra "report", InputError when the model is not fitted,
+    k does not fit the catalog, or the folder cannot be written.
     """
     require_libraries()
     if folder.exists() and not folder.is_dir():
@@ -57,7 +57,7 @@ def write_report(model: VariationalAttention, folder: Path, k: int = 10) -> Path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace_pictures(folder, pictures)
-        with whole_file(folder / PAGE) as unfinished:
+        with atomic_write(folder / PAGE) as unfinished:
             unfinished.write_text(page, encoding="utf-8")
     except OSError as error:
         raise InputError(
@@ -68,7 +68,7 @@ def write_report(model: VariationalAttention, folder: Path, k: int = 10) -> Path
 
 
 def require_libraries() -> None:
-    """Raises MissingExtra, before any work is done, when a library of the extra is not there."""
+    """Raises MissingDependencyError, before any work is done, when a library of the extra is not there."""
     library = "matplotlib"
     try:
         import matplotlib  # noqa: F401
@@ -79,7 +79,7 @@ def require_libraries() -> None:
         library = "jinja2"
         import jinja2  # noqa: F401
     except ImportError as error:
-        raise MissingExtra(library, "report") from error
+        raise MissingDependencyError(library, "report") from error
 
 
 def _sections(material: Material, pictures: dict[str, bytes]) -> list[tuple[str, list[Figure]]]:

@@ -168,17 +168,17 @@ def facts(material: Material) -> list[tuple[str, str]]:
     manifest, config, network = checkpoint.manifest, checkpoint.config, checkpoint.network
     protocol, shape = manifest["protocol"], network.config
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    behaviours = ", ".join(checkpoint.vocabulary.behaviours)
+    behaviors = ", ".join(checkpoint.vocabulary.behaviors)
     return [
         ("Split", _split(protocol)),
         ("Users, items", f"{protocol['num_users']:,} users, {protocol['num_items']:,} items"),
         ("Training events", f"{protocol['num_train_events']:,}"),
         ("Validation, test events", f"{protocol['num_valid_events']:,} and {protocol['num_test_events']:,}"),
         ("Items unseen in training", f"{protocol['num_items_unseen_in_training']:,}"),
-        ("Behaviours", behaviours),
+        ("Behaviors", behaviors),
         ("Split hash", str(protocol["split_hash"])),
         *_judging(material.results),
-        ("Size", f"{config['size']}: width {shape.width}, latent width {shape.latent_width}, {shape.num_blocks} "
+        ("Size", f"{config['size']}: hidden size {shape.hidden_size}, latent {shape.latent_dim}, {shape.num_layers} "
                  f"encoder block(s), {shape.attention} attention, {num_parameters:,} parameters"),
         ("Seeds", f"training {config['training']['seed']}, pictures 0"),
         ("Temperature", _temperatures(manifest["forecast"]["calibration"]["temperatures"])),

@@ -48,7 +48,7 @@ class Layout:
         """True when every history has the same length, so that packed and rectangular are the same."""
         return len(self.slot) == self.num_histories * self.longest
 
-    def unpack(self, packed: Float[Tensor, "token width"]) -> Float[Tensor, "history longest width"]:
+    def unpack(self, packed: Float[Tensor, "token hidden"]) -> Float[Tensor, "history longest hidden"]:
         """Packed tokens into the rectangle; empty slots are zero and sit after the real ones."""
         width = packed.shape[1]
         if self.is_full:
@@ -56,7 +56,7 @@ class Layout:
         rectangle = packed.new_zeros(self.num_histories * self.longest, width)
         return rectangle.index_copy(0, self.slot, packed).view(self.num_histories, self.longest, width)
 
-    def pack(self, rectangle: Float[Tensor, "history longest width"]) -> Float[Tensor, "token width"]:
+    def pack(self, rectangle: Float[Tensor, "history longest hidden"]) -> Float[Tensor, "token hidden"]:
         """The inverse of `unpack`."""
         flat = rectangle.reshape(self.num_histories * self.longest, rectangle.shape[2])
         return flat if self.is_full else flat.index_select(0, self.slot)
@@ -74,13 +74,13 @@ class Layout:
 class Batch:
     """Packed tokens: what is known at each position, and the event that came next.
 
-    `item` of a start token is `num_items` (one past the catalogue). `gap` is the bucket of the time since the event
+    `item` of a start token is `num_items` (one past the catalog). `gap` is the bucket of the time since the event
     before; `value` and `target_value` are NaN where there is none. `is_target` marks the positions whose next event is
     learned; None stands for all of them.
     """
 
     item: Int[Tensor, " token"]
-    behaviour: Int[Tensor, " token"]
+    behavior: Int[Tensor, " token"]
     gap: Int[Tensor, " token"]
     value: Float[Tensor, " token"]
     target_item: Int[Tensor, " token"]
@@ -109,8 +109,8 @@ class Batch:
         )
 
 
-def training_windows(histories: Histories, max_length: int, generator: np.random.Generator) -> Windows:
-    """Windows of at most `max_length` targets that together cover every event of every history exactly once.
+def training_windows(histories: Histories, max_seq_len: int, generator: np.random.Generator) -> Windows:
+    """Windows of at most `max_seq_len` targets that together cover every event of every history exactly once.
 
     A history longer than that is cut at a random offset, so that over the epochs each event is seen at every depth.
     A window without any event that is a target is left out: there is nothing to learn in it.
@@ -122,12 +122,12 @@ def training_windows(histories: Histories, max_length: int, generator: np.random
     starts, lengths = histories.offsets[:-1], histories.lengths
     has_events = lengths > 0
     starts, lengths = starts[has_events], lengths[has_events]
-    offset = np.where(lengths > max_length, generator.integers(1, max_length + 1, size=len(lengths)), lengths)
-    num_windows = 1 + -(-(lengths - offset) // max_length)
+    offset = np.where(lengths > max_seq_len, generator.integers(1, max_seq_len + 1, size=len(lengths)), lengths)
+    num_windows = 1 + -(-(lengths - offset) // max_seq_len)
     row = np.repeat(np.arange(len(lengths)), num_windows)
     index = np.arange(len(row)) - np.repeat(np.cumsum(num_windows) - num_windows, num_windows)
-    first = np.where(index == 0, 0, offset[row] + (index - 1) * max_length)
-    last = np.minimum(offset[row] + index * max_length, lengths[row])
+    first = np.where(index == 0, 0, offset[row] + (index - 1) * max_seq_len)
+    last = np.minimum(offset[row] + index * max_seq_len, lengths[row])
     windows = Windows(starts[row], starts[row] + first, starts[row] + last)
     if histories.is_target is None:
         return windows
@@ -136,14 +136,14 @@ def training_windows(histories: Histories, max_length: int, generator: np.random
     return Windows(windows.start[kept], windows.first[kept], windows.last[kept])
 
 
-def query_windows(histories: Histories, max_length: int) -> Windows:
+def query_windows(histories: Histories, max_seq_len: int) -> Windows:
     """One window per history whose last token is the latest event: what is asked when a recommendation is wanted.
 
     >>> query_windows(Histories.of_items([[1, 2, 3], []]), 2).lengths
     array([2, 1])
     """
     start, end = histories.offsets[:-1], histories.offsets[1:]
-    return Windows(start, np.maximum(start, end + 1 - max_length), end + 1)
+    return Windows(start, np.maximum(start, end + 1 - max_seq_len), end + 1)
 
 
 def group_by_length(
@@ -187,7 +187,7 @@ def make_batch(histories: Histories, windows: Windows, members: Int[np.ndarray, 
     target = np.minimum(target, last_event)
     return Batch(
         item=torch.from_numpy(np.where(is_start, num_items, histories.item[source]).astype(np.int64)),
-        behaviour=torch.from_numpy(np.where(is_start, 0, histories.behaviour[source]).astype(np.int64)),
+        behavior=torch.from_numpy(np.where(is_start, 0, histories.behavior[source]).astype(np.int64)),
         gap=torch.from_numpy(gap_bucket(gap_seconds)),
         value=torch.from_numpy(value),
         target_item=torch.from_numpy(histories.item[target].astype(np.int64)),

@@ -43,4 +43,4 @@ def without_items(
     for column in dropped.T:
         kept &= copies.item != np.repeat(column, copies.lengths)
     offsets = np.concatenate([[0], np.cumsum(kept)])[copies.offsets].astype(np.int64)
-    return Histories(offsets, copies.item[kept], copies.behaviour[kept], copies.timestamp[kept], copies.value[kept])
+    return Histories(offsets, copies.item[kept], copies.behavior[kept], copies.timestamp[kept], copies.value[kept])

@@ -19,7 +19,7 @@ from variseq.events.vocabulary import Id, Vocabulary
 from variseq.sequences.histories import Histories
 
 HistoryRow = tuple[Id, int, str | None, float | None]
-"""What somebody did: item id, UTC microseconds, behaviour and value."""
+"""What somebody did: item id, UTC microseconds, behavior and value."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LARGEST_VALUE = 1e30  # Larger ones, in units of a small standard deviation, are beyond 32-bit floats.
@@ -90,24 +90,20 @@ def history_rows(given: Sequence[Id | GivenEvent], step: int = MICROSECONDS_PER_
     return sorted(rows, key=lambda row: row[1])
 
 
-def as_histories(
-    rows: Sequence[HistoryRow], vocabulary: Vocabulary, usual_behaviour: int
-) -> tuple[Histories, list[Id]]:
+def as_histories(rows: Sequence[HistoryRow], vocabulary: Vocabulary, usual_behavior: int) -> tuple[Histories, list[Id]]:
     """Rows, oldest first, as a model reads them, and the items that it does not know, which are left out.
 
-    A behaviour that it does not know, or none, is taken for the usual one. Raises InputError for ids of the other type.
+    A behavior that it does not know, or none, is taken for the usual one. Raises InputError for ids of the other type.
     """
     position = vocabulary.item_positions([row[0] for row in rows])
     places = np.flatnonzero(position >= 0).tolist()
-    of_name = {name: place for place, name in enumerate(vocabulary.behaviours)}
-    behaviour = [
-        usual_behaviour if (name := rows[at][2]) is None else of_name.get(name, usual_behaviour) for at in places
-    ]
+    of_name = {name: place for place, name in enumerate(vocabulary.behaviors)}
+    behavior = [usual_behavior if (name := rows[at][2]) is None else of_name.get(name, usual_behavior) for at in places]
     value = [math.nan if (found := rows[at][3]) is None else found for at in places]
     histories = Histories(
         np.array([0, len(places)], dtype=np.int64),
         position[places].astype(np.int32),
-        np.array(behaviour, dtype=np.uint8),
+        np.array(behavior, dtype=np.uint8),
         np.array([rows[at][1] for at in places], dtype=np.int64),
         np.array(value, dtype=np.float32),
     )
@@ -174,7 +170,7 @@ def _event(given: Mapping[Any, Any]) -> GivenEvent:
         raise InputError(f"An event of the history has no item_id: {dict(given)!r}. Give each its item_id.")
     event, value = known.get(Columns.EVENT), known.get(Columns.VALUE)
     if event is not None and not (isinstance(event, str) and event):
-        raise InputError(f"The event {event!r} in the history is no text. Name the behaviour, or leave it out.")
+        raise InputError(f"The event {event!r} in the history is no text. Name the behavior, or leave it out.")
     return GivenEvent(item_id, known.get(Columns.TIME), event, None if value is None else _number(value))
 
 

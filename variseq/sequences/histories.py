@@ -16,7 +16,7 @@ EVENTS_LOOKED_AT = 100_000
 class Histories:
     """Histories side by side; history u is `item[offsets[u]:offsets[u + 1]]`, oldest event first.
 
-    `item` and `behaviour` are positions in the vocabulary, `timestamp` is UTC microseconds, `value` is NaN where
+    `item` and `behavior` are positions in the vocabulary, `timestamp` is UTC microseconds, `value` is NaN where
     an event has none. `is_target` marks the events that are learned and asked for; None stands for all of them.
 
     >>> histories = Histories.of_items([[4, 7], [], [7, 1, 2]])
@@ -28,7 +28,7 @@ class Histories:
 
     offsets: Int[np.ndarray, " history_plus_one"]
     item: Int[np.ndarray, " event"]
-    behaviour: Integer[np.ndarray, " event"]
+    behavior: Integer[np.ndarray, " event"]
     timestamp: Int[np.ndarray, " event"]
     value: Float[np.ndarray, " event"]
     is_target: Bool[np.ndarray, " event"] | None = None
@@ -81,11 +81,11 @@ class Histories:
     def from_table(cls, table: EventTable, num_users: int) -> Histories:
         """Histories of all users of the vocabulary; arrays are shared with the table, not copied."""
         offsets = np.searchsorted(table.user, np.arange(num_users + 1), side="left").astype(np.int64)
-        return cls(offsets, table.item, table.behaviour, table.timestamp, table.value)
+        return cls(offsets, table.item, table.behavior, table.timestamp, table.value)
 
     @classmethod
     def of_items(cls, items: list[list[int]]) -> Histories:
-        """Histories of bare items: behaviour 0, time counting up by a second, no value."""
+        """Histories of bare items: behavior 0, time counting up by a second, no value."""
         lengths = [len(history) for history in items]
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
         flat = np.array([item for history in items for item in history], dtype=np.int32)
@@ -113,8 +113,8 @@ class Histories:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         index = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths)
         is_target = None if self.is_target is None else self.is_target[index]
-        item, behaviour, timestamp, value = self.item, self.behaviour, self.timestamp, self.value
-        return Histories(offsets, item[index], behaviour[index], timestamp[index], value[index], is_target)
+        item, behavior, timestamp, value = self.item, self.behavior, self.timestamp, self.value
+        return Histories(offsets, item[index], behavior[index], timestamp[index], value[index], is_target)
 
     def rows(self, chosen: Int[np.ndarray, " row"]) -> Histories:
         """Some of the histories."""
@@ -127,7 +127,7 @@ class Histories:
         array([2, 0, 1])
         """
         offsets = np.concatenate([self.offsets, other.offsets[1:] + self.num_events])
-        columns = ("item", "behaviour", "timestamp", "value")
+        columns = ("item", "behavior", "timestamp", "value")
         return Histories(offsets, *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in columns))
 
     def latest(self, max_events: int) -> Histories:

@@ -220,7 +220,7 @@ class Batcher:
         known = self.cache.get(asked.user_id, version, engine.version)
         if known is None:
             events = self.store.history(asked.user_id)
-            known = engine.history([(one.item_id, one.timestamp, one.behaviour, one.value) for one in events])
+            known = engine.history([(one.item_id, one.timestamp, one.behavior, one.value) for one in events])
             self.cache.put(asked.user_id, version, engine.version, known)
         return known
 

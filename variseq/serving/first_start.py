@@ -65,14 +65,14 @@ def run_rows(run: Path) -> Iterator[Row]:
 def _rows(file: pq.ParquetFile, vocabulary: Vocabulary, ends: list[int]) -> Iterator[Row]:
     user, place = 0, 0
     (user_id,) = vocabulary.user_ids([user])
-    for batch in file.iter_batches(ROWS_AT_ONCE, columns=["item", "behaviour", "timestamp", "value"]):
+    for batch in file.iter_batches(ROWS_AT_ONCE, columns=["item", "behavior", "timestamp", "value"]):
         items = vocabulary.item_ids(batch.column("item").to_numpy())
-        columns = [batch.column(name).to_pylist() for name in ("behaviour", "timestamp", "value")]
-        for item_id, behaviour, timestamp, value in zip(items, *columns, strict=True):
+        columns = [batch.column(name).to_pylist() for name in ("behavior", "timestamp", "value")]
+        for item_id, behavior, timestamp, value in zip(items, *columns, strict=True):
             if place == ends[user]:
                 user = next(later for later in range(user + 1, len(ends)) if ends[later] > place)
                 (user_id,) = vocabulary.user_ids([user])
-            yield user_id, item_id, timestamp, vocabulary.behaviours[behaviour], _number(value)
+            yield user_id, item_id, timestamp, vocabulary.behaviors[behavior], _number(value)
             place += 1
 
 

@@ -20,7 +20,7 @@ def user_ids(given: Iterable[Id], vocabulary: Vocabulary) -> list[Id]:
 
 
 def item_ids(given: Iterable[Id], vocabulary: Vocabulary) -> list[Id]:
-    """Item ids as the catalogue has them. Raises InputError for one of another kind, or one that is too long."""
+    """Item ids as the catalog has them. Raises InputError for one of another kind, or one that is too long."""
     return _read(given, "item", pa.types.is_integer(vocabulary.items.type))
 
 

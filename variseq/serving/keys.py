@@ -16,8 +16,8 @@ from typing import Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from variseq.atomic import atomic_write
 from variseq.errors import InputError
-from variseq.whole_file import whole_file
 
 Role = Literal["read", "write", "erase", "admin"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -134,7 +134,7 @@ def _stored(path: Path) -> list[StoredKey]:
 def _write(path: Path, keys: Sequence[StoredKey]) -> None:
     text = yaml.safe_dump({"keys": [key.model_dump() for key in keys]}, sort_keys=False)
     try:
-        with whole_file(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.unlink(missing_ok=True)
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""A request for recommendations into what the model is asked; every id is read as the catalogue has it."""
+"""A request for recommendations into what the model is asked; every id is read as the catalog has it."""
 
 from __future__ import annotations
 

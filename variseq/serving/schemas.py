@@ -224,7 +224,7 @@ class EventKnown(Struct):
     known: bool
 
 
-class Belief(Struct):
+class Posterior(Struct):
     """What the model believes of a user."""
 
     uncertainty: Uncertainty
@@ -236,7 +236,7 @@ class UserAnswer(Struct):
     user_id: int | str
     num_events: int
     events: list[EventKnown]
-    belief: Belief
+    posterior: Posterior
     model: str
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from variseq.errors import MissingExtra
+from variseq.errors import MissingDependencyError
 from variseq.estimator import VariationalAttention
 from variseq.events.datasets import movielens_100k
 from variseq.events.options import ReadOptions
@@ -53,7 +53,7 @@ def run_demo(out: Path | None, seed: int, console: Console) -> Path:
     console.rule("5 · report")
     try:
         console.print(f"Report: {printable(write_report(model, folder))}", soft_wrap=True)
-    except MissingExtra as missing:
+    except MissingDependencyError as missing:
         console.print(f"No report: {missing}", style="yellow")
     console.print(f"Run:    {printable(folder)}", soft_wrap=True)
     return folder

@@ -11,13 +11,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
 from variseq.training.diagnosis import Diagnosis, diagnose
 from variseq.training.latent_tests import Test
 from variseq.training.symptoms import PositionGroup, flat_settings
-from variseq.whole_file import whole_file
 
-COLOURS = {"healthy": "bold green", "deterministic twin": "bold cyan"}
+COLORS = {"healthy": "bold green", "deterministic twin": "bold cyan"}
 NOT_MEASURED = "not measured"
 
 
@@ -37,7 +37,7 @@ def examine_run(folder: Path, console: Console, json_file: Path | None = None) -
     if json_file is not None:
         text = json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n"
         try:
-            with whole_file(json_file) as unfinished:
+            with atomic_write(json_file) as unfinished:
                 unfinished.write_text(text, encoding="utf-8")
         except OSError as error:
             raise InputError(f"--json {json_file} cannot be written: {error.strerror or error}.") from error
@@ -69,7 +69,7 @@ def read_records(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 def print_diagnosis(found: Diagnosis, console: Console) -> None:
     """The verdict first, then how it shows, then what to do."""
-    style = COLOURS.get(found.kind, "bold red")
+    style = COLORS.get(found.kind, "bold red")
     console.print(f"{found.kind.upper()}: {found.verdict}", style=style)
     console.print(f"Seen in epoch {found.epoch}, which was chosen on validation (a refit goes on from it):")
     for sentence in found.evidence:
@@ -99,10 +99,10 @@ def _tests_table(tests: tuple[Test, ...]) -> Table:
 
 def _groups_table(groups: tuple[PositionGroup, ...]) -> Table:
     table = Table(title="by length of the history")
-    for name in ("events seen", "rate, nats", "swap gap, nats", "σ"):
+    for name in ("events seen", "KL, nats", "swap gap, nats", "σ"):
         table.add_column(name, justify="right")
     for group in groups:
-        table.add_row(group.events, *(_number(value) for value in (group.rate, group.swap_gap, group.sigma)))
+        table.add_row(group.events, *(_number(value) for value in (group.kl, group.swap_gap, group.sigma)))
     return table
 
 

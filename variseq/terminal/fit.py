@@ -84,7 +84,7 @@ def validation_sentence(model: VariationalAttention) -> str:
     """The figures of the validation part, for a run without a test part."""
     assert model.checkpoint is not None
     found, protocol = model.checkpoint.manifest["forecast"]["found"], model.checkpoint.manifest["protocol"]
-    refits = model.checkpoint.config["training"]["refit_share"]
+    refits = model.checkpoint.config["training"]["refit_fraction"]
     after = " The model then learned from the validation events too." if refits else ""
     return (
         f"There is no test part. Validation ({protocol['num_valid_events']:,} events), on which everything was chosen, "

@@ -1,4 +1,4 @@
-"""Items as they are named on the command line into ids of the catalogue; what is an id stays whole."""
+"""Items as they are named on the command line into ids of the catalog; what is an id stays whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXAMPLES = {"--boost": "i9=1.5", "--boost-category": "Drama=2", "--pin": "1=i9"}
 
 
 class NamedItems:
-    """The items of a catalogue by their names. An exact id comes before every other way to read a text."""
+    """The items of a catalog by their names. An exact id comes before every other way to read a text."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
@@ -56,7 +56,7 @@ class NamedItems:
         ]
 
     def known_ids(self, option: str, texts: Sequence[str] | None) -> list[Id] | None:
-        """The same as `ids`, of which all have to be in the catalogue. Raises InputError for one that is not."""
+        """The same as `ids`, of which all have to be in the catalog. Raises InputError for one that is not."""
         found = self.ids(option, texts)
         self._refuse_unknown(option, found or [])
         return found
@@ -86,11 +86,11 @@ class NamedItems:
         return pins
 
     def hint(self, item_id: Id) -> str:
-        """The id of the catalogue that was probably meant, as words to put behind an unknown one."""
+        """The id of the catalog that was probably meant, as words to put behind an unknown one."""
         return nearest_hint(item_id, self.vocabulary.items.to_pylist())
 
     def unknown(self, ids: Sequence[Id]) -> list[Id]:
-        """Those that are not in the catalogue."""
+        """Those that are not in the catalog."""
         positions = self.vocabulary.item_positions(ids)
         return [item_id for item_id, position in zip(ids, positions, strict=True) if position < 0]
 
@@ -98,7 +98,7 @@ class NamedItems:
         if unknown := self.unknown(ids):
             named = ", ".join(f"{item_id!r}{self.hint(item_id)}" for item_id in unknown[:3])
             raise InputError(
-                f"{option} names items that are not in the catalogue: {named}{', …' if len(unknown) > 3 else ''}. "
+                f"{option} names items that are not in the catalog: {named}{', …' if len(unknown) > 3 else ''}. "
                 f"Give ids as the log has them; an option that is given several times takes each text as one id."
             )
 

@@ -43,10 +43,10 @@ class TextFilters:
         exclude = items.ids("--exclude", self.exclude) or []
         if unknown := items.unknown(exclude):
             named = ", ".join(f"{item_id!r}{items.hint(item_id)}" for item_id in unknown[:3])
-            warnings.warn(f"--exclude names items that are not in the catalogue: {named}", UserWarning, stacklevel=2)
+            warnings.warn(f"--exclude names items that are not in the catalog: {named}", UserWarning, stacklevel=2)
         if self.k > vocabulary.num_items:
             warnings.warn(
-                f"the catalogue has {vocabulary.num_items:,} items, fewer than -k {self.k}", UserWarning, stacklevel=2
+                f"the catalog has {vocabulary.num_items:,} items, fewer than -k {self.k}", UserWarning, stacklevel=2
             )
         of_categories = named_values("--boost-category", self.boost_category)
         return Filters(

@@ -48,7 +48,7 @@ def run_config(
 
     Raises InputError for a file that is no YAML mapping, an unknown key or a value that is not allowed.
 
-    >>> run_config(None, {"size": "tiny", "split.by": None}, ["model.width=16"]).model
+    >>> run_config(None, {"size": "tiny", "split.by": None}, ["model.hidden_size=16"]).model
     {'width': 16}
     """
     settings = (defaults or {}) | ({} if path is None else _from_file(path))
@@ -58,7 +58,9 @@ def run_config(
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise InputError(f"--set {assignment!r} is not of the form section.name=value, as in model.width=128.")
+            raise InputError(
+                f"--set {assignment!r} is not of the form section.name=value, as in model.hidden_size=128."
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from variseq.errors import InputError, MissingExtra
+from variseq.errors import InputError, MissingDependencyError
 from variseq.output.printable import printable
 
 serving = typer.Typer(rich_markup_mode=None)
@@ -54,7 +54,7 @@ def serve(
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("variseq"):
             raise
-        raise MissingExtra(error.name or "a library", "serve") from error
+        raise MissingDependencyError(error.name or "a library", "serve") from error
     serve_run(flags, config)
 
 

@@ -1,4 +1,4 @@
-"""Looks whether the latent is used: what a network does with its beliefs, on validation histories."""
+"""Looks whether the latent is used: what a network does with its posteriors, on validation histories."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from variseq.model.latent import MAX_LOG_VARIANCE, Belief
+from variseq.model.latent import MAX_LOG_VARIANCE, Posterior
 from variseq.model.network import Network
 from variseq.sequences.batches import Batch, Layout, Windows, make_batch
 from variseq.sequences.histories import Histories
@@ -31,11 +31,11 @@ class PosteriorHealth:
     """Nats unless said; lists are per dimension or per group of positions that begin at `POSITION_EDGES`.
 
     `loss` and `swap_gap` are those of a sample, `..._at_mean` those of μ, by which items are ranked. `mean_spread` is
-    the standard deviation of μ between events, `mean_sigma` that of a belief, both a mean over dimensions;
+    the standard deviation of μ between events, `mean_sigma` that of a posterior, both a mean over dimensions;
     `clamped_share` is the share of log-variances that stand at their upper bound.
     """
 
-    rate: float
+    kl: float
     kl_per_dimension: list[float]
     kl_per_position: list[float | None]
     active_share: float
@@ -57,26 +57,26 @@ class PosteriorHealth:
 def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorHealth:
     """Rate, active units, mutual information and two functional tests.
 
-    Swap gap: by how much −log p(next item) rises when beliefs are those of another history. Prior gap: the same when z
-    is drawn from N(0, 1). Active units follow Burda et al. 2016 (variance of μ over inputs above 0.01); the mutual
+    Swap gap: by how much −log p(next item) rises when posteriors are those of another history. Prior gap: the same when
+    z is drawn from N(0, 1). Active units follow Burda et al. 2016 (variance of μ over inputs above 0.01); the mutual
     information is E KL(q(z|x) ‖ p) − KL(q(z) ‖ p) with q(z) from the batch (Hoffman and Johnson 2016). Never judged by
     NDCG: a network that ignores z can rank well.
     """
     was_training = network.training
     network.eval()
     generator = torch.Generator().manual_seed(seed)
-    batch = watched_batch(histories, network.config.max_length, network.config.num_items, seed).to(
+    batch = watched_batch(histories, network.config.max_seq_len, network.config.num_items, seed).to(
         network.item_bias.device
     )
-    belief = network.encode(batch)
-    noise = torch.randn(belief.mean.shape, generator=generator).to(belief.mean)
-    latent = belief.sample(noise)
-    kl = belief.kl_to_prior()
-    sigma = torch.exp(0.5 * belief.log_variance)
-    variance = belief.mean.var(dim=0, correction=0)
-    other, position = neighbour_tokens(batch.layout), batch.layout.positions()
+    posterior = network.encode(batch)
+    noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+    latent = posterior.sample(noise)
+    kl = posterior.kl_to_prior()
+    sigma = torch.exp(0.5 * posterior.log_variance)
+    variance = posterior.mean.var(dim=0, correction=0)
+    other, position = neighbor_tokens(batch.layout), batch.layout.positions()
     asked = _asked_tokens(batch)
-    mean, drawn = belief.mean, torch.randn(latent.shape, generator=generator).to(latent)
+    mean, drawn = posterior.mean, torch.randn(latent.shape, generator=generator).to(latent)
     loss, at_mean = (
         _losses(network, batch, mean, latent)[asked],
         float(_losses(network, batch, mean, mean)[asked].mean()),
@@ -87,11 +87,11 @@ def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorH
     active = float((variance > ACTIVE_VARIANCE).float().mean())
     network.train(was_training)
     return PosteriorHealth(
-        rate=float(kl.sum(dim=1).mean()),
+        kl=float(kl.sum(dim=1).mean()),
         kl_per_dimension=kl.mean(dim=0).tolist(),
         kl_per_position=_per_position(kl.sum(dim=1), position),
         active_share=active,
-        mutual_information=mutual_information(belief, latent, generator),
+        mutual_information=mutual_information(posterior, latent, generator),
         swap_gap=float(swap_gap.mean()),
         prior_gap=float(from_prior.mean() - loss.mean()),
         loss=float(loss.mean()),
@@ -99,7 +99,7 @@ def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorH
         swap_gap_at_mean=swapped_at_mean - at_mean,
         mean_sigma=float(sigma.mean()),
         mean_spread=float(variance.sqrt().mean()),
-        clamped_share=float((belief.log_variance >= MAX_LOG_VARIANCE).float().mean()),
+        clamped_share=float((posterior.log_variance >= MAX_LOG_VARIANCE).float().mean()),
         swap_gap_per_position=_per_position(swap_gap, position[asked]),
         sigma_per_position=_per_position(sigma.mean(dim=1), position),
         alarms=alarms(active, float(swap_gap.mean())),
@@ -119,13 +119,13 @@ def alarms(active_share: float, swap_gap: float) -> list[str]:
         )
     if swap_gap < MIN_SWAP_GAP_NATS:
         found.append(
-            f"with the beliefs of another user the loss rises by {swap_gap:.3f} nats only (alarm below "
+            f"with the posteriors of another user the loss rises by {swap_gap:.3f} nats only (alarm below "
             f"{MIN_SWAP_GAP_NATS}): the decoder hardly reads them"
         )
     return found
 
 
-def watched_batch(histories: Histories, max_length: int, num_items: int, seed: int) -> Batch:
+def watched_batch(histories: Histories, max_seq_len: int, num_items: int, seed: int) -> Batch:
     """One batch of the latest events of random histories, of about `WATCHED_TOKENS` tokens.
 
     Histories of one event have a start token alone, the same for all: they are taken only where there are no others.
@@ -134,15 +134,15 @@ def watched_batch(histories: Histories, max_length: int, num_items: int, seed: i
     if len(candidates) < 2:
         candidates = np.flatnonzero(histories.lengths)
     order = np.random.default_rng(seed).permutation(candidates)
-    lengths = np.minimum(histories.lengths[order], max_length)
+    lengths = np.minimum(histories.lengths[order], max_seq_len)
     chosen = order[: max(2, int(np.searchsorted(np.cumsum(lengths), WATCHED_TOKENS)))]
     chosen = chosen[np.argsort(histories.lengths[chosen], kind="stable")]
     start, end = histories.offsets[chosen], histories.offsets[chosen + 1]
-    windows = Windows(start, np.maximum(start, end - max_length), end)
+    windows = Windows(start, np.maximum(start, end - max_seq_len), end)
     return make_batch(histories, windows, np.arange(len(chosen)), num_items)
 
 
-def neighbour_tokens(layout: Layout) -> Int[Tensor, " token"]:
+def neighbor_tokens(layout: Layout) -> Int[Tensor, " token"]:
     """For each token the token at the same position (or the last one) of the history before it in the batch."""
     starts = torch.cumsum(layout.lengths, 0) - layout.lengths
     row = layout.slot // layout.longest
@@ -150,11 +150,13 @@ def neighbour_tokens(layout: Layout) -> Int[Tensor, " token"]:
     return starts[other] + torch.minimum(layout.positions(), layout.lengths[other] - 1)
 
 
-def mutual_information(belief: Belief, latent: Float[Tensor, "token latent"], generator: torch.Generator) -> float:
-    """E log q(z|x) − E log q(z) on a sample of tokens; at most log(sample) nats, so a high rate shows as that bound."""
+def mutual_information(
+    posterior: Posterior, latent: Float[Tensor, "token latent"], generator: torch.Generator
+) -> float:
+    """E log q(z|x) − E log q(z) on a sample of tokens; at most log(sample) nats, so a high KL shows as that bound."""
     size = min(MUTUAL_INFORMATION_SAMPLES, len(latent))
     chosen = torch.randperm(len(latent), generator=generator)[:size].to(latent.device)
-    mean, log_variance, sample = belief.mean[chosen], belief.log_variance[chosen], latent[chosen]
+    mean, log_variance, sample = posterior.mean[chosen], posterior.log_variance[chosen], latent[chosen]
     precision = torch.exp(-log_variance)
     # log N(z_i; μ_j, σ_j) for all pairs, the square opened up so that it is two matrix products.
     squared = sample.square() @ precision.T - 2 * sample @ (mean * precision).T + (mean.square() * precision).sum(1)

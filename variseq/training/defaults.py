@@ -12,17 +12,17 @@ from variseq.errors import InputError
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import NetworkConfig
 from variseq.sequences.histories import Histories
-from variseq.training.rate_control import good_rate, refuse_unreachable_rate
+from variseq.training.kl_control import good_kl, refuse_unreachable_kl_target
 from variseq.training.settings import TrainingConfig
 from variseq.training.settings_error import settings_error
 
 Size = Literal["tiny", "small", "medium", "large"]
 
 SIZES: dict[str, dict[str, int]] = {
-    "tiny": {"width": 32, "latent_width": 32, "num_blocks": 1, "num_heads": 1, "attention_width": 16},
-    "small": {"width": 64, "latent_width": 64, "num_blocks": 2, "num_heads": 2, "attention_width": 16},
-    "medium": {"width": 128, "latent_width": 64, "num_blocks": 2, "num_heads": 2, "attention_width": 32},
-    "large": {"width": 256, "latent_width": 64, "num_blocks": 3, "num_heads": 4, "attention_width": 64},
+    "tiny": {"hidden_size": 32, "latent_dim": 32, "num_layers": 1, "num_heads": 1, "attention_dim": 16},
+    "small": {"hidden_size": 64, "latent_dim": 64, "num_layers": 2, "num_heads": 2, "attention_dim": 16},
+    "medium": {"hidden_size": 128, "latent_dim": 64, "num_layers": 2, "num_heads": 2, "attention_dim": 32},
+    "large": {"hidden_size": 256, "latent_dim": 64, "num_layers": 3, "num_heads": 4, "attention_dim": 64},
 }
 
 LONGEST_WINDOW = 200
@@ -31,7 +31,7 @@ SHORT_MEAN_LENGTH = 20
 """Histories that are shorter on average make a sparse log: more dropout."""
 LARGE_LOG = 120_000
 """Training events from which on noise comes late: a smaller log is learned by heart before (docs/ablations.md)."""
-LATE_NOISE = {"deterministic_share": 0.75, "anneal_share": 0.05, "num_samples": 4}
+LATE_NOISE = {"deterministic_fraction": 0.75, "kl_anneal_fraction": 0.05, "num_samples": 4}
 """Noise from the start of the last quarter on, with the mixture of four samples in the loss. Only the last fifth of the
 epochs can then be chosen, 4 or 5 by default: fewer than `patience`, so such a run always goes on to its end."""
 POSITIONS_BUDGET = 3_000_000
@@ -39,15 +39,16 @@ POSITIONS_BUDGET = 3_000_000
 EVENTS_PER_BATCH_POSITION = 128
 BATCH_POSITIONS = (256, 2048)
 """The smallest and the largest: with one of 8,192 a large log takes ten epochs for six (docs/ablations.md)."""
-MIN_TARGET_RATE = 40.0
+MIN_KL_TARGET = 40.0
 EVENTS_OF_A_WELL_KNOWN_ITEM = 100
-"""From so many events an item on, one refit does as much as the mean of two, and in a large log beliefs are steered to
-twice the rate, as wide ones only cost there. Below, items are little known: in a large log their vectors decay more."""
+"""From so many events an item on, one refit does as much as the mean of two, and in a large log posteriors are steered
+to twice the KL, as wide ones only cost there. Below, items are little known: in a large log their vectors decay
+more."""
 ITEM_DECAY_EVENTS = 2.2
 """Decay of item vectors times the events of an item: what is known of an item against what is thought beforehand."""
 STRONGER_DECAY = 2.0
 """So many times as strong it is in a large log of little known items, and as many times again in the refit."""
-FROM_THE_LOG = ("num_items", "num_behaviours")
+FROM_THE_LOG = ("num_items", "num_behaviors")
 """What the log alone decides."""
 
 
@@ -57,7 +58,7 @@ class LogProperties:
 
     num_events: int
     num_items: int
-    num_behaviours: int
+    num_behaviors: int
     mean_length: float
     long_length: float
     has_gaps: bool
@@ -72,7 +73,7 @@ class LogProperties:
         return cls(
             num_events=histories.num_events,
             num_items=vocabulary.num_items,
-            num_behaviours=len(vocabulary.behaviours),
+            num_behaviors=len(vocabulary.behaviors),
             mean_length=float(lengths.mean()),
             long_length=float(np.quantile(lengths, 0.95)),
             has_gaps=histories.has_times,
@@ -90,7 +91,7 @@ def refuse_bad_settings(size: Size, seed: int, model: dict[str, Any], training: 
     """Raises InputError for settings that no log makes right; before a log is read, as that may take long."""
     any_log = LogProperties(1, 2, 1, 1.0, 1.0, has_gaps=False, has_values=False, repeat_share=0.0)
     network = network_config(size, any_log, model)
-    refuse_unreachable_rate(network, training_config(any_log, network, seed, training))
+    refuse_unreachable_kl_target(network, training_config(any_log, network, seed, training))
 
 
 def network_config(size: Size, properties: LogProperties, overrides: dict[str, Any]) -> NetworkConfig:
@@ -101,11 +102,11 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
     derived: dict[str, Any] = {
         **SIZES[size],
         "num_items": properties.num_items,
-        "num_behaviours": properties.num_behaviours,
+        "num_behaviors": properties.num_behaviors,
         "has_gaps": properties.has_gaps,
         "has_values": properties.has_values,
         "dropout": 0.5 if properties.mean_length < SHORT_MEAN_LENGTH else 0.3 if properties.mean_length < 60 else 0.2,
-        "max_length": int(np.clip(properties.long_length + 1, 20, LONGEST_WINDOW)),
+        "max_seq_len": int(np.clip(properties.long_length + 1, 20, LONGEST_WINDOW)),
     }
     try:
         return NetworkConfig(**{**derived, **overrides})
@@ -116,11 +117,11 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
 def training_config(
     properties: LogProperties, network: NetworkConfig, seed: int, overrides: dict[str, Any]
 ) -> TrainingConfig:
-    """The training for a log: batches and epochs follow from the number of events, the learning rate from the width.
+    """The training for a log: batches and epochs follow from the number of events, the learning rate from hidden_size.
 
-    A batch is a 128th of the events (between 256 and 2,048 positions); the rate is 0.003 at width 64 and falls with the
-    root of the width. Item vectors decay the more the fewer events an item has, and twice as much in a large log of
-    items with fewer than 100 events: 0.4 at 11 events, where it was seen to pay, and 0.8 in the refit. The rate is
+    A batch is a 128th of the events (between 256 and 2,048 positions); the rate is 0.003 at hidden_size 64 and falls
+    with its root. Item vectors decay the more the fewer events an item has, and twice as much in a large log of
+    items with fewer than 100 events: 0.4 at 11 events, where it was seen to pay, and 0.8 in the refit. The KL is
     steered to a quarter above the least that a network can have, and to 40 nats at least; to twice that in a large log
     with 100 events an item or more. From 120,000 events on the noise comes in the last quarter only, and the mixture of
     four samples is trained: so it costs less ranking and still buys likelihood. A smaller log is learned by heart by
@@ -129,22 +130,22 @@ def training_config(
     elsewhere it is left out. The mean of two refits answers, where items have fewer than 100 events; of those that have
     more nothing is learned by heart that a mean would take out.
     """
-    rate = max(MIN_TARGET_RATE, good_rate(network.latent_width, network.mean_scale))
+    kl = max(MIN_KL_TARGET, good_kl(network.latent_dim, network.bn_gamma))
     is_large, knows_its_items = properties.num_events >= LARGE_LOG, properties.knows_its_items
     stronger = STRONGER_DECAY if is_large and not knows_its_items else 1.0
-    item_decay = stronger * ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1)
+    item_weight_decay = stronger * ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1)
     derived: dict[str, Any] = {
         "seed": seed,
-        "batch_positions": int(
+        "batch_tokens": int(
             np.clip(2 ** round(np.log2(max(properties.num_events, 1) / EVENTS_PER_BATCH_POSITION)), *BATCH_POSITIONS)
         ),
         "exclude_seen": properties.repeat_share <= MAX_REPEAT_SHARE,
-        "learning_rate": round(3e-3 * (64 / network.width) ** 0.5, 5),
-        "target_rate": 2 * rate if is_large and knows_its_items else rate,
-        "item_decay": round(item_decay, 4),
+        "learning_rate": round(3e-3 * (64 / network.hidden_size) ** 0.5, 5),
+        "kl_target": 2 * kl if is_large and knows_its_items else kl,
+        "item_weight_decay": round(item_weight_decay, 4),
         **(LATE_NOISE if is_large else {}),
-        "refit_decay_ratio": stronger,
-        "refits": 1 if knows_its_items else 2,
+        "refit_weight_decay_multiplier": stronger,
+        "num_refits": 1 if knows_its_items else 2,
         "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 40)),
     }
     try:

@@ -10,7 +10,7 @@ from variseq.training.advice import Advice, advice_for
 from variseq.training.collapse_watch import MIN_ACTIVE_SHARE, MIN_SWAP_GAP_NATS
 from variseq.training.latent_tests import (
     HEAVY_BETA,
-    LOW_RATE_NATS,
+    LOW_KL_NATS,
     MAX_CLAMPED_SHARE,
     MAX_DROWNED_SHARE,
     MAX_RISE_NATS,
@@ -22,7 +22,7 @@ from variseq.training.latent_tests import (
 from variseq.training.symptoms import Epochs, PositionGroup, Symptoms, symptoms
 
 Kind = Literal[
-    "healthy", "deterministic twin", "collapse", "bypass", "over-regularised", "variance explosion", "instability"
+    "healthy", "deterministic twin", "collapse", "bypass", "over-regularized", "variance explosion", "instability"
 ]
 
 MIN_LATE_NDCG_SHARE = 0.5
@@ -34,9 +34,9 @@ WHAT_IT_IS: dict[Kind, str] = {
         ", without noise: the kept weights were trained on the means alone. Nothing is wrong with that, but σ was "
         "never trained and means nothing."
     ),
-    "collapse": ": the posterior has collapsed, beliefs say (almost) nothing about a history.",
-    "bypass": ": beliefs differ between users, but the decoder does not read them.",
-    "over-regularised": "; it is held down: the weight of the rate leaves beliefs less than the data has to say.",
+    "collapse": ": the posterior has collapsed: it says (almost) nothing about a history.",
+    "bypass": ": posteriors differ between users, but the decoder does not read them.",
+    "over-regularized": "; it is held down: the weight of the KL leaves posteriors less than the data has to say.",
     "variance explosion": "; it is drowned: σ is so large that a sample says much less than the mean.",
     "instability": ", and the kept weights are sound, but the training became unstable after them.",
 }
@@ -45,7 +45,7 @@ WHAT_IT_IS: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`is_used` is whether the decoder reads the beliefs of the kept epoch (counted from 1)."""
+    """`is_used` is whether the decoder reads the posteriors of the kept epoch (counted from 1)."""
 
     kind: Kind
     is_used: bool
@@ -88,7 +88,7 @@ def _kind(seen: Symptoms) -> Kind:
     if seen.noise == 0:
         return "deterministic twin"
     if _is_held_down(seen):
-        return "over-regularised"
+        return "over-regularized"
     if _is_drowned(seen):
         return "variance explosion"
     if seen.alarms:
@@ -97,13 +97,13 @@ def _kind(seen: Symptoms) -> Kind:
 
 
 def _is_unread(seen: Symptoms) -> bool:
-    """Few dimensions tell anything, or another user's beliefs do as well, at the mean too where that was measured."""
+    """Few dimensions tell anything, or another user's posteriors do as well (at the mean where that was measured)."""
     swap_gap = seen.swap_gap if seen.swap_gap_at_mean is None else seen.swap_gap_at_mean
     return seen.active_share < MIN_ACTIVE_SHARE or swap_gap < MIN_SWAP_GAP_NATS
 
 
 def _says_little(seen: Symptoms) -> bool:
-    is_empty = seen.active_share < MIN_ACTIVE_SHARE or min(seen.rate, seen.mutual_information) < LOW_RATE_NATS
+    is_empty = seen.active_share < MIN_ACTIVE_SHARE or min(seen.kl, seen.mutual_information) < LOW_KL_NATS
     return is_empty or seen.beta >= HEAVY_BETA
 
 
@@ -114,7 +114,7 @@ def _is_drowned(seen: Symptoms) -> bool:
 def _is_held_down(seen: Symptoms) -> bool:
     if seen.highest_beta >= RUNAWAY_BETA:
         return True
-    return seen.beta >= HEAVY_BETA and (seen.rate < LOW_RATE_NATS or is_far_below_target(seen) or _is_drowned(seen))
+    return seen.beta >= HEAVY_BETA and (seen.kl < LOW_KL_NATS or is_far_below_target(seen) or _is_drowned(seen))
 
 
 def _is_unstable(seen: Symptoms) -> bool:
@@ -128,23 +128,23 @@ def _evidence(seen: Symptoms, kind: Kind) -> list[str]:
         found.append(f"{seen.clamped_share:.0%} of the log-variances stand at their upper bound and cannot come back")
     if kind == "bypass":
         found.append(
-            f"beliefs carry {seen.rate:.1f} nats per position and tell users apart ({seen.mutual_information:.1f} nats "
-            "of mutual information), yet the loss does not depend on them; as nothing but beliefs reaches the decoder, "
+            f"posteriors carry {seen.kl:.1f} nats per position and tell users apart ({seen.mutual_information:.1f} "
+            "nats of mutual information), yet the loss does not depend on them; as nothing but posteriors reaches it, "
             "either it has not learned to read them, or the next item does not depend on the history"
         )
     if seen.highest_beta >= RUNAWAY_BETA:
         found.append(
-            f"β reached {seen.highest_beta:.2g} in epoch {seen.beta_epoch}; at {RUNAWAY_BETA:g} or more the rate "
+            f"β reached {seen.highest_beta:.2g} in epoch {seen.beta_epoch}; at {RUNAWAY_BETA:g} or more the KL "
             "drowns the loss that it should serve"
         )
-    elif kind in ("collapse", "over-regularised") and seen.beta >= HEAVY_BETA:
+    elif kind in ("collapse", "over-regularized") and seen.beta >= HEAVY_BETA:
         found.append(f"β is {seen.beta:.2g}, where runs that learn have less than {HEAVY_BETA:g}")
     if kind not in ("healthy", "deterministic twin", "bypass"):
         found.append(_rate_sentence(seen))
-    if kind in ("over-regularised", "variance explosion") and _is_drowned(seen) and seen.noise_cost is not None:
+    if kind in ("over-regularized", "variance explosion") and _is_drowned(seen) and seen.noise_cost is not None:
         found.append(
             f"a sample has {seen.noise_cost:.2f} nats more loss than the mean, {seen.drowned_share:.0%} of what the "
-            f"belief is worth ({seen.swap_gap_at_mean:.2f} nats)"
+            f"posterior is worth ({seen.swap_gap_at_mean:.2f} nats)"
         )
     if kind != "deterministic twin" and _is_unstable(seen):
         found.append(
@@ -155,7 +155,7 @@ def _evidence(seen: Symptoms, kind: Kind) -> list[str]:
 
 
 def _rate_sentence(seen: Symptoms) -> str:
-    told = f"the rate is {seen.rate:.2g} nats per position"
+    told = f"the KL is {seen.kl:.2g} nats per position"
     if seen.target is not None:
         told += f" where {seen.target:g} was asked for"
         if seen.target <= seen.floor:
@@ -166,8 +166,8 @@ def _rate_sentence(seen: Symptoms) -> str:
 def _use_sentence(seen: Symptoms) -> str:
     if seen.noise == 0:
         gap = seen.swap_gap if seen.swap_gap_at_mean is None else seen.swap_gap_at_mean
-        return f"there was no noise up to the kept epoch, and another user's beliefs cost {gap:.2f} nats"
+        return f"there was no noise up to the kept epoch, and another user's posteriors cost {gap:.2f} nats"
     return (
-        f"{seen.active_share:.0%} of the dimensions are active, beliefs carry {seen.rate:.1f} nats per position, and "
+        f"{seen.active_share:.0%} of the dimensions are active, posteriors carry {seen.kl:.1f} nats per position, and "
         f"with those of another user the loss rises by {seen.swap_gap:.2f} nats"
     )

@@ -61,8 +61,8 @@ class Display:
             f"swap gap {record['health']['swap_gap']:.2f}"
         )  # fmt: skip
         self.console.print(
-            f"{'refit' if is_refit else 'epoch'} {record['epoch'] + 1:>3}  loss {record['reconstruction']:.3f}  "
-            f"rate {record['rate']:6.1f}  β {record['beta']:.1e}  noise {record['noise']:.1f}{judged}  "
+            f"{'refit' if is_refit else 'epoch'} {record['epoch'] + 1:>3}  loss {record['nll']:.3f}  "
+            f"KL {record['kl']:6.1f}  β {record['beta']:.1e}  noise {record['noise']:.1f}{judged}  "
             f"{record['positions_per_second']:,.0f} positions/s  about {clock(record['seconds_left'])} left"
             f"{' *' if record.get('is_best') else ''}",
             soft_wrap=True,

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from variseq.training.collapse_watch import MIN_ACTIVE_SHARE, MIN_SWAP_GAP_NATS
 from variseq.training.symptoms import Symptoms
 
-LOW_RATE_NATS = 1.0
-"""A belief of one nat tells three kinds of histories apart (e¹ = 2.7): too little for any catalogue."""
+LOW_KL_NATS = 1.0
+"""A posterior of one nat tells three kinds of histories apart (e¹ = 2.7): too little for any catalog."""
 RUNAWAY_BETA = 1.0
-"""At β = 1 a nat of rate has to save a nat of loss; runs that learn settle between 0.0005 and 0.1."""
+"""At β = 1 a nat of KL has to save a nat of loss; runs that learn settle between 0.0005 and 0.1."""
 HEAVY_BETA = 0.1
 """Five times what healthy runs settle at (0.0007 to 0.017 on shops, Beauty and MovieLens); below it, β is no cause."""
 FAR_BELOW_TARGET = 0.5
-"""The controller holds a rate within a few per cent; half of it is a rate that it could not raise."""
+"""The controller holds a KL within a few per cent; half of it is a KL that it could not raise."""
 MAX_DROWNED_SHARE = 1 / 3
-"""Noise takes 1 % to 11 % of what the belief is worth in healthy runs; at a third a sample says clearly less than μ."""
+"""Noise takes 1 % to 11 % of what the posterior is worth in healthy runs; at a third a sample says less than μ."""
 MAX_CLAMPED_SHARE = 0.05
 """No log-variance of a healthy run stands at its upper bound, where no gradient brings it back."""
 MAX_RISE_NATS = 0.25
-"""Training losses of neighbouring epochs differ by some hundredths of a nat."""
+"""Training losses of neighboring epochs differ by some hundredths of a nat."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ def latent_tests(seen: Symptoms) -> list[Test]:
     return [
         _at_least("active dimensions", seen.active_share, "share", MIN_ACTIVE_SHARE),
         _rate_test(seen),
-        _at_least("mutual information", seen.mutual_information, "nats", LOW_RATE_NATS),
-        _at_least("swap gap: loss with another user's beliefs", seen.swap_gap, "nats more", MIN_SWAP_GAP_NATS),
+        _at_least("mutual information", seen.mutual_information, "nats", LOW_KL_NATS),
+        _at_least("swap gap: loss with another user's posteriors", seen.swap_gap, "nats more", MIN_SWAP_GAP_NATS),
         _at_least("the same at the means", seen.swap_gap_at_mean, "nats more", MIN_SWAP_GAP_NATS),
-        _at_least("prior gap: loss with beliefs of the prior", seen.prior_gap, "nats more", MIN_SWAP_GAP_NATS),
-        _at_most("taken by the noise, of a belief's worth", drowned, "share", MAX_DROWNED_SHARE),
+        _at_least("prior gap: loss with posteriors of the prior", seen.prior_gap, "nats more", MIN_SWAP_GAP_NATS),
+        _at_most("taken by the noise, of a posterior's worth", drowned, "share", MAX_DROWNED_SHARE),
         Test("σ, mean over dimensions", seen.mean_sigma, "", spread, None),
         _at_most("log-variances at their upper bound", clamped, "share", MAX_CLAMPED_SHARE),
         Test(
@@ -59,17 +59,17 @@ def latent_tests(seen: Symptoms) -> list[Test]:
 
 
 def is_far_below_target(seen: Symptoms) -> bool:
-    """Whether the rate is less than half of what was asked for."""
-    return seen.target is not None and seen.rate < FAR_BELOW_TARGET * seen.target
+    """Whether the KL is less than half of what was asked for."""
+    return seen.target is not None and seen.kl < FAR_BELOW_TARGET * seen.target
 
 
 def _rate_test(seen: Symptoms) -> Test:
     if seen.target is None or seen.noise == 0:
-        return _at_least("rate", seen.rate, "nats per position", LOW_RATE_NATS)
+        return _at_least("kl", seen.kl, "nats per position", LOW_KL_NATS)
     is_reachable = seen.target > seen.floor
     healthy = f"about {seen.target:g}, as asked for" if is_reachable else f"above {seen.floor:g}, the least possible"
-    is_healthy = seen.rate >= LOW_RATE_NATS and is_reachable and not is_far_below_target(seen)
-    return Test("rate", seen.rate, "nats per position", healthy, is_healthy)
+    is_healthy = seen.kl >= LOW_KL_NATS and is_reachable and not is_far_below_target(seen)
+    return Test("kl", seen.kl, "nats per position", healthy, is_healthy)
 
 
 def _at_least(name: str, value: float | None, unit: str, bound: float) -> Test:

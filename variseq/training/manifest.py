@@ -34,7 +34,7 @@ def run_manifest(
 def refuse_incomplete(manifest: dict[str, Any], folder: Path | str) -> None:
     """Raises CheckpointError for a manifest without what `run_manifest` wrote."""
     try:
-        dict(manifest["log"]["behaviours"])
+        dict(manifest["log"]["behaviors"])
         [manifest["protocol"][key] for key in manifest["split_method"]]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from variseq.errors import MissingExtra
+from variseq.errors import MissingDependencyError
 
 
 class MetricsFile:
@@ -39,7 +39,7 @@ class TensorBoardFile:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise MissingExtra("TensorBoard", "tensorboard") from error
+            raise MissingDependencyError("TensorBoard", "tensorboard") from error
         self.writer = SummaryWriter(str(folder))
 
     def __call__(self, record: dict[str, Any]) -> None:

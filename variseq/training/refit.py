@@ -15,7 +15,7 @@ from variseq.training.state import load_network, network_tensors
 from variseq.training.trainer import STATE, Trainer, TrainingData
 
 SEEDS_APART = 1_000_003
-"""Between the seeds of one refit and the next, so that no refit draws what a run of a neighbouring seed draws."""
+"""Between the seeds of one refit and the next, so that no refit draws what a run of a neighboring seed draws."""
 
 
 def seed_of_refit(config: TrainingConfig, number: int) -> int:
@@ -30,28 +30,28 @@ def seed_of_refit(config: TrainingConfig, number: int) -> int:
 def refit(
     network: Network, histories: Histories, config: TrainingConfig, folder: Path | None, display: Display
 ) -> float:
-    """Go on from the chosen network with the validation events added, `config.refits` times; it becomes their mean.
+    """Go on from the chosen network with the validation events added, `config.num_refits` times; it becomes their mean.
 
     Each is a second, shorter run of the learning rate, from the same network and with the batches in another order. All
     choices have been made: nothing is validated, and the noise is on from the first step (steps without it would
-    unlearn what it has bought; a twin stays without); `config.beta` is the weight of the rate to begin with. The items'
-    own vectors decay `config.refit_decay_ratio` times as much, as nothing is left to see what is learned by heart. A
-    network that has never seen the latest events is out of date by the time it is asked; a refit costs a part of the
-    epochs and gives most of what training from the start would. What one refit learns by heart another does not, and
-    the mean of their weights keeps what they share (Wortsman et al. 2022, "Model soups"). What each of this is worth
-    stands in docs/ablations.md. Returns the seconds it took. With a `folder` each refit has its state in a folder
+    unlearn what it has bought; a twin stays without); `config.beta` is the weight of the KL to begin with. The items'
+    own vectors decay `config.refit_weight_decay_multiplier` times as much, as nothing is left to see what is learned by
+    heart. A network that has never seen the latest events is out of date by the time it is asked; a refit costs a part
+    of the epochs and gives most of what training from the start would. What one refit learns by heart another does not,
+    and the mean of their weights keeps what they share (Wortsman et al. 2022, "Model soups"). What each of this is
+    worth stands in docs/ablations.md. Returns the seconds it took. With a `folder` each refit has its state in a folder
     there, and goes on from it.
     """
-    noise = {"deterministic_share": 0.0, "anneal_share": 0.0} if config.deterministic_share < 1 else {}
-    decay = config.refit_decay_ratio * config.item_decay
-    of_refit = {"max_epochs": config.refit_epochs, "item_decay": decay, **noise}
+    noise = {"deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0} if config.deterministic_fraction < 1 else {}
+    decay = config.refit_weight_decay_multiplier * config.item_weight_decay
+    of_refit = {"max_epochs": config.refit_epochs, "item_weight_decay": decay, **noise}
     chosen, refitted, seconds = network_tensors("network", network), [], 0.0
-    for number in range(config.refits):
+    for number in range(config.num_refits):
         again = config.model_copy(update={"seed": seed_of_refit(config, number), **of_refit})
         load_network("network", network, chosen)
-        display.refit(number, config.refits)
+        display.refit(number, config.num_refits)
         place = None if folder is None else folder / str(number)
-        later = (config.refits - 1 - number) * config.refit_epochs
+        later = (config.num_refits - 1 - number) * config.refit_epochs
         trainer = Trainer(network, TrainingData(histories, None), again, place, later)
         seconds += _trained_through(trainer, display)
         refitted.append(network_tensors("network", network))

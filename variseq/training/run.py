@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from variseq.errors import CollapseWarning, InputError
+from variseq.atomic import atomic_write
+from variseq.errors import InputError, PosteriorCollapseWarning
 from variseq.evaluation.splits import Part
 from variseq.events.items import CategoryLinks
 from variseq.model.network import Network, NetworkConfig
@@ -30,7 +31,6 @@ from variseq.training.symptoms import flat_settings
 from variseq.training.trainer import STATE, Trainer, TrainingData
 from variseq.training.validation import Validation
 from variseq.training.warm_start import Start, take_over
-from variseq.whole_file import whole_file
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ def train_network(train: Part, valid: Part, settings: Settings, workplace: Workp
 
     The caller's stream of random numbers is left where it was.
 
-    Warns with CollapseWarning when the chosen network does not use its latent. Raises InputError when the folder holds
-    an unfinished run and `resume` was not asked for, or when that run was made with other settings or data.
+    Warns with PosteriorCollapseWarning when the chosen network does not use its latent. Raises InputError when the
+    folder holds an unfinished run and `resume` was not asked for, or when that run was made with other settings or
+    data.
     """
     _refuse_other_parts(train, valid)
     with own_random_numbers(workplace.device):
@@ -96,7 +97,7 @@ def _train(train: Part, valid: Part, settings: Settings, workplace: Workplace) -
     known = train.known()
     network = new_network(settings, known).to(workplace.device)
     validation = Validation(valid, settings.training)
-    later = settings.training.refits * settings.training.refit_epochs
+    later = settings.training.num_refits * settings.training.refit_epochs
     trainer = Trainer(network, TrainingData(known, validation), settings.training, workplace.folder, later)
     metrics: list[dict[str, Any]] = []
     recorders: list[Callable[[dict[str, Any]], None]] = [metrics.append]
@@ -111,9 +112,9 @@ def _train(train: Part, valid: Part, settings: Settings, workplace: Workplace) -
                 recorders.append(TensorBoardFile(folder / "tensorboard"))
         trainer.run(recorders, workplace.display)
         _warn_of_collapse(metrics, settings)
-        chosen = copy.deepcopy(network.folded()) if settings.training.refit_share else network.folded()
+        chosen = copy.deepcopy(network.folded()) if settings.training.refit_fraction else network.folded()
         seconds = trainer.progress.total_seconds
-        if settings.training.refit_share:
+        if settings.training.refit_fraction:
             going_on = settings.training.model_copy(update={"beta": trainer.progress.beta})
             place = None if folder is None else folder / "refit"
             seconds += refit(network, valid.known_after(), going_on, place, workplace.display)
@@ -192,7 +193,7 @@ def _open_folder(folder: Path, resume: bool, fingerprint: dict[str, Any]) -> Non
         raise InputError(f"{folder} holds an unfinished run. Go on with --resume, or remove the folder to start again.")
     try:
         folder.mkdir(parents=True)
-        with whole_file(described) as unfinished:
+        with atomic_write(described) as unfinished:
             unfinished.write_text(json.dumps(fingerprint, indent=2), encoding="utf-8")
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -205,7 +206,7 @@ def _fingerprint(settings: Settings, train: Part) -> dict[str, Any]:
     weights = [] if start is None else [tensor.cpu().numpy() for tensor in start.network.state_dict().values()]
     return flat_settings(settings.network.model_dump(), settings.training.model_dump()) | {
         "data.split_hash": train.protocol["split_hash"],
-        "data.events": _digest(histories.timestamp, histories.behaviour, histories.value),
+        "data.events": _digest(histories.timestamp, histories.behavior, histories.value),
         "data.categories": None if links is None else _digest(links.offsets, links.category),
         "earlier run": None if start is None else _digest(*weights),
     }
@@ -221,7 +222,7 @@ def _digest(*arrays: np.ndarray) -> str:
 def _warn_of_collapse(metrics: list[dict[str, Any]], settings: Settings) -> None:
     found = diagnose(metrics, flat_settings(settings.network.model_dump(), settings.training.model_dump()))
     if not found.is_used:
-        warnings.warn(found.paragraph(), CollapseWarning, stacklevel=4)
+        warnings.warn(found.paragraph(), PosteriorCollapseWarning, stacklevel=4)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""How far the run has come into learning rate, noise and the weight of the rate."""
+"""How far the run has come into learning rate, noise and the weight of the KL."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def noise_share(config: TrainingConfig, progress: float) -> float:
     A run that is deterministic throughout has none at its very end either, where progress may pass 1 a little: epochs
     differ by a batch or two.
 
-    >>> config = TrainingConfig(deterministic_share=0.4, anneal_share=0.2)
+    >>> config = TrainingConfig(deterministic_fraction=0.4, kl_anneal_fraction=0.2)
     >>> [round(noise_share(config, progress), 3) for progress in (0.0, 0.4, 0.5, 0.6, 1.0)]
     [0.0, 0.0, 0.5, 1.0, 1.0]
     """
-    if config.deterministic_share >= 1:
+    if config.deterministic_fraction >= 1:
         return 0.0
-    if config.anneal_share == 0:
-        return float(progress >= config.deterministic_share)
-    return min(1.0, max(0.0, (progress - config.deterministic_share) / config.anneal_share))
+    if config.kl_anneal_fraction == 0:
+        return float(progress >= config.deterministic_fraction)
+    return min(1.0, max(0.0, (progress - config.deterministic_fraction) / config.kl_anneal_fraction))
 
 
 def seconds_left(config: TrainingConfig, epoch: int, done: float, seconds: float, epochs_later: int) -> float:
@@ -44,7 +44,7 @@ def seconds_left(config: TrainingConfig, epoch: int, done: float, seconds: float
 
     `epochs_later`, those of the refits, have noise from the start, except after a run that had none.
 
-    >>> config = TrainingConfig(max_epochs=4, deterministic_share=0.5, num_samples=4)
+    >>> config = TrainingConfig(max_epochs=4, deterministic_fraction=0.5, num_samples=4)
     >>> [seconds_left(config, epoch, 1.0, seconds, 1) for epoch, seconds in ((0, 10.0), (1, 10.0), (2, 20.0))]
     [70.0, 60.0, 40.0]
     """
@@ -55,7 +55,7 @@ def seconds_left(config: TrainingConfig, epoch: int, done: float, seconds: float
 
 def _cost(config: TrainingConfig, begun: float, ended: float) -> float:
     """Of the part of a run between two shares of it; 1 is the whole without noise."""
-    if config.deterministic_share >= 1:
+    if config.deterministic_fraction >= 1:
         return ended - begun
-    with_noise = ended - max(begun, min(ended, config.deterministic_share))
+    with_noise = ended - max(begun, min(ended, config.deterministic_fraction))
     return ended - begun + with_noise * COST_OF_ANOTHER_SAMPLE * (config.num_samples - 1)

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
-from variseq.whole_file import whole_file
 
 FORMAT_VERSION = 1
 
@@ -39,7 +39,7 @@ def save_state(path: Path, progress: Progress, tensors: dict[str, Tensor]) -> No
     """
     metadata = {"format": str(FORMAT_VERSION), "progress": json.dumps(asdict(progress))}
     try:
-        with whole_file(path) as unfinished:
+        with atomic_write(path) as unfinished:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise InputError(
@@ -76,21 +76,21 @@ def load_network(prefix: str, network: nn.Module, tensors: dict[str, Tensor]) ->
     network.load_state_dict({n[start:]: t for n, t in tensors.items() if n.startswith(f"{prefix}.")})
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The moments of the optimiser, parameter by parameter."""
-    state = optimiser.state_dict()["state"]
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The moments of the optimizer, parameter by parameter."""
+    state = optimizer.state_dict()["state"]
     return {
-        f"optimiser.{index}.{name}": value.detach().clone() if isinstance(value, Tensor) else torch.tensor(value)
+        f"optimizer.{index}.{name}": value.detach().clone() if isinstance(value, Tensor) else torch.tensor(value)
         for index, moments in state.items()
         for name, value in moments.items()
     }
 
 
-def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimiser_tensors`."""
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        if key.startswith("optimiser."):
+        if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
             state.setdefault(int(index), {})[name] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

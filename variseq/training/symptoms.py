@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from variseq.training.collapse_watch import POSITION_EDGES
-from variseq.training.rate_control import rate_floor
+from variseq.training.kl_control import rate_floor
 
 Epochs = Sequence[dict[str, Any]]
 
@@ -20,8 +20,8 @@ def chosen_epoch(epochs: Epochs) -> dict[str, Any]:
 def flat_settings(model: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by the names under which they are set.
 
-    >>> flat_settings({"width": 64}, {"beta": 0.1})
-    {'model.width': 64, 'training.beta': 0.1}
+    >>> flat_settings({"hidden_size": 64}, {"beta": 0.1})
+    {'model.hidden_size': 64, 'training.beta': 0.1}
     """
     named = {f"model.{name}": value for name, value in model.items()}
     return named | {f"training.{name}": value for name, value in training.items()}
@@ -29,10 +29,10 @@ def flat_settings(model: Mapping[str, Any], training: Mapping[str, Any]) -> dict
 
 @dataclass(frozen=True)
 class PositionGroup:
-    """Beliefs after so many events; nats, None where it was not measured or no history reaches."""
+    """Posteriors after so many events; nats, None where it was not measured or no history reaches."""
 
     events: str
-    rate: float | None
+    kl: float | None
     swap_gap: float | None
     sigma: float | None
 
@@ -41,7 +41,7 @@ class PositionGroup:
 class Symptoms:
     """The kept epoch in nats unless said, and what happened before and after it; None was not measured.
 
-    `floor` is the rate that β cannot push below; `highest_beta` and `beta_epoch` are of the whole run; `noise_share` is
+    `floor` is the KL that β cannot push below; `highest_beta` and `beta_epoch` are of the whole run; `noise_share` is
     the share of the epochs with full noise. `rise` is by how much the training loss of the last epoch lies above the
     lowest under the same noise, `late_ndcg` the last NDCG@10 as a share of the kept one, `swap_gap_before` the largest
     swap gap before the noise.
@@ -51,7 +51,7 @@ class Symptoms:
     epoch: int
     noise: float
     beta: float
-    rate: float
+    kl: float
     active_share: float
     mutual_information: float
     swap_gap: float
@@ -74,12 +74,12 @@ class Symptoms:
 
     @property
     def target(self) -> float | None:
-        """The rate that β was steered to."""
-        return self.settings["training.target_rate"] if self.settings["training.beta"] else None
+        """The KL that β was steered to."""
+        return self.settings["training.kl_target"] if self.settings["training.beta"] else None
 
     @property
     def drowned_share(self) -> float | None:
-        """The share of a belief's worth that its noise takes: loss of a sample less that of μ, over the gap at μ."""
+        """The share of a posterior's worth that its noise takes: loss of a sample less that of μ, over the gap at μ."""
         if self.noise_cost is None or not self.swap_gap_at_mean:
             return None
         return self.noise_cost / self.swap_gap_at_mean
@@ -100,7 +100,7 @@ def symptoms(epochs: Epochs, settings: Mapping[str, Any]) -> Symptoms:
         epoch=chosen["epoch"] + 1,
         noise=chosen["noise"],
         beta=chosen["beta"],
-        rate=health["rate"],
+        kl=health["kl"],
         active_share=health["active_share"],
         mutual_information=health["mutual_information"],
         swap_gap=health["swap_gap"],
@@ -112,11 +112,11 @@ def symptoms(epochs: Epochs, settings: Mapping[str, Any]) -> Symptoms:
         mean_spread=health.get("mean_spread"),
         clamped_share=health.get("clamped_share"),
         swap_gap_before=max(before, default=None),
-        floor=rate_floor(settings["model.latent_width"], settings["model.mean_scale"], settings["training.free_nats"]),
+        floor=rate_floor(settings["model.latent_dim"], settings["model.bn_gamma"], settings["training.free_nats"]),
         highest_beta=strongest["beta"],
         beta_epoch=strongest["epoch"] + 1,
         noise_share=sum(record["noise"] >= 1 for record in epochs) / len(epochs),
-        rise=epochs[-1]["reconstruction"] - min(record["reconstruction"] for record in alike),
+        rise=epochs[-1]["nll"] - min(record["nll"] for record in alike),
         late_ndcg=epochs[-1]["validation_ndcg"] / max(chosen["validation_ndcg"], 1e-9),
         num_alarmed=sum(bool(record["alarms"]) for record in epochs),
         groups=position_groups(health),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from variseq.errors import TrainingStopped
+from variseq.errors import TrainingDivergedError
 from variseq.model.losses import Negatives
 from variseq.model.network import Network, Objective, Weights
 from variseq.sequences.batches import Batch, Windows, group_by_length, make_batch, training_windows
@@ -22,22 +22,22 @@ from variseq.sequences.histories import Histories
 from variseq.training.collapse_watch import examine
 from variseq.training.display import Display
 from variseq.training.interrupt import Interrupt
-from variseq.training.rate_control import RateController
+from variseq.training.kl_control import KlController
 from variseq.training.schedule import learning_rate, noise_share, seconds_left
 from variseq.training.settings import TrainingConfig
 from variseq.training.state import (
     Progress,
     load_network,
-    load_optimiser,
+    load_optimizer,
     load_state,
     network_tensors,
-    optimiser_tensors,
+    optimizer_tensors,
     save_state,
 )
 from variseq.training.validation import Validation
 
 Step = Callable[[Network, torch.optim.Optimizer, Tensor, float], None]
-"""One update: (network, optimiser, loss, largest norm of the gradient). A private or distributed run passes its own."""
+"""One update: (network, optimizer, loss, largest norm of the gradient). A private or distributed run passes its own."""
 
 STATE = "state.safetensors"
 Recorder = Callable[[dict[str, Any]], None]
@@ -45,15 +45,15 @@ GRACE_EPOCHS = 3
 """Alarms are not raised before this epoch: a network that has hardly learned looks collapsed."""
 
 
-def gradient_step(network: Network, optimiser: torch.optim.Optimizer, loss: Tensor, clip_norm: float) -> None:
+def gradient_step(network: Network, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> None:
     """Backward, clip, update."""
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
-    optimiser.step()
+    nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)
+    optimizer.step()
 
 
-def build_optimiser(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
+def build_optimizer(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW: decay of matrices, and of the items' own vectors what is set for them; biases and gains are left alone."""
     decay_of: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
@@ -61,7 +61,7 @@ def build_optimiser(network: Network, config: TrainingConfig) -> torch.optim.Opt
             continue
         is_embedding = name.startswith("embedding.")
         usual = config.weight_decay if parameter.ndim > 1 and not is_embedding else 0.0
-        decay = config.item_decay if name == "embedding.item" else usual
+        decay = config.item_weight_decay if name == "embedding.item" else usual
         decay_of.setdefault(decay, []).append(parameter)
     groups = [{"params": parameters, "weight_decay": decay} for decay, parameters in decay_of.items()]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
@@ -98,8 +98,8 @@ class Trainer:
         self.epochs_later = epochs_later
         self.averaged = copy.deepcopy(network)
         self.best: dict[str, Tensor] = network_tensors("best", network)
-        self.optimiser = build_optimiser(network, config)
-        self.controller = RateController(config.beta, config.target_rate)
+        self.optimizer = build_optimizer(network, config)
+        self.controller = KlController(config.beta, config.kl_target)
         self.progress = Progress(beta=config.beta)
         self.log_frequency = _log_frequency(data.histories, network.config.num_items)
         self.num_steps = 1
@@ -111,7 +111,7 @@ class Trainer:
         self.progress, tensors = load_state(self.folder / STATE)
         load_network("network", self.network, tensors)
         load_network("averaged", self.averaged, tensors)
-        load_optimiser(self.optimiser, tensors)
+        load_optimizer(self.optimizer, tensors)
         self.best = {name: tensor for name, tensor in tensors.items() if name.startswith("best.")}
         self.controller.beta = self.progress.beta
         torch.set_rng_state(tensors["random"])
@@ -121,7 +121,7 @@ class Trainer:
         if self.folder is None:
             return
         tensors = network_tensors("network", self.network) | network_tensors("averaged", self.averaged)
-        tensors |= optimiser_tensors(self.optimiser) | self.best | {"random": torch.get_rng_state()}
+        tensors |= optimizer_tensors(self.optimizer) | self.best | {"random": torch.get_rng_state()}
         save_state(self.folder / STATE, self.progress, tensors)
 
     def run(
@@ -169,29 +169,29 @@ class Trainer:
     def _plan(self, epoch: int) -> tuple[Windows, list[Any]]:
         """The windows and batches of an epoch; the same for the same seed and epoch."""
         generator = np.random.default_rng([self.config.seed, epoch])
-        windows = training_windows(self.data.histories, self.network.config.max_length, generator)
+        windows = training_windows(self.data.histories, self.network.config.max_seq_len, generator)
         order = generator.permutation(len(windows.first))
-        groups = group_by_length(windows.lengths, self.config.batch_positions, order)
+        groups = group_by_length(windows.lengths, self.config.batch_tokens, order)
         return windows, [groups[index] for index in generator.permutation(len(groups))]
 
     def _train_batch(self, batch: Batch, step: Step) -> None:
         progress = self.progress
         share = noise_share(self.config, progress.step / self.num_steps)
         beta, config = self.controller.beta * share, self.config
-        weights = Weights(beta, config.free_nats, config.regression_weight, share, config.num_samples)
+        weights = Weights(beta, config.free_nats, config.value_loss_weight, share, config.num_samples)
         objective = self.network.objective(batch, weights, self._negatives())
         self._check_finite(objective)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, progress.step, self.num_steps)
-        step(self.network, self.optimiser, objective.loss, self.config.clip_norm)
+        step(self.network, self.optimizer, objective.loss, self.config.max_grad_norm)
         self._average_weights()
         if share > 0:
-            self.controller.observe(float(objective.rate))
+            self.controller.observe(float(objective.kl))
         progress.step += 1
         progress.beta = self.controller.beta
         added = {
-            "reconstruction": float(objective.reconstruction) * batch.num_targets,
-            "rate": float(objective.rate) * batch.num_tokens,
+            "nll": float(objective.nll) * batch.num_targets,
+            "kl": float(objective.kl) * batch.num_tokens,
             "regression": float(objective.regression) * batch.num_targets,
             "positions": batch.num_tokens,
             "targets": batch.num_targets,
@@ -200,7 +200,7 @@ class Trainer:
             progress.sums[name] = progress.sums.get(name, 0.0) + value
 
     def _negatives(self) -> Negatives | None:
-        if self.network.config.num_items <= self.config.full_softmax_items:
+        if self.network.config.num_items <= self.config.full_softmax_max_items:
             return None
         return Negatives.draw(self.log_frequency.to(self.network.item_bias.device), self.config.num_negatives)
 
@@ -209,7 +209,7 @@ class Trainer:
         if not math.isfinite(loss):
             self._stop(
                 f"The loss is {loss} in epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1} "
-                f"(reconstruction {objective.reconstruction:.4g}, rate {objective.rate:.4g}, regression "
+                f"(nll {objective.nll:.4g}, kl {objective.kl:.4g}, regression "
                 f"{objective.regression:.4g})."
             )
 
@@ -222,13 +222,13 @@ class Trainer:
     def _stop(self, what: str) -> NoReturn:
         has_state = self.folder is not None and self.progress.epoch > 0
         saved = f" The state after epoch {self.progress.epoch} is in {self.folder}." if has_state else ""
-        raise TrainingStopped(f"{what} Lower training.learning_rate, or check the values of the log.{saved}")
+        raise TrainingDivergedError(f"{what} Lower training.learning_rate, or check the values of the log.{saved}")
 
     @torch.no_grad()
     def _average_weights(self) -> None:
         """Move the average towards the network; the decay grows from 0.1, so the start is soon forgotten."""
-        decay = min(self.config.averaging, (1 + self.progress.step) / (10 + self.progress.step))
-        decay = decay if self.config.averaging else 0.0
+        decay = min(self.config.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
+        decay = decay if self.config.ema_decay else 0.0
         torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), 1 - decay)
         for average, current in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
             average.copy_(current)
@@ -246,7 +246,7 @@ class Trainer:
             "learning_rate": learning_rate(self.config, progress.step, self.num_steps),
             "noise": share,
             "beta": progress.beta * share,
-            **{name: total / (positions if name == "rate" else targets) for name, total in sums.items()},
+            **{name: total / (positions if name == "kl" else targets) for name, total in sums.items()},
         }
         if self.data.validation is None:
             self.best = network_tensors("best", self.averaged)
@@ -260,10 +260,10 @@ class Trainer:
         progress, network = self.progress, self.averaged.folded()
         score = validation.score(network)
         health = examine(network, validation.watched(), self.config.seed)
-        # The belief means something only once the noise is on; a purely deterministic run may be chosen anywhere.
+        # The posterior means something only once the noise is on; a purely deterministic run may be chosen anywhere.
         # The last epoch stands for a run whose noise never rose to the full.
         is_last = progress.epoch + 1 == self.config.max_epochs
-        eligible = share >= 1 or self.config.deterministic_share >= 1 or is_last
+        eligible = share >= 1 or self.config.deterministic_fraction >= 1 or is_last
         is_best = eligible and score.ndcg > progress.best_metric
         if is_best:
             progress.best_metric, progress.best_epoch = score.ndcg, progress.epoch

@@ -45,8 +45,8 @@ class Validation:
     def watched(self) -> Histories:
         """The histories that are asked about, with their targets: what the posterior is examined on.
 
-        Their earlier events are training events. Everybody's are taken where fewer than two are asked about, as beliefs
-        are swapped between histories.
+        Their earlier events are training events. Everybody's are taken where fewer than two are asked about, as
+        posteriors are swapped between histories.
         """
         part = self.part
         asked = np.flatnonzero(part.target_end > part.history_end)

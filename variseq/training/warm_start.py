@@ -18,12 +18,12 @@ from variseq.model.network import Network, NetworkConfig
 from variseq.training.settings import TrainingConfig
 
 SHAPE = (
-    *("width", "latent_width", "num_blocks", "num_heads", "attention", "attention_width", "mean_scale", "value_loss"),
+    *("hidden_size", "latent_dim", "num_layers", "num_heads", "attention", "attention_dim", "bn_gamma", "value_loss"),
 )
 """Settings of the network that decide what its weights are; they stay those of the earlier run."""
 EPOCHS_SHARE = 0.3
 """Epochs of a warm start, as a share of those of a start from nothing."""
-BY_ROW = ("embedding.item", "embedding.behaviour", "item_bias")
+BY_ROW = ("embedding.item", "embedding.behavior", "item_bias")
 VALUE_SCALE = ("embedding.value_mean", "embedding.value_scale")
 
 
@@ -42,10 +42,10 @@ class Start:
         if not (items >= 0).any():
             raise InputError(
                 f"The earlier run knows no item of this log: it has ids like {earlier.vocabulary.items[0].as_py()!r}, "
-                f"the log like {vocabulary.items[0].as_py()!r}. Give a run of the same catalogue, or fit from nothing."
+                f"the log like {vocabulary.items[0].as_py()!r}. Give a run of the same catalog, or fit from nothing."
             )
-        place = {name: position for position, name in enumerate(earlier.vocabulary.behaviours)}
-        return cls(earlier.network, items, np.array([place.get(name, -1) for name in vocabulary.behaviours]))
+        place = {name: position for position, name in enumerate(earlier.vocabulary.behaviors)}
+        return cls(earlier.network, items, np.array([place.get(name, -1) for name in vocabulary.behaviors]))
 
 
 def shape_of(earlier: Checkpoint) -> dict[str, Any]:
@@ -65,22 +65,22 @@ def refuse_other_shape(network: NetworkConfig, earlier: NetworkConfig) -> None:
 
 
 def warm_training(config: TrainingConfig, earlier: Checkpoint, chosen: dict[str, Any]) -> TrainingConfig:
-    """The training of a warm start: 0.3 of the epochs, with the noise and the weight of the rate that the run ended on.
+    """The training of a warm start: 0.3 of the epochs, with the noise and the weight of the KL that the run ended on.
 
     What is in `chosen` stays as it was set. Raises InputError where one of the two is trained without noise.
     """
-    was_twin = earlier.config["training"]["deterministic_share"] >= 1
-    if was_twin != (config.deterministic_share >= 1):
+    was_twin = earlier.config["training"]["deterministic_fraction"] >= 1
+    if was_twin != (config.deterministic_fraction >= 1):
         raise InputError(
             f"The earlier run was trained {'without' if was_twin else 'with'} noise and this one is to be trained "
-            f"{'with' if was_twin else 'without'} it (training.deterministic_share). Train both alike, or fit from "
+            f"{'with' if was_twin else 'without'} it (training.deterministic_fraction). Train both alike, or fit from "
             "nothing."
         )
     changes: dict[str, Any] = {"max_epochs": max(1, round(EPOCHS_SHARE * config.max_epochs))}
     if not was_twin:
-        changes |= {"deterministic_share": 0.0, "anneal_share": 0.0}
+        changes |= {"deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0}
         last_beta = earlier.metrics[-1]["beta"] if earlier.metrics else 0.0
-        changes |= {"beta": last_beta} if last_beta > 0 and config.target_rate is not None else {}
+        changes |= {"beta": last_beta} if last_beta > 0 and config.kl_target is not None else {}
     return config.model_copy(update={name: value for name, value in changes.items() if name not in chosen})
 
 
@@ -101,10 +101,10 @@ def take_over(network: Network, start: Start) -> None:
     _take_over_items(network.embedding, theirs["embedding.item"], items)
     bias = theirs["item_bias"]
     network.item_bias.copy_(torch.where(is_known, bias[items.clamp(min=0)], bias.mean()))
-    behavior = network.embedding.behaviour
-    if behavior is not None and "embedding.behaviour" in theirs:
+    behavior = network.embedding.behavior
+    if behavior is not None and "embedding.behavior" in theirs:
         known = torch.from_numpy(np.flatnonzero(start.behaviors >= 0))
-        behavior[known] = theirs["embedding.behaviour"][torch.from_numpy(start.behaviors)[known]]
+        behavior[known] = theirs["embedding.behavior"][torch.from_numpy(start.behaviors)[known]]
 
 
 def _take_over_items(embedding: EventEmbedding, earlier: Tensor, items: Tensor) -> None:

@@ -20,7 +20,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DAY_SECONDS = 86_400
 START = 1_704_189_600  # 2 January 2024, 10:00 UTC
 HOSTILE = "<img src=x onerror=alert(1)>"
-DESKTOP = {"width": 1440, "height": 1000}
+DESKTOP = {"hidden_size": 1440, "height": 1000}
 KINDS = ("view", "cart", "purchase")
 
 
@@ -52,7 +52,7 @@ def stocked(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def history(user_id: str, num_events: int, step_seconds: int) -> list[dict[str, Any]]:
-    """Events that go through the catalogue, each third of a kind; the last kind has values."""
+    """Events that go through the catalog, each third of a kind; the last kind has values."""
     return [
         event(
             f"{user_id}-{place}",

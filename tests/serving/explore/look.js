@@ -2,8 +2,8 @@
 ({
   /** Every visible text with the contrast to what is behind it (WCAG 2.2, relative luminance). */
   texts() {
-    const numbers = (colour) => {
-      const [r, g, b, a = 1] = colour.match(/[\d.e-]+/g).map(Number);
+    const numbers = (color) => {
+      const [r, g, b, a = 1] = color.match(/[\d.e-]+/g).map(Number);
       return { r, g, b, a };
     };
     const mixed = (top, below, part) => top[part] * top.a + below[part] * (1 - top.a);

@@ -57,7 +57,7 @@ def test_uncertainty_is_told_in_words_and_in_parts(reader: Visit, stocked: Serve
 
 def test_attention_is_the_strength_of_each_event(reader: Visit, stocked: ServerProcess) -> None:
     weights = stocked.recommend("reader", attention=True)["attention"]
-    assert len(weights) == 12  # one of the 13 events is not in the catalogue
+    assert len(weights) == 12  # one of the 13 events is not in the catalog
     shares = reader.page.eval_on_selector_all("#events .share", "all => all.map(one => one.textContent)")[::-1]
     assert shares[-1] == ""
     assert [number(share) / 100 for share in shares[:-1]] == pytest.approx(weights, rel=CLOSE, abs=1e-5)

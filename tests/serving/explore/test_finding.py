@@ -29,7 +29,7 @@ def test_history_of_a_user_shows_what_the_api_tells(reader: Visit, stocked: Serv
     assert reader.events() == [one["title"] or one["item_id"] for one in told]
     details = reader.page.eval_on_selector_all("#events .details", "all => all.map(one => one.textContent)")[::-1]
     assert details[2] == "4 Jan 2024, 10:00 UTC · purchase · 7"
-    assert details[-1].endswith("Not in the catalogue")
+    assert details[-1].endswith("Not in the catalog")
     shapes = reader.page.eval_on_selector_all(".event", "all => all.map(one => one.classList.toString())")
     assert sum("kind-1" in names for names in shapes) == 4
     assert sum("unknown" in names for names in shapes) == 1

@@ -40,7 +40,7 @@ def loneliest(at: dict[str, tuple[float, float]], among: set[str]) -> str:
     return max(among, key=lambda one: min(math.dist(at[one], place) for other, place in at.items() if other != one))
 
 
-def test_every_item_is_on_the_map_in_the_colour_of_its_category(reader: Visit, stocked: ServerProcess) -> None:
+def test_every_item_is_on_the_map_in_the_color_of_its_category(reader: Visit, stocked: ServerProcess) -> None:
     items = map_of(stocked)
     count = Counter(one["category"] for one in items)
     recommended = {one["item_id"] for one in stocked.recommend("reader")["recommendations"]}
@@ -63,9 +63,9 @@ def pixel(tab: Visit, x: float, y: float) -> list[int]:
     return [red, green, blue] if strength > 100 else []
 
 
-def parts(colour: str) -> list[float]:
-    """Red, green and blue of a colour; the map holds it unmixed, with its strength beside it."""
-    return [float(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+def parts(color: str) -> list[float]:
+    """Red, green and blue of a color; the map holds it unmixed, with its strength beside it."""
+    return [float(part) for part in color.removeprefix("rgb(").removesuffix(")").split(",")]
 
 
 def test_pointer_on_an_item_tells_its_title_and_marks(reader: Visit, stocked: ServerProcess) -> None:

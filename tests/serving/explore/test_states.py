@@ -82,7 +82,7 @@ def test_slow_answer_shows_that_it_is_waited_for(visit: Open) -> None:
 def test_unknown_items_of_a_link_are_kept_and_told(visit: Open) -> None:
     with visit("#history=i01,gone%2C%25,i02") as tab:
         assert tab.events() == ["Garden no. 7", "gone,%", "Books no. 2"]
-        assert "1 event not in the catalogue left out" in tab.text("#answer-facts")
+        assert "1 event not in the catalog left out" in tab.text("#answer-facts")
         assert tab.page.locator("#events li.unknown").count() == 1
 
 

@@ -92,7 +92,7 @@ def test_exported_events_are_a_log_to_fit(store: SqliteStore, tmp_path: Path) ->
     assert export_events(store, tmp_path / "events.parquet") == 191
     log = variseq.read(tmp_path / "events.parquet")
     assert (log.vocabulary.num_users, log.vocabulary.num_items) == (19, 7)
-    assert log.vocabulary.behaviours == ("event", "purchase")
+    assert log.vocabulary.behaviors == ("event", "purchase")
     assert log.histories.num_events == 191
     assert 5 not in log.vocabulary.users.to_pylist()
     place = log.vocabulary.user_positions([3])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from variseq.errors import InputError, MissingExtra
+from variseq.errors import InputError, MissingDependencyError
 from variseq.serving.stores.memory import MemoryStore
 from variseq.serving.stores.opening import open_store
 from variseq.serving.stores.protocol import HistoryStore
@@ -80,5 +80,5 @@ def test_redis_without_its_client_names_the_install_command(tmp_path: Path, monk
     for name in [name for name in sys.modules if name.startswith("variseq.serving.stores.redis")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "redis", None)
-    with pytest.raises(MissingExtra, match=r"variseq\[redis\]"):
+    with pytest.raises(MissingDependencyError, match=r"variseq\[redis\]"):
         open_store(f"redis://127.0.0.1/0?record=sqlite:///{tmp_path}/events.db")

@@ -115,7 +115,7 @@ function facts(answer) {
   const age = answer.latest_event_age_seconds;
   return [
     `from ${plural(answer.events_used, "event")}`,
-    answer.events_unknown ? `${plural(answer.events_unknown, "event")} not in the catalogue left out` : null,
+    answer.events_unknown ? `${plural(answer.events_unknown, "event")} not in the catalog left out` : null,
     typeof age === "number" && realTime(answer.latest_event) !== null ? `the latest ${ago(Math.max(age, 0))}` : null,
     answer.approximate ? "approximate: an index chose the candidates" : null,
   ].filter(Boolean).join(", ");

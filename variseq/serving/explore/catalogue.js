@@ -4,7 +4,7 @@ const SEARCHES_AT_ONCE = 4;
 const OFFERED = 20, LOOKED_THROUGH = 1000;
 
 /** `loaded` is a promise that is waited for before ids are looked up one by one: that of the item map. */
-export class Catalogue {
+export class Catalog {
   constructor(api) {
     Object.assign(this, { api, known: new Map(), loaded: null });
   }

@@ -56,12 +56,12 @@ export class EventList {
     const remove = event.isReal ? null : element("button", {
       type: "button", class: "strike", tabindex: -1, "aria-label": `Remove ${nameOf(event)}`, onclick: () => this.onRemove(event),
     }, "Remove");
-    const details = [event.time === null ? null : moment(event.time), told.kind ? event.behaviour : null, event.value === null ? null : plain(event.value)];
+    const details = [event.time === null ? null : moment(event.time), told.kind ? event.behavior : null, event.value === null ? null : plain(event.value)];
     const node = element("li", { "data-key": event.key, onclick: (press) => press.target.closest("button") || this.onPick(event) },
       number,
       element("span", { class: "what" },
         element("span", { class: "title" }, nameOf(event)),
-        element("span", { class: "details" }, details.filter((one) => one !== null).join(" · "), event.known ? null : " Not in the catalogue", event.isReal || !told.origin ? null : element("span", { class: "badge" }, "added here"))),
+        element("span", { class: "details" }, details.filter((one) => one !== null).join(" · "), event.known ? null : " Not in the catalog", event.isReal || !told.origin ? null : element("span", { class: "badge" }, "added here"))),
       element("span", { class: "strength" }, element("span", { class: "track" }, fill), share),
       element("span", { class: "row-buttons" }, remove, strike));
     return { node, number, fill, share, strike };

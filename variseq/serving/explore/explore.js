@@ -2,7 +2,7 @@
 
 import { Api } from "./api.js";
 import { AnswerPanel } from "./answerpanel.js";
-import { Catalogue } from "./catalogue.js";
+import { Catalog } from "./catalog.js";
 import { combobox } from "./combobox.js";
 import { byId, element, errorBox, placeholder, setText } from "./dom.js";
 import { History } from "./history.js";
@@ -19,7 +19,7 @@ const MOST_OFFERED = 6;
 class Explorer {
   constructor() {
     this.api = new Api(askForKey);
-    this.catalogue = new Catalogue(this.api);
+    this.catalog = new Catalog(this.api);
     this.history = null;
     this.insertAfter = null;
     this.opening = null;
@@ -39,7 +39,7 @@ class Explorer {
   }
 
   connect() {
-    const items = async (text, signal) => (await this.catalogue.search(text, signal)).map((item) => ({ ...item, label: nameOf(item), detail: String(item.item_id) }));
+    const items = async (text, signal) => (await this.catalog.search(text, signal)).map((item) => ({ ...item, label: nameOf(item), detail: String(item.item_id) }));
     const users = async (text, signal) => (await this.api.users(text, signal)).users.map((id) => ({ id, label: String(id) }));
     combobox({
       input: byId("user-input"), options: byId("user-options"), hint: byId("user-hint"), search: users,
@@ -49,7 +49,7 @@ class Explorer {
     combobox({
       input: byId("item-input"), options: byId("item-options"), hint: byId("item-hint"), search: items,
       choose: (item) => this.add(item, this.insertAfter),
-      empty: (text) => (text ? `Nothing is called ${text}.` : "The catalogue is empty."),
+      empty: (text) => (text ? `Nothing is called ${text}.` : "The catalog is empty."),
     });
     byId("undo-edits").addEventListener("click", () => {
       this.edit(() => this.history.undo());
@@ -73,7 +73,7 @@ class Explorer {
     byId("map-message").replaceChildren(placeholder(4));
     byId("model-message").replaceChildren(placeholder(4));
     this.loadModel();
-    this.catalogue.loaded = this.loadMap();
+    this.catalog.loaded = this.loadMap();
     await this.restore();
   }
 
@@ -82,7 +82,7 @@ class Explorer {
     try {
       const { items } = await this.api.map();
       show();
-      this.catalogue.learn(items);
+      this.catalog.learn(items);
       this.settings.offerCategories(this.mapPanel.load(items));
       this.mapPanel.mark(this.history?.items ?? [], this.answer.list);
     } catch (error) {
@@ -116,7 +116,7 @@ class Explorer {
     await this.load(`User ${id}`, () => this.api.user(id), async (answer) => {
       const history = History.ofUser(answer);
       if (!edits) return [history, null];
-      const items = await this.catalogue.find(edits.added.map(([, item]) => item));
+      const items = await this.catalog.find(edits.added.map(([, item]) => item));
       const added = edits.added.map(([place], index) => [place, items[index]]);
       const words = "The history has grown since this link was made, so its edits are left out.";
       return [history, history.apply({ ...edits, added }) ? null : words];
@@ -124,7 +124,7 @@ class Explorer {
   }
 
   async openItems(ids) {
-    await this.load("Composed", () => this.catalogue.find(ids), async (items) => [History.ofItems(items), null]);
+    await this.load("Composed", () => this.catalog.find(ids), async (items) => [History.ofItems(items), null]);
   }
 
   /** Opens what is fetched; where another is opened meanwhile, that one stays. */

@@ -11,7 +11,7 @@ export function realTime(timestamp) {
 }
 
 function event(fields) {
-  const none = { title: null, time: null, timestamp: null, behaviour: null, value: null, known: true, struck: false };
+  const none = { title: null, time: null, timestamp: null, behavior: null, value: null, known: true, struck: false };
   return { ...none, ...fields, key: `event-${nextKey++}` };
 }
 
@@ -23,7 +23,7 @@ function logged(one) {
     title: one.title ?? null,
     time,
     timestamp: one.timestamp,
-    behaviour: one.event ?? null,
+    behavior: one.event ?? null,
     value: one.value ?? null,
     known: one.known !== false,
     isReal: true,
@@ -65,7 +65,7 @@ export class History {
     let time = first;
     return events.map((one) => {
       time = one.timestamp ?? time;
-      return { item_id: one.item_id, timestamp: time, event: one.behaviour, value: one.value };
+      return { item_id: one.item_id, timestamp: time, event: one.behavior, value: one.value };
     });
   }
 

@@ -45,7 +45,7 @@ export class HistoryPanel {
     const { events } = history;
     if (!events.includes(this.picked)) this.picked = null;
     byId("history-body").hidden = events.length === 0;
-    const kinds = [...new Set(events.map((event) => event.behaviour).filter((one) => one !== null))];
+    const kinds = [...new Set(events.map((event) => event.behavior).filter((one) => one !== null))];
     this.timeline.show(events, this.weights, kinds);
     this.list.show(events, this.weights, { origin: history.user !== null, kind: kinds.length > 1 });
     this.showLegend(kinds);

@@ -1,4 +1,4 @@
-// Items with places into a map: coloured by category, with the history and the recommendations marked.
+// Items with places into a map: colored by category, with the history and the recommendations marked.
 
 import { element, setAttribute } from "./dom.js";
 import { nameOf } from "./words.js";
@@ -42,7 +42,7 @@ export class ItemMap {
     if (rest && named.length) named.push([OTHER, rest]);
     const buttons = named.map(([name, number]) => element("button", {
       type: "button", class: "quiet", "aria-pressed": "false", onclick: (press) => this.toggle(name, press.currentTarget),
-    }, element("span", { class: `dot category-${this.colour(name)}` }), `${name} ${number}`));
+    }, element("span", { class: `dot category-${this.color(name)}` }), `${name} ${number}`));
     const marks = [["mark-history", "in the history"], ["mark-recommended", "recommended"]];
     this.legend.replaceChildren(...marks.map(([name, words]) => element("span", { class: "mark" }, element("span", { class: name }), words)), ...buttons);
   }
@@ -53,8 +53,8 @@ export class ItemMap {
     this.draw();
   }
 
-  /** The number of a colour; that of all other categories is 0. */
-  colour(category) {
+  /** The number of a color; that of all other categories is 0. */
+  color(category) {
     return this.categories.indexOf(category) + 1;
   }
 
@@ -101,7 +101,7 @@ export class ItemMap {
   }
 
   isShown(item) {
-    return this.only === null || item.category === this.only || (this.only === OTHER && this.colour(item.category) === 0);
+    return this.only === null || item.category === this.only || (this.only === OTHER && this.color(item.category) === 0);
   }
 
   itemAt(x, y) {
@@ -129,11 +129,11 @@ export class ItemMap {
     canvas.height = Math.round(canvas.clientHeight * sharpness);
     const pen = canvas.getContext("2d");
     pen.scale(sharpness, sharpness);
-    this.paintItems(pen, this.colours());
+    this.paintItems(pen, this.colors());
   }
 
-  /** The colours of the theme, as the legend and the page have them. */
-  colours() {
+  /** The colors of the theme, as the legend and the page have them. */
+  colors() {
     const probe = element("span", { hidden: true });
     this.legend.append(probe);
     const of = (name) => {
@@ -146,7 +146,7 @@ export class ItemMap {
     return found;
   }
 
-  paintItems(pen, colours) {
+  paintItems(pen, colors) {
     const dot = (item, radius, fill, edge = null, width = 1.5) => {
       const [x, y] = this.at(item);
       pen.beginPath();
@@ -156,35 +156,35 @@ export class ItemMap {
     };
     for (const item of this.items) {
       pen.globalAlpha = this.isShown(item) ? 0.62 : 0.08;
-      dot(item, 2.6, colours.categories[this.colour(item.category)]);
+      dot(item, 2.6, colors.categories[this.color(item.category)]);
     }
     pen.globalAlpha = 1;
     const placed = (ids) => [...ids].map((id) => this.places.get(id)).filter(Boolean);
     const [radius, edge] = this.history.size > MANY ? [3, 1] : [4.6, 2];
-    for (const item of placed(this.history)) dot(item, radius, colours.categories[this.colour(item.category)], colours.ink, edge);
-    this.paintReasons(pen, colours, placed(this.reasons), dot);
+    for (const item of placed(this.history)) dot(item, radius, colors.categories[this.color(item.category)], colors.ink, edge);
+    this.paintReasons(pen, colors, placed(this.reasons), dot);
     pen.font = "600 11px system-ui, sans-serif";
     Object.assign(pen, { textAlign: "center", textBaseline: "middle" });
     for (const item of placed([...this.ranks.keys()].reverse())) {
       const [x, y] = this.at(item);
-      dot(item, 9, colours.accent, colours.paper, 2);
-      pen.fillStyle = colours["on-accent"];
+      dot(item, 9, colors.accent, colors.paper, 2);
+      pen.fillStyle = colors["on-accent"];
       pen.fillText(String(this.ranks.get(String(item.item_id))), x, y + 0.5);
     }
-    for (const item of [this.picked, this.pointed]) if (item) dot(item, 12, null, colours.ink, 1.5);
+    for (const item of [this.picked, this.pointed]) if (item) dot(item, 12, null, colors.ink, 1.5);
   }
 
-  paintReasons(pen, colours, reasons, dot) {
+  paintReasons(pen, colors, reasons, dot) {
     const focus = this.places.get(this.focus);
     if (!focus) return;
-    Object.assign(pen, { strokeStyle: colours.reason, lineWidth: 2 });
+    Object.assign(pen, { strokeStyle: colors.reason, lineWidth: 2 });
     for (const reason of reasons) {
       pen.beginPath();
       pen.moveTo(...this.at(focus));
       pen.lineTo(...this.at(reason));
       pen.stroke();
-      dot(reason, 6, colours.reason, colours.paper, 2);
+      dot(reason, 6, colors.reason, colors.paper, 2);
     }
-    dot(focus, 13, null, colours.reason, 3);
+    dot(focus, 13, null, colors.reason, 3);
   }
 }

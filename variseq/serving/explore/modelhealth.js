@@ -9,10 +9,10 @@ const FACTS = [
   ["Items", (health) => health.network?.num_items],
   ["Users trained on", (health) => health.protocol?.num_users],
   ["Events trained on", (health) => health.protocol?.num_train_events],
-  ["Events attended to", (health) => health.network?.max_length && `at most ${whole(health.network.max_length)}`],
+  ["Events attended to", (health) => health.network?.max_seq_len && `at most ${whole(health.network.max_seq_len)}`],
   ["Width", (health) => health.network?.width],
-  ["Width of a belief", (health) => health.network?.latent_width],
-  ["Blocks", (health) => health.network?.num_blocks],
+  ["Width of a posterior", (health) => health.network?.latent_dim],
+  ["Blocks", (health) => health.network?.num_layers],
   ["Attention", (health) => health.network?.attention],
   ["Split", (health) => health.protocol?.method],
   ["NDCG@10 on validation", (health) => health.validation?.ndcg],
@@ -21,11 +21,11 @@ const FACTS = [
 
 /** Name, field, words of the value, least healthy value and what it means. */
 const TESTS = [
-  ["Active dimensions", "active_share", percent, 0.1, "dimensions of the belief that differ between histories"],
-  ["Rate", "rate", (value) => nats(value), null, "what a belief says of its history"],
-  ["Mutual information", "mutual_information", (value) => nats(value), null, "what beliefs say of which history it is"],
-  ["Swap gap", "swap_gap", (value) => nats(value), 0.05, "how much worse the loss is with the beliefs of another user"],
-  ["Prior gap", "prior_gap", (value) => nats(value), 0.05, "how much worse the loss is with beliefs that say nothing"],
+  ["Active dimensions", "active_share", percent, 0.1, "dimensions of the posterior that differ between histories"],
+  ["Rate", "kl", (value) => nats(value), null, "what a posterior says of its history"],
+  ["Mutual information", "mutual_information", (value) => nats(value), null, "what posteriors say of which history it is"],
+  ["Swap gap", "swap_gap", (value) => nats(value), 0.05, "how much worse the loss is with the posteriors of another user"],
+  ["Prior gap", "prior_gap", (value) => nats(value), 0.05, "how much worse the loss is with posteriors that say nothing"],
 ];
 
 /** Places in a history at which the groups of `kl_per_position` begin; of the package's watch on the posterior. */
@@ -46,7 +46,7 @@ function verdict(alarms, posterior) {
     return element("div", { class: "notice error" }, element("p", {}, "The posterior has alarms:"), element("ul", { class: "bullets" }, ...rows));
   }
   if (!isNumber(posterior.swap_gap)) return element("p", { class: "verdict" }, "Nothing is recorded of the posterior of this model.");
-  return element("p", { class: "verdict" }, element("span", { class: "good" }, "✓ No alarms."), " The beliefs are read when the next item is predicted.");
+  return element("p", { class: "verdict" }, element("span", { class: "good" }, "✓ No alarms."), " The posteriors are read when the next item is predicted.");
 }
 
 function factList(health) {
@@ -78,7 +78,7 @@ function charts(posterior) {
   const found = [];
   if (dimensions.length) {
     const range = `${whole(dimensions.length)} dimensions, ${plain(dimensions.at(-1))} to ${plain(dimensions[0])} nats`;
-    found.push(chart("Rate of each dimension of a belief", range, dimensions.map((value) => ["", value])));
+    found.push(chart("Rate of each dimension of a posterior", range, dimensions.map((value) => ["", value])));
   }
   if (groups.length) {
     const words = `${plain(groups[0][1])} nats after ${groups[0][0]} events, ${plain(groups.at(-1)[1])} after ${groups.at(-1)[0]}`;

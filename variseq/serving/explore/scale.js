@@ -15,7 +15,7 @@ const WORDS = [
   [0, formatter({ hour: "2-digit", minute: "2-digit", second: "2-digit" })],
 ];
 
-/** A place for each event: its time, or its number. What has no time lies between its neighbours, or after the last. */
+/** A place for each event: its time, or its number. What has no time lies between its neighbors, or after the last. */
 export function places(events, scale) {
   if (scale === "order") return events.map((_, index) => index);
   const times = events.map((one) => one.time);

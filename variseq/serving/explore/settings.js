@@ -30,7 +30,7 @@ export class Settings {
       field("Category", element("input", { id: "set-category", name: "category", type: "text", list: "category-names", placeholder: "any", autocomplete: "off" })),
       field("Items in the history", element("select", { id: "set-exclude_seen", name: "exclude_seen" }, ...options(SEEN))),
       field(["Diversity ", this.spread], element("input", { id: "set-diversity", name: "diversity", type: "range", min: 0, max: 1, step: 0.05 })),
-      field("Order by", element("select", { id: "set-explore", name: "explore" }, ...options([["", "what is likeliest"], ["thompson", "one draw of the belief"]]))),
+      field("Order by", element("select", { id: "set-explore", name: "explore" }, ...options([["", "what is likeliest"], ["thompson", "one draw of the posterior"]]))),
       field("Seed of the draw", element("input", { id: "set-seed", name: "seed", type: "number", min: 0, step: 1, required: true }), again),
       field("Set instead of a list", element("select", { id: "set-coverage", name: "coverage" }, ...options(COVERAGES))),
       element("p", { class: "usual" }, element("button", { type: "button", class: "quiet", onclick: () => this.reset() }, "Usual settings")),

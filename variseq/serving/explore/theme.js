@@ -1,4 +1,4 @@
-// The theme a person chose into the colours of the page, before it is first painted.
+// The theme a person chose into the colors of the page, before it is first painted.
 "use strict";
 (() => {
   const THEMES = ["system", "light", "dark"];

@@ -27,7 +27,7 @@ export class Timeline {
     new ResizeObserver(() => this.draw()).observe(root);
   }
 
-  /** `weights` is a Map of event key to attention or null, `kinds` the behaviours in the order of their shapes. */
+  /** `weights` is a Map of event key to attention or null, `kinds` the behaviors in the order of their shapes. */
   show(events, weights, kinds) {
     const isWhole = String(this.view) === String(whole(this.at, this.scale));
     Object.assign(this, { events: [...events], weights, kinds, at: places(events, this.scale) });
@@ -202,7 +202,7 @@ export class Timeline {
   }
 
   stem({ event, x }, ground, isCrowded) {
-    const kind = Math.max(this.kinds.indexOf(event.behaviour), 0);
+    const kind = Math.max(this.kinds.indexOf(event.behavior), 0);
     const names = ["event", `kind-${kind % 4}`];
     if (event.struck) names.push("struck");
     if (!event.known) names.push("unknown");

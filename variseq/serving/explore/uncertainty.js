@@ -3,7 +3,7 @@
 import { element } from "./dom.js";
 import { equallyLikely, plain, whole } from "./words.js";
 
-/** `numItems` is the size of the catalogue, or null where it is not known. */
+/** `numItems` is the size of the catalog, or null where it is not known. */
 export function showUncertainty(root, { total, aleatoric, epistemic }, numItems) {
   const most = Math.max(numItems ? Math.log(numItems) : 0, total, 1e-9);
   const sentence = element("p", { class: "sentence" },

@@ -52,9 +52,9 @@ export function eventWords(event, attention) {
   return [
     nameOf(event),
     event.time === null ? null : moment(event.time),
-    event.behaviour,
+    event.behavior,
     event.value === null ? null : `value ${plain(event.value)}`,
-    event.known ? null : "not in the catalogue",
+    event.known ? null : "not in the catalog",
     event.struck ? "struck out" : attention === null ? null : `attention ${percent(attention)}`,
   ].filter((part) => part !== null && part !== undefined).join(", ");
 }

@@ -16,7 +16,7 @@ from variseq.serving.services import Services
 async def search_items(services: Services, call: Call) -> ItemsAnswer:
     """Items by title or id."""
     query: SearchQuery = call.query
-    engine, items = await _ask(services, lambda engine: engine.catalogue.search(query.search, query.limit))
+    engine, items = await _ask(services, lambda engine: engine.catalog.search(query.search, query.limit))
     return ItemsAnswer(_items(items, query.ids_as_text), engine.version)
 
 
@@ -26,9 +26,9 @@ async def similar_items(services: Services, call: Call) -> ItemsAnswer:
     vocabulary = services.models.engine.vocabulary
     item_id = ids.item_id(call.path["item_id"], vocabulary)
     if vocabulary.item_positions([item_id])[0] < 0:
-        raise Refusal(404, "There is no such item in the catalogue.")
+        raise Refusal(404, "There is no such item in the catalog.")
     engine, items = await _ask(
-        services, lambda engine: engine.catalogue.similar(item_id, min(query.k, engine.vocabulary.num_items - 1))
+        services, lambda engine: engine.catalog.similar(item_id, min(query.k, engine.vocabulary.num_items - 1))
     )
     return ItemsAnswer(_items(items, query.ids_as_text), engine.version)
 
@@ -36,13 +36,13 @@ async def similar_items(services: Services, call: Call) -> ItemsAnswer:
 async def item_map(services: Services, call: Call) -> dict[str, Any]:
     """Items as points, near each other where the model sees them as alike."""
     query: IdsQuery = call.query
-    engine, found = await _ask(services, lambda engine: engine.catalogue.item_map())
+    engine, found = await _ask(services, lambda engine: engine.catalog.item_map())
     return {**found, "items": _items(found["items"], query.ids_as_text), "model": engine.version}
 
 
 async def show_model(services: Services, call: Call) -> dict[str, Any]:
     """What the model is, and how its latent fares."""
-    engine, health = await _ask(services, lambda engine: engine.catalogue.health())
+    engine, health = await _ask(services, lambda engine: engine.catalog.health())
     return {**health, "model": engine.version}
 
 

@@ -14,7 +14,7 @@ from variseq.serving.operations import Call, Operation
 from variseq.serving.questions import moment
 from variseq.serving.refusals import Refusal
 from variseq.serving.routes.recommending import uncertainty_of
-from variseq.serving.schemas import Belief, ErasedAnswer, EventKnown, FindQuery, IdsQuery, UserAnswer, UsersAnswer
+from variseq.serving.schemas import ErasedAnswer, EventKnown, FindQuery, IdsQuery, Posterior, UserAnswer, UsersAnswer
 from variseq.serving.services import Services
 from variseq.serving.stores.protocol import Event
 
@@ -35,9 +35,9 @@ async def show_user(services: Services, call: Call) -> UserAnswer:
         raise Refusal(404, "There is no such user in the store.")
     answered = await services.batcher.ask(Asked(Question(k=1, because=False), user_id))
     known = await services.readers.run(lambda: _known(answered.engine, events, query.ids_as_text))
-    belief = Belief(uncertainty_of(answered.answer))
+    posterior = Posterior(uncertainty_of(answered.answer))
     shown = ids.in_answer(user_id, query.ids_as_text)
-    return UserAnswer(shown, len(events), known, belief, answered.engine.version)
+    return UserAnswer(shown, len(events), known, posterior, answered.engine.version)
 
 
 async def erase_user(services: Services, call: Call) -> ErasedAnswer:
@@ -73,7 +73,7 @@ def _known(engine: Engine, events: Sequence[Event], as_text: bool) -> list[Event
             ids.in_answer(event.item_id, as_text),
             title,
             moment(event.timestamp),
-            event.behaviour,
+            event.behavior,
             event.value,
             position >= 0,
         )
@@ -85,7 +85,7 @@ OPERATIONS: list[Operation[Services]] = [
     Operation(
         "GET",
         "/v1/users/{user_id}",
-        "Show the history and the belief of a user",
+        "Show the history and the posterior of a user",
         "read",
         show_user,
         UserAnswer,

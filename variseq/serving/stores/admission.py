@@ -36,8 +36,8 @@ def _admit_one(event: Event) -> Event:
             f"timestamp is whole microseconds since 1970 in UTC, up to the year 2255; got {event.timestamp!r} "
             f"in event {event.event_id!r}."
         )
-    if event.behaviour is not None:
-        _check_text(event.behaviour, "behaviour")
+    if event.behavior is not None:
+        _check_text(event.behavior, "behavior")
     if event.value is None or (type(event.value) is float and math.isfinite(event.value)):
         return event
     return replace(event, value=_plain_value(event))

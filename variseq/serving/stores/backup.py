@@ -6,10 +6,10 @@ import os
 import sqlite3
 from pathlib import Path
 
+from variseq.atomic import atomic_write
 from variseq.errors import InputError
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.sqlite_file import connect, readable
-from variseq.whole_file import whole_file
 
 
 def back_up(store: SqliteStore, target: Path) -> None:
@@ -24,7 +24,7 @@ def back_up(store: SqliteStore, target: Path) -> None:
     if target.resolve() == store.path.resolve():
         raise InputError(f"{target} is the store itself. Name another file for the backup.")
     try:
-        with whole_file(target) as unfinished:
+        with atomic_write(target) as unfinished:
             unfinished.unlink(missing_ok=True)
             os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             _copy(store, unfinished)

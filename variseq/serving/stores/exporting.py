@@ -10,17 +10,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from variseq.atomic import atomic_write
 from variseq.errors import InputError
 from variseq.events.table import Columns
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.sqlite_file import connect, readable
-from variseq.whole_file import whole_file
 
 ROWS_AT_ONCE = 65_536
-# What an event without a behaviour is called beside others that have one; the name that a log without the column has.
-USUAL_BEHAVIOUR = "event"
+# What an event without a behavior is called beside others that have one; the name that a log without the column has.
+USUAL_BEHAVIOR = "event"
 ALL_EVENTS = """
-SELECT user_id, item_id, timestamp, behaviour, value FROM events JOIN users USING (user_number)
+SELECT user_id, item_id, timestamp, behavior, value FROM events JOIN users USING (user_number)
 ORDER BY events.user_number, timestamp, arrival
 """
 KINDS = "SELECT DISTINCT typeof(user_id) FROM users", "SELECT DISTINCT typeof(item_id) FROM events"
@@ -38,7 +38,10 @@ def export_events(store: SqliteStore, target: Path, ids_as_text: bool = False) -
     if target.suffix != ".parquet":
         raise InputError(f"Events are exported to Parquet; got {target.name!r}. Name a file that ends in .parquet.")
     try:
-        with whole_file(target) as unfinished, closing(connect(store.path, store.options, writes=False)) as connection:
+        with (
+            atomic_write(target) as unfinished,
+            closing(connect(store.path, store.options, writes=False)) as connection,
+        ):
             connection.execute("BEGIN")
             schema = _schema(connection, store.path, ids_as_text)
             return _write(_tables(connection, schema), schema, unfinished)
@@ -72,8 +75,8 @@ def _schema(connection: sqlite3.Connection, path: Path, ids_as_text: bool) -> pa
 def _tables(connection: sqlite3.Connection, schema: pa.Schema) -> Iterator[pa.Table]:
     cursor = connection.execute(ALL_EVENTS)
     while rows := cursor.fetchmany(ROWS_AT_ONCE):
-        users, items, times, behaviours, values = zip(*rows, strict=True)
-        named = [USUAL_BEHAVIOUR if behaviour is None else behaviour for behaviour in behaviours]
+        users, items, times, behaviors, values = zip(*rows, strict=True)
+        named = [USUAL_BEHAVIOR if behavior is None else behavior for behavior in behaviors]
         columns = [_ids(users, schema.types[0]), _ids(items, schema.types[1]), pa.array(times, pa.int64())]
         yield pa.table(
             [*columns[:2], columns[2].cast(schema.types[2]), pa.array(named), pa.array(values, pa.float64())],

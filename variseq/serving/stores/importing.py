@@ -12,7 +12,7 @@ from variseq.events.vocabulary import Id
 from variseq.serving.stores.protocol import Appended, Event, HistoryStore
 
 EVENTS_AT_ONCE = 5000
-# (user_id, item_id, timestamp in UTC microseconds, behaviour, value)
+# (user_id, item_id, timestamp in UTC microseconds, behavior, value)
 Row = tuple[Id, Id, int, str | None, float | None]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from variseq.errors import InputError, MissingExtra
+from variseq.errors import InputError, MissingDependencyError
 from variseq.serving.stores.memory import MemoryStore
 from variseq.serving.stores.protocol import HistoryStore
 from variseq.serving.stores.sqlite import SqliteStore
@@ -27,7 +27,7 @@ def open_store(url: str) -> HistoryStore:
     - `lock_seconds=5` (sqlite): how long to wait for another process that holds the file.
     - `record=sqlite:///...` (redis, needed): the durable record beside it, whose own options follow a "%3F".
 
-    Raises InputError for another scheme or option, MissingExtra without a client of Redis, StoreUnavailable.
+    Raises InputError for another scheme or option, MissingDependencyError without a client of Redis, StoreUnavailable.
 
     >>> open_store("memory://?history_limit=50").counts()
     StoreCounts(users=0, events=0, erased=0)
@@ -76,7 +76,7 @@ def _open_redis(address: SplitResult, options: dict[str, str]) -> HistoryStore:
         # Here and not above: who has no Redis needs no client of it.
         from variseq.serving.stores.redis import open_redis_store
     except ModuleNotFoundError as error:
-        raise MissingExtra("redis", "redis") from error
+        raise MissingDependencyError("redis", "redis") from error
     record_address = urlsplit(record_url)
     record_options = _options(record_address, record_url)
     record = _open_sqlite(record_address, {"history_limit": str(limit), **record_options})

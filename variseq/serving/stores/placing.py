@@ -101,7 +101,7 @@ def _insert(connection: sqlite3.Connection, state: StoreState, user: _User, even
         user.number = cursor.lastrowid
         state.num_users += 1
     arrival = state.last_arrival + 1
-    values = (user.number, event.timestamp, arrival, event.event_id, event.item_id, event.behaviour, event.value)
+    values = (user.number, event.timestamp, arrival, event.event_id, event.item_id, event.behavior, event.value)
     cursor = connection.execute(
         "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING", values
     )
@@ -116,13 +116,13 @@ def _insert(connection: sqlite3.Connection, state: StoreState, user: _User, even
 def _is_known(connection: sqlite3.Connection, event: Event) -> bool:
     """Whether just this event is there. Raises EventConflict if its id is there with other content."""
     row = connection.execute(
-        "SELECT user_id, item_id, timestamp, behaviour, value FROM events JOIN users USING (user_number) "
+        "SELECT user_id, item_id, timestamp, behavior, value FROM events JOIN users USING (user_number) "
         "WHERE event_id = ?",
         (event.event_id,),
     ).fetchone()
     if row is None:
         return False
-    if row != (event.user_id, event.item_id, event.timestamp, event.behaviour, event.value):
+    if row != (event.user_id, event.item_id, event.timestamp, event.behavior, event.value):
         raise EventConflict(conflict_message(event))
     return True
 

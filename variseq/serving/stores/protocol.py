@@ -12,9 +12,9 @@ from variseq.events.vocabulary import Id
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that a user did, in outside ids; `timestamp` is UTC microseconds, `behaviour` None the usual one.
+    """One thing that a user did, in outside ids; `timestamp` is UTC microseconds, `behavior` None the usual one.
 
-    >>> Event("e-1", user_id=12, item_id="boots", timestamp=1_700_000_000_000_000).behaviour is None
+    >>> Event("e-1", user_id=12, item_id="boots", timestamp=1_700_000_000_000_000).behavior is None
     True
     """
 
@@ -22,7 +22,7 @@ class Event:
     user_id: Id
     item_id: Id
     timestamp: int
-    behaviour: str | None = None
+    behavior: str | None = None
     value: float | None = None
 
 

@@ -12,7 +12,7 @@ from variseq.serving.stores.tombstone import user_hash
 
 USERS_AT_ONCE = 200
 EVENTS_OF_USERS = """
-SELECT event_id, user_id, item_id, timestamp, behaviour, value FROM events JOIN users USING (user_number)
+SELECT event_id, user_id, item_id, timestamp, behavior, value FROM events JOIN users USING (user_number)
 WHERE events.user_number BETWEEN ? AND ? ORDER BY events.user_number, timestamp, arrival
 """
 

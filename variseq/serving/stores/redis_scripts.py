@@ -144,7 +144,7 @@ def user_key(user_id: Id) -> str:
 def written(event: Event, mark: bytes) -> list[str | bytes]:
     """What APPEND takes for one event."""
     user = user_key(event.user_id)
-    content = json.dumps([event.item_id, event.timestamp, event.behaviour, event.value], separators=(",", ":"))
+    content = json.dumps([event.item_id, event.timestamp, event.behavior, event.value], separators=(",", ":"))
     digest = hashlib.blake2b(f"{user}\0{content}".encode(), digest_size=16).hexdigest()
     number = str(event.user_id) if isinstance(event.user_id, int) else ""
     return [user, number, mark, event.event_id, digest, str(event.timestamp), content]
@@ -155,5 +155,5 @@ def read_member(user_id: Id, member: bytes) -> Event:
     length = int(member[ARRIVAL_DIGITS : ARRIVAL_DIGITS + LENGTH_DIGITS])
     begin = ARRIVAL_DIGITS + LENGTH_DIGITS
     event_id = member[begin : begin + length].decode()
-    item_id, timestamp, behaviour, value = json.loads(member[begin + length :])
-    return Event(event_id, user_id, item_id, timestamp, behaviour, value)
+    item_id, timestamp, behavior, value = json.loads(member[begin + length :])
+    return Event(event_id, user_id, item_id, timestamp, behavior, value)

@@ -21,7 +21,7 @@ from variseq.serving.stores.slack import SlackFile
 from variseq.serving.stores.sqlite_file import SqliteOptions, begin_writing, connect, make_store_file, readable
 
 HISTORY = """
-SELECT event_id, item_id, timestamp, behaviour, value FROM events
+SELECT event_id, item_id, timestamp, behavior, value FROM events
 WHERE user_number = (SELECT user_number FROM users WHERE user_id = ?)
 ORDER BY timestamp DESC, arrival DESC LIMIT ?
 """
@@ -74,8 +74,8 @@ class SqliteStore:
         rows = self.read(HISTORY, (user_id, self.options.history_limit))
         rows.reverse()
         return [
-            Event(event_id, user_id, item_id, timestamp, behaviour, value)
-            for event_id, item_id, timestamp, behaviour, value in rows
+            Event(event_id, user_id, item_id, timestamp, behavior, value)
+            for event_id, item_id, timestamp, behavior, value in rows
         ]
 
     def version(self, user_id: Id) -> int:

@@ -23,7 +23,7 @@ SCHEMA = (
     "num_events INTEGER NOT NULL, trimmed_until INTEGER)",
     # Clustered by its key: the last events of a user lie side by side.
     "CREATE TABLE events (user_number INTEGER NOT NULL, timestamp INTEGER NOT NULL, arrival INTEGER NOT NULL, "
-    "event_id TEXT NOT NULL UNIQUE, item_id NOT NULL, behaviour TEXT, value REAL, "
+    "event_id TEXT NOT NULL UNIQUE, item_id NOT NULL, behavior TEXT, value REAL, "
     "PRIMARY KEY (user_number, timestamp, arrival)) WITHOUT ROWID",
     "CREATE TABLE erased (user_hash BLOB PRIMARY KEY, erased_until INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE store (only INTEGER PRIMARY KEY CHECK (only = 1), secret BLOB NOT NULL, "

@@ -1,14 +1,14 @@
-"""Finished runs into all that is claimed of their beliefs, one JSON line a data set.
+"""Finished runs into all that is claimed of their posteriors, one JSON line a data set.
 
-    python benchmarks/beliefs.py --data beauty --variational RUN [RUN ...] --twin RUN [RUN ...]
+    python benchmarks/posteriors.py --data beauty --variational RUN [RUN ...] --twin RUN [RUN ...]
         [--variational-before-refit RUN [RUN ...] --twin-before-refit RUN [RUN ...]] [--out FILE.jsonl] [--users 1000]
-    python benchmarks/beliefs.py --simulated
+    python benchmarks/posteriors.py --simulated
 
-Runs are named in the order of their seeds. A twin is the same network trained with training.deterministic_share=1.
+Runs are named in the order of their seeds. A twin is the same network trained with training.deterministic_fraction=1.
 Everything is measured on the test part, on the last event of each user, by each run's own calibrated forecast.
 MC-dropout and an ensemble of three twins need a calibration of their own, fitted on validation events that their
-networks have not learned from: they are made of runs with training.refit_share=0, and held against the variational runs
-made so. `--simulated` trains in shops whose true probabilities are known, a minute each.
+networks have not learned from: they are made of runs with training.refit_fraction=0, and held against the variational
+runs made so. `--simulated` trains in shops whose true probabilities are known, a minute each.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from beliefs_answers import NUM_USERS, set_sizes, uncertainty_by_length
-from beliefs_measures import (
+from posteriors_answers import NUM_USERS, set_sizes, uncertainty_by_length
+from posteriors_measures import (
     SHARES,
     comparison,
     conformal,
@@ -34,7 +34,7 @@ from beliefs_measures import (
     scores,
     selective,
 )
-from beliefs_runs import (
+from posteriors_runs import (
     POPULAR,
     TWIN,
     UNCALIBRATED,
@@ -46,16 +46,16 @@ from beliefs_runs import (
     judge_runs,
     load_runs,
 )
-from beliefs_simulated import Shops, measure
-from beliefs_tables import print_simulated, print_tables
-from beliefs_targets import targets_of
+from posteriors_simulated import Shops, measure
+from posteriors_tables import print_simulated, print_tables
+from posteriors_targets import targets_of
 from provenance import ROOT, peak_megabytes, provenance
 from record_file import append_records, rounded
 from rich.console import Console
 
 from variseq.errors import InputError, VariseqError
 
-OUT = ROOT / "benchmarks" / "results" / "beliefs.jsonl"
+OUT = ROOT / "benchmarks" / "results" / "posteriors.jsonl"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 METRICS = ("nll", "ndcg")
 WIDTH = 150

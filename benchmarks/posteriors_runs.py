@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from beliefs_controls import EnsembleForecast, fitted
+from posteriors_controls import EnsembleForecast, fitted
 
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention, load
@@ -49,7 +49,7 @@ class Run:
         """The run in a folder; with `num_users` a random sample of its users is asked. Raises InputError."""
         model = load(folder, device="cpu")
         train, _, test = model._split()
-        refitted = bool(_config(model).refit_share)
+        refitted = bool(_config(model).refit_fraction)
         known = (test if refitted else train).known()
         judged = learned_from(test, known, "training and validation" if refitted else "training")
         options = EvaluationOptions(
@@ -89,14 +89,14 @@ class Run:
     def popular(self) -> Popular:
         """Popularity, counted in what the run has learned from."""
         train, _, test = self.model._split()
-        return Popular(test.num_items).fit((test if self.config.refit_share else train).known())
+        return Popular(test.num_items).fit((test if self.config.refit_fraction else train).known())
 
     def validation(self) -> tuple[Part, EvaluationOptions]:
         """What the run's own calibration was fitted on. Raises InputError where the network has learned from it."""
-        if self.config.refit_share:
+        if self.config.refit_fraction:
             raise InputError(
-                f"The run {self.name} has learned from the validation events (refit_share={self.config.refit_share:g}),"
-                " so nothing more can be calibrated on them. Give runs made with training.refit_share=0."
+                f"{self.name} has learned from validation events (refit_fraction={self.config.refit_fraction:g}),"
+                " so nothing more can be calibrated on them. Give runs made with training.refit_fraction=0."
             )
         validation = Validation(self.model._split()[1], self.config)
         return validation.part, replace(validation.options, repeat_share=self.options.repeat_share)
@@ -104,7 +104,7 @@ class Run:
     def described(self) -> dict[str, Any]:
         """What a reader of the numbers has to know of the run."""
         config = self.config
-        names = ("deterministic_share", "refit_share", "target_rate")
+        names = ("deterministic_fraction", "refit_fraction", "kl_target")
         return {"name": self.name, "seed": self.model.seed} | {name: getattr(config, name) for name in names}
 
 
@@ -156,7 +156,7 @@ def load_runs(variational: Sequence[Path], twin: Sequence[Path], num_users: int 
     if len(made) > 1:
         raise InputError(
             "The runs were not made alike: they differ in data, split, or in whether a refit took in the validation "
-            "events. Give runs of one log, with refit_share above 0 for all or for none."
+            "events. Give runs of one log, with refit_fraction above 0 for all or for none."
         )
     return runs[0], runs[1]
 

@@ -1,4 +1,4 @@
-"""Evaluations of several seeds into what is claimed of beliefs: differences, calibration, sets, selective answers.
+"""Evaluations of several seeds into what is claimed of posteriors: differences, calibration, sets, selective answers.
 
 Over seeds means: the mean over seeds for each user, then everything over users. What has to be decided for each seed
 apart (bins, selections) is decided so, and the results are averaged.
@@ -101,7 +101,7 @@ def conformal(evaluations: Evaluations, thresholds: Sequence[ConformalThresholds
 
 
 def size_of_sets(sizes: Int[np.ndarray, " set"], num_items: int) -> Record:
-    """How many items the sets of some users hold, and which share of the catalogue that is."""
+    """How many items the sets of some users hold, and which share of the catalog that is."""
     mean, median = float(sizes.mean()), float(np.median(sizes))
     shares = {"mean_share": mean / num_items, "median_share": median / num_items}
     return {"num_users": len(sizes), "mean": mean, "median": median, **shares}

@@ -1,6 +1,6 @@
-"""What was measured of beliefs into a picture a data set: reliability, selective answers, history length, sets.
+"""What was measured of posteriors into a picture a data set: reliability, selective answers, history length, sets.
 
-    python benchmarks/beliefs_chart.py [--results benchmarks/results/beliefs.jsonl] [--out docs/pictures]
+    python benchmarks/posteriors_chart.py [--results benchmarks/results/posteriors.jsonl] [--out docs/pictures]
 
 Of each data set the latest record counts.
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from beliefs_runs import POPULAR, TWIN, UNCALIBRATED, VARIATIONAL
-from beliefs_targets import IN_GROUPS
 from exploration_chart import write_svg
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from posteriors_runs import POPULAR, TWIN, UNCALIBRATED, VARIATIONAL
+from posteriors_targets import IN_GROUPS
 from provenance import ROOT
 
 from variseq.reports.canvas import FONT_POINTS, LIGHT, LINES, MARKERS, Style, add_legend, name_axes, new_figure
@@ -30,16 +30,16 @@ Record = dict[str, Any]
 
 
 def write_charts(records: list[Record], folder: Path) -> list[Path]:
-    """One picture for each data set, `<folder>/beliefs_<data>.svg`; the same records give the same bytes."""
+    """One picture for each data set, `<folder>/posteriors_<data>.svg`; the same records give the same bytes."""
     latest = {record["data"]: record for record in records if "curves" in record}
     paths = []
     for data, record in latest.items():
-        paths.append(folder / f"beliefs_{data}.svg")
-        write_svg(beliefs_chart(record, LIGHT), paths[-1])
+        paths.append(folder / f"posteriors_{data}.svg")
+        write_svg(posteriors_chart(record, LIGHT), paths[-1])
     return paths
 
 
-def beliefs_chart(record: Record, style: Style) -> Figure:
+def posteriors_chart(record: Record, style: Style) -> Figure:
     """Four panels, from top to bottom."""
     figure, (first, second, third, fourth) = new_figure(style, HEIGHT_INCHES, [1.3, 1, 1, 1])
     _draw_reliability(first, record, style)
@@ -65,7 +65,7 @@ def _draw_reliability(axes: Axes, record: Record, style: Style) -> None:
         for row, (depth, curves) in enumerate(record["curves"]["reliability"].items()):
             said, happened = curves[name]["said"], curves[name]["happened"]
             top = max(top, *said, *happened)
-            line = {"color": style.colours[place], "ls": LINES[row], "marker": MARKERS[row], "ms": FONT_POINTS / 2.2}
+            line = {"color": style.colors[place], "ls": LINES[row], "marker": MARKERS[row], "ms": FONT_POINTS / 2.2}
             axes.plot(said, happened, label=f"{name}, top {depth.removeprefix('top')}", clip_on=False, **line)
     top = min(1.0, top * 1.05)
     axes.plot([0, top], [0, top], color=style.muted, lw=1, label="said = came true")
@@ -85,7 +85,7 @@ def _draw_reliability(axes: Axes, record: Record, style: Style) -> None:
 def _draw_selective(axes: Axes, record: Record, style: Style) -> None:
     for place, name in enumerate((VARIATIONAL, TWIN)):
         curve = record["curves"]["risk_coverage"][name]
-        axes.plot(curve["share"], curve["ndcg"], color=style.colours[place], ls=LINES[place], label=name)
+        axes.plot(curve["share"], curve["ndcg"], color=style.colors[place], ls=LINES[place], label=name)
     axes.set_ylim(bottom=0)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -125,7 +125,7 @@ def _draw_with_reach(
     value = np.array([point for point, _ in points])
     ends = np.array([interval for _, interval in points]).reshape(-1, 2)
     reach = np.maximum(0, np.stack([value - ends[:, 0], ends[:, 1] - value]))
-    line = {"color": style.colours[place], "ls": LINES[place], "marker": MARKERS[place], "ms": FONT_POINTS / 2.2}
+    line = {"color": style.colors[place], "ls": LINES[place], "marker": MARKERS[place], "ms": FONT_POINTS / 2.2}
     axes.errorbar(np.arange(len(value)), value, yerr=reach, capsize=2, elinewidth=1.2, label=label, **line)
 
 
@@ -142,7 +142,7 @@ def _name_groups(axes: Axes, rows: list[Record], style: Style, title: str) -> No
 def main() -> None:
     """Draw the latest record of each data set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "beliefs.jsonl")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "posteriors.jsonl")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures")
     chosen = parser.parse_args()
     lines = chosen.results.read_text(encoding="utf-8").splitlines()

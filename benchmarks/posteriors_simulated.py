@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from beliefs_answers import Answers, answers
-from beliefs_measures import Record
 from jaxtyping import Float, Int
+from posteriors_answers import Answers, answers
+from posteriors_measures import Record
 
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.bootstrap import mean_interval, percentile_interval, resampled_sums, sums_by_user
-from variseq.events.shoppers import BEHAVIOURS
+from variseq.events.shoppers import BEHAVIORS
 from variseq.events.simulate import Simulation, SimulationOptions, simulate
 from variseq.events.table import Columns
 from variseq.log import Log, read
@@ -44,15 +44,15 @@ class Shops:
     num_items: int = 100
     mean_events: int = 25
     model: dict[str, Any] = field(
-        default_factory=lambda: {"num_blocks": 1, "attention_width": 16, "max_length": 50, "dropout": 0.1}
+        default_factory=lambda: {"num_layers": 1, "attention_dim": 16, "max_seq_len": 50, "dropout": 0.1}
     )
     training: dict[str, Any] = field(
         default_factory=lambda: {
             "max_epochs": 8,
-            "batch_positions": 1024,
+            "batch_tokens": 1024,
             "learning_rate": 0.005,
             "exclude_seen": False,
-            "regression_weight": 0.0,
+            "value_loss_weight": 0.0,
         }
     )
 
@@ -155,8 +155,8 @@ def _trained(shops: Shops, simulation: Simulation, seed: int) -> tuple[Forecast,
     events = simulation.events()
     known = pc.is_in(events[Columns.USER], value_set=pa.array(simulation.user_ids()[: shops.num_known]))
     log, everybody = read(events.filter(known)), read(events)
-    if log.vocabulary.items.to_pylist() != simulation.item_ids() or len(log.vocabulary.behaviours) < len(BEHAVIOURS):
-        raise InputError("The known shoppers do not meet all items and behaviours. Simulate more of them.")
+    if log.vocabulary.items.to_pylist() != simulation.item_ids() or len(log.vocabulary.behaviors) < len(BEHAVIORS):
+        raise InputError("The known shoppers do not meet all items and behaviors. Simulate more of them.")
     train, valid, _ = log.split("leave-one-out")
     model = VariationalAttention("small", seed, "cpu", shops.model, shops.training)
     model.fit(train, valid, display=Display(quiet=True))
@@ -170,9 +170,9 @@ def _asked(shops: Shops, simulation: Simulation, everybody: Log) -> Asked:
     pairs = [(user, shown) for user in new for shown in NUM_EVENTS_SHOWN if shown <= lengths[user]]
     user, num_events = np.array(pairs).T
     histories = log.select(log.offsets[user], log.offsets[user] + num_events)
-    behaviour = np.array([BEHAVIOURS.index(name) for name in everybody.vocabulary.behaviours])[histories.behaviour]
+    behavior = np.array([BEHAVIORS.index(name) for name in everybody.vocabulary.behaviors])[histories.behavior]
     truth = np.exp(
-        simulation.log_probabilities(histories.offsets, histories.item.astype(np.int64), histories.timestamp, behaviour)
+        simulation.log_probabilities(histories.offsets, histories.item.astype(np.int64), histories.timestamp, behavior)
     )
     return Asked(user - shops.num_known, num_events, histories, truth)
 

@@ -1,4 +1,4 @@
-"""Recommendation lists and item vectors into pictures of the catalogue: what is shown, and what lies near what."""
+"""Recommendation lists and item vectors into pictures of the catalog: what is shown, and what lies near what."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from variseq.errors import MissingExtra
+from variseq.errors import MissingDependencyError
 from variseq.evaluation.beyond_accuracy import exposure
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.results import Results
@@ -31,7 +31,7 @@ from variseq.reports.canvas import (
 
 MAX_MAPPED_ITEMS = 2000
 FEWEST_MAPPED_ITEMS = 8
-NUM_COLOURED = 10
+NUM_COLORED = 10
 OTHER, TRAINING = "other", "events in training"
 TELLS_NOTHING_SHARE = 0.9
 """A category that more of the items have than this says nothing about any of them."""
@@ -50,7 +50,7 @@ def exposure_by_popularity(results: Results, train_count: Int[np.ndarray, " item
         "one that gives rarer items their chance."
     )
     shows = (
-        f"{row[key]:.1%} of the catalogue is in at least one list "
+        f"{row[key]:.1%} of the catalog is in at least one list "
         f"(popular: {popular[key]:.1%}); items never shown: {never:,}; the most shown item is in "
         f"{int(shown.max()):,} lists."
     )
@@ -65,7 +65,7 @@ def _draw_exposure(count: Int[np.ndarray, " item"], shown: Int[np.ndarray, " ite
     # Many items share the same small counts: a little jitter, always the same, keeps them apart.
     jitter = np.random.default_rng(0).uniform(-0.12, 0.12, size=(2, len(count)))
     place_across, place_up = (np.maximum(values, 0.5) * 2**j for values, j in zip((count, shown), jitter, strict=True))
-    axes.scatter(place_across, place_up, s=size, color=style.colours[0], alpha=0.55, lw=0)
+    axes.scatter(place_across, place_up, s=size, color=style.colors[0], alpha=0.55, lw=0)
     for axis, scale, limit, values in (
         (axes.xaxis, axes.set_xscale, axes.set_xlim, count),
         (axes.yaxis, axes.set_yscale, axes.set_ylim, shown),
@@ -111,8 +111,8 @@ def _draw_lorenz(counts: dict[str, Int[np.ndarray, " item"]], style: Style) -> F
     for name, count in counts.items():
         summed = np.concatenate([[0], np.cumsum(np.sort(count))]) / max(1, count.sum())
         index = place_of(name)
-        colour, line = (style.muted, ":") if name == TRAINING else (style.colours[index], LINES[index])
-        axes.plot(np.linspace(0, 1, len(summed)), summed, color=colour, ls=line, lw=2, label=name)
+        color, line = (style.muted, ":") if name == TRAINING else (style.colors[index], LINES[index])
+        axes.plot(np.linspace(0, 1, len(summed)), summed, color=color, ls=line, lw=2, label=name)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_xlim(0, 1.01)
@@ -124,7 +124,7 @@ def _draw_lorenz(counts: dict[str, Int[np.ndarray, " item"]], style: Style) -> F
 
 @dataclass(frozen=True, eq=False)
 class ItemMap:
-    """Items on a plane, each with the group that colours it."""
+    """Items on a plane, each with the group that colors it."""
 
     place: Float[np.ndarray, "item 2"]
     group: list[str]
@@ -132,11 +132,11 @@ class ItemMap:
 
 
 def item_map(
-    vectors: Float[np.ndarray, "item width"],
+    vectors: Float[np.ndarray, "item hidden"],
     train_count: Int[np.ndarray, " item"] | None,
     categories: list[tuple[str, ...]] | None,
 ) -> Picture | Absent:
-    """The vectors of the most popular items on a plane, coloured by main category."""
+    """The vectors of the most popular items on a plane, colored by main category."""
     title = "A map of the items"
     chosen = np.arange(len(vectors)) if train_count is None else np.argsort(-train_count, kind="stable")
     chosen = np.sort(chosen[:MAX_MAPPED_ITEMS])
@@ -144,22 +144,22 @@ def item_map(
         return Absent("item-map", title, f"A map needs at least {FEWEST_MAPPED_ITEMS} items; there are {len(chosen)}.")
     main = None if categories is None else main_categories([categories[item] for item in chosen])
     counted = Counter(main or []).most_common()
-    legend = [(name, count) for name, count in counted if name != OTHER][:NUM_COLOURED]
+    legend = [(name, count) for name, count in counted if name != OTHER][:NUM_COLORED]
     kept = {name for name, _ in legend}
     group = [name if name in kept else OTHER for name in main or [OTHER] * len(chosen)]
     place = on_a_plane(vectors[chosen])
-    colours = (
-        f"coloured by their main category, the first that is listed (the {len(legend)} most frequent, the rest grey)"
+    colors = (
+        f"colored by their main category, the first that is listed (the {len(legend)} most frequent, the rest grey)"
         if legend
-        else "in one colour, as the run has no categories"
+        else "in one color, as the run has no categories"
     )
     which = "All" if len(chosen) == len(vectors) else "The most popular"
     reading = (
-        f"{which} {len(chosen):,} items, {colours}, put on a plane so that items with similar vectors "
-        "(cosine) are neighbours. Only who is near whom means something, not the axes, nor distances between far "
+        f"{which} {len(chosen):,} items, {colors}, put on a plane so that items with similar vectors "
+        "(cosine) are neighbors. Only who is near whom means something, not the axes, nor distances between far "
         f"groups.{missing_note(kept)}"
     )
-    shows = _neighbours(place, group) if legend else "Items near each other are ones that the model takes for alike."
+    shows = _neighbors(place, group) if legend else "Items near each other are ones that the model takes for alike."
     alt = f"Map of {len(chosen):,} items. {shows}"
     return Picture("item-map", title, reading, shows, alt, partial(_draw_map, ItemMap(place, group, legend)))
 
@@ -175,13 +175,13 @@ def main_categories(categories: list[tuple[str, ...]]) -> list[str]:
     return [next((name for name in names if name not in common), OTHER) for names in categories]
 
 
-def on_a_plane(vectors: Float[np.ndarray, "item width"]) -> Float[np.ndarray, "item 2"]:
+def on_a_plane(vectors: Float[np.ndarray, "item hidden"]) -> Float[np.ndarray, "item 2"]:
     """Directions of vectors through PCA and t-SNE (van der Maaten and Hinton 2008); the same each time."""
     try:
         from sklearn.decomposition import PCA
         from sklearn.manifold import TSNE
     except ImportError as error:
-        raise MissingExtra("scikit-learn", "report") from error
+        raise MissingDependencyError("scikit-learn", "report") from error
     directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     num_components = min(30, *directions.shape)
     reduced = PCA(num_components, random_state=0).fit_transform(directions.astype(np.float64))
@@ -192,19 +192,19 @@ def on_a_plane(vectors: Float[np.ndarray, "item width"]) -> Float[np.ndarray, "i
     return place
 
 
-def _neighbours(place: Float[np.ndarray, "item 2"], group: list[str]) -> str:
+def _neighbors(place: Float[np.ndarray, "item 2"], group: list[str]) -> str:
     """How often the nearest item on the map is of the same category, against chance."""
     from sklearn.neighbors import NearestNeighbors
 
     named = np.array([name != OTHER for name in group])
     code = np.unique(np.array(group, dtype=object)[named], return_inverse=True)[1]
     if len(code) < 2:
-        return "Too few items have a category to compare neighbours."
+        return "Too few items have a category to compare neighbors."
     nearest = NearestNeighbors(n_neighbors=1).fit(place[named]).kneighbors(return_distance=False)[:, 0]
     share = np.bincount(code) / len(code)
     return (
-        f"The nearest coloured neighbour has the same colour for {(code[nearest] == code).mean():.0%} of the "
-        f"coloured items; by chance it would be {(share**2).sum():.0%}."
+        f"The nearest colored neighbor has the same color for {(code[nearest] == code).mean():.0%} of the "
+        f"colored items; by chance it would be {(share**2).sum():.0%}."
     )
 
 
@@ -215,15 +215,15 @@ def _draw_map(items: ItemMap, style: Style) -> Figure:
     group = np.array(items.group, dtype=object)
     rest = items.place[group == OTHER]
     axes.scatter(
-        rest[:, 0], rest[:, 1], s=size * 0.7, lw=0, alpha=0.6, color=style.muted if items.legend else style.colours[0]
+        rest[:, 0], rest[:, 1], s=size * 0.7, lw=0, alpha=0.6, color=style.muted if items.legend else style.colors[0]
     )
     handles, labels = [], []
     for index, (name, count) in enumerate(items.legend):
-        # Five colours in two shapes: ten hues cannot be told apart by everybody.
-        marker, colour = "o^"[index // len(style.colours)], style.colours[index % len(style.colours)]
+        # Five colors in two shapes: ten hues cannot be told apart by everybody.
+        marker, color = "o^"[index // len(style.colors)], style.colors[index % len(style.colors)]
         inside = items.place[group == name]
-        axes.scatter(inside[:, 0], inside[:, 1], s=size, marker=marker, color=colour, alpha=0.85, lw=0)
-        handles.append(axes.scatter([], [], s=40, marker=marker, color=colour, lw=0))
+        axes.scatter(inside[:, 0], inside[:, 1], s=size, marker=marker, color=color, alpha=0.85, lw=0)
+        handles.append(axes.scatter([], [], s=40, marker=marker, color=color, lw=0))
         labels.append(f"{plain(name, 18)} ({count:,})")
     if handles:
         if len(rest):

@@ -1,10 +1,10 @@
-"""The measurements of a data set into verdicts: what is claimed of beliefs, what was found, and whether it holds."""
+"""The measurements of a data set into verdicts: what is claimed of posteriors, what was found, and whether it holds."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from beliefs_runs import POPULAR, TWIN, UNCALIBRATED, VARIATIONAL
+from posteriors_runs import POPULAR, TWIN, UNCALIBRATED, VARIATIONAL
 
 from variseq.evaluation.conformal import MIN_QUERIES
 

@@ -9,7 +9,7 @@ import torch
 from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.splits import Part
 from variseq.model.network import Network
-from variseq.model.posterior import SampledPreferences, belief_noise, sample_preferences
+from variseq.model.posterior import SampledPreferences, posterior_noise, sample_preferences
 from variseq.recommend.calibrate import Calibrator
 from variseq.recommend.calibration import Calibration
 from variseq.recommend.forecast import Forecast
@@ -35,7 +35,7 @@ class EnsembleForecast(Forecast):
     """
 
     def __init__(self, networks: Sequence[Network], memory: Memory, calibration: Calibration) -> None:
-        super().__init__(networks[0], memory, calibration, belief_noise(networks[0].config, num_samples=0))
+        super().__init__(networks[0], memory, calibration, posterior_noise(networks[0].config, num_samples=0))
         self.networks = networks
         vectors = [torch.cat([one.item_vectors, one.item_bias[:, None]], dim=1).detach() for one in networks]
         # The last column is the place of the one item bias of a lone network.
@@ -43,7 +43,7 @@ class EnsembleForecast(Forecast):
 
     def sample(self, histories: Histories) -> SampledPreferences:
         found = [sample_preferences(network, histories, self.noise) for network in self.networks]
-        width = self.network.config.width + 1
+        width = self.network.config.hidden_size + 1
         preference = torch.zeros(len(found), len(histories), len(found) * width)
         for place, one in enumerate(found):
             preference[place, :, place * width : (place + 1) * width - 1] = one.preference[0]

@@ -14,12 +14,12 @@ from variseq.recommend.recommender import TILE_ITEMS, RankedTile
 
 
 @dataclass(frozen=True, eq=False)
-class BeliefsOfTile:
-    """`low` and `high` hold the probability for 90 % of what the user may be like according to the belief.
+class PosteriorsOfTile:
+    """`low` and `high` hold the probability for 90 % of what the user may be like according to the posterior.
 
-    In nats: `total` is the entropy of the forecast, `aleatoric` its mean under samples of the belief, and `epistemic`
-    the rest, the mutual information of belief and next item: what would be known if the belief were a point.
-    Source: Depeweg et al. 2018, section 3.
+    In nats: `total` is the entropy of the forecast, `aleatoric` its mean under samples of the posterior, and
+    `epistemic` the rest, the mutual information of posterior and next item: what would be known if the posterior were a
+    point. Source: Depeweg et al. 2018, section 3.
     """
 
     probability: Float[Tensor, "history k"]
@@ -34,7 +34,7 @@ class BeliefsOfTile:
 
 
 @torch.no_grad()
-def beliefs_of_tile(forecast: Forecast, tile: RankedTile) -> BeliefsOfTile:
+def posteriors_of_tile(forecast: Forecast, tile: RankedTile) -> PosteriorsOfTile:
     """How sure the forecast is of the items of a tile (those of −1 have probability 0); `tile.query` is its own."""
     query: ForecastQuery = tile.query
     is_item = (tile.item >= 0).to(query.log_mass.device)
@@ -48,7 +48,7 @@ def beliefs_of_tile(forecast: Forecast, tile: RankedTile) -> BeliefsOfTile:
     entropy = forecast.sampled_entropy(query)
     total = entropy[0] if len(entropy) == 1 else _entropy(forecast, query)
     values = (mean * weight, low, high, total, entropy.mean(dim=0))
-    return BeliefsOfTile(*(value.double().cpu() for value in values))
+    return PosteriorsOfTile(*(value.double().cpu() for value in values))
 
 
 def _entropy(forecast: Forecast, query: ForecastQuery) -> Float[Tensor, " history"]:

@@ -15,7 +15,7 @@ def print_tables(record: Record, console: Console) -> None:
     seeds = ", ".join(map(str, record["seeds"]))
     console.rule(f"{record['data']}: {record['num_users']:,} test users, seeds {seeds}")
     for run in record["runs"]["twin"]:
-        if run["deterministic_share"] < 1:
+        if run["deterministic_fraction"] < 1:
             console.print(f"warning: the twin {run['name']} was trained with noise", style="red", markup=False)
     _print_models(record, console, "on the test part")
     _print_comparisons(record["comparisons"], console)
@@ -38,7 +38,7 @@ def print_tables(record: Record, console: Console) -> None:
     console.print(table)
     size = record["conformal"]["set_size"]
     console.print(
-        f"sets of 90 %: {size['mean']:,.0f} items on average ({size['mean_share']:.1%} of the catalogue), "
+        f"sets of 90 %: {size['mean']:,.0f} items on average ({size['mean_share']:.1%} of the catalog), "
         f"median {size['median']:,.0f} ({size['median_share']:.1%})"
     )
     print_targets(record["targets"], console)

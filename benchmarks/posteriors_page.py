@@ -1,6 +1,6 @@
-"""What was claimed of beliefs on each data set, and what was found, into the table of docs/beliefs.md.
+"""What was claimed of posteriors on each data set, and what was found, into the table of docs/posteriors.md.
 
-python benchmarks/beliefs_page.py      # from the latest record of each data set in results/beliefs.jsonl
+python benchmarks/posteriors_page.py      # from the latest record of each data set in results/posteriors.jsonl
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 from marked_file import write_between_markers
 
 ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "beliefs.jsonl"
-DOCUMENT = ROOT / "docs" / "beliefs.md"
+RESULT = ROOT / "benchmarks" / "results" / "posteriors.jsonl"
+DOCUMENT = ROOT / "docs" / "posteriors.md"
 MARKERS = ("<!-- targets:begin -->", "<!-- targets:end -->")
 TITLES = {"beauty": "Beauty", "ml-1m": "MovieLens-1M"}
 Record = dict[str, Any]

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from beliefs_measures import COVERAGE, Record, size_of_sets
-from beliefs_runs import Run
 from jaxtyping import Float, Int
+from posteriors_measures import COVERAGE, Record, size_of_sets
+from posteriors_runs import Run
 
 from variseq.evaluation.bootstrap import mean_interval
 from variseq.evaluation.groups import by_length
-from variseq.recommend.beliefs import beliefs_of_tile
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.lists import Lists
+from variseq.recommend.posteriors import posteriors_of_tile
 from variseq.recommend.recommender import ranked_tiles
 from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories
@@ -38,12 +38,12 @@ class Answers:
 
 def answers(forecast: Forecast, histories: Histories, wish: Wish) -> Answers:
     """As `recommend` answers, without the reasons."""
-    items, beliefs = [], []
+    items, posteriors = [], []
     for tile in ranked_tiles(forecast, histories, wish):
         items.append(tile.item.numpy())
-        beliefs.append(beliefs_of_tile(forecast, tile))
+        posteriors.append(posteriors_of_tile(forecast, tile))
     names = ("probability", "low", "high", "total", "aleatoric", "epistemic")
-    joined = {name: torch.cat([getattr(one, name) for one in beliefs]).numpy() for name in names}
+    joined = {name: torch.cat([getattr(one, name) for one in posteriors]).numpy() for name in names}
     return Answers(np.concatenate(items), **joined)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from variseq.whole_file import whole_file, whole_folder
+from variseq.atomic import atomic_directory, atomic_write
 
 
 def names(folder: Path) -> list[str]:
@@ -21,7 +21,7 @@ def broken_off(path: Path) -> None:
 def test_file_is_there_at_the_end_and_not_before(tmp_path: Path) -> None:
     path = tmp_path / "page.txt"
     path.write_text("before")
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after"
@@ -31,7 +31,7 @@ def test_file_is_there_at_the_end_and_not_before(tmp_path: Path) -> None:
 def test_writing_that_breaks_off_leaves_the_file_that_was_there(tmp_path: Path) -> None:
     path = tmp_path / "page.txt"
     path.write_text("before")
-    with pytest.raises(KeyboardInterrupt), whole_file(path) as unfinished:
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as unfinished:
         broken_off(unfinished)
     assert path.read_text() == "before"
     assert names(tmp_path) == ["page.txt"]
@@ -42,7 +42,7 @@ def test_folder_is_there_at_the_end_and_not_before(tmp_path: Path) -> None:
     left_by_a_crash = path.with_name(".run.partial")
     left_by_a_crash.mkdir(parents=True)
     (left_by_a_crash / "old").write_text("old")
-    with whole_folder(path) as unfinished:
+    with atomic_directory(path) as unfinished:
         (unfinished / "new").write_text("new")
         assert not path.exists()
     assert names(path) == ["new"]
@@ -50,6 +50,6 @@ def test_folder_is_there_at_the_end_and_not_before(tmp_path: Path) -> None:
 
 
 def test_folder_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "run") as unfinished:
+    with pytest.raises(KeyboardInterrupt), atomic_directory(tmp_path / "run") as unfinished:
         broken_off(unfinished / "new")
     assert names(tmp_path) == []

@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; it takes the place of `path` at the end, and is gone when that is not reached.
 
     For one writer of `path` at a time.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> with whole_file(folder / "page.txt") as unfinished:
+    >>> with atomic_write(folder / "page.txt") as unfinished:
     ...     _ = unfinished.write_text("all of it")
     >>> [(one.name, one.read_text()) for one in folder.iterdir()]
     [('page.txt', 'all of it')]
@@ -31,7 +31,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """The same for a folder that is not there yet."""
     unfinished = path.with_name(f".{path.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)

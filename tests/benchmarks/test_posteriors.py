@@ -1,4 +1,4 @@
-"""Tiny runs of simulated shoppers, one of each kind, into all that is measured of their beliefs."""
+"""Tiny runs of simulated shoppers, one of each kind, into all that is measured of their posteriors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.benchmarks import exploration_path  # noqa: F401
-from variseq.errors import CollapseWarning, InputError
+from variseq.errors import InputError, PosteriorCollapseWarning
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.evaluate import evaluate
 from variseq.evaluation.metrics import ndcg
@@ -20,22 +20,22 @@ from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import read
 from variseq.training.display import Display
 
-import beliefs  # isort: skip
+import posteriors  # isort: skip
 import provenance  # isort: skip
-from beliefs_chart import write_charts  # isort: skip
-from beliefs_controls import EnsembleForecast, fitted  # isort: skip
-from beliefs_measures import comparison, conformal, scores, selective  # isort: skip
-from beliefs_runs import Judged, Run, judge_controls, load_runs  # isort: skip
-from beliefs_simulated import Shops, measure, rank_correlation  # isort: skip
+from posteriors_chart import write_charts  # isort: skip
+from posteriors_controls import EnsembleForecast, fitted  # isort: skip
+from posteriors_measures import comparison, conformal, scores, selective  # isort: skip
+from posteriors_runs import Judged, Run, judge_controls, load_runs  # isort: skip
+from posteriors_simulated import Shops, measure, rank_correlation  # isort: skip
 
 SHOP = SimulationOptions(num_users=80, num_items=40, num_categories=4, mean_events=12, seed=1)
-NETWORK: dict[str, Any] = {"width": 8, "latent_width": 4, "num_blocks": 1, "num_heads": 1, "attention_width": 4}
-TRAINING: dict[str, Any] = {"max_epochs": 3, "target_rate": 4.0, "exclude_seen": True}
+NETWORK: dict[str, Any] = {"hidden_size": 8, "latent_dim": 4, "num_layers": 1, "num_heads": 1, "attention_dim": 4}
+TRAINING: dict[str, Any] = {"max_epochs": 3, "kl_target": 4.0, "exclude_seen": True}
 KINDS: dict[str, dict[str, Any]] = {
     "variational": {},
-    "twin": {"deterministic_share": 1.0},
-    "variational-before": {"refit_share": 0.0},
-    "twin-before": {"deterministic_share": 1.0, "refit_share": 0.0},
+    "twin": {"deterministic_fraction": 1.0},
+    "variational-before": {"refit_fraction": 0.0},
+    "twin-before": {"deterministic_fraction": 1.0, "refit_fraction": 0.0},
 }
 Folders = dict[str, Path]
 
@@ -49,7 +49,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     for kind, changes in KINDS.items():
         model = VariationalAttention("tiny", 0, "cpu", NETWORK, TRAINING | changes)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CollapseWarning)
+            warnings.simplefilter("ignore", PosteriorCollapseWarning)
             model.fit(train, valid, place / kind, display=Display(quiet=True))
     return {kind: place / kind for kind in KINDS}
 
@@ -57,12 +57,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 @pytest.fixture(scope="module")
 def record(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the script writes of two seeds that happen to be one run."""
-    out = tmp_path_factory.mktemp("out") / "beliefs.jsonl"
+    out = tmp_path_factory.mktemp("out") / "posteriors.jsonl"
     words = ["--data", "shop", "--out", str(out)]
     for role, kind in (("", ""), ("-before-refit", "-before")):
         words += [f"--variational{role}", *[str(folders[f"variational{kind}"])] * 2]
         words += [f"--twin{role}", *[str(folders[f"twin{kind}"])] * 2]
-    assert beliefs.main(words) == 0
+    assert posteriors.main(words) == 0
     found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     return found
 
@@ -70,7 +70,7 @@ def record(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def test_record_says_what_its_numbers_depend_on(record: dict[str, Any]) -> None:
     assert {"commit", "dirty", "hardware", "versions", "split_hash", "peak_megabytes"} <= set(record)
     assert record["seeds"] == [0, 0]
-    assert [run["deterministic_share"] for run in record["runs"]["twin"]] == [1.0, 1.0]
+    assert [run["deterministic_fraction"] for run in record["runs"]["twin"]] == [1.0, 1.0]
     assert record["protocol"]["learned_from"] == "training and validation"
     assert record["num_users"] == SHOP.num_users
 
@@ -78,7 +78,7 @@ def test_record_says_what_its_numbers_depend_on(record: dict[str, Any]) -> None:
 def test_controls_stand_beside_networks_that_have_seen_no_validation_event(record: dict[str, Any]) -> None:
     models = record["before_refit"]["models"]
     assert {"variational", "twin", "twin, MC-dropout", "ensemble of twins"} <= set(models)
-    assert [run["refit_share"] for run in record["before_refit"]["runs"]["twin"]] == [0.0, 0.0]
+    assert [run["refit_fraction"] for run in record["before_refit"]["runs"]["twin"]] == [0.0, 0.0]
     assert all(np.isfinite(found["mean"]["nll"]) for found in models.values())
 
 
@@ -102,7 +102,7 @@ def test_epistemic_uncertainty_is_what_is_left_of_the_total(record: dict[str, An
 
 def test_chart_is_drawn_the_same_twice(record: dict[str, Any], tmp_path: Path) -> None:
     (first,), (second,) = (write_charts([record], tmp_path / name) for name in ("one", "two"))
-    assert first.name == "beliefs_shop.svg"
+    assert first.name == "posteriors_shop.svg"
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -113,7 +113,7 @@ def test_nothing_is_calibrated_on_events_that_were_learned(folders: Folders, tmp
         load_runs([folders["variational"]], [folders["twin-before"]], None)
     role = [str(folders["variational"])]
     words = ["--data", "shop", "--variational", *role, "--twin", *role, "--out", str(tmp_path / "none.jsonl")]
-    assert beliefs.main([*words, "--variational-before-refit", *role, "--twin-before-refit", *role]) == 1
+    assert posteriors.main([*words, "--variational-before-refit", *role, "--twin-before-refit", *role]) == 1
     assert not (tmp_path / "none.jsonl").exists()
 
 
@@ -162,7 +162,7 @@ def test_shares_and_sets_are_what_they_are_called(folders: Folders) -> None:
     assert held == pytest.approx(found["coverage"])
 
 
-@pytest.mark.filterwarnings("ignore::variseq.errors.CollapseWarning")
+@pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 def test_intervals_are_held_against_the_truth_of_the_simulator() -> None:
     shops = Shops(1, num_known=150, num_new=20, num_items=20, mean_events=15)
     shops = Shops(**{**vars(shops), "model": NETWORK, "training": TRAINING | {"exclude_seen": False}})
