@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-lowest check bench peers format setup hooks clean
+.PHONY: help demo test quick test-lowest check bench peers format setup hooks clean
 # The folder with a folder for each data set of the benchmarks, and the CPU minutes that each rival trains there.
 DATA ?= data
 MINUTES ?= 16
@@ -20,6 +20,10 @@ demo: $(VENV)/ready-to-use  ## the whole journey on real data, in minutes
 
 test: $(VENV)/ready-to-develop  ## all tests and docstring examples
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+quick: $(VENV)/ready-to-develop  ## the fast tests, below a minute
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+		-m "not slow and not browser and not redis and not network"
 
 # Tests that drive a browser are left out: an old playwright does not know the browser that is installed.
 test-lowest: $(LOWEST)/ready-to-test  ## the core tests with the lowest versions that pyproject.toml allows

@@ -117,3 +117,10 @@ def fitted(
     """A model that was trained in this process, the same as that in `run_folder`."""
     train, valid, _ = shop_parts
     return small_model().fit(train, valid, display=Display(quiet=True))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what drives a browser by the fixture that it uses."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
