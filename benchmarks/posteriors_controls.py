@@ -10,8 +10,8 @@ from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.splits import Part
 from variseq.model.network import Network
 from variseq.model.posterior import SampledPreferences, posterior_noise, sample_preferences
+from variseq.ranking.calibration import Calibration
 from variseq.recommend.calibrate import Calibrator
-from variseq.recommend.calibration import Calibration
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.memory import Memory
 from variseq.sequences.histories import Histories

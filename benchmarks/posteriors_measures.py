@@ -14,10 +14,10 @@ from jaxtyping import Float, Int
 
 from variseq.evaluation.bootstrap import mean_interval, percentile_interval, resampled_sums
 from variseq.evaluation.calibration import reliability, risk_coverage
-from variseq.evaluation.conformal import ConformalThresholds
 from variseq.evaluation.evaluation import Evaluation, Forecasts
 from variseq.evaluation.groups import by_length
 from variseq.evaluation.significance import require_same_protocol, sign_flip_p_value
+from variseq.ranking.calibration import ConformalThresholds
 
 COVERAGE = 0.9
 SHARES = (0.2, 0.5, 0.8)

@@ -19,8 +19,8 @@ from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, learned_from
 from variseq.model.network import Network
+from variseq.ranking.calibration import NUM_SAMPLES, Calibration
 from variseq.recommend.baselines import Popular
-from variseq.recommend.calibration import NUM_SAMPLES, Calibration
 from variseq.recommend.dropout import with_dropout
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned

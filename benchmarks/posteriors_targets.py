@@ -6,7 +6,7 @@ from typing import Any
 
 from posteriors_runs import POPULAR, TWIN, UNCALIBRATED, VARIATIONAL
 
-from variseq.evaluation.conformal import MIN_QUERIES
+from variseq.ranking.calibration import MIN_QUERIES
 
 MARGIN = 0.01
 """How much of the twin's NDCG@10 may be lost, as a share of it."""

@@ -35,8 +35,8 @@ from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.splits import learned_from
 from variseq.log import Log, LogPart, read
+from variseq.ranking.calibration import NUM_SAMPLES, Calibration
 from variseq.recommend.calibrate import calibrate
-from variseq.recommend.calibration import NUM_SAMPLES, Calibration
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.memory import Memory
 from variseq.recommend.transfer import transferred

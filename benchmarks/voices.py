@@ -24,9 +24,9 @@ from record_file import exit_code, write_record
 from variseq.evaluation.bootstrap import mean_interval
 from variseq.evaluation.evaluate import evaluate
 from variseq.evaluation.evaluation import Evaluation
+from variseq.ranking.calibration import Calibration
 from variseq.recommend.baselines import LastItemTransitions, Popular
 from variseq.recommend.calibrate import calibrate
-from variseq.recommend.calibration import Calibration
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.memory import Memory
 

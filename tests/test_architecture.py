@@ -15,6 +15,7 @@ FLOORS = [
     {"errors", "atomic", "output", "threads"},
     {"events"},
     {"sequences"},
+    {"ranking"},
     {"model", "evaluation"},
     {"recommend", "training", "log"},
     {"estimator", "inference"},

@@ -17,7 +17,7 @@ from variseq.estimator import VariationalAttention, load
 from variseq.evaluation.results import Results
 from variseq.events.simulate import Simulation
 from variseq.log import Log, LogPart, read
-from variseq.recommend.calibration import NUM_SAMPLES
+from variseq.ranking.calibration import NUM_SAMPLES
 from variseq.training.display import Display
 
 Parts = tuple[LogPart, LogPart, LogPart]

@@ -23,9 +23,9 @@ from variseq.events.report import utc_text
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.log import Log, LogPart
 from variseq.model.checkpoint import Checkpoint, load_checkpoint, refuse_existing, save_checkpoint
+from variseq.ranking.calibration import NUM_SAMPLES, Calibration
 from variseq.recommend.answers import Answers
 from variseq.recommend.calibrate import calibrate
-from variseq.recommend.calibration import NUM_SAMPLES, Calibration
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
 from variseq.recommend.lists import Lists

@@ -8,13 +8,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from variseq.evaluation.conformal import LEVELS, ConformalThresholds
-from variseq.evaluation.groups import LENGTH_EDGES
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.checkpoint import Checkpoint, save_checkpoint
 from variseq.model.network import Network, NetworkConfig
-from variseq.recommend.calibration import Calibration, Gate
+from variseq.ranking.calibration import LENGTH_EDGES, LEVELS, Calibration, ConformalThresholds, GatingNetwork
 from variseq.recommend.item_matrix import SparseRows
 from variseq.recommend.learned import Learned
 from variseq.recommend.memory import Memory
@@ -30,7 +28,7 @@ def untrained_run(folder: Path, num_items: int, width: int = 64, seed: int = 0) 
     with torch.no_grad():
         network.embedding.item.normal_(std=1 / np.sqrt(width))
     levels = np.tile(np.array(LEVELS), (len(LENGTH_EDGES), 1))
-    gate = Gate(transitions=(-1.5, 0.05, 0.0), trend=(-2.0, 0.0, 0.0), anything=(-2.0, 0.0, 0.0))
+    gate = GatingNetwork(transitions=(-1.5, 0.05, 0.0), trend=(-2.0, 0.0, 0.0), uniform=(-2.0, 0.0, 0.0))
     learned = Learned(Calibration(gate=gate), ConformalThresholds(levels), 0.1, {})
     ids = sorted(f"i{number}" for number in range(num_items))
     titles = [f"Item number {one[1:]}" for one in ids]

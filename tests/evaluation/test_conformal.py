@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from variseq.errors import InputError
-from variseq.evaluation.conformal import LEVELS, MIN_QUERIES, ConformalThresholds
-from variseq.evaluation.groups import LENGTH_EDGES
+from variseq.ranking.calibration import LENGTH_EDGES, LEVELS, MIN_QUERIES, ConformalThresholds
 
 
 @settings(max_examples=20, deadline=None)

@@ -14,11 +14,11 @@ from tests.evaluation.some_evaluations import true_forecasts
 from variseq.errors import InputError
 from variseq.evaluation.bootstrap import mean_interval
 from variseq.evaluation.calibration import expected_calibration_error
-from variseq.evaluation.conformal import ConformalThresholds
-from variseq.evaluation.groups import SizeThirds, by_length, length_group, third_ends
+from variseq.evaluation.groups import SizeThirds, by_length, third_ends
 from variseq.evaluation.results import Results
 from variseq.evaluation.table import evaluation_table, notes_on
 from variseq.evaluation.user_groups import group_users
+from variseq.ranking.calibration import ConformalThresholds, length_group
 
 LENGTHS = np.repeat([0, 1, 2, 4, 8, 15, 40, 300], [90, 80, 70, 200, 100, 60, 30, 5])
 NAMES = ["0", "1", "2", "3-5", "6-10", "11-20", "21-50", "201+"]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.model.some_networks import NUM_ITEMS
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
-from variseq.evaluation.mass import repeat_share
 from variseq.evaluation.splits import leave_one_out
+from variseq.ranking.calibration import repeat_share
 from variseq.recommend.baselines import Popular
 from variseq.recommend.recommender import rank_items
 from variseq.recommend.wishes import Wish

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.errors import InputError
-from variseq.evaluation.mass import repeat_share
 from variseq.evaluation.splits import by_time, leave_one_out, marked_targets
 from variseq.model.network import Weights
+from variseq.ranking.calibration import repeat_share
 from variseq.recommend.baselines import LastItemTransitions, Popular
 from variseq.sequences.batches import make_batch, training_windows
 from variseq.sequences.histories import Histories

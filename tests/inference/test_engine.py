@@ -164,7 +164,7 @@ def test_question_that_is_not_possible_gets_its_own_error(engine: Engine) -> Non
     assert isinstance(bad, InputError)
     assert "k=1000" in str(bad)
     assert isinstance(worse, InputError)
-    assert "coverage=0.123" in str(worse)
+    assert "conformal_level=0.123" in str(worse)
 
 
 def test_items_and_behaviors_that_the_model_does_not_know_are_counted_and_left_out(engine: Engine) -> None:

@@ -13,8 +13,8 @@ from variseq.inference import index as room
 from variseq.inference.engine import Engine
 from variseq.inference.index import ItemIndex, build_index
 from variseq.inference.question import Answer, Question
+from variseq.ranking.calibration import GatingNetwork
 from variseq.recommend import diversity
-from variseq.recommend.calibration import Gate
 
 
 def clustered(num_items: int, hidden_size: int = 17, seed: int = 0) -> np.ndarray:
@@ -126,7 +126,7 @@ def test_what_is_popular_of_late_is_found_however_far_its_vectors_lie(
 ) -> None:
     engine = Engine.load(bundle_folder)
     forecast = engine.lists.forecast
-    forecast.calibration = replace(forecast.calibration, gate=Gate(trend=(50.0, 0.0, 0.0)))
+    forecast.calibration = replace(forecast.calibration, gate=GatingNetwork(trend=(50.0, 0.0, 0.0)))
     exact = answers(engine, Question(k=3))
     with_index(engine, tmp_path, candidates=1, sampled=15, patch=monkeypatch)
     for one, other in zip(exact, answers(engine, Question(k=3)), strict=True):

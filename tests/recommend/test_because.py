@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, small_network
-from variseq.evaluation.groups import LENGTH_EDGES
 from variseq.model.attended import attention_over_events
 from variseq.model.network import Network
+from variseq.ranking.calibration import LENGTH_EDGES, Calibration, GatingNetwork
 from variseq.recommend.because import LEAST_FALL, NUM_CANDIDATES, reasons
-from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.forecast import Forecast, log_probability_at_the_mean
 from variseq.recommend.item_probabilities import log_probabilities
 from variseq.recommend.memory import Memory
@@ -21,11 +20,11 @@ from variseq.sequences.histories import Histories
 
 LENGTHS = [5, 0, 12, 1, 30]
 EVERY_ITEM = np.arange(NUM_ITEMS)
-ALL_VOICES = Gate(transitions=(0.5, 0.1, 0.1), trend=(-1.0, 0.1, 0.0), anything=(-3.0, 0.0, 0.0))
-TRANSITIONS_ALONE = Gate(transitions=(50.0, 0.0, 0.0))
+ALL_VOICES = GatingNetwork(transitions=(0.5, 0.1, 0.1), trend=(-1.0, 0.1, 0.0), uniform=(-3.0, 0.0, 0.0))
+TRANSITIONS_ALONE = GatingNetwork(transitions=(50.0, 0.0, 0.0))
 
 
-def forecast_of(network: Network, gate: Gate = ALL_VOICES) -> Forecast:
+def forecast_of(network: Network, gate: GatingNetwork = ALL_VOICES) -> Forecast:
     """At the posterior mean, with some counted transitions."""
     memory = Memory(NUM_ITEMS).fit(full_histories([40, 60, 80], seed=1))
     return Forecast(network, memory, Calibration(0, (1.5,) * len(LENGTH_EDGES), gate))

@@ -11,8 +11,8 @@ from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part, leave_one_out
 from variseq.model.network import Network
+from variseq.ranking.calibration import Calibration, GatingNetwork
 from variseq.recommend.calibrate import Calibrator, calibrate
-from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.memory import Memory
 from variseq.sequences.histories import Histories
@@ -121,4 +121,4 @@ def test_without_a_query_that_can_be_asked_nothing_is_changed() -> None:
     untuned = Forecast(small_network(), Memory(NUM_ITEMS).fit(part.known()), Calibration(2))
     options = replace(OPTIONS, exclude_seen=True)
     assert Calibrator(untuned, part, options).fit() == Calibration(2)
-    assert Calibration(2).gate == Gate()
+    assert Calibration(2).gate == GatingNetwork()

@@ -8,7 +8,7 @@ from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part, leave_one_out
-from variseq.recommend.calibration import Calibration
+from variseq.ranking.calibration import Calibration
 from variseq.recommend.dropout import DropoutForecast, with_dropout
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.memory import Memory

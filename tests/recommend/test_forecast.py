@@ -12,13 +12,13 @@ from variseq.estimator import VariationalAttention
 from variseq.model.network import Network
 from variseq.model.posterior import posterior_noise, sample_preferences
 from variseq.model.scorer import NetworkScorer
+from variseq.ranking.calibration import Calibration, GatingNetwork
 from variseq.recommend import forecast as room
-from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.forecast import Forecast, voice_shares
 from variseq.recommend.memory import Memory
 
 HISTORIES = some_histories(NUM_ITEMS)
-OPEN = Gate(transitions=(-0.5, 0.1, 0.2), trend=(-0.7, 0.2, -0.1), anything=(-1.0, -0.1, 0.3))
+OPEN = GatingNetwork(transitions=(-0.5, 0.1, 0.2), trend=(-0.7, 0.2, -0.1), uniform=(-1.0, -0.1, 0.3))
 
 
 def memory() -> Memory:
@@ -34,8 +34,8 @@ def probabilities(one: Forecast) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 4])
-@pytest.mark.parametrize("gate", [Gate(), OPEN])
-def test_forecast_keeps_the_recommender_contract(num_samples: int, gate: Gate) -> None:
+@pytest.mark.parametrize("gate", [GatingNetwork(), OPEN])
+def test_forecast_keeps_the_recommender_contract(num_samples: int, gate: GatingNetwork) -> None:
     check_recommender(forecast(Calibration(num_samples, gate=gate)), NUM_ITEMS)
 
 
@@ -101,7 +101,7 @@ def test_noise_is_the_same_each_time_and_its_pairs_cancel_out() -> None:
 
 
 def test_no_voice_is_heard_but_the_network_where_the_gate_is_shut() -> None:
-    shares = voice_shares(Gate(), torch.randn(5), torch.randn(5))
+    shares = voice_shares(GatingNetwork(), torch.randn(5), torch.randn(5))
     assert shares[0].tolist() == [1.0] * 5
 
 

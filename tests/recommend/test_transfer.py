@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from tests.model.some_networks import NUM_ITEMS, small_network
-from variseq.evaluation.conformal import ConformalThresholds
-from variseq.evaluation.mass import repeat_share
 from variseq.model.network import Network
-from variseq.recommend.calibration import Calibration, Gate
+from variseq.ranking.calibration import Calibration, ConformalThresholds, GatingNetwork, repeat_share
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
 from variseq.recommend.memory import Memory
@@ -18,7 +16,7 @@ from variseq.recommend.transfer import transferred
 from variseq.sequences.histories import Histories
 
 HISTORIES = Histories.of_items([np.random.default_rng(n).integers(NUM_ITEMS, size=6).tolist() for n in range(80)])
-GATE = Gate(transitions=(-0.5, 0.4, 0.2), trend=(-2.0, 0.1, 0.2), anything=(-1.0, -0.3, 0.3))
+GATE = GatingNetwork(transitions=(-0.5, 0.4, 0.2), trend=(-2.0, 0.1, 0.2), uniform=(-1.0, -0.3, 0.3))
 
 
 def learned(num_samples: int = 2) -> Learned:
@@ -82,4 +80,4 @@ def test_repeats_are_counted_again_and_the_rest_stays() -> None:
 def test_shut_gate_stays_shut() -> None:
     network = small_network()
     before = Learned(Calibration(0), learned().thresholds, 0.1, {})
-    assert transferred(before, (network, HISTORIES), (surer(network), HISTORIES)).calibration.gate == Gate()
+    assert transferred(before, (network, HISTORIES), (surer(network), HISTORIES)).calibration.gate == GatingNetwork()

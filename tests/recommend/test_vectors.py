@@ -13,8 +13,8 @@ from tests.terminal.invoke import refuse, succeed
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention, load
 from variseq.model.scorer import NetworkScorer
+from variseq.ranking.calibration import Calibration
 from variseq.recommend import vectors as room
-from variseq.recommend.calibration import Calibration
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.memory import Memory
 from variseq.recommend.ranks import ranks

@@ -14,10 +14,10 @@ from variseq.errors import InputError
 from variseq.evaluation.beyond_accuracy import diversity, novelty
 from variseq.evaluation.calibration import brier
 from variseq.evaluation.evaluation import Evaluation, Forecasts
-from variseq.evaluation.mass import repeat_share
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, Queries
 from variseq.evaluation.tiles import Judged, Ranking, Tile, judge
+from variseq.ranking.calibration import repeat_share
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float, Int
 from variseq.errors import InputError
 from variseq.evaluation.beyond_accuracy import catalog_coverage, exposure, gini
 from variseq.evaluation.bootstrap import NUM_RESAMPLES, mean_interval, means_by_user
-from variseq.evaluation.conformal import ConformalThresholds
 from variseq.evaluation.group_rows import GroupRows
-from variseq.evaluation.groups import Groups, SizeThirds, by_length, length_group
+from variseq.evaluation.groups import Groups, SizeThirds, by_length
 from variseq.evaluation.metrics import ndcg, recall, reciprocal_rank
 from variseq.evaluation.pooled import Listed, Outcomes
 from variseq.evaluation.summary import summarize
+from variseq.ranking.calibration import ConformalThresholds, length_group
 
 COVERAGE = 0.9
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from variseq.ranking.calibration import LENGTH_EDGES, length_group
+
 
 @dataclass(frozen=True, eq=False)
 class Groups:
@@ -24,19 +26,6 @@ class Groups:
         """
         present, place = np.unique(self.place[rows], return_inverse=True)
         return Groups(tuple(self.names[group] for group in present), place)
-
-
-LENGTH_EDGES = (0, 1, 2, 3, 6, 11, 21, 51, 101, 201)
-"""Where the groups of history lengths begin: 0, 1, 2, 3-5, 6-10, ... events."""
-
-
-def length_group(length: Int[np.ndarray, " query"]) -> Int[np.ndarray, " query"]:
-    """The group of each history length, a position in `LENGTH_EDGES`.
-
-    >>> length_group(np.array([0, 1, 5, 6, 1000]))
-    array([0, 1, 3, 4, 9])
-    """
-    return np.searchsorted(LENGTH_EDGES, length, side="right") - 1
 
 
 def by_length(length: Int[np.ndarray, " query"]) -> Groups:

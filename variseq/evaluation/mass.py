@@ -35,20 +35,6 @@ def seen_pairs(histories: Histories, num_items: int) -> Pairs:
     return Pairs(pair // num_items, pair % num_items)
 
 
-def repeat_share(histories: Histories) -> float:
-    """The counted probability that an event after the first has an item of the same history, smoothed by half an event.
-
-    Only events that are targets are counted.
-
-    >>> repeat_share(Histories.of_items([[3, 1, 3], [1]]))
-    0.5
-    """
-    first = histories.offsets[:-1][histories.lengths > 0]
-    num_first = len(first) if histories.is_target is None else int(histories.is_target[first].sum())
-    num_later = histories.num_targets - num_first
-    return (histories.num_repeats() + 0.5) / (num_later + 1)
-
-
 def log_weights(
     unseen: Float[Tensor, " query"], seen: Float[Tensor, " query"], repeat_share: float
 ) -> tuple[Float[Tensor, " query"], Float[Tensor, " query"]]:

@@ -11,12 +11,12 @@ from typing import Any
 from variseq.atomic import atomic_write
 from variseq.errors import InputError
 from variseq.evaluation.bootstrap import NUM_RESAMPLES
-from variseq.evaluation.conformal import ConformalThresholds
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.groups import Groups
 from variseq.evaluation.paired import difference_sentences, paired_differences
 from variseq.evaluation.table import evaluation_table, notes_on, text_table
 from variseq.evaluation.values import ValueForecasts
+from variseq.ranking.calibration import ConformalThresholds
 
 
 class Results:

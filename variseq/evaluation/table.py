@@ -10,7 +10,6 @@ from rich.table import Table
 
 from variseq.errors import InputError
 from variseq.evaluation.bootstrap import NUM_RESAMPLES
-from variseq.evaluation.conformal import ConformalThresholds
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.group_rows import MIN_USERS
 from variseq.evaluation.groups import Groups
@@ -19,6 +18,7 @@ from variseq.evaluation.significance import require_same_protocol
 from variseq.evaluation.summary import SELECTIVE_GAIN
 from variseq.output.console import console
 from variseq.output.printable import printable
+from variseq.ranking.calibration import ConformalThresholds
 
 
 def evaluation_table(

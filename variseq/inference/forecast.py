@@ -12,7 +12,7 @@ from variseq.inference.columns import Block, Columns
 from variseq.inference.encoder import Encoded
 from variseq.inference.memory import PRIOR_EVENTS, Followers, Memory
 from variseq.inference.softmaxes import Softmaxes
-from variseq.recommend.calibration import Calibration
+from variseq.ranking.calibration import Calibration
 from variseq.sequences.histories import Histories
 
 FLOOR = 1e-37
@@ -122,8 +122,8 @@ class FastForecast:
     def shares(
         self, log_mass: Float[np.ndarray, " history"], log_variance: Float[np.ndarray, " history"]
     ) -> Float[np.ndarray, "voice history"]:
-        """How much each voice is heard: the network, and the others in the order of `Gate`."""
-        odds = np.stack([np.zeros_like(log_mass), *self.calibration.gate.odds(log_mass, log_variance)])
+        """How much each voice is heard: the network, and the others in the order of `GatingNetwork`."""
+        odds = np.stack([np.zeros_like(log_mass), *self.calibration.gate.logits(log_mass, log_variance)])
         weight = np.exp(odds - odds.max(axis=0))
         return weight / weight.sum(axis=0)
 

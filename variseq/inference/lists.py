@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from variseq.evaluation.groups import length_group
 from variseq.inference.bundle import Facts
 from variseq.inference.choosing import Chooser
 from variseq.inference.columns import Columns
@@ -17,8 +16,8 @@ from variseq.inference.forecast import FastForecast, Voices
 from variseq.inference.index import ItemIndex
 from variseq.inference.trials import Trials
 from variseq.model.noise import antithetic_noise
+from variseq.ranking.calibration import NORMAL_90, length_group
 from variseq.recommend.because import HISTORIES_AT_ONCE, NUM_CANDIDATES, Reasons, reasons
-from variseq.recommend.calibration import NORMAL_90
 from variseq.recommend.manner import Manner
 from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories

@@ -10,12 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from variseq.evaluation.conformal import ConformalThresholds
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
-from variseq.evaluation.groups import LENGTH_EDGES, length_group
-from variseq.evaluation.mass import Pairs, repeat_share, seen_pairs
+from variseq.evaluation.mass import Pairs, seen_pairs
 from variseq.evaluation.splits import Part
-from variseq.recommend.calibration import Calibration, Gate
+from variseq.ranking.calibration import (
+    LENGTH_EDGES,
+    Calibration,
+    ConformalThresholds,
+    GatingNetwork,
+    length_group,
+    repeat_share,
+)
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
 from variseq.sequences.histories import Histories
@@ -30,7 +35,7 @@ MIN_GROUP_QUERIES = 200
 """A group of history lengths with fewer queries than this takes the temperature of all."""
 GATE_STEPS = 60
 FIRST_GATE = [[-1.5, 0.0, 0.0], [-3.0, 0.0, 0.0], [-3.0, 0.0, 0.0]]
-"""Where the search for a gate begins: the voices in the order of `Gate`."""
+"""Where the search for a gate begins: the voices in the order of `GatingNetwork`."""
 DECAY = 1e-3
 
 
@@ -38,8 +43,8 @@ DECAY = 1e-3
 class Table:
     """Per query what the forecast comes to for any temperature and gate.
 
-    Of the network and of the other voices (`counted`, in the order of `Gate`) the probability of the target and that of
-    all seen items, and what the gate looks at.
+    Of the network and of the other voices (`counted`, in the order of `GatingNetwork`) the probability of the target
+    and that of all seen items, and what the gate looks at.
     """
 
     neural: Float[Tensor, "temperature query"]
@@ -52,7 +57,7 @@ class Table:
     def losses(self, place: int, gate: Float[Tensor, "voice weight"]) -> Float[Tensor, " query"]:
         """−log p of each target among the items that are no repeat, at a temperature.
 
-        The rows of `gate` are the voices of `Gate`, each with bias, certainty and spread.
+        The rows of `gate` are the voices of `GatingNetwork`, each with bias, certainty and spread.
         """
         inputs = torch.stack([torch.ones_like(self.log_variance), self.log_mass[place], self.log_variance])
         odds = torch.cat([torch.zeros_like(inputs[:1]), gate @ inputs])
@@ -122,7 +127,7 @@ class Calibrator:
             places.append(int(losses[:, inside].mean(dim=1).argmin()) if is_large else everywhere)
         voices = [(round(w[0], 4), round(w[1], 4), round(w[2], 4)) for w in gate.tolist()]
         temperatures = tuple(round(float(TEMPERATURES[place]), 4) for place in places)
-        return replace(self.forecast.calibration, temperatures=temperatures, gate=Gate(*voices))
+        return replace(self.forecast.calibration, temperatures=temperatures, gate=GatingNetwork(*voices))
 
     def _table(self) -> Table:
         forecast = self.forecast

@@ -8,8 +8,8 @@ from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.splits import Part
 from variseq.model.posterior import SampledPreferences, mean_preferences
+from variseq.ranking.calibration import Calibration
 from variseq.recommend.calibrate import Calibrator
-from variseq.recommend.calibration import Calibration
 from variseq.recommend.forecast import Forecast
 from variseq.sequences.histories import Histories
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from variseq.model.network import Network
 from variseq.model.posterior import SampledPreferences, posterior_noise, sample_preferences
+from variseq.ranking.calibration import Calibration, GatingNetwork
 from variseq.recommend.baselines import FollowersOfLast
 from variseq.recommend.because import LogProbability
-from variseq.recommend.calibration import Calibration, Gate
 from variseq.recommend.memory import Memory
 from variseq.recommend.recommender import TILE_HISTORIES, TILE_ITEMS
 from variseq.sequences.histories import Histories
@@ -24,10 +24,10 @@ FLOOR = 1e-37
 
 
 def voice_shares(
-    gate: Gate, log_mass: Float[Tensor, " history"], log_variance: Float[Tensor, " history"]
+    gate: GatingNetwork, log_mass: Float[Tensor, " history"], log_variance: Float[Tensor, " history"]
 ) -> Float[Tensor, "voice history"]:
-    """The shares of the voices, in the order of `Gate`, the network before them."""
-    return torch.softmax(torch.stack([torch.zeros_like(log_mass), *gate.odds(log_mass, log_variance)]), dim=0)
+    """The shares of the voices, in the order of `GatingNetwork`, the network before them."""
+    return torch.softmax(torch.stack([torch.zeros_like(log_mass), *gate.logits(log_mass, log_variance)]), dim=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,8 @@ class Forecast:
     """p(i) = a · mean over samples of softmax(network / temperature)(i) + b · p(i | last item, counted) + c · trend(i)
     + d / items.
 
-    a + b + c + d = 1 for each history, see `Gate`. Scores are log p. Samples are z = μ + σ ⊙ ε, with the noise of
-    `posterior_noise` unless other noise is given; the mean of their softmaxes is the posterior predictive. On sparse
+    a + b + c + d = 1 for each history, see `GatingNetwork`. Scores are log p. Samples are z = μ + σ ⊙ ε, with the noise
+    of `posterior_noise` unless other noise is given; the mean of their softmaxes is the posterior predictive. On sparse
     logs counts of what followed the last item rank nearly as well as a deep model and know other things; in a mixture
     of probabilities each is heard where it is sure. The trend is what was popular of late when the model was fitted.
     """
@@ -135,7 +135,7 @@ class Forecast:
         return entropy
 
     def other_voices(self, histories: Histories) -> list[Float[Tensor, "history item"]]:
-        """What each voice but the network says of all items, in the order of `Gate`."""
+        """What each voice but the network says of all items, in the order of `GatingNetwork`."""
         transitions = self.memory.transitions
         counted = transitions.scores(transitions.query(histories), 0, len(self.vectors)).exp()
         return [counted, *(one.cpu().expand(len(histories), -1) for one in self.alike)]

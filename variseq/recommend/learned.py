@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from variseq.errors import CheckpointError
-from variseq.evaluation.conformal import ConformalThresholds
-from variseq.recommend.calibration import Calibration
+from variseq.ranking.calibration import Calibration, ConformalThresholds
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from variseq.evaluation.groups import length_group
 from variseq.model.posterior import posterior_noise
+from variseq.ranking.calibration import length_group
 from variseq.recommend.because import Reasons, reasons
 from variseq.recommend.diversity import pool_size, spread_out
 from variseq.recommend.forecast import Forecast, log_probability_at_the_mean

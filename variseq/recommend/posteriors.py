@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from variseq.recommend.calibration import NORMAL_90
+from variseq.ranking.calibration import NORMAL_90
 from variseq.recommend.forecast import Forecast, ForecastQuery
 from variseq.recommend.recommender import TILE_ITEMS, RankedTile
 

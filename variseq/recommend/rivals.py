@@ -12,7 +12,7 @@ from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, Split, learned_from, part_to_judge
 from variseq.model.checkpoint import Checkpoint
-from variseq.recommend.calibration import NUM_SAMPLES
+from variseq.ranking.calibration import NUM_SAMPLES
 from variseq.recommend.dropout import with_dropout
 from variseq.recommend.forecast import Forecast
 from variseq.sequences.histories import Histories

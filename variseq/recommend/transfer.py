@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from variseq.evaluation.mass import repeat_share
 from variseq.model.network import Network
-from variseq.recommend.calibration import Calibration, Gate
+from variseq.ranking.calibration import Calibration, GatingNetwork, repeat_share
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
 from variseq.recommend.memory import Memory
@@ -57,7 +56,7 @@ def transferred(learned: Learned, before: tuple[Network, Histories], after: tupl
     scaled = _scaled(calibration, (low * high) ** 0.5)
     found = _sureness(scaled, *after)
     voices = [_moved(weights, wanted, found) for weights in astuple(scaled.gate)]
-    return replace(learned, calibration=replace(scaled, gate=Gate(*voices)))
+    return replace(learned, calibration=replace(scaled, gate=GatingNetwork(*voices)))
 
 
 def _scaled(calibration: Calibration, factor: float) -> Calibration:
@@ -82,7 +81,7 @@ def _sureness(calibration: Calibration, network: Network, histories: Histories) 
     chosen = np.unique(np.linspace(0, len(histories) - 1, min(QUERIES, len(histories))).astype(np.int64))
     nothing = Memory(network.config.num_items)
     # With the gate shut the network is heard alone.
-    alone = Forecast(network, nothing, replace(calibration, gate=Gate()))
+    alone = Forecast(network, nothing, replace(calibration, gate=GatingNetwork()))
     log_mass, log_variance, entropy = [], [], []
     for first in range(0, len(chosen), QUERIES_AT_ONCE):
         place = chosen[first : first + QUERIES_AT_ONCE]

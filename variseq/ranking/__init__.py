@@ -1,0 +1,1 @@
+"""The answering core: encoded histories to ranked items, in numpy. Nothing here imports torch."""

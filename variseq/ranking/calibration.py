@@ -1,0 +1,176 @@
+"""What is fitted on validation data: temperatures, mixture weights, conformal thresholds and the share of repeats."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, astuple, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from variseq.errors import InputError
+from variseq.sequences.histories import Histories
+
+NUM_SAMPLES = 8
+"""Posterior samples that a probability is averaged over."""
+NORMAL_90 = 1.645
+"""Standard deviations from the mean to the ends of the central 90 % of a normal distribution."""
+LENGTH_EDGES = (0, 1, 2, 3, 6, 11, 21, 51, 101, 201)
+"""Where the groups of history lengths begin: 0, 1, 2, 3-5, 6-10, ... events."""
+LEVELS = tuple(round(0.01 * percent, 2) for percent in range(50, 100))
+"""The levels of conformal sets: 0.5, 0.51, ..., 0.99."""
+MIN_QUERIES = 200
+"""A group with fewer validation queries than this takes the thresholds of all queries."""
+
+
+def length_group(length: Int[np.ndarray, " query"]) -> Int[np.ndarray, " query"]:
+    """The group of each history length, an index of `LENGTH_EDGES`.
+
+    >>> length_group(np.array([0, 1, 5, 6, 1000]))
+    array([0, 1, 3, 4, 9])
+    """
+    return np.searchsorted(LENGTH_EDGES, length, side="right") - 1
+
+
+def repeat_share(histories: Histories) -> float:
+    """The counted probability that an event after the first has an item of the same history, smoothed by half an event.
+
+    Only events that are targets are counted. It is the probability of a repeat in the hurdle model (Mullahy 1986) that
+    is used where seen items are not ranked.
+
+    >>> repeat_share(Histories.of_items([[3, 1, 3], [1]]))
+    0.5
+    """
+    first = histories.offsets[:-1][histories.lengths > 0]
+    num_first = len(first) if histories.is_target is None else int(histories.is_target[first].sum())
+    num_later = histories.num_targets - num_first
+    return (histories.num_repeats() + 0.5) / (num_later + 1)
+
+
+@dataclass(frozen=True)
+class GatingNetwork:
+    """The weights of the four mixture components: network, counted transitions, trend and the uniform distribution.
+
+    The weights are the softmax of 0 (the network) and, for each other component, bias + a · log Z + b · mean log σ².
+    log Z is the log-partition function of the network's softmax: it grows with how well the preference fits some items.
+    σ² is the variance of the posterior. The uniform component changes no order; it holds the probability of events that
+    nothing predicts. Source: Jacobs et al., "Adaptive mixtures of local experts" (1991).
+
+    Args:
+        transitions: Bias and the two slopes of the counted transitions from the last item.
+        trend: The same for what was popular of late when the model was fitted.
+        uniform: The same for the uniform distribution.
+    """
+
+    transitions: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
+    trend: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
+    uniform: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
+
+    def logits(self, log_mass: Any, log_variance: Any) -> list[Any]:
+        """The logit of each component but the network, whose logit is 0; for arrays of any kind."""
+        return [w[0] + w[1] * log_mass + w[2] * log_variance for w in astuple(self)]
+
+    def weights(
+        self, log_mass: Float[np.ndarray, " history"], log_variance: Float[np.ndarray, " history"]
+    ) -> Float[np.ndarray, "component history"]:
+        """The weight of each component, the network first; a column sums to 1."""
+        weight = np.stack([np.zeros_like(log_mass), *self.logits(log_mass, log_variance)])
+        weight = np.exp(weight - weight.max(axis=0))
+        normalized: Float[np.ndarray, "component history"] = weight / weight.sum(axis=0)
+        return normalized
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A temperature for each group of history lengths, and the gating network.
+
+    Args:
+        num_samples: Posterior samples that are averaged; 0 is the posterior mean alone.
+        temperatures: One for each group of `LENGTH_EDGES`; the network's logits are divided by it.
+        gate: The weights of the mixture components.
+    """
+
+    num_samples: int = NUM_SAMPLES
+    temperatures: tuple[float, ...] = (1.0,) * len(LENGTH_EDGES)
+    gate: GatingNetwork = GatingNetwork()
+
+    def to_json(self) -> dict[str, Any]:
+        """The record for the manifest; the bias of a component without weight is None."""
+        gate = {name: [None if math.isinf(w) else w for w in weights] for name, weights in asdict(self.gate).items()}
+        return {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "gate": gate}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Calibration:
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for a record that is not one."""
+        gate = {}
+        for name in asdict(GatingNetwork()):
+            bias, of_log_mass, of_log_variance = record["gate"][name]
+            gate[name] = (-math.inf if bias is None else float(bias), float(of_log_mass), float(of_log_variance))
+        temperatures = tuple(float(value) for value in record["temperatures"])
+        if len(temperatures) != len(LENGTH_EDGES) or not all(0 < value < math.inf for value in temperatures):
+            raise ValueError(f"{len(LENGTH_EDGES)} positive temperatures are needed, not {temperatures}")
+        return cls(int(record["num_samples"]), temperatures, GatingNetwork(**gate))
+
+    def temperature(self, lengths: Int[np.ndarray, " history"]) -> Float[np.ndarray, " history"]:
+        """The temperature of histories of these lengths."""
+        return np.array(self.temperatures, dtype=np.float32)[length_group(lengths)]
+
+
+@dataclass(frozen=True, eq=False)
+class ConformalThresholds:
+    """How much probability may come before an item that still belongs to the set, by history length and level.
+
+    The set of a query holds every candidate before which the ranked list has at most this much probability. It is the
+    smallest prefix of the list that holds the next item with the given probability, if test queries are exchangeable
+    with validation queries. Source: adaptive prediction sets without randomization (Romano et al. 2020), by group (Vovk
+    2012).
+    """
+
+    mass: Float[np.ndarray, "group level"]
+
+    @classmethod
+    def fit(cls, mass_before: Float[np.ndarray, " query"], group: Int[np.ndarray, " query"]) -> ConformalThresholds:
+        """From the probability that came before the target of each validation query.
+
+        The threshold of a level is the ⌈(n + 1) · level⌉-th smallest of n, or 1 (everything) where n is too small.
+
+        >>> group = np.zeros(999, dtype=int)
+        >>> thresholds = ConformalThresholds.fit(np.arange(1, 1000) / 1000, group)
+        >>> float(thresholds.at(0.9)[0])
+        0.9
+        """
+        everyone = _thresholds(mass_before)
+        rows = []
+        for index in range(len(LENGTH_EDGES)):
+            inside = mass_before[group == index]
+            rows.append(_thresholds(inside) if len(inside) >= MIN_QUERIES else everyone)
+        return cls(np.stack(rows))
+
+    def at(self, level: float) -> Float[np.ndarray, " group"]:
+        """The threshold of each group of history lengths. Raises InputError for a level that is not in `LEVELS`."""
+        close = np.flatnonzero(np.abs(np.array(LEVELS) - level) < 1e-9)
+        if not len(close):
+            raise InputError(
+                f"conformal_level={level!r} is not possible. Allowed: {LEVELS[0]} to {LEVELS[-1]} in steps of 0.01, "
+                "for example 0.9."
+            )
+        return self.mass[:, int(close[0])]
+
+    def to_json(self) -> list[list[float]]:
+        """One list a group, a threshold for each level."""
+        return [[round(float(value), 6) for value in row] for row in self.mass]
+
+    @classmethod
+    def from_json(cls, record: Any) -> ConformalThresholds:
+        """The inverse of `to_json`. Raises ValueError or TypeError for a record of another shape."""
+        mass = np.array(record, dtype=np.float64)
+        if mass.shape != (len(LENGTH_EDGES), len(LEVELS)) or not np.isfinite(mass).all():
+            raise ValueError(f"conformal thresholds of shape {mass.shape}")
+        return cls(mass)
+
+
+def _thresholds(mass_before: Float[np.ndarray, " query"]) -> Float[np.ndarray, " level"]:
+    ordered = np.append(np.sort(mass_before), 1.0)
+    rank = [min(len(mass_before), math.ceil((len(mass_before) + 1) * level - 1e-9) - 1) for level in LEVELS]
+    return ordered[rank]
