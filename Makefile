@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test quick test-lowest check bench peers format setup hooks clean
-# The folder with a folder for each data set of the benchmarks, and the CPU minutes that each rival trains there.
+.PHONY: help demo test quick test-lowest check bench competitors format setup hooks clean
+# The folder with a folder for each data set of the benchmarks, and the CPU minutes that each competitor trains there.
 DATA ?= data
 MINUTES ?= 16
 .DEFAULT_GOAL := help
@@ -36,20 +36,22 @@ check: $(VENV)/ready-to-develop  ## style, types, floors and the public face
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py tests/test_public_face.py
 
-bench: $(VENV)/ready-to-use  ## our own speed and quality, in minutes (DATA=folder of data sets)
-	$(BIN)/python benchmarks/kernels.py
-	rm -f .peers/bench.jsonl
-	$(BIN)/python benchmarks/peers/run.py ml-100k --data $(DATA) --cpu-minutes 10 --out .peers/bench.jsonl \
-		--systems variseq,popular,last-item-transitions,item-knn
+bench: $(VENV)/ready-to-use  ## speed and quality of this package, in minutes (DATA=folder of data sets)
+	$(BIN)/python -m benchmarks.speed kernels --out .competitors/bench.jsonl
+	$(BIN)/python -m benchmarks.startup --out .competitors/bench.jsonl
+	$(BIN)/python -m benchmarks.competitors.run ml-100k --data $(DATA) --cpu-minutes 10 --systems variseq \
+		--out .competitors/bench.jsonl
+	$(BIN)/python -m benchmarks.tables --print .competitors/bench.jsonl
 
-peers: $(VENV)/ready-to-use  ## rivals beside us, in hours, resumable (DATA=folder of data sets); QUICK=1: half an hour
+competitors: $(VENV)/ready-to-use  ## compare with other libraries, in hours, resumable (DATA=folder; QUICK=1: half an hour)
 ifeq ($(QUICK),1)
-	$(BIN)/python benchmarks/peers/run.py --data $(DATA) --quick
+	$(BIN)/python -m benchmarks.competitors.run --data $(DATA) --quick --out .competitors/quick.jsonl
+	$(BIN)/python -m benchmarks.tables --print .competitors/quick.jsonl
 else
-	$(BIN)/python benchmarks/peers/run.py amazon-beauty --data $(DATA) --cpu-minutes $(MINUTES)
-	$(BIN)/python benchmarks/peers/run.py ml-100k --data $(DATA) --cpu-minutes 5
-	$(BIN)/python benchmarks/peers/run.py ml-1m --data $(DATA) --only-cost
-	$(BIN)/python benchmarks/peers/table.py --add .peers/peers.jsonl
+	$(BIN)/python -m benchmarks.competitors.run amazon-beauty --data $(DATA) --cpu-minutes $(MINUTES)
+	$(BIN)/python -m benchmarks.competitors.run ml-100k --data $(DATA) --cpu-minutes 5
+	$(BIN)/python -m benchmarks.competitors.run ml-1m --data $(DATA) --only-cost
+	$(BIN)/python -m benchmarks.tables --print .competitors/competitors.jsonl
 endif
 
 format: $(VENV)/ready-to-develop  ## put files into the common form

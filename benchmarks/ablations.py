@@ -1,175 +1,116 @@
-"""One thing of the model changed at a time, on Amazon Beauty, judged on validation: what each is worth.
+"""One setting changed at a time on a published data set, evaluated on validation: what each part is worth.
 
-    python benchmarks/ablations.py DATA [--seeds 0,1] [--changes 0,3,7]    # resumable: what is there is not run again
-    python benchmarks/ablations.py --table       # only writes the table of the results into docs/ablations.md
+    python -m benchmarks.ablations amazon-beauty DATA --seeds 0 1 --rows dropout-0.3 one-layer
 
-DATA is the folder of the data set (see recipes/amazon_beauty.py). Leave-one-out, size small, categories, no refit: the
-test part is never asked. A run takes two to ten minutes on one core. NDCG@10 and NLL are those of the calibrated
-forecast on 10,000 validation users; about ten numbers of it were fitted on 2,065 of them, alike for all rows.
+The grid is `GRID`, or a YAML file of the same form (--grid): a name, and the settings it changes. Rows without noise
+are compared with `no-noise`, the others with `default`. No run is refitted and test events are never used. What stands
+in the records with the same settings, data and seed is not run again.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from ablation_changes import CHANGES, Change
-from marked_file import signed, write_between_markers
-from provenance import provenance, short_commit
-from record_file import Record, append_records, changed_settings, exit_code, read_records
+import yaml
 
+from measurement.datasets import LoadedDataset, dataset_spec, load_dataset
+from measurement.records import Record, append_records, command_parser, exit_code, read_records, record_of
+from variseq import VariationalAttention
 from variseq.errors import InputError
-from variseq.estimator import VariationalAttention
-from variseq.log import LogPart
 from variseq.terminal.run_config import run_config
-from variseq.training.symptoms import flat_settings
+from variseq.training.display import Display
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "recipes"))
-from amazon_beauty import FILES, LEAVE_ONE_OUT, log_in_order  # noqa: E402
-from data_files import find_files, sha256_of  # noqa: E402
+NO_NOISE = {"training.deterministic_fraction": 1.0}
+EARLY_NOISE = {
+    "training.deterministic_fraction": 0.3, "training.kl_anneal_fraction": 0.1, "training.num_samples": 1,
+}  # fmt: skip
+SAME_RATE = {"training.learning_rate": 0.003}
+"""That of hidden size 64: by default the rate follows from the size."""
+GRID: dict[str, dict[str, Any]] = {
+    "default": {},
+    "early-noise": EARLY_NOISE,
+    "no-noise": NO_NOISE,
+    "dropout-0.3": NO_NOISE | {"model.dropout": 0.3},
+    "dropout-0.7": NO_NOISE | {"model.dropout": 0.7},
+    "hidden-32": NO_NOISE | SAME_RATE | {"model.hidden_size": 32, "model.latent_dim": 32},
+    "hidden-128": NO_NOISE | SAME_RATE | {"model.hidden_size": 128},
+    "one-layer": NO_NOISE | {"model.num_layers": 1},
+    "four-layers": NO_NOISE | {"model.num_layers": 4},
+    "dot-product": NO_NOISE | {"model.attention": "dot"},
+    "batch-512": NO_NOISE | {"training.batch_tokens": 512},
+    "batch-2048": NO_NOISE | {"training.batch_tokens": 2048},
+    "full-softmax": NO_NOISE | {"training.full_softmax_max_items": 1_000_000},
+    "512-negatives": NO_NOISE | {"training.num_negatives": 512},
+    "no-ema": NO_NOISE | {"training.ema_decay": 0.0},
+    "no-item-decay": NO_NOISE | {"training.item_weight_decay": 0.0},
+    "no-categories": NO_NOISE | {"training.use_categories": False},
+}
 
-RESULT = ROOT / "benchmarks" / "results" / "ablations.jsonl"
-DOCUMENT = ROOT / "docs" / "ablations.md"
-MARKERS = ("<!-- ablations:begin -->", "<!-- ablations:end -->")
-WITHOUT_REFIT = {"training.refit_fraction": 0.0}
-DECIDE = ("change", "settings", "sha256")
-"""What a record must have in common with a row so that the row need not be run again; the seed is a setting."""
 
-
-def model_of(change: Change, seed: int) -> VariationalAttention:
-    """What is trained for a row."""
-    settings = run_config(None, {**LEAVE_ONE_OUT, **WITHOUT_REFIT, **change.settings, "seed": seed}, ())
-    return VariationalAttention(settings.size, seed, "cpu", settings.model, settings.training)
-
-
-def resolved(change: Change, train: LogPart, seed: int) -> dict[str, Any]:
-    """All settings of a row, those that follow from the log among them."""
-    settings = model_of(change, seed)._settings(train)
-    return flat_settings(settings.network.model_dump(), settings.training.model_dump())
-
-
-def judged(change: Change, parts: tuple[LogPart, LogPart], seed: int) -> Record:
-    """A run with a change, and what it comes to on validation."""
-    model = model_of(change, seed)
+def ablation_record(dataset: LoadedDataset, name: str, row: str, changes: dict[str, Any], seed: int) -> Record:
+    """A run with the changed settings, and its result on validation. Raises InputError for an unknown setting."""
+    fixed = {"training.refit_fraction": 0.0, "seed": seed}
+    settings = run_config(None, {**dataset_spec(name).settings, **fixed, **changes}, ())
+    model = VariationalAttention(settings.size, seed, "cpu", settings.model, settings.training)
+    train, valid, _ = dataset.log.split(settings.split.by, settings.split.test, settings.split.valid)
     begun = time.process_time()
-    with change.patch():
-        model.fit(*parts)
+    model.fit(train, valid, display=Display(quiet=True))
+    seconds = time.process_time() - begun
     checkpoint = model.checkpoint
     assert checkpoint is not None
     chosen = next(epoch for epoch in reversed(checkpoint.metrics) if epoch["is_best"])
-    return {
-        "change": change.name,
-        "seed": seed,
-        **{name: round(value, 5) for name, value in checkpoint.manifest["forecast"]["found"].items()},
-        "network_nll": round(chosen["validation_nll"], 5),
-        "epoch": chosen["epoch"] + 1,
-        "num_epochs": len(checkpoint.metrics),
-        "rate": round(chosen["health"]["rate"], 2),
-        "cpu_seconds": round(time.process_time() - begun, 1),
-        **provenance(),
-    }
+    found = model.evaluate(valid).table["rows"][0]
+    metrics = {key: found[key] for key in ("ndcg@10", "ndcg@10_interval", "nll", "nll_interval")}
+    metrics |= {"network_nll": chosen["validation_nll"], "best_epoch": chosen["epoch"] + 1, "cpu_seconds": seconds}
+    resolved = {"changes": changes, "model": checkpoint.config["model"], "training": checkpoint.config["training"]}
+    case = {"data": name, "change": row}
+    return record_of("ablations", case, metrics, seed=seed, settings=resolved, data=dataset.description)
 
 
-def run_all(data: Path, seeds: Sequence[int], changes: Sequence[Change], out: Path) -> None:
-    """What is not in the file yet, one record a line as they come."""
-    files = find_files(data, *FILES)
-    log = log_in_order(files, run_config(None, LEAVE_ONE_OUT, ()).read)
-    parts = log.split("leave-one-out")[:2]
-    hashes = {file.name: sha256_of(file) for file in files}
-    done = [{name: record[name] for name in DECIDE} for record in read_records(out)]
+def run_grid(name: str, folder: Path, grid: dict[str, dict[str, Any]], seeds: Sequence[int], out: Path) -> None:
+    """Every row with every seed that the records do not have yet."""
+    dataset = load_dataset(name, folder)
+    done = [
+        (one["case"], one["seed"], one["settings"].get("changes"), one["data"].get("sha256"))
+        for one in read_records(out) if one["benchmark"] == "ablations"
+    ]  # fmt: skip
     for seed in seeds:
-        for change in changes:
-            asked = {"change": change.name, "settings": resolved(change, parts[0], seed), "sha256": hashes}
-            if asked in done:
+        for row, changes in grid.items():
+            if ({"data": name, "change": row}, seed, changes, dataset.description["sha256"]) in done:
                 continue
-            print(f"seed {seed}: {change.name}", flush=True)
-            record = judged(change, parts, seed) | asked
+            record = ablation_record(dataset, name, row, changes, seed)
             append_records(out, [record])
-            print(f"    NDCG@10 {record['ndcg']:.4f}, {record['nll']:.3f} nats, {record['cpu_seconds']:.0f} s")
+            metrics = record["metrics"]
+            print(f"seed {seed}, {row}: NDCG@10 {metrics['ndcg@10']:.4f}, NLL {metrics['nll']:.3f}", flush=True)
 
 
-def table(records: Iterable[Record]) -> str:
-    """The table in Markdown: a row for each change, in their order, means over seeds beside the row it is held against.
-
-    The rows without noise are held against the first of them, those with noise against the default's. Records of other
-    defaults than those of the latest first row are left out.
-    """
-    of_change: dict[str, dict[int, Record]] = {}
-    for record in _of_today(list(records)):
-        of_change.setdefault(record["change"], {})[record["seed"]] = record
-    lines = [
-        "| change | seeds | NDCG@10 | | NLL | | NLL, network alone | best epoch | CPU, s |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for change in CHANGES:
-        if change.name in of_change:
-            base = of_change.get(CHANGES[0].name, {}) if _is_without_noise(change) else of_change.get(WITH_NOISE, {})
-            lines.append(_line(change, of_change[change.name], base))
-    every = [record for runs in of_change.values() for record in runs.values()]
-    commits = ", ".join(sorted({short_commit(record) for record in every}))
-    cpus = ", ".join(sorted({record["hardware"]["cpu"] for record in every}))
-    note = f"{cpus}, one thread. Commit {commits}; `benchmarks/ablations.py`."
-    return "\n".join([*lines, "", f"<sub>{note}</sub>", ""])
+def chosen_grid(path: Path | None, rows: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The rows of the grid, all by default. Raises InputError for a file of another form and for unknown rows."""
+    grid = GRID if path is None else yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(grid, dict) or not all(isinstance(changes, dict) for changes in grid.values()):
+        raise InputError(
+            f"{path} is not a YAML mapping of names to settings, such as one-layer: {{model.num_layers: 1}}."
+        )
+    if unknown := [row for row in rows if row not in grid]:
+        raise InputError(f"The grid has no row {unknown[0]!r}. It has: {', '.join(grid)}.")
+    return {row: changes for row, changes in grid.items() if not rows or row in rows}
 
 
-def _of_today(records: list[Record]) -> list[Record]:
-    """The records whose settings are those of the latest first row, but for what their change is about."""
-    base = next((record["settings"] for record in reversed(records) if record["change"] == CHANGES[0].name), {})
-    own = {change.name: {*change.settings, *CHANGES[0].settings, "training.seed"} for change in CHANGES}
-    return [
-        record for record in records if own[record["change"]].issuperset(changed_settings(record["settings"], base))
-    ]
-
-
-WITH_NOISE = next(change.name for change in CHANGES if not change.settings)
-
-
-def _is_without_noise(change: Change) -> bool:
-    return change.settings.get("training.deterministic_fraction") == 1.0
-
-
-def _line(change: Change, runs: dict[int, Record], base: dict[int, Record]) -> str:
-    def mean(name: str) -> float:
-        return statistics.fmean(record[name] for record in runs.values())
-
-    shared = sorted(runs.keys() & base.keys())
-    ndcg = nll = "–"
-    if shared and change.name not in (CHANGES[0].name, WITH_NOISE):
-        by = statistics.fmean(runs[seed]["ndcg"] / base[seed]["ndcg"] - 1 for seed in shared)
-        ndcg = f"{signed(100 * by, 1)} %"
-        nll = signed(statistics.fmean(runs[seed]["nll"] - base[seed]["nll"] for seed in shared), 3)
-    name = f"**{change.name}**" if change.name in (CHANGES[0].name, WITH_NOISE) else change.name
-    epochs = ", ".join(str(runs[seed]["epoch"]) for seed in sorted(runs))
-    figures = f"{mean('ndcg'):.4f} | {ndcg} | {mean('nll'):.3f} | {nll} | {mean('network_nll'):.3f}"
-    return f"| {name} | {len(runs)} | {figures} | {epochs} | {mean('cpu_seconds'):.0f} |"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?", metavar="DATA", help="folder of the data set")
-    parser.add_argument("--seeds", default="0", help="seeds, with commas between them")
-    parser.add_argument("--changes", default="", help="numbers of rows, from 0, with commas; all by default")
-    parser.add_argument("--out", type=Path, default=RESULT, help="a .jsonl file to which records are appended")
-    parser.add_argument("--table", action="store_true", help="only write the table")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-
-    def work() -> None:
-        if not arguments.table:
-            if arguments.data is None:
-                raise InputError("Name the folder of the data set, or ask for --table.")
-            rows = [CHANGES[int(number)] for number in arguments.changes.split(",") if number] or CHANGES
-            run_all(arguments.data, [int(seed) for seed in arguments.seeds.split(",")], rows, arguments.out)
-        write_between_markers(DOCUMENT, MARKERS, table(read_records(arguments.out)))
-
-    return exit_code(work)
+def main(words: Sequence[str] | None = None) -> int:
+    parser = command_parser(__doc__, "ablations")
+    parser.add_argument("name", metavar="NAME", help="a data set of the recipes")
+    parser.add_argument("data", type=Path, metavar="DATA", help="its folder")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rows", nargs="+", default=[], help="rows of the grid; all by default")
+    parser.add_argument("--grid", type=Path, help="YAML file with a grid of your own")
+    given = parser.parse_args(words)
+    return exit_code(
+        lambda: run_grid(given.name, given.data, chosen_grid(given.grid, given.rows), given.seeds, given.out)
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,284 @@
+"""The tables of docs/results from the records in benchmarks/results.
+
+    python -m benchmarks.tables                    # writes every table of which there are records
+    python -m benchmarks.tables --check            # writes nothing; exit code 1 when a page does not show the records
+    python -m benchmarks.tables --print FILE ...   # prints the tables of other record files
+
+A page has a line `<!-- table:NAME -->` and ends the table with `<!-- /table -->`. Of each case and seed the latest
+record counts. Seeds are one row: mean (smallest–largest). A number with an interval is shown with it when it is of one
+seed. Below a table stand commit, hardware, seeds and dates of its records.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from measurement.records import RESULTS, ROOT, Record, command_parser, exit_code, read_records
+from variseq.atomic import atomic_write
+from variseq.errors import InputError
+
+PAGES = ROOT / "docs" / "results"
+NOTHING = "–"
+BLOCK = re.compile(r"<!-- table:([\w-]+) -->\n.*?<!-- /table -->", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric: its name in the records, its heading, and how many digits are shown."""
+
+    metric: str
+    heading: str
+    digits: int = 4
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cases as rows, metrics as columns; `where` limits it to records with these entries in case or settings."""
+
+    benchmark: str
+    case: tuple[str, ...]
+    columns: tuple[Column, ...]
+    where: tuple[tuple[str, Any], ...] = ()
+    note: str = ""
+
+
+QUALITY = (Column("ndcg@10", "NDCG@10"), Column("recall@10", "Recall@10"), Column("nll", "NLL", 3))
+DIFFERENCE = (Column("difference", "difference"), Column("p_value", "p", 3), Column("p_value_holm", "p (Holm)", 3))
+COST = (
+    Column("positions_per_second", "positions / CPU s", 0),
+    Column("epoch_seconds", "an epoch, CPU s", 1),
+    Column("training_peak_megabytes", "training peak, MB", 0),
+    Column("recommend_all_seconds", "all users, CPU s", 1),
+    Column("latency_p50_milliseconds", "one history, CPU ms", 1),
+)
+TABLES = {
+    "accuracy": Table(
+        "accuracy", ("data", "model"),
+        (*QUALITY, Column("ece_top10", "ECE, top 10"), Column("training_seconds", "training, s", 0),
+         Column("peak_megabytes", "peak, MB", 0), Column("kl", "KL, nats", 1)),
+        (("request_time", False),),
+    ),
+    "request-time": Table(
+        "accuracy", ("data", "model"), QUALITY, (("request_time", True),), "The model knows when the answer is wanted"
+    ),
+    "significance": Table("significance", ("data", "model", "compared_with", "metric"), DIFFERENCE),
+    "ablations": Table(
+        "ablations", ("data", "change"),
+        (Column("ndcg@10", "NDCG@10"), Column("nll", "NLL", 3), Column("network_nll", "NLL, network alone", 3),
+         Column("best_epoch", "best epoch", 0), Column("cpu_seconds", "CPU, s", 0)),
+    ),
+    "competitors-quality": Table(
+        "competitors", ("data", "system"),
+        (Column("ndcg@10", "NDCG@10"), Column("hit_rate@10", "HR@10"),
+         Column("seconds_to_best", "CPU s to its best", 0)),
+        (("only_cost", False), ("is_converged", True)),
+        "Same training events, no content. Only systems that ended by themselves; a run that its budget stopped is "
+        "not shown here",
+    ),
+    "competitors-cost": Table(
+        "competitors", ("data", "system"), COST, note="This table is about cost alone: some runs were stopped early"
+    ),
+    "calibration": Table(
+        "calibration", ("data", "model"),
+        (Column("nll", "NLL", 3), Column("brier", "Brier"), Column("ece_top1", "ECE, top 1"),
+         Column("ece_top10", "ECE, top 10"), Column("conformal_coverage_90", "coverage of 90 % sets", 3),
+         Column("selective_gain_50", "gain of the surer half", 3)),
+    ),
+    "reasons": Table(
+        "reasons", ("data",),
+        (Column("reasons", "fall, nats", 3), Column("random", "random events", 3), Column("latest", "latest", 3),
+         Column("over_random", "over random", 3), Column("over_latest", "over latest", 3)),
+    ),
+    "diversity": Table(
+        "diversity", ("data", "lists"),
+        (Column("ndcg@10", "NDCG@10"), Column("cosine_distance", "cosine distance", 3),
+         Column("catalog_coverage", "catalog coverage", 3)),
+    ),
+    "kernels": Table(
+        "kernels", ("kernel",),
+        (Column("variseq_ms", "variseq, ms", 2), Column("plain_ms", "plain PyTorch, ms", 2),
+         Column("sampled_ms", "2,048 negatives, ms", 2), Column("dot_ms", "dot product, ms", 2)),
+    ),
+    "attention": Table(
+        "attention", ("events",),
+        (Column("additive_ms", "additive, ms", 1), Column("dot_ms", "dot product, ms", 1),
+         Column("additive_peak_megabytes", "additive, MB", 0), Column("dot_peak_megabytes", "dot product, MB", 0)),
+    ),
+    "training-speed": Table(
+        "training_speed", ("log",),
+        (Column("positions_per_second", "positions / s", 0), Column("megaflops_per_position", "MFLOP a position", 2),
+         Column("peak_gigaflops", "peak, GFLOP/s", 0), Column("share_of_peak", "share of peak", 2)),
+    ),
+    "busy-machine": Table(
+        "busy_machine", ("threads wait by", "busy processes"),
+        (Column("positions_per_second", "positions / s", 0), Column("share_of_fair", "share of fair speed", 2)),
+    ),
+    "reading": Table(
+        "reading", ("events", "job"),
+        (Column("seconds", "s", 1), Column("cpu_seconds", "CPU s", 1), Column("peak_megabytes", "peak, MB", 0)),
+    ),
+    "serving": Table(
+        "serving", ("items", "system", "connections"),
+        (Column("requests_per_second", "requests / s", 0), Column("calls_per_second", "calls / s", 0),
+         Column("p50_ms", "p50, ms", 1), Column("p99_ms", "p99, ms", 1), Column("failed", "failed", 0)),
+    ),
+    "serving-sizes": Table(
+        "serving_sizes", ("items",),
+        (Column("folder_megabytes", "folder, MB", 1), Column("peak_megabytes", "memory, MB", 0),
+         Column("p50_ms", "one call, ms", 1)),
+    ),
+    "startup": Table("startup", ("what",), (Column("seconds", "s", 3),)),
+    "installed-size": Table("installed_size", ("package",), (Column("megabytes", "MB", 1),)),
+}  # fmt: skip
+
+
+def table_text(table: Table, records: Iterable[Record]) -> str | None:
+    """The table in Markdown with its conditions below; None where there are no records of it."""
+    groups: dict[tuple[Any, ...], dict[int | None, Record]] = {}
+    for record in records:
+        both = record["settings"] | record["case"]
+        if record["benchmark"] == table.benchmark and all(both.get(key) == value for key, value in table.where):
+            of_seed = groups.setdefault(tuple(both.get(name) for name in table.case), {})
+            if str(of_seed.get(record["seed"], record)["date"]) <= str(record["date"]):
+                of_seed[record["seed"]] = record
+    if not groups:
+        return None
+    rows = [(case, list(of_seed.values())) for case, of_seed in groups.items()]
+    for case, found in rows:
+        _check_comparable(case, found)
+    used = [one for _, found in rows for one in found]
+    columns = [column for column in table.columns if any(column.metric in one["metrics"] for one in used)]
+    header = [*table.case, "seeds", *(column.heading for column in columns)]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(table.case) + "---:|" * (len(columns) + 1)]
+    for case, found in rows:
+        seeds = sum(one["seed"] is not None for one in found)
+        cells = [_text(value) for value in case] + [str(seeds) if seeds else NOTHING]
+        lines.append("| " + " | ".join([*cells, *(_cell(found, column) for column in columns)]) + " |")
+    return "\n".join([*lines, "", f"<sub>{conditions(used, table.note)}</sub>", ""])
+
+
+def _check_comparable(case: tuple[Any, ...], records: Sequence[Record]) -> None:
+    """Seeds are one row only when data and settings are the same. Raises InputError."""
+    for part in ("data", "settings"):
+        found = [_without_seed(one[part]) for one in records]
+        if any(one != found[0] for one in found):
+            name = ", ".join(map(str, case))
+            raise InputError(f"The records of {name} differ in their {part}. Measure the older seeds again.")
+
+
+def _without_seed(value: Any) -> Any:
+    """Settings without the seed and what is found during a run."""
+    left_out = ("seed", "curve", "stop_reason", "was_improving", "versions", "own_settings", "calibration", "round")
+    if isinstance(value, dict):
+        return {key: _without_seed(one) for key, one in value.items() if key not in left_out}
+    return value
+
+
+def _text(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _cell(records: Sequence[Record], column: Column) -> str:
+    values = [value for one in records if (value := one["metrics"].get(column.metric)) is not None]
+    if not values:
+        return NOTHING
+    text = spread(values, column.digits)
+    if column.metric.startswith("p_value") and max(values) < 10**-column.digits:
+        text = f"< {10**-column.digits:.{column.digits}f}"
+    interval = records[0]["metrics"].get(f"{column.metric}_interval") or (
+        records[0]["metrics"].get("interval") if column.metric == "difference" else None
+    )
+    if len(records) == 1 and interval:
+        text += f" [{interval[0]:,.{column.digits}f} to {interval[1]:,.{column.digits}f}]"
+    return text
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """One number, or the mean of several with the smallest and the largest.
+
+    >>> spread([0.1, 0.3], 2)
+    '0.20 (0.10–0.30)'
+    """
+    mean = f"{sum(values) / len(values):,.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
+
+
+def conditions(records: Sequence[Record], note: str = "") -> str:
+    """Under which conditions the records of a table were measured."""
+    seeds = sorted({one["seed"] for one in records if one["seed"] is not None})
+    commits = _unique(
+        f"`{one['commit'][:10]}`{' with uncommitted changes' if one['dirty'] else ''}" if one["commit"] else "unknown"
+        for one in records
+    )
+    machines = _unique(
+        f"{one['hardware']['cpu']}, {one['hardware']['threads']} of {one['hardware']['cores']} threads"
+        for one in records
+    )
+    data = _unique(
+        f"{one['data']['title']}: {one['data']['num_users']:,} users, {one['data']['num_items']:,} items, "
+        f"{one['data']['num_events']:,} events" for one in records if one["data"].get("title")
+    )  # fmt: skip
+    dates = sorted({str(one["date"])[:10] for one in records})
+    facts = [note, "; ".join(data), f"Seeds {', '.join(map(str, seeds))}" if seeds else "", "; ".join(machines)]
+    facts += [f"Commit {', '.join(commits)}", " to ".join(_unique([dates[0], dates[-1]]))]
+    return ". ".join(fact for fact in facts if fact) + "."
+
+
+def _unique(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def update_page(path: Path, records: Sequence[Record], only_check: bool = False) -> bool:
+    """Whether the page showed the records already; otherwise it is written. A table without records stays as it is.
+
+    Raises InputError for a page that names a table which does not exist.
+    """
+    before = path.read_text(encoding="utf-8")
+
+    def table(found: re.Match[str]) -> str:
+        name = found[1]
+        if name not in TABLES:
+            raise InputError(f"{path.name} names the table {name!r}. There are: {', '.join(TABLES)}.")
+        text = table_text(TABLES[name], records)
+        return found[0] if text is None else f"<!-- table:{name} -->\n{text}<!-- /table -->"
+
+    after = BLOCK.sub(table, before)
+    if after != before and not only_check:
+        with atomic_write(path) as unfinished:
+            unfinished.write_text(after, encoding="utf-8")
+    return after == before
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = command_parser(__doc__, "tables")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a page is not current")
+    parser.add_argument("--print", type=Path, nargs="+", metavar="FILE", help="print the tables of these record files")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
+    parser.add_argument("--pages", type=Path, default=PAGES, help="folder of the pages")
+    given = parser.parse_args(words)
+    old: list[str] = []
+
+    def work() -> None:
+        records = read_records(*(given.print or [given.results]))
+        if given.print:
+            texts = {name: text for name, table in TABLES.items() if (text := table_text(table, records))}
+            print("\n".join(f"{name}\n\n{text}" for name, text in texts.items()))
+            return
+        old.extend(
+            path.name for path in sorted(given.pages.glob("*.md")) if not update_page(path, records, given.check)
+        )
+
+    code = exit_code(work)
+    if given.check and old:
+        print(f"{', '.join(old)}: not what the records say. Run: python -m benchmarks.tables", file=sys.stderr)
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What recipes and benchmarks share: records of measurements and published data sets."""

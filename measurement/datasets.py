@@ -1,0 +1,379 @@
+"""Published data sets as logs: which files each needs, how they are read, and what a reader of results has to know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from measurement.records import sha256_of
+from variseq import ReadOptions, read
+from variseq.errors import InputError
+from variseq.log import Log
+
+ORDER_ONLY = (
+    "The file has an order and no times: each event's time is its position in seconds. The split and the model go by "
+    "the order alone; recent-popular is popular."
+)
+REQUEST_TIME = (
+    "Each event carries the time of the event after it, so the model knows when the answer is wanted. 46 % of the "
+    "times are interpolated."
+)
+MIND_ORDER = (
+    "The history of a user has an order and no times: its events stand one second apart before the first impression "
+    "of the log. Time gaps within it mean nothing."
+)
+TIES_SEED = 0
+TAOBAO_FIRST_SECOND = 1_511_539_200
+"""25 November 2017, midnight in China: the log covers nine days from here on."""
+Events = tuple[pa.Table, pa.Table | Path | None, list[str]]
+"""Events, items and notes."""
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A data set: its title, its files (names or patterns), how they become events, and the settings of its split."""
+
+    title: str
+    files: tuple[str, ...]
+    events: Callable[[list[Path]], Events] | None
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    has_request_time: bool = False
+
+
+@dataclass(frozen=True)
+class LoadedDataset:
+    """A log, with what a record has to state about its data."""
+
+    log: Log
+    description: dict[str, Any]
+
+
+def load_dataset(name: str, folder: Path, options: ReadOptions | None = None) -> LoadedDataset:
+    """Read a data set of `DATASETS` from the folder with its files.
+
+    Raises InputError for an unknown name, and for files that are missing or of another form.
+    """
+    spec = dataset_spec(name)
+    paths = find_files(folder, *spec.files)
+    options = options or ReadOptions(**_read_settings(spec))
+    notes = list(spec.notes)
+    if spec.events is None:
+        log = read(paths, options=options)
+    else:
+        events, items, found = spec.events(paths)
+        log = read(events, items=items, options=options)
+        notes += found
+    description = {
+        "name": name,
+        "title": spec.title,
+        "sha256": {path.name: sha256_of(path) for path in paths},
+        "num_events": log.histories.num_events,
+        "num_users": log.vocabulary.num_users,
+        "num_items": log.vocabulary.num_items,
+        "notes": notes,
+    }
+    return LoadedDataset(log, description)
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """The data set of this name. Raises InputError for an unknown one."""
+    if name not in DATASETS:
+        raise InputError(f"There is no data set {name!r}. There are: {', '.join(DATASETS)}.")
+    return DATASETS[name]
+
+
+def _read_settings(spec: DatasetSpec) -> dict[str, Any]:
+    return {key.removeprefix("read."): value for key, value in spec.settings.items() if key.startswith("read.")}
+
+
+def find_files(data: Path, *patterns: str) -> list[Path]:
+    """One file for each name or pattern, in the folder `data` or that of the file `data`. Raises InputError."""
+    is_one_of_them = data.is_file() and any(fnmatch(data.name, pattern) for pattern in patterns)
+    folder = data.parent if is_one_of_them else data
+    needed = f"Give the folder that holds {', '.join(patterns)}."
+    if not folder.is_dir():
+        raise InputError(f"DATA {data} is not a folder of this data set. {needed}")
+    found = [[file for file in sorted(folder.glob(pattern)) if file.is_file()] for pattern in patterns]
+    for pattern, files in zip(patterns, found, strict=True):
+        if len(files) != 1:
+            raise InputError(f"One file {pattern} is needed, and {folder} has {len(files)}. {needed}")
+    return [files[0] for files in found]
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file with their numbers from 1. Raises InputError where it is not UTF-8."""
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                yield number, line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason}). Is it the file of this data set?") from error
+
+
+def sequences(path: Path, with_gaps: bool = False) -> pa.Table:
+    """Lines "user item item ...", oldest first: user_id, item_id and timestamp = position from 1 (seconds).
+
+    With gaps, lines are "user item item ...<tab>gap gap ..." and the timestamp is the sum of the gaps so far.
+    Raises InputError for a line of another form, and for a user with two lines.
+    """
+    form = "user item item ..." + ("<tab>gap gap ..." if with_gaps else "")
+    users: dict[int, tuple[list[int], Any]] = {}
+    for number, line in lines_of(path):
+        try:
+            left, tab, right = line.partition("\t") if with_gaps else (line, "\t", "")
+            user, *items = (int(value) for value in left.split())
+            times = np.cumsum([int(gap) for gap in right.split()]) if with_gaps else np.arange(1, len(items) + 1)
+            is_bad = not tab or len(times) != len(items) or bool((np.diff(times) < 0).any()) or user in users
+        except ValueError:
+            is_bad = True
+        if is_bad:
+            raise InputError(f"{path}, line {number}: {line[:60]!r} is not '{form}' with one line a user, in integers.")
+        users[user] = items, times
+    lengths = [len(items) for items, _ in users.values()]
+    columns = {
+        "user_id": np.repeat(np.array(list(users), dtype=np.int64), lengths),
+        "item_id": np.array([item for items, _ in users.values() for item in items], dtype=np.int64),
+        "timestamp": np.concatenate([times for _, times in users.values()] or [np.arange(0)]).astype(np.int64),
+    }
+    return pa.table(columns)
+
+
+def shuffle_ties(events: pa.Table) -> tuple[pa.Table, str]:
+    """Rows by user and time, equal times in random order: in a deployed system that order would not be known.
+
+    >>> table, note = shuffle_ties(pa.table({"user_id": [1, 1, 1], "item_id": [7, 8, 9], "timestamp": [5, 3, 3]}))
+    >>> sorted(table["item_id"].to_pylist()[:2]), table["item_id"].to_pylist()[2]
+    ([8, 9], 7)
+    """
+    user, time = events["user_id"].to_numpy(), events["timestamp"].to_numpy()
+    order = np.lexsort((np.random.default_rng(TIES_SEED).random(len(user)), time, user))
+    tied = np.flatnonzero((np.diff(user[order]) == 0) & (np.diff(time[order]) == 0))
+    num_tied = len(np.union1d(tied, tied + 1))
+    return events.take(order), (
+        f"{num_tied:,} of {len(user):,} events share their time with another event of the same user. Their order was "
+        f"drawn at random (seed {TIES_SEED}) before the split."
+    )
+
+
+def _positions(events: pa.Table) -> pa.Table:
+    user = events["user_id"].to_numpy()
+    begins = np.concatenate([[True], np.diff(user) != 0])[: len(user)]
+    first = np.flatnonzero(begins)[np.cumsum(begins) - 1]
+    position = pa.array(np.arange(len(user)) - first + 1)
+    return events.set_column(events.column_names.index("timestamp"), "timestamp", position)
+
+
+def _csv(
+    path: Path, columns: dict[str, pa.DataType], header: bool, delimiter: str = ",", may_skip: bool = False
+) -> tuple[pa.Table, int]:
+    """Columns of a delimited file, and how many rows with another number of fields were left out, if allowed."""
+    broken: list[Any] = []
+
+    def leave_out(row: Any) -> str:
+        broken.append(row)
+        return "skip" if may_skip else "error"
+
+    try:
+        # One thread: the order of rows decides between equal times. latin-1: a foreign byte makes a wrong row.
+        names = None if header else list(columns)
+        table = pa.csv.read_csv(
+            path,
+            read_options=pa.csv.ReadOptions(column_names=names, use_threads=False, encoding="latin-1"),
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=leave_out),
+            convert_options=pa.csv.ConvertOptions(column_types=columns, include_columns=list(columns)),
+        )
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise InputError(f"{path} is not a table with the columns {', '.join(columns)} ({error}).") from error
+    return table, len(broken)
+
+
+INTEGER = pa.int64()
+
+
+def _movielens_100k(paths: list[Path]) -> Events:
+    columns = {"user_id": INTEGER, "item_id": INTEGER, "value": INTEGER, "timestamp": INTEGER}
+    return _csv(paths[0], columns, header=False, delimiter="\t")[0], None, []
+
+
+def _movielens_1m(paths: list[Path]) -> Events:
+    return sequences(paths[0]), paths[1], []
+
+
+def _movielens_1m_request_time(paths: list[Path]) -> Events:
+    """As timestamp of an event the time of the user's next event, which is the time of the request after it."""
+    path = paths[0]
+    try:
+        table = pa.parquet.read_table(path, columns=["user", "item", "pos", "timestamp_est"])
+        columns = [column.to_numpy() for column in table.filter(table["pos"].is_valid()).columns]
+        user, item, position, time = (column.astype(np.int64) for column in columns)
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
+        raise InputError(f"{path.name} is not a table with user, item, pos and timestamp_est ({error}).") from error
+    order = np.lexsort((position, user))
+    user, item, time = user[order], item[order], time[order]
+    same_user = np.append(user[1:] == user[:-1], False)
+    request_time = np.where(same_user, np.append(time[1:], 0), time)
+    return pa.table({"user_id": user, "item_id": item, "timestamp": request_time}), paths[1], []
+
+
+def _beauty(paths: list[Path]) -> Events:
+    return sequences(paths[0]), _beauty_items(paths), []
+
+
+def _beauty_shuffled(paths: list[Path]) -> Events:
+    events, note = shuffle_ties(sequences(paths[0], with_gaps=True))
+    return _positions(events), _beauty_items(paths), [note]
+
+
+def _beauty_by_time(paths: list[Path]) -> Events:
+    table, _ = _csv(paths[0], {"user": INTEGER, "item": INTEGER, "timestamp": INTEGER}, header=True)
+    events, note = shuffle_ties(table.rename_columns(["user_id", "item_id", "timestamp"]))
+    return events, _beauty_items(paths), [note]
+
+
+def _beauty_items(paths: list[Path]) -> pa.Table:
+    """item_id, title and category (a list of attribute numbers as text; empty for an item without)."""
+    titles, attributes = paths[1:]
+    try:
+        table = pa.csv.read_csv(titles, parse_options=pa.csv.ParseOptions(newlines_in_values=True))
+        of_item = json.loads(attributes.read_text(encoding="utf-8"))
+        categories = [[str(number) for number in of_item.get(str(item), [])] for item in table["item_id"].to_pylist()]
+        named = table.select(["item_id", "title"])
+    except (pa.ArrowException, KeyError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{titles.name} and {attributes.name} are not the item files of this data set ({error}). Needed: a table "
+            "item_id,asin,title, and one JSON object from item to a list of numbers."
+        ) from error
+    return named.append_column("category", pa.array(categories, pa.list_(pa.string())))
+
+
+def _taobao(paths: list[Path]) -> Events:
+    """Every behavior is an event; the category of an item is that of its first event."""
+    text = {"category": INTEGER, "event": pa.string(), "timestamp": INTEGER}
+    table, num_broken = _csv(paths[0], {"user_id": INTEGER, "item_id": INTEGER, **text}, False, may_skip=True)
+    kept = table.filter(pc.greater_equal(table["timestamp"], TAOBAO_FIRST_SECOND))
+    notes = [
+        f"{table.num_rows - kept.num_rows:,} of {table.num_rows:,} events have a time before 25 November 2017 in China "
+        "and were left out.",
+        f"Lines with another number of fields, left out: {num_broken:,}.",
+    ]
+    rows = pa.table({"item_id": kept["item_id"], "category": kept["category"].cast(pa.string())})
+    first = rows.group_by("item_id", use_threads=False).aggregate([("category", "first")])
+    items = first.select(["item_id", "category_first"]).rename_columns(["item_id", "category"])
+    return kept.drop_columns("category"), items, notes
+
+
+def _mind(paths: list[Path]) -> Events:
+    """History and clicks of every user; the history is that of the first impression."""
+    impressions = sorted(_impressions(paths[0]), key=lambda impression: impression[1])
+    if not impressions:
+        raise InputError(f"{paths[0]} is empty. Impressions, one a line, are needed.")
+    rows: list[tuple[str, str, int]] = []
+    known: set[str] = set()
+    for user, second, history, shown in impressions:
+        if user not in known:
+            known.add(user)
+            begin = impressions[0][1] - len(history)
+            rows += [(user, news, begin + position) for position, news in enumerate(history)]
+        rows += [(user, news.removesuffix("-1"), second) for news in shown if news.endswith("-1")]
+    columns = zip(("user_id", "item_id", "timestamp"), zip(*rows, strict=True), strict=True)
+    return pa.table({name: pa.array(values) for name, values in columns}), _news(paths[1]), []
+
+
+def _impressions(path: Path) -> Iterator[tuple[str, int, list[str], list[str]]]:
+    for number, line in lines_of(path):
+        try:
+            _, user, time, history, shown = line.split("\t")
+            moment = datetime.strptime(time, "%m/%d/%Y %I:%M:%S %p").replace(tzinfo=UTC)
+        except ValueError as error:
+            raise InputError(
+                f"{path}, line {number} is not impression, user, time (11/12/2019 2:14:46 PM), history, impressions "
+                f"with tabs between them ({error})."
+            ) from error
+        yield user, int(moment.timestamp()), history.split(), shown.split()
+
+
+def _news(path: Path) -> pa.Table:
+    rows = []
+    for number, line in lines_of(path):
+        if len(fields := line.split("\t")) < 4:
+            raise InputError(f"{path}, line {number}: {len(fields)} fields. Needed: id, category, subcategory, title.")
+        news, category, subcategory, title = fields[:4]
+        rows.append({"item_id": news, "title": title, "category": [category, subcategory]})
+    return pa.Table.from_pylist(rows)
+
+
+ORDERED = {"size": "small", "split.by": "leave-one-out", "read.time_unit": "seconds"}
+BY_TIME = {"size": "small", "split.by": "time"}
+FILMS = "movies.csv"
+BEAUTY_ITEMS = ("item_titles.csv", "Beauty_item2attributes.json")
+DATASETS = {
+    "ml-100k": DatasetSpec("MovieLens-100K", ("u.data",), _movielens_100k, ORDERED | {"model.max_seq_len": 50}),
+    "ml-1m": DatasetSpec(
+        "MovieLens-1M, 5-core",
+        ("sequences_5core_items.txt", FILMS),
+        _movielens_1m,
+        ORDERED | {"model.max_seq_len": 200},
+        (ORDER_ONLY,),
+    ),
+    "ml-1m-request-time": DatasetSpec(
+        "MovieLens-1M, 5-core, with request time",
+        ("interactions.parquet", FILMS),
+        _movielens_1m_request_time,
+        ORDERED | {"model.max_seq_len": 200},
+        (REQUEST_TIME,),
+        has_request_time=True,
+    ),
+    "ml-1m-by-time": DatasetSpec(
+        "MovieLens-1M, users 1 to 2,999",
+        ("ratings_users_1_2999.dat.csv.gz", FILMS),
+        lambda paths: (paths[0], paths[1], []),
+        BY_TIME | {"model.max_seq_len": 200},
+    ),
+    "amazon-beauty": DatasetSpec(
+        "Amazon Beauty 2014, 5-core",
+        ("Beauty.txt", *BEAUTY_ITEMS),
+        _beauty,
+        ORDERED | {"model.max_seq_len": 50},
+        (ORDER_ONLY,),
+    ),
+    "amazon-beauty-shuffled": DatasetSpec(
+        "Amazon Beauty, days shuffled",
+        ("Beauty_with_time_gaps.txt", *BEAUTY_ITEMS),
+        _beauty_shuffled,
+        ORDERED | {"model.max_seq_len": 50},
+        (ORDER_ONLY,),
+    ),
+    "amazon-beauty-by-time": DatasetSpec(
+        "Amazon Beauty, dated users",
+        ("Beauty_absolute_time_subset.csv.gz", *BEAUTY_ITEMS),
+        _beauty_by_time,
+        BY_TIME | {"model.max_seq_len": 50},
+    ),
+    "taobao": DatasetSpec("Taobao UserBehavior", ("UserBehavior.csv",), _taobao, BY_TIME | {"read.min_item_events": 5}),
+    "mind": DatasetSpec(
+        "MIND, 5,000 impressions",
+        ("behaviors.tsv", "news.tsv"),
+        _mind,
+        ORDERED | {"training.max_epochs": 12},
+        (MIND_ORDER,),
+    ),
+    "yoochoose": DatasetSpec(
+        "YooChoose clicks",
+        ("*_train_full.txt", "*_test.txt"),
+        None,
+        BY_TIME | {"split.test": "1d", "split.valid": "1d"},
+        ("One query a session: its last click. Items of the history are ranked too.",),
+    ),
+}

@@ -1,0 +1,1 @@
+"""Published results, each made again by one command; see README.md here."""

@@ -1,0 +1,106 @@
+"""A recipe: a data set, settings and a seed; its run, its evaluation with baselines, and its records."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from measurement.datasets import dataset_spec, load_dataset
+from measurement.records import Record, append_records, check_writable, peak_megabytes, record_of
+from variseq import VariationalAttention, load
+from variseq.errors import InputError
+from variseq.evaluation.results import Results
+from variseq.terminal.run_config import RunConfig, run_config
+from variseq.training.display import Display
+
+PROTOCOL = ("method", "split_hash", "k", "targets", "exclude_seen", "candidates", "ties", "learned_from")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a result. `changes` are settings of `variseq fit` as NAME=VALUE; they override the data's own."""
+
+    name: str
+    data: Path | str
+    run: Path | str
+    seed: int = 0
+    changes: tuple[str, ...] = ()
+    compare_with: Path | str | None = None
+
+    def settings(self) -> RunConfig:
+        """The resolved settings. Raises InputError."""
+        settings = run_config(None, {**dataset_spec(self.name).settings, "seed": self.seed}, self.changes)
+        if settings.split.test == "none":
+            raise InputError("split.test=none leaves no events to evaluate a recipe on. Leave it out.")
+        return settings
+
+
+def run_recipe(recipe: Recipe, out: Path, resume: bool = False, quiet: bool = False) -> list[Record]:
+    """Fit, evaluate on the test part, write `evaluation.json` into the run and append one record a model to `out`.
+
+    Raises InputError before anything is trained for a wrong setting, missing files, a run that exists and a file of
+    records that cannot be written.
+    """
+    check_writable(out)
+    settings = recipe.settings()
+    if Path(recipe.run).exists():
+        raise InputError(f"--run {recipe.run} exists already. Give a folder that does not.")
+    dataset = load_dataset(recipe.name, Path(recipe.data), settings.read)
+    split = settings.split
+    train, valid, test = dataset.log.split(split.by, split.test, split.valid, split.targets_of)
+    model = VariationalAttention(settings.size, settings.seed, settings.device, settings.model, settings.training)
+    begun = time.monotonic()
+    model.fit(train, valid, recipe.run, resume, Display(quiet=quiet))
+    training_seconds = time.monotonic() - begun
+    others = {} if recipe.compare_with is None else {"compared": load(recipe.compare_with)}
+    begun = time.monotonic()
+    results = model.evaluate(test, beside=others)
+    costs = {"training_seconds": training_seconds, "evaluation_seconds": time.monotonic() - begun}
+    results.to_json(Path(recipe.run) / "evaluation.json")
+    if not quiet:
+        print(results)
+    costs["peak_megabytes"] = round(peak_megabytes())
+    records = records_of(recipe, model, results, dataset.description, costs)
+    append_records(out, records)
+    return records
+
+
+def records_of(
+    recipe: Recipe, model: VariationalAttention, results: Results, data: dict[str, Any], costs: dict[str, float]
+) -> list[Record]:
+    """One accuracy record for the model and each baseline, and one significance record for each paired comparison."""
+    assert model.checkpoint is not None
+    table, config = results.table, model.checkpoint.config
+    is_deterministic = config["training"]["deterministic_fraction"] >= 1
+    own = "variseq, deterministic" if is_deterministic else "variseq"
+    settings = {name: config[name] for name in ("size", "model", "training")}
+    settings |= {"changes": list(recipe.changes), "protocol": {name: table["protocol"].get(name) for name in PROTOCOL}}
+    settings["request_time"] = dataset_spec(recipe.name).has_request_time
+    records = []
+    for row in table["rows"]:
+        is_model = row["model"] == "variseq"
+        k = table["protocol"]["k"]
+        metrics = {name: row.get(name) for name in (f"ndcg@{k}", f"ndcg@{k}_interval", f"recall@{k}", "mrr", "nll")}
+        metrics |= {name: row.get(name) for name in (f"ece_top{k}", "num_queries")}
+        metrics |= costs | health(model) if is_model else {}
+        case = {"data": recipe.name, "model": own if is_model else row["model"]}
+        seed = recipe.seed if is_model else None
+        records.append(record_of("accuracy", case, metrics, seed=seed, settings=settings, data=data))
+    for one in table["comparisons"]:
+        metrics = {name: one[name] for name in ("difference", "interval", "p_value", "p_value_holm")}
+        case = {"data": recipe.name, "model": own, "compared_with": Path(str(recipe.compare_with)).name}
+        case["metric"] = one["metric"]
+        records.append(record_of("significance", case, metrics, seed=recipe.seed, settings=settings, data=data))
+    return records
+
+
+def health(model: VariationalAttention) -> dict[str, Any]:
+    """KL, share of active dimensions and swap gap of the chosen epoch, the last that was the best so far."""
+    assert model.checkpoint is not None
+    epochs = model.checkpoint.metrics
+    chosen = next((epoch for epoch in reversed(epochs) if epoch["is_best"]), epochs[-1])
+    found = chosen["health"]
+    counts = {"best_epoch": chosen["epoch"] + 1, "num_epochs": len(epochs), "num_alarms": len(chosen["alarms"])}
+    return {name: found[name] for name in ("kl", "active_share", "swap_gap")} | counts
