@@ -109,6 +109,8 @@ def find_files(data: Path, *patterns: str) -> list[Path]:
     for pattern, files in zip(patterns, found, strict=True):
         if len(files) != 1:
             raise InputError(f"One file {pattern} is needed, and {folder} has {len(files)}. {needed}")
+        if not files[0].stat().st_size:
+            raise InputError(f"{files[0]} is empty. {needed}")
     return [files[0] for files in found]
 
 

@@ -1,4 +1,4 @@
-"""RecTools: SASRec with the full softmax, or eSASRec-like (LiGR layers, 256 sampled negatives), for the runner of competitors."""
+"""RecTools: SASRec with the full softmax, or eSASRec-like (LiGR layers, 256 sampled negatives)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,6 @@ import pandas as pd
 import rectools
 import torch
 from process import (
-    CostProbe,
-    EnoughMeasured,
-    Histories,
-    Job,
-    K,
-    LearningCurve,
-    Lists,
-    Sequences,
-    Settings,
-    measure,
-    padded,
-    sum_of_ndcg,
-    without_seen,
-)
     CostProbe,
     EnoughMeasured,
     Histories,

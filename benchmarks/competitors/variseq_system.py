@@ -138,6 +138,10 @@ class BatchClock(Display):
         super().__init__(quiet=True)
         self.times: list[tuple[float, float]] = []
 
+    def __enter__(self) -> BatchClock:
+        self.times.append((0.0, time.process_time()))
+        return self
+
     def advance(self, epoch: int, done: float, positions_per_second: float, seconds_left: float) -> None:
         self.times.append((done, time.process_time()))
         if len(self.times) > NUM_WARM_BATCHES + NUM_BATCHES:

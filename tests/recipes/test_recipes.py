@@ -58,7 +58,9 @@ def write_beauty(folder: Path) -> None:
     write_lines(folder / "item_titles.csv", ["item_id,asin,title", *titles])
     (folder / "Beauty_item2attributes.json").write_text(json.dumps({"1": [4, 7], "2": [7]}))
     days = [[n % 2 * (1 + n // 4) for n in range(len(items))] for items in histories()]  # Two events a day.
-    gaps = [f"{line}\t{' '.join(str(86_400 * day) for day in of_user)}" for line, of_user in zip(users, days, strict=True)]
+    gaps = [
+        f"{line}\t{' '.join(str(86_400 * day) for day in of_user)}" for line, of_user in zip(users, days, strict=True)
+    ]
     write_lines(folder / "Beauty_with_time_gaps.txt", gaps)
     dated = [f"{u},{i},{1_300_000_000 + 86_400 * (u % 7 + sum(days[u - 1][: n + 1]))}" for u, n, i in EVENTS]
     write_lines(folder / "Beauty_absolute_time_subset.csv.gz", ["user,item,timestamp", *dated])
@@ -161,7 +163,7 @@ def test_an_event_has_the_time_of_the_next_request(loaded: LoadedDataset, name: 
 def test_shuffling_moves_events_within_a_day_only_and_is_the_same_again(tmp_path: Path) -> None:
     write_beauty(tmp_path)
     events = sequences(tmp_path / "Beauty_with_time_gaps.txt", with_gaps=True)
-    drawn, note = shuffle_ties(events)
+    drawn, _ = shuffle_ties(events)
     assert drawn.equals(shuffle_ties(events)[0])
     assert not drawn.equals(events)
     assert drawn.select(["user_id", "timestamp"]).equals(events.select(["user_id", "timestamp"]))
