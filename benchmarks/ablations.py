@@ -22,7 +22,6 @@ from measurement.records import Record, append_records, command_parser, exit_cod
 from variseq import VariationalAttention
 from variseq.errors import InputError
 from variseq.terminal.run_config import run_config
-from variseq.training.display import Display
 
 NO_NOISE = {"training.deterministic_fraction": 1.0}
 EARLY_NOISE = {
@@ -58,7 +57,7 @@ def ablation_record(dataset: LoadedDataset, name: str, row: str, changes: dict[s
     model = VariationalAttention(settings.size, seed, "cpu", settings.model, settings.training)
     train, valid, _ = dataset.log.split(settings.split.by, settings.split.test, settings.split.valid)
     begun = time.process_time()
-    model.fit(train, valid, display=Display(quiet=True))
+    model.fit(train, valid, verbose=0)
     seconds = time.process_time() - begun
     checkpoint = model.checkpoint
     assert checkpoint is not None

@@ -56,7 +56,6 @@ def model_of(num_items: int, folder: Path) -> Path:
         import pyarrow as pa
 
         from variseq import ReadOptions, VariationalAttention, read
-        from variseq.training.display import Display
 
         # Every item occurs, some often; users of ten events.
         generator = np.random.default_rng(0)
@@ -66,7 +65,7 @@ def model_of(num_items: int, folder: Path) -> Path:
         train, valid, _ = log.split("leave-one-out")
         training = {"max_epochs": 1, "batch_tokens": 16_384, "refit_fraction": 0.0, "validation_users": 100}
         model = VariationalAttention("small", 0, "cpu", {"max_seq_len": 200}, training)
-        model.fit(train, valid, run, display=Display(quiet=True))
+        model.fit(train, valid, run, verbose=0)
     if not export.exists():
         subprocess.run([sys.executable, "-c", CLI, "export", str(run), "--out", str(export)], check=True, cwd=ROOT)
     return export

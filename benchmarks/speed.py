@@ -35,11 +35,9 @@ from torch.nn import functional
 from measurement.records import Record, append_records, child, command_parser, exit_code, peak_megabytes, record_of
 from variseq import ReadOptions, VariationalAttention, read
 from variseq.log import Log
-from variseq.model.attention import DotProductAttention
-from variseq.model.decoder import build_attention
-from variseq.model.dropout import drop
+from variseq.model.attention import DotProductAttention, build_attention
+from variseq.model.layers import drop
 from variseq.model.losses import Negatives, softmax_loss
-from variseq.training.display import Display
 
 HIDDEN_SIZE, NUM_TOKENS = 64, 4096
 LENGTHS = (50, 200, 1_000, 2_000, 5_000, 10_000)
@@ -204,7 +202,7 @@ def training_records(num_events: int, epochs: int) -> list[Record]:
         }  # fmt: skip
         model = VariationalAttention("small", 0, "cpu", {"max_seq_len": shape.max_seq_len}, training)
         before = peak_flops()
-        model.fit(train, valid, display=Display(quiet=True))
+        model.fit(train, valid, verbose=0)
         peak = (before + peak_flops()) / 2
         assert model.checkpoint is not None
         config, own = model.checkpoint.network.config, model.checkpoint.config["training"]
@@ -280,7 +278,7 @@ def train_for(seconds: float) -> dict[str, float]:
     while time.perf_counter() - begun < seconds or not speeds:
         training = {"max_epochs": 4, "refit_fraction": 0.0, "validation_users": 50, "deterministic_fraction": 1.0}
         model = VariationalAttention("small", 0, "cpu", None, training)
-        model.fit(train, valid, display=Display(quiet=True))
+        model.fit(train, valid, verbose=0)
         assert model.checkpoint is not None
         speeds += [epoch["positions_per_second"] for epoch in model.checkpoint.metrics[1:]]
     return {"positions_per_second": statistics.median(speeds), "threads": torch.get_num_threads()}

@@ -13,7 +13,6 @@ from variseq import VariationalAttention, load
 from variseq.errors import InputError
 from variseq.evaluation.results import Results
 from variseq.terminal.run_config import RunConfig, run_config
-from variseq.training.display import Display
 
 PROTOCOL = ("method", "split_hash", "k", "targets", "exclude_seen", "candidates", "ties", "learned_from")
 
@@ -52,7 +51,7 @@ def run_recipe(recipe: Recipe, out: Path, resume: bool = False, quiet: bool = Fa
     train, valid, test = dataset.log.split(split.by, split.test, split.valid, split.targets_of)
     model = VariationalAttention(settings.size, settings.seed, settings.device, settings.model, settings.training)
     begun = time.monotonic()
-    model.fit(train, valid, recipe.run, resume, Display(quiet=quiet))
+    model.fit(train, valid, recipe.run, resume, verbose=0 if quiet else 1)
     training_seconds = time.monotonic() - begun
     others = {} if recipe.compare_with is None else {"compared": load(recipe.compare_with)}
     begun = time.monotonic()

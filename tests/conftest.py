@@ -16,7 +16,6 @@ from hypothesis import settings
 from variseq.estimator import VariationalAttention
 from variseq.events.simulate import Simulation, SimulationOptions, simulate
 from variseq.log import Log, LogPart, read
-from variseq.training.display import Display
 
 # How long an example takes says nothing on a machine that is shared; the same examples each time, so that a failure
 # is one for everybody.
@@ -95,7 +94,7 @@ def run_folder(shop_parts: tuple[LogPart, LogPart, LogPart], tmp_path_factory: p
     """The folder of a finished run."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     train, valid, _ = shop_parts
-    small_model().fit(train, valid, folder=folder, display=Display(quiet=True))
+    small_model().fit(train, valid, folder=folder, verbose=0)
     return folder
 
 
@@ -116,7 +115,7 @@ def fitted(
 ) -> VariationalAttention:
     """A model that was trained in this process, the same as that in `run_folder`."""
     train, valid, _ = shop_parts
-    return small_model().fit(train, valid, display=Display(quiet=True))
+    return small_model().fit(train, valid, verbose=0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,7 +18,6 @@ from variseq.evaluation.results import Results
 from variseq.events.simulate import Simulation
 from variseq.log import Log, LogPart, read
 from variseq.ranking.calibration import NUM_SAMPLES
-from variseq.training.display import Display
 
 Parts = tuple[LogPart, LogPart, LogPart]
 BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn"]
@@ -28,7 +27,7 @@ ROWS = ["variseq", "variseq, dropout", "twin", "twin, dropout", *BASELINES]
 def fit(parts: Parts, folder: Path | None = None, **training: Any) -> VariationalAttention:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PosteriorCollapseWarning)
-        return small_model(max_epochs=3, **training).fit(parts[0], parts[1], folder, display=Display(quiet=True))
+        return small_model(max_epochs=3, **training).fit(parts[0], parts[1], folder, verbose=0)
 
 
 @pytest.fixture(scope="module")

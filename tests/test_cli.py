@@ -45,7 +45,7 @@ def test_help_lists_every_command_and_imports_no_heavy_library() -> None:
     finished = in_a_process("--help", after=heavy)
     assert finished.returncode == 0
     assert finished.stderr.split() == []
-    for name in ("check", "fit", "evaluate", "compare", "recommend", "report", "doctor", "simulate", "demo"):
+    for name in ("check", "fit", "evaluate", "compare", "recommend", "report", "diagnose", "simulate", "demo"):
         assert f" {name} " in finished.stdout
 
 
@@ -101,7 +101,7 @@ def test_reader_that_goes_away_is_no_stack_trace(run_folder: Path) -> None:
     process.wait(timeout=60)
 
 
-@pytest.mark.parametrize("words", ["check LOG", "recommend RUN --user u001 --json", "doctor RUN", "--help"])
+@pytest.mark.parametrize("words", ["check LOG", "recommend RUN --user u001 --json", "diagnose RUN", "--help"])
 def test_first_line_can_be_taken_of_every_answer(words: str, run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user,item,ts\na,x,1600000000\nb,y,1600000001\n")
     given = [{"LOG": str(tmp_path / "log.csv"), "RUN": str(run_folder)}.get(word, word) for word in words.split()]

@@ -9,7 +9,6 @@ import pytest
 
 from tests.conftest import small_model
 from variseq.log import LogPart
-from variseq.training.display import Display
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -40,7 +39,7 @@ def test_examples_of_the_guide_to_posteriors_run_as_printed(
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "first").symlink_to(run_folder)
     train, valid, _ = shop_parts
-    small_model(deterministic_fraction=1.0).fit(train, valid, tmp_path / "runs" / "twin", display=Display(quiet=True))
+    small_model(deterministic_fraction=1.0).fit(train, valid, tmp_path / "runs" / "twin", verbose=0)
     monkeypatch.chdir(tmp_path)
     told: dict[str, object] = {"__name__": "guide"}
     for example in examples:

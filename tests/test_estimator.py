@@ -18,11 +18,9 @@ from variseq.errors import CheckpointError, InputError
 from variseq.estimator import VariationalAttention, load
 from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import Log, LogPart, read
-from variseq.training.display import Display
-from variseq.training.metrics_file import read_metrics
+from variseq.training.callbacks import TrainingCallback, read_metrics
 
 Parts = tuple[LogPart, LogPart, LogPart]
-QUIET = Display(quiet=True)
 BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn"]
 
 
@@ -71,9 +69,9 @@ def test_part_of_another_log_or_split_is_refused(
     with pytest.raises(InputError, match="another log or split"):
         fitted.evaluate(by_time[2])
     with pytest.raises(InputError, match="of another log or split"):
-        small_model().fit(shop_parts[0], by_time[1], display=QUIET)
+        small_model().fit(shop_parts[0], by_time[1], verbose=0)
     with pytest.raises(InputError, match="'train' part and a 'test' part"):
-        small_model().fit(shop_parts[0], shop_parts[2], display=QUIET)
+        small_model().fit(shop_parts[0], shop_parts[2], verbose=0)
     with pytest.raises(InputError, match="no event to predict"):
         fitted.evaluate(shop_parts[0])
 
@@ -122,19 +120,19 @@ def test_gpu_that_is_not_there_is_told() -> None:
 def test_folder_that_exists_is_refused_before_any_work(shop_parts: Parts, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with pytest.raises(InputError, match="exists already"):
-        small_model(max_epochs=10_000).fit(shop_parts[0], shop_parts[1], folder=tmp_path / "run", display=QUIET)
+        small_model(max_epochs=10_000).fit(shop_parts[0], shop_parts[1], folder=tmp_path / "run", verbose=0)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_resume_without_a_folder_is_refused(shop_parts: Parts) -> None:
     with pytest.raises(InputError, match="Give a folder"):
-        small_model().fit(shop_parts[0], shop_parts[1], resume=True, display=QUIET)
+        small_model().fit(shop_parts[0], shop_parts[1], resume=True, verbose=0)
 
 
-class ImpatientDisplay(Display):
+class ImpatientUser(TrainingCallback):
     """A user who presses Ctrl-C after the second epoch."""
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def on_epoch(self, record: dict[str, Any]) -> None:
         if record["epoch"] == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -143,13 +141,13 @@ def test_interrupted_fit_goes_on_to_the_same_run(run_folder: Path, shop_parts: P
     train, valid, _ = shop_parts
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        small_model().fit(train, valid, folder=folder, display=ImpatientDisplay(quiet=True))
+        small_model().fit(train, valid, folder=folder, callback=ImpatientUser())
     assert [path.name for path in tmp_path.iterdir()] == ["run.unfinished"]
     with pytest.raises(CheckpointError, match="does not exist"):
         load(folder)
     with pytest.raises(InputError, match="unfinished run"):
-        small_model().fit(train, valid, folder=folder, display=QUIET)
-    resumed = small_model().fit(train, valid, folder=folder, resume=True, display=QUIET)
+        small_model().fit(train, valid, folder=folder, verbose=0)
+    resumed = small_model().fit(train, valid, folder=folder, resume=True, verbose=0)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     whole = load(run_folder)
     assert whole.checkpoint is not None
@@ -165,7 +163,7 @@ def test_two_runs_are_compared_user_by_user(run_folder: Path, shop_parts: Parts,
     same = compare(run_folder, run_folder)
     assert (same.difference, same.p_value) == (0.0, 1.0)
     train, valid, test = shop_parts
-    other = small_model(seed=1, max_epochs=3).fit(train, valid, folder=tmp_path / "other", display=QUIET)
+    other = small_model(seed=1, max_epochs=3).fit(train, valid, folder=tmp_path / "other", verbose=0)
     difference = compare(run_folder, tmp_path / "other", metric="ndcg", k=5)
     means = [model.evaluate(test, k=5).row("variseq")["ndcg@5"] for model in (load(run_folder), other)]
     assert difference.difference == pytest.approx(means[0] - means[1], abs=1e-4)
@@ -176,7 +174,7 @@ def test_two_runs_are_compared_user_by_user(run_folder: Path, shop_parts: Parts,
 @pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 def test_runs_on_different_splits_are_not_compared(run_folder: Path, shop_log: Log, tmp_path: Path) -> None:
     train, valid, _ = shop_log.split("time", test=0.2, valid=0.2)
-    small_model(max_epochs=2).fit(train, valid, folder=tmp_path / "time", display=QUIET)
+    small_model(max_epochs=2).fit(train, valid, folder=tmp_path / "time", verbose=0)
     with pytest.raises(InputError, match="not measured alike"):
         compare(run_folder, tmp_path / "time")
 
@@ -226,7 +224,7 @@ def test_values_of_the_log_are_learned_and_integers_come_back_as_integers(tmp_pa
     frame["user_id"] = frame["user_id"].str[1:].astype(int) * 7
     frame["item_id"] = frame["item_id"].str[1:].astype(int) + 1000
     train, valid, _ = read(frame).split("leave-one-out")
-    model = small_model(max_epochs=2, value_loss_weight=1.0).fit(train, valid, folder=tmp_path / "run", display=QUIET)
+    model = small_model(max_epochs=2, value_loss_weight=1.0).fit(train, valid, folder=tmp_path / "run", verbose=0)
     assert model.checkpoint is not None
     assert model.checkpoint.network.value_head is not None
     losses = [record["regression"] for record in model.checkpoint.metrics]
@@ -236,7 +234,7 @@ def test_values_of_the_log_are_learned_and_integers_come_back_as_integers(tmp_pa
     assert found["item_id"].between(1000, 1019).all()
     without = read(frame.drop(columns="value")).split("leave-one-out")
     plain = small_model(max_epochs=1, deterministic_fraction=0.0, kl_anneal_fraction=0.0)
-    plain.fit(without[0], without[1], display=QUIET)
+    plain.fit(without[0], without[1], verbose=0)
     assert plain.checkpoint is not None
     assert plain.checkpoint.network.value_head is None
 

@@ -35,7 +35,6 @@ from variseq.recommend.recommender import TILE_HISTORIES, rank_items
 from variseq.recommend.wishes import Wish
 from variseq.sequences.batches import training_windows
 from variseq.sequences.histories import Histories
-from variseq.training.display import Display
 
 ROOT = Path(__file__).parent.parent
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -167,7 +166,7 @@ def test_ids_come_back_as_they_went_in(user_kind: str, item_kind: str, tmp_path:
     rows = [(users[n % 20], items[(n + n // 20) % 12], 1_600_000_000 + n) for n in range(160)]
     log = read(pa.table(dict(zip(("user", "item", "ts"), zip(*rows, strict=True), strict=True))))
     train, valid, _ = log.split("leave-one-out")
-    small_model(max_epochs=1).fit(train, valid, folder=tmp_path / "run", display=Display(quiet=True))
+    small_model(max_epochs=1).fit(train, valid, folder=tmp_path / "run", verbose=0)
     table = load(tmp_path / "run").recommend(k=2, exclude_seen=False)
     assert set(table["user_id"]) == set(users)
     assert set(table["item_id"]) <= set(items)

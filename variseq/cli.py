@@ -57,9 +57,7 @@ MinValue = Annotated[float | None, typer.Option(help="Events with a lower value 
 LowValues = Annotated[
     str | None, typer.Option(help="leave-out drops them; negative keeps them in histories, never as a next event.")
 ]
-TestFile = Annotated[
-    str | None, typer.Option(help="Events of your own to be judged on, never learned from; in place of a test part.")
-]
+TestFile = Annotated[str | None, typer.Option(help="Events to evaluate on, never trained on; in place of a test part.")]
 Memory = Annotated[str | None, typer.Option(help="Memory of the database, such as 1GB.")]
 Rejects = Annotated[Path | None, typer.Option(help="File for rejected rows (.csv or .parquet).")]
 K = Annotated[int, typer.Option("-k", "--k", help="How many items.")]
@@ -185,13 +183,13 @@ def fit(
     split: Annotated[str | None, typer.Option(help="time or leave-one-out.")] = None,
     test: Annotated[
         str | None,
-        typer.Option(help="Test part of the time split: 0.1 or 7d; none: learn from everything (any split)."),
+        typer.Option(help="Test part of the time split: 0.1 or 7d; none: no test part (any split)."),
     ] = None,
     test_file: TestFile = None,
     targets_of: Annotated[
         list[str] | None,
         typer.Option(
-            help="Behaviors to learn and ask for, such as purchase; others are history. Repeat or use commas."
+            help="Behaviors that are targets, such as purchase; others are history only. Repeat or use commas."
         ),
     ] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small, medium or large.")] = None,
@@ -217,14 +215,15 @@ def fit(
     from_run: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="An earlier run to go on from, with 0.3 of the epochs; LOG holds old and new events."
+            "--from", help="Warm start from an earlier run, with 0.3 of the epochs; the source has old and new events."
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard files.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the results only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print KL, β, noise and swap gap of each epoch.")] = False,
 ) -> None:
-    """Read, split, train, evaluate and save a run. Everything else of reading: --set read.delimiter=";" and so on."""
+    """Read and split a log, train and evaluate a model, save it. More options of reading: --set read.NAME=VALUE."""
     use_threads(threads)
     from variseq.estimator import load
     from variseq.terminal.fit import FitRequest, fit_run, settings_of
@@ -254,7 +253,11 @@ def fit(
     }
     start = None if from_run is None else load(from_run, device or "auto")
     wanted = run_config(config, flags, settings or [], None if start is None else settings_of(start))
-    fit_run(_source(source), wanted, FitRequest(out, items, resume, tensorboard, quiet, test_file, start))
+    fit_run(
+        _source(source),
+        wanted,
+        FitRequest(out, items, resume, tensorboard, 0 if quiet else 1 + verbose, test_file, start),
+    )
 
 
 @app.command()
@@ -380,15 +383,15 @@ def report(run: RunFolder, k: K = 10) -> None:
 
 
 @app.command()
-def doctor(
+def diagnose(
     run: RunFolder,
     json: Annotated[Path | None, typer.Option(help="Write the diagnosis as JSON.")] = None,
 ) -> None:
-    """Whether the latent of a run is used, what is wrong with it, and what to change."""
+    """Show whether a run uses its latent, what is wrong, and what to change."""
     from variseq.output.console import console
-    from variseq.terminal.doctor import examine_run
+    from variseq.terminal.diagnose import diagnose_run
 
-    examine_run(run, console(), json)
+    diagnose_run(run, console(), json)
 
 
 @app.command()
@@ -413,7 +416,7 @@ def demo(
     out: Annotated[Path | None, typer.Option(help="Folder for the run.")] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
 ) -> None:
-    """The whole journey on real data, in minutes on 2 cores."""
+    """Fit and evaluate MovieLens-100K, and show recommendations and a report, in minutes on 2 cores."""
     from variseq.output.console import console
     from variseq.terminal.demo import run_demo
 

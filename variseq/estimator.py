@@ -23,6 +23,7 @@ from variseq.events.report import utc_text
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.log import Log, LogPart
 from variseq.model.checkpoint import Checkpoint, load_checkpoint, refuse_existing, save_checkpoint
+from variseq.output.progress import ProgressPrinter
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration
 from variseq.recommend.answers import Answers
 from variseq.recommend.calibrate import calibrate
@@ -38,6 +39,8 @@ from variseq.recommend.values import forecast_values
 from variseq.recommend.vectors import item_table, user_tables
 from variseq.recommend.wishes import Filters, Wishes, id_list
 from variseq.recommend.yardsticks import yardsticks
+from variseq.training.callbacks import TrainingCallback
+from variseq.training.config import TrainingConfig
 from variseq.training.defaults import (
     FROM_THE_LOG,
     SIZES,
@@ -47,12 +50,10 @@ from variseq.training.defaults import (
     refuse_bad_settings,
     training_config,
 )
-from variseq.training.display import Display
-from variseq.training.kl_control import refuse_unreachable_kl_target
 from variseq.training.manifest import refuse_incomplete, run_manifest
 from variseq.training.run import Settings, Workplace, choose_device, train_network
-from variseq.training.settings import TrainingConfig
-from variseq.training.validation import Validation
+from variseq.training.schedule import refuse_unreachable_kl_target
+from variseq.training.trainer import Validation
 from variseq.training.warm_start import Start, refuse_other_shape, shape_of, warm_training
 
 
@@ -97,9 +98,10 @@ class VariationalAttention:
         valid: LogPart,
         folder: Path | str | None = None,
         resume: bool = False,
-        display: Display | None = None,
+        verbose: int = 1,
         tensorboard: bool = False,
         start: VariationalAttention | None = None,
+        callback: TrainingCallback | None = None,
     ) -> VariationalAttention:
         """Train on a part of a split log; the best epoch is chosen on the validation part.
 
@@ -110,6 +112,9 @@ class VariationalAttention:
         says otherwise. The log is the whole newer one, old events and new ones: the earlier events are needed as
         histories and for what is counted. Known items and behaviors keep their weights, new items begin at the mean of
         their categories, or of all items. Its size and shape are those of the earlier run.
+
+        `verbose` is 0 for no output, 1 for a bar and a line for each epoch, 2 for KL, β and noise too; a `callback`
+        receives the progress instead.
 
         Raises InputError for settings that do not fit the earlier run, and where that has learned from events of the
         test part; warns where it has learned from events of the validation part.
@@ -123,7 +128,7 @@ class VariationalAttention:
         settings = self._settings(train, start)
         if start is not None:
             start._refuse_to_leak_into(train, valid)
-        workplace = Workplace(self.device, display or Display(), unfinished, resume, tensorboard)
+        workplace = Workplace(self.device, callback or ProgressPrinter(verbose), unfinished, resume, tensorboard)
         trained = train_network(train.part, valid.part, settings, workplace)
         config, known = settings.training, train.part.known()
         validation = Validation(valid.part, config)

@@ -14,9 +14,9 @@ import torch
 from process import EnoughMeasured, Job, K, LearningCurve, Lists, Sequences, Settings, measure
 
 from variseq import ReadOptions, VariationalAttention, read
+from variseq.training.callbacks import TrainingCallback
+from variseq.training.config import TrainingConfig
 from variseq.training.defaults import LogProperties, network_config, training_config
-from variseq.training.display import Display
-from variseq.training.settings import TrainingConfig
 
 NUM_WARM_BATCHES, NUM_BATCHES = 4, 24
 ALL_USERS = 10_000_000
@@ -73,7 +73,7 @@ class VariseqModel:
         clock = BatchClock()
         model = self._model(deterministic_fraction=deterministic_fraction, kl_anneal_fraction=0.0, max_epochs=1)
         with contextlib.suppress(EnoughMeasured):
-            model.fit(self.train_part, self.valid, display=clock)
+            model.fit(self.train_part, self.valid, callback=clock)
         return clock.epoch_seconds
 
     def train(self, curve: LearningCurve) -> str:
@@ -82,7 +82,7 @@ class VariseqModel:
         self.planning_seconds = time.process_time() - begun
         planned = max(1, min(usual, affordable))
         self.model = self._model(max_epochs=planned)
-        self.model.fit(self.train_part, self.valid, display=CurveDisplay(curve))
+        self.model.fit(self.train_part, self.valid, callback=CurveCallback(curve))
         if len(curve.points) < planned:
             return "patience"
         return "schedule" if planned == usual else "budget"
@@ -111,38 +111,34 @@ class VariseqModel:
         return VariationalAttention(settings.variant, settings.seed, "cpu", length, fixed | training)  # type: ignore[arg-type]
 
 
-class CurveDisplay(Display):
+class CurveCallback(TrainingCallback):
     """Notes the epochs instead of showing them; validation comes after the last batch of one."""
 
     def __init__(self, curve: LearningCurve) -> None:
-        super().__init__(quiet=True)
         self.curve = curve
 
-    def __enter__(self) -> CurveDisplay:
+    def on_begin(self, num_epochs: int) -> None:
         self.curve.begin_epoch()
-        return self
 
-    def advance(self, epoch: int, done: float, positions_per_second: float, seconds_left: float) -> None:
+    def on_batch(self, epoch: int, done: float, tokens_per_second: float, seconds_left: float) -> None:
         if done == 1:
             self.curve.end_epoch()
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def on_epoch(self, record: dict[str, Any]) -> None:
         self.curve.validated(record["validation_ndcg"])
         self.curve.begin_epoch()
 
 
-class BatchClock(Display):
+class BatchClock(TrainingCallback):
     """Times some batches instead of showing them."""
 
     def __init__(self) -> None:
-        super().__init__(quiet=True)
         self.times: list[tuple[float, float]] = []
 
-    def __enter__(self) -> BatchClock:
+    def on_begin(self, num_epochs: int) -> None:
         self.times.append((0.0, time.process_time()))
-        return self
 
-    def advance(self, epoch: int, done: float, positions_per_second: float, seconds_left: float) -> None:
+    def on_batch(self, epoch: int, done: float, tokens_per_second: float, seconds_left: float) -> None:
         self.times.append((done, time.process_time()))
         if len(self.times) > NUM_WARM_BATCHES + NUM_BATCHES:
             raise EnoughMeasured

@@ -18,7 +18,6 @@ from variseq.estimator import VariationalAttention
 from variseq.evaluation.results import Results
 from variseq.events.vocabulary import positions_in
 from variseq.log import Log, LogPart, read
-from variseq.training.display import Display
 
 DAY = 86_400
 LATER = 2_000_000_000
@@ -37,7 +36,7 @@ def later(users: list[str], items: list[str], times: list[int] | None = None) ->
 def no_test_model(shop_log: Log) -> VariationalAttention:
     """A model that was fitted without a test part."""
     train, valid, _ = shop_log.split("leave-one-out", test="none")
-    return small_model(max_epochs=2).fit(train, valid, display=Display(quiet=True))
+    return small_model(max_epochs=2).fit(train, valid, verbose=0)
 
 
 def quietly(call: Callable[[], Results]) -> Results:

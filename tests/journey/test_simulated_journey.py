@@ -21,7 +21,6 @@ from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import read
 from variseq.recommend.baselines import LastItemTransitions, Popular
 from variseq.recommend.item_knn import ItemKNN
-from variseq.training.display import Display
 
 SHARE_OF_THE_ORACLE = 0.90
 NETWORK = {
@@ -71,7 +70,7 @@ def judged() -> Judged:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = VariationalAttention("tiny", seed=0, device="cpu", model=NETWORK, training=TRAINING)
-        model.fit(train, valid, display=Display(quiet=True))
+        model.fit(train, valid, verbose=0)
     assert model.checkpoint is not None
     known, num_items = train.part.known(), log.vocabulary.num_items
     return test.part, [

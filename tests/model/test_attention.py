@@ -4,11 +4,82 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.contracts.attention import LATENT, check_attention, every_position, some_posteriors
-from variseq.model import additive
-from variseq.model.additive import additive_context, additive_context_plain
-from variseq.model.attention import AdditiveAttention, DotProductAttention
-from variseq.model.decoder import build_attention
+from tests.model.reference import additive_context_plain
+from variseq.model import attention
+from variseq.model.attention import (
+    AdditiveAttention,
+    DotProductAttention,
+    PosteriorAttention,
+    additive_context,
+    build_attention,
+)
+
+HISTORIES, LONGEST, LATENT = 3, 7, 8
+
+
+def check_attention(attention: PosteriorAttention) -> None:
+    """All of the contract, on posteriors of `LATENT` dimensions."""
+    posteriors = some_posteriors()
+    weights_are_a_distribution_over_the_past(attention, posteriors)
+    context_is_the_value_averaged_with_the_weights(attention, posteriors)
+    later_posterior_never_changes_an_earlier_context(attention, posteriors)
+    histories_do_not_mix(attention, posteriors)
+    one_query_gives_what_all_queries_give(attention, posteriors)
+    first_posterior_sees_itself_alone(attention, posteriors)
+
+
+def some_posteriors(seed: int = 0) -> Tensor:
+    return torch.randn(HISTORIES, LONGEST, LATENT, generator=torch.Generator().manual_seed(seed))
+
+
+def every_position() -> Tensor:
+    return torch.arange(LONGEST).expand(HISTORIES, LONGEST)
+
+
+def weights_are_a_distribution_over_the_past(attention: PosteriorAttention, posteriors: Tensor) -> None:
+    weights = attention.weights(posteriors, posteriors, every_position())
+    assert weights.shape == (HISTORIES, LONGEST, LONGEST)
+    assert bool((weights >= 0).all())
+    torch.testing.assert_close(weights.sum(dim=2), torch.ones(HISTORIES, LONGEST))
+    assert bool((weights.triu(diagonal=1) == 0).all()), "a weight lies on the future"
+
+
+def context_is_the_value_averaged_with_the_weights(attention: PosteriorAttention, posteriors: Tensor) -> None:
+    position = every_position()
+    content = torch.cat([posteriors, some_posteriors(seed=1)], dim=2)
+    expected = attention.weights(posteriors, posteriors, position) @ content
+    torch.testing.assert_close(attention(posteriors, posteriors, content, position), expected)
+
+
+def later_posterior_never_changes_an_earlier_context(attention: PosteriorAttention, posteriors: Tensor) -> None:
+    before = attention(posteriors, posteriors, posteriors, every_position())
+    for place in range(1, LONGEST):
+        changed = posteriors.clone()
+        changed[:, place:] += 10.0
+        after = attention(changed, changed, changed, every_position())
+        assert torch.equal(after[:, :place], before[:, :place])
+        assert not torch.equal(after[:, place:], before[:, place:])
+
+
+def histories_do_not_mix(attention: PosteriorAttention, posteriors: Tensor) -> None:
+    changed = posteriors.clone()
+    changed[1] += 10.0
+    before = attention(posteriors, posteriors, posteriors, every_position())
+    after = attention(changed, changed, changed, every_position())
+    assert torch.equal(after[[0, 2]], before[[0, 2]])
+
+
+def one_query_gives_what_all_queries_give(attention: PosteriorAttention, posteriors: Tensor) -> None:
+    """What a recommendation asks: the last real position of each history, with empty slots after it."""
+    together = attention(posteriors, posteriors, posteriors, every_position())
+    last = torch.tensor([[2], [6], [0]])
+    rows = torch.arange(HISTORIES).unsqueeze(1)
+    alone = attention(posteriors[rows, last], posteriors, posteriors, last)
+    torch.testing.assert_close(alone, together[rows, last])
+
+
+def first_posterior_sees_itself_alone(attention: PosteriorAttention, posteriors: Tensor) -> None:
+    torch.testing.assert_close(attention(posteriors, posteriors, posteriors, every_position())[:, 0], posteriors[:, 0])
 
 
 @pytest.mark.parametrize("form", [AdditiveAttention, DotProductAttention])
@@ -19,7 +90,7 @@ def test_attention_keeps_its_contract(form: type[AdditiveAttention | DotProductA
 
 @pytest.mark.parametrize("chunk_numbers", [1, 60, 200, 1 << 19])
 def test_chunked_additive_attention_keeps_the_contract(monkeypatch: pytest.MonkeyPatch, chunk_numbers: int) -> None:
-    monkeypatch.setattr(additive, "CHUNK_NUMBERS", chunk_numbers)
+    monkeypatch.setattr(attention, "CHUNK_NUMBERS", chunk_numbers)
     torch.manual_seed(0)
     check_attention(AdditiveAttention(LATENT, 4))
 
@@ -44,8 +115,8 @@ def attention_inputs(num_queries: int, num_keys: int) -> tuple[Tensor, Tensor, T
 def test_chunked_attention_equals_the_plain_form_in_values_and_gradients(
     monkeypatch: pytest.MonkeyPatch, chunk_numbers: int, block_numbers: int
 ) -> None:
-    monkeypatch.setattr(additive, "CHUNK_NUMBERS", chunk_numbers)
-    monkeypatch.setattr(additive, "BLOCK_NUMBERS", block_numbers)
+    monkeypatch.setattr(attention, "CHUNK_NUMBERS", chunk_numbers)
+    monkeypatch.setattr(attention, "BLOCK_NUMBERS", block_numbers)
     position = torch.arange(5).expand(2, 5)
     weight = torch.randn(2, 5, 4, dtype=torch.float64)
     results = []
@@ -63,18 +134,18 @@ def test_chunked_attention_equals_the_plain_form_in_values_and_gradients(
 def test_gradient_of_chunked_attention_is_that_of_finite_differences(
     monkeypatch: pytest.MonkeyPatch, chunk_numbers: int, block_numbers: int
 ) -> None:
-    monkeypatch.setattr(additive, "CHUNK_NUMBERS", chunk_numbers)
-    monkeypatch.setattr(additive, "BLOCK_NUMBERS", block_numbers)
+    monkeypatch.setattr(attention, "CHUNK_NUMBERS", chunk_numbers)
+    monkeypatch.setattr(attention, "BLOCK_NUMBERS", block_numbers)
     position = torch.tensor([[0, 3], [2, 1]])
     assert torch.autograd.gradcheck(lambda *inputs: additive_context(*inputs, position), attention_inputs(2, 4))
 
 
 def test_additive_weights_are_those_of_the_formula() -> None:
     torch.manual_seed(2)
-    attention = AdditiveAttention(LATENT, 4)
+    additive = AdditiveAttention(LATENT, 4)
     posteriors = some_posteriors()
     history, place = 1, 4
-    inputs = attention.query(posteriors[history, place]) + attention.key(posteriors[history, : place + 1])
-    expected = torch.softmax(torch.tanh(inputs) @ attention.score, dim=0)
-    weights = attention.weights(posteriors, posteriors, every_position())
+    inputs = additive.query(posteriors[history, place]) + additive.key(posteriors[history, : place + 1])
+    expected = torch.softmax(torch.tanh(inputs) @ additive.score, dim=0)
+    weights = additive.weights(posteriors, posteriors, every_position())
     torch.testing.assert_close(weights[history, place, : place + 1], expected)

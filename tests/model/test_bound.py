@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.model.some_networks import full_histories, query_batch, small_network
-from variseq.model.latent import Posterior
+from variseq.model.layers import Posterior
 from variseq.model.network import Network
 from variseq.sequences.batches import Layout
 

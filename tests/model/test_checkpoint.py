@@ -17,7 +17,7 @@ from variseq.errors import CheckpointError, InputError
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.splits import leave_one_out
 from variseq.model.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
-from variseq.model.scorer import NetworkScorer
+from variseq.model.posterior import NetworkScorer
 
 FILES = [
     "manifest.json",

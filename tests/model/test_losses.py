@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.nn import functional
 
-from variseq.model import chunked_softmax
-from variseq.model.decoder import ValueEstimate
+from tests.model.reference import sampled_loss_plain, softmax_loss_plain
+from variseq.model import losses
+from variseq.model.layers import ValueEstimate
 from variseq.model.losses import (
     Negatives,
     gaussian_value_loss,
     softmax_loss,
-    softmax_loss_plain,
     squared_value_loss,
 )
 
@@ -41,8 +42,8 @@ def some_targets(num_tokens: int, num_items: int) -> Tensor:
 def test_chunked_softmax_equals_the_plain_form_in_values_and_gradients(
     monkeypatch: pytest.MonkeyPatch, safe_score: float, chunk_numbers: int, num_samples: int, num_tokens: int
 ) -> None:
-    monkeypatch.setattr(chunked_softmax, "CHUNK_NUMBERS", chunk_numbers)
-    monkeypatch.setattr(chunked_softmax, "SAFE_SCORE", safe_score)
+    monkeypatch.setattr(losses, "CHUNK_NUMBERS", chunk_numbers)
+    monkeypatch.setattr(losses, "SAFE_SCORE", safe_score)
     target = some_targets(num_tokens, 7)
     results = []
     for form in (softmax_loss, softmax_loss_plain):
@@ -86,7 +87,7 @@ def test_softmax_of_huge_scores_is_finite() -> None:
 
 
 def test_scores_just_below_the_bound_are_summed_over_a_large_catalog_without_overflow() -> None:
-    score = 0.999 * chunked_softmax.SAFE_SCORE
+    score = 0.999 * losses.SAFE_SCORE
     preference, vectors = torch.full((1, 1, 1), score), torch.ones(20_000, 1)
     loss = softmax_loss(preference, vectors, torch.zeros(20_000), torch.tensor([7]))
     torch.testing.assert_close(float(loss), math.log(20_000), rtol=1e-5, atol=0)
@@ -119,13 +120,13 @@ def test_sampled_softmax_with_its_correction_estimates_the_full_one() -> None:
 def test_chunked_sampled_softmax_equals_the_plain_form_in_values_and_gradients(
     monkeypatch: pytest.MonkeyPatch, safe_score: float, num_samples: int, num_tokens: int
 ) -> None:
-    monkeypatch.setattr(chunked_softmax, "CHUNK_NUMBERS", 1)
-    monkeypatch.setattr(chunked_softmax, "SAFE_SCORE", safe_score)
+    monkeypatch.setattr(losses, "CHUNK_NUMBERS", 1)
+    monkeypatch.setattr(losses, "SAFE_SCORE", safe_score)
     torch.manual_seed(0)
     negatives = Negatives.draw(torch.log_softmax(torch.randn(9, dtype=torch.float64), dim=0), 12)
     target = some_targets(num_tokens, 9)
     results = []
-    for form in (negatives.loss, negatives.loss_plain):
+    for form in (negatives.loss, partial(sampled_loss_plain, negatives)):
         inputs = softmax_inputs(num_tokens, 9, num_samples)
         loss = form(*inputs, target)
         (3 * loss).backward()
@@ -178,4 +179,4 @@ def test_value_loss_without_any_known_value_is_zero(loss: type[gaussian_value_lo
 
 def test_shapes_are_checked_while_the_tests_run() -> None:
     with pytest.raises(TypeCheckError):
-        softmax_loss_plain(torch.zeros(1, 2, 3), torch.zeros(5, 4), torch.zeros(5), torch.tensor([0, 1]))
+        softmax_loss(torch.zeros(1, 2, 3), torch.zeros(5, 4), torch.zeros(5), torch.tensor([0, 1]))

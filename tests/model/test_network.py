@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from tests.model.reference import softmax_loss_plain
 from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, small_network
-from variseq.model.losses import Negatives, gaussian_value_loss, softmax_loss_plain, squared_value_loss
+from variseq.model.losses import Negatives, gaussian_value_loss, squared_value_loss
 from variseq.model.network import NetworkConfig, Weights
-from variseq.sequences.batches import make_batch, query_windows, training_windows
+from variseq.sequences.batches import Batch, make_batch, query_windows, training_windows
 from variseq.sequences.histories import Histories
 
 RICH = {"num_behaviors": 3, "has_gaps": True, "has_values": True}
@@ -90,6 +91,10 @@ def test_weights_of_the_last_position_are_a_distribution_over_real_tokens() -> N
         assert bool((weights[row, length:] == 0).all())
 
 
+def tokens_of(batch: Batch) -> tuple[Tensor, ...]:
+    return batch.item, batch.behavior, batch.gap, batch.value, batch.value.isfinite()
+
+
 def test_hidden_state_never_reaches_the_decoder() -> None:
     network = small_network(**RICH)
     first, second = query_batch(full_histories(LENGTHS)), query_batch(full_histories(LENGTHS, seed=7))
@@ -97,7 +102,7 @@ def test_hidden_state_never_reaches_the_decoder() -> None:
     # A posterior that says nothing, on two batches whose events all differ: then the preferences say nothing either.
     torch.nn.init.zeros_(network.latent.mean.weight)
     hidden = [
-        network.encoder(network.embedding(batch, network.embedding.vectors()), batch.layout)
+        network.encoder(network.embedding(tokens_of(batch), network.embedding.vectors()), batch.layout)
         for batch in (first, second)
     ]
     assert not torch.allclose(hidden[0], hidden[1])

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from tests.conftest import unchecked
+from tests.model.reference import attention_over_events
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
-from variseq.model.attended import attention_over_events
 from variseq.recommend import answers as room
 from variseq.recommend.wishes import Filters, check_k, id_list
 

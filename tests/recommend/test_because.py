@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.model.reference import attention_over_events
 from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, small_network
-from variseq.model.attended import attention_over_events
 from variseq.model.network import Network
 from variseq.ranking.calibration import LENGTH_EDGES, Calibration, GatingNetwork
 from variseq.recommend.because import LEAST_FALL, NUM_CANDIDATES, reasons

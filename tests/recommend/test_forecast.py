@@ -10,8 +10,7 @@ from tests.contracts.recommender import check_recommender, some_histories
 from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.estimator import VariationalAttention
 from variseq.model.network import Network
-from variseq.model.posterior import posterior_noise, sample_preferences
-from variseq.model.scorer import NetworkScorer
+from variseq.model.posterior import NetworkScorer, posterior_noise, sample_preferences
 from variseq.ranking.calibration import Calibration, GatingNetwork
 from variseq.recommend import forecast as room
 from variseq.recommend.forecast import Forecast, voice_shares

@@ -9,7 +9,6 @@ from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.log import LogPart
 from variseq.recommend.manner import Manner
-from variseq.training.display import Display
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +118,7 @@ def test_manner_that_is_not_possible_is_refused_in_one_sentence(
 def test_twin_without_noise_is_asked_at_its_mean_alone(shop_parts: tuple[LogPart, LogPart, LogPart]) -> None:
     training = {**SHORT_TRAINING, "max_epochs": 1, "deterministic_fraction": 1.0}
     twin = VariationalAttention("tiny", device="cpu", model=SMALL_NETWORK, training=training)
-    twin.fit(shop_parts[0], shop_parts[1], display=Display(quiet=True))
+    twin.fit(shop_parts[0], shop_parts[1], verbose=0)
     found = twin.recommend(history=[], k=3)
     np.testing.assert_allclose(found["low"], found["probability"], rtol=1e-5)
     np.testing.assert_allclose(found["high"], found["probability"], rtol=1e-5)

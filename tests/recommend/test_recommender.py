@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.contracts.recommender import check_recommender, some_histories
 from tests.model.some_networks import NUM_ITEMS, small_network
-from variseq.model.scorer import NetworkScorer
+from variseq.model.posterior import NetworkScorer
 from variseq.ranking.calibration import Calibration
 from variseq.recommend import recommender as room
 from variseq.recommend.baselines import Popular

@@ -12,7 +12,7 @@ import pytest
 from tests.terminal.invoke import refuse, succeed
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention, load
-from variseq.model.scorer import NetworkScorer
+from variseq.model.posterior import NetworkScorer
 from variseq.ranking.calibration import Calibration
 from variseq.recommend import vectors as room
 from variseq.recommend.forecast import Forecast

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from variseq.model.attended import attention_over_events
+from tests.model.reference import attention_over_events
 from variseq.model.network import Network, NetworkConfig
 from variseq.sequences.histories import Histories
 

@@ -18,9 +18,7 @@ from variseq.errors import InputError, MissingDependencyError
 from variseq.estimator import VariationalAttention, load
 from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import read
-from variseq.training.diagnosis import diagnose
-from variseq.training.display import Display
-from variseq.training.symptoms import flat_settings
+from variseq.training.diagnosis import diagnose, flat_settings
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
@@ -83,7 +81,7 @@ def trained(folder: Path, with_items: bool) -> VariationalAttention:
         items["title"] = [ODD_TITLES[row % 5] if row < 35 else title for row, title in enumerate(items["title"])]
         items["category"] = items["category"].replace({"Books": "_$Books$", "Toys": SCRIPT})
     train, valid, _ = read(shop.events(), items).split("leave-one-out")
-    return small_model(max_epochs=3).fit(train, valid, folder, display=Display(quiet=True))
+    return small_model(max_epochs=3).fit(train, valid, folder, verbose=0)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +176,7 @@ def test_page_tells_the_diagnosis_of_the_latent(run: Path, page: Page) -> None:
     settings = flat_settings(checkpoint.network.config.model_dump(), checkpoint.config["training"])
     found = diagnose(checkpoint.metrics, settings)
     assert f"Diagnosis: {found.kind}" in page.text
-    for told in (found.verdict, *found.evidence, *(one.assignment() for one in found.advice)):
+    for told in (found.verdict, *found.evidence, *(one.assignment() for one in found.changes)):
         assert told in page.text
 
 

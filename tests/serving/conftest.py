@@ -12,7 +12,6 @@ from tests.conftest import small_model
 from tests.serving.server_process import ServerProcess, serving
 from variseq.events.simulate import Simulation
 from variseq.log import read
-from variseq.training.display import Display
 
 
 @pytest.fixture(scope="package")
@@ -38,7 +37,7 @@ def numbered_run(shop: Simulation, tmp_path_factory: pytest.TempPathFactory) -> 
     events, items = (numbered_ids(table.to_pandas()) for table in (shop.events(), shop.items()))
     train, valid, _ = read(events, items=items).split("leave-one-out")
     folder = tmp_path_factory.mktemp("numbered") / "run"
-    small_model(max_epochs=1).fit(train, valid, folder=folder, display=Display(quiet=True))
+    small_model(max_epochs=1).fit(train, valid, folder=folder, verbose=0)
     return folder
 
 

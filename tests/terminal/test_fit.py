@@ -20,8 +20,8 @@ from variseq.terminal.run_config import RunConfig, run_config
 
 def test_fit_tells_the_log_the_epochs_the_results_and_the_folder(fitted_by_command: FittedByCommand) -> None:
     out = fitted_by_command.finished.out
-    for told in ("80 users, 30 items", "epoch   3", "validation ndcg@10", "popular", "item-knn", "Run: "):
-        assert told in out
+    for text in ("80 users, 30 items", "epoch 3/3", "validation NDCG@10", "popular", "item-knn", "Run: "):
+        assert text in out
     assert str(fitted_by_command.folder) in out
 
 

@@ -41,7 +41,7 @@ def test_without_a_test_part_validation_is_told_as_validation(
     shop_file: Path, tmp_path: Path, words: list[str]
 ) -> None:
     out = succeed(*quick_fit(shop_file, tmp_path / "run", *words, *SHORT)).out
-    assert "There is no test part. Validation (" in out
+    assert "There is no test part. On the validation part (" in out
     assert "popular" not in out
     assert "evaluation.json" not in left_in(tmp_path / "run")
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())

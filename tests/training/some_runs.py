@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from tests.conftest import SHORT_TRAINING, SMALL_NETWORK
 from variseq.evaluation.splits import Part
 from variseq.log import LogPart
 from variseq.model.network import Network, NetworkConfig
-from variseq.training.display import Display
+from variseq.training.callbacks import TrainingCallback
+from variseq.training.config import TrainingConfig
 from variseq.training.run import Settings, Workplace
-from variseq.training.settings import TrainingConfig
-from variseq.training.trainer import Trainer, TrainingData
-from variseq.training.validation import Validation
+from variseq.training.trainer import Trainer, TrainingData, Validation
 
-TIMES = ("seconds", "seconds_left", "positions_per_second")
-QUIET = Display(quiet=True)
+
+class OnEpoch(TrainingCallback):
+    """Calls a function with the record of each epoch."""
+
+    def __init__(self, function: Callable[[dict[str, Any]], object]) -> None:
+        self.on_epoch = function  # type: ignore[method-assign,assignment]
+
+
+TIMES = ("seconds", "seconds_left", "tokens_per_second")
 
 
 def settings_for(part: Part, network: dict[str, Any] | None = None, **training: Any) -> Settings:
     """Small settings for the items of a part."""
     shape = {**SMALL_NETWORK, "num_items": part.num_items, "num_behaviors": 3, "has_gaps": True, **(network or {})}
     return Settings(NetworkConfig(**shape), TrainingConfig(**{**SHORT_TRAINING, **training}))
+
+
+@contextmanager
+def every_step(step: Callable[..., None]) -> Iterator[None]:
+    """Training steps inside are those of `step`, in place of `gradient_step`."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("variseq.training.trainer.gradient_step", step)
+        yield
 
 
 def trainer_for(
@@ -43,7 +60,7 @@ def trainer_for(
 
 
 def workplace_in(folder: Path | None, resume: bool = False, tensorboard: bool = False) -> Workplace:
-    return Workplace(torch.device("cpu"), QUIET, folder, resume, tensorboard)
+    return Workplace(torch.device("cpu"), OnEpoch(lambda _: None), folder, resume, tensorboard)
 
 
 def without_times(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,177 +1,172 @@
-"""The short training that takes in the validation events, after everything has been chosen."""
+"""The short training that adds the validation events, after everything has been chosen."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.training.some_runs import are_equal, settings_for, weights_of, workplace_in
+from tests.training.some_runs import are_equal, every_step, settings_for, weights_of, workplace_in
 from tests.training.test_resume import InterruptedStep
 from variseq.log import LogPart
+from variseq.model.network import Network
 from variseq.sequences.batches import training_windows
-from variseq.training import run as room
-from variseq.training.display import Display
+from variseq.training.callbacks import TrainingCallback
 from variseq.training.run import Trained, train_network
 from variseq.training.trainer import Trainer
 
 Parts = tuple[LogPart, LogPart, LogPart]
+Weights = dict[str, torch.Tensor]
 
 pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 
+REFITS = {"refit_fraction": 0.5, "num_refits": 2, "item_weight_decay": 0.25, "refit_weight_decay_multiplier": 2.0}
 
-def train(parts: Parts, folder: Path | None = None, resume: bool = False, **training: object) -> Trained:
+
+def train(
+    parts: Parts,
+    folder: Path | None = None,
+    resume: bool = False,
+    callback: TrainingCallback | None = None,
+    **training: object,
+) -> Trained:
     settings = settings_for(parts[0].part, max_epochs=4, **training)
-    return train_network(parts[0].part, parts[1].part, settings, workplace_in(folder, resume))
+    workplace = workplace_in(folder, resume)
+    workplace = workplace if callback is None else replace(workplace, callback=callback)
+    return train_network(parts[0].part, parts[1].part, settings, workplace)
 
 
-def positions_of(part: LogPart) -> int:
-    histories = part.part.known()
-    return int(training_windows(histories, 200, np.random.default_rng(0)).lengths.sum())
+@dataclass
+class TrainerRun:
+    """What one trainer did: the first of a run is the training, the others are refits."""
+
+    items: np.ndarray
+    item_decay: float
+    begun: Weights
+    ended: Weights = field(default_factory=dict)
+    noise: list[float] = field(default_factory=list)
 
 
-def test_refit_goes_on_from_the_chosen_network_and_leaves_that_as_it_was(shop_parts: Parts) -> None:
-    without = train(shop_parts, refit_fraction=0.0)
-    with_refit = train(shop_parts, refit_fraction=0.5)
+class Clock(TrainingCallback):
+    """Notes the time left in epochs, and in tokens."""
+
+    def __init__(self) -> None:
+        self.epochs_left: list[int] = []
+        self.tokens_left: list[float] = []
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        self.epochs_left.append(round(record["seconds_left"] / record["seconds"]))
+
+    def on_batch(self, epoch: int, done: float, tokens_per_second: float, seconds_left: float) -> None:
+        self.tokens_left.append(seconds_left * tokens_per_second)
+
+
+@dataclass
+class Observed:
+    trained: Trained
+    runs: list[TrainerRun]
+    clock: Clock
+
+
+def observe(parts: Parts, **training: object) -> Observed:
+    runs: list[TrainerRun] = []
+    trainer_run, objective = Trainer.run, Network.objective
+
+    def observed_run(trainer: Trainer, callbacks: Sequence[TrainingCallback] = ()) -> None:
+        item_vectors = trainer.network.embedding.item
+        (group,) = [group for group in trainer.optimizer.param_groups if item_vectors in set(group["params"])]
+        runs.append(TrainerRun(trainer.data.histories.item, group["weight_decay"], weights_of(trainer.network)))
+        trainer_run(trainer, callbacks)
+        runs[-1].ended = weights_of(trainer.network)
+
+    def observed_objective(network: Network, batch: Any, weights: Any, negatives: Any = None) -> Any:
+        runs[-1].noise.append(weights.noise)
+        return objective(network, batch, weights, negatives)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Trainer, "run", observed_run)
+        patched.setattr(Network, "objective", observed_objective)
+        clock = Clock()
+        return Observed(train(parts, callback=clock, **training), runs, clock)
+
+
+@pytest.fixture(scope="module")
+def observed(shop_parts: Parts) -> Observed:
+    return observe(shop_parts, **REFITS)
+
+
+def test_refit_goes_on_from_the_chosen_network_and_leaves_that_as_it_was(shop_parts: Parts, observed: Observed) -> None:
+    without, trained = train(shop_parts, **REFITS | {"refit_fraction": 0.0}), observed.trained
     assert without.chosen is without.network
-    assert are_equal(weights_of(with_refit.chosen), weights_of(without.chosen))
-    assert not are_equal(weights_of(with_refit.network), weights_of(with_refit.chosen))
-    assert with_refit.metrics[0]["validation_ndcg"] == without.metrics[0]["validation_ndcg"]
+    assert are_equal(weights_of(trained.chosen), weights_of(without.chosen))
+    assert not are_equal(weights_of(trained.network), weights_of(trained.chosen))
+    assert trained.metrics[0]["validation_ndcg"] == without.metrics[0]["validation_ndcg"]
 
 
-def test_refit_learns_from_the_validation_events_and_never_from_test(
-    shop_parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learned: list[np.ndarray] = []
-    plan = Trainer._plan
-
-    def watched(trainer: Trainer, epoch: int) -> object:
-        learned.append(trainer.data.histories.item)
-        return plan(trainer, epoch)
-
-    monkeypatch.setattr(Trainer, "_plan", watched)
-    train(shop_parts, refit_fraction=0.5)
+def test_refit_learns_from_the_validation_events_and_never_from_test(shop_parts: Parts, observed: Observed) -> None:
     before, after = shop_parts[0].part.known(), shop_parts[2].part.known()
-    assert [len(items) for items in learned] == [before.num_events] * 4 + [after.num_events] * 2 * 2
-    np.testing.assert_array_equal(learned[-1], after.item)
+    for run, expected in zip(observed.runs, (before, after, after), strict=True):
+        np.testing.assert_array_equal(run.items, expected.item)
 
 
-def test_answer_is_the_mean_of_refits_that_begin_alike_and_go_apart(
-    shop_parts: Parts, monkeypatch: pytest.MonkeyPatch
+def test_result_is_the_mean_of_refits_that_begin_alike_and_go_apart(observed: Observed) -> None:
+    _, first, second = observed.runs
+    assert are_equal(first.begun, second.begun)
+    assert not are_equal(first.ended, second.ended)
+    for name, tensor in weights_of(observed.trained.network).items():
+        is_float = tensor.is_floating_point()
+        expected = (first.ended[name] + second.ended[name]) / 2 if is_float else first.ended[name]
+        torch.testing.assert_close(tensor, expected, msg=name)
+
+
+def test_first_of_several_refits_is_the_only_one_of_one(shop_parts: Parts, observed: Observed) -> None:
+    once = train(shop_parts, **REFITS | {"num_refits": 1})
+    assert are_equal(observed.runs[1].ended, weights_of(once.network))
+
+
+def test_item_vectors_decay_in_the_refit_by_the_multiplier_more(observed: Observed) -> None:
+    assert [run.item_decay for run in observed.runs] == [0.25, 0.5, 0.5]
+
+
+def test_time_left_is_that_of_all_refits_too(shop_parts: Parts, observed: Observed) -> None:
+    clock, histories = observed.clock, shop_parts[0].part.known()
+    assert clock.epochs_left == [7, 6, 5, 4, 3, 2, 1, 0]
+    # After the last batch of the first of eight epochs there are seven left.
+    tokens = int(training_windows(histories, 200, np.random.default_rng(0)).lengths.sum())
+    assert clock.tokens_left[len(clock.tokens_left) // 8 - 1] == pytest.approx(7 * tokens, rel=0.01)
+    assert clock.tokens_left[-1] == 0
+
+
+def test_refit_is_under_noise_from_its_first_step_and_a_deterministic_run_stays_without(
+    shop_parts: Parts, observed: Observed
 ) -> None:
-    begun: list[dict[str, torch.Tensor]] = []
-    ended: list[dict[str, torch.Tensor]] = []
-    trainer_run = Trainer.run
-
-    def watched(trainer: Trainer, *recorders: object, **settings: object) -> None:
-        if trainer.data.validation is None:
-            begun.append(weights_of(trainer.network))
-        trainer_run(trainer, *recorders, **settings)  # type: ignore[arg-type]
-        if trainer.data.validation is None:
-            ended.append(weights_of(trainer.network))
-
-    monkeypatch.setattr(Trainer, "run", watched)
-    network = train(shop_parts, refit_fraction=0.5, num_refits=3).network
-    assert len(ended) == 3
-    assert are_equal(begun[0], begun[1])
-    assert are_equal(begun[0], begun[2])
-    assert not are_equal(ended[0], ended[1])
-    assert not are_equal(ended[1], ended[2])
-    for name, tensor in weights_of(network).items():
-        wanted = sum(one[name] for one in ended) / 3 if tensor.is_floating_point() else ended[0][name]
-        torch.testing.assert_close(tensor, wanted, msg=name)
-
-
-def test_one_refit_of_several_is_the_only_one_of_one(shop_parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    once = weights_of(train(shop_parts, refit_fraction=0.5, num_refits=1).network)
-    ended: list[dict[str, torch.Tensor]] = []
-    trainer_run = Trainer.run
-
-    def watched(trainer: Trainer, *recorders: object, **settings: object) -> None:
-        trainer_run(trainer, *recorders, **settings)  # type: ignore[arg-type]
-        ended.append(weights_of(trainer.network))
-
-    monkeypatch.setattr(Trainer, "run", watched)
-    train(shop_parts, refit_fraction=0.5, num_refits=2)
-    assert are_equal(ended[1], once)
-
-
-def test_item_vectors_decay_in_the_refit_as_many_times_more_as_wanted(
-    shop_parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decays: list[tuple[bool, float]] = []
-    trainer_run = Trainer.run
-
-    def watched(trainer: Trainer, *recorders: object, **settings: object) -> None:
-        decays.extend((trainer.data.validation is None, group["weight_decay"]) for group in groups_of(trainer))
-        trainer_run(trainer, *recorders, **settings)  # type: ignore[arg-type]
-
-    def groups_of(trainer: Trainer) -> list[dict[str, float]]:
-        return [one for one in trainer.optimizer.param_groups if trainer.network.embedding.item in set(one["params"])]
-
-    monkeypatch.setattr(Trainer, "run", watched)
-    train(shop_parts, refit_fraction=0.5, num_refits=2, item_weight_decay=0.25, refit_weight_decay_multiplier=2.0)
-    assert decays == [(False, 0.25), (True, 0.5), (True, 0.5)]
-
-
-def test_time_left_is_that_of_all_refits_too(shop_parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    epochs_left: list[int] = []
-    batches_left: list[float] = []
-
-    def epoch(display: Display, record: dict[str, float]) -> None:
-        epochs_left.append(round(record["seconds_left"] / record["seconds"]))
-
-    def advance(display: Display, epoch: int, done: float, positions_per_second: float, seconds_left: float) -> None:
-        batches_left.append(seconds_left * positions_per_second)
-
-    monkeypatch.setattr(Display, "epoch", epoch)
-    monkeypatch.setattr(Display, "advance", advance)
-    train(shop_parts, refit_fraction=0.5, num_refits=2)
-    assert epochs_left == [7, 6, 5, 4, 3, 2, 1, 0]
-    # The bar tells the same: after the last batch of the first of eight epochs there are seven left.
-    in_an_epoch = len(batches_left) // 8
-    assert batches_left[in_an_epoch - 1] == pytest.approx(7 * positions_of(shop_parts[0]), rel=0.01)
-    assert batches_left[-1] == 0
+    assert observed.runs[0].noise[0] == 0.0
+    assert {noise for run in observed.runs[1:] for noise in run.noise} == {1.0}
+    deterministic = observe(shop_parts, **REFITS, deterministic_fraction=1.0)
+    assert {noise for run in deterministic.runs for noise in run.noise} == {0.0}
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_run_broken_off_in_one_of_its_refits_resumes_to_the_same_result(
-    number: int, shop_parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_run_interrupted_in_one_of_its_refits_resumes_to_the_same_result(
+    number: int, shop_parts: Parts, observed: Observed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train(shop_parts, tmp_path / "whole", refit_fraction=0.5)
     trainer_run = Trainer.run
 
-    def interrupted_refit(trainer: Trainer, *recorders: object, **settings: object) -> None:
+    def interrupted_refit(trainer: Trainer, callbacks: Sequence[TrainingCallback] = ()) -> None:
         if trainer.folder is not None and trainer.folder.name == str(number):
-            settings["step"] = InterruptedStep(at=7)
-        trainer_run(trainer, *recorders, **settings)  # type: ignore[arg-type]
+            with every_step(InterruptedStep(at=7)):
+                trainer_run(trainer, callbacks)
+        trainer_run(trainer, callbacks)
 
     monkeypatch.setattr(Trainer, "run", interrupted_refit)
     with pytest.raises(KeyboardInterrupt):
-        train(shop_parts, tmp_path / "broken", refit_fraction=0.5)
+        train(shop_parts, tmp_path / "run", **REFITS)
     monkeypatch.setattr(Trainer, "run", trainer_run)
-    resumed = train(shop_parts, tmp_path / "broken", resume=True, refit_fraction=0.5)
-    assert are_equal(weights_of(resumed.network), weights_of(whole.network))
+    resumed = train(shop_parts, tmp_path / "run", resume=True, **REFITS)
+    assert are_equal(weights_of(resumed.network), weights_of(observed.trained.network))
     assert resumed.seconds > 0
-
-
-def test_refit_is_under_noise_from_its_first_step_and_a_twin_stays_without(
-    shop_parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[float] = []
-    objective = room.Network.objective
-
-    def watched(network: room.Network, batch: object, weights: object, negatives: object = None) -> object:
-        seen.append(weights.noise)  # type: ignore[attr-defined]
-        return objective(network, batch, weights, negatives)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(room.Network, "objective", watched)
-    train(shop_parts, refit_fraction=0.5, deterministic_fraction=1.0)
-    assert set(seen) == {0.0}
-    seen.clear()
-    train(shop_parts, refit_fraction=0.25)
-    assert seen[0] == 0.0
-    assert set(seen[-(len(seen) // 5) :]) == {1.0}
-    assert torch.is_grad_enabled()

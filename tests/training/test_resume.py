@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.some_runs import are_equal, trainer_for, weights_of, without_times
+from tests.training.some_runs import OnEpoch, are_equal, every_step, trainer_for, weights_of, without_times
 from variseq.errors import CheckpointError
 from variseq.log import LogPart
 from variseq.model.network import Network
-from variseq.training.interrupt import Interrupt
-from variseq.training.metrics_file import MetricsFile, read_metrics
+from variseq.training.callbacks import MetricsFile, TrainingCallback, read_metrics
 from variseq.training.state import Progress, load_state, save_state
-from variseq.training.trainer import Trainer, gradient_step
+from variseq.training.trainer import Interrupt, Trainer, gradient_step
 
 Parts = tuple[LogPart, LogPart, LogPart]
 
@@ -44,105 +42,95 @@ class InterruptedStep:
         gradient_step(network, optimizer, loss, max_grad_norm)
 
 
-def run_whole(parts: Parts, folder: Path) -> tuple[Network, list[dict[str, Any]]]:
-    folder.mkdir()
-    trainer = trainer_for(parts, folder)
-    trainer.run([MetricsFile(folder / "metrics.jsonl")])
-    return trainer.network, read_metrics(folder / "metrics.jsonl")
+class Resumable:
+    """A run in a folder that stops and resumes, and the run that did not stop."""
+
+    def __init__(self, parts: Parts, folder: Path, whole: Trainer | None = None) -> None:
+        self.parts, self.folder, self.whole = parts, folder, whole
+        self.trainer = trainer_for(parts, folder)
+
+    def train(self, *callbacks: TrainingCallback) -> None:
+        self.trainer.run([MetricsFile(self.folder / "metrics.jsonl", self.trainer.progress.epoch), *callbacks])
+
+    def resume(self) -> None:
+        torch.rand(100)  # what happened in between leaves no trace
+        self.trainer = trainer_for(self.parts, self.folder)
+        self.trainer.resume()
+
+    def assert_equal_to_whole(self) -> None:
+        assert self.whole is not None
+        self.train()
+        assert are_equal(weights_of(self.trainer.network), weights_of(self.whole.network))
+        assert without_times(read_metrics(self.folder / "metrics.jsonl")) == without_times(self.whole.records)
 
 
 @pytest.fixture(scope="module")
-def whole(shop_parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, list[dict[str, Any]]]:
-    return run_whole(shop_parts, tmp_path_factory.mktemp("whole") / "run")
-
-
-def resumed(parts: Parts, folder: Path) -> Trainer:
-    trainer = trainer_for(parts, folder)
-    trainer.resume()
+def whole(shop_parts: Parts) -> Trainer:
+    trainer = trainer_for(shop_parts)
+    trainer.run()
     return trainer
 
 
-def assert_equal_to(whole: tuple[Network, list[dict[str, Any]]], trainer: Trainer, folder: Path) -> None:
-    trainer.run([MetricsFile(folder / "metrics.jsonl", trainer.progress.epoch)])
-    assert are_equal(weights_of(trainer.network), weights_of(whole[0]))
-    assert without_times(read_metrics(folder / "metrics.jsonl")) == without_times(whole[1])
+@pytest.fixture
+def run(shop_parts: Parts, whole: Trainer, tmp_path: Path) -> Resumable:
+    return Resumable(shop_parts, tmp_path, whole)
 
 
-@pytest.mark.parametrize("at", [1, 4, 9])
-def test_run_interrupted_inside_an_epoch_goes_on_to_the_same_bits(
-    shop_parts: Parts, whole: tuple[Network, list[dict[str, Any]]], tmp_path: Path, at: int
-) -> None:
-    trainer = trainer_for(shop_parts, tmp_path)
+@pytest.mark.parametrize("stops", [[1], [4], [9], [3, 3, 3]])
+def test_run_interrupted_inside_epochs_goes_on_to_the_same_bits(run: Resumable, stops: list[int]) -> None:
+    for at in stops:
+        before = run.trainer.progress.step
+        with pytest.raises(KeyboardInterrupt), every_step(InterruptedStep(at)):
+            run.train()
+        assert run.trainer.progress.step == before + at, "the running step is finished, and no more"
+        run.resume()
+    run.assert_equal_to_whole()
+
+
+def test_run_interrupted_between_epochs_goes_on_to_the_same_bits(run: Resumable) -> None:
     with pytest.raises(KeyboardInterrupt):
-        trainer.run([MetricsFile(tmp_path / "metrics.jsonl")], step=InterruptedStep(at))
-    assert trainer.progress.step == at, "the running step is finished, and no more"
-    torch.rand(100)  # what happened in between leaves no trace
-    assert_equal_to(whole, resumed(shop_parts, tmp_path), tmp_path)
+        run.train(OnEpoch(lambda record: press_ctrl_c()))
+    assert (run.trainer.progress.epoch, run.trainer.progress.batch) == (1, 0)
+    run.resume()
+    run.assert_equal_to_whole()
 
 
-def test_seconds_of_an_epoch_that_was_broken_off_are_counted(shop_parts: Parts, tmp_path: Path) -> None:
-    trainer = trainer_for(shop_parts, tmp_path, max_epochs=1)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run(step=InterruptedStep(at=3))
-    trainer = resumed(shop_parts, tmp_path)
-    trainer.progress.seconds += 1000.0
-    trainer.run()
-    assert trainer.progress.total_seconds > 1000.0
+def test_seconds_of_an_interrupted_epoch_are_counted(run: Resumable) -> None:
+    with pytest.raises(KeyboardInterrupt), every_step(InterruptedStep(at=3)):
+        run.train()
+    run.resume()
+    run.trainer.progress.seconds += 1000.0
+    run.train()
+    assert run.trainer.progress.total_seconds > 1000.0
 
 
-def test_run_interrupted_between_epochs_goes_on_to_the_same_bits(
-    shop_parts: Parts, whole: tuple[Network, list[dict[str, Any]]], tmp_path: Path
-) -> None:
-    trainer = trainer_for(shop_parts, tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run([MetricsFile(tmp_path / "metrics.jsonl"), lambda record: press_ctrl_c()])
-    assert (trainer.progress.epoch, trainer.progress.batch) == (1, 0)
-    assert_equal_to(whole, resumed(shop_parts, tmp_path), tmp_path)
-
-
-def test_run_interrupted_three_times_goes_on_to_the_same_bits(
-    shop_parts: Parts, whole: tuple[Network, list[dict[str, Any]]], tmp_path: Path
-) -> None:
-    trainer = trainer_for(shop_parts, tmp_path)
-    for _ in range(3):
-        with pytest.raises(KeyboardInterrupt):
-            trainer.run([MetricsFile(tmp_path / "metrics.jsonl", trainer.progress.epoch)], step=InterruptedStep(at=3))
-        trainer = resumed(shop_parts, tmp_path)
-    assert_equal_to(whole, trainer, tmp_path)
-
-
-def test_metrics_of_epochs_that_are_run_again_are_written_once(
-    shop_parts: Parts, whole: tuple[Network, list[dict[str, Any]]], tmp_path: Path
-) -> None:
+def test_metrics_of_epochs_that_are_run_again_are_written_once(run: Resumable) -> None:
     """A crash after an epoch's line and before its state: the line is there, the state is that of the epoch before."""
-    trainer = trainer_for(shop_parts, tmp_path)
 
     def crash(record: dict[str, Any]) -> None:
         if record["epoch"] == 2:
-            with (tmp_path / "metrics.jsonl").open("a") as stream:
+            with (run.folder / "metrics.jsonl").open("a") as stream:
                 stream.write('{"epoch": 3, "secon')  # and a line that was being written
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        trainer.run([MetricsFile(tmp_path / "metrics.jsonl"), crash])
-    trainer = resumed(shop_parts, tmp_path)
-    assert trainer.progress.epoch == 2
-    assert_equal_to(whole, trainer, tmp_path)
+        run.train(OnEpoch(crash))
+    run.resume()
+    assert run.trainer.progress.epoch == 2
+    run.assert_equal_to_whole()
 
 
-def test_resuming_a_run_that_had_finished_changes_nothing(
-    shop_parts: Parts, whole: tuple[Network, list[dict[str, Any]]], tmp_path: Path
-) -> None:
-    run_whole(shop_parts, tmp_path / "run")
-    trainer = resumed(shop_parts, tmp_path / "run")
-    assert trainer.is_finished
-    assert_equal_to(whole, trainer, tmp_path / "run")
+def test_resuming_a_run_that_had_finished_changes_nothing(run: Resumable) -> None:
+    run.train()
+    run.resume()
+    assert run.trainer.is_finished
+    run.assert_equal_to_whole()
 
 
 def test_second_ctrl_c_interrupts_at_once() -> None:
     with Interrupt() as interrupt:
         press_ctrl_c()
-        assert interrupt.wanted
+        assert interrupt.requested
         with pytest.raises(KeyboardInterrupt):
             press_ctrl_c()
 
@@ -163,26 +151,16 @@ def test_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
-def first_half(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-def nothing(content: bytes) -> bytes:
-    return b""
-
-
-@pytest.mark.parametrize("damage", [first_half, nothing])
-def test_damaged_state_is_told(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.5, None])
+def test_damaged_or_missing_state_is_refused(tmp_path: Path, share: float | None) -> None:
     path = tmp_path / "state"
     save_state(path, Progress(), {"a": torch.arange(1000)})
-    path.write_bytes(damage(path.read_bytes()))
+    content = path.read_bytes()
+    path.unlink()
+    if share is not None:
+        path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(CheckpointError, match="without --resume"):
         load_state(path)
-
-
-def test_missing_state_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        load_state(tmp_path / "state")
 
 
 SAVE_ON_A_FULL_DISK = """

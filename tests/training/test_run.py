@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.some_runs import settings_for, workplace_in
+from tests.conftest import small_model
+from tests.training.some_runs import are_equal, settings_for, weights_of, workplace_in
 from variseq.errors import InputError, MissingDependencyError, PosteriorCollapseWarning
+from variseq.estimator import load
 from variseq.evaluation.splits import leave_one_out
 from variseq.log import LogPart
 from variseq.sequences.histories import Histories
-from variseq.training.metrics_file import MetricsFile, read_metrics
+from variseq.training.callbacks import MetricsFile, read_metrics
 from variseq.training.run import Trained, train_network
-from variseq.training.validation import Validation
+from variseq.training.trainer import Validation
 
 Parts = tuple[LogPart, LogPart, LogPart]
 FIXED = {"kl_target": None, "deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0}
@@ -136,7 +138,7 @@ def test_metrics_file_keeps_the_epochs_before_the_one_that_comes_next(tmp_path: 
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in range(5)) + '{"epoch": 5, "lo')
     metrics = MetricsFile(path, first_epoch=3)
-    metrics({"epoch": 3, "loss": 0.5})
+    metrics.on_epoch({"epoch": 3, "loss": 0.5})
     assert read_metrics(path) == [{"epoch": 0}, {"epoch": 1}, {"epoch": 2}, {"epoch": 3, "loss": 0.5}]
     assert [record["epoch"] for record in metrics.kept] == [0, 1, 2]
 
@@ -150,3 +152,30 @@ def test_validation_looks_at_a_fixed_sample_of_users(shop_parts: Parts) -> None:
     assert set(first) != set(other)
     assert set(first) <= set(part.queries().user)
     assert len(Validation(part, settings_for(part).training).queries()) == len(part.queries())
+
+
+def drawn() -> tuple[torch.Tensor, np.ndarray]:
+    return torch.rand(4), np.random.random(4)
+
+
+@pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
+def test_fit_and_load_do_not_move_the_callers_random_numbers(shop_parts: Parts, run_folder: Path) -> None:
+    torch.manual_seed(11)
+    np.random.seed(11)
+    expected = drawn()
+    torch.manual_seed(11)
+    np.random.seed(11)
+    small_model(max_epochs=1).fit(*shop_parts[:2], verbose=0)
+    load(run_folder).recommend(k=2)
+    found = drawn()
+    assert torch.equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
+def test_callers_seed_does_not_change_a_run(shop_parts: Parts) -> None:
+    networks = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        networks.append(train(shop_parts, max_epochs=1).network)
+    assert are_equal(weights_of(networks[0]), weights_of(networks[1]))

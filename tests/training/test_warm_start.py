@@ -11,17 +11,15 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_NETWORK, small_model
+from tests.training.some_runs import every_step
 from tests.training.test_resume import InterruptedStep
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.events.simulate import Simulation
 from variseq.log import Log, LogPart, read
 from variseq.model.network import Network, NetworkConfig
-from variseq.training.display import Display
-from variseq.training.trainer import Trainer
 from variseq.training.warm_start import EPOCHS_SHARE, Start, take_over
 
-QUIET = Display(quiet=True)
 FEW = {"max_epochs": 2}
 Parts = tuple[LogPart, LogPart, LogPart]
 
@@ -41,7 +39,7 @@ def before_share(table: pa.Table, share: float) -> pa.Table:
 def earlier(shop: Simulation) -> VariationalAttention:
     old = read(before_share(shop.events(), 0.6), items=shop.items())
     train, valid, _ = old.split("time", test="none")
-    return small_model(**FEW).fit(train, valid, display=QUIET)
+    return small_model(**FEW).fit(train, valid, verbose=0)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +101,7 @@ def test_warm_start_answers_for_the_newer_log_with_fewer_epochs(
     cold, warm = default._settings(train), default._settings(train, earlier)
     assert warm.training.max_epochs == round(EPOCHS_SHARE * cold.training.max_epochs)
     assert (warm.training.deterministic_fraction, cold.training.deterministic_fraction > 0) == (0.0, True)
-    model = small_model(**FEW).fit(train, valid, display=QUIET, start=earlier)
+    model = small_model(**FEW).fit(train, valid, verbose=0, start=earlier)
     assert model.checkpoint is not None
     assert len(model.checkpoint.metrics) == 2, "what is set by hand wins"
     assert model.vocabulary.num_items == shop_log.vocabulary.num_items
@@ -123,21 +121,21 @@ def test_settings_that_do_not_fit_are_refused(
 ) -> None:
     other = VariationalAttention(size, 0, "cpu", model, training)
     with pytest.raises(InputError, match=told):
-        other.fit(newer[0], newer[1], display=QUIET, start=earlier)
+        other.fit(newer[0], newer[1], verbose=0, start=earlier)
 
 
 def test_run_that_has_learned_from_the_test_part_is_refused(shop_log: Log, newer: Parts) -> None:
     train, valid, _ = shop_log.split("time", test="none")
-    knows_all = small_model(max_epochs=1).fit(train, valid, display=QUIET)
+    knows_all = small_model(max_epochs=1).fit(train, valid, verbose=0)
     with pytest.raises(InputError, match=r"has learned from \d+ events of the test part"):
-        small_model(**FEW).fit(newer[0], newer[1], display=QUIET, start=knows_all)
+        small_model(**FEW).fit(newer[0], newer[1], verbose=0, start=knows_all)
     with pytest.warns(UserWarning, match=r"has learned from \d+ events of the validation part"):
-        small_model(max_epochs=1).fit(train, valid, display=QUIET, start=knows_all)
+        small_model(max_epochs=1).fit(train, valid, verbose=0, start=knows_all)
 
 
 def test_run_that_is_not_fitted_or_of_other_items_is_refused(newer: Parts) -> None:
     with pytest.raises(InputError, match="not fitted"):
-        small_model().fit(newer[0], newer[1], display=QUIET, start=small_model())
+        small_model().fit(newer[0], newer[1], verbose=0, start=small_model())
     other = read(
         pa.table(
             {
@@ -148,29 +146,21 @@ def test_run_that_is_not_fitted_or_of_other_items_is_refused(newer: Parts) -> No
         )
     )
     train, valid, _ = other.split("time", test="none")
-    stranger = small_model(max_epochs=1).fit(train, valid, display=QUIET)
+    stranger = small_model(max_epochs=1).fit(train, valid, verbose=0)
     with pytest.raises(InputError, match="knows no item of this log"):
-        small_model().fit(newer[0], newer[1], display=QUIET, start=stranger)
+        small_model().fit(newer[0], newer[1], verbose=0, start=stranger)
 
 
 def test_resumed_warm_start_is_the_uninterrupted_one_and_needs_its_start(
-    earlier: VariationalAttention, newer: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    earlier: VariationalAttention, newer: Parts, tmp_path: Path
 ) -> None:
     train, valid, _ = newer
-    whole = small_model(**FEW).fit(train, valid, display=QUIET, start=earlier)
-    trainer_run = Trainer.run
-
-    def interrupted(trainer: Trainer, *recorders: object, **settings: object) -> None:
-        settings["step"] = InterruptedStep(at=7)
-        trainer_run(trainer, *recorders, **settings)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "run", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            small_model(**FEW).fit(train, valid, tmp_path / "run", display=QUIET, start=earlier)
+    whole = small_model(**FEW).fit(train, valid, verbose=0, start=earlier)
+    with every_step(InterruptedStep(at=7)), pytest.raises(KeyboardInterrupt):
+        small_model(**FEW).fit(train, valid, tmp_path / "run", verbose=0, start=earlier)
     with pytest.raises(InputError, match="other settings or data"):
-        small_model(**FEW).fit(train, valid, tmp_path / "run", resume=True, display=QUIET)
-    resumed = small_model(**FEW).fit(train, valid, tmp_path / "run", resume=True, display=QUIET, start=earlier)
+        small_model(**FEW).fit(train, valid, tmp_path / "run", resume=True, verbose=0)
+    resumed = small_model(**FEW).fit(train, valid, tmp_path / "run", resume=True, verbose=0, start=earlier)
     assert whole.checkpoint is not None
     assert resumed.checkpoint is not None
     ours, theirs = whole.checkpoint.network.state_dict(), resumed.checkpoint.network.state_dict()

@@ -1,51 +1,153 @@
-"""Attention between encoder and decoder: a posterior asks all posteriors up to its own, and gets their average back.
+"""The attention of the decoder over posteriors: additive, with an exact kernel in chunks, and scaled dot-product.
 
-Two forms with one signature. `AdditiveAttention` is the method's own; `DotProductAttention` is the cheap one.
-Both read posteriors only: no hidden state of the encoder passes here. `query` and `memory` decide who is heard, and
-what is heard is `content`: the means decide once for all samples of the posteriors, which stand side by side.
+The two forms have the same methods. Queries and keys are posterior means, so the weights are computed once for all
+samples; the values are the samples, concatenated.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from variseq.model.additive import additive_context, additive_weights
+CHUNK_NUMBERS = 1 << 19
+"""How many numbers (hidden_size × history × query × key) a chunk of the hidden layer holds: 2 MB, a core's cache."""
+BLOCK_NUMBERS = 1 << 23
+"""How many weights (history × query × key) are worked on at once: 32 MB."""
 
 
-class PosteriorAttention(Protocol):
-    """What the decoder needs of an attention; every implementation passes `tests/contracts/attention.py`."""
+def additive_weights(
+    query: Float[Tensor, "history query hidden"],
+    key: Float[Tensor, "history key hidden"],
+    score: Float[Tensor, " hidden"],
+    position: Int[Tensor, "history query"],
+) -> Float[Tensor, "history query key"]:
+    """Softmax over the keys at or before each query's position of scoreᵀ tanh(query + key).
 
-    def __call__(
-        self,
-        query: Float[Tensor, "history query latent"],
-        memory: Float[Tensor, "history key latent"],
-        content: Float[Tensor, "history key content"],
-        position: Int[Tensor, "history query"],
-    ) -> Float[Tensor, "history query content"]:
-        """The context c_t of each query: the content averaged with the weights of the memory."""
-        ...
+    Source: Bahdanau, Cho and Bengio 2015, section 3.1, with the softmax limited to what has already happened.
 
-    def weights(
-        self,
-        query: Float[Tensor, "history query latent"],
-        memory: Float[Tensor, "history key latent"],
-        position: Int[Tensor, "history query"],
-    ) -> Float[Tensor, "history query key"]:
-        """The weights a_ti; zero for keys after the query's position."""
-        ...
+    >>> additive_weights(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), torch.ones(3), torch.tensor([[0, 1]]))
+    tensor([[[1.0000, 0.0000],
+             [0.5000, 0.5000]]])
+    """
+    energy = torch.tanh(query.unsqueeze(2) + key.unsqueeze(1)) @ score
+    future = torch.arange(key.shape[1], device=key.device) > position.unsqueeze(2)
+    return torch.softmax(energy.masked_fill(future, float("-inf")), dim=2)
+
+
+def additive_context(
+    query: Float[Tensor, "history query hidden"],
+    key: Float[Tensor, "history key hidden"],
+    value: Float[Tensor, "history key content"],
+    score: Float[Tensor, " hidden"],
+    position: Int[Tensor, "history query"],
+) -> Float[Tensor, "history query content"]:
+    """`additive_weights` @ value, exactly, without query × key × hidden numbers in RAM.
+
+    The hidden layer is computed a chunk of queries at a time, against the keys that the chunk can see, and again for
+    the gradient. Only the weights (query × key) are kept, as in the dot-product form.
+    """
+    context: Tensor = _ChunkedAdditive.apply(query, key, value, score, position)  # type: ignore[no-untyped-call]
+    return context
+
+
+def _slices(num_rows: int, size: int) -> list[tuple[int, int]]:
+    return [(first, min(first + size, num_rows)) for first in range(0, num_rows, size)]
+
+
+class _HiddenLayer:
+    """s = sigmoid(2 (query + key)), chunk by chunk in one buffer, laid out as hidden × history × query × key.
+
+    tanh(query + key) is 2 s − 1, and takes several times as long on some processors (docs/ablations.md, "Speed").
+    """
+
+    def __init__(self, query: Tensor, key: Tensor, position: Tensor) -> None:
+        self.query = (2 * query).permute(2, 0, 1).contiguous().unsqueeze(3)
+        self.key = (2 * key).permute(2, 0, 1).contiguous().unsqueeze(2)
+        self.position = position
+        self.visible = (position.amax(dim=0) + 1).tolist()
+        hidden_size, histories, queries, _ = self.query.shape
+        self.blocks = _slices(queries, max(1, BLOCK_NUMBERS // max(1, histories * key.shape[1])))
+        self.row_numbers = hidden_size * histories
+        # A chunk holds at least one query and at most all of them.
+        of_one_query = self.row_numbers * max(self.visible, default=0)
+        self.buffer = query.new_empty(min(max(CHUNK_NUMBERS, of_one_query), queries * of_one_query))
+
+    def seen(self, first: int, last: int) -> int:
+        """How many keys the queries first:last can see."""
+        return max(self.visible[first:last])
+
+    def future(self, first: int, last: int) -> Tensor:
+        """Whether a key is later than the query, for the queries first:last."""
+        keys = torch.arange(self.seen(first, last), device=self.position.device)
+        return keys > self.position[:, first:last].unsqueeze(2)
+
+    def chunks(self, first: int, last: int) -> Iterator[tuple[int, int, Tensor]]:
+        """(first query, last query, hidden [size history query key]) that together cover the queries first:last."""
+        while first < last:
+            size = max(1, CHUNK_NUMBERS // (self.row_numbers * self.visible[first]))
+            size = max(1, CHUNK_NUMBERS // (self.row_numbers * self.seen(first, min(first + size, last))))
+            end = min(first + size, last)
+            query, key = self.query[:, :, first:end], self.key[..., : self.seen(first, end)]
+            shape = (*query.shape[:3], key.shape[3])
+            hidden = self.buffer[: math.prod(shape)].view(shape)
+            yield first, end, torch.add(query, key, out=hidden).sigmoid_()
+            first = end
+
+
+class _ChunkedAdditive(torch.autograd.Function):
+    """Forward and backward of `additive_context`."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, score: Tensor, position: Tensor) -> Tensor:
+        layer = _HiddenLayer(query, key, position)
+        context = value.new_empty(query.shape[0], query.shape[1], value.shape[2])
+        weights = []
+        for first, last in layer.blocks:
+            future = layer.future(first, last)
+            energy = value.new_empty(future.shape)
+            for begin, end, hidden in layer.chunks(first, last):
+                # −1 of 2 s − 1 is the same for every key, so the softmax does not depend on it.
+                part = torch.mv(hidden.flatten(1).t(), 2 * score).view(hidden.shape[1:])
+                energy[:, begin - first : end - first, : hidden.shape[3]] = part
+            weights.append(torch.softmax(energy.masked_fill_(future, float("-inf")), dim=2))
+            context[:, first:last] = weights[-1] @ value[:, : future.shape[2]]
+        ctx.save_for_backward(query, key, value, score, position, *weights)
+        return context
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        query, key, value, score, position, *weights = ctx.saved_tensors
+        layer = _HiddenLayer(query, key, position)
+        grad_query, grad_key = torch.empty_like(layer.query), torch.zeros_like(layer.key)
+        grad_value, grad_score = torch.zeros_like(value), torch.zeros_like(score)
+        for (first, last), block in zip(layer.blocks, weights, strict=True):
+            seen, grad = block.shape[2], grad_outputs[0][:, first:last]
+            grad_value[:, :seen] += block.transpose(1, 2) @ grad
+            grad_weights = grad @ value[:, :seen].transpose(1, 2)
+            grad_energy = block * (grad_weights - (block * grad_weights).sum(dim=2, keepdim=True))
+            for begin, end, hidden in layer.chunks(first, last):
+                pairs = grad_energy[:, begin - first : end - first, : hidden.shape[3]].contiguous()
+                # The gradients of a query's energies sum to zero, so −1 of 2 s − 1 adds nothing.
+                grad_score.addmv_(hidden.flatten(1), pairs.flatten(), alpha=2)
+                # d tanh(x)/dx = 4 (s − s²).
+                hidden.addcmul_(hidden, hidden, value=-1).mul_(pairs)
+                grad_query[:, :, begin:end] = hidden.sum(dim=3, keepdim=True)
+                grad_key[..., : hidden.shape[3]] += hidden.sum(dim=2, keepdim=True)
+        scale = 4 * score[:, None, None]
+        grad_query, grad_key = (grad_query.squeeze(3) * scale), (grad_key.squeeze(2) * scale)
+        return grad_query.permute(1, 2, 0), grad_key.permute(1, 2, 0), grad_value, grad_score, None
 
 
 class AdditiveAttention(nn.Module):
     """e_ti = vᵀ tanh(W μ_t + U μ_i + b), a_ti = softmax over i ≤ t, c_t = Σ_i a_ti z_i.
 
     Source: Bahdanau, Cho and Bengio 2015; here both sides are posteriors, and the hidden layer has `attention_dim`
-    units. At 200 events and 32 units it costs about 3.5 times the dot-product form (`benchmarks/kernels.py`), and needs
-    no T² · hidden_size memory.
+    units. At 200 events and 32 units it takes about 3 times as long as the dot-product form.
 
     >>> attention = AdditiveAttention(latent_dim=8, attention_dim=4)
     >>> posteriors = torch.randn(2, 5, 8)
@@ -62,19 +164,19 @@ class AdditiveAttention(nn.Module):
     def forward(
         self,
         query: Float[Tensor, "history query latent"],
-        memory: Float[Tensor, "history key latent"],
-        content: Float[Tensor, "history key content"],
+        key: Float[Tensor, "history key latent"],
+        value: Float[Tensor, "history key content"],
         position: Int[Tensor, "history query"],
     ) -> Float[Tensor, "history query content"]:
-        return additive_context(self.query(query), self.key(memory), content, self.score, position)
+        return additive_context(self.query(query), self.key(key), value, self.score, position)
 
     def weights(
         self,
         query: Float[Tensor, "history query latent"],
-        memory: Float[Tensor, "history key latent"],
+        key: Float[Tensor, "history key latent"],
         position: Int[Tensor, "history query"],
     ) -> Float[Tensor, "history query key"]:
-        return additive_weights(self.query(query), self.key(memory), self.score, position)
+        return additive_weights(self.query(query), self.key(key), self.score, position)
 
 
 class DotProductAttention(nn.Module):
@@ -95,18 +197,27 @@ class DotProductAttention(nn.Module):
     def forward(
         self,
         query: Float[Tensor, "history query latent"],
-        memory: Float[Tensor, "history key latent"],
-        content: Float[Tensor, "history key content"],
+        key: Float[Tensor, "history key latent"],
+        value: Float[Tensor, "history key content"],
         position: Int[Tensor, "history query"],
     ) -> Float[Tensor, "history query content"]:
-        return self.weights(query, memory, position) @ content
+        return self.weights(query, key, position) @ value
 
     def weights(
         self,
         query: Float[Tensor, "history query latent"],
-        memory: Float[Tensor, "history key latent"],
+        key: Float[Tensor, "history key latent"],
         position: Int[Tensor, "history query"],
     ) -> Float[Tensor, "history query key"]:
-        energy = self.query(query) @ self.key(memory).transpose(1, 2) * self.scale
-        future = torch.arange(memory.shape[1], device=memory.device) > position.unsqueeze(2)
+        energy = self.query(query) @ self.key(key).transpose(1, 2) * self.scale
+        future = torch.arange(key.shape[1], device=key.device) > position.unsqueeze(2)
         return torch.softmax(energy.masked_fill(future, float("-inf")), dim=2)
+
+
+PosteriorAttention = AdditiveAttention | DotProductAttention
+
+
+def build_attention(form: str, latent_dim: int, attention_dim: int) -> PosteriorAttention:
+    """The attention of a configuration: "additive" or "dot"."""
+    kind = AdditiveAttention if form == "additive" else DotProductAttention
+    return kind(latent_dim, attention_dim)

@@ -1,4 +1,4 @@
-"""A batch of histories into posteriors, preferences and the objective: the whole model, top to bottom."""
+"""The network: its configuration, the forward pass from a batch to preferences, and the training objective."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from variseq.model import losses
-from variseq.model.decoder import Decoder, ValueEstimate, ValueHead, build_attention
-from variseq.model.embeddings import EventEmbedding
-from variseq.model.encoder import Encoder
-from variseq.model.latent import LatentHead, Posterior
+from variseq.model.attention import build_attention
+from variseq.model.layers import (
+    INITIAL_SCALE,
+    Decoder,
+    Encoder,
+    EventEmbedding,
+    LatentHead,
+    Posterior,
+    ValueEstimate,
+    ValueHead,
+)
 from variseq.sequences.batches import Batch
-
-INITIAL_SCALE = 0.02
-"""Standard deviation of the weights of encoder and decoder before training."""
 
 
 class NetworkConfig(BaseModel):
@@ -46,7 +50,7 @@ class NetworkConfig(BaseModel):
     value_loss: Literal["gaussian", "squared"] = Field(default="gaussian", description="regression loss")
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> NetworkConfig:
+    def _check_heads(self) -> NetworkConfig:
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         return self
@@ -54,7 +58,7 @@ class NetworkConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Output:
-    """What the network makes of a batch, at every position."""
+    """Posteriors and preferences at every position of a batch."""
 
     posterior: Posterior
     preference: Float[Tensor, "token hidden"]
@@ -72,7 +76,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Weights:
-    """What multiplies what in the objective of one step."""
+    """The weights of the terms of the objective, the scale of the noise and the number of samples."""
 
     beta: float = 0.0
     free_nats: float = 0.0
@@ -110,12 +114,8 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def _begin_as_identity(self) -> None:
-        """Begin as "what resembles the last item": blocks add almost nothing, and posterior and decoder undo each
-        other.
-
-        From random maps between the item vectors at both ends this has to be learned first, and on sparse logs it never
-        quite is: see the ablations in docs/ablations.md.
-        """
+        # The network begins by scoring what resembles the last item: blocks add almost nothing, and the decoder undoes
+        # the map to the posterior. On sparse logs this is never quite learned from random maps (docs/ablations.md).
         for part in (self.encoder, self.decoder.feed_forward):
             for module in part.modules():
                 if isinstance(module, nn.Linear):
@@ -125,10 +125,7 @@ class Network(nn.Module):
         self.decoder.posterior.weight.copy_(self.latent.mean.weight.T)
 
     def folded(self) -> Network:
-        """The same network in which items have no categories any more, their shares being in the items' own vectors.
-
-        A copy where there is something to fold, otherwise this very network.
-        """
+        """A copy whose item vectors include those of their categories; this network itself if it has no categories."""
         if self.embedding.category is None:
             return self
         plain = copy.deepcopy(self)
@@ -137,7 +134,7 @@ class Network(nn.Module):
 
     @property
     def item_vectors(self) -> Float[Tensor, "item hidden"]:
-        """The vectors that preferences are compared with: those of the embedding, without the start token."""
+        """The output vectors of all items: those of the embedding, without the start token."""
         return self.embedding.vectors()[: self.config.num_items]
 
     def encode(self, batch: Batch) -> Posterior:
@@ -145,12 +142,13 @@ class Network(nn.Module):
         return self._encode(batch, self.embedding.vectors())
 
     def forward(self, batch: Batch, noise: float = 0.0) -> Output:
-        """Posteriors and preferences; z = μ + noise · σ ⊙ ε, so that 0 is the posterior mean and 1 a sample."""
+        """Posteriors and preferences at z = μ + noise · σ ⊙ ε: 0 gives the posterior mean, 1 a sample."""
         posterior = self._encode(batch, self.embedding.vectors())
         return Output(posterior, self._preferences(posterior, batch, noise, num_samples=1)[0])
 
     def _encode(self, batch: Batch, vectors: Float[Tensor, "item_and_start hidden"]) -> Posterior:
-        posterior: Posterior = self.latent(self.encoder(self.embedding(batch, vectors), batch.layout))
+        tokens = (batch.item, batch.behavior, batch.gap, batch.value, batch.value.isfinite())
+        posterior: Posterior = self.latent(self.encoder(self.embedding(tokens, vectors), batch.layout))
         return posterior
 
     def _preferences(
@@ -170,7 +168,7 @@ class Network(nn.Module):
         return torch.addmm(self.item_bias[first:last], preference, self.item_vectors[first:last].T)
 
     def value(self, preference: Float[Tensor, "row hidden"], item: Tensor) -> ValueEstimate:
-        """The value that the event would have if the next item were `item`; only for logs with values."""
+        """The estimated value of the next event if its item were `item`; only for logs with values."""
         assert self.value_head is not None
         estimate: ValueEstimate = self.value_head(preference, functional.embedding(item, self.embedding.vectors()))
         return estimate
@@ -178,20 +176,20 @@ class Network(nn.Module):
     def objective(self, batch: Batch, weights: Weights, negatives: losses.Negatives | None = None) -> Objective:
         """−log p(next item) + β · max(KL, free nats) + λ · regression, each a mean over positions.
 
-        With several samples p is that of their mixture, the very thing that a forecast is made of. Where only some
-        events are targets, the first and the last term are means over those, the KL is one over all positions.
+        With several samples p is that of their mixture. Where only some events are targets, the first and the last term
+        are means over those; the KL is a mean over all positions. Without negatives the softmax is over all items.
 
         With β = 1 and no free nats the first two terms bound −log p(x_{t+1} | x_≤t) from above under the prior
-        predictive; as q sees only x_≤t it is an information bottleneck (Alemi et al. 2017, equation 14) rather than a
-        classical ELBO. The full softmax is used unless negatives are given.
+        predictive. As q sees only x_≤t, this is an information bottleneck (Alemi et al. 2017, equation 14) rather than
+        a classical ELBO.
         """
         vectors = self.embedding.vectors()
         posterior = self._encode(batch, vectors)
         preference = self._preferences(posterior, batch, weights.noise, weights.num_samples)
         target, target_value = batch.target_item, batch.target_value
         if batch.is_target is not None:
-            place = torch.nonzero(batch.is_target)[:, 0]
-            preference, target, target_value = preference[:, place], target[place], target_value[place]
+            index = torch.nonzero(batch.is_target)[:, 0]
+            preference, target, target_value = preference[:, index], target[index], target_value[index]
         reconstruct = losses.softmax_loss if negatives is None else negatives.loss
         nll = reconstruct(preference, vectors[: self.config.num_items], self.item_bias, target)
         per_dimension = posterior.kl_to_prior().mean(dim=0)

@@ -1,4 +1,4 @@
-"""A seed into the noise of posteriors: the same numbers wherever a model runs, so it needs no torch."""
+"""The fixed noise of posterior samples, in NumPy, so that a server needs no torch for it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from jaxtyping import Float
 
 def antithetic_noise(
     num_samples: int, max_seq_len: int, latent_dim: int, seed: int = 0
-) -> Float[np.ndarray, "sample place latent"]:
-    """ε of z = μ + σ ⊙ ε: one row a sample and a place, counted back from the latest event; the same for everybody.
+) -> Float[np.ndarray, "sample position latent"]:
+    """ε of z = μ + σ ⊙ ε for each sample and position, counted back from the latest event; the same for all histories.
 
-    Fixed noise gives the same answer to the same history whatever else is asked along with it. Samples come in pairs
-    of opposite sign, so that their mean is the posterior mean (antithetic variates, Hammersley and Morton 1956); an odd
-    one is left without its twin. No sample means the posterior mean alone.
+    With fixed noise a history gets the same answer in every batch. Samples come in pairs of opposite sign, so that
+    their mean is the posterior mean (antithetic variates, Hammersley and Morton 1956); of an odd number the last has no
+    pair. No sample means the posterior mean alone.
 
     >>> noise = antithetic_noise(2, max_seq_len=3, latent_dim=4)
     >>> noise.shape, np.array_equal(noise[0], -noise[1])

@@ -1,1 +1,1 @@
-"""Text for people into characters on a terminal, shown as it is."""
+"""Consoles, progress of training, and text that is safe to print."""

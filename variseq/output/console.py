@@ -1,4 +1,4 @@
-"""What is to be shown into characters on a terminal: the one place where a console is made."""
+"""Consoles that print text as it is: no markup, no emoji codes, no control characters."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ class _PlainConsole(Console):
 def console(
     stderr: bool = False, quiet: bool = False, file: StringIO | None = None, width: int | None = None
 ) -> Console:
-    """A console that shows text character by character, on standard output, on standard error or in a text.
-
-    `quiet` prints nothing. What is written to a `file` has no colors.
-    """
+    """A console on standard output, standard error or a `file` (without colors); `quiet` prints nothing."""
     return _PlainConsole(
         stderr=stderr,
         quiet=quiet,

@@ -8,7 +8,7 @@ import torch
 from variseq.evaluation.splits import Part, Queries
 from variseq.evaluation.values import ValueForecasts
 from variseq.model.network import Network
-from variseq.model.scorer import NetworkScorer
+from variseq.model.posterior import NetworkScorer
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from variseq.events.items import ItemTable
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.model.network import Network
-from variseq.model.scorer import NetworkScorer
+from variseq.model.posterior import NetworkScorer
 from variseq.sequences.histories import Histories
 
 USERS_AT_ONCE = 8192

@@ -39,7 +39,7 @@ def attention_at_every_event(network: Network, history: Histories) -> Float[np.n
     batch = make_batch(history, windows, np.arange(1), network.config.num_items).to(network.item_bias.device)
     memory = batch.layout.unpack(network.encode(batch).mean)
     position = torch.arange(batch.layout.longest, device=memory.device).unsqueeze(0)
-    weights: torch.Tensor = network.decoder.attention.weights(memory, memory, position)  # type: ignore[operator]
+    weights = network.decoder.attention.weights(memory, memory, position)
     return weights[0].cpu().numpy()
 
 

@@ -15,8 +15,7 @@ from variseq.errors import InputError, MissingDependencyError
 from variseq.estimator import VariationalAttention
 from variseq.reports.material import NO_HISTORIES, Material, gather
 from variseq.reports.tables import accuracy_verdict, evaluation_grids, examples, facts
-from variseq.training.diagnosis import diagnose
-from variseq.training.symptoms import flat_settings
+from variseq.training.diagnosis import diagnose, flat_settings
 
 if TYPE_CHECKING:
     from variseq.reports.canvas import Absent, Picture

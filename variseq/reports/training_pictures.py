@@ -10,8 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from variseq.reports.canvas import FONT_POINTS, Picture, Style, add_legend, decimal, name_axes, new_figure
-from variseq.training.collapse_watch import ACTIVE_VARIANCE, MIN_ACTIVE_SHARE, MIN_SWAP_GAP_NATS, POSITION_EDGES
-from variseq.training.symptoms import Epochs, chosen_epoch, range_name
+from variseq.training.diagnosis import Epochs, chosen_epoch
+from variseq.training.posterior_health import (
+    ACTIVE_VARIANCE,
+    MIN_ACTIVE_SHARE,
+    MIN_SWAP_GAP_NATS,
+    POSITION_EDGES,
+    range_name,
+)
 
 EDGE_OF_ACTIVE_NATS = ACTIVE_VARIANCE / 2
 """½ Var(μ): what a dimension costs at least whose mean varies just enough to count as active."""

@@ -1,62 +1,136 @@
-"""Nothing but a network connection into the whole journey on real data: read, fit, evaluate, recommend, report."""
+"""The demo: MovieLens-100K is read, counted, fitted, evaluated and recommended from, with a report at the end."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
+from rich.table import Table
 
 from variseq.errors import MissingDependencyError
 from variseq.estimator import VariationalAttention
+from variseq.evaluation.recommender import Recommender
 from variseq.events.datasets import movielens_100k
 from variseq.events.options import ReadOptions
-from variseq.log import read
+from variseq.log import Log, read
 from variseq.output.printable import printable
+from variseq.output.progress import ProgressPrinter
+from variseq.recommend.baselines import LastItemTransitions, Popular
 from variseq.reports.report import write_report
+from variseq.sequences.histories import Histories
 from variseq.terminal.tables import recommendations_table
-from variseq.training.display import Display
 
-USERS_SHOWN = 4
+NUM_USERS = 3
+NUM_ITEMS = 5
 EPOCHS = 30
-"""Fewer than `fit` would take by itself, so that the whole journey stays within minutes."""
+"""Fewer than the default of `fit`, so that the demo takes minutes."""
 
 
 def run_demo(out: Path | None, seed: int, console: Console) -> Path:
-    """MovieLens-100K (simulated shoppers where it cannot be had, and says so) through every step; the run folder."""
+    """Run the demo and return its run folder.
+
+    Args:
+        out: The run folder; `runs/demo-<time>` by default.
+        seed: The seed of training.
+        console: Where to print.
+    """
     folder = out or Path("runs") / datetime.now().strftime("demo-%Y%m%d-%H%M%S")
     files = movielens_100k()
-    style = "bold" if files.is_real else "bold yellow"
-    console.print(f"Data: {files.source}", style=style)
+    console.print(f"Data: {files.source}", style="bold" if files.is_real else "bold yellow")
     if not files.is_real:
         console.print(
-            "SIMULATED DATA: the real data could not be had, the numbers below say nothing about it.", style=style
+            "SIMULATED DATA: MovieLens-100K could not be obtained. The numbers below do not describe it.",
+            style="bold yellow",
         )
     rejects = folder.with_name(folder.name + "-rejected.csv")
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = read(files.events, items=files.items, options=ReadOptions(rejects=rejects))
-    console.rule("1 · the log")
+    users = list(range(min(NUM_USERS, log.vocabulary.num_users)))
+
+    console.rule("1 · The log")
     console.print(log.check())
     console.print(_rejected(log.report.rejected, rejects), soft_wrap=True)
-    console.rule("2 · training")
+
+    console.rule("2 · A first answer, from counting")
+    counted = counted_items(log, users)
+    console.print(_comparison_table(log, users, counted))
+
+    console.rule("3 · Training (minutes)")
     train, valid, _ = log.split("leave-one-out")
-    model = VariationalAttention(size="small", seed=seed, training={"max_epochs": EPOCHS}).fit(
-        train, valid, folder=folder, display=Display(console=console)
-    )
-    console.rule("3 · evaluation: each user's last event, ranked among all items")
+    model = VariationalAttention(size="small", seed=seed, training={"max_epochs": EPOCHS})
+    model.fit(train, valid, folder=folder, callback=ProgressPrinter(console=console))
+
+    console.rule("4 · Evaluation: the last event of each user, ranked among all items")
     results = model.evaluate()
     results.to_json(folder / "evaluation.json")
     console.print(str(results), soft_wrap=True)
-    console.rule("4 · recommendations")
-    users = log.vocabulary.user_ids(range(min(USERS_SHOWN, log.vocabulary.num_users)))
-    console.print(recommendations_table(model.recommend(users=users, k=5)))
-    console.rule("5 · report")
+
+    console.rule("5 · Report")
     try:
         console.print(f"Report: {printable(write_report(model, folder))}", soft_wrap=True)
     except MissingDependencyError as missing:
         console.print(f"No report: {missing}", style="yellow")
-    console.print(f"Run:    {printable(folder)}", soft_wrap=True)
+
+    console.rule("6 · Recommendations")
+    user_ids = log.vocabulary.user_ids(users)
+    recommended = model.recommend(users=user_ids, k=NUM_ITEMS)
+    by_user = [
+        log.vocabulary.item_positions(recommended.loc[recommended["user_id"] == user_id, "item_id"].tolist()).tolist()
+        for user_id in user_ids
+    ]
+    console.print(_comparison_table(log, users, counted | {"model": by_user}))
+    console.print(recommendations_table(recommended))
+    console.print("Next:", style="bold")
+    for command in (
+        f"recommend {printable(folder)} --user {user_ids[0]}",
+        f"export {printable(folder)} && variseq serve {printable(folder)}/serving",
+        "check YOUR-LOG.csv",
+    ):
+        console.print(f"  variseq {command}", soft_wrap=True)
     return folder
+
+
+def counted_items(log: Log, users: list[int]) -> dict[str, list[list[int]]]:
+    """For each user the most popular items and those that most often followed the last one, without seen items."""
+    num_items, histories = log.vocabulary.num_items, log.histories
+    baselines: dict[str, Recommender] = {
+        "most popular": Popular(num_items).fit(histories),
+        "often next after the last item": LastItemTransitions(num_items).fit(histories),
+    }
+    return {
+        title: [_top_unseen(baseline, histories.history(user), num_items) for user in users]
+        for title, baseline in baselines.items()
+    }
+
+
+def _top_unseen(baseline: Recommender, history: Histories, num_items: int) -> list[int]:
+    scores = baseline.scores(baseline.query(history), 0, num_items)[0].numpy().copy()
+    scores[history.item] = -np.inf
+    items: list[int] = np.argsort(-scores, kind="stable")[:NUM_ITEMS].tolist()
+    return items
+
+
+def _comparison_table(log: Log, users: list[int], lists: dict[str, list[list[int]]]) -> Table:
+    """A column for each way to recommend, and a row for each user and rank."""
+    table = Table(title="recommendations")
+    table.add_column("user", overflow="fold")
+    for title in lists:
+        table.add_column(title, overflow="fold")
+    for index, user_id in enumerate(log.vocabulary.user_ids(users)):
+        table.add_section()
+        columns = [_names(log, items[index]) for items in lists.values()]
+        for rank, names in enumerate(zip(*columns, strict=False)):
+            table.add_row("" if rank else printable(user_id), *names)
+    return table
+
+
+def _names(log: Log, items: list[int]) -> list[str]:
+    """The titles of items, or their ids."""
+    titles = [None] * len(items) if log.items is None else log.items.titles(items)
+    pairs = zip(titles, log.vocabulary.item_ids(items), strict=True)
+    return [printable(item_id if title is None else title) for title, item_id in pairs]
 
 
 def _rejected(rejected: dict[str, int], path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A source of events and a run's settings into a finished run folder, told on the terminal."""
+"""`variseq fit`: reads, checks and splits a log, trains a run and evaluates it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from variseq.output.printable import printable
 from variseq.terminal.evaluate import options_of_test_file
 from variseq.terminal.events_source import events_source
 from variseq.terminal.run_config import RunConfig
-from variseq.training.display import Display
 from variseq.training.warm_start import shape_of
 
 NUM_RANKED = 10
@@ -24,31 +23,33 @@ NUM_RANKED = 10
 
 @dataclass(frozen=True)
 class FitRequest:
-    """What `variseq fit` was asked for besides the settings."""
+    """The options of `variseq fit` besides the settings; `verbose` is 0, 1 or 2."""
 
     out: Path
     items: str | None
     resume: bool
     tensorboard: bool
-    quiet: bool
+    verbose: int
     test_file: str | None = None
     start: VariationalAttention | None = None
 
 
 def fit_run(source: str | list[str], config: RunConfig, request: FitRequest) -> None:
-    """Read, check, split, train, evaluate; the run folder is there at the end or not at all.
+    """Read, check, split, train and evaluate; the run folder is written as a whole, or not at all.
 
-    Where there is neither a test part nor a test file, the figures of validation stand in for the table. Raises
-    InputError for a test file beside a test part.
+    Without a test part and a test file, the validation metrics are printed in place of the table.
+
+    Raises:
+        InputError: A source, a setting or the folder cannot be used, or there are a test part and a test file.
     """
     if request.test_file is not None and config.split.test not in (None, NO_TEST):
         raise InputError(
-            f"A test part (split.test={config.split.test!r}) and --test-file were asked for. Give one of the two: with "
-            "a test file the log has no test part."
+            f"split.test={config.split.test!r} and --test-file exclude each other. Give one of the two: with a test "
+            "file the log has no test part."
         )
     refuse_existing(request.out)
     model = VariationalAttention(config.size, config.seed, config.device, config.model, config.training)
-    progress = console(quiet=request.quiet)
+    progress = console(quiet=request.verbose == 0)
     with events_source(source) as events:
         log = read(events, request.items, config.read)
     progress.print(log.check())
@@ -57,13 +58,12 @@ def fit_run(source: str | list[str], config: RunConfig, request: FitRequest) -> 
     train, valid, _ = log.split(config.split.by, test, config.split.valid, config.split.targets_of)
     progress.print(repr(train))
     try:
-        display = Display(console=progress)
-        model.fit(train, valid, request.out, request.resume, display, request.tensorboard, request.start)
+        model.fit(train, valid, request.out, request.resume, request.verbose, request.tensorboard, request.start)
     except KeyboardInterrupt:
         unfinished = request.out.with_name(request.out.name + ".unfinished")
         if unfinished.exists():
-            told = f"Stopped; the state is in {unfinished}. The same command with --resume goes on."
-            console(stderr=True).print(told, soft_wrap=True)
+            message = f"Stopped; the state is in {unfinished}. The same command with --resume goes on."
+            console(stderr=True).print(message, soft_wrap=True)
         raise
     if test == NO_TEST and test_log is None:
         console().print(validation_sentence(model), soft_wrap=True)
@@ -75,25 +75,25 @@ def fit_run(source: str | list[str], config: RunConfig, request: FitRequest) -> 
 
 
 def settings_of(start: VariationalAttention) -> dict[str, Any]:
-    """The settings of an earlier run that a warm start has unless others are given."""
+    """The settings that a warm start takes from the earlier run unless others are given."""
     assert start.checkpoint is not None
     return {"size": start.size, "model": shape_of(start.checkpoint)}
 
 
 def validation_sentence(model: VariationalAttention) -> str:
-    """The figures of the validation part, for a run without a test part."""
+    """The validation metrics, for a run without a test part."""
     assert model.checkpoint is not None
     found, protocol = model.checkpoint.manifest["forecast"]["found"], model.checkpoint.manifest["protocol"]
     refits = model.checkpoint.config["training"]["refit_fraction"]
-    after = " The model then learned from the validation events too." if refits else ""
+    after = " The refit then trained on the validation events too." if refits else ""
     return (
-        f"There is no test part. Validation ({protocol['num_valid_events']:,} events), on which everything was chosen, "
-        f"so the figures are too good: ndcg@10 {found['ndcg']:.4f}, nll {found['nll']:.3f}.{after}"
+        f"There is no test part. On the validation part ({protocol['num_valid_events']:,} events), which chose the "
+        f"model and is therefore optimistic: ndcg@10 {found['ndcg']:.4f}, nll {found['nll']:.3f}.{after}"
     )
 
 
 def _read_test_file(path: str, log: Log) -> Log:
-    """The test file, read as the log was and before anything is trained. Raises InputError for one of other items."""
+    """The test file, read with the options of the log. Raises InputError for a file of other items."""
     test_log = read(path, options=options_of_test_file(log.report.options))
     refuse_other_items(log.vocabulary, test_log.vocabulary)
     return test_log

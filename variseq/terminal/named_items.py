@@ -1,4 +1,4 @@
-"""Items as they are named on the command line into ids of the catalog; what is an id stays whole."""
+"""Parses item ids, boosts, pins and histories of the command line; a text that is an id is never split."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ EXAMPLES = {"--boost": "i9=1.5", "--boost-category": "Drama=2", "--pin": "1=i9"}
 
 
 class NamedItems:
-    """The items of a catalog by their names. An exact id comes before every other way to read a text."""
+    """Parses item ids of a catalog. An exact id has precedence over every other reading of a text."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
 
     def ids(self, option: str, texts: Sequence[str] | None) -> list[Id] | None:
-        """The ids of an option: each text is one id where it is given several times; a single text is parted at commas
-        unless the whole of it is an id.
+        """The ids of an option. Several texts are one id each; a single text is split at commas unless it is an id.
 
-        Raises InputError where there is none, or where the ids are numbers and a text is none.
+        Raises InputError where there is no id, or where ids are numbers and a text is none.
         """
         if not texts:
             return None
@@ -56,23 +55,23 @@ class NamedItems:
         ]
 
     def known_ids(self, option: str, texts: Sequence[str] | None) -> list[Id] | None:
-        """The same as `ids`, of which all have to be in the catalog. Raises InputError for one that is not."""
+        """`ids`, all of the catalog. Raises InputError for an unknown id."""
         found = self.ids(option, texts)
         self._refuse_unknown(option, found or [])
         return found
 
     def id(self, text: str) -> Id:
-        """The id that a text names: exactly, or without the blanks around it."""
+        """The id of a text: the text itself if it is known, otherwise the text without surrounding blanks."""
         return self._parsed(text if self._is_known(text) else text.strip())
 
     def boosts(self, option: str, texts: Sequence[str] | None) -> dict[Id, float]:
-        """Ids and factors; the factor stands behind the last "=". Raises InputError for any other form."""
+        """Ids and factors of ID=FACTOR, split at the last "=". Raises InputError for any other form."""
         pairs = [(self.id(name), factor(option, value)) for name, value in named_values(option, texts)]
         self._refuse_unknown(option, [item_id for item_id, _ in pairs])
         return dict(pairs)
 
     def pins(self, option: str, texts: Sequence[str] | None) -> dict[int, Id]:
-        """Ranks and ids; the rank stands before the first "=". Raises InputError for any other form."""
+        """Ranks and ids of RANK=ID, split at the first "=". Raises InputError for any other form."""
         pins: dict[int, Id] = {}
         for text in texts or ():
             rank, equals, name = text.partition("=")
@@ -86,11 +85,11 @@ class NamedItems:
         return pins
 
     def hint(self, item_id: Id) -> str:
-        """The id of the catalog that was probably meant, as words to put behind an unknown one."""
+        """A phrase with the most similar id of the catalog, for messages about an unknown id."""
         return nearest_hint(item_id, self.vocabulary.items.to_pylist())
 
     def unknown(self, ids: Sequence[Id]) -> list[Id]:
-        """Those that are not in the catalog."""
+        """The ids that are not in the catalog."""
         positions = self.vocabulary.item_positions(ids)
         return [item_id for item_id, position in zip(ids, positions, strict=True) if position < 0]
 
@@ -113,7 +112,7 @@ class NamedItems:
 
 
 def named_values(option: str, texts: Sequence[str] | None) -> list[tuple[str, str]]:
-    """What stands before and behind the last "=" of each text. Raises InputError for a text without one.
+    """Each text split at its last "=". Raises InputError for a text without one.
 
     >>> named_values("--boost", ["a=b=1.5"])
     [('a=b', '1.5')]

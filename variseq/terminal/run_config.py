@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from variseq.errors import InputError
 from variseq.events.options import ReadOptions
-from variseq.training.settings_error import settings_error
+from variseq.training.config import settings_error
 
 
 class SplitConfig(BaseModel):

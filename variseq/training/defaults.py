@@ -1,4 +1,4 @@
-"""The one dial `size` and the properties of a log into the settings of network and training."""
+"""The default settings of network and training, derived from `size` and from the properties of the log."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from variseq.errors import InputError
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import NetworkConfig
 from variseq.sequences.histories import Histories
-from variseq.training.kl_control import good_kl, refuse_unreachable_kl_target
-from variseq.training.settings import TrainingConfig
-from variseq.training.settings_error import settings_error
+from variseq.training.config import TrainingConfig, settings_error
+from variseq.training.schedule import good_kl, refuse_unreachable_kl_target
 
 Size = Literal["tiny", "small", "medium", "large"]
 
@@ -30,31 +29,30 @@ MAX_REPEAT_SHARE = 0.1
 SHORT_MEAN_LENGTH = 20
 """Histories that are shorter on average make a sparse log: more dropout."""
 LARGE_LOG = 120_000
-"""Training events from which on noise comes late: a smaller log is learned by heart before (docs/ablations.md)."""
+"""Training events from which noise begins late; a smaller log is overfitted by then (docs/ablations.md)."""
 LATE_NOISE = {"deterministic_fraction": 0.75, "kl_anneal_fraction": 0.05, "num_samples": 4}
-"""Noise from the start of the last quarter on, with the mixture of four samples in the loss. Only the last fifth of the
-epochs can then be chosen, 4 or 5 by default: fewer than `patience`, so such a run always goes on to its end."""
-POSITIONS_BUDGET = 3_000_000
-"""Positions that a run may train on by default: the number of epochs follows from it (between 20 and 40)."""
-EVENTS_PER_BATCH_POSITION = 128
-BATCH_POSITIONS = (256, 2048)
-"""The smallest and the largest: with one of 8,192 a large log takes ten epochs for six (docs/ablations.md)."""
+"""Noise in the last quarter, with the mixture of four samples in the loss. Only the last fifth of the epochs can then
+be chosen, 4 or 5 by default: fewer than `patience`, so such a run trains all of its epochs."""
+TOKEN_BUDGET = 3_000_000
+"""Tokens that a run trains on by default; the number of epochs follows from it (between 20 and 40)."""
+EVENTS_PER_BATCH_TOKEN = 128
+BATCH_TOKENS = (256, 2048)
+"""The smallest and the largest batch; with 8,192 tokens a large log needs ten epochs for six (docs/ablations.md)."""
 MIN_KL_TARGET = 40.0
-EVENTS_OF_A_WELL_KNOWN_ITEM = 100
-"""From so many events an item on, one refit does as much as the mean of two, and in a large log posteriors are steered
-to twice the KL, as wide ones only cost there. Below, items are little known: in a large log their vectors decay
-more."""
+MANY_EVENTS_PER_ITEM = 100
+"""From this mean number of events per item, one refit is as good as the mean of two, and a large log gets twice the
+`kl_target`. Below it, the item vectors of a large log decay more."""
 ITEM_DECAY_EVENTS = 2.2
-"""Decay of item vectors times the events of an item: what is known of an item against what is thought beforehand."""
+"""`item_weight_decay` times the mean number of events per item."""
 STRONGER_DECAY = 2.0
-"""So many times as strong it is in a large log of little known items, and as many times again in the refit."""
+"""Factor of the decay in a large log with few events per item, and once more in the refit."""
 FROM_THE_LOG = ("num_items", "num_behaviors")
-"""What the log alone decides."""
+"""Settings that the log determines."""
 
 
 @dataclass(frozen=True)
 class LogProperties:
-    """What the defaults depend on."""
+    """The properties of a log that the defaults depend on."""
 
     num_events: int
     num_items: int
@@ -82,20 +80,20 @@ class LogProperties:
         )
 
     @property
-    def knows_its_items(self) -> bool:
-        """Whether the items have `EVENTS_OF_A_WELL_KNOWN_ITEM` events on average."""
-        return self.num_events >= EVENTS_OF_A_WELL_KNOWN_ITEM * self.num_items
+    def has_many_events_per_item(self) -> bool:
+        """Whether the items have at least `MANY_EVENTS_PER_ITEM` events on average."""
+        return self.num_events >= MANY_EVENTS_PER_ITEM * self.num_items
 
 
 def refuse_bad_settings(size: Size, seed: int, model: dict[str, Any], training: dict[str, Any]) -> None:
-    """Raises InputError for settings that no log makes right; before a log is read, as that may take long."""
+    """Check settings before a log is read, which may take long. Raises InputError for those that no log allows."""
     any_log = LogProperties(1, 2, 1, 1.0, 1.0, has_gaps=False, has_values=False, repeat_share=0.0)
     network = network_config(size, any_log, model)
     refuse_unreachable_kl_target(network, training_config(any_log, network, seed, training))
 
 
 def network_config(size: Size, properties: LogProperties, overrides: dict[str, Any]) -> NetworkConfig:
-    """The network for a log: dropout falls with the length of histories, the window covers 95 % of them up to 200."""
+    """The network for a log: longer histories get less dropout; `max_seq_len` covers 95 % of them, up to 200 events."""
     fixed = sorted(set(FROM_THE_LOG) & set(overrides))
     if fixed:
         raise InputError(f"model.{fixed[0]} cannot be set: it follows from the log. Leave it out.")
@@ -117,36 +115,35 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
 def training_config(
     properties: LogProperties, network: NetworkConfig, seed: int, overrides: dict[str, Any]
 ) -> TrainingConfig:
-    """The training for a log: batches and epochs follow from the number of events, the learning rate from hidden_size.
+    """The training settings for a log. The reasons for the numbers are in docs/ablations.md.
 
-    A batch is a 128th of the events (between 256 and 2,048 positions); the rate is 0.003 at hidden_size 64 and falls
-    with its root. Item vectors decay the more the fewer events an item has, and twice as much in a large log of
-    items with fewer than 100 events: 0.4 at 11 events, where it was seen to pay, and 0.8 in the refit. The KL is
-    steered to a quarter above the least that a network can have, and to 40 nats at least; to twice that in a large log
-    with 100 events an item or more. From 120,000 events on the noise comes in the last quarter only, and the mixture of
-    four samples is trained: so it costs less ranking and still buys likelihood. A smaller log is learned by heart by
-    then, and noise from the third part of the run on keeps it from that (docs/ablations.md). Where people come back to
-    the same items (more than a tenth of the events), an item that the user already had may be recommended again;
-    elsewhere it is left out. The mean of two refits answers, where items have fewer than 100 events; of those that have
-    more nothing is learned by heart that a mean would take out.
+    - `batch_tokens`: a 128th of the events, between 256 and 2,048.
+    - `learning_rate`: 0.003 at hidden_size 64; it falls with the root of hidden_size.
+    - `item_weight_decay`: grows as the events per item fall, and is twice as large in a large log (120,000 events or
+      more) with fewer than 100 events per item.
+    - `kl_target`: a quarter above the least KL of the network and at least 40 nats; twice that in a large log with 100
+      or more events per item.
+    - noise: in the last quarter of a large log, with four samples; after 30 % of a smaller one.
+    - `exclude_seen`: off where more than a tenth of the events repeat an item of the user.
+    - `num_refits`: 2, or 1 with 100 or more events per item.
     """
     kl = max(MIN_KL_TARGET, good_kl(network.latent_dim, network.bn_gamma))
-    is_large, knows_its_items = properties.num_events >= LARGE_LOG, properties.knows_its_items
-    stronger = STRONGER_DECAY if is_large and not knows_its_items else 1.0
+    is_large, has_many_events_per_item = properties.num_events >= LARGE_LOG, properties.has_many_events_per_item
+    stronger = STRONGER_DECAY if is_large and not has_many_events_per_item else 1.0
     item_weight_decay = stronger * ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1)
     derived: dict[str, Any] = {
         "seed": seed,
         "batch_tokens": int(
-            np.clip(2 ** round(np.log2(max(properties.num_events, 1) / EVENTS_PER_BATCH_POSITION)), *BATCH_POSITIONS)
+            np.clip(2 ** round(np.log2(max(properties.num_events, 1) / EVENTS_PER_BATCH_TOKEN)), *BATCH_TOKENS)
         ),
         "exclude_seen": properties.repeat_share <= MAX_REPEAT_SHARE,
         "learning_rate": round(3e-3 * (64 / network.hidden_size) ** 0.5, 5),
-        "kl_target": 2 * kl if is_large and knows_its_items else kl,
+        "kl_target": 2 * kl if is_large and has_many_events_per_item else kl,
         "item_weight_decay": round(item_weight_decay, 4),
         **(LATE_NOISE if is_large else {}),
         "refit_weight_decay_multiplier": stronger,
-        "num_refits": 1 if knows_its_items else 2,
-        "max_epochs": int(np.clip(POSITIONS_BUDGET // max(properties.num_events, 1), 20, 40)),
+        "num_refits": 1 if has_many_events_per_item else 2,
+        "max_epochs": int(np.clip(TOKEN_BUDGET // max(properties.num_events, 1), 20, 40)),
     }
     try:
         return TrainingConfig(**{**derived, **overrides})

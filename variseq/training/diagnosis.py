@@ -1,173 +1,405 @@
-"""The records and settings of a run into a diagnosis: what is wrong with its latent, how that shows, what to change."""
+"""Diagnoses whether a run uses its latent, from the records of its epochs: what is wrong, and what to change."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from variseq.training.advice import Advice, advice_for
-from variseq.training.collapse_watch import MIN_ACTIVE_SHARE, MIN_SWAP_GAP_NATS
-from variseq.training.latent_tests import (
-    HEAVY_BETA,
-    LOW_KL_NATS,
-    MAX_CLAMPED_SHARE,
-    MAX_DROWNED_SHARE,
-    MAX_RISE_NATS,
-    RUNAWAY_BETA,
-    Test,
-    is_far_below_target,
-    latent_tests,
-)
-from variseq.training.symptoms import Epochs, PositionGroup, Symptoms, symptoms
+from variseq.training.config import TrainingConfig
+from variseq.training.posterior_health import MIN_ACTIVE_SHARE, MIN_SWAP_GAP_NATS, PosteriorHealth, range_name
+from variseq.training.schedule import good_kl, min_kl
 
+Epochs = Sequence[dict[str, Any]]
 Kind = Literal[
-    "healthy", "deterministic twin", "collapse", "bypass", "over-regularized", "variance explosion", "instability"
+    "healthy", "deterministic", "collapse", "decoder ignores z", "over-regularized", "noise-dominated", "instability"
 ]
 
+LOW_KL_NATS = 1.0
+"""A posterior of one nat distinguishes three kinds of histories (e¹ = 2.7): too few for any catalog."""
+RUNAWAY_BETA = 1.0
+"""At β = 1 a nat of KL has to save a nat of loss; runs that learn settle between 0.0005 and 0.1."""
+HEAVY_BETA = 0.1
+"""Five times what healthy runs settle at (0.0007 to 0.017 on shops, Beauty and MovieLens); below it, β is no cause."""
+FAR_BELOW_TARGET = 0.5
+"""The controller holds a KL within a few per cent; half of it is a KL that it could not raise."""
+MAX_NOISE_FRACTION = 1 / 3
+"""Noise takes 1 % to 11 % of the gain from the posterior in healthy runs."""
+MAX_CLAMPED_SHARE = 0.05
+"""No log-variance of a healthy run is at its upper bound, where it has no gradient."""
+MAX_RISE_NATS = 0.25
+"""Training losses of neighboring epochs differ by some hundredths of a nat."""
 MIN_LATE_NDCG_SHARE = 0.5
-"""A network that ranks half as well as the kept one has forgotten, not fluctuated."""
+"""A smaller share of the kept epoch's NDCG is no fluctuation."""
+MIN_NOISE_SHARE = 0.15
+"""Share of the epochs that need full noise for σ to be learned; 60 % by default, 20 % on a large log."""
+FAST_LEARNING_RATE = 0.01
+"""Above it even the smallest networks became unstable."""
+DEFAULT = TrainingConfig()
+BN_GAMMA = 1.0
 
-WHAT_IT_IS: dict[Kind, str] = {
-    "healthy": ", and nothing is wrong with it.",
-    "deterministic twin": (
-        ", without noise: the kept weights were trained on the means alone. Nothing is wrong with that, but σ was "
-        "never trained and means nothing."
-    ),
-    "collapse": ": the posterior has collapsed: it says (almost) nothing about a history.",
-    "bypass": ": posteriors differ between users, but the decoder does not read them.",
-    "over-regularized": "; it is held down: the weight of the KL leaves posteriors less than the data has to say.",
-    "variance explosion": "; it is drowned: σ is so large that a sample says much less than the mean.",
-    "instability": ", and the kept weights are sound, but the training became unstable after them.",
+VERDICTS: dict[Kind, str] = {
+    "healthy": "The latent is used, and nothing is wrong with it.",
+    "deterministic": "The latent is used, but without noise: the weights were trained at the means, so σ has no use.",
+    "collapse": "The latent is NOT used: the posterior has collapsed to the prior.",
+    "decoder ignores z": "The latent is NOT used: posteriors differ between users, but the decoder ignores them.",
+    "over-regularized": "The latent is {used}; the weight of the KL is too large.",
+    "noise-dominated": "The latent is {used}; σ is so large that samples carry much less than the mean.",
+    "instability": "The latent is {used} and the kept weights are sound, but training became unstable after them.",
 }
-"""How the sentence goes on that begins with whether the latent is used."""
+
+
+def chosen_epoch(epochs: Epochs) -> dict[str, Any]:
+    """The record of the epoch that was chosen on validation."""
+    return next((record for record in reversed(epochs) if record["is_best"]), epochs[-1])
+
+
+def flat_settings(model: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under the names that `--set` takes.
+
+    >>> flat_settings({"hidden_size": 64}, {"beta": 0.1})
+    {'model.hidden_size': 64, 'training.beta': 0.1}
+    """
+    named = {f"model.{name}": value for name, value in model.items()}
+    return named | {f"training.{name}": value for name, value in training.items()}
+
+
+@dataclass(frozen=True)
+class RunMetrics:
+    """The measures of the kept epoch (counted from 1), and what happened before and after it.
+
+    `min_kl` is the least KL that any β gives. `noise_share` is the share of the epochs with full noise. `rise` is the
+    last training loss minus the lowest under the same noise; `late_ndcg` is the last NDCG@10 over the kept one.
+    """
+
+    settings: Mapping[str, Any]
+    health: PosteriorHealth
+    epoch: int
+    noise: float
+    beta: float
+    min_kl: float
+    highest_beta: float
+    beta_epoch: int
+    noise_share: float
+    rise: float
+    late_ndcg: float
+
+    @classmethod
+    def of(cls, epochs: Epochs, settings: Mapping[str, Any]) -> RunMetrics:
+        """The metrics of a run of at least one epoch. Raises KeyError or TypeError for incomplete records."""
+        chosen, last = chosen_epoch(epochs), epochs[-1]
+        same_noise = [record for record in epochs if record["noise"] == last["noise"]]
+        strongest = max(epochs, key=lambda record: record["beta"])
+        return cls(
+            settings=settings,
+            health=PosteriorHealth(**chosen["health"]),
+            epoch=chosen["epoch"] + 1,
+            noise=chosen["noise"],
+            beta=chosen["beta"],
+            min_kl=min_kl(settings["model.latent_dim"], settings["model.bn_gamma"], settings["training.free_nats"]),
+            highest_beta=strongest["beta"],
+            beta_epoch=strongest["epoch"] + 1,
+            noise_share=sum(record["noise"] >= 1 for record in epochs) / len(epochs),
+            # The first epoch of a level of noise began under less of it.
+            rise=last["nll"] - min(record["nll"] for record in same_noise[1:] or same_noise),
+            late_ndcg=last["validation_ndcg"] / max(chosen["validation_ndcg"], 1e-9),
+        )
+
+    @property
+    def target(self) -> float | None:
+        """The KL that β is steered to."""
+        return self.settings["training.kl_target"] if self.settings["training.beta"] else None
+
+    @property
+    def noise_cost(self) -> float:
+        """By how much the loss of a sample exceeds that of the mean."""
+        return self.health.loss - self.health.loss_at_mean
+
+    @property
+    def noise_fraction(self) -> float | None:
+        """`noise_cost` as a fraction of the gain from the posterior, which is the swap gap at the mean."""
+        return self.noise_cost / self.health.swap_gap_at_mean if self.health.swap_gap_at_mean else None
+
+    @property
+    def is_far_below_target(self) -> bool:
+        """Whether the KL is less than half of its target."""
+        return self.target is not None and self.health.kl < FAR_BELOW_TARGET * self.target
+
+    @property
+    def is_noise_dominated(self) -> bool:
+        """Whether noise takes more than a third of the gain from the posterior."""
+        return (self.noise_fraction or 0.0) > MAX_NOISE_FRACTION
+
+    @property
+    def is_unstable(self) -> bool:
+        """Whether the loss rose or the ranking fell after the kept epoch."""
+        return self.rise > MAX_RISE_NATS or self.late_ndcg < MIN_LATE_NDCG_SHARE
+
+
+@dataclass(frozen=True)
+class LatentTest:
+    """A measure of the kept epoch, the range that is healthy, and whether it is in it (None: not applicable)."""
+
+    name: str
+    value: float | None
+    unit: str
+    healthy: str
+    is_healthy: bool | None
+
+
+@dataclass(frozen=True)
+class PositionGroup:
+    """KL, swap gap (nats) and σ of posteriors after a number of events; a swap gap is None without targets there."""
+
+    events: str
+    kl: float
+    swap_gap: float | None
+    sigma: float | None
+
+
+@dataclass(frozen=True)
+class SettingChange:
+    """A setting, its current and its suggested value, and the reason."""
+
+    setting: str
+    current: Any
+    suggested: Any
+    reason: str
+
+    def assignment(self) -> str:
+        """The argument of `--set`.
+
+        >>> SettingChange("training.beta", 10.0, 0.0001, "too large").assignment()
+        'training.beta=0.0001'
+        """
+        return f"{self.setting}={'null' if self.suggested is None else self.suggested}"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`is_used` is whether the decoder reads the posteriors of the kept epoch (counted from 1)."""
+    """Whether the decoder uses the posteriors of the kept epoch (counted from 1), what is wrong, and what to change."""
 
     kind: Kind
     is_used: bool
     epoch: int
     verdict: str
     evidence: tuple[str, ...]
-    advice: tuple[Advice, ...]
-    tests: tuple[Test, ...]
+    changes: tuple[SettingChange, ...]
+    tests: tuple[LatentTest, ...]
     groups: tuple[PositionGroup, ...]
 
     def paragraph(self) -> str:
-        """Verdict, evidence and advice in one paragraph, for a warning."""
-        changes = " ".join(f"Set {one.assignment()}: {one.reason}." for one in self.advice)
+        """Verdict, evidence and changes in one paragraph, for a warning."""
+        changes = " ".join(f"Set {one.assignment()}: {one.reason}." for one in self.changes)
         return f"{self.verdict} Seen in epoch {self.epoch}: {'; '.join(self.evidence)}. {changes}".strip()
 
 
 def diagnose(epochs: Epochs, settings: Mapping[str, Any]) -> Diagnosis:
-    """The diagnosis of a run, from its epoch records (at least one) and settings (see `flat_settings`) alone."""
-    seen = symptoms(epochs, settings)
-    kind = _kind(seen)
-    is_used = kind not in ("collapse", "bypass") and (seen.noise == 0 or not seen.alarms)
+    """Diagnose a run from its epoch records (at least one) and its settings (see `flat_settings`).
+
+    Raises:
+        KeyError, TypeError: The records or settings are incomplete.
+    """
+    run = RunMetrics.of(epochs, settings)
+    kind, health = _kind(run), run.health
+    is_used = kind not in ("collapse", "decoder ignores z") and (run.noise == 0 or not health.alarms)
+    rows = zip(health.kl_per_position, health.swap_gap_per_position, health.sigma_per_position, strict=True)
     return Diagnosis(
         kind=kind,
         is_used=is_used,
-        epoch=seen.epoch,
-        verdict=f"The latent is {'used' if is_used else 'NOT used'}{WHAT_IT_IS[kind]}",
-        evidence=tuple(_evidence(seen, kind)),
-        advice=tuple(advice_for(kind, seen)),
-        tests=tuple(latent_tests(seen)),
-        groups=seen.groups,
+        epoch=run.epoch,
+        verdict=VERDICTS[kind].format(used="used" if is_used else "NOT used"),
+        evidence=tuple(_evidence(run, kind)),
+        changes=tuple(_suggested_changes(run, kind)),
+        tests=tuple(_latent_tests(run)),
+        groups=tuple(
+            PositionGroup(range_name(index), kl, *rest) for index, (kl, *rest) in enumerate(rows) if kl is not None
+        ),
     )
 
 
-def _kind(seen: Symptoms) -> Kind:
-    """The first that fits, from the plainest sign to the subtlest."""
-    if seen.noise > 0 and (seen.clamped_share or 0.0) > MAX_CLAMPED_SHARE:
-        return "variance explosion"
-    if _is_unread(seen):
-        return "collapse" if _says_little(seen) else "bypass"
-    if seen.noise == 0:
-        return "deterministic twin"
-    if _is_held_down(seen):
+def _kind(run: RunMetrics) -> Kind:
+    """The first that applies, from the clearest sign to the subtlest."""
+    health = run.health
+    is_inactive = health.active_share < MIN_ACTIVE_SHARE
+    has_little_kl = health.kl < LOW_KL_NATS
+    if run.noise > 0 and health.clamped_share > MAX_CLAMPED_SHARE:
+        return "noise-dominated"
+    if is_inactive or health.swap_gap_at_mean < MIN_SWAP_GAP_NATS:
+        is_empty = is_inactive or has_little_kl or health.mutual_information < LOW_KL_NATS or run.beta >= HEAVY_BETA
+        return "collapse" if is_empty else "decoder ignores z"
+    if run.noise == 0:
+        return "deterministic"
+    is_low = has_little_kl or run.is_far_below_target or run.is_noise_dominated
+    if run.highest_beta >= RUNAWAY_BETA or (run.beta >= HEAVY_BETA and is_low):
         return "over-regularized"
-    if _is_drowned(seen):
-        return "variance explosion"
-    if seen.alarms:
+    if run.is_noise_dominated:
+        return "noise-dominated"
+    if health.alarms:
         return "collapse"
-    return "instability" if _is_unstable(seen) else "healthy"
+    return "instability" if run.is_unstable else "healthy"
 
 
-def _is_unread(seen: Symptoms) -> bool:
-    """Few dimensions tell anything, or another user's posteriors do as well (at the mean where that was measured)."""
-    swap_gap = seen.swap_gap if seen.swap_gap_at_mean is None else seen.swap_gap_at_mean
-    return seen.active_share < MIN_ACTIVE_SHARE or swap_gap < MIN_SWAP_GAP_NATS
-
-
-def _says_little(seen: Symptoms) -> bool:
-    is_empty = seen.active_share < MIN_ACTIVE_SHARE or min(seen.kl, seen.mutual_information) < LOW_KL_NATS
-    return is_empty or seen.beta >= HEAVY_BETA
-
-
-def _is_drowned(seen: Symptoms) -> bool:
-    return (seen.drowned_share or 0.0) > MAX_DROWNED_SHARE
-
-
-def _is_held_down(seen: Symptoms) -> bool:
-    if seen.highest_beta >= RUNAWAY_BETA:
-        return True
-    return seen.beta >= HEAVY_BETA and (seen.kl < LOW_KL_NATS or is_far_below_target(seen) or _is_drowned(seen))
-
-
-def _is_unstable(seen: Symptoms) -> bool:
-    return seen.rise > MAX_RISE_NATS or seen.late_ndcg < MIN_LATE_NDCG_SHARE
-
-
-def _evidence(seen: Symptoms, kind: Kind) -> list[str]:
-    """What was seen, with its numbers: first what led to the kind, then what goes with it."""
-    found = list(seen.alarms)
-    if seen.clamped_share and seen.clamped_share > MAX_CLAMPED_SHARE and seen.noise > 0:
-        found.append(f"{seen.clamped_share:.0%} of the log-variances stand at their upper bound and cannot come back")
-    if kind == "bypass":
+def _evidence(run: RunMetrics, kind: Kind) -> list[str]:
+    """The measures that led to the kind, then those that go with it."""
+    health = run.health
+    found = list(health.alarms)
+    if health.clamped_share > MAX_CLAMPED_SHARE and run.noise > 0:
+        found.append(f"{health.clamped_share:.0%} of the log-variances are at their upper bound and have no gradient")
+    if kind == "decoder ignores z":
         found.append(
-            f"posteriors carry {seen.kl:.1f} nats per position and tell users apart ({seen.mutual_information:.1f} "
-            "nats of mutual information), yet the loss does not depend on them; as nothing but posteriors reaches it, "
-            "either it has not learned to read them, or the next item does not depend on the history"
+            f"posteriors carry {health.kl:.1f} nats per position and differ between users "
+            f"({health.mutual_information:.1f} nats of mutual information), yet the loss does not depend on them: "
+            "either the decoder has not learned to use them, or the next item does not depend on the history"
         )
-    if seen.highest_beta >= RUNAWAY_BETA:
+    if run.highest_beta >= RUNAWAY_BETA:
         found.append(
-            f"β reached {seen.highest_beta:.2g} in epoch {seen.beta_epoch}; at {RUNAWAY_BETA:g} or more the KL "
-            "drowns the loss that it should serve"
+            f"β reached {run.highest_beta:.2g} in epoch {run.beta_epoch}; at {RUNAWAY_BETA:g} or more the KL "
+            "dominates the loss"
         )
-    elif kind in ("collapse", "over-regularized") and seen.beta >= HEAVY_BETA:
-        found.append(f"β is {seen.beta:.2g}, where runs that learn have less than {HEAVY_BETA:g}")
-    if kind not in ("healthy", "deterministic twin", "bypass"):
-        found.append(_rate_sentence(seen))
-    if kind in ("over-regularized", "variance explosion") and _is_drowned(seen) and seen.noise_cost is not None:
+    elif kind in ("collapse", "over-regularized") and run.beta >= HEAVY_BETA:
+        found.append(f"β is {run.beta:.2g}, where runs that learn have less than {HEAVY_BETA:g}")
+    if kind not in ("healthy", "deterministic", "decoder ignores z"):
+        target = "" if run.target is None else f"; its target is {run.target:g}"
+        bound = f", but it cannot fall below {run.min_kl:g}" if run.target and run.target <= run.min_kl else ""
+        found.append(f"the KL is {health.kl:.2g} nats per position{target}{bound}")
+    if kind in ("over-regularized", "noise-dominated") and run.is_noise_dominated:
         found.append(
-            f"a sample has {seen.noise_cost:.2f} nats more loss than the mean, {seen.drowned_share:.0%} of what the "
-            f"posterior is worth ({seen.swap_gap_at_mean:.2f} nats)"
+            f"the loss of a sample is {run.noise_cost:.2f} nats above that of the mean, {run.noise_fraction:.0%} of "
+            f"the gain from the posterior ({health.swap_gap_at_mean:.2f} nats)"
         )
-    if kind != "deterministic twin" and _is_unstable(seen):
+    if kind != "deterministic" and run.is_unstable:
         found.append(
-            f"at the end the training loss lay {seen.rise:.2f} nats above its lowest, and validation NDCG@10 was at "
-            f"{seen.late_ndcg:.0%} of the kept epoch's"
+            f"at the end the training loss was {run.rise:.2f} nats above its lowest, and validation NDCG@10 was "
+            f"{run.late_ndcg:.0%} of that of the kept epoch"
         )
-    return found or [_use_sentence(seen)]
+    if found:
+        return found
+    if run.noise == 0:
+        gap = health.swap_gap_at_mean
+        return [f"there was no noise up to the kept epoch, and the posteriors of another user cost {gap:.2f} nats"]
+    return [
+        f"{health.active_share:.0%} of the dimensions are active, posteriors carry {health.kl:.1f} nats per position, "
+        f"and with those of another user the loss rises by {health.swap_gap:.2f} nats"
+    ]
 
 
-def _rate_sentence(seen: Symptoms) -> str:
-    told = f"the KL is {seen.kl:.2g} nats per position"
-    if seen.target is not None:
-        told += f" where {seen.target:g} was asked for"
-        if seen.target <= seen.floor:
-            told += f" and less than {seen.floor:g} cannot be reached"
-    return told
+def _latent_tests(run: RunMetrics) -> list[LatentTest]:
+    """All tests; those of the noise do not apply to a run without it."""
+    health = run.health
+    fraction, clamped = (run.noise_fraction, health.clamped_share) if run.noise > 0 else (None, None)
+    return [
+        _at_least("active dimensions", health.active_share, "share", MIN_ACTIVE_SHARE),
+        _kl_test(run),
+        _at_least("mutual information", health.mutual_information, "nats", LOW_KL_NATS),
+        _at_least("swap gap: loss with another user's posteriors", health.swap_gap, "nats more", MIN_SWAP_GAP_NATS),
+        _at_least("swap gap at the means", health.swap_gap_at_mean, "nats more", MIN_SWAP_GAP_NATS),
+        _at_least("prior gap: loss with z from the prior", health.prior_gap, "nats more", MIN_SWAP_GAP_NATS),
+        _at_most("noise, of the gain from the posterior", fraction, "share", MAX_NOISE_FRACTION),
+        LatentTest("σ, mean over dimensions", health.mean_sigma, "", f"μ varies by {health.mean_spread:.2f}", None),
+        _at_most("log-variances at their upper bound", clamped, "share", MAX_CLAMPED_SHARE),
+        LatentTest(
+            "highest β of the run",
+            run.highest_beta,
+            "",
+            f"below {HEAVY_BETA:g}, never {RUNAWAY_BETA:g}",
+            run.highest_beta < RUNAWAY_BETA,
+        ),
+        _at_most("rise of the training loss at the end", run.rise, "nats", MAX_RISE_NATS),
+    ]
 
 
-def _use_sentence(seen: Symptoms) -> str:
-    if seen.noise == 0:
-        gap = seen.swap_gap if seen.swap_gap_at_mean is None else seen.swap_gap_at_mean
-        return f"there was no noise up to the kept epoch, and another user's posteriors cost {gap:.2f} nats"
-    return (
-        f"{seen.active_share:.0%} of the dimensions are active, posteriors carry {seen.kl:.1f} nats per position, and "
-        f"with those of another user the loss rises by {seen.swap_gap:.2f} nats"
-    )
+def _kl_test(run: RunMetrics) -> LatentTest:
+    kl, target, least = run.health.kl, run.target, run.min_kl
+    if target is None or run.noise == 0:
+        return _at_least("KL", kl, "nats per position", LOW_KL_NATS)
+    healthy = f"about {target:g}, the target" if target > least else f"above {least:g}, the least possible"
+    is_healthy = kl >= LOW_KL_NATS and target > least and not run.is_far_below_target
+    return LatentTest("KL", kl, "nats per position", healthy, is_healthy)
+
+
+def _at_least(name: str, value: float, unit: str, bound: float) -> LatentTest:
+    return LatentTest(name, value, unit, f"at least {_bound(bound, unit)}", value >= bound)
+
+
+def _at_most(name: str, value: float | None, unit: str, bound: float) -> LatentTest:
+    return LatentTest(name, value, unit, f"at most {_bound(bound, unit)}", None if value is None else value <= bound)
+
+
+def _bound(bound: float, unit: str) -> str:
+    return f"{bound:.0%}" if unit == "share" else f"{bound:g}"
+
+
+def _suggested_changes(run: RunMetrics, kind: Kind) -> list[SettingChange]:
+    """What to change, the likeliest first; nothing for a healthy run."""
+    changes: dict[str, tuple[Any, str]] = {}
+    if kind in ("collapse", "over-regularized"):
+        changes = _less_kl_weight(run)
+    elif kind == "noise-dominated":
+        changes = _smaller_variance(run)
+    elif kind == "deterministic" and run.settings["training.deterministic_fraction"] > DEFAULT.deterministic_fraction:
+        why = "only where uncertainty is needed: the noise then begins after a third of the run"
+        changes = {"training.deterministic_fraction": (DEFAULT.deterministic_fraction, why)}
+    if not changes and kind not in ("healthy", "deterministic"):
+        changes = _smaller_steps(run)
+    return [SettingChange(name, run.settings[name], value, why) for name, (value, why) in changes.items()]
+
+
+def _less_kl_weight(run: RunMetrics) -> dict[str, tuple[Any, str]]:
+    """A target that can be met, a small β at the start, and means that cannot shrink."""
+    settings, good = run.settings, _good_target(run)
+    changes: dict[str, tuple[Any, str]] = {}
+    if run.target is None and settings["training.beta"] > DEFAULT.beta:
+        changes["training.kl_target"] = (good, "a fixed β is too large for this log; with a target the run adapts it")
+    elif run.target is not None and run.target < good:
+        why = f"{run.target:g} nats are too few"
+        if run.target <= run.min_kl:
+            why = f"no KL below {run.min_kl:g} can be reached, so β grew until nothing was learned"
+        changes["training.kl_target"] = (good, why)
+    if settings["training.beta"] > DEFAULT.beta:
+        changes["training.beta"] = (DEFAULT.beta, "β moves by at most 2 % a step, so a large start falls too late")
+    if _has_narrow_means(run):
+        changes["model.bn_gamma"] = (BN_GAMMA, "batch-norm on μ keeps the means from shrinking")
+    if settings["training.deterministic_fraction"] == 0:
+        why = "the decoder learns to use z before noise and KL begin"
+        changes["training.deterministic_fraction"] = (DEFAULT.deterministic_fraction, why)
+    return changes
+
+
+def _smaller_variance(run: RunMetrics) -> dict[str, tuple[Any, str]]:
+    """σ is learned only under noise; large steps push its logarithm to the bound."""
+    settings = run.settings
+    changes: dict[str, tuple[Any, str]] = {}
+    if run.health.clamped_share or settings["training.learning_rate"] > FAST_LEARNING_RATE:
+        changes |= _smaller_steps(run)
+    if run.noise_share < MIN_NOISE_SHARE:
+        why = f"only {run.noise_share:.0%} of the epochs had full noise, too few to learn σ"
+        if settings["training.deterministic_fraction"] > DEFAULT.deterministic_fraction:
+            changes["training.deterministic_fraction"] = (DEFAULT.deterministic_fraction, why)
+        if settings["training.kl_anneal_fraction"] != DEFAULT.kl_anneal_fraction:
+            changes["training.kl_anneal_fraction"] = (DEFAULT.kl_anneal_fraction, "the noise then rises in steps")
+    if _has_narrow_means(run):
+        changes["model.bn_gamma"] = (BN_GAMMA, "means that vary as much as the prior are larger than σ")
+    if run.target is not None and run.target < _good_target(run):
+        changes["training.kl_target"] = (_good_target(run), "a higher KL is a smaller σ")
+    return changes
+
+
+def _smaller_steps(run: RunMetrics) -> dict[str, tuple[Any, str]]:
+    rate = min(run.settings["training.learning_rate"] / 3, FAST_LEARNING_RATE)
+    return {
+        "training.learning_rate": (float(f"{rate:.2g}"), "large steps make σ and the weights unstable"),
+        "training.max_epochs": (2 * run.settings["training.max_epochs"], "smaller steps need more of them"),
+    }
+
+
+def _has_narrow_means(run: RunMetrics) -> bool:
+    gamma = run.settings["model.bn_gamma"]
+    return gamma is None or gamma < BN_GAMMA
+
+
+def _good_target(run: RunMetrics) -> float:
+    """A target that can be met once the means are not narrow."""
+    gamma = BN_GAMMA if _has_narrow_means(run) else run.settings["model.bn_gamma"]
+    return math.ceil(10 * good_kl(run.settings["model.latent_dim"], gamma, run.settings["training.free_nats"])) / 10

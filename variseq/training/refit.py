@@ -9,8 +9,8 @@ from torch import Tensor
 
 from variseq.model.network import Network
 from variseq.sequences.histories import Histories
-from variseq.training.display import Display
-from variseq.training.settings import TrainingConfig
+from variseq.training.callbacks import TrainingCallback
+from variseq.training.config import TrainingConfig
 from variseq.training.state import load_network, network_tensors
 from variseq.training.trainer import STATE, Trainer, TrainingData
 
@@ -28,7 +28,7 @@ def seed_of_refit(config: TrainingConfig, number: int) -> int:
 
 
 def refit(
-    network: Network, histories: Histories, config: TrainingConfig, folder: Path | None, display: Display
+    network: Network, histories: Histories, config: TrainingConfig, folder: Path | None, callback: TrainingCallback
 ) -> float:
     """Go on from the chosen network with the validation events added, `config.num_refits` times; it becomes their mean.
 
@@ -49,23 +49,23 @@ def refit(
     for number in range(config.num_refits):
         again = config.model_copy(update={"seed": seed_of_refit(config, number), **of_refit})
         load_network("network", network, chosen)
-        display.refit(number, config.num_refits)
+        callback.on_refit(number, config.num_refits)
         place = None if folder is None else folder / str(number)
         later = (config.num_refits - 1 - number) * config.refit_epochs
         trainer = Trainer(network, TrainingData(histories, None), again, place, later)
-        seconds += _trained_through(trainer, display)
+        seconds += _trained_through(trainer, callback)
         refitted.append(network_tensors("network", network))
     load_network("network", network, mean_of(refitted))
     return seconds
 
 
-def _trained_through(trainer: Trainer, display: Display) -> float:
+def _trained_through(trainer: Trainer, callback: TrainingCallback) -> float:
     """Trains from the start, or from where it was broken off, to the end; the seconds of all of it."""
     if trainer.folder is not None:
         trainer.folder.mkdir(parents=True, exist_ok=True)
         if (trainer.folder / STATE).exists():
             trainer.resume()
-    trainer.run(display=display)
+    trainer.run([callback])
     return trainer.progress.total_seconds
 
 

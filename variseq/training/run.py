@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +22,11 @@ from variseq.evaluation.splits import Part
 from variseq.events.items import CategoryLinks
 from variseq.model.network import Network, NetworkConfig
 from variseq.sequences.histories import Histories
-from variseq.training.diagnosis import diagnose
-from variseq.training.display import Display
-from variseq.training.metrics_file import MetricsFile, TensorBoardFile
+from variseq.training.callbacks import MetricsFile, TensorBoardFile, TrainingCallback
+from variseq.training.config import TrainingConfig
+from variseq.training.diagnosis import diagnose, flat_settings
 from variseq.training.refit import refit
-from variseq.training.settings import TrainingConfig
-from variseq.training.symptoms import flat_settings
-from variseq.training.trainer import STATE, Trainer, TrainingData
-from variseq.training.validation import Validation
+from variseq.training.trainer import STATE, Trainer, TrainingData, Validation
 from variseq.training.warm_start import Start, take_over
 
 
@@ -51,7 +48,7 @@ class Workplace:
     """Where and how a run works: on a device, with its state in `folder` (kept in memory only where None)."""
 
     device: torch.device
-    display: Display
+    callback: TrainingCallback
     folder: Path | None = None
     resume: bool = False
     tensorboard: bool = False
@@ -99,26 +96,25 @@ def _train(train: Part, valid: Part, settings: Settings, workplace: Workplace) -
     validation = Validation(valid, settings.training)
     later = settings.training.num_refits * settings.training.refit_epochs
     trainer = Trainer(network, TrainingData(known, validation), settings.training, workplace.folder, later)
-    metrics: list[dict[str, Any]] = []
-    recorders: list[Callable[[dict[str, Any]], None]] = [metrics.append]
+    callbacks: list[TrainingCallback] = []
     with _run_folder(workplace, _fingerprint(settings, train)) as folder:
         if folder is not None:
             if (folder / STATE).exists():
                 trainer.resume()
             metrics_file = MetricsFile(folder / "metrics.jsonl", trainer.progress.epoch)
-            metrics.extend(metrics_file.kept)
-            recorders.append(metrics_file)
+            trainer.records.extend(metrics_file.kept)
+            callbacks.append(metrics_file)
             if workplace.tensorboard:
-                recorders.append(TensorBoardFile(folder / "tensorboard"))
-        trainer.run(recorders, workplace.display)
-        _warn_of_collapse(metrics, settings)
+                callbacks.append(TensorBoardFile(folder / "tensorboard"))
+        trainer.run([*callbacks, workplace.callback])
+        _warn_of_collapse(trainer.records, settings)
         chosen = copy.deepcopy(network.folded()) if settings.training.refit_fraction else network.folded()
         seconds = trainer.progress.total_seconds
         if settings.training.refit_fraction:
             going_on = settings.training.model_copy(update={"beta": trainer.progress.beta})
             place = None if folder is None else folder / "refit"
-            seconds += refit(network, valid.known_after(), going_on, place, workplace.display)
-    return Trained(chosen, network.folded(), metrics, seconds)
+            seconds += refit(network, valid.known_after(), going_on, place, workplace.callback)
+    return Trained(chosen, network.folded(), trainer.records, seconds)
 
 
 def new_network(settings: Settings, known: Histories) -> Network:

@@ -1,14 +1,22 @@
-"""How far the run has come into learning rate, noise and the weight of the KL."""
+"""Schedules of a run: learning rate, noise, the time left, and β, which steers the KL to its target."""
 
 from __future__ import annotations
 
 import math
 
-from variseq.training.settings import TrainingConfig
+from variseq.errors import InputError
+from variseq.model.network import NetworkConfig
+from variseq.training.config import TrainingConfig
 
 FINAL_LEARNING_RATE_SHARE = 0.05
 COST_OF_ANOTHER_SAMPLE = 1 / 3
-"""What each sample but the first adds to an epoch with noise: on Amazon Beauty and MIND four take twice the time."""
+"""What each further sample adds to an epoch with noise: on Amazon Beauty and MIND four samples double the time."""
+MIN_LOG_BETA, MAX_LOG_BETA = math.log(1e-7), math.log(1.0)
+"""At β = 1 a nat of KL has to save a nat of loss at its own position, and no posterior does (runs settle between 0.0005
+and 0.1). A larger β would not reach the target either, and would dominate the gradient."""
+GAIN = 0.02
+GOOD_KL_OVER_MINIMUM = 1.25
+"""40 nats where 64 dimensions with γ = 1 keep the KL above 32; σ is about 0.7 there."""
 
 
 def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
@@ -25,8 +33,7 @@ def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
 def noise_share(config: TrainingConfig, progress: float) -> float:
     """0 in the deterministic start, then rising to 1 (Bowman et al. 2016 anneal β alone; here the noise rises with it).
 
-    A run that is deterministic throughout has none at its very end either, where progress may pass 1 a little: epochs
-    differ by a batch or two.
+    Progress may slightly exceed 1, as epochs differ by a batch or two; a deterministic run has no noise there either.
 
     >>> config = TrainingConfig(deterministic_fraction=0.4, kl_anneal_fraction=0.2)
     >>> [round(noise_share(config, progress), 3) for progress in (0.0, 0.4, 0.5, 0.6, 1.0)]
@@ -40,9 +47,9 @@ def noise_share(config: TrainingConfig, progress: float) -> float:
 
 
 def seconds_left(config: TrainingConfig, epoch: int, done: float, seconds: float, epochs_later: int) -> float:
-    """At the pace of an epoch whose share `done` took these seconds, if none is saved by patience.
+    """Seconds left at the pace of the current epoch, whose fraction `done` took `seconds`; patience is not considered.
 
-    `epochs_later`, those of the refits, have noise from the start, except after a run that had none.
+    `epochs_later`, those of refits, have noise from the start, except after a deterministic run.
 
     >>> config = TrainingConfig(max_epochs=4, deterministic_fraction=0.5, num_samples=4)
     >>> [seconds_left(config, epoch, 1.0, seconds, 1) for epoch, seconds in ((0, 10.0), (1, 10.0), (2, 20.0))]
@@ -54,8 +61,71 @@ def seconds_left(config: TrainingConfig, epoch: int, done: float, seconds: float
 
 
 def _cost(config: TrainingConfig, begun: float, ended: float) -> float:
-    """Of the part of a run between two shares of it; 1 is the whole without noise."""
+    """The cost of the part of a run between two fractions of it; 1 is that of a whole run without noise."""
     if config.deterministic_fraction >= 1:
         return ended - begun
     with_noise = ended - max(begun, min(ended, config.deterministic_fraction))
     return ended - begun + with_noise * COST_OF_ANOTHER_SAMPLE * (config.num_samples - 1)
+
+
+class KlController:
+    """An integral controller on log β, after ControlVAE (Shao et al. 2020) and GECO (Rezende and Viola 2018).
+
+    Each step moves log β by at most 0.02 towards the target KL, and never beyond β = 1; without a target β is fixed.
+
+    >>> controller = KlController(beta=0.01, kl_target=10.0)
+    >>> controller.observe(20.0)
+    >>> round(controller.beta, 5)  # the KL is too high: β rises by 2 %
+    0.0102
+    """
+
+    def __init__(self, beta: float, kl_target: float | None) -> None:
+        self.beta = beta
+        self.kl_target = kl_target
+
+    def observe(self, kl: float) -> None:
+        """Move β after a step whose KL was `kl` nats per position."""
+        if self.kl_target is None or self.beta == 0:
+            return
+        error = max(-1.0, min(1.0, kl / self.kl_target - 1))
+        self.beta = math.exp(max(MIN_LOG_BETA, min(MAX_LOG_BETA, math.log(self.beta) + GAIN * error)))
+
+
+def min_kl(latent_dim: int, bn_gamma: float | None, free_nats: float) -> float:
+    """The least KL of any β: ½ γ² nats per dimension with batch-norm on μ, or the free nats if they are more.
+
+    >>> min_kl(latent_dim=64, bn_gamma=1.0, free_nats=0.0)
+    32.0
+    """
+    least = 0.0 if bn_gamma is None else 0.5 * bn_gamma**2
+    return latent_dim * max(least, free_nats)
+
+
+def good_kl(latent_dim: int, bn_gamma: float | None, free_nats: float = 0.0) -> float:
+    """A target that can be met, in nats per position; without batch-norm, that of γ = 1.
+
+    >>> good_kl(latent_dim=64, bn_gamma=1.0)
+    40.0
+    """
+    scale = 1.0 if bn_gamma is None else bn_gamma
+    return GOOD_KL_OVER_MINIMUM * min_kl(latent_dim, scale, free_nats)
+
+
+def refuse_unreachable_kl_target(network: NetworkConfig, training: TrainingConfig) -> None:
+    """Raises InputError for a target KL at or below `min_kl`, for which β would grow until nothing is learned.
+
+    >>> refuse_unreachable_kl_target(NetworkConfig(num_items=5, latent_dim=64), TrainingConfig(kl_target=40.0))
+    """
+    is_adapted = training.kl_target is not None and training.beta > 0 and training.deterministic_fraction < 1
+    least = min_kl(network.latent_dim, network.bn_gamma, training.free_nats)
+    if not is_adapted or training.kl_target is None or training.kl_target > least:
+        return
+    is_gamma = network.bn_gamma is not None and 0.5 * network.bn_gamma**2 >= training.free_nats
+    holder = f"model.bn_gamma={network.bn_gamma:g}" if is_gamma else f"training.free_nats={training.free_nats:g}"
+    good = good_kl(network.latent_dim, network.bn_gamma, training.free_nats)
+    raise InputError(
+        f"training.kl_target={training.kl_target:g} can never be met: {holder} with "
+        f"model.latent_dim={network.latent_dim} keeps the KL at {least:g} nats per position or more, and β would "
+        f"grow until nothing is learned. Allowed: more than {least:g}. Set training.kl_target={good:g}, or lower "
+        f"{holder.partition('=')[0]} or model.latent_dim."
+    )

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on as if it had never stopped, in one file without pickle."""
+"""The state of an unfinished run in one safetensors file; a run that resumes from it ends with the same bits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT_VERSION = 1
 
 @dataclass
 class Progress:
-    """Where a run stands. `epoch` and `batch` are the next to be done; the sums are of the epoch under way."""
+    """The position in a run: `epoch` and `batch` are the next ones; the sums are of the current epoch."""
 
     epoch: int = 0
     batch: int = 0
@@ -33,10 +33,7 @@ class Progress:
 
 
 def save_state(path: Path, progress: Progress, tensors: dict[str, Tensor]) -> None:
-    """Writes tensors and progress to one safetensors file; to a temporary name first, so a whole file or none.
-
-    Raises InputError when there is no room for it.
-    """
+    """Write tensors and progress to one safetensors file, atomically. Raises InputError when that fails."""
     metadata = {"format": str(FORMAT_VERSION), "progress": json.dumps(asdict(progress))}
     try:
         with atomic_write(path) as unfinished:
@@ -49,7 +46,7 @@ def save_state(path: Path, progress: Progress, tensors: dict[str, Tensor]) -> No
 
 
 def load_state(path: Path) -> tuple[Progress, dict[str, Tensor]]:
-    """What `save_state` wrote. Raises CheckpointError for a damaged file or one of a later version."""
+    """Read what `save_state` wrote. Raises CheckpointError for a damaged file or one of a later version."""
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}

@@ -1,13 +1,16 @@
-"""Histories and a network into a trained network: the loop, top to bottom."""
+"""The training loop: batches, validation, the best epoch, and exact resumption after an interrupt."""
 
 from __future__ import annotations
 
 import copy
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,16 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from variseq.errors import TrainingDivergedError
+from variseq.evaluation.evaluate import EvaluationOptions, evaluate
+from variseq.evaluation.splits import Part, Queries
 from variseq.model.losses import Negatives
 from variseq.model.network import Network, Objective, Weights
+from variseq.model.posterior import NetworkScorer
 from variseq.sequences.batches import Batch, Windows, group_by_length, make_batch, training_windows
 from variseq.sequences.histories import Histories
-from variseq.training.collapse_watch import examine
-from variseq.training.display import Display
-from variseq.training.interrupt import Interrupt
-from variseq.training.kl_control import KlController
-from variseq.training.schedule import learning_rate, noise_share, seconds_left
-from variseq.training.settings import TrainingConfig
+from variseq.training.callbacks import TrainingCallback
+from variseq.training.config import TrainingConfig
+from variseq.training.posterior_health import examine
+from variseq.training.schedule import KlController, learning_rate, noise_share, seconds_left
 from variseq.training.state import (
     Progress,
     load_network,
@@ -34,15 +38,84 @@ from variseq.training.state import (
     optimizer_tensors,
     save_state,
 )
-from variseq.training.validation import Validation
-
-Step = Callable[[Network, torch.optim.Optimizer, Tensor, float], None]
-"""One update: (network, optimizer, loss, largest norm of the gradient). A private or distributed run passes its own."""
 
 STATE = "state.safetensors"
-Recorder = Callable[[dict[str, Any]], None]
 GRACE_EPOCHS = 3
 """Alarms are not raised before this epoch: a network that has hardly learned looks collapsed."""
+
+
+class Interrupt:
+    """While entered, the first SIGINT only sets `requested`; a second one interrupts at once.
+
+    A step that is cut in half could not be resumed to the same result. Outside the main thread signals are not handled.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: Any = None
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+@dataclass(frozen=True)
+class ValidationScore:
+    """Means over the validation queries: ranking metrics at 10, and −log p in nats."""
+
+    ndcg: float
+    recall: float
+    nll: float
+
+
+class Validation:
+    """The queries that choose the best epoch: the validation part, or those of a fixed sample of its users."""
+
+    def __init__(self, part: Part, config: TrainingConfig) -> None:
+        users = np.unique(part.queries().user)
+        if len(users) > config.validation_users:
+            dropped = np.ones(len(part.history_end), dtype=bool)
+            sample = np.random.default_rng(config.seed).choice(users, config.validation_users, replace=False)
+            dropped[sample] = False
+            part = replace(part, target_end=np.where(dropped, part.history_end, part.target_end))
+        self.part = part
+        self.options = EvaluationOptions(
+            k=min(10, part.num_items), exclude_seen=config.exclude_seen, targets=config.targets
+        )
+
+    def queries(self) -> Queries:
+        """The validation queries."""
+        return self.part.queries(self.options.targets)
+
+    def diagnostic_histories(self) -> Histories:
+        """The histories of the queries with their targets, on which the posterior is examined.
+
+        All histories are taken where fewer than two have a query, as posteriors are swapped between histories.
+        """
+        part = self.part
+        queried = np.flatnonzero(part.target_end > part.history_end)
+        rows = queried if len(queried) >= 2 else np.arange(len(part.target_end))
+        return part.histories.select(part.histories.offsets[rows], part.target_end[rows])
+
+    def score(self, network: Network) -> ValidationScore:
+        """NDCG, recall and NLL of a network, ranking by the posterior mean."""
+        was_training = network.training
+        result = evaluate(NetworkScorer(network), self.part, self.options)
+        network.train(was_training)
+        means = {name: float(result.metric(name).mean()) for name in ("ndcg", "recall", "nll")}
+        return ValidationScore(**means)
 
 
 def gradient_step(network: Network, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> None:
@@ -69,7 +142,7 @@ def build_optimizer(network: Network, config: TrainingConfig) -> torch.optim.Opt
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is learned from, and what the best epoch is chosen on: the last one where there is no validation."""
+    """The training histories, and the queries that choose the best epoch (None: the last epoch is kept)."""
 
     histories: Histories
     validation: Validation | None
@@ -78,9 +151,9 @@ class TrainingData:
 class Trainer:
     """Trains until the epochs are over or validation stops improving; the best weights end up in `network`.
 
-    `network` is trained, `averaged` (a moving average of it) is validated and returned. With a `folder`, the state is
-    written there after each epoch and at Ctrl-C; `resume` reads it, and the run goes on to the very same result.
-    `epochs_later` are those of others that follow, so that the time left is that of the whole.
+    `network` is trained; `averaged`, a moving average of it, is validated and kept. With a `folder`, the state is
+    written there after each epoch and at Ctrl-C; `resume` reads it, and the run ends with the same bits.
+    `epochs_later` counts the epochs of refits that follow, so that the time left is that of the whole.
     """
 
     def __init__(
@@ -103,6 +176,7 @@ class Trainer:
         self.progress = Progress(beta=config.beta)
         self.log_frequency = _log_frequency(data.histories, network.config.num_items)
         self.num_steps = 1
+        self.records: list[dict[str, Any]] = []
         torch.manual_seed(config.seed)
 
     def resume(self) -> None:
@@ -124,23 +198,17 @@ class Trainer:
         tensors |= optimizer_tensors(self.optimizer) | self.best | {"random": torch.get_rng_state()}
         save_state(self.folder / STATE, self.progress, tensors)
 
-    def run(
-        self, recorders: Sequence[Recorder] = (), display: Display | None = None, step: Step = gradient_step
-    ) -> None:
+    def run(self, callbacks: Sequence[TrainingCallback] = ()) -> None:
         """Train to the end. KeyboardInterrupt comes after the running step, with the state saved."""
-        display = display or Display(quiet=True)
-        with Interrupt() as interrupt, display:
-            while not self.is_finished:
-                # An epoch that was broken off has cost what its batches took, too.
-                begun = time.perf_counter() - self.progress.seconds
-                self._epoch(display, step, interrupt)
-                self._check_weights()
-                record = self._close_epoch()
-                self.progress.total_seconds += time.perf_counter() - begun
-                for recorder in (*recorders, display.epoch):
-                    recorder(record)
-                self.save()
-                self._stop_if_wanted(interrupt)
+        with Interrupt() as interrupt:
+            try:
+                for callback in callbacks:
+                    callback.on_begin(self.config.max_epochs)
+                while not self.is_finished:
+                    self._epoch(callbacks, interrupt)
+            finally:
+                for callback in callbacks:
+                    callback.on_end()
         load_network("best", self.network, self.best)
 
     @property
@@ -150,7 +218,20 @@ class Trainer:
         out_of_patience = self.progress.best_epoch >= 0 and waited >= self.config.patience
         return self.progress.epoch >= self.config.max_epochs or out_of_patience
 
-    def _epoch(self, display: Display, step: Step, interrupt: Interrupt) -> None:
+    def _epoch(self, callbacks: Sequence[TrainingCallback], interrupt: Interrupt) -> None:
+        # An epoch that was interrupted has also cost what its batches took.
+        begun = time.perf_counter() - self.progress.seconds
+        self._train_epoch(callbacks, interrupt)
+        self._check_weights()
+        record = self._close_epoch()
+        self.progress.total_seconds += time.perf_counter() - begun
+        self.records.append(record)
+        for callback in callbacks:
+            callback.on_epoch(record)
+        self.save()
+        self._stop_if_requested(interrupt)
+
+    def _train_epoch(self, callbacks: Sequence[TrainingCallback], interrupt: Interrupt) -> None:
         """The batches of the epoch that are still to be done."""
         windows, groups = self._plan(self.progress.epoch)
         self.num_steps = len(groups) * self.config.max_epochs
@@ -158,13 +239,14 @@ class Trainer:
         for index in range(self.progress.batch, len(groups)):
             begun = time.perf_counter()
             batch = make_batch(self.data.histories, windows, groups[index], self.network.config.num_items)
-            self._train_batch(batch.to(self.network.item_bias.device), step)
+            self._train_batch(batch.to(self.network.item_bias.device))
             self.progress.batch = index + 1
             self.progress.seconds += time.perf_counter() - begun
-            done, speed = (index + 1) / len(groups), self.progress.sums["positions"] / max(self.progress.seconds, 1e-9)
-            display.advance(self.progress.epoch, done, speed, self._seconds_left(done))
+            done, speed = (index + 1) / len(groups), self.progress.sums["tokens"] / max(self.progress.seconds, 1e-9)
+            for callback in callbacks:
+                callback.on_batch(self.progress.epoch, done, speed, self._seconds_left(done))
             if index + 1 < len(groups):
-                self._stop_if_wanted(interrupt)
+                self._stop_if_requested(interrupt)
 
     def _plan(self, epoch: int) -> tuple[Windows, list[Any]]:
         """The windows and batches of an epoch; the same for the same seed and epoch."""
@@ -174,7 +256,7 @@ class Trainer:
         groups = group_by_length(windows.lengths, self.config.batch_tokens, order)
         return windows, [groups[index] for index in generator.permutation(len(groups))]
 
-    def _train_batch(self, batch: Batch, step: Step) -> None:
+    def _train_batch(self, batch: Batch) -> None:
         progress = self.progress
         share = noise_share(self.config, progress.step / self.num_steps)
         beta, config = self.controller.beta * share, self.config
@@ -183,7 +265,7 @@ class Trainer:
         self._check_finite(objective)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, progress.step, self.num_steps)
-        step(self.network, self.optimizer, objective.loss, self.config.max_grad_norm)
+        gradient_step(self.network, self.optimizer, objective.loss, self.config.max_grad_norm)
         self._average_weights()
         if share > 0:
             self.controller.observe(float(objective.kl))
@@ -193,7 +275,7 @@ class Trainer:
             "nll": float(objective.nll) * batch.num_targets,
             "kl": float(objective.kl) * batch.num_tokens,
             "regression": float(objective.regression) * batch.num_targets,
-            "positions": batch.num_tokens,
+            "tokens": batch.num_tokens,
             "targets": batch.num_targets,
         }
         for name, value in added.items():
@@ -209,15 +291,15 @@ class Trainer:
         if not math.isfinite(loss):
             self._stop(
                 f"The loss is {loss} in epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1} "
-                f"(nll {objective.nll:.4g}, kl {objective.kl:.4g}, regression "
-                f"{objective.regression:.4g})."
+                f"(NLL {objective.nll:.4g}, KL {objective.kl:.4g}, regression {objective.regression:.4g})."
             )
 
     def _check_weights(self) -> None:
-        """No loss follows the last update of an epoch that would tell of broken weights."""
+        # No loss follows the last update of an epoch, so broken weights would go unnoticed.
         if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
-            place = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
-            self._stop(f"The weights are not finite after {place}.")
+            self._stop(
+                f"The weights are not finite after epoch {self.progress.epoch + 1}, batch {self.progress.batch}."
+            )
 
     def _stop(self, what: str) -> NoReturn:
         has_state = self.folder is not None and self.progress.epoch > 0
@@ -226,7 +308,7 @@ class Trainer:
 
     @torch.no_grad()
     def _average_weights(self) -> None:
-        """Move the average towards the network; the decay grows from 0.1, so the start is soon forgotten."""
+        # The decay grows from 0.1, so that the untrained weights soon have no part in the average.
         decay = min(self.config.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
         decay = decay if self.config.ema_decay else 0.0
         torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), 1 - decay)
@@ -234,34 +316,34 @@ class Trainer:
             average.copy_(current)
 
     def _close_epoch(self) -> dict[str, Any]:
-        """The record of the epoch; with validation the network is judged and the best noted."""
+        """The record of the epoch, with its validation metrics; keeps the weights of the best epoch."""
         progress, sums = self.progress, dict(self.progress.sums)
-        positions, targets = sums.pop("positions"), sums.pop("targets")
+        tokens, targets = sums.pop("tokens"), sums.pop("targets")
         share = noise_share(self.config, progress.step / self.num_steps)
         record = {
             "epoch": progress.epoch,
             "seconds": progress.seconds,
-            "positions_per_second": positions / max(progress.seconds, 1e-9),
+            "tokens_per_second": tokens / max(progress.seconds, 1e-9),
             "seconds_left": self._seconds_left(1.0),
             "learning_rate": learning_rate(self.config, progress.step, self.num_steps),
             "noise": share,
             "beta": progress.beta * share,
-            **{name: total / (positions if name == "kl" else targets) for name, total in sums.items()},
+            **{name: total / (tokens if name == "kl" else targets) for name, total in sums.items()},
         }
         if self.data.validation is None:
             self.best = network_tensors("best", self.averaged)
         else:
-            record |= self._judge(self.data.validation, share)
+            record |= self._validate(self.data.validation, share)
         progress.epoch, progress.batch, progress.seconds, progress.sums = progress.epoch + 1, 0, 0.0, {}
         return record
 
-    def _judge(self, validation: Validation, share: float) -> dict[str, Any]:
-        """Validate, look at the posterior, note the best."""
+    def _validate(self, validation: Validation, share: float) -> dict[str, Any]:
+        """Validation metrics and the health of the posterior; keeps the weights where they are the best."""
         progress, network = self.progress, self.averaged.folded()
         score = validation.score(network)
-        health = examine(network, validation.watched(), self.config.seed)
-        # The posterior means something only once the noise is on; a purely deterministic run may be chosen anywhere.
-        # The last epoch stands for a run whose noise never rose to the full.
+        health = examine(network, validation.diagnostic_histories(), self.config.seed)
+        # σ is trained only under full noise, so earlier epochs are not chosen, except in a deterministic run. The last
+        # epoch may be chosen in any case.
         is_last = progress.epoch + 1 == self.config.max_epochs
         eligible = share >= 1 or self.config.deterministic_fraction >= 1 or is_last
         is_best = eligible and score.ndcg > progress.best_metric
@@ -281,8 +363,8 @@ class Trainer:
         progress = self.progress
         return seconds_left(self.config, progress.epoch, done, progress.seconds, self.epochs_later)
 
-    def _stop_if_wanted(self, interrupt: Interrupt) -> None:
-        if interrupt.wanted:
+    def _stop_if_requested(self, interrupt: Interrupt) -> None:
+        if interrupt.requested:
             self.save()
             raise KeyboardInterrupt
 

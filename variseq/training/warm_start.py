@@ -13,9 +13,9 @@ from torch import Tensor
 from variseq.errors import InputError
 from variseq.events.vocabulary import Vocabulary, positions_in
 from variseq.model.checkpoint import Checkpoint
-from variseq.model.embeddings import EventEmbedding
+from variseq.model.layers import EventEmbedding
 from variseq.model.network import Network, NetworkConfig
-from variseq.training.settings import TrainingConfig
+from variseq.training.config import TrainingConfig
 
 SHAPE = (
     *("hidden_size", "latent_dim", "num_layers", "num_heads", "attention", "attention_dim", "bn_gamma", "value_loss"),

@@ -8,19 +8,19 @@ import torch
 
 from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, small_network
 from variseq.evaluation.splits import leave_one_out
-from variseq.model.latent import Posterior
+from variseq.model.layers import Posterior
 from variseq.model.network import Network, Weights
 from variseq.sequences.histories import Histories
-from variseq.training.collapse_watch import (
+from variseq.training.config import TrainingConfig
+from variseq.training.posterior_health import (
     MIN_SWAP_GAP_NATS,
     alarms,
+    diagnostic_batch,
     examine,
     mutual_information,
     neighbor_tokens,
-    watched_batch,
 )
-from variseq.training.settings import TrainingConfig
-from variseq.training.validation import Validation
+from variseq.training.trainer import Validation
 
 LENGTHS = [6, 9, 3, 12, 7, 7, 2]
 
@@ -33,21 +33,21 @@ def test_swap_gap_is_nothing_for_a_decoder_that_ignores_the_posterior() -> None:
     assert health.swap_gap == pytest.approx(0.0, abs=1e-6)
     assert health.prior_gap == pytest.approx(0.0, abs=1e-6)
     assert any("hardly reads them" in alarm for alarm in health.alarms)
-    # The posterior itself is lively: a KL alone would not have told.
+    # The posterior itself is lively: the KL alone would not have shown it.
     assert health.active_share == 1.0
     assert health.kl > 1.0
 
 
-def told_histories(num_histories: int = 40, length: int = 6) -> Histories:
+def repetitive_histories(num_histories: int = 40, length: int = 6) -> Histories:
     """Each history repeats one item, so that the posterior has something to say."""
     return Histories.of_items([[place % NUM_ITEMS] * length for place in range(num_histories)])
 
 
 def network_that_repeats() -> Network:
-    """Trained for a moment on `told_histories`: it has learned that the last item comes again."""
+    """Trained for a moment on `repetitive_histories`: it has learned that the last item comes again."""
     network = small_network(dropout=0.0).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
-    batch = watched_batch(told_histories(), 50, NUM_ITEMS, seed=0)
+    batch = diagnostic_batch(repetitive_histories(), 50, NUM_ITEMS, seed=0)
     for _ in range(40):
         optimizer.zero_grad()
         network.objective(batch, Weights(beta=1e-3)).loss.backward()
@@ -56,7 +56,7 @@ def network_that_repeats() -> Network:
 
 
 def test_network_that_uses_its_posteriors_raises_no_alarm() -> None:
-    health = examine(network_that_repeats(), told_histories())
+    health = examine(network_that_repeats(), repetitive_histories())
     assert health.swap_gap > 10 * MIN_SWAP_GAP_NATS
     assert health.prior_gap > 10 * MIN_SWAP_GAP_NATS
     assert health.mutual_information > 1.0
@@ -89,7 +89,7 @@ def test_health_does_not_depend_on_how_many_scores_are_held_at_once(
 ) -> None:
     network, histories = small_network(), full_histories(LENGTHS)
     whole = examine(network, histories)
-    monkeypatch.setattr("variseq.training.collapse_watch.SCORES_AT_ONCE", scores_at_once)
+    monkeypatch.setattr("variseq.training.posterior_health.SCORES_AT_ONCE", scores_at_once)
     cut = examine(network, histories)
     assert cut.loss == pytest.approx(whole.loss)
     assert cut.swap_gap == pytest.approx(whole.swap_gap, abs=1e-5)
@@ -134,7 +134,7 @@ def test_mutual_information_of_a_gaussian_channel_is_its_closed_form() -> None:
     assert float(np.mean(estimates)) == pytest.approx(math.log(2), abs=0.06)
 
 
-def test_rate_is_told_per_dimension_and_per_position() -> None:
+def test_kl_is_given_per_dimension_and_per_position() -> None:
     network = small_network()
     health = examine(network, full_histories(LENGTHS))
     assert sum(health.kl_per_dimension) == pytest.approx(health.kl, rel=1e-4)
@@ -143,9 +143,9 @@ def test_rate_is_told_per_dimension_and_per_position() -> None:
     assert [mean is not None for mean in health.kl_per_position] == [True] * 6 + [False] * 4
 
 
-def test_watched_batch_is_of_bounded_size_and_of_the_latest_events() -> None:
+def test_diagnostic_batch_is_of_bounded_size_and_of_the_latest_events() -> None:
     histories = full_histories([100] * 200)
-    batch = watched_batch(histories, 50, NUM_ITEMS, seed=1)
+    batch = diagnostic_batch(histories, 50, NUM_ITEMS, seed=1)
     assert 3000 < batch.num_tokens <= 4096
     assert NUM_ITEMS not in batch.item.tolist(), "windows end at the latest event, so these have no start token"
 
@@ -162,9 +162,9 @@ def test_alarms_name_what_was_measured() -> None:
     assert len(alarms(active_share=0.0, swap_gap=0.0)) == 2
 
 
-def test_only_who_is_asked_about_is_watched() -> None:
+def test_only_users_with_a_query_are_examined() -> None:
     histories = Histories.of_items([[0, 1, 2, 3], [1, 2], [2, 3, 4]])
     part = leave_one_out(histories, NUM_ITEMS)[1]
-    watched = Validation(part, TrainingConfig()).watched()
+    examined = Validation(part, TrainingConfig()).diagnostic_histories()
     # The user of two events is in training only; the others' test events are not looked at.
-    assert [watched.history(n).item.tolist() for n in range(len(watched))] == [[0, 1, 2], [2, 3]]
+    assert [examined.history(n).item.tolist() for n in range(len(examined))] == [[0, 1, 2], [2, 3]]

@@ -1,4 +1,4 @@
-"""Looks whether the latent is used: what a network does with its posteriors, on validation histories."""
+"""Measures on validation histories how a network uses its posteriors: KL, active units and functional tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from variseq.model.latent import MAX_LOG_VARIANCE, Posterior
+from variseq.model.layers import MAX_LOG_VARIANCE, Posterior
 from variseq.model.network import Network
 from variseq.sequences.batches import Batch, Layout, Windows, make_batch
 from variseq.sequences.histories import Histories
@@ -20,7 +20,7 @@ MIN_ACTIVE_SHARE = 0.10
 MIN_SWAP_GAP_NATS = 0.05
 ACTIVE_VARIANCE = 0.01
 POSITION_EDGES = (0, 1, 2, 3, 6, 11, 21, 51, 101, 201)
-WATCHED_TOKENS = 4096
+DIAGNOSTIC_TOKENS = 4096
 MUTUAL_INFORMATION_SAMPLES = 512
 SCORES_AT_ONCE = 1 << 21
 """8 MB."""
@@ -28,11 +28,11 @@ SCORES_AT_ONCE = 1 << 21
 
 @dataclass(frozen=True)
 class PosteriorHealth:
-    """Nats unless said; lists are per dimension or per group of positions that begin at `POSITION_EDGES`.
+    """Measures of the posteriors, in nats unless stated; lists are per dimension or per group of `POSITION_EDGES`.
 
-    `loss` and `swap_gap` are those of a sample, `..._at_mean` those of μ, by which items are ranked. `mean_spread` is
-    the standard deviation of μ between events, `mean_sigma` that of a posterior, both a mean over dimensions;
-    `clamped_share` is the share of log-variances that stand at their upper bound.
+    `loss` and `swap_gap` are those of a sample, `..._at_mean` those of μ, which ranks items. `mean_spread` is the
+    standard deviation of μ between events, `mean_sigma` that of a posterior, both averaged over dimensions;
+    `clamped_share` is the share of log-variances at their upper bound.
     """
 
     kl: float
@@ -55,78 +55,72 @@ class PosteriorHealth:
 
 @torch.no_grad()
 def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorHealth:
-    """Rate, active units, mutual information and two functional tests.
+    """KL, active units, mutual information and two functional tests.
 
-    Swap gap: by how much −log p(next item) rises when posteriors are those of another history. Prior gap: the same when
-    z is drawn from N(0, 1). Active units follow Burda et al. 2016 (variance of μ over inputs above 0.01); the mutual
-    information is E KL(q(z|x) ‖ p) − KL(q(z) ‖ p) with q(z) from the batch (Hoffman and Johnson 2016). Never judged by
-    NDCG: a network that ignores z can rank well.
+    Swap gap: by how much −log p(next item) rises with the posteriors of another history. Prior gap: the same with z
+    drawn from N(0, 1). Active units follow Burda et al. 2016 (variance of μ over inputs above 0.01); the mutual
+    information is E KL(q(z|x) ‖ p) − KL(q(z) ‖ p) with q(z) from the batch (Hoffman and Johnson 2016). NDCG is no
+    measure of it: a network that ignores z can rank well.
     """
     was_training = network.training
     network.eval()
     generator = torch.Generator().manual_seed(seed)
-    batch = watched_batch(histories, network.config.max_seq_len, network.config.num_items, seed).to(
-        network.item_bias.device
-    )
+    batch = diagnostic_batch(histories, network.config.max_seq_len, network.config.num_items, seed)
+    batch = batch.to(network.item_bias.device)
     posterior = network.encode(batch)
-    noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
-    latent = posterior.sample(noise)
+    mean = posterior.mean
+    latent = posterior.sample(torch.randn(mean.shape, generator=generator).to(mean))
     kl = posterior.kl_to_prior()
     sigma = torch.exp(0.5 * posterior.log_variance)
-    variance = posterior.mean.var(dim=0, correction=0)
+    variance = mean.var(dim=0, correction=0)
     other, position = neighbor_tokens(batch.layout), batch.layout.positions()
-    asked = _asked_tokens(batch)
-    mean, drawn = posterior.mean, torch.randn(latent.shape, generator=generator).to(latent)
-    loss, at_mean = (
-        _losses(network, batch, mean, latent)[asked],
-        float(_losses(network, batch, mean, mean)[asked].mean()),
-    )
-    swap_gap = _losses(network, batch, mean[other], latent[other])[asked] - loss
-    from_prior = _losses(network, batch, drawn, drawn)[asked]
-    swapped_at_mean = float(_losses(network, batch, mean[other], mean[other])[asked].mean())
+    target = _target_tokens(batch)
+    drawn = torch.randn(latent.shape, generator=generator).to(latent)
+    loss, at_mean = _losses(network, batch, mean, latent)[target], _losses(network, batch, mean, mean)[target]
+    swap_gap = _losses(network, batch, mean[other], latent[other])[target] - loss
+    swapped_at_mean = float(_losses(network, batch, mean[other], mean[other])[target].mean())
     active = float((variance > ACTIVE_VARIANCE).float().mean())
-    network.train(was_training)
-    return PosteriorHealth(
+    health = PosteriorHealth(
         kl=float(kl.sum(dim=1).mean()),
         kl_per_dimension=kl.mean(dim=0).tolist(),
         kl_per_position=_per_position(kl.sum(dim=1), position),
         active_share=active,
         mutual_information=mutual_information(posterior, latent, generator),
         swap_gap=float(swap_gap.mean()),
-        prior_gap=float(from_prior.mean() - loss.mean()),
+        prior_gap=float(_losses(network, batch, drawn, drawn)[target].mean() - loss.mean()),
         loss=float(loss.mean()),
-        loss_at_mean=at_mean,
-        swap_gap_at_mean=swapped_at_mean - at_mean,
+        loss_at_mean=float(at_mean.mean()),
+        swap_gap_at_mean=swapped_at_mean - float(at_mean.mean()),
         mean_sigma=float(sigma.mean()),
         mean_spread=float(variance.sqrt().mean()),
         clamped_share=float((posterior.log_variance >= MAX_LOG_VARIANCE).float().mean()),
-        swap_gap_per_position=_per_position(swap_gap, position[asked]),
+        swap_gap_per_position=_per_position(swap_gap, position[target]),
         sigma_per_position=_per_position(sigma.mean(dim=1), position),
         alarms=alarms(active, float(swap_gap.mean())),
     )
+    network.train(was_training)
+    return health
 
 
 def alarms(active_share: float, swap_gap: float) -> list[str]:
-    """What is wrong, in words; empty when the latent is used.
+    """Signs of posterior collapse; empty when the latent is used.
 
     >>> alarms(active_share=1.0, swap_gap=2.0)
     []
     """
     found = []
     if active_share < MIN_ACTIVE_SHARE:
-        found.append(
-            f"only {active_share:.0%} of the latent dimensions are active (alarm below {MIN_ACTIVE_SHARE:.0%})"
-        )
+        found.append(f"only {active_share:.0%} of the latent dimensions are active (less than {MIN_ACTIVE_SHARE:.0%})")
     if swap_gap < MIN_SWAP_GAP_NATS:
         found.append(
-            f"with the posteriors of another user the loss rises by {swap_gap:.3f} nats only (alarm below "
+            f"with the posteriors of another user the loss rises by {swap_gap:.3f} nats only (less than "
             f"{MIN_SWAP_GAP_NATS}): the decoder hardly reads them"
         )
     return found
 
 
-def watched_batch(histories: Histories, max_seq_len: int, num_items: int, seed: int) -> Batch:
-    """One batch of the latest events of random histories, of about `WATCHED_TOKENS` tokens.
+def diagnostic_batch(histories: Histories, max_seq_len: int, num_items: int, seed: int) -> Batch:
+    """One batch of the latest events of random histories, of about `DIAGNOSTIC_TOKENS` tokens.
 
     Histories of one event have a start token alone, the same for all: they are taken only where there are no others.
     """
@@ -135,7 +129,7 @@ def watched_batch(histories: Histories, max_seq_len: int, num_items: int, seed: 
         candidates = np.flatnonzero(histories.lengths)
     order = np.random.default_rng(seed).permutation(candidates)
     lengths = np.minimum(histories.lengths[order], max_seq_len)
-    chosen = order[: max(2, int(np.searchsorted(np.cumsum(lengths), WATCHED_TOKENS)))]
+    chosen = order[: max(2, int(np.searchsorted(np.cumsum(lengths), DIAGNOSTIC_TOKENS)))]
     chosen = chosen[np.argsort(histories.lengths[chosen], kind="stable")]
     start, end = histories.offsets[chosen], histories.offsets[chosen + 1]
     windows = Windows(start, np.maximum(start, end - max_seq_len), end)
@@ -145,27 +139,26 @@ def watched_batch(histories: Histories, max_seq_len: int, num_items: int, seed: 
 def neighbor_tokens(layout: Layout) -> Int[Tensor, " token"]:
     """For each token the token at the same position (or the last one) of the history before it in the batch."""
     starts = torch.cumsum(layout.lengths, 0) - layout.lengths
-    row = layout.slot // layout.longest
-    other = (row - 1) % layout.num_histories
+    other = (layout.slot // layout.longest - 1) % layout.num_histories
     return starts[other] + torch.minimum(layout.positions(), layout.lengths[other] - 1)
 
 
 def mutual_information(
     posterior: Posterior, latent: Float[Tensor, "token latent"], generator: torch.Generator
 ) -> float:
-    """E log q(z|x) − E log q(z) on a sample of tokens; at most log(sample) nats, so a high KL shows as that bound."""
+    """E log q(z|x) − E log q(z) on a sample of tokens, in nats; at most log(sample size)."""
     size = min(MUTUAL_INFORMATION_SAMPLES, len(latent))
     chosen = torch.randperm(len(latent), generator=generator)[:size].to(latent.device)
     mean, log_variance, sample = posterior.mean[chosen], posterior.log_variance[chosen], latent[chosen]
     precision = torch.exp(-log_variance)
-    # log N(z_i; μ_j, σ_j) for all pairs, the square opened up so that it is two matrix products.
+    # log N(z_i; μ_j, σ_j) for all pairs, with the square expanded so that it is two matrix products.
     squared = sample.square() @ precision.T - 2 * sample @ (mean * precision).T + (mean.square() * precision).sum(1)
     log_density = -0.5 * (squared + log_variance.sum(dim=1))
     return float((log_density.diagonal() - torch.logsumexp(log_density, dim=1) + math.log(size)).mean())
 
 
-def _asked_tokens(batch: Batch) -> Int[Tensor, " asked"] | slice:
-    """The tokens whose next event is a target; all where every event is one, or none is."""
+def _target_tokens(batch: Batch) -> Int[Tensor, " target"] | slice:
+    """The tokens whose next event is a target; all where the batch marks none."""
     if batch.is_target is None or not batch.num_targets:
         return slice(None)
     return torch.nonzero(batch.is_target)[:, 0]
@@ -177,20 +170,30 @@ def _losses(
     """−log p of each token's next item, `SCORES_AT_ONCE` scores at a time."""
     preference = network.decoder(mean, latent.unsqueeze(0), batch.layout).squeeze(0)
     num_items, target = network.config.num_items, batch.target_item
-    # Room for all is made once: small results kept between large blocks would scatter the heap.
+    # Allocated once: small results between large blocks would fragment the heap.
     losses = preference.new_empty(batch.num_tokens)
     rows = max(1, SCORES_AT_ONCE // num_items)
     for first in range(0, batch.num_tokens, rows):
-        some = slice(first, first + rows)
-        scores = network.scores(preference[some], 0, num_items)
-        losses[some] = functional.cross_entropy(scores, target[some], reduction="none")
+        block = slice(first, first + rows)
+        scores = network.scores(preference[block], 0, num_items)
+        losses[block] = functional.cross_entropy(scores, target[block], reduction="none")
     return losses
 
 
 def _per_position(value: Tensor, position: Tensor) -> list[float | None]:
     group = torch.bucketize(position, torch.tensor(POSITION_EDGES, device=position.device), right=True) - 1
-    means: list[float | None] = []
-    for index in range(len(POSITION_EDGES)):
-        inside = value[group == index]
-        means.append(float(inside.mean()) if len(inside) else None)
-    return means
+    groups = (value[group == index] for index in range(len(POSITION_EDGES)))
+    return [float(one.mean()) if len(one) else None for one in groups]
+
+
+def range_name(index: int) -> str:
+    """How many events precede the positions of a group.
+
+    >>> [range_name(index) for index in (0, 3, 9)]
+    ['0', '3–5', '201+']
+    """
+    first = POSITION_EDGES[index]
+    if index + 1 == len(POSITION_EDGES):
+        return f"{first}+"
+    last = POSITION_EDGES[index + 1] - 1
+    return str(first) if first == last else f"{first}–{last}"

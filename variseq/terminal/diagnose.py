@@ -1,4 +1,4 @@
-"""A run folder into the doctor's words: verdict, tests, groups of positions and advice; also as JSON."""
+"""Prints the diagnosis of a run folder: verdict, tests, groups of positions and changes to make; also as JSON."""
 
 from __future__ import annotations
 
@@ -13,18 +13,26 @@ from rich.table import Table
 
 from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
-from variseq.training.diagnosis import Diagnosis, diagnose
-from variseq.training.latent_tests import Test
-from variseq.training.symptoms import PositionGroup, flat_settings
+from variseq.training.diagnosis import Diagnosis, LatentTest, PositionGroup, diagnose, flat_settings
 
-COLORS = {"healthy": "bold green", "deterministic twin": "bold cyan"}
+COLORS = {"healthy": "bold green", "deterministic": "bold cyan"}
 NOT_MEASURED = "not measured"
 
 
-def examine_run(folder: Path, console: Console, json_file: Path | None = None) -> Diagnosis:
-    """Diagnose a run from its records alone, print that, and write it to `json_file` where one is given.
+def diagnose_run(folder: Path, console: Console, json_file: Path | None = None) -> Diagnosis:
+    """Diagnose a run from its records, print the result, and write it to `json_file` where one is given.
 
-    Raises CheckpointError for a folder that is no run or is damaged, InputError where the file cannot be written.
+    Args:
+        folder: A finished run, or one that is still training.
+        console: Where to print.
+        json_file: A file that is written as a whole, or not at all.
+
+    Returns:
+        The diagnosis.
+
+    Raises:
+        CheckpointError: The folder is no run, or is damaged.
+        InputError: The file cannot be written.
     """
     if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
         fault = "it is a folder" if json_file.is_dir() else f"the folder {json_file.parent} does not exist"
@@ -68,7 +76,7 @@ def read_records(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def print_diagnosis(found: Diagnosis, console: Console) -> None:
-    """The verdict first, then how it shows, then what to do."""
+    """Print the verdict, the evidence, the tests and the suggested changes."""
     style = COLORS.get(found.kind, "bold red")
     console.print(f"{found.kind.upper()}: {found.verdict}", style=style)
     console.print(f"Seen in epoch {found.epoch}, which was chosen on validation (a refit goes on from it):")
@@ -76,18 +84,15 @@ def print_diagnosis(found: Diagnosis, console: Console) -> None:
         console.print(f"  · {sentence}")
     console.print(_tests_table(found.tests))
     console.print(_groups_table(found.groups))
-    if not found.advice:
-        console.print("Nothing to change.")
-        return
-    console.print("What to change, the likeliest first:")
-    for one in found.advice:
-        console.print(f"  --set {one.assignment()}", style="bold", soft_wrap=True)
-        console.print(f"      was {one.now}; {one.reason}")
+    console.print("What to change, the likeliest first:" if found.changes else "Nothing to change.")
+    for change in found.changes:
+        console.print(f"  --set {change.assignment()}", style="bold", soft_wrap=True)
+        console.print(f"      was {change.current}; {change.reason}")
 
 
-def _tests_table(tests: tuple[Test, ...]) -> Table:
+def _tests_table(tests: tuple[LatentTest, ...]) -> Table:
     table = Table(title="tests")
-    table.add_column("what")
+    table.add_column("measure")
     table.add_column("value", justify="right")
     table.add_column("healthy is")
     table.add_column("verdict")
@@ -99,14 +104,14 @@ def _tests_table(tests: tuple[Test, ...]) -> Table:
 
 def _groups_table(groups: tuple[PositionGroup, ...]) -> Table:
     table = Table(title="by length of the history")
-    for name in ("events seen", "KL, nats", "swap gap, nats", "σ"):
+    for name in ("earlier events", "KL, nats", "swap gap, nats", "σ"):
         table.add_column(name, justify="right")
     for group in groups:
         table.add_row(group.events, *(_number(value) for value in (group.kl, group.swap_gap, group.sigma)))
     return table
 
 
-def _value(test: Test) -> str:
+def _value(test: LatentTest) -> str:
     if test.value is None:
         return NOT_MEASURED
     if test.unit == "share":
@@ -115,7 +120,7 @@ def _value(test: Test) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Two places, or two figures where that would show nothing.
+    """Two decimals, or two significant digits for small numbers.
 
     >>> [_number(value) for value in (4.8765, 0.000123, 0.0, None)]
     ['4.88', '0.00012', '0.00', 'not measured']

@@ -1,4 +1,4 @@
-"""`variseq doctor`: what a person and a program are told of a run."""
+"""`variseq diagnose`: the diagnosis of a run for people and for programs."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def copied(run: Path, tmp_path: Path) -> Path:
 
 
 def test_run_is_told_its_verdict_tests_and_groups(run: Path) -> None:
-    out = succeed("doctor", run).out
+    out = succeed("diagnose", run).out
     assert "The latent is" in out
-    for told in ("active", "kl", "mutual", "swap gap", "prior gap", "events seen", "6–10"):
+    for told in ("active", "KL", "mutual", "swap gap", "prior gap", "earlier events", "6–10"):
         assert told in out
     assert "not measured" not in out.partition("by length")[2]
 
 
 def test_collapsed_run_is_told_what_to_change(collapsed: Path) -> None:
-    out = succeed("doctor", collapsed).out
+    out = succeed("diagnose", collapsed).out
     assert out.startswith("COLLAPSE: The latent is NOT used")
     assert "BAD" in out
     for advice in ("--set training.kl_target=5.0", "--set training.beta=0.0001", "--set model.bn_gamma=1.0"):
@@ -58,10 +58,10 @@ def test_collapsed_run_is_told_what_to_change(collapsed: Path) -> None:
 
 
 def test_json_holds_the_diagnosis(collapsed: Path, tmp_path: Path) -> None:
-    succeed("doctor", collapsed, "--json", tmp_path / "found.json")
+    succeed("diagnose", collapsed, "--json", tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert (found["kind"], found["is_used"]) == ("collapse", False)
-    assert {"setting": "training.beta", "now": 10.0, "value": 0.0001}.items() <= found["advice"][1].items()
+    assert {"setting": "training.beta", "current": 10.0, "suggested": 0.0001}.items() <= found["changes"][1].items()
     assert found["tests"][0]["name"] == "active dimensions"
     assert found["groups"][0]["events"] == "0"
     assert left_in(tmp_path) == ["found.json"]
@@ -69,18 +69,7 @@ def test_json_holds_the_diagnosis(collapsed: Path, tmp_path: Path) -> None:
 
 def test_run_without_histories_gets_the_same_diagnosis(run: Path, tmp_path: Path) -> None:
     load(run).save(tmp_path / "bare", with_histories=False)
-    assert succeed("doctor", tmp_path / "bare").out == succeed("doctor", run).out
-
-
-def test_run_of_an_older_release_is_read_and_what_it_lacks_is_said(copied: Path) -> None:
-    records = [json.loads(line) for line in (copied / "metrics.jsonl").read_text().splitlines()]
-    for record in records:
-        for newer in ("loss", "loss_at_mean", "swap_gap_at_mean", "mean_sigma", "mean_spread", "clamped_share"):
-            del record["health"][newer]
-        del record["health"]["swap_gap_per_position"], record["health"]["sigma_per_position"]
-    (copied / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    out = succeed("doctor", copied).out
-    assert "not measured" in out.partition("by length")[2]
+    assert succeed("diagnose", tmp_path / "bare").out == succeed("diagnose", run).out
 
 
 @pytest.mark.parametrize(
@@ -98,22 +87,22 @@ def test_run_of_an_older_release_is_read_and_what_it_lacks_is_said(copied: Path)
 )
 def test_damaged_run_is_one_message(copied: Path, name: str, content: str, told: str) -> None:
     (copied / name).write_text(content)
-    refuse(told, "doctor", copied)
+    refuse(told, "diagnose", copied)
 
 
 def test_folder_that_is_no_run_is_one_message(tmp_path: Path) -> None:
-    refuse("is no run: it has no manifest.json", "doctor", tmp_path)
-    refuse("nowhere does not exist", "doctor", tmp_path / "nowhere")
+    refuse("is no run: it has no manifest.json", "diagnose", tmp_path)
+    refuse("nowhere does not exist", "diagnose", tmp_path / "nowhere")
 
 
 def test_json_that_cannot_be_written_is_refused(run: Path, tmp_path: Path) -> None:
-    refuse("is a folder", "doctor", run, "--json", tmp_path)
-    refuse("does not exist", "doctor", run, "--json", tmp_path / "nowhere" / "found.json")
+    refuse("is a folder", "diagnose", run, "--json", tmp_path)
+    refuse("does not exist", "diagnose", run, "--json", tmp_path / "nowhere" / "found.json")
     assert left_in(tmp_path) == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
 def test_json_that_finds_no_room_is_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / ".found.json.partial").symlink_to("/dev/full")
-    refuse("No space left", "doctor", run, "--json", tmp_path / "found.json")
+    refuse("No space left", "diagnose", run, "--json", tmp_path / "found.json")
     assert left_in(tmp_path) == []

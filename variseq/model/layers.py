@@ -1,0 +1,355 @@
+"""The layers of the network: event embedding, encoder, posterior, decoder and value head."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from variseq.events.items import CategoryLinks
+from variseq.model.attention import PosteriorAttention
+from variseq.sequences.batches import Layout
+from variseq.sequences.gaps import GAP_BUCKETS
+
+LEVELS = 256
+EXACT_DISTANCES = 16
+NUM_DISTANCE_BUCKETS = 48
+INITIAL_SCALE = 0.02
+"""Standard deviation of vectors and weights before training."""
+MIN_LOG_VARIANCE, MAX_LOG_VARIANCE = -10.0, 2.0
+Tokens = tuple[
+    Int[Tensor, "*token"], Int[Tensor, "*token"], Int[Tensor, "*token"], Float[Tensor, "*token"], Bool[Tensor, "*token"]
+]
+"""Item, behavior, gap bucket, value, and whether there is a value."""
+
+
+def kept_levels(dropout: float) -> int:
+    """How many of the 256 levels of a byte keep a number, so that the share dropped is exact to 1/512.
+
+    >>> kept_levels(0.5), kept_levels(0.2), kept_levels(0.999)
+    (128, 205, 1)
+    """
+    return max(1, LEVELS - round(LEVELS * dropout))
+
+
+def drop(values: Float[Tensor, "*shape"], dropout: float, training: bool) -> Float[Tensor, "*shape"]:
+    """Dropout with one random byte per number; `torch.nn.functional.dropout` takes four times as long on a CPU.
+
+    >>> drop(torch.ones(2), dropout=0.5, training=False)
+    tensor([1., 1.])
+    """
+    if not training or dropout == 0:
+        return values
+    kept = kept_levels(dropout)
+    # random_ fills 63 of the 64 bits of a long, and all 32 of an int.
+    number = values.numel()
+    draws = torch.empty((number + 3) // 4, dtype=torch.int32, device=values.device).random_(-(2**31), 2**31)
+    mask = (draws.view(torch.uint8)[:number].view(values.shape) < kept).to(values.dtype).mul_(LEVELS / kept)
+    return values * mask
+
+
+def distance_bucket(distance: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Buckets of the distance between two positions: exact below 16, then four per doubling.
+
+    Any length has a bucket, so a model can read longer histories than it was trained on
+    (Raffel et al. 2020, section 2.1, with another spacing).
+
+    >>> distance_bucket(torch.tensor([0, 15, 16, 32, 200, 10_000])).tolist()
+    [0, 15, 16, 20, 30, 47]
+    """
+    logarithm = EXACT_DISTANCES + torch.floor(4 * torch.log2(distance.clamp(min=1) / EXACT_DISTANCES)).long()
+    return torch.where(distance < EXACT_DISTANCES, distance, logarithm.clamp(max=NUM_DISTANCE_BUCKETS - 1))
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head self-attention over what has happened so far, with a learned bias per head and distance."""
+
+    def __init__(self, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query_key_value = nn.Linear(hidden_size, 3 * hidden_size, bias=False)
+        self.output = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.distance_bias = nn.Parameter(torch.zeros(num_heads, NUM_DISTANCE_BUCKETS))
+
+    def forward(self, hidden: Float[Tensor, "token hidden"], layout: Layout) -> Float[Tensor, "token hidden"]:
+        histories, longest, hidden_size = layout.num_histories, layout.longest, hidden.shape[1]
+        head_width = hidden_size // self.num_heads
+        projected = layout.unpack(self.query_key_value(hidden))
+        heads = projected.view(histories, longest, 3, self.num_heads, head_width).permute(2, 0, 3, 1, 4)
+        query, key, value = heads.unbind(0)
+        energy = query @ key.transpose(2, 3) * (1 / math.sqrt(head_width)) + self.bias(longest)
+        context = torch.softmax(energy, dim=3) @ value
+        return self.output(layout.pack(context.transpose(1, 2).reshape(histories, longest, hidden_size)))
+
+    def bias(self, longest: int) -> Float[Tensor, "head query key"]:
+        """The bias of every pair of positions; −∞ where the key is later than the query."""
+        position = torch.arange(longest, device=self.distance_bias.device)
+        distance = position.unsqueeze(1) - position
+        bias = self.distance_bias[:, distance_bucket(distance.clamp(min=0))]
+        return bias.masked_fill(distance < 0, float("-inf"))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: (silu(x A) ⊙ x B) C (Shazeer 2020, equation 6), without biases."""
+
+    def __init__(self, hidden_size: int, hidden_width: int) -> None:
+        super().__init__()
+        self.gate_and_value = nn.Linear(hidden_size, 2 * hidden_width, bias=False)
+        self.output = nn.Linear(hidden_width, hidden_size, bias=False)
+
+    def forward(self, hidden: Float[Tensor, "*token hidden"]) -> Float[Tensor, "*token hidden"]:
+        gate, value = self.gate_and_value(hidden).chunk(2, dim=-1)
+        return self.output(functional.silu(gate) * value)
+
+
+class EncoderBlock(nn.Module):
+    """Pre-norm attention and feed-forward, each added to the stream after dropout."""
+
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(hidden_size)
+        self.attention = CausalSelfAttention(hidden_size, num_heads)
+        self.feed_forward_norm = nn.RMSNorm(hidden_size)
+        self.feed_forward = FeedForward(hidden_size, 2 * hidden_size)
+        self.dropout = dropout
+
+    def forward(self, hidden: Float[Tensor, "token hidden"], layout: Layout) -> Float[Tensor, "token hidden"]:
+        attended = self.attention(self.attention_norm(hidden), layout)
+        hidden = hidden + drop(attended, self.dropout, self.training)
+        transformed = self.feed_forward(self.feed_forward_norm(hidden))
+        return hidden + drop(transformed, self.dropout, self.training)
+
+
+class Encoder(nn.Module):
+    """A stack of blocks and a last norm."""
+
+    def __init__(self, hidden_size: int, num_heads: int, num_layers: int, dropout: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(EncoderBlock(hidden_size, num_heads, dropout) for _ in range(num_layers))
+        self.norm = nn.RMSNorm(hidden_size)
+        self.dropout = dropout
+
+    def forward(self, embedded: Float[Tensor, "token hidden"], layout: Layout) -> Float[Tensor, "token hidden"]:
+        hidden = drop(embedded, self.dropout, self.training)
+        for block in self.blocks:
+            hidden = block(hidden, layout)
+        normed: Tensor = self.norm(hidden)
+        return normed
+
+
+class EventEmbedding(nn.Module):
+    """e_t = √hidden_size · V[i_t] + B[b_t] + G[gap bucket] + a value's own direction, scaled by the standardised value.
+
+    Row `num_items` of V is the start token: what stands before the first event. Parts that the log does not have
+    (one behavior, no times, no values) are not built. With categories a row of V is the item's own vector plus the
+    mean of the vectors of its categories, so that similar items share what they learn.
+    """
+
+    def __init__(self, num_items: int, hidden_size: int, num_behaviors: int, has_gaps: bool, has_values: bool) -> None:
+        super().__init__()
+        self.item = _vectors(num_items + 1, hidden_size)
+        self.category: nn.Parameter | None = None
+        self.scale = math.sqrt(hidden_size)
+        self.behavior = _vectors(num_behaviors, hidden_size) if num_behaviors > 1 else None
+        self.gap = _vectors(GAP_BUCKETS, hidden_size) if has_gaps else None
+        self.value = _vectors(2, hidden_size) if has_values else None
+        self.link_offsets: Int[Tensor, " item_plus_one"]
+        self.link_category: Int[Tensor, " link"]
+        self.value_mean: Tensor
+        self.value_scale: Tensor
+        self.register_buffer("value_mean", torch.zeros(()))
+        self.register_buffer("value_scale", torch.ones(()))
+
+    def use_categories(self, links: CategoryLinks) -> None:
+        """Add the vectors of categories to those of the items; only while training, see `fold_categories`."""
+        self.category = _vectors(links.num_categories, self.item.shape[1])
+        self.register_buffer("link_offsets", torch.from_numpy(links.offsets.astype(np.int64)), persistent=False)
+        self.register_buffer("link_category", torch.from_numpy(links.category.astype(np.int64)), persistent=False)
+
+    @torch.no_grad()
+    def fold_categories(self) -> None:
+        """Write the sums into the items' own vectors; the outputs stay the same, and no categories are left."""
+        if self.category is not None:
+            self.item.copy_(self.vectors())
+            self.category = None
+
+    def vectors(self) -> Float[Tensor, "item_and_start hidden"]:
+        """V: one row an item, and last the start token."""
+        if self.category is None:
+            return self.item
+        of_categories = functional.embedding_bag(
+            self.link_category, self.category, self.link_offsets, mode="mean", include_last_offset=True
+        )
+        return self.item + functional.pad(of_categories, (0, 0, 0, 1))
+
+    def forward(
+        self, tokens: Tokens, vectors: Float[Tensor, "item_and_start hidden"]
+    ) -> Float[Tensor, "*token hidden"]:
+        """The embedded events; `vectors` is V, which one step needs at both ends of the network."""
+        item, behavior, gap, value, has_value = tokens
+        embedded = functional.embedding(item, vectors) * self.scale
+        if self.behavior is not None:
+            embedded = embedded + functional.embedding(behavior, self.behavior)
+        if self.gap is not None:
+            embedded = embedded + functional.embedding(gap, self.gap)
+        if self.value is not None:
+            standard = torch.where(has_value, self.standardise(value), 0.0)
+            embedded = embedded + standard.unsqueeze(-1) * self.value[0] + has_value.unsqueeze(-1) * self.value[1]
+        return embedded
+
+    def set_value_scale(self, mean: float, standard_deviation: float) -> None:
+        """Set the mean and standard deviation that standardise values."""
+        self.value_mean.fill_(mean)
+        self.value_scale.fill_(max(standard_deviation, 1e-6))
+
+    def standardise(self, value: Float[Tensor, "*token"]) -> Float[Tensor, "*token"]:
+        """(value − mean) / standard deviation, both of the training log."""
+        return (value - self.value_mean) / self.value_scale
+
+
+def _vectors(number: int, hidden_size: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(number, hidden_size) * INITIAL_SCALE)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """q(z_t | x_≤t) = N(mean, diag exp(log_variance)) at every position."""
+
+    mean: Float[Tensor, "token latent"]
+    log_variance: Float[Tensor, "token latent"]
+
+    def sample(self, noise: Float[Tensor, "*sample token latent"]) -> Float[Tensor, "*sample token latent"]:
+        """z = μ + σ ⊙ noise (Kingma and Welling 2014, section 2.4)."""
+        return self.mean + torch.exp(0.5 * self.log_variance) * noise
+
+    def kl_to_prior(self) -> Float[Tensor, "token latent"]:
+        """KL(q ‖ N(0, 1)) per dimension in nats: ½(μ² + σ² − 1 − log σ²).
+
+        >>> Posterior(torch.zeros(1, 2), torch.zeros(1, 2)).kl_to_prior()
+        tensor([[0., 0.]])
+        """
+        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
+
+
+class LatentHead(nn.Module):
+    """Mean and log-variance of the posterior.
+
+    The mean is batch-normalized over the tokens of a batch with a fixed scale γ (Zhu et al. 2020, equation 5). Its
+    aggregate cannot shrink to the prior, so the expected KL is at least ½ γ² nats per dimension. With `bn_gamma=None`
+    the mean is not normalized, and can collapse. The log-variance is clamped between −10 and 2.
+    """
+
+    def __init__(self, hidden_size: int, latent_dim: int, bn_gamma: float | None) -> None:
+        super().__init__()
+        self.mean = nn.Linear(hidden_size, latent_dim)
+        self.log_variance = nn.Linear(hidden_size, latent_dim)
+        self.norm = nn.BatchNorm1d(latent_dim, affine=False)
+        self.bn_gamma = bn_gamma
+
+    def forward(self, hidden: Float[Tensor, "token hidden"]) -> Posterior:
+        mean = self.mean(hidden)
+        if self.bn_gamma is not None:
+            mean = self.bn_gamma * self._normalized(mean)
+        return Posterior(mean, self.log_variance(hidden).clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE))
+
+    def _normalized(self, mean: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
+        if len(mean) > 1:
+            normalized: Tensor = self.norm(mean)
+            return normalized
+        # One token alone has no variance, so the running statistics normalize it.
+        return functional.batch_norm(mean, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps)
+
+
+class Decoder(nn.Module):
+    """P_t = norm(s_t + feed-forward(norm(s_t))), with s_t = M z_t + dropout(W c_t) and c_t the attention over z_1..z_t.
+
+    W starts at zero, so the network begins without the context. The attention weights are those of the means, once for
+    all samples: weights of each sample were no better and cost more (docs/ablations.md).
+    """
+
+    def __init__(self, latent_dim: int, hidden_size: int, attention: PosteriorAttention, dropout: float) -> None:
+        super().__init__()
+        self.attention = attention
+        self.posterior = nn.Linear(latent_dim, hidden_size, bias=False)
+        self.context = nn.Linear(latent_dim, hidden_size, bias=False)
+        self.feed_forward_norm = nn.RMSNorm(hidden_size)
+        self.feed_forward = FeedForward(hidden_size, 2 * hidden_size)
+        self.norm = nn.RMSNorm(hidden_size)
+        self.dropout = dropout
+        nn.init.zeros_(self.context.weight)
+
+    def forward(
+        self, mean: Float[Tensor, "token latent"], samples: Float[Tensor, "sample token latent"], layout: Layout
+    ) -> Float[Tensor, "sample token hidden"]:
+        """The preference at every position under each sample."""
+        key = layout.unpack(mean)
+        position = torch.arange(layout.longest, device=mean.device).expand(layout.num_histories, layout.longest)
+        context = layout.pack(self.attention(key, key, layout.unpack(_side_by_side(samples)), position))
+        return self.preference(samples, _one_by_one(context, len(samples)))
+
+    def last(
+        self, mean: Float[Tensor, "token latent"], samples: Float[Tensor, "sample token latent"], layout: Layout
+    ) -> Float[Tensor, "sample history hidden"]:
+        """The preference at the last position of each history only: what a recommendation needs."""
+        query, position = self._last_query(mean, layout)
+        context = self.attention(query, layout.unpack(mean), layout.unpack(_side_by_side(samples)), position)
+        return self.preference(samples[:, layout.last_tokens()], _one_by_one(context.squeeze(1), len(samples)))
+
+    def last_at_mean(self, mean: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "history hidden"]:
+        """`last` with the mean as the only sample."""
+        return self.last(mean, mean.unsqueeze(0), layout).squeeze(0)
+
+    def last_weights(self, mean: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "history longest"]:
+        """The attention weights of the last position of each history."""
+        query, position = self._last_query(mean, layout)
+        return self.attention.weights(query, layout.unpack(mean), position).squeeze(1)
+
+    def _last_query(self, mean: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        return mean[layout.last_tokens()].unsqueeze(1), (layout.lengths - 1).unsqueeze(1)
+
+    def preference(
+        self, latent: Float[Tensor, "sample *row latent"], context: Float[Tensor, "sample *row latent"]
+    ) -> Float[Tensor, "sample *row hidden"]:
+        """The preference of samples, given the context of each."""
+        state = self.posterior(latent) + drop(self.context(context), self.dropout, self.training)
+        transformed = self.feed_forward(self.feed_forward_norm(state))
+        preference: Tensor = self.norm(state + drop(transformed, self.dropout, self.training))
+        return preference
+
+
+def _side_by_side(samples: Float[Tensor, "sample token latent"]) -> Float[Tensor, "token content"]:
+    return samples.transpose(0, 1).flatten(1)
+
+
+def _one_by_one(content: Float[Tensor, "row content"], num_samples: int) -> Float[Tensor, "sample row latent"]:
+    return content.view(len(content), num_samples, -1).transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class ValueEstimate:
+    """A Gaussian for the value of an event, in standardised units."""
+
+    mean: Float[Tensor, " token"]
+    log_variance: Float[Tensor, " token"]
+
+
+class ValueHead(nn.Module):
+    """The value of the next event, given the preference and the item.
+
+    Mean and log-variance are linear in P_t ⊙ (V E_i), the agreement of preference and item, plus E_i itself.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.item = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.output = nn.Linear(2 * hidden_size, 2)
+
+    def forward(self, preference: Float[Tensor, "token hidden"], item: Float[Tensor, "token hidden"]) -> ValueEstimate:
+        projected = self.item(item)
+        mean, log_variance = self.output(torch.cat([preference * projected, projected], dim=1)).unbind(1)
+        return ValueEstimate(mean, log_variance.clamp(-6.0, 4.0))
