@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test quick test-lowest check bench competitors format setup hooks clean
+.PHONY: help demo test quick test-lowest check docs bench competitors format setup hooks clean
 # The folder with a folder for each data set of the benchmarks, and the CPU minutes that each competitor trains there.
 DATA ?= data
 MINUTES ?= 16
@@ -35,6 +35,9 @@ check: $(VENV)/ready-to-develop  ## style, types, floors and the public face
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py tests/test_public_face.py
+
+docs: $(VENV)/ready-to-document  ## the documentation site in docs/_build/html; notebooks run, warnings are errors
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
 bench: $(VENV)/ready-to-use  ## speed and quality of this package, in minutes (DATA=folder of data sets)
 	$(BIN)/python -m benchmarks.speed kernels --out .competitors/bench.jsonl
@@ -80,6 +83,10 @@ $(VENV)/ready-to-use: pyproject.toml constraints.txt
 
 $(VENV)/ready-to-develop: $(VENV)/ready-to-use
 	$(INSTALL) --no-build-isolation -e ".[report,serve,index,redis,lake,test,check]"
+	@touch $@
+
+$(VENV)/ready-to-document: $(VENV)/ready-to-use
+	$(INSTALL) --no-build-isolation -e ".[report,serve,docs]"
 	@touch $@
 
 # torch alone is not the lowest: an old one comes with GPU libraries of several GB, so it is the tested CPU build.
