@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import small_model, unchecked
-from variseq.comparison import compare
 from variseq.errors import InputError, PosteriorCollapseWarning
-from variseq.estimator import VariationalAttention, load
+from variseq.estimator import VariationalAttention, compare, load
 from variseq.evaluation.results import Results
 from variseq.events.simulate import Simulation
 from variseq.log import Log, LogPart, read
@@ -45,7 +44,7 @@ def twin(shop_parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Variati
 
 @pytest.fixture(scope="module")
 def results(variational: VariationalAttention, twin: VariationalAttention) -> Results:
-    return variational.evaluate(k=5, beside={"twin": twin}, dropout=True)
+    return variational.evaluate(k=5, compare_with={"twin": twin}, mc_dropout=True)
 
 
 def test_rivals_stand_between_the_model_and_the_baselines_with_every_number(results: Results) -> None:
@@ -74,10 +73,10 @@ def test_every_row_asks_the_same_queries(results: Results) -> None:
 
 def test_differences_are_paired_for_every_rival_and_no_baseline(results: Results) -> None:
     found = results.table["comparisons"]
-    assert [one["beside"] for one in found[::2]] == ROWS[1:4]
+    assert [one["compared_with"] for one in found[::2]] == ROWS[1:4]
     assert {one["metric"] for one in found} == {"nll", "ndcg@5"}
     for one in found:
-        rows = [results.row(one[role])[one["metric"]] for role in ("model", "beside")]
+        rows = [results.row(one[role])[one["metric"]] for role in ("model", "compared_with")]
         assert one["difference"] == pytest.approx(rows[0] - rows[1], abs=1e-9)
         assert one["p_value"] <= one["p_value_holm"] <= 1
 
@@ -85,7 +84,7 @@ def test_differences_are_paired_for_every_rival_and_no_baseline(results: Results
 def test_dropout_row_differs_and_comes_again(results: Results, variational: VariationalAttention) -> None:
     plain, dropped = results["twin"].metric("nll"), results["twin, dropout"].metric("nll")
     assert not np.allclose(plain, dropped)
-    again = variational.evaluate(k=5, dropout=True)
+    again = variational.evaluate(k=5, mc_dropout=True)
     assert [one.model for one in again.evaluations] == [*ROWS[:2], *BASELINES]
     np.testing.assert_array_equal(again["variseq, dropout"].metric("nll"), results["variseq, dropout"].metric("nll"))
     assert variational._forecast().calibration.num_samples == NUM_SAMPLES
@@ -94,18 +93,18 @@ def test_dropout_row_differs_and_comes_again(results: Results, variational: Vari
 def test_dropout_is_refused_where_validation_was_learned(
     fitted: VariationalAttention, twin: VariationalAttention
 ) -> None:
-    with pytest.raises(InputError, match=r"refitted with the validation events, so dropout .*'refit_fraction': 0"):
-        fitted.evaluate(dropout=True)
-    with pytest.raises(InputError, match="differ in: whether a refit took in the validation events"):
-        fitted.evaluate(beside={"twin": twin})
+    with pytest.raises(InputError, match=r"refitted with the validation events, so MC dropout .*'refit_fraction': 0"):
+        fitted.evaluate(mc_dropout=True)
+    with pytest.raises(InputError, match="differ in: whether a refit used the validation events"):
+        fitted.evaluate(compare_with={"twin": twin})
 
 
 @pytest.mark.parametrize("name", ["variseq", "popular"])
 def test_name_that_is_taken_is_refused(
     variational: VariationalAttention, twin: VariationalAttention, name: str
 ) -> None:
-    with pytest.raises(InputError, match=f"Two rows would be called '{name}'"):
-        variational.evaluate(beside={name: twin})
+    with pytest.raises(InputError, match=f"Two rows would have the name '{name}'"):
+        variational.evaluate(compare_with={name: twin})
 
 
 def test_run_of_another_log_or_split_is_refused_with_what_differs(
@@ -113,23 +112,23 @@ def test_run_of_another_log_or_split_is_refused_with_what_differs(
 ) -> None:
     by_time = fit(shop_log.split("time", test=0.2, valid=0.2), refit_fraction=0.0)
     with pytest.raises(InputError, match=r"differ in: where validation and test begin\."):
-        variational.evaluate(beside={"by time": by_time})
+        variational.evaluate(compare_with={"by time": by_time})
     frame = shop.events().to_pandas()
     without_one = read(frame[frame["item_id"] != frame["item_id"].iloc[0]].reset_index(drop=True))
     fewer = fit(without_one.split("leave-one-out"), refit_fraction=0.0)
-    with pytest.raises(InputError, match=r"'variseq' and 'fewer' are not measured alike.*differ in: items, "):
-        variational.evaluate(beside={"fewer": fewer})
+    with pytest.raises(InputError, match=r"'variseq' and 'fewer' cannot be compared.*differ in: items, "):
+        variational.evaluate(compare_with={"fewer": fewer})
 
 
 def test_model_that_cannot_be_judged_is_refused(variational: VariationalAttention, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not fitted"):
-        variational.evaluate(beside={"new": small_model()})
+        variational.evaluate(compare_with={"new": small_model()})
     for given in ({"twin": "runs/twin"}, [small_model()]):
-        with pytest.raises(InputError, match="beside needs models by name"):
-            unchecked(VariationalAttention.evaluate)(variational, beside=given)
+        with pytest.raises(InputError, match="compare_with needs models by name"):
+            unchecked(VariationalAttention.evaluate)(variational, compare_with=given)
     variational.save(tmp_path / "bare", with_histories=False)
     with pytest.raises(InputError, match="'bare' was saved without histories"):
-        variational.evaluate(beside={"bare": load(tmp_path / "bare")})
+        variational.evaluate(compare_with={"bare": load(tmp_path / "bare")})
 
 
 def test_compare_tells_what_stands_beside(
@@ -138,5 +137,7 @@ def test_compare_tells_what_stands_beside(
     for name, model in (("variational", variational), ("twin", twin)):
         model.save(tmp_path / name)
     found = compare(tmp_path / "variational", tmp_path / "twin", "nll", 5)
-    (beside,) = [one for one in results.table["comparisons"] if (one["beside"], one["metric"]) == ("twin", "nll")]
+    (beside,) = [
+        one for one in results.table["comparisons"] if (one["compared_with"], one["metric"]) == ("twin", "nll")
+    ]
     assert (found.difference, found.p_value) == pytest.approx((beside["difference"], beside["p_value"]))

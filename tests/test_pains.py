@@ -240,7 +240,7 @@ def test_lists_differ_between_users_and_popularity_stands_beside_them(fitted: Va
     assert lists.nunique() > 20
     results = fitted.evaluate()
     assert results.row("popular")["ndcg@10"] > 0
-    assert results.row("variseq")["coverage@10"] > 0.2
+    assert results.row("variseq")["catalog_coverage@10"] > 0.2
 
 
 # Saving and loading

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from variseq.threads import compute_alone_after_fork, prepare_threads
 
 if TYPE_CHECKING:
-    from variseq.comparison import compare
     from variseq.errors import (
         CheckpointError,
         InputError,
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
         TrainingDivergedError,
         VariseqError,
     )
-    from variseq.estimator import VariationalAttention, load
+    from variseq.estimator import VariationalAttention, compare, load
     from variseq.events.options import ReadOptions
     from variseq.events.simulate import SimulationOptions, simulate
     from variseq.log import read
@@ -32,7 +31,7 @@ _ROOMS = {
     "TrainingDivergedError": "variseq.errors",
     "VariationalAttention": "variseq.estimator",
     "VariseqError": "variseq.errors",
-    "compare": "variseq.comparison",
+    "compare": "variseq.estimator",
     "load": "variseq.estimator",
     "read": "variseq.log",
     "simulate": "variseq.events.simulate",

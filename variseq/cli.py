@@ -264,33 +264,35 @@ def fit(
 def evaluate(
     run: RunFolder,
     k: K = 10,
-    targets: Annotated[str, typer.Option(help="last, next or successive.")] = "last",
+    targets: Annotated[str, typer.Option(help="last, first or all targets of each user.")] = "last",
     exclude_seen: Annotated[
         bool | None,
         typer.Option(
             "--exclude-seen/--include-seen",
-            help="Leave out what the user knows, or rank it too; otherwise as the log suggested.",
+            help="Leave out items of the user's history, or rank them too (default: as in the fit).",
         ),
     ] = None,
     test_file: TestFile = None,
     columns: Annotated[str | None, typer.Option(help="Names in the test file: user_id=uid,item_id=sku,...")] = None,
-    users: Annotated[str | None, typer.Option(help="Table with user_id and columns: its groups are compared.")] = None,
-    beside: Annotated[
+    users: Annotated[str | None, typer.Option(help="Table with user_id and columns; compare its groups.")] = None,
+    compare_with: Annotated[
         list[Path] | None, typer.Option(help="Another run of the same log and split; may be given several times.")
     ] = None,
-    dropout: Annotated[
+    mc_dropout: Annotated[
         bool,
-        typer.Option("--dropout", help="Every run with dropout left on as well (needs training.refit_fraction=0)."),
+        typer.Option("--mc-dropout", help="Add every run with dropout left on (needs training.refit_fraction=0)."),
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the whole table as JSON.")] = None,
     threads: Threads = None,
 ) -> None:
-    """The run on its own test part or on a test file, with the baselines and other runs beside it, and intervals."""
+    """Evaluate a run with its baselines on its test part or on a test file, with intervals."""
     use_threads(threads)
-    from variseq.terminal.evaluate import Asked, evaluate_run
+    from variseq.terminal.evaluate import EvaluateRequest, evaluate_run
 
-    asked = Asked(k, targets, exclude_seen, users, beside or [], dropout, test_file, _columns(columns))
-    typer.echo(printable_lines(evaluate_run(run, asked, json)))
+    request = EvaluateRequest(
+        k, targets, exclude_seen, users, compare_with or [], mc_dropout, test_file, _columns(columns)
+    )
+    typer.echo(printable_lines(evaluate_run(run, request, json)))
 
 
 @app.command()
@@ -300,8 +302,8 @@ def compare(
     metric: Annotated[str, typer.Option(help="ndcg, recall, mrr, nll, brier.")] = "ndcg",
     k: K = 10,
 ) -> None:
-    """Two runs on their common test part, paired by user."""
-    from variseq.comparison import compare as compare_runs
+    """Compare two runs on their common test part, paired by user."""
+    from variseq.estimator import compare as compare_runs
     from variseq.terminal.tables import comparison_sentence
 
     names = printable(first), printable(second)
@@ -375,7 +377,7 @@ def vectors(
 
 @app.command()
 def report(run: RunFolder, k: K = 10) -> None:
-    """One HTML page with pictures: training, posterior, calibration, attention, items."""
+    """Write one HTML page with figures: training, latent, accuracy, calibration, attention, items."""
     from variseq.estimator import load
     from variseq.reports.report import write_report
 

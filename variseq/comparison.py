@@ -1,19 +1,176 @@
-"""Two finished runs into how much one is better than the other."""
+"""Fitted runs compared on one part: their forecasts, with MC dropout too, and their forecasts of values."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
-from variseq.estimator import load
-from variseq.evaluation.significance import Comparison
-from variseq.evaluation.significance import compare as compare_evaluations
+import numpy as np
+import torch
+
+from variseq.errors import InputError
+from variseq.evaluation.calibration import ValueForecasts
+from variseq.evaluation.evaluate import EvaluationOptions
+from variseq.evaluation.recommender import Recommender
+from variseq.evaluation.splits import Part, Queries, Split, part_to_evaluate, trained_on
+from variseq.model.checkpoint import Checkpoint
+from variseq.model.network import Network
+from variseq.model.posterior import SampledPreferences, mean_preferences
+from variseq.model.posterior import NetworkScorer
+from variseq.ranking.calibration import NUM_SAMPLES, Calibration
+from variseq.recommend.calibrate import Calibrator
+from variseq.recommend.forecast import Forecast
+from variseq.sequences.histories import Histories
+
+DROPOUT_SEED = 0
 
 
-def compare(first: Path | str, second: Path | str, metric: str = "ndcg", k: int = 10) -> Comparison:
-    """Two runs on their common test part, paired by user: difference, 95 % interval and permutation p-value.
+@dataclass(frozen=True, eq=False)
+class ComparedRun:
+    """A finished run: the name of its row, the content of its folder, and its own calibrated forecast."""
 
-    Raises InputError when they were not made with the same data and split, or only one of them was refitted.
+    name: str
+    checkpoint: Checkpoint
+    forecast: Forecast
+
+    @property
+    def is_refitted(self) -> bool:
+        return bool(self.checkpoint.config["training"]["refit_fraction"])
+
+
+def evaluated_part(split: Split, part: Part | None, is_refitted: bool) -> tuple[Part, Histories]:
+    """The test part or the one given, and the training events of the models that are evaluated on it.
+
+    After a refit these are the validation events too, and the unseen targets follow from them. Raises InputError for a
+    part that the models cannot be evaluated on.
     """
-    name = f"the run {second}"
-    results = load(first).evaluate(k=k, beside={name: load(second)})
-    return compare_evaluations(results.evaluations[0], results[name], metric)
+    evaluated = part_to_evaluate(split, part, is_refitted)
+    known = split[2].known() if is_refitted else split[0].known()
+    return trained_on(evaluated, known, "training and validation" if is_refitted else "training"), known
+
+
+def named_forecasts(runs: Sequence[ComparedRun], valid: Part, mc_dropout: bool) -> list[Forecast]:
+    """The forecast of each run under its name; `mc_dropout` adds the same network with dropout left on.
+
+    MC dropout makes as many passes as the first run has samples. Raises InputError for runs that were not made of the
+    first one's log and split, and for MC dropout where the network was trained on the validation part, which calibrates
+    it.
+    """
+    first, *others = runs
+    for other in others:
+        _require_same_data(first, other)
+    if mc_dropout and first.is_refitted:
+        raise InputError(
+            "The run was refitted with the validation events, so MC dropout cannot be calibrated on them. Leave out "
+            "mc_dropout, or fit every run with training={'refit_fraction': 0} (--set training.refit_fraction=0)."
+        )
+    num_passes = first.forecast.calibration.num_samples or NUM_SAMPLES
+    forecasts = []
+    for run in runs:
+        run.forecast.name = run.name
+        forecasts.append(run.forecast)
+        if mc_dropout:
+            config = run.checkpoint.config["training"]
+            options = EvaluationOptions(targets=config["targets"], exclude_seen=config["exclude_seen"])
+            forecasts.append(with_mc_dropout(run.forecast, num_passes, valid, options))
+    return forecasts
+
+
+def refuse_same_names(recommenders: Sequence[Recommender]) -> None:
+    """Raises InputError where two rows of a table would have one name."""
+    names = [recommender.name for recommender in recommenders]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"Two rows would have the name {name!r}. Give another name than {', '.join(names)}.")
+
+
+def _require_same_data(first: ComparedRun, other: ComparedRun) -> None:
+    ours, theirs = first.checkpoint, other.checkpoint
+    # That the first one has its own is seen when its split is made.
+    if ours.bounds is None or ours.histories is None or theirs.bounds is None or theirs.histories is None:
+        raise InputError(f"{other.name!r} was saved without histories, so it cannot be evaluated.")
+    is_same = {
+        "users": ours.vocabulary.users.equals(theirs.vocabulary.users),
+        "items": ours.vocabulary.items.equals(theirs.vocabulary.items),
+        "behaviors": ours.vocabulary.behaviors == theirs.vocabulary.behaviors,
+        "behaviors of the targets": _targets_of(ours) == _targets_of(theirs),
+        "events": _are_equal(ours.histories, theirs.histories),
+        "where validation and test begin": np.array_equal(ours.bounds, theirs.bounds),
+        "whether a refit used the validation events": first.is_refitted == other.is_refitted,
+    }
+    different = [what for what, same in is_same.items() if not same]
+    if different:
+        raise InputError(
+            f"{first.name!r} and {other.name!r} cannot be compared. They differ in: {', '.join(different)}. Give "
+            "runs of the same log and split, refitted all or none (training.refit_fraction)."
+        )
+
+
+def _targets_of(checkpoint: Checkpoint) -> list[str] | None:
+    targets: list[str] | None = checkpoint.manifest["protocol"].get("targets_of")
+    return targets
+
+
+def _are_equal(first: Histories, second: Histories) -> bool:
+    """Whether each array is equal; missing values (NaN) are equal to each other."""
+    columns = [field.name for field in fields(Histories) if field.name != "is_target"]
+    arrays = [[getattr(one, name) for name in columns] for one in (first, second)]
+    return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(*arrays, strict=True))
+
+
+class DropoutForecast(Forecast):
+    """MC dropout: the mean forecast over passes with dropout on, at the posterior mean; batch norm stays as trained.
+
+    `calibration.num_samples` passes are made. The same histories together have the same forecast; which units are
+    dropped for one of them depends on the others.
+    Source: Gal and Ghahramani, "Dropout as a Bayesian approximation" (2016).
+    """
+
+    @torch.no_grad()
+    def sample(self, histories: Histories) -> SampledPreferences:
+        network, device = self.network, self.network.item_bias.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(DROPOUT_SEED)
+            network.train()
+            network.latent.norm.eval()
+            try:
+                passes = [mean_preferences(network, histories) for _ in range(self.calibration.num_samples)]
+            finally:
+                network.eval()
+        log_variance = torch.stack([one.log_variance for one in passes]).mean(dim=0)
+        return SampledPreferences(torch.cat([one.preference for one in passes]), log_variance)
+
+
+def with_mc_dropout(forecast: Forecast, num_passes: int, valid: Part, options: EvaluationOptions) -> DropoutForecast:
+    """The same network and counts with dropout left on, with a calibration of its own.
+
+    The calibration makes the validation targets most likely, as a run's own does, so the network and the counts must
+    not be fitted to these. Raises InputError for a network without dropout.
+    """
+    if not forecast.network.config.dropout:
+        raise InputError(
+            f"{forecast.name!r} was trained without dropout (model.dropout = 0). Leave out mc_dropout, or fit again "
+            "with dropout."
+        )
+    untuned = DropoutForecast(forecast.network, forecast.memory, Calibration(num_passes))
+    tuned = DropoutForecast(forecast.network, forecast.memory, Calibrator(untuned, valid, options).fit())
+    tuned.name = f"{forecast.name}, dropout"
+    return tuned
+
+
+@torch.no_grad()
+def forecast_values(network: Network, part: Part, targets: str) -> ValueForecasts | None:
+    """The value head's forecasts for the targets of a part; None where the log or the part has no values."""
+    every = part.queries(targets)
+    in_catalog = ~part.is_unknown_target(every)
+    queries, log = Queries(every.user[in_catalog], every.position[in_catalog]), part.histories
+    value = log.value[queries.position].astype(np.float64)
+    if network.value_head is None or not np.isfinite(value).any():
+        return None
+    preference = NetworkScorer(network).query(part.histories_before(queries))
+    item = torch.from_numpy(log.item[queries.position].astype(np.int64)).to(preference.device)
+    estimate = network.value(preference, item)
+    scale, mean = float(network.embedding.value_scale), float(network.embedding.value_mean)
+    has_variance = network.config.value_loss == "gaussian"
+    deviation = scale * torch.exp(0.5 * estimate.log_variance).double().cpu().numpy() if has_variance else None
+    return ValueForecasts(mean + scale * estimate.mean.double().cpu().numpy(), deviation, value, mean)

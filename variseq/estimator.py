@@ -13,12 +13,22 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from variseq.comparison import ComparedRun, evaluated_part, forecast_values, named_forecasts, refuse_same_names
 from variseq.errors import InputError
+from variseq.evaluation.baselines import baselines
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
+from variseq.evaluation.external_log import (
+    ExternalLog,
+    num_trained_of,
+    part_of_external_log,
+    sentences_of,
+    warnings_of,
+)
+from variseq.evaluation.groups import read_user_groups
 from variseq.evaluation.results import Results
-from variseq.evaluation.second_log import SecondLog, num_learned_of, part_of_second_log, sentences_of, warnings_of
+from variseq.evaluation.significance import Comparison
+from variseq.evaluation.significance import compare as compare_evaluations
 from variseq.evaluation.splits import TEST_FILE, Part, Split, marked_targets, split_at
-from variseq.evaluation.user_groups import read_user_groups
 from variseq.events.report import utc_text
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.log import Log, LogPart
@@ -33,12 +43,9 @@ from variseq.recommend.lists import Lists
 from variseq.recommend.manner import Manner
 from variseq.recommend.memory import Memory
 from variseq.recommend.output import write_tables
-from variseq.recommend.rivals import Rival, judged_on, named_forecasts, refuse_same_names
 from variseq.recommend.transfer import transferred
-from variseq.recommend.values import forecast_values
 from variseq.recommend.vectors import item_table, user_tables
 from variseq.recommend.wishes import Filters, Wishes, id_list
-from variseq.recommend.yardsticks import yardsticks
 from variseq.training.callbacks import TrainingCallback
 from variseq.training.config import TrainingConfig
 from variseq.training.defaults import (
@@ -172,46 +179,60 @@ class VariationalAttention:
         targets: str = "last",
         exclude_seen: bool | None = None,
         users: object | None = None,
-        beside: Mapping[str, VariationalAttention] | None = None,
-        dropout: bool = False,
+        compare_with: Mapping[str, VariationalAttention] | None = None,
+        mc_dropout: bool = False,
     ) -> Results:
-        """The model on a part of the split (the test part by default) or on a log of its own, with the baselines.
+        """Evaluate the model and the baselines on a part of the split, or on a log of its own.
 
-        A log (`variseq.read`) is a test set of the user's own. The history of a target is what the run's log has of the
-        user before the first event there, and then the events there. Users that the run does not know are judged from
-        their events there alone, items that it does not know are misses, and all of it is counted. UserWarning says
-        when events there are also, or are earlier than, what was learned from.
+        All are trained on the same events: the training part, and after a refit the validation part too (`trained_on`
+        in the protocol). The history of a query is everything before its target.
 
-        `targets` is "last" (each user's last event there), "next" (the first) or "successive" (all). `exclude_seen`
-        leaves out items of the user's own history; None is what the log suggested when the model was fitted. `users` is
-        a table with user_id and further columns, whose groups are compared (users without a row: "unknown"). `beside`
-        names other models of the same log and split, and `dropout` adds a row "..., dropout" for every model (the same
-        network with dropout left on); what they differ by is paired by user.
+        A log (`variseq.read`) is an external test set. The history of a target is what the run's log has of the user
+        before the first event in that log, and then the events in that log. The history of unknown users is that log
+        alone, and unknown items are misses.
 
-        All have learned from the same events: those of the training part, and after a refit those of the validation
-        part too (`learned_from` in the protocol), which is then no part to be judged on. A query shows the whole
-        history before its target.
+        Args:
+            part: A part of the split or a log; the test part by default.
+            k: Length of the lists.
+            targets: "last" (each user's last event), "first" or "all".
+            exclude_seen: Whether items of the user's own history are not ranked; None is the default of the fit.
+            users: A table with user_id and further columns, whose groups are compared. Users without a row are in the
+                group "unknown".
+            compare_with: Other models of the same log and split by name; each is compared with this one, paired by
+                user.
+            mc_dropout: Whether to add a row "..., dropout" for every model: the same network with dropout left on.
+
+        Returns:
+            A table with intervals to print, look up and write as JSON.
+
+        Raises:
+            InputError: The models cannot be evaluated on this part, or not compared with each other.
+
+        Warns:
+            UserWarning: Events of a log are training events, or earlier than these.
         """
         checkpoint, learned = self._fitted(), self._learned()
         config, split = TrainingConfig(**checkpoint.config["training"]), self._split()
-        vocabulary, asked = self._asked(part, split)
+        vocabulary, given = self._given_part(part, split)
         groups = read_user_groups(users, vocabulary)
-        judged, known = judged_on(split, asked, bool(config.refit_fraction))
-        named = {} if beside is None else beside
+        evaluated, known = evaluated_part(split, given, bool(config.refit_fraction))
+        named = {} if compare_with is None else compare_with
         if not isinstance(named, Mapping) or not all(isinstance(run, VariationalAttention) for run in named.values()):
-            raise InputError("beside needs models by name, such as beside={'twin': variseq.load('runs/twin')}.")
-        runs = [(Forecast.name, self), *named.items()]
-        rivals = [Rival(name, run._fitted(), run._forecast()) for name, run in runs]
-        forecasts = named_forecasts(rivals, split[1], dropout)
-        recommenders = [*forecasts, *yardsticks(checkpoint.vocabulary.num_items, known)]
+            raise InputError(
+                "compare_with needs models by name, such as compare_with={'other': variseq.load('runs/other')}."
+            )
+        models = [(Forecast.name, self), *named.items()]
+        runs = [ComparedRun(name, model._fitted(), model._forecast()) for name, model in models]
+        forecasts = named_forecasts(runs, split[1], mc_dropout)
+        recommenders = [*forecasts, *baselines(checkpoint.vocabulary.num_items, known)]
         refuse_same_names(recommenders)
         categories = None if checkpoint.items is None else checkpoint.items.all_categories()
         options = EvaluationOptions(k, targets, self._excludes(exclude_seen), learned.repeat_share, categories)
-        evaluations = [evaluate(recommender, judged, options) for recommender in recommenders]
-        # Thresholds are those of the way of ranking that they were learned with.
+        evaluations = [evaluate(recommender, evaluated, options) for recommender in recommenders]
+        # Thresholds hold for the way of ranking that they were fitted with.
         thresholds = learned.thresholds if options.exclude_seen == config.exclude_seen else None
-        values = forecast_values(checkpoint.network, judged, targets)
-        notes = sentences_of(judged, targets) if judged.name == TEST_FILE else []
+        values = forecast_values(checkpoint.network, evaluated, targets)
+        notes = sentences_of(evaluated, targets) if evaluated.name == TEST_FILE else []
         return Results(evaluations, values, groups, thresholds, len(forecasts) - 1, notes)
 
     def recommend(
@@ -326,17 +347,17 @@ class VariationalAttention:
         checkpoint = self._fitted()
         return Forecast(checkpoint.network, Memory.from_state(checkpoint.memory), self._learned().calibration)
 
-    def _asked(self, part: LogPart | Log | None, split: Split) -> tuple[Vocabulary, Part | None]:
-        """Whose users the rows of the part are, and the part; None is the test part. Warns of doubtful test files."""
+    def _given_part(self, part: LogPart | Log | None, split: Split) -> tuple[Vocabulary, Part | None]:
+        """The vocabulary of the part's users, and the part; None is the test part. Warns of doubtful test files."""
         vocabulary = self.vocabulary
         if part is None or isinstance(part, LogPart):
             return vocabulary, None if part is None else part.part
         refits = self._fitted().config["training"]["refit_fraction"]
-        second = SecondLog(part.histories, part.vocabulary, part.report)
-        asked = part_of_second_log(split[2], vocabulary, split[2 if refits else 0].known(), second)
-        for message in warnings_of(asked.protocol["test_file"]):
+        external = ExternalLog(part.histories, part.vocabulary, part.report)
+        given = part_of_external_log(split[2], vocabulary, split[2 if refits else 0].known(), external)
+        for message in warnings_of(given.protocol["test_file"]):
             warnings.warn(message, UserWarning, stacklevel=3)
-        return part.vocabulary, asked
+        return part.vocabulary, given
 
     def _answers(self) -> Answers:
         checkpoint = self._fitted()
@@ -386,7 +407,7 @@ class VariationalAttention:
             )
             return
         learned = self._split()[2 if checkpoint.config["training"]["refit_fraction"] else 0].known()
-        in_valid, in_test = num_learned_of(valid.part, train.vocabulary, learned, checkpoint.vocabulary)
+        in_valid, in_test = num_trained_of(valid.part, train.vocabulary, learned, checkpoint.vocabulary)
         until = utc_text(int(learned.timestamp.max()))
         if in_test:
             raise InputError(
@@ -424,3 +445,23 @@ def load(folder: Path | str, device: str = "auto") -> VariationalAttention:
     checkpoint.network.to(model.device)
     model.checkpoint = checkpoint
     return model
+
+
+def compare(first: Path | str, second: Path | str, metric: str = "ndcg", k: int = 10) -> Comparison:
+    """Compare two runs on their common test part, paired by user.
+
+    Args:
+        first: Folder of a run.
+        second: Folder of another run of the same log and split.
+        metric: "ndcg", "recall", "mrr", "nll" or "brier".
+        k: Length of the lists.
+
+    Returns:
+        The difference first minus second, its 95 % bootstrap interval and its permutation p-value.
+
+    Raises:
+        InputError: The runs are of another log or split, or only one of them was refitted.
+    """
+    name = f"the run {second}"
+    results = load(first).evaluate(k=k, compare_with={name: load(second)})
+    return compare_evaluations(results.evaluations[0], results[name], metric)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from variseq.evaluation.beyond_accuracy import catalog_coverage, diversity, exposure, gini, novelty
-from variseq.evaluation.groups import by_thirds
+from variseq.evaluation.groups import SizeThirds
+from variseq.evaluation.metrics import catalog_coverage, diversity, exposure, gini, novelty
 
 categories_of_items = st.lists(st.sets(st.sampled_from("abcd"), max_size=3).map(tuple), min_size=6, max_size=6)
 
@@ -50,11 +50,12 @@ def test_diversity_of_a_list_of_one_is_unknown() -> None:
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=40))
 def test_groups_are_ranges_of_sizes_that_do_not_overlap(sizes: list[int]) -> None:
     size = np.array(sizes)
-    groups = by_thirds(size, "none")
+    groups = SizeThirds.of(size, "none")
+    index = groups.index(size)
     assert 1 <= len(groups.names) <= 4
     assert len(set(groups.names)) == len(groups.names)
     assert (groups.names[0] == "none") == (0 in sizes)
     order = np.argsort(size, kind="stable")
-    assert (np.diff(groups.place[order]) >= 0).all()
+    assert (np.diff(index[order]) >= 0).all()
     for value in set(sizes):
-        assert len(set(groups.place[size == value].tolist())) == 1
+        assert len(set(index[size == value].tolist())) == 1

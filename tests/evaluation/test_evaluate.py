@@ -12,6 +12,7 @@ from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.splits import Part, by_time, leave_one_out
+from variseq.evaluation.summary import summarize
 from variseq.sequences.histories import Histories
 
 NUM_USERS, NUM_ITEMS = 12, 25
@@ -77,7 +78,7 @@ def plainly(matrix: np.ndarray, part: Part, k: int, exclude_seen: bool, targets:
     seed=st.integers(0, 1_000),
     k=st.integers(1, NUM_ITEMS),
     exclude_seen=st.booleans(),
-    targets=st.sampled_from(["next", "last", "successive"]),
+    targets=st.sampled_from(["first", "last", "all"]),
     tile_items=st.integers(1, 30),
     tile_histories=st.integers(1, 20),
 )
@@ -147,7 +148,7 @@ def test_unseen_test_items_are_misses_and_counted() -> None:
     evaluation = evaluate(GivenScores(matrix), part, EvaluationOptions(k=2))
     assert evaluation.target_count.tolist() == [0, 2]
     assert evaluation.rank[0] == np.inf
-    assert evaluation.summary()["cold_targets"] == 1
+    assert summarize(evaluation)["unseen_targets"] == 1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -192,7 +193,7 @@ def test_large_scores_do_not_overflow_the_probabilities() -> None:
 
 def test_model_without_probabilities_gets_no_probability_metrics() -> None:
     evaluation = evaluate(GivenScores(random_scores(0), gives_probabilities=False), random_part(0))
-    summary = evaluation.summary(num_resamples=20)
+    summary = summarize(evaluation, num_resamples=20)
     assert evaluation.forecasts is None
     assert summary["nll"] is None
     assert summary["ece_top1"] is None

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.model.some_networks import NUM_ITEMS
+from variseq.evaluation.baselines import Popular
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import leave_one_out
 from variseq.ranking.calibration import repeat_share
-from variseq.recommend.baselines import Popular
 from variseq.recommend.recommender import rank_items
 from variseq.recommend.wishes import Wish
 from variseq.sequences.histories import Histories

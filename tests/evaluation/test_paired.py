@@ -8,9 +8,8 @@ import pytest
 from tests.evaluation.some_evaluations import true_forecasts
 from variseq.errors import InputError
 from variseq.evaluation.evaluation import Evaluation
-from variseq.evaluation.paired import difference_sentences, paired_differences
-from variseq.evaluation.results import Results
-from variseq.evaluation.significance import compare, holm
+from variseq.evaluation.results import Results, difference_sentences
+from variseq.evaluation.significance import compare, holm, paired_differences
 
 LENGTHS = np.arange(400) % 30
 
@@ -26,7 +25,7 @@ def surer(evaluation: Evaluation, nats: float, name: str) -> Evaluation:
 def test_differences_are_model_minus_rival_for_nll_and_ndcg_of_every_rival() -> None:
     model = true_forecasts(LENGTHS)
     records = paired_differences(model, [surer(model, 0.5, "surer"), surer(model, -0.5, "less sure")])
-    assert [(one["beside"], one["metric"]) for one in records] == [
+    assert [(one["compared_with"], one["metric"]) for one in records] == [
         ("surer", "nll"), ("surer", "ndcg@3"), ("less sure", "nll"), ("less sure", "ndcg@3"),
     ]  # fmt: skip
     better, same, worse, _ = records
@@ -60,8 +59,8 @@ def test_results_compare_with_rivals_only_and_print_a_line_for_each() -> None:
     model = true_forecasts(LENGTHS)
     rival, baseline = surer(model, 0.5, "twin"), replace(model, model="popular")
     assert Results([model, baseline]).table["comparisons"] == []
-    results = Results([model, rival, baseline], num_rivals=1)
-    assert {one["beside"] for one in results.table["comparisons"]} == {"twin"}
+    results = Results([model, rival, baseline], num_competitors=1)
+    assert {one["compared_with"] for one in results.table["comparisons"]} == {"twin"}
     assert results.table["comparisons"] == paired_differences(model, [rival])
     (line,) = [line for line in str(results).splitlines() if " minus " in line]
     assert line == difference_sentences(results.table["comparisons"])[0]

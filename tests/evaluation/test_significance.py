@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 from tests.evaluation.scored import GivenScores
 from tests.evaluation.test_evaluate import random_part, random_scores
 from variseq.errors import InputError
-from variseq.evaluation.bootstrap import (
-    Block,
+from variseq.evaluation.evaluate import EvaluationOptions, evaluate
+from variseq.evaluation.significance import (
+    UserColumns,
+    compare,
+    holm,
     mean_interval,
     means_by_user,
     percentile_interval,
-    resampled_blocks,
     resampled_sums,
+    resampled_tables,
+    sign_flip_p_value,
 )
-from variseq.evaluation.evaluate import EvaluationOptions, evaluate
-from variseq.evaluation.significance import compare, holm, sign_flip_p_value
 
 
 def test_interval_has_the_width_of_the_normal_approximation() -> None:
@@ -60,11 +62,11 @@ def test_resampling_is_the_same_for_a_seed_and_for_any_chunk() -> None:
     assert not np.array_equal(first, resampled_sums(columns, num_resamples=50, seed=5))
     every, some = np.arange(30), np.array([3, 4, 20])
     blocks = {
-        "left": Block(every, columns[:, :1]),
-        "right": Block(every, columns[:, 1:]),
-        "some": Block(some, columns[some]),
+        "left": UserColumns(every, columns[:, :1]),
+        "right": UserColumns(every, columns[:, 1:]),
+        "some": UserColumns(some, columns[some]),
     }
-    drawn = resampled_blocks(blocks, 30, num_resamples=50, seed=4)
+    drawn = resampled_tables(blocks, 30, num_resamples=50, seed=4)
     np.testing.assert_allclose(np.concatenate([drawn["left"], drawn["right"]], axis=1), first)
     alone = np.where(np.isin(every, some)[:, None], columns, 0.0)
     np.testing.assert_allclose(drawn["some"], resampled_sums(alone, num_resamples=50, seed=4), atol=1e-12)
@@ -120,13 +122,13 @@ def test_results_of_another_split_part_k_or_target_are_not_compared() -> None:
     others = [
         evaluate(model, random_part(1)),
         evaluate(model, part, EvaluationOptions(k=5)),
-        evaluate(model, part, EvaluationOptions(targets="next")),
+        evaluate(model, part, EvaluationOptions(targets="first")),
         evaluate(model, part, EvaluationOptions(exclude_seen=False)),
-        dataclasses.replace(one, protocol=one.protocol | {"learned_from": "training and validation"}),
+        dataclasses.replace(one, protocol=one.protocol | {"trained_on": "training and validation"}),
         dataclasses.replace(one, protocol=one.protocol | {"part": "valid"}),
     ]
     for other in others:
-        with pytest.raises(InputError, match="were not measured alike"):
+        with pytest.raises(InputError, match="were not evaluated alike"):
             compare(one, other)
 
 

@@ -36,8 +36,8 @@ def test_every_training_event_is_before_every_later_part(
     except InputError:
         assume(False)
     time = histories.timestamp
-    valid_time = time[valid.queries("successive").position]
-    test_time = time[test.queries("successive").position]
+    valid_time = time[valid.queries("all").position]
+    test_time = time[test.queries("all").position]
     assert train.known().timestamp.max() < min(valid_time.min(initial=99), test_time.min(initial=99))
     assert valid_time.max(initial=-1) < test_time.min(initial=99)
     assert valid.known().timestamp.max() < test_time.min(initial=99) or not len(valid_time)
@@ -77,13 +77,13 @@ def test_without_a_test_part_everything_but_validation_is_training(lists: list[l
         train, valid, test = by_time(histories, test=None, valid=0.2)
     except InputError:
         return
-    valid_time = histories.timestamp[valid.queries("successive").position]
+    valid_time = histories.timestamp[valid.queries("all").position]
     assert train.known().timestamp.max() < valid_time.min()
     assert train.known().num_events + len(valid_time) == test.known().num_events == histories.num_events
     assert "test_start_microseconds" not in test.protocol
 
 
-@given(timed_lists, st.sampled_from(["next", "last", "successive"]))
+@given(timed_lists, st.sampled_from(["first", "last", "all"]))
 @settings(max_examples=100, deadline=None)
 def test_targets_lie_between_the_bounds_of_their_user(lists: list[list[tuple[int, int]]], targets: str) -> None:
     histories = timed(lists)
@@ -96,7 +96,7 @@ def test_targets_lie_between_the_bounds_of_their_user(lists: list[list[tuple[int
         assert (queries.position >= part.history_end[queries.user]).all()
         assert (queries.position < part.target_end[queries.user]).all()
         num_targets = part.target_end - part.history_end
-        expected = num_targets.sum() if targets == "successive" else (num_targets > 0).sum()
+        expected = num_targets.sum() if targets == "all" else (num_targets > 0).sum()
         assert len(queries) == expected
     assert len(parts[0].queries()) == 0
 
@@ -104,9 +104,9 @@ def test_targets_lie_between_the_bounds_of_their_user(lists: list[list[tuple[int
 def test_kinds_of_targets_of_one_user() -> None:
     histories = Histories.of_items([[0, 1, 2, 3, 4, 5]])
     _, _, test = by_time(histories, test=3_000_000, valid=2_000_000)
-    assert test.queries("next").position.tolist() == [3]
+    assert test.queries("first").position.tolist() == [3]
     assert test.queries("last").position.tolist() == [5]
-    assert test.queries("successive").position.tolist() == [3, 4, 5]
+    assert test.queries("all").position.tolist() == [3, 4, 5]
 
 
 def test_event_at_the_cut_belongs_to_the_later_side() -> None:
@@ -191,5 +191,5 @@ def test_log_without_events_is_refused() -> None:
 
 def test_unknown_kind_of_target_is_refused() -> None:
     _, _, test = leave_one_out(Histories.of_items([[0, 1, 2]]))
-    with pytest.raises(InputError, match=r"Allowed: 'next', 'last', 'successive'"):
+    with pytest.raises(InputError, match=r"Allowed: 'first', 'last', 'all'"):
         test.queries("first")

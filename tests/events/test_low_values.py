@@ -48,7 +48,7 @@ def test_negative_low_values_are_never_asked_for() -> None:
     log = Log.of(rated(min_value=4, low_values="negative"))
     train, valid, test = log.split("leave-one-out")
     assert test.part.protocol["targets_of"] == ["event"]
-    asked = [part.part.histories.value[part.part.queries("successive").position] for part in (valid, test)]
+    asked = [part.part.histories.value[part.part.queries("all").position] for part in (valid, test)]
     for values in asked:
         assert not (values < 4).any()
     shown = test.part.histories_before(test.part.queries()).value

@@ -13,6 +13,7 @@ import pytest
 
 from tests.oracle import Oracle
 from variseq.estimator import VariationalAttention
+from variseq.evaluation.baselines import ItemKNN, LastItemTransitions, Popular
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.recommender import Recommender

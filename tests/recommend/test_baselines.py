@@ -11,11 +11,17 @@ from hypothesis import strategies as st
 
 from tests.contracts.recommender import all_scores, check_recommender, some_histories, with_times
 from variseq.errors import InputError
+from variseq.evaluation.baselines import (
+    DenseRows,
+    ItemKNN,
+    LastItemTransitions,
+    Popular,
+    RecentPopular,
+    SparseRows,
+    WeightedRows,
+)
 from variseq.evaluation.evaluate import evaluate
 from variseq.evaluation.splits import leave_one_out
-from variseq.recommend.baselines import LastItemTransitions, Popular, RecentPopular
-from variseq.recommend.item_knn import ItemKNN
-from variseq.recommend.item_matrix import DenseRows, SparseRows, WeightedRows
 from variseq.sequences.histories import Histories
 
 NUM_ITEMS = 30

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from tests.model.some_networks import NUM_ITEMS, small_network
+from variseq.comparison import DropoutForecast, with_mc_dropout
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part, leave_one_out
 from variseq.ranking.calibration import Calibration
-from variseq.recommend.dropout import DropoutForecast, with_dropout
 from variseq.recommend.forecast import Forecast
 from variseq.recommend.memory import Memory
 from variseq.sequences.histories import Histories
@@ -55,7 +55,7 @@ def test_passes_of_a_network_that_drops_nothing_are_its_posterior_mean() -> None
 
 def test_calibration_of_its_own_makes_validation_no_less_likely_than_none() -> None:
     whole, part = forecast_of(dropout=0.3), validation()
-    tuned = with_dropout(whole, 4, part, OPTIONS)
+    tuned = with_mc_dropout(whole, 4, part, OPTIONS)
     untuned = DropoutForecast(whole.network, whole.memory, Calibration(4))
     losses = [float(evaluate(one, part, OPTIONS).metric("nll").mean()) for one in (tuned, untuned)]
     assert losses[0] < losses[1]
@@ -66,4 +66,4 @@ def test_calibration_of_its_own_makes_validation_no_less_likely_than_none() -> N
 
 def test_network_without_dropout_is_refused() -> None:
     with pytest.raises(InputError, match=r"trained without dropout \(model\.dropout = 0\)"):
-        with_dropout(forecast_of(dropout=0.0), 4, validation(), OPTIONS)
+        with_mc_dropout(forecast_of(dropout=0.0), 4, validation(), OPTIONS)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from variseq.recommend.baselines import LastItemTransitions, RecentPopular
+from variseq.evaluation.baselines import LastItemTransitions, RecentPopular
 from variseq.recommend.memory import Memory
 from variseq.sequences.histories import Histories
 

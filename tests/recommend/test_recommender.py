@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 from tests.contracts.recommender import check_recommender, some_histories
 from tests.model.some_networks import NUM_ITEMS, small_network
+from variseq.evaluation.baselines import ItemKNN, Popular
 from variseq.model.posterior import NetworkScorer
 from variseq.ranking.calibration import Calibration
 from variseq.recommend import recommender as room
-from variseq.recommend.baselines import Popular
 from variseq.recommend.forecast import Forecast
-from variseq.recommend.item_knn import ItemKNN
 from variseq.recommend.memory import Memory
 from variseq.recommend.recommender import rank_items
 from variseq.recommend.wishes import Wish

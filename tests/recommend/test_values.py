@@ -5,7 +5,7 @@ import pytest
 
 from tests.conftest import small_model
 from variseq.estimator import VariationalAttention
-from variseq.evaluation.values import ValueForecasts
+from variseq.evaluation.calibration import ValueForecasts
 from variseq.log import LogPart
 
 

@@ -44,10 +44,10 @@ def test_table_shows_whole_intervals(run: Path) -> None:
 
 @pytest.mark.parametrize(("flag", "excludes"), [("--exclude-seen", True), ("--include-seen", False)])
 def test_k_targets_and_seen_items_are_obeyed(run: Path, tmp_path: Path, flag: str, excludes: bool) -> None:
-    succeed("evaluate", run, "-k", 5, "--targets", "successive", flag, "--json", tmp_path / "five.json")
+    succeed("evaluate", run, "-k", 5, "--targets", "all", flag, "--json", tmp_path / "five.json")
     table = json.loads((tmp_path / "five.json").read_text())
     assert "ndcg@5" in table["rows"][0]
-    assert table["protocol"]["targets"] == "successive"
+    assert table["protocol"]["targets"] == "all"
     assert table["protocol"]["exclude_seen"] is excludes
 
 
@@ -56,7 +56,7 @@ def test_k_targets_and_seen_items_are_obeyed(run: Path, tmp_path: Path, flag: st
     [
         (["-k", "0"], "k=0 does not fit.*Allowed: 1 to 30"),
         (["-k", "31"], "k=31 does not fit.*Allowed: 1 to 30"),
-        (["--targets", "best"], "'best' is not known. Allowed: 'next', 'last', 'successive'"),
+        (["--targets", "best"], "'best' is not known. Allowed: 'first', 'last', 'all'"),
         (["--json", "nowhere/evaluation.json"], "folder nowhere does not exist"),
         (["--json", "."], "is a folder"),
     ],
@@ -77,7 +77,7 @@ def other_run(shop_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_run_beside_it_is_a_row_with_paired_differences(run: Path, other_run: Path, tmp_path: Path) -> None:
-    out = succeed("evaluate", run, "--beside", other_run, "-k", 5, "--json", tmp_path / "beside.json").out
+    out = succeed("evaluate", run, "--compare-with", other_run, "-k", 5, "--json", tmp_path / "beside.json").out
     table = json.loads((tmp_path / "beside.json").read_text())
     assert [row["model"] for row in table["rows"]] == ["variseq", str(other_run), *MODELS[1:]]
     assert [one["metric"] for one in table["comparisons"]] == ["nll", "ndcg@5"]
@@ -88,10 +88,10 @@ def test_run_beside_it_is_a_row_with_paired_differences(run: Path, other_run: Pa
 
 
 def test_runs_that_cannot_stand_beside_are_refused(run: Path, integer_run: Path, other_run: Path) -> None:
-    refuse("not measured alike. They differ in: users, items", "evaluate", run, "--beside", integer_run)
-    refuse("nowhere does not exist", "evaluate", run, "--beside", "nowhere")
-    refuse("is given twice", "evaluate", run, "--beside", other_run, "--beside", other_run)
-    refuse("training.refit_fraction=0", "evaluate", run, "--dropout")
+    refuse("cannot be compared. They differ in: users, items", "evaluate", run, "--compare-with", integer_run)
+    refuse("nowhere does not exist", "evaluate", run, "--compare-with", "nowhere")
+    refuse("is given twice", "evaluate", run, "--compare-with", other_run, "--compare-with", other_run)
+    refuse("training.refit_fraction=0", "evaluate", run, "--mc-dropout")
 
 
 def test_two_runs_are_compared_in_a_sentence(run: Path, other_run: Path) -> None:

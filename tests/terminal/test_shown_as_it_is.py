@@ -72,7 +72,7 @@ def test_long_id_folds_and_is_whole(odd_run: Path, monkeypatch: pytest.MonkeyPat
 def test_fit_and_evaluate_name_the_folder_as_it_is(odd_fit: Finished, odd_run: Path) -> None:
     assert f"Run: {odd_run}" in odd_fit.out
     assert is_harmless(odd_fit.out + odd_fit.err)
-    assert f"variseq minus '{odd_run}'" in succeed("evaluate", odd_run, "--beside", odd_run).out
+    assert f"variseq minus '{odd_run}'" in succeed("evaluate", odd_run, "--compare-with", odd_run).out
     assert f" of {odd_run} minus that of {odd_run}" in succeed("compare", odd_run, odd_run).out
 
 

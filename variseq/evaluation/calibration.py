@@ -1,4 +1,4 @@
-"""Judges probabilities: likelihood, Brier score, calibration error, risk against coverage, interval coverage."""
+"""Measures of probabilities and value forecasts: Brier score, calibration error, risk-coverage, interval coverage."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ NORMAL_95 = 1.96
 def brier(
     target_probability: Float[np.ndarray, " query"], sum_of_squares: Float[np.ndarray, " query"]
 ) -> Float[np.ndarray, " query"]:
-    """Multiclass Brier score sum_i (p_i - [i is the target])^2 = sum_i p_i^2 - 2 p_target + 1, between 0 and 2.
+    """Multiclass Brier score sum_i (p_i - [i is the target])^2 = sum_i p_i^2 - 2 p_target + 1.
 
-    `sum_of_squares` is sum_i p_i^2 over the catalog. Source: Brier, "Verification of forecasts expressed in terms
-    of probability" (1950).
+    Source: Brier, "Verification of forecasts expressed in terms of probability" (1950).
+
+    Args:
+        target_probability: Probability of each query's target.
+        sum_of_squares: sum_i p_i^2 over the catalog.
+
+    Returns:
+        A value from 0 to 2 for each query; lower is better.
 
     >>> brier(np.array([1.0, 0.5]), np.array([1.0, 0.5]))
     array([0. , 0.5])
@@ -53,18 +59,27 @@ def reliability(
     probability: Float[np.ndarray, " forecast"], correct: Bool[np.ndarray, " forecast"], num_bins: int = NUM_BINS
 ) -> Reliability:
     """Mean probability and observed frequency in each bin."""
-    place = equal_mass_bins(probability, num_bins)
-    count = np.bincount(place)
-    return Reliability(np.bincount(place, probability) / count, np.bincount(place, correct) / count, count)
+    index = equal_mass_bins(probability, num_bins)
+    count = np.bincount(index)
+    return Reliability(np.bincount(index, probability) / count, np.bincount(index, correct) / count, count)
 
 
 def expected_calibration_error(
     probability: Float[np.ndarray, " forecast"], correct: Bool[np.ndarray, " forecast"], num_bins: int = NUM_BINS
 ) -> float:
-    """Mean over forecasts of |mean probability - frequency| of their bin; 0 when perfectly calibrated.
+    """Expected calibration error: mean over forecasts of |mean probability - frequency| of their bin.
 
-    Sampling noise alone gives a value above 0: read it with its interval. NaN without forecasts.
-    Source: Naeini et al. (2015), with the equal-mass bins of Nguyen and O'Connor (2015).
+    It is 0 when perfectly calibrated. Sampling noise alone gives a value above 0: read it with its interval.
+    Source: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning" (2015), with the equal-mass
+    bins of Nguyen and O'Connor, "Posterior calibration and exploratory analysis" (2015).
+
+    Args:
+        probability: Probability of each forecast.
+        correct: Whether each came true.
+        num_bins: Bins of equal mass.
+
+    Returns:
+        A value from 0 to 1; NaN without forecasts.
 
     >>> expected_calibration_error(np.array([0.5, 0.5]), np.array([True, False]))
     0.0
@@ -93,8 +108,8 @@ def risk_coverage(confidence: Float[np.ndarray, " query"], value: Float[np.ndarr
     """Value (for example NDCG) at each coverage, answering the most confident queries first.
 
     Equal confidences count as answered in random order (each takes the mean value of its ties), so the curve does
-    not depend on the order of the queries. Source: El-Yaniv and Wiener, "On the foundations of noise-free selective
-    classification" (2010).
+    not depend on the order of the queries.
+    Source: El-Yaniv and Wiener, "On the foundations of noise-free selective classification" (2010).
 
     >>> risk_coverage(np.array([0.9, 0.1]), np.array([1.0, 0.0])).value
     array([1. , 0.5])
@@ -122,7 +137,7 @@ def answered(uncertainty: Float[np.ndarray, " query"], share: float = 0.5) -> Fl
 def wilson_interval(
     share: Float[np.ndarray, " group"], count: Int[np.ndarray, " group"]
 ) -> tuple[Float[np.ndarray, " group"], Float[np.ndarray, " group"]]:
-    """The 95 % interval of observed shares of `count` cases: (low, high). It has width also where the share is 0 or 1.
+    """The 95 % interval of observed shares of `count` cases: (low, high). It is not empty where the share is 0 or 1.
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
 
@@ -154,3 +169,47 @@ def interval_coverage(
         return float("nan")
     reach = NormalDist().inv_cdf((1 + level) / 2) * standard_deviation
     return float((np.abs(value - mean) <= reach)[known].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class ValueForecasts:
+    """Forecasts of the values (ratings, prices, dwell times) of the target events, in their own units.
+
+    Attributes:
+        mean: The forecast for each query.
+        standard_deviation: Its deviation; None for a model that gives none.
+        value: The value that came; NaN where there is none.
+        train_mean: Mean value of the training part, the forecast without any knowledge.
+    """
+
+    mean: Float[np.ndarray, " query"]
+    standard_deviation: Float[np.ndarray, " query"] | None
+    value: Float[np.ndarray, " query"]
+    train_mean: float
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Root mean squared error, that of the training mean, and the share of values inside their 90 % intervals.
+
+        >>> ValueForecasts(np.array([3.0, 4.0]), None, np.array([3.0, 2.0]), 3.0).summary()["value_rmse"]
+        1.4142135623730951
+        """
+        known = ~np.isnan(self.value)
+        value = self.value[known]
+        coverage = None
+        if self.standard_deviation is not None:
+            coverage = interval_coverage(self.mean, self.standard_deviation, self.value)
+        return {
+            "num_values": len(value),
+            "value_rmse": float(np.sqrt(np.mean((self.mean[known] - value) ** 2))),
+            "value_rmse_of_train_mean": float(np.sqrt(np.mean((self.train_mean - value) ** 2))),
+            "value_interval_coverage_90": coverage,
+        }
+
+    def __str__(self) -> str:
+        numbers = self.summary()
+        coverage = numbers["value_interval_coverage_90"]
+        return (
+            f"Values of {numbers['num_values']:,} targets: root mean squared error {numbers['value_rmse']:.3f} "
+            f"({numbers['value_rmse_of_train_mean']:.3f} for the mean of the training part)"
+            + ("." if coverage is None else f"; 90 % intervals contain {coverage:.1%}.")
+        )

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Int
 
 from variseq.errors import InputError
-from variseq.evaluation.beyond_accuracy import diversity, novelty
 from variseq.evaluation.calibration import brier
 from variseq.evaluation.evaluation import Evaluation, Forecasts
+from variseq.evaluation.metrics import diversity, novelty
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, Queries
 from variseq.evaluation.tiles import Judged, Ranking, Tile, judge

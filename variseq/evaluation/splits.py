@@ -15,7 +15,7 @@ from variseq.errors import InputError
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.sequences.histories import Histories
 
-TARGETS = ("next", "last", "successive")
+TARGETS = ("first", "last", "all")
 TEST_FILE: Literal["test file"] = "test file"
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
@@ -89,11 +89,10 @@ class Part:
         return self.is_unknown[queries.position]
 
     def queries(self, targets: str = "last") -> Queries:
-        """The questions of this part.
+        """The queries of this part; the history of a query is everything before its target.
 
-        "next" asks for the first target of each user, "last" for the last one (with all before it as history),
-        "successive" for every target, each with everything before it as history. Users without a target give none.
-        Events that are no targets are never asked for; they are part of the history.
+        "first" is the first target of each user, "last" the last one, "all" every target. Users without a target have
+        no query. Events that are no targets have no query; they are part of the history.
 
         Raises InputError for any other `targets`.
         """
@@ -106,11 +105,11 @@ class Part:
         if self.histories.is_target is not None:
             asked = self.histories.is_target[position]
             user, position = user[asked], position[asked]
-        if targets == "successive":
+        if targets == "all":
             return Queries(user, position)
         is_other_user = user[1:] != user[:-1]
         edge = np.ones(len(user), dtype=bool)
-        if targets == "next":
+        if targets == "first":
             edge[1:] = is_other_user
         else:
             edge[:-1] = is_other_user
@@ -278,7 +277,7 @@ def split_at(
 
 def _numbers_of_targets(trained: Histories, parts: Split) -> dict[str, int]:
     """How many events of each part are targets. Raises InputError for a part that has events and no target."""
-    numbers = {"train": trained.num_targets} | {part.name: len(part.queries("successive")) for part in parts[1:]}
+    numbers = {"train": trained.num_targets} | {part.name: len(part.queries("all")) for part in parts[1:]}
     has_test = bool((parts[2].target_end > parts[2].history_end).any())
     empty = [name for name, number in numbers.items() if not number and (has_test or name != "test")]
     if empty:
@@ -300,32 +299,29 @@ def marked_targets(histories: Histories, behaviors: Sequence[str], targets: Sequ
     return replace(histories, is_target=np.isin(histories.behavior, [behaviors.index(name) for name in targets]))
 
 
-def part_to_judge(split: Split, part: Part | None, is_refitted: bool) -> Part:
-    """The test part, or the one given. Raises InputError where a model of this split cannot be judged on it."""
-    judged = split[2] if part is None else part
+def part_to_evaluate(split: Split, part: Part | None, is_refitted: bool) -> Part:
+    """The test part, or the one given. Raises InputError where a model of this split cannot be evaluated on it."""
+    evaluated = split[2] if part is None else part
     if part is None and not split[2].protocol["num_test_events"]:
         raise InputError(
             "The model was fitted without a test part (test='none'), so there is none to evaluate on. Give a test file "
             "of your own (--test-file FILE, in Python evaluate(variseq.read(FILE)))"
             + ("." if is_refitted else ", or the validation part, whose figures are too good: it was chosen on it.")
         )
-    if judged.name != TEST_FILE and judged.protocol["split_hash"] != split[2].protocol["split_hash"]:
+    if evaluated.name != TEST_FILE and evaluated.protocol["split_hash"] != split[2].protocol["split_hash"]:
         raise InputError("The part belongs to another log or split than the model was fitted on. Give one of those.")
-    if is_refitted and judged.name == "valid":
+    if is_refitted and evaluated.name == "valid":
         raise InputError(
-            "The model has been refitted with the validation events, so it cannot be judged on them. Evaluate on the "
-            "test part, or fit with training={'refit_fraction': 0}."
+            "The model has been refitted with the validation events, so it cannot be evaluated on them. Evaluate on "
+            "the test part, or fit with training={'refit_fraction': 0}."
         )
-    return judged
+    return evaluated
 
 
-def learned_from(part: Part, known: Histories, parts: str) -> Part:
-    """The same questions for a model that has learned from `known`, which are the events of `parts`.
-
-    What counts as an unseen target follows from what was learned.
-    """
+def trained_on(part: Part, known: Histories, parts: str) -> Part:
+    """The same queries for a model that was trained on `known`, the events of `parts`; it decides what is unseen."""
     count = np.bincount(known.item, minlength=part.num_items)
-    return replace(part, train_item_count=count, protocol=part.protocol | {"learned_from": parts})
+    return replace(part, train_item_count=count, protocol=part.protocol | {"trained_on": parts})
 
 
 def _split_hash(

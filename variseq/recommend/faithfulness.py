@@ -13,9 +13,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.errors import InputError
-from variseq.evaluation.bootstrap import means_by_user, percentile_interval, resampled_sums
 from variseq.evaluation.recommender import Recommender
-from variseq.evaluation.significance import Comparison, sign_flip_p_value
+from variseq.evaluation.significance import (
+    Comparison,
+    means_by_user,
+    percentile_interval,
+    resampled_sums,
+    sign_flip_p_value,
+)
 from variseq.recommend.item_probabilities import log_probabilities
 from variseq.sequences.deletion import latest_items, without_items
 from variseq.sequences.histories import Histories

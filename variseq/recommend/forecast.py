@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from variseq.evaluation.baselines import FollowersOfLast
 from variseq.model.network import Network
 from variseq.model.posterior import SampledPreferences, posterior_noise, sample_preferences
 from variseq.ranking.calibration import Calibration, GatingNetwork
-from variseq.recommend.baselines import FollowersOfLast
 from variseq.recommend.because import LogProbability
 from variseq.recommend.memory import Memory
 from variseq.recommend.recommender import TILE_HISTORIES, TILE_ITEMS

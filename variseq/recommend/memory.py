@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from variseq.recommend.baselines import LastItemTransitions, RecentPopular, State
+from variseq.evaluation.baselines import LastItemTransitions, RecentPopular, State
 from variseq.sequences.histories import Histories
 
 

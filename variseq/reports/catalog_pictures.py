@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from variseq.errors import MissingDependencyError
-from variseq.evaluation.beyond_accuracy import exposure
 from variseq.evaluation.evaluation import Evaluation
+from variseq.evaluation.metrics import exposure
 from variseq.evaluation.results import Results
 from variseq.reports.canvas import (
     FONT_POINTS,
@@ -41,7 +41,7 @@ def exposure_by_popularity(results: Results, train_count: Int[np.ndarray, " item
     """How often each item is recommended against how often it occurs in training."""
     model = results.evaluations[0]
     shown = exposure(model.top_item, len(train_count))
-    row, popular, key = results.row(model.model), results.row("popular"), f"coverage@{model.k}"
+    row, popular, key = results.row(model.model), results.row("popular"), f"catalog_coverage@{model.k}"
     never = int((shown == 0).sum())
     reading = (
         f"Each dot is an item; right means much used in training, up means in many of the "

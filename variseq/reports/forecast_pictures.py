@@ -159,8 +159,10 @@ def risk_coverage_curve(results: Results) -> Picture:
         "right means that the model knows when it knows: one could show recommendations to the sure part only. "
         f"Fewer than {FEWEST_ANSWERED} answered queries are not drawn."
     )
-    half = row[f"selective_ndcg@{k}_50"]
-    gain = "" if row["selective_gain_50"] is None else f", {row['selective_gain_50']:+.1%} [{low:+.1%}, {high:+.1%}]"
+    half = row[f"selective_ndcg@{k}"]
+    gain = (
+        "" if row["selective_ndcg_gain"] is None else f", {row['selective_ndcg_gain']:+.1%} [{low:+.1%}, {high:+.1%}]"
+    )
     shows = (
         f"NDCG@{k} is {half:.4f} on the half with least entropy and {every:.4f} on all {len(model.rank):,} queries"
         f"{gain}; by the probability of the first item it is {_at_half(curves[1]):.4f} on the surer half."
@@ -172,7 +174,7 @@ def risk_coverage_curve(results: Results) -> Picture:
 
 
 def _gain_interval(results: Results) -> tuple[float, float]:
-    low, high = results.table["rows"][0]["selective_gain_50_interval"] or (np.nan, np.nan)
+    low, high = results.table["rows"][0]["selective_ndcg_gain_interval"] or (np.nan, np.nan)
     return low, high
 
 

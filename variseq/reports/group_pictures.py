@@ -10,10 +10,9 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from variseq.evaluation.evaluation import COVERAGE
-from variseq.evaluation.group_rows import MIN_USERS
-from variseq.evaluation.pooled import CONFORMAL
+from variseq.evaluation.evaluation import CONFORMAL_LEVEL
 from variseq.evaluation.results import Results
+from variseq.evaluation.summary import CONFORMAL, MIN_USERS
 from variseq.reports.canvas import (
     FONT_POINTS,
     MARKERS,
@@ -53,7 +52,7 @@ def accuracy_by_group(results: Results) -> Picture:
 
 
 def _gap_sentence(row: dict[str, Any], kind: str, key: str) -> str:
-    found = row[f"compared_by_{kind}"][key]
+    found = row["group_gaps"][kind][key]
     if found is None:
         return f"By {KINDS[kind]} there are no two groups large enough to compare."
     low, high = found["gap_interval"]
@@ -201,24 +200,24 @@ def coverage_by_history(results: Results) -> Picture | Absent:
         f"{group['group']} ({group[CONFORMAL]:.1%})"
         for group in groups[1:]
         if group["num_users"] >= MIN_USERS
-        and not group[f"{CONFORMAL}_interval"][0] <= COVERAGE <= group[f"{CONFORMAL}_interval"][1]
+        and not group[f"{CONFORMAL}_interval"][0] <= CONFORMAL_LEVEL <= group[f"{CONFORMAL}_interval"][1]
     ]
     reading = (
-        f"For each query a set of items was made that should hold the next one with {COVERAGE:.0%} probability, as "
-        "learned on the validation part. A point is the share of test queries whose set held it, with a 95 % interval. "
-        "It should lie near the dashed line, for all and for each length of history; as the validation part is finite "
+        f"For each query a set of items was made that should hold the next one with {CONFORMAL_LEVEL:.0%} probability, "
+        "as learned on the validation part. A point is the share of test queries whose set held it, with a 95 % "
+        "interval. It should lie near the dashed line, for all and for each length of history; as the validation part is finite "
         f"too, a point or two beside it is to be expected. Hollow points have fewer than "
         f"{MIN_USERS} users."
     )
     shows = (
         f"The sets held {row[CONFORMAL]:.1%} [{low:.1%}, {high:.1%}]. "
-        + (f"The interval leaves {COVERAGE:.0%} out in {', '.join(outside)}. " if outside else
-           f"No group of at least {MIN_USERS} users has an interval that leaves {COVERAGE:.0%} out. ")
-        + (f"{row['seen_targets'] / row['num_queries']:.1%} of the items that came were in the history and are not "
-           "ranked, so no set could hold them. " if row["seen_targets"] else "")
+        + (f"The interval leaves {CONFORMAL_LEVEL:.0%} out in {', '.join(outside)}. " if outside else
+           f"No group of at least {MIN_USERS} users has an interval that leaves {CONFORMAL_LEVEL:.0%} out. ")
+        + (f"{row['repeat_targets'] / row['num_queries']:.1%} of the items that came were in the history and are not "
+           "ranked, so no set could hold them. " if row["repeat_targets"] else "")
         + f"By history length, {told}."
     )  # fmt: skip
-    alt = f"Points with intervals of the share of sets that held the next item: {told}; wanted {COVERAGE:.0%}."
+    alt = f"Points with intervals of the share of sets that held the next item: {told}; wanted {CONFORMAL_LEVEL:.0%}."
     return Picture("conformal-coverage", title, reading, shows, alt, partial(_draw_coverage, groups))
 
 
@@ -226,7 +225,7 @@ def _draw_coverage(groups: Rows, style: Style) -> Figure:
     figure, (axes,) = new_figure(style, 1.5 + 0.36 * len(groups))
     value, reach = _values(groups, CONFORMAL)
     place = np.arange(len(groups), dtype=np.float64)
-    axes.axvline(COVERAGE, color=style.colors[1], ls="--", lw=1.6, label=f"wanted: {COVERAGE:.0%}")
+    axes.axvline(CONFORMAL_LEVEL, color=style.colors[1], ls="--", lw=1.6, label=f"wanted: {CONFORMAL_LEVEL:.0%}")
     axes.errorbar(value, place, xerr=reach, fmt="none", color=style.colors[0], elinewidth=1.4, capsize=2)
     _mark(axes, value, place, groups, ("o", style.colors[0], style.paper))
     axes.plot([], [], ls="none", marker="o", ms=6, color=style.colors[0], label="held the next item")

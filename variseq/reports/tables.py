@@ -84,13 +84,13 @@ def evaluation_grids(results: Results) -> list[Grid]:
     ]
     knowing = [
         Column("entropy", "Entropy", 3, 0),
-        Column(f"selective_ndcg@{k}_50", f"NDCG@{k} of the surest half ↑", 4, 1),
-        Column("selective_gain_50", "Its gain over all ↑", 3, 1),
+        Column(f"selective_ndcg@{k}", f"NDCG@{k} of the surest half ↑", 4, 1),
+        Column("selective_ndcg_gain", "Its gain over all ↑", 3, 1),
         Column("risk_coverage_area", "Risk-coverage area ↑", 4, 1),
         Column("conformal_coverage_90", "Coverage of 90 % sets", 3, 0),
     ]
     beyond = [
-        Column(f"coverage@{k}", f"Coverage@{k}", 3, 0),
+        Column(f"catalog_coverage@{k}", f"Coverage@{k}", 3, 0),
         Column(f"gini@{k}", f"Gini@{k}", 3, 0),
         Column(f"novelty@{k}", f"Novelty@{k}, bits", 2, 0),
         Column(f"diversity@{k}", f"Diversity@{k}", 3, 0),
@@ -112,7 +112,7 @@ def _fairness_grid(rows: list[dict[str, Any]], k: int) -> Grid:
     pairs = [(kind, metric) for kind in kinds for metric in metrics]
     by_model = []
     for row in rows:
-        found = [row[f"compared_by_{kind}"][metric] for kind, metric in pairs]
+        found = [row["group_gaps"][kind][metric] for kind, metric in pairs]
         cells = [
             Cell("–") if one is None else Cell(f"{one['gap']:.4f}", f"worst: {one['worst_group']}") for one in found
         ]
@@ -223,8 +223,8 @@ def _judging(results: Results | None) -> list[tuple[str, str]]:
         ),
         (
             "Among the queries",
-            f"{row['cold_queries']:,} with an empty history, {row['cold_targets']:,} whose item is unseen in training "
-            f"and {row['seen_targets']:,} whose item is in the user's own history (both count as misses)",
+            f"{row['cold_queries']:,} with an empty history, {row['unseen_targets']:,} whose item is unseen in "
+            f"training and {row['repeat_targets']:,} whose item is in the user's own history (both count as misses)",
         ),
         ("Intervals", f"95 %, {protocol['num_resamples']:,} bootstrap resamples, seed {protocol['bootstrap_seed']}"),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
-from variseq.evaluation.second_log import refuse_other_items
+from variseq.evaluation.external_log import refuse_other_items
 from variseq.log import NO_TEST, Log, read
 from variseq.model.checkpoint import refuse_existing
 from variseq.output.console import console

@@ -51,7 +51,7 @@ class TrainingConfig(BaseModel):
     num_refits: int = Field(default=2, ge=1, description="refits whose weights are averaged")
     refit_weight_decay_multiplier: float = Field(default=1.0, ge=0, description="factor of item_weight_decay in refits")
     exclude_seen: bool = Field(default=True, description="do not rank items of the user's history")
-    targets: Literal["next", "last", "successive"] = Field(default="last", description="targets of validation")
+    targets: Literal["first", "last", "all"] = Field(default="last", description="targets of validation")
     validation_users: int = Field(default=10_000, ge=1, description="most users that validation uses")
 
     @property

@@ -1,4 +1,4 @@
-"""The events of a second log into a part that a finished run is judged on; nothing of it is learned from."""
+"""A log of its own (a test file) as the part that a finished run is evaluated on; the run is not trained on it."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from variseq.sequences.histories import Histories
 
 
 @dataclass(frozen=True, eq=False)
-class SecondLog:
-    """A log whose events are asked for: its histories, its own vocabulary, and how it was read."""
+class ExternalLog:
+    """A log whose events are the targets: its histories, its own vocabulary, and the report of its reading."""
 
     histories: Histories
     vocabulary: Vocabulary
     report: ReadReport
 
 
-def refuse_other_items(known: Vocabulary, second: Vocabulary) -> None:
-    """Raises InputError where no item of the second log is an item of the run: every target would be a miss."""
-    if not len(second.items) or (positions_in(known.items, second.items) >= 0).any():
+def refuse_other_items(known: Vocabulary, external: Vocabulary) -> None:
+    """Raises InputError where no item of the external log is an item of the run: every target would be a miss."""
+    if not len(external.items) or (positions_in(known.items, external.items) >= 0).any():
         return
     raise InputError(
         f"No item of the test file is an item of the log: the log has ids like {known.items[0].as_py()!r}, the test "
-        f"file like {second.items[0].as_py()!r}. Check which column is item_id: columns={{'item_id': ...}}."
+        f"file like {external.items[0].as_py()!r}. Check which column is item_id: columns={{'item_id': ...}}."
     )
 
 
-def part_of_second_log(run: Part, vocabulary: Vocabulary, learned: Histories, second: SecondLog) -> Part:
-    """A part with one row a user of the second log; its targets are that log's events.
+def part_of_external_log(run: Part, vocabulary: Vocabulary, trained: Histories, external: ExternalLog) -> Part:
+    """A part with one row for each user of the external log; its targets are that log's events.
 
-    `run` is a part of the run's own split and `learned` are the events that it has learned from. The history of a known
-    user is what the run's log has before that user's first event in the second log, and then the events of the second
-    log; that of an unknown user is the second log's alone. Unknown items are misses as targets and left out of
-    histories, events of unknown behaviors are left out. The counts of all this are in `protocol["test_file"]`.
+    `run` is a part of the run's own split and `trained` are its training events. The history of a known user is the
+    run's log before that user's first event in the external log, followed by the events of the external log. That of an
+    unknown user is the external log alone. Unknown items are misses as targets and left out of histories; events of
+    unknown behaviors are left out. `protocol["test_file"]` counts all of this.
 
     Raises InputError when no item, or no event with a known behavior, is left.
     """
-    refuse_other_items(vocabulary, second.vocabulary)
-    own_user = positions_in(vocabulary.users, second.vocabulary.users)
-    given = _translated(second, vocabulary)
+    refuse_other_items(vocabulary, external.vocabulary)
+    own_user = positions_in(vocabulary.users, external.vocabulary.users)
+    given = _translated(external, vocabulary)
     has_events = given.lengths > 0
     first_time = np.full(len(given), np.iinfo(np.int64).max)
     first_time[has_events] = given.timestamp[given.offsets[:-1][has_events]]
@@ -56,22 +56,22 @@ def part_of_second_log(run: Part, vocabulary: Vocabulary, learned: Histories, se
     whole = run.histories.select(start, np.where(own_user >= 0, run.histories.offsets[known_user + 1], start))
     earlier = np.concatenate([[0], np.cumsum(whole.timestamp < np.repeat(first_time, whole.lengths))])
     shown = whole.select(whole.offsets[:-1], whole.offsets[:-1] + np.diff(earlier[whole.offsets]))
-    joined = _one_after_the_other(shown, given)
+    joined = _concatenated(shown, given)
     is_unknown = joined.item < 0
     joined = replace(joined, item=np.where(is_unknown, 0, joined.item).astype(np.int32))
     joined = marked_targets(joined, vocabulary.behaviors, run.protocol.get("targets_of"))
     counts = {
-        "rows": second.report.num_rows,
-        "rejected": sum(second.report.rejected.values()),
-        "filtered": sum(second.report.filtered.values()),
-        "events": second.histories.num_events,
-        "events_of_unknown_behaviors": second.histories.num_events - given.num_events,
+        "rows": external.report.num_rows,
+        "rejected": sum(external.report.rejected.values()),
+        "filtered": sum(external.report.filtered.values()),
+        "events": external.histories.num_events,
+        "events_of_unknown_behaviors": external.histories.num_events - given.num_events,
         "events_of_unknown_items": int(is_unknown.sum()),
         "users": int(has_events.sum()),
         "unknown_users": int((has_events & (own_user < 0)).sum()),
         "log_events_not_shown": whole.num_events - shown.num_events,
-        "events_before_the_last_learned": int((given.timestamp < learned.timestamp.max(initial=0)).sum()),
-        "events_learned_from": _num_shared(given, known_user, own_user >= 0, learned),
+        "events_before_training_ends": int((given.timestamp < trained.timestamp.max(initial=0)).sum()),
+        "events_in_training": _num_shared(given, known_user, own_user >= 0, trained),
     }
     return Part(
         name=TEST_FILE,
@@ -85,55 +85,53 @@ def part_of_second_log(run: Part, vocabulary: Vocabulary, learned: Histories, se
 
 
 def warnings_of(counts: Mapping[str, int]) -> list[str]:
-    """What makes figures on a test file doubtful, a sentence each."""
-    found = []
-    if number := counts["events_learned_from"]:
-        found.append(
-            f"{number:,} events of the test file are also in the log that was learned from: figures are too good."
-        )
-    if number := counts["events_before_the_last_learned"]:
-        found.append(
-            f"{number:,} of {counts['events']:,} events of the test file are earlier than the latest event that was "
-            "learned from. The model knows of later events than it would have known at that time."
+    """Reasons to doubt results on a test file, a sentence each."""
+    sentences = []
+    if number := counts["events_in_training"]:
+        sentences.append(f"{number:,} events of the test file are training events, too. The results are too good.")
+    if number := counts["events_before_training_ends"]:
+        sentences.append(
+            f"{number:,} of {counts['events']:,} events of the test file are earlier than the latest training event. "
+            "At that time the model would not have known the later events."
         )
     if number := counts["log_events_not_shown"]:
-        found.append(
+        sentences.append(
             f"{number:,} events of the log are not earlier than their user's first event in the test file. They are "
             "not shown as history."
         )
-    return found
+    return sentences
 
 
 def sentences_of(part: Part, targets: str) -> list[str]:
-    """What became of every row and user of the test file, for people."""
+    """The use of every row and user of the test file, a sentence each."""
     counts: dict[str, int] = part.protocol["test_file"]
     queries = part.queries(targets)
-    asked = len(queries)
-    asked_unknown = 0 if part.is_unknown is None else int(part.is_unknown[queries.position].sum())
+    num_targets = len(queries)
+    unknown_targets = 0 if part.is_unknown is None else int(part.is_unknown[queries.position].sum())
     left_out = counts["events_of_unknown_behaviors"]
-    unknown_before = counts["events_of_unknown_items"] - asked_unknown
-    history = counts["events"] - asked - left_out - unknown_before
+    unknown_before = counts["events_of_unknown_items"] - unknown_targets
+    history = counts["events"] - num_targets - left_out - unknown_before
     return [
-        f"test file: {counts['rows']:,} rows = {counts['rejected']:,} rejected + {counts['filtered']:,} filtered + "
-        f"{counts['events']:,} events",
-        f"its events: {asked:,} are asked for ({asked_unknown:,} of items unknown to the model, which are misses "
+        f"Test file: {counts['rows']:,} rows = {counts['rejected']:,} rejected + {counts['filtered']:,} filtered + "
+        f"{counts['events']:,} events.",
+        f"Its events: {num_targets:,} are targets ({unknown_targets:,} of items unknown to the model, which are misses "
         f"without an NLL), {history:,} are history only, {unknown_before:,} of unknown items and {left_out:,} of "
-        "unknown behaviors are left out",
-        f"its users: {counts['users']:,}, of which {counts['unknown_users']:,} are unknown to the model and judged "
-        "from their events in the test file alone",
+        "unknown behaviors are left out.",
+        f"Its users: {counts['users']:,}, of which {counts['unknown_users']:,} are unknown to the model; their history "
+        "is the test file alone.",
     ]
 
 
-def _translated(second: SecondLog, vocabulary: Vocabulary) -> Histories:
-    """The second log in the positions of the run's vocabulary; unknown items are -1, unknown behaviors left out."""
-    events = second.histories
-    item = positions_in(vocabulary.items, second.vocabulary.items)[events.item]
-    place = {name: position for position, name in enumerate(vocabulary.behaviors)}
-    behavior = np.array([place.get(name, -1) for name in second.vocabulary.behaviors])[events.behavior]
+def _translated(external: ExternalLog, vocabulary: Vocabulary) -> Histories:
+    """The external log in the positions of the run's vocabulary; unknown items are -1, unknown behaviors left out."""
+    events = external.histories
+    item = positions_in(vocabulary.items, external.vocabulary.items)[events.item]
+    code = {name: position for position, name in enumerate(vocabulary.behaviors)}
+    behavior = np.array([code.get(name, -1) for name in external.vocabulary.behaviors])[events.behavior]
     kept = behavior >= 0
     if not kept.any():
         raise InputError(
-            f"No event of the test file has a behavior of the log: it has {', '.join(second.vocabulary.behaviors)}, "
+            f"No event of the test file has a behavior of the log: it has {', '.join(external.vocabulary.behaviors)}, "
             f"the log {', '.join(vocabulary.behaviors)}. Check which column is event: columns={{'event': ...}}."
         )
     offsets = np.concatenate([[0], np.cumsum(kept)])[events.offsets].astype(np.int64)
@@ -142,7 +140,7 @@ def _translated(second: SecondLog, vocabulary: Vocabulary) -> Histories:
     return Histories(offsets, *(column[kept] for column in columns))
 
 
-def _one_after_the_other(first: Histories, second: Histories) -> Histories:
+def _concatenated(first: Histories, second: Histories) -> Histories:
     """For each row the events of the first, then those of the second."""
     rows = [np.repeat(np.arange(len(one)), one.lengths) for one in (first, second)]
     order = np.argsort(np.concatenate(rows), kind="stable")
@@ -152,26 +150,26 @@ def _one_after_the_other(first: Histories, second: Histories) -> Histories:
 
 
 def _num_shared(
-    given: Histories, user: Int[np.ndarray, " row"], is_known: Bool[np.ndarray, " row"], learned: Histories
+    given: Histories, user: Int[np.ndarray, " row"], is_known: Bool[np.ndarray, " row"], trained: Histories
 ) -> int:
-    """How many events are, with user, item and time, among those that were learned from."""
+    """How many events are, with user, item and time, among the training events."""
     known = np.repeat(is_known, given.lengths) & (given.item >= 0)
     ours = event_keys(np.repeat(user, given.lengths)[known], given.item[known], given.timestamp[known])
-    learned_user = np.repeat(np.arange(len(learned)), learned.lengths)
-    return int(np.isin(ours, event_keys(learned_user, learned.item, learned.timestamp)).sum())
+    trained_user = np.repeat(np.arange(len(trained)), trained.lengths)
+    return int(np.isin(ours, event_keys(trained_user, trained.item, trained.timestamp)).sum())
 
 
-def num_learned_of(
-    valid: Part, vocabulary: Vocabulary, learned: Histories, vocabulary_of_learned: Vocabulary
+def num_trained_of(
+    valid: Part, vocabulary: Vocabulary, trained: Histories, vocabulary_of_trained: Vocabulary
 ) -> tuple[int, int]:
-    """How many events of a validation part, and of the test part after it, are among those of another log."""
-    user = positions_in(vocabulary_of_learned.users, vocabulary.users)
-    item = positions_in(vocabulary_of_learned.items, vocabulary.items)
+    """How many events of a validation part, and of the test part after it, are training events of another run."""
+    user = positions_in(vocabulary_of_trained.users, vocabulary.users)
+    item = positions_in(vocabulary_of_trained.items, vocabulary.items)
     histories = valid.histories
     shared = []
     for start, end in ((valid.history_end, valid.target_end), (valid.target_end, histories.offsets[1:])):
         events = histories.select(start, end)
-        shared.append(_num_shared(replace(events, item=item[events.item]), user, user >= 0, learned))
+        shared.append(_num_shared(replace(events, item=item[events.item]), user, user >= 0, trained))
     return shared[0], shared[1]
 
 

@@ -1,0 +1,389 @@
+"""Baselines that count events: popularity, recent popularity, last-item transitions and item-kNN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from variseq.errors import InputError
+from variseq.evaluation.recommender import Recommender
+from variseq.sequences.histories import Histories
+
+State = dict[str, Tensor]
+_CELLS_AT_ONCE = 16_000_000
+
+
+def baselines(num_items: int, known: Histories) -> list[Recommender]:
+    """Popular, recent-popular, last-item transitions and item-kNN, fitted on the same events as the model."""
+    return [kind(num_items).fit(known) for kind in (Popular, RecentPopular, LastItemTransitions, ItemKNN)]
+
+
+class Popular:
+    """The same for everybody: how often each item occurs as a target, plus one (so that no item is impossible).
+
+    >>> popular = Popular(num_items=3).fit(Histories.of_items([[0, 1], [1]]))
+    >>> popular.scores(popular.query(Histories.of_items([[2]])), 0, 3).exp()
+    tensor([[0.3333, 0.5000, 0.1667]])
+    """
+
+    name = "popular"
+    gives_probabilities = True
+
+    def __init__(self, num_items: int) -> None:
+        self.log_share = _log_share(np.zeros(num_items, dtype=np.int64))
+
+    def fit(self, histories: Histories) -> Popular:
+        self.log_share = _log_share(item_counts(histories.of_targets(histories.item), len(self.log_share)))
+        return self
+
+    def query(self, histories: Histories) -> int:
+        return len(histories)
+
+    def scores(self, query: int, first: int, last: int) -> Float[Tensor, "history item"]:
+        return self.log_share[first:last].repeat(query, 1)
+
+
+class RecentPopular(Popular):
+    """What was popular of late, with 5 % of the all-time popularity mixed in.
+
+    The window is a half, a quarter, ... of the known time: the one whose earlier counts make the latest tenth of the
+    events most likely. The mixture keeps every item possible, and orders those that the window does not hold. Where
+    events have an order and no times, this is popularity.
+    """
+
+    name = "recent-popular"
+    NUM_WINDOWS = 10
+    ALL_TIME_SHARE = 0.05
+
+    def fit(self, histories: Histories) -> RecentPopular:
+        if not histories.has_times:
+            super().fit(histories)
+            return self
+        item, time = histories.of_targets(histories.item), histories.of_targets(histories.timestamp)
+        self.log_share = self._mixture(item, time, self._likeliest_window(item, time))
+        return self
+
+    def _likeliest_window(self, item: Int[np.ndarray, " event"], time: Int[np.ndarray, " event"]) -> int:
+        """In microseconds; 0 without events."""
+        if not len(time):
+            return 0
+        latest_tenth = len(time) - max(1, len(time) // 10)
+        before = time < np.partition(time, latest_tenth)[latest_tenth]
+        windows = [int(np.ptp(time)) >> halvings for halvings in range(1, self.NUM_WINDOWS + 1)]
+        latest = torch.from_numpy(item_counts(item[~before], len(self.log_share))).double()
+        likelihoods = [float(latest @ self._mixture(item[before], time[before], window).double()) for window in windows]
+        return windows[int(np.argmax(likelihoods))]
+
+    def _mixture(
+        self, item: Int[np.ndarray, " event"], time: Int[np.ndarray, " event"], window: int
+    ) -> Float[Tensor, " item"]:
+        """log p of every item, from the events of all time and those of the last `window` microseconds."""
+        all_time = _log_share(item_counts(item, len(self.log_share)))
+        if not len(time):
+            return all_time
+        recent = torch.from_numpy(item_counts(item[time >= time.max() - window], len(all_time)))
+        mixed = self.ALL_TIME_SHARE * all_time.exp() + (1 - self.ALL_TIME_SHARE) * recent / recent.sum()
+        return mixed.log().float()
+
+
+class LastItemTransitions:
+    """What followed the last item of the history in training: a first-order Markov chain over events.
+
+    Followers are counted where they are targets.
+
+    p(next | last) = (count(last, next) + m * share(next)) / (count(last) + m) with m = `PRIOR_EVENTS` and `share` the
+    popularity; an empty history, or a last item that nothing followed, gets the popularity. At m = 100 the order of the
+    items is that of the counts (popularity decides between equal ones) and the likelihood is better than popularity's;
+    a small m orders alike but is overconfident.
+    """
+
+    name = "last-item-transitions"
+    gives_probabilities = True
+    PRIOR_EVENTS = 100.0
+
+    def __init__(self, num_items: int) -> None:
+        self.log_share = _log_share(np.zeros(num_items, dtype=np.int64))
+        self.followers = SparseRows.empty(num_items)
+
+    def fit(self, histories: Histories) -> LastItemTransitions:
+        num_items = len(self.log_share)
+        self.log_share = _log_share(item_counts(histories.of_targets(histories.item), num_items))
+        within = np.ones(max(0, histories.num_events - 1), dtype=bool)
+        inner = histories.offsets[1:-1]
+        within[inner[(inner > 0) & (inner < histories.num_events)] - 1] = False
+        if histories.is_target is not None:
+            within &= histories.is_target[1:]
+        pair = histories.item[:-1].astype(np.int64)[within] * num_items + histories.item[1:][within]
+        key, count = np.unique(pair, return_counts=True)
+        self.followers = SparseRows.from_cells(key // num_items, key % num_items, count, num_items)
+        return self
+
+    def query(self, histories: Histories) -> FollowersOfLast:
+        known = np.flatnonzero(histories.lengths)
+        last_item = torch.from_numpy(histories.item[histories.offsets[known + 1] - 1].astype(np.int64))
+        index, item, count = self.followers.take(last_item)
+        row = torch.from_numpy(known)
+        num_followers = torch.zeros(len(histories), dtype=torch.float64)
+        num_followers.index_add_(0, row[index], count.double())
+        return FollowersOfLast(num_followers, row[index], item, count)
+
+    def scores(self, query: FollowersOfLast, first: int, last: int) -> Float[Tensor, "history item"]:
+        prior = self.PRIOR_EVENTS * self.log_share[first:last].double().exp()
+        log_total = (query.num_followers + self.PRIOR_EVENTS).log()
+        scores = (prior.log()[None, :] - log_total[:, None]).float()
+        inside = (query.item >= first) & (query.item < last)
+        row, column = query.row[inside], query.item[inside] - first
+        scores[row, column] = ((query.count[inside] + prior[column]).log() - log_total[row]).float()
+        return scores
+
+    def add_probabilities(
+        self,
+        query: FollowersOfLast,
+        first: int,
+        last: int,
+        weight: Float[Tensor, " history"],
+        total: Float[Tensor, "history item"],
+    ) -> Float[Tensor, "history item"]:
+        """Adds weight · p of the items first:last to `total`, in place; p is what `scores` is the logarithm of."""
+        per_event = weight / (query.num_followers + self.PRIOR_EVENTS).to(total)
+        total.addr_(per_event, (self.PRIOR_EVENTS * self.log_share[first:last].double().exp()).to(total))
+        inside = (query.item >= first) & (query.item < last)
+        row, column = query.row[inside].to(total.device), query.item[inside].to(total.device) - first
+        return total.index_put_((row, column), query.count[inside].to(total) * per_event[row], accumulate=True)
+
+    def probabilities(self, query: FollowersOfLast, item: Int[Tensor, "history k"]) -> Float[Tensor, "history k"]:
+        """p of some items of each history."""
+        prior = self.PRIOR_EVENTS * self.log_share.double().exp()[item.cpu()]
+        same = query.item[:, None] == item.cpu()[query.row]
+        counted = torch.zeros_like(prior).index_add_(0, query.row, same * query.count.double()[:, None])
+        return (counted + prior) / (query.num_followers + self.PRIOR_EVENTS)[:, None]
+
+    def state(self) -> State:
+        return {"log_share": self.log_share} | self.followers.state()
+
+    @classmethod
+    def from_state(cls, state: State) -> LastItemTransitions:
+        recommender = cls(len(state["log_share"]))
+        recommender.log_share, recommender.followers = state["log_share"], SparseRows.from_state(state)
+        return recommender
+
+
+@dataclass(frozen=True, eq=False)
+class FollowersOfLast:
+    """Cells (history, item) with a count: what followed the last item of each history; and the total of each."""
+
+    num_followers: Float[Tensor, " history"]
+    row: Int[Tensor, " cell"]
+    item: Int[Tensor, " cell"]
+    count: Float[Tensor, " cell"]
+
+
+def item_counts(item: Int[np.ndarray, " event"], num_items: int) -> Int[np.ndarray, " item"]:
+    """How often each item of the catalog occurs. Raises InputError for an item outside the catalog."""
+    count = np.bincount(item, minlength=num_items)
+    if len(count) > num_items:
+        raise InputError(
+            f"The histories hold item {len(count) - 1}, but the catalog has {num_items} items. "
+            "Make the recommender with the num_items of the split."
+        )
+    return count
+
+
+def _log_share(count: Int[np.ndarray, " item"]) -> Float[Tensor, " item"]:
+    return torch.from_numpy(np.log((count + 1) / (count.sum() + len(count)))).float()
+
+
+class ItemKNN:
+    """Items whose users are the users of the items of the history; each step back in the history counts half.
+
+    score(item) = sum over events of decay ** age * cosine(item, event's item), where the cosine is between the binary
+    columns of the user-item matrix, an item is no neighbor of itself, and all neighbors are kept. Events whose
+    weight has fallen below one millionth are skipped. Scores are not probabilities.
+    Source: Sarwar et al., "Item-based collaborative filtering recommendation algorithms" (2001), with decay.
+    """
+
+    name = "item-knn"
+    gives_probabilities = False
+    SMALLEST_WEIGHT = 1e-6
+
+    def __init__(self, num_items: int, decay: float = 0.5) -> None:
+        if not 0 < decay <= 1:
+            raise InputError(f"decay={decay} is not allowed. Give a number above 0 and at most 1, such as 0.5.")
+        self.decay = decay
+        self.neighbors: SparseRows | DenseRows = SparseRows.empty(num_items)
+
+    def fit(self, histories: Histories) -> ItemKNN:
+        num_items = self.neighbors.num_rows
+        user, item = _pairs(histories, num_items)
+        neighbors = SparseRows.joined(list(_cosines(user, item, len(histories), num_items)))
+        # A sparse cell takes twice the memory of a dense one.
+        mostly_filled = 2 * len(neighbors.item) > num_items**2
+        self.neighbors = DenseRows.from_sparse(neighbors) if mostly_filled else neighbors
+        return self
+
+    def query(self, histories: Histories) -> WeightedRows:
+        if self.decay < 1:
+            histories = histories.latest(max(1, math.ceil(math.log(self.SMALLEST_WEIGHT) / math.log(self.decay))))
+        row = np.repeat(np.arange(len(histories)), histories.lengths)
+        age = histories.offsets[1:][row] - 1 - np.arange(histories.num_events)
+        return WeightedRows(
+            torch.from_numpy(histories.offsets),
+            torch.from_numpy(histories.item.astype(np.int64)),
+            torch.from_numpy(self.decay ** age.astype(np.float32)).float(),
+        )
+
+    def scores(self, query: WeightedRows, first: int, last: int) -> Float[Tensor, "history item"]:
+        return self.neighbors.weighted_sum(query, first, last)
+
+
+def _pairs(histories: Histories, num_items: int) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
+    """Which user has which item, each pair once."""
+    user = np.repeat(np.arange(len(histories)), histories.lengths)
+    item_counts(histories.item, num_items)  # refuses an item outside the catalog
+    key = np.unique(user * num_items + histories.item)
+    return key // num_items, key % num_items
+
+
+def _cosines(
+    user: Int[np.ndarray, " pair"], item: Int[np.ndarray, " pair"], num_users: int, num_items: int
+) -> Iterator[SparseRows]:
+    """Neighbors of a block of items at a time: a sparse matrix times a few dense columns of itself."""
+    scale = 1 / np.sqrt(np.maximum(item_counts(item, num_items), 1))
+    value = torch.from_numpy(scale[item]).float()
+    by_item = torch.sparse_coo_tensor(
+        torch.from_numpy(np.stack([item, user])), value, (num_items, num_users), check_invariants=True
+    ).coalesce()
+    order = np.argsort(item, kind="stable")
+    ordered_item = item[order]
+    width = max(1, _CELLS_AT_ONCE // max(num_users, num_items, 1))
+    for first in range(0, num_items, width):
+        last = min(first + width, num_items)
+        begin, end = np.searchsorted(ordered_item, [first, last])
+        pairs = order[begin:end]
+        columns = torch.zeros(num_users, last - first)
+        columns[torch.from_numpy(user[pairs]), torch.from_numpy(item[pairs] - first)] = value[torch.from_numpy(pairs)]
+        cosine = torch.sparse.mm(by_item, columns).T.contiguous()
+        block = torch.arange(last - first)
+        cosine[block, first + block] = 0
+        yield SparseRows.from_dense(cosine)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedRows:
+    """For each history the rows `item[offsets[h]:offsets[h + 1]]` to be added up, each times its weight."""
+
+    offsets: Int[Tensor, " history_plus_one"]
+    item: Int[Tensor, " event"]
+    weight: Float[Tensor, " event"]
+
+
+@dataclass(frozen=True, eq=False)
+class SparseRows:
+    """Row r holds `value` at the columns `item`, both at `offsets[r]:offsets[r + 1]`; columns ascend in a row.
+
+    >>> rows = SparseRows.from_cells(np.array([0, 2, 2]), np.array([1, 0, 1]), np.array([5, 6, 7]), num_rows=3)
+    >>> rows.take(torch.tensor([2, 1, 0]))
+    (tensor([0, 0, 2]), tensor([0, 1, 1]), tensor([6., 7., 5.]))
+    """
+
+    offsets: Int[Tensor, " row_plus_one"]
+    item: Int[Tensor, " cell"]
+    value: Float[Tensor, " cell"]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.offsets) - 1
+
+    @classmethod
+    def empty(cls, num_rows: int) -> SparseRows:
+        return cls(torch.zeros(num_rows + 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int32), torch.zeros(0))
+
+    @classmethod
+    def from_cells(
+        cls,
+        row: Int[np.ndarray, " cell"],
+        item: Int[np.ndarray, " cell"],
+        value: Int[np.ndarray, " cell"],
+        num_rows: int,
+    ) -> SparseRows:
+        """Cells in ascending order of (row, item)."""
+        offsets = np.searchsorted(row, np.arange(num_rows + 1))
+        return cls(
+            torch.from_numpy(offsets.astype(np.int64)),
+            torch.from_numpy(item.astype(np.int32)),
+            torch.from_numpy(value.astype(np.float32)),
+        )
+
+    @classmethod
+    def joined(cls, parts: list[SparseRows]) -> SparseRows:
+        """The rows of all parts, one part below the other."""
+        lengths = torch.cat([part.offsets.diff() for part in parts])
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        return cls(offsets, torch.cat([part.item for part in parts]), torch.cat([part.value for part in parts]))
+
+    @classmethod
+    def from_dense(cls, matrix: Float[Tensor, "row item"]) -> SparseRows:
+        """The cells of a dense matrix that are not zero."""
+        row, item = matrix.nonzero(as_tuple=True)
+        offsets = torch.zeros(len(matrix) + 1, dtype=torch.int64)
+        offsets[1:] = torch.bincount(row, minlength=len(matrix)).cumsum(0)
+        return cls(offsets, item.int(), matrix[row, item])
+
+    def take(
+        self, rows: Int[Tensor, " taken"]
+    ) -> tuple[Int[Tensor, " cell"], Int[Tensor, " cell"], Float[Tensor, " cell"]]:
+        """All cells of some rows: the index in `rows`, the item, the value."""
+        start = self.offsets[rows]
+        length = self.offsets[rows + 1] - start
+        row = torch.repeat_interleave(torch.arange(len(rows)), length)
+        cell = torch.arange(len(row)) + (start - length.cumsum(0) + length)[row]
+        return row, self.item[cell].long(), self.value[cell]
+
+    def weighted_sum(self, rows: WeightedRows, first: int, last: int) -> Float[Tensor, "history item"]:
+        """The weighted sums of rows, at the columns `first:last`."""
+        event, item, value = self.take(rows.item)
+        history = torch.repeat_interleave(torch.arange(len(rows.offsets) - 1), rows.offsets.diff())
+        value = value * rows.weight[event]
+        history = history[event]
+        if last - first < self.num_rows:
+            inside = (item >= first) & (item < last)
+            history, item, value = history[inside], item[inside] - first, value[inside]
+        shape = (len(rows.offsets) - 1, last - first)
+        return torch.zeros(shape[0] * shape[1]).index_add_(0, history * shape[1] + item, value).view(shape)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"offsets": self.offsets, "item": self.item, "value": self.value}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> SparseRows:
+        return cls(state["offsets"], state["item"], state["value"])
+
+
+@dataclass(frozen=True, eq=False)
+class DenseRows:
+    """The whole matrix: smaller and faster than `SparseRows` when most cells are not zero."""
+
+    matrix: Float[Tensor, "row item"]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.matrix)
+
+    @classmethod
+    def from_sparse(cls, sparse: SparseRows) -> DenseRows:
+        matrix = torch.zeros(sparse.num_rows, sparse.num_rows)
+        row = torch.repeat_interleave(torch.arange(sparse.num_rows), sparse.offsets.diff())
+        matrix[row, sparse.item.long()] = sparse.value
+        return cls(matrix)
+
+    def weighted_sum(self, rows: WeightedRows, first: int, last: int) -> Float[Tensor, "history item"]:
+        """The weighted sums of rows, at the columns `first:last`."""
+        columns = self.matrix[:, first:last].contiguous()
+        return F.embedding_bag(rows.item, columns, rows.offsets[:-1], mode="sum", per_sample_weights=rows.weight)
