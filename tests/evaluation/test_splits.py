@@ -192,4 +192,4 @@ def test_log_without_events_is_refused() -> None:
 def test_unknown_kind_of_target_is_refused() -> None:
     _, _, test = leave_one_out(Histories.of_items([[0, 1, 2]]))
     with pytest.raises(InputError, match=r"Allowed: 'first', 'last', 'all'"):
-        test.queries("first")
+        test.queries("best")

@@ -205,8 +205,8 @@ def coverage_by_history(results: Results) -> Picture | Absent:
     reading = (
         f"For each query a set of items was made that should hold the next one with {CONFORMAL_LEVEL:.0%} probability, "
         "as learned on the validation part. A point is the share of test queries whose set held it, with a 95 % "
-        "interval. It should lie near the dashed line, for all and for each length of history; as the validation part is finite "
-        f"too, a point or two beside it is to be expected. Hollow points have fewer than "
+        "interval. It should lie near the dashed line, for all and for each length of history; as the validation part "
+        f"is finite too, a point or two beside it is to be expected. Hollow points have fewer than "
         f"{MIN_USERS} users."
     )
     shows = (

@@ -106,7 +106,7 @@ def test_unknown_users_are_judged_from_their_own_events_and_unknown_items_are_mi
     assert (counts["users"], counts["unknown_users"], counts["events_of_unknown_items"]) == (3, 1, 2)
     text = str(results)
     assert "5 rows = 0 rejected + 0 filtered + 5 events" in text
-    assert "3 are asked for (1 of items unknown" in text
+    assert "3 are targets (1 of items unknown" in text
     assert "1 are history only, 1 of unknown items" in text
     results.to_json(tmp_path / "table.json")
     assert "NaN" not in (tmp_path / "table.json").read_text()
@@ -139,8 +139,8 @@ def test_events_that_were_learned_from_or_are_earlier_are_warned_of(
     with pytest.warns(UserWarning, match="of the test file|of the log") as caught:
         no_test_model.evaluate(read(table))
     told = " ".join(str(one.message) for one in caught)
-    assert f"{len(seconds)} events of the test file are also in the log" in told
-    assert "earlier than the latest event that was learned from" in told
+    assert f"{len(seconds)} events of the test file are training events" in told
+    assert "earlier than the latest training event" in told
     assert f"{len(seconds)} events of the log are not earlier" in told
 
 
