@@ -134,14 +134,14 @@ def test_user_columns_have_groups_with_unknown_for_those_without_a_value() -> No
 def test_printed_results_name_the_worst_group_and_those_too_small() -> None:
     country = ["DE" if user < 300 else "FR" if user > 310 else "LI" for user in range(len(LENGTHS))]
     printed = str(Results([true_forecasts(LENGTHS)], None, group_users({"country": country})))
-    assert "by country, ndcg@3: worst" in printed
-    assert "by country, not compared with fewer than 20 users: LI (11)" in printed
+    assert "By country, ndcg@3: worst" in printed
+    assert "By country, not compared because of fewer than 20 users: LI (11)." in printed
 
 
 def test_one_group_is_said_to_have_nothing_to_be_compared_with() -> None:
     groups = group_users({"plan": ["free"] * len(LENGTHS)})
     notes = notes_on(summarize(true_forecasts(LENGTHS), 20, 0, groups), 3)
-    assert any("fewer than two groups of at least 20 users" in note for note in notes)
+    assert any("fewer than two groups have at least 20 users" in note for note in notes)
 
 
 def test_too_many_texts_are_refused_and_twenty_are_not() -> None:

@@ -14,6 +14,7 @@ from variseq.evaluation.calibration import ValueForecasts
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.groups import Groups
 from variseq.evaluation.significance import NUM_RESAMPLES, paired_differences, require_same_protocol
+from variseq.evaluation.splits import TEST_FILE
 from variseq.evaluation.summary import CONFORMAL, MIN_USERS, SELECTIVE_GAIN, summarize
 from variseq.output.printable import printable
 from variseq.ranking.calibration import ConformalThresholds
@@ -148,8 +149,9 @@ def format_table(table: dict[str, Any]) -> str:
     def line(start: str, texts: Sequence[str]) -> str:
         return "  ".join([start.ljust(first), *(text.rjust(width) for text, width in zip(texts, widths, strict=True))])
 
+    part = protocol["part"] if protocol["part"] == TEST_FILE else f"{protocol['part']} part"
     lines = [
-        f"{protocol['part']} part, {protocol['method']} split, {table['rows'][0]['num_queries']:,} queries, targets: "
+        f"{part}, {protocol['method']} split, {table['rows'][0]['num_queries']:,} queries, targets: "
         f"{protocol['targets']}, all {protocol['num_items']:,} items are ranked.",
         "Below each value: its 95 % interval over users.",
         "",
