@@ -87,7 +87,7 @@ TABLES = {
         "calibration", ("data", "model"),
         (Column("nll", "NLL", 3), Column("brier", "Brier"), Column("ece_top1", "ECE, top 1"),
          Column("ece_top10", "ECE, top 10"), Column("conformal_coverage_90", "coverage of 90 % sets", 3),
-         Column("selective_gain_50", "gain of the surer half", 3)),
+         Column("selective_ndcg_gain", "gain of the surer half", 3)),
     ),
     "reasons": Table(
         "reasons", ("data",),

@@ -28,12 +28,12 @@ from measurement.datasets import dataset_spec, load_dataset
 from measurement.records import Record, append_records, command_parser, exit_code, record_of
 from variseq import VariationalAttention, load
 from variseq.errors import InputError
-from variseq.evaluation.bootstrap import mean_interval
+from variseq.evaluation.significance import mean_interval
 
 K = 10
 OF_ROWS = (
-    f"ndcg@{K}", "nll", "brier", "entropy", "ece_top1", f"ece_top{K}", "ece_top1_by_chance", f"ece_top{K}_by_chance",
-    "conformal_coverage_90", "selective_gain_50", "risk_coverage_area",
+    f"ndcg@{K}", "nll", "brier", "entropy", "ece_top1", f"ece_top{K}", "ece_top1_noise_floor", f"ece_top{K}_noise_floor",
+    "conformal_coverage_90", "selective_ndcg_gain", "risk_coverage_area",
 )  # fmt: skip
 DIVERSITIES = tuple(round(0.1 * step, 1) for step in range(11))
 ITEMS_WITH_REASONS = 3
@@ -61,7 +61,7 @@ def calibration_records(name: str, run: Path, compared: Path | None) -> list[Rec
     """A record a model, and one a paired comparison."""
     model = load(run)
     others = {} if compared is None else {compared.name: load(compared)}
-    table = model.evaluate(beside=others, dropout=True).table
+    table = model.evaluate(compare_with=others, mc_dropout=True).table
     records = []
     for row in table["rows"]:
         metrics = {key: row[key] for metric in OF_ROWS for key in (metric, f"{metric}_interval") if key in row}
@@ -69,7 +69,7 @@ def calibration_records(name: str, run: Path, compared: Path | None) -> list[Rec
         records.append(record_of("calibration", {"data": name, "model": label}, metrics, seed=model.seed))
     for one in table["comparisons"]:
         metrics = {key: one[key] for key in ("difference", "interval", "p_value", "p_value_holm")}
-        case = {"data": name, "model": run.name, "compared_with": one["beside"], "metric": one["metric"]}
+        case = {"data": name, "model": run.name, "compared_with": one["compared_with"], "metric": one["metric"]}
         records.append(record_of("significance", case, metrics, seed=model.seed))
     return records
 

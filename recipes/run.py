@@ -14,7 +14,7 @@ from variseq.errors import InputError
 from variseq.evaluation.results import Results
 from variseq.terminal.run_config import RunConfig, run_config
 
-PROTOCOL = ("method", "split_hash", "k", "targets", "exclude_seen", "candidates", "ties", "learned_from")
+PROTOCOL = ("method", "split_hash", "k", "targets", "exclude_seen", "candidates", "ties", "trained_on")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def run_recipe(recipe: Recipe, out: Path, resume: bool = False, quiet: bool = Fa
     training_seconds = time.monotonic() - begun
     others = {} if recipe.compare_with is None else {"compared": load(recipe.compare_with)}
     begun = time.monotonic()
-    results = model.evaluate(test, beside=others)
+    results = model.evaluate(test, compare_with=others)
     costs = {"training_seconds": training_seconds, "evaluation_seconds": time.monotonic() - begun}
     results.to_json(Path(recipe.run) / "evaluation.json")
     if not quiet:

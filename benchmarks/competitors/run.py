@@ -36,8 +36,8 @@ from measurement.records import (
     record_of,
 )
 from variseq.errors import InputError
-from variseq.evaluation.bootstrap import mean_interval
 from variseq.evaluation.metrics import ndcg, recall
+from variseq.evaluation.significance import mean_interval
 
 HERE = Path(__file__).parent
 WORK_FOLDER = ROOT / ".competitors"
