@@ -32,8 +32,8 @@ from variseq.evaluation.significance import mean_interval
 
 K = 10
 OF_ROWS = (
-    f"ndcg@{K}", "nll", "brier", "entropy", "ece_top1", f"ece_top{K}", "ece_top1_noise_floor", f"ece_top{K}_noise_floor",
-    "conformal_coverage_90", "selective_ndcg_gain", "risk_coverage_area",
+    f"ndcg@{K}", "nll", "brier", "entropy", "ece_top1", f"ece_top{K}", "ece_top1_noise_floor",
+    f"ece_top{K}_noise_floor", "conformal_coverage_90", "selective_ndcg_gain", "risk_coverage_area",
 )  # fmt: skip
 DIVERSITIES = tuple(round(0.1 * step, 1) for step in range(11))
 ITEMS_WITH_REASONS = 3

@@ -15,8 +15,7 @@ from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, Queries, Split, part_to_evaluate, trained_on
 from variseq.model.checkpoint import Checkpoint
 from variseq.model.network import Network
-from variseq.model.posterior import SampledPreferences, mean_preferences
-from variseq.model.posterior import NetworkScorer
+from variseq.model.posterior import NetworkScorer, SampledPreferences, mean_preferences
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration
 from variseq.recommend.calibrate import Calibrator
 from variseq.recommend.forecast import Forecast

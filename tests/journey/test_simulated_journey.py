@@ -10,6 +10,8 @@ from __future__ import annotations
 import warnings
 
 import pytest
+from variseq.recommend.baselines import LastItemTransitions, Popular
+from variseq.recommend.item_knn import ItemKNN
 
 from tests.oracle import Oracle
 from variseq.estimator import VariationalAttention
@@ -20,8 +22,6 @@ from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part
 from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import read
-from variseq.recommend.baselines import LastItemTransitions, Popular
-from variseq.recommend.item_knn import ItemKNN
 
 SHARE_OF_THE_ORACLE = 0.90
 NETWORK = {

@@ -1,1 +1,1 @@
-"""Judges any recommender; imports no model."""
+"""Evaluation of any recommender: metrics, baselines, intervals and tests; imports no model."""

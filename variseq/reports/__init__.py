@@ -1,1 +1,1 @@
-"""A fitted model into a page that shows how it learned and what it is worth."""
+"""A report of a fitted model as one HTML page with figures."""

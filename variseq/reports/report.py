@@ -1,4 +1,4 @@
-"""A fitted model into one self-contained HTML page, with its pictures as PNG files beside it."""
+"""One self-contained HTML page about a fitted model, and its figures as PNG files."""
 
 from __future__ import annotations
 
@@ -10,52 +10,64 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from variseq.atomic import atomic_write
 from variseq.errors import InputError, MissingDependencyError
 from variseq.estimator import VariationalAttention
-from variseq.reports.material import NO_HISTORIES, Material, gather
-from variseq.reports.tables import accuracy_verdict, evaluation_grids, examples, facts
+from variseq.model.checkpoint import Checkpoint
+from variseq.reports.tables import ReportData, accuracy_verdict, evaluation_grids, examples, facts
 from variseq.training.diagnosis import diagnose, flat_settings
 
 if TYPE_CHECKING:
-    from variseq.reports.canvas import Absent, Picture
+    from variseq.reports.style import Figures, MissingFigure, ReportFigure
 
-PAGE, PICTURES = "report.html", "report"
+PAGE, FIGURES = "report.html", "report"
+NO_TEST = "The run was fitted without a test part, so it cannot be evaluated."
+NO_HISTORIES = "The run was saved without histories, so it cannot be evaluated and there is no user to show."
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A picture as the page shows it: light and dark in base64, or the reason why it is not there."""
+class PageFigure:
+    """A figure on the page: light and dark in base64, or the reason why it is missing."""
 
     name: str
     title: str
-    absent: str = ""
-    reading: str = ""
-    shows: str = ""
+    missing: str = ""
+    how_to_read: str = ""
+    finding: str = ""
     alt: str = ""
     light: str = ""
     dark: str = ""
 
 
 def write_report(model: VariationalAttention, folder: Path, k: int = 10) -> Path:
-    """Write `folder`/report.html and the pictures in `folder`/report; returns the path of the page.
+    """Write `folder`/report.html and the figures in `folder`/report; an earlier report is replaced.
 
-    The page needs no network and no other file. A report that is there already is replaced. It names a few users and
-    what they did, so treat it like the log itself.
+    The page needs no network and no other file. It names a few users and their events, so treat it like the log itself.
 
-    Raises MissingDependencyError without the libraries of the extra "report", InputError when the model is not fitted,
-    k does not fit the catalog, or the folder cannot be written.
+    Args:
+        model: A fitted model.
+        folder: Usually the folder of the run.
+        k: Length of the lists.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        MissingDependencyError: A library of the extra "report" is missing.
+        InputError: The model is not fitted, k does not fit the catalog, or the folder cannot be written.
     """
     require_libraries()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"The report could not be written to {folder}: it is a file. Give the folder of the run.")
-    material = gather(model, k)
-    pictures: dict[str, bytes] = {}
-    sections = _sections(material, pictures)
-    page = _render(material, sections)
+    data = report_data(model, k)
+    files: dict[str, bytes] = {}
+    sections = [(heading, [_drawn(one, files) for one in figures]) for heading, figures in report_figures(data)]
+    page = _render(data, sections)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace_pictures(folder, pictures)
+        _replace_figures(folder, files)
         with atomic_write(folder / PAGE) as unfinished:
             unfinished.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -67,7 +79,7 @@ def write_report(model: VariationalAttention, folder: Path, k: int = 10) -> Path
 
 
 def require_libraries() -> None:
-    """Raises MissingDependencyError, before any work is done, when a library of the extra is not there."""
+    """Raises MissingDependencyError, before any work is done, when a library of the extra is missing."""
     library = "matplotlib"
     try:
         import matplotlib  # noqa: F401
@@ -81,56 +93,121 @@ def require_libraries() -> None:
         raise MissingDependencyError(library, "report") from error
 
 
-def _sections(material: Material, pictures: dict[str, bytes]) -> list[tuple[str, list[Figure]]]:
-    """The drawn gallery; the light PNGs are put into `pictures` too."""
-    from variseq.reports.gallery import gallery
+def report_data(model: VariationalAttention, k: int) -> ReportData:
+    """Everything that the page shows, with an evaluation on the test part, if the run has one.
 
-    return [(heading, [_drawn(one, pictures) for one in shown]) for heading, shown in gallery(material)]
+    Raises InputError when the model is not fitted, or k does not fit the catalog.
+    """
+    checkpoint = model.checkpoint
+    if checkpoint is None:
+        raise InputError("The model is not fitted, so there is nothing to report. Call fit, or load a run.")
+    num_items = checkpoint.vocabulary.num_items
+    if not 1 <= k <= num_items:
+        raise InputError(f"k={k} is not possible. Allowed: 1 to {num_items}, the size of the catalog.")
+    categories = None if checkpoint.items is None else checkpoint.items.all_categories()
+    results, train_count = None, None
+    if checkpoint.histories is not None and checkpoint.bounds is not None:
+        if checkpoint.manifest["protocol"]["num_test_events"]:
+            results = model.evaluate(k=k)
+        trained = checkpoint.histories.select(checkpoint.histories.offsets[:-1], checkpoint.bounds[0])
+        train_count = np.bincount(trained.item, minlength=num_items)
+    return ReportData(model, checkpoint, _names(checkpoint), categories, results, train_count)
 
 
-def _drawn(one: Picture | Absent, pictures: dict[str, bytes]) -> Figure:
-    from variseq.reports.canvas import DARK, LIGHT, Absent, png
+def _names(checkpoint: Checkpoint) -> list[str]:
+    """The title of each item, its id where there is none."""
+    every = range(checkpoint.vocabulary.num_items)
+    ids = checkpoint.vocabulary.item_ids(every)
+    titles = [None] * len(ids) if checkpoint.items is None else checkpoint.items.titles(every)
+    return [title or str(item_id) for item_id, title in zip(ids, titles, strict=True)]
 
-    if isinstance(one, Absent):
-        return Figure(one.name, one.title, one.reason)
+
+def report_figures(data: ReportData) -> list[tuple[str, Figures]]:
+    """Headings with their figures, in the order of the page; a figure that the run cannot have has a reason."""
+    from variseq.reports import catalog_figures, evaluation_figures, model_figures
+    from variseq.reports.style import MissingFigure
+
+    checkpoint, epochs, results = data.checkpoint, data.checkpoint.metrics, data.results
+    accuracy: Figures = [MissingFigure("accuracy", "Accuracy and calibration", _why_no_results(data))]
+    catalog: Figures = [MissingFigure("exposure", "Which items are recommended", _why_no_results(data))]
+    if results is not None and data.train_count is not None:
+        depths = sorted({1, results.evaluations[0].k})
+        accuracy = [
+            *(evaluation_figures.reliability_diagram(results, depth) for depth in depths),
+            evaluation_figures.risk_coverage_curve(results),
+            evaluation_figures.uncertainty_by_history(results),
+            evaluation_figures.coverage_by_history(results),
+            evaluation_figures.accuracy_by_group(results),
+        ]
+        catalog = [
+            catalog_figures.exposure_by_popularity(results, data.train_count),
+            catalog_figures.exposure_inequality(results, data.train_count),
+        ]
+    vectors = checkpoint.network.item_vectors.detach().cpu().numpy()
+    return [
+        ("Training", [model_figures.training_curves(epochs, checkpoint.config["training"]["kl_target"])]),
+        (
+            "Latent",
+            [
+                model_figures.latent_over_epochs(epochs),
+                model_figures.kl_by_dimension(epochs),
+                model_figures.kl_by_position(epochs),
+            ],
+        ),
+        ("Accuracy and calibration", accuracy),
+        ("Catalog", [*catalog, catalog_figures.item_map(vectors, data.train_count, data.categories)]),
+        ("Attention", [model_figures.attention_heatmap(checkpoint, data.names)]),
+    ]
+
+
+def _why_no_results(data: ReportData) -> str:
+    return NO_HISTORIES if data.train_count is None else NO_TEST
+
+
+def _drawn(one: ReportFigure | MissingFigure, files: dict[str, bytes]) -> PageFigure:
+    """The figure for the page; its light PNG is put into `files`, too."""
+    from variseq.reports.style import DARK, LIGHT, MissingFigure, png
+
+    if isinstance(one, MissingFigure):
+        return PageFigure(one.name, one.title, one.reason)
     light, dark = (png(one, style) for style in (LIGHT, DARK))
-    pictures[f"{one.name}.png"] = light
+    files[f"{one.name}.png"] = light
     images = [b64encode(image).decode() for image in (light, dark)]
-    return Figure(one.name, one.title, "", one.reading, one.shows, one.alt, *images)
+    return PageFigure(one.name, one.title, "", one.how_to_read, one.finding, one.alt, *images)
 
 
-def _render(material: Material, sections: list[tuple[str, list[Figure]]]) -> str:
+def _render(data: ReportData, sections: list[tuple[str, list[PageFigure]]]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     # Titles and ids come from the data of users: all is escaped, and nothing is marked as safe.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = resources.files("variseq.reports").joinpath("page.html").read_text(encoding="utf-8")
-    results, checkpoint = material.results, material.checkpoint
+    results, checkpoint = data.results, data.checkpoint
     settings = flat_settings(checkpoint.network.config.model_dump(), checkpoint.config["training"])
     return environment.from_string(source).render(
-        made=checkpoint.manifest["created"],
+        created=checkpoint.manifest["created"],
         size=checkpoint.config["size"],
-        accuracy=material.why_no_results if results is None else accuracy_verdict(results),
+        accuracy=_why_no_results(data) if results is None else accuracy_verdict(results),
         latent=diagnose(checkpoint.metrics, settings),
         no_items=checkpoint.items is None,
         grids=[] if results is None else evaluation_grids(results),
-        no_results=material.why_no_results,
+        no_results=_why_no_results(data),
         no_histories=NO_HISTORIES,
         sections=sections,
-        examples=examples(material),
-        facts=facts(material),
+        examples=examples(data),
+        facts=facts(data),
     )
 
 
-def _replace_pictures(folder: Path, pictures: dict[str, bytes]) -> None:
-    partial = folder / f".{PICTURES}.partial"
+def _replace_figures(folder: Path, files: dict[str, bytes]) -> None:
+    partial = folder / f".{FIGURES}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir()
-        for name, picture in pictures.items():
-            (partial / name).write_bytes(picture)
-        if (folder / PICTURES).exists():
-            shutil.rmtree(folder / PICTURES)
-        os.rename(partial, folder / PICTURES)
+        for name, image in files.items():
+            (partial / name).write_bytes(image)
+        if (folder / FIGURES).exists():
+            shutil.rmtree(folder / FIGURES)
+        os.rename(partial, folder / FIGURES)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a report is made of into its words and tables: verdicts, facts, the evaluation, a few users."""
+"""The text and tables of a report: verdict, evaluation, example users, and how the run was made."""
 
 from __future__ import annotations
 
@@ -7,17 +7,32 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
+from variseq.estimator import VariationalAttention
 from variseq.evaluation.results import Results
 from variseq.evaluation.significance import compare
+from variseq.evaluation.summary import CONFORMAL, SELECTIVE_GAIN
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.model.checkpoint import Checkpoint
-from variseq.reports.material import Material
 
-NUM_USERS = 5
-NUM_RECOMMENDED = 5
-SHOWN = ("rank", "probability", "low", "high", "because")
-NUM_RECENT = 5
+NUM_USERS = NUM_RECOMMENDED = NUM_RECENT = 5
+KINDS = {"history_length": "history length", "item_popularity": "item popularity"}
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """`train_count` is None for a run without histories, `results` also for one without a test part.
+
+    `names` has the title (or id) of every item; `categories` is None where no item has one.
+    """
+
+    model: VariationalAttention
+    checkpoint: Checkpoint
+    names: list[str]
+    categories: list[tuple[str, ...]] | None
+    results: Results | None
+    train_count: Int[np.ndarray, " item"] | None
 
 
 @dataclass(frozen=True)
@@ -27,27 +42,6 @@ class Cell:
     value: str
     interval: str = ""
     is_best: bool = False
-
-
-@dataclass(frozen=True)
-class Recommended:
-    """One recommendation as text."""
-
-    rank: int
-    name: str
-    probability: str
-    interval: str
-    because: list[str]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One user with the latest events and what is recommended."""
-
-    user_id: str
-    recent: list[str]
-    recommended: list[Recommended]
-    source: str
 
 
 @dataclass(frozen=True)
@@ -61,84 +55,72 @@ class Grid:
 
 @dataclass(frozen=True)
 class Column:
-    """A number of the evaluation; `direction` says which way is better (1 up, -1 down, 0 neither)."""
+    """A number of the evaluation; higher is better where `direction` is 1, lower where it is -1."""
 
     key: str
     heading: str
     digits: int
-    direction: int
+    direction: int = 0
+
+    def cells(self, rows: list[dict[str, Any]]) -> list[Cell]:
+        values = [np.nan if row.get(self.key) is None else self.direction * float(row[self.key]) for row in rows]
+        best = max((value for value in values if np.isfinite(value)), default=None) if self.direction else None
+        return [self._cell(row, value == best) for row, value in zip(rows, values, strict=True)]
+
+    def _cell(self, row: dict[str, Any], is_best: bool) -> Cell:
+        value, interval, digits = row.get(self.key), row.get(f"{self.key}_interval"), self.digits
+        if value is None:
+            return Cell("–")
+        text = "" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
+        return Cell(f"{value:.{digits}f}", text, is_best)
 
 
 def evaluation_grids(results: Results) -> list[Grid]:
-    """The evaluation of the model and its baselines in three tables, each narrow enough for a page."""
-    k = results.evaluations[0].k
-    ranking = [
-        Column(f"ndcg@{k}", f"NDCG@{k} ↑", 4, 1),
-        Column(f"recall@{k}", f"Recall@{k} ↑", 4, 1),
-        Column("mrr", "MRR ↑", 4, 1),
-    ]
-    probability = [
-        Column("nll", "NLL ↓", 3, -1),
-        Column("brier", "Brier ↓", 4, -1),
-        *(Column(f"ece_top{depth}", f"ECE top {depth} ↓", 4, -1) for depth in sorted({1, k})),
-    ]
-    knowing = [
-        Column("entropy", "Entropy", 3, 0),
-        Column(f"selective_ndcg@{k}", f"NDCG@{k} of the surest half ↑", 4, 1),
-        Column("selective_ndcg_gain", "Its gain over all ↑", 3, 1),
-        Column("risk_coverage_area", "Risk-coverage area ↑", 4, 1),
-        Column("conformal_coverage_90", "Coverage of 90 % sets", 3, 0),
-    ]
-    beyond = [
-        Column(f"catalog_coverage@{k}", f"Coverage@{k}", 3, 0),
-        Column(f"gini@{k}", f"Gini@{k}", 3, 0),
-        Column(f"novelty@{k}", f"Novelty@{k}, bits", 2, 0),
-        Column(f"diversity@{k}", f"Diversity@{k}", 3, 0),
-    ]
-    titles = {
-        "Ranking": ranking,
-        "Probabilities (NLL in nats)": probability,
-        "Knowing when not to know (entropy in nats)": knowing,
-        "Beyond accuracy": beyond,
+    """The evaluation of the model and its baselines in tables that are narrow enough for a page."""
+    k, rows = results.evaluations[0].k, results.table["rows"]
+    depths = sorted({1, k})
+    columns = {
+        "Ranking": [
+            Column(f"ndcg@{k}", f"NDCG@{k} ↑", 4, 1),
+            Column(f"recall@{k}", f"Recall@{k} ↑", 4, 1),
+            Column("mrr", "MRR ↑", 4, 1),
+        ],
+        "Probabilities (NLL in nats)": [
+            Column("nll", "NLL ↓", 3, -1),
+            Column("brier", "Brier ↓", 4, -1),
+            *(Column(f"ece_top{depth}", f"ECE top {depth} ↓", 4, -1) for depth in depths),
+        ],
+        "Uncertainty (entropy in nats)": [
+            Column("entropy", "Entropy", 3),
+            Column(f"selective_ndcg@{k}", f"NDCG@{k} of the most certain half ↑", 4, 1),
+            Column(SELECTIVE_GAIN, "Its gain over all ↑", 3, 1),
+            Column("risk_coverage_area", "Risk-coverage area ↑", 4, 1),
+            Column(CONFORMAL, "Coverage of 90 % sets", 3),
+        ],
+        "Beyond accuracy": [
+            Column(f"catalog_coverage@{k}", f"Catalog coverage@{k}", 3),
+            Column(f"gini@{k}", f"Gini@{k}", 3),
+            Column(f"novelty@{k}", f"Novelty@{k}, bits", 2),
+            Column(f"diversity@{k}", f"Diversity@{k}", 3),
+        ],
     }
-    grids = [_grid(title, columns, results.table["rows"]) for title, columns in titles.items()]
-    return [*grids, _fairness_grid(results.table["rows"], k)]
+    grids = [
+        Grid(title, [column.heading for column in some], _by_model(rows, [column.cells(rows) for column in some]))
+        for title, some in columns.items()
+    ]
+    metrics = {f"ndcg@{k}": f"NDCG@{k}"} | {f"ece_top{depth}": f"ECE top {depth}" for depth in depths}
+    pairs = [(kind, metric) for kind in KINDS for metric in metrics]
+    gaps = [[_gap_cell(row["group_gaps"][kind][metric]) for row in rows] for kind, metric in pairs]
+    headings = [f"{metrics[metric]}, by {KINDS[kind]}" for kind, metric in pairs]
+    return [*grids, Grid("Gap from the best to the worst group (named below)", headings, _by_model(rows, gaps))]
 
 
-def _fairness_grid(rows: list[dict[str, Any]], k: int) -> Grid:
-    """How far apart the groups are: the gap of the worst to the best, with the name of the worst below."""
-    metrics = {f"ndcg@{k}": f"NDCG@{k}"} | {f"ece_top{depth}": f"ECE top {depth}" for depth in sorted({1, k})}
-    kinds = {"history_length": "history length", "item_popularity": "item popularity"}
-    pairs = [(kind, metric) for kind in kinds for metric in metrics]
-    by_model = []
-    for row in rows:
-        found = [row["group_gaps"][kind][metric] for kind, metric in pairs]
-        cells = [
-            Cell("–") if one is None else Cell(f"{one['gap']:.4f}", f"worst: {one['worst_group']}") for one in found
-        ]
-        by_model.append((row["model"], cells))
-    headings = [f"{metrics[metric]}, by {kinds[kind]}" for kind, metric in pairs]
-    return Grid("Gap from the best to the worst group (named below)", headings, by_model)
+def _gap_cell(gap: dict[str, Any] | None) -> Cell:
+    return Cell("–") if gap is None else Cell(f"{gap['gap']:.4f}", f"worst: {gap['worst_group']}")
 
 
-def _grid(title: str, columns: list[Column], rows: list[dict[str, Any]]) -> Grid:
-    by_column = []
-    for column in columns:
-        values = [np.nan if row.get(column.key) is None else column.direction * float(row[column.key]) for row in rows]
-        best = max((value for value in values if np.isfinite(value)), default=None) if column.direction else None
-        by_column.append([_cell(row, column, value == best) for row, value in zip(rows, values, strict=True)])
-    by_model = [list(cells) for cells in zip(*by_column, strict=True)]
-    return Grid(
-        title, [column.heading for column in columns], list(zip([r["model"] for r in rows], by_model, strict=True))
-    )
-
-
-def _cell(row: dict[str, Any], column: Column, is_best: bool) -> Cell:
-    value, interval, digits = row.get(column.key), row.get(f"{column.key}_interval"), column.digits
-    if value is None:
-        return Cell("–")
-    told = "" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
-    return Cell(f"{value:.{digits}f}", told, is_best)
+def _by_model(rows: list[dict[str, Any]], by_column: list[list[Cell]]) -> list[tuple[str, list[Cell]]]:
+    return [(row["model"], list(cells)) for row, cells in zip(rows, zip(*by_column, strict=True), strict=True)]
 
 
 def accuracy_verdict(results: Results) -> str:
@@ -148,12 +130,7 @@ def accuracy_verdict(results: Results) -> str:
     best = max(baselines, key=lambda one: float(results.row(one.model)[key]))
     paired = compare(model, best)
     row, (low, high) = results.row(model.model), paired.interval
-    if low > 0:
-        outcome = "better than"
-    elif high < 0:
-        outcome = "worse than"
-    else:
-        outcome = "not told apart from"
+    outcome = "better than" if low > 0 else "worse than" if high < 0 else "not significantly different from"
     return (
         f"NDCG@{model.k} on the test part is {row[key]:.4f} [{row[f'{key}_interval'][0]:.4f}, "
         f"{row[f'{key}_interval'][1]:.4f}]: {outcome} the best baseline, {best.model} "
@@ -162,31 +139,30 @@ def accuracy_verdict(results: Results) -> str:
     )
 
 
-def facts(material: Material) -> list[tuple[str, str]]:
+def facts(data: ReportData) -> list[tuple[str, str]]:
     """How the run was made, a name and a value each."""
-    checkpoint = material.checkpoint
+    checkpoint = data.checkpoint
     manifest, config, network = checkpoint.manifest, checkpoint.config, checkpoint.network
     protocol, shape = manifest["protocol"], network.config
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    behaviors = ", ".join(checkpoint.vocabulary.behaviors)
     return [
         ("Split", _split(protocol)),
         ("Users, items", f"{protocol['num_users']:,} users, {protocol['num_items']:,} items"),
         ("Training events", f"{protocol['num_train_events']:,}"),
         ("Validation, test events", f"{protocol['num_valid_events']:,} and {protocol['num_test_events']:,}"),
         ("Items unseen in training", f"{protocol['num_items_unseen_in_training']:,}"),
-        ("Behaviors", behaviors),
+        ("Behaviors", ", ".join(checkpoint.vocabulary.behaviors)),
         ("Split hash", str(protocol["split_hash"])),
-        *_judging(material.results),
+        *_facts_of_evaluation(data.results),
         ("Size", f"{config['size']}: hidden size {shape.hidden_size}, latent {shape.latent_dim}, {shape.num_layers} "
-                 f"encoder block(s), {shape.attention} attention, {num_parameters:,} parameters"),
-        ("Seeds", f"training {config['training']['seed']}, pictures 0"),
+                 f"encoder layer(s), {shape.attention} attention, {num_parameters:,} parameters"),
+        ("Seeds", f"training {config['training']['seed']}, figures 0"),
         ("Temperature", _temperatures(manifest["forecast"]["calibration"]["temperatures"])),
         ("Epochs", f"{len(checkpoint.metrics)} trained, {config['training']['max_epochs']} allowed"),
         ("Training time", f"{manifest['seconds']:,} seconds"),
         ("Hardware", ", ".join(f"{name} {value}" for name, value in manifest["hardware"].items())),
         ("Versions", ", ".join(f"{name} {value}" for name, value in manifest["versions"].items())),
-        ("Made", str(manifest["created"])),
+        ("Created", str(manifest["created"])),
     ]  # fmt: skip
 
 
@@ -210,24 +186,21 @@ def _moment(microseconds: int) -> str:
     return datetime.fromtimestamp(microseconds / MICROSECONDS_PER_SECOND, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _judging(results: Results | None) -> list[tuple[str, str]]:
+def _facts_of_evaluation(results: Results | None) -> list[tuple[str, str]]:
     if results is None:
         return []
     protocol, row = results.table["protocol"], results.table["rows"][0]
-    seen = "items already in the history are not ranked" if protocol["exclude_seen"] else "all items are ranked"
-    return [
-        (
-            "Evaluation",
-            f"{protocol['part']} part, {row['num_queries']:,} queries of {row['num_users']:,} users, target: "
-            f"{protocol['targets']}, {protocol['candidates']}, {seen}, ties {protocol['ties']}",
-        ),
-        (
-            "Among the queries",
-            f"{row['cold_queries']:,} with an empty history, {row['unseen_targets']:,} whose item is unseen in "
-            f"training and {row['repeat_targets']:,} whose item is in the user's own history (both count as misses)",
-        ),
-        ("Intervals", f"95 %, {protocol['num_resamples']:,} bootstrap resamples, seed {protocol['bootstrap_seed']}"),
-    ]
+    seen = "items of the history are not ranked" if protocol["exclude_seen"] else "all items are ranked"
+    evaluation = (
+        f"{protocol['part']} part, {row['num_queries']:,} queries of {row['num_users']:,} users, targets: "
+        f"{protocol['targets']}, {protocol['candidates']}, {seen}, ties {protocol['ties']}"
+    )
+    queries = (
+        f"{row['cold_queries']:,} with an empty history; {row['unseen_targets']:,} targets unseen in training and "
+        f"{row['repeat_targets']:,} targets that are not ranked as they are in the history (both are misses)"
+    )
+    intervals = f"95 %, {protocol['num_resamples']:,} bootstrap resamples, seed {protocol['bootstrap_seed']}"
+    return [("Evaluation", evaluation), ("Among the queries", queries), ("Intervals", intervals)]
 
 
 def example_users(checkpoint: Checkpoint) -> list[int]:
@@ -235,32 +208,22 @@ def example_users(checkpoint: Checkpoint) -> list[int]:
     assert checkpoint.histories is not None
     lengths = checkpoint.histories.lengths
     candidates = np.flatnonzero(lengths >= min(NUM_RECENT, int(lengths.max(initial=0))))
-    places = np.linspace(0, len(candidates) - 1, min(NUM_USERS, len(candidates)))
-    return [int(user) for user in candidates[places.astype(np.int64)]]
+    chosen = np.linspace(0, len(candidates) - 1, min(NUM_USERS, len(candidates)))
+    return [int(user) for user in candidates[chosen.astype(np.int64)]]
 
 
-def examples(material: Material) -> list[Example]:
-    """What a few users get; empty for a run without histories."""
-    checkpoint = material.checkpoint
+def examples(data: ReportData) -> list[dict[str, Any]]:
+    """The latest events and the recommendations of a few users; empty for a run without histories."""
+    checkpoint, vocabulary = data.checkpoint, data.checkpoint.vocabulary
     if checkpoint.histories is None:
         return []
     users = example_users(checkpoint)
-    ids = checkpoint.vocabulary.user_ids(users)
-    k = min(NUM_RECOMMENDED, checkpoint.vocabulary.num_items)
-    told = []
-    for user, user_id in zip(users, ids, strict=True):
-        answer = material.model.recommend(users=[user_id], k=k)
+    shown = []
+    for user, user_id in zip(users, vocabulary.user_ids(users), strict=True):
+        answer = data.model.recommend(users=[user_id], k=min(NUM_RECOMMENDED, vocabulary.num_items))
+        rows = answer.to_dict("records")
+        for row, item in zip(rows, vocabulary.item_positions(answer["item_id"].tolist()), strict=True):
+            row |= {"name": data.names[item], "interval": f"{row['low']:.2%}–{row['high']:.2%}"}
         recent = checkpoint.histories.history(user).item[::-1][:NUM_RECENT]
-        positions = checkpoint.vocabulary.item_positions(answer["item_id"].tolist())
-        recommended = [
-            Recommended(rank, material.names[item], f"{p:.2%}", f"{low:.2%}–{high:.2%}", list(because))
-            for rank, item, p, low, high, because in zip(
-                answer["rank"],
-                positions,
-                *(answer[name] for name in ("probability", "low", "high", "because")),
-                strict=True,
-            )
-        ]
-        source = "" if answer.empty else str(answer["source"].iloc[0])
-        told.append(Example(str(user_id), [material.names[item] for item in recent], recommended, source))
-    return told
+        shown.append({"user_id": str(user_id), "recent": [data.names[item] for item in recent], "rows": rows})
+    return shown

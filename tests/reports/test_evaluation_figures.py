@@ -13,9 +13,13 @@ from variseq.evaluation.results import Results
 
 pytest.importorskip("matplotlib")
 
-from variseq.reports.canvas import DARK, LIGHT, Absent, Picture, png
-from variseq.reports.forecast_pictures import risk_coverage_curve
-from variseq.reports.group_pictures import accuracy_by_group, coverage_by_history, uncertainty_by_history
+from variseq.reports.evaluation_figures import (
+    accuracy_by_group,
+    coverage_by_history,
+    risk_coverage_curve,
+    uncertainty_by_history,
+)
+from variseq.reports.style import DARK, LIGHT, MissingFigure, ReportFigure, png
 from variseq.reports.tables import evaluation_grids
 
 
@@ -30,16 +34,16 @@ def results() -> Results:
 @pytest.mark.parametrize("made", [accuracy_by_group, uncertainty_by_history, coverage_by_history, risk_coverage_curve])
 def test_picture_can_be_drawn_in_light_and_dark(made, results: Results) -> None:  # type: ignore[no-untyped-def]
     picture = made(results)
-    assert isinstance(picture, Picture)
+    assert isinstance(picture, ReportFigure)
     assert png(picture, LIGHT) != png(picture, DARK)
 
 
 def test_uncertainty_says_how_it_changes_and_for_how_many_users(results: Results) -> None:
     picture = uncertainty_by_history(results)
     assert picture.title == "Uncertainty falls as history grows"
-    assert "the entropy falls by" in picture.shows
-    assert "3-5: " in picture.shows
-    assert "(200 users)" in picture.shows
+    assert "the entropy falls by" in picture.finding
+    assert "3-5: " in picture.finding
+    assert "(200 users)" in picture.finding
 
 
 def test_title_promises_no_fall_where_there_is_none(results: Results) -> None:
@@ -48,7 +52,7 @@ def test_title_promises_no_fall_where_there_is_none(results: Results) -> None:
     rising = dataclasses.replace(model.forecasts, entropy=10 - model.forecasts.entropy)
     picture = uncertainty_by_history(Results([dataclasses.replace(model, forecasts=rising)]))
     assert picture.title == "Uncertainty as history grows"
-    assert "the entropy rises by" in picture.shows
+    assert "the entropy rises by" in picture.finding
 
 
 def test_coverage_names_the_groups_that_leave_out_what_was_wanted(results: Results) -> None:
@@ -58,20 +62,20 @@ def test_coverage_names_the_groups_that_leave_out_what_was_wanted(results: Resul
     picture = coverage_by_history(
         Results([dataclasses.replace(model, forecasts=never)], None, None, results.thresholds)
     )
-    assert isinstance(picture, Picture)
-    assert "3-5 (0.0%)" in picture.shows
-    assert "201+ (" not in picture.shows.split("By history length")[0], "5 users say nothing"
+    assert isinstance(picture, ReportFigure)
+    assert "3-5 (0.0%)" in picture.finding
+    assert "201+ (" not in picture.finding.split("By history length")[0], "5 users say nothing"
 
 
 def test_without_thresholds_the_picture_is_said_to_be_absent(results: Results) -> None:
-    assert isinstance(coverage_by_history(Results(results.evaluations)), Absent)
+    assert isinstance(coverage_by_history(Results(results.evaluations)), MissingFigure)
 
 
 def test_tables_hold_the_gaps_and_what_is_not_defined_is_a_dash(results: Results) -> None:
     grids = {grid.title: grid for grid in evaluation_grids(results)}
-    fairness = dict(grids["Gap from the best to the worst group (named below)"].rows)
-    assert fairness["variseq"][0].interval.startswith("worst: ")
-    assert [cell.value for cell in fairness["item-knn"]][1:3] == ["–", "–"]
-    knowing = dict(grids["Knowing when not to know (entropy in nats)"].rows)
-    assert knowing["popular"][-1].value == "–"
-    assert knowing["variseq"][-1].value != "–"
+    gaps = dict(grids["Gap from the best to the worst group (named below)"].rows)
+    assert gaps["variseq"][0].interval.startswith("worst: ")
+    assert [cell.value for cell in gaps["item-knn"]][1:3] == ["–", "–"]
+    uncertainty = dict(grids["Uncertainty (entropy in nats)"].rows)
+    assert uncertainty["popular"][-1].value == "–"
+    assert uncertainty["variseq"][-1].value != "–"

@@ -1,4 +1,4 @@
-"""A style and a picture's numbers into a drawn figure and its PNG; text of users can break neither."""
+"""The style of the figures of a report, light and dark, and their PNG files."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.text import Text
 
 WIDTH_INCHES = 4.8
-"""One column, so that text can still be read when a phone shows the picture 360 pixels wide."""
+"""One column, so that text can still be read when a phone shows the figure 360 pixels wide."""
 DOTS_PER_INCH = 190
 FONT_POINTS = 10.5
 # Fonts with the scripts that the first one lacks; those that are installed are used.
 FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei")
 MARKERS = ("o", "s", "^", "D", "v")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-PLACE_OF_BASELINE = {"popular": 1, "item-knn": 2, "last-item-transitions": 3, "recent-popular": 4}
+STYLE_INDEX = {"popular": 1, "item-knn": 2, "last-item-transitions": 3, "recent-popular": 4}
 
 
 @dataclass(frozen=True)
 class Style:
-    """Colors of light or of dark pictures; `colors` can be told apart by the color-blind (Okabe and Ito 2008)."""
+    """Colors of light or of dark figures; `colors` can be told apart by the color-blind (Okabe and Ito 2008)."""
 
     paper: str
     ink: str
@@ -41,24 +41,27 @@ DARK = Style("#161b22", "#e6edf3", "#a0aab5", "#30363d", ("#56B4E9", "#FF9A5C", 
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One idea drawn: how to read it, what this run shows, and the function that draws it in a style."""
+class ReportFigure:
+    """A figure with its caption: how to read it, what it shows of this run, and the function that draws it."""
 
     name: str
     title: str
-    reading: str
-    shows: str
+    how_to_read: str
+    finding: str
     alt: str
     draw: Callable[[Style], Figure]
 
 
 @dataclass(frozen=True)
-class Absent:
-    """A picture that this run cannot have, and why."""
+class MissingFigure:
+    """A figure that this run cannot have, and why."""
 
     name: str
     title: str
     reason: str
+
+
+Figures = list[ReportFigure | MissingFigure]
 
 
 def new_figure(style: Style, height_inches: float, ratios: Sequence[int | float] = (1,)) -> tuple[Figure, list[Axes]]:
@@ -83,30 +86,29 @@ def name_axes(axes: Axes, style: Style, across: str, up: str = "", title: str = 
     axes.set_title(up or title, loc="left", color=style.ink, fontsize=FONT_POINTS, pad=7)
 
 
-LegendPlace = Literal["best", "upper left", "upper right", "outside"]
+def style_index(model: str) -> int:
+    """The index of a model's color, marker and line: the same in every figure, 0 for the model itself."""
+    return STYLE_INDEX.get(model, 0)
 
 
-def place_of(model: str) -> int:
-    """The place of a model in colors, markers and lines: the same in every picture, 0 for the model itself."""
-    return PLACE_OF_BASELINE.get(model, 0)
-
-
-def add_legend(axes: Axes, style: Style, place: LegendPlace = "best") -> None:
-    """A legend of what was drawn with a label; "outside" puts it above the panel, where nothing is covered."""
+def add_legend(
+    axes: Axes, style: Style, location: Literal["best", "upper left", "upper right", "outside"] = "best"
+) -> None:
+    """A legend of what was drawn with a label; "outside" is above the panel, where nothing is covered."""
     size = FONT_POINTS - 1.5
-    if place == "outside":
+    if location == "outside":
         handles, labels = axes.get_legend_handles_labels()
         figure = axes.get_figure(root=True)
         assert figure is not None
         figure.legend(handles, labels, loc="outside upper left", frameon=False, labelcolor=style.ink, fontsize=size)
         return
-    axes.legend(loc=place, facecolor=style.paper, edgecolor=style.grid, framealpha=0.85, labelcolor=style.ink,
+    axes.legend(loc=location, facecolor=style.paper, edgecolor=style.grid, framealpha=0.85, labelcolor=style.ink,
                 fontsize=size)  # fmt: skip
 
 
-def png(picture: Picture, style: Style) -> bytes:
-    """The picture as a PNG; the same numbers give the same bytes."""
-    figure = picture.draw(style)
+def png(drawn: ReportFigure, style: Style) -> bytes:
+    """The figure as a PNG; the same numbers give the same bytes."""
+    figure = drawn.draw(style)
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_fontfamily(_families())
@@ -119,7 +121,7 @@ def png(picture: Picture, style: Style) -> bytes:
 
 
 def plain(text: str, max_characters: int) -> str:
-    """A text short enough for a picture, on one line; characters that no installed font has become "?".
+    """A text short enough for a figure, on one line; characters that no installed font has become "?".
 
     >>> plain("Snow White and the\\nSeven Dwarfs", 14)
     'Snow White an…'
@@ -132,7 +134,7 @@ def plain(text: str, max_characters: int) -> str:
 def missing_note(texts: Iterable[str]) -> str:
     """A sentence for a caption when some of the texts cannot be written as they are; otherwise empty."""
     missing = any(ord(character) not in _drawable() for text in texts for character in " ".join(text.split()))
-    return " Characters that no installed font has are shown as “?” in the picture." if missing else ""
+    return " Characters that no installed font has are shown as “?”." if missing else ""
 
 
 def decimal(value: float, _: object = None) -> str:
@@ -142,6 +144,11 @@ def decimal(value: float, _: object = None) -> str:
     ('0.001', '20,000')
     """
     return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.4g}"
+
+
+def percent(value: float, _: object = None) -> str:
+    """A tick label of a share."""
+    return f"{value:.0%}"
 
 
 @cache

@@ -13,10 +13,9 @@ from variseq.sequences.histories import Histories
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
-from variseq.reports.attention_picture import attention_at_every_event, example_user
-from variseq.reports.canvas import LIGHT, Absent, Picture, new_figure, plain, png
-from variseq.reports.catalog_pictures import item_map, on_a_plane
-from variseq.reports.training_pictures import kl_by_position
+from variseq.reports.catalog_figures import item_map, on_a_plane
+from variseq.reports.model_figures import attention_at_every_event, example_user, kl_by_position
+from variseq.reports.style import LIGHT, MissingFigure, ReportFigure, new_figure, plain, png
 
 
 def epoch(number: int, is_best: bool, alarms: list[str]) -> dict[str, object]:
@@ -68,7 +67,7 @@ def test_item_map_is_the_same_each_time() -> None:
 
 def test_too_few_items_for_a_map_are_said_to_be_so() -> None:
     absent = item_map(np.eye(3, dtype=np.float32), None, None)
-    assert isinstance(absent, Absent)
+    assert isinstance(absent, MissingFigure)
     assert "at least 8 items" in absent.reason
 
 
@@ -86,4 +85,4 @@ def test_title_with_formula_signs_is_drawn_as_it_is() -> None:
         axes.set_yticks([0], labels=[plain("$\\frac{1$ 銀 $", 20)])
         return figure
 
-    assert png(Picture("p", "t", "r", "s", "a", draw), LIGHT).startswith(b"\x89PNG")
+    assert png(ReportFigure("p", "t", "r", "s", "a", draw), LIGHT).startswith(b"\x89PNG")
