@@ -10,8 +10,6 @@ from __future__ import annotations
 import warnings
 
 import pytest
-from variseq.recommend.baselines import LastItemTransitions, Popular
-from variseq.recommend.item_knn import ItemKNN
 
 from tests.oracle import Oracle
 from variseq.estimator import VariationalAttention

@@ -11,13 +11,13 @@ from rich.table import Table
 
 from variseq.errors import MissingDependencyError
 from variseq.estimator import VariationalAttention
+from variseq.evaluation.baselines import LastItemTransitions, Popular
 from variseq.evaluation.recommender import Recommender
 from variseq.events.datasets import movielens_100k
 from variseq.events.options import ReadOptions
 from variseq.log import Log, read
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
-from variseq.recommend.baselines import LastItemTransitions, Popular
 from variseq.reports.report import write_report
 from variseq.sequences.histories import Histories
 from variseq.terminal.tables import recommendations_table
