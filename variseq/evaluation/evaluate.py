@@ -1,4 +1,4 @@
-"""Turns a recommender and a part of a split into an `Evaluation`: what each query came to."""
+"""Evaluation of a recommender on a part of a split: the whole catalog is ranked for every query."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ from variseq.evaluation.evaluation import Evaluation, Forecasts
 from variseq.evaluation.metrics import diversity, novelty
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, Queries
-from variseq.evaluation.tiles import Judged, Ranking, Tile, judge
+from variseq.evaluation.tiles import EvaluatedBatch, QueryBatch, Ranking, evaluate_batch
 from variseq.ranking.calibration import repeat_share
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How to evaluate; the result does not depend on the tile sizes, only time and memory do.
+    """How to evaluate.
 
-    `repeat_share` is the probability that the next event is an item of the user's own history, where such items are not
-    ranked; None counts it in what is known before the part. `item_categories` holds the categories of each item of the
-    catalog, for intra-list diversity.
+    Attributes:
+        k: Length of the lists.
+        targets: "first", "last" or "all" targets of each user.
+        exclude_seen: Whether items of the user's own history are not ranked.
+        repeat_share: The probability that the next event is an item of the history, where such items are not ranked;
+            None counts it in the events before the part.
+        item_categories: The categories of each item of the catalog, for intra-list diversity.
+        tile_histories: Histories at once; this and `tile_items` change time and memory, not the result.
+        tile_items: Items at once.
     """
 
     k: int = 10
@@ -39,13 +45,23 @@ class EvaluationOptions:
 
 
 def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | None = None) -> Evaluation:
-    """Ranks the whole catalog for every query of the part; never a sample of it.
+    """Rank the whole catalog for every query of the part; never a sample of it.
 
     Targets never seen in training, targets outside the catalog, and (when seen items are excluded) targets in the
     user's own history are misses; all are counted. A target outside the catalog has no NLL. Memory is bounded by
     `tile_histories` x `tile_items` numbers.
+    Source: Krichene and Rendle, "On sampled metrics for item recommendation" (2020), on why no sample is ranked.
 
-    Raises InputError when the part has no query, k does not fit the catalog, or scores are not finite.
+    Args:
+        recommender: Anything that scores items, see `Recommender`.
+        part: A validation or test part.
+        options: How to evaluate.
+
+    Returns:
+        The results for each query.
+
+    Raises:
+        InputError: The part has no query, k does not fit the catalog, or scores are not finite.
     """
     options = options or EvaluationOptions()
     _check(options, part)
@@ -58,15 +74,15 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
     if options.exclude_seen and repeats is None:
         repeats = repeat_share(part.known())
     ranking = Ranking(part.num_items, options.k, options.exclude_seen, options.tile_items, repeats or 0.0)
-    judged = Judged.empty(len(queries), options.k)
-    # Histories of like length together: a recommender that reads them side by side has little to pad.
+    evaluated = EvaluatedBatch.empty(len(queries), options.k)
+    # Histories of similar length are in one batch, so that little padding is needed.
     order = np.argsort(length, kind="stable")
     with torch.inference_mode():
         for first in range(0, len(queries), options.tile_histories):
             tile = order[first : first + options.tile_histories]
             histories = part.histories_before(Queries(queries.user[tile], queries.position[tile]))
-            judged.put(tile, judge(recommender, Tile(histories, target[tile]), ranking))
-    judged.put_misses(is_unknown)
+            evaluated.put(tile, evaluate_batch(recommender, QueryBatch(histories, target[tile]), ranking))
+    evaluated.put_misses(is_unknown)
     target_count = np.where(is_unknown, 0, part.train_item_count[target])
     target[is_unknown] = -1
     categories = options.item_categories
@@ -77,25 +93,25 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
         target=target,
         history_length=length,
         target_count=target_count,
-        target_was_seen=judged.target_was_seen,
-        rank=np.where(target_count > 0, judged.rank, np.inf),
-        top_item=judged.top_item,
-        top_item_count=np.where(judged.top_item >= 0, part.train_item_count[judged.top_item], 0),
-        novelty=novelty(judged.top_item, part.train_item_count),
-        diversity=None if categories is None else diversity(judged.top_item, categories),
-        forecasts=_forecasts(judged, target) if recommender.gives_probabilities else None,
+        target_was_seen=evaluated.target_was_seen,
+        rank=np.where(target_count > 0, evaluated.rank, np.inf),
+        top_item=evaluated.top_item,
+        top_item_count=np.where(evaluated.top_item >= 0, part.train_item_count[evaluated.top_item], 0),
+        novelty=novelty(evaluated.top_item, part.train_item_count),
+        diversity=None if categories is None else diversity(evaluated.top_item, categories),
+        forecasts=_forecasts(evaluated, target) if recommender.gives_probabilities else None,
     )
 
 
-def _forecasts(judged: Judged, target: Int[np.ndarray, " query"]) -> Forecasts:
+def _forecasts(evaluated: EvaluatedBatch, target: Int[np.ndarray, " query"]) -> Forecasts:
     is_known = target >= 0
     return Forecasts(
-        nll=np.where(is_known, -judged.target_log_probability, np.nan),
-        brier=brier(np.exp(judged.target_log_probability), judged.sum_of_squares),
-        entropy=judged.entropy,
-        top_probability=judged.top_probability,
-        top_is_target=(judged.top_item == target[:, None]) & is_known[:, None],
-        mass_before=judged.mass_before,
+        nll=np.where(is_known, -evaluated.target_log_probability, np.nan),
+        brier=brier(np.exp(evaluated.target_log_probability), evaluated.sum_of_squares),
+        entropy=evaluated.entropy,
+        top_probability=evaluated.top_probability,
+        top_is_target=(evaluated.top_item == target[:, None]) & is_known[:, None],
+        mass_before=evaluated.mass_before,
     )
 
 

@@ -1,4 +1,4 @@
-"""What is judged: anything that turns histories into a score for every item."""
+"""The protocol of everything that can be evaluated: scores of items for histories."""
 
 from __future__ import annotations
 

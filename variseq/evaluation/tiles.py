@@ -1,4 +1,4 @@
-"""Turns histories and a recommender into ranks, top-k lists and probabilities, one block of the catalog at a time."""
+"""Ranks, top-k lists and probabilities of a batch of queries, one block of the catalog at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from variseq.sequences.histories import Histories
 
 
 @dataclass(frozen=True, eq=False)
-class Tile:
+class QueryBatch:
     """A few queries: the full history and the target of each."""
 
     histories: Histories
@@ -28,7 +28,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a tile is ranked over: the catalog, in blocks of `tile_items`.
+    """The candidates of a batch: the catalog, in blocks of `tile_items`.
 
     With `exclude_seen` the items of the user's own history are no candidates, and `repeat_share` is the probability
     that the next event is one of them all the same.
@@ -42,7 +42,7 @@ class Ranking:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class EvaluatedBatch:
     """Per query: the target's rank and the top list (-1 where candidates run out), then probabilities.
 
     Probabilities are those of `Mass`; NaN when the scores are not meant as probabilities. `mass_before` is the
@@ -59,8 +59,8 @@ class Judged:
     entropy: Float[np.ndarray, " query"]
 
     @classmethod
-    def empty(cls, num_queries: int, k: int) -> Judged:
-        """Room for all queries, made once: many small results kept between large blocks would scatter the heap."""
+    def empty(cls, num_queries: int, k: int) -> EvaluatedBatch:
+        """Arrays for all queries, made once: many small results between large blocks would fragment the heap."""
         one = np.zeros(num_queries)
         return cls(
             rank=one,
@@ -73,40 +73,40 @@ class Judged:
             entropy=one.copy(),
         )
 
-    def put(self, place: Int[np.ndarray, " query"], tile: Judged) -> None:
-        """Writes the results of a tile into these places."""
+    def put(self, index: Int[np.ndarray, " query"], batch: EvaluatedBatch) -> None:
+        """Writes the results of a batch at these indices."""
         for field in fields(self):
-            getattr(self, field.name)[place] = getattr(tile, field.name)
+            getattr(self, field.name)[index] = getattr(batch, field.name)
 
-    def put_misses(self, place: Bool[np.ndarray, " query"]) -> None:
+    def put_misses(self, is_miss: Bool[np.ndarray, " query"]) -> None:
         """Makes misses of these queries, whose targets are in no catalog and have no probability."""
-        self.rank[place] = np.inf
-        self.target_was_seen[place] = False
-        self.target_log_probability[place] = -np.inf
-        self.mass_before[place] = 1.0
+        self.rank[is_miss] = np.inf
+        self.target_was_seen[is_miss] = False
+        self.target_log_probability[is_miss] = -np.inf
+        self.mass_before[is_miss] = 1.0
 
 
-def judge(recommender: Recommender, tile: Tile, ranking: Ranking) -> Judged:
+def evaluate_batch(recommender: Recommender, batch: QueryBatch, ranking: Ranking) -> EvaluatedBatch:
     """Ranks the target of each query among all candidates.
 
     Ties are broken against the recommender: the rank is 1 + the number of other candidates with a score at least
     the target's. A target in the user's own history is no candidate when seen items are excluded: its rank is inf.
     A catalog of more than one block is scored twice (once for the targets' scores, once to count), so that
-    memory is bounded by the tile and the counts compare equal numbers.
+    memory is bounded and the counts compare equal numbers.
 
     Raises InputError when the recommender's scores have a wrong shape or are not finite.
     """
-    seen, target_was_seen = _seen_pairs(tile, ranking.num_items)
+    seen, target_was_seen = _seen_pairs(batch, ranking.num_items)
 
     def blocks() -> Iterator[Block]:
-        return _blocks(recommender, tile, ranking, seen)
+        return _blocks(recommender, batch, ranking, seen)
 
     kept = list(blocks()) if ranking.num_items <= ranking.tile_items else None
-    extremes = Extremes.of(kept or blocks(), torch.from_numpy(tile.target.astype(np.int64)))
+    extremes = Extremes.of(kept or blocks(), torch.from_numpy(batch.target.astype(np.int64)))
     counted = _Counted(extremes, ranking, recommender.gives_probabilities)
     for block in kept or blocks():
         counted.add(block)
-    return counted.judged(target_was_seen & ranking.exclude_seen)
+    return counted.result(target_was_seen & ranking.exclude_seen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +123,9 @@ class Block:
     seen_score: Float[Tensor, " cell"]
 
 
-def _blocks(recommender: Recommender, tile: Tile, ranking: Ranking, seen: Pairs) -> Iterator[Block]:
+def _blocks(recommender: Recommender, batch: QueryBatch, ranking: Ranking, seen: Pairs) -> Iterator[Block]:
     """The scores of the catalog, block after block."""
-    histories = tile.histories
+    histories = batch.histories
     query: Any = recommender.query(histories)
     for first in range(0, ranking.num_items, ranking.tile_items):
         last = min(first + ranking.tile_items, ranking.num_items)
@@ -135,10 +135,10 @@ def _blocks(recommender: Recommender, tile: Tile, ranking: Ranking, seen: Pairs)
                 f"Recommender {recommender.name!r} gave scores of shape {tuple(scores.shape)} for {len(histories)} "
                 f"histories and the items {first}:{last}. Allowed: one row a history, one column an item."
             )
-        if not all(torch.isfinite(extreme) for extreme in scores.aminmax()):  # a NaN is handed on by both
+        if not all(torch.isfinite(extreme) for extreme in scores.aminmax()):  # a NaN makes both NaN
             raise InputError(
                 f"Recommender {recommender.name!r} gave scores that are NaN or infinite for the items {first}:{last}. "
-                "Allowed: finite numbers. If it was trained, training has diverged; fit it again with a lower rate."
+                "Allowed: finite numbers. If it was trained, training has diverged; use a lower learning_rate."
             )
         yield _block(first, scores.float().contiguous(), seen.inside(first, last) if ranking.exclude_seen else None)
 
@@ -178,12 +178,12 @@ class Extremes:
         return cls(at_target, candidate, seen)
 
 
-def _seen_pairs(tile: Tile, num_items: int) -> tuple[Pairs, Bool[np.ndarray, " query"]]:
-    """The pairs of a tile, and which targets are among their own user's."""
-    row = np.repeat(np.arange(len(tile.histories)), tile.histories.lengths)
-    repeated = row[tile.histories.item.astype(np.int64) == tile.target[row]]
-    target_was_seen = np.bincount(repeated, minlength=len(tile.target)) > 0
-    return seen_pairs(tile.histories, num_items), target_was_seen
+def _seen_pairs(batch: QueryBatch, num_items: int) -> tuple[Pairs, Bool[np.ndarray, " query"]]:
+    """The pairs of a batch, and which targets are in the history of their user."""
+    row = np.repeat(np.arange(len(batch.histories)), batch.histories.lengths)
+    repeated = row[batch.histories.item.astype(np.int64) == batch.target[row]]
+    target_was_seen = np.bincount(repeated, minlength=len(batch.target)) > 0
+    return seen_pairs(batch.histories, num_items), target_was_seen
 
 
 class _Counted:
@@ -199,7 +199,7 @@ class _Counted:
         self.mass_at_least = torch.zeros_like(self.unseen.total)
 
     def add(self, block: Block) -> None:
-        """Take in a block."""
+        """Count a block."""
         candidates = block.candidates
         # As numbers, 0 and 1: they are counted (exactly up to 2^24) and multiplied several times as fast as booleans.
         at_least = torch.ge(candidates, self.extremes.target[:, None], out=torch.empty_like(candidates))
@@ -210,7 +210,7 @@ class _Counted:
             mass = self.unseen.add_block(candidates)
             self.mass_at_least += torch.linalg.vecdot(mass, at_least)
 
-    def judged(self, target_is_miss: Bool[np.ndarray, " query"]) -> Judged:
+    def result(self, target_is_miss: Bool[np.ndarray, " query"]) -> EvaluatedBatch:
         top_item, top_score = self.top.result()
         unseen, seen = self.unseen, self.seen
         log_weight, log_seen_weight = log_weights(unseen.total, seen.total, self.ranking.repeat_share)
@@ -230,4 +230,4 @@ class _Counted:
         if not self.gives_probabilities:
             values = [value.fill_(torch.nan) for value in values]
         rank = np.where(target_is_miss, np.inf, self.num_at_least.double().cpu().numpy())
-        return Judged(rank, target_is_miss, top_item.cpu().numpy(), *(value.cpu().numpy() for value in values))
+        return EvaluatedBatch(rank, target_is_miss, top_item.cpu().numpy(), *(value.cpu().numpy() for value in values))
