@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from variseq.errors import InputError
 from variseq.evaluation.calibration import brier
 from variseq.evaluation.evaluation import Evaluation, Forecasts
+from variseq.evaluation.mass import Mass, Pairs, log_weights, seen_pairs
 from variseq.evaluation.metrics import diversity, novelty
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, Queries
-from variseq.evaluation.tiles import EvaluatedBatch, QueryBatch, Ranking, evaluate_batch
+from variseq.evaluation.top_k import TopK
 from variseq.ranking.calibration import repeat_share
+from variseq.sequences.histories import Histories
 
 
 @dataclass(frozen=True)
@@ -140,3 +143,218 @@ def _protocol(part: Part, options: EvaluationOptions) -> dict[str, Any]:
         "candidates": "full catalog",
         "ties": "against the model",
     }
+
+
+@dataclass(frozen=True, eq=False)
+class QueryBatch:
+    """A few queries: the full history and the target of each."""
+
+    histories: Histories
+    target: Int[np.ndarray, " query"]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The candidates of a batch: the catalog, in blocks of `tile_items`.
+
+    With `exclude_seen` the items of the user's own history are no candidates, and `repeat_share` is the probability
+    that the next event is one of them all the same.
+    """
+
+    num_items: int
+    k: int
+    exclude_seen: bool
+    tile_items: int
+    repeat_share: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatedBatch:
+    """Per query: the target's rank and the top list (-1 where candidates run out), then probabilities.
+
+    Probabilities are those of `Mass`; NaN when the scores are not meant as probabilities. `mass_before` is the
+    probability of the candidates that stand before the target in the list, 1 for a target that is no candidate.
+    """
+
+    rank: Float[np.ndarray, " query"]
+    target_was_seen: Bool[np.ndarray, " query"]
+    top_item: Int[np.ndarray, "query k"]
+    top_probability: Float[np.ndarray, "query k"]
+    target_log_probability: Float[np.ndarray, " query"]
+    mass_before: Float[np.ndarray, " query"]
+    sum_of_squares: Float[np.ndarray, " query"]
+    entropy: Float[np.ndarray, " query"]
+
+    @classmethod
+    def empty(cls, num_queries: int, k: int) -> EvaluatedBatch:
+        """Arrays for all queries, made once: many small results between large blocks would fragment the heap."""
+        one = np.zeros(num_queries)
+        return cls(
+            rank=one,
+            target_was_seen=np.zeros(num_queries, dtype=bool),
+            top_item=np.zeros((num_queries, k), dtype=np.int64),
+            top_probability=np.zeros((num_queries, k)),
+            target_log_probability=one.copy(),
+            mass_before=one.copy(),
+            sum_of_squares=one.copy(),
+            entropy=one.copy(),
+        )
+
+    def put(self, index: Int[np.ndarray, " query"], batch: EvaluatedBatch) -> None:
+        """Writes the results of a batch at these indices."""
+        for field in fields(self):
+            getattr(self, field.name)[index] = getattr(batch, field.name)
+
+    def put_misses(self, is_miss: Bool[np.ndarray, " query"]) -> None:
+        """Makes misses of these queries, whose targets are in no catalog and have no probability."""
+        self.rank[is_miss] = np.inf
+        self.target_was_seen[is_miss] = False
+        self.target_log_probability[is_miss] = -np.inf
+        self.mass_before[is_miss] = 1.0
+
+
+def evaluate_batch(recommender: Recommender, batch: QueryBatch, ranking: Ranking) -> EvaluatedBatch:
+    """Ranks the target of each query among all candidates.
+
+    Ties are broken against the recommender: the rank is 1 + the number of other candidates with a score at least
+    the target's. A target in the user's own history is no candidate when seen items are excluded: its rank is inf.
+    A catalog of more than one block is scored twice (once for the targets' scores, once to count), so that
+    memory is bounded and the counts compare equal numbers.
+
+    Raises InputError when the recommender's scores have a wrong shape or are not finite.
+    """
+    seen, target_was_seen = _seen_pairs(batch, ranking.num_items)
+
+    def blocks() -> Iterator[Block]:
+        return _blocks(recommender, batch, ranking, seen)
+
+    kept = list(blocks()) if ranking.num_items <= ranking.tile_items else None
+    extremes = Extremes.of(kept or blocks(), torch.from_numpy(batch.target.astype(np.int64)))
+    counted = _Counted(extremes, ranking, recommender.gives_probabilities)
+    for block in kept or blocks():
+        counted.add(block)
+    return counted.result(target_was_seen & ranking.exclude_seen)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The scores of the items from `first` on; as `candidates` with −inf where an item may not be recommended.
+
+    Those cells are in the rows `seen_row` and have the scores `seen_score`.
+    """
+
+    first: int
+    scores: Float[Tensor, "query item"]
+    candidates: Float[Tensor, "query item"]
+    seen_row: Int[Tensor, " cell"]
+    seen_score: Float[Tensor, " cell"]
+
+
+def _blocks(recommender: Recommender, batch: QueryBatch, ranking: Ranking, seen: Pairs) -> Iterator[Block]:
+    """The scores of the catalog, block after block."""
+    histories = batch.histories
+    query: Any = recommender.query(histories)
+    for first in range(0, ranking.num_items, ranking.tile_items):
+        last = min(first + ranking.tile_items, ranking.num_items)
+        scores = recommender.scores(query, first, last)
+        if tuple(scores.shape) != (len(histories), last - first):
+            raise InputError(
+                f"Recommender {recommender.name!r} gave scores of shape {tuple(scores.shape)} for {len(histories)} "
+                f"histories and the items {first}:{last}. Allowed: one row a history, one column an item."
+            )
+        if not all(torch.isfinite(extreme) for extreme in scores.aminmax()):  # a NaN makes both NaN
+            raise InputError(
+                f"Recommender {recommender.name!r} gave scores that are NaN or infinite for the items {first}:{last}. "
+                "Allowed: finite numbers. If it was trained, training has diverged; use a lower learning_rate."
+            )
+        yield _block(first, scores.float().contiguous(), seen.inside(first, last) if ranking.exclude_seen else None)
+
+
+def _block(first: int, scores: Float[Tensor, "query item"], seen: Pairs | None) -> Block:
+    if seen is None:
+        nothing = torch.zeros(0, dtype=torch.int64, device=scores.device)
+        return Block(first, scores, scores, nothing, scores.new_zeros(0))
+    row, column = seen.row.to(scores.device), seen.item.to(scores.device) - first
+    candidates = scores.clone()
+    candidates[row, column] = -torch.inf
+    return Block(first, scores, candidates, row, scores[row, column])
+
+
+@dataclass(frozen=True, eq=False)
+class Extremes:
+    """Per query the score of the target, the highest score of a candidate and of a seen item (−inf without any)."""
+
+    target: Float[Tensor, " query"]
+    candidate: Float[Tensor, " query"]
+    seen: Float[Tensor, " query"]
+
+    @classmethod
+    def of(cls, blocks: Iterable[Block], target: Int[Tensor, " query"]) -> Extremes:
+        """One pass over the blocks."""
+        at_target = candidate = seen = torch.empty(0)
+        for block in blocks:
+            scores = block.scores
+            if block.first == 0:
+                target = target.to(scores.device)
+                at_target = scores.new_zeros(len(target))
+                candidate, seen = scores.new_full((2, len(target)), -torch.inf)
+            inside = torch.nonzero((target >= block.first) & (target < block.first + scores.shape[1]))[:, 0]
+            at_target[inside] = scores[inside, target[inside] - block.first]
+            candidate = torch.maximum(candidate, block.candidates.amax(dim=1))
+            seen = seen.scatter_reduce(0, block.seen_row, block.seen_score, "amax")
+        return cls(at_target, candidate, seen)
+
+
+def _seen_pairs(batch: QueryBatch, num_items: int) -> tuple[Pairs, Bool[np.ndarray, " query"]]:
+    """The pairs of a batch, and which targets are in the history of their user."""
+    row = np.repeat(np.arange(len(batch.histories)), batch.histories.lengths)
+    repeated = row[batch.histories.item.astype(np.int64) == batch.target[row]]
+    target_was_seen = np.bincount(repeated, minlength=len(batch.target)) > 0
+    return seen_pairs(batch.histories, num_items), target_was_seen
+
+
+class _Counted:
+    """Running counts over the blocks of the catalog."""
+
+    def __init__(self, extremes: Extremes, ranking: Ranking, gives_probabilities: bool) -> None:
+        self.extremes = extremes
+        self.gives_probabilities = gives_probabilities
+        self.ranking = ranking
+        self.num_at_least = torch.zeros_like(extremes.target, dtype=torch.int64)
+        self.top = TopK(ranking.k)
+        self.unseen, self.seen = Mass.below(extremes.candidate), Mass.below(extremes.seen)
+        self.mass_at_least = torch.zeros_like(self.unseen.total)
+
+    def add(self, block: Block) -> None:
+        """Count a block."""
+        candidates = block.candidates
+        # As numbers, 0 and 1: they are counted (exactly up to 2^24) and multiplied several times as fast as booleans.
+        at_least = torch.ge(candidates, self.extremes.target[:, None], out=torch.empty_like(candidates))
+        self.num_at_least += at_least.sum(dim=1).long()
+        self.top.add(candidates, block.first)
+        if self.gives_probabilities:
+            self.seen.add_cells(block.seen_row, block.seen_score)
+            mass = self.unseen.add_block(candidates)
+            self.mass_at_least += torch.linalg.vecdot(mass, at_least)
+
+    def result(self, target_is_miss: Bool[np.ndarray, " query"]) -> EvaluatedBatch:
+        top_item, top_score = self.top.result()
+        unseen, seen = self.unseen, self.seen
+        log_weight, log_seen_weight = log_weights(unseen.total, seen.total, self.ranking.repeat_share)
+        is_miss = torch.from_numpy(target_is_miss).to(log_weight.device)
+        target = self.extremes.target.double()
+        target_log_probability = torch.where(
+            is_miss, target - seen.highest + log_seen_weight, target - unseen.highest + log_weight
+        )
+        before = (self.mass_at_least * log_weight.exp() - target_log_probability.exp()).clamp(0, 1)
+        values = [
+            (top_score.double() - unseen.highest[:, None] + log_weight[:, None]).exp(),
+            target_log_probability,
+            torch.where(is_miss, 1.0, before),
+            unseen.sum_of_squares(log_weight) + seen.sum_of_squares(log_seen_weight),
+            unseen.entropy(log_weight) + seen.entropy(log_seen_weight),
+        ]
+        if not self.gives_probabilities:
+            values = [value.fill_(torch.nan) for value in values]
+        rank = np.where(target_is_miss, np.inf, self.num_at_least.double().cpu().numpy())
+        return EvaluatedBatch(rank, target_is_miss, top_item.cpu().numpy(), *(value.cpu().numpy() for value in values))
