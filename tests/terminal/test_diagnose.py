@@ -44,7 +44,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
 def test_run_is_told_its_verdict_tests_and_groups(run: Path) -> None:
     out = succeed("diagnose", run).out
     assert "The latent is" in out
-    for told in ("active", "KL", "mutual", "swap gap", "prior gap", "earlier events", "6–10"):
+    for told in ("active", "KL", "mutual", "swap gap", "prior gap", "earlier events", "6-10"):
         assert told in out
     assert "not measured" not in out.partition("by length")[2]
 

@@ -44,9 +44,17 @@ def by_length(length: Int[np.ndarray, " query"]) -> Groups:
     >>> by_length(np.array([0, 4, 4, 300])).names
     ('0', '3-5', '201+')
     """
+    return Groups(length_names(), length_group(length)).take(np.arange(len(length)))
+
+
+def length_names() -> tuple[str, ...]:
+    """The names of the groups that begin at `LENGTH_EDGES`.
+
+    >>> [length_names()[index] for index in (0, 3, 9)]
+    ['0', '3-5', '201+']
+    """
     *firsts, last = LENGTH_EDGES
-    names = [_range_name(low, above - 1) for low, above in zip(firsts, LENGTH_EDGES[1:], strict=True)]
-    return Groups((*names, f"{last}+"), length_group(length)).take(np.arange(len(length)))
+    return (*(_range_name(low, above - 1) for low, above in zip(firsts, LENGTH_EDGES[1:], strict=True)), f"{last}+")
 
 
 def third_ends(number: Float[np.ndarray, " row"]) -> Float[np.ndarray, " cut"]:

@@ -12,6 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from variseq.evaluation.groups import length_names
 from variseq.model.checkpoint import Checkpoint
 from variseq.model.network import Network
 from variseq.reports.style import (
@@ -34,8 +35,6 @@ from variseq.training.posterior_health import (
     ACTIVE_VARIANCE,
     MIN_ACTIVE_SHARE,
     MIN_SWAP_GAP_NATS,
-    POSITION_EDGES,
-    range_name,
 )
 
 EDGE_OF_ACTIVE_NATS = ACTIVE_VARIANCE / 2
@@ -141,8 +140,7 @@ def _draw_dimensions(kl: np.ndarray, style: Style) -> Figure:
 def kl_by_position(epochs: Epochs) -> ReportFigure:
     """KL of the posteriors by the number of events before them."""
     values = chosen_epoch(epochs)["health"]["kl_per_position"]
-    names = [range_name(index) for index in range(len(POSITION_EDGES))]
-    shown = [(name, value) for name, value in zip(names, values, strict=True) if value is not None]
+    shown = [(name, value) for name, value in zip(length_names(), values, strict=True) if value is not None]
     (first_name, first), (last_name, last) = shown[0], shown[-1]
     how_to_read = (
         "The KL of a posterior (summed over dimensions) after so many events; at 0 nothing is known of the user. It "

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from variseq.evaluation.groups import length_names
 from variseq.training.config import TrainingConfig
-from variseq.training.posterior_health import MIN_ACTIVE_SHARE, MIN_SWAP_GAP_NATS, PosteriorHealth, range_name
+from variseq.training.posterior_health import MIN_ACTIVE_SHARE, MIN_SWAP_GAP_NATS, PosteriorHealth
 from variseq.training.schedule import good_kl, min_kl
 
 Epochs = Sequence[dict[str, Any]]
@@ -204,7 +205,9 @@ def diagnose(epochs: Epochs, settings: Mapping[str, Any]) -> Diagnosis:
     run = RunMetrics.of(epochs, settings)
     kind, health = _kind(run), run.health
     is_used = kind not in ("collapse", "decoder ignores z") and (run.noise == 0 or not health.alarms)
-    rows = zip(health.kl_per_position, health.swap_gap_per_position, health.sigma_per_position, strict=True)
+    rows = zip(
+        length_names(), health.kl_per_position, health.swap_gap_per_position, health.sigma_per_position, strict=True
+    )
     return Diagnosis(
         kind=kind,
         is_used=is_used,
@@ -213,9 +216,7 @@ def diagnose(epochs: Epochs, settings: Mapping[str, Any]) -> Diagnosis:
         evidence=tuple(_evidence(run, kind)),
         changes=tuple(_suggested_changes(run, kind)),
         tests=tuple(_latent_tests(run)),
-        groups=tuple(
-            PositionGroup(range_name(index), kl, *rest) for index, (kl, *rest) in enumerate(rows) if kl is not None
-        ),
+        groups=tuple(PositionGroup(name, kl, *rest) for name, kl, *rest in rows if kl is not None),
     )
 
 

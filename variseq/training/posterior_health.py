@@ -13,13 +13,13 @@ from torch.nn import functional
 
 from variseq.model.layers import MAX_LOG_VARIANCE, Posterior
 from variseq.model.network import Network
+from variseq.ranking.calibration import LENGTH_EDGES
 from variseq.sequences.batches import Batch, Layout, Windows, make_batch
 from variseq.sequences.histories import Histories
 
 MIN_ACTIVE_SHARE = 0.10
 MIN_SWAP_GAP_NATS = 0.05
 ACTIVE_VARIANCE = 0.01
-POSITION_EDGES = (0, 1, 2, 3, 6, 11, 21, 51, 101, 201)
 DIAGNOSTIC_TOKENS = 4096
 MUTUAL_INFORMATION_SAMPLES = 512
 SCORES_AT_ONCE = 1 << 21
@@ -28,7 +28,7 @@ SCORES_AT_ONCE = 1 << 21
 
 @dataclass(frozen=True)
 class PosteriorHealth:
-    """Measures of the posteriors, in nats unless stated; lists are per dimension or per group of `POSITION_EDGES`.
+    """Measures of the posteriors, in nats unless stated; lists are per dimension or per group of `LENGTH_EDGES`.
 
     `loss` and `swap_gap` are those of a sample, `..._at_mean` those of μ, which ranks items. `mean_spread` is the
     standard deviation of μ between events, `mean_sigma` that of a posterior, both averaged over dimensions;
@@ -181,19 +181,6 @@ def _losses(
 
 
 def _per_position(value: Tensor, position: Tensor) -> list[float | None]:
-    group = torch.bucketize(position, torch.tensor(POSITION_EDGES, device=position.device), right=True) - 1
-    groups = (value[group == index] for index in range(len(POSITION_EDGES)))
+    group = torch.bucketize(position, torch.tensor(LENGTH_EDGES, device=position.device), right=True) - 1
+    groups = (value[group == index] for index in range(len(LENGTH_EDGES)))
     return [float(one.mean()) if len(one) else None for one in groups]
-
-
-def range_name(index: int) -> str:
-    """How many events precede the positions of a group.
-
-    >>> [range_name(index) for index in (0, 3, 9)]
-    ['0', '3–5', '201+']
-    """
-    first = POSITION_EDGES[index]
-    if index + 1 == len(POSITION_EDGES):
-        return f"{first}+"
-    last = POSITION_EDGES[index + 1] - 1
-    return str(first) if first == last else f"{first}–{last}"
