@@ -1,4 +1,4 @@
-"""A test set of one's own: ids are matched, every row is accounted for, and nothing of it is learned."""
+"""An external test log: ids are matched, every row is counted, and the model stays as it was."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_same_events_as_test_part_or_as_test_file_give_the_same_figures(
     np.testing.assert_allclose(given.forecasts.nll[same], usual.forecasts.nll[same], rtol=1e-4)
 
 
-def test_unknown_users_are_judged_from_their_own_events_and_unknown_items_are_misses(
+def test_history_of_unknown_users_is_the_file_and_unknown_items_are_misses(
     no_test_model: VariationalAttention, tmp_path: Path
 ) -> None:
     (user, other, *_), (first, second, *_) = known_ids(no_test_model, 3)
@@ -121,9 +121,7 @@ def test_unknown_item_is_in_no_history(no_test_model: VariationalAttention) -> N
     np.testing.assert_array_equal(with_it.rank, without.rank)
 
 
-def test_events_that_were_learned_from_or_are_earlier_are_warned_of(
-    shop_log: Log, no_test_model: VariationalAttention
-) -> None:
+def test_training_events_and_earlier_events_are_warned_of(shop_log: Log, no_test_model: VariationalAttention) -> None:
     vocabulary, histories = shop_log.vocabulary, shop_log.histories
     learned = histories.history(0)
     seconds = (learned.timestamp // 1_000_000).tolist()
@@ -144,7 +142,7 @@ def test_events_that_were_learned_from_or_are_earlier_are_warned_of(
     assert f"{len(seconds)} events of the log are not earlier" in told
 
 
-def test_test_file_is_not_learned_from(no_test_model: VariationalAttention) -> None:
+def test_test_file_changes_no_weight_and_no_count(no_test_model: VariationalAttention) -> None:
     checkpoint = no_test_model.checkpoint
     assert checkpoint is not None
     before = {name: tensor.clone() for name, tensor in checkpoint.network.state_dict().items()}

@@ -1,7 +1,10 @@
+"""Bootstrap intervals, permutation tests and paired comparisons over users."""
+
 from __future__ import annotations
 
 import dataclasses
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,15 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.evaluation.scored import GivenScores
+from tests.evaluation.some_evaluations import true_forecasts
 from tests.evaluation.test_evaluate import random_part, random_scores
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
+from variseq.evaluation.evaluation import Evaluation
+from variseq.evaluation.results import Results, difference_sentences
 from variseq.evaluation.significance import (
     UserColumns,
     compare,
     holm,
     mean_interval,
     means_by_user,
+    paired_differences,
     percentile_interval,
     resampled_sums,
     resampled_tables,
@@ -148,3 +155,69 @@ def test_holm_never_lowers_a_p_value_and_keeps_the_order(p_values: list[float]) 
     order = np.argsort(p_values, kind="stable")
     assert (np.diff(np.array(corrected)[order]) >= 0).all()
     assert min(corrected) == pytest.approx(min(1.0, len(p_values) * min(p_values)))
+
+
+LENGTHS = np.arange(400) % 30
+
+
+def with_lower_nll(evaluation: Evaluation, nats: float, name: str) -> Evaluation:
+    """The same lists, each target said to be more probable."""
+    assert evaluation.forecasts is not None
+    noise = np.random.default_rng(0).normal(scale=0.1, size=len(evaluation.rank))
+    forecasts = replace(evaluation.forecasts, nll=evaluation.forecasts.nll - nats + noise)
+    return replace(evaluation, model=name, forecasts=forecasts)
+
+
+def test_differences_are_model_minus_competitor_for_nll_and_ndcg_of_every_competitor() -> None:
+    model = true_forecasts(LENGTHS)
+    records = paired_differences(model, [with_lower_nll(model, 0.5, "better"), with_lower_nll(model, -0.5, "worse")])
+    assert [(one["compared_with"], one["metric"]) for one in records] == [
+        ("better", "nll"), ("better", "ndcg@3"), ("worse", "nll"), ("worse", "ndcg@3"),
+    ]  # fmt: skip
+    better, same, worse, _ = records
+    assert better["difference"] == pytest.approx(0.5, abs=0.03)
+    assert worse["difference"] == pytest.approx(-0.5, abs=0.03)
+    assert better["interval"][0] < better["difference"] < better["interval"][1]
+    assert (same["difference"], same["interval"], same["p_value"]) == (0.0, [0.0, 0.0], 1.0)
+    assert better["num_users"] == len(LENGTHS)
+
+
+def test_differences_are_those_of_the_comparison_of_two_corrected_for_their_number() -> None:
+    model = true_forecasts(LENGTHS)
+    competitors = [with_lower_nll(model, 0.01, "one"), with_lower_nll(model, 0.5, "two")]
+    records = paired_differences(model, competitors)
+    alone = [compare(model, competitor, metric) for competitor in competitors for metric in ("nll", "ndcg")]
+    assert [one["difference"] for one in records] == [one.difference for one in alone]
+    assert [one["p_value"] for one in records] == [one.p_value for one in alone]
+    assert [one["p_value_holm"] for one in records] == holm([one.p_value for one in alone])
+    assert records[2]["p_value_holm"] > records[2]["p_value"]
+
+
+def test_metric_without_a_number_for_each_query_is_left_out() -> None:
+    model = true_forecasts(LENGTHS)
+    assert model.forecasts is not None
+    never = replace(model.forecasts, nll=np.where(np.arange(len(LENGTHS)) == 7, np.inf, model.forecasts.nll))
+    for competitor in (replace(model, forecasts=never), replace(model, forecasts=None)):
+        assert [one["metric"] for one in paired_differences(model, [competitor])] == ["ndcg@3"]
+
+
+def test_results_compare_with_competitors_only_and_print_a_line_for_each() -> None:
+    model = true_forecasts(LENGTHS)
+    competitor, baseline = with_lower_nll(model, 0.5, "other"), replace(model, model="popular")
+    assert Results([model, baseline]).table["comparisons"] == []
+    results = Results([model, competitor, baseline], num_competitors=1)
+    assert {one["compared_with"] for one in results.table["comparisons"]} == {"other"}
+    assert results.table["comparisons"] == paired_differences(model, [competitor])
+    (line,) = [line for line in str(results).splitlines() if " minus " in line]
+    assert line == difference_sentences(results.table["comparisons"])[0]
+    assert line.startswith("true minus 'other', paired by 400 users: nll +0.5")
+    assert "; ndcg@3 +0.0000 (+0.0000 to +0.0000), p (Holm) = 1.0000" in line
+
+
+def test_row_that_is_not_there_is_refused_with_those_that_are() -> None:
+    model = true_forecasts(LENGTHS)
+    results = Results([replace(model, model="first"), replace(model, model="second")])
+    assert results["second"].model == results.row("second")["model"] == "second"
+    for look in (results.__getitem__, results.row):
+        with pytest.raises(InputError, match=r"no row 'third'\. They have: first, second"):
+            look("third")

@@ -1,4 +1,4 @@
-"""A run and its twin, judged beside each other on the same questions, with dropout and without."""
+"""A run compared with its deterministic ablation on the same queries, with MC dropout and without."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from variseq.ranking.calibration import NUM_SAMPLES
 
 Parts = tuple[LogPart, LogPart, LogPart]
 BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn"]
-ROWS = ["variseq", "variseq, dropout", "twin", "twin, dropout", *BASELINES]
+ROWS = ["variseq", "variseq, dropout", "ablation", "ablation, dropout", *BASELINES]
 
 
 def fit(parts: Parts, folder: Path | None = None, **training: Any) -> VariationalAttention:
@@ -36,18 +36,18 @@ def variational(shop_parts: Parts) -> VariationalAttention:
 
 
 @pytest.fixture(scope="module")
-def twin(shop_parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> VariationalAttention:
-    folder = tmp_path_factory.mktemp("runs") / "twin"
+def ablation(shop_parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> VariationalAttention:
+    folder = tmp_path_factory.mktemp("runs") / "ablation"
     fit(shop_parts, folder, refit_fraction=0.0, deterministic_fraction=1.0)
     return load(folder)
 
 
 @pytest.fixture(scope="module")
-def results(variational: VariationalAttention, twin: VariationalAttention) -> Results:
-    return variational.evaluate(k=5, compare_with={"twin": twin}, mc_dropout=True)
+def results(variational: VariationalAttention, ablation: VariationalAttention) -> Results:
+    return variational.evaluate(k=5, compare_with={"ablation": ablation}, mc_dropout=True)
 
 
-def test_rivals_stand_between_the_model_and_the_baselines_with_every_number(results: Results) -> None:
+def test_competitors_are_rows_between_the_model_and_the_baselines_with_every_number(results: Results) -> None:
     rows = results.table["rows"]
     assert [row["model"] for row in rows] == ROWS
     for row in rows[:4]:
@@ -57,21 +57,23 @@ def test_rivals_stand_between_the_model_and_the_baselines_with_every_number(resu
             assert all(one["nll"] is not None for one in row[kind] if one["num_queries"])
 
 
-def test_rival_is_judged_as_if_alone_by_its_own_calibration(results: Results, twin: VariationalAttention) -> None:
-    alone = twin.evaluate(k=5)["variseq"]
-    np.testing.assert_array_equal(results["twin"].metric("nll"), alone.metric("nll"))
-    np.testing.assert_array_equal(results["twin"].rank, alone.rank)
-    assert twin.evaluate(k=5).evaluations[0].model == "variseq", "being a rival once leaves no name behind"
+def test_competitor_is_evaluated_as_if_alone_with_its_own_calibration(
+    results: Results, ablation: VariationalAttention
+) -> None:
+    alone = ablation.evaluate(k=5)["variseq"]
+    np.testing.assert_array_equal(results["ablation"].metric("nll"), alone.metric("nll"))
+    np.testing.assert_array_equal(results["ablation"].rank, alone.rank)
+    assert ablation.evaluate(k=5).evaluations[0].model == "variseq", "a comparison leaves no name behind"
 
 
-def test_every_row_asks_the_same_queries(results: Results) -> None:
+def test_every_row_has_the_same_queries(results: Results) -> None:
     for other in results.evaluations[1:]:
         np.testing.assert_array_equal(other.user, results["variseq"].user)
         np.testing.assert_array_equal(other.target, results["variseq"].target)
         assert other.protocol == results["variseq"].protocol
 
 
-def test_differences_are_paired_for_every_rival_and_no_baseline(results: Results) -> None:
+def test_differences_are_paired_for_every_competitor_and_no_baseline(results: Results) -> None:
     found = results.table["comparisons"]
     assert [one["compared_with"] for one in found[::2]] == ROWS[1:4]
     assert {one["metric"] for one in found} == {"nll", "ndcg@5"}
@@ -82,7 +84,7 @@ def test_differences_are_paired_for_every_rival_and_no_baseline(results: Results
 
 
 def test_dropout_row_differs_and_comes_again(results: Results, variational: VariationalAttention) -> None:
-    plain, dropped = results["twin"].metric("nll"), results["twin, dropout"].metric("nll")
+    plain, dropped = results["ablation"].metric("nll"), results["ablation, dropout"].metric("nll")
     assert not np.allclose(plain, dropped)
     again = variational.evaluate(k=5, mc_dropout=True)
     assert [one.model for one in again.evaluations] == [*ROWS[:2], *BASELINES]
@@ -90,21 +92,21 @@ def test_dropout_row_differs_and_comes_again(results: Results, variational: Vari
     assert variational._forecast().calibration.num_samples == NUM_SAMPLES
 
 
-def test_dropout_is_refused_where_validation_was_learned(
-    fitted: VariationalAttention, twin: VariationalAttention
+def test_dropout_is_refused_where_validation_was_trained_on(
+    fitted: VariationalAttention, ablation: VariationalAttention
 ) -> None:
     with pytest.raises(InputError, match=r"refitted with the validation events, so MC dropout .*'refit_fraction': 0"):
         fitted.evaluate(mc_dropout=True)
     with pytest.raises(InputError, match="differ in: whether a refit used the validation events"):
-        fitted.evaluate(compare_with={"twin": twin})
+        fitted.evaluate(compare_with={"ablation": ablation})
 
 
 @pytest.mark.parametrize("name", ["variseq", "popular"])
 def test_name_that_is_taken_is_refused(
-    variational: VariationalAttention, twin: VariationalAttention, name: str
+    variational: VariationalAttention, ablation: VariationalAttention, name: str
 ) -> None:
     with pytest.raises(InputError, match=f"Two rows would have the name '{name}'"):
-        variational.evaluate(compare_with={name: twin})
+        variational.evaluate(compare_with={name: ablation})
 
 
 def test_run_of_another_log_or_split_is_refused_with_what_differs(
@@ -120,10 +122,10 @@ def test_run_of_another_log_or_split_is_refused_with_what_differs(
         variational.evaluate(compare_with={"fewer": fewer})
 
 
-def test_model_that_cannot_be_judged_is_refused(variational: VariationalAttention, tmp_path: Path) -> None:
+def test_model_that_cannot_be_evaluated_is_refused(variational: VariationalAttention, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not fitted"):
         variational.evaluate(compare_with={"new": small_model()})
-    for given in ({"twin": "runs/twin"}, [small_model()]):
+    for given in ({"ablation": "runs/ablation"}, [small_model()]):
         with pytest.raises(InputError, match="compare_with needs models by name"):
             unchecked(VariationalAttention.evaluate)(variational, compare_with=given)
     variational.save(tmp_path / "bare", with_histories=False)
@@ -131,13 +133,13 @@ def test_model_that_cannot_be_judged_is_refused(variational: VariationalAttentio
         variational.evaluate(compare_with={"bare": load(tmp_path / "bare")})
 
 
-def test_compare_tells_what_stands_beside(
-    variational: VariationalAttention, twin: VariationalAttention, results: Results, tmp_path: Path
+def test_compare_gives_the_difference_of_the_evaluation(
+    variational: VariationalAttention, ablation: VariationalAttention, results: Results, tmp_path: Path
 ) -> None:
-    for name, model in (("variational", variational), ("twin", twin)):
+    for name, model in (("variational", variational), ("ablation", ablation)):
         model.save(tmp_path / name)
-    found = compare(tmp_path / "variational", tmp_path / "twin", "nll", 5)
+    found = compare(tmp_path / "variational", tmp_path / "ablation", "nll", 5)
     (beside,) = [
-        one for one in results.table["comparisons"] if (one["compared_with"], one["metric"]) == ("twin", "nll")
+        one for one in results.table["comparisons"] if (one["compared_with"], one["metric"]) == ("ablation", "nll")
     ]
     assert (found.difference, found.p_value) == pytest.approx((beside["difference"], beside["p_value"]))
