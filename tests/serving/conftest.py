@@ -17,7 +17,7 @@ from variseq.log import read
 @pytest.fixture(scope="package")
 def server(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server without keys, with nothing in its store at the start."""
-    with serving(tmp_path_factory.mktemp("server"), bundle_folder, "--body-seconds", "1") as started:
+    with serving(tmp_path_factory.mktemp("server"), bundle_folder, "--request-timeout-seconds", "1") as started:
         yield started
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from variseq.errors import InputError
-from variseq.serving.audit import AuditLog
-from variseq.serving.refusals import Refusal
+from variseq.serving.auth import AuditLog
+from variseq.serving.http import HTTPError
 
 
 def test_same_user_gives_the_same_hash_after_a_restart_and_other_ids_give_others(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_hash_cannot_be_guessed_without_its_key(tmp_path: Path) -> None:
 def test_log_on_a_full_disk_refuses_the_act() -> None:
     log = AuditLog(None)
     log._descriptor = os.open("/dev/full", os.O_WRONLY)
-    with pytest.raises(Refusal, match="cannot be written") as refused:
+    with pytest.raises(HTTPError, match="cannot be written") as refused:
         asyncio.run(log.write("erase user", "boss", "done", "r-1"))
     assert refused.value.status == 503
     log.close()

@@ -13,8 +13,8 @@ from variseq.errors import InputError
 from variseq.inference.question import Question
 from variseq.serving.batching import Answered, Asked, Batcher
 from variseq.serving.history_cache import HistoryCache
-from variseq.serving.models import Models
-from variseq.serving.refusals import Refusal
+from variseq.serving.http import HTTPError
+from variseq.serving.models import ModelManager
 from variseq.serving.stores.memory import MemoryStore
 from variseq.serving.stores.protocol import Event, StoreUnavailable
 
@@ -22,16 +22,16 @@ TWO = Question(k=2, because=False)
 
 
 @pytest.fixture(scope="module")
-def models(bundle_folder: Path) -> Models:
-    return Models(bundle_folder, None)
+def models(bundle_folder: Path) -> ModelManager:
+    return ModelManager(bundle_folder, None)
 
 
 @asynccontextmanager
-async def batching(models: Models, store: MemoryStore, **limits: float) -> AsyncIterator[Batcher]:
+async def batching(models: ModelManager, store: MemoryStore, **limits: float) -> AsyncIterator[Batcher]:
     cache = HistoryCache(1 << 20)
     batcher = Batcher(
         models, store, cache, int(limits.get("batch_size", 32)), int(limits.get("queue_length", 100)),
-        limits.get("deadline_seconds", 30.0),
+        limits.get("timeout_seconds", 30.0),
     )  # fmt: skip
     batcher.start()
     try:
@@ -40,7 +40,7 @@ async def batching(models: Models, store: MemoryStore, **limits: float) -> Async
         batcher.stop()
 
 
-def test_requests_that_arrive_together_are_one_pass_and_each_has_its_own_answer(models: Models) -> None:
+def test_requests_that_arrive_together_are_one_pass_and_each_has_its_own_answer(models: ModelManager) -> None:
     async def main() -> None:
         async with batching(models, MemoryStore()) as batcher:
             sizes: list[int] = []
@@ -58,7 +58,7 @@ def test_requests_that_arrive_together_are_one_pass_and_each_has_its_own_answer(
     asyncio.run(main())
 
 
-def test_those_who_were_answered_together_are_waited_for(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_who_were_answered_together_are_waited_for(models: ModelManager, monkeypatch: pytest.MonkeyPatch) -> None:
     async def later(batcher: Batcher, seconds: float) -> Answered:
         await asyncio.sleep(seconds)
         return await batcher.ask(Asked(TWO, history=["i00"]))
@@ -81,7 +81,7 @@ def test_those_who_were_answered_together_are_waited_for(models: Models, monkeyp
     asyncio.run(main())
 
 
-def test_question_that_is_not_possible_fails_alone(models: Models) -> None:
+def test_question_that_is_not_possible_fails_alone(models: ModelManager) -> None:
     async def main() -> None:
         async with batching(models, MemoryStore()) as batcher:
             bad = Question(k=2, only=["nothing"])
@@ -94,7 +94,7 @@ def test_question_that_is_not_possible_fails_alone(models: Models) -> None:
     asyncio.run(main())
 
 
-def test_cached_history_is_used_until_the_store_has_another(models: Models) -> None:
+def test_cached_history_is_used_until_the_store_has_another(models: ModelManager) -> None:
     async def main() -> None:
         store = MemoryStore()
         async with batching(models, store) as batcher:
@@ -111,7 +111,7 @@ def test_cached_history_is_used_until_the_store_has_another(models: Models) -> N
     asyncio.run(main())
 
 
-def test_store_that_fails_fails_those_who_need_it_and_nobody_else(models: Models) -> None:
+def test_store_that_fails_fails_those_who_need_it_and_nobody_else(models: ModelManager) -> None:
     async def main() -> None:
         store = MemoryStore()
         async with batching(models, store) as batcher:
@@ -124,12 +124,12 @@ def test_store_that_fails_fails_those_who_need_it_and_nobody_else(models: Models
     asyncio.run(main())
 
 
-def test_more_than_the_queue_holds_is_refused_at_once(models: Models) -> None:
+def test_more_than_the_queue_holds_is_refused_at_once(models: ModelManager) -> None:
     async def main() -> None:
         async with batching(models, MemoryStore(), queue_length=3) as batcher:
             asked = (batcher.ask(Asked(TWO, history=["i00"])) for _ in range(10))
             found = await asyncio.gather(*asked, return_exceptions=True)
-            refused = [one for one in found if isinstance(one, Refusal)]
+            refused = [one for one in found if isinstance(one, HTTPError)]
             assert len(refused) == 7
             assert all(one.status == 429 for one in refused)
             assert isinstance(await batcher.ask(Asked(TWO, history=["i00"])), Answered)
@@ -137,7 +137,7 @@ def test_more_than_the_queue_holds_is_refused_at_once(models: Models) -> None:
     asyncio.run(main())
 
 
-def test_page_of_another_model_is_refused_in_the_pass_itself(models: Models) -> None:
+def test_page_of_another_model_is_refused_in_the_pass_itself(models: ModelManager) -> None:
     async def main() -> None:
         async with batching(models, MemoryStore()) as batcher:
             with pytest.raises(InputError, match="Start again"):
@@ -146,10 +146,10 @@ def test_page_of_another_model_is_refused_in_the_pass_itself(models: Models) -> 
     asyncio.run(main())
 
 
-def test_late_answer_is_503_and_leaves_nothing_behind(models: Models) -> None:
+def test_late_answer_is_503_and_leaves_nothing_behind(models: ModelManager) -> None:
     async def main() -> None:
         async with batching(models, MemoryStore(), deadline_seconds=1e-6) as batcher:
-            with pytest.raises(Refusal) as refused:
+            with pytest.raises(HTTPError) as refused:
                 await batcher.ask(Asked(TWO, history=["i00"]))
             assert refused.value.status == 503
             while batcher.num_waiting:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.serving.raw_http import answer_to, head, read_all, status_of
 from tests.serving.server_process import ServerProcess, event
-from variseq.serving.protocol import HEAD_BYTES
+from variseq.serving.server import HEAD_BYTES
 
 JSON = "Content-Type: application/json"
 KIB = 1024

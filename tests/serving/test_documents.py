@@ -10,8 +10,7 @@ import pytest
 
 from tests.serving.server_process import ServerProcess, event
 from variseq.serving.app import API
-from variseq.serving.docs_page import docs_page
-from variseq.serving.openapi import openapi
+from variseq.serving.openapi import docs_page, openapi
 
 PAGES = ["/health", "/v1/model", "/docs", "/explore", "/openapi.json", "/nothing", "/metrics"]
 
@@ -169,7 +168,7 @@ def test_items_and_the_model_are_shown(server: ServerProcess) -> None:
     assert "i00" not in [one["item_id"] for one in similar]
     assert server.client.get("/v1/items/nothing/similar").status_code == 404
     assert len(server.client.get("/v1/items/map").json()["items"]) == 40
-    assert server.client.get("/v1/model").json()["model"] == server.recommend(history=[])["model"]
+    assert server.client.get("/v1/model").json()["model_version"] == server.recommend(history=[])["model"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from tests.serving.raw_http import answer_to, head, status_of
 from tests.serving.server_process import COMMAND, ServerProcess, event, serving
-from variseq.serving.keys import ROLES, new_key
+from variseq.serving.keys import ROLES, create_key
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND")
 CALLS = [
@@ -30,7 +30,7 @@ CALLS = [
     ("GET", "/docs", None, "read"),
     ("GET", "/openapi.json", None, "read"),
     ("GET", "/v1/admin/models", None, "admin"),
-    ("POST", "/v1/admin/model", {"model": "nothing"}, "admin"),
+    ("POST", "/v1/admin/model", {"model_name": "nothing"}, "admin"),
     ("DELETE", "/v1/users/door", None, "erase"),
 ]
 
@@ -51,8 +51,8 @@ class Shop:
 @pytest.fixture(scope="module")
 def guarded(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("guarded")
-    keys = {role: new_key(folder / "keys.yaml", f"{role}-key", [role]) for role in ROLES}
-    with serving(folder, bundle_folder, "--keys", "keys.yaml", "--audit", "audit.jsonl") as server:
+    keys = {role: create_key(folder / "keys.yaml", f"{role}-key", [role]) for role in ROLES}
+    with serving(folder, bundle_folder, "--keys", "keys.yaml", "--audit-log", "audit.jsonl") as server:
         yield Shop(server, keys, folder)
 
 
@@ -111,7 +111,7 @@ def test_admin_and_erasure_and_refused_keys_are_on_record_without_the_user(guard
     client.delete("/v1/users/audited-user", headers=guarded.bearer("read"))
     records = guarded.audit()
     erased = [one for one in records if one["act"] == "erase user"][-1]
-    assert (erased["key"], erased["outcome"]) == ("erase-key", "erased and confirmed")
+    assert (erased["key"], erased["outcome"]) == ("erase-key", "erased and verified")
     assert len(erased["user"]) == 32
     assert any(one["act"] == "list models" and one["key"] == "admin-key" for one in records)
     assert any(one["outcome"] == "refused" for one in records)
@@ -140,7 +140,7 @@ def test_no_user_id_and_no_query_is_in_the_log(guarded: Shop) -> None:
 
 def test_key_taken_out_of_the_file_ends_at_once(bundle_folder: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys.yaml"
-    first, second = new_key(keys, "first", ["read"]), new_key(keys, "second", ["read"])
+    first, second = create_key(keys, "first", ["read"]), create_key(keys, "second", ["read"])
     with serving(tmp_path, bundle_folder, "--keys", "keys.yaml") as server:
         bearer = {"authorization": f"Bearer {first}"}
         assert server.client.get("/v1/model", headers=bearer).status_code == 200
@@ -148,7 +148,7 @@ def test_key_taken_out_of_the_file_ends_at_once(bundle_folder: Path, tmp_path: P
         while "not read again" not in server.errors():
             assert server.client.get("/v1/model", headers=bearer).status_code == 200
         keys.unlink()
-        new_key(keys, "third", ["read"])
+        create_key(keys, "third", ["read"])
         while server.client.get("/v1/model", headers=bearer).status_code != 401:
             pass
         assert server.client.get("/v1/model", headers={"authorization": f"Bearer {second}"}).status_code == 401
@@ -190,7 +190,7 @@ def test_listening_beyond_this_machine_without_keys_is_refused(bundle_folder: Pa
 
 
 def test_key_command_shows_the_key_once_and_keeps_its_hash(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from variseq.cli import main; main()", "keys", "new", "--name", "shop"]
+    command = [sys.executable, "-c", "from variseq.cli import main; main()", "keys", "create", "--name", "shop"]
     command += ["--role", "read", "--role", "write", "--file", "keys.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     key = done.stdout.strip()

@@ -8,11 +8,11 @@ from pathlib import Path
 from tests.serving.server_process import ServerProcess, event, serving
 
 
-def test_erased_user_is_gone_and_confirmed(server: ServerProcess) -> None:
+def test_erased_user_is_gone_and_verified(server: ServerProcess) -> None:
     server.add(*(event(f"gone-{number}", "gone", "i00", 1000 + number) for number in range(3)))
     assert server.recommend("gone")["events_used"] == 3
     response = server.client.delete("/v1/users/gone")
-    assert (response.status_code, response.json()) == (200, {"erased_events": 3, "confirmed": True})
+    assert (response.status_code, response.json()) == (200, {"erased_events": 3, "verified": True})
     assert server.recommend("gone")["events_used"] == 0
     assert server.client.get("/v1/users/gone").status_code == 404
     assert "gone" not in server.client.get("/v1/users?prefix=gone").json()["users"]
@@ -29,7 +29,7 @@ def test_event_from_before_the_erasure_does_not_come_back(server: ServerProcess)
 def test_erasing_twice_and_erasing_nobody_are_well(server: ServerProcess) -> None:
     for _ in range(2):
         response = server.client.delete("/v1/users/never-seen")
-        assert response.json() == {"erased_events": 0, "confirmed": True}
+        assert response.json() == {"erased_events": 0, "verified": True}
 
 
 def test_id_with_odd_signs_is_found_and_erased(server: ServerProcess) -> None:

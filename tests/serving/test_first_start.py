@@ -11,20 +11,20 @@ import pytest
 
 from tests.serving.server_process import serving
 from variseq.events.simulate import Simulation
-from variseq.serving.first_start import run_rows
+from variseq.serving.stores.transfer import run_rows
 
 WITHOUT_TORCH = """
 import asyncio, sys, threading
 from pathlib import Path
 import httpx
 from variseq.serving.app import Application
-from variseq.serving.logs import LogLines
+from variseq.serving.telemetry import LogWriter
 from variseq.serving.settings import serve_settings
 
 async def main():
     settings = serve_settings({"run": sys.argv[1], "store": "memory://"}, {})
-    async with Application(settings, LogLines()).running() as gate:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url="http://localhost") as client:
+    async with Application(settings, LogWriter()).running() as middleware:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(middleware), base_url="http://localhost") as client:
             response = await client.post("/v1/recommend", json={"history": ["i00"]})
             assert response.status_code == 200, response.text
     loaded = sorted(name for name in sys.modules if name.split(".")[0] == "torch" or name == "variseq.estimator")

@@ -11,22 +11,21 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from variseq.serving.audit import AuditLog
-from variseq.serving.exchange import Exchange
-from variseq.serving.gate import Door, Gate
-from variseq.serving.logs import JsonHandler, LogLines
+from variseq.serving.auth import AuditLog, AuthMiddleware, AuthState
+from variseq.serving.http import RequestContext
 from variseq.serving.stores.protocol import StoreUnavailable
+from variseq.serving.telemetry import JsonHandler, LogWriter
 
 
 class Notes:
-    """Takes note of what the gate records."""
+    """Takes note of what the middleware records."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, int]] = []
         self.store_errors = 0
 
-    def record(self, exchange: Exchange, method: str, seconds: float) -> None:
-        self.requests.append((exchange.template, exchange.status))
+    def record(self, context: RequestContext, method: str, seconds: float) -> None:
+        self.requests.append((context.template, context.status))
 
     def store_failed(self, error: StoreUnavailable) -> None:
         self.store_errors += 1
@@ -42,8 +41,8 @@ async def without_store(scope: Scope, receive: Receive, send: Send) -> None:
 
 def answer_of(inside: ASGIApp, notes: Notes) -> httpx.Response:
     async def ask() -> httpx.Response:
-        gate = Gate(inside, Door(None, None, AuditLog(None)), [], notes)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url="http://localhost") as client:
+        middleware = AuthMiddleware(inside, AuthState(None, None, AuditLog(None)), [], notes)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(middleware), base_url="http://localhost") as client:
             return await client.get("/x", headers={"x-request-id": "odd-1"})
 
     return asyncio.run(ask())
@@ -52,7 +51,7 @@ def answer_of(inside: ASGIApp, notes: Notes) -> httpx.Response:
 def test_unexpected_error_is_500_without_internals_and_the_log_has_its_place(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    lines = LogLines()
+    lines = LogWriter()
     handler = JsonHandler(lines)
     logging.getLogger("variseq.serving").addHandler(handler)
     notes = Notes()
@@ -82,7 +81,7 @@ def test_store_that_fails_is_503_without_its_place_and_is_counted() -> None:
 
 
 def test_log_that_nobody_reads_drops_lines_and_holds_no_more() -> None:
-    lines = LogLines()
+    lines = LogWriter()
     lines.close()  # From here on nothing is written.
     for number in range(30_000):
         lines.put(f"{number}\n")

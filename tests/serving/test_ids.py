@@ -1,4 +1,4 @@
-"""Ids by every door of HTTP: as numbers, as text, exactly as they are, and up to one length."""
+"""Ids by every interface of HTTP: as numbers, as text, exactly as they are, and up to one length."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_odd_id_is_kept_exactly_as_it_was_given(server: ServerProcess, odd: str)
     assert odd in get(server, "/v1/users", prefix=odd)["users"]
     answer = server.recommend(odd)
     assert (answer["events_used"], answer["events_unknown"], answer["fallback"]) == (1, 1, None)
-    assert server.client.delete(f"/v1/users/{quote(odd, safe='')}").json() == {"erased_events": 2, "confirmed": True}
+    assert server.client.delete(f"/v1/users/{quote(odd, safe='')}").json() == {"erased_events": 2, "verified": True}
 
 
 def test_event_with_an_empty_value_or_behavior_or_without_one_is_kept(server: ServerProcess) -> None:

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from variseq.errors import InputError
-from variseq.serving.keys import MAX_KEYS, KeyRing, StoredKey, new_key, read_keys
+from variseq.serving.keys import MAX_KEYS, KeyRing, StoredKey, create_key, read_keys
 
 
 def test_key_finds_its_owner_and_no_other_text_does(tmp_path: Path) -> None:
     file = tmp_path / "keys.yaml"
-    keys = {name: new_key(file, name, [role]) for name, role in (("shop", "read"), ("boss", "admin"))}
+    keys = {name: create_key(file, name, [role]) for name, role in (("shop", "read"), ("boss", "admin"))}
     ring = read_keys(file)
     for name, key in keys.items():
         caller = ring.find(key)
@@ -51,7 +51,7 @@ def test_file_that_is_not_one_of_keys_is_one_message(tmp_path: Path, text: str) 
 
 def test_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "keys.yaml"
-    new_key(file, "shop", ["read"])
+    create_key(file, "shop", ["read"])
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     file.chmod(0o620)
     with pytest.raises(InputError, match="written by others"):
@@ -63,7 +63,7 @@ def test_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
 )
 def test_key_that_is_not_possible_leaves_the_file_as_it_was(tmp_path: Path, name: str, roles: list[str]) -> None:
     with pytest.raises(InputError):
-        new_key(tmp_path / "keys.yaml", name, roles)
+        create_key(tmp_path / "keys.yaml", name, roles)
     assert not list(tmp_path.iterdir())
 
 
@@ -72,4 +72,4 @@ def test_number_of_keys_is_bounded(tmp_path: Path) -> None:
     entries = [f"- {{name: k{n}, roles: [read], sha256: '{n:064x}'}}" for n in range(MAX_KEYS)]
     file.write_text("keys:\n" + "\n".join(entries) + "\n")
     with pytest.raises(InputError, match="the most"):
-        new_key(file, "one-more", ["read"])
+        create_key(file, "one-more", ["read"])

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.serving.server_process import ServerProcess, event, serving
-from variseq.serving.keys import new_key
-from variseq.serving.limits import TokenBuckets
+from variseq.serving.auth import TokenBuckets
+from variseq.serving.keys import create_key
 
 
 def many_connections(server: ServerProcess) -> httpx.Client:
@@ -51,7 +51,7 @@ def test_table_of_buckets_is_bounded() -> None:
 
 
 def test_each_key_has_its_own_rate(bundle_folder: Path, tmp_path: Path) -> None:
-    keys = [new_key(tmp_path / "keys.yaml", name, ["read"]) for name in ("one", "two")]
+    keys = [create_key(tmp_path / "keys.yaml", name, ["read"]) for name in ("one", "two")]
     with serving(tmp_path, bundle_folder, "--keys", "keys.yaml", "--rate-limit", "2", "--burst", "5") as server:
 
         def status(key: str) -> httpx.Response:
@@ -69,8 +69,8 @@ def test_each_key_has_its_own_rate(bundle_folder: Path, tmp_path: Path) -> None:
 
 
 def test_guessing_keys_is_slowed_and_does_not_keep_the_right_key_out(bundle_folder: Path, tmp_path: Path) -> None:
-    key = new_key(tmp_path / "keys.yaml", "one", ["read"])
-    with serving(tmp_path, bundle_folder, "--keys", "keys.yaml", "--audit", "audit.jsonl") as server:
+    key = create_key(tmp_path / "keys.yaml", "one", ["read"])
+    with serving(tmp_path, bundle_folder, "--keys", "keys.yaml", "--audit-log", "audit.jsonl") as server:
         guesses = Counter(
             server.client.get("/v1/model", headers={"authorization": f"Bearer vsk_{number}"}).status_code
             for number in range(100)
@@ -98,7 +98,7 @@ def test_full_queue_is_refused_with_retry_after_and_the_rest_is_answered(bundle_
 
 
 def test_answer_that_does_not_come_in_time_is_503(bundle_folder: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, bundle_folder, "--deadline-seconds", "0.0001") as server:
+    with serving(tmp_path, bundle_folder, "--timeout-seconds", "0.0001") as server:
         response = server.client.post("/v1/recommend", json={"history": ["i00"]})
         assert response.status_code == 503
         assert response.headers["retry-after"] == "1"
@@ -122,7 +122,7 @@ def test_store_that_cannot_be_used_is_503_and_not_ready_and_names_no_file(bundle
 
 def test_appends_do_not_wait_behind_the_model(bundle_folder: Path, tmp_path: Path) -> None:
     """With a model that is busy for seconds, events are still taken at once."""
-    flags = ("--batch-size", "1", "--deadline-seconds", "60")
+    flags = ("--batch-size", "1", "--timeout-seconds", "60")
     with serving(tmp_path, bundle_folder, *flags) as server, many_connections(server) as client:
 
         def ask(_: int) -> int:

@@ -9,8 +9,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tests.terminal.invoke import refuse
-from variseq.serving.protocol import GuardedProtocol
-from variseq.serving.server import Server
+from variseq.serving.server import LimitedHttpProtocol, Server
 
 OF_SERVER = ("capture_signals", "handle_exit", "startup", "on_tick", "shutdown")
 OF_PROTOCOL = (
@@ -21,7 +20,7 @@ OF_PROTOCOL = (
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "names"),
-    [(Server, uvicorn.Server, OF_SERVER), (GuardedProtocol, HttpToolsProtocol, OF_PROTOCOL)],
+    [(Server, uvicorn.Server, OF_SERVER), (LimitedHttpProtocol, HttpToolsProtocol, OF_PROTOCOL)],
 )
 def test_every_method_that_is_overridden_is_there_with_its_parameters(
     ours: type, theirs: type, names: tuple[str, ...]

@@ -120,7 +120,7 @@ def test_wishes_hold(server: ServerProcess) -> None:
 
 def test_answer_says_what_it_is(server: ServerProcess) -> None:
     answer = server.recommend(history=["i00", "i01"], k=2)
-    assert answer["model"] == server.client.get("/ready").json()["model"]
+    assert answer["model"] == server.client.get("/ready").json()["model_version"]
     assert set(answer["uncertainty"]) == {"total", "aleatoric", "epistemic"}
     first = answer["recommendations"][0]
     assert set(first) == {"item_id", "rank", "score", "probability", "low", "high", "title", "because"}

@@ -51,7 +51,7 @@ def test_event_at_one_replica_changes_the_next_answer_of_the_other(
     after = other.recommend("ann", k=5)
     assert (before["events_used"], after["events_used"]) == (1, 2)
     assert before["recommendations"] != after["recommendations"]
-    assert one.client.delete("/v1/users/ann").json()["confirmed"] is True
+    assert one.client.delete("/v1/users/ann").json()["verified"] is True
     assert other.recommend("ann", k=5)["events_used"] == 0
 
 

@@ -42,7 +42,7 @@ def test_file_that_is_no_mapping_of_names_is_one_message(tmp_path: Path, text: s
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("port", "-1"), ("port", "high"), ("workers", 65), ("deadline_seconds", 0), ("rate_limit", -1), ("batch_size", 0)],
+    [("port", "-1"), ("port", "high"), ("workers", 65), ("timeout_seconds", 0), ("rate_limit", -1), ("batch_size", 0)],
 )
 def test_value_that_is_not_allowed_is_one_message(name: str, value: object) -> None:
     with pytest.raises(InputError, match=f"{name}="):

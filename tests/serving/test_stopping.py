@@ -18,7 +18,7 @@ WISH = {"history": ["i00", "i01"], "k": 5}
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_stop_under_load_loses_no_request(bundle_folder: Path, tmp_path: Path, workers: str) -> None:
-    flags = ("--workers", workers, "--drain-seconds", "0.5")
+    flags = ("--workers", workers, "--shutdown-grace-seconds", "0.5")
     with serving(tmp_path, bundle_folder, *flags) as server, load(server.address, 12, WISH) as found:
         found.wait_for(50)
         server.process.send_signal(signal.SIGTERM)
@@ -29,7 +29,7 @@ def test_stop_under_load_loses_no_request(bundle_folder: Path, tmp_path: Path, w
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_without_load_is_quick_and_ends_with_0(bundle_folder: Path, tmp_path: Path, number: int) -> None:
-    with serving(tmp_path, bundle_folder, "--drain-seconds", "0") as server:
+    with serving(tmp_path, bundle_folder, "--shutdown-grace-seconds", "0") as server:
         server.recommend(**WISH)
         start = time.monotonic()
         server.process.send_signal(number)
@@ -41,7 +41,7 @@ def test_stop_without_load_is_quick_and_ends_with_0(bundle_folder: Path, tmp_pat
 def test_draining_server_is_not_ready_and_closes_connections_after_their_answer(
     bundle_folder: Path, tmp_path: Path
 ) -> None:
-    with serving(tmp_path, bundle_folder, "--drain-seconds", "3") as server:
+    with serving(tmp_path, bundle_folder, "--shutdown-grace-seconds", "3") as server:
         assert server.client.get("/ready").status_code == 200
         server.process.send_signal(signal.SIGTERM)
         end = time.monotonic() + 2
@@ -54,10 +54,10 @@ def test_draining_server_is_not_ready_and_closes_connections_after_their_answer(
 
 
 def test_request_that_stands_before_the_door_when_it_closes_is_answered(bundle_folder: Path, tmp_path: Path) -> None:
-    """The system takes connections before the server does; closing the door must not reset them."""
+    """The system takes connections before the server does; closing the socket must not reset them."""
     import socket
 
-    with serving(tmp_path, bundle_folder, "--drain-seconds", "0.3") as server:
+    with serving(tmp_path, bundle_folder, "--shutdown-grace-seconds", "0.3") as server:
         answers = []
         server.process.send_signal(signal.SIGTERM)
         end = time.monotonic() + 1.5
@@ -90,9 +90,9 @@ def test_acknowledged_event_is_there_after_a_kill(bundle_folder: Path, tmp_path:
         (["--workers", "2", "--store", "memory://"], "cannot share a store in memory"),
         (["--store", "mysql://x"], "There is no store"),
         (["--keys", "missing.yaml"], "cannot be read"),
-        (["--models", "missing"], "does not exist"),
+        (["--model-dir", "missing"], "does not exist"),
         (["--config", "missing.yaml"], "cannot be read"),
-        (["--audit", "missing/audit.jsonl"], "cannot be written"),
+        (["--audit-log", "missing/audit.jsonl"], "cannot be written"),
         (["--import-histories", "maybe"], "import_histories"),
     ],
 )

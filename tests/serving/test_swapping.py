@@ -14,7 +14,7 @@ import pytest
 from tests.serving.load import load
 from tests.serving.server_process import ServerProcess, serving
 from variseq.errors import CheckpointError
-from variseq.serving.models import ModelFolder
+from variseq.serving.models import ModelRegistry
 
 WISH = {"history": ["i00", "i01"], "k": 5}
 
@@ -48,17 +48,17 @@ def models(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def swapping(models: Path, tmp_path: Path) -> Iterator[ServerProcess]:
     (models / "current").unlink(missing_ok=True)
-    with serving(tmp_path, models / "first", "--models", str(models)) as server:
+    with serving(tmp_path, models / "first", "--model-dir", str(models)) as server:
         yield server
 
 
 def swap(server: ServerProcess, name: str) -> int:
-    return server.client.post("/v1/admin/model", json={"model": name}).status_code
+    return server.client.post("/v1/admin/model", json={"model_name": name}).status_code
 
 
 def test_swap_under_load_fails_no_request_and_each_answer_is_of_one_version(swapping: ServerProcess) -> None:
     first = swapping.client.get("/v1/admin/models").json()
-    assert (first["models"], first["current"]) == (["damaged", "empty", "first", "second"], "first")
+    assert (first["models"], first["model_name"]) == (["damaged", "empty", "first", "second"], "first")
     with load(swapping.address, 8, WISH) as found:
         found.wait_for(20)
         for name in ("second", "first", "second", "first", "second"):
@@ -67,14 +67,14 @@ def test_swap_under_load_fails_no_request_and_each_answer_is_of_one_version(swap
     assert found.failed == []
     versions = {answer["model"] for answer in found.answers}
     assert len(versions) == 2
-    assert swapping.client.get("/v1/admin/models").json()["current"] == "second"
+    assert swapping.client.get("/v1/admin/models").json()["model_name"] == "second"
 
 
 def test_bad_model_is_refused_and_the_old_one_stays(swapping: ServerProcess, models: Path) -> None:
     before = swapping.recommend(**WISH)["model"]
     with load(swapping.address, 4, WISH) as found:
         for name in ("damaged", "empty", "missing"):
-            response = swapping.client.post("/v1/admin/model", json={"model": name})
+            response = swapping.client.post("/v1/admin/model", json={"model_name": name})
             assert response.status_code == 409
             assert str(models) not in response.text
         found.wait_for(10)
@@ -96,12 +96,12 @@ def test_link_that_leads_out_of_the_models_is_no_model(models: Path, bundle_fold
     (root / "outside").symlink_to(bundle_folder, target_is_directory=True)
     for name in ("outside", "..", ".", "a/../outside"):
         with pytest.raises(CheckpointError, match="There is no model"):
-            ModelFolder(root).folder(name)
+            ModelRegistry(root).folder(name)
 
 
 def test_chosen_model_is_followed_from_the_file_and_at_the_next_start(models: Path, tmp_path: Path) -> None:
     (models / "current").unlink(missing_ok=True)
-    with serving(tmp_path, models / "first", "--models", str(models)) as server:
+    with serving(tmp_path, models / "first", "--model-dir", str(models)) as server:
         before = server.recommend(**WISH)["model"]
         (models / "partial").write_text("second\n")
         os.replace(models / "partial", models / "current")
@@ -111,12 +111,12 @@ def test_chosen_model_is_followed_from_the_file_and_at_the_next_start(models: Pa
         while not server.client.get("/ready").json()["problems"] and time.monotonic() < end:
             time.sleep(0.05)
         assert "damaged" in server.client.get("/ready").json()["problems"][0]
-        assert "variseq_refused_models_total 1.0" in server.client.get("/metrics").text
+        assert "variseq_rejected_models_total 1.0" in server.client.get("/metrics").text
         assert any("damaged" in str(one.get("message")) and one["level"] == "error" for one in server.log())
         assert server.recommend(**WISH)["model"] == after
         assert swap(server, "second") == 200
         assert server.client.get("/ready").json()["problems"] == []
-    with serving(tmp_path, models / "first", "--models", str(models)) as server:
+    with serving(tmp_path, models / "first", "--model-dir", str(models)) as server:
         assert server.recommend(**WISH)["model"] == after
 
 
@@ -129,6 +129,6 @@ def wait_for_other(server: ServerProcess, before: str) -> str:
 
 
 def test_server_without_models_folder_swaps_nothing(server: ServerProcess) -> None:
-    response = server.client.post("/v1/admin/model", json={"model": "first"})
+    response = server.client.post("/v1/admin/model", json={"model_name": "first"})
     assert response.status_code == 409
-    assert "--models" in response.json()["error"]["message"]
+    assert "--model-dir" in response.json()["error"]["message"]

@@ -58,7 +58,7 @@ def test_its_command_starts_and_its_signal_drains(bundle_folder: Path, tmp_path:
     shutil.copytree(bundle_folder, tmp_path / "runs" / "first")
     ours = [sys.executable, "-c", "from variseq.cli import main; main()"]
     own = {**os.environ, "OMP_NUM_THREADS": "1", "VARISEQ_SERVE_PORT": "0"}
-    made = [*ours, "keys", "new", "--name", "shop", "--role", "read", "--file", "keys.yaml"]
+    made = [*ours, "keys", "create", "--name", "shop", "--role", "read", "--file", "keys.yaml"]
     key = subprocess.run(made, check=True, capture_output=True, text=True, cwd=tmp_path, env=own).stdout.split()[-1]
     with subprocess.Popen([*ours, *words[1:]], cwd=tmp_path, env=own, stdout=subprocess.PIPE, text=True) as process:
         timer = threading.Timer(90, process.kill)

@@ -91,7 +91,7 @@ def test_dead_worker_is_replaced_and_the_others_go_on(workers: ServerProcess) ->
 
 
 def test_workers_end_with_their_parent_however_it_ends(bundle_folder: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, bundle_folder, "--workers", "2", "--drain-seconds", "0") as server:
+    with serving(tmp_path, bundle_folder, "--workers", "2", "--shutdown-grace-seconds", "0") as server:
         children = children_of(server.process.pid)
         server.process.kill()
         server.process.wait(10)

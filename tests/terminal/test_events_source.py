@@ -7,8 +7,8 @@ import pytest
 
 from tests.terminal.invoke import refuse, succeed
 from variseq.events.simulate import SimulationOptions, simulate
-from variseq.serving.stores.importing import import_histories
-from variseq.serving.stores.opening import open_store
+from variseq.serving.stores import open_store
+from variseq.serving.stores.transfer import import_histories
 
 FAST = ["--set", "training.max_epochs=1", "--size", "tiny", "--quiet"]
 

@@ -15,9 +15,9 @@ from variseq.inference.engine import Engine, KnownHistory
 from variseq.inference.question import Answer, Question
 from variseq.sequences.given_history import GivenEvent
 from variseq.serving.history_cache import HistoryCache
-from variseq.serving.models import Models
+from variseq.serving.http import HTTPError, overloaded, unavailable
+from variseq.serving.models import ModelManager
 from variseq.serving.paging import other_model
-from variseq.serving.refusals import Refusal, overloaded, unavailable
 from variseq.serving.stores.protocol import HistoryStore
 
 log = logging.getLogger("variseq.serving")
@@ -62,7 +62,7 @@ class Batcher:
 
     def __init__(
         self,
-        models: Models,
+        models: ModelManager,
         store: HistoryStore,
         cache: HistoryCache,
         batch_size: int,
@@ -96,7 +96,7 @@ class Batcher:
         return self._thread.is_alive()
 
     async def ask(self, asked: Asked) -> Answered:
-        """The answer. Raises Refusal when too many wait or time runs out, InputError, StoreUnavailable."""
+        """The answer. Raises HTTPError when too many wait or time runs out, InputError, StoreUnavailable."""
         self._refuse_unless_room(1)
         return await self._queued(asked)
 
@@ -232,7 +232,7 @@ class Batcher:
             if isinstance(job.result, Answered):
                 job.future.set_result(job.result)
             else:
-                late = Refusal(503, "The request waited too long. Try again later.", {"Retry-After": "1"})
+                late = HTTPError(503, "The request waited too long. Try again later.", {"Retry-After": "1"})
                 job.future.set_exception(job.result or late)
 
 

@@ -1,4 +1,4 @@
-"""API keys: made once and shown once, kept as SHA-256 in a file, found again in constant time."""
+"""API keys and their roles, kept as SHA-256 in a file and compared in constant time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StoredKey(BaseModel):
     created: str = ""
 
 
-class KeyFile(BaseModel):
+class KeyFileContent(BaseModel):
     """The whole file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,7 +53,7 @@ class Caller:
     roles: frozenset[str]
 
 
-EVERYBODY = Caller("-", frozenset(ROLES))
+ANONYMOUS = Caller("-", frozenset(ROLES))
 
 
 class KeyRing:
@@ -63,7 +63,7 @@ class KeyRing:
         self._callers = [(bytes.fromhex(key.sha256), Caller(key.name, frozenset(key.roles))) for key in keys]
 
     def find(self, key: str) -> Caller | None:
-        """Whose key this is; every stored hash is compared, so that the time tells nothing."""
+        """Whose key this is; every stored hash is compared, so that the time reveals nothing."""
         digest = _digest(key)
         found = None
         for stored, caller in self._callers:
@@ -76,13 +76,13 @@ def read_keys(path: Path) -> KeyRing:
     """The keys of a file. Raises InputError for a file that is missing, damaged, empty or open to other writers."""
     keys = _stored(path)
     if not keys:
-        raise InputError(f"The key file {path} has no key. Make one: variseq keys new --name shop --role read ...")
+        raise InputError(f"The key file {path} has no key. Make one: variseq keys create --name shop --role read ...")
     if stat.S_IMODE(path.stat().st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
         raise InputError(f"The key file {path} can be written by others. Close it: chmod 600 {path}")
     return KeyRing(keys)
 
 
-def new_key(path: Path, name: str, roles: Sequence[str]) -> str:
+def create_key(path: Path, name: str, roles: Sequence[str]) -> str:
     """Make a key, add its hash to the file (made with mode 0600 where missing), and return the key itself.
 
     Raises InputError for a name that is taken or has other signs than letters, digits, `_`, `.`, `-`, and for roles
@@ -117,7 +117,7 @@ def _digest(key: str) -> bytes:
 
 def _stored(path: Path) -> list[StoredKey]:
     try:
-        keys = KeyFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).keys
+        keys = KeyFileContent.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).keys
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"The key file {path} cannot be read: {str(error).splitlines()[0]}.") from error
     except ValidationError as error:

@@ -1,27 +1,92 @@
-"""Folders of models into the one engine that answers now; a bad one never takes the place of a good one."""
+"""The model that answers requests, and the registry of models it can be replaced by."""
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
+import subprocess
+import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 from variseq.errors import CheckpointError, InputError, VariseqError
+from variseq.inference.bundle import ENCODER, INSIDE_A_RUN, MANIFEST
 from variseq.inference.engine import Engine
 from variseq.inference.question import Question
-from variseq.serving.exporting import exported_model
 
 log = logging.getLogger("variseq.serving")
+WEIGHTS = "weights.safetensors"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CURRENT = "current"
 MAX_CURRENT_BYTES = 128
+REPORT_SECONDS = 5.0
 FileState = tuple[int, int, int]
+Report = Callable[[str], None]
 
 
-class ModelFolder:
-    """The folder of --models: each folder in it is a model to choose, the file `current` names the chosen one."""
+def exported_model(folder: Path, report: Report = lambda text: None) -> Path:
+    """Where the exported model is: the folder itself, or its `serving`.
+
+    A run without an export is exported in a child process, so that the server does not load what training needs.
+    `report` takes lines about that. Raises CheckpointError for a folder that is neither, and where the export fails.
+    """
+    if (folder / ENCODER).is_file():
+        return folder
+    target = folder / INSIDE_A_RUN
+    if (target / MANIFEST).is_file():
+        return target
+    if not (folder / WEIGHTS).is_file():
+        there = "is neither a finished run nor an exported model" if folder.is_dir() else "does not exist"
+        raise CheckpointError(f"{folder} {there}. Give the folder that `variseq fit --out` or `variseq export` wrote.")
+    with _locked(folder):
+        if not (target / MANIFEST).is_file():
+            _export(folder, report)
+    return target
+
+
+def _export(folder: Path, report: Report) -> None:
+    command = [sys.executable, "-c", "from variseq.cli import main; main()", "export", str(folder.resolve())]
+    report("Preparing the model for serving. This happens once and takes some seconds.")
+    start = monotonic()
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while True:
+            try:
+                _, errors = process.communicate(timeout=REPORT_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                report(f"Preparing the model: {monotonic() - start:.0f} s so far.")
+            except BaseException:
+                process.kill()
+                raise
+    if process.returncode != 0:
+        lines = errors.strip().splitlines() or ["no reason was given"]
+        raise CheckpointError(f"{folder} could not be exported: {lines[-1].removeprefix('error: ')}")
+    report(f"The model was prepared in {monotonic() - start:.1f} s.")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Of several processes that need the same export, one makes it and the others wait."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read: {error.strerror}.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class ModelRegistry:
+    """The folder of --model-dir: each folder in it is a model, and the file `current` names the one that answers."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -35,7 +100,7 @@ class ModelFolder:
             return sorted(entry.name for entry in entries if NAME.fullmatch(entry.name) and entry.is_dir())
 
     def folder(self, name: str) -> Path:
-        """The folder of a name. Raises CheckpointError for a name that is none, and for one that leads elsewhere."""
+        """The folder of a name. Raises CheckpointError for an unknown name and for one outside the folder of models."""
         folder = (self.root / name).resolve() if NAME.fullmatch(name) else None
         if folder is None or folder == self.root or not folder.is_relative_to(self.root) or not folder.is_dir():
             raise CheckpointError(f"There is no model {name[:64]!r}. See GET /v1/admin/models for those there are.")
@@ -50,7 +115,7 @@ class ModelFolder:
             return None
 
     def choose(self, name: str) -> None:
-        """Write the choice down, whole or not at all; every worker and every later start follows it.
+        """Write the choice, whole or not at all; every worker and every later start follows it.
 
         Workers may choose at the same time, so each has a temporary name of its own.
         """
@@ -73,15 +138,15 @@ class ModelFolder:
         return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
-class Models:
-    """The engine that answers, and how it is replaced. Whoever reads `engine` once has one version throughout."""
+class ModelManager:
+    """The engine that answers, and how it is replaced. Read `engine` once to have one version throughout."""
 
-    def __init__(self, run: Path, folder: ModelFolder | None) -> None:
-        self.shelf = folder
+    def __init__(self, run: Path, folder: ModelRegistry | None) -> None:
+        self.registry = folder
         self.name: str | None = None
         self.problem: str | None = None
-        self.num_refused = 0
-        self._swapping = threading.Lock()
+        self.num_rejected = 0
+        self._swap_lock = threading.Lock()
         self._seen = folder.state() if folder is not None else None
         chosen = folder.current() if folder is not None else None
         if folder is not None and chosen is not None:
@@ -90,65 +155,65 @@ class Models:
                 self.name = chosen
                 return
             except VariseqError as error:
-                self._refused(chosen, error)
+                self._reject(chosen, error)
         self.engine = load_engine(run)
         if folder is not None and run.resolve().parent == folder.root:
             self.name = run.resolve().name
 
     def swap(self, name: str) -> None:
         """Load a model and let it answer from now on. Raises CheckpointError, and then nothing has changed."""
-        with self._swapping:
-            if self.shelf is None:
-                raise CheckpointError("This server has one model only. Start it with --models FOLDER to swap models.")
-            engine = self._fitting(load_engine(self.shelf.folder(name)))
-            try:
-                self.shelf.choose(name)
-            except OSError as error:
+        with self._swap_lock:
+            if self.registry is None:
                 raise CheckpointError(
-                    f"The choice cannot be written down ({error.strerror}); nothing changed."
-                ) from error
-            self._seen = self.shelf.state()
-            self._take(engine, name)
+                    "This server has one model only. Start it with --model-dir FOLDER to swap models."
+                )
+            engine = self._compatible(load_engine(self.registry.folder(name)))
+            try:
+                self.registry.choose(name)
+            except OSError as error:
+                raise CheckpointError(f"The choice cannot be written ({error.strerror}); nothing changed.") from error
+            self._seen = self.registry.state()
+            self._activate(engine, name)
 
     def follow(self) -> bool:
-        """Take over what was chosen elsewhere since the last look; True when another engine answers now."""
-        if self.shelf is None or self.shelf.state() == self._seen:
+        """Load what another process chose since the last call; True when another engine answers now."""
+        if self.registry is None or self.registry.state() == self._seen:
             return False
-        with self._swapping:
-            state = self.shelf.state()
-            chosen = self.shelf.current()
+        with self._swap_lock:
+            state = self.registry.state()
+            chosen = self.registry.current()
             if state == self._seen or chosen is None:
                 return False
             self._seen = state
             before = self.engine
             try:
-                self._take(self._fitting(load_engine(self.shelf.folder(chosen))), chosen)
+                self._activate(self._compatible(load_engine(self.registry.folder(chosen))), chosen)
             except VariseqError as error:
-                self._refused(chosen, error)
+                self._reject(chosen, error)
             return self.engine is not before
 
     def without_root(self, text: str) -> str:
-        """A message without the place of the models on this machine."""
-        return text if self.shelf is None else text.replace(f"{self.shelf.root}{os.sep}", "")
+        """A message without the path of the models on this machine."""
+        return text if self.registry is None else text.replace(f"{self.registry.root}{os.sep}", "")
 
-    def _fitting(self, engine: Engine) -> Engine:
-        """Raises CheckpointError for a model of other kinds of ids: it would know nobody in the store."""
+    def _compatible(self, engine: Engine) -> Engine:
+        """Raises CheckpointError for a model with other types of ids: it would find no user in the store."""
         now, then = engine.vocabulary, self.engine.vocabulary
         if (now.users.type, now.items.type) != (then.users.type, then.items.type):
             raise CheckpointError("Its ids are of another type (text or whole numbers) than those that are served.")
         return engine
 
-    def _take(self, engine: Engine, name: str) -> None:
+    def _activate(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.name = name
         self.problem = None
         log.info("model %s (%s) answers from now on", name, engine.version)
 
-    def _refused(self, name: str, error: VariseqError) -> None:
-        shown = name if NAME.fullmatch(name) else "that was chosen"
-        self.problem = f"The model {shown} was refused and the one before goes on; the log of the server says why."
-        self.num_refused += 1
-        log.error("the model %s was refused: %s", shown, error)
+    def _reject(self, name: str, error: VariseqError) -> None:
+        known_name = name if NAME.fullmatch(name) else "that was chosen"
+        self.problem = f"The model {known_name} was refused and the one before goes on; see the log of the server."
+        self.num_rejected += 1
+        log.error("the model %s was refused: %s", known_name, error)
 
 
 def load_engine(folder: Path) -> Engine:

@@ -11,7 +11,7 @@ from variseq.inference.question import Question
 from variseq.sequences.given_history import EPOCH, GivenEvent, latest_time, microseconds
 from variseq.serving import ids
 from variseq.serving.paging import shown_items
-from variseq.serving.schemas import MAX_BOOSTS, Boost, EventGiven, HistoryEvent, ListRequest, RecommendRequest
+from variseq.serving.schemas import MAX_BOOSTS, Boost, EventInput, HistoryEvent, ListRequest, RecommendRequest
 from variseq.serving.stores.protocol import Event
 
 
@@ -60,7 +60,7 @@ def history_of(request: RecommendRequest, vocabulary: Vocabulary) -> list[Id | G
     ]
 
 
-def events_of(given: Iterable[EventGiven], vocabulary: Vocabulary) -> list[Event]:
+def events_of(given: Iterable[EventInput], vocabulary: Vocabulary) -> list[Event]:
     """Events as they are stored. Raises InputError for an id of the wrong kind or a time that cannot be."""
     latest = latest_time()
     events = [

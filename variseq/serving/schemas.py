@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from variseq.events.vocabulary import MAX_ID_BYTES
@@ -49,7 +48,7 @@ Moment = (
 )
 
 
-class EventGiven(Struct, forbid_unknown_fields=True):
+class EventInput(Struct, forbid_unknown_fields=True):
     """One thing that a user did. The same `event_id` sent again is stored once."""
 
     event_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
@@ -63,11 +62,11 @@ class EventGiven(Struct, forbid_unknown_fields=True):
 class EventsRequest(Struct, forbid_unknown_fields=True):
     """1 to 1,000 events, stored all or not at all."""
 
-    events: Annotated[list[EventGiven], Meta(min_length=1, max_length=MAX_EVENTS)]
+    events: Annotated[list[EventInput], Meta(min_length=1, max_length=MAX_EVENTS)]
     ids_as_text: IdsAsText = False
 
 
-class EventsAnswer(Struct):
+class EventsResponse(Struct):
     """What became of the events. `unknown_items` are stored, but the model that is loaded cannot use them yet."""
 
     accepted: int
@@ -207,14 +206,14 @@ class SimilarQuery(Struct, forbid_unknown_fields=True):
     ids_as_text: IdsAsText = False
 
 
-class UsersAnswer(Struct):
+class UsersResponse(Struct):
     """User ids, sorted."""
 
     users: list[int | str]
 
 
-class EventKnown(Struct):
-    """An event of a user. `known` says whether the model knows the item."""
+class StoredEvent(Struct):
+    """An event of a user. `known` is false for an item outside the catalog of the model."""
 
     item_id: int | str
     title: str | None
@@ -225,69 +224,66 @@ class EventKnown(Struct):
 
 
 class Posterior(Struct):
-    """What the model believes of a user."""
+    """The uncertainty of the model about a user."""
 
     uncertainty: Uncertainty
 
 
-class UserAnswer(Struct):
-    """A user's events, oldest first, and what the model makes of them."""
+class UserResponse(Struct):
+    """A user's events, oldest first, and the uncertainty of the model."""
 
     user_id: int | str
     num_events: int
-    events: list[EventKnown]
+    events: list[StoredEvent]
     posterior: Posterior
-    model: str
+    model_version: str
 
 
-class ErasedAnswer(Struct):
-    """How many events were removed; `confirmed` after reading back that none is left."""
+class ErasureResponse(Struct):
+    """How many events were removed; `verified` after reading back that none is left."""
 
     erased_events: int
-    confirmed: bool
+    verified: bool
 
 
-class ItemsAnswer(Struct):
+class ItemsResponse(Struct):
     """Items with at least `item_id` and `title`."""
 
     items: list[dict[str, Any]]
-    model: str
+    model_version: str
 
 
 class ModelRequest(Struct, forbid_unknown_fields=True):
-    """The name of a folder below that of --models."""
+    """The name of a folder below that of --model-dir."""
 
     # "$" alone would let a line break pass.
-    model: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$(?!\n)")]
+    model_name: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$(?!\n)")]
 
 
-class ModelAnswer(Struct):
+class ModelResponse(Struct):
     """The model that answers now."""
 
-    model: str
-    name: str | None
+    model_name: str | None
+    model_version: str
 
 
-class ModelsAnswer(Struct):
-    """The models that can be swapped to, and the one that answers now."""
+class ModelsResponse(Struct):
+    """The models that can be chosen, and the one that answers now."""
 
     models: list[str]
-    current: str | None
-    model: str
+    model_name: str | None
+    model_version: str
 
 
-class HealthAnswer(Struct):
+class HealthResponse(Struct):
     """The process answers."""
 
     status: Literal["alive"]
 
 
-class ReadyAnswer(Struct):
-    """Whether requests should be sent here, and if not, why."""
+class ReadinessResponse(Struct):
+    """Whether requests should come here, and if not, why."""
 
     ready: bool
-    model: str
+    model_version: str
     problems: list[str]
-
-
-encode = msgspec.json.Encoder().encode

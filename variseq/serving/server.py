@@ -1,4 +1,4 @@
-"""An application and a listening socket into a running server, which stops without losing a request."""
+"""A uvicorn server that answers every accepted request before it stops, with limits for slow clients."""
 
 from __future__ import annotations
 
@@ -12,24 +12,94 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 import uvloop
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from variseq.serving.app import Application
-from variseq.serving.gate import Door, Gate
-from variseq.serving.protocol import GuardedProtocol
+from variseq.serving.auth import AuthMiddleware
 from variseq.serving.settings import ServeSettings
 
+HEAD_BYTES = 32 * 1024
+UNREAD_SECONDS = 30.0
 BACKLOG = 2048
-LAST_WORD_SECONDS = 1.5
+CLOSE_SECONDS = 1.5
 FINISH_SECONDS = 30.0
-REST_SECONDS = 0.02
+POLL_SECONDS = 0.02
 
 
-def take_port(settings: ServeSettings) -> socket.socket:
-    """The socket to be served; it takes no connection before the server runs. Raises OSError with what to do."""
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with three more limits: a slow request head, a long one, and a response that is not read."""
+
+    def __init__(
+        self,
+        head_seconds: float,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head_seconds = head_seconds
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(self._head_seconds, self._close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_timer = _cancelled(self._head_timer)
+        self._unread_timer = _cancelled(self._unread_timer)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._close()
+            elif self._head_timer is None:
+                self._head_timer = self.loop.call_later(self._head_seconds, self._close)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_timer = _cancelled(self._head_timer)
+        super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._unread_timer = _cancelled(self._unread_timer)
+        super().resume_writing()
+
+    def _close(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.close()
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    if timer is not None:
+        timer.cancel()
+    return None
+
+
+def bind_socket(settings: ServeSettings) -> socket.socket:
+    """The socket of the server; it accepts no connection before the server runs. Raises OSError with what to do."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,42 +115,40 @@ def take_port(settings: ServeSettings) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
     """Where a browser finds the server."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def run(application: Application, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve until a signal, then finish what was begun."""
+    """Serve until a signal, then finish accepted requests."""
 
     async def serve() -> None:
-        async with application.running() as gate:
-            config = _config(gate, application.settings)
-            await Server(config, application, on_ready).serve([listener])
+        async with application.running() as middleware:
+            await Server(_config(middleware, application.settings), application, on_ready).serve([listener])
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that drains.
+    """A uvicorn server that stops gracefully.
 
-    At a signal it says that it is not ready and asks every client to close its connection; after `drain_seconds` the
-    door is closed, everybody who stood before it is let in, and all that was begun is answered.
+    At a signal it reports that it is not ready and closes each connection after its next response. After
+    `shutdown_grace_seconds` it stops listening, answers every connection that the system has accepted, and ends.
     """
 
     def __init__(self, config: uvicorn.Config, application: Application, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self.door: Door = application.services.door
-        self.drain_seconds = application.settings.drain_seconds
-        self.body_seconds = application.settings.body_seconds
+        self.auth = application.services.auth
+        self.settings = application.settings
         self.on_ready = on_ready
         self._stop_at: float | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """In place of uvicorn's, which ends the process by the signal and so with an exit code of failure."""
+        """In place of uvicorn's, which raises the signal again, so that the exit code would be that of a failure."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -92,16 +160,12 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; a second SIGINT stops at once."""
+        """Begin to stop; a second SIGINT stops at once."""
         if self._stop_at is not None and sig == signal.SIGINT:
             self.should_exit = self.force_exit = True
-        self.drain()
-
-    def drain(self) -> None:
-        """Refuse to be ready, and stop after `drain_seconds`."""
-        self.door.is_draining = True
+        self.auth.is_draining = True
         if self._stop_at is None:
-            self._stop_at = monotonic() + self.drain_seconds
+            self._stop_at = monotonic() + self.settings.shutdown_grace_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -113,14 +177,14 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the door, let in who stood before it, answer everybody, and end."""
-        self.door.is_draining = True
-        arrived = self._close_door(sockets or [])
+        """Stop listening, answer every accepted connection, and end."""
+        self.auth.is_draining = True
+        accepted = self._stop_listening(sockets or [])
         loop = asyncio.get_running_loop()
-        for connection in arrived:
+        for connection in accepted:
             await loop.connect_accepted_socket(self._protocol, connection)
         if not self.force_exit:
-            await self._wait(LAST_WORD_SECONDS)
+            await self._wait(CLOSE_SECONDS)
         for protocol in list(self.server_state.connections):
             protocol.shutdown()
         if not self.force_exit:
@@ -128,45 +192,47 @@ class Server(uvicorn.Server):
         for task in self.server_state.tasks:
             task.cancel()
 
-    def _close_door(self, sockets: list[socket.socket]) -> list[socket.socket]:
-        """Stop listening; connections that the system made but nobody took yet are taken, for they would be reset."""
+    def _stop_listening(self, sockets: list[socket.socket]) -> list[socket.socket]:
+        """Connections that the system has made but uvicorn has not accepted; closing the socket would reset them."""
         kept = [socket.socket(fileno=os.dup(one.fileno())) for one in sockets]
         for server in self.servers:
             server.close()
-        arrived: list[socket.socket] = []
+        accepted: list[socket.socket] = []
         for one in kept:
             one.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 while True:
-                    arrived.append(one.accept()[0])
+                    accepted.append(one.accept()[0])
             one.close()
         for one in sockets:
             one.close()
-        return arrived
+        return accepted
 
     def _protocol(self) -> asyncio.Protocol:
-        return GuardedProtocol(self.body_seconds, self.config, self.server_state, self.lifespan.state)
+        return LimitedHttpProtocol(
+            self.settings.request_timeout_seconds, self.config, self.server_state, self.lifespan.state
+        )
 
     async def _wait(self, seconds: float) -> None:
-        """Until there is no connection and no request any more, for so long at most."""
+        """Until no connection and no request is left, for so long at most."""
         end = monotonic() + seconds
-        # A connection that was taken in this turn of the loop is among them only in the next.
-        await asyncio.sleep(REST_SECONDS)
+        # A connection that was accepted in this turn of the loop is among them only in the next.
+        await asyncio.sleep(POLL_SECONDS)
         while (self.server_state.connections or self.server_state.tasks) and monotonic() < end and not self.force_exit:
-            await asyncio.sleep(REST_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
 
-def _config(gate: Gate, settings: ServeSettings) -> uvicorn.Config:
+def _config(middleware: AuthMiddleware, settings: ServeSettings) -> uvicorn.Config:
     return uvicorn.Config(
-        gate,
-        http=cast("type[asyncio.Protocol]", partial(GuardedProtocol, settings.body_seconds)),
+        middleware,
+        http=cast("type[asyncio.Protocol]", partial(LimitedHttpProtocol, settings.request_timeout_seconds)),
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=max(1, round(settings.idle_seconds)),
+        timeout_keep_alive=max(1, round(settings.keep_alive_seconds)),
         limit_concurrency=settings.max_connections,
         backlog=BACKLOG,
     )

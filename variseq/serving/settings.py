@@ -1,4 +1,4 @@
-"""Flags, environment and a YAML file into the checked settings of a server; an unknown name is an error."""
+"""The settings of a server, from flags, the environment and a YAML file; an unknown name is an error."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ ENVIRONMENT_PREFIX = "VARISEQ_SERVE_"
 
 
 class ServeSettings(BaseModel):
-    """Everything that `variseq serve` can be told. Limits of a worker are those of one process."""
+    """All settings of `variseq serve`. Limits of a worker are those of one process."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: Path = Field(description="folder of a finished run, or of an exported model")
-    host: str = Field("127.0.0.1", min_length=1, description="address to listen at")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port; 0 takes a free one")
-    store: str = Field("sqlite:///events.db", min_length=1, description="where histories are kept")
-    import_histories: Literal["auto", "yes", "no"] = Field("auto", description="take in the run's histories")
-    models: Path | None = Field(None, description="folder of models that may be swapped to")
+    store: str = Field("sqlite:///events.db", min_length=1, description="URL of the store of histories")
+    import_histories: Literal["auto", "yes", "no"] = Field("auto", description="import the run's histories")
+    model_dir: Path | None = Field(None, description="folder of models that can replace the run")
     keys: Path | None = Field(None, description="file of API keys")
-    audit: Path | None = Field(None, description="file for the audit log")
+    audit_log: Path | None = Field(None, description="file for the audit log")
     workers: int = Field(1, ge=1, le=64, description="processes")
     rate_limit: float | None = Field(None, gt=0, le=1e6, description="requests a second for each key and worker")
     burst: int | None = Field(None, ge=1, le=1_000_000, description="requests at once; twice the rate where not given")
     queue_length: int = Field(1024, ge=1, le=100_000, description="requests that may wait for the model, a worker")
     batch_size: int = Field(32, ge=1, le=1024, description="requests answered in one pass")
     batch_users: int = Field(100, ge=1, le=MAX_BATCH_USERS, description="users in one request of /v1/recommend/batch")
-    deadline_seconds: float = Field(5.0, gt=0, le=300, description="time for an answer")
-    body_seconds: float = Field(10.0, gt=0, le=300, description="time for a client to send a request")
-    idle_seconds: float = Field(30.0, gt=0, le=3600, description="time an idle connection is kept")
-    drain_seconds: float = Field(1.0, ge=0, le=300, description="time between 'not ready' and a closed door")
-    cache_megabytes: float = Field(64.0, ge=0, le=1e6, description="decoded histories in memory, a worker")
+    timeout_seconds: float = Field(5.0, gt=0, le=300, description="time for an answer")
+    request_timeout_seconds: float = Field(10.0, gt=0, le=300, description="time for a client to send a request")
+    keep_alive_seconds: float = Field(30.0, gt=0, le=3600, description="time an idle connection is kept open")
+    shutdown_grace_seconds: float = Field(
+        1.0, ge=0, le=300, description="time between 'not ready' and the end of listening"
+    )
+    cache_megabytes: float = Field(64.0, ge=0, le=1e6, description="decoded histories in RAM, a worker")
     max_connections: int = Field(1024, ge=1, le=100_000, description="open connections, a worker")
     log_requests: bool = Field(True, description="a line for each request")
 
@@ -74,9 +76,9 @@ def serve_settings(flags: Mapping[str, Any], environment: Mapping[str, str], fil
     merged: dict[str, Any] = {}
     for source, values in layers:
         if unknown := [name for name in values if name not in ServeSettings.model_fields]:
-            shown = f"{ENVIRONMENT_PREFIX}{unknown[0].upper()}" if values is from_environment else unknown[0]
+            unknown_name = f"{ENVIRONMENT_PREFIX}{unknown[0].upper()}" if values is from_environment else unknown[0]
             raise InputError(
-                f"{shown!r} in {source} is no setting of the server. There are: "
+                f"{unknown_name!r} in {source} is no setting of the server. There are: "
                 f"{', '.join(ServeSettings.model_fields)}."
             )
         merged |= values
@@ -108,13 +110,13 @@ def _checked(values: dict[str, Any]) -> ServeSettings:
         raise InputError(f"The setting {name}={first['input']!r} is not allowed: {first['msg']}.") from error
     if settings.keys is None and not is_loopback(settings.host):
         raise InputError(
-            f"Without keys the server listens on this machine only, and {settings.host!r} can be reached from others. "
-            "Make keys (variseq keys new --name shop --role read --file keys.yaml) and give them with --keys, or leave "
-            "--host out."
+            f"Without keys the server listens on loopback addresses only, and {settings.host!r} is not one. "
+            "Make keys (variseq keys create --name shop --role read --file keys.yaml) and give them with --keys, or "
+            "leave --host out."
         )
     if settings.workers > 1 and settings.store.startswith("memory:"):
         raise InputError(
-            f"{settings.workers} workers cannot share a store in memory. Use sqlite:///events.db or one worker."
+            f"{settings.workers} workers cannot share the store memory://. Use sqlite:///events.db or one worker."
         )
     return settings
 

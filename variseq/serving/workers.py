@@ -1,4 +1,7 @@
-"""Several processes behind one socket: started, started again when one dies, and stopped together."""
+"""Several server processes that share one socket; a process that ends is replaced.
+
+`python -m variseq.serving.workers SOCKET` is one of these processes; `Workers` alone starts it.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,20 @@ from types import FrameType
 from prometheus_client import multiprocess
 
 from variseq.errors import VariseqError
-from variseq.serving.metrics import DIRECTORY_VARIABLE
+from variseq.output.printable import printable
 from variseq.serving.settings import ServeSettings
-from variseq.serving.worker import READY
+from variseq.serving.telemetry import DIRECTORY_VARIABLE, LogWriter, log_as_json
 
 log = logging.getLogger("variseq.serving")
-LOOK_SECONDS = 0.2
-REST_SECONDS = 1.0
+READY = "ready"
+CANNOT_START = 2
+POLL_SECONDS = 0.2
+RESTART_SECONDS = 1.0
 STOP_SECONDS = 40.0
 
 
 class Workers:
-    """The parent of the workers. It loads no model; workers share nothing but the socket, the store and files."""
+    """The parent of the workers. It loads no model; workers share the socket, the store and files."""
 
     def __init__(self, settings: ServeSettings, listener: socket.socket, metrics_directory: str) -> None:
         self.settings = settings
@@ -48,8 +53,8 @@ class Workers:
                 self._await_ready(process)
             if not self._stopping.is_set():
                 on_ready()
-            while not self._stopping.wait(LOOK_SECONDS):
-                self._replace_dead()
+            while not self._stopping.wait(POLL_SECONDS):
+                self._replace_ended()
         finally:
             self._stop()
 
@@ -58,13 +63,13 @@ class Workers:
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "variseq.serving.worker", str(self.listener.fileno())],
+            [sys.executable, "-m", "variseq.serving.workers", str(self.listener.fileno())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[self.listener.fileno()],
             env=self.environment,
             text=True,
-            start_new_session=True,  # A Ctrl-C is for the parent, who tells the workers.
+            start_new_session=True,  # A Ctrl-C goes to the parent, which stops the workers.
         )
         assert process.stdin is not None
         process.stdin.write(self.settings.model_dump_json() + "\n")
@@ -74,24 +79,24 @@ class Workers:
     def _await_ready(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         if process.stdout.readline().strip() != READY and not self._stopping.is_set():
-            raise VariseqError("A worker could not start; what it said is above.")
+            raise VariseqError("A worker could not start; its message is above.")
 
-    def _replace_dead(self) -> None:
-        for place, process in enumerate(self.processes):
+    def _replace_ended(self) -> None:
+        for index, process in enumerate(self.processes):
             if process.poll() is None:
                 continue
             multiprocess.mark_process_dead(process.pid, self.environment[DIRECTORY_VARIABLE])  # type: ignore[no-untyped-call]
             log.error("worker %d ended (%d); another one starts", process.pid, process.returncode)
-            if self._stopping.wait(REST_SECONDS):
+            if self._stopping.wait(RESTART_SECONDS):
                 return
-            self.processes[place] = self._start()
+            self.processes[index] = self._start()
 
     def _stop(self) -> None:
-        """The door is closed here first, so that the last worker to close it lets in who still stands before it."""
+        """The socket is closed here first, so that the last worker to close it accepts the connections that wait."""
         self.listener.close()
         for process in self.processes:
             process.terminate()
-        end = monotonic() + self.settings.drain_seconds + STOP_SECONDS
+        end = monotonic() + self.settings.shutdown_grace_seconds + STOP_SECONDS
         for process in self.processes:
             try:
                 process.wait(max(0.0, end - monotonic()))
@@ -104,3 +109,35 @@ def run_workers(settings: ServeSettings, listener: socket.socket, on_ready: Call
     """Serve with several processes until a signal."""
     with tempfile.TemporaryDirectory(prefix="variseq-metrics-") as directory:
         Workers(settings, listener, directory).run(on_ready)
+
+
+def main() -> int:
+    """Run one worker: settings on standard input, the number of the inherited socket as argument; the exit code."""
+    from variseq.serving.app import Application  # The parent loads no model.
+    from variseq.serving.server import run
+
+    settings = ServeSettings.model_validate_json(sys.stdin.readline())
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    writer = LogWriter()
+    log_as_json(writer)
+    try:
+        application = Application(settings, writer)
+        threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
+        run(application, listener, lambda: print(READY, flush=True))
+    except (VariseqError, OSError) as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return CANNOT_START
+    finally:
+        writer.close()
+    return 0
+
+
+def _stop_with_parent() -> None:
+    """The pipe from the parent ends when the parent does, however it ends."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

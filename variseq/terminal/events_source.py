@@ -31,7 +31,7 @@ def events_source(source: str | list[str]) -> Iterator[str | list[str]]:
     if not source.startswith(STORE):
         yield source
         return
-    from variseq.serving.stores.exporting import export_events
+    from variseq.serving.stores.transfer import export_events
 
     store = open_file_store(source)
     try:
@@ -46,7 +46,7 @@ def events_source(source: str | list[str]) -> Iterator[str | list[str]]:
 
 def open_file_store(address: str) -> SqliteStore:
     """The store of an address, which must be there. Raises InputError and StoreUnavailable."""
-    from variseq.serving.stores.opening import open_store
+    from variseq.serving.stores import open_store
     from variseq.serving.stores.sqlite import SqliteStore
 
     path = Path(address.removeprefix("sqlite:///").partition("?")[0])

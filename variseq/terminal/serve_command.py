@@ -1,4 +1,4 @@
-"""The commands around a server: serve, export, backup, keys; nothing heavy is imported before a command runs."""
+"""The commands serve, export, backup and keys; nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
@@ -18,26 +18,30 @@ keys = typer.Typer(help="API keys of a server.", no_args_is_help=True, rich_mark
 @serving.command()
 def serve(
     run: Annotated[Path | None, typer.Argument(help="Folder of a finished run, or of an export.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen at; 127.0.0.1 otherwise.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 otherwise.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 8000 otherwise, 0 takes a free one.")] = None,
-    store: Annotated[str | None, typer.Option(help="Where histories are kept; sqlite:///events.db otherwise.")] = None,
-    import_histories: Annotated[
-        str | None, typer.Option(help="auto, yes or no: take in the run's histories; auto: into an empty store.")
+    store: Annotated[
+        str | None, typer.Option(help="URL of the store of histories; sqlite:///events.db otherwise.")
     ] = None,
-    models: Annotated[Path | None, typer.Option(help="Folder of models that may be swapped to.")] = None,
-    keys: Annotated[Path | None, typer.Option(help="File of API keys; see `variseq keys new`.")] = None,
-    audit: Annotated[Path | None, typer.Option(help="File for the audit log.")] = None,
+    import_histories: Annotated[
+        str | None, typer.Option(help="auto, yes or no: import the run's histories; auto: into an empty store.")
+    ] = None,
+    model_dir: Annotated[Path | None, typer.Option(help="Folder of models that can replace the run.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="File of API keys; see `variseq keys create`.")] = None,
+    audit_log: Annotated[Path | None, typer.Option(help="File for the audit log.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; 1 otherwise.")] = None,
     rate_limit: Annotated[float | None, typer.Option(help="Requests a second for each key and worker.")] = None,
     burst: Annotated[int | None, typer.Option(help="Requests at once; twice the rate otherwise.")] = None,
     queue_length: Annotated[int | None, typer.Option(help="Requests that may wait for the model.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Requests answered in one pass.")] = None,
     batch_users: Annotated[int | None, typer.Option(help="Users in one request of /v1/recommend/batch.")] = None,
-    deadline_seconds: Annotated[float | None, typer.Option(help="Time for an answer.")] = None,
-    body_seconds: Annotated[float | None, typer.Option(help="Time for a client to send a request.")] = None,
-    idle_seconds: Annotated[float | None, typer.Option(help="Time an idle connection is kept.")] = None,
-    drain_seconds: Annotated[float | None, typer.Option(help="Time between not ready and a closed door.")] = None,
-    cache_megabytes: Annotated[float | None, typer.Option(help="Decoded histories in memory, a worker.")] = None,
+    timeout_seconds: Annotated[float | None, typer.Option(help="Time for an answer.")] = None,
+    request_timeout_seconds: Annotated[float | None, typer.Option(help="Time for a client to send a request.")] = None,
+    keep_alive_seconds: Annotated[float | None, typer.Option(help="Time an idle connection is kept open.")] = None,
+    shutdown_grace_seconds: Annotated[
+        float | None, typer.Option(help="Time between not ready and the end of listening.")
+    ] = None,
+    cache_megabytes: Annotated[float | None, typer.Option(help="Decoded histories in RAM, a worker.")] = None,
     max_connections: Annotated[int | None, typer.Option(help="Open connections, a worker.")] = None,
     log_requests: Annotated[bool | None, typer.Option(help="A line on stderr for each request.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with these same names.")] = None,
@@ -70,27 +74,27 @@ def export(
     typer.echo(f"Export: {printable(export_run(run, out, small))}")
 
 
-@keys.command("new")
-def new_key(
+@keys.command("create")
+def create_key(
     name: Annotated[str, typer.Option(help="Who gets the key.")],
     role: Annotated[list[str], typer.Option(help="read, write, erase or admin; may be given several times.")],
     file: Annotated[Path, typer.Option(help="File of keys; made if it is not there.")],
 ) -> None:
     """Make a key, show it once, and keep its hash in the file."""
-    from variseq.serving.keys import new_key as make_key
+    from variseq.serving.keys import create_key as make_key
 
     key = make_key(file, name, role)
-    typer.echo(f"The key {name!r} is shown this once; its hash is in {printable(file)}.", err=True)
+    typer.echo(f"The key {name!r} is shown only once; its hash is in {printable(file)}.", err=True)
     typer.echo(key)
 
 
 @serving.command()
 def backup(
-    store: Annotated[str, typer.Argument(help="Address of the store: sqlite:///events.db")],
+    store: Annotated[str, typer.Argument(help="URL of the store: sqlite:///events.db")],
     target: Annotated[Path, typer.Argument(help="File for the copy.")],
 ) -> None:
     """Copy a store as it is at one moment, while a server uses it."""
-    from variseq.serving.stores.backup import back_up
+    from variseq.serving.stores.transfer import back_up
     from variseq.terminal.events_source import open_file_store
 
     opened = open_file_store(store)

@@ -11,7 +11,7 @@ import pytest
 from tests.serving.conftest import LARGE
 from tests.serving.explore.visit import Visit, titled
 from tests.serving.server_process import ServerProcess, serving
-from variseq.serving.keys import new_key
+from variseq.serving.keys import create_key
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
@@ -147,7 +147,7 @@ def test_ids_beyond_the_numbers_of_javascript_stay_exact(context: BrowserContext
 @pytest.fixture(scope="module")
 def guarded(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, str]]:
     folder = tmp_path_factory.mktemp("guarded-explorer")
-    key = new_key(folder / "keys.yaml", "page", ["read"])
+    key = create_key(folder / "keys.yaml", "page", ["read"])
     with serving(folder, bundle_folder, "--store", "memory://", "--keys", "keys.yaml") as server:
         yield server, key
 

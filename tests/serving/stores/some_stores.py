@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.serving.stores.some_redis import RedisServer
-from variseq.serving.stores.opening import open_store
+from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import HistoryStore
 
 

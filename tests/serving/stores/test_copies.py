@@ -10,12 +10,10 @@ import pytest
 
 import variseq
 from variseq.errors import InputError
-from variseq.serving.stores.backup import back_up
-from variseq.serving.stores.exporting import export_events
-from variseq.serving.stores.importing import Row, import_histories
 from variseq.serving.stores.protocol import Appended, Event, StoreCounts
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.sqlite_file import SqliteOptions
+from variseq.serving.stores.transfer import Row, back_up, export_events, import_histories
 
 SECOND = 1_000_000
 START = 1_600_000_000 * SECOND

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from variseq.serving.stores.group_commit import MAX_WORKS, GroupCommit, StoreState
+from variseq.serving.stores import sqlite
 from variseq.serving.stores.protocol import StoreUnavailable
-from variseq.serving.stores.sqlite_file import SqliteOptions, begin_writing, connect, make_store_file, readable
+from variseq.serving.stores.sqlite import MAX_GROUP, GroupCommit, StoreState
+from variseq.serving.stores.sqlite_file import SqliteOptions, connect, make_store_file
 
 OPTIONS = SqliteOptions("fast", lock_seconds=20.0)
 
@@ -20,18 +21,15 @@ OPTIONS = SqliteOptions("fast", lock_seconds=20.0)
 class Traced:
     """A writer, and every statement that it ran."""
 
-    def __init__(self, path: Path, options: SqliteOptions) -> None:
+    def __init__(self, path: Path, options: SqliteOptions, monkeypatch: pytest.MonkeyPatch) -> None:
         make_store_file(path, options)
         self.path, self.options = path, options
         self.statements: list[str] = []
-        self.commits = GroupCommit(
-            self.connect,
-            lambda connection: begin_writing(connection, options.lock_seconds),
-            lambda error: readable(error, path),
-        )
+        monkeypatch.setattr(sqlite, "connect", self.connect)
+        self.commits = GroupCommit(path, options)
 
-    def connect(self) -> sqlite3.Connection:
-        connection = connect(self.path, self.options, writes=True)
+    def connect(self, path: Path, options: SqliteOptions, writes: bool) -> sqlite3.Connection:
+        connection = connect(path, options, writes)
         connection.set_trace_callback(self.statements.append)
         return connection
 
@@ -40,8 +38,8 @@ class Traced:
 
 
 @pytest.fixture
-def traced(tmp_path: Path) -> Iterator[Traced]:
-    traced = Traced(tmp_path / "events.db", OPTIONS)
+def traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Traced]:
+    traced = Traced(tmp_path / "events.db", OPTIONS, monkeypatch)
     yield traced
     traced.commits.close()
 
@@ -76,7 +74,7 @@ def test_lone_work_is_committed_at_once(traced: Traced) -> None:
 
 
 def test_works_that_wait_together_are_committed_together(traced: Traced, blocker: sqlite3.Connection) -> None:
-    num_works = 3 * MAX_WORKS
+    num_works = 3 * MAX_GROUP
     with ThreadPoolExecutor(num_works) as pool:
         works = [pool.submit(traced.commits.submit, count_user) for _ in range(num_works)]
         while len(traced.commits._queue) < num_works:
@@ -100,8 +98,8 @@ def test_mistake_of_one_is_undone_alone(traced: Traced, blocker: sqlite3.Connect
     assert blocker.execute("SELECT count(*) FROM erased").fetchone() == (0,)
 
 
-def test_all_that_waited_are_told_that_the_store_is_locked(tmp_path: Path) -> None:
-    traced = Traced(tmp_path / "events.db", SqliteOptions("fast", lock_seconds=0.3))
+def test_all_that_waited_fail_when_the_store_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = Traced(tmp_path / "events.db", SqliteOptions("fast", lock_seconds=0.3), monkeypatch)
     blocker = sqlite3.connect(traced.path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     start = time.perf_counter()

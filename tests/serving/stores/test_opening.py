@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from variseq.errors import InputError, MissingDependencyError
+from variseq.serving.stores import open_store
 from variseq.serving.stores.memory import MemoryStore
-from variseq.serving.stores.opening import open_store
 from variseq.serving.stores.protocol import HistoryStore
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.sqlite_file import SqliteOptions
@@ -61,9 +61,9 @@ def test_memory_needs_no_name() -> None:
         ("sqlite:///events#1.db", "%23"),
         ("memory://name", "no name"),
         ("memory://?durability=fast", "history_limit"),
-        ("redis://localhost:6379/0", "record=sqlite:///events.db"),
-        ("redis://localhost:6379/0?record=memory://", "record=sqlite:///events.db"),
-        ("redis://localhost:6379/0?record=sqlite:///e.db&ttl=5", "history_limit, record"),
+        ("redis://localhost:6379/0", "durable_log=sqlite:///events.db"),
+        ("redis://localhost:6379/0?durable_log=memory://", "durable_log=sqlite:///events.db"),
+        ("redis://localhost:6379/0?durable_log=sqlite:///e.db&ttl=5", "durable_log, history_limit"),
     ],
 )
 def test_wrong_address_names_what_is_allowed(
@@ -81,4 +81,4 @@ def test_redis_without_its_client_names_the_install_command(tmp_path: Path, monk
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(MissingDependencyError, match=r"variseq\[redis\]"):
-        open_store(f"redis://127.0.0.1/0?record=sqlite:///{tmp_path}/events.db")
+        open_store(f"redis://127.0.0.1/0?durable_log=sqlite:///{tmp_path}/events.db")

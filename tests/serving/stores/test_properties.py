@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.serving.stores.some_redis import RedisServer, needs_redis
 from variseq.events.vocabulary import Id
-from variseq.serving.stores.opening import open_store
+from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import Appended, Event, EventConflict, HistoryStore, StoreCounts
 
 USERS: list[Id] = [1, "1", "ann"]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.serving.stores.some_redis import RedisServer, needs_redis
 from variseq.errors import InputError
-from variseq.serving.stores.opening import open_store
+from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import Appended, Event, EventConflict, HistoryStore, StoreUnavailable
 from variseq.serving.stores.sqlite import SqliteStore
 
@@ -253,6 +253,6 @@ def test_full_redis_is_unavailable(replicas: Replicas, server: RedisServer) -> N
 
 def test_redis_that_is_not_there_is_named_without_the_password(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable) as raised:
-        open_store(f"redis://user:hunter2@127.0.0.1:1/0?record=sqlite:///{tmp_path}/a.db")
+        open_store(f"redis://user:hunter2@127.0.0.1:1/0?durable_log=sqlite:///{tmp_path}/a.db")
     assert "127.0.0.1:1" in str(raised.value)
     assert "hunter2" not in str(raised.value)

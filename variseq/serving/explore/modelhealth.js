@@ -4,7 +4,7 @@ import { drawn, element } from "./dom.js";
 import { equallyLikely, moment, percent, plain, whole } from "./words.js";
 
 const FACTS = [
-  ["Version", (health) => health.model ?? health.version],
+  ["Version", (health) => health.model_version ?? health.version],
   ["Made", (health) => (health.created ? moment(Date.parse(health.created)) : null)],
   ["Items", (health) => health.network?.num_items],
   ["Users trained on", (health) => health.protocol?.num_users],

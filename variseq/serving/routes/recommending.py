@@ -13,15 +13,15 @@ from variseq.inference.question import Answer
 from variseq.recommend.wishes import UNKNOWN_USER
 from variseq.serving import ids
 from variseq.serving.batching import Answered, Asked
-from variseq.serving.operations import KIB, Call, Operation
+from variseq.serving.http import KIB, RequestContext, Route
 from variseq.serving.paging import next_page
 from variseq.serving.questions import events_of, history_of, list_question, moment, question_of
 from variseq.serving.schemas import (
     MAX_BATCH_ITEMS,
     BatchAnswer,
     BatchRequest,
-    EventsAnswer,
     EventsRequest,
+    EventsResponse,
     RecommendAnswer,
     RecommendRequest,
     Uncertainty,
@@ -32,9 +32,9 @@ from variseq.serving.services import Services
 EVENTS_BYTES = 512 * KIB  # A thousand events: what may be stored at once, and the length of most histories.
 
 
-async def recommend(services: Services, call: Call) -> RecommendAnswer:
+async def recommend(services: Services, context: RequestContext) -> RecommendAnswer:
     """A list for a user or a history."""
-    request: RecommendRequest = call.body
+    request: RecommendRequest = context.body
     engine = services.models.engine
     vocabulary = engine.vocabulary
     question = question_of(request, vocabulary, engine.version)
@@ -42,14 +42,14 @@ async def recommend(services: Services, call: Call) -> RecommendAnswer:
     user_id = None if request.user_id is None else ids.user_id(request.user_id, vocabulary)
     asked = Asked(question, user_id, history_of(request, vocabulary), needed)
     answered = await services.batcher.ask(asked)
-    return RecommendAnswer(**_listed(asked, answered, request.ids_as_text), request_id=call.exchange.request_id)
+    return RecommendAnswer(**_listed(asked, answered, request.ids_as_text), request_id=context.request_id)
 
 
-async def recommend_batch(services: Services, call: Call) -> BatchAnswer:
+async def recommend_batch(services: Services, context: RequestContext) -> BatchAnswer:
     """A list for each of several users, each the same as if it were asked for alone; one error refuses the whole."""
-    request: BatchRequest = call.body
+    request: BatchRequest = context.body
     _refuse_too_many(request, services.max_batch_users)
-    services.door.charge(call.exchange.caller, len(request.users) - 1)
+    services.auth.charge(context.caller, len(request.users) - 1)
     vocabulary = services.models.engine.vocabulary
     question = list_question(request, vocabulary)
     users = ids.user_ids(request.users, vocabulary)
@@ -59,12 +59,12 @@ async def recommend_batch(services: Services, call: Call) -> BatchAnswer:
         UserListAnswer(**_listed(one, answer, request.ids_as_text), user_id=ids.in_answer(user, request.ids_as_text))
         for user, one, answer in zip(users, asked, answered, strict=True)
     ]
-    return BatchAnswer(answers, call.exchange.request_id)
+    return BatchAnswer(answers, context.request_id)
 
 
-async def add_events(services: Services, call: Call) -> EventsAnswer:
+async def add_events(services: Services, context: RequestContext) -> EventsResponse:
     """Store events; the answer comes when they are durable and every later recommendation sees them."""
-    request: EventsRequest = call.body
+    request: EventsRequest = context.body
     vocabulary = services.models.engine.vocabulary
     events = events_of(request.events, vocabulary)
     appended = await services.writers.run(lambda: services.store.append(events))
@@ -79,7 +79,7 @@ async def add_events(services: Services, call: Call) -> EventsAnswer:
     for outcome, count in counts:
         if count:
             services.metrics.events.labels(outcome).inc(count)
-    return EventsAnswer(appended.accepted, appended.duplicates, appended.refused, unknown)
+    return EventsResponse(appended.accepted, appended.duplicates, appended.refused, unknown)
 
 
 def uncertainty_of(answer: Answer) -> Uncertainty:
@@ -135,8 +135,8 @@ def _next_page(asked: Asked, answered: Answered) -> str | None:
     return next_page(answered.engine.version, answered.engine.vocabulary, shown)
 
 
-OPERATIONS: list[Operation[Services]] = [
-    Operation(
+ROUTES: list[Route[Services]] = [
+    Route(
         "POST",
         "/v1/recommend",
         "Recommend items to a user or for a history",
@@ -147,7 +147,7 @@ OPERATIONS: list[Operation[Services]] = [
         max_bytes=EVENTS_BYTES,
         statuses=(503,),
     ),
-    Operation(
+    Route(
         "POST",
         "/v1/recommend/batch",
         "Recommend items to each of several users",
@@ -158,13 +158,13 @@ OPERATIONS: list[Operation[Services]] = [
         max_bytes=EVENTS_BYTES,
         statuses=(503,),
     ),
-    Operation(
+    Route(
         "POST",
         "/v1/events",
         "Store what users did",
         "write",
         add_events,
-        EventsAnswer,
+        EventsResponse,
         EventsRequest,
         max_bytes=EVENTS_BYTES,
         statuses=(409, 503),

@@ -1,18 +1,29 @@
-"""What every store of histories takes, gives and promises; the promises are tested in tests/contracts/."""
+"""The interface of every history store, and what all stores share: event validation, erasure markers, id prefixes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hmac
+import math
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from variseq.errors import InputError, VariseqError
-from variseq.events.vocabulary import Id
+from variseq.events.vocabulary import MAX_ID_BYTES, Id
+
+SMALLEST_ID, LARGEST_ID = -(2**63), 2**63 - 1
+MAX_DIGITS = 19
+# Up to here every whole number is exact as a 64-bit float too, which is what Redis sorts by: the year 2255.
+LARGEST_TIMESTAMP = 2**53
+BEFORE_ALL_TIME = -(2**63)
+SECRET_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that a user did, in outside ids; `timestamp` is UTC microseconds, `behavior` None the usual one.
+    """An event of a user, with the ids of the data. `timestamp` is UTC microseconds; `behavior` None is the usual one.
 
     >>> Event("e-1", user_id=12, item_id="boots", timestamp=1_700_000_000_000_000).behavior is None
     True
@@ -28,9 +39,9 @@ class Event:
 
 @dataclass(frozen=True)
 class Appended:
-    """What became of a batch: each event is one of the three.
+    """The outcome of a batch: each event is one of the three.
 
-    `duplicates` were known with the same content; `refused` are of a user who has been erased, from before that.
+    `duplicates` were known with the same content; `refused` are of a user who was erased, from before the erasure.
     """
 
     accepted: int
@@ -50,11 +61,18 @@ class StoreCounts:
 class EventConflict(InputError):
     """An event id that is known with other content; nothing of the batch was stored."""
 
+    def __init__(self, event: Event) -> None:
+        # Without the content that is known, which may be another user's.
+        super().__init__(
+            f"The event id {event.event_id!r} is known with other content. Send a new event under a new id, and a "
+            "repeated one unchanged. Nothing of this batch was stored."
+        )
+
 
 class StoreUnavailable(VariseqError):
     """The store cannot answer now: disk full, locked for too long, Redis gone. The message says what to do.
 
-    Nothing of the call was acknowledged, and it may be made again as it is: event ids make that safe.
+    Nothing of the call was acknowledged. It may be repeated as it is: event ids make that safe.
     """
 
 
@@ -82,14 +100,14 @@ class HistoryStore(Protocol):
         ...
 
     def erase(self, user_id: Id) -> int:
-        """Remove all of a user, and return how many events that were.
+        """Remove all of a user; the number of events removed.
 
         A keyed hash of the id stays, so that events from before the erasure are refused when they come again.
         """
         ...
 
     def counts(self) -> StoreCounts:
-        """How much is held."""
+        """The numbers of users, events and erasures."""
         ...
 
     def check(self) -> None:
@@ -97,5 +115,111 @@ class HistoryStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files and connections; a closed store raises StoreUnavailable."""
+        """Close files and connections; a closed store raises StoreUnavailable."""
         ...
+
+
+def validate_events(events: Sequence[Event]) -> list[Event]:
+    """The same events with `value` as a float; raises InputError for the first that no store can keep."""
+    return [_validated(event) for event in events]
+
+
+def check_user_id(user_id: Id) -> None:
+    """Raises InputError for an id that is neither a 64-bit whole number nor text."""
+    _check_id(user_id, "user_id")
+
+
+def _validated(event: Event) -> Event:
+    if type(event.event_id) is not str:
+        raise InputError(f"event_id is text, e.g. 'e-1'; got {event.event_id!r}.")
+    _check_text(event.event_id, "event_id", MAX_ID_BYTES)
+    _check_id(event.user_id, "user_id")
+    _check_id(event.item_id, "item_id")
+    if type(event.timestamp) is not int or abs(event.timestamp) > LARGEST_TIMESTAMP:
+        raise InputError(
+            f"timestamp is whole microseconds since 1970 in UTC, up to the year 2255; got {event.timestamp!r} "
+            f"in event {event.event_id!r}."
+        )
+    if event.behavior is not None:
+        _check_text(event.behavior, "behavior")
+    value = event.value
+    if value is None or (type(value) is float and math.isfinite(value)):
+        return event
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return replace(event, value=float(value))
+    raise InputError(f"value is a finite number or nothing; got {value!r} in event {event.event_id!r}.")
+
+
+def _check_id(value: object, name: str) -> None:
+    if type(value) is str:
+        _check_text(value, name, MAX_ID_BYTES)
+    elif type(value) is not int or not SMALLEST_ID <= value <= LARGEST_ID:
+        # True would come back as 1, and a larger number not at all.
+        raise InputError(
+            f"{name} is text or a whole number from {SMALLEST_ID} to {LARGEST_ID}; "
+            f"got {value!r} ({type(value).__name__})."
+        )
+
+
+def _check_text(text: str, name: str, max_bytes: int | None = None) -> None:
+    if not text:
+        raise InputError(f"{name} is empty; give it at least one character.")
+    try:
+        num_bytes = len(text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} {text!r} is not valid Unicode: it has half of a surrogate pair.") from error
+    if max_bytes is not None and num_bytes > max_bytes:
+        raise InputError(
+            f"{name} is longer than {max_bytes:,} bytes: {text[:64]!r}… has {num_bytes:,}. Use a shorter one."
+        )
+
+
+def new_secret() -> bytes:
+    """The key of the hashes of one store, made with the store."""
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def user_hash(secret: bytes, user_id: Id) -> bytes:
+    """The erasure marker of a user: HMAC-SHA256 of the id with its type, since 12 and "12" are different users.
+
+    >>> user_hash(b"key", 12) == user_hash(b"key", "12")
+    False
+    """
+    typed = f"{'i' if isinstance(user_id, int) else 's'}:{user_id}"
+    return hmac.digest(secret, typed.encode("utf-8"), "sha256")
+
+
+def erased_until(latest_timestamp: int | None) -> int:
+    """Up to which time (UTC microseconds) events of a user who is erased now are refused.
+
+    That is now, or the latest event of the user: an event dated into the future may not come back either.
+    """
+    now = time.time_ns() // 1000
+    return now if latest_timestamp is None else max(now, latest_timestamp)
+
+
+def integer_prefix_ranges(prefix: str) -> Iterator[tuple[int, int]]:
+    """Ranges (first, last) of the whole numbers whose text begins with `prefix`, ascending; a sorted index finds each.
+
+    >>> list(integer_prefix_ranges("12"))[:3]
+    [(12, 12), (120, 129), (1200, 1299)]
+    >>> list(integer_prefix_ranges("-7"))[-2:]
+    [(-79, -70), (-7, -7)]
+    >>> list(integer_prefix_ranges("007")), list(integer_prefix_ranges("boots"))
+    ([], [])
+    """
+    digits = prefix.removeprefix("-")
+    if not prefix:
+        yield SMALLEST_ID, LARGEST_ID
+    elif prefix == "-":
+        yield SMALLEST_ID, -1
+    elif digits == "0":
+        yield from [(0, 0)] if prefix == "0" else []
+    elif digits.isascii() and digits.isdigit() and digits[0] != "0" and len(digits) <= MAX_DIGITS:
+        widths = [10**count for count in range(MAX_DIGITS - len(digits) + 1)]
+        found = [(int(digits) * width, int(digits) * width + width - 1) for width in widths]
+        found = [(first, last) for first, last in found if first <= LARGEST_ID + 1]
+        if prefix[0] == "-":
+            yield from [(max(-last, SMALLEST_ID), -first) for first, last in reversed(found)]
+        else:
+            yield from [(first, min(last, LARGEST_ID)) for first, last in found]

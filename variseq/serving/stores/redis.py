@@ -1,214 +1,496 @@
-"""Histories in a Redis or Valkey that replicas share, beside a durable record that each replica keeps for itself."""
+"""Histories in a Redis or Valkey that replicas share; each replica also keeps a durable log in SQLite.
+
+Redis may go away, come back empty, or come back without its last second. Every connection asks at its begin in which
+run of Redis it is, and every read and change asks whether the durable log was pushed in this run. One thread maintains
+this: it pushes the log again when needed, and then the changes that could not be made while Redis was away.
+
+Keys; USER is the id with its type, i:12 or s:12:
+- `variseq:h:USER` sorted set of a user's events: by time, then by order of arrival, with which each begins
+- `variseq:ids` hash: event id to digest of its content
+- `variseq:versions`, `variseq:trimmed` hashes by user; `variseq:users:i`, `variseq:users:s` sorted sets of users
+- `variseq:clock` counts arrivals and versions; `variseq:erased` hash of erasure markers, `variseq:erasures` their count
+- `variseq:filled` hash: durable log of a replica to the run of Redis in which it was pushed completely
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import secrets
+import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from importlib.resources import files
+from typing import Any, TypeVar
 
-from redis import Redis
+from redis import BlockingConnectionPool, Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.client import Pipeline
+from redis.commands.core import Script
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
+from redis.retry import Retry
 
+from variseq.errors import InputError
 from variseq.events.vocabulary import Id
-from variseq.serving.stores.admission import admit, check_user_id
-from variseq.serving.stores.placing import conflict_message
-from variseq.serving.stores.prefix import whole_number_ranges
-from variseq.serving.stores.protocol import Appended, Event, EventConflict, StoreCounts, StoreUnavailable
-from variseq.serving.stores.record import Record
-from variseq.serving.stores.redis_link import NotFilled, RedisLink
-from variseq.serving.stores.redis_scripts import (
-    APPEND,
-    BEGIN_FILLING,
-    END_FILLING,
-    ERASE,
-    TRIMMED,
-    read_member,
-    user_key,
-    written,
+from variseq.serving.stores.protocol import (
+    BEFORE_ALL_TIME,
+    Appended,
+    Event,
+    EventConflict,
+    StoreCounts,
+    StoreUnavailable,
+    check_user_id,
+    integer_prefix_ranges,
+    new_secret,
+    user_hash,
+    validate_events,
 )
 from variseq.serving.stores.sqlite import SqliteStore
-from variseq.serving.stores.tombstone import SECRET_BYTES, user_hash
 
-EVENTS_AT_ONCE = 500
-NOT_YET = object()
+Result = TypeVar("Result")
+ARRIVAL_DIGITS, LENGTH_DIGITS = 16, 8
+USERS_AT_ONCE, EVENTS_AT_ONCE = 200, 500
+CONNECT_SECONDS, ANSWER_SECONDS = 0.5, 1.0
+MAX_CONNECTIONS = 32
+POLL_SECONDS, POLL_SECONDS_WHEN_AWAY = 1.0, 0.1
+# How long a call waits while the log is being pushed; a larger log takes longer, and calls are refused.
+MAX_FILLING_SECONDS = 2.0
+MAX_PENDING = 10_000
+LUA = files("variseq.serving.stores").joinpath("redis.lua").read_text(encoding="utf-8")
+# The name and the text of each script.
+SCRIPTS = dict(re.findall(r"^-- script (\w+)\n(.*?)(?=^-- script |\Z)", LUA, re.DOTALL | re.MULTILINE))
+
+EVENTS_OF_USERS = """
+SELECT event_id, user_id, item_id, timestamp, behavior, value FROM events JOIN users USING (user_number)
+WHERE events.user_number BETWEEN ? AND ? ORDER BY events.user_number, timestamp, arrival
+"""
+TRIMMED_USERS = """
+SELECT user_id, trimmed_until FROM users WHERE trimmed_until IS NOT NULL AND user_number BETWEEN ? AND ?
+"""
 
 
-def open_redis_store(url: str, record: SqliteStore, history_limit: int) -> RedisStore:
-    """Connect to the Redis at `url` and push to it what it lacks of the record. Raises StoreUnavailable."""
-    store = RedisStore(url, Record(record), history_limit)
+def user_key(user_id: Id) -> str:
+    """The id with its type."""
+    return f"{'i' if isinstance(user_id, int) else 's'}:{user_id}"
+
+
+def append_arguments(event: Event, marker: bytes) -> list[str | bytes]:
+    """What APPEND takes for one event."""
+    user = user_key(event.user_id)
+    content = json.dumps([event.item_id, event.timestamp, event.behavior, event.value], separators=(",", ":"))
+    digest = hashlib.blake2b(f"{user}\0{content}".encode(), digest_size=16).hexdigest()
+    number = str(event.user_id) if isinstance(event.user_id, int) else ""
+    return [user, number, marker, event.event_id, digest, str(event.timestamp), content]
+
+
+def read_member(user_id: Id, member: bytes) -> Event:
+    """An event from a member of the sorted set of its user."""
+    begin = ARRIVAL_DIGITS + LENGTH_DIGITS
+    end = begin + int(member[ARRIVAL_DIGITS:begin])
+    return Event(member[begin:end].decode(), user_id, *json.loads(member[end:]))
+
+
+class DurableLog:
+    """The SQLite store of one replica."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.store = store
+        ((self._secret,),) = store.read("SELECT secret FROM store", ())
+        # Distinguishes this log from those of other replicas.
+        self.identity = user_hash(self._secret, "record").hex()
+
+    def marker(self, user_id: Id) -> bytes:
+        """The erasure marker of a user in this log."""
+        return user_hash(self._secret, user_id)
+
+    def erased_until(self, user_id: Id) -> int:
+        """Up to which time events of the user are refused; before all time for a user who was never erased."""
+        rows = self.store.read("SELECT erased_until FROM erased WHERE user_hash = ?", (self.marker(user_id),))
+        return rows[0][0] if rows else BEFORE_ALL_TIME
+
+    def erasures(self) -> dict[bytes, int]:
+        """All erasure markers, and up to which time events are refused."""
+        return dict(self.store.read("SELECT user_hash, erased_until FROM erased", ()))
+
+    def rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of a statement about a range of user numbers, some users at a time."""
+        ((last,),) = self.store.read("SELECT max(user_number) FROM users", ())
+        for first in range(0, (last or 0) + 1, USERS_AT_ONCE):
+            yield self.store.read(statement, (first, first + USERS_AT_ONCE - 1))
+
+    def users(self) -> Iterator[Id]:
+        """All users."""
+        for rows in self.rows("SELECT user_id FROM users WHERE user_number BETWEEN ? AND ?"):
+            yield from (user_id for (user_id,) in rows)
+
+    def events(self) -> Iterator[list[Event]]:
+        """All events in batches, each user's in their order."""
+        for rows in self.rows(EVENTS_OF_USERS):
+            for index in range(0, len(rows), EVENTS_AT_ONCE):
+                yield [Event(*row) for row in rows[index : index + EVENTS_AT_ONCE]]
+
+
+class NotSynchronized(Exception):
+    """Redis does not have all of the log: it was emptied, or it is another run of it."""
+
+
+class _Restarted(RedisConnectionError):
+    """A connection has come to another run of Redis than the log was pushed to."""
+
+
+# A change of Redis in the run that is expected; it raises NotSynchronized.
+Change = Callable[[Redis, str], Result]
+
+
+class RedisConnection:
+    """The connections of one replica to Redis, which are used only while Redis has all of the replica's log."""
+
+    def __init__(
+        self, url: str, identity: str, fill: Callable[[Redis, str], bool], poll: Callable[[Redis], None]
+    ) -> None:
+        self._safe_url = re.sub(r"//[^@/]*@", "//", url)
+        self._identity = identity
+        self._fill = fill
+        self._poll = poll
+        self._run = ""
+        self.num_fillings = 0
+        limits: dict[str, Any] = {
+            "socket_timeout": ANSWER_SECONDS,
+            "socket_connect_timeout": CONNECT_SECONDS,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+        }
+        try:
+            self._unchecked = Redis.from_url(url, **limits)
+            self._pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=MAX_CONNECTIONS,
+                timeout=ANSWER_SECONDS,
+                redis_connect_func=self._on_connect,
+                **limits,
+            )
+        except ValueError as error:
+            raise InputError(f"The address of Redis {self._safe_url!r} cannot be read ({error}).") from error
+        self._client = Redis(connection_pool=self._pool)
+        self._pending: deque[Change[Any]] = deque()
+        self._is_ready = threading.Event()
+        self._problem: str | None = None
+        self._wake = threading.Event()
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._maintain, name="variseq-redis", daemon=True)
+
+    def start(self) -> None:
+        """Connect and fill; raises StoreUnavailable, and InputError for a Redis that evicts histories."""
+        try:
+            memory = self._unchecked.info("memory")
+            if memory.get("maxmemory") and memory.get("maxmemory_policy") != "noeviction":
+                raise InputError(
+                    f"The Redis at {self._safe_url} evicts data when its memory is full "
+                    f"({memory['maxmemory_policy']}). Set its maxmemory-policy to noeviction."
+                )
+            self._synchronize()
+        except RedisError as error:
+            raise self._away(error) from error
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread and all connections."""
+        self._is_closed = True
+        self._is_ready.clear()
+        self._problem = "it has been closed"
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._client.close()
+        self._pool.disconnect()
+        self._unchecked.close()
+
+    def script(self, text: str) -> Script:
+        """A script that is sent once and then named by its digest."""
+        return self._client.register_script(text)
+
+    def read(self, query: Callable[[Pipeline], object]) -> Any:
+        """The answer to one query, from a Redis that has the whole log."""
+
+        def checked(client: Redis, run: str) -> Any:
+            with client.pipeline(transaction=False) as pipeline:
+                query(pipeline)
+                pipeline.hget("variseq:filled", self._identity)
+                answer, filled_in = pipeline.execute()
+            if filled_in != run.encode():
+                raise NotSynchronized
+            return answer
+
+        return self._call(checked)
+
+    def call_or_queue(self, change: Change[Result]) -> Result:
+        """Make a change that is in the log already; if Redis is away, it is made as soon as it is back."""
+        try:
+            return self._call(change)
+        except StoreUnavailable:
+            self._pending.append(change)
+            raise
+
+    def require(self) -> None:
+        """Raises StoreUnavailable at once while Redis is away, and after a while while it is being filled."""
+        if self._is_ready.is_set():
+            return
+        if self._problem is None:
+            self._wake.set()
+            self._is_ready.wait(MAX_FILLING_SECONDS)
+        if not self._is_ready.is_set():
+            problem = self._problem or "it is being filled again from the durable log"
+            raise StoreUnavailable(f"The Redis at {self._safe_url} cannot be used now: {problem}. Try again.")
+
+    def _call(self, change: Change[Result]) -> Result:
+        for _ in range(3):
+            self.require()
+            try:
+                return change(self._client, self._run)
+            except (NotSynchronized, _Restarted):
+                self._is_ready.clear()
+                self._wake.set()
+            except OutOfMemoryError as error:
+                # Reading goes on.
+                raise StoreUnavailable(
+                    f"The Redis at {self._safe_url} is full. Raise its maxmemory, or lower history_limit."
+                ) from error
+            except RedisError as error:
+                raise self._away(error) from error
+        raise StoreUnavailable(f"The Redis at {self._safe_url} loses its data again and again. Check it.")
+
+    def _away(self, error: RedisError) -> StoreUnavailable:
+        self._problem = f"{error}"
+        self._is_ready.clear()
+        self._wake.set()
+        return StoreUnavailable(
+            f"The Redis at {self._safe_url} does not answer ({error}). Start it, or check the network; "
+            "calls work again as soon as it is back."
+        )
+
+    def _maintain(self) -> None:
+        while not self._is_closed:
+            self._wake.wait(POLL_SECONDS if self._is_ready.is_set() else POLL_SECONDS_WHEN_AWAY)
+            self._wake.clear()
+            if self._is_closed:
+                return
+            try:
+                self._synchronize()
+            except (RedisError, StoreUnavailable) as error:
+                self._is_ready.clear()
+                self._problem = f"{error}"
+
+    def _synchronize(self) -> None:
+        run = str(self._unchecked.info("server")["run_id"])
+        if run != self._run:
+            self._is_ready.clear()
+            self._run = run
+        filled_in = self._client.hget("variseq:filled", self._identity)
+        if filled_in != run.encode() or len(self._pending) > MAX_PENDING:
+            self._is_ready.clear()
+            self._problem = None
+            self.num_fillings += 1
+            # The log contains all pending changes, except erasures, which are made once more below.
+            if not self._fill(self._client, run):
+                return
+        self._poll(self._client)
+        while self._pending:
+            try:
+                self._pending[0](self._client, run)
+            except NotSynchronized:
+                return
+            except OutOfMemoryError:
+                break
+            except InputError:
+                pass  # A conflict: another replica was first.
+            self._pending.popleft()
+        if not self._is_closed:
+            self._problem = None
+            self._is_ready.set()
+
+    def _on_connect(self, connection: Any) -> None:
+        """Every new connection has to be to the run of Redis that was filled."""
+        connection.on_connect()
+        connection.send_command("INFO", "server")
+        found = re.search(rb"run_id:([0-9a-f]+)", connection.read_response())
+        if found is None or found[1].decode() != self._run:
+            raise _Restarted("another run of Redis")
+
+
+def open_redis_store(url: str, log: SqliteStore, history_limit: int) -> RedisStore:
+    """Connect to the Redis at `url` and push to it what it lacks of the log. Raises StoreUnavailable."""
+    store = RedisStore(url, DurableLog(log), history_limit)
     try:
-        store.link.start()
+        store.connection.start()
     except BaseException:
-        store.link.close()
+        store.connection.close()
         raise
     return store
 
 
 class RedisStore:
-    """A HistoryStore of several replicas: an acknowledged event is in this replica's record and in Redis.
+    """A HistoryStore of several replicas: an acknowledged event is in this replica's log and in Redis.
 
     Reads come from Redis, which has the events of all replicas. What Redis has lost is pushed to it again from the
-    record as soon as it is back; until then every call raises StoreUnavailable.
+    log as soon as it is back; until then every call raises StoreUnavailable.
     """
 
-    def __init__(self, url: str, record: Record, history_limit: int) -> None:
-        self.record = record
+    def __init__(self, url: str, log: DurableLog, history_limit: int) -> None:
+        self.log = log
         self.history_limit = history_limit
-        self.link = RedisLink(url, record.identity, self._fill, self._take_over_erasures)
-        self._append, self._erase_script = self.link.script(APPEND), self.link.script(ERASE)
-        self._begin_filling, self._end_filling = self.link.script(BEGIN_FILLING), self.link.script(END_FILLING)
-        self._trimmed = self.link.script(TRIMMED)
+        self.connection = RedisConnection(url, log.identity, self._fill, self._import_erasures)
+        scripts = {name: self.connection.script(text) for name, text in SCRIPTS.items()}
+        self._append, self._erase_script, self._trim = scripts["APPEND"], scripts["ERASE"], scripts["TRIMMED"]
+        self._begin, self._end = scripts["BEGIN_FILLING"], scripts["END_FILLING"]
         self._secret = b""
-        # How many erasures all replicas have made, when this one last took them over.
-        self._erasures_seen: object = NOT_YET
+        # The number of erasures of all replicas when this one last imported them; None before the first time.
+        self._num_erasures: object = object()
 
     def append(self, events: Sequence[Event]) -> Appended:
-        """Store all events or none, in the record and in Redis; see `HistoryStore.append`."""
-        admitted = admit(events)
-        num_fillings = self.link.num_fillings
-        self._refuse_conflicts(admitted)
-        recorded = self.record.store.append(admitted)
-        taken = admitted if not recorded.refused else [event for event in admitted if not self._is_refused(event)]
-        pushed = self.link.call_or_owe(partial(self._push, events=taken))
-        if self.link.num_fillings != num_fillings:
-            # The events may have come to Redis with the rest of the record: the record knows which were new.
-            return recorded
-        return Appended(pushed.accepted, pushed.duplicates, pushed.refused + len(admitted) - len(taken))
+        """Store all events or none, in the log and in Redis; see `HistoryStore.append`."""
+        valid = validate_events(events)
+        num_fillings = self.connection.num_fillings
+        self._check_conflicts(valid)
+        logged = self.log.store.append(valid)
+        taken = valid if not logged.refused else [event for event in valid if not self._is_refused(event)]
+        pushed = self.connection.call_or_queue(partial(self._push, events=taken))
+        if self.connection.num_fillings != num_fillings:
+            # The events may have come to Redis with the rest of the log: the log knows which were new.
+            return logged
+        return Appended(pushed.accepted, pushed.duplicates, pushed.refused + len(valid) - len(taken))
 
     def history(self, user_id: Id) -> list[Event]:
         """The user's latest events of all replicas, oldest first."""
         check_user_id(user_id)
         key = f"variseq:h:{user_key(user_id)}"
-        members = self.link.read(lambda pipeline: pipeline.zrange(key, -self.history_limit, -1))
+        members = self.connection.read(lambda pipeline: pipeline.zrange(key, -self.history_limit, -1))
         return [read_member(user_id, member) for member in members]
 
     def version(self, user_id: Id) -> int:
         """A number that changes with the user's history; 0 for an unknown user."""
         check_user_id(user_id)
-        return int(self.link.read(lambda pipeline: pipeline.hget("variseq:versions", user_key(user_id))) or 0)
+        return int(self.connection.read(lambda pipeline: pipeline.hget("variseq:versions", user_key(user_id))) or 0)
 
     def users(self, prefix: str, limit: int) -> list[Id]:
         """The first users whose id begins with `prefix`: whole numbers in order, then text."""
         found: list[Id] = []
-        for first, last in whole_number_ranges(prefix):
+        for first, last in integer_prefix_ranges(prefix):
             if len(found) < limit:
                 found += self._numbers_between(first, last, limit - len(found))
         begin = b"[" + prefix.encode()
-        texts = self.link.read(
+        texts = self.connection.read(
             lambda pipeline: pipeline.zrangebylex("variseq:users:s", begin, "+", 0, limit - len(found))
         )
         return found + [text.decode() for text in texts if text.startswith(prefix.encode())]
 
     def erase(self, user_id: Id) -> int:
-        """Remove all of a user from Redis and the record; other replicas' records follow within seconds."""
+        """Remove all of a user from Redis and the log; other replicas' logs follow within seconds."""
         check_user_id(user_id)
-        self.link.refuse_if_away()
-        trouble = None
+        self.connection.require()
+        problem = None
         try:
-            num_recorded = self.record.store.erase(user_id)
+            num_logged = self.log.store.erase(user_id)
         except StoreUnavailable as error:
-            num_recorded, trouble = 0, error
+            num_logged, problem = 0, error
         now = time.time_ns() // 1000
-        num_removed = self.link.call_or_owe(partial(self._erase, user_id=user_id, until=now, extent="all"))
-        if trouble is not None:
-            raise trouble
-        return max(num_recorded, num_removed)
+        num_removed = self.connection.call_or_queue(partial(self._erase, user_id=user_id, until=now, extent="all"))
+        if problem is not None:
+            raise problem
+        return max(num_logged, num_removed)
 
     def counts(self) -> StoreCounts:
-        """Users and events of all replicas; erasures as this replica's record knows them."""
-        users = self.link.read(lambda pipeline: pipeline.hlen("variseq:versions"))
-        events = self.link.read(lambda pipeline: pipeline.hlen("variseq:ids"))
-        return StoreCounts(users, events, self.record.store.counts().erased)
+        """Users and events of all replicas; erasures of this replica's log."""
+        users = self.connection.read(lambda pipeline: pipeline.hlen("variseq:versions"))
+        events = self.connection.read(lambda pipeline: pipeline.hlen("variseq:ids"))
+        return StoreCounts(users, events, self.log.store.counts().erased)
 
     def check(self) -> None:
         """Both must be readable and writable."""
-        self.record.store.check()
-        self.link.read(lambda pipeline: pipeline.set("variseq:written", time.time_ns()))
+        self.log.store.check()
+        self.connection.read(lambda pipeline: pipeline.set("variseq:written", time.time_ns()))
 
     def close(self) -> None:
-        """Let go of Redis and of the record."""
-        self.link.close()
-        self.record.store.close()
+        """Close Redis and the log."""
+        self.connection.close()
+        self.log.store.close()
 
-    def _refuse_conflicts(self, events: Sequence[Event]) -> None:
-        """Before the record is written: another replica may know an id with other content; and is Redis there?"""
+    def _check_conflicts(self, events: Sequence[Event]) -> None:
+        """Before the log is written: another replica may know an id with other content."""
         if not events:
-            self.link.refuse_if_away()
+            self.connection.require()
             return
-        asked = [written(event, self._mark(event.user_id)) for event in events]
-        known = self.link.read(lambda pipeline: pipeline.hmget("variseq:ids", [words[3] for words in asked]))
-        for event, words, digest in zip(events, asked, known, strict=True):
+        sent = [append_arguments(event, self._marker(event.user_id)) for event in events]
+        known = self.connection.read(lambda pipeline: pipeline.hmget("variseq:ids", [words[3] for words in sent]))
+        for event, words, digest in zip(events, sent, known, strict=True):
             if digest is not None and digest.decode() != words[4] and not self._is_refused(event):
-                raise EventConflict(conflict_message(event))
+                raise EventConflict(event)
 
     def _is_refused(self, event: Event) -> bool:
-        return event.timestamp <= self.record.erased_until(event.user_id)
+        return event.timestamp <= self.log.erased_until(event.user_id)
 
     def _push(self, client: Redis, run: str, events: Sequence[Event]) -> Appended:
-        words = [word for event in events for word in written(event, self._mark(event.user_id))]
-        reply = self._append(args=[self.record.identity, run, self.history_limit, *words])
+        words = [word for event in events for word in append_arguments(event, self._marker(event.user_id))]
+        reply = self._append(args=[self.log.identity, run, self.history_limit, *words])
         if reply[0] == b"not filled":
-            raise NotFilled
+            raise NotSynchronized
         if reply[0] == b"conflict":
             # Two replicas took the same id with different content in the same moment; the other one was first.
-            raise EventConflict(conflict_message(next(e for e in events if e.event_id.encode() == reply[1])))
+            raise EventConflict(next(event for event in events if event.event_id.encode() == reply[1]))
         return Appended(*(int(count) for count in reply[1:]))
 
     def _erase(self, client: Redis, run: str, user_id: Id, until: int, extent: str) -> int:
-        identity = self.record.identity
-        reply = self._erase_script(args=[identity, run, user_key(user_id), self._mark(user_id), until, extent])
+        marker = self._marker(user_id)
+        reply = self._erase_script(args=[self.log.identity, run, user_key(user_id), marker, until, extent])
         if reply[0] == b"not filled":
-            raise NotFilled
+            raise NotSynchronized
         return int(reply[1])
 
     def _numbers_between(self, first: int, last: int, limit: int) -> list[Id]:
-        # Redis sorts by floats, which are not exact for numbers this large; the ends are looked at again here.
-        texts = self.link.read(
+        # Redis sorts by floats, which are not exact for numbers this large; the ends are checked again here.
+        texts = self.connection.read(
             lambda pipeline: pipeline.zrangebyscore("variseq:users:i", float(first), float(last), 0, limit)
         )
         return [*sorted(number for number in map(int, texts) if first <= number <= last)]
 
-    def _mark(self, user_id: Id) -> bytes:
+    def _marker(self, user_id: Id) -> bytes:
         return user_hash(self._secret, user_id)
 
     def _fill(self, client: Redis, run: str) -> bool:
-        """Push all of the record, and erase what it knows as erased; whether Redis kept its data meanwhile."""
+        """Push the whole log, and make its erasures; whether Redis kept its data meanwhile."""
         token = secrets.token_hex(16)
         now = time.time_ns() // 1000
-        new_secret = secrets.token_bytes(SECRET_BYTES)
-        self._secret = self._begin_filling(args=[self.record.identity, token, new_secret, now])
-        erasures = self.record.erasures()
-        if erasures:
-            for user_id in _users_in(client):
-                until = erasures.get(self.record.mark(user_id))
+        self._secret = self._begin(args=[self.log.identity, token, new_secret(), now])
+        if erasures := self.log.erasures():
+            numbers: list[Id] = [int(text) for text, _ in client.zscan_iter("variseq:users:i")]
+            texts: list[Id] = [text.decode() for text, _ in client.zscan_iter("variseq:users:s")]
+            for user_id in numbers + texts:
+                until = erasures.get(self.log.marker(user_id))
                 if until is not None:
                     self._erase(client, "", user_id, until, "until")
-        self._erasures_seen = NOT_YET
-        self._take_over_erasures(client)
-        for events in self.record.batches(EVENTS_AT_ONCE):
+        self._num_erasures = object()
+        self._import_erasures(client)
+        for events in self.log.events():
             self._push(client, "", events)
         # After the events: those that are kept may have the very time of one that was not.
-        for users in self.record.trimmed():
-            self._trimmed(args=[word for user_id, until in users for word in (user_key(user_id), until)])
-        return bool(self._end_filling(args=[self.record.identity, token, run]))
+        for users in self.log.rows(TRIMMED_USERS):
+            self._trim(args=[word for user_id, until in users for word in (user_key(user_id), until)])
+        return bool(self._end(args=[self.log.identity, token, run]))
 
-    def _take_over_erasures(self, client: Redis) -> None:
-        """Erase from the record whom other replicas have erased."""
+    def _import_erasures(self, client: Redis) -> None:
+        """Erase from the log whom other replicas have erased."""
         count: object = client.get("variseq:erasures")
         if not self._secret:
             secret: Any = client.get("variseq:secret")
             self._secret = secret or b""
-        if count == self._erasures_seen:
+        if count == self._num_erasures:
             return
         erased = client.hgetall("variseq:erased")
-        for user_id in self.record.users() if erased else ():
-            until = erased.get(self._mark(user_id))
-            if until is not None and self.record.erased_until(user_id) < int(until):
-                self.record.store.erase_until(user_id, int(until))
-        self._erasures_seen = count
-
-
-def _users_in(client: Redis) -> list[Id]:
-    numbers: list[Id] = [int(text) for text, _ in client.zscan_iter("variseq:users:i")]
-    return numbers + [text.decode() for text, _ in client.zscan_iter("variseq:users:s")]
+        for user_id in self.log.users() if erased else ():
+            until = erased.get(self._marker(user_id))
+            if until is not None and self.log.erased_until(user_id) < int(until):
+                self.log.store.erase_until(user_id, int(until))
+        self._num_erasures = count

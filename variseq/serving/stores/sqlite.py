@@ -1,4 +1,4 @@
-"""Histories in one SQLite file in WAL mode: the embedded store, shared by all threads and processes of a machine."""
+"""Histories in one SQLite file in WAL mode, shared by all threads and processes of a machine."""
 
 from __future__ import annotations
 
@@ -6,33 +6,161 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from variseq.events.vocabulary import Id
-from variseq.serving.stores.admission import admit, check_user_id
-from variseq.serving.stores.group_commit import GroupCommit, StoreState, Work
-from variseq.serving.stores.placing import place, remove
-from variseq.serving.stores.prefix import whole_number_ranges
-from variseq.serving.stores.protocol import Appended, Event, StoreCounts, StoreUnavailable
-from variseq.serving.stores.slack import SlackFile
-from variseq.serving.stores.sqlite_file import SqliteOptions, begin_writing, connect, make_store_file, readable
+from variseq.serving.stores.protocol import (
+    Appended,
+    Event,
+    StoreCounts,
+    StoreUnavailable,
+    check_user_id,
+    integer_prefix_ranges,
+    validate_events,
+)
+from variseq.serving.stores.sqlite_file import (
+    SqliteOptions,
+    StoreState,
+    begin_writing,
+    connect,
+    delete_user,
+    insert_events,
+    make_store_file,
+    overwrite_deleted,
+    readable,
+)
 
 HISTORY = """
-SELECT event_id, item_id, timestamp, behavior, value FROM events
-WHERE user_number = (SELECT user_number FROM users WHERE user_id = ?)
-ORDER BY timestamp DESC, arrival DESC LIMIT ?
+SELECT event_id, ?1, item_id, timestamp, behavior, value FROM events
+WHERE user_number = (SELECT user_number FROM users WHERE user_id = ?1)
+ORDER BY timestamp DESC, arrival DESC LIMIT ?2
 """
-# A write that ended well so recently has shown that the store can be written.
-SECONDS_BETWEEN_TRIAL_WRITES = 1.0
+# A successful write shows for so long that the store can be written.
+CHECK_SECONDS = 1.0
 NEVER = float("-inf")
+MAX_GROUP = 64
+MAX_GROUP_SECONDS = 0.005
 Result = TypeVar("Result")
+Work = Callable[[sqlite3.Connection, StoreState], Result]
+
+
+class _Pending(Generic[Result]):
+    def __init__(self, work: Work[Result]) -> None:
+        self.work = work
+        self.is_done = False
+        self.result: Result | None = None
+        self.error: BaseException | None = None
+
+
+class GroupCommit:
+    """The only writer of a store in this process: work that waits at the same time shares one commit.
+
+    It has no thread of its own. The first caller commits for all that have queued up, and while it waits for the disk
+    the next group gathers. A caller that is alone commits at once, without a change of threads.
+    """
+
+    def __init__(self, path: Path, options: SqliteOptions) -> None:
+        self.path = path
+        self.options = options
+        self._connection: sqlite3.Connection | None = None
+        self._queue: deque[_Pending[Any]] = deque()
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def submit(self, work: Work[Result]) -> Result:
+        """Run the work in a transaction; returns its result after the commit.
+
+        An exception of the work undoes this work alone. An error of the database undoes and fails the whole group.
+        """
+        pending = _Pending(work)
+        self._queue.append(pending)
+        with self._lock:
+            while not pending.is_done:
+                self._commit_group()
+        if pending.error is not None:
+            raise pending.error
+        return pending.result  # type: ignore[return-value]
+
+    def exclusive(self, action: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Do something outside a transaction with a new connection, while this process writes nothing."""
+        with self._lock:
+            try:
+                self._disconnect()
+                return action(self._connected())
+            except sqlite3.Error as error:
+                self._disconnect()
+                raise readable(error, self.path) from error
+
+    def close(self) -> None:
+        """Wait for the group that is being committed, and close the connection."""
+        with self._lock:
+            self._is_closed = True
+            self._disconnect()
+
+    def _commit_group(self) -> None:
+        group: list[_Pending[Any]] = []
+        try:
+            connection = self._connected()
+            begin_writing(connection, self.options.lock_seconds)
+            state = StoreState.read(connection)
+            deadline = time.monotonic() + MAX_GROUP_SECONDS
+            while self._queue and len(group) < MAX_GROUP and (not group or time.monotonic() < deadline):
+                group.append(self._queue.popleft())
+                state = _run(group[-1], connection, state)
+            state.write(connection)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._disconnect()
+            group.extend(self._queue.popleft() for _ in range(len(self._queue)))
+            for pending in group:
+                pending.error = readable(error, self.path)
+        except BaseException:
+            # An interrupt of the caller that commits: the others may not wait for ever.
+            self._disconnect()
+            for pending in group:
+                pending.error = readable(sqlite3.OperationalError("the commit was interrupted"), self.path)
+                pending.is_done = True
+            raise
+        for pending in group:
+            pending.is_done = True
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._is_closed:
+            raise sqlite3.ProgrammingError("it has been closed")
+        if self._connection is None:
+            self._connection = connect(self.path, self.options, writes=True)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        # Closing rolls back; a new connection is free of whatever went wrong with this one.
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _run(pending: _Pending[Any], connection: sqlite3.Connection, state: StoreState) -> StoreState:
+    """The state after the work; the one before it where the work was undone."""
+    changed = replace(state)
+    connection.execute("SAVEPOINT work")
+    try:
+        pending.result = pending.work(connection, changed)
+    except sqlite3.Error:
+        raise
+    except Exception as error:
+        connection.execute("ROLLBACK TO work")
+        connection.execute("RELEASE work")
+        pending.error = error
+        return state
+    connection.execute("RELEASE work")
+    return changed
 
 
 class SqliteStore:
-    """A HistoryStore in the file `path`, which is made if it is not there; see `SqliteOptions`.
+    """A HistoryStore in the file `path`, which is made if it does not exist; see `SqliteOptions`.
 
     Raises InputError for a file that is damaged or of something else, StoreUnavailable.
 
@@ -50,33 +178,24 @@ class SqliteStore:
         self.path = path
         self.options = options or SqliteOptions()
         make_store_file(path, self.options)
-        self._slack = SlackFile(path, self.options.lock_seconds)
-        self._commits = GroupCommit(
-            lambda: connect(path, self.options, writes=True),
-            lambda connection: begin_writing(connection, self.options.lock_seconds),
-            lambda error: readable(error, path),
-        )
-        self._mine = threading.local()
+        self._file_key = self._current_file_key()
+        self._commits = GroupCommit(path, self.options)
+        self._local = threading.local()
         self._readers: dict[threading.Thread, sqlite3.Connection] = {}
-        self._opening = threading.Lock()
+        self._readers_lock = threading.Lock()
         self._is_closed = False
         self._last_write = NEVER
 
     def append(self, events: Sequence[Event]) -> Appended:
         """Store all events or none; see `HistoryStore.append`."""
-        admitted = admit(events)
+        valid = validate_events(events)
         limit = self.options.history_limit
-        return self._write(lambda connection, state: place(connection, state, admitted, limit))
+        return self._write(lambda connection, state: insert_events(connection, state, valid, limit))
 
     def history(self, user_id: Id) -> list[Event]:
         """The user's latest events, oldest first."""
         check_user_id(user_id)
-        rows = self.read(HISTORY, (user_id, self.options.history_limit))
-        rows.reverse()
-        return [
-            Event(event_id, user_id, item_id, timestamp, behavior, value)
-            for event_id, item_id, timestamp, behavior, value in rows
-        ]
+        return [Event(*row) for row in reversed(self.read(HISTORY, (user_id, self.options.history_limit)))]
 
     def version(self, user_id: Id) -> int:
         """The order of arrival of the user's newest event; 0 for an unknown user."""
@@ -87,7 +206,7 @@ class SqliteStore:
     def users(self, prefix: str, limit: int) -> list[Id]:
         """The first users whose id begins with `prefix`: whole numbers in order, then text."""
         found: list[Id] = []
-        for first, last in whole_number_ranges(prefix):
+        for first, last in integer_prefix_ranges(prefix):
             statement = "SELECT user_id FROM users WHERE user_id BETWEEN ? AND ? ORDER BY user_id LIMIT ?"
             found += [user_id for (user_id,) in self.read(statement, (first, last, limit - len(found)))]
         statement = "SELECT user_id FROM users WHERE user_id >= ? ORDER BY user_id LIMIT ?"
@@ -96,56 +215,65 @@ class SqliteStore:
         return found + [user_id for user_id in from_here if str(user_id).startswith(prefix)]
 
     def erase(self, user_id: Id) -> int:
-        """Remove all of a user from the answers, then from the bytes of the files; the number of events removed.
+        """Remove all of a user, then the bytes from the files; the number of events removed.
 
-        Raises StoreUnavailable if another process reads old pages for too long, so that the bytes could not go yet;
-        the user is gone from all answers then, and erasing again takes the bytes too.
+        Appends wait while the file is rewritten, about a second for a million events.
+        Raises StoreUnavailable if the bytes cannot be overwritten now, e.g. since another process reads old pages.
+        The user is removed all the same, and erasing again overwrites the bytes.
         """
         return self.erase_until(user_id, None)
 
     def erase_until(self, user_id: Id, until: int | None) -> int:
-        """The same for an erasure of an earlier time `until` (UTC microseconds), which another store tells of."""
+        """The same for an erasure of an earlier time `until` (UTC microseconds) in another store."""
         check_user_id(user_id)
-        num_events = self._write(lambda connection, state: remove(connection, state, user_id, until))
-        self._overwrite_slack()
+        num_events = self._write(lambda connection, state: delete_user(connection, state, user_id, until))
+        try:
+            self._commits.exclusive(lambda connection: overwrite_deleted(connection, self.options.lock_seconds))
+        except StoreUnavailable as error:
+            raise StoreUnavailable(
+                f"The user was removed, but bytes of the events are still in the files: {error} "
+                "Then erase the user again, which overwrites them."
+            ) from error
         return num_events
 
     def counts(self) -> StoreCounts:
-        """How much is held; kept up with every commit, so that asking is cheap."""
+        """The numbers of users, events and erasures; updated with every commit, so that reading them is cheap."""
         ((users, events, erased),) = self.read("SELECT num_users, num_events, num_erased FROM store", ())
         return StoreCounts(users, events, erased)
 
     def check(self) -> None:
-        """Read, and write unless a write ended well within the last second."""
+        """Read, and write unless a write succeeded within the last second."""
         self.counts()
-        try:
-            found = os.stat(self.path)
-            is_same = (found.st_dev, found.st_ino) == self._slack.key
-        except OSError:
-            is_same = False
-        if not is_same:
+        if self._current_file_key() != self._file_key:
             raise StoreUnavailable(f"The store {self.path} was moved or replaced. Start the server again.")
-        if time.monotonic() - self._last_write > SECONDS_BETWEEN_TRIAL_WRITES:
-            self._write(_write_nothing)
+        if time.monotonic() - self._last_write > CHECK_SECONDS:
+            # A transaction that writes the row of counts again: it needs the lock, and space on the disk.
+            self._write(lambda connection, state: None)
 
     def close(self) -> None:
-        """Let go of the file; what is being appended is finished first."""
-        with self._opening:
+        """Close the file; what is being appended is finished first."""
+        with self._readers_lock:
             if self._is_closed:
                 return
             self._is_closed = True
         self._commits.close()
-        with self._opening:
+        with self._readers_lock:
             for connection in self._readers.values():
                 connection.close()
             self._readers.clear()
-        self._slack.close()
+
+    def _current_file_key(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _write(self, work: Work[Result]) -> Result:
         try:
             result = self._commits.submit(work)
         except StoreUnavailable:
-            # The next check has to try for itself.
+            # The next check has to write.
             self._last_write = NEVER
             raise
         self._last_write = time.monotonic()
@@ -154,10 +282,10 @@ class SqliteStore:
     def read(self, statement: str, values: tuple[Id | bytes, ...]) -> list[tuple]:  # type: ignore[type-arg]
         """All rows of a query, by the connection of this thread. Raises StoreUnavailable."""
         try:
-            connection: sqlite3.Connection | None = getattr(self._mine, "connection", None)
+            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
             if connection is None:
                 connection = self._open_reader()
-            # Always to the end: rows that were left would hold an old state of the file.
+            # Always to the end: unread rows would hold an old state of the file.
             return connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             if self._is_closed:
@@ -165,27 +293,11 @@ class SqliteStore:
             raise readable(error, self.path) from error
 
     def _open_reader(self) -> sqlite3.Connection:
-        with self._opening:
+        with self._readers_lock:
             if self._is_closed:
                 raise StoreUnavailable(f"The store {self.path} has been closed.")
             for thread in [thread for thread in self._readers if not thread.is_alive()]:
                 self._readers.pop(thread).close()
             connection = connect(self.path, self.options, writes=False)
-            self._mine.connection = self._readers[threading.current_thread()] = connection
+            self._local.connection = self._readers[threading.current_thread()] = connection
         return connection
-
-    def _overwrite_slack(self) -> None:
-        """A part at a time, so that appends go on between."""
-        page: int | None = 0
-        while page is not None:
-            try:
-                page = self._commits.alone(partial(self._slack.overwrite, first_page=page))
-            except StoreUnavailable as error:
-                raise StoreUnavailable(
-                    f"The user is gone from all answers, but bytes of the events are still in the files: {error} "
-                    "Then erase the user again, which overwrites them."
-                ) from error
-
-
-def _write_nothing(connection: sqlite3.Connection, state: StoreState) -> None:
-    """A transaction that writes the row of counts again: it needs the lock, and room on the disk."""

@@ -1,27 +1,37 @@
-"""A path into connections to the database of a store, which is made if it is not there; its errors into ours."""
+"""The database file of a SQLite store: schema, connections, error messages, and the statements that change it."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from variseq.errors import InputError, VariseqError
-from variseq.serving.stores.protocol import StoreUnavailable
-from variseq.serving.stores.tombstone import new_secret
+from variseq.events.vocabulary import Id
+from variseq.serving.stores.protocol import (
+    BEFORE_ALL_TIME,
+    Appended,
+    Event,
+    EventConflict,
+    StoreUnavailable,
+    erased_until,
+    new_secret,
+    user_hash,
+)
 
 Durability = Literal["durable", "fast"]
 
-APPLICATION_ID = 0x56715374  # "VqSt": tells a store from any other database.
+APPLICATION_ID = 0x56715374  # "VqSt": distinguishes a store from any other database.
 FORMAT_VERSION = 1
 # Columns of ids have no type: 12 and "12" stay what they are, and are different users.
 SCHEMA = (
     "CREATE TABLE users (user_number INTEGER PRIMARY KEY, user_id NOT NULL UNIQUE, version INTEGER NOT NULL, "
     "num_events INTEGER NOT NULL, trimmed_until INTEGER)",
-    # Clustered by its key: the last events of a user lie side by side.
+    # Clustered by its key: the last events of a user are next to each other.
     "CREATE TABLE events (user_number INTEGER NOT NULL, timestamp INTEGER NOT NULL, arrival INTEGER NOT NULL, "
     "event_id TEXT NOT NULL UNIQUE, item_id NOT NULL, behavior TEXT, value REAL, "
     "PRIMARY KEY (user_number, timestamp, arrival)) WITHOUT ROWID",
@@ -31,7 +41,7 @@ SCHEMA = (
     "num_erased INTEGER NOT NULL)",
 )
 LONGEST_IDLE_LOG_BYTES = 64 << 20
-SECONDS_BETWEEN_LOOKS = 0.001
+RETRY_SECONDS = 0.001
 READ_CACHE_KIB, WRITE_CACHE_KIB = 512, 4096  # Each connection has its own; the system caches the file for all.
 
 
@@ -39,8 +49,8 @@ READ_CACHE_KIB, WRITE_CACHE_KIB = 512, 4096  # Each connection has its own; the 
 class SqliteOptions:
     """How a store is kept.
 
-    - `durability`: "durable" waits for the disk at every commit: an acknowledged event survives the death of the
-      process and a loss of power. "fast" does not wait: it survives the death of the process; a loss of power may
+    - `durability`: "durable" waits for the disk at every commit: an acknowledged event survives the end of the
+      process and a loss of power. "fast" does not wait: it survives the end of the process; a loss of power may
       take the last commits, never the file.
     - `history_limit`: the latest so many events of a user are kept.
     - `lock_seconds`: how long to wait for another process that holds the file.
@@ -51,16 +61,38 @@ class SqliteOptions:
     lock_seconds: float = 5.0
 
 
+@dataclass
+class StoreState:
+    """The one row of the table `store`: read at the begin of a transaction and written at its end."""
+
+    secret: bytes
+    last_arrival: int
+    num_users: int
+    num_events: int
+    num_erased: int
+
+    @classmethod
+    def read(cls, connection: sqlite3.Connection) -> StoreState:
+        columns = "secret, last_arrival, num_users, num_events, num_erased"
+        return cls(*connection.execute(f"SELECT {columns} FROM store").fetchone())
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "UPDATE store SET last_arrival = ?, num_users = ?, num_events = ?, num_erased = ?",
+            (self.last_arrival, self.num_users, self.num_events, self.num_erased),
+        )
+
+
 def make_store_file(path: Path, options: SqliteOptions) -> None:
-    """Make the database unless it is there. Raises InputError for a damaged or foreign file, StoreUnavailable."""
+    """Make the database unless it exists. Raises InputError for a damaged or foreign file, StoreUnavailable."""
     if not path.parent.is_dir():
         raise InputError(f"There is no folder {path.parent} for the store {path.name}. Make it, or name another.")
     if path.is_dir():
         raise InputError(f"The store {path} is a folder; name a file.")
     try:
         if not path.exists():
-            # Histories are personal data: the file is for its owner alone, and its log gets the same rights. A file
-            # that is there is never opened here: closing it would release the locks that SQLite has on it.
+            # Histories are personal data: the file is for its owner alone, and its log gets the same rights. An
+            # existing file is never opened here: closing it would release the locks that SQLite has on it.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = connect(path, options, writes=True)
         try:
@@ -79,7 +111,7 @@ def make_store_file(path: Path, options: SqliteOptions) -> None:
 
 
 def connect(path: Path, options: SqliteOptions, writes: bool) -> sqlite3.Connection:
-    """A connection that any thread may use, one at a time; each statement is its own transaction unless told."""
+    """A connection that any thread may use, one at a time; without BEGIN each statement is its own transaction."""
     address = f"{path.absolute().as_uri()}?mode=rw"
     connection = sqlite3.connect(
         address, timeout=options.lock_seconds, isolation_level=None, check_same_thread=False, uri=True
@@ -89,9 +121,10 @@ def connect(path: Path, options: SqliteOptions, writes: bool) -> sqlite3.Connect
         if not writes:
             connection.execute("PRAGMA query_only = 1")
             return connection
-        _set_write_ahead(connection, options.lock_seconds)
+        # The database does not wait for others when it changes its mode, which happens once in the life of a file.
+        _retry_while_busy(connection, "PRAGMA journal_mode = WAL", options.lock_seconds)
         connection.execute(f"PRAGMA synchronous = {'FULL' if options.durability == 'durable' else 'NORMAL'}")
-        # Apple's disks only write through when asked in their own way; elsewhere this does nothing.
+        # Apple's disks need their own call to write through; elsewhere this does nothing.
         connection.execute(f"PRAGMA fullfsync = {int(options.durability == 'durable')}")
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute(f"PRAGMA journal_size_limit = {LONGEST_IDLE_LOG_BYTES}")
@@ -102,30 +135,41 @@ def connect(path: Path, options: SqliteOptions, writes: bool) -> sqlite3.Connect
 
 
 def begin_writing(connection: sqlite3.Connection, lock_seconds: float) -> None:
-    """Take the lock of the file, or raise what the database raises when it is held for too long.
+    """Take the lock of the file, or raise what the database raises when it is held for too long."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    _retry_while_busy(connection, "BEGIN IMMEDIATE", lock_seconds)
 
-    SQLite itself looks only every tenth of a second after a while. Beside another process that writes without a
-    pause, which lets go of the lock for a moment only, that may be never.
+
+def overwrite_deleted(connection: sqlite3.Connection, lock_seconds: float) -> None:
+    """Overwrite the bytes of deleted rows in the file and its log.
+
+    `secure_delete` clears a deleted row, but not the copies of rows that a split of a page has moved: VACUUM writes
+    every page again. Raises sqlite3.OperationalError while others keep the log from being emptied.
     """
     connection.execute("PRAGMA busy_timeout = 0")
+    _retry_while_busy(connection, "VACUUM", lock_seconds)
+    connection.execute(f"PRAGMA busy_timeout = {int(lock_seconds * 1000)}")
+    (is_locked, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if is_locked:
+        raise sqlite3.OperationalError("others keep its log from being emptied")
+
+
+def _retry_while_busy(connection: sqlite3.Connection, statement: str, lock_seconds: float) -> None:
+    """SQLite itself tries every tenth of a second, which may never meet the pauses of a process that writes a lot."""
     deadline = time.monotonic() + lock_seconds
     while True:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(statement).fetchone()
             return
         except sqlite3.OperationalError as error:
-            if not is_busy(error) or time.monotonic() > deadline:
+            # The lowest byte of a code is its kind.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
-def is_busy(error: sqlite3.OperationalError) -> bool:
-    """Whether another process has the lock; the lowest byte of a code is its kind."""
-    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+        time.sleep(RETRY_SECONDS)
 
 
 def readable(error: sqlite3.Error, path: Path) -> VariseqError:
-    """What the database says, as a message that tells what to do."""
+    """A database error as a message that says what to do."""
     name = str(getattr(error, "sqlite_errorname", "") or "")
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return StoreUnavailable(
@@ -135,25 +179,12 @@ def readable(error: sqlite3.Error, path: Path) -> VariseqError:
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StoreUnavailable(f"The store {path} is locked by another process. Try again, or end what holds it.")
     if name.startswith("SQLITE_FULL"):
-        return StoreUnavailable(f"There is no room left for the store {path}. Make room on its disk; then try again.")
+        return StoreUnavailable(f"The disk of the store {path} is full. Free some space; then try again.")
     if name.startswith("SQLITE_IOERR"):
-        return StoreUnavailable(f"The disk of the store {path} fails or is full ({error}). See to it; then try again.")
+        return StoreUnavailable(f"The disk of the store {path} fails or is full ({error}). Check it; then try again.")
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return StoreUnavailable(f"The store {path} cannot be written ({error}). Check its rights and its folder.")
     return StoreUnavailable(f"The store {path} cannot answer ({error}). Try again.")
-
-
-def _set_write_ahead(connection: sqlite3.Connection, lock_seconds: float) -> None:
-    # The database does not wait for others when it changes its mode, which happens once in the life of a file.
-    deadline = time.monotonic() + lock_seconds
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            return
-        except sqlite3.OperationalError as error:
-            if not is_busy(error) or time.monotonic() > deadline:
-                raise
-        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
@@ -183,3 +214,139 @@ def _is_store(connection: sqlite3.Connection, path: Path) -> bool:
     if num_tables:
         raise InputError(f"{path} is the database of something else, not a store. Name another file.")
     return False
+
+
+@dataclass
+class _User:
+    """A user during one batch; `number` None until the first event is stored."""
+
+    number: int | None
+    num_events: int
+    trimmed_until: int
+    erased_until: int
+    last_arrival: int = 0
+
+
+def insert_events(
+    connection: sqlite3.Connection, state: StoreState, events: Sequence[Event], history_limit: int
+) -> Appended:
+    """Store the batch within the open transaction. Raises EventConflict, and the caller then rolls back."""
+    users: dict[Id, _User] = {}
+    duplicates = refused = 0
+    for event in events:
+        user = users.get(event.user_id)
+        if user is None:
+            user = users[event.user_id] = _load_user(connection, state, event.user_id)
+        if event.timestamp <= user.erased_until:
+            refused += 1
+        elif event.timestamp <= user.trimmed_until:
+            # Older than all that is kept. Trimmed and kept events may share a time, and a trimmed one may not come
+            # back: the ids that are still known decide, and nothing is stored.
+            duplicates += _is_known(connection, event)
+        elif _insert(connection, state, user, event):
+            user.last_arrival = state.last_arrival
+        else:
+            duplicates += _is_known(connection, event)
+    for user in users.values():
+        if user.last_arrival:
+            _trim(connection, state, user, history_limit)
+    return Appended(len(events) - duplicates - refused, duplicates, refused)
+
+
+def delete_user(connection: sqlite3.Connection, state: StoreState, user_id: Id, until: int | None = None) -> int:
+    """Remove a user within the open transaction and leave the erasure marker; the number of events removed.
+
+    With `until`, an erasure of that time that becomes known now: later events of the user stay.
+    """
+    row = _row(connection, "SELECT user_number, num_events FROM users WHERE user_id = ?", user_id)
+    number, num_events = row or (None, 0)
+    if until is None:
+        (latest,) = _row(connection, "SELECT max(timestamp) FROM events WHERE user_number = ?", number)
+        until = erased_until(latest)
+    cursor = connection.execute("DELETE FROM events WHERE user_number = ? AND timestamp <= ?", (number, until))
+    num_removed = cursor.rowcount
+    state.num_events -= num_removed
+    if number is not None and num_removed == num_events:
+        connection.execute("DELETE FROM users WHERE user_number = ?", (number,))
+        state.num_users -= 1
+    elif num_removed:
+        state.last_arrival += 1
+        changes = (state.last_arrival, num_events - num_removed, number)
+        connection.execute("UPDATE users SET version = ?, num_events = ? WHERE user_number = ?", changes)
+    marker = user_hash(state.secret, user_id)
+    state.num_erased += _row(connection, "SELECT 1 FROM erased WHERE user_hash = ?", marker) is None
+    connection.execute(
+        "INSERT INTO erased VALUES (?, ?) "
+        "ON CONFLICT DO UPDATE SET erased_until = max(erased_until, excluded.erased_until)",
+        (marker, until),
+    )
+    return num_removed
+
+
+def _row(connection: sqlite3.Connection, statement: str, *values: object) -> Any:
+    return connection.execute(statement, values).fetchone()
+
+
+def _load_user(connection: sqlite3.Connection, state: StoreState, user_id: Id) -> _User:
+    refused_until = BEFORE_ALL_TIME
+    if state.num_erased:
+        marker = user_hash(state.secret, user_id)
+        row = _row(connection, "SELECT erased_until FROM erased WHERE user_hash = ?", marker)
+        refused_until = BEFORE_ALL_TIME if row is None else row[0]
+    row = _row(connection, "SELECT user_number, num_events, trimmed_until FROM users WHERE user_id = ?", user_id)
+    number, num_events, trimmed_until = (None, 0, None) if row is None else row
+    return _User(number, num_events, BEFORE_ALL_TIME if trimmed_until is None else trimmed_until, refused_until)
+
+
+def _insert(connection: sqlite3.Connection, state: StoreState, user: _User, event: Event) -> bool:
+    """Whether the event is new."""
+    if user.number is None:
+        statement = "INSERT INTO users (user_id, version, num_events) VALUES (?, 0, 0)"
+        user.number = connection.execute(statement, (event.user_id,)).lastrowid
+        state.num_users += 1
+    arrival = state.last_arrival + 1
+    values = (user.number, event.timestamp, arrival, event.event_id, event.item_id, event.behavior, event.value)
+    statement = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
+    if connection.execute(statement, values).rowcount == 0:
+        return False
+    state.last_arrival = arrival
+    state.num_events += 1
+    user.num_events += 1
+    return True
+
+
+def _is_known(connection: sqlite3.Connection, event: Event) -> bool:
+    """Whether exactly this event is stored. Raises EventConflict if its id is stored with other content."""
+    row = _row(
+        connection,
+        "SELECT user_id, item_id, timestamp, behavior, value FROM events JOIN users USING (user_number) "
+        "WHERE event_id = ?",
+        event.event_id,
+    )
+    if row is not None and row != (event.user_id, event.item_id, event.timestamp, event.behavior, event.value):
+        raise EventConflict(event)
+    return row is not None
+
+
+def _trim(connection: sqlite3.Connection, state: StoreState, user: _User, history_limit: int) -> None:
+    """Trim the user to the limit and assign a new version: arrivals only grow, so no version ever comes back."""
+    excess = user.num_events - history_limit
+    if excess > 0:
+        timestamp, arrival = _row(
+            connection,
+            "SELECT timestamp, arrival FROM events WHERE user_number = ? ORDER BY timestamp, arrival LIMIT 1 OFFSET ?",
+            user.number,
+            excess - 1,
+        )
+        connection.execute(
+            "DELETE FROM events WHERE user_number = ? AND (timestamp, arrival) <= (?, ?)",
+            (user.number, timestamp, arrival),
+        )
+        user.num_events -= excess
+        user.trimmed_until = timestamp
+        state.num_events -= excess
+    trimmed_until = None if user.trimmed_until == BEFORE_ALL_TIME else user.trimmed_until
+    connection.execute(
+        "UPDATE users SET version = ?, num_events = ?, trimmed_until = ? WHERE user_number = ?",
+        (user.last_arrival, user.num_events, trimmed_until, user.number),
+    )

@@ -1,28 +1,9 @@
-"""Events into the keys of Redis and back, and the scripts that change them: Redis runs each of them as one step.
+-- The scripts that change the keys of Redis; Redis runs each of them as one step.
 
-- `variseq:h:USER` sorted set of a user's events: by time, then by order of arrival, with which each begins
-- `variseq:ids` hash: event id to digest of its content
-- `variseq:versions`, `variseq:trimmed` hashes by user; `variseq:users:i`, `variseq:users:s` sorted sets of users
-- `variseq:clock` counts arrivals and versions; `variseq:erased` hash of tombstones, `variseq:erasures` counts them
-- `variseq:filled` hash: record of a replica to the run of Redis in which it was pushed completely
-USER is the id with its type: i:12 or s:12.
-"""
-
-from __future__ import annotations
-
-import hashlib
-import json
-
-from variseq.events.vocabulary import Id
-from variseq.serving.stores.protocol import Event
-
-PREFIX = "variseq:"
-ARRIVAL_DIGITS, LENGTH_DIGITS = 16, 8
-
-# ARGV: record, run that is expected ("" while the record is being pushed), limit, then for each event: user, number of
-# the user ("" for text), mark of the user, event id, digest, timestamp, content.
-# Returns {"ok", accepted, duplicates, refused}, {"not filled"} or {"conflict", event id}.
-APPEND = """
+-- script APPEND
+-- ARGV: log, run that is expected ("" while the log is being pushed), limit, then for each event: user, number of
+-- the user ("" for text), erasure marker of the user, event id, digest, timestamp, content.
+-- Returns {"ok", accepted, duplicates, refused}, {"not filled"} or {"conflict", event id}.
 local is_filling = ARGV[2] == ''
 if not is_filling and redis.call('HGET', 'variseq:filled', ARGV[1]) ~= ARGV[2] then return {'not filled'} end
 local limit, width = tonumber(ARGV[3]), 7
@@ -61,9 +42,9 @@ for user, change in pairs(changed) do
   local excess = redis.call('ZCARD', 'variseq:h:' .. user) - limit
   if excess > 0 then
     local popped = redis.call('ZPOPMIN', 'variseq:h:' .. user, excess)
-    for place = 1, #popped, 2 do
-      local length = tonumber(string.sub(popped[place], 17, 24))
-      redis.call('HDEL', 'variseq:ids', string.sub(popped[place], 25, 24 + length))
+    for index = 1, #popped, 2 do
+      local length = tonumber(string.sub(popped[index], 17, 24))
+      redis.call('HDEL', 'variseq:ids', string.sub(popped[index], 25, 24 + length))
     end
     redis.call('HSET', 'variseq:trimmed', user, popped[#popped])
   end
@@ -75,11 +56,10 @@ for user, change in pairs(changed) do
   end
 end
 return {'ok', accepted, duplicates, refused}
-"""
 
-# ARGV: record, run that is expected, user, mark of the user, time of the erasure, "all" or "until".
-# "all": also events that are dated after the erasure. Returns {"ok", number removed} or {"not filled"}.
-ERASE = """
+-- script ERASE
+-- ARGV: log, run that is expected, user, erasure marker of the user, time of the erasure, "all" or "until".
+-- "all": also events that are dated after the erasure. Returns {"ok", number removed} or {"not filled"}.
 if ARGV[2] ~= '' and redis.call('HGET', 'variseq:filled', ARGV[1]) ~= ARGV[2] then return {'not filled'} end
 local user, key, until_time = ARGV[3], 'variseq:h:' .. ARGV[3], tonumber(ARGV[5])
 local latest = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]
@@ -106,54 +86,27 @@ if until_time > before then
   redis.call('INCR', 'variseq:erasures')
 end
 return {'ok', #removed}
-"""
 
-# ARGV: record, token of this filling, a new secret, now. Returns the secret that is in force.
-# The clock goes on from now: a Redis that lost its data must not give out versions again that it gave before.
-BEGIN_FILLING = """
+-- script BEGIN_FILLING
+-- ARGV: log, token of this filling, a new secret, now. Returns the secret that is in force.
+-- The clock goes on from now: a Redis that lost its data must not give out versions again that it gave before.
 redis.call('SET', 'variseq:secret', ARGV[3], 'NX')
 if tonumber(redis.call('GET', 'variseq:clock') or '0') < tonumber(ARGV[4]) then
   redis.call('SET', 'variseq:clock', ARGV[4])
 end
 redis.call('SET', 'variseq:filling:' .. ARGV[1], ARGV[2])
 return redis.call('GET', 'variseq:secret')
-"""
 
-# ARGV: user and time, again and again: up to when the record has trimmed that user's events, which stay out.
-TRIMMED = """
+-- script TRIMMED
+-- ARGV: user and time, repeated: up to when the log has trimmed that user's events, which stay out.
 for at = 1, #ARGV, 2 do
   local known = tonumber(redis.call('HGET', 'variseq:trimmed', ARGV[at]) or '-inf')
   if tonumber(ARGV[at + 1]) > known then redis.call('HSET', 'variseq:trimmed', ARGV[at], ARGV[at + 1]) end
 end
-"""
 
-# ARGV: record, token, run. Returns 1, or 0 when the data were lost again meanwhile.
-END_FILLING = """
+-- script END_FILLING
+-- ARGV: log, token, run. Returns 1, or 0 when the data were lost again meanwhile.
 if redis.call('GET', 'variseq:filling:' .. ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('DEL', 'variseq:filling:' .. ARGV[1])
 redis.call('HSET', 'variseq:filled', ARGV[1], ARGV[3])
 return 1
-"""
-
-
-def user_key(user_id: Id) -> str:
-    """The id with its type, and back by `user_of`."""
-    return f"{'i' if isinstance(user_id, int) else 's'}:{user_id}"
-
-
-def written(event: Event, mark: bytes) -> list[str | bytes]:
-    """What APPEND takes for one event."""
-    user = user_key(event.user_id)
-    content = json.dumps([event.item_id, event.timestamp, event.behavior, event.value], separators=(",", ":"))
-    digest = hashlib.blake2b(f"{user}\0{content}".encode(), digest_size=16).hexdigest()
-    number = str(event.user_id) if isinstance(event.user_id, int) else ""
-    return [user, number, mark, event.event_id, digest, str(event.timestamp), content]
-
-
-def read_member(user_id: Id, member: bytes) -> Event:
-    """An event as it lies in the sorted set of its user."""
-    length = int(member[ARRIVAL_DIGITS : ARRIVAL_DIGITS + LENGTH_DIGITS])
-    begin = ARRIVAL_DIGITS + LENGTH_DIGITS
-    event_id = member[begin : begin + length].decode()
-    item_id, timestamp, behavior, value = json.loads(member[begin + length :])
-    return Event(event_id, user_id, item_id, timestamp, behavior, value)
