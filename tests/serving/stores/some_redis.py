@@ -54,7 +54,7 @@ class RedisServer:
 
     def address(self, record: Path, record_options: str, options: str = "") -> str:
         """The address of a store with its record; options of the record are quoted into it."""
-        return f"unix://{self.socket}?record=sqlite:///{record}%3F{record_options.replace('&', '%26')}{options}"
+        return f"unix://{self.socket}?durable_log=sqlite:///{record}%3F{record_options.replace('&', '%26')}{options}"
 
     def remove(self) -> None:
         self.kill()

@@ -16,7 +16,7 @@ from random import Random
 
 import pytest
 
-from variseq.serving.stores.opening import open_store
+from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import Event, HistoryStore, StoreUnavailable
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 WRITE_UNTIL_KILLED = """
 import os, sys
 from tests.serving.stores.test_faults import Load
-from variseq.serving.stores.opening import open_store
+from variseq.serving.stores import open_store
 address, name, early = sys.argv[1:]
 store = open_store(address)
 os.write(1, b"ready\\n")
