@@ -148,7 +148,7 @@ def test_page_of_another_model_is_refused_in_the_pass_itself(models: ModelManage
 
 def test_late_answer_is_503_and_leaves_nothing_behind(models: ModelManager) -> None:
     async def main() -> None:
-        async with batching(models, MemoryStore(), deadline_seconds=1e-6) as batcher:
+        async with batching(models, MemoryStore(), timeout_seconds=1e-6) as batcher:
             with pytest.raises(HTTPError) as refused:
                 await batcher.ask(Asked(TWO, history=["i00"]))
             assert refused.value.status == 503

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.serving.server_process import ServerProcess, event, serving
 
 
@@ -47,6 +49,7 @@ def test_path_that_is_no_text_is_refused(server: ServerProcess) -> None:
     assert server.client.get("/v1/users/" + "x" * 1025).status_code == 400
 
 
+@pytest.mark.slow
 def test_erasure_in_one_worker_empties_the_memory_of_all(bundle_folder: Path, tmp_path: Path) -> None:
     with serving(tmp_path, bundle_folder, "--workers", "2") as server:
         server.add(event("worker-1", "worker", "i00"))

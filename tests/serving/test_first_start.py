@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving.server_process import serving
+from tests.terminal.invoke import refuse
 from variseq.events.simulate import Simulation
 from variseq.serving.stores.transfer import run_rows
 
@@ -49,11 +50,15 @@ def own_run(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_run_is_exported_and_its_histories_are_known(own_run: Path, shop: Simulation, tmp_path: Path) -> None:
     with serving(tmp_path, own_run) as server:
         assert (own_run / "serving" / "manifest.json").is_file()
         num_events = shop.events().num_rows
-        assert server.said[0].startswith(f"Imported {num_events:,} events")
+        *preparing, imported, _ = server.said
+        assert preparing[0].startswith("Preparing the model")
+        assert preparing[-1].startswith("The model was prepared in ")
+        assert imported.startswith(f"Imported {num_events:,} events")
         user = shop.events().column("user_id")[0].as_py()
         shown = server.client.get(f"/v1/users/{user}").json()
         mine = [row for row in shop.events().to_pylist() if row["user_id"] == user]
@@ -72,6 +77,7 @@ def test_run_is_exported_and_its_histories_are_known(own_run: Path, shop: Simula
         assert server.client.get(f"/v1/users/{last}").status_code == 200
 
 
+@pytest.mark.slow
 def test_import_that_was_broken_off_goes_on_at_the_next_start(own_run: Path, tmp_path: Path) -> None:
     with serving(tmp_path, own_run, "--import-histories", "no") as server:
         assert server.client.get("/v1/users").json()["users"] == []
@@ -94,19 +100,11 @@ def test_rows_of_a_run_are_those_of_its_log(run_folder: Path, shop: Simulation) 
 
 
 def test_folder_that_is_no_run_is_one_message(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from variseq.cli import main; main()", "serve", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "neither a finished run nor an exported model" in done.stderr
+    refuse("neither a finished run nor an exported model", "serve", tmp_path)
 
 
-def test_damaged_run_cannot_be_exported_and_the_reason_is_told(own_run: Path, tmp_path: Path) -> None:
+def test_damaged_run_cannot_be_exported_and_the_reason_is_shown(own_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(own_run, folder, ignore=shutil.ignore_patterns("serving"))
     (folder / "weights.safetensors").write_bytes(b"\x00" * 64)
-    command = [sys.executable, "-c", "from variseq.cli import main; main()", "serve", str(folder)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "could not be exported" in done.stderr
-    assert "damaged" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "damaged" in refuse("could not be exported", "serve", folder).err

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +51,7 @@ def test_table_of_buckets_is_bounded() -> None:
     assert buckets.wait_seconds("999", 0.0) > 0
 
 
+@pytest.mark.slow
 def test_each_key_has_its_own_rate(bundle_folder: Path, tmp_path: Path) -> None:
     keys = [create_key(tmp_path / "keys.yaml", name, ["read"]) for name in ("one", "two")]
     with serving(tmp_path, bundle_folder, "--keys", "keys.yaml", "--rate-limit", "2", "--burst", "5") as server:
@@ -120,6 +122,7 @@ def test_store_that_cannot_be_used_is_503_and_not_ready_and_names_no_file(bundle
         assert server.recommend("ann")["events_used"] == 1
 
 
+@pytest.mark.slow
 def test_appends_do_not_wait_behind_the_model(bundle_folder: Path, tmp_path: Path) -> None:
     """With a model that is busy for seconds, events are still taken at once."""
     flags = ("--batch-size", "1", "--timeout-seconds", "60")

@@ -11,7 +11,7 @@ import pytest
 from tests.serving.server_process import ServerProcess, event, serving
 from tests.serving.stores.some_redis import RedisServer, needs_redis
 
-pytestmark = needs_redis
+pytestmark = [pytest.mark.redis, needs_redis]
 
 
 @pytest.fixture

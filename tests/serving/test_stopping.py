@@ -1,8 +1,9 @@
-"""A server that is told to stop finishes what it has begun; one that must not start says why."""
+"""A server that stops answers what it has accepted; one that cannot start gives one message."""
 
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tests.serving.load import load
 from tests.serving.raw_http import head, read_all, status_of
 from tests.serving.server_process import COMMAND, event, serving
+from tests.terminal.invoke import refuse
 
 WISH = {"history": ["i00", "i01"], "k": 5}
 
@@ -53,10 +55,8 @@ def test_draining_server_is_not_ready_and_closes_connections_after_their_answer(
         assert server.recommend(**WISH)["recommendations"]
 
 
-def test_request_that_stands_before_the_door_when_it_closes_is_answered(bundle_folder: Path, tmp_path: Path) -> None:
+def test_connection_that_waits_when_listening_ends_is_answered(bundle_folder: Path, tmp_path: Path) -> None:
     """The system takes connections before the server does; closing the socket must not reset them."""
-    import socket
-
     with serving(tmp_path, bundle_folder, "--shutdown-grace-seconds", "0.3") as server:
         answers = []
         server.process.send_signal(signal.SIGTERM)
@@ -87,19 +87,29 @@ def test_acknowledged_event_is_there_after_a_kill(bundle_folder: Path, tmp_path:
     [
         (["--port", "99999"], "port=99999"),
         (["--workers", "0"], "workers=0"),
-        (["--workers", "2", "--store", "memory://"], "cannot share a store in memory"),
-        (["--store", "mysql://x"], "There is no store"),
+        (["--workers", "2", "--store", "memory://"], "cannot share the store memory"),
         (["--keys", "missing.yaml"], "cannot be read"),
-        (["--model-dir", "missing"], "does not exist"),
         (["--config", "missing.yaml"], "cannot be read"),
-        (["--audit-log", "missing/audit.jsonl"], "cannot be written"),
         (["--import-histories", "maybe"], "import_histories"),
+        *((["--host", host], "Without keys") for host in ("0.0.0.0", "::", "192.0.2.1", "example.org")),
     ],
 )
-def test_server_that_cannot_start_says_why_in_one_message(
+def test_wrong_setting_is_one_message(bundle_folder: Path, flags: list[str], words: str) -> None:
+    refuse(words, "serve", bundle_folder, "--port", "0", *flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--store", "mysql://x"], "There is no store"),
+        (["--model-dir", "missing"], "does not exist"),
+        (["--audit-log", "missing/audit.jsonl"], "cannot be written"),
+    ],
+)
+def test_server_that_cannot_start_is_one_message(
     bundle_folder: Path, tmp_path: Path, flags: list[str], words: str
 ) -> None:
-    command = [*COMMAND, str(bundle_folder), *flags]
+    command = [*COMMAND, str(bundle_folder), "--port", "0", *flags]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert words in done.stderr

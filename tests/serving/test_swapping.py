@@ -99,6 +99,7 @@ def test_link_that_leads_out_of_the_models_is_no_model(models: Path, bundle_fold
             ModelRegistry(root).folder(name)
 
 
+@pytest.mark.slow
 def test_chosen_model_is_followed_from_the_file_and_at_the_next_start(models: Path, tmp_path: Path) -> None:
     (models / "current").unlink(missing_ok=True)
     with serving(tmp_path, models / "first", "--model-dir", str(models)) as server:

@@ -67,14 +67,14 @@ class Batcher:
         cache: HistoryCache,
         batch_size: int,
         queue_length: int,
-        deadline_seconds: float,
+        timeout_seconds: float,
     ) -> None:
         self.models = models
         self.store = store
         self.cache = cache
         self.batch_size = batch_size
         self.queue_length = queue_length
-        self.deadline_seconds = deadline_seconds
+        self.timeout_seconds = timeout_seconds
         self.num_waiting = 0
         self.on_batch: Callable[[int], None] = lambda size: None
         self._queue: SimpleQueue[_Job | _Order | None] = SimpleQueue()
@@ -117,10 +117,10 @@ class Batcher:
 
     async def _queued(self, asked: Asked) -> Answered:
         loop = asyncio.get_running_loop()
-        job = _Job(asked, loop.create_future(), monotonic() + self.deadline_seconds)
+        job = _Job(asked, loop.create_future(), monotonic() + self.timeout_seconds)
         self.num_waiting += 1
         self._queue.put(job)
-        timer = loop.call_later(self.deadline_seconds, self._expire, job)
+        timer = loop.call_later(self.timeout_seconds, self._expire, job)
         try:
             return await job.future
         finally:
@@ -140,7 +140,7 @@ class Batcher:
 
         self._queue.put(order)
         try:
-            async with asyncio.timeout(self.deadline_seconds):
+            async with asyncio.timeout(self.timeout_seconds):
                 await done
         except TimeoutError as error:
             raise unavailable("The cache is cleared later than asked: the server is busy. Send this again.") from error
@@ -148,7 +148,7 @@ class Batcher:
     def _expire(self, job: _Job) -> None:
         if not job.future.done():
             job.future.set_exception(
-                unavailable(f"No answer within {self.deadline_seconds:g} seconds. The server is busy: try again later.")
+                unavailable(f"No answer within {self.timeout_seconds:g} seconds. The server is busy: try again later.")
             )
 
     def _work(self) -> None:

@@ -20,7 +20,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DAY_SECONDS = 86_400
 START = 1_704_189_600  # 2 January 2024, 10:00 UTC
 HOSTILE = "<img src=x onerror=alert(1)>"
-DESKTOP = {"hidden_size": 1440, "height": 1000}
+DESKTOP = {"width": 1440, "height": 1000}
 KINDS = ("view", "cart", "purchase")
 
 

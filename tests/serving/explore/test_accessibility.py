@@ -86,7 +86,7 @@ def test_tab_key_reaches_everything_and_focus_is_seen(visit: Open) -> None:
 
 def test_nothing_is_wider_than_the_screen(visit: Open) -> None:
     with visit() as tab:
-        tab.page.set_viewport_size({"hidden_size": 360, "height": 800})
+        tab.page.set_viewport_size({"width": 360, "height": 800})
         assert look(tab, "reach") <= 0
         tab.go("#user=reader")
         busy(tab)

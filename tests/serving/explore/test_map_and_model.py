@@ -132,7 +132,7 @@ def test_health_of_the_model_is_what_the_api_tells(reader: Visit, stocked: Serve
     rows = [row.split("\t") for row in reader.page.locator("#model-body tbody tr").all_inner_texts()]
     values = {row[0].split("\n")[0]: row for row in rows}
     posterior = health["posterior"]
-    assert number(values["Rate"][1]) == pytest.approx(posterior["rate"], rel=0.01)
+    assert number(values["KL"][1]) == pytest.approx(posterior["kl"], rel=0.01)
     assert number(values["Active dimensions"][1]) == pytest.approx(100 * posterior["active_share"], rel=0.01)
     is_good = posterior["swap_gap"] >= 0.05
     assert values["Swap gap"][2].strip() == ("✓ good" if is_good else "✕ below 0.05 nats")

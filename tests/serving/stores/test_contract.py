@@ -11,7 +11,7 @@ from tests.contracts.history_store import CONTRACT, MakeStore
 from tests.serving.stores.some_redis import SERVER, RedisServer
 from tests.serving.stores.some_stores import Stores
 
-KINDS = ["memory", "sqlite", "sqlite-fast", "redis"]
+KINDS = ["memory", "sqlite", "sqlite-fast", pytest.param("redis", marks=pytest.mark.redis)]
 
 
 @pytest.fixture(scope="module")

@@ -149,6 +149,8 @@ class SqliteBesideLists(StoreBesideLists):
         return f"sqlite:///{path}?{limit}&durability=fast"
 
 
+@pytest.mark.slow
+@pytest.mark.redis
 @needs_redis
 def test_redis_store_is_as_plain_lists() -> None:
     server = RedisServer()

@@ -14,7 +14,7 @@ from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import Appended, Event, EventConflict, HistoryStore, StoreUnavailable
 from variseq.serving.stores.sqlite import SqliteStore
 
-pytestmark = needs_redis
+pytestmark = [pytest.mark.redis, needs_redis]
 DAY = 24 * 3600 * 1_000_000
 
 

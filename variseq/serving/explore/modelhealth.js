@@ -10,9 +10,9 @@ const FACTS = [
   ["Users trained on", (health) => health.protocol?.num_users],
   ["Events trained on", (health) => health.protocol?.num_train_events],
   ["Events attended to", (health) => health.network?.max_seq_len && `at most ${whole(health.network.max_seq_len)}`],
-  ["Width", (health) => health.network?.width],
-  ["Width of a posterior", (health) => health.network?.latent_dim],
-  ["Blocks", (health) => health.network?.num_layers],
+  ["Hidden size", (health) => health.network?.hidden_size],
+  ["Latent dimensions", (health) => health.network?.latent_dim],
+  ["Layers", (health) => health.network?.num_layers],
   ["Attention", (health) => health.network?.attention],
   ["Split", (health) => health.protocol?.method],
   ["NDCG@10 on validation", (health) => health.validation?.ndcg],
@@ -22,10 +22,10 @@ const FACTS = [
 /** Name, field, words of the value, least healthy value and what it means. */
 const TESTS = [
   ["Active dimensions", "active_share", percent, 0.1, "dimensions of the posterior that differ between histories"],
-  ["Rate", "kl", (value) => nats(value), null, "what a posterior says of its history"],
-  ["Mutual information", "mutual_information", (value) => nats(value), null, "what posteriors say of which history it is"],
+  ["KL", "kl", (value) => nats(value), null, "divergence of the posterior from the prior"],
+  ["Mutual information", "mutual_information", (value) => nats(value), null, "information of the posterior about the history"],
   ["Swap gap", "swap_gap", (value) => nats(value), 0.05, "how much worse the loss is with the posteriors of another user"],
-  ["Prior gap", "prior_gap", (value) => nats(value), 0.05, "how much worse the loss is with posteriors that say nothing"],
+  ["Prior gap", "prior_gap", (value) => nats(value), 0.05, "how much worse the loss is with the prior in place of the posterior"],
 ];
 
 /** Places in a history at which the groups of `kl_per_position` begin; of the package's watch on the posterior. */

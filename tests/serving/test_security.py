@@ -1,13 +1,18 @@
-"""What past holes of other servers were made of is not in this one."""
+"""Imports and calls that made other servers vulnerable are absent; the parts of uvicorn that are overridden exist."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 from pathlib import Path
 
 import pytest
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import variseq.serving
+from tests.terminal.invoke import refuse
+from variseq.serving.server import LimitedHttpProtocol, Server
 
 ROOT = Path(variseq.serving.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -50,3 +55,37 @@ def test_no_shell_reads_a_command_and_nothing_is_evaluated(file: Path) -> None:
             name = ast.unparse(node.func)
             assert name not in ("eval", "exec", "compile", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load")
             assert not any(keyword.arg == "shell" for keyword in node.keywords)
+
+
+OF_SERVER = ("capture_signals", "handle_exit", "startup", "on_tick", "shutdown")
+OF_PROTOCOL = (
+    *("connection_made", "connection_lost", "data_received", "on_message_begin", "on_headers_complete"),
+    *("pause_writing", "resume_writing"),
+)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "names"),
+    [(Server, uvicorn.Server, OF_SERVER), (LimitedHttpProtocol, HttpToolsProtocol, OF_PROTOCOL)],
+)
+def test_every_method_that_is_overridden_is_there_with_its_parameters(
+    ours: type, theirs: type, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        assert name in vars(ours)
+        assert name in vars(theirs), f"uvicorn {uvicorn.__version__} has no {theirs.__name__}.{name}"
+        parameters = [list(inspect.signature(inspect.unwrap(vars(one)[name])).parameters) for one in (ours, theirs)]
+        assert parameters[0] == parameters[1]
+
+
+def test_attributes_that_are_read_are_there() -> None:
+    server = uvicorn.Server(uvicorn.Config(lambda: None, log_config=None))
+    for name in ("should_exit", "force_exit", "server_state", "started"):
+        assert hasattr(server, name)
+    assert {"connections", "tasks"} <= set(vars(server.server_state))
+    assert "shutdown" in vars(HttpToolsProtocol)
+
+
+def test_server_on_windows_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "win32")
+    refuse("does not run on Windows.*WSL", "serve", "run")

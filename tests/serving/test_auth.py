@@ -1,20 +1,25 @@
-"""Who is let in: hosts and origins without keys, keys and their roles with them."""
+"""Authentication: hosts and origins without keys, keys and their roles, the key file, the audit log."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.serving.raw_http import answer_to, head, status_of
-from tests.serving.server_process import COMMAND, ServerProcess, event, serving
-from variseq.serving.keys import ROLES, create_key
+from tests.serving.server_process import ServerProcess, event, serving
+from tests.terminal.invoke import refuse, succeed
+from variseq.errors import InputError
+from variseq.serving.auth import AuditLog
+from variseq.serving.http import HTTPError
+from variseq.serving.keys import MAX_KEYS, ROLES, KeyRing, StoredKey, create_key, read_keys
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND")
 CALLS = [
@@ -180,25 +185,109 @@ def test_no_answer_allows_another_site_to_read_it(server: ServerProcess) -> None
     assert not [name for name in response.headers if name.startswith("access-control")]
 
 
-def test_listening_beyond_this_machine_without_keys_is_refused(bundle_folder: Path, tmp_path: Path) -> None:
-    for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
-        command = [*COMMAND, str(bundle_folder), "--host", host, "--port", "0"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        assert "Without keys" in done.stderr
-        assert "Traceback" not in done.stderr
-
-
 def test_key_command_shows_the_key_once_and_keeps_its_hash(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from variseq.cli import main; main()", "keys", "create", "--name", "shop"]
-    command += ["--role", "read", "--role", "write", "--file", "keys.yaml"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    key = done.stdout.strip()
+    file = tmp_path / "keys.yaml"
+    words = ("keys", "create", "--name", "shop", "--role", "read", "--role", "write", "--file", file)
+    key = succeed(*words).out.strip()
     assert key.startswith("vsk_")
     assert len(key) == 47
-    assert key not in (tmp_path / "keys.yaml").read_text()
-    assert stat.S_IMODE((tmp_path / "keys.yaml").stat().st_mode) == 0o600
+    assert key not in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert os.listdir(tmp_path) == ["keys.yaml"]
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (again.returncode, again.stdout) == (2, "")
-    assert "already" in again.stderr
+    assert refuse("already", *words).out == ""
+
+
+def test_key_finds_its_owner_and_no_other_text_does(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    keys = {name: create_key(file, name, [role]) for name, role in (("shop", "read"), ("boss", "admin"))}
+    ring = read_keys(file)
+    for name, key in keys.items():
+        caller = ring.find(key)
+        assert caller is not None
+        assert caller.name == name
+        assert ring.find(key[:-1]) is None
+        assert ring.find(key + " ") is None
+    assert ring.find("") is None
+    assert len(set(keys.values())) == 2
+
+
+@given(st.text(max_size=100))
+def test_no_text_is_a_key_by_chance_and_none_breaks_the_search(text: str) -> None:
+    assert KeyRing([StoredKey(name="a", roles=["read"], sha256="0" * 64)]).find(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "keys: []", "keys: 3", "[]", "", "keys: [{name: a}]", "keys: [{name: a, roles: [], sha256: " + "0" * 64 + "}]",
+        "keys: [{name: a, roles: [king], sha256: " + "0" * 64 + "}]", "keys: [{name: a, roles: [read], sha256: x}]",
+        "keys: [{name: a, roles: [read], sha256: " + "0" * 64 + ", key: vsk_x}]", "keys: [", "\x00",
+        "!!python/object/apply:os.system ['true']",
+    ],
+)  # fmt: skip
+def test_file_that_is_not_one_of_keys_is_one_message(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text(text)
+    file.chmod(0o600)
+    with pytest.raises(InputError, match="key file"):
+        read_keys(file)
+
+
+def test_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    create_key(file, "shop", ["read"])
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o620)
+    with pytest.raises(InputError, match="written by others"):
+        read_keys(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "roles"), [("", ["read"]), ("a b", ["read"]), ("a", []), ("a", ["king"]), ("a\n", ["read"])]
+)
+def test_key_that_is_not_possible_leaves_the_file_as_it_was(tmp_path: Path, name: str, roles: list[str]) -> None:
+    with pytest.raises(InputError):
+        create_key(tmp_path / "keys.yaml", name, roles)
+    assert not list(tmp_path.iterdir())
+
+
+def test_number_of_keys_is_bounded(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    entries = [f"- {{name: k{n}, roles: [read], sha256: '{n:064x}'}}" for n in range(MAX_KEYS)]
+    file.write_text("keys:\n" + "\n".join(entries) + "\n")
+    with pytest.raises(InputError, match="the most"):
+        create_key(file, "one-more", ["read"])
+
+
+def test_same_user_gives_the_same_hash_after_a_restart_and_other_ids_give_others(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    hashes = []
+    for user in ("ann", "ann", "bob", "12", 12):
+        log = AuditLog(file)
+        asyncio.run(log.write("erase user", "boss", "done", "r-1", user))
+        log.close()
+        hashes.append(json.loads(file.read_text().splitlines()[-1])["user"])
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 4
+    assert "ann" not in file.read_text()
+
+
+def test_hash_cannot_be_guessed_without_its_key(tmp_path: Path) -> None:
+    one, other = AuditLog(tmp_path / "one"), AuditLog(tmp_path / "other")
+    assert one.hash_of("ann") != other.hash_of("ann")
+    one.close()
+    other.close()
+
+
+def test_log_on_a_full_disk_refuses_the_act() -> None:
+    log = AuditLog(None)
+    log._descriptor = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(HTTPError, match="cannot be written") as refused:
+        asyncio.run(log.write("erase user", "boss", "done", "r-1"))
+    assert refused.value.status == 503
+    log.close()
+
+
+def test_place_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        AuditLog(tmp_path / "missing" / "audit.jsonl")
