@@ -1,4 +1,4 @@
-"""The tables of docs/results from the records in benchmarks/results.
+"""The tables of docs/results and of the development log from the records in benchmarks/results.
 
     python -m benchmarks.tables                    # writes every table of which there are records
     python -m benchmarks.tables --check            # writes nothing; exit code 1 when a page does not show the records
@@ -22,7 +22,7 @@ from measurement.records import RESULTS, ROOT, Record, command_parser, exit_code
 from variseq.atomic import atomic_write
 from variseq.errors import InputError
 
-PAGES = ROOT / "docs" / "results"
+PAGES = (*sorted((ROOT / "docs" / "results").glob("*.md")), ROOT / "docs" / "development" / "log.md")
 NOTHING = "–"
 BLOCK = re.compile(r"<!-- table:([\w-]+) -->\n.*?<!-- /table -->", re.DOTALL)
 
@@ -87,7 +87,7 @@ TABLES = {
         "calibration", ("data", "model"),
         (Column("nll", "NLL", 3), Column("brier", "Brier"), Column("ece_top1", "ECE, top 1"),
          Column("ece_top10", "ECE, top 10"), Column("conformal_coverage_90", "coverage of 90 % sets", 3),
-         Column("selective_ndcg_gain", "gain of the surer half", 3)),
+         Column("selective_ndcg_gain", "gain of the confident half", 3)),
     ),
     "reasons": Table(
         "reasons", ("data",),
@@ -215,10 +215,7 @@ def conditions(records: Sequence[Record], note: str = "") -> str:
         f"`{one['commit'][:10]}`{' with uncommitted changes' if one['dirty'] else ''}" if one["commit"] else "unknown"
         for one in records
     )
-    machines = _unique(
-        f"{one['hardware']['cpu']}, {one['hardware']['threads']} of {one['hardware']['cores']} threads"
-        for one in records
-    )
+    machines = _unique(f"{one['hardware']['cpu']}, {_threads(one['hardware'])}" for one in records)
     data = _unique(
         f"{one['data']['title']}: {one['data']['num_users']:,} users, {one['data']['num_items']:,} items, "
         f"{one['data']['num_events']:,} events" for one in records if one["data"].get("title")
@@ -227,6 +224,11 @@ def conditions(records: Sequence[Record], note: str = "") -> str:
     facts = [note, "; ".join(data), f"Seeds {', '.join(map(str, seeds))}" if seeds else "", "; ".join(machines)]
     facts += [f"Commit {', '.join(commits)}", " to ".join(_unique([dates[0], dates[-1]]))]
     return ". ".join(fact for fact in facts if fact) + "."
+
+
+def _threads(hardware: dict[str, Any]) -> str:
+    threads, cores = hardware.get("threads"), f"{hardware['cores']} cores"
+    return cores if threads is None else f"{threads} thread{'s' * (threads != 1)} of {cores}"
 
 
 def _unique(texts: Iterable[str]) -> list[str]:
@@ -259,7 +261,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a page is not current")
     parser.add_argument("--print", type=Path, nargs="+", metavar="FILE", help="print the tables of these record files")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
-    parser.add_argument("--pages", type=Path, default=PAGES, help="folder of the pages")
+    parser.add_argument("--pages", type=Path, nargs="+", default=PAGES, help="pages with tables")
     given = parser.parse_args(words)
     old: list[str] = []
 
@@ -269,9 +271,7 @@ def main(words: Sequence[str] | None = None) -> int:
             texts = {name: text for name, table in TABLES.items() if (text := table_text(table, records))}
             print("\n".join(f"{name}\n\n{text}" for name, text in texts.items()))
             return
-        old.extend(
-            path.name for path in sorted(given.pages.glob("*.md")) if not update_page(path, records, given.check)
-        )
+        old.extend(path.name for path in given.pages if not update_page(path, records, given.check))
 
     code = exit_code(work)
     if given.check and old:

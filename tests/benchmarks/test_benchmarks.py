@@ -98,7 +98,7 @@ def test_pages_are_checked_and_written(tmp_path: Path) -> None:
     page, results = tmp_path / "accuracy.md", tmp_path / "results"
     page.write_text("before\n<!-- table:accuracy -->\nold\n<!-- /table -->\nafter\n")
     append_records(results / "accuracy.jsonl", [record()])
-    words = ["--pages", str(tmp_path), "--results", str(results)]
+    words = ["--pages", str(page), "--results", str(results)]
     assert tables.main([*words, "--check"]) == 1
     assert "old" in page.read_text()
     assert tables.main(words) == tables.main([*words, "--check"]) == 0
