@@ -43,6 +43,8 @@ from measurement.records import (
 CONNECTIONS = (1, 16, 64)
 SERVER_CORE, CLIENT_CORE = 0, 1
 NUM_USERS, NUM_EVENTS = 512, 50
+FIRST_USER = 1_000_000_000
+"""Users that no model knows."""
 START_SECONDS = 120
 CLI = "from variseq.cli import main; main()"
 HOST = "127.0.0.1"
@@ -112,7 +114,7 @@ def item_ids(model: Path) -> list[Any]:
 
 
 def limit(run: Path, seconds: float) -> Row:
-    """Calls of `recommend` for one history in a loop: calls a second, median milliseconds, memory."""
+    """Calls of `recommend` for one history in a loop: requests a second, median milliseconds, memory."""
     from variseq import load
 
     model = load(run, device="cpu")
@@ -125,13 +127,12 @@ def limit(run: Path, seconds: float) -> Row:
         begun = time.perf_counter()
         model.recommend(history=next(given), k=10)
         taken.append(time.perf_counter() - begun)
-    return _latencies(taken) | {"peak_megabytes": peak_megabytes()}
+    return _latencies(taken, sum(taken)) | {"peak_megabytes": peak_megabytes()}
 
 
-def _latencies(taken: list[float]) -> Row:
-    milliseconds = 1e3 * np.array(taken)
-    p50, p99 = (float(np.quantile(milliseconds, share)) for share in (0.5, 0.99))
-    return {"calls_per_second": len(taken) / sum(taken), "p50_ms": p50, "p99_ms": p99}
+def _latencies(taken: list[float], seconds: float) -> Row:
+    p50, p99 = (1e3 * float(np.quantile(taken, share)) for share in (0.5, 0.99))
+    return {"requests_per_second": len(taken) / seconds, "p50_ms": p50, "p99_ms": p99}
 
 
 async def load(port: int, connections: int, seconds: float, bodies: Sequence[bytes]) -> Row:
@@ -152,7 +153,7 @@ async def load(port: int, connections: int, seconds: float, bodies: Sequence[byt
 
     begun = time.perf_counter()
     await asyncio.gather(*(connection() for _ in range(connections)))
-    row = _latencies(taken) | {"requests_per_second": len(taken) / (time.perf_counter() - begun)}
+    row = _latencies(taken, time.perf_counter() - begun)
     return row | {"failed": sum(count for status, count in statuses.items() if status != 200)}
 
 
@@ -174,7 +175,7 @@ def fill(port: int, items: Sequence[Any]) -> None:
     """Fifty events of each user into the store of the server."""
     for user, history in enumerate(histories(items)):
         events = [
-            {"user_id": f"u{user}", "event_id": f"{user}-{n}", "item_id": str(item), "timestamp": 1.7e9 + n}
+            {"user_id": FIRST_USER + user, "event_id": f"{user}-{n}", "item_id": item, "timestamp": 1.7e9 + n}
             for n, item in enumerate(history)
         ]
         message = urllib.request.Request(
@@ -206,7 +207,7 @@ def measure_load(model: Path, num_items: int, seconds: float, rounds: int, out: 
 def _append(out: Path, case: Row, metrics: Row, number: int) -> None:
     settings = {"events_of_a_history": NUM_EVENTS, "round": number}
     append_records(out, [record_of("serving", case, metrics, seed=number, settings=settings, threads=1)])
-    print(f"{case}: {metrics['calls_per_second']:,.1f} calls/s, p50 {metrics['p50_ms']:.2f} ms", flush=True)
+    print(f"{case}: {metrics['requests_per_second']:,.1f} requests/s, p50 {metrics['p50_ms']:.2f} ms", flush=True)
 
 
 def measure_sizes(sizes: Sequence[int], folder: Path, out: Path) -> None:
@@ -223,7 +224,7 @@ def client(port: int, connections: int, seconds: float) -> Row:
     """The load of one process that asks for the users that `fill` has written."""
     _pin(CLIENT_CORE)
     users = np.random.default_rng(1).permutation(NUM_USERS).tolist()
-    bodies = [request("/v1/recommend", {"user_id": f"u{user}", "k": 10}, port) for user in users]
+    bodies = [request("/v1/recommend", {"user_id": FIRST_USER + user, "k": 10}, port) for user in users]
     asyncio.run(load(port, min(connections, 16), 1.0, bodies))
     return asyncio.run(load(port, connections, seconds, bodies))
 
