@@ -124,7 +124,8 @@ TABLES = {
     ),
     "serving": Table(
         "serving", ("items", "system", "connections"),
-        (Column("requests_per_second", "requests / s", 0),          Column("p50_ms", "p50, ms", 1), Column("p99_ms", "p99, ms", 1), Column("failed", "failed", 0)),
+        (Column("requests_per_second", "requests / s", 0),
+         Column("p50_ms", "p50, ms", 1), Column("p99_ms", "p99, ms", 1), Column("failed", "failed", 0)),
     ),
     "serving-sizes": Table(
         "serving_sizes", ("items",),

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import ablations, speed, tables, uncertainty
 from benchmarks.competitors import run as competitors
-from benchmarks.competitors.process import CostProbe, EnoughMeasured, LearningCurve, Sequences, Settings
+from benchmarks.competitors.process import LearningCurve, Sequences, Settings
 from benchmarks.competitors.turns import Work, take_turns
 from measurement.datasets import load_dataset
 from measurement.records import append_records, read_records, record_of
@@ -167,14 +167,6 @@ def test_lists_are_evaluated_as_by_hand_and_seen_items_are_removed() -> None:
     assert competitors.evaluate_lists({1: [*range(50, 60), 13]}, SEQUENCES)["hit_rate@10"] == 0
 
 
-def test_lists_are_evaluated_as_the_package_evaluates_its_own_models(data: Path, fitted: Any, shop_log: Any) -> None:
-    found, vocabulary = fitted.evaluate(k=10)["variseq"], fitted.vocabulary
-    lists = dict(zip(found.user.tolist(), ([i for i in row if i >= 0] for row in found.top_item.tolist()), strict=True))
-    histories = {user: shop_log.histories.history(user).item.tolist() for user in range(vocabulary.num_users)}
-    expected = sum(histories[user][-1] in lists[user] for user in lists) / len(lists)
-    assert found.metric("recall").mean() == pytest.approx(expected)
-
-
 def test_curve_stops_after_patience_and_at_the_budget() -> None:
     curve = LearningCurve(SETTINGS)
     for ndcg, stop, is_best in ((0.1, None, True), (0.3, None, True), (0.2, None, False), (0.3, "patience", False)):
@@ -183,16 +175,6 @@ def test_curve_stops_after_patience_and_at_the_budget() -> None:
     assert curve.best == (20.0, 2, 0.3)
     curve.epoch_seconds, curve.points = [61.0], [(61.0, 1, 0.1)]
     assert curve.stop_reason == "budget"
-
-
-def test_probe_counts_the_steps_after_the_warm_up() -> None:
-    probe = CostProbe()
-    for _ in range(8):
-        probe.tick()
-    with pytest.raises(EnoughMeasured):
-        probe.tick()
-    probe.times = [0.0, 50.0, 90.0, 91.0, 92.0, 93.0, 94.0, 95.0, 96.0]
-    assert probe.step_seconds == 1.0
 
 
 def test_sequences_are_in_the_order_of_time_and_targets_have_an_event_before_them(data: Path, tmp_path: Path) -> None:

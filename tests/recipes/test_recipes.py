@@ -14,10 +14,9 @@ import pyarrow.parquet
 import pytest
 
 import variseq
-from measurement.datasets import DATASETS, LoadedDataset, find_files, load_dataset, sequences, shuffle_ties
+from measurement.datasets import DATASETS, LoadedDataset, load_dataset, sequences, shuffle_ties
 from measurement.records import read_records
 from recipes.__main__ import main
-from recipes.run import Recipe
 from variseq.errors import InputError
 
 NUM_USERS, NUM_ITEMS, FIRST_SECOND = 30, 15, 1_511_539_200
@@ -145,12 +144,6 @@ def test_user_with_two_lines_is_refused(tmp_path: Path) -> None:
         sequences(tmp_path / "events.txt")
 
 
-def test_a_file_of_the_data_set_stands_for_its_folder(tmp_path: Path) -> None:
-    write_movielens(tmp_path)
-    names = ("sequences_5core_items.txt", "movies.csv")
-    assert find_files(tmp_path / names[0], *names) == find_files(tmp_path, *names) == [tmp_path / n for n in names]
-
-
 @pytest.mark.parametrize("name", ["ml-1m-request-time"])
 def test_an_event_has_the_time_of_the_next_request(loaded: LoadedDataset, name: str) -> None:
     for user, items in enumerate(histories(), start=1):
@@ -196,8 +189,9 @@ def test_history_of_mind_is_before_the_first_impression_in_its_order(loaded: Loa
 def test_recipe_leaves_a_run_and_a_record_for_each_model(tmp_path: Path) -> None:
     write_movielens(tmp_path)
     run, out = tmp_path / "run", tmp_path / "records.jsonl"
+    data = tmp_path / "movies.csv"  # A file of the data set stands for its folder.
     changes = [word for change in TINY for word in ("--set", change)]
-    words = ["ml-1m", str(tmp_path), "--run", str(run), "--out", str(out), "--seed", "3", "--quiet", *changes]
+    words = ["ml-1m", str(data), "--run", str(run), "--out", str(out), "--seed", "3", "--quiet", *changes]
     assert main(words) == 0
     records = read_records(out)
     models = [record["case"]["model"] for record in records]
@@ -222,7 +216,3 @@ def test_mistake_ends_before_training_with_exit_code_2(
     assert main(["ml-1m", str(tmp_path), "--run", "run", "--quiet", *words]) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not (tmp_path / "run").exists()
-
-
-def test_changes_override_the_settings_of_the_data_set() -> None:
-    assert Recipe("ml-1m", "data", "run", changes=("model.max_seq_len=7",)).settings().model["max_seq_len"] == 7
