@@ -76,7 +76,7 @@ def _draw_exposure(count: Int[np.ndarray, " item"], shown: Int[np.ndarray, " ite
         axis.set_ticks(shown_ticks, labels=["0" if tick < 1 else decimal(tick) for tick in shown_ticks])
         axis.set_ticks([], minor=True)
         limit(*ends)
-    name_axes(axes, style, "events in training", "lists that hold the item")
+    name_axes(axes, style, "events in training", "lists with the item")
     return figure
 
 

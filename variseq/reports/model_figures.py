@@ -82,7 +82,7 @@ def _draw_training(epochs: Epochs, kl_target: float | None, style: Style) -> Fig
     if (value > 0).any():
         beta.set_yscale("log")
         beta.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-        beta.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
+        beta.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}")
         beta.yaxis.set_minor_locator(NullLocator())
     name_axes(loss, style, "", "loss, nats per position")
     name_axes(ndcg, style, "", "validation NDCG@10")
