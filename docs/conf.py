@@ -13,7 +13,7 @@ project = "Variseq"
 author = "The Variseq authors"
 release = version = importlib.metadata.version("variseq")
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "mathml", "reference"]
-exclude_patterns = ["_build", "_ext", "**/.ipynb_checkpoints", "ablations.md", "pains.md", "targets.md"]
+exclude_patterns = ["_build", "_ext", "**/.ipynb_checkpoints"]
 
 html_theme = "furo"
 html_title = f"Variseq {release}"

@@ -62,7 +62,7 @@ def _slices(num_rows: int, size: int) -> list[tuple[int, int]]:
 class _HiddenLayer:
     """s = sigmoid(2 (query + key)), chunk by chunk in one buffer, laid out as hidden × history × query × key.
 
-    tanh(query + key) is 2 s − 1, and takes several times as long on some processors (docs/ablations.md, "Speed").
+    tanh(query + key) is 2 s − 1, and takes several times as long on some processors (docs/development/log.md).
     """
 
     def __init__(self, query: Tensor, key: Tensor, position: Tensor) -> None:

@@ -269,7 +269,7 @@ class Decoder(nn.Module):
     """P_t = norm(s_t + feed-forward(norm(s_t))), with s_t = M z_t + dropout(W c_t) and c_t the attention over z_1..z_t.
 
     W starts at zero, so the network begins without the context. The attention weights are those of the means, once for
-    all samples: weights of each sample were no better and cost more (docs/ablations.md).
+    all samples: weights of each sample were no better and cost more (docs/development/log.md).
     """
 
     def __init__(self, latent_dim: int, hidden_size: int, attention: PosteriorAttention, dropout: float) -> None:

@@ -115,7 +115,7 @@ class Network(nn.Module):
     @torch.no_grad()
     def _begin_as_identity(self) -> None:
         # The network begins by scoring what resembles the last item: blocks add almost nothing, and the decoder undoes
-        # the map to the posterior. On sparse logs this is never quite learned from random maps (docs/ablations.md).
+        # the map to the posterior. On sparse logs this is never quite learned from random maps (development/log.md).
         for part in (self.encoder, self.decoder.feed_forward):
             for module in part.modules():
                 if isinstance(module, nn.Linear):

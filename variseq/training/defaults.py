@@ -29,7 +29,7 @@ MAX_REPEAT_SHARE = 0.1
 SHORT_MEAN_LENGTH = 20
 """Histories that are shorter on average make a sparse log: more dropout."""
 LARGE_LOG = 120_000
-"""Training events from which noise begins late; a smaller log is overfitted by then (docs/ablations.md)."""
+"""Training events from which noise begins late; a smaller log is overfitted by then (docs/development/log.md)."""
 LATE_NOISE = {"deterministic_fraction": 0.75, "kl_anneal_fraction": 0.05, "num_samples": 4}
 """Noise in the last quarter, with the mixture of four samples in the loss. Only the last fifth of the epochs can then
 be chosen, 4 or 5 by default: fewer than `patience`, so such a run trains all of its epochs."""
@@ -37,7 +37,7 @@ TOKEN_BUDGET = 3_000_000
 """Tokens that a run trains on by default; the number of epochs follows from it (between 20 and 40)."""
 EVENTS_PER_BATCH_TOKEN = 128
 BATCH_TOKENS = (256, 2048)
-"""The smallest and the largest batch; with 8,192 tokens a large log needs ten epochs for six (docs/ablations.md)."""
+"""The smallest and the largest batch; with 8,192 tokens a large log needs ten epochs for six (development/log.md)."""
 MIN_KL_TARGET = 40.0
 MANY_EVENTS_PER_ITEM = 100
 """From this mean number of events per item, one refit is as good as the mean of two, and a large log gets twice the
@@ -115,7 +115,7 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
 def training_config(
     properties: LogProperties, network: NetworkConfig, seed: int, overrides: dict[str, Any]
 ) -> TrainingConfig:
-    """The training settings for a log. The reasons for the numbers are in docs/ablations.md.
+    """The training settings for a log. The reasons for the numbers are in docs/development/log.md.
 
     - `batch_tokens`: a 128th of the events, between 256 and 2,048.
     - `learning_rate`: 0.003 at hidden_size 64; it falls with the root of hidden_size.
