@@ -207,7 +207,7 @@ def training_records(num_events: int, epochs: int) -> list[Record]:
         assert model.checkpoint is not None
         config, own = model.checkpoint.network.config, model.checkpoint.config["training"]
         is_full = config.num_items <= own["full_softmax_max_items"]
-        lengths = train.part.known().lengths
+        lengths = train.part.history().lengths
         pairs = [sum(n * (n + 1) // 2 for n in _windows(int(length), shape.max_seq_len)) for length in lengths]
         flops = flops_per_position(
             config, config.num_items if is_full else own["num_negatives"], sum(pairs) / int(lengths.sum())

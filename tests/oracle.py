@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from variseq.events.shoppers import BEHAVIORS
-from variseq.events.simulate import Simulation
+from variseq.events.simulate import BEHAVIORS, Simulation
 from variseq.sequences.histories import Histories
 
 

@@ -33,7 +33,7 @@ def test_constant_times_cannot_be_split_by_time_and_say_what_can_be_done() -> No
     with pytest.raises(InputError, match=r"All events have the same time.*leave-one-out"):
         log.split("time")
     train, _, test = log.split("leave-one-out")
-    assert train.part.known().num_events == 2
+    assert train.part.history().num_events == 2
     assert len(test.part.queries()) == 2
 
 
@@ -50,10 +50,10 @@ def test_share_or_duration_that_leaves_nothing_is_refused(shop_log: Log) -> None
 
 def test_time_split_learns_from_nothing_after_the_cut(shop_log: Log) -> None:
     train, valid, test = shop_log.split("time", test=0.2, valid=0.1)
-    learned = train.part.known()
+    learned = train.part.history()
     times = shop_log.histories.timestamp
     assert learned.timestamp.max() < times[valid.part.queries().position].min()
-    assert valid.part.known().timestamp.max() < times[test.part.queries().position].min()
+    assert valid.part.history().timestamp.max() < times[test.part.queries().position].min()
 
 
 def test_parts_and_log_tell_their_numbers(shop_log: Log) -> None:

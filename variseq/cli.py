@@ -11,8 +11,9 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from variseq.errors import InputError, VariseqError
+from variseq.errors import VariseqError
 from variseq.output.printable import printable, printable_lines
+from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
 from variseq.terminal.serve_command import keys, serving
 from variseq.threads import use_threads
 
@@ -33,56 +34,13 @@ Source = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 Items = Annotated[str | None, typer.Option(help="File with item_id, title, category and more.")]
-Columns = Annotated[
-    str | None,
-    typer.Option(help="Names in the file: user_id=uid,item_id=sku,... Without a header by place: user_id,..."),
-]
-ItemColumns = Annotated[str | None, typer.Option(help="The same for --items: item_id=sku,title=name,...")]
-Format = Annotated[str | None, typer.Option(help="csv, tsv, jsonl or parquet; found by suffix or content otherwise.")]
-Explode = Annotated[str | None, typer.Option(help="The list within each JSON line that holds the events.")]
-Quoting = Annotated[str | None, typer.Option(help="auto, or none where quotes are text.")]
-Quote = Annotated[str | None, typer.Option(help="The character around quoted fields.")]
-Escape = Annotated[str | None, typer.Option(help="The character before a quote within a quoted field.")]
-TimeUnit = Annotated[str | None, typer.Option(help="auto, seconds, milliseconds, microseconds, nanoseconds, iso, ...")]
-Delimiter = Annotated[str | None, typer.Option(help="Delimiter of text files; found by itself otherwise.")]
-MinUser = Annotated[int | None, typer.Option(help="Drop users with fewer events (k-core with the next).")]
-MinItem = Annotated[int | None, typer.Option(help="Drop items with fewer events.")]
-Collapse = Annotated[
-    bool | None, typer.Option("--collapse-repeats", help="Keep the first of repeated events in a row.")
-]
-TimeFormat = Annotated[str | None, typer.Option(help="How times are written: %d.%m.%y %H:%M, ...")]
-TimeZone = Annotated[str | None, typer.Option(help="Zone of times that name none: Europe/Berlin, ...")]
-Missing = Annotated[str | None, typer.Option(help="Missing values: keep, zero or mean.")]
-MinValue = Annotated[float | None, typer.Option(help="Events with a lower value (bad ratings) are low, see the next.")]
-LowValues = Annotated[
-    str | None, typer.Option(help="leave-out drops them; negative keeps them in histories, never as a next event.")
-]
 TestFile = Annotated[str | None, typer.Option(help="Events to evaluate on, never trained on; in place of a test part.")]
-Memory = Annotated[str | None, typer.Option(help="Memory of the database, such as 1GB.")]
-Rejects = Annotated[Path | None, typer.Option(help="File for rejected rows (.csv or .parquet).")]
 K = Annotated[int, typer.Option("-k", "--k", help="How many items.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="A setting: model.hidden_size=128, training.max_epochs=20, ...")
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute with; one for each core otherwise.")]
-
-
-def _columns(text: str | None) -> dict[str, str | int] | list[str] | None:
-    """`a=b,c=d` as a dictionary; `a,b,c`, names by place, as a list."""
-    if text is None:
-        return None
-    if "=" not in text:
-        return [name.strip() for name in text.split(",")]
-    pairs = [part.partition("=") for part in text.split(",")]
-    named = [name.strip() for name, _, _ in pairs]
-    if len(set(named)) < len(named):
-        raise InputError(f"--columns {text!r} names a column twice. Give each once.")
-    if any(not equals for _, equals, _ in pairs):
-        raise InputError(
-            f"--columns {text!r} is not of the form user_id=uid,item_id=sku, or by place user_id,item_id,timestamp."
-        )
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _size(text: str | None) -> float | str | None:
@@ -121,63 +79,22 @@ def _options(
 
 
 @app.command()
-def check(
-    source: Source,
-    items: Items = None,
-    columns: Columns = None,
-    item_columns: ItemColumns = None,
-    format: Format = None,
-    explode: Explode = None,
-    time_unit: TimeUnit = None,
-    time_format: TimeFormat = None,
-    time_zone: TimeZone = None,
-    delimiter: Delimiter = None,
-    quoting: Quoting = None,
-    quote: Quote = None,
-    escape: Escape = None,
-    min_user_events: MinUser = None,
-    min_item_events: MinItem = None,
-    collapse_repeats: Collapse = None,
-    missing_value: Missing = None,
-    min_value: MinValue = None,
-    low_values: LowValues = None,
-    memory_limit: Memory = None,
-    rejects: Rejects = None,
-) -> None:
+@takes_read_options
+def check(source: Source, read: ReadFlags, items: Items = None) -> None:
     """What is in a log, and what is wrong with it: counts, reasons, span, histories, warnings."""
-    from variseq.log import read
+    from variseq.log import read as read_log
     from variseq.output.console import console
-    from variseq.terminal.events_source import events_source
     from variseq.terminal.run_config import run_config
 
-    flags = {
-        "read.columns": _columns(columns),
-        "read.time_unit": time_unit,
-        "read.item_columns": _columns(item_columns),
-        "read.format": format,
-        "read.explode": explode,
-        "read.time_format": time_format,
-        "read.time_zone": time_zone,
-        "read.delimiter": delimiter,
-        "read.quoting": quoting,
-        "read.quote": quote,
-        "read.escape": escape,
-        "read.min_user_events": min_user_events,
-        "read.min_item_events": min_item_events,
-        "read.collapse_repeats": collapse_repeats,
-        "read.missing_value": missing_value,
-        "read.min_value": min_value,
-        "read.low_values": low_values,
-        "read.memory_limit": memory_limit,
-        "read.rejects": rejects,
-    }
     with events_source(_source(source)) as events:
-        console().print(read(events, items, run_config(None, flags, []).read).check())
+        console().print(read_log(events, items, run_config(None, read, []).read).check())
 
 
 @app.command()
+@takes_read_options
 def fit(
     source: Source,
+    read: ReadFlags,
     out: Annotated[Path, typer.Option(help="Folder for the run; must not exist yet.")],
     items: Items = None,
     split: Annotated[str | None, typer.Option(help="time or leave-one-out.")] = None,
@@ -198,20 +115,6 @@ def fit(
     threads: Threads = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with size, read, split, model, training.")] = None,
     settings: Set = None,
-    columns: Columns = None,
-    item_columns: ItemColumns = None,
-    format: Format = None,
-    explode: Explode = None,
-    time_unit: TimeUnit = None,
-    delimiter: Delimiter = None,
-    quoting: Quoting = None,
-    time_format: TimeFormat = None,
-    time_zone: TimeZone = None,
-    min_user_events: MinUser = None,
-    min_item_events: MinItem = None,
-    min_value: MinValue = None,
-    low_values: LowValues = None,
-    rejects: Rejects = None,
     from_run: Annotated[
         Path | None,
         typer.Option(
@@ -236,20 +139,7 @@ def fit(
         "split.by": split,
         "split.test": _size(test),
         "split.targets_of": _names(targets_of),
-        "read.columns": _columns(columns),
-        "read.item_columns": _columns(item_columns),
-        "read.format": format,
-        "read.explode": explode,
-        "read.delimiter": delimiter,
-        "read.quoting": quoting,
-        "read.time_unit": time_unit,
-        "read.time_format": time_format,
-        "read.time_zone": time_zone,
-        "read.min_user_events": min_user_events,
-        "read.min_item_events": min_item_events,
-        "read.min_value": min_value,
-        "read.low_values": low_values,
-        "read.rejects": rejects,
+        **read,
     }
     start = None if from_run is None else load(from_run, device or "auto")
     wanted = run_config(config, flags, settings or [], None if start is None else settings_of(start))
@@ -290,7 +180,7 @@ def evaluate(
     from variseq.terminal.evaluate import EvaluateRequest, evaluate_run
 
     request = EvaluateRequest(
-        k, targets, exclude_seen, users, compare_with or [], mc_dropout, test_file, _columns(columns)
+        k, targets, exclude_seen, users, compare_with or [], mc_dropout, test_file, read_columns(columns)
     )
     typer.echo(printable_lines(evaluate_run(run, request, json)))
 
@@ -399,17 +289,17 @@ def diagnose(
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Option(help="File for the events: .parquet or .csv.")],
-    users: Annotated[int, typer.Option(help="Number of shoppers.")] = 1000,
+    users: Annotated[int, typer.Option(help="Number of users.")] = 1000,
     items: Annotated[int, typer.Option(help="Number of items.")] = 500,
-    mean_events: Annotated[int, typer.Option(help="Events of a shopper, on average.")] = 30,
+    mean_events: Annotated[int, typer.Option(help="Events per user, on average.")] = 30,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
 ) -> None:
-    """Shoppers whose true next-item probabilities are known."""
+    """Simulate a log whose true next-item probabilities are known."""
     from variseq.events.simulate import SimulationOptions
-    from variseq.events.simulate import simulate as simulate_shoppers
+    from variseq.events.simulate import simulate as simulate_log
 
     options = SimulationOptions(num_users=users, num_items=items, mean_events=mean_events, seed=seed)
-    events, item_columns = simulate_shoppers(options).write(out)
+    events, item_columns = simulate_log(options).write(out)
     typer.echo(f"Events: {printable(events)}\nItems:  {printable(item_columns)}")
 
 

@@ -44,7 +44,7 @@ def evaluated_part(split: Split, part: Part | None, is_refitted: bool) -> tuple[
     part that the models cannot be evaluated on.
     """
     evaluated = part_to_evaluate(split, part, is_refitted)
-    known = split[2].known() if is_refitted else split[0].known()
+    known = split[2].history() if is_refitted else split[0].history()
     return trained_on(evaluated, known, "training and validation" if is_refitted else "training"), known
 
 

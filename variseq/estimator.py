@@ -137,7 +137,7 @@ class VariationalAttention:
             start._refuse_to_leak_into(train, valid)
         workplace = Workplace(self.device, callback or ProgressPrinter(verbose), unfinished, resume, tensorboard)
         trained = train_network(train.part, valid.part, settings, workplace)
-        config, known = settings.training, train.part.known()
+        config, known = settings.training, train.part.history()
         validation = Validation(valid.part, config)
         # A network that was trained without noise has no spread that means anything.
         num_samples = NUM_SAMPLES if config.deterministic_fraction < 1 else 0
@@ -145,7 +145,7 @@ class VariationalAttention:
         untuned = Forecast(trained.chosen, memory.fit(known), Calibration(num_samples))
         learned = calibrate(untuned, validation.part, validation.options)
         if config.refit_fraction:
-            latest = valid.part.known_after()
+            latest = valid.part.history_with_targets()
             memory.fit(latest)
             learned = transferred(learned, (trained.chosen, known), (trained.network, latest))
         begins = np.stack([train.part.target_end, valid.part.target_end])
@@ -354,7 +354,7 @@ class VariationalAttention:
             return vocabulary, None if part is None else part.part
         refits = self._fitted().config["training"]["refit_fraction"]
         external = ExternalLog(part.histories, part.vocabulary, part.report)
-        given = part_of_external_log(split[2], vocabulary, split[2 if refits else 0].known(), external)
+        given = part_of_external_log(split[2], vocabulary, split[2 if refits else 0].history(), external)
         for message in warnings_of(given.protocol["test_file"]):
             warnings.warn(message, UserWarning, stacklevel=3)
         return part.vocabulary, given
@@ -381,7 +381,7 @@ class VariationalAttention:
         return split_at(histories, checkpoint.bounds[0], checkpoint.bounds[1], vocabulary.num_items, method)
 
     def _settings(self, train: LogPart, start: VariationalAttention | None = None) -> Settings:
-        properties = LogProperties.of(train.part.known(), train.vocabulary)
+        properties = LogProperties.of(train.part.history(), train.vocabulary)
         earlier = None if start is None else start._fitted()
         if start is not None and start.size != self.size:
             raise InputError(f"size={self.size!r} does not fit the earlier run. Give its size, {start.size!r}.")
@@ -406,7 +406,7 @@ class VariationalAttention:
                 stacklevel=3,
             )
             return
-        learned = self._split()[2 if checkpoint.config["training"]["refit_fraction"] else 0].known()
+        learned = self._split()[2 if checkpoint.config["training"]["refit_fraction"] else 0].history()
         in_valid, in_test = num_trained_of(valid.part, train.vocabulary, learned, checkpoint.vocabulary)
         until = utc_text(int(learned.timestamp.max()))
         if in_test:

@@ -1,4 +1,4 @@
-"""A source of events into the user's handle on them: look at it, check it, split it."""
+"""Read a log of events, check it and split it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import numpy as np
 
 from variseq.errors import InputError
 from variseq.evaluation.splits import Part, by_time, leave_one_out, marked_targets
-from variseq.events.check import CheckReport, check
 from variseq.events.items import ItemTable
 from variseq.events.options import ReadOptions
-from variseq.events.read import Events
 from variseq.events.read import read as read_events
-from variseq.events.report import ReadReport
+from variseq.events.report import CheckReport, Events, ReadReport, check
 from variseq.events.vocabulary import Vocabulary
 from variseq.sequences.histories import Histories
 
@@ -26,7 +24,7 @@ NO_TEST = "none"
 
 @dataclass(frozen=True, eq=False)
 class LogPart:
-    """One part of a split log, with what its numbers mean: what `fit` learns from and `evaluate` judges on."""
+    """One part of a split log, with its vocabulary, for `fit` and `evaluate`."""
 
     part: Part
     vocabulary: Vocabulary
@@ -77,12 +75,12 @@ class Log:
     ) -> tuple[LogPart, LogPart, LogPart]:
         """Train, validation and test parts.
 
-        "time" (the default) cuts at two moments: nothing after a cut is learned from. `test` and `valid` are shares of
+        "time" (the default) cuts at two moments: training ends before the first. `test` and `valid` are shares of
         the events (0.1 where None) or durations ("7d"). "leave-one-out" takes each user's last event for test and the
         one before for validation, as much of the literature does; it lets a model learn from the future of others.
 
         With test="none" there is no test part: all but validation is training. `targets_of` names the behaviors that
-        are learned and asked for ("purchase"); events of other behaviors are read as history. None stands for all,
+        are targets ("purchase"); events of other behaviors are read as history. None stands for all,
         except low values that were read with low_values="negative".
 
         Raises InputError for another method, an unknown behavior, or when a part would be empty.
@@ -120,16 +118,16 @@ class Log:
         return of_train, of_valid, of_test
 
     def _target_behaviors(self, targets_of: str | Sequence[str] | None) -> tuple[str, ...] | None:
-        """The behaviors that are asked for; None where it is all of them. Raises InputError for an unknown one."""
+        """The behaviors of targets; None where it is all of them. Raises InputError for an unknown one."""
         behaviors, low = self.vocabulary.behaviors, self.report.low_behaviors
-        asked = [targets_of] if isinstance(targets_of, str) else targets_of
-        wanted = [name for name in behaviors if name not in low] if asked is None else list(asked)
+        given = [targets_of] if isinstance(targets_of, str) else targets_of
+        wanted = [name for name in behaviors if name not in low] if given is None else list(given)
         unknown = [name for name in wanted if name not in behaviors or name in low]
         if unknown or not wanted:
             counts = ", ".join(
                 f"{name} ({count:,})" for name, count in self.report.behaviors.items() if name not in low
             )
-            what = f"names {unknown[0]!r}, which no event may be asked for by" if unknown else "is empty"
+            what = f"names {unknown[0]!r}, which no target can have" if unknown else "is empty"
             raise InputError(f"targets_of {what}. The behaviors of the log, with their events: {counts or 'none'}.")
         return None if set(wanted) == set(behaviors) else tuple(name for name in behaviors if name in wanted)
 

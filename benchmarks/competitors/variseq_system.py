@@ -65,7 +65,7 @@ class VariseqModel:
 
     def _usual(self) -> TrainingConfig:
         """The training settings that follow from the size and the log."""
-        properties = LogProperties.of(self.train_part.part.known(), self.train_part.vocabulary)
+        properties = LogProperties.of(self.train_part.part.history(), self.train_part.vocabulary)
         network = network_config(self.settings.variant, properties, {})  # type: ignore[arg-type]
         return training_config(properties, network, self.settings.seed, {})
 

@@ -81,9 +81,9 @@ def test_recommended_probabilities_are_those_of_the_evaluation(
     histories: list[list[int]], share: float, tile_items: int
 ) -> None:
     part = leave_one_out(Histories.of_items(histories), NUM_ITEMS)[2]
-    popular = Popular(NUM_ITEMS).fit(part.known())
+    popular = Popular(NUM_ITEMS).fit(part.history())
     judged = evaluate(popular, part, EvaluationOptions(k=4, targets="last", repeat_share=share))
-    ranked = rank_items(popular, part.known(), Wish(NUM_ITEMS, 4, repeat_share=share), tile_items)
+    ranked = rank_items(popular, part.history(), Wish(NUM_ITEMS, 4, repeat_share=share), tile_items)
     assert judged.forecasts is not None
     np.testing.assert_array_equal(ranked.item, judged.top_item)
     np.testing.assert_allclose(ranked.probability, judged.forecasts.top_probability, atol=1e-5)

@@ -38,10 +38,10 @@ def test_every_training_event_is_before_every_later_part(
     time = histories.timestamp
     valid_time = time[valid.queries("all").position]
     test_time = time[test.queries("all").position]
-    assert train.known().timestamp.max() < min(valid_time.min(initial=99), test_time.min(initial=99))
+    assert train.history().timestamp.max() < min(valid_time.min(initial=99), test_time.min(initial=99))
     assert valid_time.max(initial=-1) < test_time.min(initial=99)
-    assert valid.known().timestamp.max() < test_time.min(initial=99) or not len(valid_time)
-    every_event = train.known().num_events + len(valid_time) + len(test_time)
+    assert valid.history().timestamp.max() < test_time.min(initial=99) or not len(valid_time)
+    every_event = train.history().num_events + len(valid_time) + len(test_time)
     assert every_event == histories.num_events
 
 
@@ -58,8 +58,8 @@ def test_leave_one_out_gives_last_and_last_but_one_of_long_histories(lists: list
     np.testing.assert_array_equal(test.queries().user, long_enough)
     np.testing.assert_array_equal(test.queries().position, histories.offsets[1:][long_enough] - 1)
     np.testing.assert_array_equal(valid.queries().position, histories.offsets[1:][long_enough] - 2)
-    assert train.known().num_events == histories.num_events - 2 * len(long_enough)
-    assert train.train_item_count.sum() == train.known().num_events
+    assert train.history().num_events == histories.num_events - 2 * len(long_enough)
+    assert train.train_item_count.sum() == train.history().num_events
 
 
 @given(timed_lists)
@@ -70,16 +70,16 @@ def test_without_a_test_part_everything_but_validation_is_training(lists: list[l
     if len(long_enough):
         train, valid, test = leave_one_out(histories, with_test=False)
         np.testing.assert_array_equal(valid.queries().position, histories.offsets[1:][long_enough] - 1)
-        assert train.known().num_events + len(long_enough) == histories.num_events
-        assert valid.known_after().num_events == test.known().num_events == histories.num_events
+        assert train.history().num_events + len(long_enough) == histories.num_events
+        assert valid.history_with_targets().num_events == test.history().num_events == histories.num_events
         assert len(test.queries()) == test.protocol["num_test_events"] == 0
     try:
         train, valid, test = by_time(histories, test=None, valid=0.2)
     except InputError:
         return
     valid_time = histories.timestamp[valid.queries("all").position]
-    assert train.known().timestamp.max() < valid_time.min()
-    assert train.known().num_events + len(valid_time) == test.known().num_events == histories.num_events
+    assert train.history().timestamp.max() < valid_time.min()
+    assert train.history().num_events + len(valid_time) == test.history().num_events == histories.num_events
     assert "test_start_microseconds" not in test.protocol
 
 
@@ -112,7 +112,7 @@ def test_kinds_of_targets_of_one_user() -> None:
 def test_event_at_the_cut_belongs_to_the_later_side() -> None:
     histories = timed([[(0, 1), (5, 2)], [(1, 1), (5, 3), (9, 4)]])
     train, valid, test = by_time(histories, test=9, valid=5)
-    assert train.known().timestamp.tolist() == [0, 1]
+    assert train.history().timestamp.tolist() == [0, 1]
     assert histories.item[valid.queries().position].tolist() == [2, 3]
     assert test.queries().user.tolist() == [1]
 
@@ -122,7 +122,7 @@ def test_user_without_earlier_events_is_kept_as_a_cold_query() -> None:
     _, _, test = by_time(histories, test=9, valid=2)
     assert test.queries().user.tolist() == [1]
     assert test.queries().position.tolist() == [3]
-    assert test.known().lengths.tolist() == [3, 0]
+    assert test.history().lengths.tolist() == [3, 0]
 
 
 def test_duration_counts_back_from_the_last_event() -> None:
@@ -130,7 +130,7 @@ def test_duration_counts_back_from_the_last_event() -> None:
     train, valid, test = by_time(histories, test="7d", valid="1w")
     assert test.protocol["test_start_microseconds"] == 23 * DAY
     assert valid.protocol["valid_start_microseconds"] == 16 * DAY
-    assert train.known().num_events == 16
+    assert train.history().num_events == 16
 
 
 def test_split_hash_names_one_split_and_only_that() -> None:

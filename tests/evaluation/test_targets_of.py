@@ -58,7 +58,7 @@ def test_last_target_of_a_user_is_test_and_the_one_before_it_validation(lists: M
             assert queries.user.tolist() == wanted
             assert queries.position.tolist() == [start[user] + places[user][-back] for user in wanted]
     assert train.protocol["num_test_targets"] == len(wanted)
-    learned = train.known()
+    learned = train.history()
     assert learned.num_targets == sum(train_targets(lists, wanted))
 
 

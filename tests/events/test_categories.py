@@ -2,7 +2,7 @@
 
 import pytest
 
-from variseq.events.categories import split_categories
+from variseq.events.items import split_categories
 
 CASES = {
     "bars": (["A|B", "B", None], [["A", "B"], ["B"], []], ""),

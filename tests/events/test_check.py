@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from variseq.events.check import CheckReport, check
 from variseq.events.options import ReadOptions
 from variseq.events.read import read
+from variseq.events.report import CheckReport, check
 
 NOW = datetime(2020, 10, 1, tzinfo=UTC)
 START = 1_600_000_000

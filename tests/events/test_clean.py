@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from variseq.errors import InputError
 from variseq.events.clean import statements
 from variseq.events.options import ReadOptions
-from variseq.events.read import Events, read
+from variseq.events.read import read
+from variseq.events.report import Events
 
 Row = tuple[int, int, int]
 ROWS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 8)), min_size=1, max_size=60)

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from variseq.errors import InputError
-from variseq.events import stage
+from variseq.events import ingest
 from variseq.events.options import ReadOptions
-from variseq.events.read import Events, read
+from variseq.events.read import read
+from variseq.events.report import Events
 
 HEADER = "user_id,item_id,timestamp,title"
 
@@ -260,7 +261,7 @@ def test_database_and_plain_reading_agree(
     path.write_bytes(file[0])
     usual = read(path, options=ReadOptions(rejects=folder / "usual.csv"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "_read_by_database", lambda *_: False)
+        patch.setattr(ingest, "_read_by_database", lambda *_: None)
         plain = read(path, options=ReadOptions(rejects=folder / "plain.csv"))
     assert rows_of(usual) == rows_of(plain)
     assert usual.report.rejected == plain.report.rejected
@@ -269,6 +270,6 @@ def test_database_and_plain_reading_agree(
 
 def test_reading_is_refused_when_lines_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, [HEADER, 'u1,"a\nb",1600000000,x', *plain_lines(5)])
-    monkeypatch.setattr(stage, "lines_of", lambda file: iter([HEADER, *plain_lines(5)]))
+    monkeypatch.setattr(ingest, "lines_of", lambda file: iter([HEADER, *plain_lines(5)]))
     with pytest.raises(InputError, match="counted"):
         read(path)

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from variseq.events.read import Events, read
+from variseq.events.read import read
+from variseq.events.report import Events
 
 DOORS: dict[str, Callable[[pa.Table, Path], Any]] = {
     "csv": lambda log, folder: _csv(log, folder / "log.csv"),

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from variseq.events.read import Events, read
+from variseq.events.read import read
+from variseq.events.report import Events
 
 NAN = float("nan")
 

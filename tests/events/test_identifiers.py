@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from variseq.errors import InputError
-from variseq.events.read import Events, read
+from variseq.events.read import read
+from variseq.events.report import Events
 
 
 def write_csv(users: list[Any], folder: Path, suffix: str = "csv") -> Path:

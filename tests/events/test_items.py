@@ -72,7 +72,7 @@ def test_doubled_ids_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_items_of_another_world_are_refused() -> None:
-    with pytest.raises(InputError, match="log has ids like 10, the items file like 'i1'"):
+    with pytest.raises(InputError, match="log has ids like 10, the table like 'i1'"):
         read(LOG, pa.table({"item_id": ["i1"], "title": ["x"]}))
 
 

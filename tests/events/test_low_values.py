@@ -7,7 +7,8 @@ import pytest
 
 from variseq.errors import InputError
 from variseq.events.options import ReadOptions
-from variseq.events.read import Events, read
+from variseq.events.read import read
+from variseq.events.report import Events
 from variseq.log import Log
 
 USERS = ["u", "u", "u", "v", "v", "v", "w", "w", "w"]

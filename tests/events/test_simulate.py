@@ -16,8 +16,16 @@ from hypothesis import strategies as st
 from tests.oracle import Oracle
 from variseq.errors import InputError
 from variseq.evaluation.recommender import Recommender
-from variseq.events.shoppers import BEHAVIORS, CART, PURCHASE, SHORTEST_BREAK_SECONDS, VIEW, SimulationOptions
-from variseq.events.simulate import Simulation, simulate
+from variseq.events.simulate import (
+    BEHAVIORS,
+    CART,
+    PURCHASE,
+    SHORTEST_BREAK_SECONDS,
+    VIEW,
+    Simulation,
+    SimulationOptions,
+    simulate,
+)
 from variseq.sequences.histories import Histories
 
 OPTIONS = SimulationOptions(num_users=2_000, num_items=60, num_categories=4, mean_events=20, seed=3)
@@ -55,7 +63,7 @@ def test_true_probabilities_sum_to_one(shop: Simulation) -> None:
     num_categories=st.integers(1, 5),
     extra_items=st.integers(0, 20),
     noise_share=st.floats(0.01, 0.5),
-    pull_share=st.floats(0, 0.5),
+    transition_share=st.floats(0, 0.5),
     session_end_probability=st.floats(0, 1),
     seed=st.integers(0, 1_000),
 )
@@ -63,7 +71,7 @@ def test_true_probabilities_sum_to_one_in_any_shop(
     num_categories: int,
     extra_items: int,
     noise_share: float,
-    pull_share: float,
+    transition_share: float,
     session_end_probability: float,
     seed: int,
 ) -> None:
@@ -75,7 +83,7 @@ def test_true_probabilities_sum_to_one_in_any_shop(
             mean_events=6,
             seed=seed,
             noise_share=noise_share,
-            pull_share=pull_share,
+            transition_share=transition_share,
             session_end_probability=session_end_probability,
         )
     )
@@ -153,11 +161,11 @@ def test_gaps_are_minutes_inside_a_session_and_hours_between(shop: Simulation) -
 def test_taste_follows_what_was_seen_and_drifts(shop: Simulation) -> None:
     user = int(np.argmax(np.diff(shop.offsets)))
     first = int(shop.offsets[user])
-    category = int(shop.shop.category[shop.item[first]])
+    category = int(shop.catalog.category[shop.item[first]])
     offsets, day = np.array([0, 1, 2]), 86_400 * 1_000_000
-    item = np.array([shop.item[first], np.flatnonzero(shop.shop.category != category)[0]])
+    item = np.array([shop.item[first], np.flatnonzero(shop.catalog.category != category)[0]])
     probability = np.exp(shop.log_probabilities(offsets, item, np.array([0, day]), np.array([PURCHASE, PURCHASE])))
-    in_category = probability[:, shop.shop.category == category].sum(axis=1)
+    in_category = probability[:, shop.catalog.category == category].sum(axis=1)
     assert in_category[0] > in_category[1] + 0.2
 
 
@@ -247,7 +255,7 @@ def test_write_refuses_another_ending_or_a_missing_folder(tmp_path: Path, shop: 
         ("mean_events", float("nan")),
         ("seed", -1),
         ("noise_share", 0.0),
-        ("pull_share", 0.99),
+        ("transition_share", 0.99),
         ("cart_probability", 1.5),
         ("taste_prior_events", 0.0),
     ],

@@ -18,7 +18,8 @@ import pytest
 
 from variseq.errors import InputError
 from variseq.events.options import ReadOptions
-from variseq.events.read import Events, read
+from variseq.events.read import read
+from variseq.events.report import Events
 
 
 def table(num_rows: int, start: int = 0, **more: object) -> pa.Table:
@@ -96,9 +97,9 @@ def test_packed_and_empty_parts_of_a_folder_are_read(tmp_path: Path) -> None:
     assert read(tmp_path).report.num_events == 6
 
 
-def test_columns_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+def test_columns_with_names_that_differ_in_case_only_are_refused(tmp_path: Path) -> None:
     doubled = pa.table([[1], [2], [3], [1600000000]], names=["User_ID", "user_id", "item_id", "timestamp"])
-    with pytest.raises(InputError, match="told apart"):
+    with pytest.raises(InputError, match="the same name"):
         read(write(tmp_path / "a.parquet", doubled))
     with pytest.raises(InputError, match="twice"):
         read(pa.table([[1], [2], [3], [1600000000]], names=["user_id", "user_id", "item_id", "timestamp"]))
@@ -172,10 +173,10 @@ NO_HEADER = {
 
 
 @pytest.mark.parametrize("name", NO_HEADER)
-def test_file_without_a_header_is_read_by_place(name: str, tmp_path: Path) -> None:
+def test_file_without_a_header_is_read_by_index(name: str, tmp_path: Path) -> None:
     text, columns = NO_HEADER[name]
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match="by place"):
+    with pytest.raises(InputError, match="by index"):
         read(tmp_path / name)
     by_place = {column: place for place, column in enumerate(columns, 1) if column}
     for chosen in (columns, by_place):
@@ -192,9 +193,9 @@ def test_first_row_whose_values_are_places_is_data(tmp_path: Path) -> None:
     assert events.report.span[0].startswith("2020")
 
 
-def test_places_that_contradict_the_header_are_refused(tmp_path: Path) -> None:
+def test_indices_that_contradict_the_header_are_refused(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("item_id,user_id,timestamp\n1,5,1600000000\n")
-    with pytest.raises(InputError, match="by place"):
+    with pytest.raises(InputError, match="by index"):
         read(tmp_path / "log.csv", options=ReadOptions(columns=["user_id", "item_id", "timestamp"]))
 
 
@@ -211,7 +212,7 @@ def test_header_is_not_taken_for_data_where_columns_are_by_place(tmp_path: Path)
     assert (events.report.num_rows, events.report.num_events) == (1, 1)
 
 
-def test_items_without_a_header_are_read_by_place(tmp_path: Path) -> None:
+def test_items_without_a_header_are_read_by_index(tmp_path: Path) -> None:
     (tmp_path / "movies.dat").write_text("1::Toy Story::Animation|Comedy\n2::Heat::Crime\n")
     log = pa.table({"user": [1, 2], "item": [1, 2], "ts": [1600000000, 1600000001]})
     events = read(log, tmp_path / "movies.dat", ReadOptions(item_columns=["item_id", "title", "category"]))

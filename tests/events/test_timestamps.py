@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from variseq.errors import InputError
 from variseq.events.options import ReadOptions, TimeUnit
-from variseq.events.read import Events, read
+from variseq.events.read import read
+from variseq.events.report import Events
 
 SECONDS = 1_573_568_086  # 2019-11-12 14:14:46 UTC
 

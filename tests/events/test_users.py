@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from variseq.errors import InputError
-from variseq.events.users import read_users
+from variseq.events.items import read_users
 from variseq.events.vocabulary import Vocabulary
 
 TEXT_IDS = Vocabulary(pa.array(["007", "anna", "bob"]), pa.array(["a"]), ("event",))

@@ -12,8 +12,7 @@ from variseq.inference.encoder import OnnxEncoder
 from variseq.inference.engine import Engine
 from variseq.inference.rectangle import rectangle
 from variseq.inference.tree import as_tree
-from variseq.sequences.deletion import without_items
-from variseq.sequences.histories import Histories
+from variseq.sequences.histories import Histories, without_items
 
 ITEMS = st.lists(st.lists(st.integers(0, 4), max_size=9), min_size=1, max_size=6)
 

@@ -59,7 +59,7 @@ def judged() -> Judged:
         num_items=100,
         num_categories=5,
         mean_events=25,
-        pull_share=0.4,
+        transition_share=0.4,
         taste_prior_events=1.0,
         seed=0,
     )
@@ -71,7 +71,7 @@ def judged() -> Judged:
         model = VariationalAttention("tiny", seed=0, device="cpu", model=NETWORK, training=TRAINING)
         model.fit(train, valid, verbose=0)
     assert model.checkpoint is not None
-    known, num_items = train.part.known(), log.vocabulary.num_items
+    known, num_items = train.part.history(), log.vocabulary.num_items
     return test.part, [
         model._forecast(),
         Oracle(simulation, log.vocabulary.items.to_pylist(), log.vocabulary.behaviors),

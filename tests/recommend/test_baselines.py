@@ -168,11 +168,11 @@ def test_decay_outside_its_range_is_refused(decay: float) -> None:
 def test_transitions_find_a_cycle_that_popularity_cannot_see() -> None:
     cycle = [[(start + step) % 6 for step in range(12)] for start in range(6)] * 5
     train, _, test = leave_one_out(Histories.of_items(cycle))
-    known = train.known()
+    known = train.history()
     transitions, popular = LastItemTransitions(6).fit(known), Popular(6).fit(known)
     first_hit = [
         float(
-            all_scores(model, test.known(), 6)
+            all_scores(model, test.history(), 6)
             .argmax(dim=1)
             .eq(torch.tensor(test.histories.item[11::12]))
             .float()
@@ -187,7 +187,7 @@ def test_transitions_find_a_cycle_that_popularity_cannot_see() -> None:
 def test_baselines_are_judged_by_the_evaluation_room() -> None:
     train, _, test = leave_one_out(training_histories(), num_items=NUM_ITEMS)
     for make in BASELINES:
-        model: Any = make(NUM_ITEMS).fit(train.known())
+        model: Any = make(NUM_ITEMS).fit(train.history())
         evaluation = evaluate(model, test)
         assert (evaluation.forecasts is not None) == model.gives_probabilities
         assert len(evaluation.rank) == len(test.queries())

@@ -15,8 +15,7 @@ from variseq.recommend.because import LEAST_FALL, NUM_CANDIDATES, reasons
 from variseq.recommend.forecast import Forecast, log_probability_at_the_mean
 from variseq.recommend.item_probabilities import log_probabilities
 from variseq.recommend.memory import Memory
-from variseq.sequences.deletion import latest_items, without_items
-from variseq.sequences.histories import Histories
+from variseq.sequences.histories import Histories, latest_items, without_items
 
 LENGTHS = [5, 0, 12, 1, 30]
 EVERY_ITEM = np.arange(NUM_ITEMS)

@@ -45,7 +45,7 @@ def mean_loss(forecast: Forecast, part: Part, options: EvaluationOptions = OPTIO
 
 def test_calibrated_forecast_is_no_less_likely_than_the_untuned_one() -> None:
     part = random_part()
-    memory = Memory(NUM_ITEMS).fit(part.known())
+    memory = Memory(NUM_ITEMS).fit(part.history())
     for network in (small_network(), loud(small_network())):
         untuned = Forecast(network, memory, Calibration(2))
         tuned = Forecast(network, memory, Calibrator(untuned, part, OPTIONS).fit())
@@ -54,7 +54,7 @@ def test_calibrated_forecast_is_no_less_likely_than_the_untuned_one() -> None:
 
 def test_network_that_is_too_sure_is_cooled_or_hardly_heard() -> None:
     part = random_part()
-    memory = Memory(NUM_ITEMS).fit(part.known())
+    memory = Memory(NUM_ITEMS).fit(part.history())
     tuned = Forecast(loud(small_network()), memory, Calibration(0))
     calibrated = Forecast(tuned.network, memory, Calibrator(tuned, part, OPTIONS).fit())
     # What comes is random, so nothing beats one chance in NUM_ITEMS by much.
@@ -63,10 +63,10 @@ def test_network_that_is_too_sure_is_cooled_or_hardly_heard() -> None:
 
 def test_transitions_are_heard_where_only_they_know_what_comes_next() -> None:
     part = cycle_part()
-    known = Histories.of_items([part.known().history(user).item.tolist() for user in range(len(part.histories))] * 20)
+    known = Histories.of_items([part.history().history(user).item.tolist() for user in range(len(part.histories))] * 20)
     untuned = Forecast(small_network(), Memory(NUM_ITEMS).fit(known), Calibration(0))
     calibration = Calibrator(untuned, part, OPTIONS).fit()
-    query = Forecast(untuned.network, untuned.memory, calibration).query(part.known())
+    query = Forecast(untuned.network, untuned.memory, calibration).query(part.history())
     assert float(query.shares[1].mean()) > 0.8
 
 
@@ -77,14 +77,14 @@ def test_trend_is_heard_where_everybody_takes_what_is_popular_of_late() -> None:
     # Who was asked above has not yet met the item; in the log it comes up at last, after whatever came before.
     log = Histories.of_items([[*generator.integers(NUM_ITEMS, size=200).tolist(), 3, 3, 3, 3] for _ in range(20)])
     untuned = Forecast(small_network(), Memory(NUM_ITEMS).fit(with_times(log)), Calibration(0))
-    query = Forecast(untuned.network, untuned.memory, Calibrator(untuned, part, OPTIONS).fit()).query(part.known())
+    query = Forecast(untuned.network, untuned.memory, Calibrator(untuned, part, OPTIONS).fit()).query(part.history())
     assert float(query.shares[2].mean()) > 0.8
 
 
 def test_losses_of_the_table_are_those_of_the_forecast() -> None:
     """The fast path that tries temperatures and gates against evaluating the forecast itself."""
     part = random_part(60)
-    memory = Memory(NUM_ITEMS).fit(part.known())
+    memory = Memory(NUM_ITEMS).fit(part.history())
     untuned = Forecast(small_network(), memory, Calibration(2))
     for exclude_seen in (False, True):
         options = replace(OPTIONS, exclude_seen=exclude_seen, repeat_share=0.0)
@@ -105,7 +105,7 @@ def test_losses_of_the_table_are_those_of_the_forecast() -> None:
 
 def test_calibrate_returns_thresholds_that_cover_what_they_were_fitted_on() -> None:
     part = random_part()
-    memory = Memory(NUM_ITEMS).fit(part.known())
+    memory = Memory(NUM_ITEMS).fit(part.history())
     learned = calibrate(Forecast(small_network(), memory, Calibration(2)), part, OPTIONS)
     judged = evaluate(Forecast(small_network(), memory, learned.calibration), part, OPTIONS)
     assert judged.forecasts is not None
@@ -118,7 +118,7 @@ def test_calibrate_returns_thresholds_that_cover_what_they_were_fitted_on() -> N
 def test_without_a_query_that_can_be_asked_nothing_is_changed() -> None:
     histories = Histories.of_items([[1, 2, 1, 2]] * 3)
     part = leave_one_out(histories, NUM_ITEMS)[1]
-    untuned = Forecast(small_network(), Memory(NUM_ITEMS).fit(part.known()), Calibration(2))
+    untuned = Forecast(small_network(), Memory(NUM_ITEMS).fit(part.history()), Calibration(2))
     options = replace(OPTIONS, exclude_seen=True)
     assert Calibrator(untuned, part, options).fit() == Calibration(2)
     assert Calibration(2).gate == GatingNetwork()

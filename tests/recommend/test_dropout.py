@@ -24,7 +24,7 @@ def validation() -> Part:
 
 
 def forecast_of(dropout: float, num_samples: int = 4) -> Forecast:
-    memory = Memory(NUM_ITEMS).fit(validation().known())
+    memory = Memory(NUM_ITEMS).fit(validation().history())
     return Forecast(small_network(dropout=dropout), memory, Calibration(num_samples))
 
 
@@ -32,7 +32,7 @@ def test_passes_differ_come_again_and_leave_network_and_random_numbers_as_they_w
     whole = forecast_of(dropout=0.3)
     before = {name: value.clone() for name, value in whole.network.state_dict().items()}
     forecast = DropoutForecast(whole.network, whole.memory, Calibration(num_samples=4))
-    histories = validation().known()
+    histories = validation().history()
     state = torch.random.get_rng_state()
     preference = forecast.sample(histories).preference
     assert preference.shape == (4, len(histories), whole.network.config.hidden_size)
@@ -46,7 +46,7 @@ def test_passes_differ_come_again_and_leave_network_and_random_numbers_as_they_w
 
 def test_passes_of_a_network_that_drops_nothing_are_its_posterior_mean() -> None:
     whole = forecast_of(dropout=0.0, num_samples=0)
-    histories = validation().known()
+    histories = validation().history()
     passes = DropoutForecast(whole.network, whole.memory, Calibration(num_samples=2)).sample(histories)
     mean = whole.sample(histories)
     torch.testing.assert_close(passes.preference, mean.preference.expand_as(passes.preference))

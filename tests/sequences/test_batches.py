@@ -13,8 +13,7 @@ from variseq.sequences.batches import (
     query_windows,
     training_windows,
 )
-from variseq.sequences.gaps import GAP_BUCKETS, gap_bucket
-from variseq.sequences.histories import Histories
+from variseq.sequences.histories import GAP_BUCKETS, Histories, gap_bucket
 
 NUM_ITEMS = 1000
 lengths_of_histories = st.lists(st.integers(0, 30), min_size=1, max_size=12)

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.model.some_networks import full_histories
-from variseq.sequences.deletion import latest_items, without_items
-from variseq.sequences.histories import Histories
+from variseq.sequences.histories import Histories, latest_items, without_items
 
 some_items = st.lists(st.lists(st.integers(0, 4), max_size=8), min_size=1, max_size=5)
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.terminal.invoke import refuse, succeed
 from tests.terminal.shop import left_in, quick_fit
-from variseq.events.workspace import open_workspace
+from variseq.events.session import open_session
 
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 LONG = ["--set", "training.max_epochs=14", "--set", "training.patience=14"]
@@ -37,10 +37,10 @@ def interrupted(words: list[object]) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("error", [RuntimeError("Query interrupted"), duckdb.InterruptException("Interrupted")])
 def test_statement_that_is_interrupted_is_ctrl_c(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(KeyboardInterrupt), open_workspace("100MB", tmp_path):
+    with pytest.raises(KeyboardInterrupt), open_session("100MB", tmp_path):
         raise error
     assert left_in(tmp_path) == []
-    with pytest.raises(RuntimeError, match="another"), open_workspace("100MB", tmp_path):
+    with pytest.raises(RuntimeError, match="another"), open_session("100MB", tmp_path):
         raise RuntimeError("another")
 
 

@@ -56,7 +56,7 @@ def trainer_for(
     torch.manual_seed(settings.training.seed)
     built = Network(settings.network)
     validation = Validation(valid, settings.training)
-    return Trainer(built, TrainingData(train.known(), validation), settings.training, folder)
+    return Trainer(built, TrainingData(train.history(), validation), settings.training, folder)
 
 
 def workplace_in(folder: Path | None, resume: bool = False, tensorboard: bool = False) -> Workplace:

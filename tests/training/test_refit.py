@@ -109,7 +109,7 @@ def test_refit_goes_on_from_the_chosen_network_and_leaves_that_as_it_was(shop_pa
 
 
 def test_refit_learns_from_the_validation_events_and_never_from_test(shop_parts: Parts, observed: Observed) -> None:
-    before, after = shop_parts[0].part.known(), shop_parts[2].part.known()
+    before, after = shop_parts[0].part.history(), shop_parts[2].part.history()
     for run, expected in zip(observed.runs, (before, after, after), strict=True):
         np.testing.assert_array_equal(run.items, expected.item)
 
@@ -134,7 +134,7 @@ def test_item_vectors_decay_in_the_refit_by_the_multiplier_more(observed: Observ
 
 
 def test_time_left_is_that_of_all_refits_too(shop_parts: Parts, observed: Observed) -> None:
-    clock, histories = observed.clock, shop_parts[0].part.known()
+    clock, histories = observed.clock, shop_parts[0].part.history()
     assert clock.epochs_left == [7, 6, 5, 4, 3, 2, 1, 0]
     # After the last batch of the first of eight epochs there are seven left.
     tokens = int(training_windows(histories, 200, np.random.default_rng(0)).lengths.sum())

@@ -75,7 +75,7 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
     target = part.histories.item[queries.position].astype(np.int64)
     repeats = options.repeat_share
     if options.exclude_seen and repeats is None:
-        repeats = repeat_share(part.known())
+        repeats = repeat_share(part.history())
     ranking = Ranking(part.num_items, options.k, options.exclude_seen, options.tile_items, repeats or 0.0)
     evaluated = EvaluatedBatch.empty(len(queries), options.k)
     # Histories of similar length are in one batch, so that little padding is needed.

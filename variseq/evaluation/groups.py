@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.errors import InputError
-from variseq.events.users import read_users
+from variseq.events.items import read_users
 from variseq.events.vocabulary import Vocabulary
 from variseq.ranking.calibration import LENGTH_EDGES, length_group
 

@@ -1,4 +1,4 @@
-"""Cuts the histories of a log into train, valid and test, so that nothing later than a cut is learned from."""
+"""Splits of a log into training, validation and test parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 @dataclass(frozen=True, eq=False)
 class Queries:
-    """Questions "what comes at this position?"; the history of query q is `offsets[user[q]]:position[q]`."""
+    """Targets by position; the history of query q is `offsets[user[q]]:position[q]`."""
 
     user: Int[np.ndarray, " query"]
     position: Int[np.ndarray, " query"]
@@ -39,7 +39,7 @@ class Part:
     events `history_end[u]:target_end[u]`, of these only the ones in `histories.is_target` where that is given. A
     training part has no targets (both bounds are equal), nor has the test part of a split without one.
     `train_item_count` counts each item of the catalog in the training part; an item with 0 was never seen in
-    training. `protocol` can be written as JSON and says how to make the same split again. `is_unknown` marks events
+    training. `protocol` can be written as JSON and holds what makes the same split again. `is_unknown` marks events
     of items that are not in the catalog: misses as targets, and in no history.
     """
 
@@ -56,12 +56,12 @@ class Part:
         """Size of the catalog that is ranked."""
         return len(self.train_item_count)
 
-    def known(self) -> Histories:
-        """What is known before the targets of this part; for the training part, what may be learned from."""
+    def history(self) -> Histories:
+        """The events before the targets of this part; for the training part, the training events."""
         return self.histories.select(self.histories.offsets[:-1], self.history_end)
 
-    def known_after(self) -> Histories:
-        """What is known once the targets of this part have happened too."""
+    def history_with_targets(self) -> Histories:
+        """The events before the targets of this part, and the targets."""
         return self.histories.select(self.histories.offsets[:-1], self.target_end)
 
     def history_lengths(self, queries: Queries) -> Int[np.ndarray, " query"]:
@@ -97,14 +97,14 @@ class Part:
         Raises InputError for any other `targets`.
         """
         if targets not in TARGETS:
-            raise InputError(f"targets={targets!r} is not known. Allowed: {', '.join(map(repr, TARGETS))}.")
+            raise InputError(f"targets={targets!r} is unknown. Allowed: {', '.join(map(repr, TARGETS))}.")
         num_events = self.target_end - self.history_end
         user = np.repeat(np.arange(len(num_events)), num_events)
         before = np.cumsum(num_events) - num_events
         position = np.arange(len(user)) + (self.history_end - before)[user]
         if self.histories.is_target is not None:
-            asked = self.histories.is_target[position]
-            user, position = user[asked], position[asked]
+            chosen = self.histories.is_target[position]
+            user, position = user[chosen], position[chosen]
         if targets == "all":
             return Queries(user, position)
         is_other_user = user[1:] != user[:-1]
@@ -130,7 +130,7 @@ def leave_one_out(histories: Histories, num_items: int | None = None, with_test:
     `num_items` is the size of the catalog (by default the items of the log).
 
     >>> train, valid, test = leave_one_out(Histories.of_items([[4, 7, 1, 2], [7, 1]]))
-    >>> train.known().item, test.queries().position
+    >>> train.history().item, test.queries().position
     (array([4, 7, 7, 1], dtype=int32), array([3]))
     """
     end = histories.offsets[1:]
@@ -162,7 +162,7 @@ def by_time(
     Raises InputError when a part would be empty, or the events of a history are not in the order of time.
 
     >>> train, valid, test = by_time(Histories.of_items([[4, 7, 1, 2], [7, 1]]), test="0s", valid="1s")
-    >>> train.known().item, valid.queries().position, test.queries().position
+    >>> train.history().item, valid.queries().position, test.queries().position
     (array([4, 7, 7, 1], dtype=int32), array([2]), array([3]))
     """
     time = histories.timestamp
@@ -282,7 +282,7 @@ def _numbers_of_targets(trained: Histories, parts: Split) -> dict[str, int]:
     empty = [name for name, number in numbers.items() if not number and (has_test or name != "test")]
     if empty:
         raise InputError(
-            f"The {' and the '.join(empty)} part of the split holds no event of the behaviors that are asked for. Give "
+            f"The {' and the '.join(empty)} part of the split holds no event of the target behaviors. Give "
             "larger slices (test, valid), more behaviors (targets_of), or a longer log."
         )
     return {f"num_{name}_targets": number for name, number in numbers.items()}

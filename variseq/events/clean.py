@@ -1,18 +1,23 @@
-"""The table `parsed` becomes ordered events in numpy arrays and their vocabulary, by the statements of clean.sql."""
+"""Deduplicate, filter, encode and order parsed rows; count and write rejected ones."""
 
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
 
+from variseq.atomic import atomic_write
 from variseq.errors import InputError
+from variseq.events.ingest import Ingested
 from variseq.events.options import ReadOptions
-from variseq.events.table import EventTable
+from variseq.events.session import Session, name_in_sql, text_in_sql
+from variseq.events.table import Columns, EventTable
 from variseq.events.vocabulary import Vocabulary
-from variseq.events.workspace import Workspace
 
 MAX_NUM_BEHAVIORS = 256  # a behavior is stored in one byte
 
@@ -28,48 +33,63 @@ def statements() -> dict[str, str]:
     return {name.strip(): body.strip() for name, _, body in parts}
 
 
-def drop_duplicates(workspace: Workspace, options: ReadOptions) -> None:
-    """From `parsed`, make the coded events and the list of rows that are dropped from them."""
+def drop_duplicates(session: Session, options: ReadOptions) -> int:
+    """From `parsed`, make the coded events and the list of rows that are dropped from them; their number."""
     sql = statements()
     if options.low_values == "negative":
-        workspace.run("UPDATE parsed SET event = event || ? WHERE value < ?", [_low_suffix(options), options.min_value])
+        session.run("UPDATE parsed SET event = event || ? WHERE value < ?", [_low_suffix(options), options.min_value])
     for name in ("user_codes", "item_codes", "event_codes", "encoded", "dropped", "kept"):
-        workspace.run(sql[name])
+        session.run(sql[name])
+    return session.number("SELECT count(*) FROM dropped")
 
 
-def drop_rare_and_repeated(workspace: Workspace, options: ReadOptions) -> None:
-    """Drop until nothing more has to go: one removal can make another user rare, or two events neighbors."""
+def drop_rare_and_repeated(session: Session, options: ReadOptions) -> dict[str, int]:
+    """Drop until nothing more has to go: one removal can make another user rare, or two events neighbors.
+
+    Returns the numbers of dropped events by reason.
+    """
+    session.run("DROP TABLE parsed")  # only its coded copy is needed from here on
     sql = statements()
     names = ["consecutive_repeats"] if options.collapse_repeats else []
     names += ["rare_users"] if options.min_user_events > 1 else []
     names += ["rare_items"] if options.min_item_events > 1 else []
-    workspace.run(
-        "CREATE TABLE settings (min_user_events BIGINT, min_item_events BIGINT, min_value DOUBLE, fill_value DOUBLE)"
+    session.run(
+        "CREATE TABLE settings AS SELECT CAST(? AS BIGINT) AS min_user_events, CAST(? AS BIGINT) AS min_item_events, "
+        "CAST(? AS DOUBLE) AS min_value, CAST(NULL AS DOUBLE) AS fill_value",
+        [options.min_user_events, options.min_item_events, options.min_value],
     )
-    limits = [options.min_user_events, options.min_item_events, options.min_value]
-    workspace.run("INSERT INTO settings VALUES (?, ?, ?, NULL)", limits)
-    if options.min_value is not None and options.low_values == "leave-out":
-        workspace.run(sql["low_values"])
+    has_minimum = options.min_value is not None and options.low_values == "leave-out"
+    if has_minimum:
+        session.run(sql["low_values"])
+    if not names and not has_minimum:
+        return {}
     num_dropped = -1
-    while names and num_dropped != (num_dropped := workspace.number("SELECT count(*) FROM dropped")):
+    while names and num_dropped != (num_dropped := session.number("SELECT count(*) FROM dropped")):
         for name in names:
-            workspace.run(sql[name])
+            session.run(sql[name])
+    counts = session.rows(
+        "SELECT reason, count(*) FROM dropped WHERE reason <> 'exact duplicate' GROUP BY reason ORDER BY reason"
+    )
+    return {str(reason): int(count) for reason, count in counts}
 
 
-def number_and_order(workspace: Workspace, options: ReadOptions) -> tuple[EventTable, Vocabulary]:
+def number_and_order(
+    session: Session, options: ReadOptions, num_events: int, is_filtered: bool
+) -> tuple[EventTable, Vocabulary]:
     """Positions for what is left, and the events in the order of (user, time, row of the input)."""
     sql = statements()
-    for name in ("users", "items", "events"):
-        workspace.run(sql[name])
-    _choose_fill_value(workspace, options)
-    behaviors = tuple(str(event) for (event,) in workspace.rows("SELECT event FROM events ORDER BY event_position"))
+    for kind in ("user", "item", "event"):
+        all_of_kind = f"CREATE VIEW {kind}s AS SELECT *, {kind}_code AS {kind}_position FROM {kind}_codes"
+        session.run(sql[f"{kind}s"] if is_filtered else all_of_kind)
+    _choose_fill_value(session, options)
+    behaviors = tuple(str(event) for (event,) in session.rows("SELECT event FROM events ORDER BY event_position"))
     if len(behaviors) > MAX_NUM_BEHAVIORS:
         raise InputError(
             f"The event column has {len(behaviors)} different behaviors, e.g. {', '.join(behaviors[:3])}; at most "
             f"{MAX_NUM_BEHAVIORS} are allowed. Is it the right column? Leave it out with columns={{'event': ''}}."
         )
-    vocabulary = Vocabulary(_ids(workspace, "user"), _ids(workspace, "item"), behaviors)
-    return _stream_to_arrays(workspace, sql["ordered"]), vocabulary
+    vocabulary = Vocabulary(_ids(session, "user"), _ids(session, "item"), behaviors)
+    return _stream_to_arrays(session, sql["ordered"], num_events), vocabulary
 
 
 def low_behaviors(vocabulary: Vocabulary, options: ReadOptions) -> list[str]:
@@ -83,22 +103,21 @@ def _low_suffix(options: ReadOptions) -> str:
     return f" below {options.min_value:g}"
 
 
-def _choose_fill_value(workspace: Workspace, options: ReadOptions) -> None:
+def _choose_fill_value(session: Session, options: ReadOptions) -> None:
     if options.missing_value == "zero":
-        workspace.run("UPDATE settings SET fill_value = 0")
+        session.run("UPDATE settings SET fill_value = 0")
     elif options.missing_value == "mean":
-        workspace.run("UPDATE settings SET fill_value = (SELECT avg(value) FROM kept)")
+        session.run("UPDATE settings SET fill_value = (SELECT avg(value) FROM kept)")
 
 
-def _ids(workspace: Workspace, kind: str) -> pa.Array:
-    column = workspace.arrow(f"SELECT {kind}_id FROM {kind}s ORDER BY {kind}_position").column(0).combine_chunks()
+def _ids(session: Session, kind: str) -> pa.Array:
+    column = session.arrow(f"SELECT {kind}_id FROM {kind}s ORDER BY {kind}_position").column(0).combine_chunks()
     wanted = pa.int64() if pa.types.is_integer(column.type) else pa.string()
     return column.cast(wanted)
 
 
-def _stream_to_arrays(workspace: Workspace, query: str) -> EventTable:
+def _stream_to_arrays(session: Session, query: str, num_events: int) -> EventTable:
     """Batches are copied into arrays made beforehand: the sorted result is never held twice."""
-    num_events = workspace.number("SELECT count(*) FROM kept")
     table = EventTable(
         user=np.empty(num_events, dtype=np.int32),
         item=np.empty(num_events, dtype=np.int32),
@@ -108,10 +127,122 @@ def _stream_to_arrays(workspace: Workspace, query: str) -> EventTable:
     )
     columns = (table.user, table.item, table.timestamp, table.behavior, table.value)
     start = 0
-    for batch in workspace.stream(query):
+    for batch in session.stream(query):
         end = start + batch.num_rows
         for column, values in zip(columns, batch.columns, strict=True):
             filled = pc.fill_null(values, np.nan) if values.null_count else values
             column[start:end] = filled.to_numpy(zero_copy_only=False)
         start = end
     return table
+
+
+# Which column to show for a reason.
+_FAULTY = {
+    "missing user": Columns.USER,
+    "missing item": Columns.ITEM,
+    "too long user": Columns.USER,
+    "too long item": Columns.ITEM,
+    "missing time": Columns.TIME,
+    "unparsable time": Columns.TIME,
+    "absurd time": Columns.TIME,
+    "ambiguous date": Columns.TIME,
+    "ambiguous time zone": Columns.TIME,
+    "year of two digits": Columns.TIME,
+    "month name not in English": Columns.TIME,
+}
+
+
+def count_rejects(session: Session, with_duplicates: bool) -> dict[str, int]:
+    """Make the table `rejected` of the rows that were not kept; its counts by reason, most frequent first."""
+    duplicates = (
+        "UNION ALL SELECT input_row, 0, NULL, reason, NULL, 0 FROM dropped WHERE reason = 'exact duplicate'"
+        if with_duplicates
+        else ""
+    )
+    session.run(
+        "CREATE OR REPLACE TABLE rejected AS "
+        "SELECT input_row, 0 AS extra, NULL AS file_index, reason, NULL AS line, 0 AS line_number FROM parsed "
+        "WHERE reason IS NOT NULL UNION ALL "
+        f"SELECT input_row, extra, file_index, reason, line, line_number FROM malformed {duplicates}"
+    )
+    counts = session.rows("SELECT reason, count(*) FROM rejected GROUP BY reason ORDER BY count(*) DESC, reason")
+    return {str(reason): int(count) for reason, count in counts}
+
+
+def first_faults(session: Session, ingested: Ingested) -> dict[str, str]:
+    """For each reason the first row that has it: row, column and value, in words."""
+    faults: dict[str, str] = {}
+    is_first = "row_number() OVER (PARTITION BY reason ORDER BY file_index, row) = 1"
+    query = f"SELECT * FROM ({_query(ingested)}) QUALIFY {is_first}"
+    for entry in session.arrow(query).to_pylist():
+        where = f"row {entry['row']}" + (f" of {entry['file']}" if len(ingested.files) > 1 else "")
+        column = _FAULTY.get(entry["reason"])
+        if column is not None:
+            where += f": {ingested.columns[column]} = {_short(entry['raw_' + column])}"
+        elif entry["line"] is not None:
+            where += f": {_short(entry['line'])}"
+        faults[entry["reason"]] = where
+    return faults
+
+
+def write_rejects(session: Session, ingested: Ingested, path: Path) -> None:
+    """Write all rejected rows: file, row, reason, the raw fields under their own names, and the text of a broken line.
+
+    Rows count the data rows of the file from 1 (in a text file the header is not counted, nor are blank lines).
+    The file appears whole or not at all; an existing one is replaced at the end. Raises InputError.
+    """
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise InputError(f"The rejects file {path} must end in .csv or .parquet.")
+    try:
+        rows = session.stream(f"{_query(ingested)} ORDER BY numbered.file_index, row")
+        with atomic_write(path) as unfinished:
+            _write(rows, ingested, unfinished, path.suffix.lower())
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"The rejects file {path} could not be written: {error}. Is there room, and may it be written?"
+        ) from error
+
+
+def _write(rows: pa.RecordBatchReader, ingested: Ingested, partial: Path, suffix: str) -> None:
+    wanted = ["file", "row", "reason", *(f"raw_{column}" for column in ingested.columns), "line"]
+    names = ["file", "row", "reason", *ingested.columns.values(), "line"]
+    fields = [pa.field(name, rows.schema.field(column).type) for name, column in zip(names, wanted, strict=True)]
+    schema = pa.schema(fields)
+    with partial.open("wb") as file:
+        make = pa.csv.CSVWriter if suffix == ".csv" else pa.parquet.ParquetWriter
+        with make(file, schema) as writer:
+            for batch in rows:
+                arrays = [batch.column(column) for column in wanted]
+                writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+
+
+def _query(ingested: Ingested) -> str:
+    """Rejected rows and their numbers in the file: rows of earlier files are taken off, broken lines before added."""
+    files = ", ".join(
+        f"({index}, {text_in_sql(name)}, CAST({offset} AS BIGINT))"
+        for index, (name, offset) in enumerate(zip(ingested.files, ingested.offsets, strict=True))
+    )
+    fields = "".join(
+        f", CAST(raw.{name_in_sql(column)} AS VARCHAR) AS {name_in_sql('raw_' + column)}" for column in ingested.columns
+    )
+    return f"""
+        WITH files (file_number, file, rows_before) AS (VALUES {files}),
+        numbered AS (
+            SELECT rejected.* REPLACE (coalesce(file_index, (
+                SELECT max(file_number) FROM files WHERE files.rows_before < rejected.input_row
+            )) AS file_index) FROM rejected
+        )
+        SELECT file, reason, line, numbered.file_index, numbered.input_row, extra,
+            numbered.input_row - rows_before + CAST(sum(extra) OVER (
+                PARTITION BY numbered.file_index ORDER BY numbered.input_row, extra, line_number
+                ROWS UNBOUNDED PRECEDING
+            ) AS BIGINT) AS row {fields}
+        FROM numbered JOIN files ON numbered.file_index = file_number
+        LEFT JOIN raw ON numbered.input_row = raw.input_row AND line IS NULL
+    """
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "(nothing)"
+    return repr(value if len(value) <= 60 else value[:57] + "...")

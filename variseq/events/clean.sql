@@ -4,8 +4,8 @@
 -- cluster: plain joins, aggregates and window functions, no function or type of one engine. How files are read into
 -- `parsed` is the business of each engine and is not here.
 --
--- In:   parsed   (input_row, user_id, item_id, time_us, event, value, reason); reason is NULL for a valid row
---       unreadable_values (input_row): valid rows whose value could not be read and is NULL in parsed
+-- In:   parsed   (input_row, user_id, item_id, time_us, event, value, is_unreadable, reason); reason is NULL for a
+--       valid row, is_unreadable where the value could not be read and is NULL
 --       settings (min_user_events, min_item_events, min_value, fill_value): one row
 -- Out:  users, items, events: outside id and dense position; and the statement `ordered`
 --
@@ -29,7 +29,8 @@ FROM (SELECT DISTINCT event FROM parsed WHERE reason IS NULL) AS distinct_events
 -- name: encoded
 -- Integers from here on: sorting and grouping text would cost several times more.
 CREATE TABLE encoded AS
-SELECT parsed.input_row, user_codes.user_code, item_codes.item_code, parsed.time_us, event_codes.event_code, parsed.value
+SELECT parsed.input_row, user_codes.user_code, item_codes.item_code, parsed.time_us, event_codes.event_code, parsed.value,
+    parsed.is_unreadable
 FROM parsed
 JOIN user_codes ON parsed.user_id = user_codes.user_id
 JOIN item_codes ON parsed.item_id = item_codes.item_id
@@ -46,8 +47,7 @@ FROM (
         encoded.input_row,
         row_number() OVER (PARTITION BY user_code, item_code, time_us, event_code, value ORDER BY encoded.input_row) AS copy_number
     FROM encoded
-    LEFT JOIN unreadable_values ON encoded.input_row = unreadable_values.input_row
-    WHERE unreadable_values.input_row IS NULL
+    WHERE NOT is_unreadable
 ) AS copies
 WHERE copy_number > 1
 

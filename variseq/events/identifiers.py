@@ -1,26 +1,111 @@
-"""Columns of outside ids become SQL that yields them as 64-bit integers or as text, decided by the whole column.
-
-The type follows the values, so that one log is the same by every source that keeps their types:
-
-- Integers are integers. Numbers with decimals are integers when every one of them is whole (1.0 is 1).
-- Integers beyond 64 bits make the whole column text.
-- Text of a typed source (a data frame, Arrow, Parquet, JSON) stays text: "7" is not 7.
-- A text file has no types: its ids are integers when each is written as an integer is ("007" is text), or as a whole
-  decimal number ("1.0").
-
-Only rows that hold a user, an item and a readable time decide. Blanks around text are cut, and words for nothing
-(`text_cells`) are missing ids; so are `-` and `?` where all other ids of a text file are integers.
-"""
+"""Identifier columns and text cells as SQL: blanks, null words and id types."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from variseq.errors import InputError
-from variseq.events.stage import Staged
-from variseq.events.text_cells import TextCells
-from variseq.events.workspace import Workspace, name_in_sql
+from variseq.events.ingest import Ingested
+from variseq.events.session import Session, name_in_sql, text_in_sql
+from variseq.events.table import Columns
+
+NULL_WORDS = (
+    "",
+    "null",
+    "none",
+    "nan",
+    "nat",
+    "n/a",
+    "#n/a",
+    "<na>",
+    "<null>",
+    "(null)",
+    "#null!",
+    "\\n",
+)  # compared in lower case
+EXACT_NULL_WORDS = ("NA", "nil", "undefined")
+_BLANK = (
+    r"[\x00-\x20\x{7f}\x{85}\x{a0}\x{1680}\x{180e}\x{2000}-\x{200d}\x{2028}\x{2029}\x{202f}\x{205f}"
+    r"\x{2060}\x{3000}\x{feff}]"
+)
+
+
+@dataclass(frozen=True)
+class TextCells:
+    """SQL of a text column, NULL where a cell is empty; how many filled cells had blanks around them."""
+
+    sql: str
+    num_trimmed: int = 0
+
+
+def trimmed(text: str) -> str:
+    """SQL of a text without blanks around it."""
+    return f"regexp_replace({text}, '^{_BLANK}+|{_BLANK}+$', '', 'g')"
+
+
+def is_word_for_nothing(text: str) -> str:
+    """SQL: whether a text without blanks around it stands for nothing."""
+    any_case = ", ".join(map(text_in_sql, NULL_WORDS))
+    exact = ", ".join(map(text_in_sql, EXACT_NULL_WORDS))
+    return f"(lower({text}) IN ({any_case}) OR {text} IN ({exact}))"
+
+
+def cleaned(text: str) -> str:
+    """SQL of a text without blanks around it, NULL for a word for nothing."""
+    return f"CASE WHEN NOT {is_word_for_nothing(trimmed(text))} THEN {trimmed(text)} END"
+
+
+def read_text_cells(session: Session, types: Mapping[str, str], names: Sequence[str]) -> dict[str, TextCells]:
+    """Those of the columns `names` of `raw` that hold text, by one pass over all of them; `types` are those of `raw`.
+
+    A column without blanks and words for nothing is taken as it is, which costs nothing later. Events have few
+    different texts, so each text is looked at once.
+    """
+    columns = _text_columns(types, names)
+    if not columns:
+        return {}
+    counts = ", ".join(
+        f"count(*) FILTER (WHERE {_has_blanks(text)}), count(*) FILTER (WHERE {is_word_for_nothing(text)})"
+        if column != Columns.EVENT
+        else f"(SELECT count(*) FILTER (WHERE {_has_blanks('t')}) FROM ({_distinct(text)})), "
+        f"(SELECT count(*) FILTER (WHERE {is_word_for_nothing('t')}) FROM ({_distinct(text)}))"
+        for column, text in columns.items()
+    )
+    found = session.row(f"SELECT {counts} FROM raw")
+    cells = {}
+    for index, (column, text) in enumerate(columns.items()):
+        num_blank, num_words = found[2 * index : 2 * index + 2]
+        cells[column] = TextCells(cleaned(text) if num_blank or num_words else text, 0)
+        if num_blank:
+            texts = _distinct(text) if column == Columns.EVENT else f"SELECT {text} AS t FROM raw"
+            condition = f"{_has_blanks('t')} AND NOT {is_word_for_nothing(trimmed('t'))}"
+            num_trimmed = session.number(f"SELECT count(*) FROM ({texts}) WHERE {condition}")
+            cells[column] = TextCells(cleaned(text), num_trimmed)
+    return cells
+
+
+def _has_blanks(text: str) -> str:
+    return f"regexp_matches({text}, '^{_BLANK}|{_BLANK}$')"
+
+
+def _distinct(text: str) -> str:
+    return f"SELECT DISTINCT {text} AS t FROM raw"
+
+
+def _text_columns(types: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """SQL of the text of each text column: also bytes that are UTF-8, and categories of a frame."""
+    found = {}
+    for name in names:
+        kind = types[name].split("(")[0]
+        if kind == "VARCHAR":
+            found[name] = name_in_sql(name)
+        elif kind in ("ENUM", "UUID"):
+            found[name] = f"CAST({name_in_sql(name)} AS VARCHAR)"
+        elif kind == "BLOB":
+            found[name] = f"TRY(decode({name_in_sql(name)}))"
+    return found
+
 
 _WHOLE = (
     "TINYINT",
@@ -38,14 +123,14 @@ _BEYOND_64_BITS = ("UBIGINT", "HUGEINT", "UHUGEINT")
 _EXACT_UP_TO = {"FLOAT": 2**24, "DOUBLE": 2**53}
 _INTEGER = "'0|-?[1-9][0-9]*'"
 _WHOLE_DECIMAL = r"'(0|-?[1-9][0-9]{0,14})\.0+'"
-_LONE_MARKS = "('-', '?')"  # for nothing, beside integers
-_MAX_ODD_SHARE = 0.1  # of ids that are no integers, beside integers
+_LONE_MARKS = "('-', '?')"  # for a missing id among integers
+_MAX_ODD_SHARE = 0.1  # of ids that are no integers among integers
 _MANGLED = r"'-?[0-9]([.,][0-9]+)?[eE]\+[0-9]+|-?[0-9]{16,}\.0+'"
 
 
 @dataclass(frozen=True)
 class Ids:
-    """SQL over `raw`: the id (NULL for none), and whether there is none; and what to say of the column."""
+    """SQL over `raw`: the id (NULL for none), and whether there is none; messages on the column."""
 
     sql: str
     missing: str
@@ -54,34 +139,34 @@ class Ids:
 
 
 def read_ids(
-    workspace: Workspace, staged: Staged, column: str, cells: Mapping[str, TextCells], deciding: str = "true"
+    session: Session, ingested: Ingested, column: str, cells: Mapping[str, TextCells], deciding: str = "true"
 ) -> Ids:
     """How the ids in `column` of `raw` are read; `deciding` is SQL of the rows whose ids decide the type.
 
     Raises InputError for mixed types, for numbers that are not whole and for types that are no ids.
     """
-    name = staged.columns[column]
-    kind = workspace.column_types("raw")[column].split("(")[0]
+    name = ingested.columns[column]
+    kind = ingested.types[column].split("(")[0]
     if column in cells:
         if kind == "BLOB":
-            _refuse_unreadable_bytes(workspace, column, name, cells[column].sql)
-        ids = _from_text(workspace, staged, column, cells[column].sql, deciding)
-        ids.notes.extend(_note_on_blanks(workspace, column, name, cells[column]))
+            _refuse_unreadable_bytes(session, column, name, cells[column].sql)
+        ids = _from_text(session, ingested, column, cells[column].sql, deciding)
+        ids.notes.extend(_note_on_blanks(session, column, name, cells[column]))
         return ids
     quoted = name_in_sql(column)
     if kind in _WHOLE:
-        return _from_integers(workspace, quoted, name, kind)
+        return _from_integers(session, quoted, name, kind)
     if kind in ("FLOAT", "DOUBLE", "DECIMAL"):
-        return _from_decimals(workspace, quoted, name, kind, deciding)
+        return _from_decimals(session, quoted, name, kind, deciding)
     if kind in ('"NULL"', "NULL"):
         return Ids("CAST(NULL AS VARCHAR)", "true")
     raise InputError(f"Ids in {name!r} are of type {kind}. Allowed: integers and text.")
 
 
-def _from_integers(workspace: Workspace, quoted: str, name: str, kind: str) -> Ids:
+def _from_integers(session: Session, quoted: str, name: str, kind: str) -> Ids:
     missing = f"({quoted} IS NULL)"
     beyond = f"{quoted} IS NOT NULL AND TRY_CAST({quoted} AS BIGINT) IS NULL"
-    if kind in _BEYOND_64_BITS and _any(workspace, beyond):
+    if kind in _BEYOND_64_BITS and _any(session, beyond):
         return Ids(f"CAST({quoted} AS VARCHAR)", missing, notes=[_beyond_64_bits(name)])
     return Ids(f"CAST({quoted} AS BIGINT)", missing)
 
@@ -90,12 +175,12 @@ def _beyond_64_bits(name: str) -> str:
     return f"some ids in {name!r} do not fit into 64-bit integers, so all of them are text"
 
 
-def _from_decimals(workspace: Workspace, quoted: str, name: str, kind: str, deciding: str) -> Ids:
+def _from_decimals(session: Session, quoted: str, name: str, kind: str, deciding: str) -> Ids:
     missing = f"coalesce(isnan(CAST({quoted} AS DOUBLE)), true)"
     broken = f"{quoted} <> floor({quoted})"
     if kind in _EXACT_UP_TO:
         broken += f" OR abs({quoted}) > {_EXACT_UP_TO[kind]}"
-    found = workspace.rows(
+    found = session.rows(
         f"SELECT CAST({quoted} AS VARCHAR) FROM raw WHERE NOT {missing} AND ({broken}) AND {deciding} LIMIT 1"
     )
     if found:
@@ -104,26 +189,26 @@ def _from_decimals(workspace: Workspace, quoted: str, name: str, kind: str, deci
             "ids as integers or as text."
         )
     note = f"ids in {name!r} came as decimal numbers; all are whole and were read as integers"
-    if kind == "DECIMAL" and _any(workspace, f"{quoted} IS NOT NULL AND TRY_CAST({quoted} AS BIGINT) IS NULL"):
+    if kind == "DECIMAL" and _any(session, f"{quoted} IS NOT NULL AND TRY_CAST({quoted} AS BIGINT) IS NULL"):
         return Ids(f"CAST(TRY_CAST({quoted} AS HUGEINT) AS VARCHAR)", missing, notes=[_beyond_64_bits(name)])
     return Ids(f"CASE WHEN NOT {missing} THEN TRY_CAST({quoted} AS BIGINT) END", missing, notes=[note])
 
 
-def _refuse_unreadable_bytes(workspace: Workspace, column: str, name: str, text: str) -> None:
-    if _any(workspace, f"{name_in_sql(column)} IS NOT NULL AND {text} IS NULL AND {name_in_sql(column)} <> ''::BLOB"):
+def _refuse_unreadable_bytes(session: Session, column: str, name: str, text: str) -> None:
+    if _any(session, f"{name_in_sql(column)} IS NOT NULL AND {text} IS NULL AND {name_in_sql(column)} <> ''::BLOB"):
         raise InputError(f"Ids in {name!r} are bytes (BLOB) that are not UTF-8 text. Allowed: integers and text.")
 
 
-def _from_text(workspace: Workspace, staged: Staged, column: str, text: str, deciding: str) -> Ids:
-    name = staged.columns[column]
-    counts = _count_spellings(workspace, text, "true", staged.is_text)
+def _from_text(session: Session, ingested: Ingested, column: str, text: str, deciding: str) -> Ids:
+    name = ingested.columns[column]
+    counts = _count_spellings(session, text, "true", ingested.is_text)
     if counts.is_mixed and deciding != "true":
-        counts = _count_spellings(workspace, text, deciding, staged.is_text)
+        counts = _count_spellings(session, text, deciding, ingested.is_text)
     as_text = Ids(text, f"({text} IS NULL)", warnings=_mangled(name, counts.mangled))
-    if not staged.is_text or counts.num_filled == 0:
+    if not ingested.is_text or counts.num_filled == 0:
         return as_text
-    is_json = staged.kind == "jsonl"
-    if is_json and not _json_ids_are_numbers(workspace, column, name, text, deciding):
+    is_json = ingested.kind == "jsonl"
+    if is_json and not _json_ids_are_numbers(session, column, name, text, deciding):
         return as_text
     if counts.num_marks and counts.num_whole + counts.num_marks == counts.num_filled:
         note = f"{counts.num_marks:,} ids in {name!r} are '-' or '?' among integers, and were taken as missing"
@@ -137,16 +222,16 @@ def _from_text(workspace: Workspace, staged: Staged, column: str, text: str, dec
     elif counts.num_truth_values == counts.num_filled:
         raise InputError(f"Ids in {name!r} are only true and false. Allowed: integers and text.")
     else:
-        as_text.warnings.extend(_few_odd_ids(workspace, name, text, counts, deciding))
+        as_text.warnings.extend(_few_odd_ids(session, name, text, counts, deciding))
     return as_text
 
 
-def _few_odd_ids(workspace: Workspace, name: str, text: str, counts: _Spellings, deciding: str) -> list[str]:
+def _few_odd_ids(session: Session, name: str, text: str, counts: _Spellings, deciding: str) -> list[str]:
     """A warning when few ids that are no integers make a column of integers text."""
     num_odd = counts.num_filled - counts.num_whole
     if num_odd > _MAX_ODD_SHARE * counts.num_filled:
         return []
-    row, example = workspace.row(
+    row, example = session.row(
         "SELECT min(input_row), arg_min(id, input_row) FROM "
         f"(SELECT input_row, {text} AS id FROM raw WHERE {deciding}) "
         f"WHERE NOT regexp_full_match(id, {_INTEGER}) AND NOT regexp_full_match(id, {_WHOLE_DECIMAL})"
@@ -189,12 +274,12 @@ class _Spellings:
         return 0 < self.num_digits + self.num_decimals < self.num_filled or self.num_whole not in (0, self.num_filled)
 
 
-def _count_spellings(workspace: Workspace, text: str, deciding: str, may_be_numbers: bool) -> _Spellings:
+def _count_spellings(session: Session, text: str, deciding: str, may_be_numbers: bool) -> _Spellings:
     digits, decimal = f"regexp_full_match(id, {_INTEGER})", f"regexp_full_match(id, {_WHOLE_DECIMAL})"
     if not may_be_numbers:
         digits = decimal = "false"
     return _Spellings(
-        *workspace.row(
+        *session.row(
             f"SELECT count(id), count(*) FILTER (WHERE {digits}), "
             f"count(*) FILTER (WHERE ({digits} AND TRY_CAST(id AS BIGINT) IS NOT NULL) OR {decimal}), "
             f"count(*) FILTER (WHERE {decimal}), count(*) FILTER (WHERE lower(id) IN ('true', 'false')), "
@@ -205,11 +290,11 @@ def _count_spellings(workspace: Workspace, text: str, deciding: str, may_be_numb
     )
 
 
-def _json_ids_are_numbers(workspace: Workspace, column: str, name: str, text: str, deciding: str) -> bool:
+def _json_ids_are_numbers(session: Session, column: str, name: str, text: str, deciding: str) -> bool:
     """Raises InputError when some ids of JSON lines are numbers and some are text."""
     kinds = {
         str(kind)
-        for (kind,) in workspace.rows(
+        for (kind,) in session.rows(
             f"SELECT DISTINCT {name_in_sql(column + '_type')} FROM raw WHERE {text} IS NOT NULL AND {deciding}"
         )
         if kind not in (None, "NULL")
@@ -223,16 +308,16 @@ def _json_ids_are_numbers(workspace: Workspace, column: str, name: str, text: st
     return bool(numbers)
 
 
-def _note_on_blanks(workspace: Workspace, column: str, name: str, cells: TextCells) -> list[str]:
+def _note_on_blanks(session: Session, column: str, name: str, cells: TextCells) -> list[str]:
     if not cells.num_trimmed:
         return []
     note = f"blanks around {cells.num_trimmed:,} ids in {name!r} were cut"
     before = f"CASE WHEN {cells.sql} IS NOT NULL THEN CAST({name_in_sql(column)} AS VARCHAR) END"
-    num_before, num_after = workspace.row(f"SELECT count(DISTINCT {before}), count(DISTINCT {cells.sql}) FROM raw")
+    num_before, num_after = session.row(f"SELECT count(DISTINCT {before}), count(DISTINCT {cells.sql}) FROM raw")
     if num_before > num_after:
         note += f"; {num_before - num_after:,} spellings became equal to others by it"
     return [note]
 
 
-def _any(workspace: Workspace, condition: str) -> bool:
-    return bool(workspace.rows(f"SELECT 1 FROM raw WHERE {condition} LIMIT 1"))
+def _any(session: Session, condition: str) -> bool:
+    return bool(session.rows(f"SELECT 1 FROM raw WHERE {condition} LIMIT 1"))

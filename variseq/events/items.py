@@ -1,10 +1,15 @@
-"""An items file becomes columns in the order of the vocabulary: titles, categories and whatever else it has."""
+"""Tables of items and users, aligned with the vocabulary of a log."""
 
 from __future__ import annotations
 
+import ast
+import json
+import math
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +19,145 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from variseq.errors import CheckpointError, InputError
-from variseq.events.categories import split_categories
-from variseq.events.columns import ITEM_ALIASES
-from variseq.events.layout import Wanted, find_layout
-from variseq.events.matched_rows import few_matches, first_outside_id, place_rows
+from variseq.events.columns import ITEM_ALIASES, Wanted, find_layout
+from variseq.events.identifiers import EXACT_NULL_WORDS, NULL_WORDS, read_ids, read_text_cells, trimmed
+from variseq.events.ingest import Ingested, ingest
 from variseq.events.options import ReadOptions
-from variseq.events.source import open_source
-from variseq.events.stage import stage
+from variseq.events.session import Session, name_in_sql, open_session, text_in_sql
+from variseq.events.sources import open_source
 from variseq.events.table import Columns
-from variseq.events.text_cells import trimmed
 from variseq.events.vocabulary import Vocabulary, write_parquet
-from variseq.events.workspace import Workspace, text_in_sql
 
-_TABLE = "The items file"
+_LABEL = "the items file"
+_MAX_WITHOUT_ROW = 0.5  # of the items of a log: with more, ids may be spelled in two ways
+_DOUBTFUL = (";", ",")  # also found within the name of one category ("Clothing, Shoes & Jewelry")
+_MIN_SHARE = 0.5
+_NAMES = ("name", "title", "label")  # the keys of an object that name it
+_QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(\s+(?=['"]))?""", re.DOTALL)
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_IN_WORDS = {"[": "lists in brackets", "|": "'|'", ">": "'>' between levels", ";": "';'", ",": "commas"}
+
+
+def split_categories(entries: Sequence[object]) -> tuple[list[list[str]], list[str]]:
+    """The categories of each entry, and notes on how texts were divided.
+
+    Lists, lists in brackets (JSON, Python or numpy) and `A|B` are divided, `A > B` into its levels. Lists within lists
+    are made flat, and of objects the name (or title, or label) is taken. `A, B` and `A;B` are divided when in at least
+    half of such texts every part is found in another text of the column as well. An entry has each category once.
+    Where all categories are numbers, whole ones are written without decimals.
+
+    >>> split_categories(["Action, Drama", "Drama", "Action"])[0]
+    [['Action', 'Drama'], ['Drama'], ['Action']]
+    >>> split_categories(["Clothing, Shoes & Jewelry", "Garden"])[0]
+    [['Clothing, Shoes & Jewelry'], ['Garden']]
+    """
+    divided: dict[str, list[str]] = {}
+    marks: Counter[str] = Counter()
+    for entry in entries:
+        if (
+            entry is not None
+            and not isinstance(entry, list | tuple | dict)
+            and (text := _category_text(entry)) not in divided
+        ):
+            divided[text], mark = _plainly_divided(text)
+            marks[mark] += 1
+    notes = []
+    everywhere = {text: _pieces(parts, "".join(_DOUBTFUL)) for text, parts in divided.items()}
+    count = Counter(part for parts in everywhere.values() for part in set(parts))
+    for mark in _DOUBTFUL:
+        containing = [text for text, parts in divided.items() if any(mark in part for part in parts)]
+        num_known = sum(all(count[part] > 1 for part in everywhere[text]) for text in containing)
+        if containing and num_known >= _MIN_SHARE * len(containing):
+            divided |= {text: _pieces(divided[text], mark) for text in containing}
+            marks[mark] += len(containing)
+        elif containing:
+            notes.append(
+                f"categories such as {containing[0]!r} were taken as one each; write 'A|B' if they are several"
+            )
+    found = [words for mark, words in _IN_WORDS.items() if marks[mark]]
+    if found and found != ["'|'"]:
+        notes.insert(0, f"categories were divided at {' and '.join(found)}")
+    of_entries = [list(dict.fromkeys(_of_entry(entry, divided))) for entry in entries]
+    nameless = next((part for parts in of_entries for part in parts if part[:1] == "{"), None)
+    if nameless is not None:
+        notes.append(f"categories such as {nameless[:60]!r} have no name, title or label and were taken as one each")
+    return _without_decimals(of_entries), notes
+
+
+def _without_decimals(of_entries: list[list[str]]) -> list[list[str]]:
+    """Whole numbers without decimals where all are numbers, so that a float column is as it is by every source."""
+    if not all(_NUMBER.fullmatch(part) for parts in of_entries for part in parts):
+        return of_entries
+    return [list(dict.fromkeys(re.sub(r"\.0+$", "", part) for part in parts)) for parts in of_entries]
+
+
+def _of_entry(entry: object, divided: dict[str, list[str]]) -> list[str]:
+    if entry is None:
+        return []
+    if isinstance(entry, list | tuple | dict):
+        return _named([entry])
+    return divided[_category_text(entry)]
+
+
+def _category_text(entry: object) -> str:
+    if isinstance(entry, float) and entry.is_integer():
+        return str(int(entry))
+    return str(entry).strip()
+
+
+def _plainly_divided(text: str) -> tuple[list[str], str]:
+    """The parts at a mark that has no other meaning, and the mark (empty for none)."""
+    if text[:1] + text[-1:] in ("[]", "()", "{}") and (listed := _listed(text)) is not None:
+        return _named(listed), "["
+    if "|" in text:
+        return _named(text.split("|")), "|"
+    if " > " in text:
+        return _named(text.split(" > ")), ">"
+    return _named([text]), ""
+
+
+def _listed(text: str) -> list[object] | None:
+    """The list or the object that a text writes out; None for another text."""
+    for read in (json.loads, _python_value):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        if isinstance(value, list | tuple | dict):
+            return [value] if isinstance(value, dict) else list(value)
+    if text[0] == "[" and '"' not in text and "'" not in text:
+        inside = text[1:-1].split()
+        is_array = len(inside) > 1 and all(_NUMBER.fullmatch(part) for part in inside)  # [1 2], as numpy writes it
+        return list(inside if is_array else text[1:-1].split(","))  # [Action, Drama]
+    return None
+
+
+def _python_value(text: str) -> object:
+    """A value as Python writes it; numpy writes no commas between texts, which Python would join."""
+    return ast.literal_eval(_QUOTED.sub(lambda match: match[1] + ("," if match[2] else ""), text))
+
+
+def _pieces(parts: Sequence[str], marks: str) -> list[str]:
+    return [piece.strip() for part in parts for piece in re.split(f"[{marks}]", part) if piece.strip()]
+
+
+def _named(parts: Sequence[object]) -> list[str]:
+    texts = [_category_text(part) for part in _flat(parts) if part is not None]
+    return [text for text in texts if text.lower() not in NULL_WORDS and text not in EXACT_NULL_WORDS]
+
+
+def _flat(parts: Sequence[object]) -> Iterator[object]:
+    """The values of lists within lists, and the names of objects."""
+    for part in parts:
+        if isinstance(part, list | tuple):
+            yield from _flat(part)
+        elif isinstance(part, dict):
+            name = next((part[key] for key in _NAMES if part.get(key) is not None), None)
+            yield json.dumps(part, default=str, ensure_ascii=False) if name is None else name
+        else:
+            yield part
+
+
 # What programs write for no title, in their own case of letters.
 _NO_TITLE = ("", "\\N", "NaN", "nan", "NULL", "null", "<NA>", "#N/A", "(null)", "<null>", "#NULL!")
 
@@ -70,17 +201,17 @@ class ItemTable:
         return of_items if any(of_items) else None
 
     def category_links(self) -> CategoryLinks:
-        """Which categories each item has, of those that tell some items from others.
+        """Which categories each item has, of those that distinguish items.
 
-        A category of a single item says no more than the item itself, one of most items says nothing.
+        A category of a single item adds nothing to the item itself; one of most items distinguishes none.
         """
         of_items = [sorted(set(categories)) for categories in self.categories(range(len(self)))]
         count = Counter(category for categories in of_items for category in categories)
-        telling = sorted(name for name, num_items in count.items() if 2 <= num_items <= len(self) / 2)
-        number = {name: place for place, name in enumerate(telling)}
+        used = sorted(name for name, num_items in count.items() if 2 <= num_items <= len(self) / 2)
+        number = {name: index for index, name in enumerate(used)}
         links = [[number[name] for name in categories if name in number] for categories in of_items]
         offsets = np.cumsum([0, *map(len, links)])
-        return CategoryLinks(offsets, np.array([place for one in links for place in one], dtype=np.int64), len(number))
+        return CategoryLinks(offsets, np.array([index for one in links for index in one], dtype=np.int64), len(number))
 
     def save(self, path: Path | str) -> None:
         write_parquet(self.table, Path(path))
@@ -102,63 +233,198 @@ class ItemTable:
         return taken
 
 
-def read_items(workspace: Workspace, source: object, vocabulary: Vocabulary, options: ReadOptions) -> ItemTable:
-    """Item columns aligned to the vocabulary. Raises InputError for doubled ids and when no id is one of the log's."""
-    opened = open_source(source, workspace.folder)
-    wanted = Wanted(options.item_columns, ITEM_ALIASES, (Columns.ITEM,), "item_columns")
-    layout = find_layout(workspace, opened, options.for_items(), wanted)
+@dataclass(frozen=True)
+class _AlignedTable:
+    """Columns of a side table in the order of a vocabulary: those `found` by name, and `others` as other_0, other_1."""
+
+    table: pa.Table
+    found: dict[str, str]
+    others: list[str]
+    is_text: bool
+    num_rows: int
+    num_matched: int
+    notes: list[str]
+
+
+def _read_aligned(
+    session: Session, source: object, options: ReadOptions, wanted: Wanted, key: str, known: pa.Array, label: str
+) -> _AlignedTable:
+    """Read a table of items or users (`label` in messages) and align its rows with the ids `known` of the log."""
+    opened = open_source(source, session.folder)
+    session.is_small = opened.is_small
+    layout = find_layout(session, opened, options, wanted)
     found = layout.find(wanted)
     others = [name for name in layout.names if name not in found.values()]
-    staged_columns = found | {f"other_{index}": name for index, name in enumerate(others)}
-    staged = stage(workspace, opened, staged_columns, layout, options.for_items())
-    notes = place_rows(workspace, staged, Columns.ITEM, vocabulary.items, _TABLE)
-    num_rows, num_known = workspace.row("SELECT count(*), count(position) FROM placed_rows")
-    if num_known == 0:
+    if key == Columns.USER:
+        _refuse_no_groups(layout.names, others)
+    columns = found | {f"other_{index}": name for index, name in enumerate(others)}
+    ingested = ingest(session, opened, columns, layout, options)
+    notes = _match_rows(session, ingested, key, known, label)
+    num_rows, num_matched = session.row("SELECT count(*), count(position) FROM matched_rows")
+    if not num_matched:
         raise InputError(
-            f"No id of the items file is an item of the log: the log has ids like {vocabulary.items[0].as_py()!r}, the "
-            f"items file like {first_outside_id(workspace)!r}. Check which column is item_id: "
-            "item_columns={'item_id': ...}."
+            f"No id of {label} is in the log: the log has ids like {known[0].as_py()!r}, the table like "
+            f"{_first_external_id(session)!r}. Check which column is {key}"
+            + (f": {wanted.option}={{{key!r}: ...}}." if wanted.required else ".")
         )
-    table, category_notes = _aligned(workspace, found, others, vocabulary.num_items)
-    num_broken = workspace.number("SELECT count(*) FROM malformed")
-    num_left_out, num_without_row = num_rows - num_known, vocabulary.num_items - num_known
-    notes += category_notes + _notes(num_left_out, num_without_row, num_broken)
-    warnings = few_matches(workspace, vocabulary.items, _TABLE)
-    return ItemTable(table, num_left_out, num_without_row, notes, warnings)
-
-
-def _title() -> str:
-    """SQL of a title. Fewer words than elsewhere stand for nothing, for an item may be called None or Nan."""
-    text, words = f"CAST({Columns.TITLE} AS VARCHAR)", ", ".join(map(text_in_sql, _NO_TITLE))
-    return f"CASE WHEN {trimmed(text)} NOT IN ({words}) THEN {text} END"
-
-
-def _aligned(
-    workspace: Workspace, found: dict[str, str], others: list[str], num_items: int
-) -> tuple[pa.Table, list[str]]:
-    title = _title() if Columns.TITLE in found else "CAST(NULL AS VARCHAR)"
-    category = Columns.CATEGORY if Columns.CATEGORY in found else "CAST(NULL AS VARCHAR)"
-    further = "".join(f", other_{index}" for index in range(len(others)))
-    table = workspace.arrow(
-        f"SELECT {title} AS title, {category} AS category{further} FROM "
-        f"(SELECT CAST(range AS BIGINT) AS position FROM range({num_items})) "
-        "LEFT JOIN placed_rows USING (position) LEFT JOIN raw USING (input_row) ORDER BY position"
+    texts = {column: _title_sql() if column == Columns.TITLE else name_in_sql(column) for column in columns}
+    listed = ", ".join(text for column, text in texts.items() if column != key)
+    table = session.arrow(
+        f"SELECT {listed or 'position'} FROM (SELECT CAST(range AS BIGINT) AS position FROM range({len(known)})) "
+        "LEFT JOIN matched_rows USING (position) LEFT JOIN raw USING (input_row) ORDER BY position"
     )
-    categories, notes = split_categories(table.column("category").to_pylist())
+    return _AlignedTable(table, found, others, ingested.is_text, num_rows, num_matched, notes)
+
+
+def _match_rows(session: Session, ingested: Ingested, key: str, known: pa.Array, label: str) -> list[str]:
+    """Make `matched_rows` (input_row, external_id, position: NULL where the log lacks the id); equal rows are one."""
+    cells = read_text_cells(session, ingested.types, [key])
+    ids = read_ids(session, ingested, key, cells)
+    # The log decides whether ids are integers or text; digits in a text file are written out or read accordingly.
+    if pa.types.is_integer(known.type):
+        external_id = ids.sql
+        same = "TRY_CAST(external_id AS BIGINT) = known.id AND CAST(known.id AS VARCHAR) = CAST(external_id AS VARCHAR)"
+    else:
+        external_id = cells[key].sql if ingested.is_text else ids.sql
+        same = "CAST(external_id AS VARCHAR) = known.id"
+    session.connection.register("known", pa.table({"id": known, "position": np.arange(len(known))}))
+    try:
+        session.run(
+            "CREATE OR REPLACE TABLE matched_rows AS SELECT input_row, external_id, known.position FROM (SELECT "
+            f"input_row, {external_id} AS external_id FROM raw WHERE NOT {ids.missing}) LEFT JOIN known ON {same}"
+        )
+    finally:
+        session.connection.unregister("known")
+    num_without, num_repeated = session.row(
+        "SELECT (SELECT count(*) FROM raw) - count(*), count(*) - count(DISTINCT external_id) FROM matched_rows"
+    )
+    notes = [f"{num_without:,} rows of {label} have no id and were left out"] if num_without else []
+    notes += ids.notes + ids.warnings
+    if num_repeated:
+        notes += _drop_equal_rows(session, [column for column in ingested.columns if column != key], key, label)
+    return notes
+
+
+def _drop_equal_rows(session: Session, columns: Sequence[str], key: str, label: str) -> list[str]:
+    cells = "".join(f", CAST({name_in_sql(name)} AS VARCHAR)" for name in columns)
+    num_equal = session.insert(
+        "DELETE FROM matched_rows WHERE input_row NOT IN (SELECT min(input_row) FROM matched_rows "
+        f"JOIN raw USING (input_row) GROUP BY external_id{cells})"
+    )
+    rows = session.rows(
+        "SELECT external_id, count(*) FROM matched_rows GROUP BY external_id HAVING count(*) > 1 "
+        "ORDER BY min(input_row)"
+    )
+    if rows:
+        shown = ", ".join(f"{external_id!r} ({count} rows)" for external_id, count in rows[:5])
+        raise InputError(
+            f"{label.capitalize()} has {len(rows)} ids in more than one row: {shown}. Which row is right is unknown: "
+            f"keep one row for each {key.removesuffix('_id')}."
+        )
+    return [f"{num_equal:,} rows of {label} equal others and were left out"]
+
+
+def _first_external_id(session: Session, condition: str = "true") -> object:
+    return session.row(f"SELECT min_by(external_id, input_row) FROM matched_rows WHERE {condition}")[0]
+
+
+def read_items(session: Session, source: object, vocabulary: Vocabulary, options: ReadOptions) -> ItemTable:
+    """Item columns aligned to the vocabulary. Raises InputError for doubled ids and when no id is one of the log's."""
+    wanted = Wanted(options.item_columns, ITEM_ALIASES, (Columns.ITEM,), "item_columns")
+    read = _read_aligned(session, source, options.for_items(), wanted, Columns.ITEM, vocabulary.items, _LABEL)
+    num_items = vocabulary.num_items
+    empty = pa.nulls(num_items, pa.string())
+    category = read.table.column(Columns.CATEGORY) if Columns.CATEGORY in read.found else empty
+    categories, notes = split_categories(category.to_pylist())
     columns: dict[str, pa.ChunkedArray | pa.Array] = {
-        Columns.TITLE: table.column("title").cast(pa.string()),
+        Columns.TITLE: read.table.column(Columns.TITLE).cast(pa.string()) if Columns.TITLE in read.found else empty,
         Columns.CATEGORY: pa.array(categories, pa.list_(pa.string())),
     }
-    columns |= {name: table.column(f"other_{index}") for index, name in enumerate(others)}
-    return pa.table(columns), notes
+    columns |= {name: read.table.column(f"other_{index}") for index, name in enumerate(read.others)}
+    num_left_out, num_without_row = read.num_rows - read.num_matched, num_items - read.num_matched
+    messages = {
+        f"{num_left_out:,} rows of the items file belong to no item of the log and were left out": num_left_out,
+        f"{num_without_row:,} items of the log have no row in the items file and so no title": num_without_row,
+        f"{(num_broken := session.number('SELECT count(*) FROM malformed')):,} lines of the items file could not be "
+        "read and were left out": num_broken,
+    }
+    notes = read.notes + notes + [message for message, count in messages.items() if count]
+    return ItemTable(pa.table(columns), num_left_out, num_without_row, notes, _few_matches(session, vocabulary.items))
 
 
-def _notes(num_left_out: int, num_without_row: int, num_broken: int) -> list[str]:
-    notes = []
-    if num_left_out:
-        notes.append(f"{num_left_out:,} rows of the items file belong to no item of the log and were left out")
-    if num_without_row:
-        notes.append(f"{num_without_row:,} items of the log have no row in the items file and so no title")
-    if num_broken:
-        notes.append(f"{num_broken:,} lines of the items file could not be read and were left out")
-    return notes
+def _title_sql() -> str:
+    """Fewer words than elsewhere stand for nothing, for an item may be called None or Nan."""
+    text, words = f"CAST({Columns.TITLE} AS VARCHAR)", ", ".join(map(text_in_sql, _NO_TITLE))
+    return f"CASE WHEN {trimmed(text)} NOT IN ({words}) THEN {text} END AS {Columns.TITLE}"
+
+
+def _few_matches(session: Session, known: pa.Array) -> list[str]:
+    """A warning when there are rows without an item of the log, and many items without a row."""
+    matched = set(session.arrow("SELECT position FROM matched_rows WHERE position IS NOT NULL").column(0).to_pylist())
+    other = _first_external_id(session, "position IS NULL")
+    num_without = len(known) - len(matched)
+    if other is None or num_without < _MAX_WITHOUT_ROW * len(known):
+        return []
+    example = next(known[index].as_py() for index in range(len(known)) if index not in matched)
+    return [
+        f"{num_without:,} of {len(known):,} ids of the log have no row in {_LABEL}, which has other ids: the log has "
+        f"e.g. {example!r}, the table {other!r}. Are they spelled alike?"
+    ]
+
+
+UserColumn = list[float | str | None]
+
+
+def read_users(source: object, vocabulary: Vocabulary, options: ReadOptions | None = None) -> dict[str, UserColumn]:
+    """Each further column of a table with user_id, one value for every user of the vocabulary, None without a row.
+
+    `source` is what `read` takes. A column whose values are all numbers (also in a text file) is one of floats, any
+    other is one of text. Rows of users that are not in the log are left out.
+
+    Raises InputError without a column user_id or any other, for doubled ids, and when no id is one of the log's.
+
+    >>> vocabulary = Vocabulary(pa.array([7, 12]), pa.array(["a"]), ("event",))
+    >>> read_users(pa.table({"user_id": [12], "country": ["DE"], "age": [31]}), vocabulary)
+    {'country': [None, 'DE'], 'age': [None, 31.0]}
+    """
+    options = options or ReadOptions()
+    wanted = Wanted({}, {Columns.USER: ()}, ())
+    with open_session(options.memory_limit, options.temporary_folder) as session:
+        read = _read_aligned(session, source, options, wanted, Columns.USER, vocabulary.users, "the table of users")
+    return {
+        name: _as_floats_or_text(read.table.column(f"other_{index}"), read.is_text)
+        for index, name in enumerate(read.others)
+    }
+
+
+def _refuse_no_groups(names: Sequence[str], others: Sequence[str]) -> None:
+    if len(set(names)) < len(names) or Columns.USER not in names or not others:
+        raise InputError(
+            f"The table of users has the columns {', '.join(names)}. It needs a column {Columns.USER!r} and at least "
+            "one more to group by, each name once."
+        )
+
+
+def _as_floats_or_text(column: pa.ChunkedArray, is_text: bool) -> UserColumn:
+    """Numbers as floats, where all are numbers; otherwise everything as text. What is empty or not finite is None."""
+    values: list[Any] = column.to_pylist()
+    if is_text:
+        values = [None if value is None or not value.strip() else value.strip() for value in values]
+    numbers = [_number(value) for value in values]
+    if all(number is not None for number, value in zip(numbers, values, strict=True) if value is not None):
+        return [number if number is not None and math.isfinite(number) else None for number in numbers]
+    return [None if value is None else str(value) for value in values]
+
+
+def _number(value: object) -> float | None:
+    """A number, or a text that is one; a truth value is none.
+
+    >>> _number("1.5"), _number("DE"), _number(True)
+    (1.5, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None

@@ -13,18 +13,18 @@ import duckdb
 
 from variseq.errors import InputError
 from variseq.events.delimited import survey
-from variseq.events.foreign_values import with_text_for_nan
-from variseq.events.source import DataFile, is_gzip
-from variseq.events.table import Columns
-from variseq.events.text_header import text_head
-from variseq.events.workspace import (
-    Workspace,
+from variseq.events.frames import with_text_for_nan
+from variseq.events.header import decoded_head
+from variseq.events.session import (
+    Session,
     forget_rejected_lines,
     literal_path,
     move_rejected_lines,
     name_in_sql,
     text_in_sql,
 )
+from variseq.events.sources import DataFile, is_gzip
+from variseq.events.table import Columns
 
 _LINES = (
     "auto_detect=false, header=false, delim='\x01', quote='', escape='', strict_mode=false, columns={'line': 'VARCHAR'}"
@@ -52,7 +52,7 @@ class Keys:
 
 def refuse_no_objects(file: DataFile) -> None:
     """Raises InputError when the head of a file has no line that begins as a JSON object does."""
-    head = text_head(file).lstrip("\ufeff \n\t")
+    head = decoded_head(file).lstrip("\ufeff \n\t")
     if head.startswith("["):
         raise InputError(
             f"{file.name} is one JSON array. One JSON object a line is needed (JSON lines). DuckDB reads it in Python: "
@@ -67,20 +67,16 @@ def refuse_no_objects(file: DataFile) -> None:
         )
 
 
-def stage_lines(workspace: Workspace, files: Sequence[DataFile]) -> None:
-    """All lines of JSON files in `lines`; those that are no text go to `unread`."""
-    workspace.drop("unread")
-    workspace.run("CREATE TABLE lines (input_row BIGINT, file_index INT, line VARCHAR, is_object BOOLEAN)")
-    workspace.run(
-        "CREATE TABLE unread (input_row BIGINT, extra INT, file_index INT, reason VARCHAR, line VARCHAR, place BIGINT)"
-    )
+def ingest_lines(session: Session, files: Sequence[DataFile]) -> None:
+    """All lines of JSON files in `lines`; those that are no text go to `malformed`."""
+    session.run("CREATE TABLE lines (input_row BIGINT, file_index INT, line VARCHAR, is_object BOOLEAN)")
     for index, file in enumerate(files):
         refuse_no_objects(file)
-        forget_rejected_lines(workspace)
-        before = workspace.number("SELECT coalesce(max(input_row), 0) FROM lines")
+        forget_rejected_lines(session)
+        before = session.number("SELECT coalesce(max(input_row), 0) FROM lines")
         compression = "gzip" if is_gzip(file.path) else "none"
         try:
-            workspace.run(
+            session.run(
                 "INSERT INTO lines SELECT input_row, ?, line, CASE WHEN json_valid(line) THEN "
                 "json_type(line) = 'OBJECT' ELSE false END FROM (SELECT row_number() OVER () + ? AS input_row, "
                 f"{with_text_for_nan('line')} AS line FROM read_csv(?, {_LINES}, store_rejects=true, "
@@ -91,15 +87,15 @@ def stage_lines(workspace: Workspace, files: Sequence[DataFile]) -> None:
             raise
         except duckdb.Error as error:
             raise InputError(f"{file.name} cannot be read as JSON lines: {str(error).splitlines()[0]}") from error
-        move_rejected_lines(workspace, index, before, 0, "unread")
+        move_rejected_lines(session, index, before, 0)
 
 
-def check_line_counts(workspace: Workspace, files: Sequence[DataFile]) -> None:
+def check_line_counts(session: Session, files: Sequence[DataFile]) -> None:
     """As many lines as an independent count of the bytes of each file finds."""
     for index, file in enumerate(files):
         counted = survey(file).num_lines
-        read = workspace.row(
-            "SELECT (SELECT count(*) FROM lines WHERE file_index = ?) + (SELECT count(*) FROM unread "
+        read = session.row(
+            "SELECT (SELECT count(*) FROM lines WHERE file_index = ?) + (SELECT count(*) FROM malformed "
             "WHERE file_index = ?)",
             [index, index],
         )[0]
@@ -110,17 +106,17 @@ def check_line_counts(workspace: Workspace, files: Sequence[DataFile]) -> None:
             )
 
 
-def find_keys(workspace: Workspace) -> Keys:
+def find_keys(session: Session) -> Keys:
     """The keys of the table `lines`, from every line."""
-    found = workspace.rows(
+    found = session.rows(
         "SELECT key, first_row FROM (SELECT unnest(json_keys(line)) AS key, min(input_row) AS first_row FROM lines "
         "WHERE is_object GROUP BY key) ORDER BY first_row"
     )
-    in_head = workspace.rows("SELECT json_keys(line) FROM lines WHERE is_object ORDER BY input_row LIMIT 1")
+    in_head = session.rows("SELECT json_keys(line) FROM lines WHERE is_object ORDER BY input_row LIMIT 1")
     names = list(dict.fromkeys([*(in_head[0][0] if in_head else []), *(str(key) for key, _ in found)]))
     lists: dict[str, list[str]] = {}
     objects: dict[str, list[str]] = {}
-    nested = workspace.rows(
+    nested = session.rows(
         r"SELECT line FROM lines WHERE is_object AND regexp_matches(line, '[\[:,]\s*\{') ORDER BY input_row LIMIT 200"
     )
     for (line,) in nested:
@@ -152,7 +148,7 @@ def exploded_list(keys: Keys, wanted: Iterable[str], explode: str | None) -> str
     return explode or next(iter(through), None)
 
 
-def make_records(workspace: Workspace, num_files: int, explode: str | None) -> list[int]:
+def make_records(session: Session, num_files: int, explode: str | None) -> list[int]:
     """Make `records` (input_row, file_index, line, element) of `lines`, and count the rows before each file.
 
     Without `explode` a line is a record and keeps its number. With it an element of the list is one, elements are
@@ -160,26 +156,27 @@ def make_records(workspace: Workspace, num_files: int, explode: str | None) -> l
     """
     table = "lines" if explode is None else "records"
     if explode is None:
-        workspace.run(
+        session.run(
             "CREATE VIEW records AS SELECT input_row, file_index, line, NULL AS element FROM lines WHERE is_object"
         )
-        workspace.run(
+        session.run(
             "INSERT INTO malformed SELECT input_row, 0, file_index, 'not a JSON object', left(line, 10000), input_row "
             "FROM lines WHERE NOT is_object"
         )
     else:
         path = pointer(explode)
-        workspace.run(
+        session.run(
             "CREATE TABLE elements AS SELECT input_row AS line_row, file_index, line, "
-            "unnest(list) AS element, generate_subscripts(list, 1) AS place FROM (SELECT *, "
+            "unnest(list) AS element, generate_subscripts(list, 1) AS element_index FROM (SELECT *, "
             "CAST(CASE WHEN json_type(line, ?) = 'ARRAY' THEN json_extract(line, ?) END AS JSON[]) AS list "
             "FROM lines WHERE is_object)",
             [path, path],
         )
-        workspace.run(
-            "CREATE TABLE records AS SELECT row_number() OVER (ORDER BY line_row, place) AS input_row, * FROM elements"
+        session.run(
+            "CREATE TABLE records AS SELECT row_number() OVER (ORDER BY line_row, element_index) AS input_row, * "
+            "FROM elements"
         )
-        workspace.run(
+        session.run(
             "INSERT INTO malformed SELECT rows_until, 1, file_index, CASE WHEN is_object THEN 'no element in the list' "
             "ELSE 'not a JSON object' END, left(line, 10000), input_row FROM (SELECT lines.*, num_elements, "
             "CAST(sum(coalesce(num_elements, 0)) OVER (ORDER BY input_row) AS BIGINT) AS rows_until FROM lines "
@@ -187,58 +184,56 @@ def make_records(workspace: Workspace, num_files: int, explode: str | None) -> l
             "ON line_row = input_row) WHERE num_elements IS NULL"
         )
     return [
-        workspace.number(f"SELECT coalesce(max(input_row), 0) FROM {table} WHERE file_index < {place}")
-        for place in range(num_files)
+        session.number(f"SELECT coalesce(max(input_row), 0) FROM {table} WHERE file_index < {file_index}")
+        for file_index in range(num_files)
     ]
 
 
 def extract(
-    workspace: Workspace, columns: Mapping[str, str], keys: Keys, explode: str | None, files: Sequence[DataFile]
+    session: Session, columns: Mapping[str, str], keys: Keys, explode: str | None, files: Sequence[DataFile]
 ) -> list[str]:
     """Make `raw` of `records`: text and JSON type of the wanted columns; notes. Raises InputError for a nested one."""
-    partitions = _make_partitions(workspace, files)
-    places = {column: _place(name, keys, explode) for column, name in columns.items()}
-    texts = {column: f"json_extract_string({source}, {path})" for column, (source, path) in places.items()}
-    kinds = {column: f"json_type({source}, {path})" for column, (source, path) in places.items()}
-    for column in places:
+    partitions = _make_partitions(session, files)
+    sources = {column: _source_of(name, keys, explode) for column, name in columns.items()}
+    texts = {column: f"json_extract_string({source}, {path})" for column, (source, path) in sources.items()}
+    kinds = {column: f"json_type({source}, {path})" for column, (source, path) in sources.items()}
+    for column in sources:
         if columns[column] in partitions:
             key = text_in_sql(columns[column])
             value = f"(SELECT value FROM partitions AS p WHERE p.file_index = records.file_index AND key = {key})"
             texts[column] = f"coalesce({texts[column]}, {value})"
             kinds[column] = f"coalesce({kinds[column]}, 'VARCHAR')"
-    _make_raw(workspace, texts, kinds)
+    _make_raw(session, texts, kinds)
     nested = [
         column
         for column in columns
-        if workspace.rows(f"SELECT 1 FROM raw WHERE {name_in_sql(column + '_type')} IN ('OBJECT', 'ARRAY') LIMIT 1")
+        if session.rows(f"SELECT 1 FROM raw WHERE {name_in_sql(column + '_type')} IN ('OBJECT', 'ARRAY') LIMIT 1")
     ]
     notes: list[str] = []
     for column in nested:
-        texts[column], kinds[column] = _unwrapped(workspace, columns[column], *places[column], column, notes)
+        texts[column], kinds[column] = _unwrapped(session, columns[column], *sources[column], column, notes)
     if nested:
-        workspace.drop("raw")
-        _make_raw(workspace, texts, kinds)
+        session.drop("raw")
+        _make_raw(session, texts, kinds)
     return notes
 
 
-def _make_partitions(workspace: Workspace, files: Sequence[DataFile]) -> set[str]:
-    """`partitions`: what the folders above each file say; the keys there."""
-    workspace.run("CREATE OR REPLACE TABLE partitions (file_index INT, key VARCHAR, value VARCHAR)")
+def _make_partitions(session: Session, files: Sequence[DataFile]) -> set[str]:
+    """`partitions`: the columns that the folders above each file set. Returns their keys."""
+    session.run("CREATE OR REPLACE TABLE partitions (file_index INT, key VARCHAR, value VARCHAR)")
     rows = [(index, key, value) for index, file in enumerate(files) for key, value in file.partition.items()]
     for row in rows:
-        workspace.run("INSERT INTO partitions VALUES (?, ?, ?)", row)
+        session.run("INSERT INTO partitions VALUES (?, ?, ?)", row)
     return {key for _, key, _ in rows}
 
 
-def _make_raw(workspace: Workspace, texts: Mapping[str, str], kinds: Mapping[str, str]) -> None:
+def _make_raw(session: Session, texts: Mapping[str, str], kinds: Mapping[str, str]) -> None:
     fields = [f"{text} AS {name_in_sql(column)}" for column, text in texts.items()]
     fields += [f"{kind} AS {name_in_sql(column + '_type')}" for column, kind in kinds.items()]
-    workspace.run(f"CREATE TABLE raw AS SELECT input_row, {', '.join(fields)} FROM records")
+    session.run(f"CREATE TABLE raw AS SELECT input_row, {', '.join(fields)} FROM records")
 
 
-def _unwrapped(
-    workspace: Workspace, name: str, source: str, path: str, column: str, notes: list[str]
-) -> tuple[str, str]:
+def _unwrapped(session: Session, name: str, source: str, path: str, column: str, notes: list[str]) -> tuple[str, str]:
     """The one value within an object of MongoDB's export. Lists and text of items pass as JSON text.
 
     A list or another object is no id and no time: its row has none. Raises InputError when most rows hold such.
@@ -251,7 +246,7 @@ def _unwrapped(
     kind, text = f"json_type({source}, {path})", f"coalesce({inner}, json_extract_string({source}, {path}))"
     if column in Columns.REQUIRED:
         is_nested = f"({kind} IN ('OBJECT', 'ARRAY') AND coalesce({inner}) IS NULL)"
-        _check_nested(workspace, name, column, kind, text, is_nested, notes)
+        _check_nested(session, name, column, kind, text, is_nested, notes)
         text = f"CASE WHEN NOT coalesce({is_nested}, false) THEN {text} END"
         kind = f"CASE WHEN {is_nested} THEN 'NULL' ELSE {kind} END"
     return (
@@ -263,9 +258,9 @@ def _unwrapped(
 
 
 def _check_nested(
-    workspace: Workspace, name: str, column: str, kind: str, text: str, is_nested: str, notes: list[str]
+    session: Session, name: str, column: str, kind: str, text: str, is_nested: str, notes: list[str]
 ) -> None:
-    num_filled, num_lists, num_objects, row, example = workspace.row(
+    num_filled, num_lists, num_objects, row, example = session.row(
         f"SELECT count(*) FILTER (WHERE {kind} <> 'NULL'), count(*) FILTER (WHERE {kind} = 'ARRAY'), "
         f"count(*) FILTER (WHERE {is_nested} AND {kind} = 'OBJECT'), min(input_row) FILTER (WHERE {is_nested}), "
         f"arg_min({text}, input_row) FILTER (WHERE {is_nested}) FROM records"
@@ -289,8 +284,8 @@ def _check_nested(
     )
 
 
-def _place(name: str, keys: Keys, explode: str | None) -> tuple[str, str]:
-    """Where a column stands: in the line or in the element of its list, and the pointer there, as SQL."""
+def _source_of(name: str, keys: Keys, explode: str | None) -> tuple[str, str]:
+    """Where a column is: in the line or in the element of its list, and the pointer there, as SQL."""
     if name in keys.names:
         return "line", _in_sql(pointer(name))
     first, _, rest = name.partition(".")

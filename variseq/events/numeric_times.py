@@ -1,19 +1,34 @@
-"""Numbers in a time column become SQL that yields UTC microseconds; the unit is found over the whole column.
-
-A number of seconds, milliseconds, microseconds or nanoseconds since 1970 that lies between 1973 and 2100 can be of one
-unit only: the next unit is a thousand times as large. So numbers of several units in one column are told apart, but
-only where they speak of the same years; what does not fit is rejected, and what nothing decides is refused.
-"""
+"""Numeric timestamps: detect the unit of the column and convert to UTC microseconds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from variseq.errors import InputError
-from variseq.events.time_reading import LATEST_MICROSECONDS, TimeReading
-from variseq.events.workspace import Workspace
+from variseq.events.session import Session
+
+LATEST_MICROSECONDS = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000  # from here on a time is absurd
+
+
+@dataclass(frozen=True)
+class TimeReading:
+    """Is a time missing; which microsecond is it (NULL when unparsable; range not checked); why is it unparsable?
+
+    `parts` is SQL of one more column that `microseconds` and `reason` refer to as `time_parts`. `unit` is the unit of
+    numbers, empty for others.
+    """
+
+    words: str
+    missing: str
+    microseconds: str
+    reason: str = "'unparsable time'"
+    parts: str = "NULL"
+    unit: str = ""
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 _LIMITS = (1e11, 1e14, 1e17, float("inf"))  # of the magnitudes of each unit; seconds reach 1e11 in the year 5138
@@ -47,7 +62,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Numbers:
-    """SQL of the numbers of a column, NULL where none can be read; `filled` says where something stands."""
+    """SQL of the numbers of a column, NULL where none can be read; `filled` is SQL of where there is any."""
 
     number: str
     filled: str
@@ -66,7 +81,7 @@ def numeric_column(column: str, is_whole: bool) -> Numbers:
     return Numbers(number, f"NOT coalesce(isnan({number}), true)", False)
 
 
-def read_numbers(workspace: Workspace, numbers: Numbers, unit: str) -> TimeReading:
+def read_numbers(session: Session, numbers: Numbers, unit: str) -> TimeReading:
     """How the numbers are read, in the unit that was set or ("auto") in the one that the whole column shows.
 
     Raises InputError for a unit that is for text, and when the numbers can be read in two ways.
@@ -76,19 +91,19 @@ def read_numbers(workspace: Workspace, numbers: Numbers, unit: str) -> TimeReadi
             allowed = ", ".join(("auto", *WORDS))
             raise InputError(f"time_unit={unit!r} is for text, but the times are numbers. Allowed: {allowed}.")
         return _in_unit(numbers, unit, "as set")
-    seen = _measure(workspace, numbers.number)
+    seen = _measure(session, numbers.number)
     if seen is None:
         return _in_unit(numbers, "seconds", "found")
-    calendar, strays = _calendar_units(workspace, numbers, seen)
+    calendar, strays = _calendar_units(session, numbers, seen)
     if calendar is not None:
         return _in_unit(numbers, calendar, "found")
-    _refuse_other_clocks(workspace, numbers, seen)
+    _refuse_other_clocks(session, numbers, seen)
     if seen.early_are_times and len(seen.units) <= 1:
         return _in_unit(numbers, "seconds", "found")
     _refuse_counters_among_times(seen)
     if len(seen.units) == 1 and not seen.num_early and not seen.num_zero and not strays:
         return _in_unit(numbers, seen.units[0], "found")
-    return _of_several_units(workspace, numbers, seen, strays)
+    return _of_several_units(session, numbers, seen, strays)
 
 
 def _in_unit(numbers: Numbers, unit: str, how: str) -> TimeReading:
@@ -124,9 +139,9 @@ def _shifted(number: str, zero: int, step: float) -> str:
 
 
 def _scaled(numbers: Numbers, unit: str) -> str:
-    """Microseconds of a number; one out of any calendar is cut to -1 or the latest time, and so counts as absurd."""
+    """Microseconds of a number; one out of any calendar is cut to -1 or the last time, and so counts as absurd."""
     number, scale = numbers.number, 1_000_000 // 1000 ** UNITS.index(unit)
-    latest = LATEST_MICROSECONDS // scale if scale else LATEST_MICROSECONDS * 1000
+    last = LATEST_MICROSECONDS // scale if scale else LATEST_MICROSECONDS * 1000
     nothing = f"{number} IS NULL"
     if numbers.is_whole:
         exact = f"CAST({number} AS BIGINT) * {scale}" if scale else f"CAST({number} AS BIGINT) // 1000"
@@ -134,7 +149,7 @@ def _scaled(numbers: Numbers, unit: str) -> str:
         exact = f"CAST(round({number} * {scale}) AS BIGINT)" if scale else f"CAST(floor({number} / 1000) AS BIGINT)"
         nothing += f" OR isnan({number})"
     return (
-        f"CASE WHEN {nothing} THEN NULL WHEN {number} < 0 THEN -1 WHEN {number} < {latest} THEN {exact} "
+        f"CASE WHEN {nothing} THEN NULL WHEN {number} < 0 THEN -1 WHEN {number} < {last} THEN {exact} "
         f"ELSE {LATEST_MICROSECONDS} END"
     )
 
@@ -183,18 +198,18 @@ class _Measured:
         return self.units[0] == "seconds" and self.early[2] * _GAP > first
 
 
-def _measure(workspace: Workspace, number: str) -> _Measured | None:
+def _measure(session: Session, number: str) -> _Measured | None:
     """One pass over a column of one unit; None where there is no number that could be a time.
 
     Zero, what is negative and what is out of any calendar decide nothing.
     """
     usable = f"(SELECT {number} AS x FROM raw WHERE {number} >= 0 AND {number} < 1e19)"
-    num_usable, first, last = workspace.row(f"SELECT count(x), min(x), max(x) FROM {usable}")
+    num_usable, first, last = session.row(f"SELECT count(x), min(x), max(x) FROM {usable}")
     if not last:
         return None
     count = num_usable
     if first == 0:
-        count, first = workspace.row(f"SELECT count(x), min(x) FROM {usable} WHERE x > 0")
+        count, first = session.row(f"SELECT count(x), min(x) FROM {usable} WHERE x > 0")
     num_zero, group = num_usable - count, (int(count), float(first), float(last))
     unit = _unit_of_magnitude(group[1])
     if group[2] < _EARLIEST:
@@ -207,10 +222,10 @@ def _measure(workspace: Workspace, number: str) -> _Measured | None:
         f"count(*) FILTER (WHERE {within}), min(x) FILTER (WHERE {within}), max(x) FILTER (WHERE {within})"
         for within in ranges
     )
-    found = workspace.row(f"SELECT {counts} FROM {usable}")
+    found = session.row(f"SELECT {counts} FROM {usable}")
     early, *others = [
-        (int(found[place]), float(found[place + 1]), float(found[place + 2])) if found[place] else None
-        for place in range(0, len(found), 3)
+        (int(found[index]), float(found[index + 1]), float(found[index + 2])) if found[index] else None
+        for index in range(0, len(found), 3)
     ]
     return _Measured(num_zero, early, {unit: group for unit, group in zip(UNITS, others, strict=True) if group})
 
@@ -219,7 +234,7 @@ def _unit_of_magnitude(number: float) -> str:
     return next(unit for unit, limit in zip(UNITS, _LIMITS, strict=True) if number < limit)
 
 
-def _calendar_units(workspace: Workspace, numbers: Numbers, seen: _Measured) -> tuple[str | None, list[str]]:
+def _calendar_units(session: Session, numbers: Numbers, seen: _Measured) -> tuple[str | None, list[str]]:
     """The spelling yyyymmdd (and with a clock behind it) of most numbers, and those of a few among other numbers.
 
     Raises InputError where most numbers are such dates, but with the day before the month.
@@ -235,7 +250,7 @@ def _calendar_units(workspace: Workspace, numbers: Numbers, seen: _Measured) -> 
             continue
         within, date = f"{numbers.number} BETWEEN {low} AND {high}", calendar_microseconds(numbers.digits, unit)
         swapped = f"try_strptime({numbers.digits}, '{_day_before_month(unit)}')"
-        num_within, num_dates, num_swapped, num_both, example = workspace.row(
+        num_within, num_dates, num_swapped, num_both, example = session.row(
             f"SELECT count(*), count({date}), count(*) FILTER (WHERE {date} IS NULL AND {swapped} IS NOT NULL), "
             f"count(*) FILTER (WHERE {date} IS NOT NULL AND {swapped} IS NOT NULL), "
             f"min({numbers.digits}) FILTER (WHERE {date} IS NULL AND {swapped} IS NOT NULL) FROM raw WHERE {within}"
@@ -257,14 +272,14 @@ def _day_before_month(unit: str) -> str:
     return DATE_FORMATS[unit].replace("%m%d", "%d%m")
 
 
-def _refuse_other_clocks(workspace: Workspace, numbers: Numbers, seen: _Measured) -> None:
-    """Numbers of which most make sense on a clock of another zero point are asked about."""
+def _refuse_other_clocks(session: Session, numbers: Numbers, seen: _Measured) -> None:
+    """Numbers of which most make sense on a clock of another zero point are refused."""
     unit, (count, first, last) = seen.main
     readings = []
     for other, (low, high, zero, step) in _OTHER_CLOCKS.items():
         if first > high or last < low:
             continue
-        num_within, example = workspace.row(
+        num_within, example = session.row(
             f"SELECT count(*), min({numbers.number}) FROM raw WHERE {numbers.number} BETWEEN {low} AND {high}"
         )
         # Counters run through the numbers of days as well, so that only a few may lie outside of these.
@@ -281,7 +296,7 @@ def _refuse_other_clocks(workspace: Workspace, numbers: Numbers, seen: _Measured
         )
     if unit == "seconds" and last >= 1_970_010_100 and first <= 2_099_123_123:
         hours = f"try_strptime({numbers.digits}, '%Y%m%d%H')"
-        num_hours, example = workspace.row(
+        num_hours, example = session.row(
             f"SELECT count(*), min({numbers.number}) FROM raw "
             f"WHERE {numbers.number} BETWEEN 1970010100 AND 2099123123 AND {hours} IS NOT NULL"
         )
@@ -307,7 +322,7 @@ def _refuse_counters_among_times(seen: _Measured) -> None:
     )
 
 
-def _of_several_units(workspace: Workspace, numbers: Numbers, seen: _Measured, strays: list[str]) -> TimeReading:
+def _of_several_units(session: Session, numbers: Numbers, seen: _Measured, strays: list[str]) -> TimeReading:
     """Each number by its own magnitude, where that gives times of the same years as the unit of most numbers."""
     number, unit = numbers.number, seen.units[0]
     first, last = (_microseconds(edge, unit) for edge in seen.by_unit[unit][1:])
@@ -316,12 +331,12 @@ def _of_several_units(workspace: Workspace, numbers: Numbers, seen: _Measured, s
     if (seen.num_early or seen.num_zero) and not seen.early_are_times:
         branches.append(f"WHEN {number} >= 0 AND {number} < {_EARLIEST!r} THEN -1")
     for other in seen.units[1:]:
-        place = UNITS.index(other)
-        low, high = ((_EARLIEST, *_LIMITS)[place], min(_LIMITS[place], 1e19))
+        index = UNITS.index(other)
+        low, high = ((_EARLIEST, *_LIMITS)[index], min(_LIMITS[index], 1e19))
         within = f"{number} >= {low!r} AND {number} < {high!r}"
         microseconds = _scaled(numbers, other)
         fits = f"{microseconds} BETWEEN {first - _MARGIN_MICROSECONDS} AND {last + _MARGIN_MICROSECONDS}"
-        num_fitting = workspace.number(f"SELECT count(*) FROM raw WHERE {within} AND {fits}")
+        num_fitting = session.number(f"SELECT count(*) FROM raw WHERE {within} AND {fits}")
         if num_fitting:
             parts.append(f"{num_fitting:,} {other}")
         branches.append(f"WHEN {within} THEN CASE WHEN {fits} THEN {microseconds} ELSE -1 END")

@@ -1,4 +1,4 @@
-"""What the reader of events may be asked to do: the user's wishes in, one checked object out."""
+"""Options of reading a log."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class ReadOptions(BaseModel):
     """Options of `variseq.read`; every default is the careful choice.
 
     - `columns`: canonical name to the name in the source, e.g. `{"user_id": "uid"}`; an optional column given as ""
-      is left out even if an alias of it is there. For text files without a header line: the names by place, e.g.
-      `["user_id", "item_id", "timestamp"]` ("" for a place that is not read), or places: `{"user_id": 1, ...}`.
-      In JSON lines a dotted name is a path: `"user.id"`.
+      is left out even if an alias of it is there. For text files without a header line: the names by index, e.g.
+      `["user_id", "item_id", "timestamp"]` ("" for a column that is not read), or numbers from 1:
+      `{"user_id": 1, ...}`. In JSON lines a dotted name is a path: `"user.id"`.
     - `item_columns`: the same for `items`.
     - `format`: "csv", "tsv", "jsonl" or "parquet"; None takes it from the suffix, or from the content.
     - `explode`: the list within each JSON line that holds the events; None finds it from dotted names.
@@ -52,9 +52,9 @@ class ReadOptions(BaseModel):
     - `collapse_repeats`: of consecutive events of a user with the same item and behavior only the first stays.
     - `missing_value`: "keep" leaves NaN (a regression loss skips it), "zero" and "mean" fill; the mean is that of
       the events that are kept.
-    - `min_value`: what becomes of events with a lower value, such as bad ratings, is said by `low_values`. "leave-out"
+    - `min_value`: events with a lower value, such as bad ratings, are handled by `low_values`. "leave-out"
       drops and counts them. "negative" keeps them in the histories as a behavior of their own ("rating below 4"), which
-      is never learned or asked for as a next event. Events without a value stay as they are.
+      is never a target. Events without a value stay as they are.
     - `memory_limit`: what the database may use, besides the arrays that are returned (21 bytes an event).
     - `temporary_folder`: where the database keeps what does not fit; None is the system's own.
     - `rejects`: a .csv or .parquet file for the rejected rows; None only counts them.

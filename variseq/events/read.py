@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from variseq.errors import InputError
-from variseq.events.clean import drop_duplicates, drop_rare_and_repeated, low_behaviors, number_and_order
-from variseq.events.items import ItemTable, read_items
-from variseq.events.layout import Wanted, find_layout
+from variseq.events.clean import (
+    count_rejects,
+    drop_duplicates,
+    drop_rare_and_repeated,
+    first_faults,
+    low_behaviors,
+    number_and_order,
+    write_rejects,
+)
+from variseq.events.columns import Wanted, find_layout
+from variseq.events.ingest import Ingested, ingest
+from variseq.events.items import read_items
 from variseq.events.options import ReadOptions
 from variseq.events.parse import parse
-from variseq.events.rejects import count_rejects, first_faults, write_rejects
-from variseq.events.report import ReadReport, behavior_mix, fault_in_words, span_of
-from variseq.events.source import open_source
-from variseq.events.stage import Staged, stage
-from variseq.events.table import Columns, EventTable
-from variseq.events.vocabulary import Vocabulary
-from variseq.events.workspace import Workspace, name_in_sql, open_workspace
-
-
-@dataclass(frozen=True)
-class Events:
-    """A cleaned log. `items` is None when no item file was given."""
-
-    table: EventTable
-    vocabulary: Vocabulary
-    items: ItemTable | None
-    report: ReadReport
+from variseq.events.report import Events, ReadReport, behavior_mix, fault_in_words, span_of
+from variseq.events.session import Session, name_in_sql, open_session
+from variseq.events.sources import open_source
+from variseq.events.table import Columns
 
 
 def read(source: object, items: object | None = None, options: ReadOptions | None = None) -> Events:
@@ -45,23 +40,31 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
     [9, 8]
     """
     options = options or ReadOptions()
-    with open_workspace(options.memory_limit, options.temporary_folder) as workspace:
-        opened = open_source(source, workspace.folder, options.format)
+    with open_session(options.memory_limit, options.temporary_folder) as session:
+        opened = open_source(source, session.folder, options.format)
+        session.is_small = opened.is_small
         wanted = Wanted(options.columns)
-        layout = find_layout(workspace, opened, options, wanted)
+        layout = find_layout(session, opened, options, wanted)
         columns = layout.find(wanted)
         _refuse_useless_min_value(columns, options)
-        staged = stage(workspace, opened, columns, layout, options)
-        _refuse_impressions(workspace, staged)
-        parsed = parse(workspace, staged, options)
-        _refuse_all_invalid(workspace, staged, options)
-        drop_duplicates(workspace, options)
-        rejected, faults = _rejects(workspace, staged, options)
-        filtered = _filter(workspace, options)
-        table, vocabulary = number_and_order(workspace, options)
-        item_table = None if items is None else read_items(workspace, items, vocabulary, options)
+        ingested = ingest(session, opened, columns, layout, options)
+        _refuse_impressions(session, ingested)
+        parsed = parse(session, ingested, options)
+        if not parsed.num_valid:
+            _refuse_all_invalid(session, ingested, options)
+        num_kept = parsed.num_valid - drop_duplicates(session, options)
+        rejected, faults = _rejects(session, ingested, options, num_kept)
+        filtered = drop_rare_and_repeated(session, options)
+        num_kept -= sum(filtered.values())
+        if not num_kept:
+            raise InputError(
+                f"No event is left after filtering ({_counted(filtered)}). Lower min_user_events, min_item_events or "
+                "min_value."
+            )
+        table, vocabulary = number_and_order(session, options, num_kept, bool(filtered))
+        item_table = None if items is None else read_items(session, items, vocabulary, options)
     report = ReadReport(
-        num_rows=staged.num_rows,
+        num_rows=ingested.num_rows,
         num_events=len(table),
         num_users=vocabulary.num_users,
         num_items=vocabulary.num_items,
@@ -72,7 +75,7 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
         time_unit=parsed.time_unit,
         span=span_of(table),
         behaviors=behavior_mix(table, vocabulary),
-        notes=staged.notes + parsed.notes + ([] if item_table is None else item_table.notes),
+        notes=ingested.notes + parsed.notes + ([] if item_table is None else item_table.notes),
         warnings=parsed.warnings + ([] if item_table is None else item_table.warnings),
         num_unreadable_values=parsed.num_unreadable_values,
         low_behaviors=low_behaviors(vocabulary, options),
@@ -81,17 +84,17 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
     return Events(table, vocabulary, item_table, report)
 
 
-def _refuse_impressions(workspace: Workspace, staged: Staged) -> None:
+def _refuse_impressions(session: Session, ingested: Ingested) -> None:
     """A field that lists what was shown, with 1 for what was clicked (as in MIND), is no item id."""
-    if workspace.column_types("raw")[Columns.ITEM] != "VARCHAR":
+    if ingested.types[Columns.ITEM] != "VARCHAR":
         return
     item = name_in_sql(Columns.ITEM)
-    shown, count = workspace.row(
+    shown, count = session.row(
         f"SELECT count(*) FILTER (WHERE regexp_full_match({item}, '\\S+-[01]( \\S+-[01])*') AND {item} LIKE '% %'), "
         f"count(*) FROM raw WHERE input_row <= 1000 AND {item} IS NOT NULL"
     )
     if count and shown > count / 2:
-        name = staged.columns[Columns.ITEM]
+        name = ingested.columns[Columns.ITEM]
         raise InputError(
             f"Column {name!r} holds lists of impressions (N12-1 N34-0), one for each row. DuckDB makes the table: "
             f"variseq.read(duckdb.sql(\"SELECT * EXCLUDE ({name}, shown), split_part(shown, '-', 1) AS item_id FROM "
@@ -112,37 +115,22 @@ def _refuse_useless_min_value(columns: Mapping[str, str], options: ReadOptions) 
 
 
 def _rejects(
-    workspace: Workspace, staged: Staged, options: ReadOptions, final: bool = True
+    session: Session, ingested: Ingested, options: ReadOptions, num_kept: int
 ) -> tuple[dict[str, int], dict[str, str]]:
-    rejected = count_rejects(workspace, with_duplicates=final)
-    faults = first_faults(workspace, staged) if rejected else {}
+    """Rejected rows by reason, and the first of each; they are written where a file is set for them."""
+    if num_kept == ingested.num_rows and options.rejects is None:
+        return {}, {}
+    rejected = count_rejects(session, with_duplicates=num_kept > 0)
+    faults = first_faults(session, ingested) if rejected else {}
     if options.rejects is not None:
-        write_rejects(workspace, staged, options.rejects)
+        write_rejects(session, ingested, options.rejects)
     return rejected, faults
 
 
-def _refuse_all_invalid(workspace: Workspace, staged: Staged, options: ReadOptions) -> None:
-    if workspace.rows("SELECT 1 FROM parsed WHERE reason IS NULL LIMIT 1"):
-        return
-    rejected, faults = _rejects(workspace, staged, options, final=False)
+def _refuse_all_invalid(session: Session, ingested: Ingested, options: ReadOptions) -> None:
+    rejected, faults = _rejects(session, ingested, options, 0)
     shown = "; ".join(f"{count:,} × {reason} ({fault_in_words(reason, faults)})" for reason, count in rejected.items())
     raise InputError(f"No valid event is left. Rejected: {shown}.")
-
-
-def _filter(workspace: Workspace, options: ReadOptions) -> dict[str, int]:
-    """Drop what the options ask to drop, and count it by reason."""
-    drop_rare_and_repeated(workspace, options)
-    counts = workspace.rows(
-        "SELECT reason, count(*) FROM dropped WHERE reason <> 'exact duplicate' GROUP BY reason ORDER BY reason"
-    )
-    filtered = {str(reason): int(count) for reason, count in counts}
-    if workspace.number("SELECT count(*) FROM kept") == 0:
-        raise InputError(
-            f"No event is left after filtering ({_counted(filtered)}). Lower min_user_events, min_item_events or "
-            "min_value."
-        )
-    workspace.run("DROP TABLE parsed")  # only its coded copy is needed from here on
-    return filtered
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -1,13 +1,15 @@
-"""Outside ids become dense positions and back: the only translator between the two."""
+"""External ids of users, items and behaviors, and their positions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +30,7 @@ Ids: TypeAlias = Iterable[Id] | Shaped[np.ndarray, " id"]
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """All users, items and behaviors; the position of each is its place in the sorted list.
+    """All users, items and behaviors; the position of each is its index in the sorted list.
 
     `users` and `items` are Arrow arrays of 64-bit integers or of text, sorted and without repetition.
 
@@ -134,8 +136,8 @@ def positions_in(known: pa.Array, ids: pa.Array) -> Int[np.ndarray, " id"]:
         ids = pa.array([_whole_number(text) for text in ids.to_pylist()], pa.int64())
     elif known.type != ids.type:
         ids = ids.cast(known.type)
-    place = pc.index_in(ids, value_set=known, skip_nulls=True)
-    return np.asarray(pc.fill_null(place, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
+    index = pc.index_in(ids, value_set=known, skip_nulls=True)
+    return np.asarray(pc.fill_null(index, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _whole_number(text: str) -> int | None:
@@ -182,9 +184,9 @@ class _IdList:
 
     def _search(self, ids: Int[np.ndarray, " id"]) -> Int[np.ndarray, " id"]:
         known = self.ids.to_numpy()
-        place = np.searchsorted(known, ids)
-        place = np.minimum(place, len(known) - 1)
-        return np.where(known[place] == ids, place, -1) if len(known) else np.full(len(ids), -1)
+        index = np.searchsorted(known, ids)
+        index = np.minimum(index, len(known) - 1)
+        return np.where(known[index] == ids, index, -1) if len(known) else np.full(len(ids), -1)
 
     def _checked(self, outside: object) -> Id:
         plain = outside.as_py() if isinstance(outside, pa.Scalar) else outside
@@ -200,3 +202,31 @@ class _IdList:
 
     def _example(self) -> str:
         return repr(self.ids[0].as_py()) if len(self.ids) else "none"
+
+
+MAX_COMPARED = 20_000
+"""Comparing letters takes about half a second for so many ids; of more only the spelling is compared."""
+
+
+def nearest_hint(wanted: Id, known: Sequence[Id]) -> str:
+    """A hint to put behind an unknown id; empty for a number and where no known id is like it.
+
+    >>> nearest_hint("Drama ", ["Comedy", "drama"])
+    " (did you mean 'drama'?)"
+    """
+    found = _nearest(wanted, known) if isinstance(wanted, str) else None
+    return "" if found is None else f" (did you mean {found!r}?)"
+
+
+def _nearest(wanted: str, known: Sequence[Id]) -> str | None:
+    spelling = _spelling(wanted)
+    for one in known:
+        if isinstance(one, str) and _spelling(one) == spelling:
+            return one
+    texts = [str(one) for one in known] if len(known) <= MAX_COMPARED else []
+    return next(iter(get_close_matches(wanted, texts, n=1)), None)
+
+
+def _spelling(text: str) -> str:
+    """What is left of an id without blanks around it, capitals, and differences in how accents are stored."""
+    return normalize("NFKC", text).strip().casefold()

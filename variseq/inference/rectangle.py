@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from variseq.events.table import MICROSECONDS_PER_SECOND
-from variseq.sequences.gaps import gap_bucket
-from variseq.sequences.histories import Histories
+from variseq.sequences.histories import Histories, gap_bucket
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from variseq.events.items import CategoryLinks
 from variseq.model.attention import PosteriorAttention
 from variseq.sequences.batches import Layout
-from variseq.sequences.gaps import GAP_BUCKETS
+from variseq.sequences.histories import GAP_BUCKETS
 
 LEVELS = 256
 EXACT_DISTANCES = 16

@@ -13,8 +13,7 @@ from jaxtyping import Float, Int
 from torch.nn import functional
 
 from variseq.errors import InputError
-from variseq.events.nearest import nearest_hint
-from variseq.events.vocabulary import Id
+from variseq.events.vocabulary import Id, nearest_hint
 from variseq.recommend.lists import Lists
 from variseq.recommend.manner import Manner
 from variseq.recommend.wishes import FROM_HISTORY, NO_HISTORY, UNKNOWN_USER, Filters, Wish, Wishes, check_k, id_list

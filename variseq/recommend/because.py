@@ -8,8 +8,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Int
 
-from variseq.sequences.deletion import latest_items, without_items
-from variseq.sequences.histories import Histories
+from variseq.sequences.histories import Histories, latest_items, without_items
 
 NUM_REASONS = 3
 NUM_CANDIDATES = 5

@@ -78,7 +78,7 @@ def calibrate(untuned: Forecast, part: Part, options: EvaluationOptions) -> Lear
     group = length_group(judged.history_length)
     thresholds = ConformalThresholds.fit(judged.forecasts.mass_before[is_new], group[is_new])
     found = {name: float(judged.metric(name).mean()) for name in ("ndcg", "nll")}
-    repeats = repeat_share(part.known()) if options.repeat_share is None else options.repeat_share
+    repeats = repeat_share(part.history()) if options.repeat_share is None else options.repeat_share
     return Learned(calibration, thresholds, repeats, found)
 
 

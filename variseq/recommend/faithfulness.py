@@ -22,8 +22,7 @@ from variseq.evaluation.significance import (
     sign_flip_p_value,
 )
 from variseq.recommend.item_probabilities import log_probabilities
-from variseq.sequences.deletion import latest_items, without_items
-from variseq.sequences.histories import Histories
+from variseq.sequences.histories import Histories, latest_items, without_items
 
 NameItems = Callable[[Histories, Int[np.ndarray, "history k"]], Sequence[Sequence[Sequence[int]]]]
 """(histories, recommended items) to the items of the history named for each: by history, by rank, strongest first."""

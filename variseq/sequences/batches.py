@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from variseq.events.table import MICROSECONDS_PER_SECOND
-from variseq.sequences.gaps import gap_bucket
-from variseq.sequences.histories import Histories
+from variseq.sequences.histories import Histories, gap_bucket
 
 SHUFFLE_POOL_BATCHES = 32
 """Windows are sorted by length inside pools of so many batches: little padding, and still well shuffled."""
@@ -72,11 +71,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed tokens: what is known at each position, and the event that came next.
+    """Packed tokens: the input at each position, and the event that came next.
 
     `item` of a start token is `num_items` (one past the catalog). `gap` is the bucket of the time since the event
     before; `value` and `target_value` are NaN where there is none. `is_target` marks the positions whose next event is
-    learned; None stands for all of them.
+    a target; None stands for all of them.
     """
 
     item: Int[Tensor, " token"]
@@ -137,7 +136,7 @@ def training_windows(histories: Histories, max_seq_len: int, generator: np.rando
 
 
 def query_windows(histories: Histories, max_seq_len: int) -> Windows:
-    """One window per history whose last token is the latest event: what is asked when a recommendation is wanted.
+    """One window per history whose last token is the latest event, as a recommendation needs it.
 
     >>> query_windows(Histories.of_items([[1, 2, 3], []]), 2).lengths
     array([2, 1])

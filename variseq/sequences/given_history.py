@@ -44,8 +44,8 @@ class GivenEvent:
 def given_history(history: object) -> list[Id | GivenEvent]:
     """The entries of a list, a data frame or an Arrow table.
 
-    A list holds item ids, or mappings with item_id and, if known, timestamp, event and value. A table has these
-    columns. Raises InputError for anything else.
+    A list holds item ids, or mappings with item_id and, where there are any, timestamp, event and value. A table has
+    these columns. Raises InputError for any other type.
 
     >>> given_history([7, {"item_id": 9, "timestamp": 1_700_000_000}])
     [7, GivenEvent(item_id=9, timestamp=1700000000, event=None, value=None)]
@@ -75,12 +75,12 @@ def history_rows(given: Sequence[Id | GivenEvent], step: int = MICROSECONDS_PER_
     """
     events = [one for one in given if isinstance(one, GivenEvent)]
     if not events:
-        return [(one, place * step, None, None) for place, one in enumerate(given) if not isinstance(one, GivenEvent)]
+        return [(one, index * step, None, None) for index, one in enumerate(given) if not isinstance(one, GivenEvent)]
     if len(events) < len(given):
         raise InputError("history mixes item ids and events. Send all as ids, or all as events with their times.")
     without = sum(one.timestamp is None for one in events)
     if without == len(events):
-        return [(one.item_id, place * step, one.event, one.value) for place, one in enumerate(events)]
+        return [(one.item_id, index * step, one.event, one.value) for index, one in enumerate(events)]
     if without:
         raise InputError(
             f"{without} of {len(events)} events of the history have no timestamp. Give all of them, or none."
@@ -91,20 +91,22 @@ def history_rows(given: Sequence[Id | GivenEvent], step: int = MICROSECONDS_PER_
 
 
 def as_histories(rows: Sequence[HistoryRow], vocabulary: Vocabulary, usual_behavior: int) -> tuple[Histories, list[Id]]:
-    """Rows, oldest first, as a model reads them, and the items that it does not know, which are left out.
+    """Rows, oldest first, as a model reads them, and the ids that are not in the vocabulary, which are left out.
 
-    A behavior that it does not know, or none, is taken for the usual one. Raises InputError for ids of the other type.
+    An unknown behavior, or none, is taken for the usual one. Raises InputError for ids of the other type.
     """
     position = vocabulary.item_positions([row[0] for row in rows])
-    places = np.flatnonzero(position >= 0).tolist()
-    of_name = {name: place for place, name in enumerate(vocabulary.behaviors)}
-    behavior = [usual_behavior if (name := rows[at][2]) is None else of_name.get(name, usual_behavior) for at in places]
-    value = [math.nan if (found := rows[at][3]) is None else found for at in places]
+    indices = np.flatnonzero(position >= 0).tolist()
+    of_name = {name: index for index, name in enumerate(vocabulary.behaviors)}
+    behavior = [
+        usual_behavior if (name := rows[at][2]) is None else of_name.get(name, usual_behavior) for at in indices
+    ]
+    value = [math.nan if (found := rows[at][3]) is None else found for at in indices]
     histories = Histories(
-        np.array([0, len(places)], dtype=np.int64),
-        position[places].astype(np.int32),
+        np.array([0, len(indices)], dtype=np.int64),
+        position[indices].astype(np.int32),
         np.array(behavior, dtype=np.uint8),
-        np.array([rows[at][1] for at in places], dtype=np.int64),
+        np.array([rows[at][1] for at in indices], dtype=np.int64),
         np.array(value, dtype=np.float32),
     )
     return histories, [rows[at][0] for at in np.flatnonzero(position < 0).tolist()]
@@ -164,14 +166,14 @@ def _as_arrow(frame: pd.DataFrame) -> pa.Table:
 def _event(given: Mapping[Any, Any]) -> GivenEvent:
     if unknown := [name for name in given if name not in FIELDS]:
         raise InputError(f"An event of the history has {unknown[0]!r}. There are: {', '.join(FIELDS)}. Leave it out.")
-    known = {name: None if _is_nothing(value) else _plain(value) for name, value in given.items()}
-    item_id = known.get(Columns.ITEM)
+    plain = {name: None if _is_nothing(value) else _plain(value) for name, value in given.items()}
+    item_id = plain.get(Columns.ITEM)
     if item_id is None:
         raise InputError(f"An event of the history has no item_id: {dict(given)!r}. Give each its item_id.")
-    event, value = known.get(Columns.EVENT), known.get(Columns.VALUE)
+    event, value = plain.get(Columns.EVENT), plain.get(Columns.VALUE)
     if event is not None and not (isinstance(event, str) and event):
         raise InputError(f"The event {event!r} in the history is no text. Name the behavior, or leave it out.")
-    return GivenEvent(item_id, known.get(Columns.TIME), event, None if value is None else _number(value))
+    return GivenEvent(item_id, plain.get(Columns.TIME), event, None if value is None else _number(value))
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One history per user, ragged: flat arrays of events plus offsets. No padding id exists."""
+"""Ragged user histories: selection, deletion of items, and time gaps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ from jaxtyping import Bool, Float, Int, Integer, Shaped
 
 from variseq.events.table import EventTable
 
+GAP_BUCKETS = 40
+"""Time gaps fall into buckets of half powers of two of a second: 40 buckets reach 24 days and more."""
+
+
+def gap_bucket(gap_seconds: Float[np.ndarray, "*token"]) -> Int[np.ndarray, "*token"]:
+    """The bucket of a time gap: 0 up to a second, then two buckets per doubling.
+
+    >>> gap_bucket(np.array([0.0, 1.0, 3600.0, 1e9]))
+    array([ 0,  2, 23, 39])
+    """
+    return np.clip(np.floor(2 * np.log2(1 + np.maximum(gap_seconds, 0.0))), 0, GAP_BUCKETS - 1).astype(np.int64)
+
+
 EVENTS_LOOKED_AT = 100_000
 
 
@@ -17,7 +30,7 @@ class Histories:
     """Histories side by side; history u is `item[offsets[u]:offsets[u + 1]]`, oldest event first.
 
     `item` and `behavior` are positions in the vocabulary, `timestamp` is UTC microseconds, `value` is NaN where
-    an event has none. `is_target` marks the events that are learned and asked for; None stands for all of them.
+    an event has none. `is_target` marks the events to predict; None stands for all of them.
 
     >>> histories = Histories.of_items([[4, 7], [], [7, 1, 2]])
     >>> histories.lengths
@@ -69,7 +82,7 @@ class Histories:
 
     @property
     def has_times(self) -> bool:
-        """Whether times tell more than the order; one gap between all events is an order without times.
+        """Whether times hold more than the order; one gap between all events is an order without times.
 
         >>> Histories.of_items([[3, 1, 3], [1, 2]]).has_times
         False
@@ -135,3 +148,41 @@ class Histories:
         if len(self) == 0 or int(self.lengths.max(initial=0)) <= max_events:
             return self
         return self.select(np.maximum(self.offsets[:-1], self.offsets[1:] - max_events), self.offsets[1:])
+
+
+def latest_items(histories: Histories, num_latest: int) -> Int[np.ndarray, "history latest"]:
+    """The different items of each history that occurred last, the latest first; −1 where there are fewer.
+
+    >>> latest_items(Histories.of_items([[4, 7, 4], [], [1, 2, 3]]), 2)
+    array([[ 4,  7],
+           [-1, -1],
+           [ 3,  2]])
+    """
+    item, num_events = histories.item.astype(np.int64), histories.num_events
+    row = np.repeat(np.arange(len(histories)), histories.lengths)
+    pair = row * (item.max(initial=0) + 1) + item
+    _, from_the_end = np.unique(pair[::-1], return_index=True)
+    latest = np.sort(num_events - 1 - from_the_end)
+    row = row[latest]
+    index = np.cumsum(np.bincount(row, minlength=len(histories)))[row] - 1 - np.arange(len(row))
+    wanted = index < num_latest
+    found = np.full((len(histories), num_latest), -1, dtype=np.int64)
+    found[row[wanted], index[wanted]] = item[latest[wanted]]
+    return found
+
+
+def without_items(
+    histories: Histories, source: Int[np.ndarray, " copy"], dropped: Int[np.ndarray, "copy drop"]
+) -> Histories:
+    """Copies of histories: copy j is history `source[j]` without any event of the items `dropped[j]`; −1 is no item.
+
+    >>> fewer = without_items(Histories.of_items([[4, 7], [7, 1, 7]]), np.array([1, 0]), np.array([[7, -1], [1, 4]]))
+    >>> fewer.item.tolist(), fewer.lengths.tolist()
+    ([1, 7], [1, 1])
+    """
+    copies = histories.select(histories.offsets[source], histories.offsets[source + 1])
+    kept = np.ones(copies.num_events, dtype=bool)
+    for column in dropped.T:
+        kept &= copies.item != np.repeat(column, copies.lengths)
+    offsets = np.concatenate([[0], np.cumsum(kept)])[copies.offsets].astype(np.int64)
+    return Histories(offsets, copies.item[kept], copies.behavior[kept], copies.timestamp[kept], copies.value[kept])

@@ -14,7 +14,7 @@ from variseq.model.checkpoint import refuse_existing
 from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.terminal.evaluate import options_of_test_file
-from variseq.terminal.events_source import events_source
+from variseq.terminal.read_options import events_source
 from variseq.terminal.run_config import RunConfig
 from variseq.training.warm_start import shape_of
 

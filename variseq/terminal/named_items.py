@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from variseq.errors import InputError
-from variseq.events.nearest import nearest_hint
 from variseq.events.table import Columns
-from variseq.events.vocabulary import Id, Vocabulary
+from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
 
 EXAMPLES = {"--boost": "i9=1.5", "--boost-category": "Drama=2", "--pin": "1=i9"}
 

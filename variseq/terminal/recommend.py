@@ -11,8 +11,7 @@ import pandas as pd
 
 from variseq.errors import InputError
 from variseq.estimator import load
-from variseq.events.nearest import nearest_hint
-from variseq.events.vocabulary import Id, Vocabulary
+from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
 from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.recommend.manner import Manner

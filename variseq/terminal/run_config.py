@@ -1,4 +1,4 @@
-"""A YAML file and `--set` words into one checked description of a run."""
+"""The configuration of `variseq fit`: a YAML file, flags and `--set`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SplitConfig(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """Everything that `variseq fit` can be told; each section is checked by the part that uses it."""
+    """All settings of `variseq fit`; each section is checked by the part that uses it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -95,7 +95,7 @@ def backup(
 ) -> None:
     """Copy a store as it is at one moment, while a server uses it."""
     from variseq.serving.stores.transfer import back_up
-    from variseq.terminal.events_source import open_file_store
+    from variseq.terminal.read_options import open_file_store
 
     opened = open_file_store(store)
     try:

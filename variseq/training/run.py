@@ -91,7 +91,7 @@ def own_random_numbers(device: torch.device) -> Iterator[None]:
 
 
 def _train(train: Part, valid: Part, settings: Settings, workplace: Workplace) -> Trained:
-    known = train.known()
+    known = train.history()
     network = new_network(settings, known).to(workplace.device)
     validation = Validation(valid, settings.training)
     later = settings.training.num_refits * settings.training.refit_epochs
@@ -113,7 +113,7 @@ def _train(train: Part, valid: Part, settings: Settings, workplace: Workplace) -
         if settings.training.refit_fraction:
             going_on = settings.training.model_copy(update={"beta": trainer.progress.beta})
             place = None if folder is None else folder / "refit"
-            seconds += refit(network, valid.known_after(), going_on, place, workplace.callback)
+            seconds += refit(network, valid.history_with_targets(), going_on, place, workplace.callback)
     return Trained(chosen, network.folded(), trainer.records, seconds)
 
 

@@ -1,10 +1,11 @@
-"""A database of one's own: opened on a temporary folder with a memory limit, gone when the work is done."""
+"""A DuckDB connection for one read, with a memory limit and a temporary folder."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,33 @@ _REASONS = {
 }
 
 
-class Workspace:
-    """Runs SQL on a database on disk. Outside text reaches it as a parameter, or quoted by `name_in_sql`."""
+class Session:
+    """Runs SQL. Outside text reaches it as a parameter, or quoted by `name_in_sql`.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-        self.connection = connection
+    The database is a file in `folder`, which takes the least memory; `is_small` before the first statement keeps it in
+    memory, which is faster.
+    """
+
+    def __init__(self, memory_limit: str, folder: Path) -> None:
+        self.memory_limit = memory_limit
         self.folder = folder
+        self.is_small = False
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(
+            ":memory:" if self.is_small else str(self.folder / "work.duckdb"),
+            config={"memory_limit": self.memory_limit, "temp_directory": str(self.folder / "spill")},
+        )
+        connection.execute("SET TimeZone = 'UTC'")
+        return connection
 
     def run(self, statement: str, parameters: Sequence[object] = ()) -> None:
         self.connection.execute(statement, list(parameters))
+
+    def insert(self, statement: str, parameters: Sequence[object] = ()) -> int:
+        """Runs INSERT INTO, and returns the number of rows that it inserted."""
+        return self.number(statement, parameters)
 
     def rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return self.connection.execute(query, list(parameters)).fetchall()
@@ -53,17 +72,18 @@ class Workspace:
 
     def drop(self, name: str) -> None:
         """Drop a table or view, if it is there."""
-        query = "SELECT table_type FROM information_schema.tables WHERE table_name = ?"
-        for (kind,) in self.rows(query, [name]):
-            self.run(f"DROP {'VIEW' if kind == 'VIEW' else 'TABLE'} {name_in_sql(name)}")
+        try:
+            self.run(f"DROP TABLE IF EXISTS {name_in_sql(name)}")
+        except duckdb.CatalogException:  # a view
+            self.run(f"DROP VIEW {name_in_sql(name)}")
 
     def column_types(self, table: str) -> dict[str, str]:
         return {name: str(kind) for name, kind, *_ in self.rows(f"DESCRIBE {name_in_sql(table)}")}
 
 
 @contextmanager
-def open_workspace(memory_limit: str, temporary_folder: Path | None) -> Iterator[Workspace]:
-    """A workspace in a folder that is removed at the end. Failures of room become InputError."""
+def open_session(memory_limit: str, temporary_folder: Path | None) -> Iterator[Session]:
+    """A session in a folder that is removed at the end. Failures of room become InputError."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="variseq-", dir=temporary_folder, ignore_cleanup_errors=True)
     except OSError as error:
@@ -71,28 +91,25 @@ def open_workspace(memory_limit: str, temporary_folder: Path | None) -> Iterator
             f"The temporary folder cannot be used: {error}. Choose another: temporary_folder=..."
         ) from error
     with folder as name:
-        spill = Path(name) / "spill"
-        connection = duckdb.connect(
-            str(Path(name) / "work.duckdb"), config={"memory_limit": memory_limit, "temp_directory": str(spill)}
-        )
+        session, parent = Session(memory_limit, Path(name)), Path(name).parent
         try:
-            connection.execute("SET TimeZone = 'UTC'")
-            yield Workspace(connection, Path(name))
+            yield session
         except duckdb.OutOfMemoryException as error:
             raise InputError(
                 f"The data could not be sorted within memory_limit={memory_limit!r} and the room in "
-                f"{spill.parent.parent}. Raise memory_limit, or point temporary_folder to a disk with more room."
+                f"{parent}. Raise memory_limit, or point temporary_folder to a disk with more room."
             ) from error
         except duckdb.IOException as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"Reading or writing failed: {reason}. Is there room in {spill.parent.parent}?") from error
+            raise InputError(f"Reading or writing failed: {reason}. Is there room in {parent}?") from error
         except (duckdb.InterruptException, RuntimeError) as error:
             # What the database makes of Ctrl-C while it runs a statement; some releases raise the one, some the other.
             if "interrupted" in str(error).lower():
                 raise KeyboardInterrupt from error
             raise
         finally:
-            connection.close()
+            if "connection" in vars(session):
+                session.connection.close()
 
 
 def name_in_sql(name: str) -> str:
@@ -118,23 +135,32 @@ def literal_path(path: Path) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
 
 
-def forget_rejected_lines(workspace: Workspace) -> None:
+def start_tables(session: Session) -> None:
+    """Drop what an earlier source left, and make the table of broken lines."""
+    for table in ("raw", "lines", "records", "elements", "malformed"):
+        session.drop(table)
+    session.run(
+        "CREATE TABLE malformed "
+        "(input_row BIGINT, extra INT, file_index INT, reason VARCHAR, line VARCHAR, line_number BIGINT)"
+    )
+
+
+def forget_rejected_lines(session: Session) -> None:
     """Before a text file is read: the reader's list of lines that it could not split starts anew."""
-    workspace.drop("reject_errors")
-    workspace.drop("reject_scans")
+    session.run("DROP TABLE IF EXISTS reject_errors")
+    session.run("DROP TABLE IF EXISTS reject_scans")
 
 
-def move_rejected_lines(
-    workspace: Workspace, file_index: int, offset: int, num_header_lines: int, table: str = "malformed"
-) -> None:
-    """The reader's own list of lines it could not split goes to `malformed`, each line once."""
+def move_rejected_lines(session: Session, file_index: int, offset: int, num_header_lines: int) -> int:
+    """The reader's own list of lines it could not split goes to `malformed`, each line once. Returns how many."""
+    if not session.number("SELECT count(*) FROM reject_errors"):
+        return 0
     reasons = " ".join(f"WHEN '{kind}' THEN '{reason}'" for kind, reason in _REASONS.items())
-    workspace.run(
-        f"INSERT INTO {table} SELECT "
+    return session.insert(
+        "INSERT INTO malformed SELECT "
         f"CAST(line AS BIGINT) - {num_header_lines} - row_number() OVER (ORDER BY line) + ?, 1, ?, "
         f"CASE kind {reasons} ELSE 'malformed line' END, text, line "
         "FROM (SELECT line, min(CAST(error_type AS VARCHAR)) AS kind, any_value(csv_line) AS text "
         "FROM reject_errors GROUP BY line)",
         [offset, file_index],
     )
-    forget_rejected_lines(workspace)

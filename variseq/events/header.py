@@ -1,4 +1,4 @@
-"""The head of a text file: its delimiter, the names of its fields, and whether its first line holds them or is data."""
+"""The delimiter and the column names of a text file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from variseq.errors import InputError
 from variseq.events.options import ReadOptions
-from variseq.events.source import NUM_HEAD_BYTES, DataFile, read_head, suffix_of
+from variseq.events.sources import NUM_HEAD_BYTES, DataFile, read_head, suffix_of
 
 DELIMITERS = (",", "\t", ";", "|", "::", "\x01")
 _TAB_SUFFIXES = (".tsv", ".tab", ".inter", ".item")
@@ -25,26 +25,25 @@ class Header:
     names: list[str]
     is_data: bool = False
     has_empty_end: bool = False  # most rows end in one delimiter more
-    digit_places: frozenset[int] = frozenset()  # fields that hold numbers or times in all rows of the head
+    digit_columns: frozenset[int] = frozenset()  # fields that hold numbers or times in all rows of the head
 
     @property
     def num_fields(self) -> int:
         return len(self.names)
 
 
-def read_header(file: DataFile, options: ReadOptions, places: Sequence[str] = ()) -> Header:
+def read_header(file: DataFile, options: ReadOptions, names_by_index: Sequence[str] = ()) -> Header:
     """Delimiter and names of a text file.
 
     Args:
         file: The file.
         options: `delimiter` and `format` are looked at.
-        places: Names by place for a file whose first line is data; `Header.names` are then these, and the number of
-            the place for further fields.
+        names_by_index: Names for a file whose first line is data; further fields are named by their number.
 
     Raises:
         InputError: When the head is no text, or has no fields.
     """
-    head = text_head(file)
+    head = decoded_head(file)
     line = _first_line(head, file)
     delimiter = options.delimiter
     if delimiter is None:
@@ -54,22 +53,22 @@ def read_header(file: DataFile, options: ReadOptions, places: Sequence[str] = ()
     if len(names) == 1:
         raise InputError(_one_column_message(file, line, delimiter))
     rows = _rows_of_head(head, delimiter)
-    digit_places = _digit_places(rows, len(names))
-    if not places:
+    digit_columns = _digit_places(rows, len(names))
+    if not names_by_index:
         has_empty_end = _ends_empty(file, rows, len(names))
-        named = [name.strip() or f"unnamed {place}" for place, name in enumerate(names, 1)]
-        return Header(delimiter, named, False, has_empty_end, digit_places)
-    if len(places) > len(names):
+        named = [name.strip() or f"unnamed {index}" for index, name in enumerate(names, 1)]
+        return Header(delimiter, named, False, has_empty_end, digit_columns)
+    if len(names_by_index) > len(names):
         raise InputError(
-            f"{file.name} has {len(names)} fields in its first line, and {len(places)} columns are named by place. "
+            f"{file.name} has {len(names)} fields in its first line, and {len(names_by_index)} are named by index. "
             "Name at most as many."
         )
-    by_place = [name or str(place) for place, name in enumerate(places, 1)]
-    by_place += [str(place) for place in range(len(places) + 1, len(names) + 1)]
-    return Header(delimiter, by_place, is_data=True, digit_places=digit_places)
+    by_index = [name or str(index) for index, name in enumerate(names_by_index, 1)]
+    by_index += [str(index) for index in range(len(names_by_index) + 1, len(names) + 1)]
+    return Header(delimiter, by_index, is_data=True, digit_columns=digit_columns)
 
 
-def text_head(file: DataFile) -> str:
+def decoded_head(file: DataFile) -> str:
     """The decoded head of a text file, with \\n as line end. Raises InputError when it is no UTF-8 text."""
     head = read_head(file)
     if not head:
@@ -147,7 +146,7 @@ def _rows_of_head(head: str, delimiter: str) -> list[list[str]]:
 def _digit_places(rows: Sequence[list[str]], num_fields: int) -> frozenset[int]:
     whole = [row for row in rows if len(row) == num_fields]
     return frozenset(
-        place for place in range(num_fields) if whole and all(NUMBER_OR_TIME.fullmatch(row[place]) for row in whole)
+        index for index in range(num_fields) if whole and all(NUMBER_OR_TIME.fullmatch(row[index]) for row in whole)
     )
 
 
@@ -162,7 +161,7 @@ def _ends_empty(file: DataFile, rows: Sequence[list[str]], num_names: int) -> bo
     if any(row[-1].strip() for row in longer):
         raise InputError(
             f"{file.name}: the rows have {num_names + 1} fields and the header line {num_names}. Are there row numbers "
-            "without a name? Write the file without them, or name the columns by place: columns=['', 'user_id', ...] "
+            "without a name? Write the file without them, or name the columns by index: columns=['', 'user_id', ...] "
             "(--columns ,user_id,item_id,timestamp) without the header line."
         )
     return True

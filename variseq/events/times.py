@@ -1,21 +1,184 @@
-"""Text in a time column becomes SQL that yields UTC microseconds; the whole column decides what a spelling leaves open.
-
-Read are numbers, ISO 8601, dates with the year first or last (between `-`, `/` or `.`), months by their English names,
-with or without a clock (24 hours, or AM and PM), a fraction of a second, and a zone: Z, UTC, GMT, an offset such as
-+01:00, or a full name such as Europe/Paris. Short names of zones (BST, CST, IST, ...) stand for several zones and are
-refused.
-"""
+"""Time columns: dates, timestamps and text as SQL that yields UTC microseconds."""
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import duckdb
+
 from variseq.errors import InputError
-from variseq.events.numeric_times import MAX_CONTRADICTING, WORDS, Numbers, read_numbers
+from variseq.events.identifiers import TextCells
+from variseq.events.ingest import Ingested
+from variseq.events.numeric_times import (
+    DATE_FORMATS,
+    MAX_CONTRADICTING,
+    UNITS,
+    WORDS,
+    Numbers,
+    TimeReading,
+    numeric_column,
+    read_numbers,
+)
 from variseq.events.options import ReadOptions
-from variseq.events.time_reading import TimeReading
-from variseq.events.workspace import Workspace
+from variseq.events.session import Session, name_in_sql, text_in_sql
+from variseq.events.table import Columns
+
+_NUMERIC = (
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+    "UHUGEINT",
+)
+_FRACTIONAL = ("FLOAT", "DOUBLE", "DECIMAL")
+_UNITS_IN_NAMES = {
+    "seconds": ("s", "sec", "secs", "second", "seconds"),
+    "milliseconds": ("ms", "msec", "millis", "millisecond", "milliseconds"),
+    "microseconds": ("us", "usec", "micros", "microsecond", "microseconds"),
+    "nanoseconds": ("ns", "nsec", "nanos", "nanosecond", "nanoseconds"),
+}
+
+
+def read_time(
+    session: Session, ingested: Ingested, cells: Mapping[str, TextCells], options: ReadOptions
+) -> TimeReading:
+    """How the times in `raw` are read. Raises InputError for a type that is no time, and where nothing decides."""
+    column = name_in_sql(Columns.TIME)
+    kind = ingested.types[Columns.TIME]
+    family = kind.split("(")[0]
+    if options.time_format is not None:
+        return _by_format(session, column, family, cells, options)
+    if family.startswith("TIMESTAMP") or family == "DATE":
+        return _native(column, family, options)
+    if Columns.TIME in cells:
+        reading = read_text(session, cells[Columns.TIME].sql, options)
+    elif family in _NUMERIC or family in _FRACTIONAL:
+        reading = read_numbers(session, numeric_column(column, family in _NUMERIC), options.time_unit)
+        if family == "FLOAT":
+            reading.warnings.extend(_rounding(session, column))
+    elif family in ('"NULL"', "NULL"):
+        return TimeReading("none: every time is missing", "true", "CAST(NULL AS BIGINT)")
+    else:
+        raise InputError(f"The time column is of type {kind}. Allowed: numbers, text, dates and timestamps.")
+    if options.time_zone is not None and (reading.unit in DATE_FORMATS or reading.unit in ("days", "excel")):
+        reading = replace(reading, words=f"{reading.words}, in {options.time_zone}")
+    reading.warnings.extend(_contradicted_name(ingested.columns[Columns.TIME], reading.unit))
+    return reading
+
+
+@contextmanager
+def local_zone(session: Session, zone: str | None) -> Iterator[None]:
+    """Within it, times without a zone are those of `zone` (an IANA name); UTC where it is None. Raises InputError."""
+    if zone is None:
+        yield
+        return
+    zones = [str(name) for (name,) in session.rows("SELECT DISTINCT name FROM pg_timezone_names() ORDER BY name")]
+    usable = [name for name in zones if "/" in name or name in ("UTC", "GMT")]
+    if zone not in usable:
+        near = difflib.get_close_matches(zone, usable, 3, 0.5) or ["Europe/Berlin"]
+        raise InputError(
+            f"time_zone={zone!r} is no zone of the IANA list. Give a full name such as {', '.join(near)}: short names "
+            "such as BST stand for several zones."
+        )
+    session.run(f"SET TimeZone = {text_in_sql(zone)}")
+    try:
+        yield
+    finally:
+        session.run("SET TimeZone = 'UTC'")
+
+
+def _zone_in_words(options: ReadOptions) -> str:
+    return "UTC" if options.time_zone is None else options.time_zone
+
+
+def _native(column: str, family: str, options: ReadOptions) -> TimeReading:
+    if options.time_unit not in ("auto", "iso"):
+        raise InputError(
+            f"time_unit={options.time_unit!r} was set, but the column holds {family} values, whose unit is zones. "
+            "Use 'auto'."
+        )
+    zone = "" if family in ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") else f", taken as {_zone_in_words(options)}"
+    plain = f"make_timestamp(epoch_ns({column}) // 1000)" if family == "TIMESTAMP_NS" else column
+    time = f"CAST({plain} AS TIMESTAMP WITH TIME ZONE)"
+    words = "dates" if family == "DATE" else "timestamps"
+    return TimeReading(f"{words}{zone}", f"({column} IS NULL)", f"CASE WHEN isfinite({time}) THEN epoch_us({time}) END")
+
+
+def _by_format(
+    session: Session, column: str, family: str, cells: Mapping[str, TextCells], options: ReadOptions
+) -> TimeReading:
+    """Times by `time_format`; numbers are written out first. Raises InputError for a wrong one."""
+    form = str(options.time_format)
+    if options.time_unit != "auto":
+        raise InputError(f"time_format={form!r} and time_unit={options.time_unit!r} were both set. Set one of them.")
+    if Columns.TIME in cells:
+        text = cells[Columns.TIME].sql
+    elif family in _NUMERIC:
+        text = f"CAST({column} AS VARCHAR)"
+    else:
+        raise InputError(
+            f"time_format was set, but the time column holds {family} values. It is for text and integers."
+        )
+    _check_format(session, form)
+    time = f"CAST(try_strptime({text}, {text_in_sql(form)}) AS TIMESTAMP WITH TIME ZONE)"
+    zone = "" if "%z" in form else f", taken as {_zone_in_words(options)}"
+    return TimeReading(f"text of the format {form!r}{zone} (as set)", f"({text} IS NULL)", f"epoch_us({time})")
+
+
+def _check_format(session: Session, form: str) -> None:
+    given = set(re.findall(r"%-?([A-Za-z])", form.replace("%%", "")))
+    absent = [
+        name
+        for name, letters in (("a year (%Y, %y)", "Yycx"), ("a month (%m, %b, %B)", "mbBjcx"), ("a day (%d)", "djcx"))
+        if not given & set(letters)
+    ]
+    if absent:
+        raise InputError(f"time_format={form!r} lacks {', '.join(absent)}. An example: '%d/%m/%Y %H:%M:%S'.")
+    if "Z" in given:
+        raise InputError(
+            f"time_format={form!r} has %Z: names of zones stand for several offsets. Use %z for +0100, or write the "
+            "name into the format and set time_zone."
+        )
+    try:
+        session.rows(f"SELECT CAST(strptime(strftime(TIMESTAMP '2020-02-01 12:30:00', {text_in_sql(form)}), "
+                       f"{text_in_sql(form)}) AS VARCHAR)")  # fmt: skip
+    except duckdb.Error as error:
+        if "%z" in form:  # a timestamp without a zone cannot be written with one, but is read well
+            return
+        raise InputError(
+            f"time_format={form!r} cannot be used: {str(error).splitlines()[0]}. An example: '%d/%m/%Y %H:%M:%S'."
+        ) from error
+
+
+def _rounding(session: Session, column: str) -> list[str]:
+    """32-bit floats keep 24 binary digits, so large numbers are rounded to a multiple of a power of two."""
+    (largest,) = session.row(f"SELECT max(abs({column})) FILTER (WHERE isfinite({column})) FROM raw")
+    if largest is None or largest < 2**24:
+        return []
+    step = 2 ** (int(largest).bit_length() - 24)
+    return [
+        f"the times are 32-bit floats, which are exact only to {step}: times were rounded before they came, and the "
+        "order of events within such a step is lost. Write them as 64-bit integers"
+    ]
+
+
+def _contradicted_name(name: str, unit: str) -> list[str]:
+    words_of_name = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split(":")[0])
+    word = next((word for word in reversed(words_of_name) if word), "")
+    named = next((named for named, words in _UNITS_IN_NAMES.items() if word in words), None)
+    if named is None or unit not in UNITS or unit == named:
+        return []
+    return [f"the column {name!r} is named for {named}, but its numbers are as large as {unit} and were read as such"]
+
 
 _MOST_DECIMALS_SHOWN = 5  # of a spreadsheet; programs write as many as there are
 _NUMBER = r"'[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?'"
@@ -59,9 +222,9 @@ _ZONE_NAME = "(time_parts.zone || time_parts.zone_in_brackets || time_parts.zone
 _ORDERS = ("day/month/year", "month/day/year")
 
 
-def read_text(workspace: Workspace, text: str, options: ReadOptions) -> TimeReading:
+def read_text(session: Session, text: str, options: ReadOptions) -> TimeReading:
     """How the texts are read. Raises InputError when dates can be read day first and month first and no row decides."""
-    num_filled, num_numbers, num_whole, num_iso = workspace.row(
+    num_filled, num_numbers, num_whole, num_iso = session.row(
         f"SELECT count(t), count(*) FILTER (WHERE regexp_full_match(t, {_NUMBER})), "
         f"count(*) FILTER (WHERE regexp_full_match(t, {_NUMBER}) AND TRY_CAST(t AS HUGEINT) IS NOT NULL "
         f"AND NOT contains(t, '.') AND NOT contains(lower(t), 'e')), "
@@ -72,23 +235,23 @@ def read_text(workspace: Workspace, text: str, options: ReadOptions) -> TimeRead
     numbers = _numbers_in(text, num_whole == num_numbers)
     if unit in WORDS or (
         unit == "auto"
-        and _are_mostly_numbers(workspace, text, num_numbers, num_filled)
-        and not _are_compact_dates(workspace, numbers, num_numbers, num_iso)
+        and _are_mostly_numbers(session, text, num_numbers, num_filled)
+        and not _are_compact_dates(session, numbers, num_numbers, num_iso)
     ):
-        reading = read_numbers(workspace, numbers, unit)
-        return replace(reading, warnings=reading.warnings + _rounding(workspace, text, numbers.is_whole))
+        reading = read_numbers(session, numbers, unit)
+        return replace(reading, warnings=reading.warnings + _rounding_of_text(session, text, numbers.is_whole))
     how = "found" if unit == "auto" else "as set"
     zone = options.time_zone or "UTC"
     iso = f"ISO 8601 text (a time without a zone is taken as {zone}) ({how})"
     if num_iso == num_filled:
         return TimeReading(iso, missing, f"epoch_us(TRY_CAST({text} AS TIMESTAMP WITH TIME ZONE))")
     parts = _parts(text)
-    _refuse_day_before_month(workspace, text, parts)
-    order = _order(workspace, text, parts, unit)
+    _refuse_day_before_month(session, text, parts)
+    order = _order(session, text, parts, unit)
     words = iso
     if order.first is not None:
         words = f"{order.first} text, taken as {zone} ({how}{order.evidence})"
-        words += "; other spellings as they say" if order.num_other else ""
+        words += "; other spellings by themselves" if order.num_other else ""
     elif num_iso * 2 < num_filled:
         words = f"dates and times as text (a time without a zone is taken as {zone}) ({how})"
     return TimeReading(words, missing, _microseconds(order), _reason(order, text), parts, notes=order.notes)
@@ -100,12 +263,12 @@ def _numbers_in(text: str, is_whole: bool) -> Numbers:
     return Numbers(f"TRY_CAST({plain} AS {kind})", f"({text} IS NOT NULL)", is_whole)
 
 
-def _rounding(workspace: Workspace, text: str, is_whole: bool) -> list[str]:
+def _rounding_of_text(session: Session, text: str, is_whole: bool) -> list[str]:
     """Spreadsheets show large numbers as 1.58E+12, and save what they show."""
     if is_whole:
         return []
     decimals = "strlen(regexp_extract(t, '\\.([0-9]*)', 1))"
-    most, power, example = workspace.row(
+    most, power, example = session.row(
         f"SELECT max({decimals}), min(CAST(regexp_extract(t, '[eE]\\+?([0-9]{{1,4}})', 1) AS INT)), min(t) "
         f"FROM (SELECT {text} AS t FROM raw) WHERE regexp_full_match(t, '[0-9](\\.[0-9]*)?[eE]\\+?[0-9]{{1,4}}')"
     )
@@ -117,22 +280,22 @@ def _rounding(workspace: Workspace, text: str, is_whole: bool) -> list[str]:
     ]
 
 
-def _are_mostly_numbers(workspace: Workspace, text: str, num_numbers: int, num_filled: int) -> bool:
+def _are_mostly_numbers(session: Session, text: str, num_numbers: int, num_filled: int) -> bool:
     """Whether at least as many of the texts are numbers as are dates; what is neither decides nothing."""
     if num_numbers == 0 or num_numbers > num_filled / 2:
         return num_numbers > 0
-    num_dates = workspace.number(
+    num_dates = session.number(
         f"SELECT count(*) FROM raw WHERE regexp_matches({text}, '{_PATTERN}') "
         f"AND NOT regexp_full_match({text}, {_NUMBER})"
     )
     return num_numbers >= num_dates
 
 
-def _are_compact_dates(workspace: Workspace, numbers: Numbers, num_numbers: int, num_iso: int) -> bool:
-    """Whether numbers beside dates in words are dates as well (20200201), so that all are read as text."""
+def _are_compact_dates(session: Session, numbers: Numbers, num_numbers: int, num_iso: int) -> bool:
+    """Whether numbers among dates in words are dates as well (20200201), so that all are read as text."""
     if not num_iso:
         return False
-    return 2 * workspace.number(f"SELECT count(try_strptime({numbers.digits}, '%Y%m%d')) FROM raw") > num_numbers
+    return 2 * session.number(f"SELECT count(try_strptime({numbers.digits}, '%Y%m%d')) FROM raw") > num_numbers
 
 
 def _parts(text: str) -> str:
@@ -142,10 +305,10 @@ def _parts(text: str) -> str:
     return f"regexp_extract(regexp_replace({moved}, '  +', ' ', 'g'), '{_PATTERN}', [{names}])"
 
 
-def _refuse_day_before_month(workspace: Workspace, text: str, parts: str) -> None:
+def _refuse_day_before_month(session: Session, text: str, parts: str) -> None:
     """Raises InputError where dates such as 2020-25-02 are more than a few."""
     first, second = "TRY_CAST(p.m1 AS INT)", "TRY_CAST(p.d1 AS INT)"
-    num_day, example, num_month = workspace.row(
+    num_day, example, num_month = session.row(
         f"SELECT count(*) FILTER (WHERE {first} > 12 AND {second} <= 12), "
         f"min(t) FILTER (WHERE {first} > 12 AND {second} <= 12), "
         f"count(*) FILTER (WHERE {first} <= 12 AND {second} > 12) FROM "
@@ -165,7 +328,7 @@ def _refuse_day_before_month(workspace: Workspace, text: str, parts: str) -> Non
 
 @dataclass(frozen=True)
 class _Order:
-    """What is first in dates such as 1/2/2020, and in 1.2.2020: the day or the month. None is not known."""
+    """What is first in dates such as 1/2/2020, and in 1.2.2020: the day or the month. None: unknown."""
 
     first: str | None
     first_with_dots: str | None
@@ -174,7 +337,7 @@ class _Order:
     notes: list[str]
 
 
-def _order(workspace: Workspace, text: str, parts: str, unit: str) -> _Order:
+def _order(session: Session, text: str, parts: str, unit: str) -> _Order:
     marks = {"slash": "p.mark IN ('/', '-')", "dot": "p.mark = '.'"}
     day, month = "TRY_CAST(p.n1 AS INT)", "TRY_CAST(p.n2 AS INT)"
     cases = {
@@ -189,11 +352,11 @@ def _order(workspace: Workspace, text: str, parts: str, unit: str) -> _Order:
         for mark in marks.values()
         for case in cases.values()
     ]
-    found = workspace.row(
+    found = session.row(
         f"SELECT count(*) FILTER (WHERE p.n1 = ''), {', '.join(columns)} FROM "
         f"(SELECT {text} AS t, {parts} AS p FROM raw WHERE {text} IS NOT NULL)"
     )
-    pairs = [(int(found[place]), found[place + 1]) for place in range(1, len(found), 2)]
+    pairs = [(int(found[index]), found[index + 1]) for index in range(1, len(found), 2)]
     slash, dot = dict(zip(cases, pairs[:4], strict=True)), dict(zip(cases, pairs[4:], strict=True))
     if unit in _ORDERS:
         return _Order(unit, unit, "", 0, [])
@@ -211,22 +374,22 @@ def _order(workspace: Workspace, text: str, parts: str, unit: str) -> _Order:
 
 
 def _decided(dates: dict[str, tuple[int, str | None]], if_open: str | None = None) -> tuple[str, str, list[str]]:
-    """The order, why, and notes. Raises InputError where nothing decides, or rows say both."""
+    """The order, why, and notes. Raises InputError where nothing decides, or rows contradict each other."""
     num_day, num_month = dates["day"][0], dates["month"][0]
     if num_day and num_month:
         less, more = sorted((num_day, num_month))
         if less > MAX_CONTRADICTING * (less + more):
             raise InputError(
                 f"The dates contradict each other: {num_day:,} can only have the day first, e.g. {dates['day'][1]!r}, "
-                f"and {num_month:,} only the month, e.g. {dates['month'][1]!r}. Write all of them alike, or say which "
-                "rows to keep: time_unit='day/month/year' or 'month/day/year' (--time-unit ...)."
+                f"and {num_month:,} only the month, e.g. {dates['month'][1]!r}. Write all of them alike, or choose "
+                "the rows to keep: time_unit='day/month/year' or 'month/day/year' (--time-unit ...)."
             )
     if not num_day and not num_month:
         num_open, example = dates["open"]
         if not num_open or if_open is not None:
             return if_open or _ORDERS[1], "", []
         raise InputError(
-            f"The dates can be read in two ways and no row decides: {example!r} is {_readings(str(example))}. Say "
+            f"The dates can be read in two ways and no row decides: {example!r} is {_readings(str(example))}. Choose "
             "which: time_unit='day/month/year' or 'month/day/year' (--time-unit day/month/year)."
         )
     order = _ORDERS[0] if num_day > num_month else _ORDERS[1]

@@ -1,4 +1,4 @@
-"""Whatever holds a table (paths, folders, frames, Arrow, DuckDB) becomes files of one format or a stream of batches."""
+"""Paths, globs, folders, archives, standard input and table formats as data files of one format."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ import stat
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 from urllib.parse import unquote
 
-import narwhals as nw
 import pyarrow as pa
 
 from variseq.errors import InputError
-from variseq.events.frame_columns import stream
+from variseq.events.frames import Frame, kind_of, open_frame
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "tsv", "jsonl", "parquet")
@@ -42,6 +41,7 @@ SUFFIXES: dict[str, Format] = {
 }
 STANDARD_INPUT = "-"
 NUM_HEAD_BYTES = 1 << 20
+_MAX_SMALL_BYTES = 1 << 21
 _UNPACKED = (".zip", ".bz2", ".xz")
 _IN_MEMORY = "Read it with pandas, Polars or DuckDB, and give that table to variseq.read, or save it as Parquet."
 _OTHER_FORMATS = {
@@ -73,14 +73,10 @@ class Files:
     format: Format
     notes: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True)
-class Frame:
-    """A table in memory or behind a reader; `open` gives the named columns as a stream of Arrow batches, once."""
-
-    names: list[str]
-    open: Callable[[Sequence[str]], pa.RecordBatchReader]
-    notes: tuple[str, ...] = ()
+    @property
+    def is_small(self) -> bool:
+        """Whether the files are few megabytes."""
+        return sum(file.path.stat().st_size for file in self.files) <= _MAX_SMALL_BYTES
 
 
 def open_source(source: object, folder: Path, chosen: Format | None = None) -> Files | Frame:
@@ -100,10 +96,10 @@ def open_source(source: object, folder: Path, chosen: Format | None = None) -> F
         return _open_paths([os.fspath(path) for path in source], folder, chosen)
     if isinstance(source, list | tuple | dict | None):
         raise InputError(
-            f"Events cannot be read from {_kind(source)}. Give a path, a list of paths, or a pandas, Polars or Arrow "
+            f"Events cannot be read from {kind_of(source)}. Give a path, a list of paths, or a pandas, Polars or Arrow "
             "table or a DuckDB relation."
         )
-    return _frame(source)
+    return open_frame(source)
 
 
 def open_bytes(path: Path) -> io.BufferedReader | gzip.GzipFile:
@@ -121,7 +117,7 @@ def read_head(file: DataFile) -> bytes:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that tells the format, without .gz.
+    """The suffix that shows the format, without .gz.
 
     >>> suffix_of(Path("log.CSV.gz"))
     '.csv'
@@ -133,7 +129,7 @@ def suffix_of(path: Path) -> str:
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether the name says that the file is gzipped."""
+    """Whether the file is gzipped, by its name."""
     return path.suffix.lower() == ".gz"
 
 
@@ -204,7 +200,7 @@ def _placed(patterns: Sequence[str], notes: list[str]) -> list[DataFile]:
     if twice is not None:
         raise InputError(f"{twice} is given twice. Give each file once.")
     if STANDARD_INPUT in patterns:
-        raise InputError("Standard input (-) is read alone. Give files, or - and nothing beside it.")
+        raise InputError("Standard input (-) is read alone. Give files, or - and nothing else.")
     root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
     return [DataFile(file.path, file.name, file.partition or _partition(file.path.absolute(), root)) for file in found]
 
@@ -229,7 +225,7 @@ def _inside(folder: Path, chosen: Format | None, notes: list[str]) -> list[DataF
         notes.append(f"{len(left_out)} files of the folder are no data and are not read: {', '.join(left_out[:3])}")
     if not deeper and folders:
         names = ", ".join(sorted(entry.name for entry in folders)[:3])
-        notes.append(f"subfolders are not read beside the files of the folder: {names}")
+        notes.append(f"subfolders are not read with the files of the folder: {names}")
     return _with_partitions(data, folder)
 
 
@@ -238,19 +234,19 @@ def _files_below(folder: Path) -> list[Path]:
     found: list[Path] = []
     seen: set[str] = set()
     for above, folders, names in os.walk(folder, followlinks=True):
-        place = os.path.realpath(above)
-        folders[:] = [] if place in seen else [name for name in folders if not name.startswith((".", "_"))]
-        if place not in seen:
+        real = os.path.realpath(above)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith((".", "_"))]
+        if real not in seen:
             found += [Path(above) / name for name in names if not name.startswith((".", "_"))]
-        seen.add(place)
+        seen.add(real)
     return [path for path in found if path.is_file()]
 
 
 def _may_be_data(path: Path) -> bool:
     """Whether a file of a folder is data: by its suffix, also packed, or as text without one (part-00000)."""
     inner = path.with_suffix("") if path.suffix.lower() in (".bz2", ".xz") else path
-    known = (*SUFFIXES, "", ".txt", ".dat", ".data", ".json", ".zip")
-    return suffix_of(inner) in known
+    allowed = (*SUFFIXES, "", ".txt", ".dat", ".data", ".json", ".zip")
+    return suffix_of(inner) in allowed
 
 
 def _with_partitions(paths: Sequence[Path], root: Path) -> list[DataFile]:
@@ -260,7 +256,7 @@ def _with_partitions(paths: Sequence[Path], root: Path) -> list[DataFile]:
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     """Numbers by their size: part-2 comes before part-10."""
     parts = re.split(r"([0-9]+)", str(path))
-    return [(1, int(part), "") if place % 2 else (0, 0, part) for place, part in enumerate(parts)]
+    return [(1, int(part), "") if index % 2 else (0, 0, part) for index, part in enumerate(parts)]
 
 
 def _partition(path: Path, root: Path) -> dict[str, str | None]:
@@ -393,7 +389,7 @@ def _is_empty(file: DataFile) -> bool:
 
 
 def _format_of(file: DataFile, notes: list[str]) -> Format:
-    """By the suffix; where that says nothing, by the content."""
+    """By the suffix; where it is unknown, by the content."""
     suffix = suffix_of(file.path)
     if suffix in SUFFIXES:
         if is_gzip(file.path) and SUFFIXES[suffix] == "parquet":
@@ -423,58 +419,3 @@ def _is_json(head: bytes) -> bool:
     except ValueError:
         return line.startswith((b"[", b"{")) and b'"' in head[:200]
     return True
-
-
-def _frame(source: object) -> Frame:
-    if isinstance(source, pa.RecordBatchReader):
-        return Frame(list(source.schema.names), lambda names: _selected(source, names))
-    if type(source).__module__.partition(".")[0] in ("duckdb", "_duckdb") and hasattr(source, "__arrow_c_stream__"):
-        relation: Any = source  # it belongs to a connection of its own, so its rows come over as Arrow batches
-        return Frame(list(relation.columns), lambda names: _selected(stream(relation), names))
-    if type(source).__module__.partition(".")[0] == "pandas":
-        _refuse_doubled_names(getattr(source, "columns", ()))
-        source = _with_named_index(source)
-    if isinstance(source, pa.Table | pa.RecordBatch):
-        _refuse_doubled_names(source.schema.names)
-    frame = nw.from_native(source, pass_through=True)
-    if isinstance(frame, nw.LazyFrame):
-        return Frame(frame.collect_schema().names(), lambda names: stream(frame.select(*names).collect().to_native()))
-    if isinstance(frame, nw.DataFrame):
-        # A pandas index that is no plain range comes over as one more column.
-        return Frame(
-            _text_names(frame.columns), lambda names: _selected(stream(frame.select(*names).to_native()), names)
-        )
-    if hasattr(source, "__arrow_c_stream__"):
-        reader = stream(source)
-        return Frame(list(reader.schema.names), lambda names: _selected(reader, names))
-    raise InputError(
-        f"Events cannot be read from {_kind(source)}. Give a path, a list of paths, or a pandas, Polars or Arrow table "
-        "or a DuckDB relation."
-    )
-
-
-def _with_named_index(frame: Any) -> Any:
-    """A pandas frame whose named index, as grouping leaves it, is made of columns."""
-    names = [name for name in frame.index.names if name is not None] if hasattr(frame, "index") else []
-    return frame.reset_index() if names and not set(names) & set(frame.columns) else frame
-
-
-def _refuse_doubled_names(names: Iterable[object]) -> None:
-    listed = list(names)
-    if doubled := sorted({str(name) for name in listed if listed.count(name) > 1}):
-        raise InputError(f"Column names appear twice: {', '.join(doubled)}. Give every column a name of its own.")
-
-
-def _selected(reader: pa.RecordBatchReader, names: Sequence[str]) -> pa.RecordBatchReader:
-    schema = pa.schema([reader.schema.field(name) for name in names])
-    return pa.RecordBatchReader.from_batches(schema, (batch.select(list(names)) for batch in reader))
-
-
-def _text_names(names: Sequence[object]) -> list[str]:
-    if not all(isinstance(name, str) for name in names):
-        raise InputError(f"Column names must be text, and are: {', '.join(str(name) for name in names)}.")
-    return [str(name) for name in names]
-
-
-def _kind(source: object) -> str:
-    return "nothing" if source is None else f"an object of type {type(source).__name__}"
