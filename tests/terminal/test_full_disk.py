@@ -60,6 +60,7 @@ def disk(tmp_path: Path) -> Path:
     return tmp_path / "disk"
 
 
+@pytest.mark.slow
 def test_full_disk_is_one_message_and_leaves_nothing(run: Path, shop_file: Path, disk: Path) -> None:
     large = ["--set", "model.hidden_size=128", "--set", "training.max_epochs=1", "--quiet"]
     many = ["--users", 500, "--seed", 1]

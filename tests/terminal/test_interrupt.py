@@ -51,6 +51,7 @@ def epochs_of(run: Path) -> list[dict[str, object]]:
     return [{name: value for name, value in record.items() if name not in clock} for record in records]
 
 
+@pytest.mark.slow
 def test_interrupted_run_is_resumed_to_the_same_bits(shop_file: Path, tmp_path: Path) -> None:
     words = quick_fit(shop_file, tmp_path / "stopped", *LONG)
     stopped = interrupted(words)
