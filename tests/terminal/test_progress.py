@@ -17,7 +17,9 @@ def record(**changes: Any) -> dict[str, Any]:
     return {**values, "alarms": [], "is_best": True, **changes}
 
 
-def printed(*records: dict[str, Any], verbose: int = 1, is_terminal: bool = False) -> list[str]:
+def printed(
+    *records: dict[str, Any], verbose: int = 1, is_terminal: bool = False, is_finished: bool = True
+) -> list[str]:
     stream = io.StringIO()
     console = Console(file=stream, width=200, force_terminal=is_terminal, quiet=verbose == 0)
     printer = ProgressPrinter(verbose, console)
@@ -25,7 +27,7 @@ def printed(*records: dict[str, Any], verbose: int = 1, is_terminal: bool = Fals
     printer.on_batch(0, 0.5, 12_345.0, 125.0)
     for one in records:
         printer.on_epoch(one)
-    printer.on_end()
+    printer.on_end(is_finished)
     return stream.getvalue().splitlines()
 
 
@@ -50,6 +52,10 @@ def test_verbose_adds_the_numbers_of_the_latent_and_quiet_prints_nothing() -> No
     line = printed(record(), verbose=2)[0]
     assert all(text in line for text in ("KL 12.3", "β 1.0e-04", "noise 1.0", "swap gap 0.77", "10,000 tokens/s"))
     assert printed(record(), verbose=0) == []
+
+
+def test_kept_epoch_is_not_shown_for_a_run_that_was_interrupted() -> None:
+    assert len(printed(record(), is_finished=False)) == 1
 
 
 def test_alarm_is_shown_as_a_warning() -> None:

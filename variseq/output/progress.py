@@ -47,11 +47,11 @@ class ProgressPrinter:
         if self.console.is_terminal:
             self.bar.start()
 
-    def on_end(self) -> None:
+    def on_end(self, is_finished: bool) -> None:
         """Remove the bar; after the epochs with validation, print which of them was kept."""
         if self.console.is_terminal:
             self.bar.stop()
-        if self.chosen is not None:
+        if is_finished and self.chosen is not None:
             self.console.print(
                 f"Kept epoch {self.chosen['epoch'] + 1}: validation NDCG@10 {self.chosen['validation_ndcg']:.4f}, "
                 f"NLL {self.chosen['validation_nll']:.3f}.",

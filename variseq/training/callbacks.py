@@ -29,8 +29,8 @@ class TrainingCallback(Protocol):
         """An epoch is finished; `record` is its line of metrics.jsonl."""
         return
 
-    def on_end(self) -> None:
-        """Training has ended, by itself or by an exception."""
+    def on_end(self, is_finished: bool) -> None:
+        """Training has ended; it is not finished after an interrupt or an error."""
         return
 
 

@@ -208,7 +208,7 @@ class Trainer:
                     self._epoch(callbacks, interrupt)
             finally:
                 for callback in callbacks:
-                    callback.on_end()
+                    callback.on_end(self.is_finished)
         load_network("best", self.network, self.best)
 
     @property
