@@ -13,6 +13,7 @@ from variseq.model.attention import additive_weights
 from variseq.model.losses import Negatives
 from variseq.model.network import Network
 from variseq.model.posterior import encoded
+from variseq.sequences.batches import Layout
 from variseq.sequences.histories import Histories
 
 
@@ -42,13 +43,19 @@ def sampled_loss_plain(
     return (math.log(len(preference)) - torch.logsumexp(at_target - log_mass, dim=0)).mean()
 
 
+def last_weights(network: Network, mean: Tensor, layout: Layout) -> Tensor:
+    """The attention weights of the last position of each history."""
+    query, position = mean[layout.last_tokens()].unsqueeze(1), (layout.lengths - 1).unsqueeze(1)
+    return network.decoder.attention.weights(query, layout.unpack(mean), position).squeeze(1)
+
+
 @torch.no_grad()
 def attention_over_events(network: Network, histories: Histories) -> list[np.ndarray]:
     """For each history the weights of its events at the last position; those before the window have none."""
     network.eval()
     weights = [np.zeros(length, dtype=np.float32) for length in histories.lengths]
     for row, posterior, layout in encoded(network, histories):
-        of_tokens = network.decoder.last_weights(posterior.mean, layout).cpu().numpy()
+        of_tokens = last_weights(network, posterior.mean, layout).cpu().numpy()
         for index, (member, num_tokens) in enumerate(zip(row.tolist(), layout.lengths.tolist(), strict=True)):
             # The token before target p is event p − 1; the start token, where the window has it, comes first.
             num_events = min(num_tokens, len(weights[member]))

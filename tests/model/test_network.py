@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from tests.model.reference import softmax_loss_plain
+from tests.model.reference import last_weights, softmax_loss_plain
 from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, small_network
 from variseq.model.losses import Negatives, gaussian_value_loss, squared_value_loss
 from variseq.model.network import NetworkConfig, Weights
@@ -85,7 +85,7 @@ def test_last_preference_is_that_of_the_last_position(attention: str) -> None:
 def test_weights_of_the_last_position_are_a_distribution_over_real_tokens() -> None:
     network = small_network()
     batch = query_batch(full_histories(LENGTHS))
-    weights = network.decoder.last_weights(network.encode(batch).mean, batch.layout)
+    weights = last_weights(network, network.encode(batch).mean, batch.layout)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(LENGTHS)))
     for row, length in enumerate(batch.layout.lengths.tolist()):
         assert bool((weights[row, length:] == 0).all())

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.model.reference import attention_over_events
+from tests.model.reference import attention_over_events, last_weights
 from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, small_network
 from variseq.model.network import Network
 from variseq.ranking.calibration import LENGTH_EDGES, Calibration, GatingNetwork
@@ -140,7 +140,7 @@ def test_attention_weights_are_those_of_the_last_position_without_the_start_toke
     weights = attention_over_events(network, histories)
     batch = query_batch(histories)
     with torch.no_grad():
-        of_tokens = network.decoder.last_weights(network.encode(batch).mean, batch.layout).numpy()
+        of_tokens = last_weights(network, network.encode(batch).mean, batch.layout).numpy()
     for row, length in enumerate(LENGTHS):
         assert len(weights[row]) == length
         np.testing.assert_allclose(weights[row], of_tokens[row, 1 : length + 1], rtol=1e-4, atol=1e-6)

@@ -90,7 +90,7 @@ class LastPreference(nn.Module):
         return hidden + transformed
 
     def _weights(self, query: Tensor, key: Tensor, is_seen: Tensor) -> Float[Tensor, "tree branch token"]:
-        """`Decoder.last_weights` for all branches at once."""
+        """The attention weights of the decoder, for all branches at once."""
         attention = self.network.decoder.attention
         if isinstance(attention, AdditiveAttention):
             hidden = torch.tanh(attention.query(query).unsqueeze(2) + attention.key(key).unsqueeze(1))

@@ -295,22 +295,10 @@ class Decoder(nn.Module):
     def last(
         self, mean: Float[Tensor, "token latent"], samples: Float[Tensor, "sample token latent"], layout: Layout
     ) -> Float[Tensor, "sample history hidden"]:
-        """The preference at the last position of each history only: what a recommendation needs."""
-        query, position = self._last_query(mean, layout)
+        """The preference at the last position of each history."""
+        query, position = mean[layout.last_tokens()].unsqueeze(1), (layout.lengths - 1).unsqueeze(1)
         context = self.attention(query, layout.unpack(mean), layout.unpack(_side_by_side(samples)), position)
         return self.preference(samples[:, layout.last_tokens()], _one_by_one(context.squeeze(1), len(samples)))
-
-    def last_at_mean(self, mean: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "history hidden"]:
-        """`last` with the mean as the only sample."""
-        return self.last(mean, mean.unsqueeze(0), layout).squeeze(0)
-
-    def last_weights(self, mean: Float[Tensor, "token latent"], layout: Layout) -> Float[Tensor, "history longest"]:
-        """The attention weights of the last position of each history."""
-        query, position = self._last_query(mean, layout)
-        return self.attention.weights(query, layout.unpack(mean), position).squeeze(1)
-
-    def _last_query(self, mean: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        return mean[layout.last_tokens()].unsqueeze(1), (layout.lengths - 1).unsqueeze(1)
 
     def preference(
         self, latent: Float[Tensor, "sample *row latent"], context: Float[Tensor, "sample *row latent"]

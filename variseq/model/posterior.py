@@ -81,7 +81,7 @@ def mean_preferences(network: Network, histories: Histories) -> SampledPreferenc
     preference = torch.empty(1, len(histories), network.config.hidden_size, device=device)
     log_variance = torch.empty(len(histories), device=device)
     for row, posterior, layout in encoded(network, histories):
-        preference[0, row] = network.decoder.last_at_mean(posterior.mean, layout)
+        preference[:, row] = network.decoder.last(posterior.mean, posterior.mean.unsqueeze(0), layout)
         log_variance[row] = posterior.log_variance[layout.last_tokens()].mean(dim=1)
     return SampledPreferences(preference, log_variance)
 
