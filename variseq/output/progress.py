@@ -44,6 +44,9 @@ class ProgressPrinter:
     def on_begin(self, num_epochs: int) -> None:
         """Show the bar."""
         self.num_epochs = num_epochs
+        if self.task is not None:
+            self.bar.remove_task(self.task)
+            self.task = None
         if self.console.is_terminal:
             self.bar.start()
 
