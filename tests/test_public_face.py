@@ -19,6 +19,7 @@ PUBLIC = [
     "PosteriorCollapseWarning",
     "ReadOptions",
     "SimulationOptions",
+    "TrainingCallback",
     "TrainingDivergedError",
     "VariationalAttention",
     "VariseqError",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from variseq.events.options import ReadOptions
     from variseq.events.simulate import SimulationOptions, simulate
     from variseq.log import read
+    from variseq.training.callbacks import TrainingCallback
 
 _ROOMS = {
     "CheckpointError": "variseq.errors",
@@ -28,6 +29,7 @@ _ROOMS = {
     "MissingDependencyError": "variseq.errors",
     "ReadOptions": "variseq.events.options",
     "SimulationOptions": "variseq.events.simulate",
+    "TrainingCallback": "variseq.training.callbacks",
     "TrainingDivergedError": "variseq.errors",
     "VariationalAttention": "variseq.estimator",
     "VariseqError": "variseq.errors",
@@ -44,6 +46,7 @@ __all__ = [
     "PosteriorCollapseWarning",
     "ReadOptions",
     "SimulationOptions",
+    "TrainingCallback",
     "TrainingDivergedError",
     "VariationalAttention",
     "VariseqError",

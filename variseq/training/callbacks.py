@@ -11,7 +11,10 @@ from variseq.errors import MissingDependencyError
 
 @runtime_checkable
 class TrainingCallback(Protocol):
-    """Receives the progress of a run. Every method does nothing; a subclass overrides what it needs."""
+    """Receives the progress of a training run.
+
+    Every method does nothing; a subclass overrides what it needs and is passed to `fit(callback=...)`.
+    """
 
     def on_refit(self, number: int, num_refits: int) -> None:
         """Refit `number` (from 0) begins."""
