@@ -1,4 +1,4 @@
-"""The network that validation chose and all events before the test part into the network that answers."""
+"""Refits: short trainings of the chosen network with the validation events added, whose weights are averaged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from variseq.training.state import load_network, network_tensors
 from variseq.training.trainer import STATE, Trainer, TrainingData
 
 SEEDS_APART = 1_000_003
-"""Between the seeds of one refit and the next, so that no refit draws what a run of a neighboring seed draws."""
+"""Between the seeds of refits, so that no refit has the seed of a run with a neighboring seed."""
 
 
 def seed_of_refit(config: TrainingConfig, number: int) -> int:
@@ -30,17 +30,13 @@ def seed_of_refit(config: TrainingConfig, number: int) -> int:
 def refit(
     network: Network, histories: Histories, config: TrainingConfig, folder: Path | None, callback: TrainingCallback
 ) -> float:
-    """Go on from the chosen network with the validation events added, `config.num_refits` times; it becomes their mean.
+    """Train `network` again with the validation events added, `config.num_refits` times; it becomes the mean of them.
 
-    Each is a second, shorter run of the learning rate, from the same network and with the batches in another order. All
-    choices have been made: nothing is validated, and the noise is on from the first step (steps without it would
-    unlearn what it has bought; a twin stays without); `config.beta` is the weight of the KL to begin with. The items'
-    own vectors decay `config.refit_weight_decay_multiplier` times as much, as nothing is left to see what is learned by
-    heart. A network that has never seen the latest events is out of date by the time it is asked; a refit costs a part
-    of the epochs and gives most of what training from the start would. What one refit learns by heart another does not,
-    and the mean of their weights keeps what they share (Wortsman et al. 2022, "Model soups"). What each of this is
-    worth stands in docs/ablations.md. Returns the seconds it took. With a `folder` each refit has its state in a folder
-    there, and goes on from it.
+    Each refit begins with the chosen network and has its own order of batches. The weights are averaged (Wortsman et
+    al. 2022, "Model soups"). Noise is on from the first step, except for a deterministic run; β begins at
+    `config.beta`; item vectors decay `config.refit_weight_decay_multiplier` times as much, as no validation shows
+    overfitting. What each of these is worth is in docs/ablations.md. With a `folder` each refit keeps its state there
+    and resumes from it. Returns the seconds of all refits.
     """
     noise = {"deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0} if config.deterministic_fraction < 1 else {}
     decay = config.refit_weight_decay_multiplier * config.item_weight_decay
@@ -50,9 +46,9 @@ def refit(
         again = config.model_copy(update={"seed": seed_of_refit(config, number), **of_refit})
         load_network("network", network, chosen)
         callback.on_refit(number, config.num_refits)
-        place = None if folder is None else folder / str(number)
+        state_folder = None if folder is None else folder / str(number)
         later = (config.num_refits - 1 - number) * config.refit_epochs
-        trainer = Trainer(network, TrainingData(histories, None), again, place, later)
+        trainer = Trainer(network, TrainingData(histories, None), again, state_folder, later)
         seconds += _trained_through(trainer, callback)
         refitted.append(network_tensors("network", network))
     load_network("network", network, mean_of(refitted))
@@ -60,7 +56,7 @@ def refit(
 
 
 def _trained_through(trainer: Trainer, callback: TrainingCallback) -> float:
-    """Trains from the start, or from where it was broken off, to the end; the seconds of all of it."""
+    """Train to the end, from the saved state if there is one; the seconds of all epochs."""
     if trainer.folder is not None:
         trainer.folder.mkdir(parents=True, exist_ok=True)
         if (trainer.folder / STATE).exists():

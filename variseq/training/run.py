@@ -1,4 +1,4 @@
-"""A split log and settings into a trained network: starting, resuming and finishing a run."""
+"""Starts, resumes and finishes a training run: network, folder, best epoch and refits."""
 
 from __future__ import annotations
 
@@ -32,10 +32,7 @@ from variseq.training.warm_start import Start, take_over
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the result of a run; `links` are the categories of the items, where there are any to use.
-
-    `start` is the earlier network that a warm start begins from.
-    """
+    """The settings that determine the result of a run; `links` are the categories of items, `start` is a warm start."""
 
     network: NetworkConfig
     training: TrainingConfig
@@ -45,7 +42,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where and how a run works: on a device, with its state in `folder` (kept in memory only where None)."""
+    """The device, callback and folder of a run; without a `folder` there is no state to resume from."""
 
     device: torch.device
     callback: TrainingCallback
@@ -56,10 +53,10 @@ class Workplace:
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of training: two networks, the record of each epoch, and the seconds of all epochs.
+    """Two networks, the record of each epoch, and the seconds of all epochs.
 
-    `chosen` was trained on the training part and chosen on validation; what is calibrated on validation is calibrated
-    with it. `network` is what answers: `chosen`, or what the refit made of it.
+    `chosen` was trained on the training part and chosen on validation; it is used for calibration. `network` is used
+    for recommendations: `chosen`, or the result of the refits.
     """
 
     chosen: Network
@@ -69,12 +66,10 @@ class Trained:
 
 
 def train_network(train: Part, valid: Part, settings: Settings, workplace: Workplace) -> Trained:
-    """Train on what the training part knows, choose the best epoch on the validation part, then refit on both.
+    """Train on the training part, choose the best epoch on the validation part, then refit on both.
 
-    The caller's stream of random numbers is left where it was.
-
-    Warns with PosteriorCollapseWarning when the chosen network does not use its latent. Raises InputError when the
-    folder holds an unfinished run and `resume` was not asked for, or when that run was made with other settings or
+    The caller's random generators are not changed. Warns with PosteriorCollapseWarning when the chosen network does not
+    use its latent. Raises InputError for a folder with an unfinished run without `resume`, or with other settings or
     data.
     """
     _refuse_other_parts(train, valid)
@@ -84,7 +79,7 @@ def train_network(train: Part, valid: Part, settings: Settings, workplace: Workp
 
 @contextmanager
 def own_random_numbers(device: torch.device) -> Iterator[None]:
-    """What is drawn or seeded inside does not move the generators of torch outside."""
+    """Restore the random generators of torch at the end."""
     seeds_gpus = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if seeds_gpus else []):
         yield
@@ -112,16 +107,13 @@ def _train(train: Part, valid: Part, settings: Settings, workplace: Workplace) -
         seconds = trainer.progress.total_seconds
         if settings.training.refit_fraction:
             going_on = settings.training.model_copy(update={"beta": trainer.progress.beta})
-            place = None if folder is None else folder / "refit"
-            seconds += refit(network, valid.history_with_targets(), going_on, place, workplace.callback)
+            refit_folder = None if folder is None else folder / "refit"
+            seconds += refit(network, valid.history_with_targets(), going_on, refit_folder, workplace.callback)
     return Trained(chosen, network.folded(), trainer.records, seconds)
 
 
 def new_network(settings: Settings, known: Histories) -> Network:
-    """An untrained network for what is known, or one with the weights of an earlier run.
-
-    Raises InputError when there is no order to learn from.
-    """
+    """A network with random weights, or with those of an earlier run. Raises InputError for histories of one event."""
     if not (known.lengths >= 2).any():
         raise InputError(
             "No user has two events in the training part, so there is no order to learn from. Give a longer log, or "
@@ -140,7 +132,7 @@ def new_network(settings: Settings, known: Histories) -> Network:
 
 
 def _refuse_other_parts(train: Part, valid: Part) -> None:
-    """Two splits mixed up would let the model be chosen on events that it has learned."""
+    # With parts of two splits, the best epoch would be chosen on training events.
     alike = train.protocol["split_hash"] == valid.protocol["split_hash"]
     if not alike or (train.name, valid.name) != ("train", "valid"):
         other = "" if alike else " of another log or split"
@@ -152,7 +144,7 @@ def _refuse_other_parts(train: Part, valid: Part) -> None:
 
 @contextmanager
 def _run_folder(workplace: Workplace, fingerprint: dict[str, Any]) -> Iterator[Path | None]:
-    """The folder of a run under way, if any; when the run fails before its first state, nothing is left of it."""
+    """The folder of an unfinished run, if any; it is removed when the run fails before its first state."""
     folder = workplace.folder
     if folder is not None:
         _open_folder(folder, workplace.resume, fingerprint)
@@ -162,7 +154,9 @@ def _run_folder(workplace: Workplace, fingerprint: dict[str, Any]) -> Iterator[P
         if folder is not None and not (folder / STATE).exists():
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
-            raise InputError(f"The run cannot be written to {folder}: {error}. Is there room?") from error
+            raise InputError(
+                f"The run cannot be written to {folder}: {error}. Free some space, or choose another folder."
+            ) from error
         raise
 
 
@@ -197,7 +191,7 @@ def _open_folder(folder: Path, resume: bool, fingerprint: dict[str, Any]) -> Non
 
 
 def _fingerprint(settings: Settings, train: Part) -> dict[str, Any]:
-    """What a run has to have in common with one that it goes on with: the settings, and all that is learned from."""
+    """The settings and digests of the data, which have to be equal when a run is resumed."""
     histories, links, start = train.histories, settings.links, settings.start
     weights = [] if start is None else [tensor.cpu().numpy() for tensor in start.network.state_dict().values()]
     return flat_settings(settings.network.model_dump(), settings.training.model_dump()) | {
@@ -222,13 +216,13 @@ def _warn_of_collapse(metrics: list[dict[str, Any]], settings: Settings) -> None
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name: "auto" is a GPU where there is one. Raises InputError for one that is not there."""
+    """The device "cpu", "cuda", or "auto" (a GPU if there is one). Raises InputError for one that is not available."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name not in ("cpu", "cuda"):
         raise InputError(f"There is no device {name!r}. Allowed: 'auto', 'cpu', 'cuda'.")
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            "device='cuda' was asked for, and torch finds no GPU. Use device='auto', or install a CUDA build."
+            "device='cuda' is not available: torch finds no GPU. Use device='auto', or install a CUDA build."
         )
     return torch.device(name)
