@@ -72,10 +72,6 @@ def test_dropout_is_that_of_the_random_seed() -> None:
     assert not torch.equal(draws[0], draws[2])
 
 
-def test_even_the_largest_share_keeps_something() -> None:
-    assert kept_levels(0.9999) == 1
-
-
 @given(st.lists(st.integers(0, 1_000_000), min_size=2, max_size=30))
 def test_larger_distance_never_has_a_smaller_bucket(distances: list[int]) -> None:
     buckets = distance_bucket(torch.tensor(sorted(distances)))

@@ -119,7 +119,7 @@ def test_gradient_of_the_preference_reaches_the_encoder_only_through_the_posteri
     assert all(parameter.grad is None for parameter in network.embedding.parameters())
 
 
-def test_without_noise_the_network_is_its_deterministic_twin() -> None:
+def test_without_noise_the_network_is_its_deterministic_ablation() -> None:
     network = small_network()
     batch = query_batch(full_histories(LENGTHS))
     silent = network(batch, noise=0.0)
@@ -193,19 +193,13 @@ def test_without_noise_one_sample_is_enough_however_many_are_set() -> None:
     assert len(network._preferences(network.encode(batch), batch, noise=0.0, num_samples=4)) == 1
 
 
-def test_squared_error_is_the_other_value_loss() -> None:
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (2.0, 4.0)])
+def test_squared_error_is_that_of_values_standardised_with_the_training_log(mean: float, deviation: float) -> None:
     network, batch = training_batch(value_loss="squared")
+    network.embedding.set_value_scale(mean, deviation)
     estimate = network.value(network(batch).preference, batch.target_item)
     objective = network.objective(batch, Weights(regression=1.0, noise=0.0))
-    torch.testing.assert_close(objective.regression, squared_value_loss(estimate, batch.target_value))
-
-
-def test_values_are_standardised_with_the_scale_of_the_training_log() -> None:
-    network, batch = training_batch(value_loss="squared")
-    network.embedding.set_value_scale(mean=2.0, standard_deviation=4.0)
-    estimate = network.value(network(batch).preference, batch.target_item)
-    objective = network.objective(batch, Weights(regression=1.0, noise=0.0))
-    expected = squared_value_loss(estimate, (batch.target_value - 2.0) / 4.0)
+    expected = squared_value_loss(estimate, (batch.target_value - mean) / deviation)
     torch.testing.assert_close(objective.regression, expected)
 
 
@@ -224,7 +218,7 @@ def test_free_bits_cost_nothing_below_their_bound() -> None:
     bound = float(per_dimension.sort().values[1:3].mean())
     free = network.objective(batch, Weights(beta=1.0, free_nats=bound, noise=0.0))
     torch.testing.assert_close(free.loss - free.nll, per_dimension.clamp(min=bound).sum())
-    # The KL that is told and steered is the true one.
+    # The KL that is recorded and controlled is the true one.
     torch.testing.assert_close(free.kl, per_dimension.sum())
     all_free = network.objective(batch, Weights(beta=1.0, free_nats=1e6, noise=0.0))
     all_free.loss.backward()
@@ -256,6 +250,6 @@ def test_scores_do_not_depend_on_the_cut_of_the_catalog() -> None:
     torch.testing.assert_close(torch.cat(parts, dim=1), whole)
 
 
-def test_heads_must_divide_the_width() -> None:
+def test_heads_must_divide_the_hidden_size() -> None:
     with pytest.raises(ValidationError, match="hidden_size 10 is not a multiple of num_heads 4"):
         NetworkConfig(num_items=5, hidden_size=10, num_heads=4)

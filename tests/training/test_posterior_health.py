@@ -14,7 +14,6 @@ from variseq.sequences.histories import Histories
 from variseq.training.config import TrainingConfig
 from variseq.training.posterior_health import (
     MIN_SWAP_GAP_NATS,
-    alarms,
     diagnostic_batch,
     examine,
     mutual_information,
@@ -153,13 +152,6 @@ def test_diagnostic_batch_is_of_bounded_size_and_of_the_latest_events() -> None:
 @pytest.mark.parametrize("lengths", [[1, 1, 1], [1], [5], [1, 4, 0]])
 def test_histories_of_one_event_can_be_examined(lengths: list[int]) -> None:
     assert math.isfinite(examine(small_network(), full_histories(lengths)).kl)
-
-
-def test_alarms_name_what_was_measured() -> None:
-    assert alarms(active_share=0.5, swap_gap=1.0) == []
-    assert "5%" in alarms(active_share=0.05, swap_gap=1.0)[0]
-    assert "0.010 nats" in alarms(active_share=0.5, swap_gap=0.01)[0]
-    assert len(alarms(active_share=0.0, swap_gap=0.0)) == 2
 
 
 def test_only_users_with_a_query_are_examined() -> None:
