@@ -31,6 +31,16 @@ def run(code: str, name: Path) -> None:
     exec(compile(code, str(name), "exec"), {"__name__": "documentation"})
 
 
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command `variseq` of this checkout."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "variseq").write_text(COMMAND)
+    (folder / "variseq").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
 
@@ -54,22 +64,17 @@ def test_python_of_tutorial_runs(name: str, tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
 @pytest.mark.parametrize("name", ["your-own-log", "serve", "read-the-report"])
-def test_commands_of_tutorial_run(name: str, tmp_path: Path) -> None:
+def test_commands_of_tutorial_run(name: str, tmp_path: Path, command: None) -> None:
     page = (DOCS / "tutorials" / f"{name}.md").read_text(encoding="utf-8")
     commands = [line for line in re.findall(r"^\$ (.*)$", page, re.MULTILINE) if not line.startswith("pip ")]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "variseq").write_text(COMMAND)
-    (tmp_path / "bin" / "variseq").chmod(0o755)
     ends = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"
     script = "\n".join(["set -eu", ends, *commands]).replace("8000", port)
-    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=tmp_path,
-        env=os.environ | {"PATH": path},
         capture_output=True,
         text=True,
         timeout=300,
@@ -80,10 +85,9 @@ def test_commands_of_tutorial_run(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((DOCS / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("default")
-def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: None) -> None:
     matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)
     notebook = json.loads(path.read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    # A line that begins with ! is a command for the shell, which the site's build runs.
-    run("\n".join(re.sub(r"^!.*$", "", cell, flags=re.MULTILINE) for cell in cells), path)
+    run("\n".join(cells), path)
