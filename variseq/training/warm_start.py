@@ -1,4 +1,4 @@
-"""An earlier run into the beginning of a new one: what is known keeps its weights, what is new joins."""
+"""Warm start: a run begins with the weights of an earlier run, for a log with further items and events."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from variseq.training.config import TrainingConfig
 SHAPE = (
     *("hidden_size", "latent_dim", "num_layers", "num_heads", "attention", "attention_dim", "bn_gamma", "value_loss"),
 )
-"""Settings of the network that decide what its weights are; they stay those of the earlier run."""
+"""Settings that determine the shapes of the weights; a warm start takes them from the earlier run."""
 EPOCHS_SHARE = 0.3
-"""Epochs of a warm start, as a share of those of a start from nothing."""
+"""Epochs of a warm start, as a fraction of those of a cold start."""
 BY_ROW = ("embedding.item", "embedding.behavior", "item_bias")
 VALUE_SCALE = ("embedding.value_mean", "embedding.value_scale")
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """The earlier network, and where each item and behavior of the new log is in it (-1: it is new)."""
+    """The earlier network, and the index there of each item and behavior of the new log (-1: new)."""
 
     network: Network
     items: Int[np.ndarray, " item"]
@@ -44,8 +44,8 @@ class Start:
                 f"The earlier run knows no item of this log: it has ids like {earlier.vocabulary.items[0].as_py()!r}, "
                 f"the log like {vocabulary.items[0].as_py()!r}. Give a run of the same catalog, or fit from nothing."
             )
-        place = {name: position for position, name in enumerate(earlier.vocabulary.behaviors)}
-        return cls(earlier.network, items, np.array([place.get(name, -1) for name in vocabulary.behaviors]))
+        index = {name: number for number, name in enumerate(earlier.vocabulary.behaviors)}
+        return cls(earlier.network, items, np.array([index.get(name, -1) for name in vocabulary.behaviors]))
 
 
 def shape_of(earlier: Checkpoint) -> dict[str, Any]:
@@ -65,19 +65,19 @@ def refuse_other_shape(network: NetworkConfig, earlier: NetworkConfig) -> None:
 
 
 def warm_training(config: TrainingConfig, earlier: Checkpoint, chosen: dict[str, Any]) -> TrainingConfig:
-    """The training of a warm start: 0.3 of the epochs, with the noise and the weight of the KL that the run ended on.
+    """The training of a warm start: 0.3 of the epochs, with the noise and β at the end of the earlier run.
 
-    What is in `chosen` stays as it was set. Raises InputError where one of the two is trained without noise.
+    Settings in `chosen` are not changed. Raises InputError if only one of the two runs is deterministic.
     """
-    was_twin = earlier.config["training"]["deterministic_fraction"] >= 1
-    if was_twin != (config.deterministic_fraction >= 1):
+    was_deterministic = earlier.config["training"]["deterministic_fraction"] >= 1
+    if was_deterministic != (config.deterministic_fraction >= 1):
         raise InputError(
-            f"The earlier run was trained {'without' if was_twin else 'with'} noise and this one is to be trained "
-            f"{'with' if was_twin else 'without'} it (training.deterministic_fraction). Train both alike, or fit from "
-            "nothing."
+            f"The earlier run was trained {'without' if was_deterministic else 'with'} noise and this one is to be "
+            f"trained {'with' if was_deterministic else 'without'} it (training.deterministic_fraction). Use the same "
+            "for both, or fit from nothing."
         )
     changes: dict[str, Any] = {"max_epochs": max(1, round(EPOCHS_SHARE * config.max_epochs))}
-    if not was_twin:
+    if not was_deterministic:
         changes |= {"deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0}
         last_beta = earlier.metrics[-1]["beta"] if earlier.metrics else 0.0
         changes |= {"beta": last_beta} if last_beta > 0 and config.kl_target is not None else {}
@@ -86,25 +86,25 @@ def warm_training(config: TrainingConfig, earlier: Checkpoint, chosen: dict[str,
 
 @torch.no_grad()
 def take_over(network: Network, start: Start) -> None:
-    """Write the earlier weights into a new network.
+    """Copy the earlier weights into a new network.
 
-    A new item begins at the mean of its categories, or of all items where it has none, with a little noise so that no
-    two are alike; its bias is the mean bias. A new behavior begins as in a network from nothing.
+    A new item begins at the mean of its categories, or of all items, with small noise; its bias is the mean bias. A new
+    behavior keeps its random weights.
     """
-    theirs = {name: tensor.cpu() for name, tensor in start.network.folded().state_dict().items()}
+    earlier = {name: tensor.cpu() for name, tensor in start.network.folded().state_dict().items()}
     for name, tensor in network.state_dict().items():
-        is_scale_of_nothing = name in VALUE_SCALE and not start.network.config.has_values
-        if name in theirs and name not in BY_ROW and not is_scale_of_nothing:
-            tensor.copy_(theirs[name])
+        has_no_scale = name in VALUE_SCALE and not start.network.config.has_values
+        if name in earlier and name not in BY_ROW and not has_no_scale:
+            tensor.copy_(earlier[name])
     items = torch.from_numpy(start.items)
     is_known = items >= 0
-    _take_over_items(network.embedding, theirs["embedding.item"], items)
-    bias = theirs["item_bias"]
+    _take_over_items(network.embedding, earlier["embedding.item"], items)
+    bias = earlier["item_bias"]
     network.item_bias.copy_(torch.where(is_known, bias[items.clamp(min=0)], bias.mean()))
     behavior = network.embedding.behavior
-    if behavior is not None and "embedding.behavior" in theirs:
+    if behavior is not None and "embedding.behavior" in earlier:
         known = torch.from_numpy(np.flatnonzero(start.behaviors >= 0))
-        behavior[known] = theirs["embedding.behavior"][torch.from_numpy(start.behaviors)[known]]
+        behavior[known] = earlier["embedding.behavior"][torch.from_numpy(start.behaviors)[known]]
 
 
 def _take_over_items(embedding: EventEmbedding, earlier: Tensor, items: Tensor) -> None:
