@@ -61,18 +61,15 @@ def test_records_state_code_and_machine_and_come_back(tmp_path: Path) -> None:
         read_records(path)
 
 
-def test_seeds_are_one_row_and_the_latest_record_of_a_seed_counts() -> None:
+def test_seeds_are_one_row_the_latest_record_counts_and_conditions_are_stated() -> None:
     old = record(ndcg=0.9) | {"date": "2020"}
     text = tables.table_text(tables.TABLES["accuracy"], [old, record(ndcg=0.1), record(seed=1, ndcg=0.3)])
     assert text is not None
     assert "| shop | variseq | 2 | 0.2000 (0.1000–0.3000) |" in text
-
-
-def test_one_seed_has_its_interval_and_conditions() -> None:
-    text = tables.table_text(tables.TABLES["accuracy"], [record() | {"dirty": True, "commit": "a" * 40}])
-    assert text is not None
-    assert "0.5000 [0.4000 to 0.6000]" in text
-    assert "`aaaaaaaaaa` with uncommitted changes" in text
+    one = tables.table_text(tables.TABLES["accuracy"], [record() | {"dirty": True, "commit": "a" * 40}])
+    assert one is not None
+    assert "0.5000 [0.4000 to 0.6000]" in one
+    assert "`aaaaaaaaaa` with uncommitted changes" in one
 
 
 @pytest.mark.parametrize("part", ["data", "settings"])
@@ -113,9 +110,6 @@ def test_ablation_is_run_once_with_the_settings_of_its_row(data: Path, tmp_path:
     (found,) = read_records(out)
     assert found["settings"]["model"]["dropout"] == 0.7
     assert found["metrics"]["nll"] > 0
-
-
-def test_grid_is_a_file_or_the_default_and_its_rows_are_known(tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text("narrow: {model.hidden_size: 8}")
     assert ablations.chosen_grid(tmp_path / "grid.yaml", []) == {"narrow": {"model.hidden_size": 8}}
     with pytest.raises(InputError):
@@ -189,9 +183,8 @@ def test_sequences_are_in_the_order_of_time_and_targets_have_an_event_before_the
 
 WRITE_NAMES = """
 import os, sys, time
-file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 for _ in range(40):
-    os.write(file, (sys.argv[2] + "\\n").encode())
+    with open(sys.argv[1], "a") as file: file.write(sys.argv[2] + "\\n")
     time.sleep(0.01)
 """
 WRITE_PID_AND_WAIT = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"

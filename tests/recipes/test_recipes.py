@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -90,17 +89,8 @@ def write_yoochoose(folder: Path) -> None:
         write_lines(folder / f"clicks_{name}.txt", ["SessionId\tItemId\tTime", *chosen])
 
 
-WRITE: dict[str, Callable[[Path], None]] = {
-    name: next(
-        write
-        for prefix, write in (
-            ("ml-", write_movielens), ("amazon", write_beauty), ("taobao", write_taobao),
-            ("mind", write_mind), ("yoochoose", write_yoochoose),
-        )
-        if name.startswith(prefix)
-    )
-    for name in DATASETS
-}  # fmt: skip
+WRITERS = {"ml": write_movielens, "amazon": write_beauty, "taobao": write_taobao, "mind": write_mind}
+WRITE = {name: WRITERS.get(name.partition("-")[0], write_yoochoose) for name in DATASETS}
 every_dataset = pytest.mark.parametrize("name", DATASETS)
 
 
@@ -139,7 +129,7 @@ def test_file_of_another_form_is_the_users_mistake(name: str, file: str, content
 
 
 def test_user_with_two_lines_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "events.txt").write_text("1 5 6\n2 5\n1 7\n")
+    write_lines(tmp_path / "events.txt", ["1 5 6", "2 5", "1 7"])
     with pytest.raises(InputError):
         sequences(tmp_path / "events.txt")
 
