@@ -78,11 +78,11 @@ $(VENV)/ready-to-use: pyproject.toml constraints.txt
 	@echo "Preparing $(VENV) (a few minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) setuptools torch==2.13.0
-	$(INSTALL) --no-build-isolation -e ".[report,serve]"
+	$(INSTALL) --no-build-isolation -e ".[train,report,serve]"
 	@touch $@
 
 $(VENV)/ready-to-develop: $(VENV)/ready-to-use
-	$(INSTALL) --no-build-isolation -e ".[report,serve,index,redis,lake,test,check]"
+	$(INSTALL) --no-build-isolation -e ".[train,report,serve,index,redis,lake,test,check]"
 	@touch $@
 
 $(VENV)/ready-to-document: $(VENV)/ready-to-use

@@ -7,7 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("report", "serve", "index", "redis", "test")
+EXTRAS = ("train", "report", "serve", "index", "redis", "test")
 
 
 def lowest(requirement: str) -> str:

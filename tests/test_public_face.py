@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import variseq
 
-PACKAGED = (".py", ".sql", ".html", ".css", ".js", ".svg")
 ROOT = Path(__file__).parent.parent
 PUBLIC = [
     "CheckpointError",
@@ -45,6 +46,52 @@ def test_import_is_quick_because_heavy_libraries_wait() -> None:
     program = f"import sys, variseq; print(*[name for name in {HEAVY} if name in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert finished.stdout.split() == []
+
+
+def run_python(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; "
+
+
+def test_only_training_requires_torch() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    assert [name for name, needs in extras.items() if any(one.startswith("torch") for one in needs)] == ["train"]
+    assert not any(one.startswith("torch") for one in project["dependencies"])
+    assert all(extra in extras["all"][0] for extra in extras if extra not in ("all", "docs", "test", "check"))
+
+
+def test_without_torch_a_log_is_read_and_split_and_a_model_names_the_extra() -> None:
+    finished = run_python(
+        WITHOUT_TORCH
+        + """import variseq
+parts = variseq.read(variseq.simulate(variseq.SimulationOptions(num_users=50)).events()).split("leave-one-out")
+print(len(parts))
+try:
+    variseq.VariationalAttention("tiny").fit(*parts[:2])
+except variseq.MissingDependencyError as error:
+    print(error)
+"""
+    )
+    number, message = finished.stdout.splitlines()
+    assert number == "3"
+    assert "pip install 'variseq[train]'" in message
+
+
+def test_without_torch_the_command_names_the_extra_and_does_not_trace() -> None:
+    finished = run_python(WITHOUT_TORCH + "from variseq.cli import main; main()", "fit", "nothing.csv", "--out", "run")
+    assert finished.returncode == 2
+    assert "pip install 'variseq[train]'" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_shell_completes_commands() -> None:
+    program = "import sys; sys.argv[0] = 'variseq'; from variseq.cli import main; main()"
+    words = {"_VARISEQ_COMPLETE": "complete_bash", "COMP_WORDS": "variseq simu", "COMP_CWORD": "1"}
+    assert run_python(program, **words).stdout.split() == ["simulate"]
 
 
 def test_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:

@@ -66,7 +66,14 @@ def __getattr__(name: str) -> Any:
     # Names are imported when first asked for, so that `import variseq` does not wait for torch.
     if name not in _ROOMS:
         raise AttributeError(f"module 'variseq' has no attribute {name!r}")
-    return getattr(import_module(_ROOMS[name]), name)
+    try:
+        return getattr(import_module(_ROOMS[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from variseq.errors import MissingDependencyError
+
+        raise MissingDependencyError("torch", "train") from error
 
 
 def __dir__() -> list[str]:

@@ -7,11 +7,11 @@ import sys
 import warnings
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
-from variseq.errors import VariseqError
+from variseq.errors import MissingDependencyError, VariseqError
 from variseq.output.printable import printable, printable_lines
 from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
 from variseq.terminal.serve_command import keys, serving
@@ -21,7 +21,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    add_completion=False,
 )
 app.registered_commands += serving.registered_commands
 app.add_typer(keys, name="keys")
@@ -340,13 +339,21 @@ def main() -> None:
         except BrokenPipeError:
             sys.exit(1)
         except (VariseqError, OSError) as error:
-            typer.echo(f"error: {printable(error)}", err=True)
-            sys.exit(2)
+            _fail(error)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            _fail(MissingDependencyError("torch", "train"))
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             sys.exit(130)
         finally:
             _flush()
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.echo(f"error: {printable(error)}", err=True)
+    sys.exit(2)
 
 
 def _flush() -> None:

@@ -60,7 +60,7 @@ def write_encoder(network: Network, path: Path) -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise MissingDependencyError("onnx and onnxscript", "serve") from error
+        raise MissingDependencyError("onnx and onnxscript", "train") from error
     config = network.config
     tokens = min(7, config.max_seq_len)
     whole, item = torch.zeros(3, tokens, dtype=torch.int64), torch.zeros(3, tokens, dtype=torch.int64)
