@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
+from variseq.artifacts.checkpoint import Checkpoint
 from variseq.errors import InputError
 from variseq.evaluation.calibration import ValueForecasts
 from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, Queries, Split, part_to_evaluate, trained_on
-from variseq.model.checkpoint import Checkpoint
 from variseq.model.network import Network
 from variseq.model.posterior import NetworkScorer, SampledPreferences, mean_preferences
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration

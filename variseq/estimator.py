@@ -5,21 +5,20 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from variseq.artifacts.folder import refuse_existing
 from variseq.comparison import ComparedRun, evaluated_part, forecast_values, named_forecasts, refuse_same_names
 from variseq.errors import InputError
 from variseq.evaluation.baselines import baselines
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.external_log import (
     ExternalLog,
-    num_trained_of,
     part_of_external_log,
     sentences_of,
     warnings_of,
@@ -28,40 +27,25 @@ from variseq.evaluation.groups import read_user_groups
 from variseq.evaluation.results import Results
 from variseq.evaluation.significance import Comparison
 from variseq.evaluation.significance import compare as compare_evaluations
-from variseq.evaluation.splits import TEST_FILE, Part, Split, marked_targets, split_at
-from variseq.events.report import utc_text
+from variseq.evaluation.splits import TEST_FILE, Part, Split
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.log import Log, LogPart
-from variseq.model.checkpoint import Checkpoint, load_checkpoint, refuse_existing, save_checkpoint
 from variseq.output.progress import ProgressPrinter
-from variseq.ranking.calibration import NUM_SAMPLES, Calibration
+from variseq.pipeline import fit, forecast_of, refuse_leak, run_settings, split_of
 from variseq.recommend.answers import Answers
-from variseq.recommend.calibrate import calibrate
 from variseq.recommend.forecast import Forecast
-from variseq.recommend.learned import Learned
 from variseq.recommend.lists import Lists
 from variseq.recommend.manner import Manner
-from variseq.recommend.memory import Memory
 from variseq.recommend.output import write_tables
-from variseq.recommend.transfer import transferred
 from variseq.recommend.vectors import item_table, user_tables
 from variseq.recommend.wishes import Filters, Wishes, id_list
 from variseq.training.callbacks import TrainingCallback
-from variseq.training.config import TrainingConfig
 from variseq.training.defaults import (
-    FROM_THE_LOG,
     SIZES,
-    LogProperties,
     Size,
-    network_config,
     refuse_bad_settings,
-    training_config,
 )
-from variseq.training.manifest import refuse_incomplete, run_manifest
-from variseq.training.run import Settings, Workplace, choose_device, train_network
-from variseq.training.schedule import refuse_unreachable_kl_target
-from variseq.training.trainer import Validation
-from variseq.training.warm_start import Start, refuse_other_shape, shape_of, warm_training
+from variseq.training.run import Settings, Workplace, choose_device
 
 
 class VariationalAttention:
@@ -132,45 +116,22 @@ class VariationalAttention:
             refuse_existing(folder)
         elif resume or tensorboard:
             raise InputError("A run without a folder leaves nothing to resume from or to look at. Give a folder.")
-        settings = self._settings(train, start)
+        settings = self.settings(train, start)
         if start is not None:
-            start._refuse_to_leak_into(train, valid)
+            refuse_leak(start._fitted(), train, valid)
         workplace = Workplace(self.device, callback or ProgressPrinter(verbose), unfinished, resume, tensorboard)
-        trained = train_network(train.part, valid.part, settings, workplace)
-        config, known = settings.training, train.part.history()
-        validation = Validation(valid.part, config)
-        # A network that was trained without noise has no spread that means anything.
-        num_samples = NUM_SAMPLES if config.deterministic_fraction < 1 else 0
-        memory = Memory(train.part.num_items)
-        untuned = Forecast(trained.chosen, memory.fit(known), Calibration(num_samples))
-        learned = calibrate(untuned, validation.part, validation.options)
-        if config.refit_fraction:
-            latest = valid.part.history_with_targets()
-            memory.fit(latest)
-            learned = transferred(learned, (trained.chosen, known), (trained.network, latest))
-        begins = np.stack([train.part.target_end, valid.part.target_end])
-        self.checkpoint = Checkpoint(
-            network=trained.network.eval(),
-            vocabulary=train.vocabulary,
-            items=train.items,
-            histories=replace(train.part.histories, is_target=None),
-            bounds=begins,
-            memory=memory.state(),
-            manifest=run_manifest(train.part.protocol, train.report.to_json(), trained.seconds, learned.to_json()),
-            config={
-                "size": self.size,
-                "seed": self.seed,
-                "model": settings.network.model_dump(exclude=set(FROM_THE_LOG)),
-                "training": settings.training.model_dump(),
-            },
-            metrics=trained.metrics,
-        )
+        self.checkpoint = fit(train, valid, self.size, settings, workplace)
         if folder is not None and unfinished is not None:
             self.save(folder)
             if (unfinished / "tensorboard").exists():
                 shutil.move(unfinished / "tensorboard", folder / "tensorboard")
             shutil.rmtree(unfinished)
         return self
+
+    def settings(self, train: LogPart, start: VariationalAttention | None = None) -> Settings:
+        """The settings that `fit` trains with on a part of a split log; see `run_settings`."""
+        earlier = None if start is None else start._fitted()
+        return run_settings(train, self.size, self.seed, self.model, self.training, earlier)
 
     def evaluate(
         self,
@@ -211,26 +172,26 @@ class VariationalAttention:
         Warns:
             UserWarning: Events of a log are training events, or earlier than these.
         """
-        checkpoint, learned = self._fitted(), self._learned()
-        config, split = TrainingConfig(**checkpoint.config["training"]), self._split()
+        checkpoint = self._fitted()
+        calibrated, split = checkpoint.calibrated, split_of(checkpoint)
         vocabulary, given = self._given_part(part, split)
         groups = read_user_groups(users, vocabulary)
-        evaluated, known = evaluated_part(split, given, bool(config.refit_fraction))
+        evaluated, known = evaluated_part(split, given, checkpoint.is_refitted)
         named = {} if compare_with is None else compare_with
         if not isinstance(named, Mapping) or not all(isinstance(run, VariationalAttention) for run in named.values()):
             raise InputError(
                 "compare_with needs models by name, such as compare_with={'other': variseq.load('runs/other')}."
             )
         models = [(Forecast.name, self), *named.items()]
-        runs = [ComparedRun(name, model._fitted(), model._forecast()) for name, model in models]
+        runs = [ComparedRun(name, model._fitted(), forecast_of(model._fitted())) for name, model in models]
         forecasts = named_forecasts(runs, split[1], mc_dropout)
         recommenders = [*forecasts, *baselines(checkpoint.vocabulary.num_items, known)]
         refuse_same_names(recommenders)
         categories = None if checkpoint.items is None else checkpoint.items.all_categories()
-        options = EvaluationOptions(k, targets, self._excludes(exclude_seen), learned.repeat_share, categories)
+        options = EvaluationOptions(k, targets, self._excludes(exclude_seen), calibrated.repeat_share, categories)
         evaluations = [evaluate(recommender, evaluated, options) for recommender in recommenders]
         # Thresholds hold for the way of ranking that they were fitted with.
-        thresholds = learned.thresholds if options.exclude_seen == config.exclude_seen else None
+        thresholds = calibrated.thresholds if options.exclude_seen == self._excludes(None) else None
         values = forecast_values(checkpoint.network, evaluated, targets)
         notes = sentences_of(evaluated, targets) if evaluated.name == TEST_FILE else []
         return Results(evaluations, values, groups, thresholds, len(forecasts) - 1, notes)
@@ -337,91 +298,32 @@ class VariationalAttention:
 
     def _excludes(self, exclude_seen: bool | None) -> bool:
         """The wish, or what the log suggested: people who repeat themselves may be shown the same again."""
-        suggested: bool = self._fitted().config["training"]["exclude_seen"]
+        suggested: bool = self._fitted().manifest["exclude_seen"]
         return suggested if exclude_seen is None else exclude_seen
-
-    def _learned(self) -> Learned:
-        return Learned.of_manifest(self._fitted().manifest, "memory")
-
-    def _forecast(self) -> Forecast:
-        checkpoint = self._fitted()
-        return Forecast(checkpoint.network, Memory.from_state(checkpoint.memory), self._learned().calibration)
 
     def _given_part(self, part: LogPart | Log | None, split: Split) -> tuple[Vocabulary, Part | None]:
         """The vocabulary of the part's users, and the part; None is the test part. Warns of doubtful test files."""
         vocabulary = self.vocabulary
         if part is None or isinstance(part, LogPart):
             return vocabulary, None if part is None else part.part
-        refits = self._fitted().config["training"]["refit_fraction"]
+        fitted_on = split[2 if self._fitted().is_refitted else 0].history()
         external = ExternalLog(part.histories, part.vocabulary, part.report)
-        given = part_of_external_log(split[2], vocabulary, split[2 if refits else 0].history(), external)
+        given = part_of_external_log(split[2], vocabulary, fitted_on, external)
         for message in warnings_of(given.protocol["test_file"]):
             warnings.warn(message, UserWarning, stacklevel=3)
         return part.vocabulary, given
 
     def _answers(self) -> Answers:
         checkpoint = self._fitted()
-        learned = self._learned()
-        lists = Lists(self._forecast(), learned)
-        wishes = Wishes(checkpoint.vocabulary, checkpoint.items, learned.repeat_share, self._excludes(None))
+        calibrated = checkpoint.calibrated
+        lists = Lists(forecast_of(checkpoint), calibrated)
+        wishes = Wishes(checkpoint.vocabulary, checkpoint.items, calibrated.repeat_share, self._excludes(None))
         return Answers(lists, wishes, checkpoint.histories, checkpoint.usual_behavior)
 
     def _user_tables(self, users: Sequence[Id] | None) -> Iterator[pa.Table]:
         checkpoint = self._fitted()
         chosen = None if users is None else id_list(users, "users")
         return user_tables(checkpoint.network, checkpoint.vocabulary, checkpoint.histories, chosen)
-
-    def _split(self) -> Split:
-        checkpoint = self._fitted()
-        if checkpoint.histories is None or checkpoint.bounds is None:
-            raise InputError("This run was saved without histories, so there is nothing to evaluate on.")
-        method = {key: checkpoint.manifest["protocol"][key] for key in checkpoint.manifest["split_method"]}
-        vocabulary = checkpoint.vocabulary
-        histories = marked_targets(checkpoint.histories, vocabulary.behaviors, method.get("targets_of"))
-        return split_at(histories, checkpoint.bounds[0], checkpoint.bounds[1], vocabulary.num_items, method)
-
-    def _settings(self, train: LogPart, start: VariationalAttention | None = None) -> Settings:
-        properties = LogProperties.of(train.part.history(), train.vocabulary)
-        earlier = None if start is None else start._fitted()
-        if start is not None and start.size != self.size:
-            raise InputError(f"size={self.size!r} does not fit the earlier run. Give its size, {start.size!r}.")
-        network = network_config(self.size, properties, ({} if earlier is None else shape_of(earlier)) | self.model)
-        training = training_config(properties, network, self.seed, self.training)
-        if earlier is not None:
-            refuse_other_shape(network, earlier.network.config)
-            training = warm_training(training, earlier, self.training)
-        refuse_unreachable_kl_target(network, training)
-        links = train.items.category_links() if train.items is not None and training.use_categories else None
-        begin = None if earlier is None else Start.of(earlier, train.vocabulary)
-        return Settings(network, training, links if links is not None and links.num_categories else None, begin)
-
-    def _refuse_to_leak_into(self, train: LogPart, valid: LogPart) -> None:
-        """Raises InputError where this run has learned from a test part's events; warns of a validation part's."""
-        checkpoint = self._fitted()
-        if checkpoint.histories is None:
-            warnings.warn(
-                "The earlier run was saved without histories. Whether it has learned from events of the validation or "
-                "the test part cannot be seen.",
-                UserWarning,
-                stacklevel=3,
-            )
-            return
-        learned = self._split()[2 if checkpoint.config["training"]["refit_fraction"] else 0].history()
-        in_valid, in_test = num_trained_of(valid.part, train.vocabulary, learned, checkpoint.vocabulary)
-        until = utc_text(int(learned.timestamp.max()))
-        if in_test:
-            raise InputError(
-                f"The earlier run has learned from {in_test:,} events of the test part, whose figures would be too "
-                f"good: its events go on until {until}. Split with a later test part, or with test='none'."
-            )
-        if in_valid:
-            warnings.warn(
-                f"The earlier run has learned from {in_valid:,} events of the validation part. Its figures are too "
-                f"good, and so are the probabilities that are calibrated on it. Let validation begin after "
-                f"{until} (valid).",
-                UserWarning,
-                stacklevel=3,
-            )
 
 
 def _counted(tables: Iterator[pa.Table], total: int, progress: Callable[[int, int], None]) -> Iterator[pa.Table]:
@@ -438,8 +340,6 @@ def load(folder: Path | str, device: str = "auto") -> VariationalAttention:
     Raises CheckpointError when it is missing, damaged or of a later format.
     """
     checkpoint = load_checkpoint(Path(folder))
-    refuse_incomplete(checkpoint.manifest, folder)
-    Learned.of_manifest(checkpoint.manifest, folder)
     config = checkpoint.config
     model = VariationalAttention(config["size"], config["seed"], device, config["model"], config["training"])
     checkpoint.network.to(model.device)

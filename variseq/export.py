@@ -1,57 +1,81 @@
-"""A finished run into a folder that is served without torch: the encoder as ONNX, the rest as tables."""
+"""Export of a run: the encoder as ONNX and the other parameters as tables, which are served without torch."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
 
+from variseq.artifacts.bundle import SERVED_MANIFEST, Tables
+from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint
+from variseq.artifacts.folder import ENCODER, INDEX, TABLES, add_files, has_file, new_artifact, refuse_existing
 from variseq.errors import InputError, MissingDependencyError
-from variseq.inference.bundle import ENCODER, INDEX, INSIDE_A_RUN, Bundle, Facts, Tables, write_bundle
 from variseq.inference.encoder import INPUTS, OUTPUTS
 from variseq.inference.forecast import with_bias
 from variseq.inference.index import EXACT_ITEMS, build_index
-from variseq.model.checkpoint import Checkpoint, load_checkpoint
 from variseq.model.exportable import LastPreference, distance_biases
 from variseq.model.network import Network
 from variseq.model.posterior import posterior_noise
-from variseq.recommend.learned import Learned
 from variseq.recommend.memory import Memory
 
 OPSET = 23
-TOLD_OF_NETWORK = ("num_items", "hidden_size", "latent_dim", "num_layers", "num_heads", "max_seq_len", "attention")
 
 
 def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
-    """Write the exported model of a run folder and return where it is; RUN/serving where no `out` is given.
+    """Write what is served without torch: the encoder as ONNX, tables and, above `EXACT_ITEMS` items, an index.
 
-    `small` writes the encoder with weights of 8 bits in place of 32: a third of the size, at the same speed. A
-    catalog of more than `EXACT_ITEMS` gets an index. Raises CheckpointError for a run that cannot be read and
-    InputError when the folder exists.
+    Args:
+        run: The folder of a finished run.
+        out: A folder that does not exist yet, which then names no user and holds no events; into the run where None.
+        small: Encoder weights of 8 bits in place of 32: a third of the size, at the same speed.
+
+    Returns:
+        The folder that can be served.
+
+    Raises:
+        CheckpointError: For a run that cannot be read.
+        InputError: When `out` exists, when the run has been exported before, and when nothing can be written.
     """
-    folder = run / INSIDE_A_RUN if out is None else out
-    if folder.exists():
-        raise InputError(f"{folder} exists already. Choose another folder with --out, or remove it.")
+    if out is not None:
+        refuse_existing(out)
+    elif has_file(run, ENCODER):
+        raise InputError(f"{run} is exported already. Choose another folder with --out.")
     checkpoint = load_checkpoint(run)
-    bundle = Bundle(folder, "", _facts(checkpoint, run), _tables(checkpoint), checkpoint.vocabulary, checkpoint.items)
-    with tempfile.TemporaryDirectory() as workshop:
-        files = {ENCODER: Path(workshop) / ENCODER}
-        write_encoder(checkpoint.network, files[ENCODER])
-        if small:
-            whole, files[ENCODER] = files[ENCODER], Path(workshop) / "small.onnx"
-            _write_small(whole, files[ENCODER])
-        if len(bundle.tables.item_bias) > EXACT_ITEMS:
-            files[INDEX] = Path(workshop) / INDEX
-            build_index(with_bias(bundle.tables), files[INDEX])
-        write_bundle(bundle, files)
-    return folder
+    with tempfile.TemporaryDirectory() as workspace:
+        files = _files(checkpoint, Path(workspace), small)
+        if out is None:
+            add_files(run, files)
+            return run
+        vocabulary = replace(checkpoint.vocabulary, users=checkpoint.vocabulary.users[:0])
+        manifest = {key: checkpoint.manifest[key] for key in SERVED_MANIFEST}
+        with new_artifact(out, manifest, vocabulary, checkpoint.items) as unfinished:
+            for name, path in files.items():
+                shutil.copyfile(path, unfinished / name)
+    return out
+
+
+def _files(checkpoint: Checkpoint, workspace: Path, small: bool) -> dict[str, Path]:
+    """Encoder, tables and index in a temporary folder, by the name that they get."""
+    files = {name: workspace / name for name in (ENCODER, TABLES)}
+    write_encoder(checkpoint.network, files[ENCODER])
+    if small:
+        whole, files[ENCODER] = files[ENCODER], workspace / "small.onnx"
+        _write_small(whole, files[ENCODER])
+    tables = _tables(checkpoint)
+    save_file({name: np.ascontiguousarray(table) for name, table in vars(tables).items()}, files[TABLES])
+    if len(tables.item_bias) > EXACT_ITEMS:
+        files[INDEX] = workspace / INDEX
+        build_index(with_bias(tables), files[INDEX])
+    return files
 
 
 def write_encoder(network: Network, path: Path) -> None:
@@ -110,42 +134,15 @@ def _quiet() -> Iterator[None]:
 
 def _tables(checkpoint: Checkpoint) -> Tables:
     network = checkpoint.network
-    memory = Memory.from_state(checkpoint.memory)
-    followers = memory.transitions.followers
+    counts = Memory.from_state(checkpoint.counts)
+    followers = counts.transitions.followers
     return Tables(
         item_vectors=network.item_vectors.detach().numpy(),
         item_bias=network.item_bias.detach().numpy(),
         distance_biases=distance_biases(network).numpy(),
-        log_share=memory.transitions.log_share.numpy(),
-        log_trend=memory.trend.log_share.numpy(),
+        log_share=counts.transitions.log_share.numpy(),
+        log_trend=counts.trend.log_share.numpy(),
         offsets=followers.offsets.numpy(),
         follower=followers.item.numpy().astype(np.int32),
         count=followers.value.numpy().astype(np.float32),
     )
-
-
-def _facts(checkpoint: Checkpoint, run: Path) -> Facts:
-    config = checkpoint.network.config
-    return Facts(
-        max_seq_len=config.max_seq_len,
-        latent_dim=config.latent_dim,
-        usual_behavior=checkpoint.usual_behavior,
-        exclude_seen=bool(checkpoint.config["training"]["exclude_seen"]),
-        learned=Learned.of_manifest(checkpoint.manifest, run),
-        health=_health(checkpoint),
-    )
-
-
-def _health(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the page tells of the model: its size, how it was judged on validation, and whether its latent is used."""
-    config, manifest = checkpoint.network.config, checkpoint.manifest
-    epochs = [record for record in checkpoint.metrics if record.get("health")]
-    chosen = next((record for record in reversed(epochs) if record.get("is_best")), epochs[-1] if epochs else {})
-    return {
-        "network": config.model_dump(include=set(TOLD_OF_NETWORK)),
-        "created": manifest.get("created"),
-        "protocol": manifest.get("protocol", {}),
-        "validation": Learned.of_manifest(manifest, "memory").found,
-        "posterior": chosen.get("health", {}),
-        "alarms": chosen.get("alarms", []),
-    }

@@ -146,11 +146,11 @@ def test_test_file_changes_no_weight_and_no_count(no_test_model: VariationalAtte
     checkpoint = no_test_model.checkpoint
     assert checkpoint is not None
     before = {name: tensor.clone() for name, tensor in checkpoint.network.state_dict().items()}
-    memory = {name: tensor.clone() for name, tensor in checkpoint.memory.items()}
+    memory = {name: tensor.clone() for name, tensor in checkpoint.counts.items()}
     (user, *_), (first, *_) = known_ids(no_test_model, 3)
     no_test_model.evaluate(later([user, user], [first, first]))
     assert all(tensor.equal(before[name]) for name, tensor in checkpoint.network.state_dict().items())
-    assert all(tensor.equal(memory[name]) for name, tensor in checkpoint.memory.items())
+    assert all(tensor.equal(memory[name]) for name, tensor in checkpoint.counts.items())
 
 
 def test_file_of_other_items_or_behaviors_is_refused(no_test_model: VariationalAttention) -> None:

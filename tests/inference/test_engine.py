@@ -193,7 +193,7 @@ def test_changed_file_of_an_export_is_refused(bundle_folder: Path, tmp_path: Pat
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(CheckpointError, match=r"tables\.safetensors was changed"):
         Engine.load(folder)
-    with pytest.raises(CheckpointError, match="is no exported model"):
+    with pytest.raises(CheckpointError, match="no finished run or export"):
         Engine.load(tmp_path / "nowhere")
 
 

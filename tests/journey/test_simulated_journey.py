@@ -19,6 +19,7 @@ from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part
 from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import read
+from variseq.pipeline import forecast_of
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +75,7 @@ def compared() -> Compared:
     assert model.checkpoint is not None
     known, num_items = train.part.history(), log.vocabulary.num_items
     return test.part, [
-        model._forecast(),
+        forecast_of(model.checkpoint),
         Oracle(simulation, log.vocabulary.items.to_pylist(), log.vocabulary.behaviors),
         Popular(num_items).fit(known),
         LastItemTransitions(num_items).fit(known),

@@ -215,5 +215,5 @@ def test_categories_of_one_item_or_of_most_items_are_left_out() -> None:
 
 def test_categories_can_be_left_unused(shop_parts: tuple[LogPart, LogPart, LogPart]) -> None:
     train = shop_parts[0]
-    assert VariationalAttention("tiny")._settings(train).links is not None
-    assert VariationalAttention("tiny", training={"use_categories": False})._settings(train).links is None
+    assert VariationalAttention("tiny").settings(train).links is not None
+    assert VariationalAttention("tiny", training={"use_categories": False}).settings(train).links is None

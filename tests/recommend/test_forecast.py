@@ -118,9 +118,9 @@ def test_fitted_model_counts_what_it_learned_from_and_keeps_its_calibration(fitt
     assert checkpoint is not None
     assert checkpoint.histories is not None
     assert checkpoint.bounds is not None
-    learned = checkpoint.manifest["forecast"]
+    learned = checkpoint.manifest["calibration"]
     assert all(0 < value < math.inf for value in learned["calibration"]["temperatures"])
-    counted = Memory.from_state(checkpoint.memory).transitions.followers.value.sum()
+    counted = Memory.from_state(checkpoint.counts).transitions.followers.value.sum()
     # After a refit the validation events have been learned from too.
     lengths = checkpoint.bounds[1] - checkpoint.histories.offsets[:-1]
     assert float(counted) == int(lengths.sum()) - int((lengths > 0).sum())

@@ -11,6 +11,7 @@ import torch
 
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
+from variseq.pipeline import forecast_of
 from variseq.recommend import ranks as room
 from variseq.recommend.manner import Manner
 from variseq.recommend.ranks import ranks
@@ -45,7 +46,7 @@ def test_ranks_are_those_of_the_whole_way_at_the_posterior_mean(
         "a vast boost": replace(wish, log_boost=np.where(some, 700.0, -700.0).astype(np.float32)),
         "more than there is": replace(wish, k=num_items),
     }[wished]
-    forecast = fitted._forecast().at_the_mean()
+    forecast = forecast_of(fitted.checkpoint).at_the_mean()
     plain = rank_items(forecast, known(fitted), wish)
     monkeypatch.setattr(room, "TILE_ITEMS", tile_items)
     quick = ranks(forecast, known(fitted), wish)
@@ -102,5 +103,5 @@ def test_pin_stands_at_its_rank_in_the_plain_order_too(fitted: VariationalAttent
 
 def test_ranking_leaves_gradients_switched_on(fitted: VariationalAttention) -> None:
     wish = Wish(k=2, num_items=fitted.vocabulary.num_items, exclude_seen=True, repeat_share=0.0)
-    ranks(fitted._forecast().at_the_mean(), known(fitted), wish)
+    ranks(forecast_of(fitted.checkpoint).at_the_mean(), known(fitted), wish)
     assert torch.is_grad_enabled()

@@ -8,9 +8,8 @@ import torch
 
 from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.model.network import Network
-from variseq.ranking.calibration import Calibration, ConformalThresholds, GatingNetwork, repeat_share
+from variseq.ranking.calibration import Calibration, CalibrationResult, ConformalThresholds, GatingNetwork, repeat_share
 from variseq.recommend.forecast import Forecast
-from variseq.recommend.learned import Learned
 from variseq.recommend.memory import Memory
 from variseq.recommend.transfer import transferred
 from variseq.sequences.histories import Histories
@@ -19,9 +18,9 @@ HISTORIES = Histories.of_items([np.random.default_rng(n).integers(NUM_ITEMS, siz
 GATE = GatingNetwork(transitions=(-0.5, 0.4, 0.2), trend=(-2.0, 0.1, 0.2), uniform=(-1.0, -0.3, 0.3))
 
 
-def learned(num_samples: int = 2) -> Learned:
+def learned(num_samples: int = 2) -> CalibrationResult:
     thresholds = ConformalThresholds.fit(np.linspace(0, 1, 50), np.zeros(50, dtype=np.int64))
-    return Learned(Calibration(num_samples, (1.3,) * 10, GATE), thresholds, 0.1, {})
+    return CalibrationResult(Calibration(num_samples, (1.3,) * 10, GATE), thresholds, 0.1, {})
 
 
 def surer(network: Network, factor: float = 1.5) -> Network:
@@ -79,5 +78,5 @@ def test_repeats_are_counted_again_and_the_rest_stays() -> None:
 
 def test_shut_gate_stays_shut() -> None:
     network = small_network()
-    before = Learned(Calibration(0), learned().thresholds, 0.1, {})
+    before = CalibrationResult(Calibration(0), learned().thresholds, 0.1, {})
     assert transferred(before, (network, HISTORIES), (surer(network), HISTORIES)).calibration.gate == GatingNetwork()

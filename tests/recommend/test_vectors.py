@@ -65,7 +65,7 @@ def test_inner_product_and_bias_rank_as_the_network_alone_does(fitted: Variation
     assert checkpoint is not None
     assert checkpoint.histories is not None
     network_alone = Calibration(0)  # A gate that was not learned lets the network alone be heard.
-    forecast = Forecast(checkpoint.network, Memory.from_state(checkpoint.memory), network_alone)
+    forecast = Forecast(checkpoint.network, Memory.from_state(checkpoint.counts), network_alone)
     everything = Wish(num_items=fitted.vocabulary.num_items, k=10, exclude_seen=False)
     ranked = ranks(forecast, checkpoint.histories, everything)
     best = np.argsort(-scores_of(fitted), axis=1, kind="stable")[:, :10]

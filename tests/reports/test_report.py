@@ -161,7 +161,7 @@ def test_page_tells_how_the_run_was_made(run: Path, page: Page) -> None:
     for told in (
         "leave-one-out",
         manifest.manifest["protocol"]["split_hash"],
-        f"{min(manifest.manifest['forecast']['calibration']['temperatures']):.2f}",
+        f"{min(manifest.manifest['calibration']['temperatures']):.2f}",
     ):
         assert told in page.text
     for model in ("variseq", "popular", "recent-popular", "last-item-transitions", "item-knn"):

@@ -46,14 +46,14 @@ def test_server_never_loads_torch(bundle_folder: Path) -> None:
 def own_run(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the run that may be exported into."""
     folder = tmp_path_factory.mktemp("runs") / "own"
-    shutil.copytree(run_folder, folder, ignore=shutil.ignore_patterns("serving"))
+    shutil.copytree(run_folder, folder)
     return folder
 
 
 @pytest.mark.slow
 def test_run_is_exported_and_its_histories_are_known(own_run: Path, shop: Simulation, tmp_path: Path) -> None:
     with serving(tmp_path, own_run) as server:
-        assert (own_run / "serving" / "manifest.json").is_file()
+        assert (own_run / "encoder.onnx").is_file()
         num_events = shop.events().num_rows
         *preparing, imported, _ = server.said
         assert preparing[0].startswith("Preparing the model")
@@ -100,11 +100,11 @@ def test_rows_of_a_run_are_those_of_its_log(run_folder: Path, shop: Simulation) 
 
 
 def test_folder_that_is_no_run_is_one_message(tmp_path: Path) -> None:
-    refuse("neither a finished run nor an exported model", "serve", tmp_path)
+    refuse("no finished run or export", "serve", tmp_path)
 
 
-def test_damaged_run_cannot_be_exported_and_the_reason_is_shown(own_run: Path, tmp_path: Path) -> None:
+def test_damaged_run_cannot_be_exported_and_the_reason_is_shown(run_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
-    shutil.copytree(own_run, folder, ignore=shutil.ignore_patterns("serving"))
+    shutil.copytree(run_folder, folder)
     (folder / "weights.safetensors").write_bytes(b"\x00" * 64)
     assert "damaged" in refuse("could not be exported", "serve", folder).err

@@ -23,7 +23,7 @@ def another_version(bundle: Path, folder: Path) -> None:
     """The same model under another version: the manifest says something else of its health."""
     shutil.copytree(bundle, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["health"]["note"] = folder.name
+    manifest["latent"]["note"] = folder.name
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 

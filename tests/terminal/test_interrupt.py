@@ -74,4 +74,4 @@ def test_interrupted_run_is_resumed_to_the_same_bits(shop_file: Path, tmp_path: 
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert epochs_of(tmp_path / "stopped") == epochs_of(tmp_path / "whole")
     manifests = [json.loads((tmp_path / run / "manifest.json").read_text()) for run in ("stopped", "whole")]
-    assert manifests[0]["forecast"] == manifests[1]["forecast"]
+    assert manifests[0]["calibration"] == manifests[1]["calibration"]

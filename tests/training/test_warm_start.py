@@ -98,7 +98,7 @@ def test_warm_start_answers_for_the_newer_log_with_fewer_epochs(
 ) -> None:
     train, valid, test = newer
     default = VariationalAttention("tiny", 0, "cpu", SMALL_NETWORK)
-    cold, warm = default._settings(train), default._settings(train, earlier)
+    cold, warm = default.settings(train), default.settings(train, earlier)
     assert warm.training.max_epochs == round(EPOCHS_SHARE * cold.training.max_epochs)
     assert (warm.training.deterministic_fraction, cold.training.deterministic_fraction > 0) == (0.0, True)
     model = small_model(**FEW).fit(train, valid, verbose=0, start=earlier)

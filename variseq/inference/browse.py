@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from variseq.artifacts.bundle import Bundle
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id
-from variseq.inference.bundle import Bundle
 from variseq.recommend.wishes import check_k
 
 MAX_MAPPED = 2000

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from variseq.artifacts.bundle import Bundle, read_bundle
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id
 from variseq.inference.browse import Catalog
-from variseq.inference.bundle import Bundle, read_bundle
 from variseq.inference.encoder import OnnxEncoder
 from variseq.inference.forecast import FastForecast
 from variseq.inference.index import ItemIndex
@@ -50,9 +50,9 @@ class Engine:
         facts = bundle.facts
         self.bundle, self.version = bundle, bundle.version
         self.vocabulary, self.items = bundle.vocabulary, bundle.items
-        self.wishes = Wishes(bundle.vocabulary, bundle.items, facts.learned.repeat_share, facts.exclude_seen)
+        self.wishes = Wishes(bundle.vocabulary, bundle.items, facts.calibrated.repeat_share, facts.exclude_seen)
         encoder = OnnxEncoder(bundle.encoder, bundle.tables.distance_biases, bundle.vocabulary.num_items)
-        forecast = FastForecast(bundle.tables, facts.learned.calibration)
+        forecast = FastForecast(bundle.tables, facts.calibrated.calibration)
         index = None if exact or bundle.index is None else ItemIndex(bundle.index, forecast.vectors)
         self.lists = FastLists(encoder, forecast, facts, index)
         self.catalog = Catalog(bundle)
@@ -106,7 +106,7 @@ class Engine:
         manner = Manner(question.explore, question.seed, question.diversity, question.coverage)
         manner.check(filters)
         if manner.coverage is not None:
-            self.bundle.facts.learned.thresholds.at(manner.coverage)
+            self.bundle.facts.calibrated.thresholds.at(manner.coverage)
         return self.wishes.wish(filters), manner
 
     def _answer(self, listed: Listed, history: KnownHistory, question: Question) -> Answer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from variseq.inference.bundle import Tables
+from variseq.artifacts.bundle import Tables
 from variseq.inference.columns import Block, Columns
 from variseq.inference.encoder import Encoded
 from variseq.inference.memory import PRIOR_EVENTS, Followers, Memory

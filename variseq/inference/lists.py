@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from variseq.inference.bundle import Facts
+from variseq.artifacts.bundle import Facts
 from variseq.inference.choosing import Chooser
 from variseq.inference.columns import Columns
 from variseq.inference.encoder import Encoded, OnnxEncoder
@@ -111,7 +111,7 @@ class FastLists:
         if manner.coverage is None:
             chosen = chooser.best(ranking, manner.diversity, self.forecast.vectors[:, :-1])
         else:
-            limits = self.facts.learned.thresholds.at(manner.coverage)[length_group(histories.lengths)]
+            limits = self.facts.calibrated.thresholds.at(manner.coverage)[length_group(histories.lengths)]
             chosen = chooser.covering(ranking, limits)
         item = np.full((len(chosen), max(1, *(len(of_row) for of_row, _ in chosen))), -1, dtype=np.int64)
         for row, (of_row, _) in enumerate(chosen):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from variseq.inference.bundle import Tables
+from variseq.artifacts.bundle import Tables
 from variseq.sequences.histories import Histories
 
 PRIOR_EVENTS = 100.0

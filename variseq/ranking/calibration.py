@@ -174,3 +174,39 @@ def _thresholds(mass_before: Float[np.ndarray, " query"]) -> Float[np.ndarray, "
     ordered = np.append(np.sort(mass_before), 1.0)
     rank = [min(len(mass_before), math.ceil((len(mass_before) + 1) * level - 1e-9) - 1) for level in LEVELS]
     return ordered[rank]
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationResult:
+    """Everything that is fitted on validation data.
+
+    Args:
+        calibration: Temperatures and gating network.
+        thresholds: Thresholds of conformal sets.
+        repeat_share: The counted probability of a repeat; see `repeat_share`.
+        validation: NDCG@10 and negative log-likelihood of the calibrated model on validation.
+    """
+
+    calibration: Calibration
+    thresholds: ConformalThresholds
+    repeat_share: float
+    validation: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record for the manifest."""
+        return {
+            **self.calibration.to_json(),
+            "conformal": self.thresholds.to_json(),
+            "repeat_share": self.repeat_share,
+            "validation": self.validation,
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> CalibrationResult:
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for a record that is not one."""
+        return cls(
+            Calibration.from_json(record),
+            ConformalThresholds.from_json(record["conformal"]),
+            float(record["repeat_share"]),
+            dict(record["validation"]),
+        )

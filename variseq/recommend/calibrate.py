@@ -16,13 +16,13 @@ from variseq.evaluation.splits import Part
 from variseq.ranking.calibration import (
     LENGTH_EDGES,
     Calibration,
+    CalibrationResult,
     ConformalThresholds,
     GatingNetwork,
     length_group,
     repeat_share,
 )
 from variseq.recommend.forecast import Forecast
-from variseq.recommend.learned import Learned
 from variseq.sequences.histories import Histories
 
 CELLS = 25_000_000
@@ -67,7 +67,7 @@ class Table:
         return (1 - seen).clamp(min=1e-9).log() - target.clamp(min=1e-30).log()
 
 
-def calibrate(untuned: Forecast, part: Part, options: EvaluationOptions) -> Learned:
+def calibrate(untuned: Forecast, part: Part, options: EvaluationOptions) -> CalibrationResult:
     """Fit temperatures and gate on a validation part, then see there how much probability stands before the targets."""
     calibration = Calibrator(untuned, part, options).fit()
     tuned = Forecast(untuned.network, untuned.memory, calibration)
@@ -79,7 +79,7 @@ def calibrate(untuned: Forecast, part: Part, options: EvaluationOptions) -> Lear
     thresholds = ConformalThresholds.fit(judged.forecasts.mass_before[is_new], group[is_new])
     found = {name: float(judged.metric(name).mean()) for name in ("ndcg", "nll")}
     repeats = repeat_share(part.history()) if options.repeat_share is None else options.repeat_share
-    return Learned(calibration, thresholds, repeats, found)
+    return CalibrationResult(calibration, thresholds, repeats, found)
 
 
 class Calibrator:

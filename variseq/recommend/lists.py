@@ -11,11 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from variseq.model.posterior import posterior_noise
-from variseq.ranking.calibration import length_group
+from variseq.ranking.calibration import CalibrationResult, length_group
 from variseq.recommend.because import Reasons, reasons
 from variseq.recommend.diversity import pool_size, spread_out
 from variseq.recommend.forecast import Forecast, log_probability_at_the_mean
-from variseq.recommend.learned import Learned
 from variseq.recommend.manner import Manner
 from variseq.recommend.posteriors import PosteriorsOfTile, posteriors_of_tile
 from variseq.recommend.ranks import Ranks, ranks
@@ -45,7 +44,7 @@ class MadeLists:
 class Lists:
     """A calibrated forecast, asked for lists."""
 
-    def __init__(self, forecast: Forecast, learned: Learned) -> None:
+    def __init__(self, forecast: Forecast, learned: CalibrationResult) -> None:
         self.forecast = forecast
         self.learned = learned
 

@@ -10,9 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from variseq.model.network import Network
-from variseq.ranking.calibration import Calibration, GatingNetwork, repeat_share
+from variseq.ranking.calibration import Calibration, CalibrationResult, GatingNetwork, repeat_share
 from variseq.recommend.forecast import Forecast
-from variseq.recommend.learned import Learned
 from variseq.recommend.memory import Memory
 from variseq.sequences.histories import Histories
 
@@ -31,7 +30,9 @@ class Sureness:
     entropy: float
 
 
-def transferred(learned: Learned, before: tuple[Network, Histories], after: tuple[Network, Histories]) -> Learned:
+def transferred(
+    learned: CalibrationResult, before: tuple[Network, Histories], after: tuple[Network, Histories]
+) -> CalibrationResult:
     """The same, calibrated for the second network, which is to be as sure of its histories as the first was of its own.
 
     A network that was trained for longer is surer of everything, so a temperature and a gate that were fitted to the

@@ -12,8 +12,8 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from variseq.artifacts.checkpoint import Checkpoint
 from variseq.evaluation.groups import length_names
-from variseq.model.checkpoint import Checkpoint
 from variseq.model.network import Network
 from variseq.reports.style import (
     FONT_POINTS,

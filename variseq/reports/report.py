@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from variseq.artifacts.checkpoint import Checkpoint
 from variseq.atomic import atomic_write
 from variseq.errors import InputError, MissingDependencyError
 from variseq.estimator import VariationalAttention
-from variseq.model.checkpoint import Checkpoint
 from variseq.reports.tables import ReportData, accuracy_verdict, evaluation_grids, examples, facts
 from variseq.training.diagnosis import diagnose, flat_settings
 

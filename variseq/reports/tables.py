@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from variseq.artifacts.checkpoint import Checkpoint
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.results import Results
 from variseq.evaluation.significance import compare
 from variseq.evaluation.summary import CONFORMAL, SELECTIVE_GAIN
 from variseq.events.table import MICROSECONDS_PER_SECOND
-from variseq.model.checkpoint import Checkpoint
 
 NUM_USERS = NUM_RECOMMENDED = NUM_RECENT = 5
 KINDS = {"history_length": "history length", "item_popularity": "item popularity"}
@@ -157,7 +157,7 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
         ("Size", f"{config['size']}: hidden size {shape.hidden_size}, latent {shape.latent_dim}, {shape.num_layers} "
                  f"encoder layer(s), {shape.attention} attention, {num_parameters:,} parameters"),
         ("Seeds", f"training {config['training']['seed']}, figures 0"),
-        ("Temperature", _temperatures(manifest["forecast"]["calibration"]["temperatures"])),
+        ("Temperature", _temperatures(manifest["calibration"]["temperatures"])),
         ("Epochs", f"{len(checkpoint.metrics)} trained, {config['training']['max_epochs']} allowed"),
         ("Training time", f"{manifest['seconds']:,} seconds"),
         ("Hardware", ", ".join(f"{name} {value}" for name, value in manifest["hardware"].items())),

@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
+from variseq.artifacts.folder import ENCODER, has_file
 from variseq.errors import CheckpointError, InputError, VariseqError
-from variseq.inference.bundle import ENCODER, INSIDE_A_RUN, MANIFEST
 from variseq.inference.engine import Engine
 from variseq.inference.question import Question
 
 log = logging.getLogger("variseq.serving")
-WEIGHTS = "weights.safetensors"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CURRENT = "current"
 MAX_CURRENT_BYTES = 128
@@ -30,23 +29,16 @@ Report = Callable[[str], None]
 
 
 def exported_model(folder: Path, report: Report = lambda text: None) -> Path:
-    """Where the exported model is: the folder itself, or its `serving`.
+    """The folder of a run or an export, exported in a child process where it was not.
 
-    A run without an export is exported in a child process, so that the server does not load what training needs.
-    `report` takes lines about that. Raises CheckpointError for a folder that is neither, and where the export fails.
+    The server does not import what training needs. `report` takes lines about the export. Raises CheckpointError for a
+    folder that is neither, and where the export fails.
     """
-    if (folder / ENCODER).is_file():
-        return folder
-    target = folder / INSIDE_A_RUN
-    if (target / MANIFEST).is_file():
-        return target
-    if not (folder / WEIGHTS).is_file():
-        there = "is neither a finished run nor an exported model" if folder.is_dir() else "does not exist"
-        raise CheckpointError(f"{folder} {there}. Give the folder that `variseq fit --out` or `variseq export` wrote.")
-    with _locked(folder):
-        if not (target / MANIFEST).is_file():
-            _export(folder, report)
-    return target
+    if not has_file(folder, ENCODER):
+        with _locked(folder):
+            if not has_file(folder, ENCODER):
+                _export(folder, report)
+    return folder
 
 
 def _export(folder: Path, report: Report) -> None:

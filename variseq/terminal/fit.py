@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from variseq.artifacts.folder import refuse_existing
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.external_log import refuse_other_items
 from variseq.log import NO_TEST, Log, read
-from variseq.model.checkpoint import refuse_existing
 from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.terminal.evaluate import options_of_test_file
@@ -83,7 +83,7 @@ def settings_of(start: VariationalAttention) -> dict[str, Any]:
 def validation_sentence(model: VariationalAttention) -> str:
     """The validation metrics, for a run without a test part."""
     assert model.checkpoint is not None
-    found, protocol = model.checkpoint.manifest["forecast"]["found"], model.checkpoint.manifest["protocol"]
+    found, protocol = model.checkpoint.manifest["calibration"]["validation"], model.checkpoint.manifest["protocol"]
     refits = model.checkpoint.config["training"]["refit_fraction"]
     after = " The refit then trained on the validation events too." if refits else ""
     return (

@@ -65,10 +65,10 @@ def serve(
 @serving.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the export; RUN/serving otherwise.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the export; into the run otherwise.")] = None,
     small: Annotated[bool, typer.Option("--small", help="Weights of the encoder in 8 bits.")] = False,
 ) -> None:
-    """The run as a folder that is served without torch."""
+    """Export a run, so that it is served without torch."""
     from variseq.export import export as export_run
 
     typer.echo(f"Export: {printable(export_run(run, out, small))}")

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from variseq.artifacts.checkpoint import Checkpoint
 from variseq.errors import InputError
 from variseq.events.vocabulary import Vocabulary, positions_in
-from variseq.model.checkpoint import Checkpoint
 from variseq.model.layers import EventEmbedding
 from variseq.model.network import Network, NetworkConfig
 from variseq.training.config import TrainingConfig

@@ -13,17 +13,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from variseq.artifacts.checkpoint import load_checkpoint, save_checkpoint
+from variseq.artifacts.folder import FORMAT_VERSION
 from variseq.errors import CheckpointError, InputError
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.splits import leave_one_out
-from variseq.model.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
 from variseq.model.posterior import NetworkScorer
 
 FILES = [
     "manifest.json",
     "config.yaml",
     "weights.safetensors",
-    "memory.safetensors",
+    "counts.safetensors",
     "metrics.jsonl",
     "item_columns.parquet",
     "histories.parquet",
@@ -104,6 +105,14 @@ def test_later_format_asks_for_an_update(copied: Path) -> None:
     assert "Update variseq" in one_message(copied)
 
 
+def test_earlier_format_asks_for_a_new_fit(copied: Path) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text(encoding="utf-8"))
+    (copied / "manifest.json").write_text(json.dumps(manifest | {"format_version": 1}))
+    message = one_message(copied)
+    assert "format 1" in message
+    assert "Fit again" in message
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_missing_file_is_told(copied: Path, name: str) -> None:
     (copied / name).unlink()
@@ -142,8 +151,8 @@ def test_overwritten_text_file_is_told(copied: Path, name: str) -> None:
     ("name", "content"),
     [
         ("manifest.json", "[1]"),
-        ("manifest.json", '{"format_version": 1}'),
-        ("manifest.json", '{"format_version": 1, "network": [3], "has_histories": false, "has_items": false}'),
+        ("manifest.json", '{"format_version": 4}'),
+        ("manifest.json", '{"format_version": 4, "network": [3], "has_histories": false, "has_items": false}'),
         ("config.yaml", ""),
         ("config.yaml", "- 1\n- 2\n"),
         ("config.yaml", "size: small\n"),
@@ -188,7 +197,7 @@ SAVE_ON_A_FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from variseq.errors import InputError
-from variseq.model.checkpoint import load_checkpoint, save_checkpoint
+from variseq.artifacts.checkpoint import load_checkpoint, save_checkpoint
 
 checkpoint = load_checkpoint(Path(sys.argv[1]))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

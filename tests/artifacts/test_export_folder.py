@@ -1,0 +1,140 @@
+"""A run and its export are folders of one format; parts that cannot come from the same run are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from variseq.artifacts.bundle import read_bundle
+from variseq.artifacts.checkpoint import load_checkpoint
+from variseq.artifacts.folder import ENCODER, HISTORIES, MANIFEST, TABLES, WEIGHTS
+from variseq.errors import CheckpointError, InputError
+from variseq.export import export
+
+Arrays = dict[str, np.ndarray]
+DAMAGES: dict[str, Callable[[Arrays], Arrays]] = {
+    "fewer vectors": lambda tables: {"item_vectors": tables["item_vectors"][:-1]},
+    "fewer biases": lambda tables: {"item_bias": tables["item_bias"][:-1]},
+    "fewer shares": lambda tables: {"log_share": tables["log_share"][:-1]},
+    "fewer trends": lambda tables: {"log_trend": tables["log_trend"][:-1]},
+    "fewer offsets": lambda tables: {"offsets": tables["offsets"][:-1]},
+    "fewer followers": lambda tables: {"follower": tables["follower"][:-1]},
+    "fewer counts": lambda tables: {"count": tables["count"][:-1]},
+    "fewer followers and counts": lambda tables: {
+        "follower": tables["follower"][:-1],
+        "count": tables["count"][:-1],
+    },
+    "offsets that end later": lambda tables: {
+        "offsets": np.append(tables["offsets"][:-1], tables["offsets"][-1:] + 1),
+    },
+}
+# In a process of its own: the types that are checked while tests run would find most of this before the code does.
+READ = """
+import sys
+from pathlib import Path
+from variseq.errors import CheckpointError
+from variseq.artifacts.bundle import read_bundle
+for folder in sys.argv[1:]:
+    try:
+        read_bundle(Path(folder))
+        print("read")
+    except CheckpointError as error:
+        print(str(error).replace("\\n", " "))
+"""
+
+
+def damaged(whole: Path, folder: Path, damage: Callable[[Arrays], Arrays]) -> Path:
+    """A copy of an export with other tables, whose checksum is right all the same."""
+    shutil.copytree(whole, folder)
+    tables = load_file(folder / TABLES)
+    save_file({**tables, **damage(tables)}, folder / TABLES)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["sha256"][TABLES] = hashlib.sha256((folder / TABLES).read_bytes()).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def said(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What comes of reading each damaged export, and a whole one."""
+    root = tmp_path_factory.mktemp("damaged")
+    damages = {"nothing": lambda tables: {}, **DAMAGES}
+    folders = [damaged(bundle_folder, root / str(place), damage) for place, damage in enumerate(damages.values())]
+    done = subprocess.run([sys.executable, "-c", READ, *folders], check=True, capture_output=True, text=True)
+    return dict(zip(damages, done.stdout.splitlines(), strict=True))
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_export_with_tables_of_different_lengths_is_refused(said: dict[str, str], name: str) -> None:
+    assert "its parts have different numbers of" in said[name]
+
+
+@pytest.fixture(scope="module")
+def exported_run(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run, exported into itself."""
+    folder = Path(shutil.copytree(run_folder, tmp_path_factory.mktemp("exported") / "run"))
+    program = "import sys; from pathlib import Path; from variseq.export import export; export(Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=True)
+    return folder
+
+
+def test_run_that_is_exported_is_served_and_still_loaded(exported_run: Path, run_folder: Path) -> None:
+    before, after = load_checkpoint(run_folder), load_checkpoint(exported_run)
+    assert after.vocabulary.users.equals(before.vocabulary.users)
+    bundle = read_bundle(exported_run)
+    assert bundle.vocabulary.items.equals(before.vocabulary.items)
+    assert bundle.vocabulary.num_users == 0
+
+
+def test_run_and_export_of_its_own_have_one_format(exported_run: Path, bundle_folder: Path) -> None:
+    run, export_alone = (json.loads((folder / MANIFEST).read_text()) for folder in (exported_run, bundle_folder))
+    assert export_alone.keys() < run.keys()
+    assert all(run[key] == value for key, value in export_alone.items() if key not in ("sha256", "created"))
+    assert export_alone["sha256"].keys() < run["sha256"].keys()
+    assert read_bundle(exported_run).facts.health == read_bundle(bundle_folder).facts.health
+
+
+def test_export_names_no_user_and_holds_no_events(bundle_folder: Path) -> None:
+    names = {path.name for path in bundle_folder.rglob("*")}
+    assert not names & {WEIGHTS, HISTORIES}
+    assert pq.read_table(bundle_folder / "vocabulary" / "users.parquet").num_rows == 0
+    assert "log" not in json.loads((bundle_folder / MANIFEST).read_text())
+
+
+def test_export_is_no_run_to_load(bundle_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="weights"):
+        load_checkpoint(bundle_folder)
+
+
+def test_run_that_was_not_exported_is_no_bundle(run_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="variseq export"):
+        read_bundle(run_folder)
+
+
+def test_nothing_is_exported_twice(exported_run: Path, bundle_folder: Path) -> None:
+    with pytest.raises(InputError):
+        export(exported_run)
+    with pytest.raises(InputError):
+        export(exported_run, bundle_folder)
+
+
+def test_unfinished_export_leaves_the_run_as_it_was(run_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    (folder / ENCODER).write_bytes(b"half")
+    assert load_checkpoint(folder).manifest == load_checkpoint(run_folder).manifest
+    with pytest.raises(CheckpointError):
+        read_bundle(folder)
+
+
+def test_export_that_fits_together_is_read(said: dict[str, str]) -> None:
+    assert said["nothing"] == "read"

@@ -1,0 +1,197 @@
+"""One run from a split log: settings, training, calibration, refit and transfer; and what evaluation needs of a run."""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from variseq.artifacts.checkpoint import Checkpoint
+from variseq.errors import InputError
+from variseq.evaluation.evaluate import EvaluationOptions
+from variseq.evaluation.external_log import num_trained_of
+from variseq.evaluation.splits import Split, marked_targets, split_at
+from variseq.events.report import utc_text
+from variseq.log import LogPart
+from variseq.ranking.calibration import NUM_SAMPLES, Calibration, CalibrationResult
+from variseq.recommend.calibrate import calibrate
+from variseq.recommend.forecast import Forecast
+from variseq.recommend.memory import Memory
+from variseq.recommend.transfer import transferred
+from variseq.training.config import TrainingConfig
+from variseq.training.defaults import FROM_THE_LOG, LogProperties, Size, network_config, training_config
+from variseq.training.run import Settings, Trained, Workplace, train_network
+from variseq.training.schedule import refuse_unreachable_kl_target
+from variseq.training.trainer import Validation
+from variseq.training.warm_start import Start, refuse_other_shape, shape_of, warm_training
+
+
+def run_settings(
+    train: LogPart,
+    size: Size,
+    seed: int = 0,
+    model: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    earlier: Checkpoint | None = None,
+) -> Settings:
+    """The settings of a run, from the size, the training part and what is set by hand.
+
+    Args:
+        train: The training part of a split log.
+        size: The size of the network, which other settings follow from.
+        seed: Seed of everything random.
+        model: Fields of `NetworkConfig` that are set by hand.
+        training: Fields of `TrainingConfig` that are set by hand.
+        earlier: The run that a warm start begins from; its shape is kept.
+
+    Raises:
+        InputError: For settings that do not fit the log or the earlier run.
+    """
+    model, training = model or {}, training or {}
+    properties = LogProperties.of(train.part.history(), train.vocabulary)
+    if earlier is not None and earlier.config["size"] != size:
+        raise InputError(f"size={size!r} does not fit the earlier run. Give its size, {earlier.config['size']!r}.")
+    network = network_config(size, properties, ({} if earlier is None else shape_of(earlier)) | model)
+    config = training_config(properties, network, seed, training)
+    if earlier is not None:
+        refuse_other_shape(network, earlier.network.config)
+        config = warm_training(config, earlier, training)
+    refuse_unreachable_kl_target(network, config)
+    links = train.items.category_links() if train.items is not None and config.use_categories else None
+    start = None if earlier is None else Start.of(earlier, train.vocabulary)
+    return Settings(network, config, links if links is not None and links.num_categories else None, start)
+
+
+def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, workplace: Workplace) -> Checkpoint:
+    """Train, refit and calibrate.
+
+    Args:
+        train: The training part of a split log.
+        valid: The validation part of the same split.
+        size: The size that the settings follow from; it is written down.
+        settings: See `run_settings`.
+        workplace: Device, callback, and the folder of the unfinished run.
+
+    Returns:
+        The run, on the device that it was trained on.
+
+    Raises:
+        InputError: For parts of different splits, and for a folder that holds another unfinished run.
+        TrainingDivergedError: When the loss is no number.
+    """
+    trained = train_network(train.part, valid.part, settings, workplace)
+    counts = Memory(train.part.num_items)
+    calibrated = _calibrated(train, valid, settings.training, trained, counts)
+    config = {
+        "size": size,
+        "seed": settings.training.seed,
+        "model": settings.network.model_dump(exclude=set(FROM_THE_LOG)),
+        "training": settings.training.model_dump(),
+    }
+    return Checkpoint(
+        network=trained.network.eval(),
+        vocabulary=train.vocabulary,
+        items=train.items,
+        histories=replace(train.part.histories, is_target=None),
+        bounds=np.stack([train.part.target_end, valid.part.target_end]),
+        counts=counts.state(),
+        manifest=_manifest(train, settings.training, trained, calibrated),
+        config=config,
+        metrics=trained.metrics,
+    )
+
+
+def _calibrated(
+    train: LogPart, valid: LogPart, config: TrainingConfig, trained: Trained, counts: Memory
+) -> CalibrationResult:
+    """Calibrate the chosen network on validation, and transfer the result to the refitted one. Fits `counts`."""
+    validation, known = Validation(valid.part, config), train.part.history()
+    # A network that was trained without noise has no spread that means anything.
+    num_samples = NUM_SAMPLES if config.deterministic_fraction < 1 else 0
+    untuned = Forecast(trained.chosen, counts.fit(known), Calibration(num_samples))
+    calibrated = calibrate(untuned, validation.part, validation.options)
+    if not config.refit_fraction:
+        return calibrated
+    latest = valid.part.history_with_targets()
+    counts.fit(latest)
+    return transferred(calibrated, (trained.chosen, known), (trained.network, latest))
+
+
+def _manifest(
+    train: LogPart, config: TrainingConfig, trained: Trained, calibrated: CalibrationResult
+) -> dict[str, Any]:
+    protocol = {key: value for key, value in train.part.protocol.items() if key != "part"}
+    method = [key for key in protocol if key in ("method", "targets_of") or key.endswith("_microseconds")]
+    report = train.report
+    counts = {name: count for name, count in report.behaviors.items() if name not in report.low_behaviors}
+    epochs = [record for record in trained.metrics if record.get("health")]
+    chosen = next((record for record in reversed(epochs) if record.get("is_best")), epochs[-1] if epochs else {})
+    return {
+        "calibration": calibrated.to_json(),
+        "usual_behavior": train.vocabulary.behaviors.index(max(counts, key=lambda name: counts[name])),
+        "exclude_seen": config.exclude_seen,
+        "latent": {"posterior": chosen.get("health", {}), "alarms": chosen.get("alarms", [])},
+        "protocol": protocol,
+        "split_method": method,
+        "log": report.to_json(),
+        "seconds": round(trained.seconds, 1),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("variseq", "torch", "numpy")},
+        "hardware": {"machine": platform.machine(), "threads": torch.get_num_threads()},
+    }
+
+
+def split_of(checkpoint: Checkpoint) -> Split:
+    """The training, validation and test part of a run. Raises InputError for one saved without histories."""
+    if checkpoint.histories is None or checkpoint.bounds is None:
+        raise InputError("This run was saved without histories, so there is nothing to evaluate on.")
+    method = {key: checkpoint.manifest["protocol"][key] for key in checkpoint.manifest["split_method"]}
+    vocabulary = checkpoint.vocabulary
+    histories = marked_targets(checkpoint.histories, vocabulary.behaviors, method.get("targets_of"))
+    return split_at(histories, checkpoint.bounds[0], checkpoint.bounds[1], vocabulary.num_items, method)
+
+
+def forecast_of(checkpoint: Checkpoint) -> Forecast:
+    """The calibrated probabilities of a run."""
+    counts = Memory.from_state(checkpoint.counts)
+    return Forecast(checkpoint.network, counts, checkpoint.calibrated.calibration)
+
+
+def evaluation_options(checkpoint: Checkpoint) -> EvaluationOptions:
+    """The options that a run was validated and calibrated with."""
+    training = checkpoint.config["training"]
+    share = checkpoint.calibrated.repeat_share
+    return EvaluationOptions(targets=training["targets"], exclude_seen=training["exclude_seen"], repeat_share=share)
+
+
+def refuse_leak(earlier: Checkpoint, train: LogPart, valid: LogPart) -> None:
+    """Raises InputError where an earlier run has learned from a test part's events; warns of a validation part's."""
+    if earlier.histories is None:
+        warnings.warn(
+            "The earlier run was saved without histories. Whether it has learned from events of the validation or "
+            "the test part cannot be seen.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return
+    learned = split_of(earlier)[2 if earlier.is_refitted else 0].history()
+    in_valid, in_test = num_trained_of(valid.part, train.vocabulary, learned, earlier.vocabulary)
+    until = utc_text(int(learned.timestamp.max()))
+    if in_test:
+        raise InputError(
+            f"The earlier run has learned from {in_test:,} events of the test part, whose figures would be too good: "
+            f"its events go on until {until}. Split with a later test part, or with test='none'."
+        )
+    if in_valid:
+        warnings.warn(
+            f"The earlier run has learned from {in_valid:,} events of the validation part. Its figures are too good, "
+            f"and so are the probabilities that are calibrated on it. Let validation begin after {until} (valid).",
+            UserWarning,
+            stacklevel=3,
+        )
