@@ -132,13 +132,13 @@ def test_truncated_run_is_one_message(copied: Path, name: str) -> None:
 
 
 MANIFESTS = {
-    "later format": ({"format_version": 99}, "checkpoint format 99.*Update variseq"),
+    "later format": ({"format_version": 99}, "format 99.*Update variseq"),
     "no format": ({"format_version": "new"}, "damaged"),
     "no network": ({"network": None}, "damaged"),
     "no protocol": ({"protocol": None}, "damaged"),
     "no split": ({"split_method": None}, "damaged"),
-    "no forecast": ({"forecast": None}, "damaged"),
-    "forecast of nothing": ({"forecast": {"calibration": {}}}, "damaged"),
+    "no calibration": ({"calibration": None}, "damaged"),
+    "empty calibration": ({"calibration": {}}, "damaged"),
 }
 
 
