@@ -185,7 +185,7 @@ def test_seen_items_are_left_out_as_the_log_suggested_unless_asked_otherwise(
     pd.testing.assert_frame_equal(fitted.recommend(users), fitted.recommend(users, exclude_seen=True))
     other = load(run_folder)
     assert other.checkpoint is not None
-    other.checkpoint.config["training"]["exclude_seen"] = False
+    other.checkpoint.manifest["exclude_seen"] = False
     pd.testing.assert_frame_equal(other.recommend(users), fitted.recommend(users, exclude_seen=False))
     judged = [other.evaluate().row("variseq"), fitted.evaluate(exclude_seen=False).row("variseq")]
     # Only the sets are not: their thresholds were learned for the other way of ranking.
