@@ -94,21 +94,27 @@ class VariationalAttention:
         start: VariationalAttention | None = None,
         callback: TrainingCallback | None = None,
     ) -> VariationalAttention:
-        """Train on a part of a split log; the best epoch is chosen on the validation part.
+        """Train on a part of a split log, calibrate on the validation part and go on with both.
 
-        With a `folder` the finished run is saved there, and while it is under way its state is in
-        `<folder>.unfinished`: after Ctrl-C or a crash, the same call with `resume=True` goes on to the same result.
+        Args:
+            train: The training part of `log.split()`.
+            valid: The validation part of the same split; the best epoch is chosen on it.
+            folder: Where the finished run is saved. The state of an unfinished one is in `<folder>.unfinished`.
+            resume: Go on with an unfinished run, after Ctrl-C or a crash, to the same result.
+            verbose: 0 for no output, 1 for a bar and a line for each epoch, 2 for KL, β and noise too.
+            tensorboard: Also write TensorBoard files to the folder.
+            start: An earlier run that training goes on from, with 0.3 of the epochs unless `max_epochs` is set. The log
+                is the whole newer one, old events and new ones. Known items and behaviors keep their weights; new items
+                begin at the mean of their categories, or of all items. Size and shape are those of the earlier run.
+            callback: Receives the progress in place of the terminal.
 
-        `start` is an earlier run that training goes on from, with 0.3 of the epochs unless training={"max_epochs": …}
-        says otherwise. The log is the whole newer one, old events and new ones: the earlier events are needed as
-        histories and for what is counted. Known items and behaviors keep their weights, new items begin at the mean of
-        their categories, or of all items. Its size and shape are those of the earlier run.
+        Returns:
+            The fitted model itself.
 
-        `verbose` is 0 for no output, 1 for a bar and a line for each epoch, 2 for KL, β and noise too; a `callback`
-        receives the progress instead.
-
-        Raises InputError for settings that do not fit the earlier run, and where that has learned from events of the
-        test part; warns where it has learned from events of the validation part.
+        Raises:
+            InputError: For a folder that exists, settings that do not fit the earlier run, and an earlier run that has
+                learned from events of the test part. One that has learned from the validation part gives a warning.
+            TrainingDivergedError: When the loss is no number.
         """
         folder = None if folder is None else Path(folder)
         unfinished = None if folder is None else folder.with_name(folder.name + ".unfinished")
@@ -129,7 +135,7 @@ class VariationalAttention:
         return self
 
     def settings(self, train: LogPart, start: VariationalAttention | None = None) -> Settings:
-        """The settings that `fit` trains with on a part of a split log; see `run_settings`."""
+        """The settings that `fit` trains with on a training part; see `variseq.pipeline.run_settings`."""
         earlier = None if start is None else start._fitted()
         return run_settings(train, self.size, self.seed, self.model, self.training, earlier)
 
@@ -278,10 +284,15 @@ class VariationalAttention:
         return write_tables(counted, Path(path), f"Vectors of {of}", (".parquet",))
 
     def save(self, folder: Path | str, with_histories: bool = True) -> None:
-        """Write the run to a folder that does not exist yet; open formats, no pickle.
+        """Write the run in open formats, without pickle, whole or not at all.
 
-        Without histories the folder names no user and holds nobody's events, and known users cannot be asked for. What
-        was learned from them (weights, counted transitions) stays.
+        Args:
+            folder: A folder that does not exist yet.
+            with_histories: Without them the folder names no user and holds nobody's events, so that known users cannot
+                be asked for. The weights and the counted transitions stay.
+
+        Raises:
+            InputError: When the folder exists or cannot be written.
         """
         checkpoint = self._fitted()
         save_checkpoint(checkpoint if with_histories else checkpoint.without_histories(), Path(folder))
@@ -335,9 +346,17 @@ def _counted(tables: Iterator[pa.Table], total: int, progress: Callable[[int, in
 
 
 def load(folder: Path | str, device: str = "auto") -> VariationalAttention:
-    """The model of a run folder, ready to recommend; needs nothing but the folder.
+    """Load a run; nothing but its folder is needed.
 
-    Raises CheckpointError when it is missing, damaged or of a later format.
+    Args:
+        folder: What `variseq fit --out`, `fit(folder=…)` or `save` wrote.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+
+    Returns:
+        The fitted model.
+
+    Raises:
+        CheckpointError: For a folder that is missing, damaged, of another format, or an export without weights.
     """
     checkpoint = load_checkpoint(Path(folder))
     config = checkpoint.config
