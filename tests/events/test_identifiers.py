@@ -1,4 +1,6 @@
-"""Ids are read alike by every door, and only rows that count decide their type."""
+"""Ids are the same from every source; what is no id is missing."""
+
+from __future__ import annotations
 
 import json
 from collections.abc import Callable
@@ -14,8 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from variseq.errors import InputError
+from variseq.events.options import ReadOptions
 from variseq.events.read import read
 from variseq.events.report import Events
+from variseq.events.vocabulary import MAX_ID_BYTES
 
 
 def write_csv(users: list[Any], folder: Path, suffix: str = "csv") -> Path:
@@ -164,3 +168,23 @@ def test_few_texts_among_integers_are_warned_of(tmp_path: Path) -> None:
     assert "1 of 20" in warning
     assert "row 20: 'x7'" in warning
     assert read_lines(tmp_path, *rows[:5], "x7,1,1600000000").report.warnings == []
+
+
+LONGEST, LONGER = "ü" * (MAX_ID_BYTES // 2), "ü" * (MAX_ID_BYTES // 2) + "x"
+
+
+def test_ids_up_to_the_limit_are_read_and_longer_ones_rejected_with_a_reason(tmp_path: Path) -> None:
+    lines = [("u1", "i1"), (LONGEST, LONGEST), (LONGER, "i1"), ("u2", LONGER)]
+    text = "".join(f"{user},{item},1600000000\n" for user, item in lines)
+    (tmp_path / "log.csv").write_text("user,item,ts\n" + text, encoding="utf-8")
+    events = read(tmp_path / "log.csv", options=ReadOptions(rejects=tmp_path / "rejects.csv"))
+    assert events.vocabulary.users.to_pylist() == ["u1", LONGEST]
+    assert events.vocabulary.items.to_pylist() == ["i1", LONGEST]
+    assert events.report.rejected == {"too long item": 1, "too long user": 1}
+    rejects = pd.read_csv(tmp_path / "rejects.csv")
+    assert dict(zip(rejects["row"], rejects["reason"], strict=True)) == {3: "too long user", 4: "too long item"}
+
+
+def test_whole_numbers_are_never_too_long() -> None:
+    table = pa.table({"user": [2**63 - 1, -(2**63)], "item": [2**53 + 1] * 2, "ts": [1600000000, 1600000001]})
+    assert read(table).report.rejected == {}

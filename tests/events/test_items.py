@@ -1,16 +1,58 @@
-"""Item columns stand beside the items of the log, whatever kind of file they came from."""
+"""Tables of items and users are aligned with the ids of a log."""
+
+from __future__ import annotations
 
 import json
 from pathlib import Path
 
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from variseq.errors import CheckpointError, InputError
-from variseq.events.items import ItemTable
+from variseq.events.items import ItemTable, read_users, split_categories
 from variseq.events.read import read
+from variseq.events.vocabulary import Vocabulary
+
+CASES = {
+    "bars": (["A|B", "B", None], [["A", "B"], ["B"], []], ""),
+    "Python lists": (["['A', \"B's\"]", "['A']", "[]"], [["A", "B's"], ["A"], []], "brackets"),
+    "JSON lists": (['["A", "B, C"]', "[1, 2]"], [["A", "B, C"], ["1", "2"]], "brackets"),
+    "bare lists": (["[A, B]"], [["A", "B"]], "brackets"),
+    "commas": (["A, B", "B,C", "C", "A"], [["A", "B"], ["B", "C"], ["C"], ["A"]], "commas"),
+    "semicolons": (["A;B", "B; A", "A"], [["A", "B"], ["B", "A"], ["A"]], "';'"),
+    "levels": (["Home > Garden", "Home"], [["Home", "Garden"], ["Home"]], "levels"),
+    "mixed": (["['A', 'B']", "A|C", "B, A"], [["A", "B"], ["A", "C"], ["B", "A"]], "commas"),
+    "names with commas": (["Clothing, Shoes & Jewelry", "Toys"], [["Clothing, Shoes & Jewelry"], ["Toys"]], "one each"),
+    "numbers": ([7, 7.0, "7"], [["7"], ["7"], ["7"]], ""),
+    "typed lists": ([["A", None, "B"]], [["A", "B"]], ""),
+    "numpy lists": (["['Action' 'Indie']", "['Action']", "['A' \"B's\"\n 'it\\'s']", "[1 2]"],
+                    [["Action", "Indie"], ["Action"], ["A", "B's", "it's"], ["1", "2"]], "brackets"),
+    "Python lists of objects": (["[{'id': 16, 'name': 'Animation'}, {'id': 35, 'name': 'Comedy'}]", "[]"],
+                                [["Animation", "Comedy"], []], "brackets"),
+    "JSON lists of objects": (['[{"id": 1, "title": "A, B"}]', '{"label": "C"}'], [["A, B"], ["C"]], "brackets"),
+    "typed lists of objects": ([[{"id": 1, "name": "A"}, {"id": 2, "name": None}], {"name": "B"}, []],
+                               [["A", '{"id": 2, "name": null}'], ["B"], []], "no name"),
+    "lists within lists": (['[["Shoes", "Boots"], ["Shoes"]]', "[['Hats']]"], [["Shoes", "Boots"], ["Hats"]],
+                           "brackets"),
+    "typed lists within lists": ([[["Shoes"], ["Boots"]]], [["Shoes", "Boots"]], ""),
+    "doubled": (["Action|Action", "Action"], [["Action"], ["Action"]], ""),
+    "floats": ([1.0, 2.5, None], [["1"], ["2.5"], []], ""),
+    "floats of a text file": (["1.0", "2.5", ""], [["1"], ["2.5"], []], ""),
+    "words for nothing": (["N/A", "nan", "A|None", " "], [[], [], ["A"], []], ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_column_is_divided_as_it_shows(case: str) -> None:
+    entries, expected, words = CASES[case]
+    found, notes = split_categories(entries)
+    assert found == expected
+    assert words in " ".join(notes)
+    assert bool(notes) == bool(words)
+
 
 LOG = pa.table({"user": [1, 1, 2], "item": [30, 10, 20], "ts": [1600000000] * 3})
 
@@ -153,3 +195,54 @@ def test_categories_that_are_floats_are_alike_by_every_source(tmp_path: Path) ->
         items = read(LOG, source).items
         assert items is not None
         assert items.categories([0, 1]) == [("1",), ()]
+
+
+TEXT_IDS = Vocabulary(pa.array(["007", "anna", "bob"]), pa.array(["a"]), ("event",))
+WHOLE_IDS = Vocabulary(pa.array([7, 12, 300]), pa.array(["a"]), ("event",))
+
+
+def test_every_source_gives_the_same_columns(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {
+            "user_id": ["bob", "007", "nobody"],
+            "country": ["DE", "FR", "FR"],
+            "age": [31, 17, 5],
+            "vip": [True, False, True],
+        }
+    )
+    table.to_csv(tmp_path / "users.csv", index=False)
+    table.to_parquet(tmp_path / "users.parquet")
+    table.to_json(tmp_path / "users.jsonl", orient="records", lines=True)
+    for source in (table, pl.from_pandas(table), tmp_path / "users.csv", tmp_path / "users.parquet",
+                   tmp_path / "users.jsonl"):  # fmt: skip
+        columns = read_users(source, TEXT_IDS)
+        assert columns["country"] == ["FR", None, "DE"]
+        assert columns["age"] == [17.0, None, 31.0]
+        vip = [None if value is None else value.lower() for value in map(str, columns["vip"])]
+        assert vip == ["false", "none", "true"]
+
+
+def test_whole_ids_match_numbers_and_their_digits(tmp_path: Path) -> None:
+    (tmp_path / "users.csv").write_text("user_id,plan\n12,free\n300,\nx,paid\n007,paid\n")
+    assert read_users(tmp_path / "users.csv", WHOLE_IDS) == {"plan": [None, "free", None]}
+    assert read_users(pa.table({"user_id": [7, 8], "plan": ["a", "b"]}), WHOLE_IDS) == {"plan": ["a", None, None]}
+
+
+def test_names_and_values_that_mean_harm_are_only_text() -> None:
+    name = 'plan"; DROP TABLE raw; --'
+    table = pa.table({"user_id": ["bob"], name: ["'); DROP TABLE raw; --"]})
+    assert read_users(table, TEXT_IDS) == {name: [None, None, "'); DROP TABLE raw; --"]}
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"uid": ["bob"], "age": [3]}, "needs a column 'user_id'"),
+        ({"user_id": ["bob"]}, "at least one more to group by"),
+        ({"user_id": ["bob", "bob"], "age": [3, 4]}, r"1 ids in more than one row: 'bob' \(2 rows\)"),
+        ({"user_id": ["eve"], "age": [3]}, "the log has ids like '007', the table like 'eve'"),
+    ],
+)
+def test_table_that_cannot_be_used_is_refused(table: dict[str, list[object]], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        read_users(pa.table(table), TEXT_IDS)

@@ -1,11 +1,14 @@
+"""Histories are ragged arrays."""
+
 from __future__ import annotations
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.model.some_networks import full_histories
 from variseq.events.table import EventTable
-from variseq.sequences.histories import Histories
+from variseq.sequences.histories import Histories, latest_items, without_items
 
 some_lists = st.lists(st.lists(st.integers(0, 9), max_size=8), min_size=1, max_size=8)
 
@@ -34,3 +37,32 @@ def test_user_without_events_has_an_empty_history() -> None:
     assert histories.lengths.tolist() == [2, 0, 0, 1, 0]
     assert histories.history(3).item.tolist() == [7]
     assert histories.item is table.item
+
+
+some_items = st.lists(st.lists(st.integers(0, 4), max_size=8), min_size=1, max_size=5)
+
+
+@given(some_items, st.integers(1, 4))
+def test_latest_items_are_those_of_a_walk_from_the_end(items: list[list[int]], num_latest: int) -> None:
+    found = latest_items(Histories.of_items(items), num_latest)
+    for row, history in zip(found.tolist(), items, strict=True):
+        walked = list(dict.fromkeys(reversed(history)))[:num_latest]
+        assert row == walked + [-1] * (num_latest - len(walked))
+
+
+@given(some_items, st.data())
+def test_a_copy_has_all_events_but_those_of_the_dropped_items(items: list[list[int]], data: st.DataObject) -> None:
+    source = np.array(data.draw(st.lists(st.integers(0, len(items) - 1), min_size=1, max_size=6)))
+    dropped = np.array([data.draw(st.lists(st.integers(-1, 4), min_size=2, max_size=2)) for _ in source])
+    fewer = without_items(Histories.of_items(items), source, dropped)
+    for place, (history, gone) in enumerate(zip(source, dropped, strict=True)):
+        assert fewer.history(place).item.tolist() == [item for item in items[history] if item not in gone]
+
+
+def test_events_that_stay_keep_their_times_behaviors_and_values() -> None:
+    histories = full_histories([6, 9])
+    gone = int(histories.item[8])
+    fewer = without_items(histories, np.array([1]), np.array([[gone]]))
+    kept = np.flatnonzero(histories.item[6:] != gone) + 6
+    for column in ("item", "behavior", "timestamp", "value"):
+        np.testing.assert_array_equal(getattr(fewer, column), getattr(histories, column)[kept])

@@ -103,7 +103,7 @@ def _zone_in_words(options: ReadOptions) -> str:
 def _native(column: str, family: str, options: ReadOptions) -> TimeReading:
     if options.time_unit not in ("auto", "iso"):
         raise InputError(
-            f"time_unit={options.time_unit!r} was set, but the column holds {family} values, whose unit is zones. "
+            f"time_unit={options.time_unit!r} was set, but the column holds {family} values, whose unit is fixed. "
             "Use 'auto'."
         )
     zone = "" if family in ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") else f", taken as {_zone_in_words(options)}"

@@ -1,4 +1,4 @@
-"""`check` says what will hurt later."""
+"""A check warns of what is notable in a log."""
 
 import io
 import json
