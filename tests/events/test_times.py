@@ -258,7 +258,7 @@ def test_rounded_and_misnamed_times_are_warned_of() -> None:
     warnings = read_times(pa.array([float(SECONDS)], pa.float32())).report.warnings
     assert any("exact only to 128" in warning for warning in warnings)
     misnamed = pa.table({"user": [1], "item": [1], "timestamp_ms": [SECONDS]})
-    assert any("'timestamp_ms' says milliseconds" in warning for warning in read(misnamed).report.warnings)
+    assert any("'timestamp_ms' is named for milliseconds" in warning for warning in read(misnamed).report.warnings)
     right = pa.table({"user": [1], "item": [1], "timestamp_ms": [SECONDS * 1000]})
     assert read(right).report.warnings == []
 
@@ -357,7 +357,7 @@ def test_unit_in_parentheses_in_the_name_of_the_column_is_seen() -> None:
     named = pa.table({"user": [1], "item": [1], "time (ms)": [SECONDS]})
     columns = {"user_id": "user", "item_id": "item", "timestamp": "time (ms)"}
     warnings = read(named, options=ReadOptions(columns=columns)).report.warnings
-    assert any("says milliseconds" in warning for warning in warnings)
+    assert any("is named for milliseconds" in warning for warning in warnings)
 
 
 @pytest.mark.parametrize("order", [1, -1])
