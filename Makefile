@@ -86,7 +86,7 @@ $(VENV)/ready-to-develop: $(VENV)/ready-to-use
 	@touch $@
 
 $(VENV)/ready-to-document: $(VENV)/ready-to-use
-	$(INSTALL) --no-build-isolation -e ".[report,serve,docs]"
+	$(INSTALL) --no-build-isolation -e ".[train,report,serve,docs]"
 	@touch $@
 
 # torch alone is not the lowest: an old one comes with GPU libraries of several GB, so it is the tested CPU build.
