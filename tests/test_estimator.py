@@ -198,7 +198,7 @@ def test_seen_items_are_left_out_as_the_log_suggested_unless_asked_otherwise(
     }
 
 
-@pytest.mark.parametrize("missing", ["calibration", "protocol", "split_method"])
+@pytest.mark.parametrize("missing", ["calibration", "protocol", "split_params"])
 def test_manifest_that_lost_a_part_is_told_when_the_run_is_loaded(
     run_folder: Path, tmp_path: Path, missing: str
 ) -> None:

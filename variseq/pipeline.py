@@ -138,7 +138,7 @@ def _manifest(
         "exclude_seen": config.exclude_seen,
         "latent": {"posterior": chosen.get("health", {}), "alarms": chosen.get("alarms", [])},
         "protocol": protocol,
-        "split_method": method,
+        "split_params": method,
         "log": report.to_json(),
         "seconds": round(trained.seconds, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -151,7 +151,7 @@ def split_of(checkpoint: Checkpoint) -> Split:
     """The training, validation and test part of a run. Raises InputError for one saved without histories."""
     if checkpoint.histories is None or checkpoint.bounds is None:
         raise InputError("This run was saved without histories, so there is nothing to evaluate on.")
-    method = {key: checkpoint.manifest["protocol"][key] for key in checkpoint.manifest["split_method"]}
+    method = {key: checkpoint.manifest["protocol"][key] for key in checkpoint.manifest["split_params"]}
     vocabulary = checkpoint.vocabulary
     histories = marked_targets(checkpoint.histories, vocabulary.behaviors, method.get("targets_of"))
     return split_at(histories, checkpoint.bounds[0], checkpoint.bounds[1], vocabulary.num_items, method)

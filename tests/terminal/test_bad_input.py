@@ -136,7 +136,7 @@ MANIFESTS = {
     "no format": ({"format_version": "new"}, "damaged"),
     "no network": ({"network": None}, "damaged"),
     "no protocol": ({"protocol": None}, "damaged"),
-    "no split": ({"split_method": None}, "damaged"),
+    "no split": ({"split_params": None}, "damaged"),
     "no calibration": ({"calibration": None}, "damaged"),
     "empty calibration": ({"calibration": {}}, "damaged"),
 }

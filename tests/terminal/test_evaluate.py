@@ -56,7 +56,7 @@ def test_k_targets_and_seen_items_are_obeyed(run: Path, tmp_path: Path, flag: st
     [
         (["-k", "0"], "k=0 does not fit.*Allowed: 1 to 30"),
         (["-k", "31"], "k=31 does not fit.*Allowed: 1 to 30"),
-        (["--targets", "best"], "'best' is not known. Allowed: 'first', 'last', 'all'"),
+        (["--targets", "best"], "'best' is unknown. Allowed: 'first', 'last', 'all'"),
         (["--json", "nowhere/evaluation.json"], "folder nowhere does not exist"),
         (["--json", "."], "is a folder"),
     ],

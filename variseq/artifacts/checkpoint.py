@@ -135,7 +135,7 @@ def _refuse_incomplete(checkpoint: Checkpoint) -> None:
     """Looks everything up that is read later, so that a missing part is noticed where the folder is known."""
     manifest = checkpoint.manifest
     _ = checkpoint.usual_behavior, checkpoint.calibrated, dict(manifest["log"]["behaviors"])
-    _ = [manifest["protocol"][key] for key in manifest["split_method"]]
+    _ = [manifest["protocol"][key] for key in manifest["split_params"]]
 
 
 def _write_histories(histories: Histories, bounds: Int[np.ndarray, "2 user"], folder: Path) -> None:
