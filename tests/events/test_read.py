@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from variseq.errors import InputError
+from variseq.events.identifiers import EXACT_NULL_WORDS, NULL_WORDS
 from variseq.events.options import ReadOptions
 from variseq.events.read import read
 
@@ -196,7 +197,7 @@ BLANKS += "".join(map(chr, range(0x2000, 0x200E)))
 )
 def test_ids_and_order_come_back_exactly(rows: list[tuple[str, int, int]]) -> None:
     # Blanks around an id are cut, and a blank id is a missing one, like a word for nothing.
-    words = {"", "null", "none", "nan", "nat", "n/a", "#n/a", "<na>", "\\n", "na"}
+    words = {*NULL_WORDS, *map(str.lower, EXACT_NULL_WORDS)}
     kept = [row for row in rows if row[0].strip(BLANKS) == row[0] and row[0].lower() not in words]
     rows = list(dict.fromkeys(kept))
     if not rows:
