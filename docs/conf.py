@@ -18,6 +18,7 @@ exclude_patterns = ["_build", "_ext", "**/.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = f"Variseq {release}"
 html_show_sphinx = False
+html_show_copyright = False
 html_math_renderer = "mathml"
 
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
