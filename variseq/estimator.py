@@ -45,7 +45,7 @@ from variseq.training.defaults import (
     Size,
     refuse_bad_settings,
 )
-from variseq.training.run import Settings, Workplace, choose_device
+from variseq.training.run import RunContext, Settings, choose_device
 
 
 class VariationalAttention:
@@ -125,8 +125,8 @@ class VariationalAttention:
         settings = self.settings(train, start)
         if start is not None:
             refuse_leak(start._fitted(), train, valid)
-        workplace = Workplace(self.device, callback or ProgressPrinter(verbose), unfinished, resume, tensorboard)
-        self.checkpoint = fit(train, valid, self.size, settings, workplace)
+        context = RunContext(self.device, callback or ProgressPrinter(verbose), unfinished, resume, tensorboard)
+        self.checkpoint = fit(train, valid, self.size, settings, context)
         if folder is not None and unfinished is not None:
             self.save(folder)
             if (unfinished / "tensorboard").exists():

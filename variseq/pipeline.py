@@ -26,7 +26,7 @@ from variseq.recommend.memory import Memory
 from variseq.recommend.transfer import transferred
 from variseq.training.config import TrainingConfig
 from variseq.training.defaults import FROM_THE_LOG, LogProperties, Size, network_config, training_config
-from variseq.training.run import Settings, Trained, Workplace, train_network
+from variseq.training.run import RunContext, Settings, Trained, train_network
 from variseq.training.schedule import refuse_unreachable_kl_target
 from variseq.training.trainer import Validation
 from variseq.training.warm_start import Start, refuse_other_shape, shape_of, warm_training
@@ -68,7 +68,7 @@ def run_settings(
     return Settings(network, config, links if links is not None and links.num_categories else None, start)
 
 
-def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, workplace: Workplace) -> Checkpoint:
+def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context: RunContext) -> Checkpoint:
     """Train, refit and calibrate.
 
     Args:
@@ -76,7 +76,7 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, workplac
         valid: The validation part of the same split.
         size: The size that the settings follow from; it is written down.
         settings: See `run_settings`.
-        workplace: Device, callback, and the folder of the unfinished run.
+        context: Device, callback, and the folder of the unfinished run.
 
     Returns:
         The run, on the device that it was trained on.
@@ -85,7 +85,7 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, workplac
         InputError: For parts of different splits, and for a folder that holds another unfinished run.
         TrainingDivergedError: When the loss is no number.
     """
-    trained = train_network(train.part, valid.part, settings, workplace)
+    trained = train_network(train.part, valid.part, settings, context)
     counts = Memory(train.part.num_items)
     calibrated = _calibrated(train, valid, settings.training, trained, counts)
     config = {

@@ -10,7 +10,7 @@ import pytest
 
 from tests.terminal.invoke import refuse, succeed
 from tests.terminal.shop import left_in
-from tests.training.some_runs import settings_for, workplace_in
+from tests.training.some_runs import context_in, settings_for
 from variseq.errors import PosteriorCollapseWarning
 from variseq.estimator import load
 from variseq.log import LogPart
@@ -32,7 +32,7 @@ def collapsed(shop_parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Pa
     }
     settings = settings_for(shop_parts[0].part, {"bn_gamma": None}, **training)
     with pytest.warns(PosteriorCollapseWarning):
-        train_network(shop_parts[0].part, shop_parts[1].part, settings, workplace_in(folder))
+        train_network(shop_parts[0].part, shop_parts[1].part, settings, context_in(folder))
     return folder
 
 

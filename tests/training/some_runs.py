@@ -16,7 +16,7 @@ from variseq.log import LogPart
 from variseq.model.network import Network, NetworkConfig
 from variseq.training.callbacks import TrainingCallback
 from variseq.training.config import TrainingConfig
-from variseq.training.run import Settings, Workplace
+from variseq.training.run import RunContext, Settings
 from variseq.training.trainer import Trainer, TrainingData, Validation
 
 
@@ -59,8 +59,8 @@ def trainer_for(
     return Trainer(built, TrainingData(train.history(), validation), settings.training, folder)
 
 
-def workplace_in(folder: Path | None, resume: bool = False, tensorboard: bool = False) -> Workplace:
-    return Workplace(torch.device("cpu"), OnEpoch(lambda _: None), folder, resume, tensorboard)
+def context_in(folder: Path | None, resume: bool = False, tensorboard: bool = False) -> RunContext:
+    return RunContext(torch.device("cpu"), OnEpoch(lambda _: None), folder, resume, tensorboard)
 
 
 def without_times(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

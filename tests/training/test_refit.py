@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.some_runs import are_equal, every_step, settings_for, weights_of, workplace_in
+from tests.training.some_runs import are_equal, context_in, every_step, settings_for, weights_of
 from tests.training.test_resume import InterruptedStep
 from variseq.log import LogPart
 from variseq.model.network import Network
@@ -36,9 +36,9 @@ def train(
     **training: object,
 ) -> Trained:
     settings = settings_for(parts[0].part, max_epochs=4, **training)
-    workplace = workplace_in(folder, resume)
-    workplace = workplace if callback is None else replace(workplace, callback=callback)
-    return train_network(parts[0].part, parts[1].part, settings, workplace)
+    context = context_in(folder, resume)
+    context = context if callback is None else replace(context, callback=callback)
+    return train_network(parts[0].part, parts[1].part, settings, context)
 
 
 @dataclass

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import small_model
-from tests.training.some_runs import are_equal, settings_for, weights_of, workplace_in
+from tests.training.some_runs import are_equal, context_in, settings_for, weights_of
 from variseq.errors import InputError, MissingDependencyError, PosteriorCollapseWarning
 from variseq.estimator import load
 from variseq.evaluation.splits import leave_one_out
@@ -31,14 +31,14 @@ FIXED = {"kl_target": None, "deterministic_fraction": 0.0, "kl_anneal_fraction":
 
 def train(parts: Parts, folder: Path | None = None, resume: bool = False, **training: object) -> Trained:
     settings = settings_for(parts[0].part, **training)
-    return train_network(parts[0].part, parts[1].part, settings, workplace_in(folder, resume))
+    return train_network(parts[0].part, parts[1].part, settings, context_in(folder, resume))
 
 
 @pytest.mark.parametrize("bn_gamma", [1.0, None])
 def test_collapsed_run_raises_the_alarm(shop_parts: Parts, bn_gamma: float | None) -> None:
     settings = settings_for(shop_parts[0].part, {"bn_gamma": bn_gamma}, max_epochs=4, beta=100.0, **FIXED)
     with pytest.warns(PosteriorCollapseWarning, match="hardly reads them") as caught:
-        collapsed = train_network(shop_parts[0].part, shop_parts[1].part, settings, workplace_in(None))
+        collapsed = train_network(shop_parts[0].part, shop_parts[1].part, settings, context_in(None))
     assert collapsed.metrics[-1]["alarms"]
     if bn_gamma is None:  # with batch-norm the means still vary, and only the swap gap shows it
         assert "latent dimensions are active" in str(caught[0].message)
@@ -50,7 +50,7 @@ def test_healthy_run_raises_no_alarm(shop_parts: Parts, bn_gamma: float | None) 
     settings = settings_for(shop_parts[0].part, {"bn_gamma": bn_gamma}, max_epochs=4, beta=1e-4, **FIXED)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        healthy = train_network(shop_parts[0].part, shop_parts[1].part, settings, workplace_in(None))
+        healthy = train_network(shop_parts[0].part, shop_parts[1].part, settings, context_in(None))
     assert healthy.metrics[-1]["alarms"] == []
     assert healthy.metrics[-1]["health"]["swap_gap"] > 0.1
 
@@ -77,7 +77,7 @@ def test_other_settings_or_data_cannot_resume_a_run(shop_parts: Parts, folder: P
     shifted = [replace(part.part, histories=later) for part in shop_parts[:2]]
     for (train_part, valid), named in ((other[:2], "data.events, data.split_hash"), (shifted, "data.events")):
         with pytest.raises(InputError, match=rf"\({named}\)"):
-            train_network(train_part, valid, settings_for(train_part, max_epochs=1), workplace_in(folder, resume=True))
+            train_network(train_part, valid, settings_for(train_part, max_epochs=1), context_in(folder, resume=True))
 
 
 def test_unfinished_run_is_never_started_over_in_silence(shop_parts: Parts, folder: Path) -> None:
@@ -115,23 +115,21 @@ def test_missing_tensorboard_is_told_with_its_command_and_leaves_nothing(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     settings = settings_for(shop_parts[0].part, max_epochs=1)
     with pytest.raises(MissingDependencyError, match=r"pip install 'variseq\[tensorboard\]'"):
-        train_network(
-            shop_parts[0].part, shop_parts[1].part, settings, workplace_in(tmp_path / "run", tensorboard=True)
-        )
+        train_network(shop_parts[0].part, shop_parts[1].part, settings, context_in(tmp_path / "run", tensorboard=True))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_log_in_which_nobody_has_two_events_to_learn_from_is_refused() -> None:
     train_part, valid, _ = leave_one_out(Histories.of_items([[0, 1, 2]] * 5))
     with pytest.raises(InputError, match="two events"):
-        train_network(train_part, valid, settings_for(train_part), workplace_in(None))
+        train_network(train_part, valid, settings_for(train_part), context_in(None))
 
 
 def test_shortest_histories_can_be_trained_on() -> None:
     """One user has two training events, all others one: batches and watched histories are as short as can be."""
     train_part, valid, _ = leave_one_out(Histories.of_items([[0, 1, 2, 3]] + [[1, 2, 3]] * 4))
     settings = settings_for(train_part, max_epochs=2)
-    trained = train_network(train_part, valid, settings, workplace_in(None))
+    trained = train_network(train_part, valid, settings, context_in(None))
     assert math.isfinite(trained.metrics[-1]["nll"])
 
 

@@ -140,8 +140,8 @@ def read_items(folder: Path, manifest: Manifest, vocabulary: Vocabulary) -> Item
 def require_equal(lengths: Mapping[str, int], what: str) -> None:
     """Raises ValueError unless all lengths are one number: parts of different runs do not fit together."""
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{length:,} in the {name}" for name, length in lengths.items())
-        raise ValueError(f"its parts have different numbers of {what}: {told}")
+        parts = ", ".join(f"{length:,} in the {name}" for name, length in lengths.items())
+        raise ValueError(f"its parts have different numbers of {what}: {parts}")
 
 
 def _write_manifest(folder: Path, manifest: Manifest, digests: dict[str, str]) -> None:

@@ -41,7 +41,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Workplace:
+class RunContext:
     """The device, callback and folder of a run; without a `folder` there is no state to resume from."""
 
     device: torch.device
@@ -65,7 +65,7 @@ class Trained:
     seconds: float
 
 
-def train_network(train: Part, valid: Part, settings: Settings, workplace: Workplace) -> Trained:
+def train_network(train: Part, valid: Part, settings: Settings, context: RunContext) -> Trained:
     """Train on the training part, choose the best epoch on the validation part, then refit on both.
 
     The caller's random generators are not changed. Warns with PosteriorCollapseWarning when the chosen network does not
@@ -73,8 +73,8 @@ def train_network(train: Part, valid: Part, settings: Settings, workplace: Workp
     data.
     """
     _refuse_other_parts(train, valid)
-    with own_random_numbers(workplace.device):
-        return _train(train, valid, settings, workplace)
+    with own_random_numbers(context.device):
+        return _train(train, valid, settings, context)
 
 
 @contextmanager
@@ -85,30 +85,30 @@ def own_random_numbers(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _train(train: Part, valid: Part, settings: Settings, workplace: Workplace) -> Trained:
+def _train(train: Part, valid: Part, settings: Settings, context: RunContext) -> Trained:
     known = train.history()
-    network = new_network(settings, known).to(workplace.device)
+    network = new_network(settings, known).to(context.device)
     validation = Validation(valid, settings.training)
     later = settings.training.num_refits * settings.training.refit_epochs
-    trainer = Trainer(network, TrainingData(known, validation), settings.training, workplace.folder, later)
+    trainer = Trainer(network, TrainingData(known, validation), settings.training, context.folder, later)
     callbacks: list[TrainingCallback] = []
-    with _run_folder(workplace, _fingerprint(settings, train)) as folder:
+    with _run_folder(context, _fingerprint(settings, train)) as folder:
         if folder is not None:
             if (folder / STATE).exists():
                 trainer.resume()
             metrics_file = MetricsFile(folder / "metrics.jsonl", trainer.progress.epoch)
             trainer.records.extend(metrics_file.kept)
             callbacks.append(metrics_file)
-            if workplace.tensorboard:
+            if context.tensorboard:
                 callbacks.append(TensorBoardFile(folder / "tensorboard"))
-        trainer.run([*callbacks, workplace.callback])
+        trainer.run([*callbacks, context.callback])
         _warn_of_collapse(trainer.records, settings)
         chosen = copy.deepcopy(network.folded()) if settings.training.refit_fraction else network.folded()
         seconds = trainer.progress.total_seconds
         if settings.training.refit_fraction:
             going_on = settings.training.model_copy(update={"beta": trainer.progress.beta})
             refit_folder = None if folder is None else folder / "refit"
-            seconds += refit(network, valid.history_with_targets(), going_on, refit_folder, workplace.callback)
+            seconds += refit(network, valid.history_with_targets(), going_on, refit_folder, context.callback)
     return Trained(chosen, network.folded(), trainer.records, seconds)
 
 
@@ -143,11 +143,11 @@ def _refuse_other_parts(train: Part, valid: Part) -> None:
 
 
 @contextmanager
-def _run_folder(workplace: Workplace, fingerprint: dict[str, Any]) -> Iterator[Path | None]:
+def _run_folder(context: RunContext, fingerprint: dict[str, Any]) -> Iterator[Path | None]:
     """The folder of an unfinished run, if any; it is removed when the run fails before its first state."""
-    folder = workplace.folder
+    folder = context.folder
     if folder is not None:
-        _open_folder(folder, workplace.resume, fingerprint)
+        _open_folder(folder, context.resume, fingerprint)
     try:
         yield folder
     except BaseException as error:
