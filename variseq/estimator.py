@@ -29,23 +29,23 @@ from variseq.evaluation.results import Results
 from variseq.evaluation.significance import Comparison
 from variseq.evaluation.significance import compare as compare_evaluations
 from variseq.evaluation.splits import TEST_FILE, Part, Split, marked_targets, split_at
+from variseq.events.nearest import nearest_hint
 from variseq.events.report import utc_text
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.log import Log, LogPart
 from variseq.model.checkpoint import Checkpoint, load_checkpoint, refuse_existing, save_checkpoint
 from variseq.output.progress import ProgressPrinter
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration
-from variseq.recommend.answers import Answers
+from variseq.ranking.engine import NO_HISTORY, Engine, KnownHistory, recommend_users
+from variseq.ranking.options import RecommendOptions, id_list
+from variseq.ranking.recommendations import Recommendations, write_tables
 from variseq.recommend.calibrate import calibrate
-from variseq.recommend.forecast import Forecast
 from variseq.recommend.learned import Learned
-from variseq.recommend.lists import Lists
-from variseq.recommend.manner import Manner
-from variseq.recommend.memory import Memory
-from variseq.recommend.output import write_tables
+from variseq.recommend.network_model import NAME, ModelRecommender, count_events, engine_of, mixture_model
 from variseq.recommend.transfer import transferred
 from variseq.recommend.vectors import item_table, user_tables
-from variseq.recommend.wishes import Filters, Wishes, id_list
+from variseq.sequences.given_history import given_history
+from variseq.sequences.histories import Histories
 from variseq.training.callbacks import TrainingCallback
 from variseq.training.config import TrainingConfig
 from variseq.training.defaults import (
@@ -62,6 +62,8 @@ from variseq.training.run import Settings, Workplace, choose_device, train_netwo
 from variseq.training.schedule import refuse_unreachable_kl_target
 from variseq.training.trainer import Validation
 from variseq.training.warm_start import Start, refuse_other_shape, shape_of, warm_training
+
+MAX_HINTS = 3
 
 
 class VariationalAttention:
@@ -92,6 +94,7 @@ class VariationalAttention:
         self.training = dict(training or {})
         refuse_bad_settings(size, seed, self.model, self.training)
         self.checkpoint: Checkpoint | None = None
+        self._answering: tuple[Checkpoint, Engine] | None = None
 
     def __repr__(self) -> str:
         if self.checkpoint is None:
@@ -141,12 +144,12 @@ class VariationalAttention:
         validation = Validation(valid.part, config)
         # A network that was trained without noise has no spread that means anything.
         num_samples = NUM_SAMPLES if config.deterministic_fraction < 1 else 0
-        memory = Memory(train.part.num_items)
-        untuned = Forecast(trained.chosen, memory.fit(known), Calibration(num_samples))
+        counts = count_events(train.part.num_items, known)
+        untuned = mixture_model(trained.chosen, counts, Calibration(num_samples))
         learned = calibrate(untuned, validation.part, validation.options)
         if config.refit_fraction:
             latest = valid.part.known_after()
-            memory.fit(latest)
+            counts = count_events(train.part.num_items, latest)
             learned = transferred(learned, (trained.chosen, known), (trained.network, latest))
         begins = np.stack([train.part.target_end, valid.part.target_end])
         self.checkpoint = Checkpoint(
@@ -155,7 +158,7 @@ class VariationalAttention:
             items=train.items,
             histories=replace(train.part.histories, is_target=None),
             bounds=begins,
-            memory=memory.state(),
+            memory=counts,
             manifest=run_manifest(train.part.protocol, train.report.to_json(), trained.seconds, learned.to_json()),
             config={
                 "size": self.size,
@@ -221,8 +224,8 @@ class VariationalAttention:
             raise InputError(
                 "compare_with needs models by name, such as compare_with={'other': variseq.load('runs/other')}."
             )
-        models = [(Forecast.name, self), *named.items()]
-        runs = [ComparedRun(name, model._fitted(), model._forecast()) for name, model in models]
+        models = [(NAME, self), *named.items()]
+        runs = [ComparedRun(name, model._fitted(), ModelRecommender(model._engine().model)) for name, model in models]
         forecasts = named_forecasts(runs, split[1], mc_dropout)
         recommenders = [*forecasts, *baselines(checkpoint.vocabulary.num_items, known)]
         refuse_same_names(recommenders)
@@ -239,48 +242,81 @@ class VariationalAttention:
         self,
         users: Sequence[Id] | None = None,
         history: Sequence[Id | Mapping[str, Any]] | pd.DataFrame | pa.Table | None = None,
-        k: int = 10,
-        exclude: Sequence[Id] = (),
-        only: Sequence[Id] | None = None,
-        category: str | Sequence[str] | None = None,
-        exclude_seen: bool | None = None,
-        explore: str | None = None,
-        seed: int = 0,
-        diversity: float = 0.0,
-        coverage: float | None = None,
-        boost: Mapping[Id, float] | None = None,
-        boost_categories: Mapping[str, float] | None = None,
-        pin: Mapping[int, Id] | None = None,
-        ranks_only: bool = False,
-    ) -> pd.DataFrame:
-        """What these users, or somebody with this history, will want next; all users by default.
+        *,
+        options: RecommendOptions | None = None,
+        **fields: Any,
+    ) -> Recommendations:
+        """What these users, or somebody with this history, will want next.
 
-        `history` is item ids, oldest first, or events: a list of mappings or a table with item_id and, if known,
-        timestamp (seconds since 1970, or text with a zone), event and value. Items without times are a second apart.
-        `explore`, `seed`, `diversity`, `coverage`, `ranks_only`: see `Manner`; `boost`, `boost_categories`, `pin`: see
-        `Filters`. A row per user and rank: user_id, item_id, rank, score, probability (of being next), low and high
-        (90 % of what the user may be like by the posterior), title, because (the earlier items without which it
-        would be less probable), source (says when an answer is a fallback), uncertainty (nats; aleatoric + epistemic).
+        Args:
+            users: User ids; unknown ones get the answer for an empty history, marked in the column `fallback`.
+            history: In place of users: item ids, oldest first, or events. Events are mappings or a table with item_id
+                and, if known, timestamp (seconds since 1970, or text with a zone), event and value. Items without
+                times are a second apart; unknown items are left out with a UserWarning.
+            options: See `RecommendOptions`.
+            **fields: Fields of `RecommendOptions` by name, such as k=5; they replace those of `options`.
+
+        Returns:
+            One row for each user and rank, see `Recommendations`.
+
+        Raises:
+            InputError: Without users and history, or for options that are not possible.
         """
-        filters = Filters(k, exclude, only, category, exclude_seen, boost or {}, boost_categories or {}, pin or {})
-        manner = Manner(explore, seed, diversity, coverage, ranks_only)
+        wanted, engine = RecommendOptions.of(options, fields), self._engine()
+        if users is not None and history is not None:
+            raise InputError("Give either users or a history, not both.")
         if history is not None:
-            if users is not None:
-                raise InputError("Give either users or a history, not both.")
-            return self._answers().for_history(history, filters, manner).to_pandas()
-        tables = [table.to_pandas() for table in self._answers().for_users(users, filters, manner)]
-        if not tables:
-            raise InputError("The list of users is empty. Give at least one user id, or None for all users.")
-        return pd.concat(tables, ignore_index=True)
+            known = self._known_history(engine, history)
+            return engine.recommend(known.histories, [None], [None if known.num_events else NO_HISTORY], wanted)
+        if users is None:
+            raise InputError(
+                "Give users=[...] or history=[...]. For all users give users=model.vocabulary.users.to_pylist(), or "
+                "write a file with recommend_to_file."
+            )
+        ids = id_list(users, "users")
+        if not ids:
+            raise InputError("The list of users is empty. Give at least one user id.")
+        return next(recommend_users(engine, self._histories(), ids, wanted, size=len(ids)))
 
-    def recommend_to_file(self, path: Path | str, filters: Filters | None = None, manner: Manner | None = None) -> int:
-        """Recommendations for all users to a .parquet or .csv file, written as they come; the number of rows."""
-        tables = self._answers().for_users(None, filters or Filters(), manner or Manner())
-        return write_tables(tables, Path(path))
+    def recommend_to_file(self, path: Path | str, options: RecommendOptions | None = None, **fields: Any) -> int:
+        """Recommendations for all users to a .parquet or .csv file, written as they come.
+
+        Args:
+            path: The file; it appears whole or not at all.
+            options: See `RecommendOptions`.
+            **fields: Fields of `RecommendOptions` by name, such as ranks_only=True.
+
+        Returns:
+            The number of rows.
+
+        Raises:
+            InputError: For another ending, a file that cannot be written, or options that are not possible.
+        """
+        wanted = RecommendOptions.of(options, fields)
+        tables = recommend_users(self._engine(), self._histories(), None, wanted)
+        return write_tables((table.to_arrow() for table in tables), Path(path))
 
     def similar_items(self, item_ids: Sequence[Id], k: int = 10) -> pd.DataFrame:
-        """The items most like each of these: item_id, similar_item_id, rank, score (cosine), title."""
-        return self._answers().similar(item_ids, k).to_pandas()
+        """The items most like each of these.
+
+        Args:
+            item_ids: Item ids of the catalog.
+            k: How many for each, at most the number of other items.
+
+        Returns:
+            A frame with item_id, similar_item_id, rank, score (cosine of the item vectors) and title.
+
+        Raises:
+            InputError: For unknown items and another k.
+        """
+        catalog, ids = self._engine().catalog, id_list(item_ids, "item_ids")
+        catalog.known_items(ids, "item_ids")
+        rows = [
+            {"item_id": item, "similar_item_id": one.pop("item_id"), **one}
+            for item in ids
+            for one in catalog.similar(item, k)
+        ]
+        return pd.DataFrame(rows)
 
     def item_vectors(self) -> pa.Table:
         """The output vectors of all items: item_id, title, vector (float32 of fixed hidden_size) and bias.
@@ -343,9 +379,33 @@ class VariationalAttention:
     def _learned(self) -> Learned:
         return Learned.of_manifest(self._fitted().manifest, "memory")
 
-    def _forecast(self) -> Forecast:
+    def _engine(self) -> Engine:
+        """The answering core of the fitted model, made once."""
         checkpoint = self._fitted()
-        return Forecast(checkpoint.network, Memory.from_state(checkpoint.memory), self._learned().calibration)
+        if self._answering is None or self._answering[0] is not checkpoint:
+            self._answering = (checkpoint, engine_of(checkpoint, self._learned()))
+        return self._answering[1]
+
+    def _histories(self) -> Histories:
+        histories = self._fitted().histories
+        if histories is None:
+            raise InputError("This run was saved without histories, so users are not known to it. Give a history.")
+        return histories
+
+    def _known_history(self, engine: Engine, history: object) -> KnownHistory:
+        """A history as the model reads it. Warns of items that are left out."""
+        known = engine.given(given_history(history))
+        if unknown := known.unknown:
+            ids = self.vocabulary.items.to_pylist()
+            hints = [nearest_hint(item, ids) for item in unknown[:MAX_HINTS]] + [""] * len(unknown[MAX_HINTS:])
+            named = ", ".join(f"{item!r}{hint}" for item, hint in zip(unknown[:10], hints, strict=False))
+            warnings.warn(
+                f"{len(unknown)} of {len(unknown) + known.num_events} items of the history are not in the catalog and "
+                f"were left out: {named}{', …' if len(unknown) > 10 else ''}",
+                UserWarning,
+                stacklevel=3,
+            )
+        return known
 
     def _given_part(self, part: LogPart | Log | None, split: Split) -> tuple[Vocabulary, Part | None]:
         """The vocabulary of the part's users, and the part; None is the test part. Warns of doubtful test files."""
@@ -358,13 +418,6 @@ class VariationalAttention:
         for message in warnings_of(given.protocol["test_file"]):
             warnings.warn(message, UserWarning, stacklevel=3)
         return part.vocabulary, given
-
-    def _answers(self) -> Answers:
-        checkpoint = self._fitted()
-        learned = self._learned()
-        lists = Lists(self._forecast(), learned)
-        wishes = Wishes(checkpoint.vocabulary, checkpoint.items, learned.repeat_share, self._excludes(None))
-        return Answers(lists, wishes, checkpoint.histories, checkpoint.usual_behavior)
 
     def _user_tables(self, users: Sequence[Id] | None) -> Iterator[pa.Table]:
         checkpoint = self._fitted()

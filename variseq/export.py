@@ -16,14 +16,12 @@ import torch
 from variseq.errors import InputError, MissingDependencyError
 from variseq.inference.bundle import ENCODER, INDEX, INSIDE_A_RUN, Bundle, Facts, Tables, write_bundle
 from variseq.inference.encoder import INPUTS, OUTPUTS
-from variseq.inference.forecast import with_bias
-from variseq.inference.index import EXACT_ITEMS, build_index
 from variseq.model.checkpoint import Checkpoint, load_checkpoint
 from variseq.model.exportable import LastPreference, distance_biases
 from variseq.model.network import Network
 from variseq.model.posterior import posterior_noise
+from variseq.ranking.index import EXACT_ITEMS, build_index
 from variseq.recommend.learned import Learned
-from variseq.recommend.memory import Memory
 
 OPSET = 23
 TOLD_OF_NETWORK = ("num_items", "hidden_size", "latent_dim", "num_layers", "num_heads", "max_seq_len", "attention")
@@ -49,7 +47,9 @@ def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
             _write_small(whole, files[ENCODER])
         if len(bundle.tables.item_bias) > EXACT_ITEMS:
             files[INDEX] = Path(workshop) / INDEX
-            build_index(with_bias(bundle.tables), files[INDEX])
+            tables = bundle.tables
+            vectors = np.concatenate([tables.item_vectors, tables.item_bias[:, None]], axis=1)
+            build_index(vectors, files[INDEX])
         write_bundle(bundle, files)
     return folder
 
@@ -110,17 +110,16 @@ def _quiet() -> Iterator[None]:
 
 def _tables(checkpoint: Checkpoint) -> Tables:
     network = checkpoint.network
-    memory = Memory.from_state(checkpoint.memory)
-    followers = memory.transitions.followers
+    counts = checkpoint.memory
     return Tables(
         item_vectors=network.item_vectors.detach().numpy(),
         item_bias=network.item_bias.detach().numpy(),
         distance_biases=distance_biases(network).numpy(),
-        log_share=memory.transitions.log_share.numpy(),
-        log_trend=memory.trend.log_share.numpy(),
-        offsets=followers.offsets.numpy(),
-        follower=followers.item.numpy().astype(np.int32),
-        count=followers.value.numpy().astype(np.float32),
+        log_share=counts["log_share"].numpy(),
+        log_trend=counts["log_trend"].numpy(),
+        offsets=counts["offsets"].numpy(),
+        follower=counts["item"].numpy().astype(np.int32),
+        count=counts["value"].numpy().astype(np.float32),
     )
 
 

@@ -20,6 +20,7 @@ from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part
 from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import read
+from variseq.recommend.network_model import ModelRecommender
 
 SHARE_OF_THE_ORACLE = 0.90
 NETWORK = {
@@ -73,7 +74,7 @@ def judged() -> Judged:
     assert model.checkpoint is not None
     known, num_items = train.part.known(), log.vocabulary.num_items
     return test.part, [
-        model._forecast(),
+        ModelRecommender(model._engine().model),
         Oracle(simulation, log.vocabulary.items.to_pylist(), log.vocabulary.behaviors),
         Popular(num_items).fit(known),
         LastItemTransitions(num_items).fit(known),

@@ -166,7 +166,7 @@ def test_fit_and_load_do_not_move_the_callers_random_numbers(shop_parts: Parts, 
     torch.manual_seed(11)
     np.random.seed(11)
     small_model(max_epochs=1).fit(*shop_parts[:2], verbose=0)
-    load(run_folder).recommend(k=2)
+    load(run_folder).recommend(history=[], k=2)
     found = drawn()
     assert torch.equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])

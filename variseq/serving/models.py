@@ -16,8 +16,9 @@ from time import monotonic
 
 from variseq.errors import CheckpointError, InputError, VariseqError
 from variseq.inference.bundle import ENCODER, INSIDE_A_RUN, MANIFEST
-from variseq.inference.engine import Engine
-from variseq.inference.question import Question
+from variseq.inference.engine import load_engine as engine_of_folder
+from variseq.ranking.engine import Engine, Request
+from variseq.ranking.options import RecommendOptions
 
 log = logging.getLogger("variseq.serving")
 WEIGHTS = "weights.safetensors"
@@ -222,8 +223,8 @@ def load_engine(folder: Path) -> Engine:
     Raises CheckpointError whatever is wrong with the folder.
     """
     try:
-        engine = Engine.load(exported_model(folder))
-        (answer,) = engine.answer([(engine.history([]), Question(k=1))])
+        engine = engine_of_folder(exported_model(folder))
+        (answer,) = engine.answer([(engine.history([]), Request(RecommendOptions(k=1)))])
         if isinstance(answer, InputError):
             raise answer
         return engine
