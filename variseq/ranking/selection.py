@@ -135,8 +135,8 @@ class Selector:
 
     def _pinned(
         self,
-        item: Int[np.ndarray, "history k"],
-        score: Float[np.ndarray, "history k"],
+        item: Int[np.ndarray, "history before"],
+        score: Float[np.ndarray, "history before"],
         ranked: Float[np.ndarray, "history listed"],
         is_log: Bool[np.ndarray, " history"],
     ) -> Ranked:
