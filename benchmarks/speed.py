@@ -212,7 +212,7 @@ def training_records(num_events: int, epochs: int) -> list[Record]:
         flops = flops_per_position(
             config, config.num_items if is_full else own["num_negatives"], sum(pairs) / int(lengths.sum())
         )
-        speeds = [epoch["positions_per_second"] for epoch in model.checkpoint.metrics[1:]]
+        speeds = [epoch["tokens_per_second"] for epoch in model.checkpoint.metrics[1:]]
         speed = statistics.median(speeds)
         metrics = {
             "positions_per_second": speed, "positions_per_second_interval": [min(speeds), max(speeds)],
@@ -280,7 +280,7 @@ def train_for(seconds: float) -> dict[str, float]:
         model = VariationalAttention("small", 0, "cpu", None, training)
         model.fit(train, valid, verbose=0)
         assert model.checkpoint is not None
-        speeds += [epoch["positions_per_second"] for epoch in model.checkpoint.metrics[1:]]
+        speeds += [epoch["tokens_per_second"] for epoch in model.checkpoint.metrics[1:]]
     return {"positions_per_second": statistics.median(speeds), "threads": torch.get_num_threads()}
 
 

@@ -108,13 +108,13 @@ def reason_record(name: str, model: VariationalAttention, queries: Queries) -> R
 
 def _recommended(model: VariationalAttention, history: list[Any], k: int) -> list[tuple[Any, list[Any], float]]:
     """Item, its reasons and its log-probability, for the best items that have reasons."""
-    table = model.recommend(history=history, k=k, exclude_seen=True)
-    rows = zip(table["item_id"], table["because"], table["probability"], strict=True)
+    table = model.recommend(history=history, k=k, exclude_seen=True).to_pandas()
+    rows = zip(table["item_id"], table["reasons"], table["probability"], strict=True)
     return [(item, list(reasons), float(np.log(probability))) for item, reasons, probability in rows if len(reasons)]
 
 
 def _log_probability(model: VariationalAttention, history: list[Any], item: Any) -> float:
-    table = model.recommend(history=history, k=1, only=[item], exclude_seen=False)
+    table = model.recommend(history=history, k=1, candidates=[item], exclude_seen=False).to_pandas()
     return float(np.log(table["probability"].iloc[0]))
 
 
@@ -129,7 +129,7 @@ def diversity_records(name: str, model: VariationalAttention, queries: Queries) 
     records = []
     for way in ways:
         begun = time.process_time()
-        lists = [list(model.recommend(history=one, k=K, **way)["item_id"]) for one in queries.histories]
+        lists = [list(model.recommend(history=one, k=K, **way).to_pandas()["item_id"]) for one in queries.histories]
         milliseconds = 1e3 * (time.process_time() - begun) / len(lists)
         ndcg = np.array([_ndcg(items, target) for items, target in zip(lists, queries.targets, strict=True)])
         distance = [_mean_distance(unit[[ids[item] for item in items]]) for items in lists]

@@ -16,7 +16,6 @@ from variseq.estimator import VariationalAttention, compare, load
 from variseq.evaluation.results import Results
 from variseq.events.simulate import Simulation
 from variseq.log import Log, LogPart, read
-from variseq.pipeline import forecast_of
 from variseq.ranking.calibration import NUM_SAMPLES
 
 Parts = tuple[LogPart, LogPart, LogPart]
@@ -90,7 +89,7 @@ def test_dropout_row_differs_and_comes_again(results: Results, variational: Vari
     again = variational.evaluate(k=5, mc_dropout=True)
     assert [one.model for one in again.evaluations] == [*ROWS[:2], *BASELINES]
     np.testing.assert_array_equal(again["variseq, dropout"].metric("nll"), results["variseq, dropout"].metric("nll"))
-    assert forecast_of(variational.checkpoint).calibration.num_samples == NUM_SAMPLES
+    assert variational._engine().model.calibration.num_samples == NUM_SAMPLES
 
 
 def test_dropout_is_refused_where_validation_was_trained_on(

@@ -31,8 +31,8 @@ from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import leave_one_out
 from variseq.events.vocabulary import Id
 from variseq.log import Log, LogPart, read
-from variseq.recommend.recommender import TILE_HISTORIES, rank_items
-from variseq.recommend.wishes import Wish
+from variseq.ranking import mixture
+from variseq.ranking.softmax import Columns, Softmaxes
 from variseq.sequences.batches import training_windows
 from variseq.sequences.histories import Histories
 
@@ -98,16 +98,31 @@ class Counting:
 @given(tile_items=st.integers(1, 60))
 @settings(max_examples=15)
 def test_recommendations_are_the_same_for_any_tile(tile_items: int) -> None:
-    histories = Histories.of_items([[1, 2], [3], [], [4, 5, 6, 7]])
-    whole = rank_items(Counting(50), histories, Wish(50, k=10))
-    tiled = rank_items(Counting(50), histories, Wish(50, k=10), tile_items=tile_items)
-    assert np.array_equal(whole.item, tiled.item)
-    np.testing.assert_allclose(whole.probability, tiled.probability, rtol=1e-5)
+    *_, test = leave_one_out(Histories.of_items([[1, 2, 0], [3, 9], [4, 5, 6, 7]]), 50)
+    whole, tiled = (evaluate(Counting(50), test, EvaluationOptions(tile_items=size)) for size in (50, tile_items))
+    assert np.array_equal(whole.top_item, tiled.top_item)
+    assert whole.forecasts is not None
+    assert tiled.forecasts is not None
+    np.testing.assert_allclose(whole.forecasts.top_probability, tiled.forecasts.top_probability, rtol=1e-5)
 
 
-def test_no_block_of_scores_grows_with_users_or_items() -> None:
+def test_no_block_of_scores_grows_with_users_or_items(
+    fitted: VariationalAttention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells: list[int] = []
+    plain = Softmaxes.__init__
+
+    def counting(self: Softmaxes, columns: Columns, preference: Float[np.ndarray, "a b c"], keep: bool = True) -> None:
+        cells.append(preference.shape[0] * preference.shape[1] * columns.num_columns)
+        plain(self, columns, preference, keep)
+
+    monkeypatch.setattr(Softmaxes, "__init__", counting)
+    monkeypatch.setattr(mixture, "CELLS_AT_ONCE", 2000)
+    assert len(fitted.recommend(fitted.vocabulary.users.to_pylist(), k=2)) == 300
+    assert max(cells) <= 2000
     recommender = Counting(100_000)
-    rank_items(recommender, Histories.of_items([[0]] * 600), Wish(100_000, k=5))
+    *_, test = leave_one_out(Histories.of_items([[0, 1]] * 600), 100_000)
+    evaluate(recommender, test, EvaluationOptions())
     assert max(rows for rows, _ in recommender.blocks) <= 256
     assert max(columns for _, columns in recommender.blocks) <= 32_768
 
@@ -143,9 +158,6 @@ def test_users_are_evaluated_and_answered_in_blocks_not_one_by_one() -> None:
     recommender = Counting(50)
     evaluate(recommender, test, EvaluationOptions(k=10))
     assert len(recommender.blocks) <= math.ceil(1000 / 128) * 2
-    recommender.blocks.clear()
-    rank_items(recommender, Histories.of_items(items), Wish(50, k=5))
-    assert len(recommender.blocks) <= math.ceil(1000 / TILE_HISTORIES)
 
 
 # Ids
@@ -167,12 +179,12 @@ def test_ids_come_back_as_they_went_in(user_kind: str, item_kind: str, tmp_path:
     log = read(pa.table(dict(zip(("user", "item", "ts"), zip(*rows, strict=True), strict=True))))
     train, valid, _ = log.split("leave-one-out")
     small_model(max_epochs=1).fit(train, valid, folder=tmp_path / "run", verbose=0)
-    table = load(tmp_path / "run").recommend(k=2, exclude_seen=False)
+    table = load(tmp_path / "run").recommend(k=2, exclude_seen=False).to_pandas()
     assert set(table["user_id"]) == set(users)
     assert set(table["item_id"]) <= set(items)
     assert {type(outside) for outside in table["user_id"].tolist()} == {type(users[0])}
     assert {type(outside) for outside in table["item_id"].tolist()} == {type(items[0])}
-    (answer,) = load(tmp_path / "run").recommend(history=[items[0], items[5]], k=1)["item_id"].tolist()
+    (answer,) = load(tmp_path / "run").recommend(history=[items[0], items[5]], k=1).to_pandas()["item_id"].tolist()
     assert answer in items
 
 
@@ -180,7 +192,7 @@ def test_ids_come_back_as_they_went_in(user_kind: str, item_kind: str, tmp_path:
 @settings(max_examples=10)
 def test_one_row_per_user_and_rank(fitted: VariationalAttention, places: list[int], k: int) -> None:
     users = [f"u{place:03d}" for place in dict.fromkeys(places)]
-    table = fitted.recommend(users=users, k=k, exclude_seen=False)
+    table = fitted.recommend(users=users, k=k, exclude_seen=False).to_pandas()
     expected = [(user, rank) for user in users for rank in range(1, k + 1)]
     assert list(zip(table["user_id"], table["rank"], strict=True)) == expected
     assert not table.duplicated(["user_id", "item_id"]).any()
@@ -192,16 +204,16 @@ def test_one_row_per_user_and_rank(fitted: VariationalAttention, places: list[in
 
 def test_somebody_new_is_answered_from_a_history(fitted: VariationalAttention, shop_log: Log) -> None:
     history = fitted.vocabulary.item_ids(shop_log.histories.history(4).item)
-    new = fitted.recommend(history=history, k=10, exclude_seen=True)
+    new = fitted.recommend(history=history, k=10, exclude_seen=True).to_pandas()
     assert len(new) == 10
-    assert set(new["source"]) == {"model"}
+    assert set(new["fallback"]) == {"model"}
     assert not set(new["item_id"]) & set(history)
 
 
 def test_whole_history_counts_also_what_was_held_out(fitted: VariationalAttention, shop_log: Log) -> None:
     user = shop_log.vocabulary.user_ids([4])[0]
     seen = set(shop_log.vocabulary.item_ids(shop_log.histories.history(4).item))
-    assert not set(fitted.recommend(users=[user], k=5, exclude_seen=True)["item_id"]) & seen
+    assert not set(fitted.recommend(users=[user], k=5, exclude_seen=True).to_pandas()["item_id"]) & seen
 
 
 def test_network_has_no_table_of_users(fitted: VariationalAttention) -> None:
@@ -212,16 +224,16 @@ def test_network_has_no_table_of_users(fitted: VariationalAttention) -> None:
 
 
 def test_one_user_is_asked_for_alone_or_among_others_with_the_same_answer(fitted: VariationalAttention) -> None:
-    alone = fitted.recommend(users=["u007"], k=5)
-    among = fitted.recommend(users=["u001", "u007", "u003"], k=5)
+    alone = fitted.recommend(users=["u007"], k=5).to_pandas()
+    among = fitted.recommend(users=["u001", "u007", "u003"], k=5).to_pandas()
     assert among[among["user_id"] == "u007"]["item_id"].tolist() == alone["item_id"].tolist()
 
 
 def test_wrong_question_names_what_came_and_what_to_give(fitted: VariationalAttention) -> None:
     with pytest.raises(InputError, match=r"users='u007' is one .*users=\['u007'\]"):
-        fitted.recommend(users="u007")
+        fitted.recommend(users="u007").to_pandas()
     with pytest.raises(InputError, match=r"ids of this data are text.*got 7"):
-        fitted.recommend(users=[7])
+        fitted.recommend(users=[7]).to_pandas()
 
 
 # Silently wrong
@@ -236,7 +248,7 @@ def test_order_of_columns_and_rows_changes_nothing(shop: Any) -> None:
 
 
 def test_lists_differ_between_users_and_popularity_stands_beside_them(fitted: VariationalAttention) -> None:
-    lists = fitted.recommend(k=5).groupby("user_id")["item_id"].agg(tuple)
+    lists = fitted.recommend(k=5).to_pandas().groupby("user_id")["item_id"].agg(tuple)
     assert lists.nunique() > 20
     results = fitted.evaluate()
     assert results.row("popular")["ndcg@10"] > 0
@@ -249,7 +261,7 @@ def test_lists_differ_between_users_and_popularity_stands_beside_them(fitted: Va
 FRESH = """
 import json, sys, variseq
 model = variseq.load(sys.argv[1])
-table = model.recommend(users=["u001", "u007"], k=5)
+table = model.recommend(users=["u001", "u007"], k=5).to_pandas()
 print(json.dumps([table["item_id"].tolist(), [round(score, 4) for score in table["score"].tolist()]]))
 """
 
@@ -260,7 +272,7 @@ def test_run_alone_answers_in_a_fresh_process_and_another_folder(
     command = [sys.executable, "-c", FRESH, str(run_folder)]
     finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=ONE_THREAD)
     items, scores = json.loads(finished.stdout)
-    expected = fitted.recommend(users=["u001", "u007"], k=5)
+    expected = fitted.recommend(users=["u001", "u007"], k=5).to_pandas()
     assert items == expected["item_id"].tolist()
     np.testing.assert_allclose(scores, expected["score"], atol=1e-3)
 
@@ -275,7 +287,7 @@ def test_run_folder_can_be_moved(run_folder: Path, tmp_path: Path) -> None:
         else:
             target.write_bytes(path.read_bytes())
             assert str(run_folder).encode() not in path.read_bytes()
-    assert len(load(moved).recommend(users=["u001"], k=3)) == 3
+    assert len(load(moved).recommend(users=["u001"], k=3).to_pandas()) == 3
 
 
 # Evaluation

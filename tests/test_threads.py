@@ -32,14 +32,15 @@ finally:
 print(answer)
 """
 MODEL = "import torch; torch.set_num_threads(2); import variseq; model = variseq.load({folder!r})"
-RECOMMENDED = "model.recommend(history=['i01', 'i02'], k=3).item_id.tolist()"
+RECOMMENDED = "model.recommend(history=['i01', 'i02'], k=3).to_pandas().item_id.tolist()"
 ENGINE = """
 from pathlib import Path
-from variseq.inference.engine import Engine
-from variseq.inference.question import Question
-engine = Engine.load(Path({folder!r}))
+from variseq.inference.engine import load_engine
+from variseq.ranking.engine import Request
+from variseq.ranking.options import RecommendOptions
+engine = load_engine(Path({folder!r}))
 """
-ANSWERED = "len(engine.answer([(engine.given(['i01', 'i02']), Question(k=3))])[0].recommendations)"
+ANSWERED = "len(engine.answer([(engine.given(['i01', 'i02']), Request(RecommendOptions(k=3)))])[0].recommendations)"
 
 
 def in_a_process(program: str, **variables: str) -> str:

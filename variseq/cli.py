@@ -216,10 +216,12 @@ def recommend(
     exclude: Annotated[
         list[str] | None, typer.Option(help="Item ids to leave out: i1,i2; given several times, each is one id.")
     ] = None,
-    only: Annotated[
+    candidates: Annotated[
         list[str] | None, typer.Option(help="Item ids to choose from; given several times, each is one id.")
     ] = None,
-    category: Annotated[list[str] | None, typer.Option(help="Only items of this category.")] = None,
+    categories: Annotated[
+        list[str] | None, typer.Option(help="Keep items of this category; may be given several times.")
+    ] = None,
     exclude_seen: Annotated[
         bool | None,
         typer.Option(
@@ -230,12 +232,17 @@ def recommend(
     explore: Annotated[str | None, typer.Option(help="thompson: rank by one sample of each posterior.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     diversity: Annotated[float, typer.Option(help="0 to 1: trade relevance for spread.")] = 0.0,
-    coverage: Annotated[
+    conformal_level: Annotated[
         float | None, typer.Option(help="0.5 to 0.99: the smallest set that holds the next item with this probability.")
     ] = None,
-    boost: Annotated[list[str] | None, typer.Option(help="Rank an item as if that much more probable: i9=1.5.")] = None,
-    boost_category: Annotated[list[str] | None, typer.Option(help="The same for a category: Drama=2.")] = None,
+    boost_items: Annotated[
+        list[str] | None, typer.Option(help="Rank an item as if that much more probable: i9=1.5.")
+    ] = None,
+    boost_categories: Annotated[list[str] | None, typer.Option(help="The same for a category: Drama=2.")] = None,
     pin: Annotated[list[str] | None, typer.Option(help="Put an item at a rank: 1=i9.")] = None,
+    reasons: Annotated[
+        bool, typer.Option("--reasons/--no-reasons", help="Name the earlier items behind each item; slower.")
+    ] = True,
     ranks_only: Annotated[
         bool, typer.Option("--ranks-only", help="The order alone, several times as fast: no probabilities, no reasons.")
     ] = False,
@@ -244,12 +251,25 @@ def recommend(
 ) -> None:
     """Who should see what next, how probable it is, and why."""
     use_threads(threads)
-    from variseq.recommend.manner import Manner
-    from variseq.terminal.recommend import Question, TextFilters, answer
+    from variseq.terminal.recommend import RecommendCommand, recommend_run
 
-    manner = Manner(explore, seed, diversity, coverage, ranks_only)
-    filters = TextFilters(k, exclude, only, category, exclude_seen, boost, boost_category, pin)
-    answer(run, Question(user or [], history, history_json, all_users, out, json, filters, manner))
+    options = {
+        "k": k,
+        "candidates": candidates,
+        "exclude": exclude,
+        "categories": categories,
+        "exclude_seen": exclude_seen,
+        "boost_items": boost_items,
+        "boost_categories": boost_categories,
+        "pin": pin,
+        "explore": explore,
+        "seed": seed,
+        "diversity": diversity,
+        "conformal_level": conformal_level,
+        "ranks_only": ranks_only,
+        "reasons": reasons,
+    }
+    recommend_run(run, RecommendCommand(user or [], history, history_json, all_users, out, json, options))
 
 
 @app.command()

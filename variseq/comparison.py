@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 
 from variseq.artifacts.checkpoint import Checkpoint
 from variseq.errors import InputError
@@ -15,10 +16,12 @@ from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, Queries, Split, part_to_evaluate, trained_on
 from variseq.model.network import Network
-from variseq.model.posterior import NetworkScorer, SampledPreferences, mean_preferences
+from variseq.model.posterior import NetworkScorer, mean_preferences
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration
+from variseq.ranking.encoding import EncodedHistories
+from variseq.ranking.mixture import MixtureModel
 from variseq.recommend.calibrate import Calibrator
-from variseq.recommend.forecast import Forecast
+from variseq.recommend.network_model import ModelRecommender, NetworkEncoder
 from variseq.sequences.histories import Histories
 
 DROPOUT_SEED = 0
@@ -30,7 +33,7 @@ class ComparedRun:
 
     name: str
     checkpoint: Checkpoint
-    forecast: Forecast
+    forecast: ModelRecommender
 
     @property
     def is_refitted(self) -> bool:
@@ -48,7 +51,7 @@ def evaluated_part(split: Split, part: Part | None, is_refitted: bool) -> tuple[
     return trained_on(evaluated, known, "training and validation" if is_refitted else "training"), known
 
 
-def named_forecasts(runs: Sequence[ComparedRun], valid: Part, mc_dropout: bool) -> list[Forecast]:
+def named_forecasts(runs: Sequence[ComparedRun], valid: Part, mc_dropout: bool) -> list[ModelRecommender]:
     """The forecast of each run under its name; `mc_dropout` adds the same network with dropout left on.
 
     MC dropout makes as many passes as the first run has samples. Raises InputError for runs that were not made of the
@@ -63,7 +66,7 @@ def named_forecasts(runs: Sequence[ComparedRun], valid: Part, mc_dropout: bool) 
             "The run was refitted with the validation events, so MC dropout cannot be calibrated on them. Leave out "
             "mc_dropout, or fit every run with training={'refit_fraction': 0} (--set training.refit_fraction=0)."
         )
-    num_passes = first.forecast.calibration.num_samples or NUM_SAMPLES
+    num_passes = first.forecast.model.calibration.num_samples or NUM_SAMPLES
     forecasts = []
     for run in runs:
         run.forecast.name = run.name
@@ -117,44 +120,53 @@ def _are_equal(first: Histories, second: Histories) -> bool:
     return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(*arrays, strict=True))
 
 
-class DropoutForecast(Forecast):
-    """MC dropout: the mean forecast over passes with dropout on, at the posterior mean; batch norm stays as trained.
+class DropoutEncoder(NetworkEncoder):
+    """MC dropout: one pass with dropout on for each sample, at the posterior mean; batch norm stays as trained.
 
-    `calibration.num_samples` passes are made. The same histories together have the same forecast; which units are
-    dropped for one of them depends on the others.
-    Source: Gal and Ghahramani, "Dropout as a Bayesian approximation" (2016).
+    The same histories together have the same preferences; which units are dropped for one of them depends on the
+    others. Source: Gal and Ghahramani, "Dropout as a Bayesian approximation" (2016).
     """
 
     @torch.no_grad()
-    def sample(self, histories: Histories) -> SampledPreferences:
+    def encode(
+        self,
+        histories: Histories,
+        noise: Float[np.ndarray, "sample position latent"],
+        source: Int[np.ndarray, " history"] | None = None,
+    ) -> EncodedHistories:
+        """As many passes as the noise has samples; the noise itself is not used."""
         network, device = self.network, self.network.item_bias.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(DROPOUT_SEED)
             network.train()
             network.latent.norm.eval()
             try:
-                passes = [mean_preferences(network, histories) for _ in range(self.calibration.num_samples)]
+                passes = [mean_preferences(network, histories) for _ in range(len(noise))]
             finally:
                 network.eval()
         log_variance = torch.stack([one.log_variance for one in passes]).mean(dim=0)
-        return SampledPreferences(torch.cat([one.preference for one in passes]), log_variance)
+        preference = torch.cat([one.preference for one in passes])
+        return EncodedHistories(preference.cpu().numpy(), log_variance.cpu().numpy())
 
 
-def with_mc_dropout(forecast: Forecast, num_passes: int, valid: Part, options: EvaluationOptions) -> DropoutForecast:
+def with_mc_dropout(
+    forecast: ModelRecommender, num_passes: int, valid: Part, options: EvaluationOptions
+) -> ModelRecommender:
     """The same network and counts with dropout left on, with a calibration of its own.
 
     The calibration makes the validation targets most likely, as a run's own does, so the network and the counts must
     not be fitted to these. Raises InputError for a network without dropout.
     """
-    if not forecast.network.config.dropout:
+    encoder, tables = forecast.model.encoder, forecast.model.tables
+    assert isinstance(encoder, NetworkEncoder)
+    if not encoder.network.config.dropout:
         raise InputError(
             f"{forecast.name!r} was trained without dropout (model.dropout = 0). Leave out mc_dropout, or fit again "
             "with dropout."
         )
-    untuned = DropoutForecast(forecast.network, forecast.memory, Calibration(num_passes))
-    tuned = DropoutForecast(forecast.network, forecast.memory, Calibrator(untuned, valid, options).fit())
-    tuned.name = f"{forecast.name}, dropout"
-    return tuned
+    untuned = MixtureModel(DropoutEncoder(encoder.network), tables, Calibration(num_passes))
+    tuned = MixtureModel(untuned.encoder, tables, Calibrator(untuned, valid, options).fit())
+    return ModelRecommender(tuned, f"{forecast.name}, dropout")
 
 
 @torch.no_grad()

@@ -28,17 +28,17 @@ from variseq.evaluation.results import Results
 from variseq.evaluation.significance import Comparison
 from variseq.evaluation.significance import compare as compare_evaluations
 from variseq.evaluation.splits import TEST_FILE, Part, Split
-from variseq.events.vocabulary import Id, Vocabulary
+from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
 from variseq.log import Log, LogPart
 from variseq.output.progress import ProgressPrinter
-from variseq.pipeline import fit, forecast_of, refuse_leak, run_settings, split_of
-from variseq.recommend.answers import Answers
-from variseq.recommend.forecast import Forecast
-from variseq.recommend.lists import Lists
-from variseq.recommend.manner import Manner
-from variseq.recommend.output import write_tables
+from variseq.pipeline import fit, refuse_leak, run_settings, split_of
+from variseq.ranking.engine import NO_HISTORY, Engine, KnownHistory, recommend_users
+from variseq.ranking.options import RecommendOptions, id_list
+from variseq.ranking.recommendations import Recommendations, write_tables
+from variseq.recommend.network_model import NAME, ModelRecommender, engine_of
 from variseq.recommend.vectors import item_table, user_tables
-from variseq.recommend.wishes import Filters, Wishes, id_list
+from variseq.sequences.given_history import given_history
+from variseq.sequences.histories import Histories
 from variseq.training.callbacks import TrainingCallback
 from variseq.training.defaults import (
     SIZES,
@@ -46,6 +46,8 @@ from variseq.training.defaults import (
     refuse_bad_settings,
 )
 from variseq.training.run import RunContext, Settings, choose_device
+
+MAX_HINTS = 3
 
 
 class VariationalAttention:
@@ -76,6 +78,7 @@ class VariationalAttention:
         self.training = dict(training or {})
         refuse_bad_settings(size, seed, self.model, self.training)
         self.checkpoint: Checkpoint | None = None
+        self._answering: tuple[Checkpoint, Engine] | None = None
 
     def __repr__(self) -> str:
         if self.checkpoint is None:
@@ -188,8 +191,8 @@ class VariationalAttention:
             raise InputError(
                 "compare_with needs models by name, such as compare_with={'other': variseq.load('runs/other')}."
             )
-        models = [(Forecast.name, self), *named.items()]
-        runs = [ComparedRun(name, model._fitted(), forecast_of(model._fitted())) for name, model in models]
+        models = [(NAME, self), *named.items()]
+        runs = [ComparedRun(name, model._fitted(), ModelRecommender(model._engine().model)) for name, model in models]
         forecasts = named_forecasts(runs, split[1], mc_dropout)
         recommenders = [*forecasts, *baselines(checkpoint.vocabulary.num_items, known)]
         refuse_same_names(recommenders)
@@ -206,48 +209,81 @@ class VariationalAttention:
         self,
         users: Sequence[Id] | None = None,
         history: Sequence[Id | Mapping[str, Any]] | pd.DataFrame | pa.Table | None = None,
-        k: int = 10,
-        exclude: Sequence[Id] = (),
-        only: Sequence[Id] | None = None,
-        category: str | Sequence[str] | None = None,
-        exclude_seen: bool | None = None,
-        explore: str | None = None,
-        seed: int = 0,
-        diversity: float = 0.0,
-        coverage: float | None = None,
-        boost: Mapping[Id, float] | None = None,
-        boost_categories: Mapping[str, float] | None = None,
-        pin: Mapping[int, Id] | None = None,
-        ranks_only: bool = False,
-    ) -> pd.DataFrame:
-        """What these users, or somebody with this history, will want next; all users by default.
+        *,
+        options: RecommendOptions | None = None,
+        **fields: Any,
+    ) -> Recommendations:
+        """What these users, or somebody with this history, will want next.
 
-        `history` is item ids, oldest first, or events: a list of mappings or a table with item_id and, if known,
-        timestamp (seconds since 1970, or text with a zone), event and value. Items without times are a second apart.
-        `explore`, `seed`, `diversity`, `coverage`, `ranks_only`: see `Manner`; `boost`, `boost_categories`, `pin`: see
-        `Filters`. A row per user and rank: user_id, item_id, rank, score, probability (of being next), low and high
-        (90 % of what the user may be like by the posterior), title, because (the earlier items without which it
-        would be less probable), source (says when an answer is a fallback), uncertainty (nats; aleatoric + epistemic).
+        Args:
+            users: User ids; unknown ones get the answer for an empty history, marked in the column `fallback`.
+            history: In place of users: item ids, oldest first, or events. Events are mappings or a table with item_id
+                and, if known, timestamp (seconds since 1970, or text with a zone), event and value. Items without
+                times are a second apart; unknown items are left out with a UserWarning.
+            options: See `RecommendOptions`.
+            **fields: Fields of `RecommendOptions` by name, such as k=5; they replace those of `options`.
+
+        Returns:
+            One row for each user and rank, see `Recommendations`.
+
+        Raises:
+            InputError: Without users and history, or for options that are not possible.
         """
-        filters = Filters(k, exclude, only, category, exclude_seen, boost or {}, boost_categories or {}, pin or {})
-        manner = Manner(explore, seed, diversity, coverage, ranks_only)
+        wanted, engine = RecommendOptions.of(options, fields), self._engine()
+        if users is not None and history is not None:
+            raise InputError("Give either users or a history, not both.")
         if history is not None:
-            if users is not None:
-                raise InputError("Give either users or a history, not both.")
-            return self._answers().for_history(history, filters, manner).to_pandas()
-        tables = [table.to_pandas() for table in self._answers().for_users(users, filters, manner)]
-        if not tables:
-            raise InputError("The list of users is empty. Give at least one user id, or None for all users.")
-        return pd.concat(tables, ignore_index=True)
+            known = self._known_history(engine, history)
+            return engine.recommend(known.histories, [None], [None if known.num_events else NO_HISTORY], wanted)
+        if users is None:
+            raise InputError(
+                "Give users=[...] or history=[...]. For all users give users=model.vocabulary.users.to_pylist(), or "
+                "write a file with recommend_to_file."
+            )
+        ids = id_list(users, "users")
+        if not ids:
+            raise InputError("The list of users is empty. Give at least one user id.")
+        return next(recommend_users(engine, self._histories(), ids, wanted, size=len(ids)))
 
-    def recommend_to_file(self, path: Path | str, filters: Filters | None = None, manner: Manner | None = None) -> int:
-        """Recommendations for all users to a .parquet or .csv file, written as they come; the number of rows."""
-        tables = self._answers().for_users(None, filters or Filters(), manner or Manner())
-        return write_tables(tables, Path(path))
+    def recommend_to_file(self, path: Path | str, options: RecommendOptions | None = None, **fields: Any) -> int:
+        """Recommendations for all users to a .parquet or .csv file, written as they come.
+
+        Args:
+            path: The file; it appears whole or not at all.
+            options: See `RecommendOptions`.
+            **fields: Fields of `RecommendOptions` by name, such as ranks_only=True.
+
+        Returns:
+            The number of rows.
+
+        Raises:
+            InputError: For another ending, a file that cannot be written, or options that are not possible.
+        """
+        wanted = RecommendOptions.of(options, fields)
+        tables = recommend_users(self._engine(), self._histories(), None, wanted)
+        return write_tables((table.to_arrow() for table in tables), Path(path))
 
     def similar_items(self, item_ids: Sequence[Id], k: int = 10) -> pd.DataFrame:
-        """The items most like each of these: item_id, similar_item_id, rank, score (cosine), title."""
-        return self._answers().similar(item_ids, k).to_pandas()
+        """The items most like each of these.
+
+        Args:
+            item_ids: Item ids of the catalog.
+            k: How many for each, at most the number of other items.
+
+        Returns:
+            A frame with item_id, similar_item_id, rank, score (cosine of the item vectors) and title.
+
+        Raises:
+            InputError: For unknown items and another k.
+        """
+        catalog, ids = self._engine().catalog, id_list(item_ids, "item_ids")
+        catalog.known_items(ids, "item_ids")
+        rows = [
+            {"item_id": item, "similar_item_id": one.pop("item_id"), **one}
+            for item in ids
+            for one in catalog.similar(item, k)
+        ]
+        return pd.DataFrame(rows)
 
     def item_vectors(self) -> pa.Table:
         """The output vectors of all items: item_id, title, vector (float32 of fixed hidden_size) and bias.
@@ -312,6 +348,34 @@ class VariationalAttention:
         suggested: bool = self._fitted().manifest["exclude_seen"]
         return suggested if exclude_seen is None else exclude_seen
 
+    def _engine(self) -> Engine:
+        """The answering core of the fitted model, made once."""
+        checkpoint = self._fitted()
+        if self._answering is None or self._answering[0] is not checkpoint:
+            self._answering = (checkpoint, engine_of(checkpoint))
+        return self._answering[1]
+
+    def _histories(self) -> Histories:
+        histories = self._fitted().histories
+        if histories is None:
+            raise InputError("This run was saved without histories, so users are not known to it. Give a history.")
+        return histories
+
+    def _known_history(self, engine: Engine, history: object) -> KnownHistory:
+        """A history as the model reads it. Warns of items that are left out."""
+        known = engine.given(given_history(history))
+        if unknown := known.unknown:
+            ids = self.vocabulary.items.to_pylist()
+            hints = [nearest_hint(item, ids) for item in unknown[:MAX_HINTS]] + [""] * len(unknown[MAX_HINTS:])
+            named = ", ".join(f"{item!r}{hint}" for item, hint in zip(unknown[:10], hints, strict=False))
+            warnings.warn(
+                f"{len(unknown)} of {len(unknown) + known.num_events} items of the history are not in the catalog and "
+                f"were left out: {named}{', …' if len(unknown) > 10 else ''}",
+                UserWarning,
+                stacklevel=3,
+            )
+        return known
+
     def _given_part(self, part: LogPart | Log | None, split: Split) -> tuple[Vocabulary, Part | None]:
         """The vocabulary of the part's users, and the part; None is the test part. Warns of doubtful test files."""
         vocabulary = self.vocabulary
@@ -323,13 +387,6 @@ class VariationalAttention:
         for message in warnings_of(given.protocol["test_file"]):
             warnings.warn(message, UserWarning, stacklevel=3)
         return part.vocabulary, given
-
-    def _answers(self) -> Answers:
-        checkpoint = self._fitted()
-        calibrated = checkpoint.calibrated
-        lists = Lists(forecast_of(checkpoint), calibrated)
-        wishes = Wishes(checkpoint.vocabulary, checkpoint.items, calibrated.repeat_share, self._excludes(None))
-        return Answers(lists, wishes, checkpoint.histories, checkpoint.usual_behavior)
 
     def _user_tables(self, users: Sequence[Id] | None) -> Iterator[pa.Table]:
         checkpoint = self._fitted()

@@ -20,12 +20,10 @@ from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint
 from variseq.artifacts.folder import ENCODER, INDEX, TABLES, add_files, has_file, new_artifact, refuse_existing
 from variseq.errors import InputError, MissingDependencyError
 from variseq.inference.encoder import INPUTS, OUTPUTS
-from variseq.inference.forecast import with_bias
-from variseq.inference.index import EXACT_ITEMS, build_index
 from variseq.model.exportable import LastPreference, distance_biases
 from variseq.model.network import Network
 from variseq.model.posterior import posterior_noise
-from variseq.recommend.memory import Memory
+from variseq.ranking.index import EXACT_ITEMS, build_index
 
 OPSET = 23
 
@@ -74,7 +72,8 @@ def _files(checkpoint: Checkpoint, workspace: Path, small: bool) -> dict[str, Pa
     save_file({name: np.ascontiguousarray(table) for name, table in vars(tables).items()}, files[TABLES])
     if len(tables.item_bias) > EXACT_ITEMS:
         files[INDEX] = workspace / INDEX
-        build_index(with_bias(tables), files[INDEX])
+        vectors = np.concatenate([tables.item_vectors, tables.item_bias[:, None]], axis=1)
+        build_index(vectors, files[INDEX])
     return files
 
 
@@ -134,15 +133,14 @@ def _quiet() -> Iterator[None]:
 
 def _tables(checkpoint: Checkpoint) -> Tables:
     network = checkpoint.network
-    counts = Memory.from_state(checkpoint.counts)
-    followers = counts.transitions.followers
+    counts = checkpoint.counts
     return Tables(
         item_vectors=network.item_vectors.detach().numpy(),
         item_bias=network.item_bias.detach().numpy(),
         distance_biases=distance_biases(network).numpy(),
-        log_share=counts.transitions.log_share.numpy(),
-        log_trend=counts.trend.log_share.numpy(),
-        offsets=followers.offsets.numpy(),
-        follower=followers.item.numpy().astype(np.int32),
-        count=followers.value.numpy().astype(np.float32),
+        log_share=counts["log_share"].numpy(),
+        log_trend=counts["log_trend"].numpy(),
+        offsets=counts["offsets"].numpy(),
+        follower=counts["item"].numpy().astype(np.int32),
+        count=counts["value"].numpy().astype(np.float32),
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from variseq.artifacts.checkpoint import Checkpoint
 from variseq.errors import InputError
@@ -21,8 +22,7 @@ from variseq.events.report import utc_text
 from variseq.log import LogPart
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration, CalibrationResult
 from variseq.recommend.calibrate import calibrate
-from variseq.recommend.forecast import Forecast
-from variseq.recommend.memory import Memory
+from variseq.recommend.network_model import count_events, mixture_model
 from variseq.recommend.transfer import transferred
 from variseq.training.config import TrainingConfig
 from variseq.training.defaults import FROM_THE_LOG, LogProperties, Size, network_config, training_config
@@ -86,8 +86,7 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context:
         TrainingDivergedError: When the loss is no number.
     """
     trained = train_network(train.part, valid.part, settings, context)
-    counts = Memory(train.part.num_items)
-    calibrated = _calibrated(train, valid, settings.training, trained, counts)
+    calibrated, counts = _calibrated(train, valid, settings.training, trained)
     config = {
         "size": size,
         "seed": settings.training.seed,
@@ -100,7 +99,7 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context:
         items=train.items,
         histories=replace(train.part.histories, is_target=None),
         bounds=np.stack([train.part.target_end, valid.part.target_end]),
-        counts=counts.state(),
+        counts=counts,
         manifest=_manifest(train, settings.training, trained, calibrated),
         config=config,
         metrics=trained.metrics,
@@ -108,19 +107,20 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context:
 
 
 def _calibrated(
-    train: LogPart, valid: LogPart, config: TrainingConfig, trained: Trained, counts: Memory
-) -> CalibrationResult:
-    """Calibrate the chosen network on validation, and transfer the result to the refitted one. Fits `counts`."""
+    train: LogPart, valid: LogPart, config: TrainingConfig, trained: Trained
+) -> tuple[CalibrationResult, dict[str, Tensor]]:
+    """Calibrate the chosen network on validation, and transfer the result to the refitted one; with its counts."""
     validation, known = Validation(valid.part, config), train.part.history()
     # A network that was trained without noise has no spread that means anything.
     num_samples = NUM_SAMPLES if config.deterministic_fraction < 1 else 0
-    untuned = Forecast(trained.chosen, counts.fit(known), Calibration(num_samples))
+    counts = count_events(train.part.num_items, known)
+    untuned = mixture_model(trained.chosen, counts, Calibration(num_samples))
     calibrated = calibrate(untuned, validation.part, validation.options)
     if not config.refit_fraction:
-        return calibrated
+        return calibrated, counts
     latest = valid.part.history_with_targets()
-    counts.fit(latest)
-    return transferred(calibrated, (trained.chosen, known), (trained.network, latest))
+    calibrated = transferred(calibrated, (trained.chosen, known), (trained.network, latest))
+    return calibrated, count_events(train.part.num_items, latest)
 
 
 def _manifest(
@@ -155,12 +155,6 @@ def split_of(checkpoint: Checkpoint) -> Split:
     vocabulary = checkpoint.vocabulary
     histories = marked_targets(checkpoint.histories, vocabulary.behaviors, method.get("targets_of"))
     return split_at(histories, checkpoint.bounds[0], checkpoint.bounds[1], vocabulary.num_items, method)
-
-
-def forecast_of(checkpoint: Checkpoint) -> Forecast:
-    """The calibrated probabilities of a run."""
-    counts = Memory.from_state(checkpoint.counts)
-    return Forecast(checkpoint.network, counts, checkpoint.calibrated.calibration)
 
 
 def evaluation_options(checkpoint: Checkpoint) -> EvaluationOptions:

@@ -89,7 +89,7 @@ class VariseqModel:
 
     def recommend_all(self) -> None:
         """The order alone, as the competitors give it: no probabilities, intervals or reasons."""
-        self.model.recommend(k=K, ranks_only=True)
+        self.model.recommend(self.model.vocabulary.users.to_pylist(), k=K, ranks_only=True)
 
     def test_lists(self) -> Lists:
         """From the evaluation: `recommend` knows the test events, as they are in the log."""
@@ -101,7 +101,7 @@ class VariseqModel:
         return {user: vocabulary.item_ids(row[row >= 0]) for user, row in zip(users, found.top_item, strict=True)}
 
     def recommend_one(self, history: list[int]) -> Sequence[Any]:
-        return list(self.model.recommend(history=history, k=K)["item_id"])
+        return list(self.model.recommend(history=history, k=K).item_id)
 
     def _model(self, **training: Any) -> VariationalAttention:
         settings = self.settings

@@ -6,13 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.model.some_networks import NUM_ITEMS
-from variseq.evaluation.baselines import Popular
+from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import leave_one_out
-from variseq.ranking.calibration import repeat_share
-from variseq.recommend.recommender import rank_items
-from variseq.recommend.wishes import Wish
+from variseq.ranking.calibration import Calibration, repeat_share
+from variseq.ranking.selection import Constraints, Selector
+from variseq.recommend.network_model import ModelRecommender, count_events, mixture_model
 from variseq.sequences.histories import Histories
 
 LISTS = st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), min_size=3, max_size=8), min_size=2, max_size=6)
@@ -81,12 +80,17 @@ def test_recommended_probabilities_are_those_of_the_evaluation(
     histories: list[list[int]], share: float, tile_items: int
 ) -> None:
     part = leave_one_out(Histories.of_items(histories), NUM_ITEMS)[2]
-    popular = Popular(NUM_ITEMS).fit(part.history())
-    judged = evaluate(popular, part, EvaluationOptions(k=4, targets="last", repeat_share=share))
-    ranked = rank_items(popular, part.history(), Wish(NUM_ITEMS, 4, repeat_share=share), tile_items)
-    assert judged.forecasts is not None
-    np.testing.assert_array_equal(ranked.item, judged.top_item)
-    np.testing.assert_allclose(ranked.probability, judged.forecasts.top_probability, atol=1e-5)
+    model = mixture_model(small_network(), count_events(NUM_ITEMS, part.history()), Calibration(2))
+    options = EvaluationOptions(k=4, targets="last", repeat_share=share, tile_items=tile_items)
+    evaluation = evaluate(ModelRecommender(model), part, options)
+    p = model.distribution(model.encode(part.history()), part.history()).probabilities()
+    constraints = [Constraints(NUM_ITEMS, 4, repeat_share=share)] * len(histories)
+    selector = Selector.of(part.history(), constraints, model.everything)
+    item, score = selector.best(p, 0.0, model.tables.vectors)
+    assert evaluation.forecasts is not None
+    np.testing.assert_array_equal(item, evaluation.top_item)
+    probability = np.exp(score + selector.log_weight(p)[:, None])
+    np.testing.assert_allclose(probability, evaluation.forecasts.top_probability, atol=1e-5)
 
 
 def test_repeat_share_is_counted_after_the_first_event_and_never_zero() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 
 from variseq.errors import CheckpointError, InputError
 from variseq.estimator import VariationalAttention
-from variseq.inference.engine import Engine, KnownHistory
-from variseq.inference.question import Answer, Question
+from variseq.inference.engine import load_engine
+from variseq.ranking.engine import Answer, Engine, KnownHistory, Request
+from variseq.ranking.options import RecommendOptions
 from variseq.sequences.given_history import HistoryRow
 
 NUM_USERS = 12
@@ -21,7 +23,7 @@ USERS = range(NUM_USERS)
 
 @pytest.fixture(scope="module")
 def engine(bundle_folder: Path) -> Engine:
-    return Engine.load(bundle_folder)
+    return load_engine(bundle_folder)
 
 
 def rows_of(fitted: VariationalAttention, user: int) -> list[HistoryRow]:
@@ -34,42 +36,41 @@ def rows_of(fitted: VariationalAttention, user: int) -> list[HistoryRow]:
     return list(zip(ids, history.timestamp.tolist(), behaviors, history.value.tolist(), strict=True))
 
 
-def answered(engine: Engine, asked: list[tuple[KnownHistory, Question]]) -> list[Answer]:
+def asking(shown: Sequence[str] = (), attention: bool = False, **options: Any) -> Request:
+    return Request(RecommendOptions(**options), shown, attention)
+
+
+def answered(engine: Engine, asked: list[tuple[KnownHistory, Request]]) -> list[Answer]:
     answers = engine.answer(asked)
     assert all(isinstance(answer, Answer) for answer in answers), answers
     return [answer for answer in answers if isinstance(answer, Answer)]
 
 
 def assert_same(answer: Answer, expected: pd.DataFrame) -> None:
-    found = pd.DataFrame([vars_of(one) for one in answer.recommendations])
-    assert found["item_id"].tolist() == expected["item_id"].tolist()
-    assert found["rank"].tolist() == expected["rank"].tolist()
-    for column in ("score", "probability", "low", "high"):
+    found = answer.recommendations.to_pandas()
+    for column in ("item_id", "rank", "title"):
+        assert found[column].tolist() == expected[column].tolist()
+    for column in ("score", "probability", "probability_low", "probability_high"):
         np.testing.assert_allclose(found[column], expected[column], atol=1e-5, rtol=1e-4)
-    assert found["title"].tolist() == expected["title"].tolist()
-    assert found["because"].map(list).tolist() == expected["because"].map(list).tolist()
-    posteriors = (answer.total, answer.aleatoric, answer.epistemic)
-    np.testing.assert_allclose(posteriors, expected[["uncertainty", "aleatoric", "epistemic"]].iloc[0], atol=1e-4)
-
-
-def vars_of(recommendation: Any) -> dict[str, Any]:
-    return {name: getattr(recommendation, name) for name in recommendation.__slots__}
+    assert found["reasons"].map(list).tolist() == expected["reasons"].map(list).tolist()
+    for name, value in answer.uncertainty.items():
+        assert value == pytest.approx(expected[f"uncertainty_{name}"].iloc[0], abs=1e-4)
 
 
 QUESTIONS: dict[str, dict[str, Any]] = {
     "as it comes": {},
     "another sample of every posterior": {"k": 5, "explore": "thompson", "seed": 3},
     "a spread": {"k": 6, "diversity": 0.4},
-    "a set": {"coverage": 0.6},
+    "a set": {"conformal_level": 0.6},
     "a spread of one sample": {"explore": "thompson", "seed": 1, "diversity": 0.7},
     "what is known too": {"exclude_seen": False},
     "some of it": {"k": 4},
-    "boosted": {"boost": "first", "boost_categories": "first", "k": 7},
+    "boosted": {"boost_items": "first", "boost_categories": "first", "k": 7},
     "pinned": {"pin": "first", "k": 5},
     "pinned in one sample": {"explore": "thompson", "seed": 2, "pin": "first", "k": 5},
-    "all at once": {"boost": "first", "pin": "first", "exclude": "some", "diversity": 0.2, "exclude_seen": False},
-    "of a category": {"category": "first", "exclude": "some", "pin": "first"},
-    "only these": {"only": "some", "k": 3},
+    "all at once": {"boost_items": "first", "pin": "first", "exclude": "some", "diversity": 0.2, "exclude_seen": False},
+    "of a category": {"categories": "first", "exclude": "some", "pin": "first"},
+    "only these": {"candidates": "some", "k": 3},
 }
 
 
@@ -81,12 +82,12 @@ def arguments(fitted: VariationalAttention, named: dict[str, Any]) -> dict[str, 
     ids = checkpoint.vocabulary.item_ids(range(10))
     category = sorted({name for names in checkpoint.items.categories(range(40)) for name in names})[0]
     meant = {
-        "boost": {ids[0]: 4.0, ids[3]: 0.5},
+        "boost_items": {ids[0]: 4.0, ids[3]: 0.5},
         "boost_categories": {category: 1.7},
         "pin": {2: ids[5], 3: ids[6]},
         "exclude": ids[2:5],
-        "only": ids,
-        "category": category,
+        "candidates": ids,
+        "categories": [category],
     }
     return {name: meant[name] if value in ("first", "some") else value for name, value in named.items()}
 
@@ -94,71 +95,69 @@ def arguments(fitted: VariationalAttention, named: dict[str, Any]) -> dict[str, 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_answer_without_torch_is_that_of_the_model(engine: Engine, fitted: VariationalAttention, name: str) -> None:
     wanted = arguments(fitted, QUESTIONS[name])
-    question = Question(**{"boost_items" if key == "boost" else key: value for key, value in wanted.items()})
+    request = Request(RecommendOptions(**wanted))
     users = fitted.vocabulary.user_ids(USERS)
-    expected = fitted.recommend(users=users, **wanted)
-    asked = [(engine.history(rows_of(fitted, user)), question) for user in USERS]
+    expected = fitted.recommend(users=users, **wanted).to_pandas()
+    asked = [(engine.history(rows_of(fitted, user)), request) for user in USERS]
     for user, answer in zip(users, answered(engine, asked), strict=True):
         assert_same(answer, expected[expected["user_id"] == user])
 
 
 def test_history_of_bare_items_is_answered_as_recommend_does(engine: Engine, fitted: VariationalAttention) -> None:
     ids = fitted.vocabulary.item_ids([3, 9, 3, 11])
-    (answer,) = answered(engine, [(engine.given(ids), Question(k=8))])
-    assert_same(answer, fitted.recommend(history=ids, k=8))
+    (answer,) = answered(engine, [(engine.given(ids), asking(k=8))])
+    assert_same(answer, fitted.recommend(history=ids, k=8).to_pandas())
     assert answer.fallback is None
 
 
 def test_empty_history_is_answered_with_what_is_expected_of_nobody(
     engine: Engine, fitted: VariationalAttention
 ) -> None:
-    (answer,) = answered(engine, [(engine.given([]), Question())])
-    expected = fitted.recommend(history=[])
+    (answer,) = answered(engine, [(engine.given([]), asking())])
+    expected = fitted.recommend(history=[]).to_pandas()
     assert_same(answer, expected)
-    assert answer.fallback == expected["source"].iloc[0]
+    assert answer.fallback == expected["fallback"].iloc[0]
 
 
 def test_answer_does_not_depend_on_what_is_asked_along(engine: Engine, fitted: VariationalAttention) -> None:
-    questions = [Question(), Question(k=3, explore="thompson"), Question(because=False), Question(diversity=0.5)]
-    asked = [(engine.history(rows_of(fitted, user)), questions[user % 4]) for user in USERS]
+    requests = [asking(), asking(k=3, explore="thompson"), asking(reasons=False), asking(diversity=0.5)]
+    asked = [(engine.history(rows_of(fitted, user)), requests[user % 4]) for user in USERS]
     together = answered(engine, asked)
     for one, answer in zip(asked, together, strict=True):
         (alone,) = answered(engine, [one])
-        assert [r.item_id for r in alone.recommendations] == [r.item_id for r in answer.recommendations]
-        found = [r.probability for r in alone.recommendations]
-        np.testing.assert_allclose(found, [r.probability for r in answer.recommendations], rtol=1e-4)
+        assert alone.recommendations.item_id == answer.recommendations.item_id
+        found = alone.recommendations.probability
+        np.testing.assert_allclose(found, answer.recommendations.probability, rtol=1e-4)
 
 
 def test_large_catalog_is_answered_in_blocks(
     engine: Engine, bundle_folder: Path, fitted: VariationalAttention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = [(engine.history(rows_of(fitted, user)), Question()) for user in USERS]
+    asked = [(engine.history(rows_of(fitted, user)), asking()) for user in USERS]
     whole = answered(engine, asked)
-    monkeypatch.setattr("variseq.inference.columns.BLOCK_ITEMS", 7)
-    monkeypatch.setattr("variseq.inference.lists.CELLS_AT_ONCE", 1600)  # So five histories of 8 samples and 40 items.
-    engine = Engine.load(bundle_folder)
+    monkeypatch.setattr("variseq.ranking.softmax.BLOCK_ITEMS", 7)
+    monkeypatch.setattr("variseq.ranking.mixture.CELLS_AT_ONCE", 1600)  # So five histories of 8 samples and 40 items.
+    engine = load_engine(bundle_folder)
     for before, after in zip(whole, answered(engine, asked), strict=True):
-        assert [r.item_id for r in before.recommendations] == [r.item_id for r in after.recommendations]
-        np.testing.assert_allclose(
-            [before.total, before.aleatoric, *(r.high for r in before.recommendations)],
-            [after.total, after.aleatoric, *(r.high for r in after.recommendations)],
-            rtol=1e-4,
-        )
+        assert before.recommendations.item_id == after.recommendations.item_id
+        assert before.uncertainty == pytest.approx(after.uncertainty, rel=1e-4, abs=1e-5)
+        high = after.recommendations.probability_high
+        np.testing.assert_allclose(before.recommendations.probability_high, high, rtol=1e-4)
 
 
 def test_next_page_goes_on_where_the_first_ended(engine: Engine, fitted: VariationalAttention) -> None:
     history = engine.history(rows_of(fitted, 0))
-    (whole,) = answered(engine, [(history, Question(k=10))])
-    ids = [r.item_id for r in whole.recommendations]
-    (second,) = answered(engine, [(history, Question(k=5, shown=ids[:5]))])
-    assert [r.item_id for r in second.recommendations] == ids[5:]
-    assert [r.rank for r in second.recommendations] == [6, 7, 8, 9, 10]
+    (whole,) = answered(engine, [(history, asking(k=10))])
+    ids = list(whole.recommendations.item_id)
+    (second,) = answered(engine, [(history, asking(k=5, shown=ids[:5]))])
+    assert second.recommendations.item_id == ids[5:]
+    assert second.recommendations.rank.tolist() == [6, 7, 8, 9, 10]
 
 
-def test_question_that_is_not_possible_gets_its_own_error(engine: Engine) -> None:
+def test_request_that_is_not_possible_gets_its_own_error(engine: Engine) -> None:
     history = engine.given([])
     good, bad, worse = engine.answer(
-        [(history, Question()), (history, Question(k=1000)), (history, Question(coverage=0.123))]
+        [(history, asking()), (history, asking(k=1000)), (history, asking(conformal_level=0.123))]
     )
     assert isinstance(good, Answer)
     assert isinstance(bad, InputError)
@@ -170,13 +169,13 @@ def test_question_that_is_not_possible_gets_its_own_error(engine: Engine) -> Non
 def test_items_and_behaviors_that_the_model_does_not_know_are_counted_and_left_out(engine: Engine) -> None:
     known: Any = engine.catalog.ids[4]
     unknown: Any = 10**9 if isinstance(known, int) else "nothing like it"
-    history = engine.history([(unknown, 5, None, None), (known, 7, "never heard of", None)])
-    assert (history.num_events, history.num_unknown, history.latest) == (1, 1, 7)
+    history = engine.history([(unknown, 5, None, None), (known, 7, "no such behavior", None)])
+    assert (history.num_events, len(history.unknown), history.latest) == (1, 1, 7)
 
 
 def test_attention_has_a_weight_for_each_event(engine: Engine, fitted: VariationalAttention) -> None:
     rows = rows_of(fitted, 0)
-    (answer,) = answered(engine, [(engine.history(rows * 3), Question(attention=True))])
+    (answer,) = answered(engine, [(engine.history(rows * 3), asking(attention=True))])
     assert answer.attention is not None
     assert len(answer.attention) == 3 * len(rows)
     assert 0 < sum(answer.attention) <= 1 + 1e-5
@@ -192,16 +191,16 @@ def test_changed_file_of_an_export_is_refused(bundle_folder: Path, tmp_path: Pat
     path = folder / "tables.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(CheckpointError, match=r"tables\.safetensors was changed"):
-        Engine.load(folder)
+        load_engine(folder)
     with pytest.raises(CheckpointError, match="no finished run or export"):
-        Engine.load(tmp_path / "nowhere")
+        load_engine(tmp_path / "nowhere")
 
 
 def test_serving_a_model_imports_no_torch(bundle_folder: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from variseq.inference.engine import Engine; "
-        "from variseq.inference.question import Question; "
-        "engine = Engine.load(Path(sys.argv[1])); engine.answer([(engine.given([]), Question())]); "
+        "import sys; from pathlib import Path; from variseq.inference.engine import load_engine; "
+        "from variseq.ranking.engine import Request; "
+        "engine = load_engine(Path(sys.argv[1])); engine.answer([(engine.given([]), Request())]); "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program, str(bundle_folder)], check=True)

@@ -19,7 +19,7 @@ from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part
 from variseq.events.simulate import SimulationOptions, simulate
 from variseq.log import read
-from variseq.pipeline import forecast_of
+from variseq.recommend.network_model import ModelRecommender
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def compared() -> Compared:
     assert model.checkpoint is not None
     known, num_items = train.part.history(), log.vocabulary.num_items
     return test.part, [
-        forecast_of(model.checkpoint),
+        ModelRecommender(model._engine().model),
         Oracle(simulation, log.vocabulary.items.to_pylist(), log.vocabulary.behaviors),
         Popular(num_items).fit(known),
         LastItemTransitions(num_items).fit(known),

@@ -11,12 +11,12 @@ from tests.conftest import unchecked
 from tests.model.reference import attention_over_events
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
-from variseq.recommend import answers as room
-from variseq.recommend.wishes import Filters, check_k, id_list
+from variseq.ranking.catalog import check_k
+from variseq.ranking.options import id_list
 
 COLUMNS = [
-    *("user_id", "item_id", "rank", "score", "probability", "low", "high", "title", "because", "source"),
-    *("uncertainty", "aleatoric", "epistemic"),
+    *("user_id", "item_id", "rank", "score", "probability", "probability_low", "probability_high", "title"),
+    *("reasons", "fallback", "uncertainty_total", "uncertainty_aleatoric", "uncertainty_epistemic"),
 ]
 
 
@@ -38,11 +38,11 @@ def items_of(model: VariationalAttention, user: str) -> list[str]:
 
 def test_users_get_ranked_items_that_they_have_not_seen(fitted: VariationalAttention, user_ids: list[str]) -> None:
     asked = user_ids[5:8]
-    found = fitted.recommend(users=asked, k=4)
+    found = fitted.recommend(users=asked, k=4).to_pandas()
     assert list(found.columns) == COLUMNS
     assert found["user_id"].tolist() == [user for user in asked for _ in range(4)]
     assert found["rank"].tolist() == [1, 2, 3, 4] * 3
-    assert set(found["source"]) == {"model"}
+    assert found["fallback"].isna().all()
     for user, rows in found.groupby("user_id"):
         assert not set(rows["item_id"]) & set(items_of(fitted, str(user)))
         assert rows["score"].is_monotonic_decreasing
@@ -51,7 +51,7 @@ def test_users_get_ranked_items_that_they_have_not_seen(fitted: VariationalAtten
 
 
 def test_seen_items_are_recommended_when_that_is_wanted(fitted: VariationalAttention, user_ids: list[str]) -> None:
-    found = fitted.recommend(users=user_ids, k=5, exclude_seen=False)
+    found = fitted.recommend(users=user_ids, k=5, exclude_seen=False).to_pandas()
     assert any(item in items_of(fitted, user) for user, item in zip(found["user_id"], found["item_id"], strict=True))
 
 
@@ -59,62 +59,62 @@ def test_titles_and_categories_are_those_of_the_items_file(
     fitted: VariationalAttention, shop: object, user_ids: list[str]
 ) -> None:
     table = shop.items().to_pandas().set_index("item_id")
-    found = fitted.recommend(users=user_ids[:5], k=3, category="Books")
+    found = fitted.recommend(users=user_ids[:5], k=3, categories=["Books"]).to_pandas()
     assert found["title"].tolist() == table.loc[found["item_id"], "title"].tolist()
     assert set(table.loc[found["item_id"], "category"]) == {"Books"}
 
 
 def test_only_exclude_and_category_limit_what_is_recommended(fitted: VariationalAttention, item_ids: list[str]) -> None:
     only = item_ids[:6]
-    found = fitted.recommend(history=[item_ids[10]], k=6, only=only, exclude=[only[0], "not an item"])
+    found = fitted.recommend(history=[item_ids[10]], k=6, candidates=only, exclude=[only[0], "not an item"]).to_pandas()
     assert set(found["item_id"]) == set(only[1:])
-    both = fitted.recommend(history=[item_ids[10]], k=10, category=["Books", "Toys"])
-    one = fitted.recommend(history=[item_ids[10]], k=10, category="Toys")
+    both = fitted.recommend(history=[item_ids[10]], k=10, categories=["Books", "Toys"]).to_pandas()
+    one = fitted.recommend(history=[item_ids[10]], k=10, categories=["Toys"]).to_pandas()
     assert set(one["item_id"]) < set(both["item_id"]) | set(one["item_id"])
     assert len(both) == 10
 
 
 def test_fewer_candidates_than_k_give_fewer_rows(fitted: VariationalAttention, item_ids: list[str]) -> None:
-    found = fitted.recommend(history=item_ids[:2], k=5, only=item_ids[:3])
+    found = fitted.recommend(history=item_ids[:2], k=5, candidates=item_ids[:3]).to_pandas()
     assert found["item_id"].tolist() == [item_ids[2]]
 
 
 def test_unknown_user_gets_a_labelled_fallback(fitted: VariationalAttention, user_ids: list[str]) -> None:
-    found = fitted.recommend(users=[user_ids[0], "nobody"], k=2)
+    found = fitted.recommend(users=[user_ids[0], "nobody"], k=2).to_pandas()
     assert found["user_id"].tolist() == [user_ids[0]] * 2 + ["nobody"] * 2
-    assert found["source"].tolist()[:2] == ["model"] * 2
-    assert all(source.startswith("fallback: unknown user") for source in found["source"].tolist()[2:])
-    assert [len(reasons) for reasons in found["because"][2:]] == [0, 0]
+    assert found["fallback"].isna().tolist() == [True, True, False, False]
+    assert all(source.startswith("unknown user") for source in found["fallback"].tolist()[2:])
+    assert [len(reasons) for reasons in found["reasons"][2:]] == [0, 0]
 
 
 def test_unknown_items_of_a_history_are_left_out_and_warned_of(
     fitted: VariationalAttention, item_ids: list[str]
 ) -> None:
     with pytest.warns(UserWarning, match="2 of 3 items of the history are not in the catalog.*'x', 'y'"):
-        found = fitted.recommend(history=["x", item_ids[3], "y"], k=3)
-    expected = fitted.recommend(history=[item_ids[3]], k=3)
+        found = fitted.recommend(history=["x", item_ids[3], "y"], k=3).to_pandas()
+    expected = fitted.recommend(history=[item_ids[3]], k=3).to_pandas()
     pd.testing.assert_frame_equal(found, expected)
-    assert set(found["source"]) == {"model"}
+    assert found["fallback"].isna().all()
 
 
 def test_history_without_a_known_item_gets_a_labelled_fallback(fitted: VariationalAttention) -> None:
     with pytest.warns(UserWarning, match="1 of 1 items"):
-        found = fitted.recommend(history=["x"], k=3)
-    assert all(source.startswith("fallback: no known item") for source in found["source"])
-    empty = fitted.recommend(history=[], k=3)
+        found = fitted.recommend(history=["x"], k=3).to_pandas()
+    assert all(source.startswith("no known item") for source in found["fallback"])
+    empty = fitted.recommend(history=[], k=3).to_pandas()
     assert empty["item_id"].tolist() == found["item_id"].tolist()
 
 
 def test_new_event_changes_the_very_next_answer(fitted: VariationalAttention, item_ids: list[str]) -> None:
-    first = fitted.recommend(history=[item_ids[0]], k=5, exclude_seen=False)
-    second = fitted.recommend(history=[item_ids[0], item_ids[7]], k=5, exclude_seen=False)
+    first = fitted.recommend(history=[item_ids[0]], k=5, exclude_seen=False).to_pandas()
+    second = fitted.recommend(history=[item_ids[0], item_ids[7]], k=5, exclude_seen=False).to_pandas()
     assert first["score"].tolist() != second["score"].tolist()
 
 
 def test_reasons_are_titles_of_the_own_history(fitted: VariationalAttention, user_ids: list[str]) -> None:
     checkpoint = fitted.checkpoint
-    found = fitted.recommend(users=user_ids[:20], k=1)
-    for user, because in zip(found["user_id"], found["because"], strict=True):
+    found = fitted.recommend(users=user_ids[:20], k=1).to_pandas()
+    for user, because in zip(found["user_id"], found["reasons"], strict=True):
         positions = checkpoint.vocabulary.item_positions(items_of(fitted, user))
         assert len(because) <= 3
         assert set(because) <= set(checkpoint.items.titles(positions))
@@ -125,7 +125,7 @@ def test_reasons_are_titles_of_the_own_history(fitted: VariationalAttention, use
 @pytest.mark.parametrize("k", [0, -1, 41])
 def test_impossible_k_is_refused(fitted: VariationalAttention, user_ids: list[str], k: int) -> None:
     for ask in ({"users": user_ids[:1]}, {"history": []}):
-        with pytest.raises(InputError, match=r"Allowed: whole numbers from 1 to 40"):
+        with pytest.raises(InputError, match=r"Allowed: whole numbers from 1"):
             fitted.recommend(**ask, k=k)
 
 
@@ -135,7 +135,7 @@ def test_k_that_is_no_whole_number_is_refused(k: object) -> None:
         unchecked(check_k)(k, 40, "the size of the catalog")
 
 
-@pytest.mark.parametrize("argument", ["users", "history", "only", "exclude"])
+@pytest.mark.parametrize("argument", ["users", "history", "candidates", "exclude", "categories"])
 def test_single_id_in_place_of_a_list_is_refused(fitted: VariationalAttention, argument: str) -> None:
     ask = {argument: "i09"} if argument in ("users", "history") else {"history": [], argument: "i09"}
     with pytest.raises(InputError, match=f"{argument}='i09' is one value. Give a list"):
@@ -151,33 +151,33 @@ def test_ids_may_be_a_list_a_tuple_or_an_array(user_ids: list[str]) -> None:
 
 
 def test_wrong_wishes_are_refused_with_what_is_allowed(fitted: VariationalAttention, user_ids: list[str]) -> None:
-    with pytest.raises(InputError, match="only names items that are not in the catalog: 'nix'"):
-        fitted.recommend(history=[], only=["nix"])
+    with pytest.raises(InputError, match="candidates names items that are not in the catalog: 'nix'"):
+        fitted.recommend(history=[], candidates=["nix"]).to_pandas()
     with pytest.raises(InputError, match=r"No item has the category 'Cars'. There are: Books, "):
-        fitted.recommend(history=[], category="Cars")
+        fitted.recommend(history=[], categories=["Cars"]).to_pandas()
     with pytest.raises(InputError, match="either users or a history"):
-        fitted.recommend(users=user_ids[:1], history=[])
+        fitted.recommend(users=user_ids[:1], history=[]).to_pandas()
     with pytest.raises(InputError, match="list of users is empty"):
-        fitted.recommend(users=[])
+        fitted.recommend(users=[]).to_pandas()
     with pytest.raises(InputError, match="ids of this data are text"):
-        fitted.recommend(users=[3])
+        fitted.recommend(users=[3]).to_pandas()
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_file_of_all_users_holds_what_recommend_says(
     fitted: VariationalAttention, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
-    expected = fitted.recommend(k=3)
-    monkeypatch.setattr(room, "USERS_AT_ONCE", 64)
+    expected = fitted.recommend(fitted.vocabulary.users.to_pylist(), k=3).to_pandas()
+    monkeypatch.setattr("variseq.ranking.engine.USERS_AT_ONCE", 64)
     path = tmp_path / f"recs.{ending}"
-    assert fitted.recommend_to_file(path, Filters(k=3)) == len(expected) == 3 * 150
+    assert fitted.recommend_to_file(path, k=3) == len(expected) == 3 * 150
     found = pd.read_parquet(path) if ending == "parquet" else pd.read_csv(path)
-    for column in ("user_id", "item_id", "rank", "title", "source"):
+    for column in ("user_id", "item_id", "rank", "title"):
         assert found[column].tolist() == expected[column].tolist()
     for column in ("score", "probability"):
         np.testing.assert_allclose(found[column], expected[column], rtol=1e-4)
-    reasons = found["because"].fillna("") if ending == "csv" else found["because"].map("; ".join)
-    assert reasons.tolist() == expected["because"].map("; ".join).tolist()
+    reasons = found["reasons"].fillna("") if ending == "csv" else found["reasons"].map("; ".join)
+    assert reasons.tolist() == expected["reasons"].map("; ".join).tolist()
 
 
 def test_similar_items_are_others_by_falling_cosine(fitted: VariationalAttention, item_ids: list[str]) -> None:
@@ -208,5 +208,5 @@ def test_similar_items_refuse_what_they_cannot_answer(fitted: VariationalAttenti
 def test_answers_are_given_without_a_warning(fitted: VariationalAttention, user_ids: list[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fitted.recommend(users=user_ids[:2], k=2)
-        fitted.recommend(k=1)
+        fitted.recommend(users=user_ids[:2], k=2).to_pandas()
+        fitted.recommend(user_ids, k=1)

@@ -8,7 +8,6 @@ from tests.conftest import SHORT_TRAINING, SMALL_NETWORK
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.log import LogPart
-from variseq.recommend.manner import Manner
 
 
 @pytest.fixture(scope="module")
@@ -24,35 +23,37 @@ def lists_of(table: pd.DataFrame) -> list[list[str]]:
 def test_probabilities_lie_inside_their_intervals_and_uncertainty_adds_up(
     fitted: VariationalAttention, user_ids: list[str]
 ) -> None:
-    found = fitted.recommend(users=user_ids[:30], k=5)
-    assert ((found["low"] <= found["probability"]) & (found["probability"] <= found["high"])).all()
-    assert (found["low"] < found["high"]).any()
-    assert ((found["high"] <= 1) & (found["low"] >= 0)).all()
-    np.testing.assert_allclose(found["aleatoric"] + found["epistemic"], found["uncertainty"], atol=1e-4)
+    found = fitted.recommend(users=user_ids[:30], k=5).to_pandas()
+    assert (
+        (found["probability_low"] <= found["probability"]) & (found["probability"] <= found["probability_high"])
+    ).all()
+    assert (found["probability_low"] < found["probability_high"]).any()
+    assert ((found["probability_high"] <= 1) & (found["probability_low"] >= 0)).all()
+    np.testing.assert_allclose(
+        found["uncertainty_aleatoric"] + found["uncertainty_epistemic"], found["uncertainty_total"], atol=1e-4
+    )
     num_items = fitted.vocabulary.num_items
-    assert ((found["uncertainty"] > 0) & (found["uncertainty"] <= np.log(num_items) + 1e-4)).all()
-    assert (found["epistemic"] > 0).any()
+    assert ((found["uncertainty_total"] > 0) & (found["uncertainty_total"] <= np.log(num_items) + 1e-4)).all()
+    assert (found["uncertainty_epistemic"] > 0).any()
 
 
 def test_probabilities_of_everything_sum_to_one(fitted: VariationalAttention, user_ids: list[str]) -> None:
-    everything = fitted.recommend(users=user_ids[:10], k=fitted.vocabulary.num_items, exclude_seen=False)
+    everything = fitted.recommend(users=user_ids[:10], k=fitted.vocabulary.num_items, exclude_seen=False).to_pandas()
     np.testing.assert_allclose(everything.groupby("user_id")["probability"].sum(), 1.0, atol=1e-4)
 
 
 def test_one_seed_is_one_answer_and_another_seed_another(fitted: VariationalAttention, user_ids: list[str]) -> None:
     users = user_ids[:40]
-    first = lists_of(fitted.recommend(users=users, k=5, explore="thompson", seed=1))
-    assert first == lists_of(fitted.recommend(users=users, k=5, explore="thompson", seed=1))
-    assert first != lists_of(fitted.recommend(users=users, k=5, explore="thompson", seed=2))
-    assert first != lists_of(fitted.recommend(users=users, k=5))
+    first = lists_of(fitted.recommend(users=users, k=5, explore="thompson", seed=1).to_pandas())
+    assert first == lists_of(fitted.recommend(users=users, k=5, explore="thompson", seed=1).to_pandas())
+    assert first != lists_of(fitted.recommend(users=users, k=5, explore="thompson", seed=2).to_pandas())
+    assert first != lists_of(fitted.recommend(users=users, k=5).to_pandas())
 
 
-def test_exploring_changes_the_order_and_not_what_is_said_of_an_item(
-    fitted: VariationalAttention, user_ids: list[str]
-) -> None:
+def test_exploring_changes_the_order_and_no_probability(fitted: VariationalAttention, user_ids: list[str]) -> None:
     num_items = fitted.vocabulary.num_items
-    plain = fitted.recommend(users=user_ids[:5], k=num_items)
-    explored = fitted.recommend(users=user_ids[:5], k=num_items, explore="thompson", seed=3)
+    plain = fitted.recommend(users=user_ids[:5], k=num_items).to_pandas()
+    explored = fitted.recommend(users=user_ids[:5], k=num_items, explore="thompson", seed=3).to_pandas()
     both = plain.merge(explored, on=["user_id", "item_id"], suffixes=("", "_explored"))
     assert len(both) == len(plain) == len(explored)
     np.testing.assert_allclose(both["probability_explored"], both["probability"], rtol=1e-3)
@@ -63,20 +64,20 @@ def test_diversity_of_zero_is_the_plain_list_and_more_is_another(
     fitted: VariationalAttention, user_ids: list[str]
 ) -> None:
     users = user_ids[:20]
-    plain = fitted.recommend(users=users, k=5)
-    assert lists_of(fitted.recommend(users=users, k=5, diversity=0.0)) == lists_of(plain)
-    spread = fitted.recommend(users=users, k=5, diversity=0.7)
+    plain = fitted.recommend(users=users, k=5).to_pandas()
+    assert lists_of(fitted.recommend(users=users, k=5, diversity=0.0).to_pandas()) == lists_of(plain)
+    spread = fitted.recommend(users=users, k=5, diversity=0.7).to_pandas()
     assert lists_of(spread) != lists_of(plain)
     assert spread.groupby("user_id")["probability"].sum().mean() < plain.groupby("user_id")["probability"].sum().mean()
     assert [len(one) for one in lists_of(spread)] == [5] * 20
 
 
-def test_set_grows_with_the_coverage_and_is_the_top_of_the_list(
-    fitted: VariationalAttention, user_ids: list[str]
-) -> None:
+def test_set_grows_with_the_level_and_is_the_top_of_the_list(fitted: VariationalAttention, user_ids: list[str]) -> None:
     users, num_items = user_ids[:15], fitted.vocabulary.num_items
-    plain = lists_of(fitted.recommend(users=users, k=num_items))
-    smaller, larger = (lists_of(fitted.recommend(users=users, coverage=level)) for level in (0.5, 0.9))
+    plain = lists_of(fitted.recommend(users=users, k=num_items).to_pandas())
+    smaller, larger = (
+        lists_of(fitted.recommend(users=users, conformal_level=level).to_pandas()) for level in (0.5, 0.9)
+    )
     for whole, half, most in zip(plain, smaller, larger, strict=True):
         assert len(half) <= len(most)
         assert half == whole[: len(half)]
@@ -90,36 +91,35 @@ def test_set_out_of_some_items_is_the_part_of_the_set_that_is_asked_for(
     assert fitted.checkpoint is not None
     only = fitted.checkpoint.vocabulary.items.to_pylist()[::2]
     users = user_ids[:15]
-    whole = lists_of(fitted.recommend(users=users, coverage=0.9))
-    part = fitted.recommend(users=users, coverage=0.9, only=only)
+    whole = lists_of(fitted.recommend(users=users, conformal_level=0.9).to_pandas())
+    part = fitted.recommend(users=users, conformal_level=0.9, candidates=only).to_pandas()
     found = {str(user): rows["item_id"].tolist() for user, rows in part.groupby("user_id")}
     for user, items in zip(users, whole, strict=True):
         assert found.get(user, []) == [item for item in items if item in set(only)]
 
 
 @pytest.mark.parametrize(
-    ("wish", "says"),
+    ("options", "says"),
     [
         ({"explore": "ucb"}, "Allowed: None and 'thompson'"),
         ({"explore": "thompson", "seed": -1}, "whole numbers from 0"),
         ({"diversity": 1.5}, "diversity"),
-        ({"coverage": 0.3}, "0.5 to 0.99"),
-        ({"coverage": 0.9, "diversity": 0.2}, "Give one or the others"),
+        ({"conformal_level": 0.3}, "0.5 to 0.99"),
+        ({"conformal_level": 0.9, "diversity": 0.2}, "Give one or the others"),
     ],
 )
-def test_manner_that_is_not_possible_is_refused_in_one_sentence(
-    fitted: VariationalAttention, user_ids: list[str], wish: dict[str, object], says: str
+def test_impossible_options_are_refused(
+    fitted: VariationalAttention, user_ids: list[str], options: dict[str, object], says: str
 ) -> None:
     with pytest.raises(InputError, match=says):
-        fitted.recommend(users=user_ids[:1], **wish)  # type: ignore[arg-type]
-    assert Manner().coverage is None
+        fitted.recommend(users=user_ids[:1], **options)
 
 
-def test_twin_without_noise_is_asked_at_its_mean_alone(shop_parts: tuple[LogPart, LogPart, LogPart]) -> None:
+def test_deterministic_ablation_is_used_at_its_mean_alone(shop_parts: tuple[LogPart, LogPart, LogPart]) -> None:
     training = {**SHORT_TRAINING, "max_epochs": 1, "deterministic_fraction": 1.0}
-    twin = VariationalAttention("tiny", device="cpu", model=SMALL_NETWORK, training=training)
-    twin.fit(shop_parts[0], shop_parts[1], verbose=0)
-    found = twin.recommend(history=[], k=3)
-    np.testing.assert_allclose(found["low"], found["probability"], rtol=1e-5)
-    np.testing.assert_allclose(found["high"], found["probability"], rtol=1e-5)
-    assert found["epistemic"].tolist() == [0.0] * 3
+    deterministic = VariationalAttention("tiny", device="cpu", model=SMALL_NETWORK, training=training)
+    deterministic.fit(shop_parts[0], shop_parts[1], verbose=0)
+    found = deterministic.recommend(history=[], k=3).to_pandas()
+    np.testing.assert_allclose(found["probability_low"], found["probability"], rtol=1e-5)
+    np.testing.assert_allclose(found["probability_high"], found["probability"], rtol=1e-5)
+    assert found["uncertainty_epistemic"].tolist() == [0.0] * 3

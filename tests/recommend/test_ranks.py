@@ -9,17 +9,16 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.ranking.plain import plain_mixture
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
-from variseq.pipeline import forecast_of
-from variseq.recommend import ranks as room
-from variseq.recommend.manner import Manner
-from variseq.recommend.ranks import ranks
-from variseq.recommend.recommender import rank_items
-from variseq.recommend.wishes import Wish
+from variseq.ranking import softmax
+from variseq.ranking.mixture import MixtureModel
+from variseq.ranking.options import RecommendOptions
+from variseq.recommend.network_model import engine_of
 from variseq.sequences.histories import Histories
 
-COLUMNS = ["user_id", "item_id", "rank", "score", "title", "source"]
+COLUMNS = ["user_id", "item_id", "rank", "score", "title", "fallback"]
 
 
 def known(fitted: VariationalAttention) -> Histories:
@@ -28,40 +27,59 @@ def known(fitted: VariationalAttention) -> Histories:
     return fitted.checkpoint.histories
 
 
-@pytest.mark.parametrize("tile_items", [7, 1000])
+@pytest.mark.parametrize("block_items", [7, 1000])
 @pytest.mark.parametrize(
-    "wished", ["nothing", "seen items too", "some items", "a boost", "a vast boost", "more than there is"]
+    "chosen", ["nothing", "seen items too", "some items", "a boost", "a vast boost", "more than there is"]
 )
-def test_ranks_are_those_of_the_whole_way_at_the_posterior_mean(
-    fitted: VariationalAttention, monkeypatch: pytest.MonkeyPatch, tile_items: int, wished: str
+def test_ranks_are_those_of_sorting_the_plain_mixture_at_the_posterior_mean(
+    fitted: VariationalAttention, monkeypatch: pytest.MonkeyPatch, block_items: int, chosen: str
 ) -> None:
-    num_items = fitted.vocabulary.num_items
-    wish = Wish(k=5, num_items=num_items, exclude_seen=True, repeat_share=0.0)
-    some = np.arange(num_items) % 3 == 0
-    wish = {
-        "nothing": wish,
-        "seen items too": replace(wish, exclude_seen=False),
-        "some items": replace(wish, candidates=some),
-        "a boost": replace(wish, log_boost=np.where(some, 1.0, 0.0).astype(np.float32)),
-        "a vast boost": replace(wish, log_boost=np.where(some, 700.0, -700.0).astype(np.float32)),
-        "more than there is": replace(wish, k=num_items),
-    }[wished]
-    forecast = forecast_of(fitted.checkpoint).at_the_mean()
-    plain = rank_items(forecast, known(fitted), wish)
-    monkeypatch.setattr(room, "TILE_ITEMS", tile_items)
-    quick = ranks(forecast, known(fitted), wish)
-    there = plain.item >= 0
-    assert np.array_equal(quick.item >= 0, there)
-    np.testing.assert_allclose(quick.score[there], plain.score[there], rtol=1e-5, atol=1e-5)
-    # What differs in the last bit only may stand in another order.
-    assert (quick.item == plain.item).mean() > 0.999
+    monkeypatch.setattr(softmax, "BLOCK_ITEMS", block_items)
+    checkpoint = fitted.checkpoint
+    assert checkpoint is not None
+    engine = engine_of(checkpoint)
+    ids, histories = fitted.vocabulary.items.to_pylist(), known(fitted)
+    some = np.arange(len(ids)) % 3 == 0
+    options, boost = {
+        "nothing": (RecommendOptions(k=5), 0.0),
+        "seen items too": (RecommendOptions(k=5, exclude_seen=False), 0.0),
+        "some items": (RecommendOptions(k=5, candidates=[ids[item] for item in np.flatnonzero(some)]), 0.0),
+        "a boost": (RecommendOptions(k=5, boost_items={ids[item]: np.e for item in np.flatnonzero(some)}), some * 1.0),
+        "a vast boost": (
+            RecommendOptions(k=5, boost_items={one: 1e300 if some[item] else 1e-300 for item, one in enumerate(ids)}),
+            np.where(some, 1.0, -1.0) * np.log(1e300),
+        ),
+        "more than there is": (RecommendOptions(k=len(ids)), 0.0),
+    }[chosen]
+    found = engine.recommend(
+        histories, range(len(histories)), [None] * len(histories), replace(options, ranks_only=True)
+    )
+    calibration = replace(engine.model.calibration, num_samples=0)
+    at_the_mean = MixtureModel(engine.model.encoder, engine.model.tables, calibration)
+    score = np.log(plain_mixture(at_the_mean, histories)[:, 0])
+    score += boost
+    if options.exclude_seen is not False and engine.exclude_seen:
+        score[np.repeat(np.arange(len(histories)), histories.lengths), histories.item] = -np.inf
+    if options.candidates is not None:
+        score[:, ~some] = -np.inf
+    order = np.argsort(-score, axis=1, kind="stable")[:, : options.k]
+    row, index = np.nonzero(np.take_along_axis(score, order, axis=1) > -np.inf)
+    assert found.user_id == row.tolist()
+    assert found.rank.tolist() == (index + 1).tolist()
+    np.testing.assert_allclose(found.score, score[row, order[row, index]], rtol=1e-4, atol=1e-4)
+    # What differs in the last bit only may be in another order.
+    expected = [ids[item] for item in order[row, index]]
+    assert np.mean([one == other for one, other in zip(found.item_id, expected, strict=True)]) > 0.999
 
 
-def test_ranks_only_is_told_in_fewer_columns_and_has_the_best_items(fitted: VariationalAttention) -> None:
+def test_ranks_only_has_fewer_columns_and_has_the_best_items(fitted: VariationalAttention) -> None:
     users = fitted.vocabulary.users.to_pylist()[:20]
-    quick, whole = fitted.recommend(users=users, k=4, ranks_only=True), fitted.recommend(users=users, k=4)
+    quick, whole = (
+        fitted.recommend(users=users, k=4, ranks_only=True).to_pandas(),
+        fitted.recommend(users=users, k=4).to_pandas(),
+    )
     assert list(quick.columns) == COLUMNS
-    assert quick[["user_id", "rank", "source"]].equals(whole[["user_id", "rank", "source"]])
+    assert quick[["user_id", "rank", "fallback"]].equals(whole[["user_id", "rank", "fallback"]])
     both = quick.merge(whole, on=["user_id", "item_id"])
     assert len(both) > 0.5 * len(whole)  # a posterior that is wide moves the rest
     assert both["title_x"].equals(both["title_y"])
@@ -69,21 +87,21 @@ def test_ranks_only_is_told_in_fewer_columns_and_has_the_best_items(fitted: Vari
 
 def test_somebody_new_is_ranked_too_and_a_stranger_gets_a_labelled_fallback(fitted: VariationalAttention) -> None:
     items = fitted.vocabulary.items.to_pylist()
-    ranked = fitted.recommend(history=items[:3], k=3, ranks_only=True)
+    ranked = fitted.recommend(history=items[:3], k=3, ranks_only=True).to_pandas()
     assert ranked["rank"].tolist() == [1, 2, 3]
     assert not set(ranked["item_id"]) & set(items[:3])
-    stranger = fitted.recommend(users=["nobody"], k=2, ranks_only=True)
-    assert stranger["source"].str.contains("unknown user").all()
+    stranger = fitted.recommend(users=["nobody"], k=2, ranks_only=True).to_pandas()
+    assert stranger["fallback"].str.contains("unknown user").all()
 
 
 @pytest.mark.parametrize("name", ["everybody.parquet", "everybody.csv"])
 def test_everybody_is_written_in_ranks(fitted: VariationalAttention, tmp_path: Path, name: str) -> None:
-    fitted.recommend_to_file(tmp_path / name, manner=Manner(ranks_only=True))
+    fitted.recommend_to_file(tmp_path / name, ranks_only=True)
     read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
     assert list(read(tmp_path / name).columns) == COLUMNS
 
 
-@pytest.mark.parametrize("more", [{"explore": "thompson"}, {"diversity": 0.2}, {"coverage": 0.9}])
+@pytest.mark.parametrize("more", [{"explore": "thompson"}, {"diversity": 0.2}, {"conformal_level": 0.9}])
 def test_what_needs_more_than_the_order_is_refused(fitted: VariationalAttention, more: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="ranks_only gives the plain order"):
         fitted.recommend(history=[], ranks_only=True, **more)
@@ -91,9 +109,11 @@ def test_what_needs_more_than_the_order_is_refused(fitted: VariationalAttention,
 
 def test_pin_stands_at_its_rank_in_the_plain_order_too(fitted: VariationalAttention) -> None:
     users = fitted.vocabulary.users.to_pylist()[:5]
-    plain = fitted.recommend(users=users, k=9, ranks_only=True, exclude_seen=False)
+    plain = fitted.recommend(users=users, k=9, ranks_only=True, exclude_seen=False).to_pandas()
     last = plain.groupby("user_id", sort=False).tail(1).iloc[0]
-    answer = fitted.recommend(users=users, k=9, ranks_only=True, exclude_seen=False, pin={2: last["item_id"]})
+    answer = fitted.recommend(
+        users=users, k=9, ranks_only=True, exclude_seen=False, pin={2: last["item_id"]}
+    ).to_pandas()
     first = answer[answer["user_id"] == last["user_id"]].reset_index(drop=True)
     of_user = plain[plain["user_id"] == last["user_id"]]["item_id"].tolist()
     assert first["item_id"].tolist() == [of_user[0], last["item_id"], *of_user[1:-1]]
@@ -102,6 +122,5 @@ def test_pin_stands_at_its_rank_in_the_plain_order_too(fitted: VariationalAttent
 
 
 def test_ranking_leaves_gradients_switched_on(fitted: VariationalAttention) -> None:
-    wish = Wish(k=2, num_items=fitted.vocabulary.num_items, exclude_seen=True, repeat_share=0.0)
-    ranks(forecast_of(fitted.checkpoint).at_the_mean(), known(fitted), wish)
+    fitted.recommend(history=[], k=2, ranks_only=True)
     assert torch.is_grad_enabled()

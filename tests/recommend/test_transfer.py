@@ -9,8 +9,7 @@ import torch
 from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.model.network import Network
 from variseq.ranking.calibration import Calibration, CalibrationResult, ConformalThresholds, GatingNetwork, repeat_share
-from variseq.recommend.forecast import Forecast
-from variseq.recommend.memory import Memory
+from variseq.recommend.network_model import count_events, mixture_model
 from variseq.recommend.transfer import transferred
 from variseq.sequences.histories import Histories
 
@@ -23,44 +22,44 @@ def learned(num_samples: int = 2) -> CalibrationResult:
     return CalibrationResult(Calibration(num_samples, (1.3,) * 10, GATE), thresholds, 0.1, {})
 
 
-def surer(network: Network, factor: float = 1.5) -> Network:
-    """The same network with louder preferences."""
-    louder = copy.deepcopy(network)
+def more_confident(network: Network, factor: float = 1.5) -> Network:
+    """The same network with scaled preferences."""
+    scaled = copy.deepcopy(network)
     with torch.no_grad():
-        louder.decoder.norm.weight.mul_(factor)
-    return louder
+        scaled.decoder.norm.weight.mul_(factor)
+    return scaled
 
 
-def shares(network: Network, calibration: Calibration) -> torch.Tensor:
-    forecast = Forecast(network, Memory(NUM_ITEMS), calibration)
-    return forecast.query(HISTORIES).shares
+def weights(network: Network, calibration: Calibration) -> np.ndarray:
+    model = mixture_model(network, count_events(NUM_ITEMS), calibration)
+    return model.distribution(model.encode(HISTORIES), HISTORIES).weights
 
 
 def test_same_network_and_histories_keep_their_calibration() -> None:
     network = small_network()
     found = transferred(learned(), (network, HISTORIES), (network, HISTORIES)).calibration
     np.testing.assert_allclose(found.temperatures, learned().calibration.temperatures, rtol=0.01)
-    torch.testing.assert_close(shares(network, found), shares(network, learned().calibration), atol=0.01, rtol=0.01)
+    np.testing.assert_allclose(weights(network, found), weights(network, learned().calibration), atol=0.01, rtol=0.01)
 
 
-def test_network_with_louder_preferences_is_cooled_until_it_says_the_same() -> None:
+def test_network_with_larger_preferences_is_cooled_until_its_weights_are_the_same() -> None:
     network = small_network()
     torch.nn.init.zeros_(network.item_bias)
-    found = transferred(learned(), (network, HISTORIES), (surer(network), HISTORIES)).calibration
+    found = transferred(learned(), (network, HISTORIES), (more_confident(network), HISTORIES)).calibration
     assert found.temperatures[0] == pytest.approx(1.5 * 1.3, rel=0.02)
-    torch.testing.assert_close(
-        shares(surer(network), found), shares(network, learned().calibration), atol=0.01, rtol=0.02
+    np.testing.assert_allclose(
+        weights(more_confident(network), found), weights(network, learned().calibration), atol=0.01, rtol=0.02
     )
 
 
-def test_who_had_no_history_yet_does_not_make_the_second_network_look_surer() -> None:
+def test_who_had_no_history_yet_does_not_make_the_second_network_look_more_confident() -> None:
     network = small_network()
     none_yet = [
         np.zeros(0, dtype=int).tolist() if n % 5 == 0 else HISTORIES.history(n).item.tolist() for n in range(80)
     ]
     found = transferred(learned(), (network, Histories.of_items(none_yet)), (network, HISTORIES)).calibration
     np.testing.assert_allclose(found.temperatures, learned().calibration.temperatures, rtol=0.01)
-    torch.testing.assert_close(shares(network, found), shares(network, learned().calibration), atol=0.01, rtol=0.01)
+    np.testing.assert_allclose(weights(network, found), weights(network, learned().calibration), atol=0.01, rtol=0.01)
 
 
 def test_without_any_history_before_the_calibration_stays() -> None:
@@ -70,7 +69,7 @@ def test_without_any_history_before_the_calibration_stays() -> None:
 
 def test_repeats_are_counted_again_and_the_rest_stays() -> None:
     network, before = small_network(), learned()
-    after = transferred(before, (network, HISTORIES), (surer(network), HISTORIES))
+    after = transferred(before, (network, HISTORIES), (more_confident(network), HISTORIES))
     assert after.thresholds is before.thresholds
     assert after.repeat_share == repeat_share(HISTORIES) != before.repeat_share
     assert after.calibration.num_samples == before.calibration.num_samples
@@ -79,4 +78,7 @@ def test_repeats_are_counted_again_and_the_rest_stays() -> None:
 def test_shut_gate_stays_shut() -> None:
     network = small_network()
     before = CalibrationResult(Calibration(0), learned().thresholds, 0.1, {})
-    assert transferred(before, (network, HISTORIES), (surer(network), HISTORIES)).calibration.gate == GatingNetwork()
+    assert (
+        transferred(before, (network, HISTORIES), (more_confident(network), HISTORIES)).calibration.gate
+        == GatingNetwork()
+    )

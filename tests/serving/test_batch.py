@@ -13,8 +13,8 @@ USERS = [f"batch-{place}" for place in range(12)]
 WISHES: dict[str, dict[str, Any]] = {
     "as it comes": {},
     "filters": {"k": 4, "exclude": ["i00", "i05"], "exclude_seen": False, "attention": True},
-    "exploring with a pin": {"k": 6, "explore": "thompson", "seed": 3, "pin": [{"item_id": "i09", "rank": 2}]},
-    "a spread with boosts": {"k": 5, "diversity": 0.5, "boost": {"items": {"i07": 3.0}}, "category": "Toys"},
+    "exploring with a pin": {"k": 6, "explore": "thompson", "seed": 3, "pin": {2: "i09"}},
+    "a spread with boosts": {"k": 5, "diversity": 0.5, "boost_items": {"i07": 3.0}, "categories": ["Toys"]},
 }
 CHANGING = {"request_id", "latest_event_age_seconds"}
 
@@ -42,7 +42,7 @@ def alone(server: ServerProcess, user: Any, **wish: Any) -> dict[str, Any]:
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Numbers of passes of different sizes differ by rounding."""
     listed, wanted = found.pop("recommendations"), expected.pop("recommendations")
-    for number in ("score", "probability", "low", "high"):
+    for number in ("score", "probability", "probability_low", "probability_high"):
         values = [one.pop(number) for one in listed]
         assert values == pytest.approx([one.pop(number) for one in wanted], rel=1e-4, abs=1e-6)
     assert listed == wanted
@@ -85,7 +85,7 @@ def test_page_of_one_user_of_several_goes_on_alone(server: ServerProcess) -> Non
         ({"users": ["a"] * 101}, "100 at once"),
         ({"users": ["a"] * 1001}, "1000"),
         ({"users": ["a"] * 100, "k": 201}, "20,000 items"),
-        ({"users": ["a", "b"], "only": ["nothing like it"]}, "not in the catalog"),
+        ({"users": ["a", "b"], "candidates": ["nothing like it"]}, "not in the catalog"),
     ],
 )
 def test_batch_that_is_not_possible_is_refused_as_a_whole(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from variseq.errors import InputError
-from variseq.inference.question import Question
+from variseq.ranking.engine import Request
+from variseq.ranking.options import RecommendOptions
 from variseq.serving.batching import Answered, Asked, Batcher
 from variseq.serving.history_cache import HistoryCache
 from variseq.serving.http import HTTPError
@@ -18,7 +19,7 @@ from variseq.serving.models import ModelManager
 from variseq.serving.stores.memory import MemoryStore
 from variseq.serving.stores.protocol import Event, StoreUnavailable
 
-TWO = Question(k=2, because=False)
+TWO = Request(RecommendOptions(k=2, reasons=False))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_those_who_were_answered_together_are_waited_for(models: ModelManager, m
 def test_question_that_is_not_possible_fails_alone(models: ModelManager) -> None:
     async def main() -> None:
         async with batching(models, MemoryStore()) as batcher:
-            bad = Question(k=2, only=["nothing"])
+            bad = Request(RecommendOptions(k=2, candidates=["nothing"]))
             asked = [Asked(bad if number == 3 else TWO, history=["i00"]) for number in range(8)]
             asked.append(Asked(TWO, history=[7]))
             found = await asyncio.gather(*(batcher.ask(one) for one in asked), return_exceptions=True)

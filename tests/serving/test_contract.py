@@ -15,7 +15,7 @@ from tests.terminal.invoke import succeed
 from variseq.estimator import VariationalAttention, load
 from variseq.events.simulate import Simulation
 
-NUMBERS = ("score", "probability", "low", "high")
+NUMBERS = ("score", "probability", "probability_low", "probability_high")
 POSTERIORS = {"total": "uncertainty", "aleatoric": "aleatoric", "epistemic": "epistemic"}
 
 
@@ -52,17 +52,17 @@ REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = {
         {"users": ["u004"], "diversity": 0.5},
     ),
     "a set": (
-        {"user_id": "u005", "coverage": 0.6},
+        {"user_id": "u005", "conformal_level": 0.6},
         ("--user", "u005", "--coverage", "0.6"),
-        {"users": ["u005"], "coverage": 0.6},
+        {"users": ["u005"], "conformal_level": 0.6},
     ),
     "boosts and pins": (
-        {"user_id": "u006", "k": 6, "boost": {"items": {"i07": 3}}, "pin": [{"item_id": "i09", "rank": 2}]},
+        {"user_id": "u006", "k": 6, "boost_items": {"i07": 3}, "pin": {2: "i09"}},
         ("--user", "u006", "-k", "6", "--boost", "i07=3", "--pin", "2=i09"),
-        {"users": ["u006"], "k": 6, "boost": {"i07": 3.0}, "pin": {2: "i09"}},
+        {"users": ["u006"], "k": 6, "boost_items": {"i07": 3.0}, "pin": {2: "i09"}},
     ),
     "exploring with pins": (
-        {"user_id": "u007", "k": 6, "explore": "thompson", "seed": 3, "pin": [{"item_id": "i09", "rank": 2}]},
+        {"user_id": "u007", "k": 6, "explore": "thompson", "seed": 3, "pin": {2: "i09"}},
         ("--user", "u007", "-k", "6", "--explore", "thompson", "--seed", "3", "--pin", "2=i09"),
         {"users": ["u007"], "k": 6, "explore": "thompson", "seed": 3, "pin": {2: "i09"}},
     ),
@@ -72,8 +72,8 @@ REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = {
             "explore": "thompson",
             "seed": 5,
             "diversity": 0.4,
-            "boost": {"items": {"i07": 3}},
-            "pin": [{"item_id": "i11", "rank": 1}],
+            "boost_items": {"i07": 3},
+            "pin": {1: "i11"},
         },
         (
             "--user",
@@ -94,7 +94,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = {
             "explore": "thompson",
             "seed": 5,
             "diversity": 0.4,
-            "boost": {"i07": 3.0},
+            "boost_items": {"i07": 3.0},
             "pin": {1: "i11"},
         },
     ),
@@ -106,7 +106,7 @@ def test_one_request_is_one_answer_by_every_door(
     server: ServerProcess, model: VariationalAttention, run_folder: Path, name: str
 ) -> None:
     body, words, arguments = REQUESTS[name]
-    called = model.recommend(**arguments).to_dict("records")
+    called = model.recommend(**arguments).to_pandas().to_dict("records")
     printed = json.loads(succeed("recommend", run_folder, *words, "--json").out)
     answer = server.client.post("/v1/recommend", json=body).json()
     served = answer["recommendations"]
@@ -114,15 +114,15 @@ def test_one_request_is_one_answer_by_every_door(
         assert [row["item_id"] for row in found] == [row["item_id"] for row in called]
         assert [row["rank"] for row in found] == [row["rank"] for row in called]
         assert [row["title"] for row in found] == [row["title"] for row in called]
-        assert [row["because"] for row in found] == [list(row["because"]) for row in called]
+        assert [row["reasons"] for row in found] == [list(row["reasons"]) for row in called]
         for number in NUMBERS:
             expected = [row[number] for row in called]
             assert [row[number] for row in found] == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    said = [called[0][number] for number in ("uncertainty", "aleatoric", "epistemic")]
+    said = [called[0][number] for number in ("uncertainty_total", "uncertainty_aleatoric", "uncertainty_epistemic")]
     assert [answer["uncertainty"][kind] for kind in ("total", "aleatoric", "epistemic")] == pytest.approx(
         said, abs=1e-3
     )
-    assert (answer["fallback"] or "model") == called[0]["source"]
+    assert answer["fallback"] == called[0]["fallback"]
 
 
 def test_history_that_is_sent_with_its_times_is_answered_as_that_of_the_user(server: ServerProcess) -> None:
@@ -153,18 +153,22 @@ HISTORIES: dict[str, list[Any]] = {
 def test_one_history_is_one_answer_in_python_and_over_http(
     server: ServerProcess, model: VariationalAttention, name: str
 ) -> None:
-    called = model.recommend(history=HISTORIES[name], k=8)
+    called = model.recommend(history=HISTORIES[name], k=8).to_pandas()
     served = server.recommend(history=HISTORIES[name], k=8)["recommendations"]
     assert [row["item_id"] for row in served] == called["item_id"].tolist()
     for number in NUMBERS:
         assert [row[number] for row in served] == pytest.approx(called[number].tolist(), rel=1e-4, abs=1e-5)
-    assert [row["because"] for row in served] == [list(because) for because in called["because"]]
+    assert [row["reasons"] for row in served] == [list(reasons) for reasons in called["reasons"]]
 
 
 def test_times_behaviors_and_values_of_a_history_count(model: VariationalAttention) -> None:
     scores = [
-        model.recommend(history=HISTORIES[name], k=30, exclude_seen=False).set_index("item_id")["score"].to_dict()
+        model.recommend(history=HISTORIES[name], k=30, exclude_seen=False)
+        .to_pandas()
+        .set_index("item_id")["score"]
+        .to_dict()
         for name in ("times", "behaviors and values", "no times")
+        for scored in [model.recommend(history=HISTORIES[name], k=30, exclude_seen=False)]
     ]
     assert scores[0] != scores[1]
     assert scores[1] != scores[2]
@@ -175,9 +179,9 @@ def test_history_of_the_log_in_python_is_answered_as_that_of_the_user(
 ) -> None:
     log = shop.events().to_pandas()
     of_user = log[log["user_id"] == "u001"].drop(columns="user_id")
-    known = model.recommend(users=["u001"], k=8)
+    known = model.recommend(users=["u001"], k=8).to_pandas()
     for history in (of_user, of_user.to_dict("records")):
-        found = model.recommend(history=history, k=8)
+        found = model.recommend(history=history, k=8).to_pandas()
         assert found["item_id"].tolist() == known["item_id"].tolist()
         np.testing.assert_allclose(found["probability"], known["probability"], rtol=1e-5)
 

@@ -34,20 +34,18 @@ WISHES: dict[str, st.SearchStrategy[Any]] = {
     "history": st.lists(ids, max_size=20) | st.lists(past, max_size=5),
     "k": st.integers(-1, 1001),
     "exclude": st.lists(ids, max_size=5),
-    "only": st.lists(ids, max_size=5),
-    "category": st.sampled_from(["Toys", "none"]) | st.lists(st.text(max_size=5), max_size=3),
+    "candidates": st.lists(ids, max_size=5),
+    "categories": st.just(["Toys"]) | st.lists(st.text(max_size=5), max_size=3),
     "exclude_seen": st.booleans(),
     "explore": st.sampled_from(["thompson", "greedy"]),
     "seed": st.integers(-1, 2**33),
     "diversity": st.floats(-0.1, 1.1),
-    "coverage": st.floats(0.4, 1.0),
-    "boost": st.fixed_dictionaries({}, optional={
-        "items": st.dictionaries(ids.map(str), numbers, max_size=3),
-        "categories": st.dictionaries(st.sampled_from(["Toys", "none"]), numbers, max_size=3),
-    }),
-    "pin": st.lists(st.fixed_dictionaries({"item_id": ids, "rank": st.integers(0, 50)}), max_size=4),
+    "conformal_level": st.floats(0.4, 1.0),
+    "boost_items": st.dictionaries(ids.map(str), numbers, max_size=3),
+    "boost_categories": st.dictionaries(st.sampled_from(["Toys", "none"]), numbers, max_size=3),
+    "pin": st.dictionaries(st.integers(0, 50).map(str), ids, max_size=4),
     "page": st.text(max_size=30),
-    "because": st.booleans(),
+    "reasons": st.booleans(),
     "ids_as_text": st.booleans(),
     "attention": st.booleans(),
 }  # fmt: skip
@@ -55,7 +53,8 @@ wish = st.fixed_dictionaries({}, optional={name: of_kind | anything for name, of
 good_wish = st.fixed_dictionaries(
     {"history": st.lists(st.sampled_from([f"i{n:02}" for n in range(40)]), max_size=30), "k": st.integers(1, 40)},
     optional={
-        name: WISHES[name] for name in ("exclude_seen", "because", "attention", "diversity", "coverage", "pin", "boost")
+        name: WISHES[name]
+        for name in ("exclude_seen", "reasons", "attention", "diversity", "conformal_level", "pin", "boost_items")
     },
 )
 one_event = st.fixed_dictionaries(

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from variseq.inference.engine import Engine, KnownHistory
+from variseq.inference.engine import load_engine
+from variseq.ranking.engine import KnownHistory
 from variseq.serving.history_cache import OVERHEAD_BYTES, HistoryCache
 
 
 @pytest.fixture(scope="module")
 def histories(bundle_folder: Path) -> list[KnownHistory]:
-    engine = Engine.load(bundle_folder)
+    engine = load_engine(bundle_folder)
     return [engine.given(["i00"] * length) for length in range(30)]
 
 

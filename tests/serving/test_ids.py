@@ -41,8 +41,8 @@ def lists(answer: dict[str, Any]) -> list[tuple[Any, float]]:
 
 def test_number_and_its_digits_are_one_id(numbered: ServerProcess) -> None:
     wishes = [
-        {"user_id": LARGE, "exclude": [LARGE + 1], "pin": [{"item_id": LARGE + 3, "rank": 2}]},
-        {"user_id": LARGE, "only": [LARGE + place for place in range(20)], "boost": {"items": {str(LARGE + 2): 9.0}}},
+        {"user_id": LARGE, "exclude": [LARGE + 1], "pin": {2: LARGE + 3}},
+        {"user_id": LARGE, "candidates": [LARGE + place for place in range(20)], "boost_items": {str(LARGE + 2): 9.0}},
         {"history": [LARGE + 5, LARGE + 6], "exclude_seen": False},
         {"history": [{"item_id": LARGE + 5, "timestamp": 100}, {"item_id": LARGE + 6, "timestamp": 200}]},
     ]

@@ -96,21 +96,21 @@ def test_pages_never_repeat_although_events_arrive_in_between(server: ServerProc
 
 
 def test_last_page_has_no_next_one(server: ServerProcess) -> None:
-    answer = server.recommend(history=["i00"], only=["i01", "i02", "i03"], k=2)
+    answer = server.recommend(history=["i00"], candidates=["i01", "i02", "i03"], k=2)
     assert answer["next_page"] is not None
-    answer = server.recommend(history=["i00"], only=["i01", "i02", "i03"], k=2, page=answer["next_page"])
+    answer = server.recommend(history=["i00"], candidates=["i01", "i02", "i03"], k=2, page=answer["next_page"])
     assert len(answer["recommendations"]) == 1
     assert answer["next_page"] is None
 
 
-def test_wishes_hold(server: ServerProcess) -> None:
+def test_options_hold(server: ServerProcess) -> None:
     plain = ids_of(server.recommend(history=["i00", "i05"], k=10))
     assert not set(plain[:3]) & set(ids_of(server.recommend(history=["i00", "i05"], k=10, exclude=plain[:3])))
-    assert set(ids_of(server.recommend(history=["i00", "i05"], k=3, only=plain[5:8]))) == set(plain[5:8])
-    assert ids_of(server.recommend(history=["i00", "i05"], k=3, pin=[{"item_id": plain[9], "rank": 2}]))[1] == plain[9]
-    boosted = server.recommend(history=["i00", "i05"], k=3, boost={"items": {plain[9]: 1000.0}})
+    assert set(ids_of(server.recommend(history=["i00", "i05"], k=3, candidates=plain[5:8]))) == set(plain[5:8])
+    assert ids_of(server.recommend(history=["i00", "i05"], k=3, pin={2: plain[9]}))[1] == plain[9]
+    boosted = server.recommend(history=["i00", "i05"], k=3, boost_items={plain[9]: 1000.0})
     assert ids_of(boosted)[0] == plain[9]
-    toys = server.recommend(history=["i00", "i05"], k=3, category="Toys")["recommendations"]
+    toys = server.recommend(history=["i00", "i05"], k=3, categories=["Toys"])["recommendations"]
     assert all(one["title"].startswith("Toys") for one in toys)
     assert ids_of(server.recommend(history=["i00", "i05"], k=10, diversity=0.9)) != plain
     sampled = [ids_of(server.recommend(history=["i00"], k=10, explore="thompson", seed=seed)) for seed in (1, 1, 2, 3)]
@@ -123,10 +123,19 @@ def test_answer_says_what_it_is(server: ServerProcess) -> None:
     assert answer["model"] == server.client.get("/ready").json()["model_version"]
     assert set(answer["uncertainty"]) == {"total", "aleatoric", "epistemic"}
     first = answer["recommendations"][0]
-    assert set(first) == {"item_id", "rank", "score", "probability", "low", "high", "title", "because"}
-    assert first["low"] <= first["probability"] <= first["high"]
+    assert set(first) == {
+        "item_id",
+        "rank",
+        "score",
+        "probability",
+        "probability_low",
+        "probability_high",
+        "title",
+        "reasons",
+    }
+    assert first["probability_low"] <= first["probability"] <= first["probability_high"]
     assert "attention" not in answer
-    assert server.recommend(history=["i00"], k=1, because=False)["recommendations"][0]["because"] == []
+    assert server.recommend(history=["i00"], k=1, reasons=False)["recommendations"][0]["reasons"] == []
 
 
 @pytest.mark.parametrize(
@@ -145,16 +154,16 @@ def test_answer_says_what_it_is(server: ServerProcess) -> None:
         ({"user_id": ""}, "$.user_id"),
         ({"user_id": "x" * 1025}, "$.user_id"),
         ({"user_id": "ü" * 600}, "1,024 bytes"),
-        ({"history": [], "boost": {"items": {"i00": 0}}}, "$.boost"),
-        ({"history": [], "boost": {"items": {"i00": 1001}}}, "$.boost"),
-        ({"history": [], "boost": {"items": {f"i{n}": 2 for n in range(1001)}}}, "$.boost"),
-        ({"history": [], "pin": [{"item_id": "i00", "rank": 1}, {"item_id": "i01", "rank": 1}]}, "twice"),
-        ({"history": [], "pin": [{"item_id": "i00", "rank": 1}] * 101}, "$.pin"),
-        ({"history": [], "only": ["nothing"]}, "not in the catalog"),
-        ({"history": [], "category": "nothing"}, "Toys"),
+        ({"history": [], "boost_items": {"i00": 0}}, "$.boost_items"),
+        ({"history": [], "boost_items": {"i00": 1001}}, "$.boost_items"),
+        ({"history": [], "boost_items": {f"i{n}": 2 for n in range(1001)}}, "$.boost_items"),
+        ({"history": [], "pin": {"1": "i00", "2": "i00"}}, "two ranks"),
+        ({"history": [], "pin": {str(n): "i00" for n in range(1, 102)}}, "$.pin"),
+        ({"history": [], "candidates": ["nothing"]}, "not in the catalog"),
+        ({"history": [], "categories": ["nothing"]}, "Toys"),
         ({"history": [], "explore": "greedy"}, "$.explore"),
         ({"history": [], "diversity": 1.1}, "$.diversity"),
-        ({"history": [], "coverage": 0.3}, "$.coverage"),
+        ({"history": [], "conformal_level": 0.3}, "$.conformal_level"),
         ({"history": [], "page": "nonsense"}, "no token of this server"),
         ({"history": [], "page": "WyJ4IixbMV1d"}, "Start again"),
     ],

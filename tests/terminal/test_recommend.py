@@ -20,7 +20,7 @@ def text_of(table: str) -> str:
 
 def test_several_users_get_titles_ranks_and_reasons(run: Path) -> None:
     out = succeed("recommend", run, "--user", "u01", "--user", "u02", "-k", 3).out
-    expected = load(run).recommend(users=["u01", "u02"], k=3)
+    expected = load(run).recommend(users=["u01", "u02"], k=3).to_pandas()
     for row in expected.to_dict("records"):
         assert f"{row['title']} ({row['item_id']})" in text_of(out)
     assert out.count("│    1 │") == 2
@@ -30,15 +30,18 @@ def test_several_users_get_titles_ranks_and_reasons(run: Path) -> None:
 
 def test_answer_is_that_of_python(run: Path, tmp_path: Path) -> None:
     succeed("recommend", run, "--all-users", "--out", tmp_path / "all.parquet", "-k", 4)
-    written, called = pd.read_parquet(tmp_path / "all.parquet"), load(run).recommend(k=4)
-    columns = ["user_id", "item_id", "rank", "score", "probability", "title", "source"]
+    written, called = (
+        pd.read_parquet(tmp_path / "all.parquet"),
+        load(run).recommend(load(run).vocabulary.users.to_pylist(), k=4).to_pandas(),
+    )
+    columns = ["user_id", "item_id", "rank", "score", "probability", "title", "fallback"]
     pd.testing.assert_frame_equal(written[columns], called[columns], check_dtype=False)
 
 
 def test_integer_ids_are_given_as_text(integer_run: Path) -> None:
     out = succeed("recommend", integer_run, "--user", "107", "-k", 2).out
     assert "fallback" not in out
-    user = load(integer_run).recommend(users=[107], k=2)
+    user = load(integer_run).recommend(users=[107], k=2).to_pandas()
     assert all(str(item) in out for item in user["item_id"])
     assert "fallback" not in succeed("recommend", integer_run, "--history", "901,902", "-k", 2).out
     refuse("ids of this data are integers, and 'seven'", "recommend", integer_run, "--user", "seven")
@@ -78,28 +81,31 @@ def test_everybody_is_written_one_row_per_user_and_rank(run: Path, tmp_path: Pat
     assert left_in(tmp_path) == ["all.csv"]
 
 
-def test_wishes_hold_for_everybody_too(run: Path, tmp_path: Path) -> None:
+def test_options_hold_for_everybody_too(run: Path, tmp_path: Path) -> None:
     words = ["recommend", run, "--all-users", "--out", tmp_path / "all.parquet", "-k", 5, "--include-seen"]
     model = load(run)
-    (garden,) = {row for row in model.recommend(category="Garden")["item_id"].head(1)}
-    succeed(*words, "--category", "Garden", "--exclude", garden)
+    everybody = model.vocabulary.users.to_pylist()
+    (garden,) = {row for row in model.recommend(everybody, categories=["Garden"]).to_pandas()["item_id"].head(1)}
+    succeed(*words, "--categories", "Garden", "--exclude", garden)
     items = set(pd.read_parquet(tmp_path / "all.parquet")["item_id"])
     assert items
     assert garden not in items
-    assert items <= set(model.recommend(category="Garden", exclude_seen=False, k=30)["item_id"])
-    succeed(*words, "--only", "i01,i02")
+    assert items <= set(
+        model.recommend(everybody, categories=["Garden"], exclude_seen=False, k=30).to_pandas()["item_id"]
+    )
+    succeed(*words, "--candidates", "i01,i02")
     assert set(pd.read_parquet(tmp_path / "all.parquet")["item_id"]) == {"i01", "i02"}
 
 
 def test_exclude_only_category_and_seen_items_are_obeyed(run: Path) -> None:
     model = load(run)
-    first = model.recommend(users=["u01"], k=1)["item_id"].item()
-    new = model.recommend(users=["u01"], k=30, exclude_seen=True)
+    first = model.recommend(users=["u01"], k=1).to_pandas()["item_id"].item()
+    new = model.recommend(users=["u01"], k=30, exclude_seen=True).to_pandas()
     assert f"({first})" not in succeed("recommend", run, "--user", "u01", "--exclude", first, "-k", 3).out
-    only = succeed("recommend", run, "--user", "u01", "--only", first, "-k", 3).out
+    only = succeed("recommend", run, "--user", "u01", "--candidates", first, "-k", 3).out
     assert f"({first})" in only
     assert "│    2 │" not in only
-    garden = succeed("recommend", run, "--user", "u01", "--category", "Garden", "-k", 3).out
+    garden = succeed("recommend", run, "--user", "u01", "--categories", "Garden", "-k", 3).out
     assert "Garden no." in garden
     assert "Kitchen no." not in garden.split("because")[-1].split("Garden no.")[0]
     assert "│   30 │" in succeed("recommend", run, "--user", "u01", "--include-seen", "-k", 30).out
@@ -109,9 +115,9 @@ def test_exclude_only_category_and_seen_items_are_obeyed(run: Path) -> None:
 
 
 def test_nothing_left_to_recommend_is_said(run: Path) -> None:
-    finished = succeed("recommend", run, "--user", "u01", "--only", "i01", "--exclude", "i01")
+    finished = succeed("recommend", run, "--user", "u01", "--candidates", "i01", "--exclude", "i01")
     assert "nothing to recommend for user u01" in finished.err
-    finished = succeed("recommend", run, "--history", "i01", "--only", "i01", "--exclude-seen")
+    finished = succeed("recommend", run, "--history", "i01", "--candidates", "i01", "--exclude-seen")
     assert "nothing to recommend for this history" in finished.err
 
 
@@ -121,13 +127,13 @@ WRONG_QUESTIONS = {
     "user and everybody": (["--user", "u01", "--all-users", "--out", "all.csv"], "one of --user"),
     "everybody without a file": (["--all-users"], "--all-users and --out FILE go together"),
     "a file for one user": (["--user", "u01", "--out", "all.csv"], "go together"),
-    "k of nothing": (["--user", "u01", "-k", "0"], "k=0 is not possible. Allowed: .*1 to 30"),
+    "k of nothing": (["--user", "u01", "-k", "0"], "k=0 is not possible. Allowed: whole numbers from 1"),
     "k below nothing": (["--user", "u01", "-k", "-3"], "k=-3 is not possible"),
     "empty history": (["--history", ""], "--history '' has no item id"),
     "history of commas": (["--history", " , "], "has no item id"),
-    "empty wish": (["--user", "u01", "--only", ""], "--only '' has no item id"),
-    "unknown wish": (["--user", "u01", "--only", "nope"], "not in the catalog: 'nope'"),
-    "unknown category": (["--user", "u01", "--category", "Cars"], "No item has the category 'Cars'. There are: "),
+    "empty option": (["--user", "u01", "--candidates", ""], "--candidates '' has no item id"),
+    "unknown candidate": (["--user", "u01", "--candidates", "nope"], "not in the catalog: 'nope'"),
+    "unknown category": (["--user", "u01", "--categories", "Cars"], "No item has the category 'Cars'. There are: "),
     "unknown ending": (["--all-users", "--out", "all.xlsx"], r"\.parquet or \.csv"),
     "unknown folder": (["--all-users", "--out", "nowhere/all.csv"], "nowhere/all.csv cannot be written"),
 }
@@ -144,7 +150,7 @@ def test_wrong_question_is_one_message_and_leaves_nothing(
 
 
 def test_category_without_an_items_file_is_one_message(integer_run: Path) -> None:
-    refuse("without an items file", "recommend", integer_run, "--user", "107", "--category", "Garden")
+    refuse("without an items file", "recommend", integer_run, "--user", "107", "--categories", "Garden")
 
 
 def test_word_that_is_no_number_is_refused_by_its_flag(run: Path) -> None:
@@ -154,10 +160,10 @@ def test_word_that_is_no_number_is_refused_by_its_flag(run: Path) -> None:
 
 
 def test_records_are_those_of_python_with_boosts_and_pins(run: Path) -> None:
-    words = ("--boost", "i05=3", "--boost", "i07=0.5", "--pin", "2=i09", "-k", 6, "--include-seen")
+    words = ("--boost-items", "i05=3", "--boost-items", "i07=0.5", "--pin", "2=i09", "-k", 6, "--include-seen")
     printed = json.loads(succeed("recommend", run, "--user", "u02", *words, "--json").out)
-    wanted = {"boost": {"i05": 3.0, "i07": 0.5}, "pin": {2: "i09"}, "exclude_seen": False}
-    called = load(run).recommend(users=["u02"], k=6, **wanted)
+    wanted = {"boost_items": {"i05": 3.0, "i07": 0.5}, "pin": {2: "i09"}, "exclude_seen": False}
+    called = load(run).recommend(users=["u02"], k=6, **wanted).to_pandas()
     assert [row["item_id"] for row in printed] == called["item_id"].tolist()
     assert printed[1]["item_id"] == "i09"
     assert [row["probability"] for row in printed] == pytest.approx(called["probability"].tolist(), rel=1e-6)
@@ -166,8 +172,8 @@ def test_records_are_those_of_python_with_boosts_and_pins(run: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--boost", "i05"), "Give it as NAME=VALUE, for example --boost i9=1.5"),
-        (("--boost", "i05=much"), "Allowed: positive numbers"),
+        (("--boost-items", "i05"), "Give it as NAME=VALUE, for example --boost-items i9=1.5"),
+        (("--boost-items", "i05=much"), "Allowed: positive numbers"),
         (("--pin", "first=i05"), "Give a rank and an item"),
     ],
 )

@@ -110,7 +110,7 @@ def test_every_id_can_be_named_by_every_option(odd_run: Path, item: str) -> None
     assert only["item_id"] == item
     pinned = json.loads(succeed(*asked, "--user", "[u]:2:", f"--pin=2={item}").out)
     assert pinned[1]["item_id"] == item
-    boosted = json.loads(succeed(*asked, "--user", "[u]:2:", f"--boost={item}=1e30").out)
+    boosted = json.loads(succeed(*asked, "--user", "[u]:2:", f"--boost-items={item}=1e30").out)
     assert boosted[0]["item_id"] == item
     left = json.loads(succeed(*asked, "-k", len(ODD), "--user", "[u]:2:", f"--exclude={item}").out)
     assert {row["item_id"] for row in left} == set(ODD) - {item}

@@ -160,7 +160,7 @@ def test_fit_and_load_do_not_move_the_callers_random_numbers(shop_parts: Parts, 
         np.random.seed(11)
         if is_used:
             small_model(max_epochs=1).fit(*shop_parts[:2], verbose=0)
-            load(run_folder)
+            load(run_folder).recommend(history=[], k=2)
         drawn.append([*torch.rand(4).tolist(), *np.random.random(4).tolist()])
     assert drawn[0] == drawn[1]
 

@@ -1,46 +1,33 @@
-"""Histories into preferences by ONNX Runtime: the exported half of the network, without torch."""
+"""The exported network in ONNX Runtime: histories to preferences, without torch; shared beginnings are encoded once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from variseq.errors import CheckpointError, MissingDependencyError
-from variseq.inference.rectangle import rectangle
-from variseq.inference.tree import as_tree
-from variseq.sequences.histories import Histories
+from variseq.events.table import MICROSECONDS_PER_SECOND
+from variseq.ranking.encoding import EncodedHistories
+from variseq.sequences.histories import Histories, gap_bucket
 
-INPUTS = ("item", "behavior", "gap", "value", "has_value", "bias", "query", "place", "noise")
+INPUTS = ("item", "behavior", "gap", "value", "has_value", "bias", "query", "position", "noise")
 OUTPUTS = ("preference", "log_variance", "attention")
 CELLS_AT_ONCE = 1 << 15
 """At most about so many samples × histories × tokens are encoded in one run, which bounds its memory."""
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """The preference after the latest event under each sample; the mean log σ² there; attention there.
-
-    `attention` has one weight a token, from the left, of the window that was read.
-    """
-
-    preference: Float[np.ndarray, "sample history hidden"]
-    log_variance: Float[np.ndarray, " history"]
-    attention: list[np.ndarray]
-
-    def of(self, rows: Int[np.ndarray, " row"]) -> Encoded:
-        """Some of the histories."""
-        attention = [self.attention[row] for row in rows.tolist()]
-        return Encoded(self.preference[:, rows], self.log_variance[rows], attention)
 
 
 class OnnxEncoder:
     """An exported encoder. One session, used by one thread at a time, on one core."""
 
     def __init__(
-        self, path: Path, distance_biases: Float[np.ndarray, "block head distance_plus_one"], num_items: int
+        self,
+        path: Path,
+        distance_biases: Float[np.ndarray, "block head distance_plus_one"],
+        num_items: int,
+        latent_dim: int,
     ) -> None:
         """Raises CheckpointError for a file that ONNX Runtime cannot read."""
         try:
@@ -58,15 +45,15 @@ class OnnxEncoder:
                 f"{path} cannot be run ({reason}). Export the run again: variseq export RUN"
             ) from error
         self.taken = {given.name for given in self.session.get_inputs()}
-        self.distance_biases, self.num_items = distance_biases, num_items
+        self.distance_biases, self.num_items, self.latent_dim = distance_biases, num_items, latent_dim
         self.max_seq_len = distance_biases.shape[2] - 1
 
     def encode(
         self,
         histories: Histories,
-        noise: Float[np.ndarray, "sample place latent"],
+        noise: Float[np.ndarray, "sample position latent"],
         source: Int[np.ndarray, " history"] | None = None,
-    ) -> Encoded:
+    ) -> EncodedHistories:
         """All histories; those of like length are run together.
 
         Histories with the same `source` (0, 1, ...) begin alike for a long way, and what they share is encoded once.
@@ -79,28 +66,28 @@ class OnnxEncoder:
         groups = _groups(lengths[order] * len(noise), source[order])
         parts = [self._run(histories.rows(order[group]), source[order[group]], noise) for group in groups]
         back = np.argsort(order, kind="stable")
-        attention = [weights for part in parts for weights in part.attention]
-        return Encoded(
+        attention = [weights for part in parts for weights in part.attention or []]
+        return EncodedHistories(
             np.concatenate([part.preference for part in parts], axis=1)[:, back],
             np.concatenate([part.log_variance for part in parts])[back],
             [attention[row] for row in back.tolist()],
         )
 
-    def _run(self, histories: Histories, source: np.ndarray, noise: np.ndarray) -> Encoded:
-        tokens = rectangle(histories, self.max_seq_len, self.num_items)
+    def _run(self, histories: Histories, source: np.ndarray, noise: np.ndarray) -> EncodedHistories:
+        tokens = padded_batch(histories, self.max_seq_len, self.num_items)
         _, row = np.unique(source, return_inverse=True)
-        tree = as_tree(tokens, row)
-        place = tree.distance[np.arange(len(tree.query))[:, None], tree.query].astype(np.int64)
+        tree = prefix_tree(tokens, row)
+        position = tree.distance[np.arange(len(tree.query))[:, None], tree.query].astype(np.int64)
         # Much faster here than as an operation of the runtime. A distance of −1 finds the last one, of what is unseen.
         bias = np.take(self.distance_biases, tree.distance, axis=2)
-        given = {"bias": bias, "query": tree.query, "place": place}
+        given = {"bias": bias, "query": tree.query, "position": position}
         given |= {name: array for name, array in tree.cells.items() if name in self.taken}
-        # Places before the widest history are not looked at.
+        # Positions before the longest history are not looked at.
         given["noise"] = noise[:, : tokens.item.shape[1]]
         preference, log_variance, attention = self.session.run(OUTPUTS, given)
-        of_history = (tree.row, tree.place)
+        of_history = (tree.row, tree.index)
         weights = [row[:length] for row, length in zip(attention[of_history], tokens.length, strict=True)]
-        return Encoded(preference[:, *of_history], log_variance[of_history], weights)
+        return EncodedHistories(preference[:, *of_history], log_variance[of_history], weights)
 
 
 def _groups(cells: Int[np.ndarray, " history"], source: Int[np.ndarray, " history"]) -> list[slice]:
@@ -110,9 +97,159 @@ def _groups(cells: Int[np.ndarray, " history"], source: Int[np.ndarray, " histor
     [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
     """
     groups, first, widest = [], 0, 0
-    for place, (num_cells, one) in enumerate(zip(cells.tolist(), source.tolist(), strict=True)):
+    for index, (num_cells, one) in enumerate(zip(cells.tolist(), source.tolist(), strict=True)):
         widest = max(widest, num_cells)
-        if place > first and widest * (place + 1 - first) > CELLS_AT_ONCE and one != source[place - 1]:
-            groups.append(slice(first, place))
-            first, widest = place, num_cells
+        if index > first and widest * (index + 1 - first) > CELLS_AT_ONCE and one != source[index - 1]:
+            groups.append(slice(first, index))
+            first, widest = index, num_cells
     return [*groups, slice(first, len(cells))]
+
+
+@dataclass(frozen=True, eq=False)
+class PaddedBatch:
+    """One row a history, one column a token; a start token stands before the first event of a history.
+
+    Cells at or after a row's length hold zeros and are seen by nobody. The fields are those of `Batch`.
+    """
+
+    item: Int[np.ndarray, "history token"]
+    behavior: Int[np.ndarray, "history token"]
+    gap: Int[np.ndarray, "history token"]
+    value: Float[np.ndarray, "history token"]
+    has_value: Bool[np.ndarray, "history token"]
+    length: Int[np.ndarray, " history"]
+
+
+def padded_batch(histories: Histories, max_seq_len: int, num_items: int) -> PaddedBatch:
+    """At most `max_seq_len` tokens of each history; the start token, `num_items`, is one where there is room.
+
+    >>> found = padded_batch(Histories.of_items([[3, 1, 4], []]), 3, num_items=5)
+    >>> found.item, found.length
+    (array([[3, 1, 4],
+           [5, 0, 0]]), array([3, 1]))
+    """
+    lengths = np.minimum(histories.lengths + 1, max_seq_len)
+    widest = int(lengths.max(initial=1))
+    # Token j of a row is event `source`; −1 events before the first is the start token.
+    index = np.arange(widest)[None, :]
+    source = histories.offsets[1:, None] - lengths[:, None] + index
+    start = histories.offsets[:-1, None]
+    is_token, is_start = index < lengths[:, None], source < start
+    is_event = is_token & ~is_start
+    last = max(histories.num_events - 1, 0)
+    source = np.clip(source, 0, last)
+    before = np.clip(np.maximum(source - 1, start), 0, last)
+    if histories.num_events == 0:
+        histories = Histories.of_items([[0]])
+    gap_seconds = (histories.timestamp[source] - histories.timestamp[before]) / MICROSECONDS_PER_SECOND
+    value = histories.value[source]
+    has_value = is_event & np.isfinite(value)
+    item = np.where(is_event, histories.item[source], np.where(is_token, num_items, 0))
+    return PaddedBatch(
+        item=item.astype(np.int64),
+        behavior=np.where(is_event, histories.behavior[source], 0).astype(np.int64),
+        gap=np.where(is_event, gap_bucket(gap_seconds), 0),
+        value=np.where(has_value, value, 0.0).astype(np.float32),
+        has_value=has_value,
+        length=lengths.astype(np.int64),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class PrefixTree:
+    """One row a tree: `cells` of its tokens, which of them see each other, and where its branches end.
+
+    `distance` is how many indexs the key (last axis) stands before the query, −1 where the query does not see it. The
+    last token of history j is `query[row[j], index[j]]`. Tokens beyond the end of a row see each other only.
+    """
+
+    cells: dict[str, np.ndarray]
+    distance: Int[np.ndarray, "tree token token"]
+    query: Int[np.ndarray, "tree branch"]
+    row: Int[np.ndarray, " history"]
+    index: Int[np.ndarray, " history"]
+
+
+def prefix_tree(tokens: PaddedBatch, row: Int[np.ndarray, " history"]) -> PrefixTree:
+    """Histories with the same `row` share that row and the tokens with which they begin as its first history does.
+
+    >>> tokens = padded_batch(Histories.of_items([[3, 1, 4], [3, 4], [2]]), 4, num_items=9)
+    >>> tree = prefix_tree(tokens, np.array([0, 0, 1]))
+    >>> tree.cells["item"]
+    array([[9, 3, 1, 4, 4],
+           [9, 2, 0, 0, 0]])
+    >>> tree.distance[0, 4].tolist(), tree.query.tolist()
+    ([2, 1, -1, -1, 0], [[3, 4], [1, 0]])
+    """
+    first, index = _first_and_index(row)
+    shared = np.minimum(_num_equal(tokens, first), tokens.length)
+    added = tokens.length - shared
+    is_first = first == np.arange(len(row))
+    added[is_first], shared[is_first] = tokens.length[is_first], 0
+    num_rows = int(row.max()) + 1
+    start = _sum_before(added, row, index)
+    # Token by token: its history, its index there, and its column in the tree.
+    history = np.repeat(np.arange(len(row)), added)
+    step = np.arange(len(history)) - np.repeat(np.cumsum(added) - added, added)
+    position, column = shared[history] + step, start[history] + step
+    cell = (row[history], column)
+    widest = int(column.max()) + 1
+    cells = {}
+    for name in (field.name for field in fields(tokens) if field.name != "length"):
+        source = getattr(tokens, name)
+        cells[name] = np.zeros((num_rows, widest), dtype=source.dtype)
+        cells[name][cell] = source[history, position]
+    query = np.zeros((num_rows, int(index.max()) + 1), dtype=np.int64)
+    end = np.where(added > 0, start + added, tokens.length) - 1
+    query[row, index] = end
+    return PrefixTree(
+        cells, _distance(cell, position, index[history], shared[history], (num_rows, widest)), query, row, index
+    )
+
+
+def _distance(
+    cell: tuple[np.ndarray, np.ndarray],
+    position: Int[np.ndarray, " cell"],
+    branch: Int[np.ndarray, " cell"],
+    shared: Int[np.ndarray, " cell"],
+    shape: tuple[int, int],
+) -> Int[np.ndarray, "tree token token"]:
+    """A token sees those of its own branch up to itself, and those of the first branch that its own shares."""
+    of_position, of_branch, of_shared = (np.full(shape, fill, dtype=np.int32) for fill in (0, -1, 0))
+    of_position[cell], of_branch[cell], of_shared[cell] = position, branch, shared
+    distance = of_position[:, :, None] - of_position[:, None, :]
+    sees: Bool[np.ndarray, "tree token token"] = of_branch[:, :, None] == of_branch[:, None, :]
+    if shared.any():
+        sees |= (of_branch[:, None, :] == 0) & (of_position[:, None, :] < of_shared[:, :, None])
+    return np.where(sees & (distance >= 0), distance, np.int32(-1))
+
+
+def _first_and_index(
+    row: Int[np.ndarray, " history"],
+) -> tuple[Int[np.ndarray, " history"], Int[np.ndarray, " history"]]:
+    """The first history of the row of each, and how many stand before it there."""
+    order = np.argsort(row, kind="stable")
+    ordered = row[order]
+    begin = np.searchsorted(ordered, ordered)
+    first, index = np.empty(len(row), dtype=np.int64), np.empty(len(row), dtype=np.int64)
+    first[order], index[order] = order[begin], np.arange(len(row)) - begin
+    return first, index
+
+
+def _num_equal(tokens: PaddedBatch, first: Int[np.ndarray, " history"]) -> Int[np.ndarray, " history"]:
+    """With how many tokens each history begins as another one does."""
+    widest = tokens.item.shape[1]
+    equal = np.arange(widest) < np.minimum(tokens.length, tokens.length[first])[:, None]
+    for name in (field.name for field in fields(tokens) if field.name != "length"):
+        column = getattr(tokens, name)
+        equal &= column == column[first]
+    return np.where(equal.all(axis=1), widest, equal.argmin(axis=1))
+
+
+def _sum_before(
+    number: Int[np.ndarray, " history"], row: Int[np.ndarray, " history"], index: Int[np.ndarray, " history"]
+) -> Int[np.ndarray, " history"]:
+    """The sum of the numbers of those that stand before each in its row."""
+    table = np.zeros((int(row.max()) + 1, int(index.max()) + 2), dtype=np.int64)
+    table[row, index + 1] = number
+    return np.cumsum(table, axis=1)[row, index]

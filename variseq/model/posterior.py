@@ -12,7 +12,7 @@ from torch import Tensor
 
 from variseq.model.layers import Posterior
 from variseq.model.network import Network, NetworkConfig
-from variseq.model.noise import antithetic_noise
+from variseq.ranking.encoding import antithetic_noise
 from variseq.sequences.batches import Layout, group_by_length, make_batch, query_windows
 from variseq.sequences.histories import Histories
 

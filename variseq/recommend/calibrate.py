@@ -1,4 +1,4 @@
-"""Validation queries and an uncalibrated forecast into the temperatures and the gate that make it most likely."""
+"""Fits temperatures, mixture weights and conformal thresholds to the validation part."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from variseq.ranking.calibration import (
     length_group,
     repeat_share,
 )
-from variseq.recommend.forecast import Forecast
+from variseq.ranking.mixture import PRIOR_EVENTS, MixtureModel
+from variseq.recommend.network_model import ModelRecommender
 from variseq.sequences.histories import Histories
 
 CELLS = 25_000_000
@@ -34,62 +35,71 @@ TEMPERATURES = torch.logspace(-0.25, 0.47, 13, base=10)
 MIN_GROUP_QUERIES = 200
 """A group of history lengths with fewer queries than this takes the temperature of all."""
 GATE_STEPS = 60
-FIRST_GATE = [[-1.5, 0.0, 0.0], [-3.0, 0.0, 0.0], [-3.0, 0.0, 0.0]]
-"""Where the search for a gate begins: the voices in the order of `GatingNetwork`."""
+FIRST_WEIGHTS = [[-1.5, 0.0, 0.0], [-3.0, 0.0, 0.0], [-3.0, 0.0, 0.0]]
+"""Where the search begins: the components in the order of `GatingNetwork`."""
 DECAY = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Per query what the forecast comes to for any temperature and gate.
+    """What −log p of each query is computed from, for any temperature and gating network.
 
-    Of the network and of the other voices (`counted`, in the order of `GatingNetwork`) the probability of the target
-    and that of all seen items, and what the gate looks at.
+    Of the network, and of the other components in the order of `GatingNetwork`, the probability of the target and that
+    of all seen items; and the inputs of the gating network.
     """
 
     neural: Float[Tensor, "temperature query"]
     neural_seen: Float[Tensor, "temperature query"]
     log_mass: Float[Tensor, "temperature query"]
-    counted: Float[Tensor, "voice query"]
-    counted_seen: Float[Tensor, "voice query"]
+    counted: Float[Tensor, "component query"]
+    counted_seen: Float[Tensor, "component query"]
     log_variance: Float[Tensor, " query"]
 
-    def losses(self, place: int, gate: Float[Tensor, "voice weight"]) -> Float[Tensor, " query"]:
+    def losses(self, index: int, gate: Float[Tensor, "component weight"]) -> Float[Tensor, " query"]:
         """−log p of each target among the items that are no repeat, at a temperature.
 
-        The rows of `gate` are the voices of `GatingNetwork`, each with bias, certainty and spread.
+        The rows of `gate` are the components of `GatingNetwork`, each with bias and slopes.
         """
-        inputs = torch.stack([torch.ones_like(self.log_variance), self.log_mass[place], self.log_variance])
-        odds = torch.cat([torch.zeros_like(inputs[:1]), gate @ inputs])
-        shares = torch.softmax(odds, dim=0)
-        target = shares[0] * self.neural[place] + (shares[1:] * self.counted).sum(dim=0)
-        seen = shares[0] * self.neural_seen[place] + (shares[1:] * self.counted_seen).sum(dim=0)
+        inputs = torch.stack([torch.ones_like(self.log_variance), self.log_mass[index], self.log_variance])
+        logits = torch.cat([torch.zeros_like(inputs[:1]), gate @ inputs])
+        weights = torch.softmax(logits, dim=0)
+        target = weights[0] * self.neural[index] + (weights[1:] * self.counted).sum(dim=0)
+        seen = weights[0] * self.neural_seen[index] + (weights[1:] * self.counted_seen).sum(dim=0)
         return (1 - seen).clamp(min=1e-9).log() - target.clamp(min=1e-30).log()
 
 
-def calibrate(untuned: Forecast, part: Part, options: EvaluationOptions) -> CalibrationResult:
-    """Fit temperatures and gate on a validation part, then see there how much probability stands before the targets."""
+def calibrate(untuned: MixtureModel, part: Part, options: EvaluationOptions) -> CalibrationResult:
+    """Fits temperatures and mixture weights on a validation part, then conformal thresholds with both.
+
+    Args:
+        untuned: The model; its own temperatures and weights are not used.
+        part: Validation queries.
+        options: How they are evaluated.
+
+    Returns:
+        The calibration, the thresholds, the share of repeats and the metrics on the validation part.
+    """
     calibration = Calibrator(untuned, part, options).fit()
-    tuned = Forecast(untuned.network, untuned.memory, calibration)
-    judged = evaluate(tuned, part, options)
-    assert judged.forecasts is not None
-    # Where seen items are not ranked, sets are of new items: they are promised for the next item that is one.
-    is_new = ~judged.target_was_seen
-    group = length_group(judged.history_length)
-    thresholds = ConformalThresholds.fit(judged.forecasts.mass_before[is_new], group[is_new])
-    found = {name: float(judged.metric(name).mean()) for name in ("ndcg", "nll")}
+    tuned = MixtureModel(untuned.encoder, untuned.tables, calibration)
+    evaluation = evaluate(ModelRecommender(tuned), part, options)
+    assert evaluation.forecasts is not None
+    # Where seen items are not ranked, sets hold new items: they cover the next item that is one.
+    is_new = ~evaluation.target_was_seen
+    group = length_group(evaluation.history_length)
+    thresholds = ConformalThresholds.fit(evaluation.forecasts.mass_before[is_new], group[is_new])
+    found = {name: float(evaluation.metric(name).mean()) for name in ("ndcg", "nll")}
     repeats = repeat_share(part.history()) if options.repeat_share is None else options.repeat_share
     return CalibrationResult(calibration, thresholds, repeats, found)
 
 
 class Calibrator:
-    """An uncalibrated forecast and the validation queries that it is tried on.
+    """A model without calibration, and the validation queries that it is fitted to.
 
-    Queries whose target is a repeat where repeats are not ranked are left out: their probability is counted.
+    Queries whose target is a repeat are left out where repeats are not ranked: their probability is counted.
     """
 
-    def __init__(self, forecast: Forecast, part: Part, options: EvaluationOptions) -> None:
-        self.forecast, self.options = forecast, options
+    def __init__(self, model: MixtureModel, part: Part, options: EvaluationOptions) -> None:
+        self.model, self.options = model, options
         queries = part.queries(options.targets)
         wanted = int(np.clip(CELLS // part.num_items, 256, MOST_QUERIES))
         chosen = np.unique(np.linspace(0, len(queries) - 1, min(wanted, len(queries))).astype(np.int64))
@@ -105,56 +115,64 @@ class Calibrator:
 
     @torch.no_grad()
     def fit(self) -> Calibration:
-        """The temperatures and the gate that make the validation targets most likely.
-
-        The gate weighs the voices against each other by how sure the network is.
-        """
+        """The temperatures and the gating network that make the validation targets most likely."""
         if not len(self.target):
-            return self.forecast.calibration
+            return self.model.calibration
         table = self._table()
-        gates = [_most_likely_gate(table, place) for place in range(len(TEMPERATURES))]
-        losses = [float(table.losses(place, gate).mean()) for place, gate in enumerate(gates)]
+        gates = [_most_likely_gate(table, index) for index in range(len(TEMPERATURES))]
+        losses = [float(table.losses(index, gate).mean()) for index, gate in enumerate(gates)]
         everywhere = int(np.argmin(losses))
         return self._with_temperatures(table, gates[everywhere], everywhere)
 
     def _with_temperatures(self, table: Table, gate: Tensor, everywhere: int) -> Calibration:
-        """The most likely temperature of each group of history lengths, given the gate."""
-        losses = torch.stack([table.losses(place, gate) for place in range(len(TEMPERATURES))])
-        places = []
+        """The most likely temperature of each group of history lengths, given the gating network."""
+        losses = torch.stack([table.losses(index, gate) for index in range(len(TEMPERATURES))])
+        chosen = []
         for group in range(len(LENGTH_EDGES)):
             inside = self.group == group
             is_large = int(inside.sum()) >= MIN_GROUP_QUERIES
-            places.append(int(losses[:, inside].mean(dim=1).argmin()) if is_large else everywhere)
-        voices = [(round(w[0], 4), round(w[1], 4), round(w[2], 4)) for w in gate.tolist()]
-        temperatures = tuple(round(float(TEMPERATURES[place]), 4) for place in places)
-        return replace(self.forecast.calibration, temperatures=temperatures, gate=GatingNetwork(*voices))
+            chosen.append(int(losses[:, inside].mean(dim=1).argmin()) if is_large else everywhere)
+        components = [(round(w[0], 4), round(w[1], 4), round(w[2], 4)) for w in gate.tolist()]
+        temperatures = tuple(round(float(TEMPERATURES[index]), 4) for index in chosen)
+        return replace(self.model.calibration, temperatures=temperatures, gate=GatingNetwork(*components))
 
     def _table(self) -> Table:
-        forecast = self.forecast
-        sampled = forecast.sample(self.histories)
+        model = self.model
+        encoded = model.encode(self.histories)
         neural, neural_seen, log_mass = torch.zeros(3, len(TEMPERATURES), len(self.target))
-        counted, counted_seen = torch.zeros(2, len(FIRST_GATE), len(self.target))
-        ones = torch.ones_like(sampled.preference[..., :1])
-        preference = torch.cat([sampled.preference, ones], dim=2)
+        counted, counted_seen = torch.zeros(2, len(FIRST_WEIGHTS), len(self.target))
+        sampled, vectors = torch.from_numpy(encoded.preference), torch.from_numpy(model.tables.vectors)
+        preference = torch.cat([sampled, torch.ones_like(sampled[..., :1])], dim=2)
         for tile, histories, seen in self._tiles():
             target = self.target[tile]
             for one in preference[:, tile]:
-                logits = (one @ forecast.vectors.T).cpu()
+                logits = one @ vectors.T
                 at_target, at_seen = logits.gather(1, target[:, None]).squeeze(1), logits[seen.row, seen.item]
-                for place, temperature in enumerate(TEMPERATURES):
+                for index, temperature in enumerate(TEMPERATURES):
                     mass = torch.logsumexp(logits / temperature, dim=1)
-                    log_mass[place, tile] += mass / len(preference)
-                    neural[place, tile] += torch.exp(at_target / temperature - mass) / len(preference)
+                    log_mass[index, tile] += mass / len(preference)
+                    neural[index, tile] += torch.exp(at_target / temperature - mass) / len(preference)
                     p = torch.exp(at_seen / temperature - mass[seen.row]) / len(preference)
-                    neural_seen[place, tile] += torch.zeros(len(target)).index_add_(0, seen.row, p)
-            for voice, p in enumerate(forecast.other_voices(histories)):
-                counted[voice, tile] = p.gather(1, target[:, None]).squeeze(1)
-                counted_seen[voice, tile] = torch.zeros(len(target)).index_add_(0, seen.row, p[seen.row, seen.item])
-        return Table(neural, neural_seen, log_mass, counted, counted_seen, sampled.log_variance.cpu())
+                    neural_seen[index, tile] += torch.zeros(len(target)).index_add_(0, seen.row, p)
+            for component, p in enumerate(self._counted(histories)):
+                counted[component, tile] = p.gather(1, target[:, None]).squeeze(1)
+                counted_seen[component, tile] = torch.zeros(len(target)).index_add_(0, seen.row, p[seen.row, seen.item])
+        return Table(neural, neural_seen, log_mass, counted, counted_seen, torch.from_numpy(encoded.log_variance))
+
+    def _counted(self, histories: Histories) -> list[Float[Tensor, "history item"]]:
+        """p of all items by each component but the network, in the order of `GatingNetwork`."""
+        model = self.model
+        followers = model.followers(histories)
+        transitions = np.repeat(model.prior[None], len(histories), axis=0)
+        transitions[followers.row, followers.item] += followers.count
+        transitions /= (followers.total + PRIOR_EVENTS)[:, None]
+        trend, uniform = torch.from_numpy(model.trend), torch.full((model.num_items,), 1 / model.num_items)
+        alike = [one.expand(len(histories), -1) for one in (trend, uniform)]
+        return [torch.from_numpy(transitions).float(), *alike]
 
     def _tiles(self) -> Iterator[tuple[slice, Histories, Pairs]]:
         """Some queries at a time, with the items that are not ranked for them."""
-        num_items = len(self.forecast.vectors)
+        num_items = self.model.num_items
         size = max(1, CELLS_AT_ONCE // num_items)
         for first in range(0, len(self.target), size):
             tile = slice(first, min(first + size, len(self.target)))
@@ -165,11 +183,11 @@ class Calibrator:
 
 
 @torch.enable_grad()
-def _most_likely_gate(table: Table, place: int) -> Float[Tensor, "voice weight"]:
-    """The gate with the lowest mean loss at a temperature; its inputs are standardised while it is sought."""
-    inputs = torch.stack([table.log_mass[place], table.log_variance])
+def _most_likely_gate(table: Table, index: int) -> Float[Tensor, "component weight"]:
+    """The weights with the lowest mean loss at a temperature; the inputs are standardized during the search."""
+    inputs = torch.stack([table.log_mass[index], table.log_variance])
     mean, scale = inputs.mean(dim=1), inputs.std(dim=1, correction=0).clamp(min=1e-3)
-    weights = torch.tensor(FIRST_GATE, requires_grad=True)
+    weights = torch.tensor(FIRST_WEIGHTS, requires_grad=True)
 
     def unscaled() -> Tensor:
         slopes = weights[:, 1:] / scale
@@ -179,8 +197,8 @@ def _most_likely_gate(table: Table, place: int) -> Float[Tensor, "voice weight"]
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        # A little weight decay, so that a handful of queries cannot make the gate a step.
-        loss: Tensor = table.losses(place, unscaled()).mean() + DECAY * weights.square().sum()
+        # A little weight decay, so that a handful of queries cannot make the weights a step.
+        loss: Tensor = table.losses(index, unscaled()).mean() + DECAY * weights.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

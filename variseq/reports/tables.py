@@ -221,9 +221,10 @@ def examples(data: ReportData) -> list[dict[str, Any]]:
     shown = []
     for user, user_id in zip(users, vocabulary.user_ids(users), strict=True):
         answer = data.model.recommend(users=[user_id], k=min(NUM_RECOMMENDED, vocabulary.num_items))
-        rows = answer.to_dict("records")
-        for row, item in zip(rows, vocabulary.item_positions(answer["item_id"].tolist()), strict=True):
-            row |= {"name": data.names[item], "interval": f"{row['low']:.2%}–{row['high']:.2%}"}
+        rows = answer.to_dicts()
+        for row, item in zip(rows, vocabulary.item_positions(answer.item_id), strict=True):
+            interval = f"{row['probability_low']:.2%}–{row['probability_high']:.2%}"
+            row |= {"name": data.names[item], "interval": interval}
         recent = checkpoint.histories.history(user).item[::-1][:NUM_RECENT]
         shown.append({"user_id": str(user_id), "recent": [data.names[item] for item in recent], "rows": rows})
     return shown

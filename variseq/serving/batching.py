@@ -11,8 +11,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from variseq.events.vocabulary import Id
-from variseq.inference.engine import Engine, KnownHistory
-from variseq.inference.question import Answer, Question
+from variseq.ranking.engine import Answer, Engine, KnownHistory, Request
 from variseq.sequences.given_history import GivenEvent
 from variseq.serving.history_cache import HistoryCache
 from variseq.serving.http import HTTPError, overloaded, unavailable
@@ -27,9 +26,9 @@ LINGER = 0.125
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question about a user of the store, or about a history that was sent. `model` is the one that it needs."""
+    """A request about a user of the store, or about a history that was sent. `model` is the version that it needs."""
 
-    question: Question
+    request: Request
     user_id: Id | None = None
     history: Sequence[Id | GivenEvent] = ()
     model: str | None = None
@@ -200,14 +199,14 @@ class Batcher:
         self.on_batch(len(ready))
         answers: Sequence[Answer | Exception]
         try:
-            answers = engine.answer([(history, job.asked.question) for job, history in ready])
+            answers = engine.answer([(history, job.asked.request) for job, history in ready])
         except Exception:
             log.exception("a pass of %d requests failed; each is tried alone", len(ready))
-            answers = [_alone(engine, history, job.asked.question) for job, history in ready]
+            answers = [_alone(engine, history, job.asked.request) for job, history in ready]
         for (job, history), answer in zip(ready, answers, strict=True):
             if isinstance(answer, Answer):
                 latest = None if job.asked.user_id is None else history.latest
-                job.result = Answered(answer, engine, history.num_events, history.num_unknown, latest)
+                job.result = Answered(answer, engine, history.num_events, len(history.unknown), latest)
             else:
                 job.result = answer
 
@@ -241,8 +240,8 @@ def _finish(done: asyncio.Future[None]) -> None:
         done.set_result(None)
 
 
-def _alone(engine: Engine, history: KnownHistory, question: Question) -> Answer | Exception:
+def _alone(engine: Engine, history: KnownHistory, request: Request) -> Answer | Exception:
     try:
-        return engine.answer([(history, question)])[0]
+        return engine.answer([(history, request)])[0]
     except Exception as error:
         return error

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from variseq.events.vocabulary import Id
-from variseq.inference.engine import KnownHistory
+from variseq.ranking.engine import KnownHistory
 
 OVERHEAD_BYTES = 1000  # Of an entry besides its arrays (measured: 850 for the objects, and the table).
 

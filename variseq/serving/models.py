@@ -16,8 +16,9 @@ from time import monotonic
 
 from variseq.artifacts.folder import ENCODER, has_file
 from variseq.errors import CheckpointError, InputError, VariseqError
-from variseq.inference.engine import Engine
-from variseq.inference.question import Question
+from variseq.inference.engine import load_engine as engine_of_folder
+from variseq.ranking.engine import Engine, Request
+from variseq.ranking.options import RecommendOptions
 
 log = logging.getLogger("variseq.serving")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -214,8 +215,8 @@ def load_engine(folder: Path) -> Engine:
     Raises CheckpointError whatever is wrong with the folder.
     """
     try:
-        engine = Engine.load(exported_model(folder))
-        (answer,) = engine.answer([(engine.history([]), Question(k=1))])
+        engine = engine_of_folder(exported_model(folder))
+        (answer,) = engine.answer([(engine.history([]), Request(RecommendOptions(k=1)))])
         if isinstance(answer, InputError):
             raise answer
         return engine

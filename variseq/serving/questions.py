@@ -1,52 +1,49 @@
-"""A request for recommendations into what the model is asked; every id is read as the catalog has it."""
+"""Requests of HTTP as options, histories and events; every id is read as the catalog has it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from variseq.errors import InputError
 from variseq.events.vocabulary import MAX_ID_BYTES, Id, Vocabulary
-from variseq.inference.question import Question
+from variseq.ranking.engine import Request
+from variseq.ranking.options import RecommendOptions
 from variseq.sequences.given_history import EPOCH, GivenEvent, latest_time, microseconds
 from variseq.serving import ids
 from variseq.serving.paging import shown_items
-from variseq.serving.schemas import MAX_BOOSTS, Boost, EventInput, HistoryEvent, ListRequest, RecommendRequest
+from variseq.serving.schemas import MAX_BOOSTS, EventInput, HistoryEvent, ListRequest, RecommendRequest
 from variseq.serving.stores.protocol import Event
 
 
-def question_of(request: RecommendRequest, vocabulary: Vocabulary, model: str) -> Question:
-    """What a request asks. Raises InputError where it contradicts itself or names what cannot be."""
+def list_request(request: RecommendRequest, vocabulary: Vocabulary, model: str) -> Request:
+    """A request for one list. Raises InputError where it contradicts itself or names what cannot be."""
     if (request.user_id is None) == (request.history is None):
         raise InputError("Give either user_id or history (a list of item ids, oldest first), not both and not neither.")
     shown = () if request.page is None else shown_items(request.page, model, vocabulary)
-    return list_question(request, vocabulary, request.coverage, shown)
+    options = options_of(request, vocabulary, request.conformal_level)
+    return Request(options, shown, request.attention)
 
 
-def list_question(
-    request: ListRequest, vocabulary: Vocabulary, coverage: float | None = None, shown: Iterable[Id] = ()
-) -> Question:
-    """The part of a question that is the same for several users. Raises InputError."""
-    boost = request.boost or Boost()
-    if len(boost.items) + len(boost.categories) > MAX_BOOSTS:
-        raise InputError(f"boost has more than {MAX_BOOSTS} factors. Send fewer.")
-    category = request.category
-    return Question(
+def options_of(request: ListRequest, vocabulary: Vocabulary, conformal_level: float | None = None) -> RecommendOptions:
+    """The options of a request in the ids of the catalog. Raises InputError."""
+    if len(request.boost_items) + len(request.boost_categories) > MAX_BOOSTS:
+        raise InputError(f"There are more than {MAX_BOOSTS} boosts. Send fewer.")
+    candidates = None if request.candidates is None else ids.item_ids(request.candidates, vocabulary)
+    return RecommendOptions(
         k=request.k,
+        candidates=candidates,
         exclude=ids.item_ids(request.exclude, vocabulary),
-        only=None if request.only is None else ids.item_ids(request.only, vocabulary),
-        category=[category] if isinstance(category, str) else category,
+        categories=request.categories,
         exclude_seen=request.exclude_seen,
+        boost_items={ids.item_id(key, vocabulary): factor for key, factor in request.boost_items.items()},
+        boost_categories=request.boost_categories,
+        pin={rank: ids.item_id(item_id, vocabulary) for rank, item_id in request.pin.items()},
         explore=request.explore,
         seed=request.seed,
         diversity=request.diversity,
-        coverage=coverage,
-        boost_items={ids.item_id(key, vocabulary): factor for key, factor in boost.items.items()},
-        boost_categories=boost.categories,
-        pin=_pins(request, vocabulary),
-        shown=list(shown),
-        because=request.because,
-        attention=request.attention,
+        conformal_level=conformal_level,
+        reasons=request.reasons,
     )
 
 
@@ -84,10 +81,3 @@ def events_of(given: Iterable[EventInput], vocabulary: Vocabulary) -> list[Event
 def moment(microseconds: int) -> datetime:
     """Microseconds since 1970 as a time with a zone."""
     return EPOCH + timedelta(microseconds=microseconds)
-
-
-def _pins(request: ListRequest, vocabulary: Vocabulary) -> Mapping[int, Id]:
-    pins = {pin.rank: ids.item_id(pin.item_id, vocabulary) for pin in request.pin}
-    if len(pins) < len(request.pin) or len(set(pins.values())) < len(pins):
-        raise InputError("pin has a rank or an item twice. Each rank takes one item, each item one rank.")
-    return pins

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from variseq.events.vocabulary import MAX_ID_BYTES
-from variseq.inference.question import Recommendation
 from variseq.sequences.given_history import LARGEST_VALUE
 
 MAX_K = 1000
@@ -75,20 +74,6 @@ class EventsResponse(Struct):
     unknown_items: list[int | str]
 
 
-class Boost(Struct, forbid_unknown_fields=True):
-    """Factors that the rank is worked out with; probabilities stay what they are."""
-
-    items: Annotated[dict[str, Factor], Meta(max_length=MAX_BOOSTS)] = {}
-    categories: Annotated[dict[str, Factor], Meta(max_length=MAX_BOOSTS)] = {}
-
-
-class Pin(Struct, forbid_unknown_fields=True):
-    """An item and the rank it is put at."""
-
-    item_id: AnyId
-    rank: K
-
-
 class HistoryEvent(Struct, forbid_unknown_fields=True):
     """An event of a history that is sent along."""
 
@@ -99,19 +84,20 @@ class HistoryEvent(Struct, forbid_unknown_fields=True):
 
 
 class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What may be in a list, and how it is made; `ids_as_text` gives the ids of the answer as text."""
+    """The fields of `RecommendOptions` but `ranks_only`; `ids_as_text` gives the ids of the answer as text."""
 
     k: K = 10
+    candidates: ItemIds | None = None
     exclude: ItemIds = []
-    only: ItemIds | None = None
-    category: Name | Annotated[list[Name], Meta(min_length=1, max_length=MAX_CATEGORIES)] | None = None
+    categories: Annotated[list[Name], Meta(min_length=1, max_length=MAX_CATEGORIES)] | None = None
     exclude_seen: bool | None = None
+    boost_items: Annotated[dict[str, Factor], Meta(max_length=MAX_BOOSTS)] = {}
+    boost_categories: Annotated[dict[str, Factor], Meta(max_length=MAX_BOOSTS)] = {}
+    pin: Annotated[dict[Annotated[int, Meta(ge=1, le=MAX_K)], AnyId], Meta(max_length=MAX_PINS)] = {}
     explore: Literal["thompson"] | None = None
     seed: Annotated[int, Meta(ge=0, le=MAX_SEED)] = 0
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    boost: Boost | None = None
-    pin: Annotated[list[Pin], Meta(max_length=MAX_PINS)] = []
-    because: bool = True
+    reasons: bool = True
     attention: bool = False
     ids_as_text: IdsAsText = False
 
@@ -124,14 +110,27 @@ class RecommendRequest(ListRequest, kw_only=True, forbid_unknown_fields=True):
 
     user_id: AnyId | None = None
     history: Annotated[list[AnyId | HistoryEvent], Meta(max_length=MAX_LIST)] | None = None
-    coverage: Annotated[float, Meta(ge=0.5, le=0.99)] | None = None
+    conformal_level: Annotated[float, Meta(ge=0.5, le=0.99)] | None = None
     page: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN)] | None = None
 
 
 class BatchRequest(ListRequest, kw_only=True, forbid_unknown_fields=True):
-    """The same question about several users, of whom the setting batch_users may allow fewer."""
+    """The same options for several users, of whom the setting batch_users may allow fewer."""
 
     users: Annotated[list[AnyId], Meta(min_length=1, max_length=MAX_BATCH_USERS)]
+
+
+class Recommendation(Struct):
+    """One item of a list, as a row of `Recommendations`."""
+
+    item_id: int | str
+    rank: int
+    score: float
+    probability: float
+    probability_low: float
+    probability_high: float
+    title: str | None
+    reasons: list[str]
 
 
 class Uncertainty(Struct):

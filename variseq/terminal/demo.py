@@ -15,6 +15,7 @@ from variseq.evaluation.baselines import LastItemTransitions, Popular
 from variseq.evaluation.recommender import Recommender
 from variseq.events.datasets import movielens_100k
 from variseq.events.options import ReadOptions
+from variseq.events.vocabulary import Id
 from variseq.log import Log, read
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
@@ -76,12 +77,12 @@ def run_demo(out: Path | None, seed: int, console: Console) -> Path:
     console.rule("6 · Recommendations")
     user_ids = log.vocabulary.user_ids(users)
     recommended = model.recommend(users=user_ids, k=NUM_ITEMS)
-    by_user = [
-        log.vocabulary.item_positions(recommended.loc[recommended["user_id"] == user_id, "item_id"].tolist()).tolist()
-        for user_id in user_ids
-    ]
-    console.print(_comparison_table(log, users, counted | {"model": by_user}))
-    console.print(recommendations_table(recommended))
+    positions = log.vocabulary.item_positions(recommended.item_id).tolist()
+    by_user: dict[Id | None, list[int]] = {user_id: [] for user_id in user_ids}
+    for of_user, position in zip(recommended.user_id, positions, strict=True):
+        by_user[of_user].append(position)
+    console.print(_comparison_table(log, users, counted | {"model": list(by_user.values())}))
+    console.print(recommendations_table(recommended.to_dicts()))
     console.print("Next:", style="bold")
     for command in (
         f"recommend {printable(folder)} --user {user_ids[0]}",

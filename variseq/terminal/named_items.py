@@ -10,7 +10,7 @@ from variseq.errors import InputError
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
 
-EXAMPLES = {"--boost": "i9=1.5", "--boost-category": "Drama=2", "--pin": "1=i9"}
+EXAMPLES = {"--boost-items": "i9=1.5", "--boost-categories": "Drama=2", "--pin": "1=i9"}
 
 
 class NamedItems:
@@ -113,7 +113,7 @@ class NamedItems:
 def named_values(option: str, texts: Sequence[str] | None) -> list[tuple[str, str]]:
     """Each text split at its last "=". Raises InputError for a text without one.
 
-    >>> named_values("--boost", ["a=b=1.5"])
+    >>> named_values("--boost-items", ["a=b=1.5"])
     [('a=b', '1.5')]
     """
     pairs = [text.rpartition("=") for text in texts or ()]

@@ -1,70 +1,31 @@
-"""A run and a question from the command line into a table or a file of recommendations."""
+"""The `recommend` command: options as they are typed, and recommendations as a table, JSON or a file."""
 
 from __future__ import annotations
 
+import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from variseq.errors import InputError
 from variseq.estimator import load
 from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
 from variseq.output.console import console
 from variseq.output.printable import printable
-from variseq.recommend.manner import Manner
-from variseq.recommend.wishes import FROM_HISTORY, UNKNOWN_USER, Filters
+from variseq.ranking.engine import UNKNOWN_USER
+from variseq.ranking.options import RecommendOptions
+from variseq.ranking.recommendations import Recommendations
 from variseq.terminal.named_items import NamedItems, factor, named_values
 from variseq.terminal.tables import recommendations_table
 
 
 @dataclass(frozen=True)
-class TextFilters:
-    """`Filters` as they are typed: ids are still text, boosts and pins are a=b; see `NamedItems`."""
+class RecommendCommand:
+    """What `variseq recommend` was given; `json` prints records in place of a table.
 
-    k: int = 10
-    exclude: list[str] | None = None
-    only: list[str] | None = None
-    categories: list[str] | None = None
-    exclude_seen: bool | None = None
-    boost: list[str] | None = None
-    boost_category: list[str] | None = None
-    pin: list[str] | None = None
-
-    def read(self, vocabulary: Vocabulary) -> Filters:
-        """The filters in ids. Raises InputError for what is not of the form asked for, and for unknown items.
-
-        An unknown item to be left out is only warned of: the answer is the one that was asked for.
-        """
-        items = NamedItems(vocabulary)
-        exclude = items.ids("--exclude", self.exclude) or []
-        if unknown := items.unknown(exclude):
-            named = ", ".join(f"{item_id!r}{items.hint(item_id)}" for item_id in unknown[:3])
-            warnings.warn(f"--exclude names items that are not in the catalog: {named}", UserWarning, stacklevel=2)
-        if self.k > vocabulary.num_items:
-            warnings.warn(
-                f"the catalog has {vocabulary.num_items:,} items, fewer than -k {self.k}", UserWarning, stacklevel=2
-            )
-        of_categories = named_values("--boost-category", self.boost_category)
-        return Filters(
-            min(self.k, vocabulary.num_items),
-            exclude,
-            items.known_ids("--only", self.only),
-            self.categories or None,
-            self.exclude_seen,
-            items.boosts("--boost", self.boost),
-            {name: factor("--boost-category", value) for name, value in of_categories},
-            items.pins("--pin", self.pin),
-        )
-
-
-@dataclass(frozen=True)
-class Question:
-    """What `variseq recommend` was asked; `json` prints records in place of a table.
-
-    `history` has ids as text (see `NamedItems.ids`), `history_json` a JSON list of them.
+    `history` has ids as text (see `NamedItems.ids`), `history_json` a JSON list of them. `options` are the fields of
+    `RecommendOptions` as typed: ids are text, boosts and pins are a=b.
     """
 
     users: list[str]
@@ -73,70 +34,88 @@ class Question:
     all_users: bool
     out: Path | None
     json: bool
-    filters: TextFilters
-    manner: Manner
+    options: dict[str, Any] = field(default_factory=dict)
 
 
-def answer(run: Path, question: Question) -> None:
-    """Prints a table, or writes everybody's recommendations to a file."""
-    histories = [bool(question.history), question.history_json is not None]
-    asked = [bool(question.users), *histories, question.all_users]
-    if sum(asked) != 1:
+def read_options(typed: dict[str, Any], vocabulary: Vocabulary) -> RecommendOptions:
+    """The options in ids. Raises InputError for what is not of the form that is asked for, and for unknown items.
+
+    An unknown item to be left out is only warned of.
+    """
+    items, k = NamedItems(vocabulary), typed["k"]
+    exclude = items.ids("--exclude", typed["exclude"]) or []
+    if unknown := items.unknown(exclude):
+        named = ", ".join(f"{item_id!r}{items.hint(item_id)}" for item_id in unknown[:3])
+        warnings.warn(f"--exclude names items that are not in the catalog: {named}", UserWarning, stacklevel=2)
+    if k > vocabulary.num_items:
+        warnings.warn(f"the catalog has {vocabulary.num_items:,} items, fewer than -k {k}", UserWarning, stacklevel=2)
+    of_categories = named_values("--boost-categories", typed["boost_categories"])
+    read = {
+        "k": min(k, vocabulary.num_items),
+        "exclude": exclude,
+        "candidates": items.known_ids("--candidates", typed["candidates"]),
+        "categories": typed["categories"] or None,
+        "boost_items": items.boosts("--boost-items", typed["boost_items"]),
+        "boost_categories": {name: factor("--boost-categories", value) for name, value in of_categories},
+        "pin": items.pins("--pin", typed["pin"]),
+    }
+    return RecommendOptions.of(None, {**typed, **read})
+
+
+def recommend_run(run: Path, command: RecommendCommand) -> None:
+    """Prints a table, or writes the recommendations of all users to a file."""
+    given = [bool(command.users), bool(command.history), command.history_json is not None, command.all_users]
+    if sum(given) != 1:
         raise InputError("Say for whom: one of --user ID (may be repeated), --history i9,i3 or --all-users --out FILE.")
-    if question.all_users != (question.out is not None):
+    if command.all_users != (command.out is not None):
         raise InputError(
             "--all-users and --out FILE go together: the recommendations of all users are written to a file."
         )
     model = load(run)
     vocabulary = model.vocabulary
-    filters, manner = question.filters.read(vocabulary), question.manner
-    if question.out is not None:
-        num_rows = model.recommend_to_file(question.out, filters, manner)
-        console().print(f"{num_rows:,} rows: {printable(question.out)}", soft_wrap=True)
+    options = read_options(command.options, vocabulary)
+    if command.out is not None:
+        num_rows = model.recommend_to_file(command.out, options)
+        console().print(f"{num_rows:,} rows: {printable(command.out)}", soft_wrap=True)
         return
-    users = [vocabulary.parse_user_id(text) for text in question.users] or None
+    users = [vocabulary.parse_user_id(text) for text in command.users] or None
     items = NamedItems(vocabulary)
-    history: list[Any] | None = items.ids("--history", question.history)
-    if question.history_json is not None:
-        history = items.history_of_json("--history-json", question.history_json)
-    recommendations = model.recommend(
-        *(users, history, filters.k, filters.exclude, filters.only, filters.category, filters.exclude_seen),
-        *(manner.explore, manner.seed, manner.diversity, manner.coverage),
-        *(filters.boost, filters.boost_categories, filters.pin, manner.ranks_only),
-    )
-    if question.json:
-        print(recommendations.to_json(orient="records", double_precision=15))
+    history: list[Any] | None = items.ids("--history", command.history)
+    if command.history_json is not None:
+        history = items.history_of_json("--history-json", command.history_json)
+    recommendations = model.recommend(users, history, options=options)
+    if command.json:
+        print(json.dumps(recommendations.to_dicts()))
         return
-    _show(recommendations, question, users, vocabulary)
+    _show(recommendations, options, users, vocabulary)
 
 
-def _show(recommendations: pd.DataFrame, question: Question, users: list[Id] | None, vocabulary: Vocabulary) -> None:
+def _show(
+    recommendations: Recommendations, options: RecommendOptions, users: list[Id] | None, vocabulary: Vocabulary
+) -> None:
     """A table, and below it what a reader has to know of the answers."""
-    if question.manner.coverage is not None:
-        _tell_sizes(recommendations, question.filters.k)
-        recommendations = recommendations[recommendations["rank"] <= question.filters.k]
-    console().print(recommendations_table(recommendations))
-    for row in recommendations[recommendations["source"] != FROM_HISTORY].drop_duplicates("user_id").to_dict("records"):
-        hint = nearest_hint(row["user_id"], vocabulary.users.to_pylist()) if row["source"] == UNKNOWN_USER else ""
-        console().print(f"note: {_whom(row['user_id'])}: {row['source']}{hint}", soft_wrap=True)
-    answered = set(recommendations["user_id"])
-    wanted: list[Id | None] = [None] if users is None else [*users]
-    for user in wanted:
-        if user not in answered and (user is not None or recommendations.empty):
-            _tell_nothing_left(_whom(user))
+    rows = recommendations.to_dicts()
+    asked: list[Id | None] = [None] if users is None else list(dict.fromkeys(users))
+    if options.conformal_level is not None:
+        for user in dict.fromkeys(row["user_id"] for row in rows):
+            _show_size(user, sum(row["user_id"] == user for row in rows), options.k)
+        rows = [row for row in rows if row["rank"] <= options.k]
+    console().print(recommendations_table(rows))
+    for user, fallback in {row["user_id"]: row["fallback"] for row in rows if row["fallback"]}.items():
+        hint = nearest_hint(user, vocabulary.users.to_pylist()) if fallback == UNKNOWN_USER else ""
+        console().print(f"note: {_whom(user)}: fallback: {fallback}{hint}", soft_wrap=True)
+    answered = {row["user_id"] for row in rows}
+    for user in asked:
+        if user not in answered:
+            message = f"note: nothing to recommend for {_whom(user)}: all items are seen, excluded or no candidates."
+            console(stderr=True).print(message, soft_wrap=True)
 
 
-def _tell_sizes(recommendations: pd.DataFrame, k: int) -> None:
-    """How large each set is, of which the table shows the first k items only."""
-    for user, rows in recommendations.groupby("user_id", dropna=False, sort=False):
-        shown = "" if len(rows) <= k else f", of which the first {k} are shown; --all-users --out FILE writes all"
-        console().print(f"The set of {_whom(user)} has {len(rows):,} items{shown}.", soft_wrap=True)
+def _show_size(user: Id | None, size: int, k: int) -> None:
+    """How large a conformal set is, of which the table shows the first k items only."""
+    shown = "" if size <= k else f", of which the first {k} are shown; --all-users --out FILE writes all"
+    console().print(f"The set of {_whom(user)} has {size:,} items{shown}.", soft_wrap=True)
 
 
-def _whom(user: Any) -> str:
-    return "this history" if pd.isna(user) else f"user {printable(user)}"
-
-
-def _tell_nothing_left(whom: str) -> None:
-    message = f"note: nothing to recommend for {whom}: all items are seen, excluded or not among those asked for."
-    console(stderr=True).print(message, soft_wrap=True)
+def _whom(user: Id | None) -> str:
+    return "this history" if user is None else f"user {printable(user)}"

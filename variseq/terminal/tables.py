@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 from rich.table import Table
 
 from variseq.evaluation.significance import Comparison
 from variseq.output.printable import printable
 
 
-def recommendations_table(recommendations: pd.DataFrame) -> Table:
-    """user → ranked titles, with probability and reason where they are told; ids where there are no titles."""
-    has_more = "probability" in recommendations
+def recommendations_table(rows: list[dict[str, Any]]) -> Table:
+    """user → ranked titles, with probability and reasons where there are any; ids where there are no titles."""
+    has_more = bool(rows) and "probability" in rows[0]
     table = Table(title="recommendations")
     table.add_column("user", overflow="fold")
     table.add_column("rank", justify="right")
@@ -21,13 +20,13 @@ def recommendations_table(recommendations: pd.DataFrame) -> Table:
     if has_more:
         table.add_column("probability, %", justify="right", no_wrap=True)
         table.add_column("because of", overflow="fold", max_width=60)
-    for row in recommendations.to_dict("records"):
-        title = row["item_id"] if pd.isna(row["title"]) else f"{row['title']} ({row['item_id']})"
+    for row in rows:
+        title = row["item_id"] if row["title"] is None else f"{row['title']} ({row['item_id']})"
         user = ""
         if row["rank"] == 1:
             table.add_section()
-            user = "this history" if pd.isna(row["user_id"]) else str(row["user_id"])
-        more = [_probability(row), printable("; ".join(row["because"]))] if has_more else []
+            user = "this history" if row["user_id"] is None else str(row["user_id"])
+        more = [_probability(row), printable("; ".join(row.get("reasons", [])))] if has_more else []
         table.add_row(printable(user), str(row["rank"]), printable(title), *more)
     return table
 
@@ -35,10 +34,10 @@ def recommendations_table(recommendations: pd.DataFrame) -> Table:
 def _probability(row: dict[Any, Any]) -> str:
     """The probability and in brackets its interval, both in per cent.
 
-    >>> _probability({"probability": 0.0312, "low": 0.021, "high": 0.0464})
+    >>> _probability({"probability": 0.0312, "probability_low": 0.021, "probability_high": 0.0464})
     '3.12 (2.10–4.64)'
     """
-    return f"{row['probability']:.2%} ({row['low']:.2%}–{row['high']:.2%})".replace("%", "")
+    return f"{row['probability']:.2%} ({row['probability_low']:.2%}–{row['probability_high']:.2%})".replace("%", "")
 
 
 def comparison_sentence(first: str, second: str, k: int, found: Comparison) -> str:

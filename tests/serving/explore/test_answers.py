@@ -27,8 +27,8 @@ def test_rows_are_those_of_the_api(reader: Visit, stocked: ServerProcess) -> Non
     for words, interval, one in zip(shown, intervals, answer["recommendations"], strict=True):
         assert number(words) / 100 == pytest.approx(one["probability"], rel=CLOSE)
         low, high = map(number, interval.split("–"))
-        assert (low / 100, high / 100) == pytest.approx((one["low"], one["high"]), rel=CLOSE)
-    reasons = [f"because of {', '.join(one['because'])}" for one in answer["recommendations"] if one["because"]]
+        assert (low / 100, high / 100) == pytest.approx((one["probability_low"], one["probability_high"]), rel=CLOSE)
+    reasons = [f"because of {', '.join(one['reasons'])}" for one in answer["recommendations"] if one["reasons"]]
     told = reader.page.eval_on_selector_all("#recommendations .because", "all => all.map(one => one.textContent)")
     assert told == reasons
     assert answer["model"] in reader.text("#model-tag")
@@ -36,13 +36,17 @@ def test_rows_are_those_of_the_api(reader: Visit, stocked: ServerProcess) -> Non
 
 def test_bars_and_bands_are_to_one_scale(reader: Visit, stocked: ServerProcess) -> None:
     listed = stocked.recommend("reader")["recommendations"]
-    most = max(one["high"] for one in listed)
+    most = max(one["probability_high"] for one in listed)
     size = "all => all.map(one => [parseFloat(one.style.left), parseFloat(one.style.width)])"
     bars = reader.page.eval_on_selector_all("#recommendations .filled", size)
     bands = reader.page.eval_on_selector_all("#recommendations .band", size)
     assert [width for _, width in bars] == pytest.approx([100 * one["probability"] / most for one in listed], rel=1e-3)
-    assert [left for left, _ in bands] == pytest.approx([100 * one["low"] / most for one in listed], rel=1e-3)
-    assert [sum(band) for band in bands] == pytest.approx([100 * one["high"] / most for one in listed], rel=1e-3)
+    assert [left for left, _ in bands] == pytest.approx(
+        [100 * one["probability_low"] / most for one in listed], rel=1e-3
+    )
+    assert [sum(band) for band in bands] == pytest.approx(
+        [100 * one["probability_high"] / most for one in listed], rel=1e-3
+    )
 
 
 def test_uncertainty_is_told_in_words_and_in_parts(reader: Visit, stocked: ServerProcess) -> None:
@@ -74,12 +78,12 @@ def test_attention_is_the_strength_of_each_event(reader: Visit, stocked: ServerP
 @pytest.mark.parametrize("way", ["hover", "focus"])
 def test_recommendation_marks_its_reasons_in_the_history(reader: Visit, stocked: ServerProcess, way: str) -> None:
     listed = stocked.recommend("reader")["recommendations"]
-    place = next(place for place, one in enumerate(listed) if one["because"])
+    place = next(place for place, one in enumerate(listed) if one["reasons"])
     row = reader.page.locator("#recommendations li").nth(place)
     row.hover() if way == "hover" else row.focus()
     reader.settle()
     marked = reader.page.eval_on_selector_all("#events .marked .title", "all => all.map(one => one.textContent)")
-    assert set(marked) == set(listed[place]["because"])
+    assert set(marked) == set(listed[place]["reasons"])
     assert reader.page.locator(".event.marked").count() == len(marked)
     assert set(reader.texts(".timeline .label")) == set(marked)
     reader.page.mouse.move(5, 5)
@@ -91,12 +95,12 @@ def test_recommendation_marks_its_reasons_in_the_history(reader: Visit, stocked:
 def test_link_with_settings_asks_for_them(visit: Open, stocked: ServerProcess) -> None:
     wishes: dict[str, dict[str, Any]] = {
         "k=4": {"k": 4},
-        "category=Books": {"category": "Books"},
+        "category=Books": {"categories": ["Books"]},
         "exclude_seen=false": {"exclude_seen": False},
         "exclude_seen=true": {"exclude_seen": True},
         "diversity=0.8": {"diversity": 0.8},
         "explore=thompson&seed=3": {"explore": "thompson", "seed": 3},
-        "coverage=0.5": {"coverage": 0.5},
+        "coverage=0.5": {"conformal_level": 0.5},
     }
     with visit() as tab:
         for link, wish in wishes.items():
@@ -113,7 +117,7 @@ def test_controls_change_the_list_and_the_link(visit: Open, stocked: ServerProce
         tab.page.focus("#set-diversity")
         tab.press("ArrowRight", "ArrowRight")
         tab.settle(PAUSE_MILLISECONDS)
-        wish = {"k": 3, "category": "Toys", "exclude_seen": False, "diversity": 0.1}
+        wish = {"k": 3, "categories": ["Toys"], "exclude_seen": False, "diversity": 0.1}
         assert tab.titles() == titled(stocked.recommend("reader", **wish))
         assert tab.page.url.endswith("#user=reader&k=3&category=Toys&exclude_seen=false&diversity=0.1")
         assert tab.text("#settings-words") == "3 items, in Toys, history: may come again, diversity 0.1"
@@ -136,7 +140,7 @@ def test_set_of_a_coverage_puts_other_controls_out_of_use(visit: Open, stocked: 
     with visit("#user=reader") as tab:
         tab.page.click("#settings summary")
         tab.set("#set-coverage", "0.8")
-        assert tab.titles() == titled(stocked.recommend("reader", coverage=0.8))
+        assert tab.titles() == titled(stocked.recommend("reader", conformal_level=0.8))
         assert all(tab.page.is_disabled(f"#set-{name}") for name in ("k", "diversity", "explore"))
 
 

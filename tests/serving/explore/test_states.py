@@ -48,7 +48,7 @@ def test_unknown_user_is_told_in_the_words_of_the_api(visit: Open, stocked: Serv
 
 
 def test_refused_settings_are_told_in_the_words_of_the_api(visit: Open, stocked: ServerProcess) -> None:
-    refused = stocked.client.post("/v1/recommend", json={"user_id": "reader", "category": "Nothing"})
+    refused = stocked.client.post("/v1/recommend", json={"user_id": "reader", "categories": ["Nothing"]})
     with visit("#user=reader&category=Nothing", expected=(400,)) as tab:
         assert tab.text("#answer-message [role=alert]") == refused.json()["error"]["message"]
         assert not tab.page.is_visible("#answer-body")

@@ -241,7 +241,7 @@ class Explorer {
   /** Marks the events that are the reasons of a recommendation. */
   mark(one) {
     if (!this.history) return;
-    const reasons = new Set(one?.because ?? []);
+    const reasons = new Set(one?.reasons ?? []);
     const events = this.history.events.filter((event) => !event.struck && reasons.has(nameOf(event)));
     this.historyPanel.mark(new Set(events.map((event) => event.key)));
     this.mapPanel.map.connect(one?.item_id ?? null, events.map((event) => String(event.item_id)));

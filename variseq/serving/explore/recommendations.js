@@ -18,7 +18,7 @@ export class Recommendations {
   show(list, changes, struck) {
     const places = this.places();
     const focused = this.root.contains(document.activeElement) ? document.activeElement.closest("li")?.dataset.item : null;
-    const most = Math.max(...list.map((one) => Math.max(one.high, one.probability)), ...(changes?.gone ?? []).map((one) => one.probability), 1e-9);
+    const most = Math.max(...list.map((one) => Math.max(one.probability_high, one.probability)), ...(changes?.gone ?? []).map((one) => one.probability), 1e-9);
     const rows = list.map((one) => {
       const id = String(one.item_id);
       return [id, this.row(one, changes?.of.get(id) ?? SAME, most, struck.has(id))];
@@ -49,7 +49,7 @@ export class Recommendations {
       bar(one, change, most),
       element("span", { class: "probability" },
         element("strong", {}, percent(one.probability)),
-        element("span", { class: "interval" }, `${percent(one.low)} – ${percent(one.high)}`),
+        element("span", { class: "interval" }, `${percent(one.probability_low)} – ${percent(one.probability_high)}`),
         change.before === null || change.before === undefined ? null : element("span", { class: "difference" }, points(one.probability - change.before))),
       add);
     node.recommendation = one;
@@ -90,7 +90,7 @@ function moveWords({ kind, from }) {
 }
 
 function reasons(one) {
-  const because = one.because ?? [];
+  const because = one.reasons ?? [];
   return because.length ? element("span", { class: "because" }, "because of ", because.join(", ")) : null;
 }
 
@@ -103,12 +103,12 @@ function bar(one, change, most) {
     return node;
   };
   const before = change.before === null || change.before === undefined ? null : part("before", change.before, change.before);
-  return element("span", { class: "bar", "aria-hidden": "true" }, part("band", one.low, one.high), part("filled", 0, one.probability), before);
+  return element("span", { class: "bar", "aria-hidden": "true" }, part("band", one.probability_low, one.probability_high), part("filled", 0, one.probability), before);
 }
 
 function rowWords(one, change) {
-  const because = one.because?.length ? `because of ${one.because.join(", ")}` : null;
-  const chance = `probability ${percent(one.probability)}, between ${percent(one.low)} and ${percent(one.high)}`;
+  const because = one.reasons?.length ? `because of ${one.reasons.join(", ")}` : null;
+  const chance = `probability ${percent(one.probability)}, between ${percent(one.probability_low)} and ${percent(one.probability_high)}`;
   return [`Rank ${one.rank}: ${nameOf(one)}`, chance, moveWords(change), because].filter(Boolean).join("; ");
 }
 

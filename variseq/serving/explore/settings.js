@@ -92,10 +92,10 @@ export class Settings {
   /** The fields of a request; what is usual is left to the server. */
   get question() {
     const { k, category, exclude_seen: seen, diversity, explore, seed, coverage } = this.values;
-    const asked = { because: true, attention: true };
-    if (category) asked.category = category;
+    const asked = { attention: true };
+    if (category) asked.categories = [category];
     if (seen) asked.exclude_seen = seen === "true";
-    if (coverage) return { ...asked, coverage: Number(coverage) };
+    if (coverage) return { ...asked, conformal_level: Number(coverage) };
     asked.k = Number(k);
     if (Number(diversity) > 0) asked.diversity = Number(diversity);
     if (explore) Object.assign(asked, { explore, seed: Number(seed) });

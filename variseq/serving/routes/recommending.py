@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from time import time
 from typing import Any
 
 from msgspec import UNSET
 
 from variseq.errors import InputError
-from variseq.inference.question import Answer
-from variseq.recommend.wishes import UNKNOWN_USER
+from variseq.ranking.engine import UNKNOWN_USER, Request
+from variseq.ranking.recommendations import ITEM_COLUMNS
 from variseq.serving import ids
 from variseq.serving.batching import Answered, Asked
 from variseq.serving.http import KIB, RequestContext, Route
 from variseq.serving.paging import next_page
-from variseq.serving.questions import events_of, history_of, list_question, moment, question_of
+from variseq.serving.questions import events_of, history_of, list_request, moment, options_of
 from variseq.serving.schemas import (
     MAX_BATCH_ITEMS,
     BatchAnswer,
@@ -23,6 +22,7 @@ from variseq.serving.schemas import (
     EventsRequest,
     EventsResponse,
     RecommendAnswer,
+    Recommendation,
     RecommendRequest,
     Uncertainty,
     UserListAnswer,
@@ -37,10 +37,10 @@ async def recommend(services: Services, context: RequestContext) -> RecommendAns
     request: RecommendRequest = context.body
     engine = services.models.engine
     vocabulary = engine.vocabulary
-    question = question_of(request, vocabulary, engine.version)
+    wanted = list_request(request, vocabulary, engine.version)
     needed = engine.version if request.page is not None else None
     user_id = None if request.user_id is None else ids.user_id(request.user_id, vocabulary)
-    asked = Asked(question, user_id, history_of(request, vocabulary), needed)
+    asked = Asked(wanted, user_id, history_of(request, vocabulary), needed)
     answered = await services.batcher.ask(asked)
     return RecommendAnswer(**_listed(asked, answered, request.ids_as_text), request_id=context.request_id)
 
@@ -51,9 +51,9 @@ async def recommend_batch(services: Services, context: RequestContext) -> BatchA
     _refuse_too_many(request, services.max_batch_users)
     services.auth.charge(context.caller, len(request.users) - 1)
     vocabulary = services.models.engine.vocabulary
-    question = list_question(request, vocabulary)
+    wanted = Request(options_of(request, vocabulary), attention=request.attention)
     users = ids.user_ids(request.users, vocabulary)
-    asked = [Asked(question, user_id) for user_id in users]
+    asked = [Asked(wanted, user_id) for user_id in users]
     answered = await services.batcher.ask_all(asked)
     answers = [
         UserListAnswer(**_listed(one, answer, request.ids_as_text), user_id=ids.in_answer(user, request.ids_as_text))
@@ -82,11 +82,6 @@ async def add_events(services: Services, context: RequestContext) -> EventsRespo
     return EventsResponse(appended.accepted, appended.duplicates, appended.refused, unknown)
 
 
-def uncertainty_of(answer: Answer) -> Uncertainty:
-    """How sure the model is of a user."""
-    return Uncertainty(answer.total, answer.aleatoric, answer.epistemic)
-
-
 def _refuse_too_many(request: BatchRequest, most: int) -> None:
     """Raises InputError for more users than this server answers at once, and for more items in all of their lists."""
     num_users = len(request.users)
@@ -103,20 +98,23 @@ def _listed(asked: Asked, answered: Answered, as_text: bool) -> dict[str, Any]:
     """The fields of a `ListAnswer`."""
     answer = answered.answer
     return {
-        "recommendations": [replace(one, item_id=ids.in_answer(one.item_id, as_text)) for one in answer.recommendations]
-        if as_text
-        else answer.recommendations,
+        "recommendations": [_recommendation(row, as_text) for row in answer.recommendations.to_dicts(ITEM_COLUMNS)],
         "model": answered.engine.version,
         "fallback": _fallback(asked, answered),
         "events_used": answered.num_events,
         "events_unknown": answered.num_unknown,
         "latest_event": None if answered.latest is None else moment(answered.latest),
         "latest_event_age_seconds": None if answered.latest is None else round(time() - answered.latest / 1e6, 6),
-        "uncertainty": uncertainty_of(answer),
+        "uncertainty": Uncertainty(**answer.uncertainty),
         "approximate": answer.approximate,
         "next_page": _next_page(asked, answered),
         "attention": UNSET if answer.attention is None else answer.attention,
     }
+
+
+def _recommendation(row: dict[str, Any], as_text: bool) -> Recommendation:
+    item_id = ids.in_answer(row.pop("item_id"), as_text)
+    return Recommendation(item_id, reasons=row.pop("reasons", []), **row)
 
 
 def _fallback(asked: Asked, answered: Answered) -> str | None:
@@ -127,11 +125,11 @@ def _fallback(asked: Asked, answered: Answered) -> str | None:
 
 
 def _next_page(asked: Asked, answered: Answered) -> str | None:
-    """A token for what follows; None for a set of `coverage`, which is whole, and for a list that ends here."""
-    question, listed = asked.question, answered.answer.recommendations
-    if question.coverage is not None or len(listed) < question.k:
+    """A token for what follows; None for a conformal set, which is whole, and for a list that ends here."""
+    request, listed = asked.request, answered.answer.recommendations
+    if request.options.conformal_level is not None or len(listed) < request.options.k:
         return None
-    shown = [*question.shown, *(one.item_id for one in listed)]
+    shown = [*request.shown, *listed.item_id]
     return next_page(answered.engine.version, answered.engine.vocabulary, shown)
 
 

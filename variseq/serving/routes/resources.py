@@ -9,14 +9,13 @@ from typing import Any
 
 from variseq.errors import CheckpointError
 from variseq.events.vocabulary import Id
-from variseq.inference.engine import Engine
-from variseq.inference.question import Question
+from variseq.ranking.engine import Engine, Request
+from variseq.ranking.options import RecommendOptions
 from variseq.serving import ids
 from variseq.serving.batching import Asked
 from variseq.serving.http import HTTPError, Page, RequestContext, Route
 from variseq.serving.openapi import HTML, REVALIDATE, page_route
 from variseq.serving.questions import moment
-from variseq.serving.routes.recommending import uncertainty_of
 from variseq.serving.schemas import (
     ErasureResponse,
     FindQuery,
@@ -31,6 +30,7 @@ from variseq.serving.schemas import (
     SearchQuery,
     SimilarQuery,
     StoredEvent,
+    Uncertainty,
     UserResponse,
     UsersResponse,
 )
@@ -62,9 +62,9 @@ async def show_user(services: Services, context: RequestContext) -> UserResponse
     events = await services.readers.run(lambda: services.store.history(user_id))
     if not events:
         raise HTTPError(404, "There is no such user in the store.")
-    answered = await services.batcher.ask(Asked(Question(k=1, because=False), user_id))
+    answered = await services.batcher.ask(Asked(Request(RecommendOptions(k=1, reasons=False)), user_id))
     stored = await services.readers.run(lambda: _stored_events(answered.engine, events, query.ids_as_text))
-    posterior = Posterior(uncertainty_of(answered.answer))
+    posterior = Posterior(Uncertainty(**answered.answer.uncertainty))
     shown_id = ids.in_answer(user_id, query.ids_as_text)
     return UserResponse(shown_id, len(events), stored, posterior, answered.engine.version)
 
@@ -139,7 +139,7 @@ async def item_map(services: Services, context: RequestContext) -> dict[str, Any
 
 async def show_model(services: Services, context: RequestContext) -> dict[str, Any]:
     """What the model is, and the state of its latent."""
-    engine, health = await _from_catalog(services, lambda engine: engine.catalog.health())
+    engine, health = await _from_catalog(services, lambda engine: engine.health)
     return {**health, "model_version": engine.version}
 
 

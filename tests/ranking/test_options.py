@@ -1,14 +1,47 @@
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from variseq.cli import app
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
-from variseq.recommend.wishes import with_pins
+from variseq.ranking.options import RecommendOptions
+from variseq.ranking.recommendations import ITEM_COLUMNS, Recommendations
+from variseq.ranking.selection import with_pins
+from variseq.serving import schemas
+
+NAMES = {field.name for field in fields(RecommendOptions)}
+
+
+def test_command_line_has_each_option_under_its_name_with_its_default() -> None:
+    command = typer.main.get_command(app).commands["recommend"]  # type: ignore[attr-defined]
+    options = {one.name: one.default for one in command.params}
+    assert options.keys() >= NAMES
+    plain = RecommendOptions()
+    for name in NAMES:
+        assert (options[name] or None) == (getattr(plain, name) or None), name
+
+
+def test_http_has_each_option_but_ranks_only_under_its_name_with_its_default() -> None:
+    request, plain = schemas.RecommendRequest(), RecommendOptions()
+    own = {"user_id", "history", "page", "attention", "ids_as_text"}
+    assert set(request.__struct_fields__) - own == NAMES - {"ranks_only"}
+    for name in NAMES - {"ranks_only"}:
+        assert (getattr(request, name) or None) == (getattr(plain, name) or None), name
+    assert set(schemas.Recommendation.__struct_fields__) == set(ITEM_COLUMNS)
+    assert set(ITEM_COLUMNS) < {field.name for field in fields(Recommendations)}
+
+
+def test_unknown_option_is_refused(fitted: VariationalAttention, user: str) -> None:
+    with pytest.raises(InputError, match="diversity"):
+        fitted.recommend(users=[user], diversty=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +50,7 @@ def user(fitted: VariationalAttention) -> str:
 
 
 def everything(fitted: VariationalAttention, user: str, **wanted: object) -> pd.DataFrame:
-    return fitted.recommend(users=[user], k=40, **wanted)  # type: ignore[arg-type]
+    return fitted.recommend(users=[user], k=40, **wanted).to_pandas()
 
 
 def test_boost_is_a_factor_of_what_items_are_ranked_by_and_of_nothing_else(
@@ -25,8 +58,8 @@ def test_boost_is_a_factor_of_what_items_are_ranked_by_and_of_nothing_else(
 ) -> None:
     plain = everything(fitted, user).set_index("item_id")
     factors = {plain.index[7]: 5.0, plain.index[2]: 0.01}
-    boosted = everything(fitted, user, boost=factors).set_index("item_id")
-    for column in ("probability", "low", "high"):
+    boosted = everything(fitted, user, boost_items=factors).set_index("item_id")
+    for column in ("probability", "probability_low", "probability_high"):
         np.testing.assert_allclose(boosted[column], plain[column].loc[boosted.index], rtol=1e-4)
     worth = plain["probability"] * pd.Series(factors).reindex(plain.index).fillna(1.0)
     assert boosted.index.tolist() == worth.sort_values(ascending=False, kind="stable").index.tolist()
@@ -42,7 +75,7 @@ def test_boost_of_a_category_is_that_of_its_items(fitted: VariationalAttention, 
         item for item, names in zip(checkpoint.vocabulary.items.to_pylist(), of_items, strict=True) if name in names
     ]
     by_category = everything(fitted, user, boost_categories={name: 3.0})
-    pd.testing.assert_frame_equal(by_category, everything(fitted, user, boost=dict.fromkeys(inside, 3.0)))
+    pd.testing.assert_frame_equal(by_category, everything(fitted, user, boost_items=dict.fromkeys(inside, 3.0)))
 
 
 def test_pinned_items_stand_at_their_ranks_and_the_others_in_their_order(
@@ -68,22 +101,22 @@ def test_what_may_not_be_recommended_is_not_pinned(fitted: VariationalAttention,
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [
-        ({"boost": {"i01": 0.0}}, "Allowed: positive numbers"),
-        ({"boost": {"i01": float("nan")}}, "Allowed: positive numbers"),
-        ({"boost": {"nothing": 2.0}}, "boost names items that are not in the catalog"),
+        ({"boost_items": {"i01": 0.0}}, "Allowed: positive numbers"),
+        ({"boost_items": {"i01": float("nan")}}, "Allowed: positive numbers"),
+        ({"boost_items": {"nothing": 2.0}}, "boost_items names items that are not in the catalog"),
         ({"boost_categories": {"nothing": 2.0}}, "which no item has. There are: "),
         ({"pin": {0: "i01"}}, "Allowed: ranks from 1 to k=5"),
         ({"pin": {6: "i01"}}, "Allowed: ranks from 1 to k=5"),
         ({"pin": {1: "i01", 2: "i01"}}, "at two ranks"),
-        ({"pin": {1: "i01"}, "coverage": 0.9}, "Give one or the others"),
-        ({"boost": {"i01": 2.0}, "coverage": 0.9}, "Give one or the others"),
+        ({"pin": {1: "i01"}, "conformal_level": 0.9}, "Give one or the others"),
+        ({"boost_items": {"i01": 2.0}, "conformal_level": 0.9}, "Give one or the others"),
     ],
 )
-def test_impossible_wish_is_refused_in_one_sentence(
+def test_impossible_options_are_refused(
     fitted: VariationalAttention, user: str, wanted: dict[str, object], says: str
 ) -> None:
     with pytest.raises(InputError, match=says):
-        fitted.recommend(users=[user], k=5, **wanted)  # type: ignore[arg-type]
+        fitted.recommend(users=[user], k=5, **wanted).to_pandas()
 
 
 @given(st.permutations(range(8)), st.dictionaries(st.integers(0, 4), st.integers(0, 9), max_size=3))

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from variseq.errors import InputError
-from variseq.recommend.output import write_tables
+from variseq.ranking.recommendations import write_tables
 
 
 def tables(num_tables: int = 3) -> Iterator[pa.Table]:
     for number in range(num_tables):
-        yield pa.table({"user_id": [f'u,"{number}', "v"], "because": [["a", "b"], []], "score": [0.5, 1.5]})
+        yield pa.table({"user_id": [f'u,"{number}', "v"], "reasons": [["a", "b"], []], "score": [0.5, 1.5]})
 
 
 def test_parquet_holds_all_tables_as_they_came(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_parquet_holds_all_tables_as_they_came(tmp_path: Path) -> None:
 def test_csv_joins_the_reasons_and_keeps_awkward_ids(tmp_path: Path) -> None:
     assert write_tables(tables(), tmp_path / "recs.csv") == 6
     frame = pd.read_csv(tmp_path / "recs.csv", keep_default_na=False)
-    assert frame["because"].tolist() == ["a; b", ""] * 3
+    assert frame["reasons"].tolist() == ["a; b", ""] * 3
     assert frame["user_id"].tolist() == ['u,"0', "v", 'u,"1', "v", 'u,"2', "v"]
 
 

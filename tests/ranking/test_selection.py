@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import unchecked
 from variseq.errors import InputError
-from variseq.recommend.diversity import check_diversity, pool_size, spread_out
+from variseq.ranking import selection
+from variseq.ranking.options import RecommendOptions
+from variseq.ranking.selection import diverse, pool_size, top_k
 
 NUM_ITEMS, WIDTH = 30, 4
 seeds = st.integers(0, 10_000)
@@ -54,20 +55,20 @@ def plain_choice(item: np.ndarray, probability: np.ndarray, vectors: np.ndarray,
 @given(seeds, ks)
 def test_diversity_0_is_the_plain_top_k(seed: int, k: int) -> None:
     item, probability, vectors = some_pools(seed)
-    place = spread_out(item, probability, vectors, k, 0.0)
+    place = diverse(item, probability, vectors, k, 0.0)
     assert place.tolist() == [list(range(min(k, 12)))] * 3
 
 
 @given(seeds, ks, st.floats(0, 0.99))
 def test_best_item_always_comes_first(seed: int, k: int, diversity: float) -> None:
     item, probability, vectors = some_pools(seed)
-    assert spread_out(item, probability, vectors, k, diversity)[:, 0].tolist() == [0, 0, 0]
+    assert diverse(item, probability, vectors, k, diversity)[:, 0].tolist() == [0, 0, 0]
 
 
 @given(seeds, ks, diversities)
 def test_no_item_is_chosen_twice_and_every_place_is_filled(seed: int, k: int, diversity: float) -> None:
     item, probability, vectors = some_pools(seed)
-    for places in spread_out(item, probability, vectors, k, diversity).tolist():
+    for places in diverse(item, probability, vectors, k, diversity).tolist():
         assert len(set(places)) == len(places) == min(k, 12)
         assert all(0 <= place < 12 for place in places)
 
@@ -75,7 +76,7 @@ def test_no_item_is_chosen_twice_and_every_place_is_filled(seed: int, k: int, di
 @given(seeds, ks, st.sampled_from([0.1, 0.3, 0.5, 0.9]))
 def test_choice_is_that_of_the_formula(seed: int, k: int, diversity: float) -> None:
     item, probability, vectors = some_pools(seed)
-    places = spread_out(item, probability, vectors, k, diversity)
+    places = diverse(item, probability, vectors, k, diversity)
     for row in range(3):
         assert places[row].tolist() == plain_choice(item[row], probability[row], vectors, k, diversity)
 
@@ -83,32 +84,32 @@ def test_choice_is_that_of_the_formula(seed: int, k: int, diversity: float) -> N
 @given(seeds, ks, diversities)
 def test_longer_list_begins_with_the_shorter_one(seed: int, k: int, diversity: float) -> None:
     pools = some_pools(seed)
-    longer = spread_out(*pools, k + 1, diversity)
-    assert np.array_equal(spread_out(*pools, k, diversity), longer[:, :k])
+    longer = diverse(*pools, k + 1, diversity)
+    assert np.array_equal(diverse(*pools, k, diversity), longer[:, :k])
 
 
 @given(seeds, diversities)
 def test_list_of_one_history_does_not_depend_on_the_others(seed: int, diversity: float) -> None:
     item, probability, vectors = some_pools(seed)
-    together = spread_out(item, probability, vectors, 5, diversity)
+    together = diverse(item, probability, vectors, 5, diversity)
     for row in range(3):
-        alone = spread_out(item[row : row + 1], probability[row : row + 1], vectors, 5, diversity)
+        alone = diverse(item[row : row + 1], probability[row : row + 1], vectors, 5, diversity)
         assert np.array_equal(alone[0], together[row])
 
 
 @given(seeds)
 def test_lengths_of_vectors_and_scale_of_probabilities_change_nothing(seed: int) -> None:
     item, probability, vectors = some_pools(seed)
-    plain = spread_out(item, probability, vectors, 5, 0.4)
+    plain = diverse(item, probability, vectors, 5, 0.4)
     stretched = vectors * (1 + np.arange(NUM_ITEMS)[:, None])
-    assert np.array_equal(spread_out(item, probability / 2, stretched, 5, 0.4), plain)
+    assert np.array_equal(diverse(item, probability / 2, stretched, 5, 0.4), plain)
 
 
 def test_more_diversity_means_more_spread_and_less_relevance() -> None:
     item, probability, vectors = some_pools(seed=0, num_histories=500)
     spread, relevance = [], []
     for diversity in (0.0, 0.25, 0.5, 0.75, 1.0):
-        place = spread_out(item, probability, vectors, 5, diversity)
+        place = diverse(item, probability, vectors, 5, diversity)
         spread.append(float(mean_distance(np.take_along_axis(item, place, axis=1), vectors).mean()))
         relevance.append(float(np.take_along_axis(probability, place, axis=1).sum(axis=1).mean()))
     assert spread == sorted(spread)
@@ -116,10 +117,10 @@ def test_more_diversity_means_more_spread_and_less_relevance() -> None:
     assert spread[-1] > spread[0] + 0.15
 
 
-def test_twin_of_a_shown_item_comes_after_one_that_is_unlike() -> None:
+def test_item_like_a_shown_one_comes_after_one_that_is_unlike() -> None:
     vectors = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
     pool, probability = np.array([[0, 1, 2]]), np.array([[0.5, 0.4, 0.3]])
-    assert spread_out(pool, probability, vectors, 3, 0.5).tolist() == [[0, 2, 1]]
+    assert diverse(pool, probability, vectors, 3, 0.5).tolist() == [[0, 2, 1]]
 
 
 @pytest.mark.parametrize("diversity", [0.0, 0.5, 1.0])
@@ -127,7 +128,7 @@ def test_pool_that_ran_out_leaves_empty_places_at_the_end(diversity: float) -> N
     item, probability, vectors = some_pools(seed=1)
     item[0, 2:], probability[0, 2:] = -1, 0.0
     item[1], probability[1] = -1, 0.0
-    places = spread_out(item, probability, vectors, 4, diversity).tolist()
+    places = diverse(item, probability, vectors, 4, diversity).tolist()
     assert sorted(places[0][:2]) == [0, 1]
     assert places[0][2:] == [-1, -1]
     assert places[1] == [-1] * 4
@@ -140,9 +141,34 @@ def test_pool_is_never_larger_than_the_catalog() -> None:
 
 @pytest.mark.parametrize("diversity", [-0.1, 1.1, float("nan"), "much", True, None])
 def test_diversity_outside_its_range_is_refused_in_words(diversity: object) -> None:
-    with pytest.raises(InputError, match="numbers from 0"):
-        unchecked(check_diversity)(diversity)
+    options = RecommendOptions()
+    object.__setattr__(options, "diversity", diversity)
+    with pytest.raises(InputError):
+        options.__post_init__()
 
 
 def test_numpy_numbers_are_numbers() -> None:
-    check_diversity(np.float64(0.3))
+    assert RecommendOptions(diversity=np.float64(0.3)).diversity == 0.3
+
+
+VALUES = st.sampled_from([-float("inf"), -1.5, -0.0, 0.0, 0.25, 3.0])
+
+
+@given(st.data(), st.integers(1, 6), st.integers(1, 40), st.sampled_from([2, 16]))
+def test_top_k_is_that_of_a_full_sort_whatever_the_ties(data: st.DataObject, k: int, width: int, group: int) -> None:
+    rows = data.draw(st.lists(st.lists(VALUES, min_size=width, max_size=width), min_size=1, max_size=3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "GROUP", group)
+        column, value = top_k(np.array(rows, dtype=np.float32), k)
+    for row, columns, values in zip(rows, column.tolist(), value.tolist(), strict=True):
+        order = sorted(range(width), key=lambda one: (-row[one], one))[:k]
+        assert values == [row[one] for one in order]
+        finite = [one for one in order if row[one] > -float("inf")]
+        assert columns[: len(finite)] == finite
+
+
+def test_top_k_of_long_rows_is_that_of_a_full_sort() -> None:
+    scores = np.random.default_rng(0).standard_normal((5, 12_101)).astype(np.float32)
+    column, value = top_k(scores, 11)
+    assert np.array_equal(column, np.argsort(-scores, axis=1, kind="stable")[:, :11])
+    assert np.array_equal(value, np.take_along_axis(scores, column, axis=1))

@@ -9,12 +9,13 @@ import pytest
 pytest.importorskip("faiss")
 
 from variseq.errors import CheckpointError
-from variseq.inference import index as room
-from variseq.inference.engine import Engine
-from variseq.inference.index import ItemIndex, build_index
-from variseq.inference.question import Answer, Question
+from variseq.inference.engine import load_engine
+from variseq.ranking import index as room
+from variseq.ranking import selection
 from variseq.ranking.calibration import GatingNetwork
-from variseq.recommend import diversity
+from variseq.ranking.engine import Answer, Engine, Request
+from variseq.ranking.index import ItemIndex, build_index
+from variseq.ranking.options import RecommendOptions
 
 
 def clustered(num_items: int, hidden_size: int = 17, seed: int = 0) -> np.ndarray:
@@ -62,112 +63,117 @@ def with_index(engine: Engine, folder: Path, candidates: int, sampled: int, patc
     patch.setattr(room, "NUM_CANDIDATES", candidates)
     patch.setattr(room, "NUM_SAMPLED", sampled)
     patch.setattr(room, "NUM_TRENDING", 8)
-    vectors = engine.lists.forecast.vectors
+    vectors = engine.model.tables.vectors
     build_index(vectors, folder / "index.faiss")
-    engine.lists.index = ItemIndex(folder / "index.faiss", vectors)
+    engine.index = ItemIndex(folder / "index.faiss", vectors)
 
 
-QUESTIONS = [
-    Question(k=5),
-    Question(k=5, explore="thompson", seed=2),
-    Question(k=3, diversity=0.3),
-    Question(k=4, because=False, exclude_seen=False),
+OPTIONS = [
+    RecommendOptions(k=5),
+    RecommendOptions(k=5, explore="thompson", seed=2),
+    RecommendOptions(k=3, diversity=0.3),
+    RecommendOptions(k=4, reasons=False, exclude_seen=False),
 ]
 
 
-def answers(engine: Engine, question: Question) -> list[Answer]:
+def answers(engine: Engine, options: RecommendOptions) -> list[Answer]:
     ids = engine.catalog.ids
-    asked = [(engine.given(ids[first : first + 4]), question) for first in range(6)]
+    asked = [(engine.given(ids[first : first + 4]), Request(options)) for first in range(6)]
     found = engine.answer(asked)
     assert all(isinstance(one, Answer) for one in found)
     return [one for one in found if isinstance(one, Answer)]
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("options", OPTIONS)
 def test_where_the_sample_holds_every_item_nothing_is_lost(
-    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Question
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: RecommendOptions
 ) -> None:
     # A spread list is chosen from a pool, which is not to be larger than the candidates.
-    monkeypatch.setattr(diversity, "MIN_POOL", 20)
-    engine = Engine.load(bundle_folder)
-    exact = answers(engine, question)
+    monkeypatch.setattr(selection, "MIN_POOL", 20)
+    engine = load_engine(bundle_folder)
+    exact = answers(engine, options)
     with_index(engine, tmp_path, candidates=30, sampled=40, patch=monkeypatch)
-    for one, other in zip(exact, answers(engine, question), strict=True):
+    for one, other in zip(exact, answers(engine, options), strict=True):
         assert (one.approximate, other.approximate) == (False, True)
-        assert [r.item_id for r in one.recommendations] == [r.item_id for r in other.recommendations]
-        for name in ("probability", "low", "high"):
-            found = [getattr(r, name) for r in other.recommendations]
-            np.testing.assert_allclose(found, [getattr(r, name) for r in one.recommendations], rtol=1e-3)
-        assert [r.because for r in one.recommendations] == [r.because for r in other.recommendations]
-        np.testing.assert_allclose([other.total, other.aleatoric], [one.total, one.aleatoric], atol=1e-3)
+        assert one.recommendations.item_id == other.recommendations.item_id
+        for name in ("probability", "probability_low", "probability_high"):
+            found = getattr(other.recommendations, name)
+            np.testing.assert_allclose(found, getattr(one.recommendations, name), rtol=1e-3)
+        assert one.recommendations.reasons == other.recommendations.reasons
+        assert other.uncertainty == pytest.approx(one.uncertainty, abs=1e-3)
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("options", OPTIONS)
 def test_an_answer_does_not_depend_on_what_is_asked_together_with_it(
-    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Question
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: RecommendOptions
 ) -> None:
-    engine = Engine.load(bundle_folder)
+    engine = load_engine(bundle_folder)
     with_index(engine, tmp_path, candidates=12, sampled=15, patch=monkeypatch)
     ids = engine.catalog.ids
     histories = [engine.given(ids[first : first + length]) for first, length in ((0, 0), (3, 1), (5, 9))]
-    together = engine.answer([(history, question) for history in histories])
+    together = engine.answer([(history, Request(options)) for history in histories])
     for history, one in zip(histories, together, strict=True):
-        (alone,) = engine.answer([(history, question)])
+        (alone,) = engine.answer([(history, Request(options))])
         assert isinstance(one, Answer)
         assert isinstance(alone, Answer)
-        assert [r.item_id for r in one.recommendations] == [r.item_id for r in alone.recommendations]
-        assert [r.because for r in one.recommendations] == [r.because for r in alone.recommendations]
-        found = [r.probability for r in one.recommendations]
-        np.testing.assert_allclose(found, [r.probability for r in alone.recommendations], rtol=1e-4)
+        assert one.recommendations.item_id == alone.recommendations.item_id
+        assert one.recommendations.reasons == alone.recommendations.reasons
+        found = one.recommendations.probability
+        np.testing.assert_allclose(found, alone.recommendations.probability, rtol=1e-4)
 
 
 def test_what_is_popular_of_late_is_found_however_far_its_vectors_lie(
     bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine.load(bundle_folder)
-    forecast = engine.lists.forecast
-    forecast.calibration = replace(forecast.calibration, gate=GatingNetwork(trend=(50.0, 0.0, 0.0)))
-    exact = answers(engine, Question(k=3))
+    engine = load_engine(bundle_folder)
+    model = engine.model
+    model.calibration = replace(model.calibration, gate=GatingNetwork(trend=(50.0, 0.0, 0.0)))
+    exact = answers(engine, RecommendOptions(k=3))
     with_index(engine, tmp_path, candidates=1, sampled=15, patch=monkeypatch)
-    for one, other in zip(exact, answers(engine, Question(k=3)), strict=True):
-        assert [r.item_id for r in one.recommendations] == [r.item_id for r in other.recommendations]
-        assert other.recommendations[0].probability > 0.01
+    for one, other in zip(exact, answers(engine, RecommendOptions(k=3)), strict=True):
+        assert one.recommendations.item_id == other.recommendations.item_id
+        assert other.recommendations.to_dicts()[0]["probability"] > 0.01
 
 
 def test_probabilities_are_estimated_from_a_sample_of_the_rest(
     bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine.load(bundle_folder)
-    exact = answers(engine, Question(k=3))
+    engine = load_engine(bundle_folder)
+    exact = answers(engine, RecommendOptions(k=3))
     with_index(engine, tmp_path, candidates=12, sampled=15, patch=monkeypatch)
-    estimated = answers(engine, Question(k=3))
+    estimated = answers(engine, RecommendOptions(k=3))
     error = [
-        abs(np.log(b.probability / a.probability))
+        abs(np.log(b["probability"] / a["probability"]))
         for one, other in zip(exact, estimated, strict=True)
-        for a, b in zip(one.recommendations, other.recommendations, strict=True)
-        if a.item_id == b.item_id
+        for a, b in zip(one.recommendations.to_dicts(), other.recommendations.to_dicts(), strict=True)
+        if a["item_id"] == b["item_id"]
     ]
     assert len(error) >= 14
     assert float(np.mean(error)) < 0.25
 
 
 @pytest.mark.parametrize(
-    "question", [Question(coverage=0.8), Question(only=["i01", "i02", "i03"], k=3), Question(category=["c0"], k=3)]
+    "options",
+    [
+        RecommendOptions(conformal_level=0.8),
+        RecommendOptions(candidates=["i01", "i02", "i03"], k=3),
+        RecommendOptions(categories=["c0"], k=3),
+    ],
 )
 def test_what_an_index_could_miss_is_looked_for_exactly(
-    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Question
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: RecommendOptions
 ) -> None:
-    engine = Engine.load(bundle_folder)
-    if question.category:
-        question = Question(category=[sorted(engine.wishes.members)[0]], k=3)
-    if question.only:
-        question = Question(only=engine.catalog.ids[-3:], k=3)
-    exact = answers(engine, question)
+    engine = load_engine(bundle_folder)
+    if options.categories:
+        options = RecommendOptions(categories=[sorted(engine.catalog.members)[0]], k=3)
+    if options.candidates:
+        options = RecommendOptions(candidates=engine.catalog.ids[-3:], k=3)
+    exact = answers(engine, options)
     with_index(engine, tmp_path, candidates=12, sampled=15, patch=monkeypatch)
-    monkeypatch.setattr("variseq.inference.lists.MOST_EXCLUDED", 5)
-    for one, other in zip(exact, answers(engine, question), strict=True):
+    monkeypatch.setattr("variseq.ranking.engine.MOST_EXCLUDED", 5)
+    for one, other in zip(exact, answers(engine, options), strict=True):
         assert not other.approximate
-        assert [r.item_id for r in one.recommendations] == [r.item_id for r in other.recommendations]
+        assert one.recommendations.item_id == other.recommendations.item_id
 
 
 def test_index_of_another_model_is_refused(tmp_path: Path) -> None:

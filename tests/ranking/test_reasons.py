@@ -11,37 +11,40 @@ from tests.model.reference import attention_over_events, last_weights
 from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, small_network
 from variseq.model.network import Network
 from variseq.ranking.calibration import LENGTH_EDGES, Calibration, GatingNetwork
-from variseq.recommend.because import LEAST_FALL, NUM_CANDIDATES, reasons
-from variseq.recommend.forecast import Forecast, log_probability_at_the_mean
-from variseq.recommend.item_probabilities import log_probabilities
-from variseq.recommend.memory import Memory
+from variseq.ranking.mixture import MixtureModel
+from variseq.ranking.reasons import LEAST_FALL, NUM_CANDIDATES, LeaveOneOut, Reasons, reasons
+from variseq.recommend.network_model import count_events, mixture_model
 from variseq.sequences.histories import Histories, latest_items, without_items
 
 LENGTHS = [5, 0, 12, 1, 30]
 EVERY_ITEM = np.arange(NUM_ITEMS)
-ALL_VOICES = GatingNetwork(transitions=(0.5, 0.1, 0.1), trend=(-1.0, 0.1, 0.0), uniform=(-3.0, 0.0, 0.0))
+EVERY_COMPONENT = GatingNetwork(transitions=(0.5, 0.1, 0.1), trend=(-1.0, 0.1, 0.0), uniform=(-3.0, 0.0, 0.0))
 TRANSITIONS_ALONE = GatingNetwork(transitions=(50.0, 0.0, 0.0))
 
 
-def forecast_of(network: Network, gate: GatingNetwork = ALL_VOICES) -> Forecast:
+def model_of(network: Network, gate: GatingNetwork = EVERY_COMPONENT) -> MixtureModel:
     """At the posterior mean, with some counted transitions."""
-    memory = Memory(NUM_ITEMS).fit(full_histories([40, 60, 80], seed=1))
-    return Forecast(network, memory, Calibration(0, (1.5,) * len(LENGTH_EDGES), gate))
+    counts = count_events(NUM_ITEMS, full_histories([40, 60, 80], seed=1))
+    return mixture_model(network, counts, Calibration(0, (1.5,) * len(LENGTH_EDGES), gate))
 
 
-def found_reasons(network: Network, histories: Histories, items: np.ndarray) -> list[list[list[int]]]:
-    return reasons(log_probability_at_the_mean(forecast_of(network)), histories, items)
+def reasons_of(model: MixtureModel, histories: Histories, items: np.ndarray) -> Reasons:
+    return reasons(LeaveOneOut(model, model.everything).log_probability, histories, items)
+
+
+def found_reasons(network: Network, histories: Histories, items: np.ndarray) -> Reasons:
+    return reasons_of(model_of(network), histories, items)
 
 
 def every_item_for(histories: Histories) -> np.ndarray:
     return np.tile(EVERY_ITEM, (len(histories), 1))
 
 
-def fall_without(forecast: Forecast, history: Histories, dropped: int) -> np.ndarray:
-    """By how much log p of every item of the catalog falls, by asking the forecast again."""
+def fall_without(model: MixtureModel, history: Histories, dropped: int) -> np.ndarray:
+    """By how much log p of every item of the catalog falls, from the model itself."""
     fewer = without_items(history, np.array([0]), np.array([[dropped]]))
-    before, after = (log_probabilities(forecast, NUM_ITEMS, asked, EVERY_ITEM[None]) for asked in (history, fewer))
-    return (before - after)[0]
+    before, after = (np.log(model.distribution(model.encode(one), one).probabilities()[0]) for one in (history, fewer))
+    return before - after
 
 
 def network_of_the_last_event() -> Network:
@@ -55,10 +58,10 @@ def network_of_the_last_event() -> Network:
 
 @given(st.lists(st.integers(0, NUM_ITEMS - 1), max_size=30), st.integers(0, 20))
 def test_exactly_those_items_are_reasons_without_which_the_item_is_less_probable(items: list[int], seed: int) -> None:
-    forecast, history = forecast_of(small_network(seed)), Histories.of_items([items])
-    (of_items,) = reasons(log_probability_at_the_mean(forecast), history, EVERY_ITEM[None])
+    model, history = model_of(small_network(seed)), Histories.of_items([items])
+    (of_items,) = reasons_of(model, history, EVERY_ITEM[None])
     candidates = [item for item in latest_items(history, NUM_CANDIDATES)[0] if item >= 0]
-    falls = {int(dropped): fall_without(forecast, history, dropped) for dropped in candidates}
+    falls = {int(dropped): fall_without(model, history, dropped) for dropped in candidates}
     for item, named in enumerate(of_items):
         strength = [falls[reason][item] for reason in named]
         assert all(fall >= LEAST_FALL - 1e-4 for fall in strength)
@@ -89,20 +92,16 @@ def test_items_have_reasons_of_their_own() -> None:
 
 
 def test_only_the_last_item_is_a_reason_where_nothing_else_is_looked_at() -> None:
-    forecast = forecast_of(network_of_the_last_event())
-    (of_items,) = reasons(
-        log_probability_at_the_mean(forecast), Histories.of_items([[3, 8, 1, 9, 5]]), EVERY_ITEM[None]
-    )
+    model = model_of(network_of_the_last_event())
+    (of_items,) = reasons_of(model, Histories.of_items([[3, 8, 1, 9, 5]]), EVERY_ITEM[None])
     assert {reason for of_item in of_items for reason in of_item} == {5}
     assert 0 < sum(bool(of_item) for of_item in of_items) < NUM_ITEMS
 
 
-def test_what_only_the_memory_knows_is_a_reason_too() -> None:
-    forecast = forecast_of(small_network(), TRANSITIONS_ALONE)
-    forecast.memory = Memory(NUM_ITEMS).fit(Histories.of_items([[5, 2]] * 300 + [EVERY_ITEM.tolist()]))
-    assert reasons(
-        log_probability_at_the_mean(forecast), Histories.of_items([[3, 8, 1, 9, 5]]), np.array([[2, 7]])
-    ) == [[[5], []]]
+def test_reasons_come_from_counted_transitions_too() -> None:
+    counts = count_events(NUM_ITEMS, Histories.of_items([[5, 2]] * 300 + [EVERY_ITEM.tolist()]))
+    model = mixture_model(small_network(), counts, Calibration(0, gate=TRANSITIONS_ALONE))
+    assert reasons_of(model, Histories.of_items([[3, 8, 1, 9, 5]]), np.array([[2, 7]])) == [[[5], []]]
 
 
 def test_an_item_seen_twice_in_a_row_still_counts_as_a_reason() -> None:
@@ -114,7 +113,7 @@ def test_an_item_seen_twice_in_a_row_still_counts_as_a_reason() -> None:
 def test_reasons_of_a_long_list_are_those_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     network, histories = small_network(), full_histories(LENGTHS)
     whole = found_reasons(network, histories, every_item_for(histories))
-    monkeypatch.setattr("variseq.recommend.because.PAIRS_AT_ONCE", 2 * NUM_ITEMS)
+    monkeypatch.setattr("variseq.ranking.reasons.PAIRS_AT_ONCE", 2 * NUM_ITEMS)
     assert found_reasons(network, histories, every_item_for(histories)) == whole
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.errors import CheckpointError, MissingDependencyError
-from variseq.inference.columns import Block, Columns, Shortlists
+from variseq.ranking.softmax import Block, Columns, Shortlists
 
 EXACT_ITEMS = 50_000
 """Catalogs up to this size are looked at whole, as in training; larger ones through an index."""

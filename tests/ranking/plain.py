@@ -1,0 +1,32 @@
+"""The mixture written down plainly, without any thought of speed: what the answering core is compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from variseq.ranking.calibration import length_group
+from variseq.ranking.mixture import MixtureModel
+from variseq.sequences.histories import Histories
+
+
+def plain_mixture(model: MixtureModel, histories: Histories) -> np.ndarray:
+    """p of every item under each sample of the posterior: [history, sample, item]."""
+    encoded, tables, calibration = model.encode(histories), model.tables, model.calibration
+    popularity, trend = np.exp(tables.log_share.astype(float)), np.exp(tables.log_trend.astype(float))
+    found = []
+    for row in range(len(histories)):
+        items = histories.history(row).item
+        temperature = calibration.temperatures[int(length_group(np.array([len(items)]))[0])]
+        logits = (encoded.preference[:, row] @ tables.vectors[:, :-1].T + tables.vectors[:, -1]) / temperature
+        mass = np.exp(logits.astype(float)).sum(axis=1, keepdims=True)
+        count = np.zeros(len(popularity))
+        if len(items):
+            span = slice(tables.offsets[items[-1]], tables.offsets[items[-1] + 1])
+            count[tables.follower[span]] = tables.count[span]
+        counted = (count + 100 * popularity) / (count.sum() + 100)
+        inputs = np.array([1.0, np.log(mass).mean(), encoded.log_variance[row]])
+        gate = (calibration.gate.transitions, calibration.gate.trend, calibration.gate.uniform)
+        weight = np.exp([0.0, *(sum(w * x for w, x in zip(of, inputs, strict=True)) for of in gate)])
+        a, b, c, d = weight / weight.sum()
+        found.append(a * np.exp(logits) / mass + b * counted + c * trend + d / len(popularity))
+    return np.stack(found)

@@ -1,0 +1,186 @@
+"""The items of a model by id, title and category: what may be recommended, search, similar items and a map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from variseq.errors import InputError
+from variseq.events.items import ItemTable
+from variseq.events.vocabulary import Id, Vocabulary
+from variseq.ranking.mixture import ItemTables
+from variseq.ranking.options import RecommendOptions
+from variseq.ranking.selection import SHORTEST
+
+MAX_MAPPED = 2000
+"""At most so many items are on the map, the most popular ones."""
+
+
+class Catalog:
+    """The items of a model.
+
+    Args:
+        vocabulary: Their ids.
+        items: Their titles and categories, if there are any.
+        tables: Their vectors and popularity.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, items: ItemTable | None, tables: ItemTables) -> None:
+        self.vocabulary, self.items, self.tables = vocabulary, items, tables
+
+    @cached_property
+    def ids(self) -> list[Id]:
+        """The id of each item."""
+        ids: list[Id] = self.vocabulary.items.to_pylist()
+        return ids
+
+    @cached_property
+    def titles(self) -> list[str | None]:
+        """The title of each item, None where it has none."""
+        num_items = self.vocabulary.num_items
+        return [None] * num_items if self.items is None else self.items.titles(range(num_items))
+
+    def name(self, item: int) -> str:
+        """The title of an item, or its id where it has none."""
+        return self.titles[item] or str(self.ids[item])
+
+    @cached_property
+    def members(self) -> dict[str, Int[np.ndarray, " item"]]:
+        """The items of each category. Raises InputError for a model without an items file."""
+        if self.items is None:
+            raise InputError("There are no categories: the run was made without an items file. Fit with items=….")
+        members: dict[str, list[int]] = {}
+        for item, categories in enumerate(self.items.categories(range(self.vocabulary.num_items))):
+            for name in set(categories):
+                members.setdefault(name, []).append(item)
+        return {name: np.array(inside) for name, inside in members.items()}
+
+    def known_items(self, item_ids: Sequence[Id], argument: str) -> Int[np.ndarray, " item"]:
+        """Positions of items. Raises InputError for one that is not in the catalog."""
+        positions = self.vocabulary.item_positions(item_ids)
+        unknown = [item for item, position in zip(item_ids, positions, strict=True) if position < 0]
+        if unknown:
+            raise InputError(
+                f"{argument} names items that are not in the catalog: {', '.join(map(repr, unknown[:10]))}."
+            )
+        return positions
+
+    def candidates(self, options: RecommendOptions, shown: Iterable[Id] = ()) -> Bool[np.ndarray, " item"] | None:
+        """Which items may be recommended to everybody; None: all. `shown` are items of earlier pages."""
+        allowed = np.ones(self.vocabulary.num_items, dtype=bool)
+        if options.candidates is not None:
+            allowed[:] = False
+            allowed[self.known_items(options.candidates, "candidates")] = True
+        if options.categories is not None:
+            allowed &= self._in_categories(options.categories)
+        if left_out := [*options.exclude, *shown]:
+            excluded = self.vocabulary.item_positions(left_out)
+            allowed[excluded[excluded >= 0]] = False
+        return None if allowed.all() else allowed
+
+    def log_boost(self, options: RecommendOptions) -> Float[np.ndarray, " item"] | None:
+        """What is added to log p before ranking; None where nothing is boosted."""
+        if not options.boost_items and not options.boost_categories:
+            return None
+        log_boost = np.zeros(self.vocabulary.num_items, dtype=np.float32)
+        for name, factor in options.boost_categories.items():
+            if name not in self.members:
+                raise InputError(f"boost_categories names {name!r}, which no item has. {self._there_are()}")
+            log_boost[self.members[name]] += math.log(factor)
+        item = self.known_items(list(options.boost_items), "boost_items")
+        np.add.at(log_boost, item, np.log(np.array(list(options.boost_items.values()), dtype=np.float64)).astype("f4"))
+        return log_boost
+
+    def pins(self, options: RecommendOptions) -> tuple[tuple[int, int], ...]:
+        """Indices in the list, ascending, and the items that are put there."""
+        ranks = sorted(options.pin)
+        item = self.known_items([options.pin[rank] for rank in ranks], "pin")
+        return tuple((rank - 1, int(one)) for rank, one in zip(ranks, item, strict=True))
+
+    def search(self, text: str, limit: int) -> list[dict[str, Any]]:
+        """Items whose title or id contains a text: the id itself, then what begins with it, then by popularity."""
+        wanted, exact = text.casefold().strip(), (text, text.strip())
+        found = [item for item in self._by_popularity.tolist() if wanted in self._folded[item]]
+        found.sort(key=lambda item: (str(self.ids[item]) not in exact, not self._folded[item].startswith(wanted)))
+        return [{"item_id": self.ids[item], "title": self.titles[item]} for item in found[:limit]]
+
+    def similar(self, item_id: Id, k: int) -> list[dict[str, Any]]:
+        """The k other items whose vectors point most nearly the same way: item_id, rank, score (cosine), title.
+
+        Raises InputError for an unknown item, and for a k that is larger than the number of other items.
+        """
+        check_k(k, self.vocabulary.num_items - 1, "the number of other items")
+        (position,) = self.known_items([item_id], "item_id")
+        cosine = self._directions @ self._directions[position]
+        cosine[position] = -np.inf
+        best = np.argsort(-cosine, kind="stable")[:k].tolist()
+        return [
+            {"item_id": self.ids[item], "rank": rank, "score": float(cosine[item]), "title": self.titles[item]}
+            for rank, item in enumerate(best, 1)
+        ]
+
+    def item_map(self) -> dict[str, Any]:
+        """The most popular items on the plane that shows most of how their vectors differ (principal components)."""
+        shown = self._by_popularity[:MAX_MAPPED]
+        centered = self._directions[shown] - self._directions[shown].mean(axis=0)
+        _, strength, axes = np.linalg.svd(centered, full_matrices=False)
+        plane = centered @ axes[:2].T
+        # The sign of a component means nothing; fixed, so that the map of a model is always the same.
+        plane *= np.where(np.take_along_axis(axes[:2], np.abs(axes[:2]).argmax(axis=1)[:, None], 1)[:, 0] < 0, -1, 1)
+        categories = [()] * len(shown) if self.items is None else self.items.categories(shown)
+        return {
+            "items": [
+                {
+                    "item_id": self.ids[item],
+                    "title": self.titles[item],
+                    "x": round(x, 4),
+                    "y": round(y, 4),
+                    "category": of_item[0] if of_item else None,
+                }
+                for item, (x, y), of_item in zip(shown.tolist(), plane.tolist(), categories, strict=True)
+            ],
+            "share_shown": round(float((strength[:2] ** 2).sum() / max((strength**2).sum(), SHORTEST)), 4),
+        }
+
+    def _in_categories(self, categories: Sequence[str]) -> Bool[np.ndarray, " item"]:
+        inside = np.zeros(self.vocabulary.num_items, dtype=bool)
+        for name in categories:
+            inside[self.members.get(name, [])] = True
+        if not inside.any():
+            named = ", ".join(map(repr, sorted(categories)))
+            raise InputError(f"No item has the category {named}. {self._there_are()}")
+        return inside
+
+    def _there_are(self) -> str:
+        there = sorted(self.members)
+        return f"There are: {', '.join(there[:30])}{', …' if len(there) > 30 else ''}."
+
+    @cached_property
+    def _folded(self) -> list[str]:
+        return [
+            str(one).casefold() if title is None else f"{title} {one}".casefold()
+            for one, title in zip(self.ids, self.titles, strict=True)
+        ]
+
+    @cached_property
+    def _by_popularity(self) -> Int[np.ndarray, " item"]:
+        return np.argsort(-self.tables.log_share, kind="stable")
+
+    @cached_property
+    def _directions(self) -> Float[np.ndarray, "item hidden"]:
+        vectors = self.tables.vectors[:, :-1]
+        direction: Float[np.ndarray, "item hidden"] = vectors / np.maximum(
+            np.linalg.norm(vectors, axis=1, keepdims=True), SHORTEST
+        )
+        return direction
+
+
+def check_k(k: int, largest: int, what: str) -> None:
+    """Raises InputError for a number of items that is larger than `largest`."""
+    if not isinstance(k, int | np.integer) or not 1 <= k <= largest:
+        raise InputError(f"k={k!r} is not possible. Allowed: whole numbers from 1 to {largest}, {what}.")

@@ -1,0 +1,389 @@
+"""The answering core: histories and options in, recommendations out; the same for Python, command line and HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from variseq.errors import InputError
+from variseq.events.vocabulary import Id
+from variseq.ranking.calibration import NORMAL_90, ConformalThresholds, length_group
+from variseq.ranking.catalog import Catalog, check_k
+from variseq.ranking.encoding import EncodedHistories
+from variseq.ranking.index import ItemIndex
+from variseq.ranking.mixture import HISTORIES_AT_ONCE, Distribution, MixtureModel
+from variseq.ranking.options import RecommendOptions
+from variseq.ranking.reasons import NUM_CANDIDATES, LeaveOneOut, Reasons, reasons
+from variseq.ranking.recommendations import Recommendations
+from variseq.ranking.selection import Constraints, Selector
+from variseq.ranking.softmax import Columns
+from variseq.sequences.given_history import GivenEvent, HistoryRow, as_histories, history_rows
+from variseq.sequences.histories import Histories
+
+USERS_AT_ONCE = 2048
+UNKNOWN_USER = "unknown user, what the model expects of an empty history"
+NO_HISTORY = "no known item in the history, what the model expects of an empty history"
+MOST_BOOSTED, MOST_EXCLUDED, MOST_LISTED = 1000, 100, 100
+"""With more boosted or excluded items, or longer lists, the whole catalog is looked at."""
+
+
+@dataclass(frozen=True, eq=False)
+class KnownHistory:
+    """Somebody's events as the model reads them, oldest first; `unknown` are the items that it does not know."""
+
+    histories: Histories
+    unknown: list[Id]
+    latest: int | None
+
+    @property
+    def num_events(self) -> int:
+        return self.histories.num_events
+
+    @property
+    def nbytes(self) -> int:
+        """The size of its arrays."""
+        columns = (self.histories.item, self.histories.behavior, self.histories.timestamp, self.histories.value)
+        return sum(column.nbytes for column in columns)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one list is to be: options, the items of earlier pages, and whether attention weights are wanted."""
+
+    options: RecommendOptions = field(default_factory=RecommendOptions)
+    shown: Sequence[Id] = ()
+    attention: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One list and what holds for all of it. `attention` has one weight for each event of the history.
+
+    `approximate` is True where an index chose the candidates and probabilities were estimated from a sample.
+    """
+
+    recommendations: Recommendations
+    fallback: str | None
+    uncertainty: dict[str, float]
+    approximate: bool
+    attention: list[float] | None
+
+
+@dataclass(frozen=True, eq=False)
+class RankedLists:
+    """Lists of several histories, best first, −1 where a list is shorter; with `ranks_only` the rest is None."""
+
+    item: Int[np.ndarray, "history k"]
+    score: Float[np.ndarray, "history k"]
+    approximate: Bool[np.ndarray, " history"]
+    probability: Float[np.ndarray, "history k"] | None = None
+    low: Float[np.ndarray, "history k"] | None = None
+    high: Float[np.ndarray, "history k"] | None = None
+    total: Float[np.ndarray, " history"] | None = None
+    aleatoric: Float[np.ndarray, " history"] | None = None
+    reasons: Reasons | None = None
+    attention: list[np.ndarray] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[RankedLists]) -> RankedLists:
+        """The lists of all parts, one part after the other."""
+        width = max(part.item.shape[1] for part in parts)
+        columns: dict[str, Any] = {}
+        for name in (one.name for one in fields(cls)):
+            values = [value for part in parts if (value := getattr(part, name)) is not None]
+            if values and isinstance(values[0], np.ndarray):
+                fill = {"item": -1, "score": -np.inf}.get(name, 0)
+                wide = [
+                    np.pad(one, ((0, 0), (0, width - one.shape[1])), constant_values=fill)
+                    for one in values
+                    if one.ndim == 2
+                ]
+                columns[name] = np.concatenate(wide or values)
+            elif values:
+                columns[name] = [one for value in values for one in value]
+        return cls(**columns)
+
+    def rows(self, chosen: Sequence[int]) -> RankedLists:
+        """Some of the lists."""
+        columns = {one.name: getattr(self, one.name) for one in fields(self)}
+        taken: dict[str, Any] = {
+            name: [column[row] for row in chosen] if isinstance(column, list) else column[chosen]
+            for name, column in columns.items()
+            if column is not None
+        }
+        return RankedLists(**taken)
+
+
+class Engine:
+    """A fitted model that recommends. One thread at a time may use it.
+
+    Args:
+        model: The mixture model.
+        catalog: Its items.
+        thresholds: Of its conformal sets.
+        repeat_share: Probability that the next event is a seen item.
+        exclude_seen: What the log suggested.
+        usual_behavior: Behavior of an event that names none.
+        index: For a large catalog; None: the whole catalog is always looked at.
+        version: Names the model in answers.
+        health: What the model is and how its posterior is used.
+    """
+
+    def __init__(
+        self,
+        model: MixtureModel,
+        catalog: Catalog,
+        thresholds: ConformalThresholds,
+        *,
+        repeat_share: float,
+        exclude_seen: bool,
+        usual_behavior: int = 0,
+        index: ItemIndex | None = None,
+        version: str = "",
+        health: dict[str, Any] | None = None,
+    ) -> None:
+        self.model, self.catalog, self.thresholds, self.index = model, catalog, thresholds, index
+        self.repeat_share, self.exclude_seen, self.usual_behavior = repeat_share, exclude_seen, usual_behavior
+        self.version, self.health = version, {"version": version, **(health or {})}
+        self.vocabulary, self.items = catalog.vocabulary, catalog.items
+
+    def history(self, events: Iterable[HistoryRow]) -> KnownHistory:
+        """Somebody's events, oldest first, as the model reads them. Raises InputError for ids of the other type.
+
+        Items that the model does not know are left out. A behavior that it does not know is read as the usual one.
+        """
+        rows = list(events)
+        histories, unknown = as_histories(rows, self.vocabulary, self.usual_behavior)
+        return KnownHistory(histories, unknown, rows[-1][1] if rows else None)
+
+    def given(self, history: Sequence[Id | GivenEvent]) -> KnownHistory:
+        """A history as a caller gives it. Raises InputError; see `history_rows`."""
+        return self.history(history_rows(history))
+
+    def constraints(self, options: RecommendOptions, shown: Sequence[Id] = ()) -> Constraints:
+        """Options as numbers of the catalog. Raises InputError for what the catalog does not have."""
+        num_items = self.vocabulary.num_items
+        check_k(options.k, num_items, "the size of the catalog")
+        if options.conformal_level is not None:
+            self.thresholds.at(options.conformal_level)
+        return Constraints(
+            num_items=num_items,
+            k=options.k,
+            exclude_seen=self.exclude_seen if options.exclude_seen is None else options.exclude_seen,
+            candidates=self.catalog.candidates(options, shown),
+            repeat_share=self.repeat_share,
+            log_boost=self.catalog.log_boost(options),
+            pins=self.catalog.pins(options),
+        )
+
+    def recommend(
+        self,
+        histories: Histories,
+        users: Sequence[Id | None],
+        fallback: Sequence[str | None],
+        options: RecommendOptions,
+    ) -> Recommendations:
+        """One table for several histories. Raises InputError for options that the catalog does not allow."""
+        constraints = [self.constraints(options)] * len(histories)
+        return self._table(self._rank(histories, constraints, options), users, fallback)
+
+    def answer(self, asked: Sequence[tuple[KnownHistory, Request]]) -> list[Answer | InputError]:
+        """All requests in as few passes as they allow; a request that is not possible gets its error."""
+        answers: list[Answer | InputError | None] = [None] * len(asked)
+        alike: dict[tuple[Any, ...], list[tuple[int, Constraints]]] = {}
+        for number, (_, request) in enumerate(asked):
+            options = request.options
+            try:
+                constraints = self.constraints(options, request.shown)
+            except InputError as error:
+                answers[number] = error
+                continue
+            key = (options.explore, options.seed, options.diversity, options.conformal_level, options.reasons)
+            alike.setdefault(key, []).append((number, constraints))
+        for members in alike.values():
+            histories = _together([asked[number][0].histories for number, _ in members])
+            options = asked[members[0][0]][1].options
+            lists = self._rank(histories, [constraints for _, constraints in members], options)
+            for row, (number, _) in enumerate(members):
+                answers[number] = self._answer(lists, row, *asked[number])
+        return [answer for answer in answers if answer is not None]
+
+    def _answer(self, lists: RankedLists, row: int, history: KnownHistory, request: Request) -> Answer:
+        fallback = None if history.num_events else NO_HISTORY
+        assert lists.total is not None
+        assert lists.aleatoric is not None
+        total, aleatoric = float(lists.total[row]), float(lists.aleatoric[row])
+        attention = None
+        if request.attention and lists.attention is not None:
+            # The window begins with the start token where it reaches that far; older events have no weight.
+            weights = [0.0] * history.num_events + lists.attention[row].tolist()
+            attention = weights[-history.num_events :] if history.num_events else []
+        return Answer(
+            self._table(lists.rows([row]), [None], [fallback], len(request.shown)),
+            fallback,
+            {"total": total, "aleatoric": aleatoric, "epistemic": max(0.0, total - aleatoric)},
+            bool(lists.approximate[row]),
+            attention,
+        )
+
+    def _rank(self, histories: Histories, constraints: Sequence[Constraints], options: RecommendOptions) -> RankedLists:
+        """A list for each history, some histories at a time."""
+        model = self.model
+        noise = model.noise(0 if options.ranks_only else model.calibration.num_samples)
+        encoded = model.encoder.encode(histories, noise)
+        is_short = np.array([_can_be_approximate(one, options) for one in constraints]) & (self.index is not None)
+        copies = len(noise) if options.ranks_only or not options.reasons else max(len(noise), 1 + NUM_CANDIDATES)
+        parts, order = [], []
+        for rows, size, index in (
+            (np.flatnonzero(is_short), HISTORIES_AT_ONCE, self.index),
+            (np.flatnonzero(~is_short), model.rows_at_once(copies), None),
+        ):
+            for first in range(0, len(rows), size):
+                chosen = rows[first : first + size]
+                of_chosen = [constraints[row] for row in chosen.tolist()]
+                part = (histories.rows(chosen), encoded.rows(chosen), of_chosen)
+                parts.append(self._rank_part(*part, options, index))
+                order.append(chosen)
+        return RankedLists.joined(parts).rows(np.argsort(np.concatenate(order)).tolist())
+
+    def _rank_part(
+        self,
+        histories: Histories,
+        encoded: EncodedHistories,
+        constraints: Sequence[Constraints],
+        options: RecommendOptions,
+        index: ItemIndex | None,
+    ) -> RankedLists:
+        model, explored = self.model, None
+        if options.explore is not None:
+            explored = model.encoder.encode(histories, model.noise(1, options.seed))
+        columns = None if index is None else self._short(histories, [encoded, explored], constraints, index)
+        distribution = model.distribution(encoded, histories, columns)
+        p = distribution.probabilities()
+        ranking = p if explored is None else model.distribution(explored, histories, columns).probabilities()
+        selector = Selector.of(histories, constraints, columns or model.everything)
+        if options.conformal_level is None:
+            item, score = selector.best(ranking, options.diversity, model.tables.vectors[:, :-1])
+        else:
+            limits = self.thresholds.at(options.conformal_level)[length_group(histories.lengths)]
+            item, score = selector.conformal_set(ranking, limits)
+        approximate = np.full(len(item), index is not None)
+        if options.ranks_only:
+            return RankedLists(item, score, approximate)
+        total, aleatoric = distribution.entropies(p)
+        found = None
+        if options.reasons:
+            trial = LeaveOneOut(model, columns or model.everything)
+            found = reasons(trial.log_probability, histories, item)
+        intervals = _intervals(distribution, item, selector.log_weight(p))
+        return RankedLists(item, score, approximate, *intervals, total, aleatoric, found, encoded.attention)
+
+    def _short(
+        self,
+        histories: Histories,
+        encoded: Sequence[EncodedHistories | None],
+        constraints: Sequence[Constraints],
+        index: ItemIndex,
+    ) -> Columns:
+        """The items that are scored themselves: found by the index, followers, trend, history, boosts and pins."""
+        num_histories, model = len(histories), self.model
+        row, followers = np.arange(num_histories), self.model.followers(histories)
+        trending = np.argsort(-model.trend, kind="stable")[: index.num_trending]
+        cells = [
+            (np.repeat(row, histories.lengths), histories.item.astype(np.int64)),
+            (followers.row, followers.item),
+            (np.repeat(row, len(trending)), np.tile(trending, num_histories)),
+        ]
+        for one in encoded:
+            if one is not None:
+                found = index.best(model.scaled(one, histories).mean(axis=1))
+                cells.append((np.repeat(row, found.shape[1]), found.ravel()))
+        for number, of_row in enumerate(constraints):
+            boosted = [] if of_row.log_boost is None else np.flatnonzero(of_row.log_boost).tolist()
+            named = np.array([*boosted, *(item for _, item in of_row.pins)], dtype=np.int64)
+            cells.append((np.full(len(named), number), named))
+        of_history, item = (np.concatenate(part) for part in zip(*cells, strict=True))
+        return index.columns(of_history, item, num_histories)
+
+    def _table(
+        self, lists: RankedLists, users: Sequence[Id | None], fallback: Sequence[str | None], num_shown: int = 0
+    ) -> Recommendations:
+        """Lists in the ids and titles of the catalog."""
+        row, index = np.nonzero(lists.item >= 0)
+        item, rows, catalog = lists.item[row, index].tolist(), row.tolist(), self.catalog
+        total = None if lists.total is None else lists.total[row]
+        aleatoric = None if lists.aleatoric is None else lists.aleatoric[row]
+        tables = (lists.probability, lists.low, lists.high)
+        probability, low, high = (None if one is None else one[row, index] for one in tables)
+        named = None
+        if lists.reasons is not None:
+            of_items = (lists.reasons[one][rank] for one, rank in zip(rows, index.tolist(), strict=True))
+            named = [[catalog.name(reason) for reason in found] for found in of_items]
+        return Recommendations(
+            user_id=[users[one] for one in rows],
+            item_id=[catalog.ids[one] for one in item],
+            rank=index + 1 + num_shown,
+            score=lists.score[row, index],
+            probability=probability,
+            probability_low=low,
+            probability_high=high,
+            title=[catalog.titles[one] for one in item],
+            reasons=named,
+            fallback=[fallback[one] for one in rows],
+            uncertainty_total=total,
+            uncertainty_aleatoric=aleatoric,
+            uncertainty_epistemic=None if total is None else np.maximum(0.0, total - aleatoric),
+            id_types=(self.vocabulary.users.type, self.vocabulary.items.type),
+        )
+
+
+def recommend_users(
+    engine: Engine, known: Histories, users: Sequence[Id] | None, options: RecommendOptions, size: int | None = None
+) -> Iterator[Recommendations]:
+    """Recommendations for users, some thousand at a time; for all users of the vocabulary where `users` is None."""
+    vocabulary, size = engine.vocabulary, size or USERS_AT_ONCE
+    positions = np.arange(vocabulary.num_users) if users is None else vocabulary.user_positions(users)
+    for first in range(0, len(positions), size):
+        chosen = positions[first : first + size]
+        start, end = known.offsets[np.maximum(chosen, 0)], known.offsets[np.maximum(chosen, 0) + 1]
+        histories = known.select(start, np.where(chosen < 0, start, end))
+        ids = vocabulary.user_ids(chosen) if users is None else users[first : first + size]
+        fallback = [None if position >= 0 else UNKNOWN_USER for position in chosen.tolist()]
+        yield engine.recommend(histories, list(ids), fallback, options)
+
+
+def _widened(column: np.ndarray, width: int, fill: float) -> np.ndarray:
+    """A table filled up to the right; a column of one number a history as it is."""
+    missing = width - column.shape[1] if column.ndim == 2 else 0
+    return np.pad(column, ((0, 0), (0, missing)), constant_values=fill) if missing else column
+
+
+def _intervals(
+    distribution: Distribution, item: Int[np.ndarray, "history k"], log_weight: Float[np.ndarray, " history"]
+) -> tuple[Float[np.ndarray, "history k"], Float[np.ndarray, "history k"], Float[np.ndarray, "history k"]]:
+    """The probability of ranked items, and the ends of the central 90 % of it under the posterior."""
+    sampled, weight = distribution.sampled(np.maximum(item, 0)), np.exp(log_weight)[:, None]
+    mean = sampled.mean(axis=1)
+    # Probabilities are far from normal near zero; their logarithms are closer to it.
+    reach = np.exp(NORMAL_90 * np.log(sampled).std(axis=1))
+    return mean * weight, mean / reach * weight, np.minimum(mean * reach * weight, 1.0)
+
+
+def _can_be_approximate(constraints: Constraints, options: RecommendOptions) -> bool:
+    """A set, a category or a choice of items can lie far from what an index finds; for those all items are scored."""
+    few_boosts = constraints.log_boost is None or np.count_nonzero(constraints.log_boost) <= MOST_BOOSTED
+    candidates = constraints.candidates
+    excluded = 0 if candidates is None else len(candidates) - int(candidates.sum())
+    is_short = excluded <= MOST_EXCLUDED and constraints.k <= MOST_LISTED
+    return bool(options.conformal_level is None and few_boosts and is_short)
+
+
+def _together(histories: Sequence[Histories]) -> Histories:
+    """Histories of one each as one table."""
+    offsets = np.cumsum([0, *(one.num_events for one in histories)]).astype(np.int64)
+    columns = ("item", "behavior", "timestamp", "value")
+    return Histories(offsets, *(np.concatenate([getattr(one, name) for one in histories]) for name in columns))

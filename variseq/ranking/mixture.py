@@ -1,0 +1,224 @@
+"""The probability of every item: a mixture of the network, counted transitions, the trend and a uniform part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from variseq.ranking.calibration import Calibration
+from variseq.ranking.encoding import EncodedHistories, Encoder, antithetic_noise
+from variseq.ranking.softmax import Columns, Softmaxes
+from variseq.sequences.histories import Histories
+
+PRIOR_EVENTS = 100.0
+"""How many events the popularity counts for among what followed an item."""
+SMALLEST = 1e-37
+"""No probability is smaller, so that its logarithm is finite in 32 bits."""
+CELLS_AT_ONCE = 1 << 22
+"""At most so many samples × histories × items are held at once: 16 MB."""
+HISTORIES_AT_ONCE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class ItemTables:
+    """What a model knows of its items. The followers of item i are the cells `offsets[i]:offsets[i + 1]`.
+
+    Args:
+        vectors: Item vectors, the item bias as last column.
+        log_share: Logarithm of the popularity of each item.
+        log_trend: Logarithm of the share of each item of late.
+        offsets: Where the followers of each item begin.
+        follower: Items that came right after an item.
+        count: How often.
+    """
+
+    vectors: Float[np.ndarray, "item hidden_plus_one"]
+    log_share: Float[np.ndarray, " item"]
+    log_trend: Float[np.ndarray, " item"]
+    offsets: Int[np.ndarray, " item_plus_one"]
+    follower: Int[np.ndarray, " cell"]
+    count: Float[np.ndarray, " cell"]
+
+
+@dataclass(frozen=True, eq=False)
+class Followers:
+    """What followed the last item of each history: cells (row, item) with a count, and the total of each row."""
+
+    total: Float[np.ndarray, " history"]
+    row: Int[np.ndarray, " cell"]
+    item: Int[np.ndarray, " cell"]
+    count: Float[np.ndarray, " cell"]
+
+    def share(
+        self, item: Int[np.ndarray, "history k"], prior: Float[np.ndarray, "history k"]
+    ) -> Float[np.ndarray, "history k"]:
+        """The smoothed share of some items among what followed; `prior` is what popularity counts for each."""
+        counted = np.zeros(item.shape)
+        if len(self.item):
+            num_items = max(int(self.item.max()), int(item.max())) + 1
+            pair = self.row * num_items + self.item
+            order = np.argsort(pair, kind="stable")
+            wanted = np.arange(len(item))[:, None] * num_items + item
+            found = order[np.searchsorted(pair, wanted, sorter=order).clip(max=len(pair) - 1)]
+            counted = np.where(pair[found] == wanted, self.count[found], 0.0)
+        shares: Float[np.ndarray, "history k"] = (counted + prior) / (self.total + PRIOR_EVENTS)[:, None]
+        return shares
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution:
+    """p of every column for some histories.
+
+    `weights` are those of `GatingNetwork`; `column` is the column of each follower, −1 where it has none; `others` are
+    prior, trend and uniform part of each column.
+    """
+
+    softmaxes: Softmaxes
+    weights: Float[np.ndarray, "component history"]
+    followers: Followers
+    column: Int[np.ndarray, " cell"]
+    others: Float[np.ndarray, "#history three column"]
+
+    def probabilities(self) -> Float[np.ndarray, "history column"]:
+        """p of every column, at least `SMALLEST`."""
+        p = np.empty((self.weights.shape[1], self.softmaxes.columns.num_columns), dtype=np.float32)
+        for number, block in enumerate(self.softmaxes.columns.blocks):
+            self.block(number, p[:, block.span])
+        return p
+
+    def block(self, number: int, out: Float[np.ndarray, "history column"]) -> None:
+        """Writes p of the columns of a block."""
+        num_samples = self.softmaxes.num_samples
+        factor = self.softmaxes.factor[..., number] * (self.weights[0] / num_samples).astype(np.float32)[:, None]
+        exponential = self.softmaxes.exponential(number)
+        if num_samples == 1:
+            np.multiply(exponential[:, 0], factor, out=out)
+        else:
+            np.matmul(factor[:, None], exponential, out=out[:, None])
+        out += self._others(number)
+        np.maximum(out, SMALLEST, out=out)
+
+    def sampled(self, item: Int[np.ndarray, "history k"]) -> Float[np.ndarray, "history sample k"]:
+        """p of some items that have columns, under each posterior sample alone; their mean is p."""
+        row = np.arange(len(item))[:, None]
+        column = self.softmaxes.columns.of_items(row, item)
+        sample = np.arange(self.softmaxes.num_samples)[:, None]
+        network = self.softmaxes.at(row[..., None], sample, column[:, None])
+        prior, trend, uniform = self.others[np.minimum(row, len(self.others) - 1), :, column].transpose(2, 0, 1)
+        weights = self.weights[..., None]
+        rest = weights[1] * self.followers.share(item, prior) + weights[2] * trend + weights[3] * uniform
+        return weights[0, ..., None] * network + rest[:, None]
+
+    def entropies(
+        self, p: Float[np.ndarray, "history column"]
+    ) -> tuple[Float[np.ndarray, " history"], Float[np.ndarray, " history"]]:
+        """The entropy of p in nats, and the mean of the entropies under each posterior sample alone.
+
+        The difference is the mutual information of posterior and next item, the epistemic part; the mean is the
+        aleatoric part. Source: Depeweg et al. 2018, section 3.
+        """
+        total, sampled = np.zeros(len(p)), np.zeros(len(p))
+        num_samples, factor = self.softmaxes.num_samples, self.softmaxes.factor * self.weights[0][:, None, None]
+        for number, block in enumerate(self.softmaxes.columns.blocks):
+            total += _entropy(p[:, block.span], block.counts)
+            if num_samples > 1:
+                of_sample = self.softmaxes.exponential(number) * factor[..., number, None].astype(np.float32)
+                of_sample += self._others(number)[:, None]
+                counts = None if block.counts is None else block.counts[:, None]
+                sampled += _entropy(np.maximum(of_sample, SMALLEST, out=of_sample), counts).sum(axis=1)
+        return total, sampled / num_samples if num_samples > 1 else total
+
+    def _others(self, number: int) -> Float[np.ndarray, "history column"]:
+        """All components of a block but the network, times their weights."""
+        span = self.softmaxes.columns.blocks[number].span
+        _, transitions, trend, uniform = self.weights
+        per_event = (transitions / (self.followers.total + PRIOR_EVENTS)).astype(np.float32)
+        weight = np.stack([per_event, trend.astype(np.float32), uniform.astype(np.float32)], axis=1)
+        numbers = self.others[..., span]
+        # A shortlist has numbers of its own for each history.
+        mixed = weight @ numbers[0] if len(numbers) == 1 else np.matmul(weight[:, None], numbers)[:, 0]
+        inside = (self.column >= span.start) & (self.column < span.stop)
+        row = self.followers.row[inside]
+        # A follower occurs once in a row, so no cell is added to twice.
+        mixed[row, self.column[inside] - span.start] += per_event[row] * self.followers.count[inside]
+        return mixed
+
+
+class MixtureModel:
+    """p(i) = a · mean over samples of softmax(network / temperature)(i) + b · p(i | last item) + c · trend(i) + d / n.
+
+    a + b + c + d = 1 for each history, see `GatingNetwork`. The mean over samples of the posterior is the posterior
+    predictive. p(i | last item) is counted: (count(last, i) + m · popularity(i)) / (count(last) + m), m = 100.
+
+    Args:
+        encoder: Gives the preferences.
+        tables: What is known of the items.
+        calibration: Temperatures and mixture weights.
+    """
+
+    def __init__(self, encoder: Encoder, tables: ItemTables, calibration: Calibration) -> None:
+        self.encoder, self.tables, self.calibration = encoder, tables, calibration
+        self.num_items = len(tables.vectors)
+        self.everything = Columns.whole(tables.vectors)
+        self.prior = PRIOR_EVENTS * np.exp(tables.log_share.astype(np.float64))
+        self.trend = np.exp(tables.log_trend)
+        numbers = [self.prior, self.trend, np.full(self.num_items, 1 / self.num_items)]
+        self._others = [column.astype(np.float32) for column in numbers]
+        self._whole_others = np.stack(self._others)[None]
+
+    def noise(self, num_samples: int, seed: int = 0) -> Float[np.ndarray, "sample position latent"]:
+        """The noise of `antithetic_noise` for this network."""
+        return antithetic_noise(num_samples, self.encoder.max_seq_len, self.encoder.latent_dim, seed)
+
+    def encode(self, histories: Histories) -> EncodedHistories:
+        """The preferences under as many samples as the calibration says."""
+        return self.encoder.encode(histories, self.noise(self.calibration.num_samples))
+
+    def rows_at_once(self, num_samples: int) -> int:
+        """How many histories are looked at together, so that memory does not grow with the catalog."""
+        return int(np.clip(CELLS_AT_ONCE // (num_samples * self.num_items), 1, HISTORIES_AT_ONCE))
+
+    def scaled(
+        self, encoded: EncodedHistories, histories: Histories
+    ) -> Float[np.ndarray, "history sample hidden_plus_one"]:
+        """Preferences over the temperature, with 1 / temperature as last column, the weight of the item bias."""
+        inverse = 1 / self.calibration.temperature(histories.lengths)
+        num_samples, num_histories, hidden_size = encoded.preference.shape
+        scaled = np.empty((num_histories, num_samples, hidden_size + 1), dtype=np.float32)
+        np.multiply(encoded.preference.swapaxes(0, 1), inverse[:, None, None], out=scaled[..., :-1])
+        scaled[..., -1] = inverse[:, None]
+        return scaled
+
+    def distribution(
+        self, encoded: EncodedHistories, histories: Histories, columns: Columns | None = None, keep: bool = True
+    ) -> Distribution:
+        """p of the columns (all items by default) for histories that are encoded; for `keep` see `Softmaxes`."""
+        others = self._whole_others
+        if columns is not None and columns.short is not None:
+            others = np.stack([columns.of_columns(numbers) for numbers in self._others], axis=1)
+        columns = columns or self.everything
+        softmaxes = Softmaxes(columns, self.scaled(encoded, histories), keep)
+        weights = self.calibration.gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance)
+        followers = self.followers(histories)
+        return Distribution(softmaxes, weights, followers, columns.of_items(followers.row, followers.item), others)
+
+    def followers(self, histories: Histories) -> Followers:
+        """What followed the last item of each history."""
+        tables, known = self.tables, np.flatnonzero(histories.lengths)
+        last_item = histories.item[histories.offsets[known + 1] - 1]
+        start, lengths = tables.offsets[last_item], tables.offsets[last_item + 1] - tables.offsets[last_item]
+        row = np.repeat(known, lengths)
+        index = np.arange(len(row)) + np.repeat(start - (np.cumsum(lengths) - lengths), lengths)
+        count = tables.count[index]
+        # Without any cell numpy counts in integers.
+        total = np.bincount(row, weights=count, minlength=len(histories)).astype(np.float64)
+        return Followers(total, row, tables.follower[index].astype(np.int64), count)
+
+
+def _entropy(
+    p: Float[np.ndarray, "*row column"], counts: Float[np.ndarray, "*#row column"] | None
+) -> Float[np.ndarray, "*row"]:
+    log_p = np.log(p)
+    return -np.vecdot(p if counts is None else p * counts, log_p)

@@ -1,0 +1,130 @@
+"""The options of a recommendation, declared and checked once for Python, command line and HTTP."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from variseq.errors import InputError
+from variseq.events.vocabulary import Id, nearest_hint
+
+EXPLORE = (None, "thompson")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendOptions:
+    """What may be recommended, and how a list is made of it.
+
+    Boosts and pins change the order of a list. They change no probability.
+
+    Args:
+        k: Number of items, from 1 to the size of the catalog.
+        candidates: Item ids to choose from; None: the whole catalog.
+        exclude: Item ids to leave out; unknown ids are ignored.
+        categories: Keep items that have one of these categories; None: all items.
+        exclude_seen: Leave out the items of the user's history; None: what the log suggested in `fit`.
+        boost_items: Factor for each item id that its probability is multiplied by before ranking.
+        boost_categories: The same for all items of a category.
+        pin: Item id for each rank (from 1 to k) where it is put, if it may be recommended.
+        explore: "thompson" ranks by one sample of each posterior (Thompson sampling) in place of the mean over samples.
+        seed: Seed of that sample, a whole number from 0.
+        diversity: From 0 (most relevant items) to 1 (items far from each other), by maximal marginal relevance.
+        conformal_level: From 0.5 to 0.99: in place of k items the smallest set that holds the next item with this
+            probability.
+        ranks_only: Give the order at the posterior mean alone, without probabilities, intervals, uncertainty and
+            reasons; several times as fast.
+        reasons: Name the earlier items without which an item would be less probable; False is faster.
+
+    Raises:
+        InputError: For a value that is not possible, alone or together with another.
+    """
+
+    k: int = 10
+    candidates: Sequence[Id] | None = None
+    exclude: Sequence[Id] = ()
+    categories: Sequence[str] | None = None
+    exclude_seen: bool | None = None
+    boost_items: Mapping[Id, float] = field(default_factory=dict)
+    boost_categories: Mapping[str, float] = field(default_factory=dict)
+    pin: Mapping[int, Id] = field(default_factory=dict)
+    explore: str | None = None
+    seed: int = 0
+    diversity: float = 0.0
+    conformal_level: float | None = None
+    ranks_only: bool = False
+    reasons: bool = True
+
+    @classmethod
+    def of(cls, options: RecommendOptions | None, changes: Mapping[str, Any]) -> RecommendOptions:
+        """Options with some fields replaced. Raises InputError for a name that is no option."""
+        names = [one.name for one in fields(cls)]
+        if unknown := [name for name in changes if name not in names]:
+            raise InputError(
+                f"There is no option {unknown[0]!r}{nearest_hint(unknown[0], names)}. Allowed: {', '.join(names)}."
+            )
+        return replace(options or cls(), **changes)
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "exclude", "categories"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(id_list(getattr(self, name), name)))
+        if not isinstance(self.k, int | np.integer) or isinstance(self.k, bool) or self.k < 1:
+            raise InputError(f"k={self.k!r} is not possible. Allowed: whole numbers from 1 to the size of the catalog.")
+        if self.explore not in EXPLORE:
+            raise InputError(f"explore={self.explore!r} is not known. Allowed: None and 'thompson'.")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise InputError(f"seed={self.seed!r} is not possible. Allowed: whole numbers from 0.")
+        if not _is_number(self.diversity) or not 0 <= self.diversity <= 1:
+            raise InputError(
+                f"diversity={self.diversity!r} is not possible. Allowed: numbers from 0 (the most relevant items) to 1 "
+                "(items far from each other), for example 0.3."
+            )
+        self._check_boosts_and_pins()
+        self._check_combinations()
+
+    def _check_boosts_and_pins(self) -> None:
+        for option in ("boost_items", "boost_categories", "pin"):
+            if not isinstance(getattr(self, option), Mapping):
+                example = "{1: 'i9'}" if option == "pin" else "{'i9': 1.5}"
+                raise InputError(f"{option}={getattr(self, option)!r} is no mapping. Give one, such as {example}.")
+        for option in ("boost_items", "boost_categories"):
+            for name, factor in getattr(self, option).items():
+                if not _is_number(factor) or not 0 < factor < math.inf:
+                    raise InputError(f"{option}: {name!r} by {factor!r} is not possible. Allowed: positive numbers.")
+        for rank in self.pin:
+            if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= self.k:
+                raise InputError(f"pin at rank {rank!r} is not possible. Allowed: ranks from 1 to k={self.k}.")
+        if len(set(self.pin.values())) < len(self.pin):
+            raise InputError("pin names an item at two ranks. Give each item one rank.")
+
+    def _check_combinations(self) -> None:
+        if self.ranks_only and (self.explore or self.diversity or self.conformal_level is not None):
+            raise InputError(
+                "ranks_only gives the plain order; explore, diversity and conformal_level need more than that. Leave "
+                "one or the other out."
+            )
+        reordered = self.explore or self.diversity or self.boost_items or self.boost_categories or self.pin
+        if self.conformal_level is not None and reordered:
+            raise InputError(
+                "conformal_level asks for a set that holds the next item; explore, diversity, boosts and pin for "
+                "another order of a list. Give one or the others."
+            )
+
+
+def id_list(ids: object, argument: str) -> list[Id]:
+    """The ids as a list. Raises InputError for a single id, which would be read letter by letter.
+
+    >>> id_list(("i9", "i3"), "history")
+    ['i9', 'i3']
+    """
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InputError(f"{argument}={ids!r} is one value. Give a list of ids, for example {argument}=[{ids!r}].")
+    return list(ids)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)

@@ -1,0 +1,163 @@
+"""Softmaxes over a catalog in blocks that fit a core's cache, exact or over a shortlist and a sample of the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+BLOCK_ITEMS = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The columns `span`: item vectors with the bias as last row, the same for all histories or one set for each.
+
+    `counts` is how many items of the catalog each column stands for; None: one.
+    """
+
+    span: slice
+    vectors: Float[np.ndarray, "*history hidden_plus_one column"]
+    counts: Float[np.ndarray, "history column"] | None = None
+
+    def logits(
+        self, preference: Float[np.ndarray, "history sample hidden_plus_one"]
+    ) -> Float[np.ndarray, "history sample column"]:
+        """The inner product of each preference and each column."""
+        if self.vectors.ndim == 3:
+            return np.matmul(preference, self.vectors)
+        # One product of two matrices is much faster than one for each history.
+        flat = preference.reshape(-1, preference.shape[2]) @ self.vectors
+        return flat.reshape(*preference.shape[:2], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Shortlists:
+    """For each history the few items that are scored themselves, ascending; a shorter row repeats its last item.
+
+    `sampled` are the items that stand for all others, the same for every history.
+    """
+
+    listed: Int[np.ndarray, "history listed"]
+    is_own: Bool[np.ndarray, "history listed"]
+    sampled: Int[np.ndarray, " sample"]
+
+    @classmethod
+    def of_cells(
+        cls,
+        row: Int[np.ndarray, " cell"],
+        item: Int[np.ndarray, " cell"],
+        num_histories: int,
+        sampled: Int[np.ndarray, " sample"],
+    ) -> Shortlists:
+        """From pairs of a history and an item in any order, repeats allowed; each history has at least one.
+
+        >>> short = Shortlists.of_cells(np.array([1, 0, 1, 1]), np.array([7, 4, 2, 7]), 2, np.array([0]))
+        >>> short.listed, short.is_own
+        (array([[4, 4],
+               [2, 7]]), array([[ True, False],
+               [ True,  True]]))
+        """
+        num_items = int(item.max()) + 1
+        row, item = np.divmod(np.unique(row * num_items + item), num_items)
+        lengths = np.bincount(row, minlength=num_histories)
+        position, end = np.arange(lengths.max()), np.cumsum(lengths)
+        source = np.minimum((end - lengths)[:, None] + position, end[:, None] - 1)
+        return cls(item[source], position < lengths[:, None], sampled)
+
+
+class Columns:
+    """What preferences are compared with, column by column.
+
+    Either all items, one column each, for every history; or the shortlist of each history, followed by a sample whose
+    columns stand for all other items and cannot be recommended.
+    """
+
+    def __init__(self, blocks: list[Block], num_items: int, short: Shortlists | None = None) -> None:
+        self.blocks, self.num_items, self.short = blocks, num_items, short
+        self.num_columns = blocks[-1].span.stop
+        self.starts = np.array([block.span.start for block in blocks])
+        self.num_listed = num_items if short is None else short.listed.shape[1]
+        if short is not None:
+            self._pair = (np.arange(len(short.listed))[:, None] * num_items + short.listed).ravel()
+
+    @classmethod
+    def whole(cls, vectors: Float[np.ndarray, "item hidden_plus_one"]) -> Columns:
+        """All items."""
+        spans = [slice(first, min(first + BLOCK_ITEMS, len(vectors))) for first in range(0, len(vectors), BLOCK_ITEMS)]
+        return cls([Block(span, np.ascontiguousarray(vectors[span].T)) for span in spans], len(vectors))
+
+    def of_items(self, row: Int[np.ndarray, "*#cell"], item: Int[np.ndarray, "*#cell"]) -> Int[np.ndarray, "*cell"]:
+        """The columns of items for the histories `row`, −1 for an item without a column of its own."""
+        if self.short is None:
+            return np.asarray(item + np.zeros_like(row), dtype=np.int64)
+        pair = row * self.num_items + item
+        found = np.searchsorted(self._pair, pair).clip(max=len(self._pair) - 1)
+        return np.where(self._pair[found] == pair, found - row * self.num_listed, -1)
+
+    def items_at(self, row: Int[np.ndarray, "*#cell"], column: Int[np.ndarray, "*#cell"]) -> Int[np.ndarray, "*cell"]:
+        """The items of columns that can be recommended."""
+        return column + np.zeros_like(row) if self.short is None else self.short.listed[row, column]
+
+    def of_columns(self, numbers: Float[np.ndarray, " item"]) -> Float[np.ndarray, "#history column"]:
+        """From numbers of all items those of the columns."""
+        if self.short is None:
+            return numbers[None]
+        of_sample = np.broadcast_to(numbers[self.short.sampled], (len(self.short.listed), len(self.short.sampled)))
+        return np.concatenate([numbers[self.short.listed], of_sample], axis=1)
+
+    def of_listed(self, row: int, numbers: np.ndarray) -> np.ndarray:
+        """From numbers of all items those of the columns that can be recommended to one history."""
+        return numbers if self.short is None else numbers[self.short.listed[row]]
+
+
+class Softmaxes:
+    """The softmax of each preference over the columns, kept as exponentials and a factor for each block.
+
+    Each block is computed relative to its own highest logit, so that nothing overflows. With `keep` False the
+    exponentials are computed again whenever a block is asked for, so that memory does not grow with the catalog.
+    """
+
+    def __init__(
+        self, columns: Columns, preference: Float[np.ndarray, "history sample hidden_plus_one"], keep: bool = True
+    ) -> None:
+        self.columns, self._preference = columns, preference
+        rows = preference.shape[:2]
+        self.num_samples = rows[1]
+        self._kept = np.empty((*rows, columns.num_columns), dtype=np.float32) if keep else None
+        self._highest = np.empty((*rows, len(columns.blocks)), dtype=np.float32)
+        mass = np.empty((*rows, len(columns.blocks)))
+        for number, block in enumerate(columns.blocks):
+            logits = block.logits(preference)
+            self._highest[..., number] = logits.max(axis=2)
+            logits -= self._highest[..., number, None]
+            inside = np.exp(logits, out=logits if self._kept is None else self._kept[..., block.span])
+            mass[..., number] = inside.sum(axis=2) if block.counts is None else np.vecdot(inside, block.counts[:, None])
+        # A block whose columns stand for no item at all has no mass.
+        with np.errstate(divide="ignore"):
+            log_parts = np.log(mass) + self._highest
+        top = log_parts.max(axis=2)
+        self.log_mass: Float[np.ndarray, "history sample"] = top + np.log(
+            np.exp(log_parts - top[..., None]).sum(axis=2)
+        )
+        # A block whose highest logit is far below the others has no mass: its factor is zero.
+        self.factor = np.exp(self._highest - self.log_mass[..., None]).astype(np.float32)
+        """The exponentials of a row times its factor in a block are probabilities."""
+
+    def exponential(self, number: int) -> Float[np.ndarray, "history sample column"]:
+        """The exponentials of a block."""
+        block = self.columns.blocks[number]
+        if self._kept is not None:
+            return self._kept[..., block.span]
+        logits = block.logits(self._preference)
+        logits -= self._highest[..., number, None]
+        return np.exp(logits, out=logits)
+
+    def at(
+        self, row: Int[np.ndarray, "*#cell"], sample: Int[np.ndarray, "*#cell"], column: Int[np.ndarray, "*#cell"]
+    ) -> Float[np.ndarray, "..."]:
+        """Probabilities of single cells."""
+        assert self._kept is not None
+        number = np.searchsorted(self.columns.starts, column, side="right") - 1
+        return self._kept[row, sample, column] * self.factor[row, sample, number]

@@ -1,0 +1,120 @@
+"""A trained network in the answering core: its encoder in torch, its tables, and the core as a recommender."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from variseq.artifacts.checkpoint import Checkpoint
+from variseq.evaluation.baselines import LastItemTransitions, RecentPopular, State
+from variseq.model.network import Network
+from variseq.model.posterior import sample_preferences
+from variseq.ranking.calibration import Calibration
+from variseq.ranking.catalog import Catalog
+from variseq.ranking.encoding import EncodedHistories, Encoder
+from variseq.ranking.engine import Engine
+from variseq.ranking.mixture import CELLS_AT_ONCE, Distribution, ItemTables, MixtureModel
+from variseq.sequences.histories import Histories
+
+NAME = "variseq"
+
+
+class NetworkEncoder:
+    """`Encoder` of a network in torch, on the device of the network."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.max_seq_len, self.latent_dim = network.config.max_seq_len, network.config.latent_dim
+
+    def encode(
+        self,
+        histories: Histories,
+        noise: Float[np.ndarray, "sample position latent"],
+        source: Int[np.ndarray, " history"] | None = None,
+    ) -> EncodedHistories:
+        """See `Encoder.encode`; nothing is shared between histories with the same `source`."""
+        found = sample_preferences(self.network, histories, torch.from_numpy(noise))
+        return EncodedHistories(found.preference.cpu().numpy(), found.log_variance.cpu().numpy())
+
+
+def count_events(num_items: int, histories: Histories | None = None) -> State:
+    """What is counted in a log: what followed each item, popularity, and what was popular of late; None: no events."""
+    transitions, trend = LastItemTransitions(num_items), RecentPopular(num_items)
+    if histories is not None:
+        transitions.fit(histories)
+        trend.fit(histories)
+    return {"log_trend": trend.log_share} | transitions.state()
+
+
+def mixture_model(
+    network: Network, counts: State, calibration: Calibration, encoder: Encoder | None = None
+) -> MixtureModel:
+    """The mixture of a network and the counts of `count_events`, with the network's own encoder by default."""
+    vectors = torch.cat([network.item_vectors, network.item_bias[:, None]], dim=1).detach().cpu().numpy()
+    names = ("log_share", "log_trend", "offsets", "item", "value")
+    tables = ItemTables(vectors, *(counts[name].numpy() for name in names))
+    return MixtureModel(encoder or NetworkEncoder(network), tables, calibration)
+
+
+def engine_of(checkpoint: Checkpoint) -> Engine:
+    """A finished run as an engine, in torch."""
+    calibrated = checkpoint.calibrated
+    model = mixture_model(checkpoint.network, checkpoint.counts, calibrated.calibration)
+    return Engine(
+        model,
+        Catalog(checkpoint.vocabulary, checkpoint.items, model.tables),
+        calibrated.thresholds,
+        repeat_share=calibrated.repeat_share,
+        exclude_seen=bool(checkpoint.manifest["exclude_seen"]),
+        usual_behavior=checkpoint.usual_behavior,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """Histories that are encoded: log p of all items, or a distribution that computes it block by block."""
+
+    log_p: Float[np.ndarray, "history item"] | None
+    distribution: Distribution | None
+
+
+class ModelRecommender:
+    """A mixture model as a `Recommender`: scores are log p, handed over block by block."""
+
+    gives_probabilities = True
+
+    def __init__(self, model: MixtureModel, name: str = NAME) -> None:
+        self.model, self.name = model, name
+
+    def query(self, histories: Histories) -> _Encoded:
+        """Encodes histories; a small catalog is scored at once."""
+        model = self.model
+        encoded = model.encode(histories)
+        if len(histories) * model.num_items > CELLS_AT_ONCE:
+            return _Encoded(None, model.distribution(encoded, histories, keep=False))
+        log_p = np.empty((len(histories), model.num_items), dtype=np.float32)
+        size = model.rows_at_once(len(encoded.preference))
+        for first in range(0, len(histories), size):
+            rows = np.arange(first, min(first + size, len(histories)))
+            part = model.distribution(encoded.rows(rows), histories.rows(rows))
+            np.log(part.probabilities(), out=log_p[rows[0] : rows[-1] + 1])
+        return _Encoded(log_p, None)
+
+    def scores(self, query: _Encoded, first: int, last: int) -> Float[Tensor, "history item"]:
+        """log p of the items first:last."""
+        if query.log_p is not None:
+            return torch.from_numpy(query.log_p[:, first:last])
+        distribution = query.distribution
+        assert distribution is not None
+        parts = []
+        for number, block in enumerate(distribution.softmaxes.columns.blocks):
+            span = block.span
+            if span.start < last and span.stop > first:
+                p = np.empty((distribution.weights.shape[1], span.stop - span.start), dtype=np.float32)
+                distribution.block(number, p)
+                parts.append(np.log(p[:, max(first - span.start, 0) : last - span.start]))
+        return torch.from_numpy(np.concatenate(parts, axis=1))
