@@ -77,7 +77,7 @@ def test_commands_of_tutorial_run(name: str, tmp_path: Path, command: None) -> N
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr
 
