@@ -19,6 +19,8 @@ PUBLIC = [
     "MissingDependencyError",
     "PosteriorCollapseWarning",
     "ReadOptions",
+    "RecommendOptions",
+    "Recommendations",
     "SimulationOptions",
     "TrainingCallback",
     "TrainingDivergedError",
