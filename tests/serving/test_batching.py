@@ -12,7 +12,7 @@ import pytest
 from variseq.errors import InputError
 from variseq.ranking.engine import Request
 from variseq.ranking.options import RecommendOptions
-from variseq.serving.batching import Answered, Asked, Batcher
+from variseq.serving.batching import Batcher, InferenceRequest, InferenceResult
 from variseq.serving.history_cache import HistoryCache
 from variseq.serving.http import HTTPError
 from variseq.serving.models import ModelManager
@@ -47,8 +47,8 @@ def test_requests_that_arrive_together_are_one_pass_and_each_has_its_own_answer(
             sizes: list[int] = []
             batcher.on_batch = sizes.append
             items = [f"i{number:02}" for number in range(40)]
-            together = await asyncio.gather(*(batcher.ask(Asked(TWO, history=[item])) for item in items))
-            alone = [await batcher.ask(Asked(TWO, history=[item])) for item in items]
+            together = await asyncio.gather(*(batcher.submit(InferenceRequest(TWO, history=[item])) for item in items))
+            alone = [await batcher.submit(InferenceRequest(TWO, history=[item])) for item in items]
             assert max(sizes) > 5
             for one, other in zip(together, alone, strict=True):
                 assert [r.item_id for r in one.answer.recommendations] == [
@@ -60,9 +60,9 @@ def test_requests_that_arrive_together_are_one_pass_and_each_has_its_own_answer(
 
 
 def test_those_who_were_answered_together_are_waited_for(models: ModelManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def later(batcher: Batcher, seconds: float) -> Answered:
+    async def later(batcher: Batcher, seconds: float) -> InferenceResult:
         await asyncio.sleep(seconds)
-        return await batcher.ask(Asked(TWO, history=["i00"]))
+        return await batcher.submit(InferenceRequest(TWO, history=["i00"]))
 
     async def main() -> None:
         async with batching(models, MemoryStore()) as batcher:
@@ -86,10 +86,10 @@ def test_question_that_is_not_possible_fails_alone(models: ModelManager) -> None
     async def main() -> None:
         async with batching(models, MemoryStore()) as batcher:
             bad = Request(RecommendOptions(k=2, candidates=["nothing"]))
-            asked = [Asked(bad if number == 3 else TWO, history=["i00"]) for number in range(8)]
-            asked.append(Asked(TWO, history=[7]))
-            found = await asyncio.gather(*(batcher.ask(one) for one in asked), return_exceptions=True)
-            assert [isinstance(one, Answered) for one in found] == [True] * 3 + [False] + [True] * 4 + [False]
+            asked = [InferenceRequest(bad if number == 3 else TWO, history=["i00"]) for number in range(8)]
+            asked.append(InferenceRequest(TWO, history=[7]))
+            found = await asyncio.gather(*(batcher.submit(one) for one in asked), return_exceptions=True)
+            assert [isinstance(one, InferenceResult) for one in found] == [True] * 3 + [False] + [True] * 4 + [False]
             assert isinstance(found[3], InputError)
 
     asyncio.run(main())
@@ -102,10 +102,10 @@ def test_cached_history_is_used_until_the_store_has_another(models: ModelManager
             for number in range(1, 6):
                 store.append([Event(f"e-{number}", "ann", f"i{number:02}", number)])
                 for _ in range(2):
-                    assert (await batcher.ask(Asked(TWO, "ann"))).num_events == number
+                    assert (await batcher.submit(InferenceRequest(TWO, "ann"))).num_events == number
             assert len(batcher.cache) == 1
             store.erase("ann")
-            assert (await batcher.ask(Asked(TWO, "ann"))).num_events == 0
+            assert (await batcher.submit(InferenceRequest(TWO, "ann"))).num_events == 0
             await batcher.forget("ann")
             assert (len(batcher.cache), batcher.cache.nbytes) == (0, 0)
 
@@ -117,10 +117,10 @@ def test_store_that_fails_fails_those_who_need_it_and_nobody_else(models: ModelM
         store = MemoryStore()
         async with batching(models, store) as batcher:
             store.close()
-            asked = (Asked(TWO, "ann"), Asked(TWO, history=["i00"]))
-            failed, answered = await asyncio.gather(*(batcher.ask(one) for one in asked), return_exceptions=True)
+            asked = (InferenceRequest(TWO, "ann"), InferenceRequest(TWO, history=["i00"]))
+            failed, answered = await asyncio.gather(*(batcher.submit(one) for one in asked), return_exceptions=True)
             assert isinstance(failed, StoreUnavailable)
-            assert isinstance(answered, Answered)
+            assert isinstance(answered, InferenceResult)
 
     asyncio.run(main())
 
@@ -128,12 +128,12 @@ def test_store_that_fails_fails_those_who_need_it_and_nobody_else(models: ModelM
 def test_more_than_the_queue_holds_is_refused_at_once(models: ModelManager) -> None:
     async def main() -> None:
         async with batching(models, MemoryStore(), queue_length=3) as batcher:
-            asked = (batcher.ask(Asked(TWO, history=["i00"])) for _ in range(10))
+            asked = (batcher.submit(InferenceRequest(TWO, history=["i00"])) for _ in range(10))
             found = await asyncio.gather(*asked, return_exceptions=True)
             refused = [one for one in found if isinstance(one, HTTPError)]
             assert len(refused) == 7
             assert all(one.status == 429 for one in refused)
-            assert isinstance(await batcher.ask(Asked(TWO, history=["i00"])), Answered)
+            assert isinstance(await batcher.submit(InferenceRequest(TWO, history=["i00"])), InferenceResult)
 
     asyncio.run(main())
 
@@ -142,7 +142,7 @@ def test_page_of_another_model_is_refused_in_the_pass_itself(models: ModelManage
     async def main() -> None:
         async with batching(models, MemoryStore()) as batcher:
             with pytest.raises(InputError, match="Start again"):
-                await batcher.ask(Asked(TWO, history=["i00"], model="another"))
+                await batcher.submit(InferenceRequest(TWO, history=["i00"], model="another"))
 
     asyncio.run(main())
 
@@ -151,7 +151,7 @@ def test_late_answer_is_503_and_leaves_nothing_behind(models: ModelManager) -> N
     async def main() -> None:
         async with batching(models, MemoryStore(), timeout_seconds=1e-6) as batcher:
             with pytest.raises(HTTPError) as refused:
-                await batcher.ask(Asked(TWO, history=["i00"]))
+                await batcher.submit(InferenceRequest(TWO, history=["i00"]))
             assert refused.value.status == 503
             while batcher.num_waiting:
                 await asyncio.sleep(0.01)

@@ -175,7 +175,7 @@ def test_event_through_the_proxy_changes_the_next_answer(proxy: httpx.Client) ->
     sent = proxy.post("/v1/events", json={"events": [event("p1", "proxied", "i01")]})
     assert (sent.status_code, sent.json()["accepted"]) == (200, 1)
     answer = proxy.post("/v1/recommend", json={"user_id": "proxied", "k": 3})
-    assert (answer.status_code, answer.json()["events_used"]) == (200, 1)
+    assert (answer.status_code, answer.json()["num_events_used"]) == (200, 1)
 
 
 def test_pages_and_readiness_come_through_the_proxy(proxy: httpx.Client) -> None:

@@ -168,7 +168,7 @@ def test_items_and_the_model_are_shown(server: ServerProcess) -> None:
     assert "i00" not in [one["item_id"] for one in similar]
     assert server.client.get("/v1/items/nothing/similar").status_code == 404
     assert len(server.client.get("/v1/items/map").json()["items"]) == 40
-    assert server.client.get("/v1/model").json()["model_version"] == server.recommend(history=[])["model"]
+    assert server.client.get("/v1/model").json()["model_version"] == server.recommend(history=[])["model_version"]
 
 
 @pytest.mark.parametrize(

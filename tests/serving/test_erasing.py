@@ -12,10 +12,10 @@ from tests.serving.server_process import ServerProcess, event, serving
 
 def test_erased_user_is_gone_and_verified(server: ServerProcess) -> None:
     server.add(*(event(f"gone-{number}", "gone", "i00", 1000 + number) for number in range(3)))
-    assert server.recommend("gone")["events_used"] == 3
+    assert server.recommend("gone")["num_events_used"] == 3
     response = server.client.delete("/v1/users/gone")
     assert (response.status_code, response.json()) == (200, {"erased_events": 3, "verified": True})
-    assert server.recommend("gone")["events_used"] == 0
+    assert server.recommend("gone")["num_events_used"] == 0
     assert server.client.get("/v1/users/gone").status_code == 404
     assert "gone" not in server.client.get("/v1/users?prefix=gone").json()["users"]
 
@@ -25,7 +25,7 @@ def test_event_from_before_the_erasure_does_not_come_back(server: ServerProcess)
     server.add(one)
     server.client.delete("/v1/users/back")
     assert server.add(one) == {"accepted": 0, "duplicates": 0, "refused": 1, "unknown_items": []}
-    assert server.recommend("back")["events_used"] == 0
+    assert server.recommend("back")["num_events_used"] == 0
 
 
 def test_erasing_twice_and_erasing_nobody_are_well(server: ServerProcess) -> None:

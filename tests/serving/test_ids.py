@@ -111,7 +111,7 @@ def test_odd_id_is_kept_exactly_as_it_was_given(server: ServerProcess, odd: str)
     assert [one["item_id"] for one in shown["events"]] == [odd, "i01"]
     assert odd in get(server, "/v1/users", prefix=odd)["users"]
     answer = server.recommend(odd)
-    assert (answer["events_used"], answer["events_unknown"], answer["fallback"]) == (1, 1, None)
+    assert (answer["num_events_used"], answer["num_unknown_items"], answer["fallback"]) == (1, 1, None)
     assert server.client.delete(f"/v1/users/{quote(odd, safe='')}").json() == {"erased_events": 2, "verified": True}
 
 

@@ -119,7 +119,7 @@ def test_store_that_cannot_be_used_is_503_and_not_ready_and_names_no_file(bundle
         os.rename(tmp_path / "moved.db", store)
         while server.client.get("/ready").status_code != 200:
             assert time.monotonic() < end + 10
-        assert server.recommend("ann")["events_used"] == 1
+        assert server.recommend("ann")["num_events_used"] == 1
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ def ids_of(answer: dict[str, Any]) -> list[str]:
 
 def test_new_event_changes_the_very_next_answer(server: ServerProcess) -> None:
     before = server.recommend("ann", k=5)
-    assert (before["events_used"], before["latest_event"]) == (0, None)
+    assert (before["num_events_used"], before["latest_event"]) == (0, None)
     assert before["fallback"] is not None
     known: list[str] = []
     for number in range(5):
@@ -24,7 +24,7 @@ def test_new_event_changes_the_very_next_answer(server: ServerProcess) -> None:
         assert server.add(event(f"ann-{number}", "ann", item, 1_700_000_000 + number))["accepted"] == 1
         known.append(item)
         after = server.recommend("ann", k=5)
-        assert after["events_used"] == number + 1
+        assert after["num_events_used"] == number + 1
         assert after["fallback"] is None
         assert not set(known) & set(ids_of(after))
     assert after["latest_event"] == "2023-11-14T22:13:24Z"
@@ -49,7 +49,7 @@ def test_same_event_sent_again_is_stored_once(server: ServerProcess) -> None:
     one = event("twice-1", "twice", "i03")
     assert server.add(one, one) == {"accepted": 1, "duplicates": 1, "refused": 0, "unknown_items": []}
     assert server.add(one) == {"accepted": 0, "duplicates": 1, "refused": 0, "unknown_items": []}
-    assert server.recommend("twice")["events_used"] == 1
+    assert server.recommend("twice")["num_events_used"] == 1
 
 
 def test_known_event_id_with_other_content_is_a_conflict_and_nothing_is_stored(server: ServerProcess) -> None:
@@ -58,7 +58,7 @@ def test_known_event_id_with_other_content_is_a_conflict_and_nothing_is_stored(s
     response = server.client.post("/v1/events", json={"events": batch})
     assert response.status_code == 409
     assert response.json()["error"]["code"] == "conflict"
-    assert server.recommend("clash")["events_used"] == 1
+    assert server.recommend("clash")["num_events_used"] == 1
 
 
 def test_late_event_is_placed_by_its_time(server: ServerProcess) -> None:
@@ -75,7 +75,7 @@ def test_item_that_the_model_does_not_know_is_stored_and_told(server: ServerProc
         "brand-new"
     ]
     answer = server.recommend("new")
-    assert (answer["events_used"], answer["events_unknown"]) == (1, 1)
+    assert (answer["num_events_used"], answer["num_unknown_items"]) == (1, 1)
     shown = server.client.get("/v1/users/new").json()
     assert [(one["item_id"], one["known"]) for one in shown["events"]] == [("brand-new", False), ("i02", True)]
 
@@ -120,7 +120,7 @@ def test_options_hold(server: ServerProcess) -> None:
 
 def test_answer_says_what_it_is(server: ServerProcess) -> None:
     answer = server.recommend(history=["i00", "i01"], k=2)
-    assert answer["model"] == server.client.get("/ready").json()["model_version"]
+    assert answer["model_version"] == server.client.get("/ready").json()["model_version"]
     assert set(answer["uncertainty"]) == {"total", "aleatoric", "epistemic"}
     first = answer["recommendations"][0]
     assert set(first) == {
@@ -204,7 +204,7 @@ def test_event_that_cannot_be_is_refused_and_the_batch_with_it(
     response = server.client.post("/v1/events", json={"events": [bad, event("bad-2", "bad", "i01")]})
     assert response.status_code == 400
     assert words in response.json()["error"]["message"]
-    assert server.recommend("bad")["events_used"] == 0
+    assert server.recommend("bad")["num_events_used"] == 0
 
 
 def test_batch_of_more_than_a_thousand_events_or_of_none_is_refused(server: ServerProcess) -> None:

@@ -49,10 +49,10 @@ def test_event_at_one_replica_changes_the_next_answer_of_the_other(
     before = other.recommend("ann", k=5)
     one.add(event("e2", "ann", "i02", 1_700_000_001))
     after = other.recommend("ann", k=5)
-    assert (before["events_used"], after["events_used"]) == (1, 2)
+    assert (before["num_events_used"], after["num_events_used"]) == (1, 2)
     assert before["recommendations"] != after["recommendations"]
     assert one.client.delete("/v1/users/ann").json()["verified"] is True
-    assert other.recommend("ann", k=5)["events_used"] == 0
+    assert other.recommend("ann", k=5)["num_events_used"] == 0
 
 
 def test_without_redis_both_refuse_and_with_an_empty_one_nothing_is_missing(
@@ -72,8 +72,8 @@ def test_without_redis_both_refuse_and_with_an_empty_one_nothing_is_missing(
     for server in replicas:
         until_ready(server)
     for server in replicas:
-        assert [server.recommend(f"user-{number}", k=1)["events_used"] for number in range(2)] in ([5, 5], [6, 5])
+        assert [server.recommend(f"user-{number}", k=1)["num_events_used"] for number in range(2)] in ([5, 5], [6, 5])
     # What was refused may be sent again as it is; it is there once.
     replicas[0].add(event("late", "user-0", "i07", 100))
-    assert [server.recommend("user-0", k=1)["events_used"] for server in replicas] == [6, 6]
+    assert [server.recommend("user-0", k=1)["num_events_used"] for server in replicas] == [6, 6]
     assert all("Traceback" not in server.errors() for server in replicas)

@@ -79,7 +79,7 @@ def test_acknowledged_event_is_there_after_a_kill(bundle_folder: Path, tmp_path:
         server.process.kill()
         server.process.wait(10)
     with serving(tmp_path, bundle_folder) as server:
-        assert server.recommend("killed")["events_used"] == 1
+        assert server.recommend("killed")["num_events_used"] == 1
 
 
 @pytest.mark.parametrize(

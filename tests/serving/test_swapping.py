@@ -65,13 +65,13 @@ def test_swap_under_load_fails_no_request_and_each_answer_is_of_one_version(swap
             assert swap(swapping, name) == 200
             found.wait_for(20)
     assert found.failed == []
-    versions = {answer["model"] for answer in found.answers}
+    versions = {answer["model_version"] for answer in found.answers}
     assert len(versions) == 2
     assert swapping.client.get("/v1/admin/models").json()["model_name"] == "second"
 
 
 def test_bad_model_is_refused_and_the_old_one_stays(swapping: ServerProcess, models: Path) -> None:
-    before = swapping.recommend(**WISH)["model"]
+    before = swapping.recommend(**WISH)["model_version"]
     with load(swapping.address, 4, WISH) as found:
         for name in ("damaged", "empty", "missing"):
             response = swapping.client.post("/v1/admin/model", json={"model_name": name})
@@ -79,7 +79,7 @@ def test_bad_model_is_refused_and_the_old_one_stays(swapping: ServerProcess, mod
             assert str(models) not in response.text
         found.wait_for(10)
     assert found.failed == []
-    assert {answer["model"] for answer in found.answers} == {before}
+    assert {answer["model_version"] for answer in found.answers} == {before}
     assert not (models / "current").exists()
 
 
@@ -103,7 +103,7 @@ def test_link_that_leads_out_of_the_models_is_no_model(models: Path, bundle_fold
 def test_chosen_model_is_followed_from_the_file_and_at_the_next_start(models: Path, tmp_path: Path) -> None:
     (models / "current").unlink(missing_ok=True)
     with serving(tmp_path, models / "first", "--model-dir", str(models)) as server:
-        before = server.recommend(**WISH)["model"]
+        before = server.recommend(**WISH)["model_version"]
         (models / "partial").write_text("second\n")
         os.replace(models / "partial", models / "current")
         after = wait_for_other(server, before)
@@ -114,16 +114,16 @@ def test_chosen_model_is_followed_from_the_file_and_at_the_next_start(models: Pa
         assert "damaged" in server.client.get("/ready").json()["problems"][0]
         assert "variseq_rejected_models_total 1.0" in server.client.get("/metrics").text
         assert any("damaged" in str(one.get("message")) and one["level"] == "error" for one in server.log())
-        assert server.recommend(**WISH)["model"] == after
+        assert server.recommend(**WISH)["model_version"] == after
         assert swap(server, "second") == 200
         assert server.client.get("/ready").json()["problems"] == []
     with serving(tmp_path, models / "first", "--model-dir", str(models)) as server:
-        assert server.recommend(**WISH)["model"] == after
+        assert server.recommend(**WISH)["model_version"] == after
 
 
 def wait_for_other(server: ServerProcess, before: str) -> str:
     end = time.monotonic() + 20
-    while (now := server.recommend(**WISH)["model"]) == before:
+    while (now := server.recommend(**WISH)["model_version"]) == before:
         assert time.monotonic() < end
         time.sleep(0.05)
     return str(now)

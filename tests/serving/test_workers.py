@@ -61,7 +61,7 @@ def test_event_taken_by_one_worker_is_in_the_next_answer_of_each(workers: Server
         for _ in range(4):
             with httpx.Client(base_url=workers.address) as client:
                 answer = client.post("/v1/recommend", json={"user_id": "all"}).json()
-                assert answer["events_used"] == number
+                assert answer["num_events_used"] == number
 
 
 def test_metrics_are_of_all_workers(workers: ServerProcess) -> None:

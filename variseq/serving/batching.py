@@ -1,4 +1,4 @@
-"""Requests that arrive together into one pass of the model, in one thread; what cannot be kept up with is refused."""
+"""Batches of requests, answered by one thread in one pass of the model each; a full queue refuses requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LINGER = 0.125
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class InferenceRequest:
     """A request about a user of the store, or about a history that was sent. `model` is the version that it needs."""
 
     request: Request
@@ -35,8 +35,8 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """An answer, and the engine and the history that it was made of."""
+class InferenceResult:
+    """An answer, its engine, and facts about the history."""
 
     answer: Answer
     engine: Engine
@@ -47,17 +47,17 @@ class Answered:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    asked: Asked
-    future: asyncio.Future[Answered]
+    query: InferenceRequest
+    future: asyncio.Future[InferenceResult]
     deadline: float
-    result: Answered | Exception | None = None
+    result: InferenceResult | Exception | None = None
 
 
-_Order = Callable[[], None]
+_Command = Callable[[], None]
 
 
 class Batcher:
-    """A thread that answers. Ask from the event loop it was started in."""
+    """The inference thread. Submit from the event loop that it was started in."""
 
     def __init__(
         self,
@@ -76,17 +76,17 @@ class Batcher:
         self.timeout_seconds = timeout_seconds
         self.num_waiting = 0
         self.on_batch: Callable[[int], None] = lambda size: None
-        self._queue: SimpleQueue[_Job | _Order | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Job | _Command | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer, for the event loop that runs now."""
+        """Start the thread, for the event loop that runs now."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer what is queued, and end the thread."""
+        """Answer the queued requests, and end the thread."""
         self._queue.put(None)
         self._thread.join()
 
@@ -94,15 +94,15 @@ class Batcher:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
-    async def ask(self, asked: Asked) -> Answered:
+    async def submit(self, request: InferenceRequest) -> InferenceResult:
         """The answer. Raises HTTPError when too many wait or time runs out, InputError, StoreUnavailable."""
-        self._refuse_unless_room(1)
-        return await self._queued(asked)
+        self._check_queue(1)
+        return await self._queued(request)
 
-    async def ask_all(self, asked: Sequence[Asked]) -> list[Answered]:
+    async def submit_all(self, requests: Sequence[InferenceRequest]) -> list[InferenceResult]:
         """All answers, in order; the first error of any of them in place of the answers."""
-        self._refuse_unless_room(len(asked))
-        found = await asyncio.gather(*(self._queued(one) for one in asked), return_exceptions=True)
+        self._check_queue(len(requests))
+        found = await asyncio.gather(*(self._queued(one) for one in requests), return_exceptions=True)
         answers = []
         for one in found:
             if isinstance(one, BaseException):
@@ -110,13 +110,13 @@ class Batcher:
             answers.append(one)
         return answers
 
-    def _refuse_unless_room(self, num_asked: int) -> None:
-        if self.num_waiting + num_asked > self.queue_length:
+    def _check_queue(self, num_requests: int) -> None:
+        if self.num_waiting + num_requests > self.queue_length:
             raise overloaded(f"{self.num_waiting} requests wait for the model already. Send fewer at once, or later.")
 
-    async def _queued(self, asked: Asked) -> Answered:
+    async def _queued(self, request: InferenceRequest) -> InferenceResult:
         loop = asyncio.get_running_loop()
-        job = _Job(asked, loop.create_future(), monotonic() + self.timeout_seconds)
+        job = _Job(request, loop.create_future(), monotonic() + self.timeout_seconds)
         self.num_waiting += 1
         self._queue.put(job)
         timer = loop.call_later(self.timeout_seconds, self._expire, job)
@@ -130,19 +130,19 @@ class Batcher:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
 
-        def order() -> None:
+        def command() -> None:
             if user_id is None:
                 self.cache.clear()
             else:
                 self.cache.drop(user_id)
             loop.call_soon_threadsafe(_finish, done)
 
-        self._queue.put(order)
+        self._queue.put(command)
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 await done
         except TimeoutError as error:
-            raise unavailable("The cache is cleared later than asked: the server is busy. Send this again.") from error
+            raise unavailable("The cache is cleared later: the server is busy. Send this again.") from error
 
     def _expire(self, job: _Job) -> None:
         if not job.future.done():
@@ -151,12 +151,12 @@ class Batcher:
             )
 
     def _work(self) -> None:
-        usual, seconds = 1, 0.0  # The number of requests of the last pass, and how long it took.
+        usual, seconds = 1, 0.0  # Of the last pass.
         while True:
             batch: list[_Job] = []
             goes_on = self._take(self._queue.get(), batch)
-            # Clients that were answered together ask again together; a pass for the first of them alone would cost
-            # nearly as much as one for all, and let the others wait for it.
+            # Clients that were answered together send the next request together; a pass for the first of them alone
+            # would cost nearly as much as one for all, and the others would wait for it.
             latest = monotonic() + LINGER * seconds
             while goes_on and batch and len(batch) < self.batch_size:
                 rest = latest - monotonic() if len(batch) < usual else 0.0
@@ -173,8 +173,8 @@ class Batcher:
             if not goes_on:
                 return
 
-    def _take(self, entry: _Job | _Order | None, batch: list[_Job]) -> bool:
-        """Put a job into the batch or carry out an order; False ends the thread."""
+    def _take(self, entry: _Job | _Command | None, batch: list[_Job]) -> bool:
+        """Put a job into the batch or run a command; False ends the thread."""
         if entry is None:
             return False
         if isinstance(entry, _Job):
@@ -189,9 +189,9 @@ class Batcher:
         ready: list[tuple[_Job, KnownHistory]] = []
         for job in batch:
             if job.deadline < now or job.future.cancelled():
-                continue  # Nobody waits for it any more.
+                continue  # Its client does not wait any more.
             try:
-                ready.append((job, self._history(job.asked, engine)))
+                ready.append((job, self._history(job.query, engine)))
             except Exception as error:
                 job.result = error
         if not ready:
@@ -199,28 +199,28 @@ class Batcher:
         self.on_batch(len(ready))
         answers: Sequence[Answer | Exception]
         try:
-            answers = engine.answer([(history, job.asked.request) for job, history in ready])
+            answers = engine.answer([(history, job.query.request) for job, history in ready])
         except Exception:
             log.exception("a pass of %d requests failed; each is tried alone", len(ready))
-            answers = [_alone(engine, history, job.asked.request) for job, history in ready]
+            answers = [_alone(engine, history, job.query.request) for job, history in ready]
         for (job, history), answer in zip(ready, answers, strict=True):
             if isinstance(answer, Answer):
-                latest = None if job.asked.user_id is None else history.latest
-                job.result = Answered(answer, engine, history.num_events, len(history.unknown), latest)
+                latest = None if job.query.user_id is None else history.latest
+                job.result = InferenceResult(answer, engine, history.num_events, len(history.unknown), latest)
             else:
                 job.result = answer
 
-    def _history(self, asked: Asked, engine: Engine) -> KnownHistory:
-        if asked.model is not None and asked.model != engine.version:
-            raise other_model(asked.model, engine.version)
-        if asked.user_id is None:
-            return engine.given(asked.history)
-        version = self.store.version(asked.user_id)
-        known = self.cache.get(asked.user_id, version, engine.version)
+    def _history(self, request: InferenceRequest, engine: Engine) -> KnownHistory:
+        if request.model is not None and request.model != engine.version:
+            raise other_model(request.model, engine.version)
+        if request.user_id is None:
+            return engine.given(request.history)
+        version = self.store.version(request.user_id)
+        known = self.cache.get(request.user_id, version, engine.version)
         if known is None:
-            events = self.store.history(asked.user_id)
+            events = self.store.history(request.user_id)
             known = engine.history([(one.item_id, one.timestamp, one.behavior, one.value) for one in events])
-            self.cache.put(asked.user_id, version, engine.version, known)
+            self.cache.put(request.user_id, version, engine.version, known)
         return known
 
     def _deliver(self, batch: list[_Job]) -> None:
@@ -228,7 +228,7 @@ class Batcher:
             self.num_waiting -= 1
             if job.future.done():
                 continue
-            if isinstance(job.result, Answered):
+            if isinstance(job.result, InferenceResult):
                 job.future.set_result(job.result)
             else:
                 late = HTTPError(503, "The request waited too long. Try again later.", {"Retry-After": "1"})

@@ -34,10 +34,10 @@ def item_id(given: Id, vocabulary: Vocabulary) -> Id:
     return item_ids((given,), vocabulary)[0]
 
 
-def in_answer(one: Id, as_text: bool) -> Id:
+def format_id(one: Id, as_text: bool) -> Id:
     """An id as an answer has it. Text keeps all digits in programs whose numbers are floats, such as browsers.
 
-    >>> in_answer(9007199254740993, as_text=True), in_answer(9007199254740993, as_text=False), in_answer("i9", False)
+    >>> format_id(9007199254740993, as_text=True), format_id(9007199254740993, as_text=False), format_id("i9", False)
     ('9007199254740993', 9007199254740993, 'i9')
     """
     return str(one) if as_text else one

@@ -141,14 +141,14 @@ class Uncertainty(Struct):
     epistemic: float
 
 
-class ListAnswer(Struct, kw_only=True):
+class ListResponse(Struct, kw_only=True):
     """The list, and what it was made of. `next_page` asks /v1/recommend for the items that follow."""
 
     recommendations: list[Recommendation]
-    model: str
+    model_version: str
     fallback: str | None
-    events_used: int
-    events_unknown: int
+    num_events_used: int
+    num_unknown_items: int
     latest_event: datetime | None
     latest_event_age_seconds: float | None
     uncertainty: Uncertainty
@@ -157,22 +157,22 @@ class ListAnswer(Struct, kw_only=True):
     attention: list[float] | UnsetType = UNSET
 
 
-class RecommendAnswer(ListAnswer, kw_only=True):
+class RecommendResponse(ListResponse, kw_only=True):
     """A list."""
 
     request_id: str
 
 
-class UserListAnswer(ListAnswer, kw_only=True):
+class UserListResponse(ListResponse, kw_only=True):
     """The list of one user of several."""
 
     user_id: int | str
 
 
-class BatchAnswer(Struct):
+class BatchResponse(Struct):
     """One list a user, in the order in which they were asked for."""
 
-    answers: list[UserListAnswer]
+    answers: list[UserListResponse]
     request_id: str
 
 

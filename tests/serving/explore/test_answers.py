@@ -31,7 +31,7 @@ def test_rows_are_those_of_the_api(reader: Visit, stocked: ServerProcess) -> Non
     reasons = [f"because of {', '.join(one['reasons'])}" for one in answer["recommendations"] if one["reasons"]]
     told = reader.page.eval_on_selector_all("#recommendations .because", "all => all.map(one => one.textContent)")
     assert told == reasons
-    assert answer["model"] in reader.text("#model-tag")
+    assert answer["model_version"] in reader.text("#model-tag")
 
 
 def test_bars_and_bands_are_to_one_scale(reader: Visit, stocked: ServerProcess) -> None:
@@ -51,7 +51,7 @@ def test_bars_and_bands_are_to_one_scale(reader: Visit, stocked: ServerProcess) 
 
 def test_uncertainty_is_told_in_words_and_in_parts(reader: Visit, stocked: ServerProcess) -> None:
     uncertainty = stocked.recommend("reader")["uncertainty"]
-    assert reader.text("#uncertainty .sentence").startswith("As unsure as a choice among ")
+    assert reader.text("#uncertainty .sentence").startswith("As uncertain as a choice among ")
     assert " of 40." in reader.text("#uncertainty .sentence")
     likely = number(reader.text("#uncertainty strong"))
     assert likely == pytest.approx(math.exp(uncertainty["total"]), rel=0.05)

@@ -26,19 +26,19 @@ export class AnswerPanel {
     byId("answer-message").replaceChildren(element("p", { class: "fine" }, "Recommendations stand here as soon as there is a history."));
   }
 
-  /** Only the latest question is answered. `shownBefore` is a list to compare with in place of what an edit asks for. */
+  /** Only the latest request is answered. `shownBefore` is a list to compare with in place of what an edit asks for. */
   async ask(history, settings, shownBefore = null) {
     this.turn?.abort();
     const { signal } = (this.turn = new AbortController());
     const waiting = setTimeout(() => this.wait(), WAIT_MILLISECONDS);
     const isReal = history.user !== null && !history.isEdited;
-    const who = isReal ? { user_id: history.user } : { history: history.asked };
+    const who = isReal ? { user_id: history.user } : { history: history.request };
     const against = shownBefore ? null : this.against(history);
-    this.asked = { ...settings, ...who };
+    this.request = { ...settings, ...who };
     this.struck = new Set(history.events.filter((event) => event.struck).map((event) => String(event.item_id)));
     try {
       const [answer, before] = await Promise.all([
-        this.api.recommend(this.asked, signal),
+        this.api.recommend(this.request, signal),
         against && this.api.recommend({ ...settings, history: against }, signal),
       ]);
       if (!signal.aborted) this.show(answer, shownBefore ?? before?.recommendations ?? null);
@@ -51,7 +51,7 @@ export class AnswerPanel {
     }
   }
 
-  /** What cannot be asked is said; asking the same again helps only where the server was busy or away. */
+  /** Shows an error; to send the same request again helps only where the server was busy or away. */
   fail(error, again) {
     const isPassing = error.status === 0 || error.status === 429 || error.status >= 500;
     this.list = [];
@@ -82,7 +82,7 @@ export class AnswerPanel {
     byId("answer-body").hidden = false;
     setText(byId("answer-facts"), facts(answer));
     const tag = byId("model-tag");
-    setText(tag, `Model ${answer.model}`);
+    setText(tag, `Model ${answer.model_version}`);
     tag.hidden = false;
     showUncertainty(byId("uncertainty"), answer.uncertainty, this.numItems);
     showChanges(byId("changes"), this.changes?.words);
@@ -98,7 +98,7 @@ export class AnswerPanel {
   async more() {
     const { signal } = this.turn;
     try {
-      const answer = await this.api.recommend({ ...this.asked, page: this.last.next_page }, signal);
+      const answer = await this.api.recommend({ ...this.request, page: this.last.next_page }, signal);
       this.last = answer;
       this.list = [...this.list, ...answer.recommendations];
       this.changes = null;
@@ -114,8 +114,8 @@ const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.
 function facts(answer) {
   const age = answer.latest_event_age_seconds;
   return [
-    `from ${plural(answer.events_used, "event")}`,
-    answer.events_unknown ? `${plural(answer.events_unknown, "event")} not in the catalog left out` : null,
+    `from ${plural(answer.num_events_used, "event")}`,
+    answer.num_unknown_items ? `${plural(answer.num_unknown_items, "event")} not in the catalog left out` : null,
     typeof age === "number" && realTime(answer.latest_event) !== null ? `the latest ${ago(Math.max(age, 0))}` : null,
     answer.approximate ? "approximate: an index chose the candidates" : null,
   ].filter(Boolean).join(", ");

@@ -11,7 +11,7 @@ export class ApiError extends Error {
   }
 }
 
-/** All ids are asked for as text, and sent as text: as numbers, those above 2^53 would lose digits here. */
+/** All ids are requested and sent as text: as numbers, those above 2^53 would lose digits here. */
 const AS_TEXT = { ids_as_text: true };
 
 export class Api {

@@ -25,8 +25,8 @@ function words(changes, numGone, oldFirst, newFirst) {
     [count("up"), `${count("up")} up`],
     [count("down"), `${count("down")} down`],
   ];
-  const told = parts.filter(([number]) => number > 0).map(([, text]) => text);
-  if (!told.length) return `The same ${plural(changes.length, "item")} in the same order.`;
+  const summaries = parts.filter(([number]) => number > 0).map(([, text]) => text);
+  if (!summaries.length) return `The same ${plural(changes.length, "item")} in the same order.`;
   const isNewFirst = newFirst && String(oldFirst?.item_id) !== String(newFirst.item_id);
-  return `${told.join(", ")}.${isNewFirst ? ` Now first: ${nameOf(newFirst)}.` : ""}`;
+  return `${summaries.join(", ")}.${isNewFirst ? ` Now first: ${nameOf(newFirst)}.` : ""}`;
 }

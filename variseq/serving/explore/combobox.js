@@ -6,7 +6,7 @@ const PAUSE_MILLISECONDS = 120;
 
 /**
  * Connects `input`, its `options` list and its `hint`. `search(text, signal)` promises [{label, detail, ...}],
- * `choose(option)` is told what was chosen, `enter(text)` (if given) what was typed and entered without choosing.
+ * `choose(option)` gets the chosen option, `enter(text)` (if given) the text that was entered without choosing.
  */
 export function combobox({ input, options, hint, search, choose, enter, empty }) {
   let found = [];
@@ -23,29 +23,29 @@ export function combobox({ input, options, hint, search, choose, enter, empty })
     setAttribute(input, "aria-activedescendant", null);
   }
 
-  function activate(place) {
-    active = place;
-    [...options.children].forEach((row, index) => setAttribute(row, "aria-selected", index === place ? "true" : "false"));
-    const row = options.children[place];
+  function activate(position) {
+    active = position;
+    [...options.children].forEach((row, index) => setAttribute(row, "aria-selected", index === position ? "true" : "false"));
+    const row = options.children[position];
     setAttribute(input, "aria-activedescendant", row?.id ?? null);
     row?.scrollIntoView({ block: "nearest" });
   }
 
-  function take(place) {
-    const option = found[place];
+  function take(position) {
+    const option = found[position];
     close();
     input.value = "";
     setText(hint, "");
     choose(option);
   }
 
-  function row(option, place) {
+  function row(option, position) {
     const detail = option.detail && element("span", { class: "detail" }, option.detail);
-    const attributes = { role: "option", id: `${options.id}-${place}`, "aria-selected": "false" };
+    const attributes = { role: "option", id: `${options.id}-${position}`, "aria-selected": "false" };
     return element("li", {
       ...attributes,
       onmousedown: (press) => press.preventDefault(),
-      onclick: () => take(place),
+      onclick: () => take(position),
     }, element("span", {}, option.label), detail);
   }
 

@@ -10,11 +10,11 @@ export class EventList {
     root.addEventListener("keydown", (press) => this.press(press));
   }
 
-  /** `told` says what tells events apart: { origin: whether some were added, kind: whether they are of several kinds }. */
-  show(events, weights, told) {
+  /** `differing` is in what events differ: { origin: whether some were added, kind: whether they are of several kinds }. */
+  show(events, weights, differing) {
     const hadFocus = this.root.contains(document.activeElement);
     const strongest = Math.max(0, ...[...weights.values()].map((weight) => weight ?? 0)) || 1;
-    const rows = new Map(events.map((event) => [event.key, this.rows.get(event.key) ?? this.row(event, told)]));
+    const rows = new Map(events.map((event) => [event.key, this.rows.get(event.key) ?? this.row(event, differing)]));
     const isSame = rows.size === this.rows.size && events.every((event, index) => event === this.events[index]);
     this.rows = rows;
     this.events = [...events];
@@ -44,7 +44,7 @@ export class EventList {
     this.rows.get(event.key)?.strike.focus();
   }
 
-  row(event, told) {
+  row(event, differing) {
     const fill = element("span", { class: "fill" });
     const number = element("span", { class: "number" });
     const share = element("span", { class: "share" });
@@ -56,12 +56,12 @@ export class EventList {
     const remove = event.isReal ? null : element("button", {
       type: "button", class: "strike", tabindex: -1, "aria-label": `Remove ${nameOf(event)}`, onclick: () => this.onRemove(event),
     }, "Remove");
-    const details = [event.time === null ? null : moment(event.time), told.kind ? event.behavior : null, event.value === null ? null : plain(event.value)];
+    const details = [event.time === null ? null : moment(event.time), differing.kind ? event.behavior : null, event.value === null ? null : plain(event.value)];
     const node = element("li", { "data-key": event.key, onclick: (press) => press.target.closest("button") || this.onPick(event) },
       number,
       element("span", { class: "what" },
         element("span", { class: "title" }, nameOf(event)),
-        element("span", { class: "details" }, details.filter((one) => one !== null).join(" · "), event.known ? null : " Not in the catalog", event.isReal || !told.origin ? null : element("span", { class: "badge" }, "added here"))),
+        element("span", { class: "details" }, details.filter((one) => one !== null).join(" · "), event.known ? null : " Not in the catalog", event.isReal || !differing.origin ? null : element("span", { class: "badge" }, "added here"))),
       element("span", { class: "strength" }, element("span", { class: "track" }, fill), share),
       element("span", { class: "row-buttons" }, remove, strike));
     return { node, number, fill, share, strike };

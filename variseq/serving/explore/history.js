@@ -15,7 +15,7 @@ function event(fields) {
   return { ...none, ...fields, key: `event-${nextKey++}` };
 }
 
-/** An event as the API tells it. */
+/** An event as the API returns it. */
 function logged(one) {
   const time = realTime(one.timestamp);
   return event({
@@ -33,7 +33,7 @@ function logged(one) {
 const supposed = (item) =>
   event({ item_id: item.item_id, title: item.title ?? null, known: item.known !== false, isReal: false });
 
-/** `user` is null for a composed history. `before` is what was asked of the history before the last edit, or null. */
+/** `user` is null for a composed history. `before` is the request for the history before the last edit, or null. */
 export class History {
   constructor(user, events) {
     this.user = user;
@@ -49,17 +49,17 @@ export class History {
     return this.events.filter((one) => !one.struck).map((one) => one.item_id);
   }
 
-  /** What the API is asked with: events with their times for a user, bare items where no times are known. */
-  get asked() {
-    return this.told(this.events.filter((one) => !one.struck));
+  /** What a request sends: events with their times for a user, bare items where no times are known. */
+  get request() {
+    return this.asRequest(this.events.filter((one) => !one.struck));
   }
 
   get realAsked() {
-    return this.told(this.events.filter((one) => one.isReal));
+    return this.asRequest(this.events.filter((one) => one.isReal));
   }
 
   /** An item that was put in takes the time of the event before it, or of the one after. */
-  told(events) {
+  asRequest(events) {
     if (this.user === null) return events.map((one) => one.item_id);
     const first = events.find((one) => one.timestamp)?.timestamp ?? new Date().toISOString();
     let time = first;
@@ -82,21 +82,21 @@ export class History {
   }
 
   strike(one) {
-    this.before = this.asked;
+    this.before = this.request;
     one.struck = !one.struck;
   }
 
   /** Puts an item after an event, or at the end; returns the new event. */
   insert(item, after = null) {
-    this.before = this.asked;
+    this.before = this.request;
     const added = supposed(item);
-    const place = after === null ? this.events.length : this.events.indexOf(after) + 1;
-    this.events.splice(place, 0, added);
+    const position = after === null ? this.events.length : this.events.indexOf(after) + 1;
+    this.events.splice(position, 0, added);
     return added;
   }
 
   remove(one) {
-    this.before = this.asked;
+    this.before = this.request;
     this.events.splice(this.events.indexOf(one), 1);
   }
 
@@ -106,17 +106,17 @@ export class History {
     for (const one of this.events) one.struck = false;
   }
 
-  /** The edits as parts of a link: places of struck events from 1, and what was put after which place. */
+  /** The edits as parts of a link: numbers of struck events from 1, and what was added after which number. */
   get edits() {
     const without = [];
     const added = [];
-    let place = 0;
+    let position = 0;
     for (const one of this.events) {
-      if (one.isReal) place += 1;
-      if (one.isReal && one.struck) without.push(String(place));
-      if (!one.isReal && !one.struck) added.push([place, String(one.item_id)]);
+      if (one.isReal) position += 1;
+      if (one.isReal && one.struck) without.push(String(position));
+      if (!one.isReal && !one.struck) added.push([position, String(one.item_id)]);
     }
-    return { without, added, of: place };
+    return { without, added, of: position };
   }
 
   /** Makes edits of a link again; false where the user's events are no longer those the link was made of. */
@@ -124,10 +124,10 @@ export class History {
     if (without.length + added.length === 0) return true;
     const real = [...this.events];
     if (of !== real.length) return false;
-    this.before = this.asked;
-    for (const place of without) if (real[place - 1]) real[place - 1].struck = true;
-    for (const [place, item] of added) {
-      let index = place === 0 ? 0 : this.events.indexOf(real[place - 1]) + 1;
+    this.before = this.request;
+    for (const position of without) if (real[position - 1]) real[position - 1].struck = true;
+    for (const [position, item] of added) {
+      let index = position === 0 ? 0 : this.events.indexOf(real[position - 1]) + 1;
       while (index < this.events.length && !this.events[index].isReal) index += 1;
       this.events.splice(index, 0, supposed(item));
     }

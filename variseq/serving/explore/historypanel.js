@@ -8,7 +8,7 @@ import { eventWords, moment, nameOf, percent, plural } from "./words.js";
 const MOST_ATTENDED = 3, LEAST_TOLD = 0.005;
 
 export class HistoryPanel {
-  /** `edit` has strike, remove and insertAfter, each told an event. */
+  /** `edit` has strike, remove and insertAfter, each takes an event. */
   constructor(edit) {
     Object.assign(this, { edit, history: null, weights: new Map(), picked: null });
     const pick = (event) => this.pick(event);
@@ -68,8 +68,8 @@ export class HistoryPanel {
   }
 
   showLegend(kinds) {
-    const keys = kinds.map((kind, place) => element("span", { class: `key kind-${place % 4}` },
-      drawn("svg", { viewBox: "-7 -7 14 14", width: 14, height: 14, "aria-hidden": "true" }, drawn("path", { class: "head", d: shapeOf(place, 4.5) })), kind));
+    const keys = kinds.map((kind, position) => element("span", { class: `key kind-${position % 4}` },
+      drawn("svg", { viewBox: "-7 -7 14 14", width: 14, height: 14, "aria-hidden": "true" }, drawn("path", { class: "head", d: shapeOf(position, 4.5) })), kind));
     const { events } = this.history;
     const hasWeights = [...this.weights.values()].some((weight) => weight !== null);
     const words = [hasWeights && "Height: attention of the answer.", events.some((event) => event.value !== null) && "Size: value."];

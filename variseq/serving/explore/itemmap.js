@@ -1,4 +1,4 @@
-// Items with places into a map: colored by category, with the history and the recommendations marked.
+// A map of items with positions: colored by category, with the history and the recommendations marked.
 
 import { element, setAttribute } from "./dom.js";
 import { nameOf } from "./words.js";
@@ -10,7 +10,7 @@ const OTHER = "other";
 export class ItemMap {
   /** `parts`: canvas, tip and legend; `onPick(item)` when one is chosen. */
   constructor(parts, onPick) {
-    Object.assign(this, parts, { onPick, items: [], places: new Map(), only: null, picked: null, pointed: null, reasons: [], focus: null });
+    Object.assign(this, parts, { onPick, items: [], positions: new Map(), only: null, picked: null, pointed: null, reasons: [], focus: null });
     Object.assign(this, { history: new Set(), ranks: new Map(), frame: 0 });
     this.canvas.addEventListener("pointermove", (move) => this.point(this.itemAt(move.offsetX, move.offsetY)));
     this.canvas.addEventListener("pointerleave", () => this.point(null));
@@ -24,7 +24,7 @@ export class ItemMap {
 
   load(items) {
     this.items = items;
-    this.places = new Map(items.map((item) => [String(item.item_id), item]));
+    this.positions = new Map(items.map((item) => [String(item.item_id), item]));
     const count = new Map();
     for (const { category } of items) if (category) count.set(category, (count.get(category) ?? 0) + 1);
     const all = [...count].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
@@ -58,11 +58,11 @@ export class ItemMap {
     return this.categories.indexOf(category) + 1;
   }
 
-  /** `history` are ids as text, `ranks` a Map of ids as text to ranks. Tells how many of each have no place. */
+  /** `history` are ids as text, `ranks` a Map of ids as text to ranks. Returns how many of each have no position. */
   mark(history, ranks) {
     Object.assign(this, { history, ranks, focus: null, reasons: [] });
     this.draw();
-    const missing = (ids) => [...ids].filter((id) => !this.places.has(id)).length;
+    const missing = (ids) => [...ids].filter((id) => !this.positions.has(id)).length;
     return { history: missing(history), recommended: missing(ranks.keys()) };
   }
 
@@ -159,13 +159,13 @@ export class ItemMap {
       dot(item, 2.6, colors.categories[this.color(item.category)]);
     }
     pen.globalAlpha = 1;
-    const placed = (ids) => [...ids].map((id) => this.places.get(id)).filter(Boolean);
+    const located = (ids) => [...ids].map((id) => this.positions.get(id)).filter(Boolean);
     const [radius, edge] = this.history.size > MANY ? [3, 1] : [4.6, 2];
-    for (const item of placed(this.history)) dot(item, radius, colors.categories[this.color(item.category)], colors.ink, edge);
-    this.paintReasons(pen, colors, placed(this.reasons), dot);
+    for (const item of located(this.history)) dot(item, radius, colors.categories[this.color(item.category)], colors.ink, edge);
+    this.paintReasons(pen, colors, located(this.reasons), dot);
     pen.font = "600 11px system-ui, sans-serif";
     Object.assign(pen, { textAlign: "center", textBaseline: "middle" });
-    for (const item of placed([...this.ranks.keys()].reverse())) {
+    for (const item of located([...this.ranks.keys()].reverse())) {
       const [x, y] = this.at(item);
       dot(item, 9, colors.accent, colors.paper, 2);
       pen.fillStyle = colors["on-accent"];
@@ -175,7 +175,7 @@ export class ItemMap {
   }
 
   paintReasons(pen, colors, reasons, dot) {
-    const focus = this.places.get(this.focus);
+    const focus = this.positions.get(this.focus);
     if (!focus) return;
     Object.assign(pen, { strokeStyle: colors.reason, lineWidth: 2 });
     for (const reason of reasons) {

@@ -22,7 +22,7 @@ export function written(history, settings) {
     const { without, added, of } = history.edits;
     parts.push(`user=${encodeURIComponent(String(history.user))}`);
     if (without.length) parts.push(`without=${without.join(",")}`);
-    if (added.length) parts.push(`added=${added.map(([place, id]) => `${place}:${encodeURIComponent(id)}`).join(",")}`);
+    if (added.length) parts.push(`added=${added.map(([position, id]) => `${position}:${encodeURIComponent(id)}`).join(",")}`);
     if (without.length + added.length) parts.push(`of=${of}`);
   } else if (history) {
     parts.push(`history=${list(history.items)}`);

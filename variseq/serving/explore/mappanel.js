@@ -1,4 +1,4 @@
-// The item map into what its card shows beside the drawing: the picked item, and the map as a list.
+// The card of the item map: the picked item, and the map as a list.
 
 import { byId, element, setText } from "./dom.js";
 import { ItemMap } from "./itemmap.js";
@@ -15,7 +15,7 @@ export class MapPanel {
     byId("map-filter").addEventListener("input", () => this.list());
   }
 
-  /** Takes the items of the server and tells the names of their categories. */
+  /** Takes the items of the server and returns the names of their categories. */
   load(items) {
     this.items = items;
     byId("map-body").hidden = items.length === 0;
@@ -33,8 +33,8 @@ export class MapPanel {
   mark(items, recommendations) {
     const ranks = new Map(recommendations.map((one) => [String(one.item_id), one.rank]));
     const missing = this.map.mark(new Set(items.map(String)), ranks);
-    const told = [missing.recommended && `${plural(missing.recommended, "recommendation")}`, missing.history && `${plural(missing.history, "item")} of the history`].filter(Boolean);
-    const more = told.length ? `. Not on the map: ${told.join(" and ")}` : "";
+    const absent = [missing.recommended && `${plural(missing.recommended, "recommendation")}`, missing.history && `${plural(missing.history, "item")} of the history`].filter(Boolean);
+    const more = absent.length ? `. Not on the map: ${absent.join(" and ")}` : "";
     if (this.items.length) setText(byId("map-facts"), `${plural(this.items.length, "item")}; near each other: likely for the same people${more}`);
     this.list();
   }

@@ -1,4 +1,4 @@
-// What the server tells of its model into facts, tests of the latent with their verdicts, and warnings.
+// Facts about the model, tests of its latent with their results, and warnings.
 
 import { drawn, element } from "./dom.js";
 import { equallyLikely, moment, percent, plain, whole } from "./words.js";
@@ -28,7 +28,7 @@ const TESTS = [
   ["Prior gap", "prior_gap", (value) => nats(value), 0.05, "how much worse the loss is with the prior in place of the posterior"],
 ];
 
-/** Places in a history at which the groups of `kl_per_position` begin; of the package's watch on the posterior. */
+/** Places in a history at which the groups of `kl_per_position` begin; as in the package. */
 const POSITION_GROUPS = ["0", "1", "2", "3–5", "6–10", "11–20", "21–50", "51–100", "101–200", "201+"];
 const CHART_HEIGHT = 72;
 
@@ -37,16 +37,16 @@ const nats = (value) => (isNumber(value) ? `${plain(value)} nats` : null);
 
 export function showModel(root, health) {
   const posterior = health.posterior ?? {};
-  root.replaceChildren(verdict(health.alarms ?? [], posterior), factList(health), tests(posterior), element("div", { class: "charts" }, ...charts(posterior)));
+  root.replaceChildren(status(health.alarms ?? [], posterior), factList(health), tests(posterior), element("div", { class: "charts" }, ...charts(posterior)));
 }
 
-function verdict(alarms, posterior) {
+function status(alarms, posterior) {
   if (alarms.length) {
     const rows = alarms.map((alarm) => element("li", {}, String(alarm)));
     return element("div", { class: "notice error" }, element("p", {}, "The posterior has alarms:"), element("ul", { class: "bullets" }, ...rows));
   }
-  if (!isNumber(posterior.swap_gap)) return element("p", { class: "verdict" }, "Nothing is recorded of the posterior of this model.");
-  return element("p", { class: "verdict" }, element("span", { class: "good" }, "✓ No alarms."), " The posteriors are read when the next item is predicted.");
+  if (!isNumber(posterior.swap_gap)) return element("p", { class: "status" }, "Nothing is recorded of the posterior of this model.");
+  return element("p", { class: "status" }, element("span", { class: "good" }, "✓ No alarms."), " The posteriors are read when the next item is predicted.");
 }
 
 function factList(health) {
@@ -64,7 +64,7 @@ function tests(posterior) {
     element("td", {}, least === null ? "–" : verdictOf(posterior[field] >= least, words(least)))));
   return element("div", { class: "scroll-box" }, element("h3", {}, "Is the latent used?"),
     element("table", { "aria-label": "Tests of the latent" },
-      element("thead", {}, element("tr", {}, ...["Test", "Value", "Verdict"].map((words) => element("th", { scope: "col" }, words)))),
+      element("thead", {}, element("tr", {}, ...["Test", "Value", "Result"].map((words) => element("th", { scope: "col" }, words)))),
       element("tbody", {}, ...rows)));
 }
 
@@ -74,7 +74,7 @@ function verdictOf(isHealthy, bound) {
 
 function charts(posterior) {
   const dimensions = (posterior.kl_per_dimension ?? []).filter(isNumber).sort((a, b) => b - a);
-  const groups = (posterior.kl_per_position ?? []).map((value, place) => [POSITION_GROUPS[place] ?? "", value]).filter(([, value]) => isNumber(value));
+  const groups = (posterior.kl_per_position ?? []).map((value, position) => [POSITION_GROUPS[position] ?? "", value]).filter(([, value]) => isNumber(value));
   const found = [];
   if (dimensions.length) {
     const range = `${whole(dimensions.length)} dimensions, ${plain(dimensions.at(-1))} to ${plain(dimensions[0])} nats`;
@@ -91,8 +91,8 @@ function chart(title, words, bars) {
   const most = Math.max(...bars.map(([, value]) => value), 1e-9);
   const hasNames = bars.some(([name]) => name !== "");
   const step = 100 / bars.length;
-  const shapes = bars.map(([, value], place) => drawn("rect", {
-    x: place * step, width: step * 0.78, y: CHART_HEIGHT * (1 - Math.max(value, 0) / most), height: (CHART_HEIGHT * Math.max(value, 0)) / most,
+  const shapes = bars.map(([, value], position) => drawn("rect", {
+    x: position * step, width: step * 0.78, y: CHART_HEIGHT * (1 - Math.max(value, 0) / most), height: (CHART_HEIGHT * Math.max(value, 0)) / most,
   }));
   const names = hasNames ? element("div", { class: "chart-names", "aria-hidden": "true" }, ...bars.map(([name]) => element("span", {}, name))) : null;
   return element("figure", {}, element("h3", {}, title),

@@ -1,4 +1,4 @@
-// Events of a history into places along a line, and a stretch of the line into ticks with words.
+// Positions of events along a line, and ticks with words for a part of the line.
 
 const SECOND = 1000, MINUTE = 60 * SECOND, HOUR = 60 * MINUTE, DAY = 24 * HOUR, MONTH = 30.44 * DAY, YEAR = 365.25 * DAY;
 const STEPS = [
@@ -15,8 +15,8 @@ const WORDS = [
   [0, formatter({ hour: "2-digit", minute: "2-digit", second: "2-digit" })],
 ];
 
-/** A place for each event: its time, or its number. What has no time lies between its neighbors, or after the last. */
-export function places(events, scale) {
+/** A position for each event: its time, or its number. What has no time lies between its neighbors, or after the last. */
+export function positions(events, scale) {
   if (scale === "order") return events.map((_, index) => index);
   const times = events.map((one) => one.time);
   const known = times.filter((time) => time !== null);
@@ -38,15 +38,15 @@ function nearest(times, index, direction) {
   return [null, 0];
 }
 
-/** From where to where a line reaches that shows all places, with a little room at both ends. */
+/** From where to where a line reaches that shows all positions, with a margin at both ends. */
 export function whole(at, scale) {
   if (!at.length) return [0, 1];
   const [first, last] = [Math.min(...at), Math.max(...at)];
-  const room = last > first ? (last - first) * 0.03 : scale === "order" ? 1 : HOUR;
-  return [first - room, last + room];
+  const margin = last > first ? (last - first) * 0.03 : scale === "order" ? 1 : HOUR;
+  return [first - margin, last + margin];
 }
 
-/** About as many ticks as fit, each [place, words]. */
+/** About as many ticks as fit, each [position, words]. */
 export function ticks([from, to], scale, most) {
   return scale === "order" ? numberTicks(from, to, most) : timeTicks(from, to, most);
 }
@@ -66,8 +66,8 @@ function timeTicks(from, to, most) {
   const [unit, count] = STEPS.find(([unit, count]) => unit * count >= (to - from) / most) ?? [YEAR, Math.ceil((to - from) / most / YEAR)];
   const words = WORDS.find(([least]) => unit >= least)[1];
   const found = [];
-  for (let place = firstTick(from, unit, count); place <= to; place = nextTick(place, unit, count)) {
-    if (place >= from) found.push([place, words.format(place)]);
+  for (let position = firstTick(from, unit, count); position <= to; position = nextTick(position, unit, count)) {
+    if (position >= from) found.push([position, words.format(position)]);
   }
   return found;
 }
@@ -79,9 +79,9 @@ function firstTick(from, unit, count) {
   return Math.ceil(from / (unit * count)) * unit * count;
 }
 
-function nextTick(place, unit, count) {
-  const date = new Date(place);
+function nextTick(position, unit, count) {
+  const date = new Date(position);
   if (unit === YEAR) return Date.UTC(date.getUTCFullYear() + count, 0);
   if (unit === MONTH) return Date.UTC(date.getUTCFullYear(), date.getUTCMonth() + count);
-  return place + unit * count;
+  return position + unit * count;
 }

@@ -1,7 +1,7 @@
 // A history and the attention of an answer into a time line that is zoomed, moved and walked through.
 
 import { drawn, element, setAttribute } from "./dom.js";
-import { places, ticks, whole } from "./scale.js";
+import { positions, ticks, whole } from "./scale.js";
 import { eventWords, nameOf } from "./words.js";
 
 const HEIGHT = 208, AXIS = 26, LABELS = 52, LEAST_STEM = 9, HEAD_ROOM = 7;
@@ -30,7 +30,7 @@ export class Timeline {
   /** `weights` is a Map of event key to attention or null, `kinds` the behaviors in the order of their shapes. */
   show(events, weights, kinds) {
     const isWhole = String(this.view) === String(whole(this.at, this.scale));
-    Object.assign(this, { events: [...events], weights, kinds, at: places(events, this.scale) });
+    Object.assign(this, { events: [...events], weights, kinds, at: positions(events, this.scale) });
     if (!events.includes(this.picked)) this.picked = null;
     if (isWhole) this.all();
     else this.draw();
@@ -55,12 +55,12 @@ export class Timeline {
   }
 
   all() {
-    this.at = places(this.events, this.scale);
+    this.at = positions(this.events, this.scale);
     this.view = whole(this.at, this.scale);
     this.draw();
   }
 
-  /** Zooms by a factor around a place, the picked event, or the middle. */
+  /** Zooms by a factor around a position, the picked event, or the middle. */
   zoom(factor, around = null) {
     const [from, to] = this.view;
     const [first, last] = whole(this.at, this.scale);
@@ -142,7 +142,7 @@ export class Timeline {
     return ((at - this.view[0]) / (this.view[1] - this.view[0])) * this.width;
   }
 
-  /** The event that is nearest to a place in pixels; of several there, the one most attended to. */
+  /** The event that is nearest to a position in pixels; of several there, the one most attended to. */
   eventAt(x) {
     let best = null;
     this.events.forEach((event, index) => {
@@ -182,7 +182,7 @@ export class Timeline {
       ...order.map((one) => this.stem(one, ground, crowded.has(one.event.key) && !isRaised(one))),
       ...this.labels(order.filter(isRaised), ground),
     );
-    this.tell();
+    this.announce();
   }
 
   axis(ground) {
@@ -238,7 +238,7 @@ export class Timeline {
   }
 
   /** The picked event in the words of a slider. */
-  tell() {
+  announce() {
     const index = this.picked ? this.events.indexOf(this.picked) : this.events.length - 1;
     const words = this.picked ? eventWords(this.picked, this.weights.get(this.picked.key) ?? null) : "none picked";
     const values = { min: 1, max: Math.max(this.events.length, 1), now: Math.max(index + 1, 1), text: `${index + 1} of ${this.events.length}: ${words}` };

@@ -7,7 +7,7 @@ import { equallyLikely, plain, whole } from "./words.js";
 export function showUncertainty(root, { total, aleatoric, epistemic }, numItems) {
   const most = Math.max(numItems ? Math.log(numItems) : 0, total, 1e-9);
   const sentence = element("p", { class: "sentence" },
-    "As unsure as a choice among ", element("strong", {}, equallyLikely(total)), " equally likely items",
+    "As uncertain as a choice among ", element("strong", {}, equallyLikely(total)), " equally likely items",
     numItems ? ` of ${whole(numItems)}. ` : ". ",
     element("span", { class: "fine" }, `Knowing this person fully would leave ${equallyLikely(aleatoric)}.`));
   const parts = [

@@ -30,7 +30,7 @@ export function points(difference) {
   return `${difference > 0 ? "+" : "−"}${size >= 0.1 ? size.toFixed(2) : TWO_DIGITS.format(size)} pts`;
 }
 
-/** How many equally likely items would leave one as unsure as this many nats. */
+/** How many equally likely items are as uncertain as this many nats. */
 export function equallyLikely(nats) {
   const number = Math.exp(nats);
   return number < 10 ? TWO_DIGITS.format(number) : whole(Number(number.toPrecision(2)));

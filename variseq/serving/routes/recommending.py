@@ -11,28 +11,28 @@ from variseq.errors import InputError
 from variseq.ranking.engine import UNKNOWN_USER, Request
 from variseq.ranking.recommendations import ITEM_COLUMNS
 from variseq.serving import ids
-from variseq.serving.batching import Answered, Asked
+from variseq.serving.batching import InferenceRequest, InferenceResult
 from variseq.serving.http import KIB, RequestContext, Route
 from variseq.serving.paging import next_page
 from variseq.serving.questions import events_of, history_of, list_request, moment, options_of
 from variseq.serving.schemas import (
     MAX_BATCH_ITEMS,
-    BatchAnswer,
     BatchRequest,
+    BatchResponse,
     EventsRequest,
     EventsResponse,
-    RecommendAnswer,
     Recommendation,
     RecommendRequest,
+    RecommendResponse,
     Uncertainty,
-    UserListAnswer,
+    UserListResponse,
 )
 from variseq.serving.services import Services
 
 EVENTS_BYTES = 512 * KIB  # A thousand events: what may be stored at once, and the length of most histories.
 
 
-async def recommend(services: Services, context: RequestContext) -> RecommendAnswer:
+async def recommend(services: Services, context: RequestContext) -> RecommendResponse:
     """A list for a user or a history."""
     request: RecommendRequest = context.body
     engine = services.models.engine
@@ -40,12 +40,12 @@ async def recommend(services: Services, context: RequestContext) -> RecommendAns
     wanted = list_request(request, vocabulary, engine.version)
     needed = engine.version if request.page is not None else None
     user_id = None if request.user_id is None else ids.user_id(request.user_id, vocabulary)
-    asked = Asked(wanted, user_id, history_of(request, vocabulary), needed)
-    answered = await services.batcher.ask(asked)
-    return RecommendAnswer(**_listed(asked, answered, request.ids_as_text), request_id=context.request_id)
+    asked = InferenceRequest(wanted, user_id, history_of(request, vocabulary), needed)
+    answered = await services.batcher.submit(asked)
+    return RecommendResponse(**_listed(asked, answered, request.ids_as_text), request_id=context.request_id)
 
 
-async def recommend_batch(services: Services, context: RequestContext) -> BatchAnswer:
+async def recommend_batch(services: Services, context: RequestContext) -> BatchResponse:
     """A list for each of several users, each the same as if it were asked for alone; one error refuses the whole."""
     request: BatchRequest = context.body
     _refuse_too_many(request, services.max_batch_users)
@@ -53,13 +53,13 @@ async def recommend_batch(services: Services, context: RequestContext) -> BatchA
     vocabulary = services.models.engine.vocabulary
     wanted = Request(options_of(request, vocabulary), attention=request.attention)
     users = ids.user_ids(request.users, vocabulary)
-    asked = [Asked(wanted, user_id) for user_id in users]
-    answered = await services.batcher.ask_all(asked)
+    asked = [InferenceRequest(wanted, user_id) for user_id in users]
+    answered = await services.batcher.submit_all(asked)
     answers = [
-        UserListAnswer(**_listed(one, answer, request.ids_as_text), user_id=ids.in_answer(user, request.ids_as_text))
+        UserListResponse(**_listed(one, answer, request.ids_as_text), user_id=ids.format_id(user, request.ids_as_text))
         for user, one, answer in zip(users, asked, answered, strict=True)
     ]
-    return BatchAnswer(answers, context.request_id)
+    return BatchResponse(answers, context.request_id)
 
 
 async def add_events(services: Services, context: RequestContext) -> EventsResponse:
@@ -71,7 +71,7 @@ async def add_events(services: Services, context: RequestContext) -> EventsRespo
     item_ids = list(dict.fromkeys(event.item_id for event in events))
     positions = vocabulary.item_positions(item_ids).tolist()
     unknown = [
-        ids.in_answer(item_id, request.ids_as_text)
+        ids.format_id(item_id, request.ids_as_text)
         for item_id, position in zip(item_ids, positions, strict=True)
         if position < 0
     ]
@@ -94,15 +94,15 @@ def _refuse_too_many(request: BatchRequest, most: int) -> None:
         )
 
 
-def _listed(asked: Asked, answered: Answered, as_text: bool) -> dict[str, Any]:
-    """The fields of a `ListAnswer`."""
+def _listed(asked: InferenceRequest, answered: InferenceResult, as_text: bool) -> dict[str, Any]:
+    """The fields of a `ListResponse`."""
     answer = answered.answer
     return {
         "recommendations": [_recommendation(row, as_text) for row in answer.recommendations.to_dicts(ITEM_COLUMNS)],
-        "model": answered.engine.version,
+        "model_version": answered.engine.version,
         "fallback": _fallback(asked, answered),
-        "events_used": answered.num_events,
-        "events_unknown": answered.num_unknown,
+        "num_events_used": answered.num_events,
+        "num_unknown_items": answered.num_unknown,
         "latest_event": None if answered.latest is None else moment(answered.latest),
         "latest_event_age_seconds": None if answered.latest is None else round(time() - answered.latest / 1e6, 6),
         "uncertainty": Uncertainty(**answer.uncertainty),
@@ -113,18 +113,18 @@ def _listed(asked: Asked, answered: Answered, as_text: bool) -> dict[str, Any]:
 
 
 def _recommendation(row: dict[str, Any], as_text: bool) -> Recommendation:
-    item_id = ids.in_answer(row.pop("item_id"), as_text)
+    item_id = ids.format_id(row.pop("item_id"), as_text)
     return Recommendation(item_id, reasons=row.pop("reasons", []), **row)
 
 
-def _fallback(asked: Asked, answered: Answered) -> str | None:
+def _fallback(asked: InferenceRequest, answered: InferenceResult) -> str | None:
     """As `recommend` words it: a user of whom there is no event at all is unknown."""
     is_fallback = answered.answer.fallback is not None
     is_unknown = is_fallback and asked.user_id is not None and answered.num_unknown == 0
     return UNKNOWN_USER if is_unknown else answered.answer.fallback
 
 
-def _next_page(asked: Asked, answered: Answered) -> str | None:
+def _next_page(asked: InferenceRequest, answered: InferenceResult) -> str | None:
     """A token for what follows; None for a conformal set, which is whole, and for a list that ends here."""
     request, listed = asked.request, answered.answer.recommendations
     if request.options.conformal_level is not None or len(listed) < request.options.k:
@@ -140,7 +140,7 @@ ROUTES: list[Route[Services]] = [
         "Recommend items to a user or for a history",
         "read",
         recommend,
-        RecommendAnswer,
+        RecommendResponse,
         RecommendRequest,
         max_bytes=EVENTS_BYTES,
         statuses=(503,),
@@ -151,7 +151,7 @@ ROUTES: list[Route[Services]] = [
         "Recommend items to each of several users",
         "read",
         recommend_batch,
-        BatchAnswer,
+        BatchResponse,
         BatchRequest,
         max_bytes=EVENTS_BYTES,
         statuses=(503,),

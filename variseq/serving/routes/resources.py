@@ -12,7 +12,7 @@ from variseq.events.vocabulary import Id
 from variseq.ranking.engine import Engine, Request
 from variseq.ranking.options import RecommendOptions
 from variseq.serving import ids
-from variseq.serving.batching import Asked
+from variseq.serving.batching import InferenceRequest
 from variseq.serving.http import HTTPError, Page, RequestContext, Route
 from variseq.serving.openapi import HTML, REVALIDATE, page_route
 from variseq.serving.questions import moment
@@ -52,7 +52,7 @@ async def find_users(services: Services, context: RequestContext) -> UsersRespon
     """Users whose id begins with a prefix."""
     query: FindQuery = context.query
     found = await services.readers.run(lambda: services.store.users(query.prefix, query.limit))
-    return UsersResponse([ids.in_answer(user_id, query.ids_as_text) for user_id in found])
+    return UsersResponse([ids.format_id(user_id, query.ids_as_text) for user_id in found])
 
 
 async def show_user(services: Services, context: RequestContext) -> UserResponse:
@@ -62,10 +62,10 @@ async def show_user(services: Services, context: RequestContext) -> UserResponse
     events = await services.readers.run(lambda: services.store.history(user_id))
     if not events:
         raise HTTPError(404, "There is no such user in the store.")
-    answered = await services.batcher.ask(Asked(Request(RecommendOptions(k=1, reasons=False)), user_id))
+    answered = await services.batcher.submit(InferenceRequest(Request(RecommendOptions(k=1, reasons=False)), user_id))
     stored = await services.readers.run(lambda: _stored_events(answered.engine, events, query.ids_as_text))
     posterior = Posterior(Uncertainty(**answered.answer.uncertainty))
-    shown_id = ids.in_answer(user_id, query.ids_as_text)
+    shown_id = ids.format_id(user_id, query.ids_as_text)
     return UserResponse(shown_id, len(events), stored, posterior, answered.engine.version)
 
 
@@ -99,7 +99,7 @@ def _stored_events(engine: Engine, events: Sequence[Event], as_text: bool) -> li
         titles = [next(found) if position >= 0 else None for position in positions.tolist()]
     return [
         StoredEvent(
-            ids.in_answer(event.item_id, as_text),
+            ids.format_id(event.item_id, as_text),
             title,
             moment(event.timestamp),
             event.behavior,
@@ -144,7 +144,7 @@ async def show_model(services: Services, context: RequestContext) -> dict[str, A
 
 
 def _items(items: list[dict[str, Any]], as_text: bool) -> list[dict[str, Any]]:
-    return [{**one, "item_id": ids.in_answer(one["item_id"], as_text)} for one in items]
+    return [{**one, "item_id": ids.format_id(one["item_id"], as_text)} for one in items]
 
 
 async def _from_catalog(services: Services, compute: Callable[[Engine], Any]) -> tuple[Engine, Any]:
