@@ -12,8 +12,7 @@ import pytest
 from variseq.errors import InputError
 from variseq.ranking.engine import Request
 from variseq.ranking.options import RecommendOptions
-from variseq.serving.batching import Batcher, InferenceRequest, InferenceResult
-from variseq.serving.history_cache import HistoryCache
+from variseq.serving.batching import Batcher, HistoryCache, InferenceRequest, InferenceResult
 from variseq.serving.http import HTTPError
 from variseq.serving.models import ModelManager
 from variseq.serving.stores.memory import MemoryStore

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from variseq.inference.engine import load_engine
 from variseq.ranking.engine import KnownHistory
-from variseq.serving.history_cache import OVERHEAD_BYTES, HistoryCache
+from variseq.serving.batching import OVERHEAD_BYTES, HistoryCache
 
 
 @pytest.fixture(scope="module")

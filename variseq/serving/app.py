@@ -13,8 +13,7 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from variseq.serving.auth import AuditLog, AuthMiddleware, AuthState, TokenBuckets
-from variseq.serving.batching import Batcher
-from variseq.serving.history_cache import HistoryCache
+from variseq.serving.batching import Batcher, HistoryCache
 from variseq.serving.http import Endpoint, HTTPError, RequestContext, Route
 from variseq.serving.keys import read_keys
 from variseq.serving.models import ModelManager, ModelRegistry

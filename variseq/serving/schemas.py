@@ -1,4 +1,4 @@
-"""JSON of requests and answers into checked values, and back; the OpenAPI document is made of these same types."""
+"""The types of requests and responses, which validate JSON and make the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Uncertainty(Struct):
 
 
 class ListResponse(Struct, kw_only=True):
-    """The list, and what it was made of. `next_page` asks /v1/recommend for the items that follow."""
+    """The list, and facts about the history. `next_page` requests the items that follow from /v1/recommend."""
 
     recommendations: list[Recommendation]
     model_version: str
@@ -170,7 +170,7 @@ class UserListResponse(ListResponse, kw_only=True):
 
 
 class BatchResponse(Struct):
-    """One list a user, in the order in which they were asked for."""
+    """One list a user, in the order of the request."""
 
     answers: list[UserListResponse]
     request_id: str

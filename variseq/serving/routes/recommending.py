@@ -1,4 +1,4 @@
-"""Events in, recommendations out: the calls that a shop makes all the time."""
+"""Routes for recommendations and events."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from variseq.ranking.recommendations import ITEM_COLUMNS
 from variseq.serving import ids
 from variseq.serving.batching import InferenceRequest, InferenceResult
 from variseq.serving.http import KIB, RequestContext, Route
-from variseq.serving.paging import next_page
-from variseq.serving.questions import events_of, history_of, list_request, moment, options_of
+from variseq.serving.requests import events_of, history_of, list_request, moment, next_page, options_of
 from variseq.serving.schemas import (
     MAX_BATCH_ITEMS,
     BatchRequest,
@@ -37,27 +36,27 @@ async def recommend(services: Services, context: RequestContext) -> RecommendRes
     request: RecommendRequest = context.body
     engine = services.models.engine
     vocabulary = engine.vocabulary
-    wanted = list_request(request, vocabulary, engine.version)
+    parsed = list_request(request, vocabulary, engine.version)
     needed = engine.version if request.page is not None else None
     user_id = None if request.user_id is None else ids.user_id(request.user_id, vocabulary)
-    asked = InferenceRequest(wanted, user_id, history_of(request, vocabulary), needed)
-    answered = await services.batcher.submit(asked)
-    return RecommendResponse(**_listed(asked, answered, request.ids_as_text), request_id=context.request_id)
+    query = InferenceRequest(parsed, user_id, history_of(request, vocabulary), needed)
+    result = await services.batcher.submit(query)
+    return RecommendResponse(**_listed(query, result, request.ids_as_text), request_id=context.request_id)
 
 
 async def recommend_batch(services: Services, context: RequestContext) -> BatchResponse:
-    """A list for each of several users, each the same as if it were asked for alone; one error refuses the whole."""
+    """A list for each of several users, each the same as in a request of its own; one error refuses all."""
     request: BatchRequest = context.body
     _refuse_too_many(request, services.max_batch_users)
     services.auth.charge(context.caller, len(request.users) - 1)
     vocabulary = services.models.engine.vocabulary
-    wanted = Request(options_of(request, vocabulary), attention=request.attention)
+    parsed = Request(options_of(request, vocabulary), attention=request.attention)
     users = ids.user_ids(request.users, vocabulary)
-    asked = [InferenceRequest(wanted, user_id) for user_id in users]
-    answered = await services.batcher.submit_all(asked)
+    query = [InferenceRequest(parsed, user_id) for user_id in users]
+    result = await services.batcher.submit_all(query)
     answers = [
         UserListResponse(**_listed(one, answer, request.ids_as_text), user_id=ids.format_id(user, request.ids_as_text))
-        for user, one, answer in zip(users, asked, answered, strict=True)
+        for user, one, answer in zip(users, query, result, strict=True)
     ]
     return BatchResponse(answers, context.request_id)
 
@@ -90,24 +89,24 @@ def _refuse_too_many(request: BatchRequest, most: int) -> None:
     if num_users * request.k > MAX_BATCH_ITEMS:
         raise InputError(
             f"{num_users:,} users with k={request.k} are {num_users * request.k:,} items. Allowed: "
-            f"{MAX_BATCH_ITEMS:,} items in one answer. Ask for fewer users or a smaller k."
+            f"{MAX_BATCH_ITEMS:,} items in one answer. Send fewer users or a smaller k."
         )
 
 
-def _listed(asked: InferenceRequest, answered: InferenceResult, as_text: bool) -> dict[str, Any]:
+def _listed(query: InferenceRequest, result: InferenceResult, as_text: bool) -> dict[str, Any]:
     """The fields of a `ListResponse`."""
-    answer = answered.answer
+    answer = result.answer
     return {
         "recommendations": [_recommendation(row, as_text) for row in answer.recommendations.to_dicts(ITEM_COLUMNS)],
-        "model_version": answered.engine.version,
-        "fallback": _fallback(asked, answered),
-        "num_events_used": answered.num_events,
-        "num_unknown_items": answered.num_unknown,
-        "latest_event": None if answered.latest is None else moment(answered.latest),
-        "latest_event_age_seconds": None if answered.latest is None else round(time() - answered.latest / 1e6, 6),
+        "model_version": result.engine.version,
+        "fallback": _fallback(query, result),
+        "num_events_used": result.num_events,
+        "num_unknown_items": result.num_unknown,
+        "latest_event": None if result.latest is None else moment(result.latest),
+        "latest_event_age_seconds": None if result.latest is None else round(time() - result.latest / 1e6, 6),
         "uncertainty": Uncertainty(**answer.uncertainty),
         "approximate": answer.approximate,
-        "next_page": _next_page(asked, answered),
+        "next_page": _next_page(query, result),
         "attention": UNSET if answer.attention is None else answer.attention,
     }
 
@@ -117,20 +116,20 @@ def _recommendation(row: dict[str, Any], as_text: bool) -> Recommendation:
     return Recommendation(item_id, reasons=row.pop("reasons", []), **row)
 
 
-def _fallback(asked: InferenceRequest, answered: InferenceResult) -> str | None:
+def _fallback(query: InferenceRequest, result: InferenceResult) -> str | None:
     """As `recommend` words it: a user of whom there is no event at all is unknown."""
-    is_fallback = answered.answer.fallback is not None
-    is_unknown = is_fallback and asked.user_id is not None and answered.num_unknown == 0
-    return UNKNOWN_USER if is_unknown else answered.answer.fallback
+    is_fallback = result.answer.fallback is not None
+    is_unknown = is_fallback and query.user_id is not None and result.num_unknown == 0
+    return UNKNOWN_USER if is_unknown else result.answer.fallback
 
 
-def _next_page(asked: InferenceRequest, answered: InferenceResult) -> str | None:
+def _next_page(query: InferenceRequest, result: InferenceResult) -> str | None:
     """A token for what follows; None for a conformal set, which is whole, and for a list that ends here."""
-    request, listed = asked.request, answered.answer.recommendations
+    request, listed = query.request, result.answer.recommendations
     if request.options.conformal_level is not None or len(listed) < request.options.k:
         return None
     shown = [*request.shown, *listed.item_id]
-    return next_page(answered.engine.version, answered.engine.vocabulary, shown)
+    return next_page(result.engine.version, result.engine.vocabulary, shown)
 
 
 ROUTES: list[Route[Services]] = [

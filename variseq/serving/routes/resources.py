@@ -15,7 +15,7 @@ from variseq.serving import ids
 from variseq.serving.batching import InferenceRequest
 from variseq.serving.http import HTTPError, Page, RequestContext, Route
 from variseq.serving.openapi import HTML, REVALIDATE, page_route
-from variseq.serving.questions import moment
+from variseq.serving.requests import moment
 from variseq.serving.schemas import (
     ErasureResponse,
     FindQuery,
