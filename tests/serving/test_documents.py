@@ -48,7 +48,7 @@ def test_every_reference_of_the_document_leads_somewhere(document: dict[str, Any
 
 def test_schemas_are_strict_and_bounded(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
-    for name in ("RecommendRequest", "EventsRequest", "EventInput", "Boost", "Pin", "ModelRequest"):
+    for name in ("RecommendRequest", "EventsRequest", "EventInput", "HistoryEvent", "ModelRequest"):
         assert schemas[name]["additionalProperties"] is False
     assert schemas["RecommendRequest"]["properties"]["k"] == {
         "type": "integer", "minimum": 1, "maximum": 1000, "default": 10,
