@@ -53,12 +53,12 @@ REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = {
     ),
     "a set": (
         {"user_id": "u005", "conformal_level": 0.6},
-        ("--user", "u005", "--coverage", "0.6"),
+        ("--user", "u005", "--conformal-level", "0.6"),
         {"users": ["u005"], "conformal_level": 0.6},
     ),
     "boosts and pins": (
         {"user_id": "u006", "k": 6, "boost_items": {"i07": 3}, "pin": {2: "i09"}},
-        ("--user", "u006", "-k", "6", "--boost", "i07=3", "--pin", "2=i09"),
+        ("--user", "u006", "-k", "6", "--boost-items", "i07=3", "--pin", "2=i09"),
         {"users": ["u006"], "k": 6, "boost_items": {"i07": 3.0}, "pin": {2: "i09"}},
     ),
     "exploring with pins": (
@@ -84,7 +84,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = {
             "5",
             "--diversity",
             "0.4",
-            "--boost",
+            "--boost-items",
             "i07=3",
             "--pin",
             "1=i11",
@@ -102,11 +102,11 @@ REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_one_request_is_one_answer_by_every_door(
+def test_one_request_is_one_answer_by_every_interface(
     server: ServerProcess, model: VariationalAttention, run_folder: Path, name: str
 ) -> None:
     body, words, arguments = REQUESTS[name]
-    called = model.recommend(**arguments).to_pandas().to_dict("records")
+    called = model.recommend(**arguments).to_dicts()
     printed = json.loads(succeed("recommend", run_folder, *words, "--json").out)
     answer = server.client.post("/v1/recommend", json=body).json()
     served = answer["recommendations"]
@@ -118,9 +118,11 @@ def test_one_request_is_one_answer_by_every_door(
         for number in NUMBERS:
             expected = [row[number] for row in called]
             assert [row[number] for row in found] == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    said = [called[0][number] for number in ("uncertainty_total", "uncertainty_aleatoric", "uncertainty_epistemic")]
+    entropies = [
+        called[0][number] for number in ("uncertainty_total", "uncertainty_aleatoric", "uncertainty_epistemic")
+    ]
     assert [answer["uncertainty"][kind] for kind in ("total", "aleatoric", "epistemic")] == pytest.approx(
-        said, abs=1e-3
+        entropies, abs=1e-3
     )
     assert answer["fallback"] == called[0]["fallback"]
 
