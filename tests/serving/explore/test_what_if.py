@@ -137,7 +137,7 @@ def test_all_events_struck_out_leave_a_fallback_that_says_so(visit: Open, stocke
         tab.click("#events li .strike")
         answer = stocked.recommend(history=[])
         assert tab.titles() == titled(answer)
-        assert answer["fallback"].removeprefix("fallback")[:20] in tab.text("#answer-message")
+        assert answer["fallback"].casefold() in tab.text("#answer-message").casefold()
 
 
 def test_latest_question_wins(visit: Open, stocked: ServerProcess) -> None:
