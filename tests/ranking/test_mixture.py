@@ -101,11 +101,11 @@ def test_fitted_model_counts_its_training_events_and_keeps_its_calibration(fitte
     assert checkpoint is not None
     assert checkpoint.histories is not None
     assert checkpoint.bounds is not None
-    calibration = checkpoint.manifest["forecast"]["calibration"]
+    calibration = checkpoint.manifest["calibration"]
     assert all(0 < value < math.inf for value in calibration["temperatures"])
     # After a refit the validation events are training events too.
     lengths = checkpoint.bounds[1] - checkpoint.histories.offsets[:-1]
-    assert float(checkpoint.memory["value"].sum()) == int(lengths.sum()) - int((lengths > 0).sum())
+    assert float(checkpoint.counts["value"].sum()) == int(lengths.sum()) - int((lengths > 0).sum())
 
 
 def test_counts_that_are_made_again_hold_nothing_of_before() -> None:

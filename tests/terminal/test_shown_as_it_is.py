@@ -63,7 +63,7 @@ def test_every_id_and_title_is_in_the_table_character_by_character(odd_run: Path
 
 def test_long_id_folds_and_is_whole(odd_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    out = succeed("recommend", odd_run, "--user", "[u]:1:", "--only", LONG, "-k", 1, "--include-seen").out
+    out = succeed("recommend", odd_run, "--user", "[u]:1:", "--candidates", LONG, "-k", 1, "--include-seen").out
     letters = "".join(line.split("│")[3].strip() for line in out.splitlines() if line.startswith("│"))
     assert letters.replace(" ", "") == f"[bold]{LONG}[/bold]:heart:({LONG})"
     assert "…" not in out
@@ -105,8 +105,8 @@ def test_every_id_can_be_named_by_every_option(odd_run: Path, item: str) -> None
     asked = ("recommend", odd_run, "--include-seen", "--ranks-only", "--json", "-k", 3)
     whole = succeed(*asked, "--history-json", json.dumps([item])).out
     assert json.loads(succeed(*asked, f"--history={item}").out) == json.loads(whole)
-    assert "fallback" not in whole
-    (only,) = json.loads(succeed(*asked, "--user", "[u]:2:", f"--only={item}").out)
+    assert not any(row["fallback"] for row in json.loads(whole))
+    (only,) = json.loads(succeed(*asked, "--user", "[u]:2:", f"--candidates={item}").out)
     assert only["item_id"] == item
     pinned = json.loads(succeed(*asked, "--user", "[u]:2:", f"--pin=2={item}").out)
     assert pinned[1]["item_id"] == item
@@ -122,21 +122,21 @@ def test_repeated_option_takes_each_text_as_one_id_and_a_single_one_is_parted_at
     def chosen(*words: str) -> set[str]:
         return {row["item_id"] for row in json.loads(succeed(*asked, *words).out)}
 
-    assert chosen("--only", "Foo, Bar", "--only", "i=9") == {"Foo, Bar", "i=9"}
-    assert chosen("--only", "i=9,  p  ad ,007") == {"i=9", "p  ad", "007"}
-    assert chosen("--only", " i=9 , 007") == {"i=9", "007"}
-    refuse(r"--only names items .* 'i=9,007'", *asked, "--only", "i=9,007", "--only", "007")
+    assert chosen("--candidates", "Foo, Bar", "--candidates", "i=9") == {"Foo, Bar", "i=9"}
+    assert chosen("--candidates", "i=9,  p  ad ,007") == {"i=9", "p  ad", "007"}
+    assert chosen("--candidates", " i=9 , 007") == {"i=9", "007"}
+    refuse(r"--candidates names items .* 'i=9,007'", *asked, "--candidates", "i=9,007", "--candidates", "007")
 
 
 def test_category_is_boosted_by_its_whole_name(odd_run: Path) -> None:
     asked = ("recommend", odd_run, "--user", "[u]:2:", "--include-seen", "--json")
-    assert succeed(*asked, "--boost-category", "[c]:id:=2").out != succeed(*asked).out
-    refuse(r"category '\[C\]'.*\[c\]:id:", *asked, "--boost-category", "[C]=2")
+    assert succeed(*asked, "--boost-categories", "[c]:id:=2").out != succeed(*asked).out
+    refuse(r"'\[C\]'.*\[c\]:id:", *asked, "--boost-categories", "[C]=2")
 
 
 def test_unknown_id_is_named_with_the_id_that_was_probably_meant(odd_run: Path) -> None:
     asked = ("recommend", odd_run, "--user", "[u]:2:", "-k", 1)
-    for words in (("--only", "URN:ID:7"), ("--pin", "1=URN:ID:7"), ("--boost", "URN:ID:7=2")):
+    for words in (("--candidates", "URN:ID:7"), ("--pin", "1=URN:ID:7"), ("--boost-items", "URN:ID:7=2")):
         refuse(r"'URN:ID:7' \(did you mean 'urn:id:7'\?\)", *asked, *words)
     assert "did you mean 'urn:id:7'" in succeed(*asked, "--exclude", "URN:ID:7").err
     assert "did you mean 'urn:id:7'" in succeed("recommend", odd_run, "--history", "URN:ID:7", "-k", 1).err
