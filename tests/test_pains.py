@@ -67,7 +67,7 @@ def test_base_install_asks_for_no_compiler_no_conda_and_no_gpu_library() -> None
     (block,) = re.findall(r"^dependencies = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
     needs = {re.split(r"[><=~!\[;]", line)[0] for line in re.findall(r'"([^"]+)"', block)}
     assert needs == {
-        "torch", "numpy", "duckdb", "pyarrow", "pandas", "narwhals", "pydantic", "pyyaml", "typer", "rich",
+        "numpy", "duckdb", "pyarrow", "pandas", "narwhals", "pydantic", "pyyaml", "typer", "rich",
         "safetensors", "jaxtyping",
     }  # fmt: skip
     assert not re.search(r"<|==|~=", block), "a cap keeps users from updating"

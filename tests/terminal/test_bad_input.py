@@ -89,7 +89,7 @@ RUN_FILES = [
     "histories.parquet",
     "history_bounds.parquet",
     "item_columns.parquet",
-    "memory.safetensors",
+    "counts.safetensors",
     "manifest.json",
     "metrics.jsonl",
     "vocabulary/items.parquet",
