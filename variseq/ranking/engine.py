@@ -25,6 +25,7 @@ from variseq.sequences.given_history import GivenEvent, HistoryRow, as_histories
 from variseq.sequences.histories import Histories
 
 USERS_AT_ONCE = 2048
+ALMOST_32_MEGABYTES = 31 << 20
 UNKNOWN_USER = "unknown user, what the model expects of an empty history"
 NO_HISTORY = "no known item in the history, what the model expects of an empty history"
 MOST_BOOSTED, MOST_EXCLUDED, MOST_LISTED = 1000, 100, 100
@@ -232,6 +233,9 @@ class Engine:
 
     def _rank(self, histories: Histories, constraints: Sequence[Constraints], options: RecommendOptions) -> RankedLists:
         """A list for each history, some histories at a time."""
+        # glibc returns freed memory to the system above a limit: twice the largest block that was ever freed, at most
+        # 32 MB. After this one, blocks of histories reuse the same pages.
+        np.empty(ALMOST_32_MEGABYTES, dtype=np.uint8)
         model = self.model
         noise = model.noise(0 if options.ranks_only else model.calibration.num_samples)
         encoded = model.encoder.encode(histories, noise)
@@ -267,7 +271,7 @@ class Engine:
         ranking = p if explored is None else model.distribution(explored, histories, columns).probabilities()
         selector = Selector.of(histories, constraints, columns or model.everything)
         if options.conformal_level is None:
-            item, score = selector.best(ranking, options.diversity, model.tables.vectors[:, :-1])
+            item, score = selector.best(ranking, options.diversity, model.tables.vectors[:, :-1], options.ranks_only)
         else:
             limits = self.thresholds.at(options.conformal_level)[length_group(histories.lengths)]
             item, score = selector.conformal_set(ranking, limits)

@@ -76,13 +76,13 @@ class ItemIndex:
         # What is listed stands for itself there, and for nothing in the sample.
         cell_row, cell = np.nonzero(short.is_own)
         item = short.listed[cell_row, cell]
-        place = np.searchsorted(self.sampled, item).clip(max=len(self.sampled) - 1)
-        is_both = self.sampled[place] == item
+        index = np.searchsorted(self.sampled, item).clip(max=len(self.sampled) - 1)
+        is_both = self.sampled[index] == item
         num_listed = short.is_own.sum(axis=1)
         num_both = np.bincount(cell_row[is_both], minlength=num_histories)
         stands_for = (len(self.vectors) - num_listed) / np.maximum(1, len(self.sampled) - num_both)
         counts = np.repeat(stands_for[:, None].astype(np.float32), len(self.sampled), axis=1)
-        counts[cell_row[is_both], place[is_both]] = 0.0
+        counts[cell_row[is_both], index[is_both]] = 0.0
         middle = short.listed.shape[1]
         own = Block(slice(0, middle), self.vectors[short.listed].swapaxes(1, 2), short.is_own.astype(np.float32))
         rest = Block(slice(middle, middle + len(self.sampled)), self._of_sample, counts)

@@ -84,10 +84,17 @@ class Selector:
         return np.where(of_seen > 0, np.where(of_seen < 1, weight, -np.inf), 0.0)
 
     def best(
-        self, p: Float[np.ndarray, "history column"], diversity: float, vectors: Float[np.ndarray, "item hidden"]
+        self,
+        p: Float[np.ndarray, "history column"],
+        diversity: float,
+        vectors: Float[np.ndarray, "item hidden"],
+        overwrite: bool = False,
     ) -> Ranked:
-        """The k items of each history that are ranked highest, diverse and with pins where that is asked for."""
-        ranked, is_log = self._candidates(p), np.zeros(len(p), dtype=bool)
+        """The k items of each history that are ranked highest, diverse and with pins where that is asked for.
+
+        `overwrite` allows that p is changed, which saves a copy.
+        """
+        ranked, is_log = self._candidates(p if overwrite else p.copy()), np.zeros(len(p), dtype=bool)
         for row, one in enumerate(self.constraints):
             if one.log_boost is not None:
                 # A factor may be larger than any number of 32 bits.
@@ -114,7 +121,7 @@ class Selector:
 
     def conformal_set(self, p: Float[np.ndarray, "history column"], limits: Float[np.ndarray, " history"]) -> Ranked:
         """The items before which a list has at most so much probability, those of them that may be recommended."""
-        ranked, weight, lists = self._candidates(p), np.exp(self.log_weight(p)), []
+        ranked, weight, lists = self._candidates(p.copy()), np.exp(self.log_weight(p)), []
         for row, (one, limit) in enumerate(zip(self.constraints, limits.tolist(), strict=True)):
             order = np.argsort(-ranked[row], kind="stable")
             order = order[ranked[row, order] >= 0]
@@ -126,8 +133,8 @@ class Selector:
         return _table(lists)
 
     def _candidates(self, p: Float[np.ndarray, "history column"]) -> Float[np.ndarray, "history listed"]:
-        """p of the columns that can be recommended, −inf for what is seen and left out."""
-        ranked = p[:, : self.columns.num_listed].copy()
+        """p of the columns that can be recommended, −inf for what is seen and left out; p is changed."""
+        ranked = p[:, : self.columns.num_listed]
         if self.columns.short is not None:
             ranked[~self.columns.short.is_own] = -np.inf
         ranked[self.seen_row, self.seen_column] = -np.inf

@@ -22,14 +22,16 @@ class Block:
     counts: Float[np.ndarray, "history column"] | None = None
 
     def logits(
-        self, preference: Float[np.ndarray, "history sample hidden_plus_one"]
+        self,
+        preference: Float[np.ndarray, "history sample hidden_plus_one"],
+        out: Float[np.ndarray, "history sample column"],
     ) -> Float[np.ndarray, "history sample column"]:
-        """The inner product of each preference and each column."""
+        """The inner product of each preference and each column, written to `out`."""
         if self.vectors.ndim == 3:
-            return np.matmul(preference, self.vectors)
+            return np.matmul(preference, self.vectors, out=out)
         # One product of two matrices is much faster than one for each history.
-        flat = preference.reshape(-1, preference.shape[2]) @ self.vectors
-        return flat.reshape(*preference.shape[:2], -1)
+        np.matmul(preference.reshape(-1, preference.shape[2]), self.vectors, out=out.reshape(-1, out.shape[2]))
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +131,10 @@ class Softmaxes:
         self._highest = np.empty((*rows, len(columns.blocks)), dtype=np.float32)
         mass = np.empty((*rows, len(columns.blocks)))
         for number, block in enumerate(columns.blocks):
-            logits = block.logits(preference)
+            logits = block.logits(preference, self._buffer(number))
             self._highest[..., number] = logits.max(axis=2)
             logits -= self._highest[..., number, None]
-            inside = np.exp(logits, out=logits if self._kept is None else self._kept[..., block.span])
+            inside = np.exp(logits, out=logits)
             mass[..., number] = inside.sum(axis=2) if block.counts is None else np.vecdot(inside, block.counts[:, None])
         # A block whose columns stand for no item at all has no mass.
         with np.errstate(divide="ignore"):
@@ -147,12 +149,18 @@ class Softmaxes:
 
     def exponential(self, number: int) -> Float[np.ndarray, "history sample column"]:
         """The exponentials of a block."""
-        block = self.columns.blocks[number]
         if self._kept is not None:
-            return self._kept[..., block.span]
-        logits = block.logits(self._preference)
+            return self._kept[..., self.columns.blocks[number].span]
+        logits = self.columns.blocks[number].logits(self._preference, self._buffer(number))
         logits -= self._highest[..., number, None]
         return np.exp(logits, out=logits)
+
+    def _buffer(self, number: int) -> Float[np.ndarray, "history sample column"]:
+        """Where the numbers of a block are written: side by side with the other blocks where they are kept."""
+        span = self.columns.blocks[number].span
+        if self._kept is not None:
+            return self._kept[..., span]
+        return np.empty((*self._preference.shape[:2], span.stop - span.start), dtype=np.float32)
 
     def at(
         self, row: Int[np.ndarray, "*#cell"], sample: Int[np.ndarray, "*#cell"], column: Int[np.ndarray, "*#cell"]
