@@ -308,7 +308,7 @@ class VariationalAttention:
     ) -> int:
         """Vectors of "items" or "users" to a .parquet file, written as they come; the number of rows.
 
-        `progress` is told how many rows are done, and of how many. Raises InputError for another ending or another
+        `progress` receives how many rows are done, and of how many. Raises InputError for another ending or another
         `of`, and when the file cannot be written; then nothing is left there.
         """
         if of not in ("items", "users"):
@@ -344,7 +344,7 @@ class VariationalAttention:
         return self.checkpoint
 
     def _excludes(self, exclude_seen: bool | None) -> bool:
-        """The wish, or what the log suggested: people who repeat themselves may be shown the same again."""
+        """The choice of the caller, or what the log suggested: in some logs people repeat themselves."""
         suggested: bool = self._fitted().manifest["exclude_seen"]
         return suggested if exclude_seen is None else exclude_seen
 

@@ -1,4 +1,4 @@
-"""The machine into how many threads compute and how they wait, told to OpenMP before torch is imported."""
+"""Sets how many threads compute and how they wait, before torch is imported."""
 
 from __future__ import annotations
 

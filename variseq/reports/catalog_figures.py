@@ -213,7 +213,7 @@ def _draw_map(items: ItemMap, style: Style) -> Figure:
     axes.scatter(rest[:, 0], rest[:, 1], s=size * 0.7, lw=0, alpha=0.6, color=color)
     handles, labels = [], []
     for index, (name, count) in enumerate(items.legend):
-        # Five colors in two shapes: ten hues cannot be told apart by everybody.
+        # Five colors in two shapes: few people can distinguish ten hues.
         marker, color = "o^"[index // len(style.colors)], style.colors[index % len(style.colors)]
         inside = items.point[group == name]
         axes.scatter(inside[:, 0], inside[:, 1], s=size, marker=marker, color=color, alpha=0.85, lw=0)

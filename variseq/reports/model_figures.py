@@ -272,7 +272,7 @@ def _draw_attention(shown: Float[np.ndarray, "query key"], events: list[str], st
     num_shown = len(events)
     later = np.arange(num_shown + 1) > np.arange(1, num_shown + 1)[:, None]
     colors = LinearSegmentedColormap.from_list("weights", [style.grid, style.colors[0], style.ink])
-    # The square root lets weights be told apart in the late rows, where many events share them.
+    # The square root keeps weights distinct in the late rows, where many events share them.
     image = axes.imshow(
         np.ma.masked_where(later, shown), cmap=colors, norm=PowerNorm(0.5, 0, float(shown.max())), aspect="auto"
     )

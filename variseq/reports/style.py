@@ -27,7 +27,7 @@ STYLE_INDEX = {"popular": 1, "item-knn": 2, "last-item-transitions": 3, "recent-
 
 @dataclass(frozen=True)
 class Style:
-    """Colors of light or of dark figures; `colors` can be told apart by the color-blind (Okabe and Ito 2008)."""
+    """Colors of light or of dark figures; `colors` are distinct for the color-blind (Okabe and Ito 2008)."""
 
     paper: str
     ink: str
