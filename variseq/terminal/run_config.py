@@ -49,7 +49,7 @@ def run_config(
     Raises InputError for a file that is no YAML mapping, an unknown key or a value that is not allowed.
 
     >>> run_config(None, {"size": "tiny", "split.by": None}, ["model.hidden_size=16"]).model
-    {'width': 16}
+    {'hidden_size': 16}
     """
     settings = (defaults or {}) | ({} if path is None else _from_file(path))
     for name, value in flags.items():
