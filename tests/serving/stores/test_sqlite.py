@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ from random import Random
 import pytest
 
 from variseq.errors import InputError
+from variseq.serving.stores.page_scrubbing import unused_part
 from variseq.serving.stores.protocol import Appended, Event, StoreCounts, StoreUnavailable
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.sqlite_file import SqliteOptions
@@ -153,6 +155,36 @@ def test_nothing_of_an_erased_user_is_left_in_the_bytes(path: Path, store: Sqlit
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
+
+
+def test_no_unused_byte_keeps_content_after_an_erasure(path: Path, store: SqliteStore) -> None:
+    """Also for whole numbers, whose bytes could be anything: what no row uses is zero."""
+    random = Random(5)
+    for _ in range(100):
+        store.append(
+            [Event(f"e-{random.random()}", random.randrange(500), 1, random.randrange(10**9)) for _ in range(30)]
+        )
+    store.erase(7)
+    store.close()
+    content = path.read_bytes()
+    pages = [content[offset : offset + 4096] for offset in range(0, len(content), 4096)]
+    spans = [unused_part(page, 0 if number else 100) for number, page in enumerate(pages)]
+    assert sum(end - begin for begin, end in spans) > 10_000
+    assert not any(any(page[begin:end]) for page, (begin, end) in zip(pages, spans, strict=True))
+
+
+def test_erasure_reads_a_large_file_in_small_parts(path: Path) -> None:
+    """What a thread has held once, it keeps: memory must not follow the size of the file."""
+    store = SqliteStore(path, SqliteOptions("fast"))
+    for first in range(0, 50_000, 1000):
+        store.append([Event(f"e-{n}", f"user-{n % 997}", "i" * 100, n) for n in range(first, first + 1000)])
+    tracemalloc.start()
+    store.erase("user-1")
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    store.close()
+    assert path.stat().st_size > 8_000_000
+    assert most_bytes < 1_000_000
 
 
 def test_erasure_is_safe_while_others_write(path: Path, store: SqliteStore) -> None:

@@ -9,10 +9,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from variseq.events.vocabulary import Id
+from variseq.serving.stores.page_scrubbing import PageScrubber
 from variseq.serving.stores.protocol import (
     Appended,
     Event,
@@ -30,7 +32,6 @@ from variseq.serving.stores.sqlite_file import (
     delete_user,
     insert_events,
     make_store_file,
-    overwrite_deleted,
     readable,
 )
 
@@ -178,7 +179,7 @@ class SqliteStore:
         self.path = path
         self.options = options or SqliteOptions()
         make_store_file(path, self.options)
-        self._file_key = self._current_file_key()
+        self._scrubber = PageScrubber(path, self.options.lock_seconds)
         self._commits = GroupCommit(path, self.options)
         self._local = threading.local()
         self._readers: dict[threading.Thread, sqlite3.Connection] = {}
@@ -217,7 +218,6 @@ class SqliteStore:
     def erase(self, user_id: Id) -> int:
         """Remove all of a user, then the bytes from the files; the number of events removed.
 
-        Appends wait while the file is rewritten, about a second for a million events.
         Raises StoreUnavailable if the bytes cannot be overwritten now, e.g. since another process reads old pages.
         The user is removed all the same, and erasing again overwrites the bytes.
         """
@@ -227,13 +227,7 @@ class SqliteStore:
         """The same for an erasure of an earlier time `until` (UTC microseconds) in another store."""
         check_user_id(user_id)
         num_events = self._write(lambda connection, state: delete_user(connection, state, user_id, until))
-        try:
-            self._commits.exclusive(lambda connection: overwrite_deleted(connection, self.options.lock_seconds))
-        except StoreUnavailable as error:
-            raise StoreUnavailable(
-                f"The user was removed, but bytes of the events are still in the files: {error} "
-                "Then erase the user again, which overwrites them."
-            ) from error
+        self._overwrite_unused()
         return num_events
 
     def counts(self) -> StoreCounts:
@@ -244,7 +238,7 @@ class SqliteStore:
     def check(self) -> None:
         """Read, and write unless a write succeeded within the last second."""
         self.counts()
-        if self._current_file_key() != self._file_key:
+        if self._current_file_key() != self._scrubber.key:
             raise StoreUnavailable(f"The store {self.path} was moved or replaced. Start the server again.")
         if time.monotonic() - self._last_write > CHECK_SECONDS:
             # A transaction that writes the row of counts again: it needs the lock, and space on the disk.
@@ -261,6 +255,19 @@ class SqliteStore:
             for connection in self._readers.values():
                 connection.close()
             self._readers.clear()
+        self._scrubber.close()
+
+    def _overwrite_unused(self) -> None:
+        """A part of the file at a time, so that appends go on in between."""
+        page: int | None = 0
+        while page is not None:
+            try:
+                page = self._commits.exclusive(partial(self._scrubber.overwrite, first_page=page))
+            except StoreUnavailable as error:
+                raise StoreUnavailable(
+                    f"The user was removed, but bytes of the events are still in the files: {error} "
+                    "Then erase the user again, which overwrites them."
+                ) from error
 
     def _current_file_key(self) -> tuple[int, int] | None:
         try:

@@ -140,20 +140,6 @@ def begin_writing(connection: sqlite3.Connection, lock_seconds: float) -> None:
     _retry_while_busy(connection, "BEGIN IMMEDIATE", lock_seconds)
 
 
-def overwrite_deleted(connection: sqlite3.Connection, lock_seconds: float) -> None:
-    """Overwrite the bytes of deleted rows in the file and its log.
-
-    `secure_delete` clears a deleted row, but not the copies of rows that a split of a page has moved: VACUUM writes
-    every page again. Raises sqlite3.OperationalError while others keep the log from being emptied.
-    """
-    connection.execute("PRAGMA busy_timeout = 0")
-    _retry_while_busy(connection, "VACUUM", lock_seconds)
-    connection.execute(f"PRAGMA busy_timeout = {int(lock_seconds * 1000)}")
-    (is_locked, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if is_locked:
-        raise sqlite3.OperationalError("others keep its log from being emptied")
-
-
 def _retry_while_busy(connection: sqlite3.Connection, statement: str, lock_seconds: float) -> None:
     """SQLite itself tries every tenth of a second, which may never meet the pauses of a process that writes a lot."""
     deadline = time.monotonic() + lock_seconds
