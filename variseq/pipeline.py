@@ -15,7 +15,6 @@ from torch import Tensor
 
 from variseq.artifacts.checkpoint import Checkpoint
 from variseq.errors import InputError
-from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.external_log import num_trained_of
 from variseq.evaluation.splits import Split, marked_targets, split_at
 from variseq.events.report import utc_text
@@ -155,13 +154,6 @@ def split_of(checkpoint: Checkpoint) -> Split:
     vocabulary = checkpoint.vocabulary
     histories = marked_targets(checkpoint.histories, vocabulary.behaviors, method.get("targets_of"))
     return split_at(histories, checkpoint.bounds[0], checkpoint.bounds[1], vocabulary.num_items, method)
-
-
-def evaluation_options(checkpoint: Checkpoint) -> EvaluationOptions:
-    """The options that a run was validated and calibrated with."""
-    training = checkpoint.config["training"]
-    share = checkpoint.calibrated.repeat_share
-    return EvaluationOptions(targets=training["targets"], exclude_seen=training["exclude_seen"], repeat_share=share)
 
 
 def refuse_leak(earlier: Checkpoint, train: LogPart, valid: LogPart) -> None:

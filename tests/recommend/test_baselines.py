@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.contracts.recommender import all_scores, check_recommender, some_histories, with_times
+from tests.contracts.recommender import all_scores, check_recommender, with_times
 from variseq.errors import InputError
 from variseq.evaluation.baselines import (
     DenseRows,
@@ -22,6 +22,7 @@ from variseq.evaluation.baselines import (
 )
 from variseq.evaluation.evaluate import evaluate
 from variseq.evaluation.splits import leave_one_out
+from variseq.ranking.mixture import PRIOR_EVENTS
 from variseq.sequences.histories import Histories
 
 NUM_ITEMS = 30
@@ -46,14 +47,6 @@ def test_baseline_keeps_the_recommender_contract(make: Callable[[int], Any]) -> 
 @pytest.mark.parametrize("make", BASELINES)
 def test_baseline_that_saw_no_event_still_keeps_the_contract(make: Callable[[int], Any]) -> None:
     check_recommender(make(NUM_ITEMS).fit(Histories.of_items([[], []])), NUM_ITEMS)
-
-
-def test_state_makes_the_same_transitions_again() -> None:
-    fitted = LastItemTransitions(NUM_ITEMS).fit(training_histories())
-    again = LastItemTransitions.from_state({name: tensor.clone() for name, tensor in fitted.state().items()})
-    histories = some_histories(NUM_ITEMS)
-    assert torch.equal(all_scores(again, histories, NUM_ITEMS), all_scores(fitted, histories, NUM_ITEMS))
-    check_recommender(again, NUM_ITEMS)
 
 
 @pytest.mark.parametrize("make", BASELINES)
@@ -106,7 +99,7 @@ def test_transitions_are_counts_backed_off_to_popularity() -> None:
     transitions = LastItemTransitions(4).fit(histories)
     share = np.array([4, 3, 2, 1]) / 10
     followed = np.array([0, 2, 1, 0])
-    m = LastItemTransitions.PRIOR_EVENTS
+    m = PRIOR_EVENTS
     probability = all_scores(transitions, Histories.of_items([[3, 0], [], [2]]), 4).exp().numpy()
     np.testing.assert_allclose(probability[0], (followed + m * share) / (3 + m), rtol=1e-5)
     np.testing.assert_allclose(probability[1], share, rtol=1e-5)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from variseq.errors import InputError
 from variseq.evaluation.recommender import Recommender
+from variseq.ranking.mixture import PRIOR_EVENTS
 from variseq.sequences.histories import Histories
 
 State = dict[str, Tensor]
@@ -106,7 +107,6 @@ class LastItemTransitions:
 
     name = "last-item-transitions"
     gives_probabilities = True
-    PRIOR_EVENTS = 100.0
 
     def __init__(self, num_items: int) -> None:
         self.log_share = _log_share(np.zeros(num_items, dtype=np.int64))
@@ -135,44 +135,16 @@ class LastItemTransitions:
         return FollowersOfLast(num_followers, row[index], item, count)
 
     def scores(self, query: FollowersOfLast, first: int, last: int) -> Float[Tensor, "history item"]:
-        prior = self.PRIOR_EVENTS * self.log_share[first:last].double().exp()
-        log_total = (query.num_followers + self.PRIOR_EVENTS).log()
+        prior = PRIOR_EVENTS * self.log_share[first:last].double().exp()
+        log_total = (query.num_followers + PRIOR_EVENTS).log()
         scores = (prior.log()[None, :] - log_total[:, None]).float()
         inside = (query.item >= first) & (query.item < last)
         row, column = query.row[inside], query.item[inside] - first
         scores[row, column] = ((query.count[inside] + prior[column]).log() - log_total[row]).float()
         return scores
 
-    def add_probabilities(
-        self,
-        query: FollowersOfLast,
-        first: int,
-        last: int,
-        weight: Float[Tensor, " history"],
-        total: Float[Tensor, "history item"],
-    ) -> Float[Tensor, "history item"]:
-        """Adds weight · p of the items first:last to `total`, in place; p is what `scores` is the logarithm of."""
-        per_event = weight / (query.num_followers + self.PRIOR_EVENTS).to(total)
-        total.addr_(per_event, (self.PRIOR_EVENTS * self.log_share[first:last].double().exp()).to(total))
-        inside = (query.item >= first) & (query.item < last)
-        row, column = query.row[inside].to(total.device), query.item[inside].to(total.device) - first
-        return total.index_put_((row, column), query.count[inside].to(total) * per_event[row], accumulate=True)
-
-    def probabilities(self, query: FollowersOfLast, item: Int[Tensor, "history k"]) -> Float[Tensor, "history k"]:
-        """p of some items of each history."""
-        prior = self.PRIOR_EVENTS * self.log_share.double().exp()[item.cpu()]
-        same = query.item[:, None] == item.cpu()[query.row]
-        counted = torch.zeros_like(prior).index_add_(0, query.row, same * query.count.double()[:, None])
-        return (counted + prior) / (query.num_followers + self.PRIOR_EVENTS)[:, None]
-
     def state(self) -> State:
         return {"log_share": self.log_share} | self.followers.state()
-
-    @classmethod
-    def from_state(cls, state: State) -> LastItemTransitions:
-        recommender = cls(len(state["log_share"]))
-        recommender.log_share, recommender.followers = state["log_share"], SparseRows.from_state(state)
-        return recommender
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,10 +332,6 @@ class SparseRows:
 
     def state(self) -> dict[str, Tensor]:
         return {"offsets": self.offsets, "item": self.item, "value": self.value}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Tensor]) -> SparseRows:
-        return cls(state["offsets"], state["item"], state["value"])
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,8 @@ class Request:
 @dataclass(frozen=True, eq=False)
 class Answer:
     """One list and what holds for all of it. `attention` has one weight for each event of the history.
+
+    `uncertainty` is empty with `ranks_only`.
 
     `approximate` is True where an index chose the candidates and probabilities were estimated from a sample.
     """
@@ -203,7 +206,8 @@ class Engine:
             except InputError as error:
                 answers[number] = error
                 continue
-            key = (options.explore, options.seed, options.diversity, options.conformal_level, options.reasons)
+            how = (options.explore, options.seed, options.diversity, options.conformal_level)
+            key = (*how, options.ranks_only, options.reasons)
             alike.setdefault(key, []).append((number, constraints))
         for members in alike.values():
             histories = _together([asked[number][0].histories for number, _ in members])
@@ -215,10 +219,10 @@ class Engine:
 
     def _answer(self, lists: RankedLists, row: int, history: KnownHistory, request: Request) -> Answer:
         fallback = None if history.num_events else NO_HISTORY
-        assert lists.total is not None
-        assert lists.aleatoric is not None
-        total, aleatoric = float(lists.total[row]), float(lists.aleatoric[row])
-        attention = None
+        attention, uncertainty = None, {}
+        if lists.total is not None and lists.aleatoric is not None:
+            total, aleatoric = float(lists.total[row]), float(lists.aleatoric[row])
+            uncertainty = {"total": total, "aleatoric": aleatoric, "epistemic": max(0.0, total - aleatoric)}
         if request.attention and lists.attention is not None:
             # The window begins with the start token where it reaches that far; older events have no weight.
             weights = [0.0] * history.num_events + lists.attention[row].tolist()
@@ -226,20 +230,20 @@ class Engine:
         return Answer(
             self._table(lists.rows([row]), [None], [fallback], len(request.shown)),
             fallback,
-            {"total": total, "aleatoric": aleatoric, "epistemic": max(0.0, total - aleatoric)},
+            uncertainty,
             bool(lists.approximate[row]),
             attention,
         )
 
     def _rank(self, histories: Histories, constraints: Sequence[Constraints], options: RecommendOptions) -> RankedLists:
         """A list for each history, some histories at a time."""
-        # glibc returns freed memory to the system above a limit: twice the largest block that was ever freed, at most
-        # 32 MB. After this one, blocks of histories reuse the same pages.
-        np.empty(ALMOST_32_MEGABYTES, dtype=np.uint8)
+        _keep_freed_memory()
         model = self.model
         noise = model.noise(0 if options.ranks_only else model.calibration.num_samples)
         encoded = model.encoder.encode(histories, noise)
-        is_short = np.array([_can_be_approximate(one, options) for one in constraints]) & (self.index is not None)
+        is_short = np.zeros(len(constraints), dtype=bool)
+        if self.index is not None:
+            is_short[:] = [_can_be_approximate(one, options) for one in constraints]
         copies = len(noise) if options.ranks_only or not options.reasons else max(len(noise), 1 + NUM_CANDIDATES)
         parts, order = [], []
         for rows, size, index in (
@@ -296,7 +300,7 @@ class Engine:
         """The items that are scored themselves: found by the index, followers, trend, history, boosts and pins."""
         num_histories, model = len(histories), self.model
         row, followers = np.arange(num_histories), self.model.followers(histories)
-        trending = np.argsort(-model.trend, kind="stable")[: index.num_trending]
+        trending = model.by_trend[: index.num_trending]
         cells = [
             (np.repeat(row, histories.lengths), histories.item.astype(np.int64)),
             (followers.row, followers.item),
@@ -360,10 +364,13 @@ def recommend_users(
         yield engine.recommend(histories, list(ids), fallback, options)
 
 
-def _widened(column: np.ndarray, width: int, fill: float) -> np.ndarray:
-    """A table filled up to the right; a column of one number a history as it is."""
-    missing = width - column.shape[1] if column.ndim == 2 else 0
-    return np.pad(column, ((0, 0), (0, missing)), constant_values=fill) if missing else column
+@cache
+def _keep_freed_memory() -> None:
+    """Make glibc keep blocks of up to 32 MB for the next use.
+
+    It returns freed memory to the system above a limit: twice the largest block that was ever freed, at most 32 MB.
+    """
+    np.empty(ALMOST_32_MEGABYTES, dtype=np.uint8)
 
 
 def _intervals(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -167,6 +168,11 @@ class MixtureModel:
         numbers = [self.prior, self.trend, np.full(self.num_items, 1 / self.num_items)]
         self._others = [column.astype(np.float32) for column in numbers]
         self._whole_others = np.stack(self._others)[None]
+
+    @cached_property
+    def by_trend(self) -> Int[np.ndarray, " item"]:
+        """All items, the most popular of late first."""
+        return np.argsort(-self.trend, kind="stable")
 
     def noise(self, num_samples: int, seed: int = 0) -> Float[np.ndarray, "sample position latent"]:
         """The noise of `antithetic_noise` for this network."""
