@@ -91,11 +91,11 @@ def one_message(folder: Path) -> str:
     return message
 
 
-def test_missing_folder_is_told(tmp_path: Path) -> None:
+def test_missing_folder_is_reported(tmp_path: Path) -> None:
     assert "does not exist" in one_message(tmp_path / "nowhere")
 
 
-def test_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
+def test_folder_that_is_no_run_is_reported(tmp_path: Path) -> None:
     assert "no finished run" in one_message(tmp_path)
 
 
@@ -114,7 +114,7 @@ def test_earlier_format_asks_for_a_new_fit(copied: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_missing_file_is_told(copied: Path, name: str) -> None:
+def test_missing_file_is_reported(copied: Path, name: str) -> None:
     (copied / name).unlink()
     one_message(copied)
 
@@ -134,14 +134,14 @@ def emptied(content: bytes) -> bytes:
 # Half of a metrics file or of a configuration may still be a whole one.
 @pytest.mark.parametrize("damage", [cut_in_half, overwritten, emptied])
 @pytest.mark.parametrize("name", [name for name in FILES if name not in ("metrics.jsonl", "config.yaml")])
-def test_damaged_file_is_told(copied: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
+def test_damaged_file_is_reported(copied: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
     path = copied / name
     path.write_bytes(damage(path.read_bytes()))
     one_message(copied)
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml"])
-def test_overwritten_text_file_is_told(copied: Path, name: str) -> None:
+def test_overwritten_text_file_is_reported(copied: Path, name: str) -> None:
     path = copied / name
     path.write_bytes(overwritten(path.read_bytes()))
     one_message(copied)
@@ -159,19 +159,19 @@ def test_overwritten_text_file_is_told(copied: Path, name: str) -> None:
         ("metrics.jsonl", "{"),
     ],
 )
-def test_file_with_another_content_is_told(copied: Path, name: str, content: str) -> None:
+def test_file_with_another_content_is_reported(copied: Path, name: str, content: str) -> None:
     (copied / name).write_text(content, encoding="utf-8")
     one_message(copied)
 
 
-def test_files_of_another_run_are_told(copied: Path) -> None:
+def test_files_of_another_run_are_reported(copied: Path) -> None:
     manifest = json.loads((copied / "manifest.json").read_text(encoding="utf-8"))
     manifest["network"]["num_items"] += 1
     (copied / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     one_message(copied)
 
 
-def test_histories_that_do_not_fit_their_bounds_are_told(copied: Path) -> None:
+def test_histories_that_do_not_fit_their_bounds_are_reported(copied: Path) -> None:
     events = pq.read_table(copied / "histories.parquet")
     pq.write_table(events.slice(0, events.num_rows - 3), copied / "histories.parquet")
     one_message(copied)
