@@ -2,7 +2,8 @@
 
 SQLite's `secure_delete` overwrites a row where it is when it is deleted. When a page is split, copies of rows that
 moved to another page stay in the unused part of the first, and no later deletion reaches them. `VACUUM` would write
-the whole file again while nobody can write. Here the unused part of every page is overwritten in place, some pages at a time.
+the whole file again while nobody can write. Here the unused part of every page is overwritten in
+place, some pages at a time.
 
 Source of the layout of a page: https://www.sqlite.org/fileformat2.html#b_tree_pages
 """
