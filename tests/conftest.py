@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -98,15 +99,25 @@ def run_folder(shop_parts: tuple[LogPart, LogPart, LogPart], tmp_path_factory: p
     return folder
 
 
-@pytest.fixture(scope="session")
-def bundle_folder(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run, exported to be served; in a process of its own, as the exporter cannot trace checked functions."""
-    folder = tmp_path_factory.mktemp("exports") / "model"
+def export_in_child(*folders: Path) -> Path:
+    """Export in a process of its own, as the exporter cannot trace checked functions."""
     program = (
         "import sys; from variseq.export import export; from pathlib import Path; export(*map(Path, sys.argv[1:]))"
     )
-    subprocess.run([sys.executable, "-c", program, str(run_folder), str(folder)], check=True)
-    return folder
+    subprocess.run([sys.executable, "-c", program, *map(str, folders)], check=True)
+    return folders[-1]
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, exported to be served."""
+    return export_in_child(run_folder, tmp_path_factory.mktemp("exports") / "model")
+
+
+@pytest.fixture(scope="session")
+def exported_run(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run, exported into itself: to serve `run_folder` would export into what other tests look at."""
+    return export_in_child(Path(shutil.copytree(run_folder, tmp_path_factory.mktemp("exported") / "run")))
 
 
 @pytest.fixture(scope="session")

@@ -79,15 +79,6 @@ def test_export_with_tables_of_different_lengths_is_refused(said: dict[str, str]
     assert "its parts have different numbers of" in said[name]
 
 
-@pytest.fixture(scope="module")
-def exported_run(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run, exported into itself."""
-    folder = Path(shutil.copytree(run_folder, tmp_path_factory.mktemp("exported") / "run"))
-    program = "import sys; from pathlib import Path; from variseq.export import export; export(Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", program, str(folder)], check=True)
-    return folder
-
-
 def test_run_that_is_exported_is_served_and_still_loaded(exported_run: Path, run_folder: Path) -> None:
     before, after = load_checkpoint(run_folder), load_checkpoint(exported_run)
     assert after.vocabulary.users.equals(before.vocabulary.users)

@@ -20,9 +20,9 @@ POSTERIORS = {"total": "uncertainty", "aleatoric": "aleatoric", "epistemic": "ep
 
 
 @pytest.fixture(scope="module")
-def server(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """The run itself is served: its export and its histories come from the first start."""
-    with serving(tmp_path_factory.mktemp("contract"), run_folder) as running:
+    with serving(tmp_path_factory.mktemp("contract"), exported_run) as running:
         yield running
 
 
