@@ -35,7 +35,7 @@ from torch.nn import functional
 from measurement.records import Record, append_records, child, command_parser, exit_code, peak_megabytes, record_of
 from variseq import ReadOptions, VariationalAttention, read
 from variseq.log import Log
-from variseq.model.attention import DotProductAttention, build_attention
+from variseq.model.attention import ATTENTION_OF, DotProductAttention
 from variseq.model.layers import drop
 from variseq.model.losses import Negatives, softmax_loss
 
@@ -129,7 +129,7 @@ def _softmax(num_items: int, repeats: int) -> dict[str, float]:
 def _attention(histories: int, length: int, hidden: int, repeats: int) -> dict[str, float]:
     value = torch.randn(histories, length, HIDDEN_SIZE, requires_grad=True)
     position = torch.arange(length).expand(histories, length)
-    additive, dot = build_attention("additive", HIDDEN_SIZE, hidden), DotProductAttention(HIDDEN_SIZE, hidden)
+    additive, dot = ATTENTION_OF["additive"](HIDDEN_SIZE, hidden), DotProductAttention(HIDDEN_SIZE, hidden)
     works = {
         "variseq": lambda: additive(value, value, value, position).sum(),
         "dot": lambda: dot(value, value, value, position).sum(),
@@ -140,7 +140,7 @@ def _attention(histories: int, length: int, hidden: int, repeats: int) -> dict[s
 def attention_cost(form: str, length: int) -> tuple[float, float]:
     """Seconds of forward and backward on one history of that length, and the peak memory of this process in MB."""
     torch.set_num_threads(1)
-    attention = build_attention(form, HIDDEN_SIZE, 16)
+    attention = ATTENTION_OF[form](HIDDEN_SIZE, 16)
     posteriors = torch.randn(1, length, HIDDEN_SIZE, requires_grad=True)
     position = torch.arange(length).unsqueeze(0)
     work: Callable[[], Tensor] = lambda: attention(posteriors, posteriors, posteriors, position).sum()  # noqa: E731

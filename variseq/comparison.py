@@ -16,7 +16,7 @@ from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, Queries, Split, part_to_evaluate, trained_on
 from variseq.model.network import Network
-from variseq.model.posterior import NetworkScorer, mean_preferences
+from variseq.model.posterior import NetworkScorer, preferences
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration
 from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.mixture import MixtureModel
@@ -141,12 +141,12 @@ class DropoutEncoder(NetworkEncoder):
             network.train()
             network.latent.norm.eval()
             try:
-                passes = [mean_preferences(network, histories) for _ in range(len(noise))]
+                passes = [preferences(network, histories) for _ in range(len(noise))]
             finally:
                 network.eval()
-        log_variance = torch.stack([one.log_variance for one in passes]).mean(dim=0)
-        preference = torch.cat([one.preference for one in passes])
-        return EncodedHistories(preference.cpu().numpy(), log_variance.cpu().numpy())
+        preference, log_variance = (list(part) for part in zip(*passes, strict=True))
+        mean_log_variance = torch.stack(log_variance).mean(dim=0)
+        return EncodedHistories(torch.cat(preference).cpu().numpy(), mean_log_variance.cpu().numpy())
 
 
 def with_mc_dropout(

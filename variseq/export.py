@@ -22,7 +22,6 @@ from variseq.errors import InputError, MissingDependencyError
 from variseq.inference.encoder import INPUTS, OUTPUTS
 from variseq.model.exportable import LastPreference, distance_biases
 from variseq.model.network import Network
-from variseq.model.posterior import posterior_noise
 from variseq.ranking.index import EXACT_ITEMS, build_index
 
 OPSET = 23
@@ -90,7 +89,7 @@ def write_encoder(network: Network, path: Path) -> None:
     value, has_value = torch.zeros(3, tokens), torch.zeros(3, tokens, dtype=torch.bool)
     bias = torch.zeros(config.num_layers, config.num_heads, 3, tokens, tokens)
     query, place = torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2, tokens, dtype=torch.int64)
-    noise = posterior_noise(config, 2)[:, :tokens].contiguous()
+    noise = torch.zeros(2, tokens, config.latent_dim)
     tree, token, branch, sample = (torch.export.Dim(name) for name in ("tree", "token", "branch", "sample"))
     cells, pairs = {0: tree, 1: token}, {2: tree, 3: token, 4: token}
     ends = ({0: tree, 1: branch}, {0: tree, 1: branch, 2: token}, {0: sample, 1: torch.export.Dim("place")})

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from variseq.model.attention import additive_weights
 from variseq.model.losses import Negatives
 from variseq.model.network import Network
 from variseq.model.posterior import encoded
@@ -18,7 +17,9 @@ from variseq.sequences.histories import Histories
 
 
 def additive_context_plain(query: Tensor, key: Tensor, value: Tensor, score: Tensor, position: Tensor) -> Tensor:
-    return additive_weights(query, key, score, position) @ value
+    energy = torch.tanh(query.unsqueeze(2) + key.unsqueeze(1)) @ score
+    future = torch.arange(key.shape[1]) > position.unsqueeze(2)
+    return torch.softmax(energy.masked_fill(future, float("-inf")), dim=2) @ value
 
 
 def softmax_loss_plain(

@@ -6,26 +6,9 @@ from torch import Tensor
 
 from tests.model.reference import additive_context_plain
 from variseq.model import attention
-from variseq.model.attention import (
-    AdditiveAttention,
-    DotProductAttention,
-    PosteriorAttention,
-    additive_context,
-    build_attention,
-)
+from variseq.model.attention import ATTENTION_OF, AdditiveAttention, DotProductAttention, additive_context
 
 HISTORIES, LONGEST, LATENT = 3, 7, 8
-
-
-def check_attention(attention: PosteriorAttention) -> None:
-    """All of the contract, on posteriors of `LATENT` dimensions."""
-    posteriors = some_posteriors()
-    weights_are_a_distribution_over_the_past(attention, posteriors)
-    context_is_the_value_averaged_with_the_weights(attention, posteriors)
-    later_posterior_never_changes_an_earlier_context(attention, posteriors)
-    histories_do_not_mix(attention, posteriors)
-    one_query_gives_what_all_queries_give(attention, posteriors)
-    first_posterior_sees_itself_alone(attention, posteriors)
 
 
 def some_posteriors(seed: int = 0) -> Tensor:
@@ -36,68 +19,51 @@ def every_position() -> Tensor:
     return torch.arange(LONGEST).expand(HISTORIES, LONGEST)
 
 
-def weights_are_a_distribution_over_the_past(attention: PosteriorAttention, posteriors: Tensor) -> None:
-    weights = attention.weights(posteriors, posteriors, every_position())
+@pytest.fixture(params=[("dot", 1 << 19), *(("additive", chunk) for chunk in (1, 60, 200, 1 << 19))])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> DotProductAttention:
+    """Each form, the additive one in chunks of several sizes too."""
+    name, chunk_numbers = request.param
+    monkeypatch.setattr(attention, "CHUNK_NUMBERS", chunk_numbers)
+    torch.manual_seed(0)
+    return ATTENTION_OF[name](LATENT, 4)
+
+
+def test_weights_are_a_distribution_over_the_past(form: DotProductAttention) -> None:
+    posteriors = some_posteriors()
+    weights = form.weights(posteriors, posteriors, every_position())
     assert weights.shape == (HISTORIES, LONGEST, LONGEST)
     assert bool((weights >= 0).all())
     torch.testing.assert_close(weights.sum(dim=2), torch.ones(HISTORIES, LONGEST))
     assert bool((weights.triu(diagonal=1) == 0).all()), "a weight lies on the future"
 
 
-def context_is_the_value_averaged_with_the_weights(attention: PosteriorAttention, posteriors: Tensor) -> None:
-    position = every_position()
+def test_context_is_the_value_averaged_with_the_weights(form: DotProductAttention) -> None:
+    posteriors, position = some_posteriors(), every_position()
     content = torch.cat([posteriors, some_posteriors(seed=1)], dim=2)
-    expected = attention.weights(posteriors, posteriors, position) @ content
-    torch.testing.assert_close(attention(posteriors, posteriors, content, position), expected)
+    context = form(posteriors, posteriors, content, position)
+    torch.testing.assert_close(context, form.weights(posteriors, posteriors, position) @ content)
+    torch.testing.assert_close(context[:, 0], content[:, 0])
 
 
-def later_posterior_never_changes_an_earlier_context(attention: PosteriorAttention, posteriors: Tensor) -> None:
-    before = attention(posteriors, posteriors, posteriors, every_position())
-    for place in range(1, LONGEST):
+def test_later_posterior_never_changes_an_earlier_context_and_histories_do_not_mix(form: DotProductAttention) -> None:
+    posteriors = some_posteriors()
+    before = form(posteriors, posteriors, posteriors, every_position())
+    for place in range(LONGEST):
         changed = posteriors.clone()
-        changed[:, place:] += 10.0
-        after = attention(changed, changed, changed, every_position())
+        changed[1, place:] += 10.0
+        after = form(changed, changed, changed, every_position())
         assert torch.equal(after[:, :place], before[:, :place])
-        assert not torch.equal(after[:, place:], before[:, place:])
+        assert not torch.equal(after[1, place:], before[1, place:])
+        assert torch.equal(after[[0, 2]], before[[0, 2]])
 
 
-def histories_do_not_mix(attention: PosteriorAttention, posteriors: Tensor) -> None:
-    changed = posteriors.clone()
-    changed[1] += 10.0
-    before = attention(posteriors, posteriors, posteriors, every_position())
-    after = attention(changed, changed, changed, every_position())
-    assert torch.equal(after[[0, 2]], before[[0, 2]])
-
-
-def one_query_gives_what_all_queries_give(attention: PosteriorAttention, posteriors: Tensor) -> None:
+def test_one_query_gives_what_all_queries_give(form: DotProductAttention) -> None:
     """What a recommendation asks: the last real position of each history, with empty slots after it."""
-    together = attention(posteriors, posteriors, posteriors, every_position())
-    last = torch.tensor([[2], [6], [0]])
-    rows = torch.arange(HISTORIES).unsqueeze(1)
-    alone = attention(posteriors[rows, last], posteriors, posteriors, last)
+    posteriors = some_posteriors()
+    together = form(posteriors, posteriors, posteriors, every_position())
+    last, rows = torch.tensor([[2], [6], [0]]), torch.arange(HISTORIES).unsqueeze(1)
+    alone = form(posteriors[rows, last], posteriors, posteriors, last)
     torch.testing.assert_close(alone, together[rows, last])
-
-
-def first_posterior_sees_itself_alone(attention: PosteriorAttention, posteriors: Tensor) -> None:
-    torch.testing.assert_close(attention(posteriors, posteriors, posteriors, every_position())[:, 0], posteriors[:, 0])
-
-
-@pytest.mark.parametrize("form", [AdditiveAttention, DotProductAttention])
-def test_attention_keeps_its_contract(form: type[AdditiveAttention | DotProductAttention]) -> None:
-    torch.manual_seed(0)
-    check_attention(form(LATENT, 4))
-
-
-@pytest.mark.parametrize("chunk_numbers", [1, 60, 200, 1 << 19])
-def test_chunked_additive_attention_keeps_the_contract(monkeypatch: pytest.MonkeyPatch, chunk_numbers: int) -> None:
-    monkeypatch.setattr(attention, "CHUNK_NUMBERS", chunk_numbers)
-    torch.manual_seed(0)
-    check_attention(AdditiveAttention(LATENT, 4))
-
-
-def test_form_is_chosen_by_its_name() -> None:
-    assert isinstance(build_attention("additive", 8, 4), AdditiveAttention)
-    assert isinstance(build_attention("dot", 8, 4), DotProductAttention)
 
 
 def attention_inputs(num_queries: int, num_keys: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -111,7 +77,7 @@ def attention_inputs(num_queries: int, num_keys: int) -> tuple[Tensor, Tensor, T
 
 
 @pytest.mark.parametrize("block_numbers", [1, 2 * 2 * 5, 1 << 23])
-@pytest.mark.parametrize("chunk_numbers", [1, 2 * 5 * 3, 2 * 2 * 5 * 3 + 1, 3 * 2 * 5 * 3, 1 << 19])
+@pytest.mark.parametrize("chunk_numbers", [1, 2 * 2 * 5 * 3 + 1, 3 * 2 * 5 * 3, 1 << 19])
 def test_chunked_attention_equals_the_plain_form_in_values_and_gradients(
     monkeypatch: pytest.MonkeyPatch, chunk_numbers: int, block_numbers: int
 ) -> None:
@@ -129,13 +95,8 @@ def test_chunked_attention_equals_the_plain_form_in_values_and_gradients(
         torch.testing.assert_close(chunked, plain, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("block_numbers", [1, 1 << 23])
-@pytest.mark.parametrize("chunk_numbers", [1, 40, 1 << 19])
-def test_gradient_of_chunked_attention_is_that_of_finite_differences(
-    monkeypatch: pytest.MonkeyPatch, chunk_numbers: int, block_numbers: int
-) -> None:
-    monkeypatch.setattr(attention, "CHUNK_NUMBERS", chunk_numbers)
-    monkeypatch.setattr(attention, "BLOCK_NUMBERS", block_numbers)
+def test_gradient_of_chunked_attention_is_that_of_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "CHUNK_NUMBERS", 40)
     position = torch.tensor([[0, 3], [2, 1]])
     assert torch.autograd.gradcheck(lambda *inputs: additive_context(*inputs, position), attention_inputs(2, 4))
 

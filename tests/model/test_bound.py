@@ -13,7 +13,7 @@ from variseq.model.network import Network
 from variseq.sequences.batches import Layout
 
 GRID_POINTS = 241
-HERMITE_POINTS = 14
+HERMITE_POINTS = 12
 LATENT = 2
 
 
@@ -47,7 +47,7 @@ def log_likelihood_by_rows(network: Network, mean: Tensor, latent: Tensor, targe
     return torch.cat([log_likelihood(network, mean, rows, target) for rows in latent.split(1000)])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_bound_of_one_event_is_below_the_brute_force_integral(seed: int) -> None:
     network = small_network(seed, latent_dim=LATENT)
     points, log_prior, area = grid_and_log_prior()
@@ -78,16 +78,15 @@ def posteriors_of_a_start_token(network: Network) -> list[Posterior]:
     return [own, *(Posterior(torch.full((1, LATENT), mean), torch.full((1, LATENT), lv)) for mean, lv in shapes)]
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_bound_of_two_events_is_below_the_brute_force_integral(seed: int) -> None:
+def test_bound_of_two_events_is_below_the_brute_force_integral() -> None:
     """Two positions, so that the attention over posteriors takes part: the integral has four dimensions."""
-    network = small_network(seed, latent_dim=LATENT)
+    network = small_network(0, latent_dim=LATENT)
     node, weight = np.polynomial.hermite_e.hermegauss(HERMITE_POINTS)
     nodes = torch.cartesian_prod(*[torch.from_numpy(node).float()] * 4)
     log_weight = torch.cartesian_prod(*[torch.from_numpy(np.log(weight / weight.sum())).float()] * 4).sum(dim=1)
     target = torch.tensor([3, 5])
     with torch.no_grad():
-        posterior = network.encode(query_batch(full_histories([1], seed)))
+        posterior = network.encode(query_batch(full_histories([1])))
     evidence = float(
         torch.logsumexp(log_likelihood_by_rows(network, posterior.mean, nodes, target) + log_weight, dim=0)
     )

@@ -59,17 +59,7 @@ def test_gradient_goes_where_the_number_was_kept() -> None:
 
 def test_nothing_is_dropped_outside_training_or_at_zero() -> None:
     values = torch.randn(5, 2)
-    assert drop(values, 0.5, training=False) is values
-    assert drop(values, 0.0, training=True) is values
-
-
-def test_dropout_is_that_of_the_random_seed() -> None:
-    draws = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        draws.append(drop(torch.ones(64), 0.5, training=True))
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
+    assert drop(values, 0.5, training=False) is drop(values, 0.0, training=True) is values
 
 
 @given(st.lists(st.integers(0, 1_000_000), min_size=2, max_size=30))
@@ -78,10 +68,7 @@ def test_larger_distance_never_has_a_smaller_bucket(distances: list[int]) -> Non
     assert bool((buckets.diff() >= 0).all())
     assert int(buckets.min()) >= 0
     assert int(buckets.max()) < NUM_DISTANCE_BUCKETS
-
-
-def test_small_distances_have_a_bucket_each() -> None:
-    assert distance_bucket(torch.arange(17)).tolist() == list(range(17))
+    assert distance_bucket(torch.arange(17)).tolist() == list(range(17)), "small distances have a bucket each"
 
 
 def test_bias_depends_on_the_distance_alone_and_forbids_the_future() -> None:
@@ -108,7 +95,7 @@ def test_kl_equals_the_closed_form_of_two_gaussians() -> None:
 
 def test_kl_equals_its_monte_carlo_estimate() -> None:
     posterior = some_posterior()
-    num_samples = 200_000
+    num_samples = 50_000
     noise = torch.randn(num_samples, *posterior.mean.shape, generator=torch.Generator().manual_seed(1))
     scale = torch.exp(0.5 * posterior.log_variance)
     sample = torch.stack([posterior.sample(one) for one in noise[:1000]])
@@ -117,17 +104,6 @@ def test_kl_equals_its_monte_carlo_estimate() -> None:
     ratio = Normal(posterior.mean, scale).log_prob(drawn) - Normal(0.0, 1.0).log_prob(drawn)
     error = 5 * ratio.std(dim=0) / num_samples**0.5
     assert bool(((ratio.mean(dim=0) - posterior.kl_to_prior()).abs() < error).all())
-
-
-def test_kl_is_zero_only_where_posterior_and_prior_are_equal() -> None:
-    assert bool((Posterior(torch.zeros(4, 2), torch.zeros(4, 2)).kl_to_prior() == 0).all())
-    assert bool((Posterior(torch.full((4, 2), 0.1), torch.zeros(4, 2)).kl_to_prior() > 0).all())
-    assert bool((Posterior(torch.zeros(4, 2), torch.full((4, 2), -0.1)).kl_to_prior() > 0).all())
-
-
-def test_sample_without_noise_is_the_mean() -> None:
-    posterior = some_posterior()
-    assert torch.equal(posterior.sample(torch.zeros_like(posterior.mean)), posterior.mean)
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
@@ -175,12 +151,6 @@ def test_vector_of_an_item_is_its_own_plus_the_mean_of_its_categories() -> None:
         mean = embedding.category[LINKS.category[LINKS.offsets[item] : LINKS.offsets[item + 1]]].mean(dim=0)
         torch.testing.assert_close(embedding.vectors()[item], embedding.item[item] + mean)
     assert torch.equal(embedding.vectors()[NUM_ITEMS], embedding.item[NUM_ITEMS]), "the start token has none"
-
-
-def test_item_without_categories_keeps_its_own_vector() -> None:
-    network = small_network()
-    network.embedding.use_categories(CategoryLinks(np.zeros(NUM_ITEMS + 1, dtype=np.int64), np.zeros(0, np.int64), 2))
-    torch.testing.assert_close(network.embedding.vectors(), network.embedding.item)
 
 
 def test_folded_network_gives_the_same_scores_and_has_no_categories_left() -> None:

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from variseq.model.attention import AdditiveAttention
 from variseq.model.layers import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, EncoderBlock, Tokens, distance_bucket
 from variseq.model.network import Network
 
@@ -25,7 +24,7 @@ def distance_biases(network: Network) -> Float[Tensor, "block head distance_plus
 
 
 class LastPreference(nn.Module):
-    """The same numbers as `sample_preferences`, over prefix trees of tokens.
+    """The same numbers as `preferences`, over prefix trees of tokens.
 
     A row holds one history, or several that share their beginning. `bias` is `distance_biases` of each pair of tokens;
     it decides which tokens a token can see. The last encoder block is computed at all positions, because the decoder
@@ -73,7 +72,8 @@ class LastPreference(nn.Module):
         posteriors = mean[:, None] + sigma[:, None] * noise[:, offset.clamp(min=0)]
         at_end = query[:, :, None].expand(-1, -1, mean.shape[2])
         query_mean = mean.gather(1, at_end)
-        weights = self._weights(query_mean, mean, offset >= 0)
+        energy = self.network.decoder.attention.energy(query_mean, mean)
+        weights = torch.softmax(energy.masked_fill(offset < 0, UNSEEN), dim=2)
         own = query_mean + sigma.gather(1, at_end) * noise[:, :1, None]
         preference = self.network.decoder.preference(own, (weights.unsqueeze(2) @ posteriors).squeeze(3))
         return preference, log_variance.gather(1, at_end).mean(dim=2), weights
@@ -88,17 +88,6 @@ class LastPreference(nn.Module):
         hidden = hidden + attention.output(context)
         transformed: Tensor = block.feed_forward(block.feed_forward_norm(hidden))
         return hidden + transformed
-
-    def _weights(self, query: Tensor, key: Tensor, is_seen: Tensor) -> Float[Tensor, "tree branch token"]:
-        """The attention weights of the decoder, for all branches at once."""
-        attention = self.network.decoder.attention
-        if isinstance(attention, AdditiveAttention):
-            hidden = torch.tanh(attention.query(query).unsqueeze(2) + attention.key(key).unsqueeze(1))
-            # As a product of a matrix and a vector this is six times slower in ONNX Runtime.
-            energy = (hidden * attention.score).sum(dim=3)
-        else:
-            energy = attention.query(query) @ attention.key(key).transpose(1, 2) * attention.scale
-        return torch.softmax(energy.masked_fill(~is_seen, UNSEEN), dim=2)
 
 
 def _blocks(network: Network) -> list[EncoderBlock]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from variseq.events.items import CategoryLinks
-from variseq.model.attention import PosteriorAttention
+from variseq.model.attention import DotProductAttention
 from variseq.sequences.batches import Layout
 from variseq.sequences.histories import GAP_BUCKETS
 
@@ -272,7 +272,7 @@ class Decoder(nn.Module):
     all samples: weights of each sample were no better and cost more (docs/development/log.md).
     """
 
-    def __init__(self, latent_dim: int, hidden_size: int, attention: PosteriorAttention, dropout: float) -> None:
+    def __init__(self, latent_dim: int, hidden_size: int, attention: DotProductAttention, dropout: float) -> None:
         super().__init__()
         self.attention = attention
         self.posterior = nn.Linear(latent_dim, hidden_size, bias=False)

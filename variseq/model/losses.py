@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -205,33 +205,22 @@ class Negatives:
         equation 5).
         """
         of_target = functional.embedding(target, item_vectors), item_bias[target]
-        hits = Hits.of(self.items, target)
-        return chunked_softmax(preference, *self._corrected(item_vectors, item_bias), *of_target, hits)
-
-    def _corrected(self, item_vectors: Tensor, item_bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors and biases of the negatives, the biases with the correction."""
         correction = math.log(len(self.items)) + self.log_probability[self.items]
-        return functional.embedding(self.items, item_vectors), item_bias[self.items] - correction
+        of_negatives = functional.embedding(self.items, item_vectors), item_bias[self.items] - correction
+        return chunked_softmax(preference, *of_negatives, *of_target, Hits.of(self.items, target))
 
 
-def gaussian_value_loss(estimate: ValueEstimate, value: Float[Tensor, " token"]) -> Float[Tensor, ""]:
-    """Mean Gaussian negative log-likelihood of the values that are known (not NaN), in nats; 0 when none is.
+def value_loss(
+    estimate: ValueEstimate, value: Float[Tensor, " token"], kind: Literal["gaussian", "squared"]
+) -> Float[Tensor, ""]:
+    """The mean over the values that are known (not NaN), 0 when none is: Gaussian NLL in nats, or squared error.
 
-    >>> gaussian_value_loss(ValueEstimate(torch.zeros(2), torch.zeros(2)), torch.tensor([1.0, float("nan")]))
+    >>> value_loss(ValueEstimate(torch.zeros(2), torch.zeros(2)), torch.tensor([1.0, float("nan")]), "gaussian")
     tensor(1.4189)
     """
     known = value.isfinite()
-    error = torch.where(known, value, estimate.mean) - estimate.mean
-    each = 0.5 * (math.log(2 * math.pi) + estimate.log_variance + error.square() * torch.exp(-estimate.log_variance))
+    squared = (torch.where(known, value, estimate.mean) - estimate.mean).square()
+    if kind == "squared":
+        return squared.sum() / known.sum().clamp(min=1)
+    each = 0.5 * (math.log(2 * math.pi) + estimate.log_variance + squared * torch.exp(-estimate.log_variance))
     return (each * known).sum() / known.sum().clamp(min=1)
-
-
-def squared_value_loss(estimate: ValueEstimate, value: Float[Tensor, " token"]) -> Float[Tensor, ""]:
-    """Mean squared error of the values that are known (not NaN); 0 when none is.
-
-    >>> squared_value_loss(ValueEstimate(torch.zeros(2), torch.zeros(2)), torch.tensor([2.0, float("nan")]))
-    tensor(4.)
-    """
-    known = value.isfinite()
-    error = torch.where(known, value, estimate.mean) - estimate.mean
-    return error.square().sum() / known.sum().clamp(min=1)

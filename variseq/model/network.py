@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from variseq.model import losses
-from variseq.model.attention import build_attention
+from variseq.model.attention import ATTENTION_OF
 from variseq.model.layers import (
     INITIAL_SCALE,
     Decoder,
@@ -106,7 +106,7 @@ class Network(nn.Module):
         )
         self.encoder = Encoder(config.hidden_size, config.num_heads, config.num_layers, config.dropout)
         self.latent = LatentHead(config.hidden_size, config.latent_dim, config.bn_gamma)
-        attention = build_attention(config.attention, config.latent_dim, config.attention_dim)
+        attention = ATTENTION_OF[config.attention](config.latent_dim, config.attention_dim)
         self.decoder = Decoder(config.latent_dim, config.hidden_size, attention, config.dropout)
         self.item_bias = nn.Parameter(torch.zeros(config.num_items))
         self.value_head = ValueHead(config.hidden_size) if config.has_values else None
@@ -137,16 +137,14 @@ class Network(nn.Module):
         """The output vectors of all items: those of the embedding, without the start token."""
         return self.embedding.vectors()[: self.config.num_items]
 
-    def encode(self, batch: Batch) -> Posterior:
-        """The posterior after each event."""
-        return self._encode(batch, self.embedding.vectors())
-
     def forward(self, batch: Batch, noise: float = 0.0) -> Output:
         """Posteriors and preferences at z = μ + noise · σ ⊙ ε: 0 gives the posterior mean, 1 a sample."""
-        posterior = self._encode(batch, self.embedding.vectors())
+        posterior = self.encode(batch)
         return Output(posterior, self._preferences(posterior, batch, noise, num_samples=1)[0])
 
-    def _encode(self, batch: Batch, vectors: Float[Tensor, "item_and_start hidden"]) -> Posterior:
+    def encode(self, batch: Batch, vectors: Float[Tensor, "item_and_start hidden"] | None = None) -> Posterior:
+        """The posterior after each event; `vectors` are those of the embedding, where they are known."""
+        vectors = self.embedding.vectors() if vectors is None else vectors
         tokens = (batch.item, batch.behavior, batch.gap, batch.value, batch.value.isfinite())
         posterior: Posterior = self.latent(self.encoder(self.embedding(tokens, vectors), batch.layout))
         return posterior
@@ -184,7 +182,7 @@ class Network(nn.Module):
         a classical ELBO.
         """
         vectors = self.embedding.vectors()
-        posterior = self._encode(batch, vectors)
+        posterior = self.encode(batch, vectors)
         preference = self._preferences(posterior, batch, weights.noise, weights.num_samples)
         target, target_value = batch.target_item, batch.target_value
         if batch.is_target is not None:
@@ -199,19 +197,8 @@ class Network(nn.Module):
         regression = nll.new_zeros(())
         loss = nll + weights.beta * penalty
         if self.value_head is not None and weights.regression > 0:
-            regression = self._regression(preference, target, target_value)
+            value, kind = self.embedding.standardise(target_value), self.config.value_loss
+            of_samples = [losses.value_loss(self.value(each, target), value, kind) for each in preference]
+            regression = torch.stack(of_samples).mean()
             loss = loss + weights.regression * regression
         return Objective(loss, nll.detach(), kl.detach(), regression.detach())
-
-    def _regression(
-        self,
-        preference: Float[Tensor, "sample target hidden"],
-        target: Int[Tensor, " target"],
-        target_value: Float[Tensor, " target"],
-    ) -> Float[Tensor, ""]:
-        """The value loss, a mean over samples."""
-        gaussian = self.config.value_loss == "gaussian"
-        value_loss = losses.gaussian_value_loss if gaussian else losses.squared_value_loss
-        value = self.embedding.standardise(target_value)
-        of_samples = [value_loss(self.value(each, target), value) for each in preference]
-        return torch.stack(of_samples).mean()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,8 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from variseq.model.layers import Posterior
-from variseq.model.network import Network, NetworkConfig
-from variseq.ranking.encoding import antithetic_noise
+from variseq.model.network import Network
 from variseq.sequences.batches import Layout, group_by_length, make_batch, query_windows
 from variseq.sequences.histories import Histories
 
@@ -36,54 +34,26 @@ def encoded(network: Network, histories: Histories) -> Iterator[tuple[Int[Tensor
         yield torch.from_numpy(members).to(device), network.encode(batch), batch.layout
 
 
-def posterior_noise(config: NetworkConfig, num_samples: int, seed: int = 0) -> Float[Tensor, "sample position latent"]:
-    """`antithetic_noise` in the shape that a network needs.
-
-    >>> posterior_noise(NetworkConfig(num_items=5, hidden_size=8, latent_dim=4, max_seq_len=3), num_samples=2).shape
-    torch.Size([2, 3, 4])
-    """
-    return torch.from_numpy(antithetic_noise(num_samples, config.max_seq_len, config.latent_dim, seed))
-
-
-@dataclass(frozen=True)
-class SampledPreferences:
-    """The preference after the latest event under each sample, and the mean over dimensions of log σ²."""
-
-    preference: Float[Tensor, "sample history hidden"]
-    log_variance: Float[Tensor, " history"]
-
-    def of(self, histories: slice) -> SampledPreferences:
-        """A slice of the histories."""
-        return SampledPreferences(self.preference[:, histories], self.log_variance[histories])
-
-
 @torch.no_grad()
-def sample_preferences(
-    network: Network, histories: Histories, noise: Float[Tensor, "sample position latent"]
-) -> SampledPreferences:
-    """Encode once, decode under each sample; an empty history has the start token alone."""
-    network.eval()
+def preferences(
+    network: Network, histories: Histories, noise: Float[Tensor, "sample position latent"] | None = None
+) -> tuple[Float[Tensor, "sample history hidden"], Float[Tensor, " history"]]:
+    """The preference after the latest event, and the mean over dimensions of log σ² there.
+
+    Histories are encoded once and decoded under each sample of the noise, or at the mean of each posterior without it.
+    An empty history has the start token alone. The mode of the network is not changed.
+    """
     device = network.item_bias.device
-    preference = torch.empty(len(noise), len(histories), network.config.hidden_size, device=device)
+    noise = None if noise is None else noise.to(device)
+    num_samples = 1 if noise is None else len(noise)
+    preference = torch.empty(num_samples, len(histories), network.config.hidden_size, device=device)
     log_variance = torch.empty(len(histories), device=device)
-    noise = noise.to(device)
     for row, posterior, layout in encoded(network, histories):
         age = (layout.lengths[layout.slot // layout.longest] - 1) - layout.positions()
-        preference[:, row] = network.decoder.last(posterior.mean, posterior.sample(noise[:, age]), layout)
+        samples = posterior.mean.unsqueeze(0) if noise is None else posterior.sample(noise[:, age])
+        preference[:, row] = network.decoder.last(posterior.mean, samples, layout)
         log_variance[row] = posterior.log_variance[layout.last_tokens()].mean(dim=1)
-    return SampledPreferences(preference, log_variance)
-
-
-@torch.no_grad()
-def mean_preferences(network: Network, histories: Histories) -> SampledPreferences:
-    """`sample_preferences` at the mean of each posterior; the mode of the network is not changed."""
-    device = network.item_bias.device
-    preference = torch.empty(1, len(histories), network.config.hidden_size, device=device)
-    log_variance = torch.empty(len(histories), device=device)
-    for row, posterior, layout in encoded(network, histories):
-        preference[:, row] = network.decoder.last(posterior.mean, posterior.mean.unsqueeze(0), layout)
-        log_variance[row] = posterior.log_variance[layout.last_tokens()].mean(dim=1)
-    return SampledPreferences(preference, log_variance)
+    return preference, log_variance
 
 
 class NetworkScorer:
@@ -98,7 +68,7 @@ class NetworkScorer:
     def query(self, histories: Histories) -> Float[Tensor, "history hidden"]:
         """The preference after the latest event of each history; an empty history has the start token alone."""
         self.network.eval()
-        return mean_preferences(self.network, histories).preference[0]
+        return preferences(self.network, histories)[0][0]
 
     @torch.no_grad()
     def scores(self, query: Float[Tensor, "history hidden"], first: int, last: int) -> Float[Tensor, "history item"]:

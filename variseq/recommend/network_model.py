@@ -12,7 +12,7 @@ from torch import Tensor
 from variseq.artifacts.checkpoint import Checkpoint
 from variseq.evaluation.baselines import LastItemTransitions, RecentPopular, State
 from variseq.model.network import Network
-from variseq.model.posterior import sample_preferences
+from variseq.model.posterior import preferences
 from variseq.ranking.calibration import Calibration
 from variseq.ranking.catalog import Catalog
 from variseq.ranking.encoding import EncodedHistories, Encoder
@@ -37,8 +37,8 @@ class NetworkEncoder:
         source: Int[np.ndarray, " history"] | None = None,
     ) -> EncodedHistories:
         """See `Encoder.encode`; nothing is shared between histories with the same `source`."""
-        found = sample_preferences(self.network, histories, torch.from_numpy(noise))
-        return EncodedHistories(found.preference.cpu().numpy(), found.log_variance.cpu().numpy())
+        preference, log_variance = preferences(self.network.eval(), histories, torch.from_numpy(noise))
+        return EncodedHistories(preference.cpu().numpy(), log_variance.cpu().numpy())
 
 
 def count_events(num_items: int, histories: Histories | None = None) -> State:
