@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import inspect
+import os
 import shutil
 import subprocess
 import sys
@@ -90,34 +92,46 @@ def small_model(seed: int = 0, **training: object) -> VariationalAttention:
     return VariationalAttention("tiny", seed, "cpu", SMALL_NETWORK, {**SHORT_TRAINING, **training})
 
 
-@pytest.fixture(scope="session")
-def run_folder(shop_parts: tuple[LogPart, LogPart, LogPart], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run."""
-    folder = tmp_path_factory.mktemp("runs") / "finished"
-    train, valid, _ = shop_parts
-    small_model().fit(train, valid, folder=folder, verbose=0)
-    return folder
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first of all test processes makes, and that the others wait for and share."""
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / name).exists():
+            make(root / f"{name}.unfinished")
+            (root / f"{name}.unfinished").rename(root / name)
+    return root / name
 
 
-def export_in_child(*folders: Path) -> Path:
+def export_in_child(run: Path, *out: Path) -> None:
     """Export in a process of its own, as the exporter cannot trace checked functions."""
     program = (
         "import sys; from variseq.export import export; from pathlib import Path; export(*map(Path, sys.argv[1:]))"
     )
-    subprocess.run([sys.executable, "-c", program, *map(str, folders)], check=True)
-    return folders[-1]
+    subprocess.run([sys.executable, "-c", program, str(run), *map(str, out)], check=True)
+
+
+@pytest.fixture(scope="session")
+def run_folder(shop_parts: tuple[LogPart, LogPart, LogPart], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    train, valid, _ = shop_parts
+    make = lambda folder: small_model().fit(train, valid, folder=folder, verbose=0)  # noqa: E731
+    return made_once(tmp_path_factory, "run", make)
 
 
 @pytest.fixture(scope="session")
 def bundle_folder(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, exported to be served."""
-    return export_in_child(run_folder, tmp_path_factory.mktemp("exports") / "model")
+    return made_once(tmp_path_factory, "model", lambda folder: export_in_child(run_folder, folder))
 
 
 @pytest.fixture(scope="session")
 def exported_run(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the run, exported into itself: to serve `run_folder` would export into what other tests look at."""
-    return export_in_child(Path(shutil.copytree(run_folder, tmp_path_factory.mktemp("exported") / "run")))
+    return made_once(
+        tmp_path_factory, "exported", lambda folder: export_in_child(Path(shutil.copytree(run_folder, folder)))
+    )
 
 
 @pytest.fixture(scope="session")
