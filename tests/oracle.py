@@ -29,7 +29,7 @@ class Oracle:
         self._item = np.array([number[item_id] for item_id in item_ids])
         self._behavior = np.array([BEHAVIORS.index(behavior) for behavior in behaviors])
 
-    def query(self, histories: Histories) -> Float[Tensor, "history item"]:
+    def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
         log_probability = self._simulation.log_probabilities(
             histories.offsets,
             self._item[histories.item],
@@ -37,6 +37,3 @@ class Oracle:
             self._behavior[histories.behavior],
         )
         return torch.from_numpy(log_probability[:, self._item].astype(np.float32))
-
-    def scores(self, query: Float[Tensor, "history item"], first: int, last: int) -> Float[Tensor, "history item"]:
-        return query[:, first:last]

@@ -27,6 +27,7 @@ from tests.conftest import small_model
 from tests.terminal.invoke import refuse
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention, load
+from variseq.evaluation import evaluate as evaluation
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import leave_one_out
 from variseq.events.vocabulary import Id
@@ -78,32 +79,18 @@ def test_base_install_asks_for_no_compiler_no_conda_and_no_gpu_library() -> None
 
 
 class Counting:
-    """Random scores, and a note of how large the blocks were that were asked for."""
+    """Random scores, and a note of how many histories were asked for at once."""
 
     name = "counting"
     gives_probabilities = True
 
     def __init__(self, num_items: int) -> None:
         self.table = torch.randn(7, num_items, generator=torch.Generator().manual_seed(0))
-        self.blocks: list[tuple[int, int]] = []
+        self.batches: list[int] = []
 
-    def query(self, histories: Histories) -> Float[Tensor, "history row"]:
-        return torch.nn.functional.one_hot(torch.from_numpy(histories.lengths) % 7, 7).float()
-
-    def scores(self, query: Float[Tensor, "history row"], first: int, last: int) -> Float[Tensor, "history item"]:
-        self.blocks.append((len(query), last - first))
-        return query @ self.table[:, first:last]
-
-
-@given(tile_items=st.integers(1, 60))
-@settings(max_examples=15)
-def test_recommendations_are_the_same_for_any_tile(tile_items: int) -> None:
-    *_, test = leave_one_out(Histories.of_items([[1, 2, 0], [3, 9], [4, 5, 6, 7]]), 50)
-    whole, tiled = (evaluate(Counting(50), test, EvaluationOptions(tile_items=size)) for size in (50, tile_items))
-    assert np.array_equal(whole.top_item, tiled.top_item)
-    assert whole.forecasts is not None
-    assert tiled.forecasts is not None
-    np.testing.assert_allclose(whole.forecasts.top_probability, tiled.forecasts.top_probability, rtol=1e-5)
+    def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
+        self.batches.append(len(histories))
+        return self.table[torch.from_numpy(histories.lengths) % 7]
 
 
 def test_no_block_of_scores_grows_with_users_or_items(
@@ -120,11 +107,13 @@ def test_no_block_of_scores_grows_with_users_or_items(
     monkeypatch.setattr(mixture, "CELLS_AT_ONCE", 2000)
     assert len(fitted.recommend(fitted.vocabulary.users.to_pylist(), k=2)) == 300
     assert max(cells) <= 2000
-    recommender = Counting(100_000)
-    *_, test = leave_one_out(Histories.of_items([[0, 1, 2]] * 600), 100_000)
-    evaluate(recommender, test, EvaluationOptions())
-    assert max(rows for rows, _ in recommender.blocks) <= 256
-    assert max(columns for _, columns in recommender.blocks) <= 32_768
+    monkeypatch.setattr(evaluation, "CELLS_AT_ONCE", 20_000)
+    for num_items in (50, 1000):
+        recommender = Counting(num_items)
+        *_, test = leave_one_out(Histories.of_items([[0, 1, 2]] * 300), num_items)
+        evaluate(recommender, test)
+        assert max(recommender.batches) <= 128
+        assert max(recommender.batches) * num_items <= 20_000
 
 
 def test_windows_of_training_grow_with_events_not_with_prefixes() -> None:
@@ -157,7 +146,7 @@ def test_users_are_evaluated_and_answered_in_blocks_not_one_by_one() -> None:
     *_, test = leave_one_out(Histories.of_items(items), 50)
     recommender = Counting(50)
     evaluate(recommender, test, EvaluationOptions(k=10))
-    assert len(recommender.blocks) <= math.ceil(1000 / 128) * 2
+    assert len(recommender.batches) == math.ceil(1000 / 128)
 
 
 # Ids

@@ -178,7 +178,7 @@ def forecast_values(network: Network, part: Part, targets: str) -> ValueForecast
     value = log.value[queries.position].astype(np.float64)
     if network.value_head is None or not np.isfinite(value).any():
         return None
-    preference = NetworkScorer(network).query(part.histories_before(queries))
+    preference = NetworkScorer(network).preferences(part.histories_before(queries))
     item = torch.from_numpy(log.item[queries.position].astype(np.int64)).to(preference.device)
     estimate = network.value(preference, item)
     scale, mean = float(network.embedding.value_scale), float(network.embedding.value_mean)

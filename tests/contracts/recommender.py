@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from variseq.evaluation.recommender import Recommender
 from variseq.sequences.histories import Histories
@@ -20,10 +18,9 @@ def check_recommender(recommender: Recommender, num_items: int) -> None:
     histories = some_histories(num_items)
     with torch.inference_mode():
         gives_one_finite_score_per_item(recommender, histories, num_items)
-        does_not_depend_on_the_blocks(recommender, histories, num_items)
-        does_not_depend_on_the_other_histories(recommender, histories, num_items)
-        answers_the_same_twice_and_leaves_the_histories_alone(recommender, histories, num_items)
-        probabilities_are_a_distribution(recommender, histories, num_items)
+        does_not_depend_on_the_other_histories(recommender, histories)
+        answers_the_same_twice_and_leaves_the_histories_alone(recommender, histories)
+        probabilities_are_a_distribution(recommender, histories)
 
 
 def with_times(histories: Histories) -> Histories:
@@ -36,43 +33,29 @@ def some_histories(num_items: int, seed: int = 0) -> Histories:
     return Histories.of_items([generator.integers(num_items, size=size).tolist() for size in (3, 0, 1, 40, 7)])
 
 
-def all_scores(recommender: Recommender, histories: Histories, num_items: int) -> Tensor:
-    return recommender.scores(recommender.query(histories), 0, num_items)
-
-
 def gives_one_finite_score_per_item(recommender: Recommender, histories: Histories, num_items: int) -> None:
-    scores = all_scores(recommender, histories, num_items)
+    scores = recommender.scores(histories)
     assert scores.shape == (len(histories), num_items)
     assert scores.is_floating_point()
     assert bool(torch.isfinite(scores).all())
     assert recommender.name
 
 
-def does_not_depend_on_the_blocks(recommender: Recommender, histories: Histories, num_items: int) -> None:
-    whole = all_scores(recommender, histories, num_items)
-    query = recommender.query(histories)
-    bounds = sorted({0, 1, num_items // 3, num_items - 1, num_items})
-    blocks = [recommender.scores(query, first, last) for first, last in itertools.pairwise(bounds)]
-    torch.testing.assert_close(torch.cat(blocks, dim=1), whole, atol=TOLERANCE, rtol=TOLERANCE)
-
-
-def does_not_depend_on_the_other_histories(recommender: Recommender, histories: Histories, num_items: int) -> None:
-    together = all_scores(recommender, histories, num_items)
-    alone = [all_scores(recommender, histories.history(place), num_items) for place in range(len(histories))]
+def does_not_depend_on_the_other_histories(recommender: Recommender, histories: Histories) -> None:
+    together = recommender.scores(histories)
+    alone = [recommender.scores(histories.history(place)) for place in range(len(histories))]
     torch.testing.assert_close(torch.cat(alone), together, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-def answers_the_same_twice_and_leaves_the_histories_alone(
-    recommender: Recommender, histories: Histories, num_items: int
-) -> None:
+def answers_the_same_twice_and_leaves_the_histories_alone(recommender: Recommender, histories: Histories) -> None:
     before = histories.item.copy()
-    first = all_scores(recommender, histories, num_items).clone()
-    assert torch.equal(first, all_scores(recommender, histories, num_items))
+    first = recommender.scores(histories).clone()
+    assert torch.equal(first, recommender.scores(histories))
     assert np.array_equal(before, histories.item)
 
 
-def probabilities_are_a_distribution(recommender: Recommender, histories: Histories, num_items: int) -> None:
+def probabilities_are_a_distribution(recommender: Recommender, histories: Histories) -> None:
     if recommender.gives_probabilities:
-        probability = all_scores(recommender, histories, num_items).double().softmax(dim=1)
+        probability = recommender.scores(histories).double().softmax(dim=1)
         assert bool((probability > 0).all())
         torch.testing.assert_close(probability.sum(dim=1), torch.ones(len(histories), dtype=torch.float64))

@@ -17,11 +17,8 @@ class GivenScores:
         self.gives_probabilities = gives_probabilities
         self.name = name
 
-    def query(self, histories: Histories) -> Tensor:
+    def scores(self, histories: Histories) -> Tensor:
         row = np.zeros(len(histories), dtype=np.int64)
         known = histories.lengths > 0
         row[known] = histories.item[histories.offsets[:-1][known]]
-        return torch.from_numpy(row)
-
-    def scores(self, query: Tensor, first: int, last: int) -> Tensor:
-        return self.matrix[query, first:last]
+        return self.matrix[torch.from_numpy(row)]

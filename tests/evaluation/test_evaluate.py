@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.evaluation.scored import GivenScores
 from variseq.errors import InputError
+from variseq.evaluation import evaluate as evaluate_module
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.splits import Part, by_time, leave_one_out
@@ -79,16 +80,16 @@ def plainly(matrix: np.ndarray, part: Part, k: int, exclude_seen: bool, targets:
     k=st.integers(1, NUM_ITEMS),
     exclude_seen=st.booleans(),
     targets=st.sampled_from(["first", "last", "all"]),
-    tile_items=st.integers(1, 30),
-    tile_histories=st.integers(1, 20),
+    cells_at_once=st.integers(1, 500),
 )
 @settings(max_examples=60, deadline=None)
-def test_evaluation_equals_the_plain_definition_for_any_tiles(
-    seed: int, k: int, exclude_seen: bool, targets: str, tile_items: int, tile_histories: int
+def test_evaluation_equals_the_plain_definition_for_any_batches(
+    seed: int, k: int, exclude_seen: bool, targets: str, cells_at_once: int
 ) -> None:
     part, matrix = random_part(seed), random_scores(seed)
-    options = EvaluationOptions(k, targets, exclude_seen, REPEATS, tile_items=tile_items, tile_histories=tile_histories)
-    evaluation = evaluate(GivenScores(matrix), part, options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate_module, "CELLS_AT_ONCE", cells_at_once)
+        evaluation = evaluate(GivenScores(matrix), part, EvaluationOptions(k, targets, exclude_seen, REPEATS))
     expected = plainly(matrix, part, k, exclude_seen, targets)
     assert evaluation.rank.tolist() == [row["rank"] for row in expected]
     assert evaluation.top_item.tolist() == [row["top"] for row in expected]
@@ -96,16 +97,6 @@ def test_evaluation_equals_the_plain_definition_for_any_tiles(
     for name in ("nll", "brier", "entropy", "top_probability"):
         reference = np.array([row["top_probability" if name == "top_probability" else name] for row in expected])
         np.testing.assert_allclose(getattr(evaluation.forecasts, name), reference, rtol=1e-5, atol=1e-6)
-
-
-@given(st.integers(0, 1_000), st.integers(1, 30), st.integers(1, 20))
-@settings(max_examples=30, deadline=None)
-def test_tile_sizes_do_not_change_ranks_and_lists(seed: int, tile_items: int, tile_histories: int) -> None:
-    part, model = random_part(seed), GivenScores(random_scores(seed))
-    whole = evaluate(model, part, EvaluationOptions(k=5))
-    tiled = evaluate(model, part, EvaluationOptions(k=5, tile_items=tile_items, tile_histories=tile_histories))
-    np.testing.assert_array_equal(whole.rank, tiled.rank)
-    np.testing.assert_array_equal(whole.top_item, tiled.top_item)
 
 
 def one_query(history: list[int], target: int, scores: list[float], **options: object) -> Evaluation:
@@ -178,8 +169,6 @@ def test_training_part_cannot_be_evaluated_on() -> None:
 
 def test_wrong_options_are_refused() -> None:
     part, model = random_part(0), GivenScores(random_scores(0))
-    with pytest.raises(InputError, match="tile_items=0"):
-        evaluate(model, part, EvaluationOptions(tile_items=0))
     with pytest.raises(InputError, match="item_categories has 1 entries"):
         evaluate(model, part, EvaluationOptions(item_categories=[("drama",)]))
 

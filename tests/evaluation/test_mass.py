@@ -26,11 +26,8 @@ class Given:
     def __init__(self, scores: list[float]) -> None:
         self.of_items = torch.tensor(scores)
 
-    def query(self, histories: Histories) -> int:
-        return len(histories)
-
-    def scores(self, query: int, first: int, last: int) -> torch.Tensor:
-        return self.of_items[first:last].repeat(query, 1)
+    def scores(self, histories: Histories) -> torch.Tensor:
+        return self.of_items.repeat(len(histories), 1)
 
 
 def by_hand(scores: np.ndarray, seen: set[int], share: float) -> np.ndarray:
@@ -47,13 +44,10 @@ def by_hand(scores: np.ndarray, seen: set[int], share: float) -> np.ndarray:
     histories=LISTS,
     scores=st.lists(st.floats(-4, 4), min_size=NUM_ITEMS, max_size=NUM_ITEMS),
     share=st.floats(0.01, 0.6),
-    tile_items=st.sampled_from([3, 100]),
 )
-def test_forecasts_are_those_of_the_hurdle_model(
-    histories: list[list[int]], scores: list[float], share: float, tile_items: int
-) -> None:
+def test_forecasts_are_those_of_the_hurdle_model(histories: list[list[int]], scores: list[float], share: float) -> None:
     part = leave_one_out(Histories.of_items(histories), NUM_ITEMS)[2]
-    options = EvaluationOptions(k=3, targets="last", repeat_share=share, tile_items=tile_items)
+    options = EvaluationOptions(k=3, targets="last", repeat_share=share)
     result = evaluate(Given(scores), part, options)
     found = result.forecasts
     assert found is not None
@@ -75,13 +69,11 @@ def test_forecasts_are_those_of_the_hurdle_model(
 
 
 @settings(max_examples=30, deadline=None)
-@given(histories=LISTS, share=st.floats(0.01, 0.6), tile_items=st.sampled_from([3, 100]))
-def test_recommended_probabilities_are_those_of_the_evaluation(
-    histories: list[list[int]], share: float, tile_items: int
-) -> None:
+@given(histories=LISTS, share=st.floats(0.01, 0.6))
+def test_recommended_probabilities_are_those_of_the_evaluation(histories: list[list[int]], share: float) -> None:
     part = leave_one_out(Histories.of_items(histories), NUM_ITEMS)[2]
     model = mixture_model(small_network(), count_events(NUM_ITEMS, part.history()), Calibration(2))
-    options = EvaluationOptions(k=4, targets="last", repeat_share=share, tile_items=tile_items)
+    options = EvaluationOptions(k=4, targets="last", repeat_share=share)
     evaluation = evaluate(ModelRecommender(model), part, options)
     p = model.distribution(model.encode(part.history()), part.history()).probabilities()
     constraints = [Constraints(NUM_ITEMS, 4, repeat_share=share)] * len(histories)

@@ -159,8 +159,8 @@ def test_folded_network_gives_the_same_scores_and_has_no_categories_left() -> No
     assert "embedding.category" in network.state_dict()
     assert folded.state_dict().keys() == small_network().state_dict().keys()
     one, other = (NetworkScorer(each) for each in (network, folded))
-    expected = one.scores(one.query(HISTORIES), 0, NUM_ITEMS)
-    torch.testing.assert_close(other.scores(other.query(HISTORIES), 0, NUM_ITEMS), expected)
+    expected = one.scores(HISTORIES)
+    torch.testing.assert_close(other.scores(HISTORIES), expected)
     assert folded.folded() is folded
 
 

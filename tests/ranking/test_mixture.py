@@ -12,11 +12,10 @@ from tests.ranking.plain import plain_mixture
 from variseq.estimator import VariationalAttention
 from variseq.model.network import Network
 from variseq.model.posterior import NetworkScorer
-from variseq.ranking import softmax
+from variseq.ranking import mixture, softmax
 from variseq.ranking.calibration import Calibration, GatingNetwork
 from variseq.ranking.encoding import antithetic_noise
 from variseq.ranking.mixture import MixtureModel
-from variseq.recommend import network_model
 from variseq.recommend.network_model import ModelRecommender, count_events, mixture_model
 
 HISTORIES = some_histories(NUM_ITEMS)
@@ -38,7 +37,7 @@ def test_model_keeps_the_recommender_contract(
     num_samples: int, gate: GatingNetwork, is_small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_small:
-        monkeypatch.setattr(network_model, "CELLS_AT_ONCE", 0)
+        monkeypatch.setattr(mixture, "CELLS_AT_ONCE", 0)
         monkeypatch.setattr(softmax, "BLOCK_ITEMS", 5)
     check_recommender(ModelRecommender(model_of(Calibration(num_samples, gate=gate))), NUM_ITEMS)
 
@@ -63,7 +62,7 @@ def test_mixture_is_that_of_the_plain_form(num_samples: int, block_items: int, m
 def test_without_samples_and_other_components_it_is_the_softmax_of_the_posterior_mean() -> None:
     network = small_network()
     scorer = NetworkScorer(network)
-    plain = torch.softmax(scorer.scores(scorer.query(HISTORIES), 0, NUM_ITEMS) / 1.7, dim=1)
+    plain = torch.softmax(scorer.scores(HISTORIES) / 1.7, dim=1)
     np.testing.assert_allclose(probabilities(model_of(Calibration(0, (1.7,) * 10), network)), plain, rtol=1e-5)
 
 

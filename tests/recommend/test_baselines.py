@@ -9,17 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.contracts.recommender import all_scores, check_recommender, with_times
+from tests.contracts.recommender import check_recommender, with_times
 from variseq.errors import InputError
-from variseq.evaluation.baselines import (
-    DenseRows,
-    ItemKNN,
-    LastItemTransitions,
-    Popular,
-    RecentPopular,
-    SparseRows,
-    WeightedRows,
-)
+from variseq.evaluation.baselines import ItemKNN, LastItemTransitions, Popular, RecentPopular, SparseRows
 from variseq.evaluation.evaluate import evaluate
 from variseq.evaluation.splits import leave_one_out
 from variseq.ranking.mixture import PRIOR_EVENTS
@@ -58,11 +50,11 @@ def test_item_outside_the_catalog_is_refused(make: Callable[[int], Any]) -> None
 def test_popular_scores_are_the_logarithm_of_the_smoothed_share() -> None:
     popular = Popular(3).fit(Histories.of_items([[0, 1], [1]]))
     expected = torch.tensor([[2.0, 3.0, 1.0]]).div(6).log()
-    torch.testing.assert_close(all_scores(popular, Histories.of_items([[]]), 3), expected)
+    torch.testing.assert_close(popular.scores(Histories.of_items([[]])), expected)
 
 
 def recent_scores(items: list[int]) -> torch.Tensor:
-    return all_scores(RecentPopular(3).fit(with_times(Histories.of_items([items]))), Histories.of_items([[]]), 3)[0]
+    return RecentPopular(3).fit(with_times(Histories.of_items([items]))).scores(Histories.of_items([[]]))[0]
 
 
 def test_recent_popular_is_popular_where_events_have_an_order_and_no_times() -> None:
@@ -100,7 +92,7 @@ def test_transitions_are_counts_backed_off_to_popularity() -> None:
     share = np.array([4, 3, 2, 1]) / 10
     followed = np.array([0, 2, 1, 0])
     m = PRIOR_EVENTS
-    probability = all_scores(transitions, Histories.of_items([[3, 0], [], [2]]), 4).exp().numpy()
+    probability = transitions.scores(Histories.of_items([[3, 0], [], [2]])).exp().numpy()
     np.testing.assert_allclose(probability[0], (followed + m * share) / (3 + m), rtol=1e-5)
     np.testing.assert_allclose(probability[1], share, rtol=1e-5)
     np.testing.assert_allclose(probability[2], share, rtol=1e-5)  # nothing followed item 2: histories do not mix
@@ -110,7 +102,7 @@ def test_transitions_are_counts_backed_off_to_popularity() -> None:
 @settings(max_examples=50, deadline=None)
 def test_transition_scores_are_normalized_log_probabilities(training: list[list[int]], asked: list[list[int]]) -> None:
     transitions = LastItemTransitions(8).fit(Histories.of_items(training))
-    total = all_scores(transitions, Histories.of_items(asked), 8).exp().sum(dim=1)
+    total = transitions.scores(Histories.of_items(asked)).exp().sum(dim=1)
     torch.testing.assert_close(total, torch.ones(len(asked)), atol=1e-5, rtol=0)
 
 
@@ -130,25 +122,22 @@ def test_item_knn_equals_the_cosines_of_a_dense_matrix(
         for age, item in enumerate(reversed(history)):
             expected[row] += decay**age * cosine[item]
     knn = ItemKNN(8, decay=decay).fit(Histories.of_items(training))
-    scores = all_scores(knn, Histories.of_items(asked), 8).numpy()
+    scores = knn.scores(Histories.of_items(asked)).numpy()
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
 def test_sparse_and_dense_neighbors_add_up_alike() -> None:
-    generator = torch.Generator().manual_seed(0)
-    matrix = torch.rand(9, 9, generator=generator)
-    matrix[matrix < 0.6] = 0
-    sparse = SparseRows.from_dense(matrix)
-    rows = WeightedRows(torch.tensor([0, 0, 2, 5]), torch.tensor([1, 8, 3, 3, 0]), torch.rand(5, generator=generator))
-    dense = DenseRows.from_sparse(sparse)
-    assert torch.equal(dense.matrix, matrix)
-    for first, last in [(0, 9), (0, 4), (4, 9)]:
-        torch.testing.assert_close(sparse.weighted_sum(rows, first, last), dense.weighted_sum(rows, first, last))
+    knn = ItemKNN(10).fit(Histories.of_items([list(range(10)), [1, 8, 3]]))
+    asked = Histories.of_items([[], [1, 8], [3, 3, 0]])
+    of_dense = knn.scores(asked)
+    assert isinstance(knn.neighbors, torch.Tensor)
+    knn.neighbors = SparseRows.from_dense(knn.neighbors)
+    torch.testing.assert_close(knn.scores(asked), of_dense)
 
 
 def test_full_matrix_is_kept_dense_and_a_thin_one_sparse() -> None:
     everything_together = Histories.of_items([list(range(10))])
-    assert isinstance(ItemKNN(10).fit(everything_together).neighbors, DenseRows)
+    assert isinstance(ItemKNN(10).fit(everything_together).neighbors, torch.Tensor)
     assert isinstance(ItemKNN(100).fit(everything_together).neighbors, SparseRows)
 
 
@@ -164,13 +153,7 @@ def test_transitions_find_a_cycle_that_popularity_cannot_see() -> None:
     known = train.history()
     transitions, popular = LastItemTransitions(6).fit(known), Popular(6).fit(known)
     first_hit = [
-        float(
-            all_scores(model, test.history(), 6)
-            .argmax(dim=1)
-            .eq(torch.tensor(test.histories.item[11::12]))
-            .float()
-            .mean()
-        )
+        float(model.scores(test.history()).argmax(dim=1).eq(torch.tensor(test.histories.item[11::12])).float().mean())
         for model in (transitions, popular)
     ]
     assert first_hit[0] == 1.0

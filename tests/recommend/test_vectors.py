@@ -52,8 +52,7 @@ def test_inner_product_and_bias_are_the_logits_of_the_network(fitted: Variationa
     checkpoint = fitted.checkpoint
     assert checkpoint is not None
     assert checkpoint.histories is not None
-    scorer = NetworkScorer(checkpoint.network)
-    logits = scorer.scores(scorer.query(checkpoint.histories), 0, fitted.vocabulary.num_items)
+    logits = NetworkScorer(checkpoint.network).scores(checkpoint.histories)
     np.testing.assert_allclose(scores_of(fitted), logits.numpy(), rtol=1e-4, atol=1e-4)
 
 

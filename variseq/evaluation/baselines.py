@@ -30,7 +30,7 @@ class Popular:
     """The same for everybody: how often each item occurs as a target, plus one (so that no item is impossible).
 
     >>> popular = Popular(num_items=3).fit(Histories.of_items([[0, 1], [1]]))
-    >>> popular.scores(popular.query(Histories.of_items([[2]])), 0, 3).exp()
+    >>> popular.scores(Histories.of_items([[2]])).exp()
     tensor([[0.3333, 0.5000, 0.1667]])
     """
 
@@ -44,11 +44,8 @@ class Popular:
         self.log_share = _log_share(item_counts(histories.of_targets(histories.item), len(self.log_share)))
         return self
 
-    def query(self, histories: Histories) -> int:
-        return len(histories)
-
-    def scores(self, query: int, first: int, last: int) -> Float[Tensor, "history item"]:
-        return self.log_share[first:last].repeat(query, 1)
+    def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
+        return self.log_share.repeat(len(histories), 1)
 
 
 class RecentPopular(Popular):
@@ -125,36 +122,20 @@ class LastItemTransitions:
         self.followers = SparseRows.from_cells(key // num_items, key % num_items, count, num_items)
         return self
 
-    def query(self, histories: Histories) -> FollowersOfLast:
+    def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
         known = np.flatnonzero(histories.lengths)
         last_item = torch.from_numpy(histories.item[histories.offsets[known + 1] - 1].astype(np.int64))
         index, item, count = self.followers.take(last_item)
-        row = torch.from_numpy(known)
-        num_followers = torch.zeros(len(histories), dtype=torch.float64)
-        num_followers.index_add_(0, row[index], count.double())
-        return FollowersOfLast(num_followers, row[index], item, count)
-
-    def scores(self, query: FollowersOfLast, first: int, last: int) -> Float[Tensor, "history item"]:
-        prior = PRIOR_EVENTS * self.log_share[first:last].double().exp()
-        log_total = (query.num_followers + PRIOR_EVENTS).log()
+        row = torch.from_numpy(known)[index]
+        num_followers = torch.zeros(len(histories), dtype=torch.float64).index_add_(0, row, count.double())
+        prior = PRIOR_EVENTS * self.log_share.double().exp()
+        log_total = (num_followers + PRIOR_EVENTS).log()
         scores = (prior.log()[None, :] - log_total[:, None]).float()
-        inside = (query.item >= first) & (query.item < last)
-        row, column = query.row[inside], query.item[inside] - first
-        scores[row, column] = ((query.count[inside] + prior[column]).log() - log_total[row]).float()
+        scores[row, item] = ((count + prior[item]).log() - log_total[row]).float()
         return scores
 
     def state(self) -> State:
         return {"log_share": self.log_share} | self.followers.state()
-
-
-@dataclass(frozen=True, eq=False)
-class FollowersOfLast:
-    """Cells (history, item) with a count: what followed the last item of each history; and the total of each."""
-
-    num_followers: Float[Tensor, " history"]
-    row: Int[Tensor, " cell"]
-    item: Int[Tensor, " cell"]
-    count: Float[Tensor, " cell"]
 
 
 def item_counts(item: Int[np.ndarray, " event"], num_items: int) -> Int[np.ndarray, " item"]:
@@ -189,38 +170,32 @@ class ItemKNN:
         if not 0 < decay <= 1:
             raise InputError(f"decay={decay} is not allowed. Give a number above 0 and at most 1, such as 0.5.")
         self.decay = decay
-        self.neighbors: SparseRows | DenseRows = SparseRows.empty(num_items)
+        self.neighbors: SparseRows | Tensor = SparseRows.empty(num_items)
 
     def fit(self, histories: Histories) -> ItemKNN:
-        num_items = self.neighbors.num_rows
-        user, item = _pairs(histories, num_items)
+        num_items = len(self.neighbors)
+        item_counts(histories.item, num_items)  # refuses an item outside the catalog
+        user, item = histories.distinct_items()
         neighbors = SparseRows.joined(list(_cosines(user, item, len(histories), num_items)))
         # A sparse cell takes twice the memory of a dense one.
         mostly_filled = 2 * len(neighbors.item) > num_items**2
-        self.neighbors = DenseRows.from_sparse(neighbors) if mostly_filled else neighbors
+        self.neighbors = neighbors.to_dense() if mostly_filled else neighbors
         return self
 
-    def query(self, histories: Histories) -> WeightedRows:
+    def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
         if self.decay < 1:
             histories = histories.latest(max(1, math.ceil(math.log(self.SMALLEST_WEIGHT) / math.log(self.decay))))
         row = np.repeat(np.arange(len(histories)), histories.lengths)
         age = histories.offsets[1:][row] - 1 - np.arange(histories.num_events)
-        return WeightedRows(
-            torch.from_numpy(histories.offsets),
-            torch.from_numpy(histories.item.astype(np.int64)),
-            torch.from_numpy(self.decay ** age.astype(np.float32)).float(),
-        )
-
-    def scores(self, query: WeightedRows, first: int, last: int) -> Float[Tensor, "history item"]:
-        return self.neighbors.weighted_sum(query, first, last)
-
-
-def _pairs(histories: Histories, num_items: int) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
-    """Which user has which item, each pair once."""
-    user = np.repeat(np.arange(len(histories)), histories.lengths)
-    item_counts(histories.item, num_items)  # refuses an item outside the catalog
-    key = np.unique(user * num_items + histories.item)
-    return key // num_items, key % num_items
+        weight = torch.from_numpy(self.decay ** age.astype(np.float32)).float()
+        item, neighbors = torch.from_numpy(histories.item.astype(np.int64)), self.neighbors
+        if isinstance(neighbors, Tensor):
+            offsets = torch.from_numpy(histories.offsets[:-1])
+            return F.embedding_bag(item, neighbors, offsets, mode="sum", per_sample_weights=weight)
+        event, column, value = neighbors.take(item)
+        cell = torch.from_numpy(row)[event] * len(neighbors) + column
+        scores = torch.zeros(len(histories) * len(neighbors)).index_add_(0, cell, value * weight[event])
+        return scores.view(len(histories), -1)
 
 
 def _cosines(
@@ -248,15 +223,6 @@ def _cosines(
 
 
 @dataclass(frozen=True, eq=False)
-class WeightedRows:
-    """For each history the rows `item[offsets[h]:offsets[h + 1]]` to be added up, each times its weight."""
-
-    offsets: Int[Tensor, " history_plus_one"]
-    item: Int[Tensor, " event"]
-    weight: Float[Tensor, " event"]
-
-
-@dataclass(frozen=True, eq=False)
 class SparseRows:
     """Row r holds `value` at the columns `item`, both at `offsets[r]:offsets[r + 1]`; columns ascend in a row.
 
@@ -269,8 +235,7 @@ class SparseRows:
     item: Int[Tensor, " cell"]
     value: Float[Tensor, " cell"]
 
-    @property
-    def num_rows(self) -> int:
+    def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @classmethod
@@ -318,40 +283,12 @@ class SparseRows:
         cell = torch.arange(len(row)) + (start - length.cumsum(0) + length)[row]
         return row, self.item[cell].long(), self.value[cell]
 
-    def weighted_sum(self, rows: WeightedRows, first: int, last: int) -> Float[Tensor, "history item"]:
-        """The weighted sums of rows, at the columns `first:last`."""
-        event, item, value = self.take(rows.item)
-        history = torch.repeat_interleave(torch.arange(len(rows.offsets) - 1), rows.offsets.diff())
-        value = value * rows.weight[event]
-        history = history[event]
-        if last - first < self.num_rows:
-            inside = (item >= first) & (item < last)
-            history, item, value = history[inside], item[inside] - first, value[inside]
-        shape = (len(rows.offsets) - 1, last - first)
-        return torch.zeros(shape[0] * shape[1]).index_add_(0, history * shape[1] + item, value).view(shape)
+    def to_dense(self) -> Float[Tensor, "row item"]:
+        """The whole matrix, with as many columns as rows."""
+        matrix = torch.zeros(len(self), len(self))
+        row = torch.repeat_interleave(torch.arange(len(self)), self.offsets.diff())
+        matrix[row, self.item.long()] = self.value
+        return matrix
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         return {"offsets": self.offsets, "item": self.item, "value": self.value}
-
-
-@dataclass(frozen=True, eq=False)
-class DenseRows:
-    """The whole matrix: smaller and faster than `SparseRows` when most cells are not zero."""
-
-    matrix: Float[Tensor, "row item"]
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.matrix)
-
-    @classmethod
-    def from_sparse(cls, sparse: SparseRows) -> DenseRows:
-        matrix = torch.zeros(sparse.num_rows, sparse.num_rows)
-        row = torch.repeat_interleave(torch.arange(sparse.num_rows), sparse.offsets.diff())
-        matrix[row, sparse.item.long()] = sparse.value
-        return cls(matrix)
-
-    def weighted_sum(self, rows: WeightedRows, first: int, last: int) -> Float[Tensor, "history item"]:
-        """The weighted sums of rows, at the columns `first:last`."""
-        columns = self.matrix[:, first:last].contiguous()
-        return F.embedding_bag(rows.item, columns, rows.offsets[:-1], mode="sum", per_sample_weights=rows.weight)

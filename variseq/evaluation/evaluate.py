@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from variseq.errors import InputError
 from variseq.evaluation.calibration import brier
 from variseq.evaluation.evaluation import Evaluation, Forecasts
-from variseq.evaluation.mass import Mass, Pairs, log_weights, seen_pairs
 from variseq.evaluation.metrics import diversity, novelty
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, Queries
-from variseq.evaluation.top_k import TopK
 from variseq.ranking.calibration import repeat_share
+from variseq.ranking.selection import top_k
 from variseq.sequences.histories import Histories
+
+HISTORIES_AT_ONCE, CELLS_AT_ONCE = 128, 1 << 24
+LOWEST = -1000.0
+"""A log p below it adds nothing to an entropy, and 0 · −inf would be no number."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,6 @@ class EvaluationOptions:
         repeat_share: The probability that the next event is an item of the history, where such items are not ranked;
             None counts it in the events before the part.
         item_categories: The categories of each item of the catalog, for intra-list diversity.
-        tile_histories: Histories at once; this and `tile_items` change time and memory, not the result.
-        tile_items: Items at once.
     """
 
     k: int = 10
@@ -43,16 +45,15 @@ class EvaluationOptions:
     exclude_seen: bool = True
     repeat_share: float | None = None
     item_categories: Sequence[tuple[str, ...]] | None = None
-    tile_histories: int = 128
-    tile_items: int = 32_768
 
 
 def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | None = None) -> Evaluation:
     """Rank the whole catalog for every query of the part; never a sample of it.
 
     Targets never seen in training, targets outside the catalog, and (when seen items are excluded) targets in the
-    user's own history are misses; all are counted. A target outside the catalog has no NLL. Memory is bounded by
-    `tile_histories` x `tile_items` numbers.
+    user's own history are misses; all are counted. A target outside the catalog has no NLL. Ties are broken against the
+    recommender: the rank is 1 + the number of other candidates with a score at least the target's. So many histories
+    are scored at once that memory does not grow with their number.
     Source: Krichene and Rendle, "On sampled metrics for item recommendation" (2020), on why no sample is ranked.
 
     Args:
@@ -76,45 +77,51 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
     repeats = options.repeat_share
     if options.exclude_seen and repeats is None:
         repeats = repeat_share(part.history())
-    ranking = Ranking(part.num_items, options.k, options.exclude_seen, options.tile_items, repeats or 0.0)
-    evaluated = EvaluatedBatch.empty(len(queries), options.k)
+    found: dict[str, np.ndarray] = {}
     # Histories of similar length are in one batch, so that little padding is needed.
     order = np.argsort(length, kind="stable")
+    size = int(np.clip(CELLS_AT_ONCE // part.num_items, 1, HISTORIES_AT_ONCE))
     with torch.inference_mode():
-        for first in range(0, len(queries), options.tile_histories):
-            tile = order[first : first + options.tile_histories]
-            histories = part.histories_before(Queries(queries.user[tile], queries.position[tile]))
-            evaluated.put(tile, evaluate_batch(recommender, QueryBatch(histories, target[tile]), ranking))
-    evaluated.put_misses(is_unknown)
+        for first in range(0, len(queries), size):
+            batch = order[first : first + size]
+            histories = part.histories_before(Queries(queries.user[batch], queries.position[batch]))
+            scores = _checked_scores(recommender, histories, part.num_items)
+            row, item = histories.distinct_items() if options.exclude_seen else np.zeros((2, 0), dtype=np.int64)
+            ranked = _Ranked(scores, torch.from_numpy(row), torch.from_numpy(item), torch.from_numpy(target[batch]))
+            results = ranked.lists(options.k)
+            if recommender.gives_probabilities:
+                results |= ranked.probabilities(results["top_item"], repeats or 0.0)
+            for name, value in results.items():
+                # Made once for all queries: many small results between large blocks would fragment the heap.
+                found.setdefault(name, np.zeros((len(queries), *value.shape[1:]), value.dtype))[batch] = value
+    top_item = found["top_item"]
     target_count = np.where(is_unknown, 0, part.train_item_count[target])
-    target[is_unknown] = -1
+    forecasts = None
+    if recommender.gives_probabilities:
+        log_probability = np.where(is_unknown, -np.inf, found["target_log_probability"])
+        forecasts = Forecasts(
+            nll=np.where(is_unknown, np.nan, -log_probability),
+            brier=brier(np.exp(log_probability), found["sum_of_squares"]),
+            entropy=found["entropy"],
+            top_probability=found["top_probability"],
+            top_is_target=(top_item == target[:, None]) & ~is_unknown[:, None],
+            mass_before=np.where(is_unknown, 1.0, found["mass_before"]),
+        )
     categories = options.item_categories
     return Evaluation(
         model=recommender.name,
         protocol=_protocol(part, options),
         user=queries.user,
-        target=target,
+        target=np.where(is_unknown, -1, target),
         history_length=length,
         target_count=target_count,
-        target_was_seen=evaluated.target_was_seen,
-        rank=np.where(target_count > 0, evaluated.rank, np.inf),
-        top_item=evaluated.top_item,
-        top_item_count=np.where(evaluated.top_item >= 0, part.train_item_count[evaluated.top_item], 0),
-        novelty=novelty(evaluated.top_item, part.train_item_count),
-        diversity=None if categories is None else diversity(evaluated.top_item, categories),
-        forecasts=_forecasts(evaluated, target) if recommender.gives_probabilities else None,
-    )
-
-
-def _forecasts(evaluated: EvaluatedBatch, target: Int[np.ndarray, " query"]) -> Forecasts:
-    is_known = target >= 0
-    return Forecasts(
-        nll=np.where(is_known, -evaluated.target_log_probability, np.nan),
-        brier=brier(np.exp(evaluated.target_log_probability), evaluated.sum_of_squares),
-        entropy=evaluated.entropy,
-        top_probability=evaluated.top_probability,
-        top_is_target=(evaluated.top_item == target[:, None]) & is_known[:, None],
-        mass_before=evaluated.mass_before,
+        target_was_seen=found["target_was_seen"] & ~is_unknown,
+        rank=np.where(target_count > 0, found["rank"], np.inf),
+        top_item=top_item,
+        top_item_count=np.where(top_item >= 0, part.train_item_count[top_item], 0),
+        novelty=novelty(top_item, part.train_item_count),
+        diversity=None if categories is None else diversity(top_item, categories),
+        forecasts=forecasts,
     )
 
 
@@ -123,10 +130,6 @@ def _check(options: EvaluationOptions, part: Part) -> None:
         raise InputError(
             f"k={options.k} does not fit a catalog of {part.num_items} items. Allowed: 1 to {part.num_items}."
         )
-    for name in ("tile_histories", "tile_items"):
-        value = getattr(options, name)
-        if value < 1:
-            raise InputError(f"{name}={value} is not allowed. Give a whole number of at least 1.")
     if options.item_categories is not None and len(options.item_categories) != part.num_items:
         raise InputError(
             f"item_categories has {len(options.item_categories)} entries for a catalog of {part.num_items} items. "
@@ -145,216 +148,84 @@ def _protocol(part: Part, options: EvaluationOptions) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, eq=False)
-class QueryBatch:
-    """A few queries: the full history and the target of each."""
-
-    histories: Histories
-    target: Int[np.ndarray, " query"]
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The candidates of a batch: the catalog, in blocks of `tile_items`.
-
-    With `exclude_seen` the items of the user's own history are no candidates, and `repeat_share` is the probability
-    that the next event is one of them all the same.
-    """
-
-    num_items: int
-    k: int
-    exclude_seen: bool
-    tile_items: int
-    repeat_share: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluatedBatch:
-    """Per query: the target's rank and the top list (-1 where candidates run out), then probabilities.
-
-    Probabilities are those of `Mass`; NaN when the scores are not meant as probabilities. `mass_before` is the
-    probability of the candidates that stand before the target in the list, 1 for a target that is no candidate.
-    """
-
-    rank: Float[np.ndarray, " query"]
-    target_was_seen: Bool[np.ndarray, " query"]
-    top_item: Int[np.ndarray, "query k"]
-    top_probability: Float[np.ndarray, "query k"]
-    target_log_probability: Float[np.ndarray, " query"]
-    mass_before: Float[np.ndarray, " query"]
-    sum_of_squares: Float[np.ndarray, " query"]
-    entropy: Float[np.ndarray, " query"]
-
-    @classmethod
-    def empty(cls, num_queries: int, k: int) -> EvaluatedBatch:
-        """Arrays for all queries, made once: many small results between large blocks would fragment the heap."""
-        one = np.zeros(num_queries)
-        return cls(
-            rank=one,
-            target_was_seen=np.zeros(num_queries, dtype=bool),
-            top_item=np.zeros((num_queries, k), dtype=np.int64),
-            top_probability=np.zeros((num_queries, k)),
-            target_log_probability=one.copy(),
-            mass_before=one.copy(),
-            sum_of_squares=one.copy(),
-            entropy=one.copy(),
+def _checked_scores(recommender: Recommender, histories: Histories, num_items: int) -> Float[Tensor, "query item"]:
+    scores = recommender.scores(histories)
+    if tuple(scores.shape) != (len(histories), num_items):
+        raise InputError(
+            f"Recommender {recommender.name!r} gave scores of shape {tuple(scores.shape)} for {len(histories)} "
+            f"histories and {num_items} items. Allowed: one row a history, one column an item."
         )
-
-    def put(self, index: Int[np.ndarray, " query"], batch: EvaluatedBatch) -> None:
-        """Writes the results of a batch at these indices."""
-        for field in fields(self):
-            getattr(self, field.name)[index] = getattr(batch, field.name)
-
-    def put_misses(self, is_miss: Bool[np.ndarray, " query"]) -> None:
-        """Makes misses of these queries, whose targets are in no catalog and have no probability."""
-        self.rank[is_miss] = np.inf
-        self.target_was_seen[is_miss] = False
-        self.target_log_probability[is_miss] = -np.inf
-        self.mass_before[is_miss] = 1.0
-
-
-def evaluate_batch(recommender: Recommender, batch: QueryBatch, ranking: Ranking) -> EvaluatedBatch:
-    """Ranks the target of each query among all candidates.
-
-    Ties are broken against the recommender: the rank is 1 + the number of other candidates with a score at least
-    the target's. A target in the user's own history is no candidate when seen items are excluded: its rank is inf.
-    A catalog of more than one block is scored twice (once for the targets' scores, once to count), so that
-    memory is bounded and the counts compare equal numbers.
-
-    Raises InputError when the recommender's scores have a wrong shape or are not finite.
-    """
-    seen, target_was_seen = _seen_pairs(batch, ranking.num_items)
-
-    def blocks() -> Iterator[Block]:
-        return _blocks(recommender, batch, ranking, seen)
-
-    kept = list(blocks()) if ranking.num_items <= ranking.tile_items else None
-    extremes = Extremes.of(kept or blocks(), torch.from_numpy(batch.target.astype(np.int64)))
-    counted = _Counted(extremes, ranking, recommender.gives_probabilities)
-    for block in kept or blocks():
-        counted.add(block)
-    return counted.result(target_was_seen & ranking.exclude_seen)
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """The scores of the items from `first` on; as `candidates` with −inf where an item may not be recommended.
-
-    Those cells are in the rows `seen_row` and have the scores `seen_score`.
-    """
-
-    first: int
-    scores: Float[Tensor, "query item"]
-    candidates: Float[Tensor, "query item"]
-    seen_row: Int[Tensor, " cell"]
-    seen_score: Float[Tensor, " cell"]
-
-
-def _blocks(recommender: Recommender, batch: QueryBatch, ranking: Ranking, seen: Pairs) -> Iterator[Block]:
-    """The scores of the catalog, block after block."""
-    histories = batch.histories
-    query: Any = recommender.query(histories)
-    for first in range(0, ranking.num_items, ranking.tile_items):
-        last = min(first + ranking.tile_items, ranking.num_items)
-        scores = recommender.scores(query, first, last)
-        if tuple(scores.shape) != (len(histories), last - first):
-            raise InputError(
-                f"Recommender {recommender.name!r} gave scores of shape {tuple(scores.shape)} for {len(histories)} "
-                f"histories and the items {first}:{last}. Allowed: one row a history, one column an item."
-            )
-        if not all(torch.isfinite(extreme) for extreme in scores.aminmax()):  # a NaN makes both NaN
-            raise InputError(
-                f"Recommender {recommender.name!r} gave scores that are NaN or infinite for the items {first}:{last}. "
-                "Allowed: finite numbers. If it was trained, training has diverged; use a lower learning_rate."
-            )
-        yield _block(first, scores.float().contiguous(), seen.inside(first, last) if ranking.exclude_seen else None)
-
-
-def _block(first: int, scores: Float[Tensor, "query item"], seen: Pairs | None) -> Block:
-    if seen is None:
-        nothing = torch.zeros(0, dtype=torch.int64, device=scores.device)
-        return Block(first, scores, scores, nothing, scores.new_zeros(0))
-    row, column = seen.row.to(scores.device), seen.item.to(scores.device) - first
-    candidates = scores.clone()
-    candidates[row, column] = -torch.inf
-    return Block(first, scores, candidates, row, scores[row, column])
-
-
-@dataclass(frozen=True, eq=False)
-class Extremes:
-    """Per query the score of the target, the highest score of a candidate and of a seen item (−inf without any)."""
-
-    target: Float[Tensor, " query"]
-    candidate: Float[Tensor, " query"]
-    seen: Float[Tensor, " query"]
-
-    @classmethod
-    def of(cls, blocks: Iterable[Block], target: Int[Tensor, " query"]) -> Extremes:
-        """One pass over the blocks."""
-        at_target = candidate = seen = torch.empty(0)
-        for block in blocks:
-            scores = block.scores
-            if block.first == 0:
-                target = target.to(scores.device)
-                at_target = scores.new_zeros(len(target))
-                candidate, seen = scores.new_full((2, len(target)), -torch.inf)
-            inside = torch.nonzero((target >= block.first) & (target < block.first + scores.shape[1]))[:, 0]
-            at_target[inside] = scores[inside, target[inside] - block.first]
-            candidate = torch.maximum(candidate, block.candidates.amax(dim=1))
-            seen = seen.scatter_reduce(0, block.seen_row, block.seen_score, "amax")
-        return cls(at_target, candidate, seen)
-
-
-def _seen_pairs(batch: QueryBatch, num_items: int) -> tuple[Pairs, Bool[np.ndarray, " query"]]:
-    """The pairs of a batch, and which targets are in the history of their user."""
-    row = np.repeat(np.arange(len(batch.histories)), batch.histories.lengths)
-    repeated = row[batch.histories.item.astype(np.int64) == batch.target[row]]
-    target_was_seen = np.bincount(repeated, minlength=len(batch.target)) > 0
-    return seen_pairs(batch.histories, num_items), target_was_seen
-
-
-class _Counted:
-    """Running counts over the blocks of the catalog."""
-
-    def __init__(self, extremes: Extremes, ranking: Ranking, gives_probabilities: bool) -> None:
-        self.extremes = extremes
-        self.gives_probabilities = gives_probabilities
-        self.ranking = ranking
-        self.num_at_least = torch.zeros_like(extremes.target, dtype=torch.int64)
-        self.top = TopK(ranking.k)
-        self.unseen, self.seen = Mass.below(extremes.candidate), Mass.below(extremes.seen)
-        self.mass_at_least = torch.zeros_like(self.unseen.total)
-
-    def add(self, block: Block) -> None:
-        """Count a block."""
-        candidates = block.candidates
-        # As numbers, 0 and 1: they are counted (exactly up to 2^24) and multiplied several times as fast as booleans.
-        at_least = torch.ge(candidates, self.extremes.target[:, None], out=torch.empty_like(candidates))
-        self.num_at_least += at_least.sum(dim=1).long()
-        self.top.add(candidates, block.first)
-        if self.gives_probabilities:
-            self.seen.add_cells(block.seen_row, block.seen_score)
-            mass = self.unseen.add_block(candidates)
-            self.mass_at_least += torch.linalg.vecdot(mass, at_least)
-
-    def result(self, target_is_miss: Bool[np.ndarray, " query"]) -> EvaluatedBatch:
-        top_item, top_score = self.top.result()
-        unseen, seen = self.unseen, self.seen
-        log_weight, log_seen_weight = log_weights(unseen.total, seen.total, self.ranking.repeat_share)
-        is_miss = torch.from_numpy(target_is_miss).to(log_weight.device)
-        target = self.extremes.target.double()
-        target_log_probability = torch.where(
-            is_miss, target - seen.highest + log_seen_weight, target - unseen.highest + log_weight
+    if not all(torch.isfinite(extreme) for extreme in scores.aminmax()):  # a NaN makes both NaN
+        raise InputError(
+            f"Recommender {recommender.name!r} gave scores that are NaN or infinite. Allowed: finite numbers. If it "
+            "was trained, training has diverged; use a lower learning_rate."
         )
-        before = (self.mass_at_least * log_weight.exp() - target_log_probability.exp()).clamp(0, 1)
-        values = [
-            (top_score.double() - unseen.highest[:, None] + log_weight[:, None]).exp(),
-            target_log_probability,
-            torch.where(is_miss, 1.0, before),
-            unseen.sum_of_squares(log_weight) + seen.sum_of_squares(log_seen_weight),
-            unseen.entropy(log_weight) + seen.entropy(log_seen_weight),
-        ]
-        if not self.gives_probabilities:
-            values = [value.fill_(torch.nan) for value in values]
-        rank = np.where(target_is_miss, np.inf, self.num_at_least.double().cpu().numpy())
-        return EvaluatedBatch(rank, target_is_miss, top_item.cpu().numpy(), *(value.cpu().numpy() for value in values))
+    return scores.float()
+
+
+class _Ranked:
+    """The catalog ranked for a few queries; the cells (row, item) are no candidates."""
+
+    def __init__(
+        self,
+        scores: Float[Tensor, "query item"],
+        row: Int[Tensor, " cell"],
+        item: Int[Tensor, " cell"],
+        target: Int[Tensor, " query"],
+    ) -> None:
+        self.row, self.item, self.target = (one.to(scores.device) for one in (row, item, target[:, None]))
+        self.at_target, self.at_seen = scores.gather(1, self.target), scores[self.row, self.item]
+        self.candidates = scores.clone()
+        self.candidates[self.row, self.item] = -torch.inf
+        self.is_miss = torch.isinf(self.candidates.gather(1, self.target)[:, 0])
+        # As numbers, 0 and 1: they are added (exactly up to 2^24) several times as fast as booleans.
+        self.at_least = torch.ge(self.candidates, self.at_target, out=torch.empty_like(self.candidates))
+
+    def lists(self, k: int) -> dict[str, np.ndarray]:
+        """The rank of each target, inf for one that is no candidate, and the top list, -1 where candidates run out."""
+        if self.candidates.is_cuda:  # to sort them there takes less time than to move them
+            in_order = self.candidates.sort(dim=1, descending=True, stable=True)
+            value, item = (one[:, :k].cpu().numpy() for one in in_order)
+        else:
+            item, value = top_k(self.candidates.numpy(), k)
+        rank = self.at_least.sum(dim=1).double().masked_fill(self.is_miss, torch.inf)
+        return {
+            "rank": rank.cpu().numpy(),
+            "target_was_seen": self.is_miss.cpu().numpy(),
+            "top_item": np.where(value > -np.inf, item, -1),
+        }
+
+    def probabilities(self, top_item: Int[np.ndarray, "query k"], repeat_share: float) -> dict[str, np.ndarray]:
+        """What the scores say as probabilities; `mass_before` is that of the candidates above the target."""
+        log_p, log_at_target = self._log_p(repeat_share)
+        log_p = log_p.clamp_(min=LOWEST)
+        p = log_p.exp()
+        top = torch.from_numpy(top_item).to(p.device)
+        before = (torch.linalg.vecdot(p, self.at_least).double() - log_at_target.exp()).clamp(0, 1)
+        values = {
+            "target_log_probability": log_at_target,
+            "top_probability": p.gather(1, top.clamp(min=0)).double().masked_fill(top < 0, 0.0),
+            "mass_before": before.masked_fill(self.is_miss, 1.0),
+            "sum_of_squares": torch.linalg.vecdot(p, p).double(),
+            "entropy": -torch.linalg.vecdot(p, log_p).double(),
+        }
+        return {name: value.cpu().numpy() for name, value in values.items()}
+
+    def _log_p(self, repeat_share: float) -> tuple[Float[Tensor, "query item"], Float[Tensor, " query"]]:
+        """log p of every item, and of the target.
+
+        A model that was asked for new items only says nothing of how often people come back, so that is counted: with
+        probability `repeat_share` the next event is one of the cells, and inside both sets the scores decide (a hurdle
+        model, Mullahy 1986). Where one of the sets is empty the other has it all.
+        """
+        new = self.candidates.logsumexp(dim=1)
+        highest = torch.full_like(new, -torch.inf).scatter_reduce(0, self.row, self.at_seen, "amax")
+        mass = torch.zeros_like(new).index_add(0, self.row, (self.at_seen - highest[self.row]).exp())
+        seen = highest + mass.log()
+        has_new, has_seen = new > -torch.inf, highest > -torch.inf
+        log_new = torch.where(has_new, torch.where(has_seen, math.log1p(-repeat_share), 0.0) - new, 0.0)
+        log_repeat = math.log(repeat_share) if repeat_share else -math.inf
+        log_seen = torch.where(has_new, log_repeat, 0.0) - seen
+        log_p = self.candidates + log_new[:, None]
+        log_p[self.row, self.item] = self.at_seen + log_seen[self.row]
+        return log_p, log_p.gather(1, self.target)[:, 0].double()

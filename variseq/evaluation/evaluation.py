@@ -20,7 +20,7 @@ CONFORMAL_LEVEL = 0.9
 class Forecasts:
     """Probabilities over the whole catalog.
 
-    Where seen items are not ranked they share the counted probability of a repeat (`log_weights`).
+    Where seen items are not ranked they share the counted probability of a repeat (a hurdle model).
 
     Attributes:
         nll: Negative log-likelihood of each target in nats.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,16 +12,12 @@ from variseq.sequences.histories import Histories
 
 @runtime_checkable
 class Recommender(Protocol):
-    """Scores in two steps, so that a catalog of any size is scored block by block.
+    """Scores every item of the catalog for histories, each history by itself.
 
-    `query` does the work that does not depend on the items (a preference vector, a last item); `scores` gives the
-    scores of the items `first:last`. The result must not depend on how the catalog is cut into blocks.
+    `gives_probabilities` is true where softmax(scores) is meant as the probability of the next item.
     """
 
     name: str
     gives_probabilities: bool
-    """True when softmax(scores over the whole catalog) is meant as the probability of the next item."""
 
-    def query(self, histories: Histories) -> Any: ...
-
-    def scores(self, query: Any, first: int, last: int) -> Float[Tensor, "history item"]: ...
+    def scores(self, histories: Histories) -> Float[Tensor, "history item"]: ...

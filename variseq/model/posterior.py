@@ -65,12 +65,12 @@ class NetworkScorer:
         self.network = network
         self.name = name
 
-    def query(self, histories: Histories) -> Float[Tensor, "history hidden"]:
+    def preferences(self, histories: Histories) -> Float[Tensor, "history hidden"]:
         """The preference after the latest event of each history; an empty history has the start token alone."""
         self.network.eval()
         return preferences(self.network, histories)[0][0]
 
     @torch.no_grad()
-    def scores(self, query: Float[Tensor, "history hidden"], first: int, last: int) -> Float[Tensor, "history item"]:
-        """Logits of the items first:last."""
-        return self.network.scores(query, first, last)
+    def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
+        """Logits of all items."""
+        return self.network.scores(self.preferences(histories), 0, self.network.config.num_items)

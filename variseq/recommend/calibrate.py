@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
-from variseq.evaluation.mass import Pairs, seen_pairs
 from variseq.evaluation.splits import Part
 from variseq.ranking.calibration import (
     LENGTH_EDGES,
@@ -143,20 +142,20 @@ class Calibrator:
         counted, counted_seen = torch.zeros(2, len(FIRST_WEIGHTS), len(self.target))
         sampled, vectors = torch.from_numpy(encoded.preference), torch.from_numpy(model.tables.vectors)
         preference = torch.cat([sampled, torch.ones_like(sampled[..., :1])], dim=2)
-        for tile, histories, seen in self._tiles():
+        for tile, histories, seen_row, seen_item in self._tiles():
             target = self.target[tile]
             for one in preference[:, tile]:
                 logits = one @ vectors.T
-                at_target, at_seen = logits.gather(1, target[:, None]).squeeze(1), logits[seen.row, seen.item]
+                at_target, at_seen = logits.gather(1, target[:, None]).squeeze(1), logits[seen_row, seen_item]
                 for index, temperature in enumerate(TEMPERATURES):
                     mass = torch.logsumexp(logits / temperature, dim=1)
                     log_mass[index, tile] += mass / len(preference)
                     neural[index, tile] += torch.exp(at_target / temperature - mass) / len(preference)
-                    p = torch.exp(at_seen / temperature - mass[seen.row]) / len(preference)
-                    neural_seen[index, tile] += torch.zeros(len(target)).index_add_(0, seen.row, p)
+                    p = torch.exp(at_seen / temperature - mass[seen_row]) / len(preference)
+                    neural_seen[index, tile] += torch.zeros(len(target)).index_add_(0, seen_row, p)
             for component, p in enumerate(self._counted(histories)):
                 counted[component, tile] = p.gather(1, target[:, None]).squeeze(1)
-                counted_seen[component, tile] = torch.zeros(len(target)).index_add_(0, seen.row, p[seen.row, seen.item])
+                counted_seen[component, tile] = torch.zeros(len(target)).index_add_(0, seen_row, p[seen_row, seen_item])
         return Table(neural, neural_seen, log_mass, counted, counted_seen, torch.from_numpy(encoded.log_variance))
 
     def _counted(self, histories: Histories) -> list[Float[Tensor, "history item"]]:
@@ -170,16 +169,16 @@ class Calibrator:
         alike = [one.expand(len(histories), -1) for one in (trend, uniform)]
         return [torch.from_numpy(transitions).float(), *alike]
 
-    def _tiles(self) -> Iterator[tuple[slice, Histories, Pairs]]:
-        """Some queries at a time, with the items that are not ranked for them."""
+    def _tiles(self) -> Iterator[tuple[slice, Histories, Tensor, Tensor]]:
+        """Some queries at a time, with the row and the item of what is not ranked for them."""
         num_items = self.model.num_items
         size = max(1, CELLS_AT_ONCE // num_items)
         for first in range(0, len(self.target), size):
             tile = slice(first, min(first + size, len(self.target)))
             bounds = self.histories.offsets[first : tile.stop + 1]
             histories = self.histories.select(bounds[:-1], bounds[1:])
-            none = Pairs(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
-            yield tile, histories, seen_pairs(histories, num_items) if self.options.exclude_seen else none
+            seen = histories.distinct_items() if self.options.exclude_seen else np.zeros((2, 0), dtype=np.int64)
+            yield tile, histories, torch.from_numpy(seen[0]), torch.from_numpy(seen[1])
 
 
 @torch.enable_grad()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +15,7 @@ from variseq.ranking.calibration import Calibration
 from variseq.ranking.catalog import Catalog
 from variseq.ranking.encoding import EncodedHistories, Encoder
 from variseq.ranking.engine import Engine
-from variseq.ranking.mixture import CELLS_AT_ONCE, Distribution, ItemTables, MixtureModel
+from variseq.ranking.mixture import ItemTables, MixtureModel
 from variseq.sequences.histories import Histories
 
 NAME = "variseq"
@@ -74,47 +72,22 @@ def engine_of(checkpoint: Checkpoint) -> Engine:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Encoded:
-    """Histories that are encoded: log p of all items, or a distribution that computes it block by block."""
-
-    log_p: Float[np.ndarray, "history item"] | None
-    distribution: Distribution | None
-
-
 class ModelRecommender:
-    """A mixture model as a `Recommender`: scores are log p, handed over block by block."""
+    """A mixture model as a `Recommender`: scores are log p."""
 
     gives_probabilities = True
 
     def __init__(self, model: MixtureModel, name: str = NAME) -> None:
         self.model, self.name = model, name
 
-    def query(self, histories: Histories) -> _Encoded:
-        """Encodes histories; a small catalog is scored at once."""
+    def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
+        """log p of all items."""
         model = self.model
         encoded = model.encode(histories)
-        if len(histories) * model.num_items > CELLS_AT_ONCE:
-            return _Encoded(None, model.distribution(encoded, histories, keep=False))
         log_p = np.empty((len(histories), model.num_items), dtype=np.float32)
         size = model.rows_at_once(len(encoded.preference))
         for first in range(0, len(histories), size):
             rows = np.arange(first, min(first + size, len(histories)))
             part = model.distribution(encoded.rows(rows), histories.rows(rows))
             np.log(part.probabilities(), out=log_p[rows[0] : rows[-1] + 1])
-        return _Encoded(log_p, None)
-
-    def scores(self, query: _Encoded, first: int, last: int) -> Float[Tensor, "history item"]:
-        """log p of the items first:last."""
-        if query.log_p is not None:
-            return torch.from_numpy(query.log_p[:, first:last])
-        distribution = query.distribution
-        assert distribution is not None
-        parts = []
-        for number, block in enumerate(distribution.softmaxes.columns.blocks):
-            span = block.span
-            if span.start < last and span.stop > first:
-                p = np.empty((distribution.weights.shape[1], span.stop - span.start), dtype=np.float32)
-                distribution.block(number, p)
-                parts.append(np.log(p[:, max(first - span.start, 0) : last - span.start]))
-        return torch.from_numpy(np.concatenate(parts, axis=1))
+        return torch.from_numpy(log_p)

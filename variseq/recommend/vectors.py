@@ -55,7 +55,7 @@ def _user_tables(
 ) -> Iterator[pa.Table]:
     for first in range(0, max(1, len(chosen)), USERS_AT_ONCE):
         positions = chosen[first : first + USERS_AT_ONCE]
-        vectors = scorer.query(histories.rows(positions)).cpu().numpy()
+        vectors = scorer.preferences(histories.rows(positions)).cpu().numpy()
         yield pa.table({Columns.USER: vocabulary.users.take(pa.array(positions)), "vector": _vectors(vectors)})
 
 

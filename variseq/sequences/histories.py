@@ -74,11 +74,20 @@ class Histories:
         """
         history = np.repeat(np.arange(len(self)), self.lengths)
         num_items = int(self.item.max(initial=0)) + 1
-        pair = history * num_items + self.item
         if self.is_target is None:
-            return self.num_events - len(np.unique(pair))
-        _, first = np.unique(pair, return_index=True)
+            return self.num_events - len(self.distinct_items()[0])
+        _, first = np.unique(history * num_items + self.item, return_index=True)
         return self.num_targets - int(self.is_target[first].sum())
+
+    def distinct_items(self) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
+        """Each item of each history once: the row of the history and the item, in ascending order.
+
+        >>> Histories.of_items([[3, 1, 3], [], [1]]).distinct_items()
+        (array([0, 0, 2]), array([1, 3, 1]))
+        """
+        num_items = int(self.item.max(initial=0)) + 1
+        pair = np.unique(np.repeat(np.arange(len(self)), self.lengths) * num_items + self.item)
+        return pair // num_items, pair % num_items
 
     @property
     def has_times(self) -> bool:

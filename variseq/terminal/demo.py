@@ -101,13 +101,13 @@ def counted_items(log: Log, users: list[int]) -> dict[str, list[list[int]]]:
         "often next after the last item": LastItemTransitions(num_items).fit(histories),
     }
     return {
-        title: [_top_unseen(baseline, histories.history(user), num_items) for user in users]
+        title: [_top_unseen(baseline, histories.history(user)) for user in users]
         for title, baseline in baselines.items()
     }
 
 
-def _top_unseen(baseline: Recommender, history: Histories, num_items: int) -> list[int]:
-    scores = baseline.scores(baseline.query(history), 0, num_items)[0].numpy().copy()
+def _top_unseen(baseline: Recommender, history: Histories) -> list[int]:
+    scores = baseline.scores(history)[0].numpy().copy()
     scores[history.item] = -np.inf
     items: list[int] = np.argsort(-scores, kind="stable")[:NUM_ITEMS].tolist()
     return items
