@@ -17,7 +17,7 @@ from variseq.model.network import Network, NetworkConfig
 from variseq.training.callbacks import TrainingCallback
 from variseq.training.config import TrainingConfig
 from variseq.training.run import RunContext, Settings
-from variseq.training.trainer import Trainer, TrainingData, Validation
+from variseq.training.trainer import Trainer, Validation
 
 
 class OnEpoch(TrainingCallback):
@@ -56,7 +56,7 @@ def trainer_for(
     torch.manual_seed(settings.training.seed)
     built = Network(settings.network)
     validation = Validation(valid, settings.training)
-    return Trainer(built, TrainingData(train.history(), validation), settings.training, folder)
+    return Trainer(built, train.history(), validation, settings.training, folder)
 
 
 def context_in(folder: Path | None, resume: bool = False, tensorboard: bool = False) -> RunContext:

@@ -21,7 +21,7 @@ from variseq.training.schedule import refuse_unreachable_kl_target
 Parts = tuple[LogPart, LogPart, LogPart]
 Changes = dict[str, Any]
 
-BASE: Changes = {"training.max_epochs": 10, "training.patience": 10, "training.batch_tokens": 128}
+BASE: Changes = {"training.max_epochs": 6, "training.patience": 6, "training.batch_tokens": 128}
 PER_POSITION = ("kl_per_position", "swap_gap_per_position", "sigma_per_position")
 MADE: dict[str, tuple[str, Changes]] = {
     "sound": ("healthy", {}),
@@ -117,7 +117,7 @@ def test_each_failure_is_recognized(made: Runs, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["heavy fixed beta", "tiny target", "huge steps", "late noise", "rising steps"])
+@pytest.mark.parametrize("name", ["heavy fixed beta", "tiny target", "huge steps", "late noise"])
 def test_suggested_changes_make_the_run_healthy(made: Runs, shop_parts: Parts, name: str) -> None:
     changes = {one.setting: one.suggested for one in made[name].diagnosis().changes}
     after = train(shop_parts, MADE[name][1] | changes).diagnosis()
@@ -220,4 +220,4 @@ def test_any_records_get_changes_that_are_allowed_and_change_something(
 def test_worth_of_a_posterior_that_is_nothing_has_no_share(made: Runs) -> None:
     records = copy.deepcopy(made["sound"].records)
     chosen_epoch(records)["health"]["swap_gap_at_mean"] = 0.0
-    assert RunMetrics.of(records, made["sound"].settings).noise_fraction is None
+    assert RunMetrics(records, made["sound"].settings).noise_fraction is None

@@ -80,7 +80,7 @@ def observe(parts: Parts, **training: object) -> Observed:
     def observed_run(trainer: Trainer, callbacks: Sequence[TrainingCallback] = ()) -> None:
         item_vectors = trainer.network.embedding.item
         (group,) = [group for group in trainer.optimizer.param_groups if item_vectors in set(group["params"])]
-        runs.append(TrainerRun(trainer.data.histories.item, group["weight_decay"], weights_of(trainer.network)))
+        runs.append(TrainerRun(trainer.histories.item, group["weight_decay"], weights_of(trainer.network)))
         trainer_run(trainer, callbacks)
         runs[-1].ended = weights_of(trainer.network)
 

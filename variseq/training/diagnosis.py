@@ -66,76 +66,44 @@ def flat_settings(model: Mapping[str, Any], training: Mapping[str, Any]) -> dict
     return named | {f"training.{name}": value for name, value in training.items()}
 
 
-@dataclass(frozen=True)
 class RunMetrics:
     """The measures of the kept epoch (counted from 1), and what happened before and after it.
 
-    `min_kl` is the least KL that any β gives. `noise_share` is the share of the epochs with full noise. `rise` is the
-    last training loss minus the lowest under the same noise; `late_ndcg` is the last NDCG@10 over the kept one.
+    `target` is the KL that β is steered to, `min_kl` the least that any β gives. `noise_cost` is by how much the loss
+    of a sample exceeds that of the mean, `noise_fraction` the same as a fraction of the gain from the posterior, which
+    is the swap gap at the mean. `noise_share` is the share of the epochs with full noise. `rise` is the last training
+    loss minus the lowest under the same noise; `late_ndcg` is the last NDCG@10 over the kept one.
+
+    Raises:
+        KeyError, TypeError: The records are incomplete.
     """
 
-    settings: Mapping[str, Any]
-    health: PosteriorHealth
-    epoch: int
-    noise: float
-    beta: float
-    min_kl: float
-    highest_beta: float
-    beta_epoch: int
-    noise_share: float
-    rise: float
-    late_ndcg: float
-
-    @classmethod
-    def of(cls, epochs: Epochs, settings: Mapping[str, Any]) -> RunMetrics:
-        """The metrics of a run of at least one epoch. Raises KeyError or TypeError for incomplete records."""
+    def __init__(self, epochs: Epochs, settings: Mapping[str, Any]) -> None:
         chosen, last = chosen_epoch(epochs), epochs[-1]
-        same_noise = [record for record in epochs if record["noise"] == last["noise"]]
         strongest = max(epochs, key=lambda record: record["beta"])
-        return cls(
-            settings=settings,
-            health=PosteriorHealth(**chosen["health"]),
-            epoch=chosen["epoch"] + 1,
-            noise=chosen["noise"],
-            beta=chosen["beta"],
-            min_kl=min_kl(settings["model.latent_dim"], settings["model.bn_gamma"], settings["training.free_nats"]),
-            highest_beta=strongest["beta"],
-            beta_epoch=strongest["epoch"] + 1,
-            noise_share=sum(record["noise"] >= 1 for record in epochs) / len(epochs),
-            # The first epoch of a level of noise began under less of it.
-            rise=last["nll"] - min(record["nll"] for record in same_noise[1:] or same_noise),
-            late_ndcg=last["validation_ndcg"] / max(chosen["validation_ndcg"], 1e-9),
-        )
-
-    @property
-    def target(self) -> float | None:
-        """The KL that β is steered to."""
-        return self.settings["training.kl_target"] if self.settings["training.beta"] else None
-
-    @property
-    def noise_cost(self) -> float:
-        """By how much the loss of a sample exceeds that of the mean."""
-        return self.health.loss - self.health.loss_at_mean
-
-    @property
-    def noise_fraction(self) -> float | None:
-        """`noise_cost` as a fraction of the gain from the posterior, which is the swap gap at the mean."""
-        return self.noise_cost / self.health.swap_gap_at_mean if self.health.swap_gap_at_mean else None
-
-    @property
-    def is_far_below_target(self) -> bool:
-        """Whether the KL is less than half of its target."""
-        return self.target is not None and self.health.kl < FAR_BELOW_TARGET * self.target
-
-    @property
-    def is_noise_dominated(self) -> bool:
-        """Whether noise takes more than a third of the gain from the posterior."""
-        return (self.noise_fraction or 0.0) > MAX_NOISE_FRACTION
-
-    @property
-    def is_unstable(self) -> bool:
-        """Whether the loss rose or the ranking fell after the kept epoch."""
-        return self.rise > MAX_RISE_NATS or self.late_ndcg < MIN_LATE_NDCG_SHARE
+        same_noise = [record["nll"] for record in epochs if record["noise"] == last["noise"]]
+        self.settings, self.health = settings, PosteriorHealth(**chosen["health"])
+        self.epoch: int = chosen["epoch"] + 1
+        self.noise: float = chosen["noise"]
+        self.beta: float = chosen["beta"]
+        self.highest_beta: float = strongest["beta"]
+        self.beta_epoch: int = strongest["epoch"] + 1
+        self.target: float | None = settings["training.kl_target"] if settings["training.beta"] else None
+        self.min_kl = min_kl(settings["model.latent_dim"], settings["model.bn_gamma"], settings["training.free_nats"])
+        self.noise_cost, gain = self.health.loss - self.health.loss_at_mean, self.health.swap_gap_at_mean
+        self.noise_fraction = self.noise_cost / gain if gain else None
+        self.noise_share = sum(record["noise"] >= 1 for record in epochs) / len(epochs)
+        # The first epoch of a level of noise began under less of it.
+        self.rise: float = last["nll"] - min(same_noise[1:] or same_noise)
+        self.late_ndcg: float = last["validation_ndcg"] / max(chosen["validation_ndcg"], 1e-9)
+        self.is_far_below_target = self.target is not None and self.health.kl < FAR_BELOW_TARGET * self.target
+        self.is_noise_dominated = (self.noise_fraction or 0.0) > MAX_NOISE_FRACTION
+        self.is_unstable = self.rise > MAX_RISE_NATS or self.late_ndcg < MIN_LATE_NDCG_SHARE
+        gamma = settings["model.bn_gamma"]
+        self.has_narrow_means = gamma is None or gamma < BN_GAMMA
+        # A target that can be met once the means are not narrow.
+        good = good_kl(settings["model.latent_dim"], max(gamma or 0.0, BN_GAMMA), settings["training.free_nats"])
+        self.good_target = math.ceil(10 * good) / 10
 
 
 @dataclass(frozen=True)
@@ -202,7 +170,7 @@ def diagnose(epochs: Epochs, settings: Mapping[str, Any]) -> Diagnosis:
     Raises:
         KeyError, TypeError: The records or settings are incomplete.
     """
-    run = RunMetrics.of(epochs, settings)
+    run = RunMetrics(epochs, settings)
     kind, health = _kind(run), run.health
     is_used = kind not in ("collapse", "decoder ignores z") and (run.noise == 0 or not health.alarms)
     rows = zip(
@@ -290,46 +258,35 @@ def _latent_tests(run: RunMetrics) -> list[LatentTest]:
     """All tests; those of the noise do not apply to a run without it."""
     health = run.health
     fraction, clamped = (run.noise_fraction, health.clamped_share) if run.noise > 0 else (None, None)
+    below_one = f"below {HEAVY_BETA:g}, never {RUNAWAY_BETA:g}"
     return [
-        _at_least("active dimensions", health.active_share, "share", MIN_ACTIVE_SHARE),
+        _bounded("active dimensions", health.active_share, "share", MIN_ACTIVE_SHARE),
         _kl_test(run),
-        _at_least("mutual information", health.mutual_information, "nats", LOW_KL_NATS),
-        _at_least("swap gap: loss with another user's posteriors", health.swap_gap, "nats more", MIN_SWAP_GAP_NATS),
-        _at_least("swap gap at the means", health.swap_gap_at_mean, "nats more", MIN_SWAP_GAP_NATS),
-        _at_least("prior gap: loss with z from the prior", health.prior_gap, "nats more", MIN_SWAP_GAP_NATS),
-        _at_most("noise, of the gain from the posterior", fraction, "share", MAX_NOISE_FRACTION),
+        _bounded("mutual information", health.mutual_information, "nats", LOW_KL_NATS),
+        _bounded("swap gap: loss with another user's posteriors", health.swap_gap, "nats more", MIN_SWAP_GAP_NATS),
+        _bounded("swap gap at the means", health.swap_gap_at_mean, "nats more", MIN_SWAP_GAP_NATS),
+        _bounded("prior gap: loss with z from the prior", health.prior_gap, "nats more", MIN_SWAP_GAP_NATS),
+        _bounded("noise, of the gain from the posterior", fraction, "share", MAX_NOISE_FRACTION, is_least=False),
         LatentTest("σ, mean over dimensions", health.mean_sigma, "", f"μ varies by {health.mean_spread:.2f}", None),
-        _at_most("log-variances at their upper bound", clamped, "share", MAX_CLAMPED_SHARE),
-        LatentTest(
-            "highest β of the run",
-            run.highest_beta,
-            "",
-            f"below {HEAVY_BETA:g}, never {RUNAWAY_BETA:g}",
-            run.highest_beta < RUNAWAY_BETA,
-        ),
-        _at_most("rise of the training loss at the end", run.rise, "nats", MAX_RISE_NATS),
+        _bounded("log-variances at their upper bound", clamped, "share", MAX_CLAMPED_SHARE, is_least=False),
+        LatentTest("highest β of the run", run.highest_beta, "", below_one, run.highest_beta < RUNAWAY_BETA),
+        _bounded("rise of the training loss at the end", run.rise, "nats", MAX_RISE_NATS, is_least=False),
     ]
 
 
 def _kl_test(run: RunMetrics) -> LatentTest:
     kl, target, least = run.health.kl, run.target, run.min_kl
     if target is None or run.noise == 0:
-        return _at_least("KL", kl, "nats per position", LOW_KL_NATS)
+        return _bounded("KL", kl, "nats per position", LOW_KL_NATS)
     healthy = f"about {target:g}, the target" if target > least else f"above {least:g}, the least possible"
     is_healthy = kl >= LOW_KL_NATS and target > least and not run.is_far_below_target
     return LatentTest("KL", kl, "nats per position", healthy, is_healthy)
 
 
-def _at_least(name: str, value: float, unit: str, bound: float) -> LatentTest:
-    return LatentTest(name, value, unit, f"at least {_bound(bound, unit)}", value >= bound)
-
-
-def _at_most(name: str, value: float | None, unit: str, bound: float) -> LatentTest:
-    return LatentTest(name, value, unit, f"at most {_bound(bound, unit)}", None if value is None else value <= bound)
-
-
-def _bound(bound: float, unit: str) -> str:
-    return f"{bound:.0%}" if unit == "share" else f"{bound:g}"
+def _bounded(name: str, value: float | None, unit: str, bound: float, is_least: bool = True) -> LatentTest:
+    healthy = f"at {'least' if is_least else 'most'} {f'{bound:.0%}' if unit == 'share' else f'{bound:g}'}"
+    is_healthy = None if value is None else value >= bound if is_least else value <= bound
+    return LatentTest(name, value, unit, healthy, is_healthy)
 
 
 def _suggested_changes(run: RunMetrics, kind: Kind) -> list[SettingChange]:
@@ -349,18 +306,18 @@ def _suggested_changes(run: RunMetrics, kind: Kind) -> list[SettingChange]:
 
 def _less_kl_weight(run: RunMetrics) -> dict[str, tuple[Any, str]]:
     """A target that can be met, a small β at the start, and means that cannot shrink."""
-    settings, good = run.settings, _good_target(run)
-    changes: dict[str, tuple[Any, str]] = {}
+    settings, changes = run.settings, dict[str, tuple[Any, str]]()
     if run.target is None and settings["training.beta"] > DEFAULT.beta:
-        changes["training.kl_target"] = (good, "a fixed β is too large for this log; with a target the run adapts it")
-    elif run.target is not None and run.target < good:
+        why = "a fixed β is too large for this log; with a target the run adapts it"
+        changes["training.kl_target"] = (run.good_target, why)
+    elif run.target is not None and run.target < run.good_target:
         why = f"{run.target:g} nats are too few"
         if run.target <= run.min_kl:
             why = f"no KL below {run.min_kl:g} can be reached, so β grew until nothing was learned"
-        changes["training.kl_target"] = (good, why)
+        changes["training.kl_target"] = (run.good_target, why)
     if settings["training.beta"] > DEFAULT.beta:
         changes["training.beta"] = (DEFAULT.beta, "β moves by at most 2 % a step, so a large start falls too late")
-    if _has_narrow_means(run):
+    if run.has_narrow_means:
         changes["model.bn_gamma"] = (BN_GAMMA, "batch-norm on μ keeps the means from shrinking")
     if settings["training.deterministic_fraction"] == 0:
         why = "the decoder learns to use z before noise and KL begin"
@@ -370,8 +327,7 @@ def _less_kl_weight(run: RunMetrics) -> dict[str, tuple[Any, str]]:
 
 def _smaller_variance(run: RunMetrics) -> dict[str, tuple[Any, str]]:
     """σ is learned only under noise; large steps push its logarithm to the bound."""
-    settings = run.settings
-    changes: dict[str, tuple[Any, str]] = {}
+    settings, changes = run.settings, dict[str, tuple[Any, str]]()
     if run.health.clamped_share or settings["training.learning_rate"] > FAST_LEARNING_RATE:
         changes |= _smaller_steps(run)
     if run.noise_share < MIN_NOISE_SHARE:
@@ -380,10 +336,10 @@ def _smaller_variance(run: RunMetrics) -> dict[str, tuple[Any, str]]:
             changes["training.deterministic_fraction"] = (DEFAULT.deterministic_fraction, why)
         if settings["training.kl_anneal_fraction"] != DEFAULT.kl_anneal_fraction:
             changes["training.kl_anneal_fraction"] = (DEFAULT.kl_anneal_fraction, "the noise then rises in steps")
-    if _has_narrow_means(run):
+    if run.has_narrow_means:
         changes["model.bn_gamma"] = (BN_GAMMA, "means that vary as much as the prior are larger than σ")
-    if run.target is not None and run.target < _good_target(run):
-        changes["training.kl_target"] = (_good_target(run), "a higher KL is a smaller σ")
+    if run.target is not None and run.target < run.good_target:
+        changes["training.kl_target"] = (run.good_target, "a higher KL is a smaller σ")
     return changes
 
 
@@ -393,14 +349,3 @@ def _smaller_steps(run: RunMetrics) -> dict[str, tuple[Any, str]]:
         "training.learning_rate": (float(f"{rate:.2g}"), "large steps make σ and the weights unstable"),
         "training.max_epochs": (2 * run.settings["training.max_epochs"], "smaller steps need more of them"),
     }
-
-
-def _has_narrow_means(run: RunMetrics) -> bool:
-    gamma = run.settings["model.bn_gamma"]
-    return gamma is None or gamma < BN_GAMMA
-
-
-def _good_target(run: RunMetrics) -> float:
-    """A target that can be met once the means are not narrow."""
-    gamma = BN_GAMMA if _has_narrow_means(run) else run.settings["model.bn_gamma"]
-    return math.ceil(10 * good_kl(run.settings["model.latent_dim"], gamma, run.settings["training.free_nats"])) / 10

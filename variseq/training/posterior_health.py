@@ -74,7 +74,9 @@ def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorH
     sigma = torch.exp(0.5 * posterior.log_variance)
     variance = mean.var(dim=0, correction=0)
     other, position = neighbor_tokens(batch.layout), batch.layout.positions()
-    target = _target_tokens(batch)
+    target: Tensor | slice = slice(None)
+    if batch.is_target is not None and batch.num_targets:
+        target = torch.nonzero(batch.is_target)[:, 0]
     drawn = torch.randn(latent.shape, generator=generator).to(latent)
     loss, at_mean = _losses(network, batch, mean, latent)[target], _losses(network, batch, mean, mean)[target]
     swap_gap = _losses(network, batch, mean[other], latent[other])[target] - loss
@@ -155,13 +157,6 @@ def mutual_information(
     squared = sample.square() @ precision.T - 2 * sample @ (mean * precision).T + (mean.square() * precision).sum(1)
     log_density = -0.5 * (squared + log_variance.sum(dim=1))
     return float((log_density.diagonal() - torch.logsumexp(log_density, dim=1) + math.log(size)).mean())
-
-
-def _target_tokens(batch: Batch) -> Int[Tensor, " target"] | slice:
-    """The tokens whose next event is a target; all where the batch marks none."""
-    if batch.is_target is None or not batch.num_targets:
-        return slice(None)
-    return torch.nonzero(batch.is_target)[:, 0]
 
 
 def _losses(

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from variseq.atomic import atomic_write
 from variseq.errors import InputError, PosteriorCollapseWarning
@@ -25,9 +26,12 @@ from variseq.sequences.histories import Histories
 from variseq.training.callbacks import MetricsFile, TensorBoardFile, TrainingCallback
 from variseq.training.config import TrainingConfig
 from variseq.training.diagnosis import diagnose, flat_settings
-from variseq.training.refit import refit
-from variseq.training.trainer import STATE, Trainer, TrainingData, Validation
+from variseq.training.state import load_network, network_tensors
+from variseq.training.trainer import STATE, Trainer, Validation
 from variseq.training.warm_start import Start, take_over
+
+SEEDS_APART = 1_000_003
+"""Between the seeds of refits, so that no refit has the seed of a run with a neighboring seed."""
 
 
 @dataclass(frozen=True)
@@ -73,43 +77,70 @@ def train_network(train: Part, valid: Part, settings: Settings, context: RunCont
     data.
     """
     _refuse_other_parts(train, valid)
-    with own_random_numbers(context.device):
-        return _train(train, valid, settings, context)
-
-
-@contextmanager
-def own_random_numbers(device: torch.device) -> Iterator[None]:
-    """Restore the random generators of torch at the end."""
+    config, device, folder = settings.training, context.device, context.folder
     seeds_gpus = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if seeds_gpus else []):
-        yield
-
-
-def _train(train: Part, valid: Part, settings: Settings, context: RunContext) -> Trained:
-    known = train.history()
-    network = new_network(settings, known).to(context.device)
-    validation = Validation(valid, settings.training)
-    later = settings.training.num_refits * settings.training.refit_epochs
-    trainer = Trainer(network, TrainingData(known, validation), settings.training, context.folder, later)
-    callbacks: list[TrainingCallback] = []
-    with _run_folder(context, _fingerprint(settings, train)) as folder:
-        if folder is not None:
-            if (folder / STATE).exists():
-                trainer.resume()
-            metrics_file = MetricsFile(folder / "metrics.jsonl", trainer.progress.epoch)
-            trainer.records.extend(metrics_file.kept)
-            callbacks.append(metrics_file)
-            if context.tensorboard:
-                callbacks.append(TensorBoardFile(folder / "tensorboard"))
-        trainer.run([*callbacks, context.callback])
+    gpus = range(torch.cuda.device_count()) if seeds_gpus else []
+    with torch.random.fork_rng(devices=gpus), _run_folder(context, _fingerprint(settings, train)):
+        known = train.history()
+        network = new_network(settings, known).to(device)
+        later = config.num_refits * config.refit_epochs
+        trainer = Trainer(network, known, Validation(valid, config), config, folder, later)
+        trainer.run([*_files(trainer, context), context.callback])
         _warn_of_collapse(trainer.records, settings)
-        chosen = copy.deepcopy(network.folded()) if settings.training.refit_fraction else network.folded()
-        seconds = trainer.progress.total_seconds
-        if settings.training.refit_fraction:
-            going_on = settings.training.model_copy(update={"beta": trainer.progress.beta})
-            refit_folder = None if folder is None else folder / "refit"
-            seconds += refit(network, valid.history_with_targets(), going_on, refit_folder, context.callback)
+        chosen, seconds = network.folded(), trainer.progress.total_seconds
+        if config.refit_fraction:
+            chosen = copy.deepcopy(chosen)
+            going_on = config.model_copy(update={"beta": trainer.progress.beta})
+            seconds += refit(network, valid.history_with_targets(), going_on, context)
     return Trained(chosen, network.folded(), trainer.records, seconds)
+
+
+def _files(trainer: Trainer, context: RunContext) -> list[TrainingCallback]:
+    """What writes the metrics; a run that is resumed gets the records of the epochs before."""
+    if context.folder is None:
+        return []
+    metrics_file = MetricsFile(context.folder / "metrics.jsonl", trainer.progress.epoch)
+    trainer.records.extend(metrics_file.kept)
+    return [metrics_file, *([TensorBoardFile(context.folder / "tensorboard")] if context.tensorboard else [])]
+
+
+def refit(network: Network, histories: Histories, config: TrainingConfig, context: RunContext) -> float:
+    """Train `network` again with the validation events added, `config.num_refits` times; it becomes the mean of them.
+
+    Each refit begins with the chosen network and has its own seed. The weights are averaged (Wortsman et al. 2022,
+    "Model soups"). Noise is on from the first step, except for a deterministic run; β begins at `config.beta`; item
+    vectors decay `config.refit_weight_decay_multiplier` times as much, as no validation shows overfitting. What each
+    of these is worth is in docs/development/log.md. Returns the seconds of all refits.
+    """
+    noise = {"deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0} if config.deterministic_fraction < 1 else {}
+    decay = config.refit_weight_decay_multiplier * config.item_weight_decay
+    of_refit = {"max_epochs": config.refit_epochs, "item_weight_decay": decay, **noise}
+    chosen, refitted, seconds = network_tensors("network", network), [], 0.0
+    for number in range(config.num_refits):
+        # The first refit has the seed of the run.
+        again = config.model_copy(update={"seed": config.seed + number * SEEDS_APART, **of_refit})
+        load_network("network", network, chosen)
+        context.callback.on_refit(number, config.num_refits)
+        folder = None if context.folder is None else context.folder / "refit" / str(number)
+        later = (config.num_refits - 1 - number) * config.refit_epochs
+        trainer = Trainer(network, histories, None, again, folder, later)
+        trainer.run([context.callback])
+        seconds += trainer.progress.total_seconds
+        refitted.append(network_tensors("network", network))
+    load_network("network", network, mean_of(refitted))
+    return seconds
+
+
+def mean_of(networks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each tensor over networks; of counters, which have no mean, the first.
+
+    >>> mean_of([{"w": torch.tensor([0.0, 2.0])}, {"w": torch.tensor([1.0, 4.0])}])
+    {'w': tensor([0.5000, 3.0000])}
+    """
+    return {
+        name: torch.stack([network[name] for network in networks]).mean(dim=0) if first.is_floating_point() else first
+        for name, first in networks[0].items()
+    }
 
 
 def new_network(settings: Settings, known: Histories) -> Network:
@@ -143,13 +174,13 @@ def _refuse_other_parts(train: Part, valid: Part) -> None:
 
 
 @contextmanager
-def _run_folder(context: RunContext, fingerprint: dict[str, Any]) -> Iterator[Path | None]:
-    """The folder of an unfinished run, if any; it is removed when the run fails before its first state."""
+def _run_folder(context: RunContext, fingerprint: dict[str, Any]) -> Iterator[None]:
+    """The folder of an unfinished run, if any, is made or checked; it is removed when the run fails before a state."""
     folder = context.folder
     if folder is not None:
         _open_folder(folder, context.resume, fingerprint)
     try:
-        yield folder
+        yield
     except BaseException as error:
         if folder is not None and not (folder / STATE).exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -212,7 +243,7 @@ def _digest(*arrays: np.ndarray) -> str:
 def _warn_of_collapse(metrics: list[dict[str, Any]], settings: Settings) -> None:
     found = diagnose(metrics, flat_settings(settings.network.model_dump(), settings.training.model_dump()))
     if not found.is_used:
-        warnings.warn(found.paragraph(), PosteriorCollapseWarning, stacklevel=4)
+        warnings.warn(found.paragraph(), PosteriorCollapseWarning, stacklevel=3)
 
 
 def choose_device(name: str) -> torch.device:

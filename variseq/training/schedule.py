@@ -68,27 +68,19 @@ def _cost(config: TrainingConfig, begun: float, ended: float) -> float:
     return ended - begun + with_noise * COST_OF_ANOTHER_SAMPLE * (config.num_samples - 1)
 
 
-class KlController:
-    """An integral controller on log β, after ControlVAE (Shao et al. 2020) and GECO (Rezende and Viola 2018).
+def adapted_beta(beta: float, kl: float, kl_target: float | None) -> float:
+    """β after a step with this KL in nats per position; without a target β is fixed.
 
-    Each step moves log β by at most 0.02 towards the target KL, and never beyond β = 1; without a target β is fixed.
+    Integral control of log β, after ControlVAE (Shao et al. 2020) and GECO (Rezende and Viola 2018): each step moves it
+    by at most 0.02 towards the target, and never beyond β = 1.
 
-    >>> controller = KlController(beta=0.01, kl_target=10.0)
-    >>> controller.observe(20.0)
-    >>> round(controller.beta, 5)  # the KL is too high: β rises by 2 %
+    >>> round(adapted_beta(0.01, kl=20.0, kl_target=10.0), 5)  # the KL is too high: β rises by 2 %
     0.0102
     """
-
-    def __init__(self, beta: float, kl_target: float | None) -> None:
-        self.beta = beta
-        self.kl_target = kl_target
-
-    def observe(self, kl: float) -> None:
-        """Move β after a step whose KL was `kl` nats per position."""
-        if self.kl_target is None or self.beta == 0:
-            return
-        error = max(-1.0, min(1.0, kl / self.kl_target - 1))
-        self.beta = math.exp(max(MIN_LOG_BETA, min(MAX_LOG_BETA, math.log(self.beta) + GAIN * error)))
+    if kl_target is None or beta == 0:
+        return beta
+    error = max(-1.0, min(1.0, kl / kl_target - 1))
+    return math.exp(max(MIN_LOG_BETA, min(MAX_LOG_BETA, math.log(beta) + GAIN * error)))
 
 
 def min_kl(latent_dim: int, bn_gamma: float | None, free_nats: float) -> float:

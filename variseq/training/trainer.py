@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -28,7 +28,7 @@ from variseq.sequences.histories import Histories
 from variseq.training.callbacks import TrainingCallback
 from variseq.training.config import TrainingConfig
 from variseq.training.posterior_health import examine
-from variseq.training.schedule import KlController, learning_rate, noise_share, seconds_left
+from variseq.training.schedule import adapted_beta, learning_rate, noise_share, seconds_left
 from variseq.training.state import (
     Progress,
     load_network,
@@ -71,15 +71,6 @@ class Interrupt:
         self.requested = True
 
 
-@dataclass(frozen=True)
-class ValidationScore:
-    """Means over the validation queries: ranking metrics at 10, and −log p in nats."""
-
-    ndcg: float
-    recall: float
-    nll: float
-
-
 class Validation:
     """The queries that choose the best epoch: the validation part, or those of a fixed sample of its users."""
 
@@ -109,13 +100,12 @@ class Validation:
         rows = queried if len(queried) >= 2 else np.arange(len(part.target_end))
         return part.histories.select(part.histories.offsets[rows], part.target_end[rows])
 
-    def score(self, network: Network) -> ValidationScore:
-        """NDCG, recall and NLL of a network, ranking by the posterior mean."""
+    def score(self, network: Network) -> dict[str, float]:
+        """Mean NDCG and recall at 10, and −log p in nats, of a network that ranks by the posterior mean."""
         was_training = network.training
         result = evaluate(NetworkScorer(network), self.part, self.options)
         network.train(was_training)
-        means = {name: float(result.metric(name).mean()) for name in ("ndcg", "recall", "nll")}
-        return ValidationScore(**means)
+        return {f"validation_{name}": float(result.metric(name).mean()) for name in ("ndcg", "recall", "nll")}
 
 
 def gradient_step(network: Network, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> None:
@@ -140,54 +130,45 @@ def build_optimizer(network: Network, config: TrainingConfig) -> torch.optim.Opt
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
-@dataclass(frozen=True)
-class TrainingData:
-    """The training histories, and the queries that choose the best epoch (None: the last epoch is kept)."""
-
-    histories: Histories
-    validation: Validation | None
-
-
 class Trainer:
     """Trains until the epochs are over or validation stops improving; the best weights end up in `network`.
 
-    `network` is trained; `averaged`, a moving average of it, is validated and kept. With a `folder`, the state is
-    written there after each epoch and at Ctrl-C; `resume` reads it, and the run ends with the same bits.
-    `epochs_later` counts the epochs of refits that follow, so that the time left is that of the whole.
+    `network` is trained; `averaged`, a moving average of it, is validated, and the weights of the best epoch are kept
+    (without `validation` those of the last). With a `folder`, the state is written there after each epoch and at
+    Ctrl-C; a trainer that finds a state there goes on from it, and ends with the same bits. `epochs_later` counts the
+    epochs of refits that follow, so that the time left is that of the whole.
     """
 
     def __init__(
         self,
         network: Network,
-        data: TrainingData,
+        histories: Histories,
+        validation: Validation | None,
         config: TrainingConfig,
         folder: Path | None = None,
         epochs_later: int = 0,
     ) -> None:
-        self.network = network
-        self.data = data
-        self.config = config
-        self.folder = folder
-        self.epochs_later = epochs_later
+        self.network, self.histories, self.validation = network, histories, validation
+        self.config, self.folder, self.epochs_later = config, folder, epochs_later
         self.averaged = copy.deepcopy(network)
         self.best: dict[str, Tensor] = network_tensors("best", network)
         self.optimizer = build_optimizer(network, config)
-        self.controller = KlController(config.beta, config.kl_target)
         self.progress = Progress(beta=config.beta)
-        self.log_frequency = _log_frequency(data.histories, network.config.num_items)
+        # The log of each item's share of the training events, each item counted once more than it occurs.
+        count = np.bincount(histories.item, minlength=network.config.num_items) + 1.0
+        self.log_frequency = torch.from_numpy(np.log(count / count.sum())).float()
         self.num_steps = 1
         self.records: list[dict[str, Any]] = []
         torch.manual_seed(config.seed)
+        if folder is not None and (folder / STATE).exists():
+            self._resume(folder / STATE)
 
-    def resume(self) -> None:
-        """Go back to the saved state."""
-        assert self.folder is not None
-        self.progress, tensors = load_state(self.folder / STATE)
+    def _resume(self, state: Path) -> None:
+        self.progress, tensors = load_state(state)
         load_network("network", self.network, tensors)
         load_network("averaged", self.averaged, tensors)
         load_optimizer(self.optimizer, tensors)
         self.best = {name: tensor for name, tensor in tensors.items() if name.startswith("best.")}
-        self.controller.beta = self.progress.beta
         torch.set_rng_state(tensors["random"])
 
     def save(self) -> None:
@@ -196,6 +177,7 @@ class Trainer:
             return
         tensors = network_tensors("network", self.network) | network_tensors("averaged", self.averaged)
         tensors |= optimizer_tensors(self.optimizer) | self.best | {"random": torch.get_rng_state()}
+        self.folder.mkdir(parents=True, exist_ok=True)
         save_state(self.folder / STATE, self.progress, tensors)
 
     def run(self, callbacks: Sequence[TrainingCallback] = ()) -> None:
@@ -238,7 +220,7 @@ class Trainer:
         self.network.train()
         for index in range(self.progress.batch, len(groups)):
             begun = time.perf_counter()
-            batch = make_batch(self.data.histories, windows, groups[index], self.network.config.num_items)
+            batch = make_batch(self.histories, windows, groups[index], self.network.config.num_items)
             self._train_batch(batch.to(self.network.item_bias.device))
             self.progress.batch = index + 1
             self.progress.seconds += time.perf_counter() - begun
@@ -251,26 +233,24 @@ class Trainer:
     def _plan(self, epoch: int) -> tuple[Windows, list[Any]]:
         """The windows and batches of an epoch; the same for the same seed and epoch."""
         generator = np.random.default_rng([self.config.seed, epoch])
-        windows = training_windows(self.data.histories, self.network.config.max_seq_len, generator)
+        windows = training_windows(self.histories, self.network.config.max_seq_len, generator)
         order = generator.permutation(len(windows.first))
         groups = group_by_length(windows.lengths, self.config.batch_tokens, order)
         return windows, [groups[index] for index in generator.permutation(len(groups))]
 
     def _train_batch(self, batch: Batch) -> None:
         progress = self.progress
-        share = noise_share(self.config, progress.step / self.num_steps)
-        beta, config = self.controller.beta * share, self.config
-        weights = Weights(beta, config.free_nats, config.value_loss_weight, share, config.num_samples)
+        config, share = self.config, noise_share(self.config, progress.step / self.num_steps)
+        weights = Weights(progress.beta * share, config.free_nats, config.value_loss_weight, share, config.num_samples)
         objective = self.network.objective(batch, weights, self._negatives())
         self._check_finite(objective)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, progress.step, self.num_steps)
-        gradient_step(self.network, self.optimizer, objective.loss, self.config.max_grad_norm)
+            group["lr"] = learning_rate(config, progress.step, self.num_steps)
+        gradient_step(self.network, self.optimizer, objective.loss, config.max_grad_norm)
         self._average_weights()
         if share > 0:
-            self.controller.observe(float(objective.kl))
+            progress.beta = adapted_beta(progress.beta, float(objective.kl), config.kl_target)
         progress.step += 1
-        progress.beta = self.controller.beta
         added = {
             "nll": float(objective.nll) * batch.num_targets,
             "kl": float(objective.kl) * batch.num_tokens,
@@ -330,10 +310,10 @@ class Trainer:
             "beta": progress.beta * share,
             **{name: total / (tokens if name == "kl" else targets) for name, total in sums.items()},
         }
-        if self.data.validation is None:
+        if self.validation is None:
             self.best = network_tensors("best", self.averaged)
         else:
-            record |= self._validate(self.data.validation, share)
+            record |= self._validate(self.validation, share)
         progress.epoch, progress.batch, progress.seconds, progress.sums = progress.epoch + 1, 0, 0.0, {}
         return record
 
@@ -346,14 +326,12 @@ class Trainer:
         # epoch may be chosen in any case.
         is_last = progress.epoch + 1 == self.config.max_epochs
         eligible = share >= 1 or self.config.deterministic_fraction >= 1 or is_last
-        is_best = eligible and score.ndcg > progress.best_metric
+        is_best = eligible and score["validation_ndcg"] > progress.best_metric
         if is_best:
-            progress.best_metric, progress.best_epoch = score.ndcg, progress.epoch
+            progress.best_metric, progress.best_epoch = score["validation_ndcg"], progress.epoch
             self.best = network_tensors("best", self.averaged)
         return {
-            "validation_ndcg": score.ndcg,
-            "validation_recall": score.recall,
-            "validation_nll": score.nll,
+            **score,
             "health": asdict(health),
             "alarms": health.alarms if progress.epoch + 1 >= min(GRACE_EPOCHS, self.config.max_epochs) else [],
             "is_best": is_best,
@@ -367,9 +345,3 @@ class Trainer:
         if interrupt.requested:
             self.save()
             raise KeyboardInterrupt
-
-
-def _log_frequency(histories: Histories, num_items: int) -> Tensor:
-    """log of each item's share of the training events, each item counted once more than it occurs."""
-    count = np.bincount(histories.item, minlength=num_items) + 1.0
-    return torch.from_numpy(np.log(count / count.sum())).float()
