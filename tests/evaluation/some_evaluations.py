@@ -6,9 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from variseq.evaluation.calibration import reliability
 from variseq.evaluation.evaluation import Evaluation, Forecasts
 
 NUM_ITEMS = 200
+
+
+def calibration_error(probability: np.ndarray, correct: np.ndarray) -> float:
+    """The definition: the mean over forecasts of |mean probability − frequency| of their bin."""
+    bins = reliability(probability, correct)
+    return float(np.average(np.abs(bins.mean_probability - bins.frequency), weights=bins.num_forecasts))
 
 
 def true_forecasts(lengths: np.ndarray, k: int = 3, seed: int = 0, **changed: Any) -> Evaluation:

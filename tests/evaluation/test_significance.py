@@ -68,15 +68,11 @@ def test_resampling_is_the_same_for_a_seed_and_for_any_chunk() -> None:
     np.testing.assert_array_equal(first, resampled_sums(columns, num_resamples=50, seed=4))
     assert not np.array_equal(first, resampled_sums(columns, num_resamples=50, seed=5))
     every, some = np.arange(30), np.array([3, 4, 20])
-    blocks = {
-        "left": UserColumns(every, columns[:, :1]),
-        "right": UserColumns(every, columns[:, 1:]),
-        "some": UserColumns(some, columns[some]),
-    }
-    drawn = resampled_tables(blocks, 30, num_resamples=50, seed=4)
-    np.testing.assert_allclose(np.concatenate([drawn["left"], drawn["right"]], axis=1), first)
+    blocks = [UserColumns(every, columns[:, :1]), UserColumns(every, columns[:, 1:]), UserColumns(some, columns[some])]
+    left, right, of_some = resampled_tables(blocks, 30, num_resamples=50, seed=4)
+    np.testing.assert_allclose(np.concatenate([left, right], axis=1), first)
     alone = np.where(np.isin(every, some)[:, None], columns, 0.0)
-    np.testing.assert_allclose(drawn["some"], resampled_sums(alone, num_resamples=50, seed=4), atol=1e-12)
+    np.testing.assert_allclose(of_some, resampled_sums(alone, num_resamples=50, seed=4), atol=1e-12)
 
 
 def test_percentile_interval_leaves_a_fortieth_on_each_side() -> None:

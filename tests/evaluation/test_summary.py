@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.evaluation.scored import GivenScores
-from tests.evaluation.some_evaluations import true_forecasts
+from tests.evaluation.some_evaluations import calibration_error, true_forecasts
 from tests.evaluation.test_evaluate import NUM_ITEMS, random_part, random_scores
 from variseq.errors import InputError
-from variseq.evaluation.calibration import expected_calibration_error
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.groups import SizeThirds, by_length, group_users, third_ends
@@ -41,8 +40,8 @@ def test_history_lengths_have_a_row_each_with_every_promised_number() -> None:
         tuple(values[inside].mean() for values in (forecasts.nll, forecasts.brier, forecasts.entropy))
     )
     top, hit = forecasts.top_probability[inside], forecasts.top_is_target[inside]
-    assert row["ece_top1"] == pytest.approx(expected_calibration_error(top[:, 0], hit[:, 0]))
-    assert row["ece_top3"] == pytest.approx(expected_calibration_error(top.ravel(), hit.ravel()))
+    assert row["ece_top1"] == pytest.approx(calibration_error(top[:, 0], hit[:, 0]))
+    assert row["ece_top3"] == pytest.approx(calibration_error(top.ravel(), hit.ravel()))
     for name in ("ndcg@3", "recall@3", "nll", "brier", "entropy", "ece_top1", "ece_top3"):
         low, high = row[f"{name}_interval"]
         assert low <= row[name] <= high
@@ -109,7 +108,7 @@ def test_calibration_by_popularity_goes_by_the_recommended_item() -> None:
     row = summarize(evaluation, num_resamples=20)["by_item_popularity"][1]
     low, high = map(int, row["group"].split("-"))
     inside = (evaluation.top_item_count >= low) & (evaluation.top_item_count <= high)
-    expected = expected_calibration_error(forecasts.top_probability[inside], forecasts.top_is_target[inside])
+    expected = calibration_error(forecasts.top_probability[inside], forecasts.top_is_target[inside])
     assert row["ece_top3"] == pytest.approx(expected)
     assert row["num_queries"] == int(((evaluation.target_count >= low) & (evaluation.target_count <= high)).sum())
 
@@ -283,8 +282,8 @@ def test_summary_calibration_errors_are_those_of_the_lists() -> None:
     summary = summarize(evaluation, num_resamples=50)
     top, hit = evaluation.forecasts.top_probability, evaluation.forecasts.top_is_target
     filled = evaluation.top_item >= 0
-    assert summary["ece_top1"] == pytest.approx(expected_calibration_error(top[:, 0], hit[:, 0]))
-    assert summary["ece_top10"] == pytest.approx(expected_calibration_error(top[filled], hit[filled]))
+    assert summary["ece_top1"] == pytest.approx(calibration_error(top[:, 0], hit[:, 0]))
+    assert summary["ece_top10"] == pytest.approx(calibration_error(top[filled], hit[filled]))
     for name in ("ece_top1", "ece_top10"):
         low, high = summary[f"{name}_interval"]
         assert 0 <= low <= high <= 1

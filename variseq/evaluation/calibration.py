@@ -64,33 +64,6 @@ def reliability(
     return Reliability(np.bincount(index, probability) / count, np.bincount(index, correct) / count, count)
 
 
-def expected_calibration_error(
-    probability: Float[np.ndarray, " forecast"], correct: Bool[np.ndarray, " forecast"], num_bins: int = NUM_BINS
-) -> float:
-    """Expected calibration error: mean over forecasts of |mean probability - frequency| of their bin.
-
-    It is 0 when perfectly calibrated. Sampling noise alone gives a value above 0: read it with its interval.
-    Source: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning" (2015), with the equal-mass
-    bins of Nguyen and O'Connor, "Posterior calibration and exploratory analysis" (2015).
-
-    Args:
-        probability: Probability of each forecast.
-        correct: Whether each came true.
-        num_bins: Bins of equal mass.
-
-    Returns:
-        A value from 0 to 1; NaN without forecasts.
-
-    >>> expected_calibration_error(np.array([0.5, 0.5]), np.array([True, False]))
-    0.0
-    """
-    if not len(probability):
-        return float("nan")
-    bins = reliability(probability, correct, num_bins)
-    gap = np.abs(bins.mean_probability - bins.frequency)
-    return float((gap * bins.num_forecasts).sum() / len(probability))
-
-
 @dataclass(frozen=True, eq=False)
 class RiskCoverage:
     """Mean value of the answered share of the queries, when the least confident ones are left unanswered."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,23 +51,22 @@ def resampled_sums(
     Sums, not means, so that ratios (a group's mean, a calibration error) can be resampled in the same draw.
     Memory is bounded: a few million weights at a time.
     """
-    everyone = UserColumns(np.arange(len(columns)), columns)
-    return resampled_tables({"all": everyone}, len(columns), num_resamples, seed)["all"]
+    return resampled_tables([UserColumns(np.arange(len(columns)), columns)], len(columns), num_resamples, seed)[0]
 
 
 def resampled_tables(
-    tables: Mapping[str, UserColumns], num_users: int, num_resamples: int = NUM_RESAMPLES, seed: int = 0
-) -> dict[str, Float[np.ndarray, "resample _"]]:
+    tables: Sequence[UserColumns], num_users: int, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> list[Float[np.ndarray, "resample _"]]:
     """`resampled_sums` of several tables in one draw of the users, so that differences between them can be resampled.
 
     A table of a few users costs only as much as these.
     """
-    sums = {name: np.empty((num_resamples, table.columns.shape[1])) for name, table in tables.items()}
+    sums = [np.empty((num_resamples, table.columns.shape[1])) for table in tables]
     first = 0
     for weights in _weights(num_users, num_resamples, seed):
-        for name, table in tables.items():
+        for table, of_table in zip(tables, sums, strict=True):
             of_users = weights if len(table.index) == num_users else weights[:, table.index]
-            sums[name][first : first + len(weights)] = of_users @ table.columns
+            of_table[first : first + len(weights)] = of_users @ table.columns
         first += len(weights)
     return sums
 

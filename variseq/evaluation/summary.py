@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,6 @@ from variseq.evaluation.metrics import catalog_coverage, exposure, gini
 from variseq.evaluation.significance import (
     NUM_RESAMPLES,
     UserColumns,
-    mean_interval,
-    means_by_user,
     percentile_interval,
     resampled_tables,
     sums_by_user,
@@ -31,8 +28,6 @@ MIN_USERS = 20
 """Groups of fewer users are shown, but not compared: chance alone would make one of them the worst."""
 UNSEEN = "unseen"
 """Targets that never occur in training are misses by rule, so they are shown and not compared."""
-
-Resampled = dict[str, Float[np.ndarray, "resample _"]]
 
 
 def summarize(
@@ -54,318 +49,259 @@ def summarize(
         user_groups: By the name of a column the group of each user of the log.
         thresholds: Those of this model's conformal sets.
     """
-    outcomes = _Outcomes.of(evaluation, thresholds)
+    k = evaluation.k
+    covered = None if thresholds is None else evaluation.is_covered(thresholds)
     popularity = SizeThirds.of(evaluation.target_count, UNSEEN)
-    groups = [
-        _GroupRows("history_length", outcomes, by_length(evaluation.history_length)),
+    of_target = Groups(popularity.names, popularity.index(evaluation.target_count))
+    groups = {
+        "history_length": _groups(evaluation, covered, by_length(evaluation.history_length)),
         # A recommended item is known, the target is not: calibration is grouped by the recommended item's count.
-        _GroupRows(
-            "item_popularity",
-            outcomes,
-            Groups(popularity.names, popularity.index(evaluation.target_count)),
-            popularity.index(evaluation.top_item_count),
-        ),
-    ]
+        "item_popularity": _groups(evaluation, covered, of_target, popularity.index(evaluation.top_item_count)),
+    }
     columns = {
-        name: _GroupRows(f"user column {name}", outcomes, of_users.take(evaluation.user))
+        name: _groups(evaluation, covered, of_users.take(evaluation.user))
         for name, of_users in (user_groups or {}).items()
     }
-    overall = _Pool(outcomes, np.ones(len(outcomes.user), dtype=bool))
-    means, selective = _means(outcomes), _selective_columns(outcomes)
-    everyone = np.arange(len(outcomes.users))
-    tables = {"means": UserColumns(everyone, means), "overall": overall.table}
-    if selective is not None:
-        tables["selective"] = UserColumns(everyone, selective)
-    for one in [*groups, *columns.values()]:
-        tables |= one.tables()
-    drawn = resampled_tables(tables, len(everyone), num_resamples, seed)
+    overall = _Group(evaluation, covered, np.ones(len(evaluation.user), dtype=bool), by_user=True)
+    selection = _Pool(evaluation, _selection_ratios(evaluation))
+    pools = [overall, selection, *(pool for some in [*groups.values(), *columns.values()] for pool in some.values())]
+    drawn = resampled_tables([pool.table for pool in pools], len(np.unique(evaluation.user)), num_resamples, seed)
+    for pool, sums in zip(pools, drawn, strict=True):
+        pool.resample(sums)
     return {
         "model": evaluation.model,
-        **overall.summary(drawn["overall"]),
-        **_summary_of_means(outcomes, means, drawn["means"]),
-        **_summary_of_lists(outcomes),
-        **_summary_of_selection(outcomes.k, selective, drawn.get("selective")),
-        **_nll_of_known_targets(evaluation, num_resamples, seed),
+        **overall.summary(),
+        **_summary_of_lists(evaluation),
+        **_summary_of_selection(selection, k),
         **_beyond_accuracy(evaluation),
         **_counts(evaluation),
-        **{f"by_{one.kind}": one.rows(drawn) for one in groups},
-        "by_user_column": {name: one.rows(drawn) for name, one in columns.items()},
-        "group_gaps": {one.kind: one.gaps(drawn) for one in groups}
-        | {"user_column": {name: one.gaps(drawn) for name, one in columns.items()}},
+        **{f"by_{kind}": _rows(some) for kind, some in groups.items()},
+        "by_user_column": {name: _rows(some) for name, some in columns.items()},
+        "group_gaps": {kind: _gaps(some, k) for kind, some in groups.items()}
+        | {"user_column": {name: _gaps(some, k) for name, some in columns.items()}},
     }
 
 
 @dataclass(frozen=True, eq=False)
-class _Outcomes:
-    """The values per query that are pooled; a metric that the model does not have is None."""
+class Ratio:
+    """A number that is a sum over queries divided by another; of several columns above, absolute sums are added.
 
-    user: Int[np.ndarray, " query"]
-    k: int
-    metrics: dict[str, Float[np.ndarray, " query"] | None]
-    forecasts: Forecasts | None
-    is_filled: Bool[np.ndarray, "query k"]
-    is_covered: Bool[np.ndarray, " query"] | None
+    `noise_floor` is the value that chance alone explains; None for what is no calibration error.
+    """
 
-    @classmethod
-    def of(cls, evaluation: Evaluation, thresholds: ConformalThresholds | None) -> _Outcomes:
-        forecasts, k = evaluation.forecasts, evaluation.k
-        metrics: dict[str, Float[np.ndarray, " query"] | None] = {
-            f"ndcg@{k}": evaluation.metric("ndcg"),
-            f"recall@{k}": evaluation.metric("recall"),
-            "mrr": evaluation.metric("mrr"),
-            **dict.fromkeys(("nll", "brier", "entropy")),
-        }
-        if forecasts is not None:
-            nll = forecasts.nll if (evaluation.target >= 0).all() else None
-            metrics |= {"nll": nll, "brier": forecasts.brier, "entropy": forecasts.entropy}
-        covered = None if thresholds is None else evaluation.is_covered(thresholds)
-        return cls(evaluation.user, k, metrics, forecasts, evaluation.top_item >= 0, covered)
+    above: Float[np.ndarray, "query column"]
+    below: Float[np.ndarray, " query"]
+    noise_floor: float | None = None
 
-    @cached_property
-    def users(self) -> Int[np.ndarray, " user"]:
-        """The users that occur, in ascending order."""
-        return np.unique(self.user)
 
-    @property
-    def depths(self) -> dict[str, int]:
-        """The calibration errors, by how much of the lists they look at."""
-        return {f"ece_top{depth}": depth for depth in (1, self.k)}
+def _mean(value: Float[np.ndarray, " query"], weight: Float[np.ndarray, " query"]) -> Ratio:
+    """The mean of the queries whose weight is not 0."""
+    return Ratio(np.where(weight > 0, weight * value, 0.0)[:, None], weight)
 
-    @property
-    def means(self) -> dict[str, Float[np.ndarray, " query"]]:
-        """The metrics that are means over users; the entropy is a mean over queries."""
-        return {name: value for name, value in self.metrics.items() if value is not None and name != "entropy"}
+
+def _calibration_error(forecasts: Forecasts, filled: Bool[np.ndarray, "query depth"]) -> Ratio:
+    """Expected calibration error of the items of lists that are `filled`.
+
+    It is the mean over forecasts of |mean probability − frequency| of their bin, which is a ratio of sums over users
+    when the bins are fixed. Sources: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning"
+    (2015), with the equal-mass bins of Nguyen and O'Connor, "Posterior calibration and exploratory analysis" (2015).
+    """
+    depth = filled.shape[1]
+    probability, hit = forecasts.top_probability[:, :depth], forecasts.top_is_target[:, :depth]
+    forecast = probability[filled]
+    bin_index = np.zeros(filled.shape, dtype=np.int64)
+    bin_index[filled] = equal_mass_bins(forecast)
+    num_bins = int(bin_index.max()) + 1
+    cell = np.arange(len(filled))[:, None] * num_bins + bin_index
+    gap = np.bincount(cell.ravel(), np.where(filled, probability - hit, 0.0).ravel(), minlength=len(filled) * num_bins)
+    # The mean of |noise| is √(2/π) of its deviation, which for a true probability p is √(p (1 − p)).
+    noise = np.sqrt(2 / np.pi * np.bincount(bin_index[filled], forecast * (1 - forecast)))
+    return Ratio(gap.reshape(-1, num_bins), filled.sum(axis=1).astype(np.float64), noise.sum() / max(1, len(forecast)))
 
 
 class _Pool:
-    """Numbers of the queries that are `inside`: means over queries, and calibration errors of the lists' `cells`.
+    """Ratios of some queries, and what resampling users makes of them."""
 
-    Without `cells` they are those of the same queries. Its intervals resample users.
-    """
-
-    def __init__(
-        self, outcomes: _Outcomes, inside: Bool[np.ndarray, " query"], cells: Bool[np.ndarray, "query k"] | None = None
-    ) -> None:
-        self.outcomes = outcomes
-        self.inside = inside
-        self.num_users = len(np.unique(outcomes.user[inside]))
-        parts = {name: self._mean(value) for name, value in outcomes.metrics.items() if value is not None}
-        self.noise_floor: dict[str, float] = {}
-        if outcomes.forecasts is not None:
-            filled = outcomes.is_filled & (inside[:, None] if cells is None else cells)
-            for name, depth in outcomes.depths.items():
-                parts[name] = self._gaps(name, outcomes.forecasts, filled[:, :depth])
-        columns = np.concatenate(list(parts.values()), axis=1)
+    def __init__(self, evaluation: Evaluation, ratios: Mapping[str, Ratio | None]) -> None:
+        self.ratios = ratios
+        parts = [part for one in ratios.values() if one is not None for part in (one.above, one.below[:, None])]
+        columns = np.concatenate([np.zeros((len(evaluation.user), 0)), *parts], axis=1)
         is_used = columns.any(axis=1)
-        index = np.searchsorted(outcomes.users, np.unique(outcomes.user[is_used]))
-        self.table = UserColumns(index, sums_by_user(outcomes.user[is_used], columns[is_used]))
-        self.ends = dict(zip(parts, np.cumsum([part.shape[1] for part in parts.values()]), strict=True))
+        user = evaluation.user[is_used]
+        index = np.searchsorted(np.unique(evaluation.user), np.unique(user))
+        self.table = UserColumns(index, sums_by_user(user, columns[is_used]))
+        numbers = self._numbers(self.table.columns.sum(axis=0, keepdims=True))
+        self.values = {name: float(value) for name, (value,) in numbers.items() if not np.isnan(value)}
 
-    def _mean(self, value: Float[np.ndarray, " query"]) -> Float[np.ndarray, "query column"]:
-        """Columns whose sums give the mean over the queries inside: value and one."""
-        return np.stack([np.where(self.inside, value, 0.0), self.inside.astype(np.float64)], axis=1)
-
-    def _gaps(
-        self, name: str, forecasts: Forecasts, filled: Bool[np.ndarray, "query depth"]
-    ) -> Float[np.ndarray, "query column"]:
-        """Columns whose sums give the calibration error: probability − hit in each bin, and the number of forecasts.
-
-        With the bins fixed, the error is a ratio of sums over users, which resampling needs.
-        """
-        depth = filled.shape[1]
-        probability, hit = forecasts.top_probability[:, :depth], forecasts.top_is_target[:, :depth]
-        bin_index = np.zeros(filled.shape, dtype=np.int64)
-        bin_index[filled] = equal_mass_bins(probability[filled])
-        num_bins = int(bin_index.max()) + 1
-        query = np.repeat(np.arange(len(filled)), depth)
-        gap = np.where(filled, probability - hit, 0.0)
-        sums = np.bincount(query * num_bins + bin_index.ravel(), gap.ravel(), minlength=len(gap) * num_bins)
-        forecast = probability[filled]
-        # The mean of |noise| is √(2/π) of its deviation, which for a true probability p is √(p (1 − p)).
-        noise = np.sqrt(2 / np.pi * np.bincount(bin_index[filled], forecast * (1 - forecast)))
-        self.noise_floor[name] = float(noise.sum() / max(1, len(forecast)))
-        return np.concatenate([sums.reshape(len(gap), num_bins), filled.sum(axis=1, keepdims=True)], axis=1)
-
-    def numbers(self, sums: Float[np.ndarray, "row column"]) -> dict[str, Float[np.ndarray, " row"]]:
+    def _numbers(self, sums: Float[np.ndarray, "row column"]) -> dict[str, Float[np.ndarray, " row"]]:
         """Each number for rows of column sums; NaN for a row (a resample) that has nothing of it."""
         numbers, first = {}, 0
-        for name, end in self.ends.items():
-            *above, below = sums[:, first:end].T
-            total = np.abs(above).sum(axis=0) if name in self.outcomes.depths else above[0]
-            numbers[name] = _ratio(total, below)
-            first = end
+        for name, one in self.ratios.items():
+            if one is not None:
+                last = first + one.above.shape[1]
+                numbers[name] = _ratio(np.abs(sums[:, first:last]).sum(axis=1), sums[:, last])
+                first = last + 1
         return numbers
 
-    def values(self) -> dict[str, float]:
-        """Each number that is defined."""
-        numbers = self.numbers(self.table.columns.sum(axis=0, keepdims=True))
-        return {name: float(value) for name, (value,) in numbers.items() if not np.isnan(value)}
-
-    def resampled(self, drawn: Float[np.ndarray, "resample column"]) -> dict[str, Float[np.ndarray, " resample"]]:
-        """Each number that is defined for resampled sums of `table`.
+    def resample(self, sums: Float[np.ndarray, "resample column"]) -> None:
+        """Takes in resampled sums of `table`.
 
         A resample has the noise of the sample and its own on top, which makes calibration errors larger. They are
         moved back, so that their mean is the error of the sample, and never below 0.
         """
-        numbers, values = self.numbers(drawn), self.values()
-        for name in values.keys() & self.outcomes.depths.keys():
-            known = numbers[name][~np.isnan(numbers[name])]
-            if len(known):
-                numbers[name] = np.maximum(0.0, numbers[name] - known.mean() + values[name])
-        return {name: numbers[name] for name in values}
+        self.resampled = self._numbers(sums)
+        for name, value in self.values.items():
+            numbers, one = self.resampled[name], self.ratios[name]
+            if one is not None and one.noise_floor is not None and not np.isnan(numbers).all():
+                self.resampled[name] = np.maximum(0.0, numbers - np.nanmean(numbers) + value)
 
-    def summary(self, drawn: Float[np.ndarray, "resample column"]) -> dict[str, Any]:
-        """Every number with its 95 % interval; None where it is not defined. `drawn` are resampled sums of `table`."""
-        names = [*self.outcomes.metrics, *self.outcomes.depths]
-        result: dict[str, Any] = {key: None for name in names for key in (name, f"{name}_interval")}
-        resampled = self.resampled(drawn)
-        for name, value in self.values().items():
-            result |= {name: value, f"{name}_interval": _interval_of_known(resampled[name])}
-        result |= {f"{name}_noise_floor": self.noise_floor.get(name) for name in self.outcomes.depths}
-        return result | self._conformal_coverage()
-
-    def _conformal_coverage(self) -> dict[str, Any]:
-        """The share of targets in their conformal sets.
-
-        Wilson's interval is not empty where all are covered; a user counts once in it, however many queries there are.
-        """
-        if self.outcomes.is_covered is None or not self.inside.any():
-            return {CONFORMAL: None, f"{CONFORMAL}_interval": None}
-        share = self.outcomes.is_covered[self.inside].mean()
-        low, high = wilson_interval(np.array([share]), np.array([self.num_users]))
-        return {CONFORMAL: float(share), f"{CONFORMAL}_interval": [float(low[0]), float(high[0])]}
+    def summary(self) -> dict[str, Any]:
+        """Every number with its interval."""
+        result: dict[str, Any] = {}
+        for name in self.ratios:
+            result |= _with_interval(name, self.values.get(name), self.resampled.get(name))
+        return result
 
 
-class _GroupRows:
-    """A way to group the queries, and the numbers of each group.
+class _Group(_Pool):
+    """Metrics of the queries inside, and calibration errors of their lists, or of the `cells` of all lists.
 
-    `cell_index` is the group of each recommended item, where the lists are grouped by another thing than the queries.
+    With `by_user` a mean, but for that of the entropy, is over users, of whom each counts once.
     """
 
     def __init__(
-        self, kind: str, outcomes: _Outcomes, groups: Groups, cell_index: Int[np.ndarray, "query k"] | None = None
+        self,
+        evaluation: Evaluation,
+        covered: Bool[np.ndarray, " query"] | None,
+        inside: Bool[np.ndarray, " query"],
+        cells: Bool[np.ndarray, "query k"] | None = None,
+        by_user: bool = False,
     ) -> None:
-        self.kind, self.outcomes = kind, outcomes
-        self.pools = {
-            name: _Pool(outcomes, groups.index == index, None if cell_index is None else cell_index == index)
-            for index, name in enumerate(groups.names)
+        k, forecasts = evaluation.k, evaluation.forecasts
+        _, row = np.unique(evaluation.user, return_inverse=True)
+
+        def mean(value: Float[np.ndarray, " query"], chosen: Bool[np.ndarray, " query"] = inside) -> Ratio:
+            return _mean(value, chosen / np.maximum(np.bincount(row, chosen), 1)[row] if by_user else chosen * 1.0)
+
+        ratios: dict[str, Ratio | None] = {
+            f"ndcg@{k}": mean(evaluation.metric("ndcg")),
+            f"recall@{k}": mean(evaluation.metric("recall")),
+            "mrr": mean(evaluation.metric("mrr")),
+            **dict.fromkeys(("nll", "brier", "entropy", *_calibration_errors(k))),
         }
-        self.compared = [name for name, pool in self.pools.items() if pool.num_users >= MIN_USERS and name != UNSEEN]
+        if forecasts is not None:
+            filled = (evaluation.top_item >= 0) & (inside[:, None] if cells is None else cells)
+            ratios["nll"] = mean(forecasts.nll, inside & (evaluation.target >= 0))
+            ratios["brier"] = mean(forecasts.brier)
+            ratios["entropy"] = _mean(forecasts.entropy, inside * 1.0)
+            ratios |= {name: _calibration_error(forecasts, filled[:, :d]) for name, d in _calibration_errors(k).items()}
+        super().__init__(evaluation, ratios)
+        self.num_queries, self.num_users = int(inside.sum()), len(np.unique(evaluation.user[inside]))
+        self.covered = None if covered is None or not inside.any() else float(covered[inside].mean())
 
-    def tables(self) -> dict[str, UserColumns]:
-        """What has to be resampled for the intervals."""
-        return {f"{self.kind} {name}": pool.table for name, pool in self.pools.items()}
+    def summary(self) -> dict[str, Any]:
+        """The numbers, their noise floors, and the share of targets in their conformal sets.
 
-    def rows(self, drawn: Resampled) -> list[dict[str, Any]]:
-        """A row a group; `is_compared` is true where the group is large enough to be compared with others."""
-        return [
-            {
-                "group": name,
-                "num_queries": int(pool.inside.sum()),
-                "num_users": pool.num_users,
-                "is_compared": name in self.compared,
-                **pool.summary(drawn[f"{self.kind} {name}"]),
-            }
-            for name, pool in self.pools.items()
-        ]
-
-    def gaps(self, drawn: Resampled) -> dict[str, Any]:
-        """The worst and the best group by NDCG and by each calibration error, with the gap between them.
-
-        The interval of a gap is that of these two groups; that they were picked as the extremes makes the gap itself a
-        little too large. None with fewer than two groups of at least `MIN_USERS` users.
+        Wilson's interval is not empty where all are covered; a user counts once in it, however many queries there are.
         """
-        signs = {f"ndcg@{self.outcomes.k}": 1, **dict.fromkeys(self.outcomes.depths, -1)}
-        return {name: self._gap(name, sign, drawn) for name, sign in signs.items()}
+        result = super().summary()
+        for name, one in self.ratios.items():
+            if name.startswith("ece"):
+                result[f"{name}_noise_floor"] = None if one is None else one.noise_floor
+        result |= {CONFORMAL: self.covered, f"{CONFORMAL}_interval": None}
+        if self.covered is not None:
+            low, high = wilson_interval(np.array([self.covered]), np.array([self.num_users]))
+            result[f"{CONFORMAL}_interval"] = [float(low[0]), float(high[0])]
+        return result
 
-    def _gap(self, metric: str, sign: int, drawn: Resampled) -> dict[str, Any] | None:
-        values = {}
-        for name in self.compared:
-            numbers = self.pools[name].values()
-            if metric in numbers:
-                values[name] = numbers[metric]
-        if len(values) < 2:
-            return None
-        worst, *_, best = sorted(values, key=lambda name: sign * values[name])
-        of_best, of_worst = (self.pools[name].resampled(drawn[f"{self.kind} {name}"])[metric] for name in (best, worst))
-        return {
-            "worst_group": worst,
-            "worst": values[worst],
-            "best_group": best,
-            "best": values[best],
-            "gap": sign * (values[best] - values[worst]),
-            "gap_interval": _interval_of_known(sign * (of_best - of_worst)),
+
+def _calibration_errors(k: int) -> dict[str, int]:
+    """The calibration errors, by how much of the lists they look at."""
+    return {f"ece_top{depth}": depth for depth in (1, k)}
+
+
+def _groups(
+    evaluation: Evaluation,
+    covered: Bool[np.ndarray, " query"] | None,
+    groups: Groups,
+    cell_index: Int[np.ndarray, "query k"] | None = None,
+) -> dict[str, _Group]:
+    """Each group by its name; `cell_index` groups the items of lists where they have other groups than the queries."""
+    return {
+        name: _Group(evaluation, covered, groups.index == index, None if cell_index is None else cell_index == index)
+        for index, name in enumerate(groups.names)
+    }
+
+
+def _is_compared(name: str, group: _Group) -> bool:
+    return group.num_users >= MIN_USERS and name != UNSEEN
+
+
+def _rows(groups: Mapping[str, _Group]) -> list[dict[str, Any]]:
+    """A row a group; `is_compared` is true where the group is large enough to be compared with others."""
+    return [
+        {
+            "group": name,
+            "num_queries": group.num_queries,
+            "num_users": group.num_users,
+            "is_compared": _is_compared(name, group),
+            **group.summary(),
         }
+        for name, group in groups.items()
+    ]
 
 
-def _means(outcomes: _Outcomes) -> Float[np.ndarray, "user metric"]:
-    return means_by_user(outcomes.user, np.stack(list(outcomes.means.values()), axis=1))
+def _gaps(groups: Mapping[str, _Group], k: int) -> dict[str, dict[str, Any] | None]:
+    """The worst and the best group by NDCG and by each calibration error, with the gap between them.
+
+    The interval of a gap is that of these two groups; that they were picked as the extremes makes the gap itself a
+    little too large. None with fewer than two groups of at least `MIN_USERS` users.
+    """
+    gaps: dict[str, dict[str, Any] | None] = {}
+    for metric, sign in {f"ndcg@{k}": 1, **dict.fromkeys(_calibration_errors(k), -1)}.items():
+        compared = {n: one for n, one in groups.items() if _is_compared(n, one) and metric in one.values}
+        in_order = sorted(compared, key=lambda name: sign * compared[name].values[metric])
+        gaps[metric] = None
+        if len(in_order) > 1:
+            (worst, best) = (compared[name] for name in (in_order[0], in_order[-1]))
+            gaps[metric] = {
+                "worst_group": in_order[0],
+                "worst": worst.values[metric],
+                "best_group": in_order[-1],
+                "best": best.values[metric],
+                "gap": sign * (best.values[metric] - worst.values[metric]),
+                "gap_interval": _interval_of_known(sign * (best.resampled[metric] - worst.resampled[metric])),
+            }
+    return gaps
 
 
-def _summary_of_means(
-    outcomes: _Outcomes, means: Float[np.ndarray, "user metric"], drawn: Float[np.ndarray, "resample metric"]
-) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for column, name in enumerate(outcomes.means):
-        result[name] = float(means[:, column].mean())
-        result[f"{name}_interval"] = list(percentile_interval(drawn[:, column] / len(means)))
-    return result
-
-
-def _summary_of_lists(outcomes: _Outcomes) -> dict[str, Any]:
+def _summary_of_lists(evaluation: Evaluation) -> dict[str, Any]:
     """The probability of the whole list, and how well that of its first item selects good lists."""
     mass, area = None, None
-    if outcomes.forecasts is not None:
-        probability = outcomes.forecasts.top_probability
+    if evaluation.forecasts is not None:
+        probability = evaluation.forecasts.top_probability
         mass = float(probability.sum(axis=1).mean())
-        area = risk_coverage(probability[:, 0], outcomes.means[f"ndcg@{outcomes.k}"]).area
-    return {f"topk_probability_mass@{outcomes.k}": mass, "risk_coverage_area": area}
+        area = risk_coverage(probability[:, 0], evaluation.metric("ndcg")).area
+    return {f"topk_probability_mass@{evaluation.k}": mass, "risk_coverage_area": area}
 
 
-def _selective_columns(outcomes: _Outcomes) -> Float[np.ndarray, "user column"] | None:
-    """Per user the NDCG and the number of queries, of those in the half with least entropy, then of all."""
-    entropy, value = outcomes.metrics["entropy"], outcomes.means[f"ndcg@{outcomes.k}"]
-    if entropy is None:
-        return None
-    is_answered = answered(entropy)
-    return sums_by_user(outcomes.user, np.stack([is_answered * value, is_answered, value, np.ones_like(value)], axis=1))
-
-
-def _summary_of_selection(
-    k: int, columns: Float[np.ndarray, "user column"] | None, drawn: Float[np.ndarray, "resample column"] | None
-) -> dict[str, Any]:
-    """NDCG of the half of the queries with least entropy, and by what share it is above that of all.
-
-    Which queries are in that half is kept fixed in the resamples.
-    """
-    names = (f"selective_ndcg@{k}", SELECTIVE_GAIN)
-    result: dict[str, Any] = {key: None for name in names for key in (name, f"{name}_interval")}
-    if columns is None or drawn is None:
-        return result
-    of_half, gain = _half_and_gain(columns.sum(axis=0, keepdims=True))
-    for name, value, resampled in zip(names, (of_half, gain), _half_and_gain(drawn), strict=True):
-        if not np.isnan(value[0]):
-            result |= {name: float(value[0]), f"{name}_interval": _interval_of_known(resampled)}
-    return result
-
-
-def _half_and_gain(
-    sums: Float[np.ndarray, "row column"],
-) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]:
-    """NaN where no query is answered; the gain also where the NDCG of all is 0."""
-    half, num_half, every, num_every = sums.T
-    of_half = _ratio(half, num_half)
-    return of_half, _ratio(of_half, every / num_every) - 1
-
-
-def _nll_of_known_targets(evaluation: Evaluation, num_resamples: int, seed: int) -> dict[str, Any]:
-    """The NLL of the targets that have one, where some have none."""
-    is_known = evaluation.target >= 0
-    if evaluation.forecasts is None or is_known.all() or not is_known.any():
+def _selection_ratios(evaluation: Evaluation) -> dict[str, Ratio | None]:
+    """The mean NDCG of the half of the queries with least entropy, which is kept fixed in the resamples, and of all."""
+    if evaluation.forecasts is None:
         return {}
-    user, nll = evaluation.user[is_known], evaluation.forecasts.nll[is_known]
-    interval = mean_interval(user, nll, num_resamples, seed)
-    return {"nll": float(means_by_user(user, nll[:, None]).mean()), "nll_interval": list(interval)}
+    ndcg = evaluation.metric("ndcg")
+    return {"half": _mean(ndcg, answered(evaluation.forecasts.entropy)), "all": _mean(ndcg, np.ones_like(ndcg))}
+
+
+def _summary_of_selection(selection: _Pool, k: int) -> dict[str, Any]:
+    """NDCG of the half of the queries with least entropy, and by what share it is above that of all."""
+    half, every, gain, resampled_gain = selection.values.get("half"), selection.values.get("all"), None, None
+    if half is not None and every:
+        gain = half / every - 1
+        resampled_gain = _ratio(selection.resampled["half"], selection.resampled["all"]) - 1
+    return _with_interval(f"selective_ndcg@{k}", half, selection.resampled.get("half")) | _with_interval(
+        SELECTIVE_GAIN, gain, resampled_gain
+    )
 
 
 def _beyond_accuracy(evaluation: Evaluation) -> dict[str, float | None]:
@@ -397,6 +333,12 @@ def _mean_of_known(values: Float[np.ndarray, " query"]) -> float | None:
 def _ratio(above: Float[np.ndarray, " row"], below: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
     """NaN where there is nothing below."""
     return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
+
+
+def _with_interval(name: str, value: float | None, resampled: Float[np.ndarray, " resample"] | None) -> dict[str, Any]:
+    """A number and its interval under their names; None where they are not defined."""
+    interval = None if value is None or resampled is None else _interval_of_known(resampled)
+    return {name: value, f"{name}_interval": interval}
 
 
 def _interval_of_known(resampled: Float[np.ndarray, " resample"]) -> list[float] | None:
