@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.terminal.invoke import variseq
-from variseq.threads import available_cores
+from variseq.threads import QUIET_SAMPLES, Load, available_cores
 
 OF_OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 FORKED = """
@@ -69,13 +69,55 @@ def test_forked_process_answers_with_the_engine_of_its_parent(bundle_folder: Pat
     assert in_a_process(FORKED.format(loaded=loaded, asked=ANSWERED, asked_before=before)) == "3"
 
 
-SHOWN = "import os, variseq; print([os.environ.get(name) for name in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')])"
+NUM_THREADS = """
+import os, torch
+from variseq.threads import IdleTeam
+count = lambda: len(os.listdir("/proc/self/task"))
+torch.set_num_threads(2)
+torch.ones(1_000_000).mul_(2)
+before = count()
+team = IdleTeam.started()
+while team is not None and count() < before + 1 + len(os.sched_getaffinity(0)):
+    pass
+during = count()
+if team is not None:
+    team.stop()
+print(team is None or during > len(os.sched_getaffinity(0)), count() - before)
+"""
 
 
-def test_waiting_threads_spin_shortly_unless_the_user_wants_otherwise() -> None:
-    assert in_a_process(SHOWN) == "['1000', None]"
-    assert in_a_process(SHOWN, GOMP_SPINCOUNT="500") == "['500', None]"
-    assert in_a_process(SHOWN, OMP_WAIT_POLICY="ACTIVE") == "[None, 'ACTIVE']"
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp and its threads are those of Linux")
+def test_idle_team_makes_more_threads_than_cores_and_ends_them() -> None:
+    assert in_a_process(NUM_THREADS) == "True 0"
+
+
+def test_machine_is_busy_at_once_and_quiet_after_a_while() -> None:
+    load = Load()
+    assert not load.is_busy(0.05)
+    assert load.is_busy(0.5)
+    assert all(load.is_busy(0.05) for _ in range(100))
+    quiet = [load.is_busy(0.0) for _ in range(QUIET_SAMPLES)]
+    assert quiet == [True] * (QUIET_SAMPLES - 1) + [False]
+    assert not load.is_busy(0.05)
+
+
+WATCHED = """
+import threading
+from variseq.threads import short_waits_when_busy
+with short_waits_when_busy():
+    print(any(thread.name == "variseq-threads" for thread in threading.enumerate()))
+assert all(thread.name != "variseq-threads" for thread in threading.enumerate())
+"""
+
+
+@pytest.mark.parametrize("variable", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
+def test_waits_that_the_user_has_set_are_left_alone(variable: str) -> None:
+    assert in_a_process(WATCHED, **{variable: "1" if variable == "GOMP_SPINCOUNT" else "ACTIVE"}) == "False"
+
+
+@pytest.mark.skipif(available_cores() < 2 or not list(Path("/proc/self/task").glob("*/schedstat")), reason="no counts")
+def test_waits_are_watched_for_as_long_as_the_work_lasts() -> None:
+    assert in_a_process(WATCHED) == "True"
 
 
 def test_number_of_threads_is_that_asked_for_before_and_after_torch_is_imported() -> None:

@@ -39,6 +39,7 @@ from variseq.recommend.network_model import NAME, ModelRecommender, engine_of
 from variseq.recommend.vectors import item_table, user_tables
 from variseq.sequences.given_history import given_history
 from variseq.sequences.histories import Histories
+from variseq.threads import short_waits_when_busy
 from variseq.training.callbacks import TrainingCallback
 from variseq.training.defaults import (
     SIZES,
@@ -86,6 +87,7 @@ class VariationalAttention:
         config = self.checkpoint.network.config
         return f"<VariationalAttention size={self.size}, {config.num_items:,} items, hidden_size {config.hidden_size}>"
 
+    @short_waits_when_busy()
     def fit(
         self,
         train: LogPart,
@@ -142,6 +144,7 @@ class VariationalAttention:
         earlier = None if start is None else start._fitted()
         return run_settings(train, self.size, self.seed, self.model, self.training, earlier)
 
+    @short_waits_when_busy()
     def evaluate(
         self,
         part: LogPart | Log | None = None,
@@ -245,6 +248,7 @@ class VariationalAttention:
             raise InputError("The list of users is empty. Give at least one user id.")
         return next(recommend_users(engine, self._histories(), ids, wanted, size=len(ids)))
 
+    @short_waits_when_busy()
     def recommend_to_file(self, path: Path | str, options: RecommendOptions | None = None, **fields: Any) -> int:
         """Recommendations for all users to a .parquet or .csv file, written as they come.
 

@@ -1,26 +1,27 @@
-"""Sets how many threads compute and how they wait, before torch is imported."""
+"""How many threads compute, and how long they wait for each other where other processes need the cores, too."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 NUMBER, POLICY, SPINS = "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
-SPIN_COUNT = "1000"  # some microseconds: enough on a quiet machine, and short where a core is shared
+SAMPLE_SECONDS = 0.25
+BUSY_QUEUE, QUIET_QUEUE = 0.1, 0.03
+"""Threads of this process that wait for a core, on average: above the first the machine is busy, below the second it
+is quiet."""
+QUIET_SAMPLES = 8
 
 
 def prepare_threads() -> None:
-    """Set what OpenMP reads when torch is imported; what the user has set stays.
-
-    A thread that waits for others spins by default. On a busy machine it spins away the time of the threads that it
-    waits for, and training becomes many times slower; so waiting threads soon sleep. In a container the number of
-    threads is that of the cores it may use.
-    """
-    if POLICY not in os.environ:
-        os.environ.setdefault(SPINS, SPIN_COUNT)
+    """Set what OpenMP reads when torch is imported: in a container as many threads as cores; what is set stays."""
     cores, quota = _allowed_cores(), _quota_cores()
     if quota is not None and quota < cores:
         os.environ.setdefault(NUMBER, str(quota))
@@ -35,6 +36,108 @@ def use_threads(number: int | None) -> None:
         import torch
 
         torch.set_num_threads(number)
+
+
+@contextmanager
+def short_waits_when_busy() -> Iterator[None]:
+    """While this lasts, threads of torch that wait for others sleep soon whenever the machine is busy.
+
+    A thread of OpenMP spins for milliseconds by default, which is fastest on a quiet machine. On a busy one it takes
+    the time of the very threads that it waits for, and training becomes many times slower. The scheduler counts how
+    long the threads of this process wait for a core, which tells one from the other. Does nothing where the user has
+    set `OMP_WAIT_POLICY` or `GOMP_SPINCOUNT`, and on systems without these counts or without libgomp.
+    """
+    if POLICY in os.environ or SPINS in os.environ or available_cores() < 2 or _queued_seconds() is None:
+        yield
+        return
+    ended = threading.Event()
+    watch = threading.Thread(target=_watch, args=(ended,), name="variseq-threads", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watch.join()
+
+
+def _watch(ended: threading.Event) -> None:
+    """Shorten the waits while the machine is busy, until the event is set."""
+    load, team = Load(), None
+    queued, since = _queued_seconds() or 0.0, monotonic()
+    while not ended.wait(SAMPLE_SECONDS):
+        now, total = monotonic(), _queued_seconds() or 0.0
+        is_busy = load.is_busy((total - queued) / (now - since))
+        queued, since = total, now
+        if is_busy and team is None:
+            team = IdleTeam.started()
+        elif team is not None and not is_busy:
+            team.stop()
+            team = None
+    if team is not None:
+        team.stop()
+
+
+class Load:
+    """Whether other processes need the cores: busy at once, quiet again only after some quiet samples."""
+
+    def __init__(self) -> None:
+        self._busy = False
+        self._num_quiet = 0
+
+    def is_busy(self, queue: float) -> bool:
+        """Takes the mean number of threads of this process that waited for a core since the last sample."""
+        self._num_quiet = self._num_quiet + 1 if queue < QUIET_QUEUE else 0
+        self._busy = queue > BUSY_QUEUE or (self._busy and self._num_quiet < QUIET_SAMPLES)
+        return self._busy
+
+
+class IdleTeam:
+    """Sleeping threads of OpenMP, because of which the others sleep soon.
+
+    libgomp shortens the waits of all its threads, about a thousandfold, while there are more of them than cores
+    (`gomp_throttled_spin_count_var` in its `wait.h`). It knows no other way to change them after its start.
+    """
+
+    def __init__(self, libgomp: ctypes.CDLL, size: int) -> None:
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._hold, args=(libgomp, size), name="variseq-idle-team", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def started(cls) -> IdleTeam | None:
+        """A team of one thread more than there are cores; None where libgomp is not loaded."""
+        path = _libgomp()
+        return None if path is None else cls(ctypes.CDLL(path), _allowed_cores() + 1)
+
+    def _hold(self, libgomp: ctypes.CDLL, size: int) -> None:
+        # A parallel region makes the threads. They run a function of libgomp that does nothing, then sleep.
+        libgomp.GOMP_parallel(libgomp.omp_get_thread_num, None, ctypes.c_uint(size), ctypes.c_uint(0))
+        self._ended.wait()
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._ended.set()
+        self._thread.join()
+
+
+def _libgomp() -> str | None:
+    """The path of the libgomp that is loaded; torch brings its own."""
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.split(maxsplit=5)[5] for line in lines if "/libgomp" in line), None)
+
+
+def _queued_seconds() -> float | None:
+    """For how long the threads of this process have waited for a core so far; None where that is not counted."""
+    total = None
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            total = (total or 0.0) + int(task.read_text(encoding="ascii").split()[1]) / 1e9
+        except (OSError, ValueError, IndexError):
+            continue  # The thread has ended.
+    return total
 
 
 def compute_alone_after_fork() -> None:
