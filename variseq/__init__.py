@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from variseq.log import read
     from variseq.training.callbacks import TrainingCallback
 
-_ROOMS = {
+_MODULES = {
     "CheckpointError": "variseq.errors",
     "PosteriorCollapseWarning": "variseq.errors",
     "InputError": "variseq.errors",
@@ -68,10 +68,10 @@ compute_alone_after_fork()
 
 def __getattr__(name: str) -> Any:
     # Names are imported when first asked for, so that `import variseq` does not wait for torch.
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module 'variseq' has no attribute {name!r}")
     try:
-        return getattr(import_module(_ROOMS[name]), name)
+        return getattr(import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -27,13 +27,13 @@ from variseq.ranking.index import EXACT_ITEMS, build_index
 OPSET = 23
 
 
-def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
+def export(run: Path, out: Path | None = None, quantize: bool = False) -> Path:
     """Write what is served without torch: the encoder as ONNX, tables and, above `EXACT_ITEMS` items, an index.
 
     Args:
         run: The folder of a finished run.
         out: A folder that does not exist yet, which then names no user and holds no events; into the run where None.
-        small: Encoder weights of 8 bits in place of 32: a third of the size, at the same speed.
+        quantize: Encoder weights of 8 bits in place of 32: a third of the size, at the same speed.
 
     Returns:
         The folder that can be served.
@@ -48,7 +48,7 @@ def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
         raise InputError(f"{run} is exported already. Choose another folder with --out.")
     checkpoint = load_checkpoint(run)
     with tempfile.TemporaryDirectory() as workspace:
-        files = _files(checkpoint, Path(workspace), small)
+        files = _files(checkpoint, Path(workspace), quantize)
         if out is None:
             add_files(run, files)
             return run
@@ -60,13 +60,13 @@ def export(run: Path, out: Path | None = None, small: bool = False) -> Path:
     return out
 
 
-def _files(checkpoint: Checkpoint, workspace: Path, small: bool) -> dict[str, Path]:
+def _files(checkpoint: Checkpoint, workspace: Path, quantize: bool) -> dict[str, Path]:
     """Encoder, tables and index in a temporary folder, by the name that they get."""
     files = {name: workspace / name for name in (ENCODER, TABLES)}
     write_encoder(checkpoint.network, files[ENCODER])
-    if small:
-        whole, files[ENCODER] = files[ENCODER], workspace / "small.onnx"
-        _write_small(whole, files[ENCODER])
+    if quantize:
+        whole, files[ENCODER] = files[ENCODER], workspace / "quantized.onnx"
+        _write_quantized(whole, files[ENCODER])
     tables = _tables(checkpoint)
     save_file({name: np.ascontiguousarray(table) for name, table in vars(tables).items()}, files[TABLES])
     if len(tables.item_bias) > EXACT_ITEMS:
@@ -88,13 +88,13 @@ def write_encoder(network: Network, path: Path) -> None:
     whole, item = torch.zeros(3, tokens, dtype=torch.int64), torch.zeros(3, tokens, dtype=torch.int64)
     value, has_value = torch.zeros(3, tokens), torch.zeros(3, tokens, dtype=torch.bool)
     bias = torch.zeros(config.num_layers, config.num_heads, 3, tokens, tokens)
-    query, place = torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2, tokens, dtype=torch.int64)
+    query, position = torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2, tokens, dtype=torch.int64)
     noise = torch.zeros(2, tokens, config.latent_dim)
     tree, token, branch, sample = (torch.export.Dim(name) for name in ("tree", "token", "branch", "sample"))
     cells, pairs = {0: tree, 1: token}, {2: tree, 3: token, 4: token}
-    ends = ({0: tree, 1: branch}, {0: tree, 1: branch, 2: token}, {0: sample, 1: torch.export.Dim("place")})
+    ends = ({0: tree, 1: branch}, {0: tree, 1: branch, 2: token}, {0: sample, 1: torch.export.Dim("position")})
     shapes = (tuple(cells for _ in range(5)), pairs, *ends)
-    given = ((item, whole, whole.clone(), value, has_value), bias, query, place, noise)
+    given = ((item, whole, whole.clone(), value, has_value), bias, query, position, noise)
     with _quiet(), torch.no_grad():
         torch.onnx.export(
             LastPreference(network),
@@ -110,7 +110,7 @@ def write_encoder(network: Network, path: Path) -> None:
         )
 
 
-def _write_small(encoder: Path, path: Path) -> None:
+def _write_quantized(encoder: Path, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet():

@@ -166,9 +166,9 @@ def refuse_leak(earlier: Checkpoint, train: LogPart, valid: LogPart) -> None:
             stacklevel=3,
         )
         return
-    learned = split_of(earlier)[2 if earlier.is_refitted else 0].history()
-    in_valid, in_test = num_trained_of(valid.part, train.vocabulary, learned, earlier.vocabulary)
-    until = utc_text(int(learned.timestamp.max()))
+    trained = split_of(earlier)[2 if earlier.is_refitted else 0].history()
+    in_valid, in_test = num_trained_of(valid.part, train.vocabulary, trained, earlier.vocabulary)
+    until = utc_text(int(trained.timestamp.max()))
     if in_test:
         raise InputError(
             f"The earlier run has learned from {in_test:,} events of the test part, whose figures would be too good: "

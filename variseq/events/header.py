@@ -53,7 +53,7 @@ def read_header(file: DataFile, options: ReadOptions, names_by_index: Sequence[s
     if len(names) == 1:
         raise InputError(_one_column_message(file, line, delimiter))
     rows = _rows_of_head(head, delimiter)
-    digit_columns = _digit_places(rows, len(names))
+    digit_columns = _digit_columns(rows, len(names))
     if not names_by_index:
         has_empty_end = _ends_empty(file, rows, len(names))
         named = [name.strip() or f"unnamed {index}" for index, name in enumerate(names, 1)]
@@ -143,7 +143,7 @@ def _rows_of_head(head: str, delimiter: str) -> list[list[str]]:
     return [_fields(line, delimiter) for line in whole if line]
 
 
-def _digit_places(rows: Sequence[list[str]], num_fields: int) -> frozenset[int]:
+def _digit_columns(rows: Sequence[list[str]], num_fields: int) -> frozenset[int]:
     whole = [row for row in rows if len(row) == num_fields]
     return frozenset(
         index for index in range(num_fields) if whole and all(NUMBER_OR_TIME.fullmatch(row[index]) for row in whole)

@@ -403,10 +403,10 @@ class _Users:
         taste = self._catalog.taste(self._weight[:num_active], self._options.taste_prior_events)
         above = self._random.random((num_active, 1)) >= np.cumsum(taste, axis=1)[:, :-1]
         category = above.sum(axis=1)
-        place = np.searchsorted(self._cumulated_share, category + self._random.random(num_active), side="right")
+        index = np.searchsorted(self._cumulated_share, category + self._random.random(num_active), side="right")
         # Rounding may leave the last item of a category a hair short of its whole number.
         last_of_category = np.searchsorted(self._categories_in_order(), category, side="right") - 1
-        return np.asarray(self._by_category[np.minimum(place, last_of_category)])
+        return np.asarray(self._by_category[np.minimum(index, last_of_category)])
 
     def _short_gap(self, num_active: int) -> Int[np.ndarray, " user"]:
         """Seconds inside a session: 10 seconds to 15 minutes."""

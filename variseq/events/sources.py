@@ -140,7 +140,7 @@ def _open_paths(patterns: Sequence[str], folder: Path, chosen: Format | None) ->
     if len(patterns) == 1 and (Path(patterns[0]) / "_delta_log").is_dir():
         return _delta_table(Path(patterns[0]))
     notes: list[str] = []
-    files = _placed(patterns, notes) if len(patterns) > 1 else _matching(patterns[0], chosen, notes)
+    files = _in_order_given(patterns, notes) if len(patterns) > 1 else _matching(patterns[0], chosen, notes)
     for parent in {file.path.parent for file in files}:
         _refuse_table_format(parent)
     files = [_as_plain_file(file, folder, number) for number, file in enumerate(files)]
@@ -192,7 +192,7 @@ def _matching(pattern: str, chosen: Format | None, notes: list[str]) -> list[Dat
     raise InputError(f"The file {path} does not exist.")
 
 
-def _placed(patterns: Sequence[str], notes: list[str]) -> list[DataFile]:
+def _in_order_given(patterns: Sequence[str], notes: list[str]) -> list[DataFile]:
     """Several paths in the order given; folders named key=value below their common parent are columns."""
     found = [file for pattern in patterns for file in _matching(pattern, None, [])]
     paths = [file.path for file in found]

@@ -195,11 +195,11 @@ class Engine:
         constraints = [self.constraints(options)] * len(histories)
         return self._table(self._rank(histories, constraints, options), users, fallback)
 
-    def answer(self, asked: Sequence[tuple[KnownHistory, Request]]) -> list[Answer | InputError]:
+    def answer(self, requests: Sequence[tuple[KnownHistory, Request]]) -> list[Answer | InputError]:
         """All requests in as few passes as they allow; a request that is not possible gets its error."""
-        answers: list[Answer | InputError | None] = [None] * len(asked)
+        answers: list[Answer | InputError | None] = [None] * len(requests)
         alike: dict[tuple[Any, ...], list[tuple[int, Constraints]]] = {}
-        for number, (_, request) in enumerate(asked):
+        for number, (_, request) in enumerate(requests):
             options = request.options
             try:
                 constraints = self.constraints(options, request.shown)
@@ -210,11 +210,11 @@ class Engine:
             key = (*how, options.ranks_only, options.reasons)
             alike.setdefault(key, []).append((number, constraints))
         for members in alike.values():
-            histories = _together([asked[number][0].histories for number, _ in members])
-            options = asked[members[0][0]][1].options
+            histories = _together([requests[number][0].histories for number, _ in members])
+            options = requests[members[0][0]][1].options
             lists = self._rank(histories, [constraints for _, constraints in members], options)
             for row, (number, _) in enumerate(members):
-                answers[number] = self._answer(lists, row, *asked[number])
+                answers[number] = self._answer(lists, row, *requests[number])
         return [answer for answer in answers if answer is not None]
 
     def _answer(self, lists: RankedLists, row: int, history: KnownHistory, request: Request) -> Answer:

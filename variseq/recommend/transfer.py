@@ -27,7 +27,7 @@ class Confidence:
 
 
 def transferred(
-    learned: CalibrationResult, before: tuple[Network, Histories], after: tuple[Network, Histories]
+    calibrated: CalibrationResult, before: tuple[Network, Histories], after: tuple[Network, Histories]
 ) -> CalibrationResult:
     """The same, calibrated for the second network, which is to be as confident as the first was.
 
@@ -37,17 +37,17 @@ def transferred(
     the gating network are shifted and scaled so that their mean and spread are the same.
 
     Args:
-        learned: The calibration of the first network.
+        calibrated: The calibration of the first network.
         before: The first network, and the histories before the validation events.
         after: The second network, and the histories up to the validation events, of the same users.
 
     Returns:
         The calibration of the second network; users without a history are left out, and repeats are counted again.
     """
-    calibration, learned = learned.calibration, replace(learned, repeat_share=repeat_share(after[1]))
+    calibration, calibrated = calibrated.calibration, replace(calibrated, repeat_share=repeat_share(after[1]))
     known = np.flatnonzero(before[1].lengths)
     if not len(known):
-        return learned
+        return calibrated
     before, after = (before[0], before[1].rows(known)), (after[0], after[1].rows(known))
     wanted = _confidence(calibration, *before)
     low, high = 1 / WIDEST_FACTOR, WIDEST_FACTOR
@@ -59,7 +59,7 @@ def transferred(
     scaled = _scaled(calibration, (low * high) ** 0.5)
     found = _confidence(scaled, *after)
     components = [_moved(weights, wanted, found) for weights in astuple(scaled.gate)]
-    return replace(learned, calibration=replace(scaled, gate=GatingNetwork(*components)))
+    return replace(calibrated, calibration=replace(scaled, gate=GatingNetwork(*components)))
 
 
 def _scaled(calibration: Calibration, factor: float) -> Calibration:

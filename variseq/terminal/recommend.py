@@ -95,7 +95,7 @@ def _show(
 ) -> None:
     """A table, and below it what a reader has to know of the answers."""
     rows = recommendations.to_dicts()
-    asked: list[Id | None] = [None] if users is None else list(dict.fromkeys(users))
+    wanted: list[Id | None] = [None] if users is None else list(dict.fromkeys(users))
     if options.conformal_level is not None:
         for user in dict.fromkeys(row["user_id"] for row in rows):
             _show_size(user, sum(row["user_id"] == user for row in rows), options.k)
@@ -105,7 +105,7 @@ def _show(
         hint = nearest_hint(user, vocabulary.users.to_pylist()) if fallback == UNKNOWN_USER else ""
         console().print(f"note: {_whom(user)}: fallback: {fallback}{hint}", soft_wrap=True)
     answered = {row["user_id"] for row in rows}
-    for user in asked:
+    for user in wanted:
         if user not in answered:
             message = f"note: nothing to recommend for {_whom(user)}: all items are seen, excluded or no candidates."
             console(stderr=True).print(message, soft_wrap=True)

@@ -66,12 +66,12 @@ def serve(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the export; into the run otherwise.")] = None,
-    small: Annotated[bool, typer.Option("--small", help="Weights of the encoder in 8 bits.")] = False,
+    quantize: Annotated[bool, typer.Option("--quantize", help="Weights of the encoder in 8 bits.")] = False,
 ) -> None:
     """Export a run, so that it is served without torch."""
     from variseq.export import export as export_run
 
-    typer.echo(f"Export: {printable(export_run(run, out, small))}")
+    typer.echo(f"Export: {printable(export_run(run, out, quantize))}")
 
 
 @keys.command("create")

@@ -127,5 +127,5 @@ def _take_over_items(embedding: EventEmbedding, earlier: Tensor, items: Tensor) 
     embedding.category.copy_(torch.where(count[:, None] > 0, sums / count.clamp(min=1)[:, None], mean))
     embedding.item[:-1] = 0
     share = embedding.vectors()[:-1].clone()
-    is_placed = (number > 0) & ~is_known
-    embedding.item[:-1] = torch.where(is_placed[:, None], noise, wanted - share)
+    has_categories = (number > 0) & ~is_known
+    embedding.item[:-1] = torch.where(has_categories[:, None], noise, wanted - share)
