@@ -11,19 +11,20 @@ from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
-from variseq.errors import MissingDependencyError, VariseqError
+from variseq.errors import InputError, MissingDependencyError, VariseqError
 from variseq.output.printable import printable, printable_lines
 from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
-from variseq.terminal.serve_command import keys, serving
 from variseq.threads import use_threads
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.registered_commands += serving.registered_commands
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+keys = typer.Typer(help="API keys of a server.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys, name="keys")
+
+
+def option(text: str, *names: str) -> Any:
+    """An option with its help; names are needed where they differ from that of the parameter."""
+    return typer.Option(*names, help=text)
+
 
 Source = Annotated[
     list[str],
@@ -32,14 +33,13 @@ Source = Annotated[
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
-Items = Annotated[str | None, typer.Option(help="File with item_id, title, category and more.")]
-TestFile = Annotated[str | None, typer.Option(help="Events to evaluate on, never trained on; in place of a test part.")]
-K = Annotated[int, typer.Option("-k", "--k", help="How many items.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting: model.hidden_size=128, training.max_epochs=20, ...")
-]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Items = Annotated[str | None, option("File with item_id, title, category and more.")]
+TestFile = Annotated[str | None, option("Events to evaluate on, never trained on; in place of a test part.")]
+K = Annotated[int, option("How many items.", "-k", "--k")]
+Device = Annotated[str | None, option("auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute with; one for each core otherwise.")]
+Texts = list[str] | None
+Seen = "--exclude-seen/--include-seen"
 
 
 def _size(text: str | None) -> float | str | None:
@@ -70,8 +70,7 @@ def _show_version(wanted: bool | None) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool | None,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end."),
+        bool | None, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
     ] = None,
 ) -> None:
     """From an event log to recommendations, with a variational attention model."""
@@ -94,41 +93,33 @@ def check(source: Source, read: ReadFlags, items: Items = None) -> None:
 def fit(
     source: Source,
     read: ReadFlags,
-    out: Annotated[Path, typer.Option(help="Folder for the run; must not exist yet.")],
+    out: Annotated[Path, option("Folder for the run; must not exist yet.")],
     items: Items = None,
-    split: Annotated[str | None, typer.Option(help="time or leave-one-out.")] = None,
-    test: Annotated[
-        str | None,
-        typer.Option(help="Test part of the time split: 0.1 or 7d; none: no test part (any split)."),
-    ] = None,
+    split: Annotated[str | None, option("time or leave-one-out.")] = None,
+    test: Annotated[str | None, option("Test part of a time split: 0.1 or 7d; none: no test part.")] = None,
     test_file: TestFile = None,
     targets_of: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Behaviors that are targets, such as purchase; others are history only. Repeat or use commas."
-        ),
+        Texts, option("Behaviors that are targets; others are history only. Repeat or use commas.")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="tiny, small, medium or large.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    size: Annotated[str | None, option("tiny, small, medium or large.")] = None,
+    seed: Annotated[int | None, option("Seed of everything random.")] = None,
     device: Device = None,
     threads: Threads = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with size, read, split, model, training.")] = None,
-    settings: Set = None,
+    config: Annotated[Path | None, option("YAML file with size, read, split, model, training.")] = None,
+    settings: Annotated[Texts, option("A setting: model.hidden_size=128, ...", "--set")] = None,
     from_run: Annotated[
         Path | None,
-        typer.Option(
-            "--from", help="Warm start from an earlier run, with 0.3 of the epochs; the source has old and new events."
-        ),
+        option("Earlier run to start from, with 0.3 of the epochs; read old and new events.", "--from"),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard files.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the results only.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Print KL, β, noise and swap gap of each epoch.")] = False,
+    resume: Annotated[bool, option("Go on with an unfinished run.", "--resume")] = False,
+    tensorboard: Annotated[bool, option("Also write TensorBoard files.", "--tensorboard")] = False,
+    quiet: Annotated[bool, option("Print the results only.", "--quiet")] = False,
+    verbose: Annotated[bool, option("Print KL, β, noise and swap gap of each epoch.", "--verbose")] = False,
 ) -> None:
     """Read and split a log, train and evaluate a model, save it. More options of reading: --set read.NAME=VALUE."""
     use_threads(threads)
     from variseq.estimator import load
-    from variseq.terminal.fit import FitRequest, fit_run, settings_of
+    from variseq.terminal.fit import fit_run, settings_of
     from variseq.terminal.run_config import run_config
 
     flags = {
@@ -142,58 +133,45 @@ def fit(
     }
     start = None if from_run is None else load(from_run, device or "auto")
     wanted = run_config(config, flags, settings or [], None if start is None else settings_of(start))
-    fit_run(
-        _source(source),
-        wanted,
-        FitRequest(out, items, resume, tensorboard, 0 if quiet else 1 + verbose, test_file, start),
-    )
+    fit_run(_source(source), wanted, out, items, test_file, start, resume, tensorboard, 0 if quiet else 1 + verbose)
 
 
 @app.command()
 def evaluate(
     run: RunFolder,
     k: K = 10,
-    targets: Annotated[str, typer.Option(help="last, first or all targets of each user.")] = "last",
+    targets: Annotated[str, option("last, first or all targets of each user.")] = "last",
     exclude_seen: Annotated[
-        bool | None,
-        typer.Option(
-            "--exclude-seen/--include-seen",
-            help="Leave out items of the user's history, or rank them too (default: as in the fit).",
-        ),
+        bool | None, option("Leave out items of the history, or rank them too (as in the fit).", Seen)
     ] = None,
     test_file: TestFile = None,
-    columns: Annotated[str | None, typer.Option(help="Names in the test file: user_id=uid,item_id=sku,...")] = None,
-    users: Annotated[str | None, typer.Option(help="Table with user_id and columns; compare its groups.")] = None,
-    compare_with: Annotated[
-        list[Path] | None, typer.Option(help="Another run of the same log and split; may be given several times.")
-    ] = None,
+    columns: Annotated[str | None, option("Names in the test file: user_id=uid,item_id=sku,...")] = None,
+    users: Annotated[str | None, option("Table with user_id and columns; compare its groups.")] = None,
+    compare_with: Annotated[list[Path] | None, option("Another run of the same log and split; repeatable.")] = None,
     mc_dropout: Annotated[
-        bool,
-        typer.Option("--mc-dropout", help="Add every run with dropout left on (needs training.refit_fraction=0)."),
+        bool, option("Add runs with dropout on (needs training.refit_fraction=0).", "--mc-dropout")
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the whole table as JSON.")] = None,
+    json: Annotated[Path | None, option("Write the whole table as JSON.")] = None,
     threads: Threads = None,
 ) -> None:
     """Evaluate a run with its baselines on its test part or on a test file, with intervals."""
     use_threads(threads)
-    from variseq.terminal.evaluate import EvaluateRequest, evaluate_run
+    from variseq.terminal.evaluate import evaluate_run
 
-    request = EvaluateRequest(
-        k, targets, exclude_seen, users, compare_with or [], mc_dropout, test_file, read_columns(columns)
-    )
-    typer.echo(printable_lines(evaluate_run(run, request, json)))
+    how = {"k": k, "targets": targets, "exclude_seen": exclude_seen, "users": users, "mc_dropout": mc_dropout}
+    typer.echo(printable_lines(evaluate_run(run, test_file, read_columns(columns), compare_with or [], json, **how)))
 
 
 @app.command()
 def compare(
     first: RunFolder,
     second: RunFolder,
-    metric: Annotated[str, typer.Option(help="ndcg, recall, mrr, nll, brier.")] = "ndcg",
+    metric: Annotated[str, option("ndcg, recall, mrr, nll, brier.")] = "ndcg",
     k: K = 10,
 ) -> None:
     """Compare two runs on their common test part, paired by user."""
     from variseq.estimator import compare as compare_runs
-    from variseq.terminal.tables import comparison_sentence
+    from variseq.terminal.evaluate import comparison_sentence
 
     names = printable(first), printable(second)
     typer.echo(comparison_sentence(*names, k, compare_runs(first, second, metric, k)))
@@ -202,86 +180,58 @@ def compare(
 @app.command()
 def recommend(
     run: RunFolder,
-    user: Annotated[list[str] | None, typer.Option(help="A user id; may be given several times.")] = None,
-    history: Annotated[
-        list[str] | None,
-        typer.Option(help="Item ids of somebody else, oldest first: i9,i3; given several times, each is one id."),
-    ] = None,
-    history_json: Annotated[
-        str | None, typer.Option(help='The same as a JSON list of ids or events: ["i9","i3"], [{"item_id":"i9",...}].')
-    ] = None,
-    all_users: Annotated[bool, typer.Option("--all-users", help="Everybody; needs --out.")] = False,
-    out: Annotated[Path | None, typer.Option(help="File for --all-users: .parquet or .csv.")] = None,
+    user: Annotated[Texts, option("A user id; repeatable.")] = None,
+    history: Annotated[Texts, option("Item ids of somebody else, oldest first: i9,i3; repeated: one id each.")] = None,
+    history_json: Annotated[str | None, option('The same as JSON: ["i9","i3"], [{"item_id":"i9",...}].')] = None,
+    all_users: Annotated[bool, option("Everybody; needs --out.", "--all-users")] = False,
+    out: Annotated[Path | None, option("File for --all-users: .parquet or .csv.")] = None,
     k: K = 10,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="Item ids to leave out: i1,i2; given several times, each is one id.")
-    ] = None,
-    candidates: Annotated[
-        list[str] | None, typer.Option(help="Item ids to choose from; given several times, each is one id.")
-    ] = None,
-    categories: Annotated[
-        list[str] | None, typer.Option(help="Keep items of this category; may be given several times.")
-    ] = None,
+    exclude: Annotated[Texts, option("Item ids to leave out: i1,i2; repeated: one id each.")] = None,
+    candidates: Annotated[Texts, option("Item ids to choose from; repeated: one id each.")] = None,
+    categories: Annotated[Texts, option("Keep items of this category; repeatable.")] = None,
     exclude_seen: Annotated[
         bool | None,
-        typer.Option(
-            "--exclude-seen/--include-seen",
-            help="Leave out what the user knows, or not; otherwise as the log suggested.",
-        ),
+        option("Leave out what the user knows, or not; else as the log suggested.", Seen),
     ] = None,
-    explore: Annotated[str | None, typer.Option(help="thompson: rank by one sample of each posterior.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
-    diversity: Annotated[float, typer.Option(help="0 to 1: trade relevance for spread.")] = 0.0,
+    explore: Annotated[str | None, option("thompson: rank by one sample of each posterior.")] = None,
+    seed: Annotated[int, option("Seed of the sample.")] = 0,
+    diversity: Annotated[float, option("0 to 1: trade relevance for spread.")] = 0.0,
     conformal_level: Annotated[
-        float | None, typer.Option(help="0.5 to 0.99: the smallest set that holds the next item with this probability.")
+        float | None, option("0.5 to 0.99: the smallest set with the next item at this probability.")
     ] = None,
-    boost_items: Annotated[
-        list[str] | None, typer.Option(help="Rank an item as if that much more probable: i9=1.5.")
-    ] = None,
-    boost_categories: Annotated[list[str] | None, typer.Option(help="The same for a category: Drama=2.")] = None,
-    pin: Annotated[list[str] | None, typer.Option(help="Put an item at a rank: 1=i9.")] = None,
-    reasons: Annotated[
-        bool, typer.Option("--reasons/--no-reasons", help="Name the earlier items behind each item; slower.")
-    ] = True,
-    ranks_only: Annotated[
-        bool, typer.Option("--ranks-only", help="The order alone, several times as fast: no probabilities, no reasons.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print records as JSON in place of a table.")] = False,
+    boost_items: Annotated[Texts, option("Rank an item as if that much more probable: i9=1.5.")] = None,
+    boost_categories: Annotated[Texts, option("The same for a category: Drama=2.")] = None,
+    pin: Annotated[Texts, option("Put an item at a rank: 1=i9.")] = None,
+    reasons: Annotated[bool, option("Name the earlier items behind each item.", "--reasons/--no-reasons")] = True,
+    ranks_only: Annotated[bool, option("The order alone, several times as fast.", "--ranks-only")] = False,
+    json: Annotated[bool, option("Print records as JSON in place of a table.", "--json")] = False,
     threads: Threads = None,
 ) -> None:
     """Who should see what next, how probable it is, and why."""
+    typed = dict(locals())
     use_threads(threads)
-    from variseq.terminal.recommend import RecommendCommand, recommend_run
+    from variseq.terminal.recommend import recommend_run
 
-    options = {
-        "k": k,
-        "candidates": candidates,
-        "exclude": exclude,
-        "categories": categories,
-        "exclude_seen": exclude_seen,
-        "boost_items": boost_items,
-        "boost_categories": boost_categories,
-        "pin": pin,
-        "explore": explore,
-        "seed": seed,
-        "diversity": diversity,
-        "conformal_level": conformal_level,
-        "ranks_only": ranks_only,
-        "reasons": reasons,
-    }
-    recommend_run(run, RecommendCommand(user or [], history, history_json, all_users, out, json, options))
+    recommend_run(run, typed)
 
 
 @app.command()
 def vectors(
     run: RunFolder,
-    out: Annotated[Path, typer.Option(help="File for the vectors: .parquet.")],
-    of: Annotated[str, typer.Option(help="items or users.")] = "items",
+    out: Annotated[Path, option("File for the vectors: .parquet.")],
+    of: Annotated[str, option("items or users.")] = "items",
 ) -> None:
     """The vectors of items or users as a Parquet file, for a vector index or another model."""
-    from variseq.terminal.vectors import write_vectors
+    from rich.progress import Progress
 
-    write_vectors(run, out, of)
+    from variseq.estimator import load
+    from variseq.output.console import console
+
+    shown = console(stderr=True)
+    with Progress(console=shown, transient=True, disable=not shown.is_terminal) as bar:
+        task = bar.add_task(f"Vectors of {of}", total=None)
+        num_rows = load(run).vectors_to_file(out, of, lambda done, total: bar.update(task, completed=done, total=total))
+    console().print(f"{num_rows:,} vectors of {of}: {printable(out)}", soft_wrap=True)
 
 
 @app.command()
@@ -296,7 +246,7 @@ def report(run: RunFolder, k: K = 10) -> None:
 @app.command()
 def diagnose(
     run: RunFolder,
-    json: Annotated[Path | None, typer.Option(help="Write the diagnosis as JSON.")] = None,
+    json: Annotated[Path | None, option("Write the diagnosis as JSON.")] = None,
 ) -> None:
     """Show whether a run uses its latent, what is wrong, and what to change."""
     from variseq.output.console import console
@@ -307,11 +257,11 @@ def diagnose(
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Option(help="File for the events: .parquet or .csv.")],
-    users: Annotated[int, typer.Option(help="Number of users.")] = 1000,
-    items: Annotated[int, typer.Option(help="Number of items.")] = 500,
-    mean_events: Annotated[int, typer.Option(help="Events per user, on average.")] = 30,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    out: Annotated[Path, option("File for the events: .parquet or .csv.")],
+    users: Annotated[int, option("Number of users.")] = 1000,
+    items: Annotated[int, option("Number of items.")] = 500,
+    mean_events: Annotated[int, option("Events per user, on average.")] = 30,
+    seed: Annotated[int, option("Seed.")] = 0,
 ) -> None:
     """Simulate a log whose true next-item probabilities are known."""
     from variseq.events.simulate import SimulationOptions
@@ -324,14 +274,100 @@ def simulate(
 
 @app.command()
 def demo(
-    out: Annotated[Path | None, typer.Option(help="Folder for the run.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    out: Annotated[Path | None, option("Folder for the run.")] = None,
+    seed: Annotated[int, option("Seed.")] = 0,
 ) -> None:
     """Fit and evaluate MovieLens-100K, and show recommendations and a report, in minutes on 2 cores."""
     from variseq.output.console import console
     from variseq.terminal.demo import run_demo
 
     run_demo(out, seed, console())
+
+
+@app.command()
+def serve(
+    run: Annotated[Path | None, typer.Argument(help="Folder of a finished run, or of an export.")] = None,
+    host: Annotated[str | None, option("Address to listen on; 127.0.0.1 otherwise.")] = None,
+    port: Annotated[int | None, option("Port; 8000 otherwise, 0 takes a free one.")] = None,
+    store: Annotated[str | None, option("URL of the store of histories; sqlite:///events.db otherwise.")] = None,
+    import_histories: Annotated[
+        str | None, option("Import the run's histories: yes, no, or auto (into an empty store).")
+    ] = None,
+    model_dir: Annotated[Path | None, option("Folder of models that can replace the run.")] = None,
+    keys: Annotated[Path | None, option("File of API keys; see `variseq keys create`.")] = None,
+    audit_log: Annotated[Path | None, option("File for the audit log.")] = None,
+    workers: Annotated[int | None, option("Processes; 1 otherwise.")] = None,
+    rate_limit: Annotated[float | None, option("Requests a second for each key and worker.")] = None,
+    burst: Annotated[int | None, option("Requests at once; twice the rate otherwise.")] = None,
+    queue_length: Annotated[int | None, option("Requests that may wait for the model.")] = None,
+    batch_size: Annotated[int | None, option("Requests answered in one pass.")] = None,
+    batch_users: Annotated[int | None, option("Users in one request of /v1/recommend/batch.")] = None,
+    timeout_seconds: Annotated[float | None, option("Time for an answer.")] = None,
+    request_timeout_seconds: Annotated[float | None, option("Time for a client to send a request.")] = None,
+    keep_alive_seconds: Annotated[float | None, option("Time an idle connection is kept open.")] = None,
+    shutdown_grace_seconds: Annotated[float | None, option("Time between not ready and the end of listening.")] = None,
+    cache_megabytes: Annotated[float | None, option("Decoded histories in RAM, a worker.")] = None,
+    max_connections: Annotated[int | None, option("Open connections, a worker.")] = None,
+    log_requests: Annotated[bool | None, option("A line on stderr for each request.")] = None,
+    config: Annotated[Path | None, option("YAML file with these same names.")] = None,
+) -> None:
+    """Answer over HTTP: events in, the very next answer reflects them. Each option is also VARISEQ_SERVE_<NAME>."""
+    flags = {name: value for name, value in locals().items() if name != "config"}
+    if sys.platform == "win32":
+        raise InputError(
+            "The server does not run on Windows: it needs the sockets and file locks of Linux and macOS. Run it in WSL "
+            "or in a container."
+        )
+    try:
+        from variseq.terminal.serve import serve_run
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("variseq"):
+            raise
+        raise MissingDependencyError(error.name or "a library", "serve") from error
+    serve_run(flags, config)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    out: Annotated[Path | None, option("Folder for the export; into the run otherwise.")] = None,
+    quantize: Annotated[bool, option("Weights of the encoder in 8 bits.", "--quantize")] = False,
+) -> None:
+    """Export a run, so that it is served without torch."""
+    from variseq.export import export as export_run
+
+    typer.echo(f"Export: {printable(export_run(run, out, quantize))}")
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, option("Who gets the key.")],
+    role: Annotated[list[str], option("read, write, erase or admin; repeatable.")],
+    file: Annotated[Path, option("File of keys; made if it is not there.")],
+) -> None:
+    """Make a key, show it once, and keep its hash in the file."""
+    from variseq.serving.keys import create_key as make_key
+
+    key = make_key(file, name, role)
+    typer.echo(f"The key {name!r} is shown only once; its hash is in {printable(file)}.", err=True)
+    typer.echo(key)
+
+
+@app.command()
+def backup(
+    store: Annotated[str, typer.Argument(help="URL of the store: sqlite:///events.db")],
+    target: Annotated[Path, typer.Argument(help="File for the copy.")],
+) -> None:
+    """Copy a store as it is at one moment, while a server uses it."""
+    from variseq.serving.stores.transfer import back_up
+    from variseq.terminal.read_options import open_file_store
+
+    opened = open_file_store(store)
+    try:
+        back_up(opened, target)
+    finally:
+        opened.close()
+    typer.echo(f"Backup: {printable(target)}")
 
 
 def _show_warning(

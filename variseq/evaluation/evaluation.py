@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -87,16 +88,16 @@ class Evaluation:
         Raises:
             InputError: This evaluation does not have the metric.
         """
-        values = {
-            "ndcg": ndcg(self.rank, self.k),
-            "recall": recall(self.rank, self.k),
-            "mrr": reciprocal_rank(self.rank),
-        }
-        if self.forecasts is not None:
-            values |= {"nll": self.forecasts.nll, "brier": self.forecasts.brier}
-        if name not in values:
-            raise InputError(f"The evaluation of {self.model!r} has no metric {name!r}. It has: {', '.join(values)}.")
-        return values[name]
+        if name not in self._metrics:
+            known = ", ".join(self._metrics)
+            raise InputError(f"The evaluation of {self.model!r} has no metric {name!r}. It has: {known}.")
+        return self._metrics[name]
+
+    @cached_property
+    def _metrics(self) -> dict[str, Float[np.ndarray, " query"]]:
+        forecasts, found = self.forecasts, {"ndcg": ndcg(self.rank, self.k), "recall": recall(self.rank, self.k)}
+        found["mrr"] = reciprocal_rank(self.rank)
+        return found if forecasts is None else found | {"nll": forecasts.nll, "brier": forecasts.brier}
 
     def is_covered(self, thresholds: ConformalThresholds, level: float = CONFORMAL_LEVEL) -> Bool[np.ndarray, " query"]:
         """Whether the conformal set of each query holds the target; a set never holds what may not be recommended.

@@ -178,7 +178,7 @@ class _Group(_Pool):
         by_user: bool = False,
     ) -> None:
         k, forecasts = evaluation.k, evaluation.forecasts
-        _, row = np.unique(evaluation.user, return_inverse=True)
+        row = np.unique(evaluation.user, return_inverse=True)[1]
 
         def mean(value: Float[np.ndarray, " query"], chosen: Bool[np.ndarray, " query"] = inside) -> Ratio:
             return _mean(value, chosen / np.maximum(np.bincount(row, chosen), 1)[row] if by_user else chosen * 1.0)

@@ -21,7 +21,7 @@ from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
 from variseq.reports.report import write_report
 from variseq.sequences.histories import Histories
-from variseq.terminal.tables import recommendations_table
+from variseq.terminal.recommend import recommendations_table
 
 NUM_USERS = 3
 NUM_ITEMS = 5

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
+from variseq.terminal.evaluate import refuse_unwritable
 from variseq.training.diagnosis import Diagnosis, LatentTest, PositionGroup, diagnose, flat_settings
 
 COLORS = {"healthy": "bold green", "deterministic": "bold cyan"}
@@ -34,9 +35,7 @@ def diagnose_run(folder: Path, console: Console, json_file: Path | None = None) 
         CheckpointError: The folder is no run, or is damaged.
         InputError: The file cannot be written.
     """
-    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
-        fault = "it is a folder" if json_file.is_dir() else f"the folder {json_file.parent} does not exist"
-        raise InputError(f"--json {json_file}: {fault}. Give the name of a file in a folder that exists.")
+    refuse_unwritable(json_file)
     records, settings = read_records(folder)
     try:
         found = diagnose(records, settings)

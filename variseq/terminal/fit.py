@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from variseq.artifacts.folder import refuse_existing
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.external_log import refuse_other_items
-from variseq.log import NO_TEST, Log, read
+from variseq.log import NO_TEST, read
 from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.terminal.evaluate import options_of_test_file
@@ -21,20 +20,17 @@ from variseq.training.warm_start import shape_of
 NUM_RANKED = 10
 
 
-@dataclass(frozen=True)
-class FitRequest:
-    """The options of `variseq fit` besides the settings; `verbose` is 0, 1 or 2."""
-
-    out: Path
-    items: str | None
-    resume: bool
-    tensorboard: bool
-    verbose: int
-    test_file: str | None = None
-    start: VariationalAttention | None = None
-
-
-def fit_run(source: str | list[str], config: RunConfig, request: FitRequest) -> None:
+def fit_run(
+    source: str | list[str],
+    config: RunConfig,
+    out: Path,
+    items: str | None = None,
+    test_file: str | None = None,
+    start: VariationalAttention | None = None,
+    resume: bool = False,
+    tensorboard: bool = False,
+    verbose: int = 1,
+) -> None:
     """Read, check, split, train and evaluate; the run folder is written as a whole, or not at all.
 
     Without a test part and a test file, the validation metrics are printed in place of the table.
@@ -42,25 +38,28 @@ def fit_run(source: str | list[str], config: RunConfig, request: FitRequest) -> 
     Raises:
         InputError: A source, a setting or the folder cannot be used, or there are a test part and a test file.
     """
-    if request.test_file is not None and config.split.test not in (None, NO_TEST):
+    if test_file is not None and config.split.test not in (None, NO_TEST):
         raise InputError(
             f"split.test={config.split.test!r} and --test-file exclude each other. Give one of the two: with a test "
             "file the log has no test part."
         )
-    refuse_existing(request.out)
+    refuse_existing(out)
     model = VariationalAttention(config.size, config.seed, config.device, config.model, config.training)
-    progress = console(quiet=request.verbose == 0)
+    progress = console(quiet=verbose == 0)
     with events_source(source) as events:
-        log = read(events, request.items, config.read)
+        log = read(events, items, config.read)
     progress.print(log.check())
-    test_log = None if request.test_file is None else _read_test_file(request.test_file, log)
+    test_log = None
+    if test_file is not None:
+        test_log = read(test_file, options=options_of_test_file(log.report.options))
+        refuse_other_items(log.vocabulary, test_log.vocabulary)
     test = config.split.test if test_log is None else NO_TEST
     train, valid, _ = log.split(config.split.by, test, config.split.valid, config.split.targets_of)
     progress.print(repr(train))
     try:
-        model.fit(train, valid, request.out, request.resume, request.verbose, request.tensorboard, request.start)
+        model.fit(train, valid, out, resume, verbose, tensorboard, start)
     except KeyboardInterrupt:
-        unfinished = request.out.with_name(request.out.name + ".unfinished")
+        unfinished = out.with_name(out.name + ".unfinished")
         if unfinished.exists():
             message = f"Stopped; the state is in {unfinished}. The same command with --resume goes on."
             console(stderr=True).print(message, soft_wrap=True)
@@ -69,9 +68,9 @@ def fit_run(source: str | list[str], config: RunConfig, request: FitRequest) -> 
         console().print(validation_sentence(model), soft_wrap=True)
     else:
         results = model.evaluate(test_log, k=min(NUM_RANKED, model.vocabulary.num_items))
-        results.to_json(request.out / "evaluation.json")
+        results.to_json(out / "evaluation.json")
         console().print(str(results), soft_wrap=True)
-    console().print(f"Run: {printable(request.out)}", soft_wrap=True)
+    console().print(f"Run: {printable(out)}", soft_wrap=True)
 
 
 def settings_of(start: VariationalAttention) -> dict[str, Any]:
@@ -90,10 +89,3 @@ def validation_sentence(model: VariationalAttention) -> str:
         f"There is no test part. On the validation part ({protocol['num_valid_events']:,} events), which chose the "
         f"model and is therefore optimistic: ndcg@10 {found['ndcg']:.4f}, nll {found['nll']:.3f}.{after}"
     )
-
-
-def _read_test_file(path: str, log: Log) -> Log:
-    """The test file, read with the options of the log. Raises InputError for a file of other items."""
-    test_log = read(path, options=options_of_test_file(log.report.options))
-    refuse_other_items(log.vocabulary, test_log.vocabulary)
-    return test_log

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from rich.table import Table
 
 from variseq.errors import InputError
 from variseq.estimator import load
@@ -17,24 +19,6 @@ from variseq.ranking.engine import UNKNOWN_USER
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import Recommendations
 from variseq.terminal.named_items import NamedItems, factor, named_values
-from variseq.terminal.tables import recommendations_table
-
-
-@dataclass(frozen=True)
-class RecommendCommand:
-    """What `variseq recommend` was given; `json` prints records in place of a table.
-
-    `history` has ids as text (see `NamedItems.ids`), `history_json` a JSON list of them. `options` are the fields of
-    `RecommendOptions` as typed: ids are text, boosts and pins are a=b.
-    """
-
-    users: list[str]
-    history: list[str] | None
-    history_json: str | None
-    all_users: bool
-    out: Path | None
-    json: bool
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 def read_options(typed: dict[str, Any], vocabulary: Vocabulary) -> RecommendOptions:
@@ -62,32 +46,34 @@ def read_options(typed: dict[str, Any], vocabulary: Vocabulary) -> RecommendOpti
     return RecommendOptions.of(None, {**typed, **read})
 
 
-def recommend_run(run: Path, command: RecommendCommand) -> None:
-    """Prints a table, or writes the recommendations of all users to a file."""
-    given = [bool(command.users), bool(command.history), command.history_json is not None, command.all_users]
-    if sum(given) != 1:
+def recommend_run(run: Path, typed: dict[str, Any]) -> None:
+    """Prints a table or records as JSON, or writes the recommendations of all users to a file.
+
+    `typed` has the options of the command: ids are text, boosts and pins are a=b.
+    """
+    users, history, history_json = typed["user"] or [], typed["history"], typed["history_json"]
+    out, all_users = typed["out"], typed["all_users"]
+    if sum([bool(users), bool(history), history_json is not None, all_users]) != 1:
         raise InputError("Say for whom: one of --user ID (may be repeated), --history i9,i3 or --all-users --out FILE.")
-    if command.all_users != (command.out is not None):
+    if all_users != (out is not None):
         raise InputError(
             "--all-users and --out FILE go together: the recommendations of all users are written to a file."
         )
     model = load(run)
     vocabulary = model.vocabulary
-    options = read_options(command.options, vocabulary)
-    if command.out is not None:
-        num_rows = model.recommend_to_file(command.out, options)
-        console().print(f"{num_rows:,} rows: {printable(command.out)}", soft_wrap=True)
+    options = read_options({one.name: typed[one.name] for one in fields(RecommendOptions)}, vocabulary)
+    if out is not None:
+        console().print(f"{model.recommend_to_file(out, options):,} rows: {printable(out)}", soft_wrap=True)
         return
-    users = [vocabulary.parse_user_id(text) for text in command.users] or None
-    items = NamedItems(vocabulary)
-    history: list[Any] | None = items.ids("--history", command.history)
-    if command.history_json is not None:
-        history = items.history_of_json("--history-json", command.history_json)
-    recommendations = model.recommend(users, history, options=options)
-    if command.json:
+    items, ids = NamedItems(vocabulary), [vocabulary.parse_user_id(text) for text in users] or None
+    events: list[Any] | None = items.ids("--history", history)
+    if history_json is not None:
+        events = items.history_of_json("--history-json", history_json)
+    recommendations = model.recommend(ids, events, options=options)
+    if typed["json"]:
         print(json.dumps(recommendations.to_dicts()))
-        return
-    _show(recommendations, options, users, vocabulary)
+    else:
+        _show(recommendations, options, ids, vocabulary)
 
 
 def _show(
@@ -119,3 +105,33 @@ def _show_size(user: Id | None, size: int, k: int) -> None:
 
 def _whom(user: Id | None) -> str:
     return "this history" if user is None else f"user {printable(user)}"
+
+
+def recommendations_table(rows: list[dict[str, Any]]) -> Table:
+    """user → ranked titles, with probability and reasons where there are any; ids where there are no titles."""
+    has_more = bool(rows) and "probability" in rows[0]
+    table = Table(title="recommendations")
+    table.add_column("user", overflow="fold")
+    table.add_column("rank", justify="right")
+    table.add_column("item", overflow="fold")
+    if has_more:
+        table.add_column("probability, %", justify="right", no_wrap=True)
+        table.add_column("reasons", overflow="fold", max_width=60)
+    for row in rows:
+        title = row["item_id"] if row["title"] is None else f"{row['title']} ({row['item_id']})"
+        user = ""
+        if row["rank"] == 1:
+            table.add_section()
+            user = "this history" if row["user_id"] is None else str(row["user_id"])
+        more = [_probability(row), printable("; ".join(row.get("reasons", [])))] if has_more else []
+        table.add_row(printable(user), str(row["rank"]), printable(title), *more)
+    return table
+
+
+def _probability(row: dict[Any, Any]) -> str:
+    """The probability and in brackets its interval, both in per cent.
+
+    >>> _probability({"probability": 0.0312, "probability_low": 0.021, "probability_high": 0.0464})
+    '3.12 (2.10–4.64)'
+    """
+    return f"{row['probability']:.2%} ({row['probability_low']:.2%}–{row['probability_high']:.2%})".replace("%", "")
