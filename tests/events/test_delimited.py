@@ -212,6 +212,8 @@ def text_files(draw: st.DrawFn) -> tuple[bytes, list[tuple[str, str, int]], int]
     names = draw(st.lists(FIELD, min_size=1, max_size=12))
     if style == "none":
         names = ["".join(letter for letter in name if letter not in "\t\n") for name in names]
+    if style == "escaped" and not any('"' in name for name in names):  # nothing shows that a backslash escapes
+        names = [name.replace("\\", "") for name in names]
     rows = [(f"u{place % 3}", f"a{name}z", 1600000000 + place) for place, name in enumerate(names)]
     text = io.StringIO()
     quoting = {"minimal": csv.QUOTE_MINIMAL, "all": csv.QUOTE_ALL, "escaped": csv.QUOTE_ALL, "none": csv.QUOTE_NONE}
@@ -238,28 +240,18 @@ def text_files(draw: st.DrawFn) -> tuple[bytes, list[tuple[str, str, int]], int]
     return ("\n".join(lines) + end).encode("utf-8", "surrogateescape"), rows, len(rows) + len(broken)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(file=text_files())
-def test_every_row_of_any_text_file_is_kept_or_rejected(
+def test_every_row_of_any_text_file_is_kept_or_rejected_by_the_database_and_line_by_line(
     file: tuple[bytes, list[tuple[str, str, int]], int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     content, rows, num_rows = file
-    path = tmp_path_factory.mktemp("text") / ("log.tsv" if b"\t" in content.split(b"\n")[0] else "log.csv")
-    path.write_bytes(content)
-    events = read(path)
-    assert events.report.num_rows == accounted(events) == num_rows
-    assert sorted(rows_of(events)) == sorted(rows)
-
-
-@settings(max_examples=10, deadline=None)
-@given(file=text_files())
-def test_database_and_plain_reading_agree(
-    file: tuple[bytes, list[tuple[str, str, int]], int], tmp_path_factory: pytest.TempPathFactory
-) -> None:
     folder = tmp_path_factory.mktemp("text")
-    path = folder / ("log.tsv" if b"\t" in file[0].split(b"\n")[0] else "log.csv")
-    path.write_bytes(file[0])
+    path = folder / ("log.tsv" if b"\t" in content.split(b"\n")[0] else "log.csv")
+    path.write_bytes(content)
     usual = read(path, options=ReadOptions(rejects=folder / "usual.csv"))
+    assert usual.report.num_rows == accounted(usual) == num_rows
+    assert sorted(rows_of(usual)) == sorted(rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ingest, "_read_by_database", lambda *_: None)
         plain = read(path, options=ReadOptions(rejects=folder / "plain.csv"))

@@ -89,7 +89,7 @@ def content(events: Events) -> list[tuple[Any, ...]]:
     )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(log=logs())
 def test_one_log_is_the_same_by_every_door(log: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("doors")

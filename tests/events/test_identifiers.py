@@ -22,15 +22,10 @@ from variseq.events.report import Events
 from variseq.events.vocabulary import MAX_ID_BYTES
 
 
-def write_csv(users: list[Any], folder: Path, suffix: str = "csv") -> Path:
-    mark = "\t" if suffix == "tsv" else ","
-    rows = [
-        mark.join(("" if user is None else str(user), str(place), "1600000000")) for place, user in enumerate(users)
-    ]
-    (folder / f"log.{suffix}").write_text(
-        "\n".join([mark.join(("user", "item", "ts")), *rows]) + "\n", encoding="utf-8"
-    )
-    return folder / f"log.{suffix}"
+def write_csv(users: list[Any], folder: Path) -> Path:
+    rows = [f"{'' if user is None else user},{place},1600000000\n" for place, user in enumerate(users)]
+    (folder / "log.csv").write_text("user,item,ts\n" + "".join(rows), encoding="utf-8")
+    return folder / "log.csv"
 
 
 def write_jsonl(users: list[Any], folder: Path) -> Path:
@@ -51,13 +46,11 @@ def write_parquet(users: list[Any], folder: Path) -> Path:
 TYPED: dict[str, Callable[[list[Any], Path], Any]] = {
     "jsonl": write_jsonl,
     "parquet": write_parquet,
-    "arrow": lambda users, _: pa.table(columns(users)),
     "pandas": lambda users, _: pd.DataFrame(columns(users)),
-    "pandas with Arrow": lambda users, _: pa.table(columns(users)).to_pandas(types_mapper=pd.ArrowDtype),
     "polars": lambda users, _: pl.DataFrame(columns(users)),
     "duckdb": lambda users, _: duckdb.connect().from_arrow(pa.table(columns(users))),
 }
-DOORS = TYPED | {"csv": write_csv, "tsv": lambda users, folder: write_csv(users, folder, "tsv")}
+DOORS = TYPED | {"csv": write_csv}
 SAME_BY_EVERY_DOOR: dict[str, tuple[list[Any], list[int] | list[str], int]] = {
     "integers with gaps": ([2, None, 1], [1, 2], 1),
     "whole decimals": ([1.0, 2.0, None], [1, 2], 1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from variseq.events.simulate import (
 )
 from variseq.sequences.histories import Histories
 
+SHARES = st.floats(0, 1)
 OPTIONS = SimulationOptions(num_users=2_000, num_items=60, num_categories=4, mean_events=20, seed=3)
 
 
@@ -36,10 +37,19 @@ def shop() -> Simulation:
     return simulate(OPTIONS)
 
 
-def positions_with_a_next_event(simulation: Simulation) -> np.ndarray:
-    is_last = np.zeros(len(simulation.item), dtype=bool)
-    is_last[simulation.offsets[1:] - 1] = True
-    return np.flatnonzero(~is_last)
+@dataclass(frozen=True)
+class Following:
+    """Positions that have a next event, its item, and what the simulation says of it."""
+
+    positions: np.ndarray
+    item: np.ndarray
+    probability: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def following(shop: Simulation) -> Following:
+    positions = np.setdiff1d(np.arange(len(shop.item)), shop.offsets[1:] - 1)
+    return Following(positions, shop.item[positions + 1], shop.next_item_distribution(positions))
 
 
 def histories_of(simulation: Simulation) -> Histories:
@@ -52,61 +62,31 @@ def histories_of(simulation: Simulation) -> Histories:
     )
 
 
-def test_true_probabilities_sum_to_one(shop: Simulation) -> None:
-    probability = shop.next_item_distribution(np.arange(0, len(shop.item), 7))
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 20), st.integers(0, 1_000), st.floats(0.01, 0.5), st.floats(0, 0.5), SHARES)
+def test_true_probabilities_are_positive_and_sum_to_one_in_any_shop(
+    num_categories: int, extra_items: int, seed: int, noise: float, transition: float, end: float
+) -> None:
+    sizes = {"num_users": 3, "num_items": 2 * num_categories + extra_items, "num_categories": num_categories}
+    shares = {"noise_share": noise, "transition_share": transition, "session_end_probability": end}
+    simulation = simulate(SimulationOptions(**sizes, **shares, mean_events=6, seed=seed))  # type: ignore[arg-type]
+    probability = simulation.next_item_distribution(np.arange(len(simulation.item)))
     assert probability.min() > 0
     np.testing.assert_allclose(probability.sum(axis=1), 1, atol=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    num_categories=st.integers(1, 5),
-    extra_items=st.integers(0, 20),
-    noise_share=st.floats(0.01, 0.5),
-    transition_share=st.floats(0, 0.5),
-    session_end_probability=st.floats(0, 1),
-    seed=st.integers(0, 1_000),
-)
-def test_true_probabilities_sum_to_one_in_any_shop(
-    num_categories: int,
-    extra_items: int,
-    noise_share: float,
-    transition_share: float,
-    session_end_probability: float,
-    seed: int,
-) -> None:
-    simulation = simulate(
-        SimulationOptions(
-            num_users=3,
-            num_items=2 * num_categories + extra_items,
-            num_categories=num_categories,
-            mean_events=6,
-            seed=seed,
-            noise_share=noise_share,
-            transition_share=transition_share,
-            session_end_probability=session_end_probability,
-        )
-    )
-    probability = simulation.next_item_distribution(np.arange(len(simulation.item)))
-    np.testing.assert_allclose(probability.sum(axis=1), 1, atol=1e-12)
-
-
-def test_frequency_of_each_item_agrees_with_the_stated_probability(shop: Simulation) -> None:
-    positions = positions_with_a_next_event(shop)
-    probability = shop.next_item_distribution(positions)
-    came = np.bincount(shop.item[positions + 1], minlength=OPTIONS.num_items)
-    expected, variance = probability.sum(axis=0), (probability * (1 - probability)).sum(axis=0)
-    z = (came - expected) / np.sqrt(variance)
+def test_frequency_of_each_item_agrees_with_the_stated_probability(following: Following) -> None:
+    came = np.bincount(following.item, minlength=OPTIONS.num_items)
+    variance = (following.probability * (1 - following.probability)).sum(axis=0)
+    z = (came - following.probability.sum(axis=0)) / np.sqrt(variance)
     # Chi-square with 60 degrees of freedom (the sum is given, so a little less): mean 60, deviation 11.
     assert (z**2).sum() < 60 + 4 * 11
     assert np.abs(z).max() < 4
 
 
-def test_stated_probabilities_are_calibrated_at_every_level(shop: Simulation) -> None:
-    positions = positions_with_a_next_event(shop)
-    probability = shop.next_item_distribution(positions)
-    came = np.zeros_like(probability, dtype=bool)
-    came[np.arange(len(positions)), shop.item[positions + 1]] = True
+def test_stated_probabilities_are_calibrated_at_every_level(following: Following) -> None:
+    probability = following.probability
+    came = following.item[:, None] == np.arange(OPTIONS.num_items)
     for low, high in [(0, 0.005), (0.005, 0.02), (0.02, 0.05), (0.05, 0.15), (0.15, 0.3), (0.3, 0.45), (0.45, 1)]:
         within = (probability >= low) & (probability < high)
         deviation = np.sqrt((probability * (1 - probability))[within].sum())
@@ -114,12 +94,11 @@ def test_stated_probabilities_are_calibrated_at_every_level(shop: Simulation) ->
         assert abs(came[within].sum() - probability[within].sum()) < 4 * deviation
 
 
-def test_mean_surprise_equals_the_entropy_that_is_stated(shop: Simulation) -> None:
-    positions = positions_with_a_next_event(shop)
-    log_probability = np.log(shop.next_item_distribution(positions))
-    entropy = -(np.exp(log_probability) * log_probability).sum(axis=1)
-    variance = (np.exp(log_probability) * log_probability**2).sum(axis=1) - entropy**2
-    surprise = -log_probability[np.arange(len(positions)), shop.item[positions + 1]]
+def test_mean_surprise_equals_the_entropy_that_is_stated(following: Following) -> None:
+    log_probability = np.log(following.probability)
+    entropy = -(following.probability * log_probability).sum(axis=1)
+    variance = (following.probability * log_probability**2).sum(axis=1) - entropy**2
+    surprise = -log_probability[np.arange(len(following.item)), following.item]
     assert abs((surprise - entropy).sum()) < 4 * np.sqrt(variance.sum())
 
 
@@ -141,16 +120,16 @@ def test_cart_follows_a_view_and_purchase_a_cart_of_the_same_item(shop: Simulati
         assert gap_seconds.max() < SHORTEST_BREAK_SECONDS
 
 
-def test_funnel_goes_on_as_often_as_stated(shop: Simulation) -> None:
-    positions = positions_with_a_next_event(shop)
+def test_funnel_goes_on_as_often_as_stated(shop: Simulation, following: Following) -> None:
+    positions = following.positions
     for behavior, stated in [(VIEW, OPTIONS.cart_probability), (CART, OPTIONS.purchase_probability)]:
         after = positions[shop.behavior[positions] == behavior] + 1
         deviation = np.sqrt(stated * (1 - stated) / len(after))
         assert abs((shop.behavior[after] == behavior + 1).mean() - stated) < 4 * deviation
 
 
-def test_gaps_are_minutes_inside_a_session_and_hours_between(shop: Simulation) -> None:
-    gap_seconds = np.diff(shop.timestamp)[positions_with_a_next_event(shop)] / 1e6
+def test_gaps_are_minutes_inside_a_session_and_hours_between(shop: Simulation, following: Following) -> None:
+    gap_seconds = np.diff(shop.timestamp)[following.positions] / 1e6
     inside, between = gap_seconds[gap_seconds < SHORTEST_BREAK_SECONDS], gap_seconds[gap_seconds >= 3_600]
     assert inside.min() >= 10
     assert inside.max() <= 900

@@ -15,7 +15,7 @@ from variseq.atomic import atomic_write
 from variseq.errors import InputError
 from variseq.events.ingest import Ingested
 from variseq.events.options import ReadOptions
-from variseq.events.session import Session, name_in_sql, text_in_sql
+from variseq.events.session import Session, name_in_sql, shortened, text_in_sql
 from variseq.events.table import Columns, EventTable
 from variseq.events.vocabulary import Vocabulary
 
@@ -81,7 +81,9 @@ def number_and_order(
     for kind in ("user", "item", "event"):
         all_of_kind = f"CREATE VIEW {kind}s AS SELECT *, {kind}_code AS {kind}_position FROM {kind}_codes"
         session.run(sql[f"{kind}s"] if is_filtered else all_of_kind)
-    _choose_fill_value(session, options)
+    if options.missing_value != "keep":
+        mean = "0" if options.missing_value == "zero" else "(SELECT avg(value) FROM kept)"
+        session.run(f"UPDATE settings SET fill_value = {mean}")
     behaviors = tuple(str(event) for (event,) in session.rows("SELECT event FROM events ORDER BY event_position"))
     if len(behaviors) > MAX_NUM_BEHAVIORS:
         raise InputError(
@@ -101,13 +103,6 @@ def low_behaviors(vocabulary: Vocabulary, options: ReadOptions) -> list[str]:
 
 def _low_suffix(options: ReadOptions) -> str:
     return f" below {options.min_value:g}"
-
-
-def _choose_fill_value(session: Session, options: ReadOptions) -> None:
-    if options.missing_value == "zero":
-        session.run("UPDATE settings SET fill_value = 0")
-    elif options.missing_value == "mean":
-        session.run("UPDATE settings SET fill_value = (SELECT avg(value) FROM kept)")
 
 
 def _ids(session: Session, kind: str) -> pa.Array:
@@ -138,17 +133,10 @@ def _stream_to_arrays(session: Session, query: str, num_events: int) -> EventTab
 
 # Which column to show for a reason.
 _FAULTY = {
-    "missing user": Columns.USER,
-    "missing item": Columns.ITEM,
-    "too long user": Columns.USER,
-    "too long item": Columns.ITEM,
-    "missing time": Columns.TIME,
-    "unparsable time": Columns.TIME,
-    "absurd time": Columns.TIME,
-    "ambiguous date": Columns.TIME,
-    "ambiguous time zone": Columns.TIME,
-    "year of two digits": Columns.TIME,
-    "month name not in English": Columns.TIME,
+    **dict.fromkeys(("missing user", "too long user"), Columns.USER),
+    **dict.fromkeys(("missing item", "too long item"), Columns.ITEM),
+    **dict.fromkeys(("missing time", "unparsable time", "absurd time", "ambiguous time zone"), Columns.TIME),
+    **dict.fromkeys(("ambiguous date", "year of two digits", "month name not in English"), Columns.TIME),
 }
 
 
@@ -178,9 +166,9 @@ def first_faults(session: Session, ingested: Ingested) -> dict[str, str]:
         where = f"row {entry['row']}" + (f" of {entry['file']}" if len(ingested.files) > 1 else "")
         column = _FAULTY.get(entry["reason"])
         if column is not None:
-            where += f": {ingested.columns[column]} = {_short(entry['raw_' + column])}"
+            where += f": {ingested.columns[column]} = {shortened(entry['raw_' + column])}"
         elif entry["line"] is not None:
-            where += f": {_short(entry['line'])}"
+            where += f": {shortened(entry['line'])}"
         faults[entry["reason"]] = where
     return faults
 
@@ -193,27 +181,20 @@ def write_rejects(session: Session, ingested: Ingested, path: Path) -> None:
     """
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"The rejects file {path} must end in .csv or .parquet.")
+    columns = {f"raw_{column}": name for column, name in ingested.columns.items()}
+    names = {"file": "file", "row": "row", "reason": "reason", **columns, "line": "line"}
     try:
         rows = session.stream(f"{_query(ingested)} ORDER BY numbered.file_index, row")
-        with atomic_write(path) as unfinished:
-            _write(rows, ingested, unfinished, path.suffix.lower())
+        schema = pa.schema([pa.field(name, rows.schema.field(column).type) for column, name in names.items()])
+        make = pa.csv.CSVWriter if path.suffix.lower() == ".csv" else pa.parquet.ParquetWriter
+        with atomic_write(path) as unfinished, unfinished.open("wb") as file, make(file, schema) as writer:
+            for batch in rows:
+                arrays = [batch.column(column) for column in names]
+                writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"The rejects file {path} could not be written: {error}. Is there room, and may it be written?"
         ) from error
-
-
-def _write(rows: pa.RecordBatchReader, ingested: Ingested, partial: Path, suffix: str) -> None:
-    wanted = ["file", "row", "reason", *(f"raw_{column}" for column in ingested.columns), "line"]
-    names = ["file", "row", "reason", *ingested.columns.values(), "line"]
-    fields = [pa.field(name, rows.schema.field(column).type) for name, column in zip(names, wanted, strict=True)]
-    schema = pa.schema(fields)
-    with partial.open("wb") as file:
-        make = pa.csv.CSVWriter if suffix == ".csv" else pa.parquet.ParquetWriter
-        with make(file, schema) as writer:
-            for batch in rows:
-                arrays = [batch.column(column) for column in wanted]
-                writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
 
 
 def _query(ingested: Ingested) -> str:
@@ -240,9 +221,3 @@ def _query(ingested: Ingested) -> str:
         FROM numbered JOIN files ON numbered.file_index = file_number
         LEFT JOIN raw ON numbered.input_row = raw.input_row AND line IS NULL
     """
-
-
-def _short(value: str | None) -> str:
-    if value is None:
-        return "(nothing)"
-    return repr(value if len(value) <= 60 else value[:57] + "...")

@@ -176,7 +176,6 @@ class Splitter:
     def _split(self, text: str) -> list[str] | _Open | None:
         """The fields of a text; None where something follows a closed quote, `_Open` where one is not closed."""
         fields, index = [], 0
-        dialect = self.dialect
         while True:
             if self._open.match(text, index):
                 closed = self._closed.match(text, index)
@@ -187,12 +186,12 @@ class Splitter:
                 fields.append(self._unescaped(closed[1]))
                 index = closed.end()
             else:
-                end = text.find(dialect.delimiter, index)
+                end = text.find(self.dialect.delimiter, index)
                 fields.append(text[index:] if end < 0 else text[index:end])
                 index = len(text) if end < 0 else end
             if index >= len(text):
                 return fields
-            index += len(dialect.delimiter)
+            index += len(self.dialect.delimiter)
 
     def _unescaped(self, field: str) -> str:
         quote, escape = self.dialect.quote, self.dialect.escape
@@ -230,12 +229,8 @@ class Splitter:
 
     def _is_row(self, line: str) -> bool:
         """Whether a line has as many fields as a row, with numbers and times where all rows of the head have them."""
-        fields = line.split(self.dialect.delimiter)
-        return (
-            bool(self.digit_columns)
-            and len(fields) == self.num_fields
-            and all(NUMBER_OR_TIME.fullmatch(fields[index]) for index in self.digit_columns)
-        )
+        has_length = line.count(self.dialect.delimiter) == self.num_fields - 1
+        return bool(self.digit_columns) and has_length and self._ends_as_row(line)
 
     def _ends_as_row(self, line: str) -> bool:
         """Whether a line has no fewer fields than a row, and ends as one: then its open quote belongs to the text."""
@@ -280,21 +275,11 @@ def _blocks(file: DataFile, line_ends: set[str]) -> Iterator[bytes]:
 
 
 def _with_plain_ends(block: bytes, line_ends: set[str]) -> bytes:
-    if b"\r" in block:
-        num_pairs = block.count(b"\r\n")
-        if num_pairs:
-            line_ends.add("\r\n")
-            if block.count(b"\n") > num_pairs:
-                line_ends.add("\n")
-            block = block.replace(b"\r\n", b"\n")
-        elif b"\n" in block:
-            line_ends.add("\n")
-        if b"\r" in block:
-            line_ends.add("\r")
-            block = block.replace(b"\r", b"\n")
-    elif b"\n" in block:
-        line_ends.add("\n")
-    return block
+    num_returns, num_newlines = block.count(b"\r"), block.count(b"\n")
+    num_pairs = block.count(b"\r\n") if num_returns else 0
+    counts = {"\r\n": num_pairs, "\r": num_returns - num_pairs, "\n": num_newlines - num_pairs}
+    line_ends.update(end for end, count in counts.items() if count)
+    return block.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if num_returns else block
 
 
 def _num_blank_lines(block: bytes) -> int:
@@ -303,8 +288,6 @@ def _num_blank_lines(block: bytes) -> int:
 
 def _whole_lines(dialect: Dialect) -> re.Pattern[bytes]:
     """Matches as many lines as are records of their own."""
-    if not dialect.quote:
-        return re.compile(rb"")
     quote, delimiter = (re.escape(text.encode()) for text in (dialect.quote, dialect.delimiter))
     inside = _inside(dialect, "\n").encode()
     blanks = _blanks(dialect).encode()

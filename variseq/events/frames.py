@@ -20,12 +20,12 @@ class Frame:
 
     names: list[str]
     open: Callable[[Sequence[str]], pa.RecordBatchReader]
-    notes: tuple[str, ...] = ()
     is_small: bool = False
 
 
 _REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, TypeError)
 _MAX_SMALL_ROWS = 50_000
+_MAX_DECIMAL_DIGITS = 38  # of the database
 _CELL_TYPES = b"cell types"  # in the metadata of a field: the types that were found in its cells
 
 
@@ -97,17 +97,15 @@ def _text(cell: Any) -> str:
 
 
 def open_frame(source: object) -> Frame:
-    if isinstance(source, pa.RecordBatchReader):
-        return Frame(list(source.schema.names), lambda names: _selected(source, names))
-    if type(source).__module__.partition(".")[0] in ("duckdb", "_duckdb") and hasattr(source, "__arrow_c_stream__"):
-        relation: Any = source  # it belongs to a connection of its own, so its rows come over as Arrow batches
-        return Frame(list(relation.columns), lambda names: _selected(stream(relation), names))
-    if type(source).__module__.partition(".")[0] == "pandas":
+    """A table of pandas, Polars, Arrow or DuckDB, or what has an Arrow stream. Raises InputError for anything else."""
+    library = type(source).__module__.partition(".")[0]
+    if library == "pandas":
         _refuse_doubled_names(getattr(source, "columns", ()))
         source = _with_named_index(source)
     if isinstance(source, pa.Table | pa.RecordBatch):
         _refuse_doubled_names(source.schema.names)
-    frame = nw.from_native(source, pass_through=True)
+    # A relation belongs to a connection of its own, so its rows come over as Arrow batches.
+    frame = source if library in ("duckdb", "_duckdb") else nw.from_native(source, pass_through=True)
     if isinstance(frame, nw.LazyFrame):
         return Frame(frame.collect_schema().names(), lambda names: stream(frame.select(*names).collect().to_native()))
     if isinstance(frame, nw.DataFrame):
@@ -121,8 +119,8 @@ def open_frame(source: object) -> Frame:
         reader = stream(source)
         return Frame(list(reader.schema.names), lambda names: _selected(reader, names))
     raise InputError(
-        f"Events cannot be read from {kind_of(source)}. Give a path, a list of paths, or a pandas, Polars or Arrow "
-        "table or a DuckDB relation."
+        f"Events cannot be read from {'nothing' if source is None else f'an object of type {type(source).__name__}'}. "
+        "Give a path, a list of paths, or a pandas, Polars or Arrow table or a DuckDB relation."
     )
 
 
@@ -149,19 +147,24 @@ def _text_names(names: Sequence[object]) -> list[str]:
     return [str(name) for name in names]
 
 
-def kind_of(source: object) -> str:
-    return "nothing" if source is None else f"an object of type {type(source).__name__}"
-
-
-def is_period(kind: pa.DataType) -> bool:
-    """Whether a type of Arrow is the one that pandas makes of periods."""
-    return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "pandas.period"
-
-
-def start_of_periods(array: pa.ExtensionArray) -> pa.Array:
-    """The first moment of each period, as a timestamp without a zone."""
-    periods = pd.PeriodIndex(array.to_pandas(), freq=array.type.freq)
-    return pa.array(periods.to_timestamp(how="start"), pa.timestamp("us"), from_pandas=True)
+def plain_array(array: pa.Array) -> pa.Array:
+    """An array in a type that the database has; of a period of pandas the first moment."""
+    kind = array.type
+    if isinstance(kind, pa.UuidType):
+        return pa.array([None if value is None else str(value) for value in array.to_pylist()], pa.string())
+    if isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "pandas.period":
+        periods = pd.PeriodIndex(array.to_pandas(), freq=kind.freq)
+        return pa.array(periods.to_timestamp(how="start"), pa.timestamp("us"), from_pandas=True)
+    if isinstance(kind, pa.ExtensionType):
+        return plain_array(array.storage)
+    if pa.types.is_float16(kind):
+        return array.cast(pa.float32())
+    if pa.types.is_decimal256(kind):
+        is_narrow = kind.precision <= _MAX_DECIMAL_DIGITS
+        return array.cast(pa.decimal128(kind.precision, kind.scale) if is_narrow else pa.string())
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return array.cast(pa.timestamp("us", kind.tz), safe=False)  # the database would round
+    return array
 
 
 def with_typed_times(frame: Any) -> Any:
@@ -188,12 +191,3 @@ def with_typed_times(frame: Any) -> Any:
                     "Convert them before: pandas.to_datetime(column, utc=True)."
                 ) from error
     return frame.assign(**typed) if typed else frame
-
-
-def with_text_for_nan(line: str) -> str:
-    """SQL of a line of JSON in which NaN and Infinity, which Python writes but JSON lacks, are in quotes."""
-    pattern = r'([^\\]"\s*:\s*)(NaN|-?Infinity)(\s*[,}])'
-    return (
-        f"CASE WHEN (contains({line}, 'NaN') OR contains({line}, 'Infinity')) AND NOT json_valid({line}) "
-        f"THEN regexp_replace({line}, '{pattern}', '\\1\"\\2\"\\3', 'g') ELSE {line} END"
-    )

@@ -6,14 +6,19 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from variseq.errors import InputError
 from variseq.events.options import ReadOptions
-from variseq.events.sources import NUM_HEAD_BYTES, DataFile, read_head, suffix_of
+from variseq.events.sources import NUM_HEAD_BYTES, SUFFIXES, DataFile, read_head, suffix_of
 
 DELIMITERS = (",", "\t", ";", "|", "::", "\x01")
-_TAB_SUFFIXES = (".tsv", ".tab", ".inter", ".item")
+_BINARY = {
+    b"\x1f\x8b": " (gzip: name it .gz)",
+    b"PK\x03\x04": " (zip: name it .zip)",
+    b"PAR1": " (Parquet: name it .parquet)",
+}
 NUMBER_OR_TIME = re.compile(r"[\s\"']*[+-]?\d[\d:.,+\-/ TZ]*[\s\"']*")
 
 
@@ -47,13 +52,18 @@ def read_header(file: DataFile, options: ReadOptions, names_by_index: Sequence[s
     line = _first_line(head, file)
     delimiter = options.delimiter
     if delimiter is None:
-        is_tab = options.format == "tsv" or (options.format is None and suffix_of(file.path) in _TAB_SUFFIXES)
+        is_tab = (options.format or SUFFIXES.get(suffix_of(file.path))) == "tsv"
         delimiter = "\t" if is_tab else _likely_delimiter(line)
     names = _first_record(head, delimiter, options)
     if len(names) == 1:
         raise InputError(_one_column_message(file, line, delimiter))
-    rows = _rows_of_head(head, delimiter)
-    digit_columns = _digit_columns(rows, len(names))
+    lines = head.split("\n")
+    following = lines[1:1001] if len(lines) > 1001 else lines[1:-1] or lines[1:2]
+    rows = [_fields(line, delimiter) for line in following if line]
+    whole = [row for row in rows if len(row) == len(names)]
+    digit_columns = frozenset(
+        index for index in range(len(names)) if whole and all(NUMBER_OR_TIME.fullmatch(row[index]) for row in whole)
+    )
     if not names_by_index:
         has_empty_end = _ends_empty(file, rows, len(names))
         named = [name.strip() or f"unnamed {index}" for index, name in enumerate(names, 1)]
@@ -75,8 +85,9 @@ def decoded_head(file: DataFile) -> str:
         raise InputError(f"{file.name} is empty. A header line with column names and one event a line are needed.")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError(f"{file.name} is UTF-16 text. Save it as UTF-8.")
-    if b"\0" in head or head.startswith((b"\x1f\x8b", b"PAR1", b"PK\x03\x04")):
-        raise InputError(f"{file.name} is a binary file{_hint(head)}, not text.")
+    if b"\0" in head or head.startswith(tuple(_BINARY)):
+        hint = next((hint for start, hint in _BINARY.items() if head.startswith(start)), "")
+        raise InputError(f"{file.name} is a binary file{hint}, not text.")
     line = head.split(b"\n", 1)[0]
     try:
         line.decode("utf-8")
@@ -86,14 +97,6 @@ def decoded_head(file: DataFile) -> str:
                 f"{file.name}: the first line is not UTF-8 text ({error.reason}). Save the file as UTF-8."
             ) from error
     return head.decode("utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _hint(head: bytes) -> str:
-    if head.startswith(b"\x1f\x8b"):
-        return " (gzip: name it .gz)"
-    if head.startswith(b"PK\x03\x04"):
-        return " (zip: name it .zip)"
-    return " (Parquet: name it .parquet)" if head.startswith(b"PAR1") else ""
 
 
 def _first_line(head: str, file: DataFile) -> str:
@@ -119,35 +122,10 @@ def _first_record(head: str, delimiter: str, options: ReadOptions) -> list[str]:
     """The fields of the first record, which may hold line breaks within quotes."""
     line = head.removeprefix("\ufeff").partition("\n")[0]
     quote = options.quote or '"'
-    if options.quoting == "none" or quote not in line or len(delimiter) > 1:
+    if options.quoting == "none" or quote not in line:
         return line.split(delimiter)
     escape = options.escape or ("\\" if f"\\{quote}" in line else None)
-    escape = None if escape == quote else escape
-    reader = csv.reader(
-        io.StringIO(head.removeprefix("\ufeff")),
-        delimiter=delimiter,
-        quotechar=quote,
-        escapechar=escape,
-        doublequote=escape is None,
-    )
-    try:
-        return next(reader)
-    except (csv.Error, StopIteration):
-        return line.split(delimiter)
-
-
-def _rows_of_head(head: str, delimiter: str) -> list[list[str]]:
-    """The fields of the first lines that follow the first one, each line by itself."""
-    lines = head.split("\n")
-    whole = lines[1:1001] if len(lines) > 1001 else lines[1:-1] or lines[1:2]
-    return [_fields(line, delimiter) for line in whole if line]
-
-
-def _digit_columns(rows: Sequence[list[str]], num_fields: int) -> frozenset[int]:
-    whole = [row for row in rows if len(row) == num_fields]
-    return frozenset(
-        index for index in range(num_fields) if whole and all(NUMBER_OR_TIME.fullmatch(row[index]) for row in whole)
-    )
+    return _fields(head.removeprefix("\ufeff"), delimiter, quote, None if escape == quote else escape)
 
 
 def _ends_empty(file: DataFile, rows: Sequence[list[str]], num_names: int) -> bool:
@@ -171,13 +149,16 @@ def _likely_delimiter(line: str) -> str:
     return max(DELIMITERS, key=lambda delimiter: len(_fields(line, delimiter)))
 
 
-def _fields(line: str, delimiter: str) -> list[str]:
-    if len(delimiter) > 1:
-        return line.split(delimiter)
-    try:
-        return next(csv.reader([line], delimiter=delimiter))
-    except (csv.Error, StopIteration):
-        return line.split(delimiter)
+def _fields(text: str, delimiter: str, quote: str = '"', escape: str | None = None) -> list[str]:
+    """The fields of the first record of a text."""
+    if len(delimiter) == 1:
+        with suppress(csv.Error, StopIteration):
+            return next(
+                csv.reader(
+                    io.StringIO(text), delimiter=delimiter, quotechar=quote, escapechar=escape, doublequote=not escape
+                )
+            )
+    return text.partition("\n")[0].split(delimiter)
 
 
 def _one_column_message(file: DataFile, line: str, delimiter: str) -> str:

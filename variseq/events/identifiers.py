@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from variseq.errors import InputError
 from variseq.events.ingest import Ingested
-from variseq.events.session import Session, name_in_sql, text_in_sql
+from variseq.events.session import (
+    FRACTIONAL_TYPES,
+    NULL_TYPES,
+    WHOLE_TYPES,
+    Evidence,
+    Session,
+    name_in_sql,
+    text_in_sql,
+)
 from variseq.events.table import Columns
 
-NULL_WORDS = (
-    "",
-    "null",
-    "none",
-    "nan",
-    "nat",
-    "n/a",
-    "#n/a",
-    "<na>",
-    "<null>",
-    "(null)",
-    "#null!",
-    "\\n",
-)  # compared in lower case
+# Compared in lower case.
+NULL_WORDS = ("", "null", "none", "nan", "nat", "n/a", "#n/a", "<na>", "<null>", "(null)", "#null!", "\\n")
 EXACT_NULL_WORDS = ("NA", "nil", "undefined")
 _BLANK = (
     r"[\x00-\x20\x{7f}\x{85}\x{a0}\x{1680}\x{180e}\x{2000}-\x{200d}\x{2028}\x{2029}\x{202f}\x{205f}"
@@ -57,40 +53,21 @@ def cleaned(text: str) -> str:
 
 
 def read_text_cells(session: Session, types: Mapping[str, str], names: Sequence[str]) -> dict[str, TextCells]:
-    """Those of the columns `names` of `raw` that hold text, by one pass over all of them; `types` are those of `raw`.
+    """Those of the columns `names` of `raw` that hold text; `types` are those of `raw`.
 
     A column without blanks and words for nothing is taken as it is, which costs nothing later. Events have few
     different texts, so each text is looked at once.
     """
-    columns = _text_columns(types, names)
-    if not columns:
-        return {}
-    counts = ", ".join(
-        f"count(*) FILTER (WHERE {_has_blanks(text)}), count(*) FILTER (WHERE {is_word_for_nothing(text)})"
-        if column != Columns.EVENT
-        else f"(SELECT count(*) FILTER (WHERE {_has_blanks('t')}) FROM ({_distinct(text)})), "
-        f"(SELECT count(*) FILTER (WHERE {is_word_for_nothing('t')}) FROM ({_distinct(text)}))"
-        for column, text in columns.items()
-    )
-    found = session.row(f"SELECT {counts} FROM raw")
     cells = {}
-    for index, (column, text) in enumerate(columns.items()):
-        num_blank, num_words = found[2 * index : 2 * index + 2]
-        cells[column] = TextCells(cleaned(text) if num_blank or num_words else text, 0)
-        if num_blank:
-            texts = _distinct(text) if column == Columns.EVENT else f"SELECT {text} AS t FROM raw"
-            condition = f"{_has_blanks('t')} AND NOT {is_word_for_nothing(trimmed('t'))}"
-            num_trimmed = session.number(f"SELECT count(*) FROM ({texts}) WHERE {condition}")
-            cells[column] = TextCells(cleaned(text), num_trimmed)
+    for column, text in _text_columns(types, names).items():
+        texts = f"(SELECT {'DISTINCT ' if column == Columns.EVENT else ''}{text} AS t FROM raw)"
+        has_blanks = f"regexp_matches(t, '^{_BLANK}|{_BLANK}$')"
+        found = session.counts({"blanks": has_blanks, "words": is_word_for_nothing("t")}, texts)
+        cells[column] = TextCells(cleaned(text) if found["blanks"].num or found["words"].num else text)
+        if found["blanks"].num:
+            trimmed_texts = f"{texts} WHERE {has_blanks} AND NOT {is_word_for_nothing(trimmed('t'))}"
+            cells[column] = replace(cells[column], num_trimmed=session.number(f"SELECT count(*) FROM {trimmed_texts}"))
     return cells
-
-
-def _has_blanks(text: str) -> str:
-    return f"regexp_matches({text}, '^{_BLANK}|{_BLANK}$')"
-
-
-def _distinct(text: str) -> str:
-    return f"SELECT DISTINCT {text} AS t FROM raw"
 
 
 def _text_columns(types: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
@@ -107,19 +84,8 @@ def _text_columns(types: Mapping[str, str], names: Sequence[str]) -> dict[str, s
     return found
 
 
-_WHOLE = (
-    "TINYINT",
-    "SMALLINT",
-    "INTEGER",
-    "BIGINT",
-    "UTINYINT",
-    "USMALLINT",
-    "UINTEGER",
-    "UBIGINT",
-    "HUGEINT",
-    "UHUGEINT",
-)
 _BEYOND_64_BITS = ("UBIGINT", "HUGEINT", "UHUGEINT")
+_TOO_LARGE = "some ids in {!r} do not fit into 64-bit integers, so all of them are text"
 _EXACT_UP_TO = {"FLOAT": 2**24, "DOUBLE": 2**53}
 _INTEGER = "'0|-?[1-9][0-9]*'"
 _WHOLE_DECIMAL = r"'(0|-?[1-9][0-9]{0,14})\.0+'"
@@ -130,12 +96,10 @@ _MANGLED = r"'-?[0-9]([.,][0-9]+)?[eE]\+[0-9]+|-?[0-9]{16,}\.0+'"
 
 @dataclass(frozen=True)
 class Ids:
-    """SQL over `raw`: the id (NULL for none), and whether there is none; messages on the column."""
+    """SQL over `raw`: the id (NULL for none), and whether there is none."""
 
     sql: str
     missing: str
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 def read_ids(
@@ -145,34 +109,33 @@ def read_ids(
 
     Raises InputError for mixed types, for numbers that are not whole and for types that are no ids.
     """
-    name = ingested.columns[column]
+    name, quoted = ingested.columns[column], name_in_sql(column)
     kind = ingested.types[column].split("(")[0]
     if column in cells:
-        if kind == "BLOB":
-            _refuse_unreadable_bytes(session, column, name, cells[column].sql)
-        ids = _from_text(session, ingested, column, cells[column].sql, deciding)
-        ids.notes.extend(_note_on_blanks(session, column, name, cells[column]))
+        text = cells[column].sql
+        if kind == "BLOB" and _any(session, f"{quoted} IS NOT NULL AND {text} IS NULL AND {quoted} <> ''::BLOB"):
+            raise InputError(f"Ids in {name!r} are bytes (BLOB) that are not UTF-8 text. Allowed: integers and text.")
+        ids = _from_text(session, ingested, column, text, deciding)
+        _note_blanks(session, column, name, cells[column])
         return ids
-    quoted = name_in_sql(column)
-    if kind in _WHOLE:
-        return _from_integers(session, quoted, name, kind)
-    if kind in ("FLOAT", "DOUBLE", "DECIMAL"):
+    if kind.endswith(WHOLE_TYPES):
+        missing = f"({quoted} IS NULL)"
+        if kind in _BEYOND_64_BITS and _some_are_beyond_64_bits(session, quoted, name):
+            return Ids(f"CAST({quoted} AS VARCHAR)", missing)
+        return Ids(f"CAST({quoted} AS BIGINT)", missing)
+    if kind in FRACTIONAL_TYPES:
         return _from_decimals(session, quoted, name, kind, deciding)
-    if kind in ('"NULL"', "NULL"):
+    if kind in NULL_TYPES:
         return Ids("CAST(NULL AS VARCHAR)", "true")
     raise InputError(f"Ids in {name!r} are of type {kind}. Allowed: integers and text.")
 
 
-def _from_integers(session: Session, quoted: str, name: str, kind: str) -> Ids:
-    missing = f"({quoted} IS NULL)"
-    beyond = f"{quoted} IS NOT NULL AND TRY_CAST({quoted} AS BIGINT) IS NULL"
-    if kind in _BEYOND_64_BITS and _any(session, beyond):
-        return Ids(f"CAST({quoted} AS VARCHAR)", missing, notes=[_beyond_64_bits(name)])
-    return Ids(f"CAST({quoted} AS BIGINT)", missing)
-
-
-def _beyond_64_bits(name: str) -> str:
-    return f"some ids in {name!r} do not fit into 64-bit integers, so all of them are text"
+def _some_are_beyond_64_bits(session: Session, quoted: str, name: str) -> bool:
+    """Whether some numbers do not fit, with a note."""
+    is_beyond = _any(session, f"{quoted} IS NOT NULL AND TRY_CAST({quoted} AS BIGINT) IS NULL")
+    if is_beyond:
+        session.notes.append(_TOO_LARGE.format(name))
+    return is_beyond
 
 
 def _from_decimals(session: Session, quoted: str, name: str, kind: str, deciding: str) -> Ids:
@@ -188,106 +151,85 @@ def _from_decimals(session: Session, quoted: str, name: str, kind: str, deciding
             f"Ids in {name!r} are decimal numbers, e.g. {found[0][0]}, and not whole or too large to be exact. Give "
             "ids as integers or as text."
         )
-    note = f"ids in {name!r} came as decimal numbers; all are whole and were read as integers"
-    if kind == "DECIMAL" and _any(session, f"{quoted} IS NOT NULL AND TRY_CAST({quoted} AS BIGINT) IS NULL"):
-        return Ids(f"CAST(TRY_CAST({quoted} AS HUGEINT) AS VARCHAR)", missing, notes=[_beyond_64_bits(name)])
-    return Ids(f"CASE WHEN NOT {missing} THEN TRY_CAST({quoted} AS BIGINT) END", missing, notes=[note])
-
-
-def _refuse_unreadable_bytes(session: Session, column: str, name: str, text: str) -> None:
-    if _any(session, f"{name_in_sql(column)} IS NOT NULL AND {text} IS NULL AND {name_in_sql(column)} <> ''::BLOB"):
-        raise InputError(f"Ids in {name!r} are bytes (BLOB) that are not UTF-8 text. Allowed: integers and text.")
+    if kind == "DECIMAL" and _some_are_beyond_64_bits(session, quoted, name):
+        return Ids(f"CAST(TRY_CAST({quoted} AS HUGEINT) AS VARCHAR)", missing)
+    session.notes.append(f"ids in {name!r} came as decimal numbers; all are whole and were read as integers")
+    return Ids(f"CASE WHEN NOT {missing} THEN TRY_CAST({quoted} AS BIGINT) END", missing)
 
 
 def _from_text(session: Session, ingested: Ingested, column: str, text: str, deciding: str) -> Ids:
-    name = ingested.columns[column]
-    counts = _count_spellings(session, text, "true", ingested.is_text)
-    if counts.is_mixed and deciding != "true":
-        counts = _count_spellings(session, text, deciding, ingested.is_text)
-    as_text = Ids(text, f"({text} IS NULL)", warnings=_mangled(name, counts.mangled))
-    if not ingested.is_text or counts.num_filled == 0:
+    name, as_text = ingested.columns[column], Ids(text, f"({text} IS NULL)")
+    found = _spellings(session, text, "true", ingested.is_text)
+    num_filled, num_whole = found["filled"].num, found["whole"].num
+    are_numbers = found["integers"].num + found["decimals"].num
+    if deciding != "true" and (0 < are_numbers < num_filled or num_whole not in (0, num_filled)):
+        found = _spellings(session, text, deciding, ingested.is_text)
+        num_filled, num_whole = found["filled"].num, found["whole"].num
+    if found["mangled"].num:
+        session.warnings.append(
+            f"ids in {name!r} such as {found['mangled'].example!r} look rounded by a spreadsheet or as decimal "
+            "numbers: different ids may have become one. Export them again as text"
+        )
+    if not ingested.is_text or num_filled == 0:
         return as_text
-    is_json = ingested.kind == "jsonl"
-    if is_json and not _json_ids_are_numbers(session, column, name, text, deciding):
+    if ingested.is_json and not _json_ids_are_numbers(session, column, name, text, deciding):
         return as_text
-    if counts.num_marks and counts.num_whole + counts.num_marks == counts.num_filled:
-        note = f"{counts.num_marks:,} ids in {name!r} are '-' or '?' among integers, and were taken as missing"
-        return _whole(name, f"CASE WHEN {text} NOT IN {_LONE_MARKS} THEN {text} END", counts, as_text.warnings, note)
-    if counts.num_whole == counts.num_filled:
-        return _whole(name, text, counts, as_text.warnings)
-    if counts.num_digits + counts.num_decimals == counts.num_filled:
-        as_text.notes.append(_beyond_64_bits(name))
-    elif is_json:
+    if num_whole + found["marks"].num == num_filled:
+        return _whole(session, name, text, found)
+    if found["integers"].num + found["decimals"].num == num_filled:
+        session.notes.append(_TOO_LARGE.format(name))
+    elif ingested.is_json:
         raise InputError(f"Ids in {name!r} are decimal numbers. Give ids as integers or as text.")
-    elif counts.num_truth_values == counts.num_filled:
+    elif found["truths"].num == num_filled:
         raise InputError(f"Ids in {name!r} are only true and false. Allowed: integers and text.")
     else:
-        as_text.warnings.extend(_few_odd_ids(session, name, text, counts, deciding))
+        _warn_of_few_odd_ids(session, name, text, deciding, found)
     return as_text
 
 
-def _few_odd_ids(session: Session, name: str, text: str, counts: _Spellings, deciding: str) -> list[str]:
-    """A warning when few ids that are no integers make a column of integers text."""
-    num_odd = counts.num_filled - counts.num_whole
-    if num_odd > _MAX_ODD_SHARE * counts.num_filled:
-        return []
+def _whole(session: Session, name: str, text: str, found: Mapping[str, Evidence]) -> Ids:
+    if num_marks := found["marks"].num:
+        session.notes.append(f"{num_marks:,} ids in {name!r} are '-' or '?' among integers, and were taken as missing")
+        text = f"CASE WHEN {text} NOT IN {_LONE_MARKS} THEN {text} END"
+    missing = f"({text} IS NULL)"
+    if found["decimals"].num:
+        session.notes.append(f"ids in {name!r} came as whole decimal numbers such as 1.0 and were read as integers")
+        text = rf"regexp_replace({text}, '\.0+$', '')"
+    return Ids(f"TRY_CAST({text} AS BIGINT)", missing)
+
+
+def _warn_of_few_odd_ids(session: Session, name: str, text: str, deciding: str, found: Mapping[str, Evidence]) -> None:
+    """A few ids that are no integers make a column of integers text."""
+    num_filled = found["filled"].num
+    num_odd = num_filled - found["whole"].num
+    if num_odd > _MAX_ODD_SHARE * num_filled:
+        return
     row, example = session.row(
         "SELECT min(input_row), arg_min(id, input_row) FROM "
         f"(SELECT input_row, {text} AS id FROM raw WHERE {deciding}) "
         f"WHERE NOT regexp_full_match(id, {_INTEGER}) AND NOT regexp_full_match(id, {_WHOLE_DECIMAL})"
     )
-    return [
-        f"all ids in {name!r} are text, because {num_odd:,} of {counts.num_filled:,} are no integers (first: row "
-        f"{row}: {example!r}). Are these rows right?"
-    ]
-
-
-def _mangled(name: str, example: str | None) -> list[str]:
-    if example is None:
-        return []
-    return [
-        f"ids in {name!r} such as {example!r} look rounded by a spreadsheet or as decimal numbers: different ids may "
-        "have become one. Export them again as text"
-    ]
-
-
-def _whole(name: str, text: str, counts: _Spellings, warnings: list[str], *notes: str) -> Ids:
-    missing = f"({text} IS NULL)"
-    if not counts.num_decimals:
-        return Ids(f"TRY_CAST({text} AS BIGINT)", missing, list(notes), warnings)
-    note = f"ids in {name!r} came as whole decimal numbers such as 1.0 and were read as integers"
-    return Ids(rf"TRY_CAST(regexp_replace({text}, '\.0+$', '') AS BIGINT)", missing, [*notes, note], warnings)
-
-
-@dataclass(frozen=True)
-class _Spellings:
-    num_filled: int
-    num_digits: int  # integers of any length
-    num_whole: int  # integers of 64 bits and whole decimal numbers
-    num_decimals: int
-    num_truth_values: int
-    num_marks: int  # of `_LONE_MARKS`
-    mangled: str | None
-
-    @property
-    def is_mixed(self) -> bool:
-        return 0 < self.num_digits + self.num_decimals < self.num_filled or self.num_whole not in (0, self.num_filled)
-
-
-def _count_spellings(session: Session, text: str, deciding: str, may_be_numbers: bool) -> _Spellings:
-    digits, decimal = f"regexp_full_match(id, {_INTEGER})", f"regexp_full_match(id, {_WHOLE_DECIMAL})"
-    if not may_be_numbers:
-        digits = decimal = "false"
-    return _Spellings(
-        *session.row(
-            f"SELECT count(id), count(*) FILTER (WHERE {digits}), "
-            f"count(*) FILTER (WHERE ({digits} AND TRY_CAST(id AS BIGINT) IS NOT NULL) OR {decimal}), "
-            f"count(*) FILTER (WHERE {decimal}), count(*) FILTER (WHERE lower(id) IN ('true', 'false')), "
-            f"count(*) FILTER (WHERE id IN {_LONE_MARKS}), "
-            f"min(id) FILTER (WHERE (contains(id, '+') OR contains(id, '.0')) AND regexp_full_match(id, {_MANGLED})) "
-            f"FROM (SELECT {text} AS id FROM raw WHERE {deciding})"
-        )
+    session.warnings.append(
+        f"all ids in {name!r} are text, because {num_odd:,} of {num_filled:,} are no integers (first: row {row}: "
+        f"{example!r}). Are these rows right?"
     )
+
+
+def _spellings(session: Session, text: str, deciding: str, may_be_numbers: bool) -> dict[str, Evidence]:
+    """How many ids are written in each way; whole are integers of 64 bits and whole decimal numbers."""
+    integer, decimal = f"regexp_full_match(id, {_INTEGER})", f"regexp_full_match(id, {_WHOLE_DECIMAL})"
+    if not may_be_numbers:
+        integer = decimal = "false"
+    conditions = {
+        "filled": "id IS NOT NULL",
+        "integers": integer,
+        "whole": f"({integer} AND TRY_CAST(id AS BIGINT) IS NOT NULL) OR {decimal}",
+        "decimals": decimal,
+        "truths": "lower(id) IN ('true', 'false')",
+        "marks": f"id IN {_LONE_MARKS}",
+        "mangled": f"(contains(id, '+') OR contains(id, '.0')) AND regexp_full_match(id, {_MANGLED})",
+    }
+    return session.counts(conditions, f"(SELECT {text} AS id FROM raw WHERE {deciding})", {"mangled": "id"})
 
 
 def _json_ids_are_numbers(session: Session, column: str, name: str, text: str, deciding: str) -> bool:
@@ -308,15 +250,13 @@ def _json_ids_are_numbers(session: Session, column: str, name: str, text: str, d
     return bool(numbers)
 
 
-def _note_on_blanks(session: Session, column: str, name: str, cells: TextCells) -> list[str]:
+def _note_blanks(session: Session, column: str, name: str, cells: TextCells) -> None:
     if not cells.num_trimmed:
-        return []
-    note = f"blanks around {cells.num_trimmed:,} ids in {name!r} were cut"
+        return
     before = f"CASE WHEN {cells.sql} IS NOT NULL THEN CAST({name_in_sql(column)} AS VARCHAR) END"
     num_before, num_after = session.row(f"SELECT count(DISTINCT {before}), count(DISTINCT {cells.sql}) FROM raw")
-    if num_before > num_after:
-        note += f"; {num_before - num_after:,} spellings became equal to others by it"
-    return [note]
+    equal = f"; {num_before - num_after:,} spellings became equal to others by it" if num_before > num_after else ""
+    session.notes.append(f"blanks around {cells.num_trimmed:,} ids in {name!r} were cut{equal}")
 
 
 def _any(session: Session, condition: str) -> bool:

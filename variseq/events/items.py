@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -181,8 +181,6 @@ class ItemTable:
     table: pa.Table
     num_left_out: int = 0
     num_without_row: int = 0
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -233,53 +231,50 @@ class ItemTable:
         return taken
 
 
-@dataclass(frozen=True)
-class _AlignedTable:
-    """Columns of a side table in the order of a vocabulary: those `found` by name, and `others` as other_0, other_1."""
-
-    table: pa.Table
-    found: dict[str, str]
-    others: list[str]
-    is_text: bool
-    num_rows: int
-    num_matched: int
-    notes: list[str]
-
-
 def _read_aligned(
     session: Session, source: object, options: ReadOptions, wanted: Wanted, key: str, known: pa.Array, label: str
-) -> _AlignedTable:
-    """Read a table of items or users (`label` in messages) and align its rows with the ids `known` of the log."""
-    opened = open_source(source, session.folder)
-    session.is_small = opened.is_small
+) -> tuple[pa.Table, bool]:
+    """A table of items or users (`label` in messages), its rows in the order of the ids `known` of the log.
+
+    Columns have the names of the source, but those that were looked for, which come first. Also says whether numbers
+    came as text. The table `matched_rows` stays in the session.
+    """
+    opened = open_source(session, source)
     layout = find_layout(session, opened, options, wanted)
     found = layout.find(wanted)
     others = [name for name in layout.names if name not in found.values()]
-    if key == Columns.USER:
-        _refuse_no_groups(layout.names, others)
+    if key == Columns.USER and (len(set(layout.names)) < len(layout.names) or key not in layout.names or not others):
+        raise InputError(
+            f"The table of users has the columns {', '.join(layout.names)}. It needs a column {key!r} and at least "
+            "one more to group by, each name once."
+        )
     columns = found | {f"other_{index}": name for index, name in enumerate(others)}
     ingested = ingest(session, opened, columns, layout, options)
-    notes = _match_rows(session, ingested, key, known, label)
-    num_rows, num_matched = session.row("SELECT count(*), count(position) FROM matched_rows")
-    if not num_matched:
+    _match_rows(session, ingested, key, known, label)
+    if not session.number("SELECT count(position) FROM matched_rows"):
         raise InputError(
             f"No id of {label} is in the log: the log has ids like {known[0].as_py()!r}, the table like "
             f"{_first_external_id(session)!r}. Check which column is {key}"
             + (f": {wanted.option}={{{key!r}: ...}}." if wanted.required else ".")
         )
-    texts = {column: _title_sql() if column == Columns.TITLE else name_in_sql(column) for column in columns}
-    listed = ", ".join(text for column, text in texts.items() if column != key)
+    texts = [_title_sql() if column == Columns.TITLE else name_in_sql(column) for column in columns if column != key]
     table = session.arrow(
-        f"SELECT {listed or 'position'} FROM (SELECT CAST(range AS BIGINT) AS position FROM range({len(known)})) "
-        "LEFT JOIN matched_rows USING (position) LEFT JOIN raw USING (input_row) ORDER BY position"
+        f"SELECT {', '.join(texts) or 'position'} FROM (SELECT CAST(range AS BIGINT) AS position "
+        f"FROM range({len(known)})) LEFT JOIN matched_rows USING (position) LEFT JOIN raw USING (input_row) "
+        "ORDER BY position"
     )
-    return _AlignedTable(table, found, others, ingested.is_text, num_rows, num_matched, notes)
+    kept = {column: table.column(column) for column in found if column != key}
+    kept |= {name: table.column(f"other_{index}") for index, name in enumerate(others)}
+    return pa.table(kept), ingested.is_text
 
 
-def _match_rows(session: Session, ingested: Ingested, key: str, known: pa.Array, label: str) -> list[str]:
+def _match_rows(session: Session, ingested: Ingested, key: str, known: pa.Array, label: str) -> None:
     """Make `matched_rows` (input_row, external_id, position: NULL where the log lacks the id); equal rows are one."""
     cells = read_text_cells(session, ingested.types, [key])
+    num_warnings = len(session.warnings)
     ids = read_ids(session, ingested, key, cells)
+    session.notes += session.warnings[num_warnings:]  # here they are notes, for the log decides
+    del session.warnings[num_warnings:]
     # The log decides whether ids are integers or text; digits in a text file are written out or read accordingly.
     if pa.types.is_integer(known.type):
         external_id = ids.sql
@@ -287,27 +282,23 @@ def _match_rows(session: Session, ingested: Ingested, key: str, known: pa.Array,
     else:
         external_id = cells[key].sql if ingested.is_text else ids.sql
         same = "CAST(external_id AS VARCHAR) = known.id"
-    session.connection.register("known", pa.table({"id": known, "position": np.arange(len(known))}))
-    try:
+    with session.registered("known", pa.table({"id": known, "position": np.arange(len(known))})):
         session.run(
             "CREATE OR REPLACE TABLE matched_rows AS SELECT input_row, external_id, known.position FROM (SELECT "
             f"input_row, {external_id} AS external_id FROM raw WHERE NOT {ids.missing}) LEFT JOIN known ON {same}"
         )
-    finally:
-        session.connection.unregister("known")
     num_without, num_repeated = session.row(
         "SELECT (SELECT count(*) FROM raw) - count(*), count(*) - count(DISTINCT external_id) FROM matched_rows"
     )
-    notes = [f"{num_without:,} rows of {label} have no id and were left out"] if num_without else []
-    notes += ids.notes + ids.warnings
+    if num_without:
+        session.notes.append(f"{num_without:,} rows of {label} have no id and were left out")
     if num_repeated:
-        notes += _drop_equal_rows(session, [column for column in ingested.columns if column != key], key, label)
-    return notes
+        _drop_equal_rows(session, [column for column in ingested.columns if column != key], key, label)
 
 
-def _drop_equal_rows(session: Session, columns: Sequence[str], key: str, label: str) -> list[str]:
+def _drop_equal_rows(session: Session, columns: Sequence[str], key: str, label: str) -> None:
     cells = "".join(f", CAST({name_in_sql(name)} AS VARCHAR)" for name in columns)
-    num_equal = session.insert(
+    num_equal = session.number(
         "DELETE FROM matched_rows WHERE input_row NOT IN (SELECT min(input_row) FROM matched_rows "
         f"JOIN raw USING (input_row) GROUP BY external_id{cells})"
     )
@@ -321,7 +312,7 @@ def _drop_equal_rows(session: Session, columns: Sequence[str], key: str, label: 
             f"{label.capitalize()} has {len(rows)} ids in more than one row: {shown}. Which row is right is unknown: "
             f"keep one row for each {key.removesuffix('_id')}."
         )
-    return [f"{num_equal:,} rows of {label} equal others and were left out"]
+    session.notes.append(f"{num_equal:,} rows of {label} equal others and were left out")
 
 
 def _first_external_id(session: Session, condition: str = "true") -> object:
@@ -331,25 +322,27 @@ def _first_external_id(session: Session, condition: str = "true") -> object:
 def read_items(session: Session, source: object, vocabulary: Vocabulary, options: ReadOptions) -> ItemTable:
     """Item columns aligned to the vocabulary. Raises InputError for doubled ids and when no id is one of the log's."""
     wanted = Wanted(options.item_columns, ITEM_ALIASES, (Columns.ITEM,), "item_columns")
-    read = _read_aligned(session, source, options.for_items(), wanted, Columns.ITEM, vocabulary.items, _LABEL)
-    num_items = vocabulary.num_items
-    empty = pa.nulls(num_items, pa.string())
-    category = read.table.column(Columns.CATEGORY) if Columns.CATEGORY in read.found else empty
+    table, _ = _read_aligned(session, source, options.for_items(), wanted, Columns.ITEM, vocabulary.items, _LABEL)
+    empty = pa.nulls(vocabulary.num_items, pa.string())
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    title, category = columns.pop(Columns.TITLE, empty), columns.pop(Columns.CATEGORY, empty)
     categories, notes = split_categories(category.to_pylist())
-    columns: dict[str, pa.ChunkedArray | pa.Array] = {
-        Columns.TITLE: read.table.column(Columns.TITLE).cast(pa.string()) if Columns.TITLE in read.found else empty,
+    columns = {
+        Columns.TITLE: title.cast(pa.string()),
         Columns.CATEGORY: pa.array(categories, pa.list_(pa.string())),
+        **columns,
     }
-    columns |= {name: read.table.column(f"other_{index}") for index, name in enumerate(read.others)}
-    num_left_out, num_without_row = read.num_rows - read.num_matched, num_items - read.num_matched
+    num_rows, num_matched = session.row("SELECT count(*), count(position) FROM matched_rows")
+    num_left_out, num_without_row = num_rows - num_matched, vocabulary.num_items - num_matched
+    num_broken = session.number("SELECT count(*) FROM malformed")
     messages = {
         f"{num_left_out:,} rows of the items file belong to no item of the log and were left out": num_left_out,
         f"{num_without_row:,} items of the log have no row in the items file and so no title": num_without_row,
-        f"{(num_broken := session.number('SELECT count(*) FROM malformed')):,} lines of the items file could not be "
-        "read and were left out": num_broken,
+        f"{num_broken:,} lines of the items file could not be read and were left out": num_broken,
     }
-    notes = read.notes + notes + [message for message, count in messages.items() if count]
-    return ItemTable(pa.table(columns), num_left_out, num_without_row, notes, _few_matches(session, vocabulary.items))
+    session.notes += notes + [message for message, count in messages.items() if count]
+    _warn_of_few_matches(session, vocabulary.items)
+    return ItemTable(pa.table(columns), num_left_out, num_without_row)
 
 
 def _title_sql() -> str:
@@ -358,18 +351,17 @@ def _title_sql() -> str:
     return f"CASE WHEN {trimmed(text)} NOT IN ({words}) THEN {text} END AS {Columns.TITLE}"
 
 
-def _few_matches(session: Session, known: pa.Array) -> list[str]:
+def _warn_of_few_matches(session: Session, known: pa.Array) -> None:
     """A warning when there are rows without an item of the log, and many items without a row."""
     matched = set(session.arrow("SELECT position FROM matched_rows WHERE position IS NOT NULL").column(0).to_pylist())
     other = _first_external_id(session, "position IS NULL")
     num_without = len(known) - len(matched)
-    if other is None or num_without < _MAX_WITHOUT_ROW * len(known):
-        return []
-    example = next(known[index].as_py() for index in range(len(known)) if index not in matched)
-    return [
-        f"{num_without:,} of {len(known):,} ids of the log have no row in {_LABEL}, which has other ids: the log has "
-        f"e.g. {example!r}, the table {other!r}. Are they spelled alike?"
-    ]
+    if other is not None and num_without >= _MAX_WITHOUT_ROW * len(known):
+        example = next(known[index].as_py() for index in range(len(known)) if index not in matched)
+        session.warnings.append(
+            f"{num_without:,} of {len(known):,} ids of the log have no row in {_LABEL}, which has other ids: the log "
+            f"has e.g. {example!r}, the table {other!r}. Are they spelled alike?"
+        )
 
 
 UserColumn = list[float | str | None]
@@ -390,19 +382,10 @@ def read_users(source: object, vocabulary: Vocabulary, options: ReadOptions | No
     options = options or ReadOptions()
     wanted = Wanted({}, {Columns.USER: ()}, ())
     with open_session(options.memory_limit, options.temporary_folder) as session:
-        read = _read_aligned(session, source, options, wanted, Columns.USER, vocabulary.users, "the table of users")
-    return {
-        name: _as_floats_or_text(read.table.column(f"other_{index}"), read.is_text)
-        for index, name in enumerate(read.others)
-    }
-
-
-def _refuse_no_groups(names: Sequence[str], others: Sequence[str]) -> None:
-    if len(set(names)) < len(names) or Columns.USER not in names or not others:
-        raise InputError(
-            f"The table of users has the columns {', '.join(names)}. It needs a column {Columns.USER!r} and at least "
-            "one more to group by, each name once."
+        table, is_text = _read_aligned(
+            session, source, options, wanted, Columns.USER, vocabulary.users, "the table of users"
         )
+    return {name: _as_floats_or_text(table.column(name), is_text) for name in table.column_names}
 
 
 def _as_floats_or_text(column: pa.ChunkedArray, is_text: bool) -> UserColumn:

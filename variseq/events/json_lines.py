@@ -13,16 +13,8 @@ import duckdb
 
 from variseq.errors import InputError
 from variseq.events.delimited import survey
-from variseq.events.frames import with_text_for_nan
 from variseq.events.header import decoded_head
-from variseq.events.session import (
-    Session,
-    forget_rejected_lines,
-    literal_path,
-    move_rejected_lines,
-    name_in_sql,
-    text_in_sql,
-)
+from variseq.events.session import Session, insert_from_text, literal_path, name_in_sql, text_in_sql
 from variseq.events.sources import DataFile, is_gzip
 from variseq.events.table import Columns
 
@@ -30,6 +22,11 @@ _LINES = (
     "auto_detect=false, header=false, delim='\x01', quote='', escape='', strict_mode=false, columns={'line': 'VARCHAR'}"
 )
 _MAX_NESTED_SHARE = 0.5  # of the rows: with more, the column is another one
+# NaN and Infinity, which Python writes but JSON lacks, get quotes.
+_WITH_QUOTED_NAN = (
+    "CASE WHEN (contains(line, 'NaN') OR contains(line, 'Infinity')) AND NOT json_valid(line) "
+    r"""THEN regexp_replace(line, '([^\\]"\s*:\s*)(NaN|-?Infinity)(\s*[,}])', '\1"\2"\3', 'g') ELSE line END"""
+)
 # How exports of MongoDB write one value as an object.
 _WRAPPED = ("$oid", "$numberLong", "$numberInt", "$numberDouble", "$numberDecimal", "$date")
 
@@ -72,22 +69,19 @@ def ingest_lines(session: Session, files: Sequence[DataFile]) -> None:
     session.run("CREATE TABLE lines (input_row BIGINT, file_index INT, line VARCHAR, is_object BOOLEAN)")
     for index, file in enumerate(files):
         refuse_no_objects(file)
-        forget_rejected_lines(session)
         before = session.number("SELECT coalesce(max(input_row), 0) FROM lines")
         compression = "gzip" if is_gzip(file.path) else "none"
+        statement = (
+            "INSERT INTO lines SELECT input_row, ?, line, CASE WHEN json_valid(line) THEN "
+            "json_type(line) = 'OBJECT' ELSE false END FROM (SELECT row_number() OVER () + ? AS input_row, "
+            f"{_WITH_QUOTED_NAN} AS line FROM read_csv(?, {_LINES}, store_rejects=true, compression='{compression}'))"
+        )
         try:
-            session.run(
-                "INSERT INTO lines SELECT input_row, ?, line, CASE WHEN json_valid(line) THEN "
-                "json_type(line) = 'OBJECT' ELSE false END FROM (SELECT row_number() OVER () + ? AS input_row, "
-                f"{with_text_for_nan('line')} AS line FROM read_csv(?, {_LINES}, store_rejects=true, "
-                f"compression='{compression}'))",
-                [index, before, literal_path(file.path)],
-            )
+            insert_from_text(session, statement, [index, before, literal_path(file.path)], index, before, 0)
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
             raise InputError(f"{file.name} cannot be read as JSON lines: {str(error).splitlines()[0]}") from error
-        move_rejected_lines(session, index, before, 0)
 
 
 def check_line_counts(session: Session, files: Sequence[DataFile]) -> None:
@@ -191,8 +185,8 @@ def make_records(session: Session, num_files: int, explode: str | None) -> list[
 
 def extract(
     session: Session, columns: Mapping[str, str], keys: Keys, explode: str | None, files: Sequence[DataFile]
-) -> list[str]:
-    """Make `raw` of `records`: text and JSON type of the wanted columns; notes. Raises InputError for a nested one."""
+) -> None:
+    """Make `raw` of `records`: text and JSON type of the wanted columns. Raises InputError for a nested one."""
     partitions = _make_partitions(session, files)
     sources = {column: _source_of(name, keys, explode) for column, name in columns.items()}
     texts = {column: f"json_extract_string({source}, {path})" for column, (source, path) in sources.items()}
@@ -209,22 +203,20 @@ def extract(
         for column in columns
         if session.rows(f"SELECT 1 FROM raw WHERE {name_in_sql(column + '_type')} IN ('OBJECT', 'ARRAY') LIMIT 1")
     ]
-    notes: list[str] = []
     for column in nested:
-        texts[column], kinds[column] = _unwrapped(session, columns[column], *sources[column], column, notes)
+        texts[column], kinds[column] = _unwrapped(session, columns[column], *sources[column], column)
     if nested:
         session.drop("raw")
         _make_raw(session, texts, kinds)
-    return notes
 
 
 def _make_partitions(session: Session, files: Sequence[DataFile]) -> set[str]:
     """`partitions`: the columns that the folders above each file set. Returns their keys."""
     session.run("CREATE OR REPLACE TABLE partitions (file_index INT, key VARCHAR, value VARCHAR)")
-    rows = [(index, key, value) for index, file in enumerate(files) for key, value in file.partition.items()]
-    for row in rows:
-        session.run("INSERT INTO partitions VALUES (?, ?, ?)", row)
-    return {key for _, key, _ in rows}
+    for index, file in enumerate(files):
+        for key, value in file.partition.items():
+            session.run("INSERT INTO partitions VALUES (?, ?, ?)", [index, key, value])
+    return {key for file in files for key in file.partition}
 
 
 def _make_raw(session: Session, texts: Mapping[str, str], kinds: Mapping[str, str]) -> None:
@@ -233,7 +225,7 @@ def _make_raw(session: Session, texts: Mapping[str, str], kinds: Mapping[str, st
     session.run(f"CREATE TABLE raw AS SELECT input_row, {', '.join(fields)} FROM records")
 
 
-def _unwrapped(session: Session, name: str, source: str, path: str, column: str, notes: list[str]) -> tuple[str, str]:
+def _unwrapped(session: Session, name: str, source: str, path: str, column: str) -> tuple[str, str]:
     """The one value within an object of MongoDB's export. Lists and text of items pass as JSON text.
 
     A list or another object is no id and no time: its row has none. Raises InputError when most rows hold such.
@@ -246,7 +238,7 @@ def _unwrapped(session: Session, name: str, source: str, path: str, column: str,
     kind, text = f"json_type({source}, {path})", f"coalesce({inner}, json_extract_string({source}, {path}))"
     if column in Columns.REQUIRED:
         is_nested = f"({kind} IN ('OBJECT', 'ARRAY') AND coalesce({inner}) IS NULL)"
-        _check_nested(session, name, column, kind, text, is_nested, notes)
+        _check_nested(session, name, column, kind, text, is_nested)
         text = f"CASE WHEN NOT coalesce({is_nested}, false) THEN {text} END"
         kind = f"CASE WHEN {is_nested} THEN 'NULL' ELSE {kind} END"
     return (
@@ -257,9 +249,7 @@ def _unwrapped(session: Session, name: str, source: str, path: str, column: str,
     )
 
 
-def _check_nested(
-    session: Session, name: str, column: str, kind: str, text: str, is_nested: str, notes: list[str]
-) -> None:
+def _check_nested(session: Session, name: str, column: str, kind: str, text: str, is_nested: str) -> None:
     num_filled, num_lists, num_objects, row, example = session.row(
         f"SELECT count(*) FILTER (WHERE {kind} <> 'NULL'), count(*) FILTER (WHERE {kind} = 'ARRAY'), "
         f"count(*) FILTER (WHERE {is_nested} AND {kind} = 'OBJECT'), min(input_row) FILTER (WHERE {is_nested}), "
@@ -268,7 +258,7 @@ def _check_nested(
     num_nested = num_lists + num_objects
     if num_nested <= _MAX_NESTED_SHARE * num_filled:
         if num_nested:
-            notes.append(
+            session.notes.append(
                 f"{num_nested:,} rows hold a list or an object in {name!r}, which is none there (first: row {row}: "
                 f"{str(example)[:60]!r})"
             )
@@ -287,17 +277,13 @@ def _check_nested(
 def _source_of(name: str, keys: Keys, explode: str | None) -> tuple[str, str]:
     """Where a column is: in the line or in the element of its list, and the pointer there, as SQL."""
     if name in keys.names:
-        return "line", _in_sql(pointer(name))
-    first, _, rest = name.partition(".")
+        return "line", text_in_sql(pointer(name))
+    first, *rest = name.split(".")
     if first == explode:
-        return "element", _in_sql(pointer(*rest.split(".")))
-    return "line", _in_sql(pointer(*name.split(".")))
+        return "element", text_in_sql(pointer(*rest))
+    return "line", text_in_sql(pointer(first, *rest))
 
 
 def pointer(*names: str) -> str:
     """The JSON pointer to a key within keys."""
     return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
-
-
-def _in_sql(pointer: str) -> str:
-    return "'" + pointer.replace("'", "''") + "'"

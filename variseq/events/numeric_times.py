@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from typing import NamedTuple
 
 from variseq.errors import InputError
 from variseq.events.session import Session
@@ -26,8 +26,6 @@ class TimeReading:
     reason: str = "'unparsable time'"
     parts: str = "NULL"
     unit: str = ""
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
@@ -154,36 +152,44 @@ def _scaled(numbers: Numbers, unit: str) -> str:
     )
 
 
+class _Group(NamedTuple):
+    """How many numbers there are, the least and the largest."""
+
+    num: int
+    first: float
+    last: float
+
+
 @dataclass(frozen=True)
 class _Measured:
-    """The positive numbers of a column, by the unit they fit: how many, the least and the largest. Zeros are apart.
+    """The positive numbers of a column, by the unit they fit. Zeros are apart.
 
     Early are those that would be before March 1973 in seconds and on 2 January 1970 in any other unit.
     """
 
     num_zero: int
-    early: tuple[int, float, float] | None
-    by_unit: dict[str, tuple[int, float, float]]
+    early: _Group | None
+    by_unit: dict[str, _Group]
 
     @property
     def units(self) -> list[str]:
         """From the unit of most numbers to that of fewest."""
-        return sorted(self.by_unit, key=lambda unit: (-self.by_unit[unit][0], UNITS.index(unit)))
+        return sorted(self.by_unit, key=lambda unit: (-self.by_unit[unit].num, UNITS.index(unit)))
 
     @property
     def num_early(self) -> int:
-        return self.early[0] if self.early else 0
+        return self.early.num if self.early else 0
 
     @property
-    def count(self) -> int:
-        return sum(count for count, _, _ in self.groups)
-
-    @property
-    def groups(self) -> list[tuple[int, float, float]]:
+    def groups(self) -> list[_Group]:
         return [*([self.early] if self.early else []), *self.by_unit.values()]
 
     @property
-    def main(self) -> tuple[str, tuple[int, float, float]]:
+    def count(self) -> int:
+        return sum(group.num for group in self.groups)
+
+    @property
+    def main(self) -> tuple[str, _Group]:
         """The unit of most numbers, and how many, the least and the largest; seconds where most are early."""
         if self.early and 2 * self.num_early > self.count:
             return "seconds", self.early
@@ -194,44 +200,26 @@ class _Measured:
         """Whether the early numbers stand alone, or go over into the others without a gap."""
         if not self.early or not self.by_unit:
             return bool(self.early)
-        first = min(first for _, first, _ in self.by_unit.values())
-        return self.units[0] == "seconds" and self.early[2] * _GAP > first
+        first = min(group.first for group in self.by_unit.values())
+        return self.units[0] == "seconds" and self.early.last * _GAP > first
 
 
 def _measure(session: Session, number: str) -> _Measured | None:
-    """One pass over a column of one unit; None where there is no number that could be a time.
+    """The numbers of a column by size; None where there is none that could be a time.
 
     Zero, what is negative and what is out of any calendar decide nothing.
     """
-    usable = f"(SELECT {number} AS x FROM raw WHERE {number} >= 0 AND {number} < 1e19)"
-    num_usable, first, last = session.row(f"SELECT count(x), min(x), max(x) FROM {usable}")
-    if not last:
-        return None
-    count = num_usable
-    if first == 0:
-        count, first = session.row(f"SELECT count(x), min(x) FROM {usable} WHERE x > 0")
-    num_zero, group = num_usable - count, (int(count), float(first), float(last))
-    unit = _unit_of_magnitude(group[1])
-    if group[2] < _EARLIEST:
-        return _Measured(num_zero, group, {})
-    if group[1] >= _EARLIEST and unit == _unit_of_magnitude(group[2]):
-        return _Measured(num_zero, None, {unit: group})
-    edges = [_EARLIEST, *_LIMITS[:-1], 1e19]
-    ranges = [f"x > 0 AND x < {_EARLIEST!r}"] + [f"x >= {low!r} AND x < {high!r}" for low, high in pairwise(edges)]
-    counts = ", ".join(
-        f"count(*) FILTER (WHERE {within}), min(x) FILTER (WHERE {within}), max(x) FILTER (WHERE {within})"
-        for within in ranges
+    limits = " ".join(f"WHEN x < {limit!r} THEN '{unit}'" for unit, limit in zip(UNITS, _LIMITS[:-1], strict=False))
+    groups = session.rows(
+        f"SELECT CASE WHEN x = 0 THEN 'zero' WHEN x < {_EARLIEST!r} THEN 'early' {limits} ELSE '{UNITS[-1]}' END AS "
+        f"size, count(*), min(x), max(x) FROM (SELECT {number} AS x FROM raw WHERE {number} >= 0 AND {number} < 1e19) "
+        "GROUP BY size"
     )
-    found = session.row(f"SELECT {counts} FROM {usable}")
-    early, *others = [
-        (int(found[index]), float(found[index + 1]), float(found[index + 2])) if found[index] else None
-        for index in range(0, len(found), 3)
-    ]
-    return _Measured(num_zero, early, {unit: group for unit, group in zip(UNITS, others, strict=True) if group})
-
-
-def _unit_of_magnitude(number: float) -> str:
-    return next(unit for unit, limit in zip(UNITS, _LIMITS, strict=True) if number < limit)
+    found = {str(size): _Group(int(count), float(first), float(last)) for size, count, first, last in groups}
+    zero, early = found.pop("zero", None), found.pop("early", None)
+    if not found and early is None:
+        return None
+    return _Measured(zero.num if zero else 0, early, {unit: found[unit] for unit in UNITS if unit in found})
 
 
 def _calendar_units(session: Session, numbers: Numbers, seen: _Measured) -> tuple[str | None, list[str]]:
@@ -248,28 +236,30 @@ def _calendar_units(session: Session, numbers: Numbers, seen: _Measured) -> tupl
     for unit, (low, high) in ranges.items():
         if not any(first <= high and last >= low for _, first, last in seen.groups):
             continue
-        within, date = f"{numbers.number} BETWEEN {low} AND {high}", calendar_microseconds(numbers.digits, unit)
-        swapped = f"try_strptime({numbers.digits}, '{_day_before_month(unit)}')"
-        num_within, num_dates, num_swapped, num_both, example = session.row(
-            f"SELECT count(*), count({date}), count(*) FILTER (WHERE {date} IS NULL AND {swapped} IS NOT NULL), "
-            f"count(*) FILTER (WHERE {date} IS NOT NULL AND {swapped} IS NOT NULL), "
-            f"min({numbers.digits}) FILTER (WHERE {date} IS NULL AND {swapped} IS NOT NULL) FROM raw WHERE {within}"
+        is_date = f"{calendar_microseconds(numbers.digits, unit)} IS NOT NULL"
+        swapped_format = DATE_FORMATS[unit].replace("%m%d", "%d%m")
+        is_swapped = f"try_strptime({numbers.digits}, '{swapped_format}') IS NOT NULL"
+        conditions = {
+            "all": "true",
+            "dates": is_date,
+            "swapped": f"NOT {is_date} AND {is_swapped}",
+            "both": f"{is_date} AND {is_swapped}",
+        }
+        within = session.counts(
+            conditions, f"raw WHERE {numbers.number} BETWEEN {low} AND {high}", {"swapped": numbers.digits}
         )
-        num_decided = num_swapped + num_dates - num_both
+        num_dates, (num_swapped, example) = within["dates"].num, within["swapped"]
+        num_decided = num_swapped + num_dates - within["both"].num
         if 2 * (num_dates + num_swapped) > seen.count and num_swapped > MAX_CONTRADICTING * num_decided:
             raise InputError(
                 f"The dates contradict year, month, day: {num_swapped:,} can only be year, day, month, e.g. {example}. "
-                f"If all are, set --time-format '{_day_before_month(unit)}' (time_format=)."
+                f"If all are, set --time-format '{swapped_format}' (time_format=)."
             )
         if 2 * num_dates > seen.count:
             return unit, []
-        if 2 * num_dates > num_within:
+        if 2 * num_dates > within["all"].num:
             strays.append(unit)
     return None, strays
-
-
-def _day_before_month(unit: str) -> str:
-    return DATE_FORMATS[unit].replace("%m%d", "%d%m")
 
 
 def _refuse_other_clocks(session: Session, numbers: Numbers, seen: _Measured) -> None:
@@ -285,10 +275,10 @@ def _refuse_other_clocks(session: Session, numbers: Numbers, seen: _Measured) ->
         # Counters run through the numbers of days as well, so that only a few may lie outside of these.
         most_outside = count / 2 if step < 1 else max(1, MAX_CONTRADICTING * count)
         if 2 * num_within > count and count - num_within <= most_outside:
-            readings.append((other, example, _instant((float(example) - zero) * step)))
+            readings.append((other, float(example), _instant((float(example) - zero) * step)))
     if readings:
         shown = "; ".join(f"{instant} as {other!r}" for other, _, instant in readings)
-        example = float(readings[0][1])
+        example = readings[0][1]
         raise InputError(
             f"The times can be read in several ways: {example:g} is "
             f"{_instant(example * 1e6 / 1000 ** UNITS.index(unit))} as {unit!r}; {shown}. Say which: "
@@ -313,11 +303,11 @@ def _refuse_counters_among_times(seen: _Measured) -> None:
     if seen.early is None or seen.early_are_times or 2 * seen.num_early <= seen.count:
         return
     unit = seen.units[0]
-    _, first, _ = seen.by_unit[unit]
+    first = seen.by_unit[unit].first
     instant = _instant(float(_microseconds(first, unit)))
     raise InputError(
-        f"The times are of several kinds: {seen.num_early:,} numbers such as {seen.early[1]:.15g} would be near 1970, "
-        f"and {seen.count - seen.num_early:,} such as {first:.15g} are {instant} in {unit}. "
+        f"The times are of several kinds: {seen.num_early:,} numbers such as {seen.early.first:.15g} would be near "
+        f"1970, and {seen.count - seen.num_early:,} such as {first:.15g} are {instant} in {unit}. "
         "Leave out one kind, or set the unit of all: time_unit='seconds' (--time-unit ...)."
     )
 
@@ -340,20 +330,16 @@ def _of_several_units(session: Session, numbers: Numbers, seen: _Measured, stray
         if num_fitting:
             parts.append(f"{num_fitting:,} {other}")
         branches.append(f"WHEN {within} THEN CASE WHEN {fits} THEN {microseconds} ELSE -1 END")
-    reading = TimeReading(
-        f"{WORDS[unit]} (found)",
-        f"NOT {numbers.filled}",
-        f"CASE {' '.join(branches)} ELSE {_scaled(numbers, unit)} END" if branches else _scaled(numbers, unit),
-        unit=unit,
+    missing, scaled = f"NOT {numbers.filled}", _scaled(numbers, unit)
+    time = f"CASE {' '.join(branches)} ELSE {scaled} END" if branches else scaled
+    if len(parts) == 1:
+        return TimeReading(f"{WORDS[unit]} (found)", missing, time, unit=unit)
+    session.warnings.append(
+        f"the times are of several units ({', '.join(parts)}): each number was read by its size. Set time_unit if "
+        "all are of one"
     )
-    if len(parts) > 1:
-        words = f"numbers since 1970, each in the unit that its size shows: {', '.join(parts)} (found)"
-        reading = TimeReading(words, reading.missing, reading.microseconds)
-        reading.warnings.append(
-            f"the times are of several units ({', '.join(parts)}): each number was read by its size. Set time_unit if "
-            "all are of one"
-        )
-    return reading
+    words = f"numbers since 1970, each in the unit that its size shows: {', '.join(parts)} (found)"
+    return TimeReading(words, missing, time)
 
 
 def _microseconds(number: float, unit: str) -> int:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from variseq.events.identifiers import Ids, TextCells, read_ids, read_text_cells
 from variseq.events.ingest import Ingested
 from variseq.events.numeric_times import LATEST_MICROSECONDS, TimeReading
 from variseq.events.options import ReadOptions
-from variseq.events.session import Session, name_in_sql
+from variseq.events.session import (
+    FRACTIONAL_TYPES,
+    NULL_TYPES,
+    WHOLE_TYPES,
+    Evidence,
+    Session,
+    name_in_sql,
+    shortened,
+)
 from variseq.events.table import Columns
 from variseq.events.times import local_zone, read_time
 from variseq.events.vocabulary import MAX_ID_BYTES
@@ -41,8 +50,6 @@ class ValueReading:
 
     sql: str = "CAST(NULL AS DOUBLE)"
     unreadable: str = "false"
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 def read_value(
@@ -57,185 +64,156 @@ def read_value(
     column, name = name_in_sql(Columns.VALUE), ingested.columns[Columns.VALUE]
     kind = ingested.types[Columns.VALUE]
     family = kind.split("(")[0]
+    number = f"CAST({column} AS DOUBLE)"
     if family in ("VARCHAR", "ENUM"):
         return _from_text(session, cells[Columns.VALUE].sql, name, deciding)
-    if family in ("FLOAT", "DOUBLE", "DECIMAL"):
-        number = f"CAST({column} AS DOUBLE)"
+    if family in FRACTIONAL_TYPES:
         return _limited(number, f"{column} IS NOT NULL AND NOT isnan({number})")
+    if family.endswith(WHOLE_TYPES):
+        return ValueReading(number)
     if family == "BOOLEAN":
-        return ValueReading(f"CAST({column} AS DOUBLE)", notes=[f"{name!r} holds true and false, read as 1 and 0"])
+        session.notes.append(f"{name!r} holds true and false, read as 1 and 0")
+        return ValueReading(number)
     if family == "INTERVAL":
-        return ValueReading(f"epoch({column})", notes=[f"{name!r} holds durations, read as seconds"])
-    if family.endswith(("INT", "INTEGER")):
-        return ValueReading(f"CAST({column} AS DOUBLE)")
-    if family in ('"NULL"', "NULL"):
-        return ValueReading()
-    return ValueReading(notes=[f"{name!r} is of type {kind}, not of numbers: events have no value"])
+        session.notes.append(f"{name!r} holds durations, read as seconds")
+        return ValueReading(f"epoch({column})")
+    if family not in NULL_TYPES:
+        session.notes.append(f"{name!r} is of type {kind}, not of numbers: events have no value")
+    return ValueReading()
 
 
-def unreadable_warning(session: Session, ingested: Ingested, count: int, row: int) -> list[str]:
-    """A warning that shows the first value that cannot be read, which is in `row`."""
-    (shown,) = session.row(f"SELECT CAST({name_in_sql(Columns.VALUE)} AS VARCHAR) FROM raw WHERE input_row = ?", [row])
-    (hint,) = session.row(
-        "SELECT CASE " + " ".join("WHEN regexp_full_match(?, ?) THEN ?" for _ in _HINTS) + " ELSE '' END",
-        [part for pattern, hint in _HINTS.items() for part in (shown.strip(), pattern, hint)],
-    )
-    example = repr(shown if len(shown) <= 60 else shown[:57] + "...") + (f"; {hint}" if hint else "")
-    return [
+def warn_of_unreadable(session: Session, ingested: Ingested, count: int, row: int) -> None:
+    """Show the first value that cannot be read, which is in `row`."""
+    (cell,) = session.row(f"SELECT CAST({name_in_sql(Columns.VALUE)} AS VARCHAR) FROM raw WHERE input_row = ?", [row])
+    hint = next((f"; {hint}" for pattern, hint in _HINTS.items() if re.fullmatch(pattern, cell.strip())), "")
+    session.warnings.append(
         f"{count:,} values in {ingested.columns[Columns.VALUE]!r} could not be read as numbers, so these events have "
-        f"no value (first: row {row}: {example})"
-    ]
+        f"no value (first: row {row}: {shortened(cell)}{hint})"
+    )
 
 
-def read_event(
-    session: Session, ingested: Ingested, cells: Mapping[str, TextCells], deciding: str = "true"
-) -> tuple[str, list[str]]:
-    """SQL of the behavior, never NULL, and notes.
+def read_event(session: Session, ingested: Ingested, cells: Mapping[str, TextCells], deciding: str = "true") -> str:
+    """SQL of the behavior, never NULL.
 
     Numbers and truth values are written alike by every source: whole numbers without decimals, truth values in small
     letters. A text file has no types, so there the rows of `deciding` show whether a column is one of these.
     """
     if Columns.EVENT not in ingested.columns:
-        return f"'{DEFAULT_EVENT}'", []
+        return f"'{DEFAULT_EVENT}'"
     column = name_in_sql(Columns.EVENT)
-    family = ingested.types[Columns.EVENT].split("(")[0]
-    if Columns.EVENT in cells:
-        cell = cells[Columns.EVENT]
-        text = _written_alike(session, cell.sql, deciding) if ingested.is_text else cell.sql
-        notes = []
-        if cell.num_trimmed:
-            notes.append(f"blanks around texts in {ingested.columns[Columns.EVENT]!r} were cut")
-        return f"coalesce({text}, '{DEFAULT_EVENT}')", notes
     text = f"CAST({column} AS VARCHAR)"
-    if family in ("FLOAT", "DOUBLE", "DECIMAL"):
+    if cell := cells.get(Columns.EVENT):
+        text = _written_alike(session, cell.sql, deciding) if ingested.is_text else cell.sql
+        if cell.num_trimmed:
+            session.notes.append(f"blanks around texts in {ingested.columns[Columns.EVENT]!r} were cut")
+    elif ingested.types[Columns.EVENT].split("(")[0] in FRACTIONAL_TYPES:
         text = (
             f"CASE WHEN isnan(CAST({column} AS DOUBLE)) THEN NULL WHEN {column} = floor({column}) "
             f"THEN CAST(TRY_CAST({column} AS HUGEINT) AS VARCHAR) ELSE {text} END"
         )
-    return f"coalesce({text}, '{DEFAULT_EVENT}')", []
+    return f"coalesce({text}, '{DEFAULT_EVENT}')"
 
 
 def _written_alike(session: Session, text: str, deciding: str) -> str:
     """SQL of a behavior that does not show how a text file writes numbers and truth values."""
-    are_numbers, are_truths, is_mixed = _kinds(session, text, "true")
-    if is_mixed and deciding != "true":
-        are_numbers, are_truths, _ = _kinds(session, text, deciding)
-    if are_numbers:
-        return (
-            rf"CASE WHEN regexp_full_match({text}, {_DECIMAL}) THEN regexp_replace({text}, '\.0+$', '') ELSE {text} END"
-        )
-    return f"CASE WHEN lower({text}) IN ('true', 'false') THEN lower({text}) ELSE {text} END" if are_truths else text
-
-
-def _kinds(session: Session, text: str, deciding: str) -> tuple[bool, bool, bool]:
-    """Whether all filled cells are numbers, or truth values; whether only some are."""
-    num_filled, num_numbers, num_truths = session.row(
-        f"SELECT count(t), count(*) FILTER (WHERE regexp_full_match(t, {_DECIMAL})), "
-        f"count(*) FILTER (WHERE lower(t) IN ('true', 'false')) "
-        f"FROM (SELECT DISTINCT {text} AS t FROM raw WHERE {deciding})"
-    )
-    are_numbers, are_truths = num_numbers == num_filled > 0, num_truths == num_filled > 0
-    return are_numbers, are_truths, num_numbers + num_truths > 0 and not (are_numbers or are_truths)
-
-
-@dataclass(frozen=True)
-class _Spellings:
-    num_filled: int
-    num_plain: int
-    num_whole: int
-    num_commas: int  # that may be decimal ones
-    num_thousands: int  # of these, those that may stand between thousands
-    num_points: int  # plain numbers whose points may stand between thousands
-    num_durations: int
-    num_truths: int
-    has_minus: bool
-
-    def reading(self) -> str:
-        """The spelling that most cells can be read by; that of plain numbers where none fits nearly all."""
-        readings = {"plain": self.num_plain, "durations": self.num_durations, "truths": self.num_truths}
-        if self.num_commas > self.num_thousands and not (self.num_points and self.fits(self.num_plain)):
-            readings["commas"] = self.num_whole + self.num_commas + self.num_points
-        best = max(readings, key=readings.__getitem__)
-        return best if self.fits(readings[best]) else "plain"
-
-    def fits(self, count: int) -> bool:
-        """Whether so many cells are all but a few."""
-        return self.num_filled - count <= _MAX_ODD_SHARE * self.num_filled
-
-
-def _count_spellings(session: Session, text: str, deciding: str) -> _Spellings:
-    return _Spellings(
-        *session.row(
-            f"SELECT count(t), count(*) FILTER (WHERE regexp_full_match(t, {_NUMBER})), "
-            f"count(*) FILTER (WHERE regexp_full_match(t, {_WITHOUT_FRACTION})), "
-            f"count(*) FILTER (WHERE contains(t, ',') AND regexp_full_match(t, {_DECIMAL_COMMA})), "
-            f"count(*) FILTER (WHERE contains(t, ',') AND regexp_full_match(t, {_THOUSANDS})), "
-            f"count(*) FILTER (WHERE contains(t, '.') AND regexp_full_match(t, {_POINTS})), "
-            f"count(*) FILTER (WHERE contains(t, ':') AND regexp_full_match(t, {_DURATION})), "
-            "count(*) FILTER (WHERE lower(t) IN ('true', 'false')), coalesce(bool_or(has_minus), false) "
-            f"FROM (SELECT replace({text}, {_MINUS}, '-') AS t, contains({text}, {_MINUS}) AS has_minus FROM raw "
-            f"WHERE {deciding})"
-        )
-    )
+    conditions = {
+        "filled": "t IS NOT NULL",
+        "numbers": f"regexp_full_match(t, {_DECIMAL})",
+        "truths": "lower(t) IN ('true', 'false')",
+    }
+    for rows in dict.fromkeys(("true", deciding)):
+        found = session.counts(conditions, f"(SELECT DISTINCT {text} AS t FROM raw WHERE {rows})")
+        num_filled, num_numbers, num_truths = (one.num for one in found.values())
+        if num_numbers == num_filled > 0:
+            return (
+                f"CASE WHEN regexp_full_match({text}, {_DECIMAL}) "
+                rf"THEN regexp_replace({text}, '\.0+$', '') ELSE {text} END"
+            )
+        if num_truths == num_filled > 0:
+            return f"CASE WHEN lower({text}) IN ('true', 'false') THEN lower({text}) ELSE {text} END"
+        if num_numbers + num_truths == 0:
+            break
+    return text
 
 
 def _from_text(session: Session, text: str, name: str, deciding: str) -> ValueReading:
-    found = _count_spellings(session, text, "true")
     filled = f"{text} IS NOT NULL"
-    number_text = f"replace({text}, {_MINUS}, '-')" if found.has_minus else text
-    if found.num_plain == found.num_filled:
-        return _limited(f"TRY_CAST({number_text} AS DOUBLE)", filled)
+    found = _spellings(session, text, "true")
+    number = f"replace({text}, {_MINUS}, '-')" if found["minus"].num else text
+    if found["plain"].num == found["filled"].num:
+        return _limited(f"TRY_CAST({number} AS DOUBLE)", filled)
     if deciding != "true":
-        found = _count_spellings(session, text, deciding)
-    number, notes, warnings = _read_as(found, number_text, name)
-    return _limited(number, filled, notes, warnings)
+        found = _spellings(session, text, deciding)
+    return _limited(_read_as(session, found, number, name), filled)
 
 
-def _read_as(found: _Spellings, text: str, name: str) -> tuple[str, list[str], list[str]]:
-    """SQL of the number by the reading that fits, notes and warnings."""
-    reading = found.reading()
+def _spellings(session: Session, text: str, deciding: str) -> dict[str, Evidence]:
+    """How many values are written in each way; commas may be decimal ones, and points may stand between thousands."""
+    conditions = {
+        "filled": "t IS NOT NULL",
+        "plain": f"regexp_full_match(t, {_NUMBER})",
+        "whole": f"regexp_full_match(t, {_WITHOUT_FRACTION})",
+        "commas": f"contains(t, ',') AND regexp_full_match(t, {_DECIMAL_COMMA})",
+        "thousands": f"contains(t, ',') AND regexp_full_match(t, {_THOUSANDS})",
+        "points": f"contains(t, '.') AND regexp_full_match(t, {_POINTS})",
+        "durations": f"contains(t, ':') AND regexp_full_match(t, {_DURATION})",
+        "truths": "lower(t) IN ('true', 'false')",
+        "minus": "t <> written",
+    }
+    texts = f"(SELECT {text} AS written, replace({text}, {_MINUS}, '-') AS t FROM raw WHERE {deciding})"
+    return session.counts(conditions, texts)
+
+
+def _best_reading(found: Mapping[str, Evidence]) -> str:
+    """The spelling that most cells can be read by; that of plain numbers where none fits nearly all."""
+    num_filled, num_points = found["filled"].num, found["points"].num
+    max_odd = _MAX_ODD_SHARE * num_filled
+    readings = {name: found[name].num for name in ("plain", "durations", "truths")}
+    are_plain = num_filled - readings["plain"] <= max_odd
+    if found["commas"].num > found["thousands"].num and not (num_points and are_plain):
+        readings["commas"] = found["whole"].num + found["commas"].num + num_points
+    best = max(readings, key=readings.__getitem__)
+    return best if num_filled - readings[best] <= max_odd else "plain"
+
+
+def _read_as(session: Session, found: Mapping[str, Evidence], text: str, name: str) -> str:
+    """SQL of the number by the reading that fits."""
+    reading = _best_reading(found)
     if reading == "commas":
-        number = (
+        if num_points := found["points"].num:
+            session.warnings.append(
+                f"{num_points:,} values in {name!r} have points that were taken to stand between thousands, "
+                "for other values have decimal commas: 1.234 was read as 1234"
+            )
+        session.notes.append(f"numbers in {name!r} have decimal commas: 4,5 was read as 4.5")
+        return (
             f"CASE WHEN regexp_full_match({text}, {_WITHOUT_FRACTION}) OR regexp_full_match({text}, {_DECIMAL_COMMA}) "
             f"OR regexp_full_match({text}, {_POINTS}) "
             f"THEN TRY_CAST(replace(replace({text}, '.', ''), ',', '.') AS DOUBLE) END"
         )
-        warnings = [
-            f"{found.num_points:,} values in {name!r} have points that were taken to stand between thousands, "
-            "for other values have decimal commas: 1.234 was read as 1234"
-        ]
-        notes = [f"numbers in {name!r} have decimal commas: 4,5 was read as 4.5"]
-        return number, notes, warnings if found.num_points else []
     if reading == "durations":
-        parts = [f"TRY_CAST(split_part({text}, ':', {index}) AS DOUBLE)" for index in (1, 2, 3)]
-        number = (
-            f"CASE WHEN regexp_full_match({text}, {_DURATION}) "
-            f"THEN {parts[0]} * 3600 + {parts[1]} * 60 + {parts[2]} END"
-        )
-        return number, [f"{name!r} holds durations (hours:minutes:seconds), read as seconds"], []
+        session.notes.append(f"{name!r} holds durations (hours:minutes:seconds), read as seconds")
+        hours, minutes, seconds = (f"TRY_CAST(split_part({text}, ':', {index}) AS DOUBLE)" for index in (1, 2, 3))
+        return f"CASE WHEN regexp_full_match({text}, {_DURATION}) THEN {hours} * 3600 + {minutes} * 60 + {seconds} END"
     if reading == "truths":
-        number = f"CASE lower({text}) WHEN 'true' THEN 1.0 WHEN 'false' THEN 0.0 END"
-        return number, [f"{name!r} holds true and false, read as 1 and 0"], []
-    return f"CASE WHEN regexp_full_match({text}, {_NUMBER}) THEN TRY_CAST({text} AS DOUBLE) END", [], []
+        session.notes.append(f"{name!r} holds true and false, read as 1 and 0")
+        return f"CASE lower({text}) WHEN 'true' THEN 1.0 WHEN 'false' THEN 0.0 END"
+    return f"CASE WHEN regexp_full_match({text}, {_NUMBER}) THEN TRY_CAST({text} AS DOUBLE) END"
 
 
-def _limited(number: str, filled: str, notes: Sequence[str] = (), warnings: Sequence[str] = ()) -> ValueReading:
+def _limited(number: str, filled: str) -> ValueReading:
     """The number where it is one of 32 bits."""
     readable = f"coalesce(abs({number}) <= {_LARGEST_VALUE!r} AND NOT isnan({number}), false)"
-    return ValueReading(
-        f"CASE WHEN {readable} THEN {number} END", f"{filled} AND NOT {readable}", list(notes), list(warnings)
-    )
+    return ValueReading(f"CASE WHEN {readable} THEN {number} END", f"{filled} AND NOT {readable}")
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What the times were taken for; the numbers of valid rows and of values that could not be read; messages."""
+    """What the times were taken for; the numbers of valid rows and of values that could not be read."""
 
     time_unit: str
     num_valid: int
     num_unreadable_values: int
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 def parse(session: Session, ingested: Ingested, options: ReadOptions) -> Parsed:
@@ -248,21 +226,16 @@ def parse(session: Session, ingested: Ingested, options: ReadOptions) -> Parsed:
         time = read_time(session, ingested, cells, options)
         deciding = _deciding(cells, time)
         user, item = (read_ids(session, ingested, column, cells, deciding) for column in (Columns.USER, Columns.ITEM))
+        event = read_event(session, ingested, cells, deciding)
         value = read_value(session, ingested, cells, deciding)
-        event, event_notes = read_event(session, ingested, cells, deciding)
         _make_parsed(session, user, item, time, event, value)
         num_valid, num_unreadable, first = session.row(
             "SELECT count(*), count(*) FILTER (WHERE is_unreadable), min(input_row) FILTER (WHERE is_unreadable) "
             "FROM parsed WHERE reason IS NULL"
         )
-        value_warnings = unreadable_warning(session, ingested, num_unreadable, first) if num_unreadable else []
-    return Parsed(
-        time.words,
-        num_valid,
-        num_unreadable,
-        time.notes + user.notes + item.notes + event_notes + value.notes,
-        time.warnings + user.warnings + item.warnings + value.warnings + value_warnings,
-    )
+        if num_unreadable:
+            warn_of_unreadable(session, ingested, num_unreadable, first)
+    return Parsed(time.words, num_valid, num_unreadable)
 
 
 def _deciding(cells: dict[str, TextCells], time: TimeReading) -> str:

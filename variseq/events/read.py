@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from variseq.errors import InputError
 from variseq.events.clean import (
     count_rejects,
@@ -19,7 +21,7 @@ from variseq.events.ingest import Ingested, ingest
 from variseq.events.items import read_items
 from variseq.events.options import ReadOptions
 from variseq.events.parse import parse
-from variseq.events.report import Events, ReadReport, behavior_mix, fault_in_words, span_of
+from variseq.events.report import Events, ReadReport, fault_in_words, utc_text
 from variseq.events.session import Session, name_in_sql, open_session
 from variseq.events.sources import open_source
 from variseq.events.table import Columns
@@ -41,8 +43,7 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
     """
     options = options or ReadOptions()
     with open_session(options.memory_limit, options.temporary_folder) as session:
-        opened = open_source(source, session.folder, options.format)
-        session.is_small = opened.is_small
+        opened = open_source(session, source, options.format)
         wanted = Wanted(options.columns)
         layout = find_layout(session, opened, options, wanted)
         columns = layout.find(wanted)
@@ -50,19 +51,21 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
         ingested = ingest(session, opened, columns, layout, options)
         _refuse_impressions(session, ingested)
         parsed = parse(session, ingested, options)
-        if not parsed.num_valid:
-            _refuse_all_invalid(session, ingested, options)
-        num_kept = parsed.num_valid - drop_duplicates(session, options)
+        num_kept = parsed.num_valid and parsed.num_valid - drop_duplicates(session, options)
         rejected, faults = _rejects(session, ingested, options, num_kept)
+        if not num_kept:
+            shown = (f"{count:,} × {reason} ({fault_in_words(reason, faults)})" for reason, count in rejected.items())
+            raise InputError(f"No valid event is left. Rejected: {'; '.join(shown)}.")
         filtered = drop_rare_and_repeated(session, options)
         num_kept -= sum(filtered.values())
         if not num_kept:
+            counted = ", ".join(f"{count:,} × {reason}" for reason, count in filtered.items())
             raise InputError(
-                f"No event is left after filtering ({_counted(filtered)}). Lower min_user_events, min_item_events or "
-                "min_value."
+                f"No event is left after filtering ({counted}). Lower min_user_events, min_item_events or min_value."
             )
         table, vocabulary = number_and_order(session, options, num_kept, bool(filtered))
         item_table = None if items is None else read_items(session, items, vocabulary, options)
+    counts = np.bincount(table.behavior, minlength=vocabulary.num_behaviors).tolist()
     report = ReadReport(
         num_rows=ingested.num_rows,
         num_events=len(table),
@@ -73,10 +76,10 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
         first_faults=faults,
         columns=columns,
         time_unit=parsed.time_unit,
-        span=span_of(table),
-        behaviors=behavior_mix(table, vocabulary),
-        notes=ingested.notes + parsed.notes + ([] if item_table is None else item_table.notes),
-        warnings=parsed.warnings + ([] if item_table is None else item_table.warnings),
+        span=(utc_text(int(table.timestamp.min())), utc_text(int(table.timestamp.max()))),
+        behaviors=dict(zip(vocabulary.behaviors, counts, strict=True)),
+        notes=session.notes,
+        warnings=session.warnings,
         num_unreadable_values=parsed.num_unreadable_values,
         low_behaviors=low_behaviors(vocabulary, options),
         options=options.model_dump(mode="json", exclude={"memory_limit", "temporary_folder", "rejects"}),
@@ -125,13 +128,3 @@ def _rejects(
     if options.rejects is not None:
         write_rejects(session, ingested, options.rejects)
     return rejected, faults
-
-
-def _refuse_all_invalid(session: Session, ingested: Ingested, options: ReadOptions) -> None:
-    rejected, faults = _rejects(session, ingested, options, 0)
-    shown = "; ".join(f"{count:,} × {reason} ({fault_in_words(reason, faults)})" for reason, count in rejected.items())
-    raise InputError(f"No valid event is left. Rejected: {shown}.")
-
-
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} × {reason}" for reason, count in counts.items())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -15,6 +15,10 @@ import pyarrow as pa
 from variseq.errors import InputError
 
 NUM_ROWS_PER_BATCH = 1_000_000
+WHOLE_TYPES = ("INT", "INTEGER")
+"""How the names of the types of whole numbers end, of any width."""
+FRACTIONAL_TYPES = ("FLOAT", "DOUBLE", "DECIMAL")
+NULL_TYPES = ('"NULL"', "NULL")
 _REASONS = {
     "MISSING COLUMNS": "wrong number of fields",
     "TOO MANY COLUMNS": "wrong number of fields",
@@ -25,17 +29,26 @@ _REASONS = {
 }
 
 
+class Evidence(NamedTuple):
+    """How many rows fulfil a condition, and one of them."""
+
+    num: int
+    example: Any
+
+
 class Session:
     """Runs SQL. Outside text reaches it as a parameter, or quoted by `name_in_sql`.
 
     The database is a file in `folder`, which takes the least memory; `is_small` before the first statement keeps it in
-    memory, which is faster.
+    memory, which is faster. `notes` and `warnings` gather what the report says on how the source was read.
     """
 
     def __init__(self, memory_limit: str, folder: Path) -> None:
         self.memory_limit = memory_limit
         self.folder = folder
         self.is_small = False
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -49,10 +62,6 @@ class Session:
     def run(self, statement: str, parameters: Sequence[object] = ()) -> None:
         self.connection.execute(statement, list(parameters))
 
-    def insert(self, statement: str, parameters: Sequence[object] = ()) -> int:
-        """Runs INSERT INTO, and returns the number of rows that it inserted."""
-        return self.number(statement, parameters)
-
     def rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return self.connection.execute(query, list(parameters)).fetchall()
 
@@ -60,7 +69,19 @@ class Session:
         return self.rows(query, parameters)[0]
 
     def number(self, query: str, parameters: Sequence[object] = ()) -> int:
+        """The one number that a query gives; of INSERT and DELETE the number of rows."""
         return int(self.row(query, parameters)[0])
+
+    def counts(
+        self, conditions: Mapping[str, str], source: str, examples: Mapping[str, str] | None = None
+    ) -> dict[str, Evidence]:
+        """How many rows of a source fulfil each condition; of these the least value of the expression in `examples`."""
+        columns = ", ".join(
+            f"count(*) FILTER (WHERE {condition}), min({(examples or {}).get(name, 'NULL')}) FILTER (WHERE {condition})"
+            for name, condition in conditions.items()
+        )
+        found = self.row(f"SELECT {columns} FROM {source}")
+        return {name: Evidence(*found[2 * index : 2 * index + 2]) for index, name in enumerate(conditions)}
 
     def arrow(self, query: str) -> pa.Table:
         """A result that is known to be small enough for memory."""
@@ -69,6 +90,15 @@ class Session:
     def stream(self, query: str) -> pa.RecordBatchReader:
         """A result in batches, so that it need not fit into memory."""
         return pa.RecordBatchReader.from_stream(self.connection.sql(query))
+
+    @contextmanager
+    def registered(self, name: str, table: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
+        """Within it, queries can read a table of Arrow."""
+        self.connection.register(name, table)
+        try:
+            yield
+        finally:
+            self.connection.unregister(name)
 
     def drop(self, name: str) -> None:
         """Drop a table or view, if it is there."""
@@ -130,6 +160,13 @@ def text_in_sql(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def shortened(value: str | None) -> str:
+    """A value of a cell as messages show it."""
+    if value is None:
+        return "(nothing)"
+    return repr(value if len(value) <= 60 else value[:57] + "...")
+
+
 def literal_path(path: Path) -> str:
     """A path with the characters that would mean a pattern made literal."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
@@ -145,18 +182,20 @@ def start_tables(session: Session) -> None:
     )
 
 
-def forget_rejected_lines(session: Session) -> None:
-    """Before a text file is read: the reader's list of lines that it could not split starts anew."""
+def insert_from_text(
+    session: Session, statement: str, parameters: Sequence[object], file_index: int, offset: int, num_header_lines: int
+) -> tuple[int, int]:
+    """Run an INSERT that reads a text file, of which the reader lists the lines that it could not split.
+
+    These go to `malformed`, each once. Returns the numbers of rows and of such lines.
+    """
     session.run("DROP TABLE IF EXISTS reject_errors")
     session.run("DROP TABLE IF EXISTS reject_scans")
-
-
-def move_rejected_lines(session: Session, file_index: int, offset: int, num_header_lines: int) -> int:
-    """The reader's own list of lines it could not split goes to `malformed`, each line once. Returns how many."""
+    num_readable = session.number(statement, parameters)
     if not session.number("SELECT count(*) FROM reject_errors"):
-        return 0
+        return num_readable, 0
     reasons = " ".join(f"WHEN '{kind}' THEN '{reason}'" for kind, reason in _REASONS.items())
-    return session.insert(
+    num_broken = session.number(
         "INSERT INTO malformed SELECT "
         f"CAST(line AS BIGINT) - {num_header_lines} - row_number() OVER (ORDER BY line) + ?, 1, ?, "
         f"CASE kind {reasons} ELSE 'malformed line' END, text, line "
@@ -164,3 +203,4 @@ def move_rejected_lines(session: Session, file_index: int, offset: int, num_head
         "FROM reject_errors GROUP BY line)",
         [offset, file_index],
     )
+    return num_readable, num_broken

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Bool, Float, Int
 
 from variseq.atomic import atomic_write
 from variseq.errors import InputError
@@ -96,13 +96,14 @@ class Catalog:
         share = rank.astype(np.float64) ** -options.popularity_exponent
         share /= np.bincount(category, weights=share)[category]
         inside = np.lexsort((random.random(options.num_items), category))
-        cycles = [_cycle(inside[category[inside] == one]) for one in range(options.num_categories)]
+        # One cycle in each category, then cycles through all items: every item also has exactly one predecessor.
         successor = np.empty((options.num_items, len(TRANSITION_WEIGHTS)), dtype=np.int64)
-        for items, successors in cycles:
-            successor[items, 0] = successors
+        for one in range(options.num_categories):
+            items = inside[category[inside] == one]
+            successor[items, 0] = np.roll(items, -1)
         for column in range(1, len(TRANSITION_WEIGHTS)):
-            items, successors = _cycle(random.permutation(options.num_items))
-            successor[items, column] = successors
+            items = random.permutation(options.num_items)
+            successor[items, column] = np.roll(items, -1)
         level = random.normal(3.0, 0.8, options.num_categories)
         price = np.round(np.exp(level[category] + random.normal(0.0, 0.4, options.num_items)), 2)
         base_taste = np.arange(1, options.num_categories + 1, dtype=np.float64) ** -0.5
@@ -114,77 +115,6 @@ class Catalog:
         """The taste that belongs to weights; rows sum to 1."""
         strength = prior_events + weight.sum(axis=1, keepdims=True)
         return np.asarray((prior_events * self.base_taste + weight) / strength)
-
-
-def _cycle(items: Int[np.ndarray, " item"]) -> tuple[Int[np.ndarray, " item"], Int[np.ndarray, " item"]]:
-    """Items and their successors around one cycle, so that every item also has exactly one predecessor."""
-    return items, np.roll(items, -1)
-
-
-@dataclass(frozen=True)
-class Past:
-    """All that matters of visible histories: the weight of each category, the last item and what was done to it."""
-
-    weight: Float[np.ndarray, "history category"]
-    last_item: Int[np.ndarray, " history"]
-    """-1 where a history is empty."""
-    last_behavior: Int[np.ndarray, " history"]
-
-    @classmethod
-    def read(
-        cls,
-        options: SimulationOptions,
-        catalog: Catalog,
-        offsets: Int[np.ndarray, " history_plus_one"],
-        item: Int[np.ndarray, " event"],
-        timestamp: Int[np.ndarray, " event"],
-        behavior: Integer[np.ndarray, " event"],
-    ) -> Past:
-        """Read the state off ragged histories (history h is `offsets[h]:offsets[h + 1]`, oldest event first)."""
-        num_histories, num_categories = len(offsets) - 1, options.num_categories
-        lengths = np.diff(offsets)
-        opens_session = np.diff(timestamp, prepend=timestamp[:1]) >= SHORTEST_BREAK_SECONDS * MICROSECONDS_PER_SECOND
-        session = np.cumsum(opens_session)
-        last = offsets[1:][lengths > 0] - 1
-        age_in_sessions = np.repeat(session[last], lengths[lengths > 0]) - session
-        cell = np.repeat(np.arange(num_histories), lengths) * num_categories + catalog.category[item]
-        weight = np.bincount(cell, options.taste_decay**age_in_sessions, num_histories * num_categories)
-        last_item = np.full(num_histories, -1, dtype=np.int64)
-        last_behavior = np.full(num_histories, PURCHASE, dtype=np.int64)
-        last_item[lengths > 0] = item[last]
-        last_behavior[lengths > 0] = behavior[last]
-        # Without any event, bincount forgets that the weights are not whole numbers.
-        return cls(weight.astype(np.float64).reshape(num_histories, num_categories), last_item, last_behavior)
-
-
-def next_item_distribution(
-    options: SimulationOptions, catalog: Catalog, past: Past
-) -> Float[np.ndarray, "history item"]:
-    """The exact probability of each item to be the next, given the past; rows sum to 1.
-
-    p(i) = f·[i is the last item] + (1 - f)·{ (1 - e)·inside(i) + e·opening(i) }, where f is the chance that the funnel
-    goes on, e that a session ends, inside = noise/num_items + transition·successors + rest·taste and
-    opening = noise/num_items + (1 - noise)·shrunken taste. The time of the next event is not given.
-    """
-    is_empty = past.last_item < 0
-    funnel = follow_probability(options)[past.last_behavior]
-    ends = np.where(is_empty, 1.0, options.session_end_probability)
-    stays = (1 - funnel) * (1 - ends)
-    taste_inside = catalog.taste(past.weight, options.taste_prior_events)
-    taste_opening = catalog.taste(past.weight * options.taste_decay, options.taste_prior_events)
-    by_taste = (stays * (1 - options.noise_share - options.transition_share))[:, None] * taste_inside
-    by_taste += ((1 - funnel) * ends * (1 - options.noise_share))[:, None] * taste_opening
-    probability = by_taste[:, catalog.category] * catalog.share
-    probability += ((1 - funnel) * options.noise_share / options.num_items)[:, None]
-    history = np.flatnonzero(~is_empty)
-    last_item = past.last_item[history]
-    probability[history, last_item] += funnel[history]
-    for column, transition_weight in enumerate(TRANSITION_WEIGHTS):
-        # One column at a time: two successors of an item may be the same item, and then both weights must count.
-        probability[history, catalog.successor[last_item, column]] += (
-            stays[history] * options.transition_share * transition_weight
-        )
-    return np.asarray(probability)
 
 
 def follow_probability(options: SimulationOptions) -> Float[np.ndarray, " behavior"]:
@@ -235,10 +165,7 @@ class Simulation:
         lengths = positions + 1 - self.offsets[user]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         event = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - self.offsets[user], lengths)
-        past = Past.read(
-            self.options, self.catalog, offsets, self.item[event], self.timestamp[event], self.behavior[event]
-        )
-        return next_item_distribution(self.options, self.catalog, past)
+        return self._distribution(offsets, self.item[event], self.timestamp[event], self.behavior[event])
 
     def log_probabilities(
         self,
@@ -251,8 +178,50 @@ class Simulation:
 
         Exact for whole histories; a history that was cut at its old end has lost a part of the taste.
         """
-        past = Past.read(self.options, self.catalog, offsets, item, timestamp, behavior)
-        return np.asarray(np.log(next_item_distribution(self.options, self.catalog, past)))
+        return np.asarray(np.log(self._distribution(offsets, item, timestamp, behavior)))
+
+    def _distribution(
+        self,
+        offsets: Int[np.ndarray, " history_plus_one"],
+        item: Int[np.ndarray, " event"],
+        timestamp: Int[np.ndarray, " event"],
+        behavior: Int[np.ndarray, " event"],
+    ) -> Float[np.ndarray, "history item"]:
+        """The exact probability of each item to be the next after each history; rows sum to 1.
+
+        p(i) = f·[i is the last item] + (1 - f)·{ (1 - e)·inside(i) + e·opening(i) }, where f is the chance that the
+        funnel goes on, e that a session ends, inside = noise/num_items + transition·successors + rest·taste and
+        opening = noise/num_items + (1 - noise)·shrunken taste. The time of the next event is not given.
+        """
+        options, catalog = self.options, self.catalog
+        num_histories, num_categories = len(offsets) - 1, options.num_categories
+        lengths = np.diff(offsets)
+        opens_session = np.diff(timestamp, prepend=timestamp[:1]) >= SHORTEST_BREAK_SECONDS * MICROSECONDS_PER_SECOND
+        session = np.cumsum(opens_session)
+        history = np.flatnonzero(lengths)
+        last = offsets[1:][history] - 1
+        age_in_sessions = np.repeat(session[last], lengths[history]) - session
+        cell = np.repeat(np.arange(num_histories), lengths) * num_categories + catalog.category[item]
+        of_cell = np.bincount(cell, options.taste_decay**age_in_sessions, num_histories * num_categories)
+        # Without any event, bincount forgets that the weights are not whole numbers.
+        weight = of_cell.astype(np.float64).reshape(num_histories, num_categories)
+        funnel, ends = np.zeros(num_histories), np.ones(num_histories)
+        funnel[history] = follow_probability(options)[behavior[last]]
+        ends[history] = options.session_end_probability
+        stays = (1 - funnel) * (1 - ends)
+        taste_inside = catalog.taste(weight, options.taste_prior_events)
+        taste_opening = catalog.taste(weight * options.taste_decay, options.taste_prior_events)
+        by_taste = (stays * (1 - options.noise_share - options.transition_share))[:, None] * taste_inside
+        by_taste += ((1 - funnel) * ends * (1 - options.noise_share))[:, None] * taste_opening
+        probability = by_taste[:, catalog.category] * catalog.share
+        probability += ((1 - funnel) * options.noise_share / options.num_items)[:, None]
+        probability[history, item[last]] += funnel[history]
+        for column, transition_weight in enumerate(TRANSITION_WEIGHTS):
+            # One column at a time: two successors of an item may be the same item, and then both weights must count.
+            probability[history, catalog.successor[item[last], column]] += (
+                stays[history] * options.transition_share * transition_weight
+            )
+        return np.asarray(probability)
 
     def events(self) -> pa.Table:
         """The log as a table, in the order of time, with the columns that `variseq.read` expects."""
@@ -270,8 +239,10 @@ class Simulation:
 
     def items(self) -> pa.Table:
         """The catalog as a table; a title holds the popularity rank inside the category."""
-        category = [_category_name(number) for number in range(self.options.num_categories)]
-        names = [category[number] for number in self.catalog.category]
+        names = []
+        for number in self.catalog.category:
+            turn, name = divmod(number, len(CATEGORY_NAMES))
+            names.append(CATEGORY_NAMES[name] + (f" {turn + 1}" if turn else ""))
         titles = [f"{name} no. {rank}" for name, rank in zip(names, self.catalog.rank, strict=True)]
         return pa.table({Columns.ITEM: self.item_ids(), Columns.TITLE: titles, Columns.CATEGORY: names})
 
@@ -347,9 +318,6 @@ def simulate(options: SimulationOptions) -> Simulation:
     )
 
 
-Step = tuple[Int[np.ndarray, " user"], Int[np.ndarray, " user"], Int[np.ndarray, " user"]]
-
-
 class _Users:
     """The state of all users, and their next events."""
 
@@ -362,32 +330,31 @@ class _Users:
         # Items by category, then by rank; with the cumulated share plus the number of the category, so that
         # one search finds an item for every user, whatever the category.
         self._by_category = np.lexsort((catalog.rank, catalog.category))
+        self._category = catalog.category[self._by_category]
         share = catalog.share[self._by_category]
-        before = np.searchsorted(catalog.category[self._by_category], np.arange(options.num_categories))
-        cumulated = np.cumsum(share) - np.concatenate([[0.0], np.cumsum(share)])[before][self._categories_in_order()]
-        self._cumulated_share = self._categories_in_order() + cumulated
+        before = np.searchsorted(self._category, np.arange(options.num_categories))
+        cumulated = np.cumsum(share) - np.concatenate([[0.0], np.cumsum(share)])[before][self._category]
+        self._cumulated_share = self._category + cumulated
 
-    def _categories_in_order(self) -> Int[np.ndarray, " item"]:
-        return np.asarray(self._catalog.category[self._by_category])
-
-    def step(self, num_active: int) -> Step:
+    def step(self, num_active: int) -> tuple[Int[np.ndarray, " user"], ...]:
         """The next event (item, second, behavior) of the first `num_active` users."""
         options, random = self._options, self._random
         item, behavior = self._item[:num_active], self._behavior[:num_active]
+        second, weight = self._second[:num_active], self._weight[:num_active]
         follows = random.random(num_active) < follow_probability(options)[behavior]
         ends = random.random(num_active) < options.session_end_probability
         opens = ~follows & (ends | (item < 0))
-        self._weight[:num_active][opens] *= options.taste_decay
-        viewed = self._view(item, opens)
-        self._item[:num_active] = np.where(follows, item, viewed)
-        self._behavior[:num_active] = np.where(follows, behavior + 1, VIEW)
-        self._second[:num_active] += np.where(opens, self._long_gap(num_active), self._short_gap(num_active))
-        self._weight[np.arange(num_active), self._catalog.category[self._item[:num_active]]] += 1
-        return self._item[:num_active].copy(), self._second[:num_active].copy(), self._behavior[:num_active].copy()
+        weight[opens] *= options.taste_decay
+        item[:] = np.where(follows, item, self._view(item, opens))
+        behavior[:] = np.where(follows, behavior + 1, VIEW)
+        # Between sessions eight hours and up, two and a half days on average; inside 10 seconds to 15 minutes.
+        long_gap = 8 * SHORTEST_BREAK_SECONDS + random.exponential(187_200, num_active)
+        short_gap = np.clip(random.lognormal(4.4, 0.9, num_active), 10, 900)
+        second += np.where(opens, long_gap, short_gap).astype(np.int64)
+        weight[np.arange(num_active), self._catalog.category[item]] += 1
+        return item.copy(), second.copy(), behavior.copy()
 
-    def _view(
-        self, last_item: Int[np.ndarray, " user"], opens: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
-    ) -> Int[np.ndarray, " user"]:
+    def _view(self, last_item: Int[np.ndarray, " user"], opens: Bool[np.ndarray, " user"]) -> Int[np.ndarray, " user"]:
         """An item by noise, by a transition from the last item, or by taste."""
         options, random, num_active = self._options, self._random, len(last_item)
         way = random.random(num_active)
@@ -396,35 +363,19 @@ class _Users:
         column = random.choice(len(TRANSITION_WEIGHTS), num_active, p=TRANSITION_WEIGHTS)
         by_transition = self._catalog.successor[last_item, column]
         noise = random.integers(0, options.num_items, num_active)
-        return np.where(is_noise, noise, np.where(is_transition, by_transition, self._view_by_taste(num_active)))
-
-    def _view_by_taste(self, num_active: int) -> Int[np.ndarray, " user"]:
-        """A category from the taste, then an item from it by popularity; both by inverting a cumulated sum."""
-        taste = self._catalog.taste(self._weight[:num_active], self._options.taste_prior_events)
-        above = self._random.random((num_active, 1)) >= np.cumsum(taste, axis=1)[:, :-1]
-        category = above.sum(axis=1)
-        index = np.searchsorted(self._cumulated_share, category + self._random.random(num_active), side="right")
+        # A category from the taste, then an item from it by popularity; both by inverting a cumulated sum.
+        taste = self._catalog.taste(self._weight[:num_active], options.taste_prior_events)
+        category = (random.random((num_active, 1)) >= np.cumsum(taste, axis=1)[:, :-1]).sum(axis=1)
+        index = np.searchsorted(self._cumulated_share, category + random.random(num_active), side="right")
         # Rounding may leave the last item of a category a hair short of its whole number.
-        last_of_category = np.searchsorted(self._categories_in_order(), category, side="right") - 1
-        return np.asarray(self._by_category[np.minimum(index, last_of_category)])
-
-    def _short_gap(self, num_active: int) -> Int[np.ndarray, " user"]:
-        """Seconds inside a session: 10 seconds to 15 minutes."""
-        return np.clip(self._random.lognormal(4.4, 0.9, num_active), 10, 900).astype(np.int64)
-
-    def _long_gap(self, num_active: int) -> Int[np.ndarray, " user"]:
-        """Seconds between sessions: eight hours and up, two and a half days on average."""
-        return (8 * SHORTEST_BREAK_SECONDS + self._random.exponential(187_200, num_active)).astype(np.int64)
+        last_of_category = np.searchsorted(self._category, category, side="right") - 1
+        by_taste = self._by_category[np.minimum(index, last_of_category)]
+        return np.where(is_noise, noise, np.where(is_transition, by_transition, by_taste))
 
 
 def _ids(letter: str, count: int) -> list[str]:
     width = len(str(count - 1))
     return [f"{letter}{number:0{width}d}" for number in range(count)]
-
-
-def _category_name(number: int) -> str:
-    name, round_number = CATEGORY_NAMES[number % len(CATEGORY_NAMES)], number // len(CATEGORY_NAMES)
-    return name if round_number == 0 else f"{name} {round_number + 1}"
 
 
 def write_table(table: pa.Table, path: Path) -> None:

@@ -15,29 +15,26 @@ import stat
 import sys
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 from urllib.parse import unquote
 
 import pyarrow as pa
 
 from variseq.errors import InputError
-from variseq.events.frames import Frame, kind_of, open_frame
+from variseq.events.frames import Frame, open_frame
+from variseq.events.session import Session, name_in_sql
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "tsv", "jsonl", "parquet")
 SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".inter": "tsv",
-    ".item": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
+    **dict.fromkeys((".tsv", ".tab", ".inter", ".item"), "tsv"),
+    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
 STANDARD_INPUT = "-"
 NUM_HEAD_BYTES = 1 << 20
@@ -71,7 +68,6 @@ class Files:
 
     files: tuple[DataFile, ...]
     format: Format
-    notes: tuple[str, ...] = ()
 
     @property
     def is_small(self) -> bool:
@@ -79,27 +75,23 @@ class Files:
         return sum(file.path.stat().st_size for file in self.files) <= _MAX_SMALL_BYTES
 
 
-def open_source(source: object, folder: Path, chosen: Format | None = None) -> Files | Frame:
+def open_source(session: Session, source: object, chosen: Format | None = None) -> Files | Frame:
     """Files or a frame.
 
     Args:
+        session: Its folder holds what has to be unpacked or copied; it keeps the database of a small source in memory.
         source: A path, a glob, a folder, "-" (standard input), a list of paths, a data frame, Arrow or DuckDB.
-        folder: A temporary folder for what has to be unpacked or copied; it must live as long as the result.
         chosen: The format of the files; None takes it from the suffix, or from the content where that is unknown.
 
     Raises:
         InputError: For what is neither, for missing files, for addresses, and for formats that are not read.
     """
-    if isinstance(source, str | os.PathLike):
-        return _open_paths([os.fspath(source)], folder, chosen)
-    if isinstance(source, list | tuple) and source and all(isinstance(path, str | os.PathLike) for path in source):
-        return _open_paths([os.fspath(path) for path in source], folder, chosen)
-    if isinstance(source, list | tuple | dict | None):
-        raise InputError(
-            f"Events cannot be read from {kind_of(source)}. Give a path, a list of paths, or a pandas, Polars or Arrow "
-            "table or a DuckDB relation."
-        )
-    return open_frame(source)
+    given = source if isinstance(source, list | tuple) else [source]
+    paths = [os.fspath(path) for path in given if isinstance(path, str | os.PathLike)]
+    are_paths = len(paths) == len(given) > 0
+    opened = _open_paths(session, paths, chosen) if are_paths else open_frame(source)
+    session.is_small = opened.is_small
+    return opened
 
 
 def open_bytes(path: Path) -> io.BufferedReader | gzip.GzipFile:
@@ -133,21 +125,19 @@ def is_gzip(path: Path) -> bool:
     return path.suffix.lower() == ".gz"
 
 
-def _open_paths(patterns: Sequence[str], folder: Path, chosen: Format | None) -> Files | Frame:
+def _open_paths(session: Session, patterns: Sequence[str], chosen: Format | None) -> Files | Frame:
     for pattern in patterns:
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", pattern):
-            raise InputError(_address_message(pattern))
+        _refuse_address(pattern)
     if len(patterns) == 1 and (Path(patterns[0]) / "_delta_log").is_dir():
-        return _delta_table(Path(patterns[0]))
-    notes: list[str] = []
-    files = _in_order_given(patterns, notes) if len(patterns) > 1 else _matching(patterns[0], chosen, notes)
+        return _delta_table(session, Path(patterns[0]))
+    files = _in_order_given(patterns) if len(patterns) > 1 else _matching(patterns[0], chosen, session.notes)
     for parent in {file.path.parent for file in files}:
         _refuse_table_format(parent)
-    files = [_as_plain_file(file, folder, number) for number, file in enumerate(files)]
-    files = _without_empty(files, notes)
+    files = [_as_plain_file(file, session.folder / f"input-{number}") for number, file in enumerate(files)]
+    files = _without_empty(files, session.notes)
     formats: dict[Format, DataFile] = {}
     for file in files:
-        formats.setdefault(chosen or _format_of(file, notes), file)
+        formats.setdefault(chosen or _format_of(file, session.notes), file)
     if {"csv", "tsv"} >= set(formats) and len(formats) > 1:
         formats = {"csv": formats["csv"]}  # the delimiter is found for each file
     if len(formats) > 1:
@@ -155,19 +145,18 @@ def _open_paths(patterns: Sequence[str], folder: Path, chosen: Format | None) ->
             f"The files are of different formats ({', '.join(file.name for file in formats.values())}). "
             "Read one format at a time, or convert them to Parquet."
         )
-    return Files(tuple(files), next(iter(formats)), tuple(notes))
+    return Files(tuple(files), next(iter(formats)))
 
 
-def _address_message(address: str) -> str:
-    scheme = address.partition(":")[0].lower()
-    if scheme in ("http", "https", "ftp"):
-        way = f"Download the file first (curl -LO {address}), and give its path."
-    else:
+def _refuse_address(path: str) -> None:
+    if found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", path):
         way = (
-            "Copy the files to a disk first, or let DuckDB read them in Python and give its relation: "
-            f"variseq.read(duckdb.sql(\"FROM '{address}'\"))."
+            f"Download the file first (curl -LO {path}), and give its path."
+            if found[1].lower() in ("http", "https", "ftp")
+            else "Copy the files to a disk first, or let DuckDB read them in Python and give its relation: "
+            f"variseq.read(duckdb.sql(\"FROM '{path}'\"))."
         )
-    return f"{address} is an address, and addresses are not read. {way}"
+        raise InputError(f"{path} is an address, and addresses are not read. {way}")
 
 
 def _matching(pattern: str, chosen: Format | None, notes: list[str]) -> list[DataFile]:
@@ -192,13 +181,12 @@ def _matching(pattern: str, chosen: Format | None, notes: list[str]) -> list[Dat
     raise InputError(f"The file {path} does not exist.")
 
 
-def _in_order_given(patterns: Sequence[str], notes: list[str]) -> list[DataFile]:
+def _in_order_given(patterns: Sequence[str]) -> list[DataFile]:
     """Several paths in the order given; folders named key=value below their common parent are columns."""
     found = [file for pattern in patterns for file in _matching(pattern, None, [])]
     paths = [file.path for file in found]
-    twice = next((path for path in paths if paths.count(path) > 1), None) if len(set(paths)) < len(paths) else None
-    if twice is not None:
-        raise InputError(f"{twice} is given twice. Give each file once.")
+    if len(set(paths)) < len(paths):
+        raise InputError(f"{Counter(paths).most_common(1)[0][0]} is given twice. Give each file once.")
     if STANDARD_INPUT in patterns:
         raise InputError("Standard input (-) is read alone. Give files, or - and nothing else.")
     root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
@@ -253,10 +241,9 @@ def _with_partitions(paths: Sequence[Path], root: Path) -> list[DataFile]:
     return [DataFile(path, str(path), _partition(path, root)) for path in sorted(paths, key=_natural)]
 
 
-def _natural(path: Path) -> list[tuple[int, int, str]]:
+def _natural(path: Path) -> list[Any]:
     """Numbers by their size: part-2 comes before part-10."""
-    parts = re.split(r"([0-9]+)", str(path))
-    return [(1, int(part), "") if index % 2 else (0, 0, part) for index, part in enumerate(parts)]
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", str(path)))]
 
 
 def _partition(path: Path, root: Path) -> dict[str, str | None]:
@@ -272,6 +259,7 @@ def _partition(path: Path, root: Path) -> dict[str, str | None]:
 
 def _refuse_table_format(folder: Path) -> None:
     """Files of a table that is kept with a log must be read by that log, or what was deleted comes back."""
+    replaced = "Its files hold rows that were replaced or deleted."
     for above in [folder.absolute(), *folder.absolute().parents][:6]:
         if (above / "_delta_log").is_dir():
             raise InputError(
@@ -279,18 +267,14 @@ def _refuse_table_format(folder: Path) -> None:
                 f"Give the folder of the table alone: {above}."
             )
         if (above / ".hoodie").is_dir():
-            raise InputError(
-                f"{folder} belongs to a Hudi table. Its files hold rows that were replaced or deleted. "
-                f"Write its present rows to Parquet with Spark: spark.read.format('hudi').load('{above}')."
-            )
-        if (above / "metadata").is_dir() and any((above / "metadata").glob("*.metadata.json")):
-            raise InputError(
-                f"{folder} belongs to an Iceberg table. Its files hold rows that were replaced or deleted. "
-                "Give its present rows: variseq.read(pyiceberg_table.scan().to_arrow())."
-            )
+            way = f"Write its present rows to Parquet with Spark: spark.read.format('hudi').load('{above}')."
+            raise InputError(f"{folder} belongs to a Hudi table. {replaced} {way}")
+        if any((above / "metadata").glob("*.metadata.json")):
+            way = "Give its present rows: variseq.read(pyiceberg_table.scan().to_arrow())."
+            raise InputError(f"{folder} belongs to an Iceberg table. {replaced} {way}")
 
 
-def _delta_table(folder: Path) -> Frame:
+def _delta_table(session: Session, folder: Path) -> Frame:
     """The present rows of a Delta table, by its log."""
     try:
         from deltalake import DeltaTable, QueryBuilder
@@ -308,13 +292,14 @@ def _delta_table(folder: Path) -> Frame:
         raise InputError(_delta_fault(folder, error)) from error
 
     def rows(wanted: Sequence[str]) -> pa.RecordBatchReader:
-        listed = ", ".join('"' + name.replace('"', '""') + '"' for name in wanted)
+        listed = ", ".join(map(name_in_sql, wanted))
         try:
             return pa.RecordBatchReader.from_stream(query.execute(f"SELECT {listed} FROM delta_table"))
         except (DeltaError, OSError, ValueError) as error:
             raise InputError(_delta_fault(folder, error)) from error
 
-    return Frame(names, rows, (f"{folder} is a Delta table: version {table.version()} is read, by its log",))
+    session.notes.append(f"{folder} is a Delta table: version {table.version()} is read, by its log")
+    return Frame(names, rows)
 
 
 def _delta_fault(folder: Path, error: Exception) -> str:
@@ -324,40 +309,34 @@ def _delta_fault(folder: Path, error: Exception) -> str:
     )
 
 
-def _as_plain_file(file: DataFile, folder: Path, number: int) -> DataFile:
-    """The file itself; of standard input, a pipe or a packed file a copy in the temporary folder."""
-    suffix = file.path.suffix.lower()
+def _as_plain_file(file: DataFile, copy: Path) -> DataFile:
+    """The file itself; of standard input, a pipe or a packed file a copy."""
     if file.path == Path(STANDARD_INPUT):
-        source: IO[bytes] = sys.stdin.buffer
+        copied = _copied(sys.stdin.buffer, copy)
     elif not stat.S_ISREG(file.path.stat().st_mode):
-        source = file.path.open("rb")
-    elif suffix in _UNPACKED:
-        return _unpacked(file, folder / f"unpacked-{number}")
+        copied = _copied(file.path.open("rb"), copy)
     else:
-        return file
-    copy = folder / f"input-{number}"
+        return _unpacked(file, copy) if file.path.suffix.lower() in _UNPACKED else file
+    with copied.open("rb") as begun:
+        is_packed = begun.read(2) == b"\x1f\x8b"
+    return replace(file, path=copied.rename(copied.with_suffix(".gz")) if is_packed else copied)
+
+
+def _copied(source: IO[bytes], copy: Path) -> Path:
     with source, copy.open("wb") as target:
         shutil.copyfileobj(source, target)
-    with copy.open("rb") as begun:
-        is_packed = begun.read(2) == b"\x1f\x8b"
-    return DataFile(copy.rename(copy.with_suffix(".gz")) if is_packed else copy, file.name, file.partition)
+    return copy
 
 
-def _unpacked(file: DataFile, folder: Path) -> DataFile:
-    folder.mkdir()
+def _unpacked(file: DataFile, copy: Path) -> DataFile:
     try:
         if file.path.suffix.lower() == ".zip":
             with zipfile.ZipFile(file.path) as packed:
-                inside = _only_data_file(file, packed)
-                copy = folder / ("data" + suffix_of(Path(inside)) + (".gz" if is_gzip(Path(inside)) else ""))
-                with packed.open(inside) as source, copy.open("wb") as target:
-                    shutil.copyfileobj(source, target)
-                return DataFile(copy, f"{file.name}/{inside}", file.partition)
-        copy = folder / ("data" + file.path.with_suffix("").suffix)
+                inside = Path(name := _only_data_file(file, packed))
+                copy = copy.with_suffix(suffix_of(inside) + (".gz" if is_gzip(inside) else ""))
+                return replace(file, path=_copied(packed.open(name), copy), name=f"{file.name}/{name}")
         unpack = bz2.open if file.path.suffix.lower() == ".bz2" else lzma.open
-        with unpack(file.path) as source, copy.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        return DataFile(copy, file.name, file.partition)
+        return replace(file, path=_copied(unpack(file.path), copy.with_suffix(file.path.with_suffix("").suffix)))
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
         raise InputError(f"{file.name} cannot be unpacked: {error}. Unpack it first, and give the file.") from error
 
@@ -365,27 +344,28 @@ def _unpacked(file: DataFile, folder: Path) -> DataFile:
 def _only_data_file(file: DataFile, packed: zipfile.ZipFile) -> str:
     names = [name for name in packed.namelist() if not name.endswith("/") and "__MACOSX" not in name]
     data = [name for name in names if _may_be_data(Path(name))]
-    if len(data) != 1:
-        shown = ", ".join(data[:5]) or "none"
-        raise InputError(
-            f"{file.name} has {len(data)} data files ({shown}), and one is needed. Unpack it, and give the file."
-        )
-    return data[0]
+    if len(data) == 1:
+        return data[0]
+    shown = ", ".join(data[:5]) or "none"
+    raise InputError(
+        f"{file.name} has {len(data)} data files ({shown}), and one is needed. Unpack it, and give the file."
+    )
 
 
 def _without_empty(files: list[DataFile], notes: list[str]) -> list[DataFile]:
-    """Empty parts of several files are left out, with a note."""
-    empty = [file for file in files if file.path.stat().st_size < 100 and _is_empty(file)]
-    if not empty or len(empty) == len(files):
+    """Empty parts of several files (blanks, also gzipped) are left out, with a note."""
+    sizes = [file.path.stat().st_size for file in files]
+    filled = [file for file, size in zip(files, sizes, strict=True) if size and (size >= 100 or _start_of(file))]
+    if not filled or len(filled) == len(files):
         return files
-    names = ", ".join(Path(file.name).name for file in empty[:3])
-    notes.append(f"{len(empty)} of {len(files)} files are empty: {names}")
-    return [file for file in files if file not in empty]
+    names = ", ".join([Path(file.name).name for file in files if file not in filled][:3])
+    notes.append(f"{len(files) - len(filled)} of {len(files)} files are empty: {names}")
+    return filled
 
 
-def _is_empty(file: DataFile) -> bool:
-    """Whether a small file holds nothing but blanks, also when it is gzipped."""
-    return file.path.stat().st_size == 0 or not read_head(file).strip(b"\xef\xbb\xbf \t\r\n")
+def _start_of(file: DataFile) -> bytes:
+    """The head of a file from its first letter on."""
+    return read_head(file).lstrip(b"\xef\xbb\xbf \t\r\n")
 
 
 def _format_of(file: DataFile, notes: list[str]) -> Format:
@@ -399,13 +379,12 @@ def _format_of(file: DataFile, notes: list[str]) -> Format:
         raise InputError(
             f"{file.name} has an unknown format ({suffix}): {_OTHER_FORMATS[suffix]} Known: {', '.join(SUFFIXES)}."
         )
-    head = read_head(file)
+    head = _start_of(file)
+    found: Format = "csv"
     if head.startswith(b"PAR1"):
-        found: Format = "parquet"
-    elif head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")) and _is_json(head):
+        found = "parquet"
+    elif head.startswith((b"{", b"[")) and _is_json(head):
         found = "jsonl"
-    else:
-        found = "csv"
     if suffix != ".txt" or found != "csv":
         notes.append(f"{file.name} is read as {found}, by its content; --format (format=) sets it")
     return found
@@ -413,9 +392,8 @@ def _format_of(file: DataFile, notes: list[str]) -> Format:
 
 def _is_json(head: bytes) -> bool:
     """Whether the first line is JSON, or begins as an array of objects does."""
-    line = head.lstrip(b"\xef\xbb\xbf \t\r\n").split(b"\n", 1)[0]
     try:
-        json.loads(line)
+        json.loads(head.split(b"\n", 1)[0])
     except ValueError:
-        return line.startswith((b"[", b"{")) and b'"' in head[:200]
+        return b'"' in head[:200]
     return True

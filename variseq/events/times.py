@@ -24,22 +24,17 @@ from variseq.events.numeric_times import (
     read_numbers,
 )
 from variseq.events.options import ReadOptions
-from variseq.events.session import Session, name_in_sql, text_in_sql
+from variseq.events.session import (
+    FRACTIONAL_TYPES,
+    NULL_TYPES,
+    WHOLE_TYPES,
+    Evidence,
+    Session,
+    name_in_sql,
+    text_in_sql,
+)
 from variseq.events.table import Columns
 
-_NUMERIC = (
-    "TINYINT",
-    "SMALLINT",
-    "INTEGER",
-    "BIGINT",
-    "HUGEINT",
-    "UTINYINT",
-    "USMALLINT",
-    "UINTEGER",
-    "UBIGINT",
-    "UHUGEINT",
-)
-_FRACTIONAL = ("FLOAT", "DOUBLE", "DECIMAL")
 _UNITS_IN_NAMES = {
     "seconds": ("s", "sec", "secs", "second", "seconds"),
     "milliseconds": ("ms", "msec", "millis", "millisecond", "milliseconds"),
@@ -61,17 +56,17 @@ def read_time(
         return _native(column, family, options)
     if Columns.TIME in cells:
         reading = read_text(session, cells[Columns.TIME].sql, options)
-    elif family in _NUMERIC or family in _FRACTIONAL:
-        reading = read_numbers(session, numeric_column(column, family in _NUMERIC), options.time_unit)
+    elif (is_whole := family.endswith(WHOLE_TYPES)) or family in FRACTIONAL_TYPES:
+        reading = read_numbers(session, numeric_column(column, is_whole), options.time_unit)
         if family == "FLOAT":
-            reading.warnings.extend(_rounding(session, column))
-    elif family in ('"NULL"', "NULL"):
+            _warn_of_rounding(session, column)
+    elif family in NULL_TYPES:
         return TimeReading("none: every time is missing", "true", "CAST(NULL AS BIGINT)")
     else:
         raise InputError(f"The time column is of type {kind}. Allowed: numbers, text, dates and timestamps.")
     if options.time_zone is not None and (reading.unit in DATE_FORMATS or reading.unit in ("days", "excel")):
         reading = replace(reading, words=f"{reading.words}, in {options.time_zone}")
-    reading.warnings.extend(_contradicted_name(ingested.columns[Columns.TIME], reading.unit))
+    _warn_of_contradicted_name(session, ingested.columns[Columns.TIME], reading.unit)
     return reading
 
 
@@ -96,17 +91,13 @@ def local_zone(session: Session, zone: str | None) -> Iterator[None]:
         session.run("SET TimeZone = 'UTC'")
 
 
-def _zone_in_words(options: ReadOptions) -> str:
-    return "UTC" if options.time_zone is None else options.time_zone
-
-
 def _native(column: str, family: str, options: ReadOptions) -> TimeReading:
     if options.time_unit not in ("auto", "iso"):
         raise InputError(
             f"time_unit={options.time_unit!r} was set, but the column holds {family} values, whose unit is fixed. "
             "Use 'auto'."
         )
-    zone = "" if family in ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") else f", taken as {_zone_in_words(options)}"
+    zone = "" if family in ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") else f", taken as {options.time_zone or 'UTC'}"
     plain = f"make_timestamp(epoch_ns({column}) // 1000)" if family == "TIMESTAMP_NS" else column
     time = f"CAST({plain} AS TIMESTAMP WITH TIME ZONE)"
     words = "dates" if family == "DATE" else "timestamps"
@@ -122,7 +113,7 @@ def _by_format(
         raise InputError(f"time_format={form!r} and time_unit={options.time_unit!r} were both set. Set one of them.")
     if Columns.TIME in cells:
         text = cells[Columns.TIME].sql
-    elif family in _NUMERIC:
+    elif family.endswith(WHOLE_TYPES):
         text = f"CAST({column} AS VARCHAR)"
     else:
         raise InputError(
@@ -130,7 +121,7 @@ def _by_format(
         )
     _check_format(session, form)
     time = f"CAST(try_strptime({text}, {text_in_sql(form)}) AS TIMESTAMP WITH TIME ZONE)"
-    zone = "" if "%z" in form else f", taken as {_zone_in_words(options)}"
+    zone = "" if "%z" in form else f", taken as {options.time_zone or 'UTC'}"
     return TimeReading(f"text of the format {form!r}{zone} (as set)", f"({text} IS NULL)", f"epoch_us({time})")
 
 
@@ -159,25 +150,25 @@ def _check_format(session: Session, form: str) -> None:
         ) from error
 
 
-def _rounding(session: Session, column: str) -> list[str]:
+def _warn_of_rounding(session: Session, column: str) -> None:
     """32-bit floats keep 24 binary digits, so large numbers are rounded to a multiple of a power of two."""
     (largest,) = session.row(f"SELECT max(abs({column})) FILTER (WHERE isfinite({column})) FROM raw")
-    if largest is None or largest < 2**24:
-        return []
-    step = 2 ** (int(largest).bit_length() - 24)
-    return [
-        f"the times are 32-bit floats, which are exact only to {step}: times were rounded before they came, and the "
-        "order of events within such a step is lost. Write them as 64-bit integers"
-    ]
+    if largest is not None and largest >= 2**24:
+        session.warnings.append(
+            f"the times are 32-bit floats, which are exact only to {2 ** (int(largest).bit_length() - 24)}: times were "
+            "rounded before they came, and the order of events within such a step is lost. "
+            "Write them as 64-bit integers"
+        )
 
 
-def _contradicted_name(name: str, unit: str) -> list[str]:
+def _warn_of_contradicted_name(session: Session, name: str, unit: str) -> None:
     words_of_name = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split(":")[0])
     word = next((word for word in reversed(words_of_name) if word), "")
     named = next((named for named, words in _UNITS_IN_NAMES.items() if word in words), None)
-    if named is None or unit not in UNITS or unit == named:
-        return []
-    return [f"the column {name!r} is named for {named}, but its numbers are as large as {unit} and were read as such"]
+    if named is not None and unit in UNITS and unit != named:
+        session.warnings.append(
+            f"the column {name!r} is named for {named}, but its numbers are as large as {unit} and were read as such"
+        )
 
 
 _MOST_DECIMALS_SHOWN = 5  # of a spreadsheet; programs write as many as there are
@@ -239,7 +230,9 @@ def read_text(session: Session, text: str, options: ReadOptions) -> TimeReading:
         and not _are_compact_dates(session, numbers, num_numbers, num_iso)
     ):
         reading = read_numbers(session, numbers, unit)
-        return replace(reading, warnings=reading.warnings + _rounding_of_text(session, text, numbers.is_whole))
+        if not numbers.is_whole:
+            _warn_of_rounded_text(session, text)
+        return reading
     how = "found" if unit == "auto" else "as set"
     zone = options.time_zone or "UTC"
     iso = f"ISO 8601 text (a time without a zone is taken as {zone}) ({how})"
@@ -254,7 +247,7 @@ def read_text(session: Session, text: str, options: ReadOptions) -> TimeReading:
         words += "; other spellings by themselves" if order.num_other else ""
     elif num_iso * 2 < num_filled:
         words = f"dates and times as text (a time without a zone is taken as {zone}) ({how})"
-    return TimeReading(words, missing, _microseconds(order), _reason(order, text), parts, notes=order.notes)
+    return TimeReading(words, missing, _microseconds(order), _reason(order, text), parts)
 
 
 def _numbers_in(text: str, is_whole: bool) -> Numbers:
@@ -263,21 +256,18 @@ def _numbers_in(text: str, is_whole: bool) -> Numbers:
     return Numbers(f"TRY_CAST({plain} AS {kind})", f"({text} IS NOT NULL)", is_whole)
 
 
-def _rounding_of_text(session: Session, text: str, is_whole: bool) -> list[str]:
+def _warn_of_rounded_text(session: Session, text: str) -> None:
     """Spreadsheets show large numbers as 1.58E+12, and save what they show."""
-    if is_whole:
-        return []
     decimals = "strlen(regexp_extract(t, '\\.([0-9]*)', 1))"
     most, power, example = session.row(
         f"SELECT max({decimals}), min(CAST(regexp_extract(t, '[eE]\\+?([0-9]{{1,4}})', 1) AS INT)), min(t) "
         f"FROM (SELECT {text} AS t FROM raw) WHERE regexp_full_match(t, '[0-9](\\.[0-9]*)?[eE]\\+?[0-9]{{1,4}}')"
     )
-    if most is None or most > _MOST_DECIMALS_SHOWN or most >= power:
-        return []
-    return [
-        f"times such as {example!r} look rounded by a spreadsheet: at most {most} decimals are left, and the order of "
-        "events is lost. Format the column as a number without decimals, and save it again"
-    ]
+    if most is not None and most <= _MOST_DECIMALS_SHOWN and most < power:
+        session.warnings.append(
+            f"times such as {example!r} look rounded by a spreadsheet: at most {most} decimals are left, and the order "
+            "of events is lost. Format the column as a number without decimals, and save it again"
+        )
 
 
 def _are_mostly_numbers(session: Session, text: str, num_numbers: int, num_filled: int) -> bool:
@@ -308,12 +298,8 @@ def _parts(text: str) -> str:
 def _refuse_day_before_month(session: Session, text: str, parts: str) -> None:
     """Raises InputError where dates such as 2020-25-02 are more than a few."""
     first, second = "TRY_CAST(p.m1 AS INT)", "TRY_CAST(p.d1 AS INT)"
-    num_day, example, num_month = session.row(
-        f"SELECT count(*) FILTER (WHERE {first} > 12 AND {second} <= 12), "
-        f"min(t) FILTER (WHERE {first} > 12 AND {second} <= 12), "
-        f"count(*) FILTER (WHERE {first} <= 12 AND {second} > 12) FROM "
-        f"(SELECT {text} AS t, {parts} AS p FROM raw WHERE {text} IS NOT NULL)"
-    )
+    conditions = {"day": f"{first} > 12 AND {second} <= 12", "month": f"{first} <= 12 AND {second} > 12"}
+    (num_day, example), (num_month, _) = session.counts(conditions, _split(text, parts), {"day": "t"}).values()
     if num_day > MAX_CONTRADICTING * (num_day + num_month):
         mark = example[4]
         form = f"%Y{mark}%d{mark}%m"
@@ -326,19 +312,25 @@ def _refuse_day_before_month(session: Session, text: str, parts: str) -> None:
         )
 
 
+def _split(text: str, parts: str) -> str:
+    return f"(SELECT {text} AS t, {parts} AS p FROM raw WHERE {text} IS NOT NULL)"
+
+
 @dataclass(frozen=True)
 class _Order:
     """What is first in dates such as 1/2/2020, and in 1.2.2020: the day or the month. None: unknown."""
 
     first: str | None
     first_with_dots: str | None
-    evidence: str
-    num_other: int
-    notes: list[str]
+    evidence: str = ""
+    num_other: int = 0
 
 
 def _order(session: Session, text: str, parts: str, unit: str) -> _Order:
-    marks = {"slash": "p.mark IN ('/', '-')", "dot": "p.mark = '.'"}
+    if unit in _ORDERS:
+        return _Order(unit, unit)
+    if unit == "iso":
+        return _Order(None, None)
     day, month = "TRY_CAST(p.n1 AS INT)", "TRY_CAST(p.n2 AS INT)"
     cases = {
         "day": f"{day} > 12 AND {month} <= 12",
@@ -346,60 +338,50 @@ def _order(session: Session, text: str, parts: str, unit: str) -> _Order:
         "open": f"{day} <= 12 AND {month} <= 12 AND {day} <> {month}",
         "same": f"{day} = {month}",
     }
-    columns = [
-        f"count(*) FILTER (WHERE strlen(p.y2) = 4 AND {mark} AND {case}), "
-        f"min(t) FILTER (WHERE strlen(p.y2) = 4 AND {mark} AND {case})"
-        for mark in marks.values()
-        for case in cases.values()
-    ]
-    found = session.row(
-        f"SELECT count(*) FILTER (WHERE p.n1 = ''), {', '.join(columns)} FROM "
-        f"(SELECT {text} AS t, {parts} AS p FROM raw WHERE {text} IS NOT NULL)"
-    )
-    pairs = [(int(found[index]), found[index + 1]) for index in range(1, len(found), 2)]
-    slash, dot = dict(zip(cases, pairs[:4], strict=True)), dict(zip(cases, pairs[4:], strict=True))
-    if unit in _ORDERS:
-        return _Order(unit, unit, "", 0, [])
-    num_dates = sum(count for count, _ in pairs)
-    if unit == "iso" or not num_dates:
-        return _Order(None, None, "", 0, [])
-    num_other = int(found[0])
-    with_dots, evidence_with_dots, notes = _decided(dot, if_open=_ORDERS[0])
-    if not any(count for count, _ in slash.values()):
-        return _Order(with_dots, with_dots, evidence_with_dots, num_other, notes)
-    if num_other > num_dates and not slash["day"][0] and not slash["month"][0] and slash["open"][0]:
-        return _Order(None, with_dots, "", num_other, notes)  # a few rows of another spelling: they alone are rejected
-    first, evidence, notes_on_order = _decided(slash)
-    return _Order(first, with_dots, evidence, num_other, notes + notes_on_order)
+    marks = {"slash": "p.mark IN ('/', '-')", "dot": "p.mark = '.'"}
+    conditions = {
+        f"{mark} {case}": f"strlen(p.y2) = 4 AND {is_mark} AND {is_case}"
+        for mark, is_mark in marks.items()
+        for case, is_case in cases.items()
+    }
+    found = session.counts({"other": "p.n1 = ''", **conditions}, _split(text, parts), dict.fromkeys(conditions, "t"))
+    num_other = found.pop("other").num
+    slash, dot = ({case: found[f"{mark} {case}"] for case in cases} for mark in marks)
+    num_slash, num_dot = (sum(dates.num for dates in of_mark.values()) for of_mark in (slash, dot))
+    if not num_slash + num_dot:
+        return _Order(None, None)
+    with_dots, evidence = _decided(session, dot, if_open=_ORDERS[0])
+    if not num_slash:
+        return _Order(with_dots, with_dots, evidence, num_other)
+    if num_other > num_slash + num_dot and not slash["day"].num and not slash["month"].num and slash["open"].num:
+        return _Order(None, with_dots, "", num_other)  # a few rows of another spelling: they alone are rejected
+    first, evidence = _decided(session, slash)
+    return _Order(first, with_dots, evidence, num_other)
 
 
-def _decided(dates: dict[str, tuple[int, str | None]], if_open: str | None = None) -> tuple[str, str, list[str]]:
-    """The order, why, and notes. Raises InputError where nothing decides, or rows contradict each other."""
-    num_day, num_month = dates["day"][0], dates["month"][0]
-    if num_day and num_month:
-        less, more = sorted((num_day, num_month))
-        if less > MAX_CONTRADICTING * (less + more):
-            raise InputError(
-                f"The dates contradict each other: {num_day:,} can only have the day first, e.g. {dates['day'][1]!r}, "
-                f"and {num_month:,} only the month, e.g. {dates['month'][1]!r}. Write all of them alike, or choose "
-                "the rows to keep: time_unit='day/month/year' or 'month/day/year' (--time-unit ...)."
-            )
-    if not num_day and not num_month:
-        num_open, example = dates["open"]
-        if not num_open or if_open is not None:
-            return if_open or _ORDERS[1], "", []
+def _decided(session: Session, dates: Mapping[str, Evidence], if_open: str | None = None) -> tuple[str, str]:
+    """The order and why, with a note. Raises InputError where nothing decides, or rows contradict each other."""
+    (num_day, of_day), (num_month, of_month), (num_open, example), _ = dates.values()
+    if min(num_day, num_month) > MAX_CONTRADICTING * (num_day + num_month):
         raise InputError(
-            f"The dates can be read in two ways and no row decides: {example!r} is {_readings(str(example))}. Choose "
+            f"The dates contradict each other: {num_day:,} can only have the day first, e.g. {of_day!r}, "
+            f"and {num_month:,} only the month, e.g. {of_month!r}. Write all of them alike, or choose "
+            "the rows to keep: time_unit='day/month/year' or 'month/day/year' (--time-unit ...)."
+        )
+    if not num_day and not num_month:
+        if not num_open or if_open is not None:
+            return if_open or _ORDERS[1], ""
+        raise InputError(
+            f"The dates can be read in two ways and no row decides: {example!r} is {_readings(example)}. Choose "
             "which: time_unit='day/month/year' or 'month/day/year' (--time-unit day/month/year)."
         )
-    order = _ORDERS[0] if num_day > num_month else _ORDERS[1]
-    what, deciding, against = ("day", num_day, num_month) if num_day > num_month else ("month", num_month, num_day)
-    notes = []
+    order, what = (_ORDERS[0], "day") if num_day > num_month else (_ORDERS[1], "month")
+    against, deciding = sorted((num_day, num_month))
     if against:
-        notes.append(
+        session.notes.append(
             f"{against:,} dates cannot have the {what} first, against {deciding:,} that must: they were rejected"
         )
-    return order, f"; in {deciding:,} rows only the {what} can be first", notes
+    return order, f"; in {deciding:,} rows only the {what} can be first"
 
 
 def _readings(example: str) -> str:
