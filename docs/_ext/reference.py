@@ -17,8 +17,8 @@ from sphinx.application import Sphinx
 import variseq
 from variseq.events.options import ReadOptions
 from variseq.model.network import NetworkConfig
-from variseq.serving.app import API
 from variseq.serving.openapi import openapi
+from variseq.serving.routes import API
 from variseq.terminal.run_config import SplitConfig
 from variseq.training.config import TrainingConfig
 

@@ -8,16 +8,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import small_model
-from tests.serving.server_process import ServerProcess, serving
+from tests.conftest import export_in_child, made_once, small_model
+from tests.serving.server_process import LocalServer, serving_here
 from variseq.events.simulate import Simulation
 from variseq.log import read
+from variseq.serving.stores.transfer import import_run
 
 
 @pytest.fixture(scope="package")
-def server(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(bundle_folder: Path) -> Iterator[LocalServer]:
     """A server without keys, with nothing in its store at the start."""
-    with serving(tmp_path_factory.mktemp("server"), bundle_folder, "--request-timeout-seconds", "1") as started:
+    with serving_here(bundle_folder, request_timeout_seconds=0.5) as started:
         yield started
 
 
@@ -34,15 +35,19 @@ def numbered_ids(table: pd.DataFrame) -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def numbered_run(shop: Simulation, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose ids are whole numbers above 2^53."""
-    events, items = (numbered_ids(table.to_pandas()) for table in (shop.events(), shop.items()))
-    train, valid, _ = read(events, items=items).split("leave-one-out")
-    folder = tmp_path_factory.mktemp("numbered") / "run"
-    small_model(max_epochs=1).fit(train, valid, folder=folder, verbose=0)
-    return folder
+
+    def make(folder: Path) -> None:
+        events, items = (numbered_ids(table.to_pandas()) for table in (shop.events(), shop.items()))
+        train, valid, _ = read(events, items=items).split("leave-one-out")
+        small_model(max_epochs=1).fit(train, valid, folder=folder, verbose=0)
+        export_in_child(folder)
+
+    return made_once(tmp_path_factory, "numbered", make)
 
 
 @pytest.fixture(scope="session")
-def numbered(numbered_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def numbered(numbered_run: Path) -> Iterator[LocalServer]:
     """A server of that run, which starts with its histories."""
-    with serving(tmp_path_factory.mktemp("numbered-server"), numbered_run) as started:
+    with serving_here(numbered_run) as started:
+        import_run(started.application.services.store, numbered_run, "yes")
         yield started

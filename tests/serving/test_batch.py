@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.server_process import ServerProcess, event, serving
+from tests.serving.server_process import LocalServer, event, serving_here
 
 USERS = [f"batch-{place}" for place in range(12)]
 WISHES: dict[str, dict[str, Any]] = {
@@ -20,7 +20,7 @@ CHANGING = {"request_id", "latest_event_age_seconds"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def histories(server: ServerProcess) -> None:
+def histories(server: LocalServer) -> None:
     """Users with 0 to 11 events."""
     for place, user in enumerate(USERS):
         events = [event(f"{user}-{n}", user, f"i{(7 * n + place) % 40:02}", 1_600_000_000 + n) for n in range(place)]
@@ -28,14 +28,14 @@ def histories(server: ServerProcess) -> None:
             server.add(*events)
 
 
-def batch(server: ServerProcess, users: list[Any], **wish: Any) -> dict[str, Any]:
+def batch(server: LocalServer, users: list[Any], **wish: Any) -> dict[str, Any]:
     response = server.client.post("/v1/recommend/batch", json={"users": users, **wish})
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
     return answer
 
 
-def alone(server: ServerProcess, user: Any, **wish: Any) -> dict[str, Any]:
+def alone(server: LocalServer, user: Any, **wish: Any) -> dict[str, Any]:
     return {name: value for name, value in server.recommend(user, **wish).items() if name not in CHANGING}
 
 
@@ -52,7 +52,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", WISHES)
-def test_each_user_gets_the_answer_that_they_get_alone_in_the_order_asked(server: ServerProcess, name: str) -> None:
+def test_each_user_gets_the_answer_that_they_get_alone_in_the_order_asked(server: LocalServer, name: str) -> None:
     asked = [*reversed(USERS), "nobody", USERS[3]]
     answers = batch(server, asked, **WISHES[name])["answers"]
     assert [one["user_id"] for one in answers] == asked
@@ -61,13 +61,13 @@ def test_each_user_gets_the_answer_that_they_get_alone_in_the_order_asked(server
         assert_same(found, alone(server, user, **WISHES[name]))
 
 
-def test_unknown_user_among_others_gets_the_fallback(server: ServerProcess) -> None:
+def test_unknown_user_among_others_gets_the_fallback(server: LocalServer) -> None:
     known, unknown = batch(server, [USERS[5], "nobody"])["answers"]
     assert known["fallback"] is None
     assert "unknown user" in unknown["fallback"]
 
 
-def test_page_of_one_user_of_several_goes_on_alone(server: ServerProcess) -> None:
+def test_page_of_one_user_of_several_goes_on_alone(server: LocalServer) -> None:
     first = batch(server, USERS[4:6], k=5)["answers"][1]
     second = server.recommend(USERS[5], k=5, page=first["next_page"])
     assert [one["rank"] for one in second["recommendations"]] == [6, 7, 8, 9, 10]
@@ -89,15 +89,15 @@ def test_page_of_one_user_of_several_goes_on_alone(server: ServerProcess) -> Non
     ],
 )
 def test_batch_that_is_not_possible_is_refused_as_a_whole(
-    server: ServerProcess, body: dict[str, Any], words: str
+    server: LocalServer, body: dict[str, Any], words: str
 ) -> None:
     response = server.client.post("/v1/recommend/batch", json=body)
     assert response.status_code == 400
     assert words in response.json()["error"]["message"]
 
 
-def test_users_of_a_batch_may_be_numbers_as_text(numbered: ServerProcess) -> None:
-    user = users_of(numbered)[0]
+def test_users_of_a_batch_may_be_numbers_as_text(numbered: LocalServer) -> None:
+    user = numbered.client.get("/v1/users").json()["users"][0]
     as_text, as_number = batch(numbered, [str(user), user])["answers"]
     assert as_text["recommendations"] == nearly(as_number["recommendations"])
     (texts,) = batch(numbered, [user], ids_as_text=True)["answers"]
@@ -107,9 +107,8 @@ def test_users_of_a_batch_may_be_numbers_as_text(numbered: ServerProcess) -> Non
     ]
 
 
-def test_batch_counts_as_many_requests_as_it_has_users(bundle_folder: Path, tmp_path: Path) -> None:
-    flags = ("--store", "memory://", "--rate-limit", "1", "--burst", "3", "--batch-users", "8")
-    with serving(tmp_path, bundle_folder, *flags) as server:
+def test_batch_counts_as_many_requests_as_it_has_users(bundle_folder: Path) -> None:
+    with serving_here(bundle_folder, rate_limit=1, burst=3, batch_users=8) as server:
         assert server.client.post("/v1/recommend/batch", json={"users": ["a"] * 9}).status_code == 400
         assert len(batch(server, ["a"] * 8)["answers"]) == 8
         refused = server.client.post("/v1/recommend", json={"user_id": "a"})
@@ -117,15 +116,10 @@ def test_batch_counts_as_many_requests_as_it_has_users(bundle_folder: Path, tmp_
         assert int(refused.headers["retry-after"]) >= 5
 
 
-def test_batch_larger_than_the_queue_is_refused(bundle_folder: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, bundle_folder, "--store", "memory://", "--queue-length", "4") as server:
+def test_batch_larger_than_the_queue_is_refused(bundle_folder: Path) -> None:
+    with serving_here(bundle_folder, queue_length=4) as server:
         assert len(batch(server, ["a"] * 4)["answers"]) == 4
         assert server.client.post("/v1/recommend/batch", json={"users": ["a"] * 5}).status_code == 429
-
-
-def users_of(server: ServerProcess) -> list[int]:
-    users: list[int] = server.client.get("/v1/users").json()["users"]
-    return users
 
 
 def nearly(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:

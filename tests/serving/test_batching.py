@@ -15,8 +15,8 @@ from variseq.ranking.options import RecommendOptions
 from variseq.serving.batching import Batcher, HistoryCache, InferenceRequest, InferenceResult
 from variseq.serving.http import HTTPError
 from variseq.serving.models import ModelManager
-from variseq.serving.stores.memory import MemoryStore
 from variseq.serving.stores.protocol import Event, StoreUnavailable
+from variseq.serving.stores.sqlite import SqliteOptions, SqliteStore
 
 TWO = Request(RecommendOptions(k=2, reasons=False))
 
@@ -27,22 +27,20 @@ def models(bundle_folder: Path) -> ModelManager:
 
 
 @asynccontextmanager
-async def batching(models: ModelManager, store: MemoryStore, **limits: float) -> AsyncIterator[Batcher]:
-    cache = HistoryCache(1 << 20)
-    batcher = Batcher(
-        models, store, cache, int(limits.get("batch_size", 32)), int(limits.get("queue_length", 100)),
-        limits.get("timeout_seconds", 30.0),
-    )  # fmt: skip
+async def batching(models: ModelManager, queue_length: int = 100, seconds: float = 30.0) -> AsyncIterator[Batcher]:
+    store = SqliteStore(options=SqliteOptions("fast"))
+    batcher = Batcher(models, store, HistoryCache(1 << 20), 32, queue_length, seconds)
     batcher.start()
     try:
         yield batcher
     finally:
         batcher.stop()
+        store.close()
 
 
 def test_requests_that_arrive_together_are_one_pass_and_each_has_its_own_answer(models: ModelManager) -> None:
     async def main() -> None:
-        async with batching(models, MemoryStore()) as batcher:
+        async with batching(models) as batcher:
             sizes: list[int] = []
             batcher.on_batch = sizes.append
             items = [f"i{number:02}" for number in range(40)]
@@ -62,7 +60,7 @@ def test_those_who_were_answered_together_are_waited_for(models: ModelManager, m
         return await batcher.submit(InferenceRequest(TWO, history=["i00"]))
 
     async def main() -> None:
-        async with batching(models, MemoryStore()) as batcher:
+        async with batching(models) as batcher:
             sizes: list[int] = []
             batcher.on_batch = sizes.append
             # A pass is short here; for so many times of it nobody comes too late.
@@ -81,7 +79,7 @@ def test_those_who_were_answered_together_are_waited_for(models: ModelManager, m
 
 def test_question_that_is_not_possible_fails_alone(models: ModelManager) -> None:
     async def main() -> None:
-        async with batching(models, MemoryStore()) as batcher:
+        async with batching(models) as batcher:
             bad = Request(RecommendOptions(k=2, candidates=["nothing"]))
             asked = [InferenceRequest(bad if number == 3 else TWO, history=["i00"]) for number in range(8)]
             asked.append(InferenceRequest(TWO, history=[7]))
@@ -94,8 +92,8 @@ def test_question_that_is_not_possible_fails_alone(models: ModelManager) -> None
 
 def test_cached_history_is_used_until_the_store_has_another(models: ModelManager) -> None:
     async def main() -> None:
-        store = MemoryStore()
-        async with batching(models, store) as batcher:
+        async with batching(models) as batcher:
+            store = batcher.store
             for number in range(1, 6):
                 store.append([Event(f"e-{number}", "ann", f"i{number:02}", number)])
                 for _ in range(2):
@@ -111,8 +109,8 @@ def test_cached_history_is_used_until_the_store_has_another(models: ModelManager
 
 def test_store_that_fails_fails_those_who_need_it_and_nobody_else(models: ModelManager) -> None:
     async def main() -> None:
-        store = MemoryStore()
-        async with batching(models, store) as batcher:
+        async with batching(models) as batcher:
+            store = batcher.store
             store.close()
             asked = (InferenceRequest(TWO, "ann"), InferenceRequest(TWO, history=["i00"]))
             failed, answered = await asyncio.gather(*(batcher.submit(one) for one in asked), return_exceptions=True)
@@ -124,7 +122,7 @@ def test_store_that_fails_fails_those_who_need_it_and_nobody_else(models: ModelM
 
 def test_more_than_the_queue_holds_is_refused_at_once(models: ModelManager) -> None:
     async def main() -> None:
-        async with batching(models, MemoryStore(), queue_length=3) as batcher:
+        async with batching(models, queue_length=3) as batcher:
             asked = (batcher.submit(InferenceRequest(TWO, history=["i00"])) for _ in range(10))
             found = await asyncio.gather(*asked, return_exceptions=True)
             refused = [one for one in found if isinstance(one, HTTPError)]
@@ -137,7 +135,7 @@ def test_more_than_the_queue_holds_is_refused_at_once(models: ModelManager) -> N
 
 def test_page_of_another_model_is_refused_in_the_pass_itself(models: ModelManager) -> None:
     async def main() -> None:
-        async with batching(models, MemoryStore()) as batcher:
+        async with batching(models) as batcher:
             with pytest.raises(InputError, match="Start again"):
                 await batcher.submit(InferenceRequest(TWO, history=["i00"], model="another"))
 
@@ -146,7 +144,7 @@ def test_page_of_another_model_is_refused_in_the_pass_itself(models: ModelManage
 
 def test_late_answer_is_503_and_leaves_nothing_behind(models: ModelManager) -> None:
     async def main() -> None:
-        async with batching(models, MemoryStore(), timeout_seconds=1e-6) as batcher:
+        async with batching(models, seconds=1e-6) as batcher:
             with pytest.raises(HTTPError) as refused:
                 await batcher.submit(InferenceRequest(TWO, history=["i00"]))
             assert refused.value.status == 503

@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.serving.server_process import ServerProcess, serving
+from tests.serving.server_process import LocalServer, serving_here
 from tests.terminal.invoke import succeed
 from variseq.estimator import VariationalAttention, load
 from variseq.events.simulate import Simulation
+from variseq.serving.stores.transfer import import_run
 
 NUMBERS = ("score", "probability", "probability_low", "probability_high")
 POSTERIORS = {"total": "uncertainty", "aleatoric": "aleatoric", "epistemic": "epistemic"}
 
 
 @pytest.fixture(scope="module")
-def server(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """The run itself is served: its export and its histories come from the first start."""
-    with serving(tmp_path_factory.mktemp("contract"), exported_run) as running:
+def server(bundle_folder: Path, run_folder: Path) -> Iterator[LocalServer]:
+    """A server of the run, with its histories."""
+    with serving_here(bundle_folder) as running:
+        import_run(running.application.services.store, run_folder, "yes")
         yield running
 
 
@@ -103,7 +105,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_one_request_is_one_answer_by_every_interface(
-    server: ServerProcess, model: VariationalAttention, run_folder: Path, name: str
+    server: LocalServer, model: VariationalAttention, run_folder: Path, name: str
 ) -> None:
     body, words, arguments = REQUESTS[name]
     called = model.recommend(**arguments).to_dicts()
@@ -127,7 +129,7 @@ def test_one_request_is_one_answer_by_every_interface(
     assert answer["fallback"] == called[0]["fallback"]
 
 
-def test_history_that_is_sent_with_its_times_is_answered_as_that_of_the_user(server: ServerProcess) -> None:
+def test_history_that_is_sent_with_its_times_is_answered_as_that_of_the_user(server: LocalServer) -> None:
     events = server.client.get("/v1/users/u001").json()["events"]
     sent = [{name: one[name] for name in ("item_id", "timestamp", "event", "value")} for one in events]
     asked, known = ({"history": sent, "k": 5}, {"user_id": "u001", "k": 5})
@@ -153,7 +155,7 @@ HISTORIES: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("name", HISTORIES)
 def test_one_history_is_one_answer_in_python_and_over_http(
-    server: ServerProcess, model: VariationalAttention, name: str
+    server: LocalServer, model: VariationalAttention, name: str
 ) -> None:
     called = model.recommend(history=HISTORIES[name], k=8).to_pandas()
     served = server.recommend(history=HISTORIES[name], k=8)["recommendations"]
@@ -188,7 +190,7 @@ def test_history_of_the_log_in_python_is_answered_as_that_of_the_user(
         np.testing.assert_allclose(found["probability"], known["probability"], rtol=1e-5)
 
 
-def test_history_of_ids_and_events_is_refused(server: ServerProcess) -> None:
+def test_history_of_ids_and_events_is_refused(server: LocalServer) -> None:
     mixed = ["i01", {"item_id": "i02", "timestamp": 1_700_000_000}]
     response = server.client.post("/v1/recommend", json={"history": mixed})
     assert response.status_code == 400

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serving.server_process import ServerProcess, event, serving
+from tests.serving.server_process import LocalServer, event, serving_here
 
 PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
 
@@ -76,7 +76,7 @@ def test_its_command_starts_and_its_signal_drains(bundle_folder: Path, tmp_path:
     (tmp_path / "runs").mkdir()
     shutil.copytree(bundle_folder, tmp_path / "runs" / "first")
     ours = [sys.executable, "-c", "from variseq.cli import main; main()"]
-    own = {**os.environ, "OMP_NUM_THREADS": "1", "VARISEQ_SERVE_PORT": "0"}
+    own = {**os.environ, "OMP_NUM_THREADS": "1", "VARISEQ_SERVE_PORT": "0", "VARISEQ_SERVE_SHUTDOWN_GRACE_SECONDS": "0"}
     made = [*ours, "keys", "create", "--name", "shop", "--role", "read", "--file", "keys.yaml"]
     key = subprocess.run(made, check=True, capture_output=True, text=True, cwd=tmp_path, env=own).stdout.split()[-1]
     with subprocess.Popen([*ours, *words[1:]], cwd=tmp_path, env=own, stdout=subprocess.PIPE, text=True) as process:
@@ -117,13 +117,13 @@ http {{
 
 
 @pytest.fixture(scope="module")
-def behind(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with serving(tmp_path_factory.mktemp("behind"), bundle_folder) as server:
+def behind(bundle_folder: Path) -> Iterator[LocalServer]:
+    with serving_here(bundle_folder) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def proxy(behind: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def proxy(behind: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client that reaches the proxy only, by TLS."""
     if NGINX is None or OPENSSL is None:
         pytest.skip("nginx or openssl is not installed")
@@ -183,7 +183,7 @@ def test_pages_and_readiness_come_through_the_proxy(proxy: httpx.Client) -> None
         assert proxy.get(path).status_code == 200, path
 
 
-def test_request_id_of_the_proxy_is_that_of_the_log(proxy: httpx.Client, behind: ServerProcess) -> None:
+def test_request_id_of_the_proxy_is_that_of_the_log(proxy: httpx.Client, behind: LocalServer) -> None:
     answer = proxy.post("/v1/recommend", json={"history": ["i1"], "k": 1}).json()
     assert len(answer["request_id"]) == 32
     end = time.monotonic() + 10
@@ -203,9 +203,9 @@ def test_wrong_method_and_path_are_answers_of_the_server(proxy: httpx.Client) ->
     assert proxy.put("/v1/recommend").status_code == 405
 
 
-def test_many_at_once_all_get_an_answer_by_few_connections(proxy: httpx.Client, behind: ServerProcess) -> None:
+def test_many_at_once_all_get_an_answer_by_few_connections(proxy: httpx.Client, behind: LocalServer) -> None:
     """Connections to the server are kept and used again."""
-    for _ in range(300):
+    for _ in range(100):
         assert proxy.post("/v1/recommend", json={"history": ["i1", "i2"], "k": 3}).status_code == 200
     assert num_connections(behind.port) <= IDLE_UPSTREAM
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.server_process import ServerProcess, event
+from tests.serving.server_process import LocalServer, event
 from variseq.serving.app import API
 from variseq.serving.openapi import docs_page, openapi
 
@@ -16,7 +16,7 @@ PAGES = ["/health", "/v1/model", "/docs", "/explore", "/openapi.json", "/nothing
 
 
 @pytest.fixture(scope="module")
-def document(server: ServerProcess) -> dict[str, Any]:
+def document(server: LocalServer) -> dict[str, Any]:
     answer: dict[str, Any] = server.client.get("/openapi.json").json()
     return answer
 
@@ -65,7 +65,7 @@ def test_page_of_documentation_names_every_operation_and_type_and_takes_nothing_
     assert not re.search(r"(src|href)=['\"]?(https?:)?//", page)
 
 
-def test_every_answer_has_security_headers_and_no_other_site_may_frame_it(server: ServerProcess) -> None:
+def test_every_answer_has_security_headers_and_no_other_site_may_frame_it(server: LocalServer) -> None:
     for path in PAGES:
         headers = server.client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
@@ -77,7 +77,7 @@ def test_every_answer_has_security_headers_and_no_other_site_may_frame_it(server
         assert "server" not in headers
 
 
-def test_personal_data_is_stored_nowhere_on_its_way(server: ServerProcess) -> None:
+def test_personal_data_is_stored_nowhere_on_its_way(server: LocalServer) -> None:
     server.add(event("private-1", "private", "i00"))
     for response in (
         server.client.get("/v1/users/private"),
@@ -87,7 +87,7 @@ def test_personal_data_is_stored_nowhere_on_its_way(server: ServerProcess) -> No
         assert response.headers["cache-control"] == "no-store"
 
 
-def test_explorer_is_served_whole_under_a_strict_policy(server: ServerProcess) -> None:
+def test_explorer_is_served_whole_under_a_strict_policy(server: LocalServer) -> None:
     page = server.client.get("/explore")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.headers["content-security-policy"].startswith("default-src 'self';")
@@ -101,21 +101,21 @@ def test_explorer_is_served_whole_under_a_strict_policy(server: ServerProcess) -
     ["/explore/../app.py", "/explore/..%2fapp.py", "/explore/%2e%2e/app.py", "/explore//etc/passwd", "/explore/%00",
      "/explore/index.html", "/explore/....//app.py", "/explore\\..\\app.py"],
 )  # fmt: skip
-def test_no_file_is_served_but_those_read_at_the_start(server: ServerProcess, path: str) -> None:
+def test_no_file_is_served_but_those_read_at_the_start(server: LocalServer, path: str) -> None:
     """CVE-2023-51449, CVE-2024-1561 and their kind: a path of a client is never joined to a folder."""
     from tests.serving.raw_http import answer_to, head, status_of
 
     assert status_of(answer_to(server.port, [head("GET", path)])) in (400, 404)
 
 
-def test_range_is_ignored(server: ServerProcess) -> None:
+def test_range_is_ignored(server: LocalServer) -> None:
     """CVE-2025-62727: no answer is cut by a header of the client."""
     ranges = "bytes=" + ",".join(f"{n}-{n}" for n in range(1000))
     response = server.client.get("/explore", headers={"range": ranges})
     assert response.status_code == 200
 
 
-def test_request_id_is_kept_where_it_is_plain_and_made_where_not(server: ServerProcess) -> None:
+def test_request_id_is_kept_where_it_is_plain_and_made_where_not(server: LocalServer) -> None:
     assert server.client.get("/health", headers={"x-request-id": "shop-7"}).headers["x-request-id"] == "shop-7"
     for odd in ("a b", "x" * 65, '"}{', "", "a_b", "%0a"):
         made = server.client.get("/health", headers={"x-request-id": odd}).headers["x-request-id"]
@@ -125,7 +125,7 @@ def test_request_id_is_kept_where_it_is_plain_and_made_where_not(server: ServerP
     assert len(ids) == 20
 
 
-def test_each_request_is_one_line_of_json(server: ServerProcess) -> None:
+def test_each_request_is_one_line_of_json(server: LocalServer) -> None:
     server.client.get("/v1/items?search=toys", headers={"x-request-id": "logged-1"})
     end = time.monotonic() + 5
     while not (lines := [one for one in server.log() if one.get("request_id") == "logged-1"]):
@@ -134,7 +134,7 @@ def test_each_request_is_one_line_of_json(server: ServerProcess) -> None:
     assert (lines[0]["method"], lines[0]["route"], lines[0]["status"]) == ("GET", "/v1/items", 200)
 
 
-def test_metrics_tell_routes_latency_queue_batches_cache_model_and_memory(server: ServerProcess) -> None:
+def test_metrics_tell_routes_latency_queue_batches_cache_model_and_memory(server: LocalServer) -> None:
     server.recommend(history=["i00"])
     text = server.client.get("/metrics").text
     for name in (
@@ -151,7 +151,7 @@ def test_metrics_tell_routes_latency_queue_batches_cache_model_and_memory(server
         assert name in text, name
 
 
-def test_unknown_paths_are_one_label_of_the_metrics(server: ServerProcess) -> None:
+def test_unknown_paths_are_one_label_of_the_metrics(server: LocalServer) -> None:
     for number in range(20):
         server.client.get(f"/nothing/{number}")
     text = server.client.get("/metrics").text
@@ -159,7 +159,7 @@ def test_unknown_paths_are_one_label_of_the_metrics(server: ServerProcess) -> No
     assert "/nothing" not in text
 
 
-def test_items_and_the_model_are_shown(server: ServerProcess) -> None:
+def test_items_and_the_model_are_shown(server: LocalServer) -> None:
     found = server.client.get("/v1/items", params={"search": "toys", "limit": 3}).json()["items"]
     assert len(found) == 3
     assert all("toys" in one["title"].lower() for one in found)
@@ -175,7 +175,7 @@ def test_items_and_the_model_are_shown(server: ServerProcess) -> None:
     "query",
     ["limit=0", "limit=1001", "limit=x", "odd=1", "limit=1&limit=2", "limit", "search=%FF", "search=" + "x" * 1025],
 )
-def test_odd_query_is_refused(server: ServerProcess, query: str) -> None:
+def test_odd_query_is_refused(server: LocalServer, query: str) -> None:
     response = server.client.get(f"/v1/items?{query}")
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "invalid_request"

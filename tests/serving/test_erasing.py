@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-
-import pytest
-
-from tests.serving.server_process import ServerProcess, event, serving
+from tests.serving.server_process import LocalServer, event
 
 
-def test_erased_user_is_gone_and_verified(server: ServerProcess) -> None:
+def test_erased_user_is_gone_and_verified(server: LocalServer) -> None:
     server.add(*(event(f"gone-{number}", "gone", "i00", 1000 + number) for number in range(3)))
     assert server.recommend("gone")["num_events_used"] == 3
     response = server.client.delete("/v1/users/gone")
@@ -20,7 +15,7 @@ def test_erased_user_is_gone_and_verified(server: ServerProcess) -> None:
     assert "gone" not in server.client.get("/v1/users?prefix=gone").json()["users"]
 
 
-def test_event_from_before_the_erasure_does_not_come_back(server: ServerProcess) -> None:
+def test_event_from_before_the_erasure_does_not_come_back(server: LocalServer) -> None:
     one = event("back-1", "back", "i00")
     server.add(one)
     server.client.delete("/v1/users/back")
@@ -28,13 +23,13 @@ def test_event_from_before_the_erasure_does_not_come_back(server: ServerProcess)
     assert server.recommend("back")["num_events_used"] == 0
 
 
-def test_erasing_twice_and_erasing_nobody_are_well(server: ServerProcess) -> None:
+def test_erasing_twice_and_erasing_nobody_are_well(server: LocalServer) -> None:
     for _ in range(2):
         response = server.client.delete("/v1/users/never-seen")
         assert response.json() == {"erased_events": 0, "verified": True}
 
 
-def test_id_with_odd_signs_is_found_and_erased(server: ServerProcess) -> None:
+def test_id_with_odd_signs_is_found_and_erased(server: LocalServer) -> None:
     for number, user in enumerate(["a/b", "a b", "%2F", "ü", "..", "a?b#c", "a%2Fb", "similar", "map"]):
         server.add(event(f"odd-{number}", user, "i00"))
         path = "/v1/users/" + "".join(f"%{byte:02X}" for byte in user.encode())
@@ -43,28 +38,7 @@ def test_id_with_odd_signs_is_found_and_erased(server: ServerProcess) -> None:
         assert server.client.get(path).status_code == 404
 
 
-def test_path_that_is_no_text_is_refused(server: ServerProcess) -> None:
+def test_path_that_is_no_text_is_refused(server: LocalServer) -> None:
     assert server.client.get("/v1/users/%FF").status_code == 400
     assert server.client.get("/v1/users/").status_code == 404
     assert server.client.get("/v1/users/" + "x" * 1025).status_code == 400
-
-
-@pytest.mark.slow
-def test_erasure_in_one_worker_empties_the_memory_of_all(bundle_folder: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, bundle_folder, "--workers", "2") as server:
-        server.add(event("worker-1", "worker", "i00"))
-        for _ in range(40):
-            server.client.close()
-            server.client = type(server.client)(base_url=server.address, timeout=30.0)
-            server.recommend("worker")
-        assert cache_bytes(server) > 0
-        server.client.delete("/v1/users/worker")
-        end = time.monotonic() + 20
-        while cache_bytes(server) > 0:
-            assert time.monotonic() < end, "a worker still remembers, though each looks twice a second"
-            time.sleep(0.05)
-
-
-def cache_bytes(server: ServerProcess) -> float:
-    lines = server.client.get("/metrics").text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("variseq_cache_bytes"))

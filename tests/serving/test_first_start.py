@@ -6,25 +6,26 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.serving.server_process import serving
 from tests.terminal.invoke import refuse
 from variseq.events.simulate import Simulation
-from variseq.serving.stores.transfer import run_rows
+from variseq.serving.stores.sqlite import SqliteStore
+from variseq.serving.stores.transfer import import_run, run_rows
 
 WITHOUT_TORCH = """
 import asyncio, sys, threading
 from pathlib import Path
 import httpx
 from variseq.serving.app import Application
-from variseq.serving.telemetry import LogWriter
 from variseq.serving.settings import serve_settings
 
 async def main():
     settings = serve_settings({"run": sys.argv[1], "store": "memory://"}, {})
-    async with Application(settings, LogWriter()).running() as middleware:
+    async with Application(settings).running() as middleware:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(middleware), base_url="http://localhost") as client:
             response = await client.post("/v1/recommend", json={"history": ["i00"]})
             assert response.status_code == 200, response.text
@@ -42,50 +43,44 @@ def test_server_never_loads_torch(bundle_folder: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.fixture(scope="module")
-def own_run(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run that may be exported into."""
-    folder = tmp_path_factory.mktemp("runs") / "own"
-    shutil.copytree(run_folder, folder)
-    return folder
-
-
 @pytest.mark.slow
-def test_run_is_exported_and_its_histories_are_known(own_run: Path, shop: Simulation, tmp_path: Path) -> None:
-    with serving(tmp_path, own_run) as server:
-        assert (own_run / "encoder.onnx").is_file()
-        num_events = shop.events().num_rows
+def test_run_is_exported_and_its_histories_are_known(run_folder: Path, shop: Simulation, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    with serving(tmp_path, run) as server:
+        assert (run / "encoder.onnx").is_file()
         *preparing, imported, _ = server.said
         assert preparing[0].startswith("Preparing the model")
         assert preparing[-1].startswith("The model was prepared in ")
-        assert imported.startswith(f"Imported {num_events:,} events")
+        assert imported.startswith(f"Imported {shop.events().num_rows:,} events")
         user = shop.events().column("user_id")[0].as_py()
         shown = server.client.get(f"/v1/users/{user}").json()
-        mine = [row for row in shop.events().to_pylist() if row["user_id"] == user]
-        mine.sort(key=lambda row: row["timestamp"])
-        assert [one["item_id"] for one in shown["events"]] == [row["item_id"] for row in mine]
-        assert [one["event"] for one in shown["events"]] == [row["event"] for row in mine]
-        server.client.delete(f"/v1/users/{user}")
-        last = shop.events().column("user_id")[-1].as_py()
-    with serving(tmp_path, own_run) as server:
-        assert len(server.said) == 1  # Nothing is imported again.
-        assert server.client.get(f"/v1/users/{user}").status_code == 404
-    with serving(tmp_path, own_run, "--import-histories", "yes") as server:
-        assert "Imported 0 events" in server.said[0]
-        assert f"{len(mine)} are of erased users" in server.said[0]
-        assert server.client.get(f"/v1/users/{user}").status_code == 404
-        assert server.client.get(f"/v1/users/{last}").status_code == 200
+    mine = sorted(events_of(shop, user), key=lambda row: row["timestamp"])
+    assert [one["item_id"] for one in shown["events"]] == [row["item_id"] for row in mine]
+    assert [one["event"] for one in shown["events"]] == [row["event"] for row in mine]
 
 
-@pytest.mark.slow
-def test_import_that_was_broken_off_goes_on_at_the_next_start(own_run: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, own_run, "--import-histories", "no") as server:
-        assert server.client.get("/v1/users").json()["users"] == []
-        server.add({"event_id": "x", "user_id": "someone", "item_id": "i00", "timestamp": 1})
+def events_of(shop: Simulation, user: str) -> list[dict[str, Any]]:
+    return [row for row in shop.events().to_pylist() if row["user_id"] == user]
+
+
+def test_histories_are_imported_once_and_without_the_erased(run_folder: Path, shop: Simulation, tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "events.db")
+    said: list[str] = []
+    import_run(store, run_folder, "no", said.append)
+    assert store.counts().events == 0
+    user = shop.events().column("user_id")[0].as_py()
+    store.erase(user)
+    import_run(store, run_folder, "auto", said.append)
+    assert said == [], "a store that knows something is left as it is"
+    import_run(store, run_folder, "yes", said.append)
+    assert f"{len(events_of(shop, user))} are of erased users" in said[0]
+    assert store.history(user) == []
     (tmp_path / "events.db.importing").touch()
-    with serving(tmp_path, own_run) as server:
-        assert server.said[0].startswith("Imported")
-        assert not (tmp_path / "events.db.importing").exists()
+    import_run(store, run_folder, "auto", said.append)
+    assert said[1].startswith("Imported 0 events"), "an import that was broken off goes on"
+    assert not (tmp_path / "events.db.importing").exists()
+    store.close()
 
 
 def test_rows_of_a_run_are_those_of_its_log(run_folder: Path, shop: Simulation) -> None:

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.serving.raw_http import answer_to
-from tests.serving.server_process import ServerProcess, serving
+from tests.serving.server_process import LocalServer, serving_here
 
-plain = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+plain = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 numbers = (
     st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0, -1, 2**63, 2**64, 1e308])
 )
@@ -69,8 +69,8 @@ one_event = st.fixed_dictionaries(
 
 
 @pytest.fixture(scope="module")
-def fuzzed(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with serving(tmp_path_factory.mktemp("fuzzed"), bundle_folder) as server:
+def fuzzed(bundle_folder: Path) -> Iterator[LocalServer]:
+    with serving_here(bundle_folder) as server:
         yield server
         assert not [line for line in server.log() if "trace" in line]
 
@@ -84,7 +84,7 @@ def check(status: int, text: str) -> None:
 
 @plain
 @given(body=wish | good_wish | anything)
-def test_any_wish_is_answered_or_refused(fuzzed: ServerProcess, body: Any) -> None:
+def test_any_wish_is_answered_or_refused(fuzzed: LocalServer, body: Any) -> None:
     response = fuzzed.client.post(
         "/v1/recommend", content=json.dumps(body), headers={"content-type": "application/json"}
     )
@@ -93,7 +93,7 @@ def test_any_wish_is_answered_or_refused(fuzzed: ServerProcess, body: Any) -> No
 
 @plain
 @given(users=st.lists(ids, max_size=5) | anything, body=wish | good_wish)
-def test_any_batch_is_answered_or_refused(fuzzed: ServerProcess, users: Any, body: Any) -> None:
+def test_any_batch_is_answered_or_refused(fuzzed: LocalServer, users: Any, body: Any) -> None:
     content = json.dumps({**body, "users": users})
     response = fuzzed.client.post("/v1/recommend/batch", content=content, headers={"content-type": "application/json"})
     check(response.status_code, response.text)
@@ -101,7 +101,7 @@ def test_any_batch_is_answered_or_refused(fuzzed: ServerProcess, users: Any, bod
 
 @plain
 @given(events=st.lists(one_event, max_size=5))
-def test_any_events_are_stored_or_refused(fuzzed: ServerProcess, events: list[Any]) -> None:
+def test_any_events_are_stored_or_refused(fuzzed: LocalServer, events: list[Any]) -> None:
     body = json.dumps({"events": events})
     response = fuzzed.client.post("/v1/events", content=body, headers={"content-type": "application/json"})
     check(response.status_code, response.text)
@@ -115,7 +115,7 @@ def test_any_events_are_stored_or_refused(fuzzed: ServerProcess, events: list[An
     ),
     query=st.text(max_size=30),
 )
-def test_any_path_is_answered_or_refused(fuzzed: ServerProcess, method: str, parts: list[str], query: str) -> None:
+def test_any_path_is_answered_or_refused(fuzzed: LocalServer, method: str, parts: list[str], query: str) -> None:
     path = "/" + "/".join(quote(part, safe="") for part in parts)
     response = fuzzed.client.request(method, f"{path}?{quote(query, safe='=&%')}")
     check(response.status_code, response.text or '{"error": "no body after HEAD"}')
@@ -123,14 +123,14 @@ def test_any_path_is_answered_or_refused(fuzzed: ServerProcess, method: str, par
 
 @plain
 @given(raw=st.binary(max_size=300))
-def test_any_bytes_as_a_body_are_answered_or_refused(fuzzed: ServerProcess, raw: bytes) -> None:
+def test_any_bytes_as_a_body_are_answered_or_refused(fuzzed: LocalServer, raw: bytes) -> None:
     response = fuzzed.client.post("/v1/events", content=raw, headers={"content-type": "application/json"})
     check(response.status_code, response.text)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(raw=st.binary(max_size=200) | st.binary(max_size=80).map(lambda tail: b"POST /v1/events HTTP/1.1\r\n" + tail))
-def test_any_bytes_on_the_wire_leave_the_server_well(fuzzed: ServerProcess, raw: bytes) -> None:
+def test_any_bytes_on_the_wire_leave_the_server_well(fuzzed: LocalServer, raw: bytes) -> None:
     answer = answer_to(
         fuzzed.port, [raw + b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"]
     )

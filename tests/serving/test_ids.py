@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.serving.conftest import LARGE
-from tests.serving.server_process import ServerProcess, event
+from tests.serving.server_process import LocalServer, event
 from variseq.events.vocabulary import MAX_ID_BYTES
 
 LONG = "https://news.example.org/" + "ü" * 487 + "x"
@@ -28,7 +28,7 @@ ODD_IDS = [
 ]
 
 
-def get(server: ServerProcess, path: str, **query: Any) -> dict[str, Any]:
+def get(server: LocalServer, path: str, **query: Any) -> dict[str, Any]:
     response = server.client.get(path, params=query)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
@@ -39,7 +39,7 @@ def lists(answer: dict[str, Any]) -> list[tuple[Any, float]]:
     return [(int(one["item_id"]), one["probability"]) for one in answer["recommendations"]]
 
 
-def test_number_and_its_digits_are_one_id(numbered: ServerProcess) -> None:
+def test_number_and_its_digits_are_one_id(numbered: LocalServer) -> None:
     wishes = [
         {"user_id": LARGE, "exclude": [LARGE + 1], "pin": {2: LARGE + 3}},
         {"user_id": LARGE, "candidates": [LARGE + place for place in range(20)], "boost_items": {str(LARGE + 2): 9.0}},
@@ -59,7 +59,7 @@ def as_text(wish: Any) -> Any:
     return str(wish) if isinstance(wish, int) and wish >= LARGE else wish
 
 
-def test_events_with_ids_as_text_are_those_of_the_numbers(numbered: ServerProcess) -> None:
+def test_events_with_ids_as_text_are_those_of_the_numbers(numbered: LocalServer) -> None:
     user, item = str(LARGE + 700), str(LARGE + 3)
     unknown = str(LARGE + 999_999)
     response = numbered.client.post(
@@ -74,7 +74,7 @@ def test_events_with_ids_as_text_are_those_of_the_numbers(numbered: ServerProces
     assert (shown["user_id"], shown["events"][0]["item_id"]) == (LARGE + 700, LARGE + 3)
 
 
-def test_every_answer_gives_ids_as_text_where_that_is_asked(numbered: ServerProcess) -> None:
+def test_every_answer_gives_ids_as_text_where_that_is_asked(numbered: LocalServer) -> None:
     answer = numbered.recommend(LARGE, ids_as_text=True)
     assert [one["item_id"] for one in answer["recommendations"]] == [
         str(one["item_id"]) for one in numbered.recommend(LARGE)["recommendations"]
@@ -89,14 +89,14 @@ def test_every_answer_gives_ids_as_text_where_that_is_asked(numbered: ServerProc
 
 
 @pytest.mark.parametrize("spelling", ["007", "+7", " 7", "7.0", "7e0", "-0", "", "9223372036854775808", "ü", "٧"])
-def test_text_that_is_not_just_the_number_is_refused(numbered: ServerProcess, spelling: str) -> None:
+def test_text_that_is_not_just_the_number_is_refused(numbered: LocalServer, spelling: str) -> None:
     response = numbered.client.post("/v1/recommend", json={"history": [spelling]})
     assert response.status_code == 400
     if spelling:
         assert numbered.client.get(f"/v1/users/{quote(spelling, safe='')}").status_code == 400
 
 
-def test_digits_stay_text_where_ids_are_text(server: ServerProcess) -> None:
+def test_digits_stay_text_where_ids_are_text(server: LocalServer) -> None:
     server.add(event("d-1", "12", "i01"), event("d-2", "012", "i02"))
     assert get(server, "/v1/users/12")["num_events"] == 1
     assert get(server, "/v1/users/012")["events"][0]["item_id"] == "i02"
@@ -104,7 +104,7 @@ def test_digits_stay_text_where_ids_are_text(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("odd", ODD_IDS)
-def test_odd_id_is_kept_exactly_as_it_was_given(server: ServerProcess, odd: str) -> None:
+def test_odd_id_is_kept_exactly_as_it_was_given(server: LocalServer, odd: str) -> None:
     server.add(event(f"odd {odd}"[:200], odd, odd), event(f"odd 2 {odd}"[:200], odd, "i01", 1_700_000_001))
     shown = get(server, f"/v1/users/{quote(odd, safe='')}")
     assert shown["user_id"] == odd
@@ -115,7 +115,7 @@ def test_odd_id_is_kept_exactly_as_it_was_given(server: ServerProcess, odd: str)
     assert server.client.delete(f"/v1/users/{quote(odd, safe='')}").json() == {"erased_events": 2, "verified": True}
 
 
-def test_event_with_an_empty_value_or_behavior_or_without_one_is_kept(server: ServerProcess) -> None:
+def test_event_with_an_empty_value_or_behavior_or_without_one_is_kept(server: LocalServer) -> None:
     one = event("v-1", "valueless", "i01", 1, value=None, event=None)
     other = event("v-2", "valueless", "i02", 2)
     assert server.add(one, other)["accepted"] == 2
@@ -138,13 +138,13 @@ def test_event_with_an_empty_value_or_behavior_or_without_one_is_kept(server: Se
         b"null",
     ],
 )
-def test_what_is_no_json_or_cannot_be_is_refused(server: ServerProcess, body: bytes) -> None:
+def test_what_is_no_json_or_cannot_be_is_refused(server: LocalServer, body: bytes) -> None:
     headers = {"content-type": "application/json"}
     response = server.client.post("/v1/recommend", content=body, headers=headers)
     assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")
 
 
-def test_id_is_at_most_so_many_bytes(server: ServerProcess) -> None:
+def test_id_is_at_most_so_many_bytes(server: LocalServer) -> None:
     longest, longer = "ü" * (MAX_ID_BYTES // 2), "ü" * (MAX_ID_BYTES // 2) + "x"
     server.add(event(longest, longest, longest))
     assert get(server, f"/v1/users/{quote(longest)}")["num_events"] == 1

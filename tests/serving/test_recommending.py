@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.serving.server_process import ServerProcess, event
+from tests.serving.server_process import LocalServer, event
 
 
 def ids_of(answer: dict[str, Any]) -> list[str]:
     return [one["item_id"] for one in answer["recommendations"]]
 
 
-def test_new_event_changes_the_very_next_answer(server: ServerProcess) -> None:
+def test_new_event_changes_the_very_next_answer(server: LocalServer) -> None:
     before = server.recommend("ann", k=5)
     assert (before["num_events_used"], before["latest_event"]) == (0, None)
     assert before["fallback"] is not None
@@ -32,7 +32,7 @@ def test_new_event_changes_the_very_next_answer(server: ServerProcess) -> None:
     assert after["latest_event_age_seconds"] == pytest.approx(now - 1_700_000_004, abs=60)
 
 
-def test_answer_about_a_user_is_that_about_the_same_history(server: ServerProcess) -> None:
+def test_answer_about_a_user_is_that_about_the_same_history(server: LocalServer) -> None:
     server.add(*(event(f"same-{place}", "same", f"i0{place}", 1_600_000_000 + place) for place in range(4)))
     wish = {"k": 8, "attention": True}
     by_user, by_history = (
@@ -45,14 +45,14 @@ def test_answer_about_a_user_is_that_about_the_same_history(server: ServerProces
     assert len(by_user["attention"]) == 4
 
 
-def test_same_event_sent_again_is_stored_once(server: ServerProcess) -> None:
+def test_same_event_sent_again_is_stored_once(server: LocalServer) -> None:
     one = event("twice-1", "twice", "i03")
     assert server.add(one, one) == {"accepted": 1, "duplicates": 1, "refused": 0, "unknown_items": []}
     assert server.add(one) == {"accepted": 0, "duplicates": 1, "refused": 0, "unknown_items": []}
     assert server.recommend("twice")["num_events_used"] == 1
 
 
-def test_known_event_id_with_other_content_is_a_conflict_and_nothing_is_stored(server: ServerProcess) -> None:
+def test_known_event_id_with_other_content_is_a_conflict_and_nothing_is_stored(server: LocalServer) -> None:
     server.add(event("clash-1", "clash", "i03"))
     batch = [event("clash-2", "clash", "i04"), event("clash-1", "clash", "i05")]
     response = server.client.post("/v1/events", json={"events": batch})
@@ -61,7 +61,7 @@ def test_known_event_id_with_other_content_is_a_conflict_and_nothing_is_stored(s
     assert server.recommend("clash")["num_events_used"] == 1
 
 
-def test_late_event_is_placed_by_its_time(server: ServerProcess) -> None:
+def test_late_event_is_placed_by_its_time(server: LocalServer) -> None:
     for number, (item, timestamp) in enumerate((("i01", 300), ("i02", 100), ("i03", "1970-01-01T00:03:20Z"))):
         server.add(event(f"late-{number}", "late", item, timestamp))
     shown = server.client.get("/v1/users/late").json()
@@ -70,7 +70,7 @@ def test_late_event_is_placed_by_its_time(server: ServerProcess) -> None:
     assert server.recommend("late")["latest_event"] == "1970-01-01T00:05:00Z"
 
 
-def test_item_that_the_model_does_not_know_is_stored_and_told(server: ServerProcess) -> None:
+def test_item_that_the_model_does_not_know_is_stored_and_told(server: LocalServer) -> None:
     assert server.add(event("new-1", "new", "brand-new"), event("new-2", "new", "i02"))["unknown_items"] == [
         "brand-new"
     ]
@@ -80,7 +80,7 @@ def test_item_that_the_model_does_not_know_is_stored_and_told(server: ServerProc
     assert [(one["item_id"], one["known"]) for one in shown["events"]] == [("brand-new", False), ("i02", True)]
 
 
-def test_pages_never_repeat_although_events_arrive_in_between(server: ServerProcess) -> None:
+def test_pages_never_repeat_although_events_arrive_in_between(server: LocalServer) -> None:
     server.add(event("pages-0", "pages", "i00"))
     seen: list[str] = []
     ranks: list[int] = []
@@ -95,7 +95,7 @@ def test_pages_never_repeat_although_events_arrive_in_between(server: ServerProc
     assert ranks == list(range(1, 22))
 
 
-def test_last_page_has_no_next_one(server: ServerProcess) -> None:
+def test_last_page_has_no_next_one(server: LocalServer) -> None:
     answer = server.recommend(history=["i00"], candidates=["i01", "i02", "i03"], k=2)
     assert answer["next_page"] is not None
     answer = server.recommend(history=["i00"], candidates=["i01", "i02", "i03"], k=2, page=answer["next_page"])
@@ -103,7 +103,7 @@ def test_last_page_has_no_next_one(server: ServerProcess) -> None:
     assert answer["next_page"] is None
 
 
-def test_options_hold(server: ServerProcess) -> None:
+def test_options_hold(server: LocalServer) -> None:
     plain = ids_of(server.recommend(history=["i00", "i05"], k=10))
     assert not set(plain[:3]) & set(ids_of(server.recommend(history=["i00", "i05"], k=10, exclude=plain[:3])))
     assert set(ids_of(server.recommend(history=["i00", "i05"], k=3, candidates=plain[5:8]))) == set(plain[5:8])
@@ -118,7 +118,7 @@ def test_options_hold(server: ServerProcess) -> None:
     assert len({tuple(one) for one in sampled}) > 1
 
 
-def test_answer_says_what_it_is(server: ServerProcess) -> None:
+def test_answer_says_what_it_is(server: LocalServer) -> None:
     answer = server.recommend(history=["i00", "i01"], k=2)
     assert answer["model_version"] == server.client.get("/ready").json()["model_version"]
     assert set(answer["uncertainty"]) == {"total", "aleatoric", "epistemic"}
@@ -169,7 +169,7 @@ def test_answer_says_what_it_is(server: ServerProcess) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_with_one_clear_message(
-    server: ServerProcess, wish: dict[str, Any], words: str
+    server: LocalServer, wish: dict[str, Any], words: str
 ) -> None:
     response = server.client.post("/v1/recommend", json=wish)
     assert response.status_code == 400
@@ -198,7 +198,7 @@ def test_what_cannot_be_is_refused_with_one_clear_message(
     ],
 )
 def test_event_that_cannot_be_is_refused_and_the_batch_with_it(
-    server: ServerProcess, change: dict[str, Any], words: str
+    server: LocalServer, change: dict[str, Any], words: str
 ) -> None:
     bad = {**event("bad-1", "bad", "i00"), **change}
     response = server.client.post("/v1/events", json={"events": [bad, event("bad-2", "bad", "i01")]})
@@ -207,14 +207,14 @@ def test_event_that_cannot_be_is_refused_and_the_batch_with_it(
     assert server.recommend("bad")["num_events_used"] == 0
 
 
-def test_batch_of_more_than_a_thousand_events_or_of_none_is_refused(server: ServerProcess) -> None:
+def test_batch_of_more_than_a_thousand_events_or_of_none_is_refused(server: LocalServer) -> None:
     many = [event(f"many-{number}", "many", "i00", number) for number in range(1001)]
     for events in (many, []):
         assert server.client.post("/v1/events", json={"events": events}).status_code == 400
     assert server.add(*many[:1000])["accepted"] == 1000
 
 
-def test_times_are_read_in_every_allowed_form(server: ServerProcess) -> None:
+def test_times_are_read_in_every_allowed_form(server: LocalServer) -> None:
     forms = [1, 2.5, "1970-01-01T00:00:04Z", "1970-01-01T02:00:05.25+02:00"]
     server.add(*(event(f"forms-{number}", "forms", "i00", form) for number, form in enumerate(forms)))
     shown = server.client.get("/v1/users/forms").json()["events"]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.server_process import ServerProcess, event, serving
+from tests.serving.server_process import LocalServer, event, serving_here
 from tests.serving.stores.some_redis import RedisServer, needs_redis
 
 pytestmark = [pytest.mark.redis, needs_redis]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
     server = RedisServer()
     server.start()
@@ -22,19 +22,17 @@ def redis() -> Iterator[RedisServer]:
     server.remove()
 
 
-@pytest.fixture
-def replicas(redis: RedisServer, bundle_folder: Path, tmp_path: Path) -> Iterator[tuple[ServerProcess, ServerProcess]]:
-    for name in "ab":
-        (tmp_path / name).mkdir()
-    stores = [redis.address(tmp_path / name / "record.db", "durability=durable") for name in "ab"]
-    with (
-        serving(tmp_path / "a", bundle_folder, "--store", stores[0]) as one,
-        serving(tmp_path / "b", bundle_folder, "--store", stores[1]) as other,
-    ):
+@pytest.fixture(scope="module")
+def replicas(
+    redis: RedisServer, bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[LocalServer, LocalServer]]:
+    folder = tmp_path_factory.mktemp("replicas")
+    stores = [redis.address(folder / f"{name}.db", "durability=durable") for name in "ab"]
+    with serving_here(bundle_folder, store=stores[0]) as one, serving_here(bundle_folder, store=stores[1]) as other:
         yield one, other
 
 
-def until_ready(server: ServerProcess) -> None:
+def until_ready(server: LocalServer) -> None:
     end = time.monotonic() + 60
     while server.client.get("/ready").status_code != 200:
         assert time.monotonic() < end, server.errors()[-2000:]
@@ -42,7 +40,7 @@ def until_ready(server: ServerProcess) -> None:
 
 
 def test_event_at_one_replica_changes_the_next_answer_of_the_other(
-    replicas: tuple[ServerProcess, ServerProcess],
+    replicas: tuple[LocalServer, LocalServer],
 ) -> None:
     one, other = replicas
     one.add(event("e1", "ann", "i01"))
@@ -56,7 +54,7 @@ def test_event_at_one_replica_changes_the_next_answer_of_the_other(
 
 
 def test_without_redis_both_refuse_and_with_an_empty_one_nothing_is_missing(
-    redis: RedisServer, replicas: tuple[ServerProcess, ServerProcess]
+    redis: RedisServer, replicas: tuple[LocalServer, LocalServer]
 ) -> None:
     for number, server in enumerate(replicas):
         server.add(*(event(f"{number}-{place}", f"user-{number}", f"i0{place}", place) for place in range(5)))

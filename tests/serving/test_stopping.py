@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -12,15 +11,16 @@ import pytest
 
 from tests.serving.load import load
 from tests.serving.raw_http import head, read_all, status_of
-from tests.serving.server_process import COMMAND, event, serving
+from tests.serving.server_process import LocalServer, event, serving, serving_here
 from tests.terminal.invoke import refuse
+from variseq.serving.stores.sqlite import SqliteStore
 
 WISH = {"history": ["i00", "i01"], "k": 5}
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_stop_under_load_loses_no_request(bundle_folder: Path, tmp_path: Path, workers: str) -> None:
-    flags = ("--workers", workers, "--shutdown-grace-seconds", "0.5")
+    flags = ("--workers", workers, "--shutdown-grace-seconds", "0.3")
     with serving(tmp_path, bundle_folder, *flags) as server, load(server.address, 12, WISH) as found:
         found.wait_for(50)
         server.process.send_signal(signal.SIGTERM)
@@ -29,48 +29,44 @@ def test_stop_under_load_loses_no_request(bundle_folder: Path, tmp_path: Path, w
     assert found.num_refused == 12
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stop_without_load_is_quick_and_ends_with_0(bundle_folder: Path, tmp_path: Path, number: int) -> None:
-    with serving(tmp_path, bundle_folder, "--shutdown-grace-seconds", "0") as server:
-        server.recommend(**WISH)
-        start = time.monotonic()
-        server.process.send_signal(number)
+def test_interrupt_without_load_ends_with_0(bundle_folder: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, bundle_folder) as server:
+        server.process.send_signal(signal.SIGINT)
         assert server.process.wait(30) == 0
-        assert time.monotonic() - start < 5
         assert "Traceback" not in server.errors()
 
 
-def test_draining_server_is_not_ready_and_closes_connections_after_their_answer(
-    bundle_folder: Path, tmp_path: Path
-) -> None:
-    with serving(tmp_path, bundle_folder, "--shutdown-grace-seconds", "3") as server:
+def test_draining_server_is_not_ready_and_closes_connections_after_their_answer(bundle_folder: Path) -> None:
+    with serving_here(bundle_folder, shutdown_grace_seconds=1) as server:
         assert server.client.get("/ready").status_code == 200
-        server.process.send_signal(signal.SIGTERM)
-        end = time.monotonic() + 2
-        while (response := server.client.get("/ready")).status_code == 200:
-            assert time.monotonic() < end
+        server.stop()
+        response = server.client.get("/ready")
         assert response.status_code == 503
         assert "stopping" in response.json()["error"]["message"]
         assert response.headers["connection"] == "close"
         assert server.recommend(**WISH)["recommendations"]
 
 
-def test_connection_that_waits_when_listening_ends_is_answered(bundle_folder: Path, tmp_path: Path) -> None:
+def test_connection_that_waits_when_listening_ends_is_answered(bundle_folder: Path) -> None:
     """The system takes connections before the server does; closing the socket must not reset them."""
-    with serving(tmp_path, bundle_folder, "--shutdown-grace-seconds", "0.3") as server:
-        answers = []
-        server.process.send_signal(signal.SIGTERM)
-        end = time.monotonic() + 1.5
-        while time.monotonic() < end:
-            try:
-                connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
-            except ConnectionRefusedError:
-                break
-            with connection:
-                connection.sendall(head("GET", "/health"))
-                answers.append(status_of(read_all(connection)))
-        assert answers
-        assert set(answers) == {200}
+    with serving_here(bundle_folder, shutdown_grace_seconds=0.3) as server:
+        server.stop()
+        answers = answers_until_refused(server)
+    assert answers
+    assert set(answers) == {200}
+
+
+def answers_until_refused(server: LocalServer) -> list[int]:
+    answers, end = [], time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        except ConnectionRefusedError:
+            break
+        with connection:
+            connection.sendall(head("GET", "/health"))
+            answers.append(status_of(read_all(connection)))
+    return answers
 
 
 def test_acknowledged_event_is_there_after_a_kill(bundle_folder: Path, tmp_path: Path) -> None:
@@ -78,8 +74,9 @@ def test_acknowledged_event_is_there_after_a_kill(bundle_folder: Path, tmp_path:
         server.add(event("kill-1", "killed", "i00"))
         server.process.kill()
         server.process.wait(10)
-    with serving(tmp_path, bundle_folder) as server:
-        assert server.recommend("killed")["num_events_used"] == 1
+    store = SqliteStore(tmp_path / "events.db")
+    assert [one.event_id for one in store.history("killed")] == ["kill-1"]
+    store.close()
 
 
 @pytest.mark.parametrize(
@@ -92,33 +89,14 @@ def test_acknowledged_event_is_there_after_a_kill(bundle_folder: Path, tmp_path:
         (["--config", "missing.yaml"], "cannot be read"),
         (["--import-histories", "maybe"], "import_histories"),
         *((["--host", host], "Without keys") for host in ("0.0.0.0", "::", "192.0.2.1", "example.org")),
-    ],
-)
-def test_wrong_setting_is_one_message(bundle_folder: Path, flags: list[str], words: str) -> None:
-    refuse(words, "serve", bundle_folder, "--port", "0", *flags)
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
         (["--store", "mysql://x"], "There is no store"),
         (["--model-dir", "missing"], "does not exist"),
         (["--audit-log", "missing/audit.jsonl"], "cannot be written"),
     ],
 )
-def test_server_that_cannot_start_is_one_message(
-    bundle_folder: Path, tmp_path: Path, flags: list[str], words: str
-) -> None:
-    command = [*COMMAND, str(bundle_folder), "--port", "0", *flags]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+def test_server_that_cannot_start_is_one_message(bundle_folder: Path, flags: list[str], words: str) -> None:
+    refuse(words, "serve", bundle_folder, "--port", "0", *flags)
 
 
-def test_port_that_is_taken_is_one_message(bundle_folder: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, bundle_folder) as server:
-        command = [*COMMAND, str(bundle_folder), "--port", str(server.port), "--store", "memory://"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode == 2
-        assert f"port {server.port}" in done.stderr
+def test_port_that_is_taken_is_one_message(server: LocalServer, bundle_folder: Path) -> None:
+    refuse(f"port {server.port}", "serve", bundle_folder, "--port", server.port, "--store", "memory://")

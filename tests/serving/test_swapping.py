@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving.load import load
-from tests.serving.server_process import ServerProcess, serving
+from tests.serving.server_process import LocalServer, serving_here
 from variseq.errors import CheckpointError
 from variseq.serving.models import ModelRegistry
 
@@ -46,17 +46,17 @@ def models(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture
-def swapping(models: Path, tmp_path: Path) -> Iterator[ServerProcess]:
+def swapping(models: Path) -> Iterator[LocalServer]:
     (models / "current").unlink(missing_ok=True)
-    with serving(tmp_path, models / "first", "--model-dir", str(models)) as server:
+    with serving_here(models / "first", model_dir=models) as server:
         yield server
 
 
-def swap(server: ServerProcess, name: str) -> int:
+def swap(server: LocalServer, name: str) -> int:
     return server.client.post("/v1/admin/model", json={"model_name": name}).status_code
 
 
-def test_swap_under_load_fails_no_request_and_each_answer_is_of_one_version(swapping: ServerProcess) -> None:
+def test_swap_under_load_fails_no_request_and_each_answer_is_of_one_version(swapping: LocalServer) -> None:
     first = swapping.client.get("/v1/admin/models").json()
     assert (first["models"], first["model_name"]) == (["damaged", "empty", "first", "second"], "first")
     with load(swapping.address, 8, WISH) as found:
@@ -70,7 +70,7 @@ def test_swap_under_load_fails_no_request_and_each_answer_is_of_one_version(swap
     assert swapping.client.get("/v1/admin/models").json()["model_name"] == "second"
 
 
-def test_bad_model_is_refused_and_the_old_one_stays(swapping: ServerProcess, models: Path) -> None:
+def test_bad_model_is_refused_and_the_old_one_stays(swapping: LocalServer, models: Path) -> None:
     before = swapping.recommend(**WISH)["model_version"]
     with load(swapping.address, 4, WISH) as found:
         for name in ("damaged", "empty", "missing"):
@@ -83,7 +83,7 @@ def test_bad_model_is_refused_and_the_old_one_stays(swapping: ServerProcess, mod
     assert not (models / "current").exists()
 
 
-def test_no_client_chooses_a_path_or_an_address(swapping: ServerProcess) -> None:
+def test_no_client_chooses_a_path_or_an_address(swapping: LocalServer) -> None:
     """CVE-2023-43654, CVE-2023-1177, CVE-2024-1560: a name is letters and digits, or nothing is looked for."""
     names = ["../first", "..", ".", "/etc", "first/../second", "a/b", "%2e%2e", "..%2f", "first\n", "", "http://x", "é"]
     for name in [*names, "x" * 65, "first\x00", "file:///etc/passwd"]:
@@ -99,10 +99,9 @@ def test_link_that_leads_out_of_the_models_is_no_model(models: Path, bundle_fold
             ModelRegistry(root).folder(name)
 
 
-@pytest.mark.slow
-def test_chosen_model_is_followed_from_the_file_and_at_the_next_start(models: Path, tmp_path: Path) -> None:
+def test_chosen_model_is_followed_from_the_file_and_at_the_next_start(models: Path) -> None:
     (models / "current").unlink(missing_ok=True)
-    with serving(tmp_path, models / "first", "--model-dir", str(models)) as server:
+    with serving_here(models / "first", model_dir=models) as server:
         before = server.recommend(**WISH)["model_version"]
         (models / "partial").write_text("second\n")
         os.replace(models / "partial", models / "current")
@@ -117,11 +116,11 @@ def test_chosen_model_is_followed_from_the_file_and_at_the_next_start(models: Pa
         assert server.recommend(**WISH)["model_version"] == after
         assert swap(server, "second") == 200
         assert server.client.get("/ready").json()["problems"] == []
-    with serving(tmp_path, models / "first", "--model-dir", str(models)) as server:
+    with serving_here(models / "first", model_dir=models) as server:
         assert server.recommend(**WISH)["model_version"] == after
 
 
-def wait_for_other(server: ServerProcess, before: str) -> str:
+def wait_for_other(server: LocalServer, before: str) -> str:
     end = time.monotonic() + 20
     while (now := server.recommend(**WISH)["model_version"]) == before:
         assert time.monotonic() < end
@@ -129,7 +128,7 @@ def wait_for_other(server: ServerProcess, before: str) -> str:
     return str(now)
 
 
-def test_server_without_models_folder_swaps_nothing(server: ServerProcess) -> None:
+def test_server_without_models_folder_swaps_nothing(server: LocalServer) -> None:
     response = server.client.post("/v1/admin/model", json={"model_name": "first"})
     assert response.status_code == 409
     assert "--model-dir" in response.json()["error"]["message"]

@@ -77,6 +77,24 @@ def test_metrics_are_of_all_workers(workers: ServerProcess) -> None:
     assert count() == before + 30
 
 
+def test_erasure_in_one_worker_empties_the_memory_of_all(workers: ServerProcess) -> None:
+    workers.add(event("worker-1", "worker", "i00"))
+    for _ in range(20):
+        with httpx.Client(base_url=workers.address) as client:
+            assert client.post("/v1/recommend", json={"user_id": "worker"}).status_code == 200
+    assert cache_bytes(workers) > 0
+    workers.client.delete("/v1/users/worker")
+    end = time.monotonic() + 20
+    while cache_bytes(workers) > 0:
+        assert time.monotonic() < end, "a worker still remembers, though each looks twice a second"
+        time.sleep(0.05)
+
+
+def cache_bytes(server: ServerProcess) -> float:
+    lines = server.client.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("variseq_cache_bytes"))
+
+
 def test_dead_worker_is_replaced_and_the_others_go_on(workers: ServerProcess) -> None:
     first, second = children_of(workers.process.pid)
     os.kill(first, signal.SIGKILL)
@@ -90,15 +108,16 @@ def test_dead_worker_is_replaced_and_the_others_go_on(workers: ServerProcess) ->
     assert found.failed == []
 
 
-def test_workers_end_with_their_parent_however_it_ends(bundle_folder: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, bundle_folder, "--workers", "2", "--shutdown-grace-seconds", "0") as server:
-        children = children_of(server.process.pid)
-        server.process.kill()
-        server.process.wait(10)
-        end = time.monotonic() + 20
-        while any(Path(f"/proc/{child}/cmdline").exists() and is_alive(child) for child in children):
-            assert time.monotonic() < end
-            time.sleep(0.05)
+def test_workers_end_with_their_parent_however_it_ends(workers: ServerProcess) -> None:
+    """The last test of this file: it ends the server of the others."""
+    children = children_of(workers.process.pid)
+    assert len(children) == 2
+    workers.process.kill()
+    workers.process.wait(10)
+    end = time.monotonic() + 20
+    while any(is_alive(child) for child in children):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def is_alive(pid: int) -> bool:

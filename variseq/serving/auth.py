@@ -1,4 +1,4 @@
-"""Authentication and accounting of requests: keys, rate limits, the audit log, and the middleware that applies them."""
+"""Who may send a request: keys, rate limits and the audit log."""
 
 from __future__ import annotations
 
@@ -12,31 +12,23 @@ import os
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
-from time import monotonic, perf_counter
-from typing import Protocol, runtime_checkable
-
-from starlette.types import ASGIApp, Receive, Scope, Send
+from time import monotonic
 
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id
-from variseq.serving.http import ClientDisconnected, HTTPError, RequestContext, overloaded, unavailable
+from variseq.serving.http import HTTPError, RequestContext, overloaded, unavailable
 from variseq.serving.keys import Caller, KeyRing
-from variseq.serving.stores.protocol import EventConflict, StoreUnavailable
 
 log = logging.getLogger("variseq.serving")
 SECRET_BYTES = 32
 MAX_NAMES = 10_000
 FAILED_RATE, FAILED_BURST = 5.0, 20.0  # Requests a second without a valid key, of one address.
-CLIENT_CLOSED = 499
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9-]{1,64}")
 _LOCAL_HOST = re.compile(rb"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
-_LOCAL_ORIGIN = re.compile(rb"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
+_LOCAL_ORIGIN = re.compile(rb"https?://" + _LOCAL_HOST.pattern, re.IGNORECASE)
 
 
 class TokenBuckets:
@@ -153,132 +145,58 @@ def _read_or_make_secret(path: Path) -> bytes:
     return path.read_bytes()
 
 
-@runtime_checkable
-class RequestRecorder(Protocol):
-    """Counts and logs a request that is done, and a store that failed."""
-
-    def record(self, context: RequestContext, method: str, seconds: float) -> None: ...
-
-    def store_failed(self, error: StoreUnavailable) -> None: ...
-
-
 @dataclass
-class AuthState:
-    """What the middleware decides by. Without keys, everybody who names this machine as the host is let in."""
+class Auth:
+    """What decides about requests. Without keys, everybody who names this machine as the host is let in."""
 
     keys: KeyRing | None
     buckets: TokenBuckets | None
     audit: AuditLog
     is_draining: bool = False
+    failed: TokenBuckets = field(default_factory=lambda: TokenBuckets(FAILED_RATE, FAILED_BURST))
 
     def charge(self, caller: Caller, requests: int) -> None:
         """Count one request as several: the caller's next ones wait longer."""
         if self.buckets is not None:
             self.buckets.charge(caller.name, requests, monotonic())
 
-
-class AuthMiddleware:
-    """The outermost ASGI application; whatever happens behind it, the response has the format of the API."""
-
-    def __init__(
-        self, inside: ASGIApp, auth: AuthState, open_paths: Collection[str], recorder: RequestRecorder
-    ) -> None:
-        self.inside = inside
-        self.auth = auth
-        self.open_paths = frozenset(open_paths)
-        self.recorder = recorder
-        self._failed = TokenBuckets(FAILED_RATE, FAILED_BURST)
-        self._prefix = secrets.token_hex(6)
-        self._numbers = count(1)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        start = perf_counter()
-        headers = dict(scope["headers"])
-        context = RequestContext(scope, receive, send, self._request_id(headers), headers, closes=self.auth.is_draining)
-        scope["context"] = context
-        # Matched as it was sent: an id is decoded only after the path is split.
-        scope["path"] = scope["raw_path"].decode("latin-1")
-        try:
-            await self._authorize(context)
-            await self.inside(scope, receive, send)
-        except ClientDisconnected:
-            context.status = CLIENT_CLOSED
-        except Exception as error:
-            await self._fail(context, error)
-        self.recorder.record(context, scope["method"], perf_counter() - start)
-
-    def _request_id(self, headers: dict[bytes, bytes]) -> str:
-        given = headers.get(b"x-request-id")
-        if given is not None and _REQUEST_ID.fullmatch(given):
-            return given.decode("ascii")
-        return f"{self._prefix}-{next(self._numbers):x}"
-
-    async def _authorize(self, context: RequestContext) -> None:
-        """Raises HTTPError unless the request may go on to the routes."""
-        auth = self.auth
-        if auth.keys is None:
+    async def authorize(self, context: RequestContext, is_open: bool) -> None:
+        """Raises HTTPError unless the request may go on; `is_open` for a route that takes everybody."""
+        if self.keys is None:
             _reject_other_hosts(context)
-        if context.scope["path"] in self.open_paths and context.scope["method"] in ("GET", "HEAD"):
+        if is_open:
             return
-        if auth.keys is not None:
-            context.caller = await self._caller(context, auth.keys)
-        if auth.buckets is not None:
-            wait = auth.buckets.wait_seconds(context.caller.name, monotonic())
+        if self.keys is not None:
+            context.caller = await self._caller(context, self.keys)
+        if self.buckets is not None:
+            wait = self.buckets.wait_seconds(context.caller.name, monotonic())
             if wait > 0.0:
-                raise overloaded(f"This key may send {auth.buckets.rate:g} requests a second.", wait)
+                raise overloaded(f"This key may send {self.buckets.rate:g} requests a second.", wait)
 
     async def _caller(self, context: RequestContext, keys: KeyRing) -> Caller:
         scheme, _, key = context.headers.get(b"authorization", b"").partition(b" ")
         caller = keys.find(key.strip().decode("latin-1")) if scheme.lower() == b"bearer" else None
         if caller is not None:
             return caller
-        wait = self._failed.wait_seconds(context.client, monotonic())
+        wait = self.failed.wait_seconds(context.client, monotonic())
         if wait > 0.0:
             raise overloaded("Too many requests without a valid key came from this address.", wait)
         if key:
-            await self.auth.audit.write("refused key", "-", "refused", context.request_id)
+            await self.audit.write("refused key", "-", "refused", context.request_id)
         raise HTTPError(
             401, "This needs a key. Send the header Authorization: Bearer KEY.", {"WWW-Authenticate": "Bearer"}
         )
 
-    async def _fail(self, context: RequestContext, error: Exception) -> None:
-        response = _as_http_error(error)
-        if response is None:
-            log.error("unexpected error", exc_info=error, extra={"request_id": context.request_id})
-            response = HTTPError(500, "Something went wrong inside the server; its log has more under the request id.")
-        if context.status:
-            raise error  # A response was begun, a second one cannot be sent.
-        if isinstance(error, StoreUnavailable):
-            self.recorder.store_failed(error)
-        if response.status == 403 and self.auth.keys is not None:
-            await self._audit_forbidden(context)
-        await context.fail(response)
-
-    async def _audit_forbidden(self, context: RequestContext) -> None:
+    async def audit_forbidden(self, context: RequestContext) -> None:
         """Audit a key that was used without the role, unless the same key does so all the time."""
         name = context.caller.name
-        if self._failed.wait_seconds(f"key {name}", monotonic()) == 0.0:
-            act = f"{context.scope['method']} {context.template}"
-            try:
-                await self.auth.audit.write(act, name, "refused: no such role", context.request_id)
-            except HTTPError as error:
-                log.error("%s", error.message)
-
-
-def _as_http_error(error: Exception) -> HTTPError | None:
-    """What an error means to the client; None for an unexpected one."""
-    if isinstance(error, HTTPError):
-        return error
-    if isinstance(error, StoreUnavailable):
-        # Its message names files and addresses of the server: that is for the log.
-        return unavailable("The store of histories cannot be used now. Nothing was stored. Send the request again.")
-    if isinstance(error, EventConflict):
-        return HTTPError(409, str(error))
-    if isinstance(error, InputError):
-        return HTTPError(400, str(error))
-    return None
+        if self.keys is None or self.failed.wait_seconds(f"key {name}", monotonic()) > 0.0:
+            return
+        act = f"{context.scope['method']} {context.template}"
+        try:
+            await self.audit.write(act, name, "refused: no such role", context.request_id)
+        except HTTPError as error:
+            log.error("%s", error.message)
 
 
 def _reject_other_hosts(context: RequestContext) -> None:

@@ -1,4 +1,4 @@
-"""HTTP requests, responses and errors of the API: bounded bodies, validated input, one error format."""
+"""HTTP requests, responses, errors and routes of the API: bounded bodies, validated input, one error format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, get_type_hints
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -21,27 +21,26 @@ SECURITY_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
 )
-NO_STORE = b"no-store"
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 4 * 1024 * 1024
 KIB = 1024
 BODY_BYTES = 64 * KIB
 MAX_QUERY_BYTES = 4 * KIB
-ERROR_CODES = {
-    400: "invalid_request",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "body_timeout",
-    409: "conflict",
-    413: "too_large",
-    415: "unsupported_media_type",
-    429: "too_many_requests",
-    500: "internal_error",
-    503: "unavailable",
+ERRORS = {
+    400: ("invalid_request", "The request is not of the right form, or contradicts itself."),
+    401: ("unauthorized", "There is no valid key."),
+    403: ("forbidden", "The key has no role for this, or the host is not answered without keys."),
+    404: ("not_found", "There is no such thing."),
+    405: ("method_not_allowed", "The path does not take this method."),
+    408: ("body_timeout", "The body did not come in time."),
+    409: ("conflict", "It contradicts what is there; nothing was changed."),
+    413: ("too_large", "The body is too large."),
+    415: ("unsupported_media_type", "The body is no JSON."),
+    429: ("too_many_requests", "Too many requests; try again after Retry-After seconds."),
+    500: ("internal_error", "Something went wrong inside the server."),
+    503: ("unavailable", "Not now; try again after Retry-After seconds."),
 }
-State = TypeVar("State")
+"""The code and the meaning of each status that a request can fail with."""
 encode = msgspec.json.Encoder().encode
 
 
@@ -77,9 +76,9 @@ def overloaded(message: str, seconds: float = 1.0) -> HTTPError:
     return HTTPError(429, message, {"Retry-After": str(max(1, round(seconds + 0.5)))})
 
 
-def unavailable(message: str, seconds: int = 1) -> HTTPError:
+def unavailable(message: str) -> HTTPError:
     """The request is valid and cannot be answered now."""
-    return HTTPError(503, message, {"Retry-After": str(seconds)})
+    return HTTPError(503, message, {"Retry-After": "1"})
 
 
 class ClientDisconnected(Exception):
@@ -93,12 +92,12 @@ class Page:
     body: bytes
     media_type: bytes
     policy: bytes = API_POLICY
-    cache: bytes = NO_STORE
+    cache: bytes = b"no-store"
 
 
 @dataclass(slots=True, eq=False)
 class RequestContext:
-    """A request and its validated input. `template` is its route, never its path: a path may name a user."""
+    """A request. `template` is the path of its route, never its own path, which may name a user."""
 
     scope: Scope
     receive: Receive
@@ -110,9 +109,6 @@ class RequestContext:
     status: int = 0
     closes: bool = False
     body_read: bool = False
-    body: Any = None
-    query: Any = None
-    path: dict[str, str] = field(default_factory=dict)
 
     @property
     def client(self) -> str:
@@ -143,19 +139,16 @@ class RequestContext:
         return body
 
     async def _receive_body(self, max_bytes: int) -> bytes:
-        chunks: list[bytes] = []
-        num_bytes = 0
+        body = bytearray()
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnected
-            chunk: bytes = message.get("body", b"")
-            num_bytes += len(chunk)
-            if num_bytes > max_bytes:
+            body += message.get("body", b"")
+            if len(body) > max_bytes:
                 raise _too_large(max_bytes)
-            chunks.append(chunk)
             if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                return bytes(body)
 
     async def reply(self, status: int, page: Page, headers: Mapping[str, str] | None = None) -> None:
         """Send the response; once only."""
@@ -167,9 +160,8 @@ class RequestContext:
             (b"cache-control", page.cache),
             (b"content-security-policy", page.policy),
             *SECURITY_HEADERS,
+            *((name.lower().encode(), value.encode()) for name, value in (headers or {}).items()),
         ]
-        if headers:
-            sent += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         if self.closes:
             sent.append((b"connection", b"close"))
         await self.send({"type": "http.response.start", "status": status, "headers": sent})
@@ -182,8 +174,9 @@ class RequestContext:
     async def fail(self, error: HTTPError) -> None:
         """Send an error in the format of the API."""
         self.closes |= error.closes or (self.has_body and not self.body_read)
-        detail = ErrorDetail(ERROR_CODES[error.status], error.message, self.request_id)
-        await self.reply(error.status, Page(encode(ErrorResponse(detail)), JSON), error.headers)
+        code, _ = ERRORS[error.status]
+        body = encode(ErrorResponse(ErrorDetail(code, error.message, self.request_id)))
+        await self.reply(error.status, Page(body, JSON), error.headers)
 
     async def _discard_body(self) -> None:
         """Read on for a moment: a connection that is closed with unread data loses the response, too."""
@@ -197,89 +190,75 @@ class RequestContext:
                     num_bytes += len(message.get("body", b""))
 
 
-@dataclass(frozen=True)
-class Route(Generic[State]):
-    """One method of one path. `role` None is open to everybody; the handler returns a Struct or a Page.
+Handler = Callable[..., Awaitable[Any]]
 
-    `statuses` are the errors that it may return in addition to those of every route.
+
+@dataclass(frozen=True)
+class Route:
+    """One method of one path. `role` None is open to everybody.
+
+    The handler takes the services, the context, the parts of the path and, where it names them, `body` and `query`,
+    which are decoded as their annotations say. It returns a Struct or a Page. The first line of its docstring is the
+    summary. `statuses` are the errors that it may return in addition to those of every route.
     """
 
     method: str
     path: str
-    summary: str
     role: Role | None
-    handler: Callable[[State, RequestContext], Awaitable[Any]]
-    answer: Any = None
-    body: Any = None
-    query: Any = None
+    handler: Handler
     max_bytes: int = BODY_BYTES
     statuses: tuple[int, ...] = ()
     media_type: str = "application/json"
+    types: dict[str, Any] = field(init=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "types", get_type_hints(self.handler))
 
-class Endpoint(Generic[State]):
-    """All methods of one path, as an ASGI application behind the middleware."""
+    @property
+    def summary(self) -> str:
+        return (self.handler.__doc__ or "").splitlines()[0].rstrip(".")
 
-    def __init__(self, routes: list[Route[State]], state: State, body_seconds: float) -> None:
-        self.path = routes[0].path
-        self.state = state
-        self.body_seconds = body_seconds
-        self.routes = {one.method: one for one in routes}
-        self.decoders = {one.method: msgspec.json.Decoder(one.body) for one in routes if one.body is not None}
-        if "GET" in self.routes:
-            self.routes["HEAD"] = self.routes["GET"]
-        self.allowed = ", ".join(sorted(self.routes))
+    @property
+    def answer(self) -> Any:
+        """The type of the response; None for a page."""
+        return None if self.types["return"] is Page else self.types["return"]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        context: RequestContext = scope["context"]
-        context.template = self.path
-        route = self.routes.get(scope["method"])
-        if route is None:
-            raise HTTPError(405, f"{self.path} takes {self.allowed}.", {"Allow": self.allowed})
-        if route.role is not None and route.role not in context.caller.roles:
-            raise HTTPError(403, f"This key has no role {route.role!r}, which {route.method} {self.path} needs.")
-        if route.body is not None:
-            context.body = self._decode(await context.read_body(route.max_bytes, self.body_seconds), route.method)
+    async def arguments(self, context: RequestContext, path: Mapping[str, str], seconds: float) -> dict[str, Any]:
+        """What the handler takes of a request besides the context. Raises HTTPError where it cannot be read."""
+        found: dict[str, Any] = {name: _unquoted(text) for name, text in path.items()}
+        if "body" in self.types:
+            found["body"] = _decoded(await context.read_body(self.max_bytes, seconds), self.types["body"])
         elif context.has_body:
             raise HTTPError(400, "This request takes no body. Send it without.", closes=True)
-        else:
-            context.body_read = True
-        context.query = _decode_query(scope["query_string"], route.query)
-        context.path = {name: _unquoted(text) for name, text in scope["path_params"].items()}
-        answer = await route.handler(self.state, context)
-        await context.reply(200, answer if isinstance(answer, Page) else Page(encode(answer), JSON))
+        context.body_read = True
+        query = _decoded_query(context.scope["query_string"], self.types.get("query"))
+        return found if query is None else {**found, "query": query}
 
-    def _decode(self, body: bytes, method: str) -> Any:
-        try:
-            return self.decoders[method].decode(body)
-        except msgspec.ValidationError as error:
-            raise HTTPError(400, f"The request is not of the right form: {error}.") from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise HTTPError(400, f"The body is no JSON: {error}.") from error
+
+def _decoded(body: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise HTTPError(400, f"The request is not of the right form: {error}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise HTTPError(400, f"The body is no JSON: {error}.") from error
 
 
 def _too_large(max_bytes: int) -> HTTPError:
     return HTTPError(413, f"The body is larger than {max_bytes:,} bytes. Send less at once.", closes=True)
 
 
-def _decode_query(raw: bytes, kind: Any) -> Any:
+def _decoded_query(raw: bytes, kind: Any) -> Any:
     if not raw and kind is None:
         return None
     try:
-        pairs = parse_qsl(
-            raw[: MAX_QUERY_BYTES + 1].decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=bool(raw),
-            errors="strict",
-            max_num_fields=20,
-        )
+        text = raw[: MAX_QUERY_BYTES + 1].decode("ascii")
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(raw), errors="strict", max_num_fields=20)
     except ValueError as error:
         raise HTTPError(400, f"The part after ? cannot be read: {error}.") from error
     values = dict(pairs)
-    if len(raw) > MAX_QUERY_BYTES or len(values) < len(pairs) or (values and kind is None):
+    if len(raw) > MAX_QUERY_BYTES or len(values) < len(pairs) or kind is None:
         raise HTTPError(400, "The part after ? is too long, names something twice, or is not taken here.")
-    if kind is None:
-        return None
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:

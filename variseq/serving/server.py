@@ -21,7 +21,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from variseq.serving.app import Application
-from variseq.serving.auth import AuthMiddleware
 from variseq.serving.settings import ServeSettings
 
 HEAD_BYTES = 32 * 1024
@@ -101,7 +100,7 @@ def _cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
 def bind_socket(settings: ServeSettings) -> socket.socket:
     """The socket of the server; it accepts no connection before the server runs. Raises OSError with what to do."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
@@ -125,8 +124,8 @@ def run(application: Application, listener: socket.socket, on_ready: Callable[[]
     """Serve until a signal, then finish accepted requests."""
 
     async def serve() -> None:
-        async with application.running() as middleware:
-            await Server(_config(middleware, application.settings), application, on_ready).serve([listener])
+        async with application.running():
+            await Server(application, on_ready).serve([listener])
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
@@ -139,8 +138,8 @@ class Server(uvicorn.Server):
     `shutdown_grace_seconds` it stops listening, answers every connection that the system has accepted, and ends.
     """
 
-    def __init__(self, config: uvicorn.Config, application: Application, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
+    def __init__(self, application: Application, on_ready: Callable[[], None]) -> None:
+        super().__init__(_config(application))
         self.auth = application.services.auth
         self.settings = application.settings
         self.on_ready = on_ready
@@ -222,9 +221,10 @@ class Server(uvicorn.Server):
             await asyncio.sleep(POLL_SECONDS)
 
 
-def _config(middleware: AuthMiddleware, settings: ServeSettings) -> uvicorn.Config:
+def _config(application: Application) -> uvicorn.Config:
+    settings = application.settings
     return uvicorn.Config(
-        middleware,
+        application,
         http=cast("type[asyncio.Protocol]", partial(LimitedHttpProtocol, settings.request_timeout_seconds)),
         ws="none",
         lifespan="off",

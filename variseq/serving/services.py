@@ -15,7 +15,7 @@ from time import monotonic
 from typing import TypeVar
 
 from variseq.errors import InputError, VariseqError
-from variseq.serving.auth import AuthState
+from variseq.serving.auth import Auth
 from variseq.serving.batching import Batcher
 from variseq.serving.http import overloaded
 from variseq.serving.keys import read_keys
@@ -60,7 +60,7 @@ class Services:
     models: ModelManager
     store: HistoryStore
     batcher: Batcher
-    auth: AuthState
+    auth: Auth
     metrics: Metrics
     writers: BoundedThreadPool
     readers: BoundedThreadPool

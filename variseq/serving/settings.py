@@ -46,11 +46,6 @@ class ServeSettings(BaseModel):
     max_connections: int = Field(1024, ge=1, le=100_000, description="open connections, a worker")
     log_requests: bool = Field(True, description="a line for each request")
 
-    @property
-    def burst_requests(self) -> float:
-        """How many requests a key may send at once."""
-        return float(self.burst) if self.burst is not None else max(1.0, 2.0 * (self.rate_limit or 0.0))
-
 
 def serve_settings(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> ServeSettings:
     """Flags (None is not given) before `VARISEQ_SERVE_*` of the environment before the YAML file.

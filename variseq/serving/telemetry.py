@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import os
@@ -9,24 +11,18 @@ import resource
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from queue import SimpleQueue
-from time import time
+from queue import Full, Queue
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+MAX_WAITING = 20_000
 
 
 class Metrics:
@@ -34,50 +30,36 @@ class Metrics:
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = CollectorRegistry()
-        own = self.registry
+        self.registry = own = CollectorRegistry()
         self._requests = Counter("variseq_requests", "Requests answered.", ("method", "route", "status"), registry=own)
-        self._seconds = Histogram(
-            "variseq_request_seconds", "Time from the head of a request to its answer.", ("route",),
-            buckets=LATENCIES, registry=own,
-        )  # fmt: skip
-        self._batch = Histogram("variseq_batch_size", "Requests in one pass.", buckets=BATCH_SIZES, registry=own)
-        self._waiting = self._gauge("variseq_queue_length", "Requests that wait for the model.")
-        self._cache = self._gauge("variseq_cache_bytes", "Decoded histories in memory.")
-        self._memory = self._gauge("variseq_resident_memory_bytes", "Memory of the server's processes.")
-        self._model = Gauge(
-            "variseq_model_info", "1 for the model that answers.", ("version",),
-            multiprocess_mode="livemax", registry=own,
-        )  # fmt: skip
+        about = "Time from the head of a request to its answer."
+        self._seconds = Histogram("variseq_request_seconds", about, ("route",), buckets=LATENCIES, registry=own)
+        self.batch_size = Histogram("variseq_batch_size", "Requests in one pass.", buckets=BATCH_SIZES, registry=own)
+        self._waiting, self._cache, self._memory = (
+            Gauge(name, about, multiprocess_mode="livesum", registry=own)
+            for name, about in (
+                ("variseq_queue_length", "Requests that wait for the model."),
+                ("variseq_cache_bytes", "Decoded histories in memory."),
+                ("variseq_resident_memory_bytes", "Memory of the server's processes."),
+            )
+        )
+        about = "1 for the model that answers."
+        self._model = Gauge("variseq_model_info", about, ("version",), multiprocess_mode="livemax", registry=own)
+        self._model_versions: set[str] = set()
         self.store_errors = Counter("variseq_store_errors", "Calls that the store could not serve.", registry=own)
         self.events = Counter("variseq_events", "Events by outcome.", ("outcome",), registry=own)
         self.rejected_models = Counter("variseq_rejected_models", "Models that could not be loaded.", registry=own)
-        self._model_versions: set[str] = set()
-        self._children: dict[tuple[str, str, int], Counter] = {}
-        self._timers: dict[str, Histogram] = {}
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
-        key = (method, route, status)
-        counter = self._children.get(key)
-        if counter is None:
-            counter = self._children[key] = self._requests.labels(method, route, str(status))
-        counter.inc()
-        timer = self._timers.get(route)
-        if timer is None:
-            timer = self._timers[route] = self._seconds.labels(route)
-        timer.observe(seconds)
-
-    def batch(self, size: int) -> None:
-        """Count the requests of one pass."""
-        self._batch.observe(size)
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
 
     def model(self, version: str) -> None:
         """Set which model answers."""
-        for before in self._model_versions:
-            self._model.labels(before).set(0)
         self._model_versions.add(version)
-        self._model.labels(version).set(1)
+        for known in self._model_versions:
+            self._model.labels(known).set(known == version)
 
     def text(self) -> bytes:
         """All metrics of all workers in the text format of Prometheus."""
@@ -93,9 +75,6 @@ class Metrics:
         self._cache.set(cache_bytes)
         self._memory.set(resident_bytes())
 
-    def _gauge(self, name: str, about: str) -> Gauge:
-        return Gauge(name, about, multiprocess_mode="livesum", registry=self.registry)
-
 
 def resident_bytes() -> int:
     """Memory of this process now; its peak where the system does not give it."""
@@ -106,72 +85,61 @@ def resident_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-MAX_WAITING = 20_000
+class JsonLog(logging.Handler):
+    """Log records as JSON lines, written by a thread; they are dropped and counted when nobody reads stderr."""
 
-
-class LogWriter:
-    """JSON lines on stderr, written by a thread; lines are dropped and counted when the reader of stderr stops."""
-
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[str | None] = SimpleQueue()
-        self._num_dropped = 0
+    def __init__(self, stream: io.TextIOBase | None = None) -> None:
+        super().__init__()
+        self.num_dropped = 0
+        self.lines: Queue[str | None] = Queue(MAX_WAITING)
+        self._stream = stream or sys.stderr
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
-    def put(self, line: str) -> None:
-        if self._queue.qsize() >= MAX_WAITING:
-            self._num_dropped += 1
-        else:
-            self._queue.put(line)
-
-    def request(self, request_id: str, method: str, route: str, status: int, seconds: float) -> None:
-        """A finished request. Nothing needs escaping: ids were checked to be letters and digits."""
-        self.put(
-            f'{{"time":"{_iso(time())}","level":"info","request_id":"{request_id}","method":"{method}",'
-            f'"route":"{route}","status":{status},"milliseconds":{seconds * 1e3:.3f}}}\n'
-        )
-
-    def close(self) -> None:
-        """Write the lines that wait."""
-        self._queue.put(None)
-        self._thread.join(timeout=5.0)
-
-    def _write(self) -> None:
-        while (line := self._queue.get()) is not None:
-            lines = [line]
-            while len(lines) < 1000 and not self._queue.empty():
-                following = self._queue.get()
-                if following is None:
-                    self._queue.put(None)
-                    break
-                lines.append(following)
-            if self._num_dropped:
-                lines.append(
-                    json.dumps({"time": _iso(time()), "level": "warning", "dropped": self._num_dropped}) + "\n"
-                )
-                self._num_dropped = 0
-            try:
-                sys.stderr.write("".join(lines))
-                sys.stderr.flush()
-            except OSError:  # A full disk or a closed pipe: the server goes on without its log.
-                self._num_dropped += len(lines)
-
-
-class JsonHandler(logging.Handler):
-    """Records of the `logging` module as JSON lines."""
-
-    def __init__(self, lines: LogWriter) -> None:
-        super().__init__()
-        self.lines = lines
-
     def emit(self, record: logging.LogRecord) -> None:
-        entry = {"time": _iso(record.created), "level": record.levelname.lower(), "message": record.getMessage()}
-        request_id = record.__dict__.get("request_id")
-        if request_id is not None:
+        """Queue the message, or the `fields` of a record that has some."""
+        entry = {"time": _iso(record.created), "level": record.levelname.lower()}
+        entry |= record.__dict__.get("fields") or {"message": record.getMessage()}
+        if request_id := record.__dict__.get("request_id"):
             entry["request_id"] = request_id
         if record.exc_info:
             entry["trace"] = _trace(record.exc_info[1])
-        self.lines.put(json.dumps(entry, ensure_ascii=False) + "\n")
+        try:
+            self.lines.put_nowait(json.dumps(entry, ensure_ascii=False) + "\n")
+        except Full:
+            self.num_dropped += 1
+
+    def close(self) -> None:
+        """Write the lines that wait."""
+        with contextlib.suppress(Full):
+            self.lines.put(None, timeout=1.0)
+        self._thread.join(timeout=5.0)
+        super().close()
+
+    def _write(self) -> None:
+        while (line := self.lines.get()) is not None:
+            if self.num_dropped:
+                dropped = {"time": _iso(datetime.now(UTC).timestamp()), "level": "warning", "dropped": self.num_dropped}
+                line += json.dumps(dropped) + "\n"
+                self.num_dropped = 0
+            try:
+                self._stream.write(line)
+                self._stream.flush()
+            except OSError:  # A full disk or a closed pipe: the server goes on without its log.
+                self.num_dropped += 1
+
+
+@contextlib.contextmanager
+def json_logging() -> Iterator[None]:
+    """Send every log record of this process to stderr as JSON."""
+    handler, root = JsonLog(), logging.getLogger()
+    before, root.handlers = root.handlers, [handler]
+    logging.getLogger("variseq").setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.handlers = before
+        handler.close()
 
 
 def _trace(error: BaseException | None) -> str:
@@ -181,14 +149,6 @@ def _trace(error: BaseException | None) -> str:
         parts.insert(0, "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__)
         error = error.__cause__ or error.__context__
     return "\n".join(parts)
-
-
-def log_as_json(lines: LogWriter) -> None:
-    """Send every log record of this process to the writer."""
-    root = logging.getLogger()
-    root.handlers = [JsonHandler(lines)]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("variseq").setLevel(logging.INFO)
 
 
 def _iso(seconds: float) -> str:

@@ -22,7 +22,7 @@ from prometheus_client import multiprocess
 from variseq.errors import VariseqError
 from variseq.output.printable import printable
 from variseq.serving.settings import ServeSettings
-from variseq.serving.telemetry import DIRECTORY_VARIABLE, LogWriter, log_as_json
+from variseq.serving.telemetry import DIRECTORY_VARIABLE, json_logging
 
 log = logging.getLogger("variseq.serving")
 READY = "ready"
@@ -118,17 +118,14 @@ def main() -> int:
 
     settings = ServeSettings.model_validate_json(sys.stdin.readline())
     listener = socket.socket(fileno=int(sys.argv[1]))
-    writer = LogWriter()
-    log_as_json(writer)
     try:
-        application = Application(settings, writer)
-        threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
-        run(application, listener, lambda: print(READY, flush=True))
+        with json_logging():
+            application = Application(settings)
+            threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
+            run(application, listener, lambda: print(READY, flush=True))
     except (VariseqError, OSError) as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return CANNOT_START
-    finally:
-        writer.close()
     return 0
 
 

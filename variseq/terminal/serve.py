@@ -16,7 +16,7 @@ from variseq.serving.settings import ServeSettings, serve_settings, server_envir
 from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import HistoryStore
 from variseq.serving.stores.transfer import import_run
-from variseq.serving.telemetry import LogWriter, log_as_json
+from variseq.serving.telemetry import json_logging
 from variseq.serving.workers import run_workers
 
 
@@ -26,10 +26,7 @@ def serve_run(flags: dict[str, Any], config: Path | None) -> None:
     if settings.keys is not None:
         read_keys(settings.keys)
     exported_model(settings.run, _print)
-    writer = LogWriter()
-    log_as_json(writer)
-    try:
-        listener = bind_socket(settings)
+    with json_logging(), bind_socket(settings) as listener:
         url = url_of(listener)
         if settings.workers > 1:
             store = open_store(settings.store)
@@ -39,11 +36,9 @@ def serve_run(flags: dict[str, Any], config: Path | None) -> None:
                 store.close()
             run_workers(settings, listener, lambda: _announce(settings, url))
         else:
-            application = Application(settings, writer)
+            application = Application(settings)
             _import(settings, application.services.store)
             run(application, listener, lambda: _announce(settings, url))
-    finally:
-        writer.close()
 
 
 def _import(settings: ServeSettings, store: HistoryStore) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.serving.explore.visit import Visit
-from tests.serving.server_process import ServerProcess, event, serving
+from tests.serving.server_process import LocalServer, event, serving_here
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -42,9 +42,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def stocked(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def stocked(bundle_folder: Path) -> Iterator[LocalServer]:
     """A server whose store has users with few, some and very many events."""
-    with serving(tmp_path_factory.mktemp("explorer"), bundle_folder, "--store", "memory://") as server:
+    with serving_here(bundle_folder) as server:
         server.add(*history("reader", 12, DAY_SECONDS), event("unknown", "reader", HOSTILE, START + 30 * DAY_SECONDS))
         server.add(*history("ready", 5, 3600), *history("other", 1, 60))
         server.add(*history("longest", 1000, 5000))
@@ -75,13 +75,13 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def visit(context: BrowserContext, stocked: ServerProcess) -> Callable[..., Visit]:
+def visit(context: BrowserContext, stocked: LocalServer) -> Callable[..., Visit]:
     """Opens the page in a tab of a desktop: `visit("#user=reader")`."""
     return lambda link="", **options: Visit(context, stocked.address, link, **options)
 
 
 @pytest.fixture
-def visit_alone(browser: Browser, stocked: ServerProcess) -> Iterator[Callable[..., Visit]]:
+def visit_alone(browser: Browser, stocked: LocalServer) -> Iterator[Callable[..., Visit]]:
     """The same with storage and properties of its own: `visit_alone(color_scheme="dark")`."""
     contexts = []
 
@@ -95,7 +95,7 @@ def visit_alone(browser: Browser, stocked: ServerProcess) -> Iterator[Callable[.
 
 
 @pytest.fixture(scope="package")
-def reader(context: BrowserContext, stocked: ServerProcess) -> Iterator[Visit]:
+def reader(context: BrowserContext, stocked: LocalServer) -> Iterator[Visit]:
     """A tab that stays at one user, for tests that only look."""
     with Visit(context, stocked.address, "#user=reader") as tab:
         yield tab

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from tests.serving.explore.visit import PAUSE_MILLISECONDS, Visit, number, titled
-from tests.serving.server_process import ServerProcess
+from tests.serving.server_process import LocalServer
 
 Open = Callable[..., Any]
 CLOSE = 0.01
 """Numbers are shown with two or three digits."""
 
 
-def test_rows_are_those_of_the_api(reader: Visit, stocked: ServerProcess) -> None:
+def test_rows_are_those_of_the_api(reader: Visit, stocked: LocalServer) -> None:
     answer = stocked.recommend("reader")
     assert reader.titles() == titled(answer)
     assert reader.texts("#recommendations .rank") == [str(one["rank"]) for one in answer["recommendations"]]
@@ -34,7 +34,7 @@ def test_rows_are_those_of_the_api(reader: Visit, stocked: ServerProcess) -> Non
     assert answer["model_version"] in reader.text("#model-tag")
 
 
-def test_bars_and_bands_are_to_one_scale(reader: Visit, stocked: ServerProcess) -> None:
+def test_bars_and_bands_are_to_one_scale(reader: Visit, stocked: LocalServer) -> None:
     listed = stocked.recommend("reader")["recommendations"]
     most = max(one["probability_high"] for one in listed)
     size = "all => all.map(one => [parseFloat(one.style.left), parseFloat(one.style.width)])"
@@ -49,7 +49,7 @@ def test_bars_and_bands_are_to_one_scale(reader: Visit, stocked: ServerProcess) 
     )
 
 
-def test_uncertainty_is_told_in_words_and_in_parts(reader: Visit, stocked: ServerProcess) -> None:
+def test_uncertainty_is_told_in_words_and_in_parts(reader: Visit, stocked: LocalServer) -> None:
     uncertainty = stocked.recommend("reader")["uncertainty"]
     assert reader.text("#uncertainty .sentence").startswith("As uncertain as a choice among ")
     assert " of 40." in reader.text("#uncertainty .sentence")
@@ -59,7 +59,7 @@ def test_uncertainty_is_told_in_words_and_in_parts(reader: Visit, stocked: Serve
     assert told == pytest.approx([uncertainty[name] for name in ("total", "aleatoric", "epistemic")], rel=CLOSE)
 
 
-def test_attention_is_the_strength_of_each_event(reader: Visit, stocked: ServerProcess) -> None:
+def test_attention_is_the_strength_of_each_event(reader: Visit, stocked: LocalServer) -> None:
     weights = stocked.recommend("reader", attention=True)["attention"]
     assert len(weights) == 12  # one of the 13 events is not in the catalog
     shares = reader.page.eval_on_selector_all("#events .share", "all => all.map(one => one.textContent)")[::-1]
@@ -76,7 +76,7 @@ def test_attention_is_the_strength_of_each_event(reader: Visit, stocked: ServerP
 
 
 @pytest.mark.parametrize("way", ["hover", "focus"])
-def test_recommendation_marks_its_reasons_in_the_history(reader: Visit, stocked: ServerProcess, way: str) -> None:
+def test_recommendation_marks_its_reasons_in_the_history(reader: Visit, stocked: LocalServer, way: str) -> None:
     listed = stocked.recommend("reader")["recommendations"]
     place = next(place for place, one in enumerate(listed) if one["reasons"])
     row = reader.page.locator("#recommendations li").nth(place)
@@ -92,7 +92,7 @@ def test_recommendation_marks_its_reasons_in_the_history(reader: Visit, stocked:
     assert reader.page.locator(".marked").count() == 0
 
 
-def test_link_with_settings_asks_for_them(visit: Open, stocked: ServerProcess) -> None:
+def test_link_with_settings_asks_for_them(visit: Open, stocked: LocalServer) -> None:
     wishes: dict[str, dict[str, Any]] = {
         "k=4": {"k": 4},
         "category=Books": {"categories": ["Books"]},
@@ -108,7 +108,7 @@ def test_link_with_settings_asks_for_them(visit: Open, stocked: ServerProcess) -
             assert tab.titles() == titled(stocked.recommend("reader", **wish)), link
 
 
-def test_controls_change_the_list_and_the_link(visit: Open, stocked: ServerProcess) -> None:
+def test_controls_change_the_list_and_the_link(visit: Open, stocked: LocalServer) -> None:
     with visit("#user=reader") as tab:
         tab.page.click("#settings summary")
         tab.set("#set-k", "3")
@@ -126,7 +126,7 @@ def test_controls_change_the_list_and_the_link(visit: Open, stocked: ServerProce
         assert tab.page.url.endswith("#user=reader")
 
 
-def test_draws_are_made_again_with_another_seed(visit: Open, stocked: ServerProcess) -> None:
+def test_draws_are_made_again_with_another_seed(visit: Open, stocked: LocalServer) -> None:
     with visit("#user=reader") as tab:
         tab.page.click("#settings summary")
         assert not tab.page.is_visible("#set-seed")
@@ -136,7 +136,7 @@ def test_draws_are_made_again_with_another_seed(visit: Open, stocked: ServerProc
         assert tab.titles() == titled(stocked.recommend("reader", explore="thompson", seed=1))
 
 
-def test_set_of_a_coverage_puts_other_controls_out_of_use(visit: Open, stocked: ServerProcess) -> None:
+def test_set_of_a_coverage_puts_other_controls_out_of_use(visit: Open, stocked: LocalServer) -> None:
     with visit("#user=reader") as tab:
         tab.page.click("#settings summary")
         tab.set("#set-coverage", "0.8")
@@ -144,7 +144,7 @@ def test_set_of_a_coverage_puts_other_controls_out_of_use(visit: Open, stocked: 
         assert all(tab.page.is_disabled(f"#set-{name}") for name in ("k", "diversity", "explore"))
 
 
-def test_more_are_shown_without_repeats(visit: Open, stocked: ServerProcess) -> None:
+def test_more_are_shown_without_repeats(visit: Open, stocked: LocalServer) -> None:
     first = stocked.recommend("reader", k=5)
     second = stocked.recommend("reader", k=5, page=first["next_page"])
     with visit("#user=reader&k=5") as tab:

@@ -9,12 +9,12 @@ import pytest
 
 from tests.serving.explore.conftest import HOSTILE, START
 from tests.serving.explore.visit import Visit
-from tests.serving.server_process import ServerProcess, event
+from tests.serving.server_process import LocalServer, event
 
 Open = Callable[..., Any]
 
 
-def test_start_of_an_id_suggests_users(visit: Open, stocked: ServerProcess) -> None:
+def test_start_of_an_id_suggests_users(visit: Open, stocked: LocalServer) -> None:
     with visit() as tab:
         tab.type("#user-input", "rea")
         suggested = tab.texts("#user-options li")
@@ -24,7 +24,7 @@ def test_start_of_an_id_suggests_users(visit: Open, stocked: ServerProcess) -> N
         assert tab.page.url.endswith("#user=ready")
 
 
-def test_history_of_a_user_shows_what_the_api_tells(reader: Visit, stocked: ServerProcess) -> None:
+def test_history_of_a_user_shows_what_the_api_tells(reader: Visit, stocked: LocalServer) -> None:
     told = stocked.client.get("/v1/users/reader").json()["events"]
     assert reader.events() == [one["title"] or one["item_id"] for one in told]
     details = reader.page.eval_on_selector_all("#events .details", "all => all.map(one => one.textContent)")[::-1]
@@ -44,7 +44,7 @@ def test_ids_and_titles_are_text_and_never_markup(visit: Open) -> None:
         assert tab.page.locator("img").count() == 0
 
 
-def test_composed_history_asks_for_the_chosen_titles(visit: Open, stocked: ServerProcess) -> None:
+def test_composed_history_asks_for_the_chosen_titles(visit: Open, stocked: LocalServer) -> None:
     with visit() as tab:
         for text in ("Toys no. 1", "Books no. 2", "Garden no. 7"):
             tab.choose("#item-input", text)
@@ -97,7 +97,7 @@ def test_thousand_events_fit_are_zoomed_and_zoomed_out(visit: Open) -> None:
         assert tab.page.locator(".stem").count() == 1000
 
 
-def test_event_at_the_pointer_is_named_and_a_click_picks_it(visit: Open, stocked: ServerProcess) -> None:
+def test_event_at_the_pointer_is_named_and_a_click_picks_it(visit: Open, stocked: LocalServer) -> None:
     title = stocked.client.get("/v1/users/ready").json()["events"][2]["title"]
     with visit("#user=ready") as tab:
         stem = tab.page.locator(".stem").nth(2)
@@ -110,7 +110,7 @@ def test_event_at_the_pointer_is_named_and_a_click_picks_it(visit: Open, stocked
         assert tab.text("#picked").startswith(f"3. {title}, 2 Jan 2024, 12:00 UTC, purchase, value 7")
 
 
-def test_new_event_is_in_the_answer_after_reloading(visit: Open, stocked: ServerProcess) -> None:
+def test_new_event_is_in_the_answer_after_reloading(visit: Open, stocked: LocalServer) -> None:
     with visit("#user=other") as tab:
         assert tab.text("#history-facts").startswith("User other: 1 event,")
         stocked.add(event("other-new", "other", "i33", START + 999))

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from tests.serving.explore.visit import PAUSE_MILLISECONDS, Visit, number
-from tests.serving.server_process import ServerProcess
+from tests.serving.server_process import LocalServer
 
 Open = Callable[..., Any]
 MARGIN = 22
 """Pixels around the drawn items."""
 
 
-def map_of(stocked: ServerProcess) -> list[dict[str, Any]]:
+def map_of(stocked: LocalServer) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = stocked.client.get("/v1/items/map").json()["items"]
     return items
 
@@ -40,7 +40,7 @@ def loneliest(at: dict[str, tuple[float, float]], among: set[str]) -> str:
     return max(among, key=lambda one: min(math.dist(at[one], place) for other, place in at.items() if other != one))
 
 
-def test_every_item_is_on_the_map_in_the_color_of_its_category(reader: Visit, stocked: ServerProcess) -> None:
+def test_every_item_is_on_the_map_in_the_color_of_its_category(reader: Visit, stocked: LocalServer) -> None:
     items = map_of(stocked)
     count = Counter(one["category"] for one in items)
     recommended = {one["item_id"] for one in stocked.recommend("reader")["recommendations"]}
@@ -68,7 +68,7 @@ def parts(color: str) -> list[float]:
     return [float(part) for part in color.removeprefix("rgb(").removesuffix(")").split(",")]
 
 
-def test_pointer_on_an_item_tells_its_title_and_marks(reader: Visit, stocked: ServerProcess) -> None:
+def test_pointer_on_an_item_tells_its_title_and_marks(reader: Visit, stocked: LocalServer) -> None:
     items, listed = map_of(stocked), stocked.recommend("reader")["recommendations"]
     at = places(reader, items)
     one = loneliest(at, {item["item_id"] for item in listed})
@@ -80,7 +80,7 @@ def test_pointer_on_an_item_tells_its_title_and_marks(reader: Visit, stocked: Se
     assert f"recommended, rank {rank}" in reader.text("#map-tip")
 
 
-def test_map_as_a_list_says_what_is_marked_and_finds_the_rest(visit: Open, stocked: ServerProcess) -> None:
+def test_map_as_a_list_says_what_is_marked_and_finds_the_rest(visit: Open, stocked: LocalServer) -> None:
     listed = stocked.recommend("reader")["recommendations"]
     with visit("#user=reader") as tab:
         rows = tab.page.locator("#map-items li").all_inner_texts()
@@ -91,7 +91,7 @@ def test_map_as_a_list_says_what_is_marked_and_finds_the_rest(visit: Open, stock
         assert [row.split("\n")[0] for row in tab.page.locator("#map-items li").all_inner_texts()] == ["Garden no. 7"]
 
 
-def test_picked_item_shows_similar_ones_and_is_taken_next(visit: Open, stocked: ServerProcess) -> None:
+def test_picked_item_shows_similar_ones_and_is_taken_next(visit: Open, stocked: LocalServer) -> None:
     similar = stocked.client.get("/v1/items/i01/similar?k=5").json()["items"]
     with visit("#user=ready") as tab:
         tab.type("#map-filter", "Garden no. 7")
@@ -123,7 +123,7 @@ def test_category_of_the_legend_is_shown_alone(visit: Open) -> None:
         assert tab.page.evaluate(drawn) == before
 
 
-def test_health_of_the_model_is_what_the_api_tells(reader: Visit, stocked: ServerProcess) -> None:
+def test_health_of_the_model_is_what_the_api_tells(reader: Visit, stocked: LocalServer) -> None:
     health = stocked.client.get("/v1/model").json()
     facts = dict(zip(reader.texts(".model-facts dt"), reader.texts(".model-facts dd"), strict=True))
     assert facts["Version"] == health["version"]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.serving.conftest import LARGE
 from tests.serving.explore.visit import Visit, titled
-from tests.serving.server_process import ServerProcess, serving
+from tests.serving.server_process import LocalServer, serving_here
 from variseq.serving.keys import create_key
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Open = Callable[..., Any]
 
 
-def test_first_sight_says_how_to_begin_and_offers_users(visit: Open, stocked: ServerProcess) -> None:
+def test_first_sight_says_how_to_begin_and_offers_users(visit: Open, stocked: LocalServer) -> None:
     with visit() as tab:
         assert tab.text(".welcome").startswith("Find a user by the start of the id")
         users = stocked.client.get("/v1/users?limit=6").json()["users"]
@@ -31,7 +31,7 @@ def test_first_sight_says_how_to_begin_and_offers_users(visit: Open, stocked: Se
         assert tab.titles() == titled(stocked.recommend(users[0]))
 
 
-def test_empty_history_is_told_as_the_fallback_that_it_is(visit: Open, stocked: ServerProcess) -> None:
+def test_empty_history_is_told_as_the_fallback_that_it_is(visit: Open, stocked: LocalServer) -> None:
     with visit() as tab:
         tab.click("text=Start with an empty history")
         answer = stocked.recommend(history=[])
@@ -39,7 +39,7 @@ def test_empty_history_is_told_as_the_fallback_that_it_is(visit: Open, stocked: 
         assert tab.text("#answer-message").casefold().rstrip(".") == answer["fallback"].casefold()
 
 
-def test_unknown_user_is_told_in_the_words_of_the_api(visit: Open, stocked: ServerProcess) -> None:
+def test_unknown_user_is_told_in_the_words_of_the_api(visit: Open, stocked: LocalServer) -> None:
     message = stocked.client.get("/v1/users/nobody").json()["error"]["message"]
     with visit("#user=nobody", expected=(404,)) as tab:
         assert tab.text("#history-message [role=alert]") == message
@@ -47,7 +47,7 @@ def test_unknown_user_is_told_in_the_words_of_the_api(visit: Open, stocked: Serv
         assert tab.page.is_visible(".welcome")
 
 
-def test_refused_settings_are_told_in_the_words_of_the_api(visit: Open, stocked: ServerProcess) -> None:
+def test_refused_settings_are_told_in_the_words_of_the_api(visit: Open, stocked: LocalServer) -> None:
     refused = stocked.client.post("/v1/recommend", json={"user_id": "reader", "categories": ["Nothing"]})
     with visit("#user=reader&category=Nothing", expected=(400,)) as tab:
         assert tab.text("#answer-message [role=alert]") == refused.json()["error"]["message"]
@@ -57,7 +57,7 @@ def test_refused_settings_are_told_in_the_words_of_the_api(visit: Open, stocked:
         assert tab.titles() == titled(stocked.recommend("reader"))
 
 
-def test_lost_server_is_told_and_tried_again(visit: Open, stocked: ServerProcess) -> None:
+def test_lost_server_is_told_and_tried_again(visit: Open, stocked: LocalServer) -> None:
     with visit("#user=reader") as tab:
         tab.context.set_offline(True)
         tab.click("#events li:nth-child(2) .strike")
@@ -104,7 +104,7 @@ def test_link_restores_what_a_colleague_saw(visit: Open) -> None:
         assert other.page.input_value("#set-k") == "6"
 
 
-def test_edits_of_a_link_are_left_out_when_the_history_has_grown(visit: Open, stocked: ServerProcess) -> None:
+def test_edits_of_a_link_are_left_out_when_the_history_has_grown(visit: Open, stocked: LocalServer) -> None:
     with visit("#user=ready&without=4&of=4") as tab:
         assert "has grown since this link was made" in tab.text("#history-message")
         assert tab.titles() == titled(stocked.recommend("ready"))
@@ -127,7 +127,7 @@ def test_back_returns_to_the_user_before(visit: Open) -> None:
         assert tab.text("#history-facts").startswith("User ready: 5 events")
 
 
-def test_ids_beyond_the_numbers_of_javascript_stay_exact(context: BrowserContext, numbered: ServerProcess) -> None:
+def test_ids_beyond_the_numbers_of_javascript_stay_exact(context: BrowserContext, numbered: LocalServer) -> None:
     user, item = str(LARGE + 7), str(LARGE + 5)
     with Visit(context, numbered.address, f"#user={user}") as tab:
         assert tab.text("#history-facts").startswith(f"User {user}:")
@@ -145,14 +145,14 @@ def test_ids_beyond_the_numbers_of_javascript_stay_exact(context: BrowserContext
 
 
 @pytest.fixture(scope="module")
-def guarded(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, str]]:
+def guarded(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalServer, str]]:
     folder = tmp_path_factory.mktemp("guarded-explorer")
     key = create_key(folder / "keys.yaml", "page", ["read"])
-    with serving(folder, bundle_folder, "--store", "memory://", "--keys", "keys.yaml") as server:
+    with serving_here(bundle_folder, keys=folder / "keys.yaml") as server:
         yield server, key
 
 
-def test_key_is_asked_for_kept_in_the_tab_and_sent(context: BrowserContext, guarded: tuple[ServerProcess, str]) -> None:
+def test_key_is_asked_for_kept_in_the_tab_and_sent(context: BrowserContext, guarded: tuple[LocalServer, str]) -> None:
     server, key = guarded
     with Visit(context, server.address, "#history=i01", expected=(401,)) as tab:
         assert tab.page.is_visible("#key-dialog")
@@ -178,7 +178,7 @@ def test_key_is_asked_for_kept_in_the_tab_and_sent(context: BrowserContext, guar
         assert tab.page.is_visible("#key-dialog")
 
 
-def test_page_without_a_key_says_what_is_missing(context: BrowserContext, guarded: tuple[ServerProcess, str]) -> None:
+def test_page_without_a_key_says_what_is_missing(context: BrowserContext, guarded: tuple[LocalServer, str]) -> None:
     server, _ = guarded
     message = server.client.get("/v1/model").json()["error"]["message"]
     with Visit(context, server.address, expected=(401,)) as tab:

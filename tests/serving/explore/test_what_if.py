@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from tests.serving.explore.visit import number, titled
-from tests.serving.server_process import ServerProcess
+from tests.serving.server_process import LocalServer
 
 Open = Callable[..., Any]
 
 
-def events_of(stocked: ServerProcess, user_id: str) -> list[dict[str, Any]]:
+def events_of(stocked: LocalServer, user_id: str) -> list[dict[str, Any]]:
     """What somebody did, as the page asks of it: with times, kinds and values."""
     events = stocked.client.get(f"/v1/users/{user_id}").json()["events"]
     return [{name: one[name] for name in ("item_id", "timestamp", "event", "value")} for one in events]
@@ -38,7 +38,7 @@ def gone(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return [title for title in titled(before) if title not in titled(after)]
 
 
-def test_struck_event_changes_the_list_and_moves_are_shown(visit: Open, stocked: ServerProcess) -> None:
+def test_struck_event_changes_the_list_and_moves_are_shown(visit: Open, stocked: LocalServer) -> None:
     events = events_of(stocked, "ready")
     before, after = stocked.recommend(history=events), stocked.recommend(history=events[:-1])
     with visit("#user=ready") as tab:
@@ -52,7 +52,7 @@ def test_struck_event_changes_the_list_and_moves_are_shown(visit: Open, stocked:
         assert told == "The same 10 items in the same order." or any(f" {way}" in told for way in ("new", "up", "gone"))
 
 
-def test_probability_changes_are_those_of_two_answers(visit: Open, stocked: ServerProcess) -> None:
+def test_probability_changes_are_those_of_two_answers(visit: Open, stocked: LocalServer) -> None:
     events = events_of(stocked, "ready")
     before, after = stocked.recommend(history=events), stocked.recommend(history=events[:-1])
     old = {one["item_id"]: one["probability"] for one in before["recommendations"]}
@@ -67,7 +67,7 @@ def test_probability_changes_are_those_of_two_answers(visit: Open, stocked: Serv
         assert tab.page.locator("#recommendations .before").count() == len(expected)
 
 
-def test_event_is_put_back_and_the_real_history_returns(visit: Open, stocked: ServerProcess) -> None:
+def test_event_is_put_back_and_the_real_history_returns(visit: Open, stocked: LocalServer) -> None:
     real = titled(stocked.recommend("ready"))
     with visit("#user=ready") as tab:
         tab.click("#events li:first-child .strike")
@@ -82,7 +82,7 @@ def test_event_is_put_back_and_the_real_history_returns(visit: Open, stocked: Se
         assert tab.text("#changes") == ""
 
 
-def test_recommendation_is_taken_next(visit: Open, stocked: ServerProcess) -> None:
+def test_recommendation_is_taken_next(visit: Open, stocked: LocalServer) -> None:
     events = events_of(stocked, "ready")
     before = stocked.recommend(history=events)
     with visit("#user=ready") as tab:
@@ -94,7 +94,7 @@ def test_recommendation_is_taken_next(visit: Open, stocked: ServerProcess) -> No
         assert tab.texts("#recommendations .move") == moves(before, after)
 
 
-def test_item_goes_after_the_picked_event(visit: Open, stocked: ServerProcess) -> None:
+def test_item_goes_after_the_picked_event(visit: Open, stocked: LocalServer) -> None:
     events = events_of(stocked, "ready")
     with visit("#user=ready") as tab:
         tab.click("#events li:nth-child(4) .title")  # the second oldest of five
@@ -109,7 +109,7 @@ def test_item_goes_after_the_picked_event(visit: Open, stocked: ServerProcess) -
         assert len(tab.events()) == 5
 
 
-def test_list_is_compared_with_the_one_before_or_the_real_one(visit: Open, stocked: ServerProcess) -> None:
+def test_list_is_compared_with_the_one_before_or_the_real_one(visit: Open, stocked: LocalServer) -> None:
     events = events_of(stocked, "ready")
     real, once, twice = (stocked.recommend(history=events[:end]) for end in (5, 4, 3))
     with visit("#user=ready") as tab:
@@ -120,7 +120,7 @@ def test_list_is_compared_with_the_one_before_or_the_real_one(visit: Open, stock
         assert tab.texts("#recommendations .move") == moves(real, twice)
 
 
-def test_keyboard_alone_strikes_an_event_out(visit: Open, stocked: ServerProcess) -> None:
+def test_keyboard_alone_strikes_an_event_out(visit: Open, stocked: LocalServer) -> None:
     events = events_of(stocked, "ready")
     with visit("#user=ready") as tab:
         tab.page.focus(".timeline-frame")
@@ -132,7 +132,7 @@ def test_keyboard_alone_strikes_an_event_out(visit: Open, stocked: ServerProcess
         assert tab.page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("Put back event 3, ")
 
 
-def test_all_events_struck_out_leave_a_fallback_that_says_so(visit: Open, stocked: ServerProcess) -> None:
+def test_all_events_struck_out_leave_a_fallback_that_says_so(visit: Open, stocked: LocalServer) -> None:
     with visit("#history=i01") as tab:
         tab.click("#events li .strike")
         answer = stocked.recommend(history=[])
@@ -140,7 +140,7 @@ def test_all_events_struck_out_leave_a_fallback_that_says_so(visit: Open, stocke
         assert answer["fallback"].casefold() in tab.text("#answer-message").casefold()
 
 
-def test_latest_question_wins(visit: Open, stocked: ServerProcess) -> None:
+def test_latest_question_wins(visit: Open, stocked: LocalServer) -> None:
     events = events_of(stocked, "longest")
     with visit("#user=longest") as tab:
         tab.page.evaluate(

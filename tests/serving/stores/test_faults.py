@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -28,10 +29,10 @@ WRITE_UNTIL_KILLED = """
 import os, sys
 from tests.serving.stores.test_faults import Load
 from variseq.serving.stores import open_store
-address, name, early = sys.argv[1:]
+address, name = sys.argv[1:]
 store = open_store(address)
 os.write(1, b"ready\\n")
-Load(store, name, lambda ids: os.write(1, (" ".join(ids) + "\\n").encode()), early == "early").start()
+Load(store, name, lambda ids: os.write(1, (" ".join(ids) + "\\n").encode())).start()
 """
 FILL_THE_DISK = """
 import sys
@@ -58,8 +59,7 @@ class Load:
 
     store: HistoryStore
     name: str
-    acknowledge: object
-    is_too_early: bool = False
+    acknowledge: Callable[[list[str]], object]
     acknowledged: set[str] = field(default_factory=set)
     num_refused: int = 0
     is_over: threading.Event = field(default_factory=threading.Event)
@@ -88,8 +88,6 @@ class Load:
             number += 1
 
     def _append(self, batch: list[Event], ids: list[str]) -> None:
-        if self.is_too_early:
-            self.acknowledge(ids)  # type: ignore[operator]
         while True:
             try:
                 self.store.append(batch)
@@ -98,8 +96,7 @@ class Load:
                 self.num_refused += 1
                 time.sleep(0.01)
         self.acknowledged.update(ids)
-        if not self.is_too_early:
-            self.acknowledge(ids)  # type: ignore[operator]
+        self.acknowledge(ids)
 
 
 def lost_and_doubled(acknowledged: set[str], store: HistoryStore) -> tuple[int, int]:
@@ -117,9 +114,9 @@ def child(code: str, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0, cwd=ROOT, env=os.environ | {"PYTHONPATH": "."})
 
 
-def killed(address: str, name: str, seconds: float, early: bool = False) -> set[str]:
+def killed(address: str, name: str, seconds: float) -> set[str]:
     """The ids that a process acknowledged before it was killed."""
-    with child(WRITE_UNTIL_KILLED, address, name, "early" if early else "") as process:
+    with child(WRITE_UNTIL_KILLED, address, name) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         os.set_blocking(process.stdout.fileno(), False)
@@ -144,14 +141,6 @@ def test_killed_process_loses_and_doubles_nothing(tmp_path: Path, durability: st
         store.close()
         assert is_sound(path)
     assert acknowledged
-
-
-def test_process_that_acknowledges_too_early_is_detected(tmp_path: Path) -> None:
-    address = f"sqlite:///{tmp_path}/events.db?{LIMIT}"
-    acknowledged = set().union(*(killed(address, f"life-{number}", 0.1, early=True) for number in range(8)))
-    store = open_store(address)
-    assert lost_and_doubled(acknowledged, store)[0] > 0
-    store.close()
 
 
 def is_writable(store: HistoryStore) -> bool:

@@ -9,7 +9,6 @@ import pytest
 
 from variseq.errors import InputError, MissingDependencyError
 from variseq.serving.stores import open_store
-from variseq.serving.stores.memory import MemoryStore
 from variseq.serving.stores.protocol import HistoryStore
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.sqlite_file import SqliteOptions
@@ -39,8 +38,11 @@ def test_three_slashes_are_a_path_from_here(tmp_path: Path, monkeypatch: pytest.
 
 def test_memory_needs_no_name() -> None:
     store = open_store("memory://?history_limit=5")
-    assert isinstance(store, MemoryStore)
-    assert store.history_limit == 5
+    assert isinstance(store, SqliteStore)
+    assert store.options.history_limit == 5
+    assert store.path.exists()
+    store.close()
+    assert not store.path.parent.exists(), "it is lost at the end"
 
 
 @pytest.mark.parametrize(

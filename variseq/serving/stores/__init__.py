@@ -6,7 +6,6 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from variseq.errors import InputError, MissingDependencyError
-from variseq.serving.stores.memory import MemoryStore
 from variseq.serving.stores.protocol import HistoryStore
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.sqlite_file import SqliteOptions
@@ -29,8 +28,10 @@ def open_store(url: str) -> HistoryStore:
 
     Raises InputError for another scheme or option, MissingDependencyError without a client of Redis, StoreUnavailable.
 
-    >>> open_store("memory://?history_limit=50").counts()
+    >>> store = open_store("memory://?history_limit=50")
+    >>> store.counts()
     StoreCounts(users=0, events=0, erased=0)
+    >>> store.close()
     """
     try:
         address = urlsplit(url)
@@ -42,9 +43,9 @@ def open_store(url: str) -> HistoryStore:
     if address.scheme == "memory":
         if address.netloc or address.path:
             raise InputError(f"The store memory:// has no name; got {url!r}. {ALLOWED}")
-        store = MemoryStore(_history_limit(options))
+        limit = _history_limit(options)
         _refuse_the_rest(options, address.scheme, ["history_limit"])
-        return store
+        return SqliteStore(None, SqliteOptions("fast", limit))
     if address.scheme in ("redis", "rediss", "unix"):
         return _open_redis(address, options)
     raise InputError(f"There is no store {address.scheme or url!r}. {ALLOWED}")

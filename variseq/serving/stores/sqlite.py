@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 import threading
 import time
 from collections import deque
@@ -163,24 +164,24 @@ def _run(pending: _Pending[Any], connection: sqlite3.Connection, state: StoreSta
 class SqliteStore:
     """A HistoryStore in the file `path`, which is made if it does not exist; see `SqliteOptions`.
 
+    Without a path the file is a temporary one, which is deleted when the store is closed.
     Raises InputError for a file that is damaged or of something else, StoreUnavailable.
 
-    >>> import tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> store = SqliteStore(Path(folder.name) / "events.db")
+    >>> store = SqliteStore()
     >>> store.append([Event("e-2", 12, "boots", 2_000_000), Event("e-1", 12, "skis", 1_000_000)])
     Appended(accepted=2, duplicates=0, refused=0)
     >>> [event.item_id for event in store.history(12)]
     ['skis', 'boots']
-    >>> store.close(); folder.cleanup()
+    >>> store.close()
     """
 
-    def __init__(self, path: Path, options: SqliteOptions | None = None) -> None:
-        self.path = path
+    def __init__(self, path: Path | None = None, options: SqliteOptions | None = None) -> None:
+        self._folder = None if path is not None else tempfile.TemporaryDirectory(prefix="variseq-store-")
+        self.path = path or Path(self._folder.name if self._folder else "") / "events.db"
         self.options = options or SqliteOptions()
-        make_store_file(path, self.options)
-        self._scrubber = PageScrubber(path, self.options.lock_seconds)
-        self._commits = GroupCommit(path, self.options)
+        make_store_file(self.path, self.options)
+        self._scrubber = PageScrubber(self.path, self.options.lock_seconds)
+        self._commits = GroupCommit(self.path, self.options)
         self._local = threading.local()
         self._readers: dict[threading.Thread, sqlite3.Connection] = {}
         self._readers_lock = threading.Lock()
@@ -256,6 +257,8 @@ class SqliteStore:
                 connection.close()
             self._readers.clear()
         self._scrubber.close()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def _overwrite_unused(self) -> None:
         """A part of the file at a time, so that appends go on in between."""

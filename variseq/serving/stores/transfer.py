@@ -183,10 +183,10 @@ def import_histories(store: HistoryStore, rows: Iterable[Row]) -> Appended:
     Users who were erased do not come back: their events from before that are refused. Memory use does not grow with
     the number of rows. An interrupted import may be started again.
 
-    >>> from variseq.serving.stores.memory import MemoryStore
-    >>> store, rows = MemoryStore(), [("ann", 7, 1_000_000, None, None), ("ann", 7, 1_000_000, None, None)]
+    >>> store, rows = SqliteStore(), [("ann", 7, 1_000_000, None, None), ("ann", 7, 1_000_000, None, None)]
     >>> import_histories(store, rows), import_histories(store, rows)
     (Appended(accepted=2, duplicates=0, refused=0), Appended(accepted=0, duplicates=2, refused=0))
+    >>> store.close()
     """
     accepted = duplicates = refused = 0
     events = as_events(rows)

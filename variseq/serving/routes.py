@@ -1,0 +1,351 @@
+"""The operations of the API, and the files of the explorer page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from time import time
+from typing import Any
+
+from msgspec import UNSET
+
+from variseq.errors import CheckpointError, InputError
+from variseq.ranking.engine import UNKNOWN_USER, Engine, Request
+from variseq.ranking.options import RecommendOptions
+from variseq.ranking.recommendations import ITEM_COLUMNS
+from variseq.serving.batching import InferenceRequest, InferenceResult
+from variseq.serving.http import KIB, Handler, HTTPError, Page, RequestContext, Route
+from variseq.serving.keys import Role
+from variseq.serving.openapi import HTML, REVALIDATE, page_route
+from variseq.serving.requests import (
+    events_of,
+    format_id,
+    history_of,
+    item_id_of,
+    list_request,
+    moment,
+    next_page,
+    options_of,
+    user_id_of,
+)
+from variseq.serving.schemas import (
+    MAX_BATCH_ITEMS,
+    BatchRequest,
+    BatchResponse,
+    ErasureResponse,
+    EventsRequest,
+    EventsResponse,
+    FindQuery,
+    HealthResponse,
+    IdsQuery,
+    ItemsResponse,
+    ModelRequest,
+    ModelResponse,
+    ModelsResponse,
+    Posterior,
+    ReadinessResponse,
+    Recommendation,
+    RecommendRequest,
+    RecommendResponse,
+    SearchQuery,
+    SimilarQuery,
+    StoredEvent,
+    Uncertainty,
+    UserListResponse,
+    UserResponse,
+    UsersResponse,
+)
+from variseq.serving.services import Services
+from variseq.serving.stores.protocol import Event
+from variseq.serving.telemetry import CONTENT_TYPE
+
+EVENTS_BYTES = 512 * KIB  # A thousand events: what may be stored at once, and the length of most histories.
+MEDIA_TYPES = {
+    ".html": HTML,
+    ".js": b"text/javascript; charset=utf-8",
+    ".css": b"text/css; charset=utf-8",
+    ".svg": b"image/svg+xml",
+}
+EXPLORER_POLICY = b"default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+API: list[Route] = []
+"""The routes in the order of the document."""
+
+
+def route(method: str, path: str, role: Role | None, **details: Any) -> Callable[[Handler], Handler]:
+    """Add a handler to the API; see `Route`."""
+
+    def add(handler: Handler) -> Handler:
+        API.append(Route(method, path, role, handler, **details))
+        return handler
+
+    return add
+
+
+@route("POST", "/v1/recommend", "read", max_bytes=EVENTS_BYTES, statuses=(503,))
+async def recommend(services: Services, context: RequestContext, body: RecommendRequest) -> RecommendResponse:
+    """Recommend items to a user or for a history."""
+    engine = services.models.engine
+    vocabulary = engine.vocabulary
+    request = list_request(body, vocabulary, engine.version)
+    user_id = None if body.user_id is None else user_id_of(body.user_id, vocabulary)
+    needed = None if body.page is None else engine.version
+    query = InferenceRequest(request, user_id, history_of(body, vocabulary), needed)
+    result = await services.batcher.submit(query)
+    return RecommendResponse(**_list_fields(query, result, body.ids_as_text), request_id=context.request_id)
+
+
+@route("POST", "/v1/recommend/batch", "read", max_bytes=EVENTS_BYTES, statuses=(503,))
+async def recommend_batch(services: Services, context: RequestContext, body: BatchRequest) -> BatchResponse:
+    """Recommend items to each of several users.
+
+    Each list is the same as in a request of its own; one error refuses all.
+    """
+    num_users, most = len(body.users), services.max_batch_users
+    if num_users > most:
+        raise InputError(f"users has {num_users:,} users. Allowed here: {most:,} at once. Send several requests.")
+    if num_users * body.k > MAX_BATCH_ITEMS:
+        raise InputError(
+            f"{num_users:,} users with k={body.k} are {num_users * body.k:,} items. Allowed: {MAX_BATCH_ITEMS:,} items "
+            "in one answer. Send fewer users or a smaller k."
+        )
+    services.auth.charge(context.caller, num_users - 1)
+    vocabulary = services.models.engine.vocabulary
+    request = Request(options_of(body, vocabulary), attention=body.attention)
+    users = [user_id_of(one, vocabulary) for one in body.users]
+    queries = [InferenceRequest(request, user_id) for user_id in users]
+    results = await services.batcher.submit_all(queries)
+    answers = [
+        UserListResponse(**_list_fields(query, result, body.ids_as_text), user_id=format_id(user, body.ids_as_text))
+        for user, query, result in zip(users, queries, results, strict=True)
+    ]
+    return BatchResponse(answers, context.request_id)
+
+
+def _list_fields(query: InferenceRequest, result: InferenceResult, as_text: bool) -> dict[str, Any]:
+    """The fields of a `ListResponse`."""
+    answer, listed = result.answer, result.answer.recommendations
+    # As `recommend` in Python words it: a user of whom there is no event at all is unknown.
+    is_unknown = answer.fallback is not None and query.user_id is not None and result.num_unknown == 0
+    # A conformal set is whole, and a list that is shorter than what was asked for ends here.
+    options = query.request.options
+    ends_here = options.conformal_level is not None or len(listed) < options.k
+    shown = [] if ends_here else [*query.request.shown, *listed.item_id]
+    return {
+        "recommendations": [
+            Recommendation(format_id(row.pop("item_id"), as_text), reasons=row.pop("reasons", []), **row)
+            for row in listed.to_dicts(ITEM_COLUMNS)
+        ],
+        "model_version": result.engine.version,
+        "fallback": UNKNOWN_USER if is_unknown else answer.fallback,
+        "num_events_used": result.num_events,
+        "num_unknown_items": result.num_unknown,
+        "latest_event": None if result.latest is None else moment(result.latest),
+        "latest_event_age_seconds": None if result.latest is None else round(time() - result.latest / 1e6, 6),
+        "uncertainty": Uncertainty(**answer.uncertainty),
+        "approximate": answer.approximate,
+        "next_page": next_page(result.engine.version, result.engine.vocabulary, shown),
+        "attention": UNSET if answer.attention is None else answer.attention,
+    }
+
+
+@route("POST", "/v1/events", "write", max_bytes=EVENTS_BYTES, statuses=(409, 503))
+async def add_events(services: Services, context: RequestContext, body: EventsRequest) -> EventsResponse:
+    """Store what users did.
+
+    The answer comes when the events are durable and every later recommendation sees them.
+    """
+    vocabulary = services.models.engine.vocabulary
+    events = events_of(body.events, vocabulary)
+    appended = await services.writers.run(lambda: services.store.append(events))
+    item_ids = list(dict.fromkeys(event.item_id for event in events))
+    positions = vocabulary.item_positions(item_ids).tolist()
+    unknown = [
+        format_id(item_id, body.ids_as_text)
+        for item_id, position in zip(item_ids, positions, strict=True)
+        if position < 0
+    ]
+    counts = (("accepted", appended.accepted), ("duplicate", appended.duplicates), ("refused", appended.refused))
+    for outcome, num_events in counts:
+        if num_events:
+            services.metrics.events.labels(outcome).inc(num_events)
+    return EventsResponse(appended.accepted, appended.duplicates, appended.refused, unknown)
+
+
+@route("GET", "/v1/items", "read")
+async def search_items(services: Services, context: RequestContext, query: SearchQuery) -> ItemsResponse:
+    """Find items by title or id."""
+    engine, items = await _from_catalog(services, lambda engine: engine.catalog.search(query.search, query.limit))
+    return ItemsResponse(_items(items, query.ids_as_text), engine.version)
+
+
+@route("GET", "/v1/items/map", "read")
+async def item_map(services: Services, context: RequestContext, query: IdsQuery) -> dict[str, Any]:
+    """Show items as points; similar items are near each other."""
+    engine, found = await _from_catalog(services, lambda engine: engine.catalog.item_map())
+    return {**found, "items": _items(found["items"], query.ids_as_text), "model_version": engine.version}
+
+
+@route("GET", "/v1/items/{item_id}/similar", "read", statuses=(404,))
+async def similar_items(
+    services: Services, context: RequestContext, item_id: str, query: SimilarQuery
+) -> ItemsResponse:
+    """List similar items."""
+    vocabulary = services.models.engine.vocabulary
+    known_id = item_id_of(item_id, vocabulary)
+    if vocabulary.item_positions([known_id])[0] < 0:
+        raise HTTPError(404, "There is no such item in the catalog.")
+    engine, items = await _from_catalog(
+        services, lambda engine: engine.catalog.similar(known_id, min(query.k, engine.vocabulary.num_items - 1))
+    )
+    return ItemsResponse(_items(items, query.ids_as_text), engine.version)
+
+
+@route("GET", "/v1/model", "read")
+async def show_model(services: Services, context: RequestContext) -> dict[str, Any]:
+    """Show the model and its health."""
+    engine, health = await _from_catalog(services, lambda engine: engine.health)
+    return {**health, "model_version": engine.version}
+
+
+def _items(items: list[dict[str, Any]], as_text: bool) -> list[dict[str, Any]]:
+    return [{**one, "item_id": format_id(one["item_id"], as_text)} for one in items]
+
+
+async def _from_catalog(services: Services, compute: Callable[[Engine], Any]) -> tuple[Engine, Any]:
+    """A result of the engine outside the batcher, and the engine; one thread at a time computes it."""
+
+    def work() -> tuple[Engine, Any]:
+        engine = services.models.engine
+        with services.catalog_lock:
+            return engine, compute(engine)
+
+    return await services.readers.run(work)
+
+
+@route("GET", "/v1/users/{user_id}", "read", statuses=(404, 503))
+async def show_user(services: Services, context: RequestContext, user_id: str, query: IdsQuery) -> UserResponse:
+    """Show the history and the posterior of a user."""
+    known_id = user_id_of(user_id, services.models.engine.vocabulary)
+    events = await services.readers.run(lambda: services.store.history(known_id))
+    if not events:
+        raise HTTPError(404, "There is no such user in the store.")
+    answered = await services.batcher.submit(InferenceRequest(Request(RecommendOptions(k=1, reasons=False)), known_id))
+    stored = await services.readers.run(lambda: _stored_events(answered.engine, events, query.ids_as_text))
+    posterior = Posterior(Uncertainty(**answered.answer.uncertainty))
+    shown_id = format_id(known_id, query.ids_as_text)
+    return UserResponse(shown_id, len(events), stored, posterior, answered.engine.version)
+
+
+def _stored_events(engine: Engine, events: Sequence[Event], as_text: bool) -> list[StoredEvent]:
+    positions = engine.vocabulary.item_positions([event.item_id for event in events])
+    known = positions >= 0
+    titles = iter(engine.items.titles(positions[known]) if engine.items is not None else [None] * int(known.sum()))
+    return [
+        StoredEvent(
+            format_id(event.item_id, as_text),
+            next(titles) if is_known else None,
+            moment(event.timestamp),
+            event.behavior,
+            event.value,
+            is_known,
+        )
+        for event, is_known in zip(events, known.tolist(), strict=True)
+    ]
+
+
+@route("DELETE", "/v1/users/{user_id}", "erase", statuses=(503,))
+async def erase_user(services: Services, context: RequestContext, user_id: str) -> ErasureResponse:
+    """Erase a user.
+
+    All events are removed and what is cached is dropped; then it is verified that nothing is left.
+    """
+    known_id = user_id_of(user_id, services.models.engine.vocabulary)
+    began = int(time() * 1e6)
+    outcome = "failed"
+    try:
+        num_events = await services.writers.run(lambda: services.store.erase(known_id))
+        await services.batcher.forget(known_id)
+        left = await services.readers.run(lambda: services.store.history(known_id))
+        # An event that was sent after the erasure begins a new history.
+        is_verified = all(event.timestamp >= began for event in left)
+        outcome = "erased and verified" if is_verified else "events left"
+    finally:
+        await services.auth.audit.write("erase user", context.caller.name, outcome, context.request_id, known_id)
+    if not is_verified:
+        raise HTTPError(500, "Events were found after the erasure. Send the request again and inform the operator.")
+    return ErasureResponse(num_events, is_verified)
+
+
+@route("GET", "/v1/users", "read", statuses=(503,))
+async def find_users(services: Services, context: RequestContext, query: FindQuery) -> UsersResponse:
+    """Find users whose id begins with a prefix."""
+    found = await services.readers.run(lambda: services.store.users(query.prefix, query.limit))
+    return UsersResponse([format_id(user_id, query.ids_as_text) for user_id in found])
+
+
+@route("POST", "/v1/admin/model", "admin", statuses=(409, 503))
+async def swap_model(services: Services, context: RequestContext, body: ModelRequest) -> ModelResponse:
+    """Swap the model.
+
+    The model is loaded and answers from now on; one that cannot be loaded changes nothing.
+    """
+    act, caller, request_id = f"swap model to {body.model_name}", context.caller.name, context.request_id
+    try:
+        await services.readers.run(lambda: services.models.swap(body.model_name))
+    except CheckpointError as error:
+        services.metrics.rejected_models.inc()
+        await services.auth.audit.write(act, caller, "refused", request_id)
+        reason = services.models.without_root(str(error))
+        raise HTTPError(409, f"The model was refused and the one before goes on. {reason}") from error
+    await services.model_changed()
+    await services.auth.audit.write(act, caller, "done", request_id)
+    return ModelResponse(services.models.name, services.models.engine.version)
+
+
+@route("GET", "/v1/admin/models", "admin", statuses=(503,))
+async def list_models(services: Services, context: RequestContext) -> ModelsResponse:
+    """List the models that can be chosen."""
+    models = services.models
+    names = [] if models.registry is None else await services.readers.run(models.registry.names)
+    await services.auth.audit.write("list models", context.caller.name, "done", context.request_id)
+    return ModelsResponse(names, models.name, models.engine.version)
+
+
+@route("GET", "/health", None)
+async def health(services: Services, context: RequestContext) -> HealthResponse:
+    """Show that the server is alive; nothing else is checked."""
+    return HealthResponse("alive")
+
+
+@route("GET", "/ready", None, statuses=(503,))
+async def ready(services: Services, context: RequestContext) -> ReadinessResponse:
+    """Show whether requests should come here; 503 with the reason where not."""
+    reasons = []
+    if services.auth.is_draining:
+        reasons.append("The server is stopping.")
+    if not services.batcher.is_alive:
+        reasons.append("The model does not answer any more. Start the server again.")
+    if await services.store_problem() is not None:
+        reasons.append("The store cannot be used now; see the log of the server.")
+    if reasons:
+        raise HTTPError(503, " ".join(reasons), {"Retry-After": "1"})
+    problem = services.models.problem
+    return ReadinessResponse(True, services.models.engine.version, [] if problem is None else [problem])
+
+
+@route("GET", "/metrics", "read", media_type="text/plain")
+async def metrics(services: Services, context: RequestContext) -> Page:
+    """Show the metrics for Prometheus."""
+    services.record_gauges()
+    return Page(await services.readers.run(services.metrics.text), CONTENT_TYPE)
+
+
+def explorer_routes() -> list[Route]:
+    """The files of the explorer page, read once. Open to everybody: they hold no data."""
+    routes = []
+    for file in files("variseq.serving").joinpath("explore").iterdir():
+        media_type = MEDIA_TYPES.get(file.name[file.name.rfind(".") :])
+        if media_type is not None:
+            path = "/explore" if file.name == "index.html" else f"/explore/{file.name}"
+            routes.append(page_route(path, None, Page(file.read_bytes(), media_type, EXPLORER_POLICY, REVALIDATE)))
+    return routes
