@@ -62,7 +62,7 @@ def _configuration() -> Iterator[str]:
     yield (
         "# Configuration\n\n"
         "A key is set by `--set section.key=value`, or in a YAML file that `--config` names. In Python, `model` and "
-        "`training` are dictionaries of `VariationalAttention`, and `read` keys are arguments of `variseq.read`.\n\n"
+        "`training` are dictionaries of `VariationalAttention`, and `read` keys are those of `ReadOptions`.\n\n"
         "The defaults of `model` and `training` depend on `size` and on the log. The table shows the values that hold "
         "where neither changes them. A finished run names all of its values in `config.yaml`.\n"
     )
