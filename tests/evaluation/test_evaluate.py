@@ -8,12 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evaluation.scored import GivenScores
+from tests.model.some_networks import NUM_ITEMS as NETWORK_ITEMS
+from tests.model.some_networks import small_network
 from variseq.errors import InputError
 from variseq.evaluation import evaluate as evaluate_module
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.splits import Part, by_time, leave_one_out
 from variseq.evaluation.summary import summarize
+from variseq.ranking.calibration import Calibration, repeat_share
+from variseq.ranking.selection import Constraints, Selector
+from variseq.recommend.network_model import ModelRecommender, count_events, mixture_model
 from variseq.sequences.histories import Histories
 
 NUM_USERS, NUM_ITEMS = 12, 25
@@ -70,6 +75,11 @@ def plainly(matrix: np.ndarray, part: Part, k: int, exclude_seen: bool, targets:
                 "nll": -np.log(probability[target]),
                 "brier": ((probability - one) ** 2).sum(),
                 "entropy": -(probability * np.log(probability)).sum(),
+                "mass_before": sum(
+                    [probability[item] for item in candidates if score[item] >= score[target] and item != target]
+                )
+                if target in candidates
+                else 1.0,
             }
         )
     return rows
@@ -82,7 +92,7 @@ def plainly(matrix: np.ndarray, part: Part, k: int, exclude_seen: bool, targets:
     targets=st.sampled_from(["first", "last", "all"]),
     cells_at_once=st.integers(1, 500),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_evaluation_equals_the_plain_definition_for_any_batches(
     seed: int, k: int, exclude_seen: bool, targets: str, cells_at_once: int
 ) -> None:
@@ -94,8 +104,8 @@ def test_evaluation_equals_the_plain_definition_for_any_batches(
     assert evaluation.rank.tolist() == [row["rank"] for row in expected]
     assert evaluation.top_item.tolist() == [row["top"] for row in expected]
     assert evaluation.forecasts is not None
-    for name in ("nll", "brier", "entropy", "top_probability"):
-        reference = np.array([row["top_probability" if name == "top_probability" else name] for row in expected])
+    for name in ("nll", "brier", "entropy", "top_probability", "mass_before"):
+        reference = np.array([row[name] for row in expected])
         np.testing.assert_allclose(getattr(evaluation.forecasts, name), reference, rtol=1e-5, atol=1e-6)
 
 
@@ -187,3 +197,28 @@ def test_model_without_probabilities_gets_no_probability_metrics() -> None:
     assert summary["nll"] is None
     assert summary["ece_top1"] is None
     assert summary["ndcg@10"] is not None
+
+
+LISTS = st.lists(st.lists(st.integers(0, NETWORK_ITEMS - 1), min_size=3, max_size=8), min_size=2, max_size=6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(histories=LISTS, share=st.floats(0.01, 0.6))
+def test_recommended_probabilities_are_those_of_the_evaluation(histories: list[list[int]], share: float) -> None:
+    part = leave_one_out(Histories.of_items(histories), NETWORK_ITEMS)[2]
+    model = mixture_model(small_network(), count_events(NETWORK_ITEMS, part.history()), Calibration(2))
+    options = EvaluationOptions(k=4, targets="last", repeat_share=share)
+    evaluation = evaluate(ModelRecommender(model), part, options)
+    p = model.distribution(model.encode(part.history()), part.history()).probabilities()
+    constraints = [Constraints(NETWORK_ITEMS, 4, repeat_share=share)] * len(histories)
+    selector = Selector.of(part.history(), constraints, model.everything)
+    item, score = selector.best(p, 0.0, model.tables.vectors)
+    assert evaluation.forecasts is not None
+    np.testing.assert_array_equal(item, evaluation.top_item)
+    probability = np.exp(score + selector.log_weight(p)[:, None])
+    np.testing.assert_allclose(probability, evaluation.forecasts.top_probability, atol=1e-5)
+
+
+def test_repeat_share_is_counted_after_the_first_event_and_never_zero() -> None:
+    assert repeat_share(Histories.of_items([[1, 2, 3], [4, 5]])) == pytest.approx(0.5 / 4)
+    assert repeat_share(Histories.of_items([[1, 1, 1], [], [4]])) == pytest.approx(2.5 / 3)

@@ -43,10 +43,10 @@ def test_interval_has_the_width_of_the_normal_approximation() -> None:
 def test_interval_covers_the_true_mean_about_95_times_in_100() -> None:
     generator = np.random.default_rng(1)
     covered = 0
-    for repeat in range(200):
+    for repeat in range(100):
         low, high = mean_interval(np.arange(60), generator.exponential(size=60), num_resamples=400, seed=repeat)
         covered += low <= 1 <= high
-    assert 175 <= covered <= 199
+    assert 86 <= covered <= 100
 
 
 def test_users_are_resampled_not_queries() -> None:

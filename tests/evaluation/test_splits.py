@@ -26,7 +26,7 @@ timed_lists = st.lists(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9))
 
 
 @given(timed_lists, st.floats(0.05, 0.45), st.floats(0.05, 0.45))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_every_training_event_is_before_every_later_part(
     lists: list[list[tuple[int, int]]], test_share: float, valid_share: float
 ) -> None:
@@ -46,7 +46,7 @@ def test_every_training_event_is_before_every_later_part(
 
 
 @given(timed_lists)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_leave_one_out_gives_last_and_last_but_one_of_long_histories(lists: list[list[tuple[int, int]]]) -> None:
     histories = timed(lists)
     long_enough = np.flatnonzero(histories.lengths >= 3)
@@ -63,7 +63,7 @@ def test_leave_one_out_gives_last_and_last_but_one_of_long_histories(lists: list
 
 
 @given(timed_lists)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_without_a_test_part_everything_but_validation_is_training(lists: list[list[tuple[int, int]]]) -> None:
     histories = timed(lists)
     long_enough = np.flatnonzero(histories.lengths >= 2)
@@ -84,7 +84,7 @@ def test_without_a_test_part_everything_but_validation_is_training(lists: list[l
 
 
 @given(timed_lists, st.sampled_from(["first", "last", "all"]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_targets_lie_between_the_bounds_of_their_user(lists: list[list[tuple[int, int]]], targets: str) -> None:
     histories = timed(lists)
     try:

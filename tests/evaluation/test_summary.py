@@ -82,7 +82,7 @@ def test_worst_calibration_is_the_largest_error() -> None:
 
 def test_error_of_true_forecasts_is_what_chance_explains() -> None:
     errors, by_chance = [], []
-    for seed in range(30):
+    for seed in range(12):
         for row in summarize(true_forecasts(LENGTHS, seed=seed), num_resamples=2)["by_history_length"][:6]:
             errors.append(row["ece_top3"])
             by_chance.append(row["ece_top3_noise_floor"])

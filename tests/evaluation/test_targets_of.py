@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.model.some_networks import NUM_ITEMS, small_network
@@ -42,6 +42,7 @@ SHOPPERS = of_marked(
 
 
 @given(marked_lists)
+@settings(max_examples=40)
 def test_last_target_of_a_user_is_test_and_the_one_before_it_validation(lists: Marked) -> None:
     histories = of_marked(lists)
     places = [np.flatnonzero([bought for _, bought in history]) for history in lists]
@@ -126,6 +127,7 @@ def test_loss_and_its_gradient_know_only_targets() -> None:
 
 
 @given(marked_lists, st.integers(1, 4))
+@settings(max_examples=40)
 def test_windows_cover_every_target_once_and_none_is_without_one(lists: Marked, max_seq_len: int) -> None:
     histories = of_marked(lists)
     windows = training_windows(histories, max_seq_len, np.random.default_rng(0))
