@@ -64,7 +64,7 @@ TABLES = {
         (("request_time", False),),
     ),
     "request-time": Table(
-        "accuracy", ("data", "model"), QUALITY, (("request_time", True),), "The model knows when the answer is wanted"
+        "accuracy", ("data", "model"), QUALITY, (("request_time", True),), "The model gets the time of the request"
     ),
     "significance": Table("significance", ("data", "model", "compared_with", "metric"), DIFFERENCE),
     "ablations": Table(
