@@ -91,9 +91,7 @@ def _by_cell(name: str, cells: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
 def _text(cell: Any) -> str:
     if isinstance(cell, bytes):
         return cell.decode(errors="replace")
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return str(cell)
+    return str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell)
 
 
 def open_frame(source: object) -> Frame:
@@ -101,7 +99,9 @@ def open_frame(source: object) -> Frame:
     library = type(source).__module__.partition(".")[0]
     if library == "pandas":
         _refuse_doubled_names(getattr(source, "columns", ()))
-        source = _with_named_index(source)
+        if isinstance(source, pd.DataFrame):  # a named index, as grouping leaves it, is columns
+            names = [name for name in source.index.names if name is not None]
+            source = source.reset_index() if names and not set(names) & set(source.columns) else source
     if isinstance(source, pa.Table | pa.RecordBatch):
         _refuse_doubled_names(source.schema.names)
     # A relation belongs to a connection of its own, so its rows come over as Arrow batches.
@@ -109,9 +109,11 @@ def open_frame(source: object) -> Frame:
     if isinstance(frame, nw.LazyFrame):
         return Frame(frame.collect_schema().names(), lambda names: stream(frame.select(*names).collect().to_native()))
     if isinstance(frame, nw.DataFrame):
+        if not all(isinstance(name, str) for name in frame.columns):
+            raise InputError(f"Column names must be text, and are: {', '.join(map(str, frame.columns))}.")
         # A pandas index that is no plain range comes over as one more column.
         return Frame(
-            _text_names(frame.columns),
+            frame.columns,
             lambda names: _selected(stream(frame.select(*names).to_native()), names),
             is_small=len(frame) <= _MAX_SMALL_ROWS,
         )
@@ -124,12 +126,6 @@ def open_frame(source: object) -> Frame:
     )
 
 
-def _with_named_index(frame: Any) -> Any:
-    """A pandas frame whose named index, as grouping leaves it, is made of columns."""
-    names = [name for name in frame.index.names if name is not None] if hasattr(frame, "index") else []
-    return frame.reset_index() if names and not set(names) & set(frame.columns) else frame
-
-
 def _refuse_doubled_names(names: Iterable[object]) -> None:
     listed = list(names)
     if doubled := sorted({str(name) for name in listed if listed.count(name) > 1}):
@@ -139,12 +135,6 @@ def _refuse_doubled_names(names: Iterable[object]) -> None:
 def _selected(reader: pa.RecordBatchReader, names: Sequence[str]) -> pa.RecordBatchReader:
     schema = pa.schema([reader.schema.field(name) for name in names])
     return pa.RecordBatchReader.from_batches(schema, (batch.select(list(names)) for batch in reader))
-
-
-def _text_names(names: Sequence[object]) -> list[str]:
-    if not all(isinstance(name, str) for name in names):
-        raise InputError(f"Column names must be text, and are: {', '.join(str(name) for name in names)}.")
-    return [str(name) for name in names]
 
 
 def plain_array(array: pa.Array) -> pa.Array:

@@ -53,14 +53,10 @@ def split_categories(entries: Sequence[object]) -> tuple[list[list[str]], list[s
     """
     divided: dict[str, list[str]] = {}
     marks: Counter[str] = Counter()
-    for entry in entries:
-        if (
-            entry is not None
-            and not isinstance(entry, list | tuple | dict)
-            and (text := _category_text(entry)) not in divided
-        ):
-            divided[text], mark = _plainly_divided(text)
-            marks[mark] += 1
+    plain = [entry for entry in entries if entry is not None and not isinstance(entry, list | tuple | dict)]
+    for text in dict.fromkeys(map(_category_text, plain)):
+        divided[text], mark = _plainly_divided(text)
+        marks[mark] += 1
     notes = []
     everywhere = {text: _pieces(parts, "".join(_DOUBTFUL)) for text, parts in divided.items()}
     count = Counter(part for parts in everywhere.values() for part in set(parts))
@@ -77,26 +73,17 @@ def split_categories(entries: Sequence[object]) -> tuple[list[list[str]], list[s
     found = [words for mark, words in _IN_WORDS.items() if marks[mark]]
     if found and found != ["'|'"]:
         notes.insert(0, f"categories were divided at {' and '.join(found)}")
-    of_entries = [list(dict.fromkeys(_of_entry(entry, divided))) for entry in entries]
+    parts_of = (
+        _named([entry]) if entry is None or isinstance(entry, list | tuple | dict) else divided[_category_text(entry)]
+        for entry in entries
+    )
+    of_entries = [list(dict.fromkeys(parts)) for parts in parts_of]
     nameless = next((part for parts in of_entries for part in parts if part[:1] == "{"), None)
     if nameless is not None:
         notes.append(f"categories such as {nameless[:60]!r} have no name, title or label and were taken as one each")
-    return _without_decimals(of_entries), notes
-
-
-def _without_decimals(of_entries: list[list[str]]) -> list[list[str]]:
-    """Whole numbers without decimals where all are numbers, so that a float column is as it is by every source."""
-    if not all(_NUMBER.fullmatch(part) for parts in of_entries for part in parts):
-        return of_entries
-    return [list(dict.fromkeys(re.sub(r"\.0+$", "", part) for part in parts)) for parts in of_entries]
-
-
-def _of_entry(entry: object, divided: dict[str, list[str]]) -> list[str]:
-    if entry is None:
-        return []
-    if isinstance(entry, list | tuple | dict):
-        return _named([entry])
-    return divided[_category_text(entry)]
+    if all(_NUMBER.fullmatch(part) for parts in of_entries for part in parts):
+        of_entries = [list(dict.fromkeys(re.sub(r"\.0+$", "", part) for part in parts)) for parts in of_entries]
+    return of_entries, notes
 
 
 def _category_text(entry: object) -> str:
@@ -118,9 +105,11 @@ def _plainly_divided(text: str) -> tuple[list[str], str]:
 
 def _listed(text: str) -> list[object] | None:
     """The list or the object that a text writes out; None for another text."""
-    for read in (json.loads, _python_value):
+    # Numpy writes no commas between texts, which Python would join.
+    with_commas = _QUOTED.sub(lambda match: match[1] + ("," if match[2] else ""), text)
+    for read, written in ((json.loads, text), (ast.literal_eval, with_commas)):
         try:
-            value = read(text)
+            value = read(written)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
         if isinstance(value, list | tuple | dict):
@@ -130,11 +119,6 @@ def _listed(text: str) -> list[object] | None:
         is_array = len(inside) > 1 and all(_NUMBER.fullmatch(part) for part in inside)  # [1 2], as numpy writes it
         return list(inside if is_array else text[1:-1].split(","))  # [Action, Drama]
     return None
-
-
-def _python_value(text: str) -> object:
-    """A value as Python writes it; numpy writes no commas between texts, which Python would join."""
-    return ast.literal_eval(_QUOTED.sub(lambda match: match[1] + ("," if match[2] else ""), text))
 
 
 def _pieces(parts: Sequence[str], marks: str) -> list[str]:
@@ -158,8 +142,13 @@ def _flat(parts: Sequence[object]) -> Iterator[object]:
             yield part
 
 
-# What programs write for no title, in their own case of letters.
+# What programs write for no title, in their own case of letters: an item may be called None or Nan.
 _NO_TITLE = ("", "\\N", "NaN", "nan", "NULL", "null", "<NA>", "#N/A", "(null)", "<null>", "#NULL!")
+_TITLE = f"CAST({Columns.TITLE} AS VARCHAR)"
+_TITLE_SQL = (
+    f"CASE WHEN {trimmed(_TITLE)} NOT IN ({', '.join(map(text_in_sql, _NO_TITLE))}) THEN {_TITLE} END "
+    f"AS {Columns.TITLE}"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +246,7 @@ def _read_aligned(
             f"{_first_external_id(session)!r}. Check which column is {key}"
             + (f": {wanted.option}={{{key!r}: ...}}." if wanted.required else ".")
         )
-    texts = [_title_sql() if column == Columns.TITLE else name_in_sql(column) for column in columns if column != key]
+    texts = [_TITLE_SQL if column == Columns.TITLE else name_in_sql(column) for column in columns if column != key]
     table = session.arrow(
         f"SELECT {', '.join(texts) or 'position'} FROM (SELECT CAST(range AS BIGINT) AS position "
         f"FROM range({len(known)})) LEFT JOIN matched_rows USING (position) LEFT JOIN raw USING (input_row) "
@@ -343,12 +332,6 @@ def read_items(session: Session, source: object, vocabulary: Vocabulary, options
     session.notes += notes + [message for message, count in messages.items() if count]
     _warn_of_few_matches(session, vocabulary.items)
     return ItemTable(pa.table(columns), num_left_out, num_without_row)
-
-
-def _title_sql() -> str:
-    """Fewer words than elsewhere stand for nothing, for an item may be called None or Nan."""
-    text, words = f"CAST({Columns.TITLE} AS VARCHAR)", ", ".join(map(text_in_sql, _NO_TITLE))
-    return f"CASE WHEN {trimmed(text)} NOT IN ({words}) THEN {text} END AS {Columns.TITLE}"
 
 
 def _warn_of_few_matches(session: Session, known: pa.Array) -> None:

@@ -106,8 +106,8 @@ def find_keys(session: Session) -> Keys:
         "SELECT key, first_row FROM (SELECT unnest(json_keys(line)) AS key, min(input_row) AS first_row FROM lines "
         "WHERE is_object GROUP BY key) ORDER BY first_row"
     )
-    in_head = session.rows("SELECT json_keys(line) FROM lines WHERE is_object ORDER BY input_row LIMIT 1")
-    names = list(dict.fromkeys([*(in_head[0][0] if in_head else []), *(str(key) for key, _ in found)]))
+    first = session.rows("SELECT unnest(json_keys(line)) FROM (FROM lines WHERE is_object ORDER BY input_row LIMIT 1)")
+    names = list(dict.fromkeys(str(key) for key, *_ in first + found))
     lists: dict[str, list[str]] = {}
     objects: dict[str, list[str]] = {}
     nested = session.rows(

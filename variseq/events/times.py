@@ -210,33 +210,37 @@ _NAMES = (
     *("utc", "sign", "offset_hours", "offset_minutes", "zone_in_brackets", "zone_in_parentheses", "zone"),
 )
 _ZONE_NAME = "(time_parts.zone || time_parts.zone_in_brackets || time_parts.zone_in_parentheses)"
+_SHORT_YEAR = "(strlen(time_parts.y2) = 2 OR strlen(time_parts.y4) = 2)"
+_SHORT_ZONE = (
+    f"({_ZONE_NAME} NOT IN ('', 'UTC', 'GMT', 'Z') AND NOT contains({_ZONE_NAME}, '/') "
+    "AND time_parts.utc = '' AND time_parts.sign = '')"
+)
 _ORDERS = ("day/month/year", "month/day/year")
 
 
 def read_text(session: Session, text: str, options: ReadOptions) -> TimeReading:
     """How the texts are read. Raises InputError when dates can be read day first and month first and no row decides."""
-    num_filled, num_numbers, num_whole, num_iso = session.row(
-        f"SELECT count(t), count(*) FILTER (WHERE regexp_full_match(t, {_NUMBER})), "
-        f"count(*) FILTER (WHERE regexp_full_match(t, {_NUMBER}) AND TRY_CAST(t AS HUGEINT) IS NOT NULL "
-        f"AND NOT contains(t, '.') AND NOT contains(lower(t), 'e')), "
-        f"count(*) FILTER (WHERE regexp_full_match(t, {_ISO})) FROM (SELECT {text} AS t FROM raw)"
-    )
-    missing = f"({text} IS NULL)"
-    unit = options.time_unit
-    numbers = _numbers_in(text, num_whole == num_numbers)
-    if unit in WORDS or (
-        unit == "auto"
-        and _are_mostly_numbers(session, text, num_numbers, num_filled)
-        and not _are_compact_dates(session, numbers, num_numbers, num_iso)
-    ):
+    is_number = f"regexp_full_match(t, {_NUMBER})"
+    conditions = {
+        "filled": "t IS NOT NULL",
+        "numbers": is_number,
+        "whole": f"{is_number} AND TRY_CAST(t AS HUGEINT) IS NOT NULL AND NOT regexp_matches(t, '[.eE]')",
+        "iso": f"regexp_full_match(t, {_ISO})",
+    }
+    found = session.counts(conditions, f"(SELECT {text} AS t FROM raw)")
+    missing, unit = f"({text} IS NULL)", options.time_unit
+    is_whole = found["whole"].num == found["numbers"].num
+    plain = f"CASE WHEN regexp_full_match({text}, {_NUMBER}) THEN {text} END"
+    numbers = Numbers(f"TRY_CAST({plain} AS {'BIGINT' if is_whole else 'DOUBLE'})", f"({text} IS NOT NULL)", is_whole)
+    if unit in WORDS or (unit == "auto" and _are_numbers(session, text, numbers, found)):
         reading = read_numbers(session, numbers, unit)
-        if not numbers.is_whole:
+        if not is_whole:
             _warn_of_rounded_text(session, text)
         return reading
     how = "found" if unit == "auto" else "as set"
     zone = options.time_zone or "UTC"
     iso = f"ISO 8601 text (a time without a zone is taken as {zone}) ({how})"
-    if num_iso == num_filled:
+    if found["iso"].num == found["filled"].num:
         return TimeReading(iso, missing, f"epoch_us(TRY_CAST({text} AS TIMESTAMP WITH TIME ZONE))")
     parts = _parts(text)
     _refuse_day_before_month(session, text, parts)
@@ -245,15 +249,9 @@ def read_text(session: Session, text: str, options: ReadOptions) -> TimeReading:
     if order.first is not None:
         words = f"{order.first} text, taken as {zone} ({how}{order.evidence})"
         words += "; other spellings by themselves" if order.num_other else ""
-    elif num_iso * 2 < num_filled:
+    elif found["iso"].num * 2 < found["filled"].num:
         words = f"dates and times as text (a time without a zone is taken as {zone}) ({how})"
     return TimeReading(words, missing, _microseconds(order), _reason(order, text), parts)
-
-
-def _numbers_in(text: str, is_whole: bool) -> Numbers:
-    plain = f"CASE WHEN regexp_full_match({text}, {_NUMBER}) THEN {text} END"
-    kind = "BIGINT" if is_whole else "DOUBLE"
-    return Numbers(f"TRY_CAST({plain} AS {kind})", f"({text} IS NOT NULL)", is_whole)
 
 
 def _warn_of_rounded_text(session: Session, text: str) -> None:
@@ -270,22 +268,24 @@ def _warn_of_rounded_text(session: Session, text: str) -> None:
         )
 
 
-def _are_mostly_numbers(session: Session, text: str, num_numbers: int, num_filled: int) -> bool:
-    """Whether at least as many of the texts are numbers as are dates; what is neither decides nothing."""
-    if num_numbers == 0 or num_numbers > num_filled / 2:
-        return num_numbers > 0
-    num_dates = session.number(
-        f"SELECT count(*) FROM raw WHERE regexp_matches({text}, '{_PATTERN}') "
-        f"AND NOT regexp_full_match({text}, {_NUMBER})"
-    )
-    return num_numbers >= num_dates
+def _are_numbers(session: Session, text: str, numbers: Numbers, found: Mapping[str, Evidence]) -> bool:
+    """Whether at least as many of the texts are numbers as are dates; what is neither decides nothing.
 
-
-def _are_compact_dates(session: Session, numbers: Numbers, num_numbers: int, num_iso: int) -> bool:
-    """Whether numbers among dates in words are dates as well (20200201), so that all are read as text."""
-    if not num_iso:
+    Numbers among dates in words may be dates as well (20200201): then all are read as text.
+    """
+    num_numbers = found["numbers"].num
+    if not num_numbers:
         return False
-    return 2 * session.number(f"SELECT count(try_strptime({numbers.digits}, '%Y%m%d')) FROM raw") > num_numbers
+    if num_numbers <= found["filled"].num / 2:
+        num_dates = session.number(
+            f"SELECT count(*) FROM raw WHERE regexp_matches({text}, '{_PATTERN}') "
+            f"AND NOT regexp_full_match({text}, {_NUMBER})"
+        )
+        if num_numbers < num_dates:
+            return False
+    if not found["iso"].num:
+        return True
+    return 2 * session.number(f"SELECT count(try_strptime({numbers.digits}, '%Y%m%d')) FROM raw") <= num_numbers
 
 
 def _parts(text: str) -> str:
@@ -371,9 +371,14 @@ def _decided(session: Session, dates: Mapping[str, Evidence], if_open: str | Non
     if not num_day and not num_month:
         if not num_open or if_open is not None:
             return if_open or _ORDERS[1], ""
+        first, second, rest = example.replace("-", "/").split("/", 2)
+        day_first, month_first = (
+            f"{rest[:4]}-{m.zfill(2)}-{d.zfill(2)}" for m, d in ((second, first), (first, second))
+        )
         raise InputError(
-            f"The dates can be read in two ways and no row decides: {example!r} is {_readings(example)}. Choose "
-            "which: time_unit='day/month/year' or 'month/day/year' (--time-unit day/month/year)."
+            f"The dates can be read in two ways and no row decides: {example!r} is {day_first} with the day first or "
+            f"{month_first} with the month first. Choose which: "
+            "time_unit='day/month/year' or 'month/day/year' (--time-unit day/month/year)."
         )
     order, what = (_ORDERS[0], "day") if num_day > num_month else (_ORDERS[1], "month")
     against, deciding = sorted((num_day, num_month))
@@ -382,15 +387,6 @@ def _decided(session: Session, dates: Mapping[str, Evidence], if_open: str | Non
             f"{against:,} dates cannot have the {what} first, against {deciding:,} that must: they were rejected"
         )
     return order, f"; in {deciding:,} rows only the {what} can be first"
-
-
-def _readings(example: str) -> str:
-    first, second, rest = example.replace("-", "/").split("/", 2)
-    year = rest[:4]
-    return (
-        f"{year}-{second.zfill(2)}-{first.zfill(2)} with the day first or "
-        f"{year}-{first.zfill(2)}-{second.zfill(2)} with the month first"
-    )
 
 
 def _microseconds(order: _Order) -> str:
@@ -427,20 +423,9 @@ def _microseconds(order: _Order) -> str:
         f"{fraction} || ({zone})"
     )
     return (
-        f"CASE WHEN NOT {_has_short_year()} AND NOT {_has_short_zone()} "
+        f"CASE WHEN NOT {_SHORT_YEAR} AND NOT {_SHORT_ZONE} "
         f"THEN epoch_us(TRY_CAST({text} AS TIMESTAMP WITH TIME ZONE)) END"
     )
-
-
-def _has_short_zone() -> str:
-    return (
-        f"({_ZONE_NAME} NOT IN ('', 'UTC', 'GMT', 'Z') AND NOT contains({_ZONE_NAME}, '/') "
-        "AND time_parts.utc = '' AND time_parts.sign = '')"
-    )
-
-
-def _has_short_year() -> str:
-    return "(strlen(time_parts.y2) = 2 OR strlen(time_parts.y4) = 2)"
 
 
 def _reason(order: _Order, text: str) -> str:
@@ -449,7 +434,7 @@ def _reason(order: _Order, text: str) -> str:
         f"regexp_matches({text}, '{_ANY_MONTH}') AND NOT regexp_matches({text}, '(?:^|[^\\pL]){_MONTH}(?:[^\\pL]|$)')"
     )
     return (
-        f"CASE WHEN {_has_short_year()} THEN 'year of two digits' "
-        f"WHEN {_has_short_zone()} THEN 'ambiguous time zone' {is_open}"
+        f"CASE WHEN {_SHORT_YEAR} THEN 'year of two digits' "
+        f"WHEN {_SHORT_ZONE} THEN 'ambiguous time zone' {is_open}"
         f"WHEN {has_foreign_month} THEN 'month name not in English' ELSE 'unparsable time' END"
     )

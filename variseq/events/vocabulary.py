@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -133,15 +134,12 @@ def positions_in(known: pa.Array, ids: pa.Array) -> Int[np.ndarray, " id"]:
     array([ 1, -1])
     """
     if pa.types.is_integer(known.type) and not pa.types.is_integer(ids.type):
-        ids = pa.array([_whole_number(text) for text in ids.to_pylist()], pa.int64())
+        texts = [text if re.fullmatch("0|-?[1-9][0-9]*", text) else None for text in ids.to_pylist()]
+        ids = pa.array([None if text is None else int(text) for text in texts], pa.int64())
     elif known.type != ids.type:
         ids = ids.cast(known.type)
     index = pc.index_in(ids, value_set=known, skip_nulls=True)
     return np.asarray(pc.fill_null(index, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def _whole_number(text: str) -> int | None:
-    return int(text) if text.lstrip("-").isascii() and text.lstrip("-").isdigit() and str(int(text)) == text else None
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
@@ -163,8 +161,8 @@ class _IdList:
         return {outside: position for position, outside in enumerate(self.ids.to_pylist())}
 
     def positions(self, ids: Ids) -> Int[np.ndarray, " id"]:
-        if self.whole and isinstance(ids, np.ndarray) and ids.dtype.kind in "iu":
-            return self._search(ids)
+        if self.whole and isinstance(ids, np.ndarray) and ids.dtype.kind == "i":
+            return positions_in(self.ids, pa.array(ids))
         wanted = [self._checked(outside) for outside in ids]
         return np.array([self.position_of.get(outside, -1) for outside in wanted], dtype=np.int64)
 
@@ -182,12 +180,6 @@ class _IdList:
         except ValueError as error:
             raise InputError(f"The {self.kind} ids of this data are integers, and {text!r} is none.") from error
 
-    def _search(self, ids: Int[np.ndarray, " id"]) -> Int[np.ndarray, " id"]:
-        known = self.ids.to_numpy()
-        index = np.searchsorted(known, ids)
-        index = np.minimum(index, len(known) - 1)
-        return np.where(known[index] == ids, index, -1) if len(known) else np.full(len(ids), -1)
-
     def _checked(self, outside: object) -> Id:
         plain = outside.as_py() if isinstance(outside, pa.Scalar) else outside
         if self.whole and isinstance(plain, int | np.integer) and not isinstance(plain, bool):
@@ -195,13 +187,10 @@ class _IdList:
         if not self.whole and isinstance(plain, str):
             return str(plain)
         wanted = "integers" if self.whole else "text"
+        example = repr(self.ids[0].as_py()) if len(self.ids) else "none"
         raise InputError(
-            f"The {self.kind} ids of this data are {wanted}, e.g. {self._example()}; "
-            f"got {plain!r} ({type(plain).__name__})."
+            f"The {self.kind} ids of this data are {wanted}, e.g. {example}; got {plain!r} ({type(plain).__name__})."
         )
-
-    def _example(self) -> str:
-        return repr(self.ids[0].as_py()) if len(self.ids) else "none"
 
 
 MAX_COMPARED = 20_000

@@ -25,7 +25,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LARGEST_VALUE = 1e30  # Larger ones, in units of a small standard deviation, are beyond 32-bit floats.
 FIELDS = (Columns.ITEM, Columns.TIME, Columns.EVENT, Columns.VALUE)
 _DAY_SECONDS = 86_400
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,12 @@ def given_history(history: object) -> list[Id | GivenEvent]:
     [7, GivenEvent(item_id=9, timestamp=1700000000, event=None, value=None)]
     """
     if isinstance(history, pd.DataFrame):
-        history = _as_arrow(history)
+        try:
+            history = pa.Table.from_pandas(history, preserve_index=False)
+        except (pa.ArrowException, TypeError) as error:
+            raise InputError(
+                f"The table of the history cannot be read: {error}. Give each column values of one type."
+            ) from error
     elif hasattr(history, "to_arrow"):  # a frame of another library, such as polars
         history = history.to_arrow()
     if isinstance(history, pa.Table | pa.ChunkedArray | pa.Array):
@@ -123,20 +127,26 @@ def microseconds(given: object, latest: int) -> int:
     >>> microseconds("2026-11-24T15:00:00Z", latest=2 * 10**15), microseconds(1.5, latest=2 * 10**15)
     (1795532400000000, 1500000)
     """
-    found = _moment(given) if isinstance(given, str | datetime) else _seconds(given)
+    if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
+        found, hint = round(given * MICROSECONDS_PER_SECOND), " Numbers are seconds since 1970, not milliseconds."
+    else:
+        found, hint = _moment(given), ""
     if not 0 <= found <= latest:
-        hint = "" if isinstance(given, str | datetime) else " Numbers are seconds since 1970, not milliseconds."
         raise InputError(
             f"The timestamp {given!r} is before 1970 or more than a day in the future.{hint} Check the clock."
         )
     return found
 
 
-def _moment(given: str | datetime) -> int:
+def _moment(given: object) -> int:
     """Text needs a zone; a datetime without one is in UTC, as in the columns of a log."""
+    if not isinstance(given, str | datetime):
+        raise InputError(
+            f"The timestamp {given!r} is no time. Write seconds since 1970, or text like 2026-11-24T15:00:00Z."
+        )
     try:
         parsed = datetime.fromisoformat(given.upper()) if isinstance(given, str) else given
-        found = int((parsed.replace(tzinfo=parsed.tzinfo or UTC) - EPOCH) // _MICROSECOND)
+        found = int((parsed.replace(tzinfo=parsed.tzinfo or UTC) - EPOCH) // timedelta(microseconds=1))
     except (ValueError, OverflowError) as error:
         raise InputError(f"The timestamp {given!r} is no time. Write it like 2026-11-24T15:00:00Z.") from error
     if parsed.tzinfo is None and isinstance(given, str):
@@ -144,49 +154,24 @@ def _moment(given: str | datetime) -> int:
     return found
 
 
-def _seconds(given: object) -> int:
-    if isinstance(given, int) and not isinstance(given, bool):
-        return given * MICROSECONDS_PER_SECOND
-    if isinstance(given, float) and math.isfinite(given):
-        return round(given * MICROSECONDS_PER_SECOND)
-    raise InputError(
-        f"The timestamp {given!r} is no time. Write seconds since 1970, or text like 2026-11-24T15:00:00Z."
-    )
-
-
-def _as_arrow(frame: pd.DataFrame) -> pa.Table:
-    try:
-        return pa.Table.from_pandas(frame, preserve_index=False)
-    except (pa.ArrowException, TypeError) as error:
-        raise InputError(
-            f"The table of the history cannot be read: {error}. Give each column values of one type."
-        ) from error
-
-
 def _event(given: Mapping[Any, Any]) -> GivenEvent:
     if unknown := [name for name in given if name not in FIELDS]:
         raise InputError(f"An event of the history has {unknown[0]!r}. There are: {', '.join(FIELDS)}. Leave it out.")
-    plain = {name: None if _is_nothing(value) else _plain(value) for name, value in given.items()}
+    # Tables have None, NaN or NaT for a value that is not there.
+    absent = {name for name, value in given.items() if pd.api.types.is_scalar(value) and pd.isna(value)}
+    plain = {name: None if name in absent else _plain(value) for name, value in given.items()}
     item_id = plain.get(Columns.ITEM)
     if item_id is None:
         raise InputError(f"An event of the history has no item_id: {dict(given)!r}. Give each its item_id.")
     event, value = plain.get(Columns.EVENT), plain.get(Columns.VALUE)
     if event is not None and not (isinstance(event, str) and event):
         raise InputError(f"The event {event!r} in the history is no text. Name the behavior, or leave it out.")
-    return GivenEvent(item_id, plain.get(Columns.TIME), event, None if value is None else _number(value))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and abs(value) <= LARGEST_VALUE):
+        raise InputError(f"The value {value!r} in the history is no number up to {LARGEST_VALUE:g}. Leave it out.")
+    return GivenEvent(item_id, plain.get(Columns.TIME), event, None if value is None else float(value))
 
 
 def _plain(value: Any) -> Any:
     """Numbers of numpy as those of Python."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _is_nothing(value: Any) -> bool:
-    """What tables have for a value that is not there: None, NaN, NaT."""
-    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
-
-
-def _number(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_VALUE:
-        return float(value)
-    raise InputError(f"The value {value!r} in the history is no number up to {LARGEST_VALUE:g}. Leave it out.")
