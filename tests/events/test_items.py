@@ -57,6 +57,12 @@ def test_column_is_divided_as_it_shows(case: str) -> None:
 LOG = pa.table({"user": [1, 1, 2], "item": [30, 10, 20], "ts": [1600000000] * 3})
 
 
+def items_of(source: object, log: object = LOG) -> ItemTable:
+    items = read(log, source).items
+    assert items is not None
+    return items
+
+
 def test_titles_and_categories_follow_the_positions(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text(
         "movieId,title,genres,year\n10,Ten,A|B,1999\n30,Thirty,,2001\n99,Other,C,2002\n"
@@ -84,27 +90,23 @@ def test_every_source_of_items_is_read(tmp_path: Path) -> None:
         pa.Table.from_pylist(rows),
         pd.DataFrame(rows),
     ):
-        items = read(LOG, source).items
-        assert items is not None
+        items = items_of(source)
         assert items.titles([0, 1, 2]) == [None, "Twenty", None]
         assert items.categories([1]) == [("x", "y")]
 
 
 def test_items_find_a_log_that_was_read_from_parquet(tmp_path: Path) -> None:
     pq.write_table(LOG, tmp_path / "log.parquet")
-    items = read(tmp_path / "log.parquet", pa.table({"item_id": [10], "title": ["Ten"]})).items
-    assert items is not None
-    assert items.titles([0]) == ["Ten"]
+    table = pa.table({"item_id": [10], "title": ["Ten"]})
+    assert items_of(table, tmp_path / "log.parquet").titles([0]) == ["Ten"]
 
 
 def test_text_ids_of_the_log_find_their_rows(tmp_path: Path) -> None:
     log = pa.table({"user": [1, 1], "item": ["007", "8"], "ts": [1600000000] * 2})
     (tmp_path / "items.csv").write_text("item_id,title\n007,Bond\n8,Eight\n")
-    items = read(log, tmp_path / "items.csv").items
-    assert items is not None
-    assert items.titles([0, 1]) == ["Bond", "Eight"]
+    assert items_of(tmp_path / "items.csv", log).titles([0, 1]) == ["Bond", "Eight"]
     (tmp_path / "items.csv").write_text("item_id,title\n8,Eight\n")
-    assert read(log, tmp_path / "items.csv").items.titles([0, 1]) == [None, "Eight"]  # type: ignore[union-attr]
+    assert items_of(tmp_path / "items.csv", log).titles([0, 1]) == [None, "Eight"]
 
 
 def test_doubled_ids_are_refused_by_name(tmp_path: Path) -> None:
@@ -113,19 +115,15 @@ def test_doubled_ids_are_refused_by_name(tmp_path: Path) -> None:
         read(LOG, tmp_path / "items.csv")
 
 
-def test_items_of_another_world_are_refused() -> None:
+def test_items_of_other_ids_or_without_an_id_column_are_refused() -> None:
     with pytest.raises(InputError, match="log has ids like 10, the table like 'i1'"):
         read(LOG, pa.table({"item_id": ["i1"], "title": ["x"]}))
-
-
-def test_items_without_an_id_column_are_refused() -> None:
     with pytest.raises(InputError, match=r"No column for item_id.*item_columns="):
         read(LOG, pa.table({"color": ["red"], "title": ["x"]}))
 
 
 def test_item_columns_are_saved_and_loaded(tmp_path: Path) -> None:
-    items = read(LOG, pa.table({"item_id": [10], "title": ["Ten"], "price": [1.5]})).items
-    assert items is not None
+    items = items_of(pa.table({"item_id": [10], "title": ["Ten"], "price": [1.5]}))
     items.save(tmp_path / "item_columns.parquet")
     assert ItemTable.load(tmp_path / "item_columns.parquet").table.equals(items.table)
     (tmp_path / "item_columns.parquet").write_bytes(b"nothing")
@@ -134,8 +132,7 @@ def test_item_columns_are_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_equal_rows_of_one_item_are_kept_once() -> None:
-    table = pa.table({"item_id": [10, 10, 20], "title": ["Ten", "Ten", "Twenty"]})
-    events = read(LOG, table)
+    events = read(LOG, pa.table({"item_id": [10, 10, 20], "title": ["Ten", "Ten", "Twenty"]}))
     assert events.items is not None
     assert events.items.titles([0, 1]) == ["Ten", "Twenty"]
     assert any("1 rows of the items file equal others" in note for note in events.report.notes)
@@ -144,14 +141,11 @@ def test_equal_rows_of_one_item_are_kept_once() -> None:
 def test_ids_of_items_are_compared_by_what_they_mean(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("item_id,title\n10.0, Ten\n 20.0,Twenty\n")
     for source in (tmp_path / "items.csv", pa.table({"item_id": [10.0, 20.0], "title": [" Ten", "Twenty"]})):
-        items = read(LOG, source).items
-        assert items is not None
-        assert items.titles([0, 1]) == [" Ten", "Twenty"]
+        assert items_of(source).titles([0, 1]) == [" Ten", "Twenty"]
 
 
 def test_titles_keep_their_commas() -> None:
-    items = read(LOG, pa.table({"item_id": [10, 20], "title": ["Food, Inc.", "A > B"]})).items
-    assert items is not None
+    items = items_of(pa.table({"item_id": [10, 20], "title": ["Food, Inc.", "A > B"]}))
     assert items.titles([0, 1]) == ["Food, Inc.", "A > B"]
 
 
@@ -168,13 +162,13 @@ def test_rows_of_items_without_an_id_are_counted(tmp_path: Path) -> None:
     assert any("2 rows of the items file have no id" in note for note in events.report.notes)
 
 
-@pytest.mark.parametrize("word", ["NaN", "nan", "NULL", "\\N", "<NA>", " "])
-def test_word_that_programs_write_for_nothing_is_no_title(word: str, tmp_path: Path) -> None:
-    (tmp_path / "items.csv").write_text(f"item_id,title\n10,{word}\n20,None\n30,Null\n")
-    for source in (tmp_path / "items.csv", pd.DataFrame({"item_id": [10, 20, 30], "title": [word, "None", "Null"]})):
-        items = read(LOG, source).items
-        assert items is not None
-        assert items.titles([0, 1, 2]) == [None, "None", "Null"]
+def test_words_that_programs_write_for_nothing_are_no_titles(tmp_path: Path) -> None:
+    titles = ["NaN", "nan", "NULL", "\\N", "<NA>", " ", "None", "Null"]
+    frame = pd.DataFrame({"item_id": range(8), "title": titles})
+    (tmp_path / "items.csv").write_text("item_id,title\n" + "".join(f"{n},{one}\n" for n, one in enumerate(titles)))
+    log = pa.table({"user": [1] * 8, "item": range(8), "ts": [1600000000] * 8})
+    for source in (tmp_path / "items.csv", frame):
+        assert items_of(source, log).titles(range(8)) == [None] * 6 + ["None", "Null"]
 
 
 def test_categories_of_objects_are_alike_by_every_source(tmp_path: Path) -> None:
@@ -183,18 +177,14 @@ def test_categories_of_objects_are_alike_by_every_source(tmp_path: Path) -> None
     written = pd.DataFrame([row | {"genres": str(row["genres"])} for row in rows])
     written.to_csv(tmp_path / "items.csv", index=False)
     for source in (tmp_path / "items.jsonl", tmp_path / "items.csv", written, pa.Table.from_pylist(rows)):
-        items = read(LOG, source).items
-        assert items is not None
-        assert items.categories([0, 1]) == [("A", "B"), ()]
+        assert items_of(source).categories([0, 1]) == [("A", "B"), ()]
 
 
 def test_categories_that_are_floats_are_alike_by_every_source(tmp_path: Path) -> None:
     frame = pd.DataFrame({"item_id": [10, 20], "category": [1.0, None]})
     frame.to_csv(tmp_path / "items.csv", index=False)
     for source in (frame, tmp_path / "items.csv"):
-        items = read(LOG, source).items
-        assert items is not None
-        assert items.categories([0, 1]) == [("1",), ()]
+        assert items_of(source).categories([0, 1]) == [("1",), ()]
 
 
 TEXT_IDS = Vocabulary(pa.array(["007", "anna", "bob"]), pa.array(["a"]), ("event",))

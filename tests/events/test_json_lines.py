@@ -98,12 +98,6 @@ def test_values_that_mongodb_wraps_are_unwrapped(tmp_path: Path) -> None:
     assert events.report.span[0] == "2020-09-13 12:26:00"
 
 
-def test_object_where_an_id_should_be_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, [{"user": {"id": 1, "name": "x"}, "item": 1, "ts": 1600000000}])
-    with pytest.raises(InputError, match=r"user\."):
-        read(path)
-
-
 @pytest.mark.parametrize("text", ['[{"user": 1}]', '[\n  {"user": 1}\n]', '{\n  "user": 1\n}\n'])
 def test_json_that_is_not_one_object_a_line_is_refused(text: str, tmp_path: Path) -> None:
     for name in ("log.json", "log.jsonl"):
@@ -126,20 +120,17 @@ def test_later_files_bring_columns_and_their_rows_are_placed(tmp_path: Path) -> 
     [({"ts": [1]}, "missing time"), ({"user": ["x"]}, "missing user"), ({"item": {"id": 5}}, "missing item")],
 )
 def test_one_line_with_a_list_or_an_object_is_rejected(line: dict[str, object], reason: str, tmp_path: Path) -> None:
-    rows = [{"user": place, "item": place, "ts": 1600000000 + place} for place in range(100)]
-    written = [json.dumps(row) for row in [*rows, rows[0] | line]]
-    (tmp_path / "log.jsonl").write_text("\n".join(written) + "\n")
-    report = read(tmp_path / "log.jsonl").report
+    rows = [{"user": row, "item": row, "ts": 1600000000 + row} for row in range(100)]
+    report = read(write(tmp_path, [*rows, rows[0] | line])).report
     assert (report.num_events, report.rejected) == (100, {reason: 1})
     assert any("row 101" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("cell", [[1], {"id": 1}])
 def test_column_of_lists_or_objects_is_refused(cell: object, tmp_path: Path) -> None:
-    rows = [{"user": cell if place else 7, "item": place, "ts": 1600000000 + place} for place in range(5)]
-    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [{"user": cell if row else 7, "item": row, "ts": 1600000000 + row} for row in range(5)]
     with pytest.raises(InputError, match=r"explode|\(--columns user_id=user\."):
-        read(tmp_path / "log.jsonl")
+        read(write(tmp_path, rows))
 
 
 def test_nested_lines_that_only_the_database_reads_are_kept(tmp_path: Path) -> None:

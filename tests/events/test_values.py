@@ -67,6 +67,8 @@ CASES = {
     "commas and points": (["1.234", "2.500", "12,5"], [1234, 2500, 12.5], "decimal commas"),
     "one comma among points": (["4.125"] * 18 + ["4,5"], [4.125] * 18 + [NAN], ""),
     "one point among commas": (["4,5"] * 18 + ["4.5"], [4.5] * 18 + [NAN], "decimal commas"),
+    "commas between thousands": (["1,299", "5"], [NAN, 5], ""),
+    "half of a column": (["4,5", "bad", "00:10:00", "worse"], [NAN] * 4, ""),
     "dates": ([datetime(2020, 1, 1), datetime(2020, 1, 2)], [NAN, NAN], "no value"),
     "lists": ([[1], [2]], [NAN, NAN], "no value"),
 }  # fmt: skip
@@ -97,12 +99,6 @@ def test_value_that_cannot_be_read_is_counted_with_its_row(text: str, hint: str)
     assert hint in warning
 
 
-def test_commas_that_may_stand_between_thousands_are_not_decimal() -> None:
-    events = read_values(["1,299", "5"])
-    assert np.isnan(events.table.value[0])
-    assert events.report.num_unreadable_values == 1
-
-
 def test_behaviors_are_read_alike_by_every_door(tmp_path: Path) -> None:
     data: dict[str, Any] = {"user": [1, 1, 1], "item": [1, 2, 3], "ts": [1, 2, 3], "event": [2.0, NAN, 1.0]}
     pd.DataFrame(data).to_csv(tmp_path / "log.csv", index=False)
@@ -113,11 +109,6 @@ def test_behaviors_are_read_alike_by_every_door(tmp_path: Path) -> None:
 def test_word_for_nothing_is_no_behavior_and_blanks_are_cut() -> None:
     events = read_values(["buy", " buy", "null", "N/A", ""], "event")
     assert events.report.behaviors == {"buy": 2, "event": 3}
-
-
-def test_half_of_a_column_decides_nothing() -> None:
-    events = read_values(["4,5", "bad", "00:10:00", "worse"])
-    assert events.report.num_unreadable_values == 4
 
 
 def test_points_that_are_taken_for_thousands_are_warned_of() -> None:
