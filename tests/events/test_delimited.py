@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -61,11 +62,6 @@ def test_unclosed_quote_among_quoted_fields_is_one_rejected_row(tmp_path: Path) 
     assert "row 6" in events.report.first_faults["unbalanced quote"]
 
 
-def test_file_in_which_every_line_opens_a_quote_has_no_quoting(tmp_path: Path) -> None:
-    lines = [f'u{row % 3},i{row},{1600000000 + row},"open {row}' for row in range(200)]
-    assert read(write(tmp_path, [HEADER, *lines])).report.num_events == 200
-
-
 def test_broken_lines_in_a_row_keep_their_numbers(tmp_path: Path) -> None:
     lines = [*plain_lines(3), *(f"u,broken {row}" for row in range(50)), *plain_lines(2)]
     rejects = tmp_path / "rejects.csv"
@@ -110,18 +106,6 @@ def test_many_unclosed_quotes_among_quoted_rows_are_read_in_one_go(tmp_path: Pat
     assert (events.report.num_events, events.report.rejected) == (4950, {"unbalanced quote": 50})
 
 
-def test_backslash_that_escapes_no_quote_is_text(tmp_path: Path) -> None:
-    lines = ['u1,"say \\"x\\"",1600000000,a', 'u2,"C:\\new",1600000100,a', "u2,C:\\new,1600000200,a"]
-    events = read(write(tmp_path, [HEADER, *lines]))
-    assert set(events.vocabulary.items.to_pylist()) == {'say "x"', "C:\\new"}
-
-
-def test_blank_as_delimiter_is_read_with_and_without_quotes(tmp_path: Path) -> None:
-    lines = ['"user_id" "item_id" "timestamp"', '"u1" "i 1" 1600000000', "u2 i2 1600000100"]
-    events = read(write(tmp_path, lines), options=ReadOptions(delimiter=" "))
-    assert events.vocabulary.items.to_pylist() == ["i 1", "i2"]
-
-
 def test_invalid_utf8_within_several_lines_is_one_rejected_row(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_bytes(b'user_id,item_id,timestamp\nu1,"a\n\xff",1600000000\nu2,b,1600000000\n')
     events = read(tmp_path / "log.csv")
@@ -135,45 +119,58 @@ def test_rows_with_numbers_in_front_are_refused_where_the_header_has_no_name(tmp
         read(write(tmp_path, lines))
 
 
-def test_header_with_a_line_break_or_spare_columns_is_read(tmp_path: Path) -> None:
-    lines = ['user_id,item_id,timestamp,"Price\n(EUR)",,', "u1,i1,1600000000,5,,", "u2,i2,1600000001,6,,"]
-    assert read(write(tmp_path, lines)).report.num_events == 2
-
-
-def test_quote_that_is_set_holds_for_the_header(tmp_path: Path) -> None:
-    path = write(tmp_path, ["'uid','a, b','iid','ts'", "'u1',x,'i,1',1600000000", "'u2',x,'i2',1600000000"])
-    columns: dict[str, str | int] = {"user_id": "uid", "item_id": "iid"}
-    events = read(path, options=ReadOptions(quote="'", columns=columns))
-    assert events.vocabulary.items.to_pylist() == ["i,1", "i2"]
-
-
 @pytest.mark.parametrize("line", ["sep=;", "# export of 2020-01-01", '{"user_id": 1}'])
 def test_line_above_the_header_is_refused_and_shown(line: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"first line is|JSON"):
         read(write(tmp_path, [line, HEADER, *plain_lines(3)]))
 
 
-def test_escaped_quotes_of_spark_are_read(tmp_path: Path) -> None:
-    lines = ['u1,"i ""x""",1600000000,a', 'u1,"i \\"x\\", y",1600000001,b']
-    spark = read(write(tmp_path, [HEADER, lines[1], *plain_lines(5)]))
-    assert 'i "x", y' in spark.vocabulary.items.to_pylist()
-    assert any("written \\" in note for note in spark.report.notes)
-    doubled = read(write(tmp_path, [HEADER, lines[0], *plain_lines(5)]))
-    assert 'i "x"' in doubled.vocabulary.items.to_pylist()
+# lines, options, and all items
+READ: dict[str, tuple[list[str], dict[str, Any], list[str]]] = {
+    "every line opens a quote": (
+        [HEADER, *(f'u{row % 3},i{row},{1600000000 + row},"open {row}' for row in range(9))], {},
+        [f"i{row}" for row in range(9)],
+    ),
+    "backslash that escapes no quote": (
+        [HEADER, 'u1,"say \\"x\\"",1600000000,a', 'u2,"C:\\new",1600000100,a', "u2,C:\\new,1600000200,a"], {},
+        ["C:\\new", 'say "x"'],
+    ),
+    "blank as delimiter": (
+        ['"user_id" "item_id" "timestamp"', '"u1" "i 1" 1600000000', "u2 i2 1600000100"], {"delimiter": " "},
+        ["i 1", "i2"],
+    ),
+    "header with a line break and spare columns": (
+        ['user_id,item_id,timestamp,"Price\n(EUR)",,', "u1,i1,1600000000,5,,", "u2,i2,1600000001,6,,"], {},
+        ["i1", "i2"],
+    ),
+    "quote that is set holds for the header": (
+        ["'uid','a, b','iid','ts'", "'u1',x,'i,1',1600000000", "'u2',x,'i2',1600000000"],
+        {"quote": "'", "columns": {"user_id": "uid", "item_id": "iid"}}, ["i,1", "i2"],
+    ),
+    "quote that is set": (
+        [HEADER, "u1,'i,1',1600000000,'it''s'", *plain_lines(2)], {"quote": "'"}, ["i,1", "i0", "i1"],
+    ),
+    "escape that is set": (
+        [HEADER, "u1,'i^'1',1600000000,x", *plain_lines(2)], {"quote": "'", "escape": "^"}, ["i'1", "i0", "i1"],
+    ),
+    "quotes as Spark writes them": (
+        [HEADER, 'u1,"i \\"x\\", y",1600000001,b', *plain_lines(2)], {}, ['i "x", y', "i0", "i1"],
+    ),
+    "doubled quotes": ([HEADER, 'u1,"i ""x""",1600000000,a', *plain_lines(2)], {}, ['i "x"', "i0", "i1"]),
+    "line breaks within quotes": (
+        [HEADER, 'u1,"two\nlines",1600000000,a', 'u1,"three\n\nlines, and more",1600000001,b', *plain_lines(2)], {},
+        ["i0", "i1", "three\n\nlines, and more", "two\nlines"],
+    ),
+}  # fmt: skip
 
 
-def test_line_breaks_within_quotes_stay_in_their_field(tmp_path: Path) -> None:
-    lines = ['u1,"two\nlines",1600000000,a', 'u1,"three\n\nlines, and more",1600000001,b', *plain_lines(4)]
-    events = read(write(tmp_path, [HEADER, *lines]))
-    assert events.report.num_rows == events.report.num_events == 6
-    assert {"two\nlines", "three\n\nlines, and more"} <= set(events.vocabulary.items.to_pylist())
-
-
-def test_other_quote_and_escape_can_be_set(tmp_path: Path) -> None:
-    path = write(tmp_path, [HEADER, "u1,'i,1',1600000000,'it''s'", *plain_lines(2)])
-    assert "i,1" in read(path, options=ReadOptions(quote="'")).vocabulary.items.to_pylist()
-    path = write(tmp_path, [HEADER, "u1,'i^'1',1600000000,x", *plain_lines(2)])
-    assert "i'1" in read(path, options=ReadOptions(quote="'", escape="^")).vocabulary.items.to_pylist()
+@pytest.mark.parametrize("case", READ)
+def test_fields_are_read_as_they_are_quoted(case: str, tmp_path: Path) -> None:
+    lines, options, items = READ[case]
+    events = read(write(tmp_path, lines), options=ReadOptions(**options))
+    assert events.vocabulary.items.to_pylist() == items
+    assert events.report.rejected == {}
+    assert (case != "quotes as Spark writes them") or any("written \\" in note for note in events.report.notes)
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
