@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from variseq.artifacts.bundle import SERVED_MANIFEST, Tables
 from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint
 from variseq.artifacts.folder import ENCODER, INDEX, TABLES, add_files, has_file, new_artifact, refuse_existing
 from variseq.errors import InputError, MissingDependencyError
@@ -25,6 +24,10 @@ from variseq.model.network import Network
 from variseq.ranking.index import EXACT_ITEMS, build_index
 
 OPSET = 23
+SERVED_MANIFEST = (
+    *("network", "calibration", "usual_behavior", "exclude_seen", "latent", "protocol", "created", "versions"),
+)
+"""What the manifest of an export takes over from that of the run: nothing that quotes rows of the log."""
 
 
 def export(run: Path, out: Path | None = None, quantize: bool = False) -> Path:
@@ -68,11 +71,10 @@ def _files(checkpoint: Checkpoint, workspace: Path, quantize: bool) -> dict[str,
         whole, files[ENCODER] = files[ENCODER], workspace / "quantized.onnx"
         _write_quantized(whole, files[ENCODER])
     tables = _tables(checkpoint)
-    save_file({name: np.ascontiguousarray(table) for name, table in vars(tables).items()}, files[TABLES])
-    if len(tables.item_bias) > EXACT_ITEMS:
+    save_file({name: np.ascontiguousarray(table) for name, table in tables.items()}, files[TABLES])
+    if len(tables["item_bias"]) > EXACT_ITEMS:
         files[INDEX] = workspace / INDEX
-        vectors = np.concatenate([tables.item_vectors, tables.item_bias[:, None]], axis=1)
-        build_index(vectors, files[INDEX])
+        build_index(np.concatenate([tables["item_vectors"], tables["item_bias"][:, None]], axis=1), files[INDEX])
     return files
 
 
@@ -130,16 +132,14 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _tables(checkpoint: Checkpoint) -> Tables:
-    network = checkpoint.network
-    counts = checkpoint.counts
-    return Tables(
-        item_vectors=network.item_vectors.detach().numpy(),
-        item_bias=network.item_bias.detach().numpy(),
-        distance_biases=distance_biases(network).numpy(),
-        log_share=counts["log_share"].numpy(),
-        log_trend=counts["log_trend"].numpy(),
-        offsets=counts["offsets"].numpy(),
-        follower=counts["item"].numpy().astype(np.int32),
-        count=counts["value"].numpy().astype(np.float32),
-    )
+def _tables(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """The numbers outside the encoder; the followers of item i are those at `offsets[i]:offsets[i + 1]`."""
+    network, counts = checkpoint.network, checkpoint.counts
+    return {
+        "item_vectors": network.item_vectors.detach().numpy(),
+        "item_bias": network.item_bias.detach().numpy(),
+        "distance_biases": distance_biases(network).numpy(),
+        **{name: counts[name].numpy() for name in ("log_share", "log_trend", "offsets")},
+        "follower": counts["item"].numpy().astype(np.int32),
+        "count": counts["value"].numpy().astype(np.float32),
+    }

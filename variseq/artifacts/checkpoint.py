@@ -20,11 +20,9 @@ from variseq.artifacts.folder import (
     BOUNDS,
     CONFIG,
     COUNTS,
-    ENCODER,
     HISTORIES,
-    INDEX,
     METRICS,
-    TABLES,
+    RUN_FILES,
     VOCABULARY,
     WEIGHTS,
     new_artifact,
@@ -107,7 +105,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
     Raises CheckpointError for a folder that is missing, unfinished, damaged or of another format.
     """
-    with reading(folder, required=WEIGHTS, leave_out=(ENCODER, TABLES, INDEX)) as manifest:
+    with reading(folder, RUN_FILES) as manifest:
         with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are written over
             network = Network(NetworkConfig(**manifest["network"]))
         network.load_state_dict(load_file(folder / WEIGHTS))
@@ -127,15 +125,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             config={key: config[key] for key in ("size", "seed", "model", "training")},
             metrics=[json.loads(line) for line in (folder / METRICS).read_text().splitlines()],
         )
-        _refuse_incomplete(checkpoint)
+        # What is read later is looked up here, so that a missing part is noticed where the folder is known.
+        _ = checkpoint.usual_behavior, checkpoint.calibrated, dict(manifest["log"]["behaviors"])
+        _ = [manifest["protocol"][key] for key in manifest["split_params"]]
     return checkpoint
-
-
-def _refuse_incomplete(checkpoint: Checkpoint) -> None:
-    """Looks everything up that is read later, so that a missing part is noticed where the folder is known."""
-    manifest = checkpoint.manifest
-    _ = checkpoint.usual_behavior, checkpoint.calibrated, dict(manifest["log"]["behaviors"])
-    _ = [manifest["protocol"][key] for key in manifest["split_params"]]
 
 
 def _write_histories(histories: Histories, bounds: Int[np.ndarray, "2 user"], folder: Path) -> None:

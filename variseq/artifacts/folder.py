@@ -33,6 +33,9 @@ VOCABULARY, ITEM_COLUMNS = "vocabulary", "item_columns.parquet"
 WEIGHTS, COUNTS, CONFIG, METRICS = "weights.safetensors", "counts.safetensors", "config.yaml", "metrics.jsonl"
 HISTORIES, BOUNDS = "histories.parquet", "history_bounds.parquet"
 ENCODER, TABLES, INDEX = "encoder.onnx", "tables.safetensors", "index.faiss"
+RUN_FILES = (WEIGHTS, COUNTS, CONFIG, METRICS, HISTORIES, BOUNDS)
+SERVED_FILES = (ENCODER, TABLES, INDEX)
+"""The files that only a run, or only what is served, has. The first one is never missing."""
 Manifest = dict[str, Any]
 
 
@@ -99,19 +102,19 @@ def has_file(folder: Path, name: str) -> bool:
 
 
 @contextmanager
-def reading(folder: Path, required: str, leave_out: tuple[str, ...] = ()) -> Iterator[Manifest]:
-    """The manifest of an artifact with a required file, whose files are as they were written.
+def reading(folder: Path, files: tuple[str, ...]) -> Iterator[Manifest]:
+    """The manifest of an artifact that holds `RUN_FILES` or `SERVED_FILES`, all as they were written.
 
     Whatever is raised while its files are read becomes a CheckpointError. Files that the manifest does not list, and
-    those in `leave_out`, are neither read nor checked.
+    those of the other kind, are neither read nor checked.
     """
     manifest = read_manifest(folder)
     try:
         written: dict[str, str] = dict(manifest["sha256"])
-        if required not in written:
-            remedy = "Give the run that was exported." if required == WEIGHTS else f"Run: variseq export {folder}"
-            raise CheckpointError(f"{folder} has no {required}. {remedy}")
-        names = [name for name in written if name not in leave_out]
+        if files[0] not in written:
+            remedy = "Give the run that was exported." if files is RUN_FILES else f"Run: variseq export {folder}"
+            raise CheckpointError(f"{folder} has no {files[0]}. {remedy}")
+        names = [name for name in written if name in files or name not in RUN_FILES + SERVED_FILES]
         if missing := [name for name in names if not (folder / name).is_file()]:
             raise ValueError(f"{missing[0]} is missing")
         changed = [name for name, digest in _digests(folder, names).items() if digest != written[name]]

@@ -2,41 +2,79 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+from safetensors.numpy import load_file
 
-from variseq.artifacts.bundle import read_bundle
+from variseq.artifacts.folder import (
+    ENCODER,
+    INDEX,
+    MANIFEST,
+    SERVED_FILES,
+    TABLES,
+    VOCABULARY,
+    read_items,
+    reading,
+    require_equal,
+)
+from variseq.events.vocabulary import Vocabulary
 from variseq.inference.encoder import OnnxEncoder
+from variseq.ranking.calibration import CalibrationResult
 from variseq.ranking.catalog import Catalog
 from variseq.ranking.engine import Engine
 from variseq.ranking.index import ItemIndex
 from variseq.ranking.mixture import ItemTables, MixtureModel
 
+SHOWN_OF_NETWORK = ("num_items", "hidden_size", "latent_dim", "num_layers", "num_heads", "max_seq_len", "attention")
+
 
 def load_engine(folder: Path, exact: bool = False) -> Engine:
-    """The engine of an exported folder.
+    """The engine of an exported folder; its version is a hash of all its files, and its vocabulary names no user.
 
     Args:
         folder: What `variseq export` wrote.
         exact: Look at the whole catalog also where the export has an index.
 
     Raises:
-        CheckpointError: For a folder that is missing or damaged.
+        CheckpointError: For a folder that is missing, not exported, damaged or of another format.
     """
-    bundle = read_bundle(folder)
-    tables, facts = bundle.tables, bundle.facts
-    vectors = np.concatenate([tables.item_vectors, tables.item_bias[:, None]], axis=1)
-    encoder = OnnxEncoder(bundle.encoder, tables.distance_biases, len(vectors), facts.latent_dim)
-    known = ItemTables(vectors, tables.log_share, tables.log_trend, tables.offsets, tables.follower, tables.count)
-    return Engine(
-        MixtureModel(encoder, known, facts.calibrated.calibration),
-        Catalog(bundle.vocabulary, bundle.items, known),
-        facts.calibrated.thresholds,
-        repeat_share=facts.calibrated.repeat_share,
-        exclude_seen=facts.exclude_seen,
-        usual_behavior=facts.usual_behavior,
-        index=None if exact or bundle.index is None else ItemIndex(bundle.index, vectors),
-        version=bundle.version,
-        health=facts.health,
-    )
+    with reading(folder, SERVED_FILES) as manifest:
+        whole = Vocabulary.load(folder / VOCABULARY)
+        vocabulary = replace(whole, users=pa.array([], whole.users.type))
+        arrays = load_file(folder / TABLES)
+        _refuse_other_lengths(arrays, vocabulary.num_items)
+        vectors = np.concatenate([arrays["item_vectors"], arrays["item_bias"][:, None]], axis=1)
+        counted = ("log_share", "log_trend", "offsets", "follower", "count")
+        tables = ItemTables(vectors, *(arrays[name] for name in counted))
+        network, calibrated = manifest["network"], CalibrationResult.from_json(manifest["calibration"])
+        encoder = OnnxEncoder(folder / ENCODER, arrays["distance_biases"], len(vectors), int(network["latent_dim"]))
+        has_index = INDEX in manifest["sha256"] and not exact
+        return Engine(
+            MixtureModel(encoder, tables, calibrated.calibration),
+            Catalog(vocabulary, read_items(folder, manifest, vocabulary), tables),
+            calibrated.thresholds,
+            repeat_share=calibrated.repeat_share,
+            exclude_seen=bool(manifest["exclude_seen"]),
+            usual_behavior=int(manifest["usual_behavior"]),
+            index=ItemIndex(folder / INDEX, vectors) if has_index else None,
+            version=hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:12],
+            health={
+                "network": {name: network[name] for name in SHOWN_OF_NETWORK},
+                "created": manifest["created"],
+                "protocol": manifest["protocol"],
+                "validation": calibrated.validation,
+                **manifest["latent"],
+            },
+        )
+
+
+def _refuse_other_lengths(arrays: dict[str, np.ndarray], num_items: int) -> None:
+    offsets = arrays["offsets"]
+    of_items = {name: len(arrays[name]) for name in ("item_vectors", "item_bias", "log_share", "log_trend")}
+    require_equal({"vocabulary": num_items, "offsets": len(offsets) - 1, **of_items}, "items")
+    cells = {name: len(arrays[name]) for name in ("follower", "count")}
+    require_equal({"offsets": int(offsets[-1]), **cells}, "followers")
