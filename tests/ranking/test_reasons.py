@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, sm
 from variseq.model.network import Network
 from variseq.ranking.calibration import LENGTH_EDGES, Calibration, GatingNetwork
 from variseq.ranking.mixture import MixtureModel
-from variseq.ranking.reasons import LEAST_FALL, NUM_CANDIDATES, LeaveOneOut, Reasons, reasons
+from variseq.ranking.reasons import LEAST_FALL, NUM_CANDIDATES, Reasons, log_probability, reasons
 from variseq.recommend.network_model import count_events, mixture_model
 from variseq.sequences.histories import Histories, latest_items, without_items
 
@@ -29,7 +31,7 @@ def model_of(network: Network, gate: GatingNetwork = EVERY_COMPONENT) -> Mixture
 
 
 def reasons_of(model: MixtureModel, histories: Histories, items: np.ndarray) -> Reasons:
-    return reasons(LeaveOneOut(model, model.everything).log_probability, histories, items)
+    return reasons(partial(log_probability, model, model.everything), histories, items)
 
 
 def found_reasons(network: Network, histories: Histories, items: np.ndarray) -> Reasons:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.index import ItemIndex
 from variseq.ranking.mixture import HISTORIES_AT_ONCE, Distribution, MixtureModel
 from variseq.ranking.options import RecommendOptions
-from variseq.ranking.reasons import NUM_CANDIDATES, LeaveOneOut, Reasons, reasons
+from variseq.ranking.reasons import NUM_CANDIDATES, Reasons, log_probability, reasons
 from variseq.ranking.recommendations import Recommendations
 from variseq.ranking.selection import Constraints, Selector
 from variseq.ranking.softmax import Columns
@@ -285,8 +285,7 @@ class Engine:
         total, aleatoric = distribution.entropies(p)
         found = None
         if options.reasons:
-            trial = LeaveOneOut(model, columns or model.everything)
-            found = reasons(trial.log_probability, histories, item)
+            found = reasons(partial(log_probability, model, columns or model.everything), histories, item)
         intervals = _intervals(distribution, item, selector.log_weight(p))
         return RankedLists(item, score, approximate, *intervals, total, aleatoric, found, encoded.attention)
 

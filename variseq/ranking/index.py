@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from variseq.errors import CheckpointError, MissingDependencyError
-from variseq.ranking.softmax import Block, Columns, Shortlists
+from variseq.ranking.softmax import Block, Columns
 
 EXACT_ITEMS = 50_000
 """Catalogs up to this size are looked at whole, as in training; larger ones through an index."""
@@ -72,21 +72,41 @@ class ItemIndex:
 
         Each history has at least one item.
         """
-        short = Shortlists.of_cells(row, item, num_histories, self.sampled)
+        listed, is_own = shortlists(row, item, num_histories)
         # What is listed stands for itself there, and for nothing in the sample.
-        cell_row, cell = np.nonzero(short.is_own)
-        item = short.listed[cell_row, cell]
+        cell_row, cell = np.nonzero(is_own)
+        item = listed[cell_row, cell]
         index = np.searchsorted(self.sampled, item).clip(max=len(self.sampled) - 1)
         is_both = self.sampled[index] == item
-        num_listed = short.is_own.sum(axis=1)
+        num_listed = is_own.sum(axis=1)
         num_both = np.bincount(cell_row[is_both], minlength=num_histories)
         stands_for = (len(self.vectors) - num_listed) / np.maximum(1, len(self.sampled) - num_both)
         counts = np.repeat(stands_for[:, None].astype(np.float32), len(self.sampled), axis=1)
         counts[cell_row[is_both], index[is_both]] = 0.0
-        middle = short.listed.shape[1]
-        own = Block(slice(0, middle), self.vectors[short.listed].swapaxes(1, 2), short.is_own.astype(np.float32))
+        middle = listed.shape[1]
+        own = Block(slice(0, middle), self.vectors[listed].swapaxes(1, 2), is_own.astype(np.float32))
         rest = Block(slice(middle, middle + len(self.sampled)), self._of_sample, counts)
-        return Columns([own, rest], len(self.vectors), short)
+        return Columns([own, rest], len(self.vectors), listed, self.sampled)
+
+
+def shortlists(
+    row: Int[np.ndarray, " cell"], item: Int[np.ndarray, " cell"], num_histories: int
+) -> tuple[Int[np.ndarray, "history listed"], Bool[np.ndarray, "history listed"]]:
+    """The items of each history, ascending, and which are its own: a shorter row repeats its last item.
+
+    Pairs of a history and an item come in any order, repeats allowed; each history has at least one.
+
+    >>> shortlists(np.array([1, 0, 1, 1]), np.array([7, 4, 2, 7]), 2)
+    (array([[4, 4],
+           [2, 7]]), array([[ True, False],
+           [ True,  True]]))
+    """
+    num_items = int(item.max()) + 1
+    row, item = np.divmod(np.unique(row * num_items + item), num_items)
+    lengths = np.bincount(row, minlength=num_histories)
+    position, end = np.arange(lengths.max()), np.cumsum(lengths)
+    source = np.minimum((end - lengths)[:, None] + position, end[:, None] - 1)
+    return item[source], position < lengths[:, None]
 
 
 def _faiss() -> Any:

@@ -202,7 +202,7 @@ class MixtureModel:
     ) -> Distribution:
         """p of the columns (all items by default) for histories that are encoded; for `keep` see `Softmaxes`."""
         others = self._whole_others
-        if columns is not None and columns.short is not None:
+        if columns is not None and columns.listed is not None:
             others = np.stack([columns.of_columns(numbers) for numbers in self._others], axis=1)
         columns = columns or self.everything
         softmaxes = Softmaxes(columns, self.scaled(encoded, histories), keep)

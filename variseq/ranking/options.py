@@ -72,17 +72,14 @@ class RecommendOptions:
         for name in ("candidates", "exclude", "categories"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(id_list(getattr(self, name), name)))
-        if not isinstance(self.k, int | np.integer) or isinstance(self.k, bool) or self.k < 1:
-            raise InputError(f"k={self.k!r} is not possible. Allowed: whole numbers from 1 to the size of the catalog.")
-        if self.explore not in EXPLORE:
-            raise InputError(f"explore={self.explore!r} is not known. Allowed: None and 'thompson'.")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise InputError(f"seed={self.seed!r} is not possible. Allowed: whole numbers from 0.")
-        if not _is_number(self.diversity) or not 0 <= self.diversity <= 1:
-            raise InputError(
-                f"diversity={self.diversity!r} is not possible. Allowed: numbers from 0 (the most relevant items) to 1 "
-                "(items far from each other), for example 0.3."
-            )
+        _require(_is_whole(self.k, 1), f"k={self.k!r}", "whole numbers from 1 to the size of the catalog")
+        _require(self.explore in EXPLORE, f"explore={self.explore!r}", "None and 'thompson'")
+        _require(_is_whole(self.seed, 0), f"seed={self.seed!r}", "whole numbers from 0")
+        _require(
+            _is_number(self.diversity) and 0 <= float(self.diversity) <= 1,
+            f"diversity={self.diversity!r}",
+            "numbers from 0 (the most relevant items) to 1 (items far from each other), for example 0.3",
+        )
         self._check_boosts_and_pins()
         self._check_combinations()
 
@@ -93,11 +90,10 @@ class RecommendOptions:
                 raise InputError(f"{option}={getattr(self, option)!r} is no mapping. Give one, such as {example}.")
         for option in ("boost_items", "boost_categories"):
             for name, factor in getattr(self, option).items():
-                if not _is_number(factor) or not 0 < factor < math.inf:
-                    raise InputError(f"{option}: {name!r} by {factor!r} is not possible. Allowed: positive numbers.")
+                is_factor = _is_number(factor) and 0 < float(factor) < math.inf
+                _require(is_factor, f"{option}: {name!r} by {factor!r}", "positive numbers")
         for rank in self.pin:
-            if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= self.k:
-                raise InputError(f"pin at rank {rank!r} is not possible. Allowed: ranks from 1 to k={self.k}.")
+            _require(_is_whole(rank, 1) and int(rank) <= self.k, f"pin at rank {rank!r}", f"ranks from 1 to k={self.k}")
         if len(set(self.pin.values())) < len(self.pin):
             raise InputError("pin names an item at two ranks. Give each item one rank.")
 
@@ -128,3 +124,12 @@ def id_list(ids: object, argument: str) -> list[Id]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
+
+
+def _require(is_possible: bool, what: str, allowed: str) -> None:
+    if not is_possible:
+        raise InputError(f"{what} is not possible. Allowed: {allowed}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -29,7 +28,7 @@ LogProbability = Callable[[Histories, Int[np.ndarray, "copy k"], Int[np.ndarray,
 """log p of some items of each history; the last argument is the history of which each is a copy."""
 
 
-def reasons(log_probability: LogProbability, histories: Histories, items: Int[np.ndarray, "history k"]) -> Reasons:
+def reasons(log_p: LogProbability, histories: Histories, items: Int[np.ndarray, "history k"]) -> Reasons:
     """For each history and each of its recommended items at most three items of the history, the strongest first.
 
     One of the latest items is taken out of the history (all its events) and log p is computed again; the item is a
@@ -49,7 +48,7 @@ def reasons(log_probability: LogProbability, histories: Histories, items: Int[np
         rows = np.arange(begin, min(begin + size, len(histories)))
         context = histories.rows(rows).latest(CONTEXT_EVENTS)
         candidates = latest_items(context, NUM_CANDIDATES)
-        falls = _falls(log_probability, rows, context, candidates, items[rows])
+        falls = _falls(log_p, rows, context, candidates, items[rows])
         order = np.argsort(-falls, axis=2, kind="stable")[..., :NUM_REASONS]
         named = np.take_along_axis(candidates[:, None], order, axis=2).tolist()
         counts = np.minimum((falls >= LEAST_FALL).sum(axis=2), NUM_REASONS).tolist()
@@ -59,7 +58,7 @@ def reasons(log_probability: LogProbability, histories: Histories, items: Int[np
 
 
 def _falls(
-    log_probability: LogProbability,
+    log_p: LogProbability,
     rows: Int[np.ndarray, " history"],
     context: Histories,
     candidates: Int[np.ndarray, "history candidate"],
@@ -70,43 +69,39 @@ def _falls(
     fewer = without_items(context, source, candidates[source, index][:, None])
     # All are computed together: first the histories as they are, then the copies without an item.
     of = np.concatenate([np.arange(len(context)), source])
-    log_p = log_probability(context.joined(fewer), np.maximum(items, 0)[of], rows[of])
-    before, after = log_p[: len(context)], log_p[len(context) :]
+    found = log_p(context.joined(fewer), np.maximum(items, 0)[of], rows[of])
+    before, after = found[: len(context)], found[len(context) :]
     falls = np.zeros((*candidates.shape, items.shape[1]), dtype=np.float32)
     falls[source, index] = before[source] - after
     return np.where(items[..., None] >= 0, falls.transpose(0, 2, 1), 0.0)
 
 
-@dataclass(frozen=True, eq=False)
-class LeaveOneOut:
-    """log p of items at the posterior mean, over columns that the copies of a history share."""
-
-    model: MixtureModel
-    columns: Columns
-
-    def log_probability(
-        self, copies: Histories, items: Int[np.ndarray, "copy k"], source: Int[np.ndarray, " copy"]
-    ) -> Float[np.ndarray, "copy k"]:
-        """log p of some items of each copy; `source` is the history of which it is one."""
-        model, columns = self.model, self.columns
-        row = source
-        if columns.short is None:
-            _, row = np.unique(source, return_inverse=True)
-        encoded = model.encoder.encode(copies, model.noise(0), row)
-        # Copies of one history stand side by side, as samples do elsewhere; a row that has fewer is filled with zeros.
-        index = _index_in_row(row)
-        num_rows = int(row.max()) + 1 if columns.short is None else len(columns.short.listed)
-        scaled = model.scaled(encoded, copies)[:, 0]
-        side_by_side = np.zeros((num_rows, index.max() + 1, scaled.shape[1]), dtype=np.float32)
-        side_by_side[row, index] = scaled
-        softmaxes = Softmaxes(columns, side_by_side)
-        network, transitions, trend, uniform = model.calibration.gate.weights(
-            softmaxes.log_mass[row, index], encoded.log_variance
-        )[..., None]
-        p = network * softmaxes.at(row[:, None], index[:, None], columns.of_items(row[:, None], items))
-        p += transitions * model.followers(copies).share(items, model.prior[items].astype(np.float32))
-        p += trend * model.trend[items] + uniform / columns.num_items
-        return np.log(p).astype(np.float32)
+def log_probability(
+    model: MixtureModel,
+    columns: Columns,
+    copies: Histories,
+    items: Int[np.ndarray, "copy k"],
+    source: Int[np.ndarray, " copy"],
+) -> Float[np.ndarray, "copy k"]:
+    """log p of some items at the posterior mean, over columns that the copies of a history share."""
+    row = source
+    if columns.listed is None:
+        _, row = np.unique(source, return_inverse=True)
+    encoded = model.encoder.encode(copies, model.noise(0), row)
+    # Copies of one history stand side by side, as samples do elsewhere; a row that has fewer is filled with zeros.
+    index = _index_in_row(row)
+    num_rows = int(row.max()) + 1 if columns.listed is None else len(columns.listed)
+    scaled = model.scaled(encoded, copies)[:, 0]
+    side_by_side = np.zeros((num_rows, index.max() + 1, scaled.shape[1]), dtype=np.float32)
+    side_by_side[row, index] = scaled
+    softmaxes = Softmaxes(columns, side_by_side)
+    network, transitions, trend, uniform = model.calibration.gate.weights(
+        softmaxes.log_mass[row, index], encoded.log_variance
+    )[..., None]
+    p = network * softmaxes.at(row[:, None], index[:, None], columns.of_items(row[:, None], items))
+    p += transitions * model.followers(copies).share(items, model.prior[items].astype(np.float32))
+    p += trend * model.trend[items] + uniform / columns.num_items
+    return np.log(p).astype(np.float32)
 
 
 def _index_in_row(row: Int[np.ndarray, " copy"]) -> Int[np.ndarray, " copy"]:

@@ -135,8 +135,8 @@ class Selector:
     def _candidates(self, p: Float[np.ndarray, "history column"]) -> Float[np.ndarray, "history listed"]:
         """p of the columns that can be recommended, −inf for what is seen and left out; p is changed."""
         ranked = p[:, : self.columns.num_listed]
-        if self.columns.short is not None:
-            ranked[~self.columns.short.is_own] = -np.inf
+        if self.columns.blocks[0].counts is not None:
+            ranked[self.columns.blocks[0].counts == 0] = -np.inf  # a shorter row repeats its last item
         ranked[self.seen_row, self.seen_column] = -np.inf
         return ranked
 

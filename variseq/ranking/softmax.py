@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 BLOCK_ITEMS = 8192
 
@@ -34,55 +34,26 @@ class Block:
         return out
 
 
-@dataclass(frozen=True, eq=False)
-class Shortlists:
-    """For each history the few items that are scored themselves, ascending; a shorter row repeats its last item.
-
-    `sampled` are the items that stand for all others, the same for every history.
-    """
-
-    listed: Int[np.ndarray, "history listed"]
-    is_own: Bool[np.ndarray, "history listed"]
-    sampled: Int[np.ndarray, " sample"]
-
-    @classmethod
-    def of_cells(
-        cls,
-        row: Int[np.ndarray, " cell"],
-        item: Int[np.ndarray, " cell"],
-        num_histories: int,
-        sampled: Int[np.ndarray, " sample"],
-    ) -> Shortlists:
-        """From pairs of a history and an item in any order, repeats allowed; each history has at least one.
-
-        >>> short = Shortlists.of_cells(np.array([1, 0, 1, 1]), np.array([7, 4, 2, 7]), 2, np.array([0]))
-        >>> short.listed, short.is_own
-        (array([[4, 4],
-               [2, 7]]), array([[ True, False],
-               [ True,  True]]))
-        """
-        num_items = int(item.max()) + 1
-        row, item = np.divmod(np.unique(row * num_items + item), num_items)
-        lengths = np.bincount(row, minlength=num_histories)
-        position, end = np.arange(lengths.max()), np.cumsum(lengths)
-        source = np.minimum((end - lengths)[:, None] + position, end[:, None] - 1)
-        return cls(item[source], position < lengths[:, None], sampled)
-
-
 class Columns:
     """What preferences are compared with, column by column.
 
-    Either all items, one column each, for every history; or the shortlist of each history, followed by a sample whose
-    columns stand for all other items and cannot be recommended.
+    Either all items, one column each, for every history; or the items `listed` for each history, ascending, followed by
+    a sample, the same for all, whose columns stand for all other items and cannot be recommended.
     """
 
-    def __init__(self, blocks: list[Block], num_items: int, short: Shortlists | None = None) -> None:
-        self.blocks, self.num_items, self.short = blocks, num_items, short
+    def __init__(
+        self,
+        blocks: list[Block],
+        num_items: int,
+        listed: Int[np.ndarray, "history listed"] | None = None,
+        sampled: Int[np.ndarray, " sample"] | None = None,
+    ) -> None:
+        self.blocks, self.num_items, self.listed, self.sampled = blocks, num_items, listed, sampled
         self.num_columns = blocks[-1].span.stop
         self.starts = np.array([block.span.start for block in blocks])
-        self.num_listed = num_items if short is None else short.listed.shape[1]
-        if short is not None:
-            self._pair = (np.arange(len(short.listed))[:, None] * num_items + short.listed).ravel()
+        self.num_listed = num_items if listed is None else listed.shape[1]
+        if listed is not None:
+            self._pair = (np.arange(len(listed))[:, None] * num_items + listed).ravel()
 
     @classmethod
     def whole(cls, vectors: Float[np.ndarray, "item hidden_plus_one"]) -> Columns:
@@ -92,7 +63,7 @@ class Columns:
 
     def of_items(self, row: Int[np.ndarray, "*#cell"], item: Int[np.ndarray, "*#cell"]) -> Int[np.ndarray, "*cell"]:
         """The columns of items for the histories `row`, −1 for an item without a column of its own."""
-        if self.short is None:
+        if self.listed is None:
             return np.asarray(item + np.zeros_like(row), dtype=np.int64)
         pair = row * self.num_items + item
         found = np.searchsorted(self._pair, pair).clip(max=len(self._pair) - 1)
@@ -100,18 +71,18 @@ class Columns:
 
     def items_at(self, row: Int[np.ndarray, "*#cell"], column: Int[np.ndarray, "*#cell"]) -> Int[np.ndarray, "*cell"]:
         """The items of columns that can be recommended."""
-        return column + np.zeros_like(row) if self.short is None else self.short.listed[row, column]
+        return column + np.zeros_like(row) if self.listed is None else self.listed[row, column]
 
     def of_columns(self, numbers: Float[np.ndarray, " item"]) -> Float[np.ndarray, "#history column"]:
         """From numbers of all items those of the columns."""
-        if self.short is None:
+        if self.listed is None or self.sampled is None:
             return numbers[None]
-        of_sample = np.broadcast_to(numbers[self.short.sampled], (len(self.short.listed), len(self.short.sampled)))
-        return np.concatenate([numbers[self.short.listed], of_sample], axis=1)
+        of_sample = np.broadcast_to(numbers[self.sampled], (len(self.listed), len(self.sampled)))
+        return np.concatenate([numbers[self.listed], of_sample], axis=1)
 
     def of_listed(self, row: int, numbers: np.ndarray) -> np.ndarray:
         """From numbers of all items those of the columns that can be recommended to one history."""
-        return numbers if self.short is None else numbers[self.short.listed[row]]
+        return numbers if self.listed is None else numbers[self.listed[row]]
 
 
 class Softmaxes:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from variseq.errors import InputError
 from variseq.events.items import ItemTable
@@ -46,30 +46,18 @@ def user_tables(
     """
     if histories is None:
         raise InputError("This run was saved without histories, so no user has a vector. Save a run with histories.")
-    chosen = _with_history(vocabulary, histories) if users is None else _known(vocabulary, users)
-    return _user_tables(NetworkScorer(network), vocabulary, histories, chosen)
-
-
-def _user_tables(
-    scorer: NetworkScorer, vocabulary: Vocabulary, histories: Histories, chosen: Int[np.ndarray, " user"]
-) -> Iterator[pa.Table]:
+    if users is None:
+        chosen = np.flatnonzero(histories.lengths[: vocabulary.num_users])
+    else:
+        chosen = vocabulary.user_positions(users)
+        if unknown := [user for user, position in zip(users, chosen, strict=True) if position < 0]:
+            named = ", ".join(map(repr, unknown[:10]))
+            raise InputError(f"users names users that are not in the log: {named}. Leave them out.")
+    scorer = NetworkScorer(network)
     for first in range(0, max(1, len(chosen)), USERS_AT_ONCE):
         positions = chosen[first : first + USERS_AT_ONCE]
         vectors = scorer.preferences(histories.rows(positions)).cpu().numpy()
         yield pa.table({Columns.USER: vocabulary.users.take(pa.array(positions)), "vector": _vectors(vectors)})
-
-
-def _with_history(vocabulary: Vocabulary, histories: Histories) -> Int[np.ndarray, " user"]:
-    return np.flatnonzero(histories.lengths[: vocabulary.num_users])
-
-
-def _known(vocabulary: Vocabulary, users: Sequence[Id]) -> Int[np.ndarray, " user"]:
-    positions = vocabulary.user_positions(users)
-    if unknown := [user for user, position in zip(users, positions, strict=True) if position < 0]:
-        raise InputError(
-            f"users names users that are not in the log: {', '.join(map(repr, unknown[:10]))}. Leave them out."
-        )
-    return positions
 
 
 def _vectors(vectors: Float[np.ndarray, "row hidden"]) -> pa.FixedSizeListArray:
