@@ -17,6 +17,7 @@ from variseq.ranking.recommendations import ITEM_COLUMNS, Recommendations
 from variseq.ranking.selection import with_pins
 from variseq.serving import schemas
 
+MORE = {"explore": "thompson", "diversity": 0.2, "conformal_level": 0.9}
 NAMES = {field.name for field in fields(RecommendOptions)}
 
 
@@ -110,6 +111,12 @@ def test_what_may_not_be_recommended_is_not_pinned(fitted: VariationalAttention,
         ({"pin": {1: "i01", 2: "i01"}}, "at two ranks"),
         ({"pin": {1: "i01"}, "conformal_level": 0.9}, "Give one or the others"),
         ({"boost_items": {"i01": 2.0}, "conformal_level": 0.9}, "Give one or the others"),
+        ({"conformal_level": 0.9, "diversity": 0.2}, "Give one or the others"),
+        ({"conformal_level": 0.3}, "0.5 to 0.99"),
+        *(({"diversity": value}, "diversity") for value in (-0.1, 1.1, float("nan"))),
+        ({"explore": "ucb"}, "Allowed: None and 'thompson'"),
+        ({"explore": "thompson", "seed": -1}, "whole numbers from 0"),
+        *(({"ranks_only": True, name: value}, "ranks_only gives the plain order") for name, value in MORE.items()),
     ],
 )
 def test_impossible_options_are_refused(

@@ -5,10 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from variseq.errors import InputError
 from variseq.ranking import selection
-from variseq.ranking.options import RecommendOptions
-from variseq.ranking.selection import diverse, pool_size, top_k
+from variseq.ranking.selection import diverse, top_k
 
 NUM_ITEMS, WIDTH = 30, 4
 seeds = st.integers(0, 10_000)
@@ -52,33 +50,15 @@ def plain_choice(item: np.ndarray, probability: np.ndarray, vectors: np.ndarray,
     return chosen
 
 
-@given(seeds, ks)
-def test_diversity_0_is_the_plain_top_k(seed: int, k: int) -> None:
-    item, probability, vectors = some_pools(seed)
-    place = diverse(item, probability, vectors, k, 0.0)
-    assert place.tolist() == [list(range(min(k, 12)))] * 3
-
-
-@given(seeds, ks, st.floats(0, 0.99))
-def test_best_item_always_comes_first(seed: int, k: int, diversity: float) -> None:
-    item, probability, vectors = some_pools(seed)
-    assert diverse(item, probability, vectors, k, diversity)[:, 0].tolist() == [0, 0, 0]
-
-
-@given(seeds, ks, diversities)
-def test_no_item_is_chosen_twice_and_every_place_is_filled(seed: int, k: int, diversity: float) -> None:
-    item, probability, vectors = some_pools(seed)
-    for places in diverse(item, probability, vectors, k, diversity).tolist():
-        assert len(set(places)) == len(places) == min(k, 12)
-        assert all(0 <= place < 12 for place in places)
-
-
-@given(seeds, ks, st.sampled_from([0.1, 0.3, 0.5, 0.9]))
+@given(seeds, ks, st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9]))
 def test_choice_is_that_of_the_formula(seed: int, k: int, diversity: float) -> None:
     item, probability, vectors = some_pools(seed)
     places = diverse(item, probability, vectors, k, diversity)
+    stretched = vectors * (1 + np.arange(NUM_ITEMS)[:, None])
     for row in range(3):
         assert places[row].tolist() == plain_choice(item[row], probability[row], vectors, k, diversity)
+    # The length of a vector and the scale of the probabilities change nothing.
+    assert np.array_equal(diverse(item, probability / 2, stretched, k, diversity), places)
 
 
 @given(seeds, ks, diversities)
@@ -97,14 +77,6 @@ def test_list_of_one_history_does_not_depend_on_the_others(seed: int, diversity:
         assert np.array_equal(alone[0], together[row])
 
 
-@given(seeds)
-def test_lengths_of_vectors_and_scale_of_probabilities_change_nothing(seed: int) -> None:
-    item, probability, vectors = some_pools(seed)
-    plain = diverse(item, probability, vectors, 5, 0.4)
-    stretched = vectors * (1 + np.arange(NUM_ITEMS)[:, None])
-    assert np.array_equal(diverse(item, probability / 2, stretched, 5, 0.4), plain)
-
-
 def test_more_diversity_means_more_spread_and_less_relevance() -> None:
     item, probability, vectors = some_pools(seed=0, num_histories=500)
     spread, relevance = [], []
@@ -117,12 +89,6 @@ def test_more_diversity_means_more_spread_and_less_relevance() -> None:
     assert spread[-1] > spread[0] + 0.15
 
 
-def test_item_like_a_shown_one_comes_after_one_that_is_unlike() -> None:
-    vectors = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
-    pool, probability = np.array([[0, 1, 2]]), np.array([[0.5, 0.4, 0.3]])
-    assert diverse(pool, probability, vectors, 3, 0.5).tolist() == [[0, 2, 1]]
-
-
 @pytest.mark.parametrize("diversity", [0.0, 0.5, 1.0])
 def test_pool_that_ran_out_leaves_empty_places_at_the_end(diversity: float) -> None:
     item, probability, vectors = some_pools(seed=1)
@@ -133,22 +99,6 @@ def test_pool_that_ran_out_leaves_empty_places_at_the_end(diversity: float) -> N
     assert places[0][2:] == [-1, -1]
     assert places[1] == [-1] * 4
     assert -1 not in places[2]
-
-
-def test_pool_is_never_larger_than_the_catalog() -> None:
-    assert (pool_size(10, 1_000), pool_size(40, 1_000), pool_size(10, 7)) == (50, 200, 7)
-
-
-@pytest.mark.parametrize("diversity", [-0.1, 1.1, float("nan"), "much", True, None])
-def test_diversity_outside_its_range_is_refused_in_words(diversity: object) -> None:
-    options = RecommendOptions()
-    object.__setattr__(options, "diversity", diversity)
-    with pytest.raises(InputError):
-        options.__post_init__()
-
-
-def test_numpy_numbers_are_numbers() -> None:
-    assert RecommendOptions(diversity=np.float64(0.3)).diversity == 0.3
 
 
 VALUES = st.sampled_from([-float("inf"), -1.5, -0.0, 0.0, 0.25, 3.0])

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from tests.conftest import SHORT_TRAINING, SMALL_NETWORK
-from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.log import LogPart
 
@@ -96,23 +95,6 @@ def test_set_out_of_some_items_is_the_part_of_the_set_that_is_asked_for(
     found = {str(user): rows["item_id"].tolist() for user, rows in part.groupby("user_id")}
     for user, items in zip(users, whole, strict=True):
         assert found.get(user, []) == [item for item in items if item in set(only)]
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"explore": "ucb"}, "Allowed: None and 'thompson'"),
-        ({"explore": "thompson", "seed": -1}, "whole numbers from 0"),
-        ({"diversity": 1.5}, "diversity"),
-        ({"conformal_level": 0.3}, "0.5 to 0.99"),
-        ({"conformal_level": 0.9, "diversity": 0.2}, "Give one or the others"),
-    ],
-)
-def test_impossible_options_are_refused(
-    fitted: VariationalAttention, user_ids: list[str], options: dict[str, object], says: str
-) -> None:
-    with pytest.raises(InputError, match=says):
-        fitted.recommend(users=user_ids[:1], **options)
 
 
 def test_deterministic_ablation_is_used_at_its_mean_alone(shop_parts: tuple[LogPart, LogPart, LogPart]) -> None:

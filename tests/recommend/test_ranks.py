@@ -1,16 +1,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 
 from tests.ranking.plain import plain_mixture
-from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.ranking import softmax
 from variseq.ranking.mixture import MixtureModel
@@ -94,19 +89,6 @@ def test_somebody_new_is_ranked_too_and_a_stranger_gets_a_labelled_fallback(fitt
     assert stranger["fallback"].str.contains("unknown user").all()
 
 
-@pytest.mark.parametrize("name", ["everybody.parquet", "everybody.csv"])
-def test_everybody_is_written_in_ranks(fitted: VariationalAttention, tmp_path: Path, name: str) -> None:
-    fitted.recommend_to_file(tmp_path / name, ranks_only=True)
-    read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
-    assert list(read(tmp_path / name).columns) == COLUMNS
-
-
-@pytest.mark.parametrize("more", [{"explore": "thompson"}, {"diversity": 0.2}, {"conformal_level": 0.9}])
-def test_what_needs_more_than_the_order_is_refused(fitted: VariationalAttention, more: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="ranks_only gives the plain order"):
-        fitted.recommend(history=[], ranks_only=True, **more)
-
-
 def test_pin_stands_at_its_rank_in_the_plain_order_too(fitted: VariationalAttention) -> None:
     users = fitted.vocabulary.users.to_pylist()[:5]
     plain = fitted.recommend(users=users, k=9, ranks_only=True, exclude_seen=False).to_pandas()
@@ -119,8 +101,3 @@ def test_pin_stands_at_its_rank_in_the_plain_order_too(fitted: VariationalAttent
     assert first["item_id"].tolist() == [of_user[0], last["item_id"], *of_user[1:-1]]
     assert first["score"][1] == pytest.approx(last["score"], abs=1e-5)
     assert answer[answer["rank"] == 2]["item_id"].eq(last["item_id"]).all()
-
-
-def test_ranking_leaves_gradients_switched_on(fitted: VariationalAttention) -> None:
-    fitted.recommend(history=[], k=2, ranks_only=True)
-    assert torch.is_grad_enabled()

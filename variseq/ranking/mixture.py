@@ -85,21 +85,18 @@ class Distribution:
     def probabilities(self) -> Float[np.ndarray, "history column"]:
         """p of every column, at least `SMALLEST`."""
         p = np.empty((self.weights.shape[1], self.softmaxes.columns.num_columns), dtype=np.float32)
-        for number, block in enumerate(self.softmaxes.columns.blocks):
-            self.block(number, p[:, block.span])
-        return p
-
-    def block(self, number: int, out: Float[np.ndarray, "history column"]) -> None:
-        """Writes p of the columns of a block."""
         num_samples = self.softmaxes.num_samples
-        factor = self.softmaxes.factor[..., number] * (self.weights[0] / num_samples).astype(np.float32)[:, None]
-        exponential = self.softmaxes.exponential(number)
-        if num_samples == 1:
-            np.multiply(exponential[:, 0], factor, out=out)
-        else:
-            np.matmul(factor[:, None], exponential, out=out[:, None])
-        out += self._others(number)
-        np.maximum(out, SMALLEST, out=out)
+        weight = (self.weights[0] / num_samples).astype(np.float32)[:, None]
+        for number, block in enumerate(self.softmaxes.columns.blocks):
+            out, exponential = p[:, block.span], self.softmaxes.exponential(number)
+            factor = self.softmaxes.factor[..., number] * weight
+            if num_samples == 1:
+                np.multiply(exponential[:, 0], factor, out=out)
+            else:
+                np.matmul(factor[:, None], exponential, out=out[:, None])
+            out += self._others(number)
+            np.maximum(out, SMALLEST, out=out)
+        return p
 
     def sampled(self, item: Int[np.ndarray, "history k"]) -> Float[np.ndarray, "history sample k"]:
         """p of some items that have columns, under each posterior sample alone; their mean is p."""
@@ -198,14 +195,14 @@ class MixtureModel:
         return scaled
 
     def distribution(
-        self, encoded: EncodedHistories, histories: Histories, columns: Columns | None = None, keep: bool = True
+        self, encoded: EncodedHistories, histories: Histories, columns: Columns | None = None
     ) -> Distribution:
-        """p of the columns (all items by default) for histories that are encoded; for `keep` see `Softmaxes`."""
+        """p of the columns (all items by default) for histories that are encoded."""
         others = self._whole_others
         if columns is not None and columns.listed is not None:
             others = np.stack([columns.of_columns(numbers) for numbers in self._others], axis=1)
         columns = columns or self.everything
-        softmaxes = Softmaxes(columns, self.scaled(encoded, histories), keep)
+        softmaxes = Softmaxes(columns, self.scaled(encoded, histories))
         weights = self.calibration.gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance)
         followers = self.followers(histories)
         return Distribution(softmaxes, weights, followers, columns.of_items(followers.row, followers.item), others)

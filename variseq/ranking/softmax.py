@@ -88,55 +88,40 @@ class Columns:
 class Softmaxes:
     """The softmax of each preference over the columns, kept as exponentials and a factor for each block.
 
-    Each block is computed relative to its own highest logit, so that nothing overflows. With `keep` False the
-    exponentials are computed again whenever a block is asked for, so that memory does not grow with the catalog.
+    Each block is computed relative to its own highest logit, so that nothing overflows.
     """
 
-    def __init__(
-        self, columns: Columns, preference: Float[np.ndarray, "history sample hidden_plus_one"], keep: bool = True
-    ) -> None:
-        self.columns, self._preference = columns, preference
+    def __init__(self, columns: Columns, preference: Float[np.ndarray, "history sample hidden_plus_one"]) -> None:
+        self.columns = columns
         rows = preference.shape[:2]
         self.num_samples = rows[1]
-        self._kept = np.empty((*rows, columns.num_columns), dtype=np.float32) if keep else None
-        self._highest = np.empty((*rows, len(columns.blocks)), dtype=np.float32)
+        self._exponential = np.empty((*rows, columns.num_columns), dtype=np.float32)
+        highest = np.empty((*rows, len(columns.blocks)), dtype=np.float32)
         mass = np.empty((*rows, len(columns.blocks)))
         for number, block in enumerate(columns.blocks):
-            logits = block.logits(preference, self._buffer(number))
-            self._highest[..., number] = logits.max(axis=2)
-            logits -= self._highest[..., number, None]
+            logits = block.logits(preference, self.exponential(number))
+            highest[..., number] = logits.max(axis=2)
+            logits -= highest[..., number, None]
             inside = np.exp(logits, out=logits)
             mass[..., number] = inside.sum(axis=2) if block.counts is None else np.vecdot(inside, block.counts[:, None])
         # A block whose columns stand for no item at all has no mass.
         with np.errstate(divide="ignore"):
-            log_parts = np.log(mass) + self._highest
+            log_parts = np.log(mass) + highest
         top = log_parts.max(axis=2)
         self.log_mass: Float[np.ndarray, "history sample"] = top + np.log(
             np.exp(log_parts - top[..., None]).sum(axis=2)
         )
         # A block whose highest logit is far below the others has no mass: its factor is zero.
-        self.factor = np.exp(self._highest - self.log_mass[..., None]).astype(np.float32)
+        self.factor = np.exp(highest - self.log_mass[..., None]).astype(np.float32)
         """The exponentials of a row times its factor in a block are probabilities."""
 
     def exponential(self, number: int) -> Float[np.ndarray, "history sample column"]:
         """The exponentials of a block."""
-        if self._kept is not None:
-            return self._kept[..., self.columns.blocks[number].span]
-        logits = self.columns.blocks[number].logits(self._preference, self._buffer(number))
-        logits -= self._highest[..., number, None]
-        return np.exp(logits, out=logits)
-
-    def _buffer(self, number: int) -> Float[np.ndarray, "history sample column"]:
-        """Where the numbers of a block are written: side by side with the other blocks where they are kept."""
-        span = self.columns.blocks[number].span
-        if self._kept is not None:
-            return self._kept[..., span]
-        return np.empty((*self._preference.shape[:2], span.stop - span.start), dtype=np.float32)
+        return self._exponential[..., self.columns.blocks[number].span]
 
     def at(
         self, row: Int[np.ndarray, "*#cell"], sample: Int[np.ndarray, "*#cell"], column: Int[np.ndarray, "*#cell"]
     ) -> Float[np.ndarray, "..."]:
         """Probabilities of single cells."""
-        assert self._kept is not None
         number = np.searchsorted(self.columns.starts, column, side="right") - 1
-        return self._kept[row, sample, column] * self.factor[row, sample, number]
+        return self._exponential[row, sample, column] * self.factor[row, sample, number]
