@@ -6,9 +6,11 @@ import fcntl
 import inspect
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,20 @@ def shop_parts(shop_log: Log) -> tuple[LogPart, LogPart, LogPart]:
 def unchecked(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function without the type checks that run in the tests: users have none."""
     return inspect.unwrap(function)
+
+
+@contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """Files cannot grow beyond a size, as on a full disk."""
+    resource = pytest.importorskip("resource", reason="file sizes can be limited on POSIX systems only")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def small_model(seed: int = 0, **training: object) -> VariationalAttention:

@@ -15,7 +15,7 @@ from tests.training.some_runs import trainer_for
 from variseq.log import LogPart
 from variseq.model.network import NetworkConfig
 from variseq.training.config import TrainingConfig
-from variseq.training.diagnosis import Diagnosis, RunMetrics, chosen_epoch, diagnose, flat_settings
+from variseq.training.diagnosis import Diagnosis, chosen_epoch, diagnose, flat_settings
 from variseq.training.schedule import refuse_unreachable_kl_target
 
 Parts = tuple[LogPart, LogPart, LogPart]
@@ -159,11 +159,6 @@ def test_diagnosis_is_of_the_epoch_that_was_kept(made: Runs) -> None:
     assert found.epoch == chosen_epoch(made["sound"].records)["epoch"] + 1
 
 
-def test_chosen_epoch_is_the_last_that_was_best() -> None:
-    assert chosen_epoch([{"is_best": True}, {"is_best": True, "epoch": 1}, {"is_best": False}])["epoch"] == 1
-    assert chosen_epoch([{"is_best": False}, {"is_best": False, "epoch": 1}])["epoch"] == 1
-
-
 share, nats, beta = st.floats(0, 1), st.floats(0, 100), st.floats(0, 100)
 
 
@@ -215,9 +210,3 @@ def test_any_records_get_changes_that_are_allowed_and_change_something(
             for section in ("model.", "training.")
         )
         refuse_unreachable_kl_target(NetworkConfig(**model), TrainingConfig(**training))
-
-
-def test_worth_of_a_posterior_that_is_nothing_has_no_share(made: Runs) -> None:
-    records = copy.deepcopy(made["sound"].records)
-    chosen_epoch(records)["health"]["swap_gap_at_mean"] = 0.0
-    assert RunMetrics(records, made["sound"].settings).noise_fraction is None

@@ -28,6 +28,7 @@ def test_same_seed_gives_the_same_bits_and_another_seed_others(shop_parts: Parts
     assert are_equal(weights_of(first.network), weights_of(again.network))
     assert without_times(first.records) == without_times(again.records)
     assert not are_equal(weights_of(first.network), weights_of(other.network))
+    assert [record["epoch"] for record in first.records] == [0, 1]
 
 
 def test_training_learns(shop_parts: Parts) -> None:
@@ -65,12 +66,8 @@ def test_network_that_is_returned_is_always_a_trained_one(
     trainer.run()
     assert trainer.progress.best_epoch >= 0
     assert not are_equal(weights_of(trainer.network), untrained)
-
-
-def test_deterministic_run_has_neither_noise_nor_kl_weight(shop_parts: Parts) -> None:
-    records = run(shop_parts, max_epochs=2, deterministic_fraction=1.0, kl_anneal_fraction=0.1).records
-    assert {record["beta"] for record in records} == {0.0}
-    assert {record["noise"] for record in records} == {0.0}
+    if deterministic == 1.0:
+        assert {(record["noise"], record["beta"]) for record in trainer.records} == {(0.0, 0.0)}
 
 
 def test_run_stops_when_patience_is_over(shop_parts: Parts) -> None:
@@ -91,17 +88,12 @@ def test_patience_begins_with_the_first_epoch_of_full_noise(shop_parts: Parts, p
     assert (len(records) < 14) == (patience == 1)
 
 
-def test_run_stops_after_its_epochs(shop_parts: Parts) -> None:
-    assert [record["epoch"] for record in run(shop_parts, max_epochs=2).records] == [0, 1]
-
-
 @pytest.mark.slow
 def test_kl_is_adapted_to_its_target(shop_parts: Parts) -> None:
-    steered = {"max_epochs": 12, "deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0, "patience": 12, "beta": 0.02}
+    steered = {"max_epochs": 10, "deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0, "patience": 10, "beta": 0.02}
     # Batch-norm keeps the KL above half a nat per dimension, which is 4 nats here.
-    for target in (5.0, 7.0):
-        records = run(shop_parts, kl_target=target, batch_tokens=128, **steered).records
-        assert records[-1]["kl"] == pytest.approx(target, rel=0.2)
+    records = run(shop_parts, kl_target=7.0, batch_tokens=128, **steered).records
+    assert records[-1]["kl"] == pytest.approx(7.0, rel=0.2)
 
 
 class Poison:

@@ -20,8 +20,6 @@ from variseq.atomic import atomic_write
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id
 
-RANK_COLUMNS = ("user_id", "item_id", "rank", "score", "title", "fallback")
-"""The columns of a table with `ranks_only`."""
 ITEM_COLUMNS = ("item_id", "rank", "score", "probability", "probability_low", "probability_high", "title", "reasons")
 """The columns that differ from item to item of one list."""
 

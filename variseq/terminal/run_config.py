@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from variseq.errors import InputError
 from variseq.events.options import ReadOptions
-from variseq.training.config import settings_error
+from variseq.training.config import validated
 
 
 class SplitConfig(BaseModel):
@@ -66,10 +66,7 @@ def run_config(
         except yaml.YAMLError as error:
             raise InputError(f"The value in --set {assignment!r} is no YAML. Quote it: {name}='...'.") from error
         _assign(settings, name.strip(), value)
-    try:
-        return RunConfig.model_validate(settings)
-    except ValidationError as error:
-        raise settings_error(error, RunConfig) from error
+    return validated(RunConfig, settings)
 
 
 def _from_file(path: Path) -> dict[str, Any]:

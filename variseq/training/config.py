@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -64,16 +64,23 @@ class TrainingConfig(BaseModel):
         return max(1, round(self.refit_fraction * self.max_epochs)) if self.refit_fraction else 0
 
 
-def settings_error(error: ValidationError, kind: type[BaseModel], section: str = "") -> InputError:
-    """One message for all problems of settings; for an unknown name it lists the known ones."""
-    problems = []
-    for fault in error.errors():
-        name = ".".join(str(part) for part in (section, *fault["loc"]) if part != "")
-        if fault["type"] == "extra_forbidden":
-            problems.append(f"there is no {name or 'setting without a name'}; {_known_names(kind, fault['loc'][:-1])}")
-        else:
-            problems.append(f"{name or 'settings'} = {fault['input']!r}: {fault['msg']}")
-    return InputError(f"The settings are not right: {'; '.join(problems)}.")
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(kind: type[Model], settings: dict[str, Any], section: str = "") -> Model:
+    """Settings as a model. Raises InputError with all problems; for an unknown name it lists the known ones."""
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        problems = []
+        for fault in error.errors():
+            name = ".".join(str(part) for part in (section, *fault["loc"]) if part != "")
+            if fault["type"] == "extra_forbidden":
+                known = _known_names(kind, fault["loc"][:-1])
+                problems.append(f"there is no {name or 'setting without a name'}; {known}")
+            else:
+                problems.append(f"{name or 'settings'} = {fault['input']!r}: {fault['msg']}")
+        raise InputError(f"The settings are not right: {'; '.join(problems)}.") from error
 
 
 def _known_names(kind: type[BaseModel], path: Sequence[int | str]) -> str:

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
 
 from variseq.errors import InputError
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import NetworkConfig
 from variseq.sequences.histories import Histories
-from variseq.training.config import TrainingConfig, settings_error
+from variseq.training.config import TrainingConfig, validated
 from variseq.training.schedule import good_kl, refuse_unreachable_kl_target
 
 Size = Literal["tiny", "small", "medium", "large"]
@@ -106,10 +105,7 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
         "dropout": 0.5 if properties.mean_length < SHORT_MEAN_LENGTH else 0.3 if properties.mean_length < 60 else 0.2,
         "max_seq_len": int(np.clip(properties.long_length + 1, 20, LONGEST_WINDOW)),
     }
-    try:
-        return NetworkConfig(**{**derived, **overrides})
-    except ValidationError as error:
-        raise settings_error(error, NetworkConfig, "model") from error
+    return validated(NetworkConfig, derived | overrides, "model")
 
 
 def training_config(
@@ -145,7 +141,4 @@ def training_config(
         "num_refits": 1 if has_many_events_per_item else 2,
         "max_epochs": int(np.clip(TOKEN_BUDGET // max(properties.num_events, 1), 20, 40)),
     }
-    try:
-        return TrainingConfig(**{**derived, **overrides})
-    except ValidationError as error:
-        raise settings_error(error, TrainingConfig, "training") from error
+    return validated(TrainingConfig, derived | overrides, "training")
