@@ -33,83 +33,49 @@ def model(run_folder: Path) -> VariationalAttention:
     return load(run_folder, device="cpu")
 
 
-# (whom and what over HTTP, the words of the command line, the arguments of Python)
-REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = {
-    "a user": ({"user_id": "u000"}, ("--user", "u000"), {"users": ["u000"]}),
-    "a history": ({"history": ["i03", "i01"]}, ("--history", "i03,i01"), {"history": ["i03", "i01"]}),
-    "nobody known": ({"user_id": "nobody"}, ("--user", "nobody"), {"users": ["nobody"]}),
-    "filters": (
-        {"user_id": "u002", "k": 4, "exclude": ["i00", "i05"], "exclude_seen": False},
-        ("--user", "u002", "-k", "4", "--exclude", "i00,i05", "--include-seen"),
-        {"users": ["u002"], "k": 4, "exclude": ["i00", "i05"], "exclude_seen": False},
-    ),
-    "exploring": (
-        {"user_id": "u003", "explore": "thompson", "seed": 7},
-        ("--user", "u003", "--explore", "thompson", "--seed", "7"),
-        {"users": ["u003"], "explore": "thompson", "seed": 7},
-    ),
-    "a spread": (
-        {"user_id": "u004", "diversity": 0.5},
-        ("--user", "u004", "--diversity", "0.5"),
-        {"users": ["u004"], "diversity": 0.5},
-    ),
-    "a set": (
-        {"user_id": "u005", "conformal_level": 0.6},
-        ("--user", "u005", "--conformal-level", "0.6"),
-        {"users": ["u005"], "conformal_level": 0.6},
-    ),
-    "boosts and pins": (
-        {"user_id": "u006", "k": 6, "boost_items": {"i07": 3}, "pin": {2: "i09"}},
-        ("--user", "u006", "-k", "6", "--boost-items", "i07=3", "--pin", "2=i09"),
-        {"users": ["u006"], "k": 6, "boost_items": {"i07": 3.0}, "pin": {2: "i09"}},
-    ),
-    "exploring with pins": (
-        {"user_id": "u007", "k": 6, "explore": "thompson", "seed": 3, "pin": {2: "i09"}},
-        ("--user", "u007", "-k", "6", "--explore", "thompson", "--seed", "3", "--pin", "2=i09"),
-        {"users": ["u007"], "k": 6, "explore": "thompson", "seed": 3, "pin": {2: "i09"}},
-    ),
-    "exploring a spread with pins and boosts": (
-        {
-            "user_id": "u008",
-            "explore": "thompson",
-            "seed": 5,
-            "diversity": 0.4,
-            "boost_items": {"i07": 3},
-            "pin": {1: "i11"},
-        },
-        (
-            "--user",
-            "u008",
-            "--explore",
-            "thompson",
-            "--seed",
-            "5",
-            "--diversity",
-            "0.4",
-            "--boost-items",
-            "i07=3",
-            "--pin",
-            "1=i11",
-        ),
-        {
-            "users": ["u008"],
-            "explore": "thompson",
-            "seed": 5,
-            "diversity": 0.4,
-            "boost_items": {"i07": 3.0},
-            "pin": {1: "i11"},
-        },
-    ),
+REQUESTS: dict[str, dict[str, Any]] = {
+    "a user": {"user_id": "u000"},
+    "a history": {"history": ["i03", "i01"]},
+    "nobody known": {"user_id": "nobody"},
+    "filters": {"user_id": "u002", "k": 4, "exclude": ["i00", "i05"], "exclude_seen": False},
+    "exploring": {"user_id": "u003", "explore": "thompson", "seed": 7},
+    "a spread": {"user_id": "u004", "diversity": 0.5},
+    "a set": {"user_id": "u005", "conformal_level": 0.6},
+    "boosts and pins": {"user_id": "u006", "k": 6, "boost_items": {"i07": 3.0}, "pin": {2: "i09"}},
+    "exploring with pins": {"user_id": "u007", "k": 6, "explore": "thompson", "seed": 3, "pin": {2: "i09"}},
+    "all at once": {
+        "user_id": "u008",
+        "explore": "thompson",
+        "seed": 5,
+        "diversity": 0.4,
+        "boost_items": {"i07": 3.0},
+        "pin": {1: "i11"},
+    },
 }
+
+
+def words_of(body: dict[str, Any]) -> list[str]:
+    """The same request on the command line."""
+    words = []
+    for name, value in body.items():
+        if name == "exclude_seen":
+            words.append("--exclude-seen" if value else "--include-seen")
+        else:
+            pairs = [f"{key}={one}" for key, one in value.items()] if isinstance(value, dict) else value
+            text = ",".join(pairs) if isinstance(pairs, list) else str(pairs)
+            words += ["-k" if name == "k" else "--user" if name == "user_id" else f"--{name.replace('_', '-')}", text]
+    return words
 
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_one_request_is_one_answer_by_every_interface(
     server: LocalServer, model: VariationalAttention, run_folder: Path, name: str
 ) -> None:
-    body, words, arguments = REQUESTS[name]
-    called = model.recommend(**arguments).to_dicts()
-    printed = json.loads(succeed("recommend", run_folder, *words, "--json").out)
+    body = REQUESTS[name]
+    users = [body["user_id"]] if "user_id" in body else None
+    options = {name: value for name, value in body.items() if name != "user_id"}
+    called = model.recommend(users=users, **options).to_dicts()
+    printed = json.loads(succeed("recommend", run_folder, *words_of(body), "--json").out)
     answer = server.client.post("/v1/recommend", json=body).json()
     served = answer["recommendations"]
     for found in (printed, served):

@@ -16,6 +16,13 @@ from tests.serving.server_process import ServerProcess, event, serving
 
 
 @pytest.fixture(scope="module")
+def strangers(workers: ServerProcess) -> Iterator[httpx.Client]:
+    """A client with a new connection for every request: any worker may take it."""
+    with httpx.Client(base_url=workers.address, limits=httpx.Limits(max_keepalive_connections=0)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
 def workers(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with serving(tmp_path_factory.mktemp("workers"), bundle_folder, "--workers", "2") as server:
         yield server
@@ -53,18 +60,16 @@ def test_every_socket_that_listens_is_at_127_0_0_1(workers: ServerProcess) -> No
     assert listening_addresses(pids) == {f"tcp 0100007F:{workers.port:04X}"}
 
 
-def test_event_taken_by_one_worker_is_in_the_next_answer_of_each(workers: ServerProcess) -> None:
+def test_event_taken_by_one_worker_is_in_the_next_answer_of_each(strangers: httpx.Client) -> None:
     for number in range(1, 15):
-        with httpx.Client(base_url=workers.address) as client:
-            events = [event(f"all-{number}", "all", f"i{number:02}", 1000 + number)]
-            assert client.post("/v1/events", json={"events": events}).status_code == 200
+        events = [event(f"all-{number}", "all", f"i{number:02}", 1000 + number)]
+        assert strangers.post("/v1/events", json={"events": events}).status_code == 200
         for _ in range(4):
-            with httpx.Client(base_url=workers.address) as client:
-                answer = client.post("/v1/recommend", json={"user_id": "all"}).json()
-                assert answer["num_events_used"] == number
+            answer = strangers.post("/v1/recommend", json={"user_id": "all"}).json()
+            assert answer["num_events_used"] == number
 
 
-def test_metrics_are_of_all_workers(workers: ServerProcess) -> None:
+def test_metrics_are_of_all_workers(workers: ServerProcess, strangers: httpx.Client) -> None:
     def count() -> float:
         lines = workers.client.get("/metrics").text.splitlines()
         wanted = 'variseq_requests_total{method="GET",route="/health",status="200"}'
@@ -72,16 +77,14 @@ def test_metrics_are_of_all_workers(workers: ServerProcess) -> None:
 
     before = count()
     for _ in range(30):
-        with httpx.Client(base_url=workers.address) as client:
-            client.get("/health")
+        strangers.get("/health")
     assert count() == before + 30
 
 
-def test_erasure_in_one_worker_empties_the_memory_of_all(workers: ServerProcess) -> None:
+def test_erasure_in_one_worker_empties_the_memory_of_all(workers: ServerProcess, strangers: httpx.Client) -> None:
     workers.add(event("worker-1", "worker", "i00"))
     for _ in range(20):
-        with httpx.Client(base_url=workers.address) as client:
-            assert client.post("/v1/recommend", json={"user_id": "worker"}).status_code == 200
+        assert strangers.post("/v1/recommend", json={"user_id": "worker"}).status_code == 200
     assert cache_bytes(workers) > 0
     workers.client.delete("/v1/users/worker")
     end = time.monotonic() + 20

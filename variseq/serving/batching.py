@@ -14,7 +14,7 @@ from time import monotonic
 from variseq.events.vocabulary import Id
 from variseq.ranking.engine import Answer, Engine, KnownHistory, Request
 from variseq.sequences.given_history import GivenEvent
-from variseq.serving.http import HTTPError, overloaded, unavailable
+from variseq.serving.http import overloaded, unavailable
 from variseq.serving.models import ModelManager
 from variseq.serving.requests import other_model
 from variseq.serving.stores.protocol import HistoryStore
@@ -22,48 +22,41 @@ from variseq.serving.stores.protocol import HistoryStore
 OVERHEAD_BYTES = 1000  # Of an entry besides its arrays (measured: 850 for the objects, and the table).
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    store_version: int
-    model: str
-    history: KnownHistory
-    nbytes: int
-
-
 class HistoryCache:
-    """Of one thread only. An entry counts only for the very version of the history and of the model it was made with,
-    so that what other processes write is seen."""
+    """Decoded histories, the latest used of them; for one thread only.
+
+    An entry counts only for the very version of the history and of the model it was made with, so that what other
+    processes write is seen.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.nbytes = 0
-        self._entries: OrderedDict[Id, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Id, tuple[tuple[int, str], KnownHistory]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def get(self, user_id: Id, store_version: int, model: str) -> KnownHistory | None:
-        entry = self._entries.get(user_id)
-        if entry is None or entry.store_version != store_version or entry.model != model:
+        made_with, history = self._entries.get(user_id, (None, None))
+        if made_with != (store_version, model):
             return None
         self._entries.move_to_end(user_id)
-        return entry.history
+        return history
 
     def put(self, user_id: Id, store_version: int, model: str, history: KnownHistory) -> None:
         self.drop(user_id)
-        nbytes = history.nbytes + OVERHEAD_BYTES
-        if nbytes > self.max_bytes:
+        if history.nbytes + OVERHEAD_BYTES > self.max_bytes:
             return
-        self._entries[user_id] = _Entry(store_version, model, history, nbytes)
-        self.nbytes += nbytes
+        self._entries[user_id] = ((store_version, model), history)
+        self.nbytes += history.nbytes + OVERHEAD_BYTES
         while self.nbytes > self.max_bytes:
-            _, evicted = self._entries.popitem(last=False)
-            self.nbytes -= evicted.nbytes
+            self.drop(next(iter(self._entries)))
 
     def drop(self, user_id: Id) -> None:
-        entry = self._entries.pop(user_id, None)
-        if entry is not None:
-            self.nbytes -= entry.nbytes
+        if user_id in self._entries:
+            _, history = self._entries.pop(user_id)
+            self.nbytes -= history.nbytes + OVERHEAD_BYTES
 
     def clear(self) -> None:
         self._entries.clear()
@@ -147,34 +140,27 @@ class Batcher:
 
     async def submit(self, request: InferenceRequest) -> InferenceResult:
         """The answer. Raises HTTPError when too many wait or time runs out, InputError, StoreUnavailable."""
-        self._check_queue(1)
-        return await self._queued(request)
+        (answer,) = await self.submit_all([request])
+        return answer
 
     async def submit_all(self, requests: Sequence[InferenceRequest]) -> list[InferenceResult]:
         """All answers, in order; the first error of any of them in place of the answers."""
-        self._check_queue(len(requests))
-        found = await asyncio.gather(*(self._queued(one) for one in requests), return_exceptions=True)
-        answers = []
+        if self.num_waiting + len(requests) > self.queue_length:
+            raise overloaded(f"{self.num_waiting} requests wait for the model already. Send fewer at once, or later.")
+        loop = asyncio.get_running_loop()
+        jobs = [_Job(one, loop.create_future(), monotonic() + self.timeout_seconds) for one in requests]
+        self.num_waiting += len(jobs)
+        for job in jobs:
+            self._queue.put(job)
+        timer = loop.call_later(self.timeout_seconds, self._expire, jobs)
+        try:
+            found = await asyncio.gather(*(job.future for job in jobs), return_exceptions=True)
+        finally:
+            timer.cancel()
         for one in found:
             if isinstance(one, BaseException):
                 raise one
-            answers.append(one)
-        return answers
-
-    def _check_queue(self, num_requests: int) -> None:
-        if self.num_waiting + num_requests > self.queue_length:
-            raise overloaded(f"{self.num_waiting} requests wait for the model already. Send fewer at once, or later.")
-
-    async def _queued(self, request: InferenceRequest) -> InferenceResult:
-        loop = asyncio.get_running_loop()
-        job = _Job(request, loop.create_future(), monotonic() + self.timeout_seconds)
-        self.num_waiting += 1
-        self._queue.put(job)
-        timer = loop.call_later(self.timeout_seconds, self._expire, job)
-        try:
-            return await job.future
-        finally:
-            timer.cancel()
+        return [one for one in found if isinstance(one, InferenceResult)]
 
     async def forget(self, user_id: Id | None) -> None:
         """Drop a user (None: all) from the cache, after every pass that may have read them before."""
@@ -195,11 +181,11 @@ class Batcher:
         except TimeoutError as error:
             raise unavailable("The cache is cleared later: the server is busy. Send this again.") from error
 
-    def _expire(self, job: _Job) -> None:
-        if not job.future.done():
-            job.future.set_exception(
-                unavailable(f"No answer within {self.timeout_seconds:g} seconds. The server is busy: try again later.")
-            )
+    def _expire(self, jobs: Sequence[_Job]) -> None:
+        late = f"No answer within {self.timeout_seconds:g} seconds. The server is busy: try again later."
+        for job in jobs:
+            if not job.future.done():
+                job.future.set_exception(unavailable(late))
 
     def _work(self) -> None:
         usual, seconds = 1, 0.0  # Of the last pass.
@@ -282,8 +268,7 @@ class Batcher:
             if isinstance(job.result, InferenceResult):
                 job.future.set_result(job.result)
             else:
-                late = HTTPError(503, "The request waited too long. Try again later.", {"Retry-After": "1"})
-                job.future.set_exception(job.result or late)
+                job.future.set_exception(job.result or unavailable("The request waited too long. Try again later."))
 
 
 def _finish(done: asyncio.Future[None]) -> None:

@@ -46,13 +46,12 @@ def _export(folder: Path, report: Report) -> None:
     command = [sys.executable, "-c", "from variseq.cli import main; main()", "export", str(folder.resolve())]
     report("Preparing the model for serving. This happens once and takes some seconds.")
     start = monotonic()
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while True:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=subprocess.PIPE, text=True) as process:
+        errors = None
+        while errors is None:
             try:
                 _, errors = process.communicate(timeout=REPORT_SECONDS)
-                break
             except subprocess.TimeoutExpired:
                 report(f"Preparing the model: {monotonic() - start:.0f} s so far.")
             except BaseException:
@@ -124,33 +123,38 @@ class ModelRegistry:
 
     def state(self) -> FileState | None:
         """Changes whenever the choice is written."""
-        try:
-            stat = self.current_file.stat()
-        except OSError:
-            return None
-        return stat.st_mtime_ns, stat.st_ino, stat.st_size
+        return file_state(self.current_file)
+
+
+def file_state(path: Path | None) -> FileState | None:
+    """Changes whenever the file is written; None where there is none."""
+    try:
+        stat = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return None if stat is None else (stat.st_mtime_ns, stat.st_ino, stat.st_size)
 
 
 class ModelManager:
     """The engine that answers, and how it is replaced. Read `engine` once to have one version throughout."""
 
-    def __init__(self, run: Path, folder: ModelRegistry | None) -> None:
-        self.registry = folder
+    def __init__(self, run: Path, registry: ModelRegistry | None) -> None:
+        self.registry = registry
         self.name: str | None = None
         self.problem: str | None = None
         self.num_rejected = 0
         self._swap_lock = threading.Lock()
-        self._seen = folder.state() if folder is not None else None
-        chosen = folder.current() if folder is not None else None
-        if folder is not None and chosen is not None:
+        self._seen = registry.state() if registry is not None else None
+        chosen = registry.current() if registry is not None else None
+        if registry is not None and chosen is not None:
             try:
-                self.engine = load_engine(folder.folder(chosen))
+                self.engine = load_engine(registry.folder(chosen))
                 self.name = chosen
                 return
             except VariseqError as error:
                 self._reject(chosen, error)
         self.engine = load_engine(run)
-        if folder is not None and run.resolve().parent == folder.root:
+        if registry is not None and run.resolve().parent == registry.root:
             self.name = run.resolve().name
 
     def swap(self, name: str) -> None:
@@ -160,7 +164,7 @@ class ModelManager:
                 raise CheckpointError(
                     "This server has one model only. Start it with --model-dir FOLDER to swap models."
                 )
-            engine = self._compatible(load_engine(self.registry.folder(name)))
+            engine = self._compatible(self.registry.folder(name))
             try:
                 self.registry.choose(name)
             except OSError as error:
@@ -173,24 +177,22 @@ class ModelManager:
         if self.registry is None or self.registry.state() == self._seen:
             return False
         with self._swap_lock:
-            state = self.registry.state()
-            chosen = self.registry.current()
-            if state == self._seen or chosen is None:
-                return False
-            self._seen = state
-            before = self.engine
-            try:
-                self._activate(self._compatible(load_engine(self.registry.folder(chosen))), chosen)
-            except VariseqError as error:
-                self._reject(chosen, error)
+            state, chosen, before = self.registry.state(), self.registry.current(), self.engine
+            if state != self._seen and chosen is not None:
+                self._seen = state
+                try:
+                    self._activate(self._compatible(self.registry.folder(chosen)), chosen)
+                except VariseqError as error:
+                    self._reject(chosen, error)
             return self.engine is not before
 
     def without_root(self, text: str) -> str:
         """A message without the path of the models on this machine."""
         return text if self.registry is None else text.replace(f"{self.registry.root}{os.sep}", "")
 
-    def _compatible(self, engine: Engine) -> Engine:
+    def _compatible(self, folder: Path) -> Engine:
         """Raises CheckpointError for a model with other types of ids: it would find no user in the store."""
+        engine = load_engine(folder)
         now, then = engine.vocabulary, self.engine.vocabulary
         if (now.users.type, now.items.type) != (then.users.type, then.items.type):
             raise CheckpointError("Its ids are of another type (text or whole numbers) than those that are served.")

@@ -16,9 +16,7 @@ from typing import Any, cast
 
 import uvicorn
 import uvloop
-from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from variseq.serving.app import Application
 from variseq.serving.settings import ServeSettings
@@ -34,28 +32,20 @@ POLL_SECONDS = 0.02
 class LimitedHttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol with three more limits: a slow request head, a long one, and a response that is not read."""
 
-    def __init__(
-        self,
-        head_seconds: float,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def __init__(self, head_seconds: float, *details: Any, **more: Any) -> None:
+        super().__init__(*details, **more)
         self._head_seconds = head_seconds
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._unread_timer: asyncio.TimerHandle | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._in_head = False
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(self._head_seconds, self._close)
+        self._expect("head", self._head_seconds, self._close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_timer = _cancelled(self._head_timer)
-        self._unread_timer = _cancelled(self._unread_timer)
+        for name in list(self._timers):
+            self._cancel(name)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -64,8 +54,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
                 self._close()
-            elif self._head_timer is None:
-                self._head_timer = self.loop.call_later(self._head_seconds, self._close)
+            else:
+                self._expect("head", self._head_seconds, self._close)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -74,27 +64,29 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._head_timer = _cancelled(self._head_timer)
+        self._cancel("head")
         super().on_headers_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._unread_timer is None:
-            self._unread_timer = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+        self._expect("read", UNREAD_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        self._unread_timer = _cancelled(self._unread_timer)
+        self._cancel("read")
         super().resume_writing()
+
+    def _expect(self, name: str, seconds: float, otherwise: Callable[[], None]) -> None:
+        if name not in self._timers:
+            self._timers[name] = self.loop.call_later(seconds, otherwise)
+
+    def _cancel(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
 
     def _close(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
-
-
-def _cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    if timer is not None:
-        timer.cancel()
-    return None
 
 
 def bind_socket(settings: ServeSettings) -> socket.socket:
@@ -180,8 +172,11 @@ class Server(uvicorn.Server):
         self.auth.is_draining = True
         accepted = self._stop_listening(sockets or [])
         loop = asyncio.get_running_loop()
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
         for connection in accepted:
-            await loop.connect_accepted_socket(self._protocol, connection)
+            await loop.connect_accepted_socket(
+                partial(make, self.config, self.server_state, self.lifespan.state), connection
+            )
         if not self.force_exit:
             await self._wait(CLOSE_SECONDS)
         for protocol in list(self.server_state.connections):
@@ -206,11 +201,6 @@ class Server(uvicorn.Server):
         for one in sockets:
             one.close()
         return accepted
-
-    def _protocol(self) -> asyncio.Protocol:
-        return LimitedHttpProtocol(
-            self.settings.request_timeout_seconds, self.config, self.server_state, self.lifespan.state
-        )
 
     async def _wait(self, seconds: float) -> None:
         """Until no connection and no request is left, for so long at most."""

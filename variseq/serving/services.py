@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from variseq.serving.auth import Auth
 from variseq.serving.batching import Batcher
 from variseq.serving.http import overloaded
 from variseq.serving.keys import read_keys
-from variseq.serving.models import ModelManager
+from variseq.serving.models import ModelManager, file_state
 from variseq.serving.stores.protocol import HistoryStore, StoreUnavailable
 from variseq.serving.telemetry import Metrics
 
@@ -101,7 +100,7 @@ class Services:
 
 async def follow_changes(services: Services, keys: Path | None) -> None:
     """Poll for another chosen model, other keys and erasures by other processes, for as long as the process serves."""
-    keys_seen = _file_state(keys)
+    keys_seen = file_state(keys)
     num_erased = await _num_erased(services)
     frozen_version = ""
     while True:
@@ -120,9 +119,13 @@ async def follow_changes(services: Services, keys: Path | None) -> None:
                 # A user was erased here or in another process: this process may not keep that user's data.
                 num_erased = now
                 await services.batcher.forget(None)
-            if keys is not None and (state := _file_state(keys)) != keys_seen:
+            if keys is not None and (state := file_state(keys)) != keys_seen:
                 keys_seen = state
-                _reload_keys(services, keys)
+                try:
+                    services.auth.keys = read_keys(keys)
+                    log.info("the keys were read again")
+                except InputError as error:
+                    log.error("the keys were not read again, those before go on: %s", error)
             services.record_gauges()
         except Exception:
             log.exception("following changes failed; the next attempt follows")
@@ -133,22 +136,6 @@ def _freeze_garbage_collector() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
-
-
-def _reload_keys(services: Services, path: Path) -> None:
-    try:
-        services.auth.keys = read_keys(path)
-        log.info("the keys were read again")
-    except InputError as error:
-        log.error("the keys were not read again, those before go on: %s", error)
-
-
-def _file_state(path: Path | None) -> tuple[int, int] | None:
-    try:
-        stat = os.stat(path) if path is not None else None
-    except OSError:
-        return None
-    return None if stat is None else (stat.st_mtime_ns, stat.st_ino)
 
 
 async def _num_erased(services: Services) -> int:

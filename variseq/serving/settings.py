@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -55,28 +54,23 @@ def serve_settings(flags: Mapping[str, Any], environment: Mapping[str, str], fil
     >>> serve_settings({"run": "runs/first", "port": None}, {"VARISEQ_SERVE_PORT": "9000"}).port
     9000
     """
-    from_environment = {
-        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
-        for name, value in environment.items()
-        if name.startswith(ENVIRONMENT_PREFIX)
-    }
-    file = file or (Path(from_environment["config"]) if "config" in from_environment else None)
-    from_environment.pop("config", None)
-    given = {name: value for name, value in flags.items() if value is not None}
-    layers = [
-        (f"the configuration {file}", {} if file is None else _from_file(file)),
-        ("the environment", from_environment),
-        ("the command line", given),
-    ]
+    of_server = {name: value for name, value in environment.items() if name.startswith(ENVIRONMENT_PREFIX)}
+    named = of_server.pop(f"{ENVIRONMENT_PREFIX}CONFIG", None)
+    file = file or (None if named is None else Path(named))
     merged: dict[str, Any] = {}
-    for source, values in layers:
-        if unknown := [name for name in values if name not in ServeSettings.model_fields]:
-            unknown_name = f"{ENVIRONMENT_PREFIX}{unknown[0].upper()}" if values is from_environment else unknown[0]
-            raise InputError(
-                f"{unknown_name!r} in {source} is no setting of the server. There are: "
-                f"{', '.join(ServeSettings.model_fields)}."
-            )
-        merged |= values
+    for source, prefix, values in (
+        (f"the configuration {file}", "", {} if file is None else _from_file(file)),
+        ("the environment", ENVIRONMENT_PREFIX, of_server),
+        ("the command line", "", {name: value for name, value in flags.items() if value is not None}),
+    ):
+        for name, value in values.items():
+            setting = name.removeprefix(prefix).lower() if prefix else name
+            if setting not in ServeSettings.model_fields:
+                raise InputError(
+                    f"{name!r} in {source} is no setting of the server. There are: "
+                    f"{', '.join(ServeSettings.model_fields)}."
+                )
+            merged[setting] = value
     return _checked(merged)
 
 
@@ -124,8 +118,3 @@ def _from_file(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise InputError(f"The configuration {path} is no YAML mapping of names to values.")
     return values
-
-
-def server_environment() -> dict[str, str]:
-    """The variables of this process that are settings of a server."""
-    return {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX)}

@@ -35,10 +35,10 @@ STOP_SECONDS = 40.0
 class Workers:
     """The parent of the workers. It loads no model; workers share the socket, the store and files."""
 
-    def __init__(self, settings: ServeSettings, listener: socket.socket, metrics_directory: str) -> None:
+    def __init__(self, settings: ServeSettings, listener: socket.socket) -> None:
         self.settings = settings
         self.listener = listener
-        self.environment = {**os.environ, DIRECTORY_VARIABLE: metrics_directory}
+        self.metrics = tempfile.TemporaryDirectory(prefix="variseq-metrics-")
         self.processes: list[subprocess.Popen[str]] = []
         self._stopping = threading.Event()
 
@@ -67,7 +67,7 @@ class Workers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[self.listener.fileno()],
-            env=self.environment,
+            env={**os.environ, DIRECTORY_VARIABLE: self.metrics.name},
             text=True,
             start_new_session=True,  # A Ctrl-C goes to the parent, which stops the workers.
         )
@@ -85,7 +85,7 @@ class Workers:
         for index, process in enumerate(self.processes):
             if process.poll() is None:
                 continue
-            multiprocess.mark_process_dead(process.pid, self.environment[DIRECTORY_VARIABLE])  # type: ignore[no-untyped-call]
+            multiprocess.mark_process_dead(process.pid, self.metrics.name)  # type: ignore[no-untyped-call]
             log.error("worker %d ended (%d); another one starts", process.pid, process.returncode)
             if self._stopping.wait(RESTART_SECONDS):
                 return
@@ -103,12 +103,7 @@ class Workers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def run_workers(settings: ServeSettings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve with several processes until a signal."""
-    with tempfile.TemporaryDirectory(prefix="variseq-metrics-") as directory:
-        Workers(settings, listener, directory).run(on_ready)
+        self.metrics.cleanup()
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,17 @@ from variseq.serving.app import Application
 from variseq.serving.keys import read_keys
 from variseq.serving.models import exported_model
 from variseq.serving.server import bind_socket, run, url_of
-from variseq.serving.settings import ServeSettings, serve_settings, server_environment
+from variseq.serving.settings import ServeSettings, serve_settings
 from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import HistoryStore
 from variseq.serving.stores.transfer import import_run
 from variseq.serving.telemetry import json_logging
-from variseq.serving.workers import run_workers
+from variseq.serving.workers import Workers
 
 
 def serve_run(flags: dict[str, Any], config: Path | None) -> None:
     """Serve until a signal. Raises VariseqError and OSError where the server cannot start."""
-    settings = serve_settings(flags, server_environment(), config)
+    settings = serve_settings(flags, os.environ, config)
     if settings.keys is not None:
         read_keys(settings.keys)
     exported_model(settings.run, _print)
@@ -34,7 +35,7 @@ def serve_run(flags: dict[str, Any], config: Path | None) -> None:
                 _import(settings, store)
             finally:
                 store.close()
-            run_workers(settings, listener, lambda: _announce(settings, url))
+            Workers(settings, listener).run(lambda: _announce(settings, url))
         else:
             application = Application(settings)
             _import(settings, application.services.store)

@@ -37,50 +37,52 @@ def open_store(url: str) -> HistoryStore:
         address = urlsplit(url)
     except ValueError as error:
         raise InputError(f"The store {url!r} is no URL ({error}). {ALLOWED}") from error
-    options = _options(address, url)
     if address.scheme == "sqlite":
-        return _open_sqlite(address, options)
+        return _open_sqlite(address, 1000)
     if address.scheme == "memory":
         if address.netloc or address.path:
             raise InputError(f"The store memory:// has no name; got {url!r}. {ALLOWED}")
-        limit = _history_limit(options)
-        _refuse_the_rest(options, address.scheme, ["history_limit"])
-        return SqliteStore(None, SqliteOptions("fast", limit))
+        return SqliteStore(None, SqliteOptions("fast", _history_limit(_options(address, "history_limit"))))
     if address.scheme in ("redis", "rediss", "unix"):
-        return _open_redis(address, options)
+        return _open_redis(address)
     raise InputError(f"There is no store {address.scheme or url!r}. {ALLOWED}")
 
 
-def _open_sqlite(address: SplitResult, options: dict[str, str]) -> SqliteStore:
+def _open_sqlite(address: SplitResult, history_limit: int) -> SqliteStore:
     if address.netloc or len(address.path) < 2:
         raise InputError(f"A sqlite address has three slashes, or four; got {address.geturl()!r}. {ALLOWED}")
-    durability = options.pop("durability", "durable")
+    options = _options(address, "durability", "history_limit", "lock_seconds")
+    durability = options.get("durability", "durable")
     if durability not in ("durable", "fast"):
         raise InputError(f"durability is durable or fast; got {durability!r}.")
-    limit = _history_limit(options)
-    lock_seconds = _number(options.pop("lock_seconds", "5"), "lock_seconds", MAX_LOCK_SECONDS)
-    _refuse_the_rest(options, address.scheme, ["durability", "history_limit", "lock_seconds"])
+    try:
+        lock_seconds = float(options.get("lock_seconds", "5"))
+    except ValueError:
+        lock_seconds = float("nan")
+    if not 0 < lock_seconds <= MAX_LOCK_SECONDS:
+        raise InputError(
+            f"lock_seconds is a number above 0, up to {MAX_LOCK_SECONDS:g}; got {options['lock_seconds']!r}."
+        )
+    limit = _history_limit(options, history_limit)
     chosen = SqliteOptions("durable" if durability == "durable" else "fast", limit, lock_seconds)
     return SqliteStore(Path(unquote(address.path[1:])), chosen)
 
 
-def _open_redis(address: SplitResult, options: dict[str, str]) -> HistoryStore:
-    log_url = options.pop("durable_log", None)
-    if log_url is None or not log_url.startswith("sqlite:"):
+def _open_redis(address: SplitResult) -> HistoryStore:
+    options = _options(address, "durable_log", "history_limit")
+    log_url = options.get("durable_log", "")
+    if not log_url.startswith("sqlite:"):
         raise InputError(
-            f"Redis is never the only copy: {'there is no durable log' if log_url is None else log_url!r}. Add its "
-            f"durable log: {address.scheme}://...?durable_log=sqlite:///events.db"
+            f"Redis is never the only copy: {log_url or 'there is no durable log'!r}. Add its durable log: "
+            f"{address.scheme}://...?durable_log=sqlite:///events.db"
         )
     limit = _history_limit(options)
-    _refuse_the_rest(options, address.scheme, ["history_limit", "durable_log"])
     try:
         # Here and not above: who has no Redis needs no client of it.
         from variseq.serving.stores.redis import open_redis_store
     except ModuleNotFoundError as error:
         raise MissingDependencyError("redis", "redis") from error
-    log_address = urlsplit(log_url)
-    log_options = _options(log_address, log_url)
-    log = _open_sqlite(log_address, {"history_limit": str(limit), **log_options})
+    log = _open_sqlite(urlsplit(log_url), limit)
     try:
         return open_redis_store(f"{address.scheme}://{address.netloc}{address.path}", log, limit)
     except BaseException:
@@ -88,7 +90,8 @@ def _open_redis(address: SplitResult, options: dict[str, str]) -> HistoryStore:
         raise
 
 
-def _options(address: SplitResult, url: str) -> dict[str, str]:
+def _options(address: SplitResult, *allowed: str) -> dict[str, str]:
+    url = address.geturl()
     if address.fragment:
         raise InputError(f"The store {url!r} has a part after '#', which means nothing here. Write '#' as %23.")
     try:
@@ -98,28 +101,13 @@ def _options(address: SplitResult, url: str) -> dict[str, str]:
     options = dict(pairs)
     if len(options) != len(pairs):
         raise InputError(f"The store {url!r} has an option twice; give each once.")
+    if unknown := [name for name in options if name not in allowed]:
+        raise InputError(f"The {address.scheme} store has no option {unknown[0]!r}. Allowed: {', '.join(allowed)}.")
     return options
 
 
-def _history_limit(options: dict[str, str]) -> int:
-    text = options.pop("history_limit", "1000")
+def _history_limit(options: dict[str, str], default: int = 1000) -> int:
+    text = options.get("history_limit", str(default))
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_HISTORY_LIMIT):
         raise InputError(f"history_limit is a whole number from 1 to {MAX_HISTORY_LIMIT:,}; got {text!r}.")
     return int(text)
-
-
-def _number(text: str, name: str, most: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 < value <= most:
-        raise InputError(f"{name} is a number above 0, up to {most:g}; got {text!r}.")
-    return value
-
-
-def _refuse_the_rest(options: dict[str, str], scheme: str, allowed: list[str]) -> None:
-    if options:
-        raise InputError(
-            f"The {scheme} store has no option {next(iter(options))!r}. Allowed: {', '.join(sorted(allowed))}."
-        )

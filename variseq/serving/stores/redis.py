@@ -15,6 +15,7 @@ Keys; USER is the id with its type, i:12 or s:12:
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import secrets
@@ -68,6 +69,7 @@ EVENTS_OF_USERS = """
 SELECT event_id, user_id, item_id, timestamp, behavior, value FROM events JOIN users USING (user_number)
 WHERE events.user_number BETWEEN ? AND ? ORDER BY events.user_number, timestamp, arrival
 """
+USERS = "SELECT user_id FROM users WHERE user_number BETWEEN ? AND ?"
 TRIMMED_USERS = """
 SELECT user_id, trimmed_until FROM users WHERE trimmed_until IS NOT NULL AND user_number BETWEEN ? AND ?
 """
@@ -92,46 +94,6 @@ def read_member(user_id: Id, member: bytes) -> Event:
     begin = ARRIVAL_DIGITS + LENGTH_DIGITS
     end = begin + int(member[ARRIVAL_DIGITS:begin])
     return Event(member[begin:end].decode(), user_id, *json.loads(member[end:]))
-
-
-class DurableLog:
-    """The SQLite store of one replica."""
-
-    def __init__(self, store: SqliteStore) -> None:
-        self.store = store
-        ((self._secret,),) = store.read("SELECT secret FROM store", ())
-        # Distinguishes this log from those of other replicas.
-        self.identity = user_hash(self._secret, "record").hex()
-
-    def marker(self, user_id: Id) -> bytes:
-        """The erasure marker of a user in this log."""
-        return user_hash(self._secret, user_id)
-
-    def erased_until(self, user_id: Id) -> int:
-        """Up to which time events of the user are refused; before all time for a user who was never erased."""
-        rows = self.store.read("SELECT erased_until FROM erased WHERE user_hash = ?", (self.marker(user_id),))
-        return rows[0][0] if rows else BEFORE_ALL_TIME
-
-    def erasures(self) -> dict[bytes, int]:
-        """All erasure markers, and up to which time events are refused."""
-        return dict(self.store.read("SELECT user_hash, erased_until FROM erased", ()))
-
-    def rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
-        """The rows of a statement about a range of user numbers, some users at a time."""
-        ((last,),) = self.store.read("SELECT max(user_number) FROM users", ())
-        for first in range(0, (last or 0) + 1, USERS_AT_ONCE):
-            yield self.store.read(statement, (first, first + USERS_AT_ONCE - 1))
-
-    def users(self) -> Iterator[Id]:
-        """All users."""
-        for rows in self.rows("SELECT user_id FROM users WHERE user_number BETWEEN ? AND ?"):
-            yield from (user_id for (user_id,) in rows)
-
-    def events(self) -> Iterator[list[Event]]:
-        """All events in batches, each user's in their order."""
-        for rows in self.rows(EVENTS_OF_USERS):
-            for index in range(0, len(rows), EVENTS_AT_ONCE):
-                yield [Event(*row) for row in rows[index : index + EVENTS_AT_ONCE]]
 
 
 class NotSynchronized(Exception):
@@ -323,7 +285,7 @@ class RedisConnection:
 
 def open_redis_store(url: str, log: SqliteStore, history_limit: int) -> RedisStore:
     """Connect to the Redis at `url` and push to it what it lacks of the log. Raises StoreUnavailable."""
-    store = RedisStore(url, DurableLog(log), history_limit)
+    store = RedisStore(url, log, history_limit)
     try:
         store.connection.start()
     except BaseException:
@@ -333,16 +295,19 @@ def open_redis_store(url: str, log: SqliteStore, history_limit: int) -> RedisSto
 
 
 class RedisStore:
-    """A HistoryStore of several replicas: an acknowledged event is in this replica's log and in Redis.
+    """A HistoryStore of several replicas: an acknowledged event is in this replica's durable log and in Redis.
 
     Reads come from Redis, which has the events of all replicas. What Redis has lost is pushed to it again from the
     log as soon as it is back; until then every call raises StoreUnavailable.
     """
 
-    def __init__(self, url: str, log: DurableLog, history_limit: int) -> None:
+    def __init__(self, url: str, log: SqliteStore, history_limit: int) -> None:
         self.log = log
         self.history_limit = history_limit
-        self.connection = RedisConnection(url, log.identity, self._fill, self._import_erasures)
+        ((self._log_secret,),) = log.read("SELECT secret FROM store", ())
+        # Distinguishes this log from those of other replicas.
+        self._identity = user_hash(self._log_secret, "record").hex()
+        self.connection = RedisConnection(url, self._identity, self._fill, self._import_erasures)
         scripts = {name: self.connection.script(text) for name, text in SCRIPTS.items()}
         self._append, self._erase_script, self._trim = scripts["APPEND"], scripts["ERASE"], scripts["TRIMMED"]
         self._begin, self._end = scripts["BEGIN_FILLING"], scripts["END_FILLING"]
@@ -355,7 +320,7 @@ class RedisStore:
         valid = validate_events(events)
         num_fillings = self.connection.num_fillings
         self._check_conflicts(valid)
-        logged = self.log.store.append(valid)
+        logged = self.log.append(valid)
         taken = valid if not logged.refused else [event for event in valid if not self._is_refused(event)]
         pushed = self.connection.call_or_queue(partial(self._push, events=taken))
         if self.connection.num_fillings != num_fillings:
@@ -393,7 +358,7 @@ class RedisStore:
         self.connection.require()
         problem = None
         try:
-            num_logged = self.log.store.erase(user_id)
+            num_logged = self.log.erase(user_id)
         except StoreUnavailable as error:
             num_logged, problem = 0, error
         now = time.time_ns() // 1000
@@ -406,17 +371,17 @@ class RedisStore:
         """Users and events of all replicas; erasures of this replica's log."""
         users = self.connection.read(lambda pipeline: pipeline.hlen("variseq:versions"))
         events = self.connection.read(lambda pipeline: pipeline.hlen("variseq:ids"))
-        return StoreCounts(users, events, self.log.store.counts().erased)
+        return StoreCounts(users, events, self.log.counts().erased)
 
     def check(self) -> None:
         """Both must be readable and writable."""
-        self.log.store.check()
+        self.log.check()
         self.connection.read(lambda pipeline: pipeline.set("variseq:written", time.time_ns()))
 
     def close(self) -> None:
         """Close Redis and the log."""
         self.connection.close()
-        self.log.store.close()
+        self.log.close()
 
     def _check_conflicts(self, events: Sequence[Event]) -> None:
         """Before the log is written: another replica may know an id with other content."""
@@ -430,11 +395,23 @@ class RedisStore:
                 raise EventConflict(event)
 
     def _is_refused(self, event: Event) -> bool:
-        return event.timestamp <= self.log.erased_until(event.user_id)
+        return event.timestamp <= self._erased_until(event.user_id)
+
+    def _erased_until(self, user_id: Id) -> int:
+        """Up to which time the log refuses events of a user; before all time for one who was never erased."""
+        marker = user_hash(self._log_secret, user_id)
+        rows = self.log.read("SELECT erased_until FROM erased WHERE user_hash = ?", (marker,))
+        return rows[0][0] if rows else BEFORE_ALL_TIME
+
+    def _log_rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of a statement about a range of user numbers, some users at a time."""
+        ((last,),) = self.log.read("SELECT max(user_number) FROM users", ())
+        for first in range(0, (last or 0) + 1, USERS_AT_ONCE):
+            yield self.log.read(statement, (first, first + USERS_AT_ONCE - 1))
 
     def _push(self, client: Redis, run: str, events: Sequence[Event]) -> Appended:
         words = [word for event in events for word in append_arguments(event, self._marker(event.user_id))]
-        reply = self._append(args=[self.log.identity, run, self.history_limit, *words])
+        reply = self._append(args=[self._identity, run, self.history_limit, *words])
         if reply[0] == b"not filled":
             raise NotSynchronized
         if reply[0] == b"conflict":
@@ -444,7 +421,7 @@ class RedisStore:
 
     def _erase(self, client: Redis, run: str, user_id: Id, until: int, extent: str) -> int:
         marker = self._marker(user_id)
-        reply = self._erase_script(args=[self.log.identity, run, user_key(user_id), marker, until, extent])
+        reply = self._erase_script(args=[self._identity, run, user_key(user_id), marker, until, extent])
         if reply[0] == b"not filled":
             raise NotSynchronized
         return int(reply[1])
@@ -463,22 +440,23 @@ class RedisStore:
         """Push the whole log, and make its erasures; whether Redis kept its data meanwhile."""
         token = secrets.token_hex(16)
         now = time.time_ns() // 1000
-        self._secret = self._begin(args=[self.log.identity, token, new_secret(), now])
-        if erasures := self.log.erasures():
+        self._secret = self._begin(args=[self._identity, token, new_secret(), now])
+        if erasures := dict(self.log.read("SELECT user_hash, erased_until FROM erased", ())):
             numbers: list[Id] = [int(text) for text, _ in client.zscan_iter("variseq:users:i")]
             texts: list[Id] = [text.decode() for text, _ in client.zscan_iter("variseq:users:s")]
             for user_id in numbers + texts:
-                until = erasures.get(self.log.marker(user_id))
+                until = erasures.get(user_hash(self._log_secret, user_id))
                 if until is not None:
                     self._erase(client, "", user_id, until, "until")
         self._num_erasures = object()
         self._import_erasures(client)
-        for events in self.log.events():
-            self._push(client, "", events)
+        for rows in self._log_rows(EVENTS_OF_USERS):
+            for index in range(0, len(rows), EVENTS_AT_ONCE):
+                self._push(client, "", [Event(*row) for row in rows[index : index + EVENTS_AT_ONCE]])
         # After the events: those that are kept may have the very time of one that was not.
-        for users in self.log.rows(TRIMMED_USERS):
-            self._trim(args=[word for user_id, until in users for word in (user_key(user_id), until)])
-        return bool(self._end(args=[self.log.identity, token, run]))
+        for rows in self._log_rows(TRIMMED_USERS):
+            self._trim(args=[word for user_id, until in rows for word in (user_key(user_id), until)])
+        return bool(self._end(args=[self._identity, token, run]))
 
     def _import_erasures(self, client: Redis) -> None:
         """Erase from the log whom other replicas have erased."""
@@ -489,8 +467,8 @@ class RedisStore:
         if count == self._num_erasures:
             return
         erased = client.hgetall("variseq:erased")
-        for user_id in self.log.users() if erased else ():
+        for (user_id,) in itertools.chain.from_iterable(self._log_rows(USERS)) if erased else ():
             until = erased.get(self._marker(user_id))
-            if until is not None and self.log.erased_until(user_id) < int(until):
-                self.log.store.erase_until(user_id, int(until))
+            if until is not None and self._erased_until(user_id) < int(until):
+                self.log.erase_until(user_id, int(until))
         self._num_erasures = count

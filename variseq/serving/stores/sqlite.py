@@ -9,10 +9,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from variseq.events.vocabulary import Id
 from variseq.serving.stores.page_scrubbing import PageScrubber
@@ -48,14 +49,7 @@ MAX_GROUP = 64
 MAX_GROUP_SECONDS = 0.005
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection, StoreState], Result]
-
-
-class _Pending(Generic[Result]):
-    def __init__(self, work: Work[Result]) -> None:
-        self.work = work
-        self.is_done = False
-        self.result: Result | None = None
-        self.error: BaseException | None = None
+_Pending = tuple[Work[Any], "Future[Any]"]
 
 
 class GroupCommit:
@@ -69,7 +63,7 @@ class GroupCommit:
         self.path = path
         self.options = options
         self._connection: sqlite3.Connection | None = None
-        self._queue: deque[_Pending[Any]] = deque()
+        self._queue: deque[_Pending] = deque()
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -78,14 +72,12 @@ class GroupCommit:
 
         An exception of the work undoes this work alone. An error of the database undoes and fails the whole group.
         """
-        pending = _Pending(work)
-        self._queue.append(pending)
+        done: Future[Result] = Future()
+        self._queue.append((work, done))
         with self._lock:
-            while not pending.is_done:
+            while not done.done():
                 self._commit_group()
-        if pending.error is not None:
-            raise pending.error
-        return pending.result  # type: ignore[return-value]
+        return done.result()
 
     def exclusive(self, action: Callable[[sqlite3.Connection], Result]) -> Result:
         """Do something outside a transaction with a new connection, while this process writes nothing."""
@@ -104,7 +96,8 @@ class GroupCommit:
             self._disconnect()
 
     def _commit_group(self) -> None:
-        group: list[_Pending[Any]] = []
+        group: list[_Pending] = []
+        outcomes: list[Any] = []
         try:
             connection = self._connected()
             begin_writing(connection, self.options.lock_seconds)
@@ -112,23 +105,28 @@ class GroupCommit:
             deadline = time.monotonic() + MAX_GROUP_SECONDS
             while self._queue and len(group) < MAX_GROUP and (not group or time.monotonic() < deadline):
                 group.append(self._queue.popleft())
-                state = _run(group[-1], connection, state)
+                state, outcome = _run(group[-1][0], connection, state)
+                outcomes.append(outcome)
             state.write(connection)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            self._disconnect()
             group.extend(self._queue.popleft() for _ in range(len(self._queue)))
-            for pending in group:
-                pending.error = readable(error, self.path)
+            self._fail(group, error)
+            return
         except BaseException:
             # An interrupt of the caller that commits: the others may not wait for ever.
-            self._disconnect()
-            for pending in group:
-                pending.error = readable(sqlite3.OperationalError("the commit was interrupted"), self.path)
-                pending.is_done = True
+            self._fail(group, sqlite3.OperationalError("the commit was interrupted"))
             raise
-        for pending in group:
-            pending.is_done = True
+        for (_, done), outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                done.set_exception(outcome)
+            else:
+                done.set_result(outcome)
+
+    def _fail(self, group: list[_Pending], error: sqlite3.Error) -> None:
+        self._disconnect()
+        for _, done in group:
+            done.set_exception(readable(error, self.path))
 
     def _connected(self) -> sqlite3.Connection:
         if self._is_closed:
@@ -144,21 +142,20 @@ class GroupCommit:
             self._connection = None
 
 
-def _run(pending: _Pending[Any], connection: sqlite3.Connection, state: StoreState) -> StoreState:
-    """The state after the work; the one before it where the work was undone."""
+def _run(work: Work[Any], connection: sqlite3.Connection, state: StoreState) -> tuple[StoreState, Any]:
+    """The state after the work and its result; the state before it and its error where the work was undone."""
     changed = replace(state)
     connection.execute("SAVEPOINT work")
     try:
-        pending.result = pending.work(connection, changed)
+        result = work(connection, changed)
     except sqlite3.Error:
         raise
     except Exception as error:
         connection.execute("ROLLBACK TO work")
         connection.execute("RELEASE work")
-        pending.error = error
-        return state
+        return state, error
     connection.execute("RELEASE work")
-    return changed
+    return changed, result
 
 
 class SqliteStore:

@@ -96,7 +96,7 @@ def export_events(store: SqliteStore, target: Path, ids_as_text: bool = False) -
         ):
             connection.execute("BEGIN")
             schema = _schema(connection, store.path, ids_as_text)
-            return _write(_tables(connection, schema), schema, unfinished)
+            return _write(connection, schema, unfinished)
     except sqlite3.Error as error:
         raise readable(error, store.path) from error
     except OSError as error:
@@ -113,39 +113,23 @@ def _schema(connection: sqlite3.Connection, path: Path, ids_as_text: bool) -> pa
                 "Export with ids_as_text=True to write all as text; 12 and '12' are the same then."
             )
         types.append(pa.int64() if kinds == {"integer"} and not ids_as_text else pa.string())
-    return pa.schema(
-        [
-            (Columns.USER, types[0]),
-            (Columns.ITEM, types[1]),
-            (Columns.TIME, pa.timestamp("us", tz="UTC")),
-            (Columns.EVENT, pa.string()),
-            (Columns.VALUE, pa.float64()),
-        ]
-    )
+    names = (Columns.USER, Columns.ITEM, Columns.TIME, Columns.EVENT, Columns.VALUE)
+    return pa.schema(list(zip(names, [*types, pa.timestamp("us", tz="UTC"), pa.string(), pa.float64()], strict=True)))
 
 
-def _tables(connection: sqlite3.Connection, schema: pa.Schema) -> Iterator[pa.Table]:
-    cursor = connection.execute(ALL_EVENTS)
-    while rows := cursor.fetchmany(ROWS_AT_ONCE):
-        users, items, times, behaviors, values = zip(*rows, strict=True)
-        named = [USUAL_BEHAVIOR if behavior is None else behavior for behavior in behaviors]
-        columns = [_ids(users, schema.types[0]), _ids(items, schema.types[1]), pa.array(times, pa.int64())]
-        yield pa.table(
-            [*columns[:2], columns[2].cast(schema.types[2]), pa.array(named), pa.array(values, pa.float64())],
-            schema=schema,
-        )
-
-
-def _ids(ids: tuple[object, ...], kind: pa.DataType) -> pa.Array:
-    return pa.array([str(outside) for outside in ids] if pa.types.is_string(kind) else ids, kind)
-
-
-def _write(tables: Iterator[pa.Table], schema: pa.Schema, partial: Path) -> int:
+def _write(connection: sqlite3.Connection, schema: pa.Schema, target: Path) -> int:
     num_events = 0
-    with pq.ParquetWriter(str(partial), schema) as writer:
-        for table in tables:
-            writer.write_table(table)
-            num_events += table.num_rows
+    cursor = connection.execute(ALL_EVENTS)
+    with pq.ParquetWriter(str(target), schema) as writer:
+        while rows := cursor.fetchmany(ROWS_AT_ONCE):
+            columns = list(zip(*rows, strict=True))
+            for index in (0, 1):
+                if pa.types.is_string(schema.types[index]):
+                    columns[index] = tuple(map(str, columns[index]))
+            columns[3] = tuple(USUAL_BEHAVIOR if behavior is None else behavior for behavior in columns[3])
+            arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
+            writer.write_table(pa.table(arrays, schema=schema))
+            num_events += len(rows)
     return num_events
 
 
@@ -259,6 +243,5 @@ def _with_progress(run: Path, report: Report) -> Iterator[Row]:
 
 def _durable_file(store: HistoryStore) -> Path | None:
     """The SQLite file of a store; None for one without."""
-    log = getattr(store, "log", None)
-    sqlite = store if isinstance(store, SqliteStore) else getattr(log, "store", None)
-    return sqlite.path if isinstance(sqlite, SqliteStore) else None
+    durable = getattr(store, "log", store)
+    return durable.path if isinstance(durable, SqliteStore) else None
