@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from variseq.errors import MissingDependencyError
 from variseq.evaluation.metrics import exposure
 from variseq.evaluation.results import Results
 from variseq.reports.style import (
     FONT_POINTS,
     LINES,
-    MissingFigure,
     ReportFigure,
     Style,
     add_legend,
     decimal,
+    missing_figure,
     missing_note,
     name_axes,
     new_figure,
@@ -118,27 +116,21 @@ def _draw_lorenz(counts: dict[str, Int[np.ndarray, " item"]], style: Style) -> F
     return figure
 
 
-@dataclass(frozen=True, eq=False)
-class ItemMap:
-    """Items on a plane, each with the group that colors it."""
-
-    point: Float[np.ndarray, "item 2"]
-    group: list[str]
-    legend: list[tuple[str, int]]
+FIGURES = (exposure_by_popularity, exposure_inequality)
 
 
 def item_map(
     vectors: Float[np.ndarray, "item hidden"],
     train_count: Int[np.ndarray, " item"] | None,
     categories: list[tuple[str, ...]] | None,
-) -> ReportFigure | MissingFigure:
+) -> ReportFigure:
     """The vectors of the most popular items on a plane, colored by main category."""
     title = "A map of the items"
     chosen = np.arange(len(vectors)) if train_count is None else np.argsort(-train_count, kind="stable")
     chosen = np.sort(chosen[:MAX_MAPPED_ITEMS])
     if len(chosen) < FEWEST_MAPPED_ITEMS:
         reason = f"A map needs at least {FEWEST_MAPPED_ITEMS} items; there are {len(chosen)}."
-        return MissingFigure("item-map", title, reason)
+        return missing_figure("item-map", title, reason)
     main = None if categories is None else main_categories([categories[item] for item in chosen])
     legend = [(name, count) for name, count in Counter(main or []).most_common() if name != OTHER][:NUM_COLORED]
     kept = {name for name, _ in legend}
@@ -156,7 +148,7 @@ def item_map(
     )
     finding = _neighbors(point, group) if legend else "Neighbors on the map are similar items for the model."
     alt = f"Map of {len(chosen):,} items. {finding}"
-    draw = partial(_draw_map, ItemMap(point, group, legend))
+    draw = partial(_draw_map, point, np.array(group, dtype=object), legend)
     return ReportFigure("item-map", title, how_to_read, finding, alt, draw)
 
 
@@ -173,11 +165,9 @@ def main_categories(categories: list[tuple[str, ...]]) -> list[str]:
 
 def on_a_plane(vectors: Float[np.ndarray, "item hidden"]) -> Float[np.ndarray, "item 2"]:
     """Directions of vectors by PCA and t-SNE (van der Maaten and Hinton 2008); the same each time."""
-    try:
-        from sklearn.decomposition import PCA
-        from sklearn.manifold import TSNE
-    except ImportError as error:
-        raise MissingDependencyError("scikit-learn", "report") from error
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     num_components = min(30, *directions.shape)
     reduced = PCA(num_components, random_state=0).fit_transform(directions.astype(np.float64))
@@ -203,19 +193,20 @@ def _neighbors(point: Float[np.ndarray, "item 2"], group: list[str]) -> str:
     )
 
 
-def _draw_map(items: ItemMap, style: Style) -> Figure:
-    figure, (axes,) = new_figure(style, 5.6 if items.legend else 4.6)
+def _draw_map(
+    point: Float[np.ndarray, "item 2"], group: np.ndarray, named: list[tuple[str, int]], style: Style
+) -> Figure:
+    figure, (axes,) = new_figure(style, 5.6 if named else 4.6)
     axes.set_axis_off()
-    size = float(np.clip(12000 / len(items.point), 10, 40))
-    group = np.array(items.group, dtype=object)
-    rest = items.point[group == OTHER]
-    color = style.muted if items.legend else style.colors[0]
+    size = float(np.clip(12000 / len(point), 10, 40))
+    rest = point[group == OTHER]
+    color = style.muted if named else style.colors[0]
     axes.scatter(rest[:, 0], rest[:, 1], s=size * 0.7, lw=0, alpha=0.6, color=color)
     handles, labels = [], []
-    for index, (name, count) in enumerate(items.legend):
+    for index, (name, count) in enumerate(named):
         # Five colors in two shapes: few people can distinguish ten hues.
         marker, color = "o^"[index // len(style.colors)], style.colors[index % len(style.colors)]
-        inside = items.point[group == name]
+        inside = point[group == name]
         axes.scatter(inside[:, 0], inside[:, 1], s=size, marker=marker, color=color, alpha=0.85, lw=0)
         handles.append(axes.scatter([], [], s=40, marker=marker, color=color, lw=0))
         labels.append(f"{plain(name, 18)} ({count:,})")

@@ -26,11 +26,11 @@ from variseq.reports.style import (
     FONT_POINTS,
     LINES,
     MARKERS,
-    MissingFigure,
     ReportFigure,
     Style,
     add_legend,
     decimal,
+    missing_figure,
     name_axes,
     new_figure,
     percent,
@@ -359,12 +359,12 @@ def _short(count: int) -> str:
     return str(count) if count < 1000 else f"{count / 1000:.1f}k" if count < 10_000 else f"{count / 1000:.0f}k"
 
 
-def coverage_by_history(results: Results) -> ReportFigure | MissingFigure:
+def coverage_by_history(results: Results) -> ReportFigure:
     """How often the conformal sets contain the item that came next, over all and by the length of the history."""
     title = "Coverage of the conformal sets"
     row = results.table["rows"][0]
     if row[CONFORMAL] is None:
-        return MissingFigure("conformal-coverage", title, "The evaluation has no thresholds for conformal sets.")
+        return missing_figure("conformal-coverage", title, "The evaluation has no thresholds for conformal sets.")
     groups = [row | {"group": "all"}, *row["by_history_length"]]
     low, high = row[f"{CONFORMAL}_interval"]
     text = ", ".join(f"{g['group']}: {g[CONFORMAL]:.1%} ({g['num_users']:,} users)" for g in groups[1:])
@@ -412,3 +412,6 @@ def _draw_coverage(groups: Rows, style: Style) -> Figure:
     name_axes(axes, style, "share of the sets", "events in the history (users)")
     add_legend(axes, style, "outside")
     return figure
+
+
+FIGURES = (risk_coverage_curve, uncertainty_by_history, coverage_by_history, accuracy_by_group)

@@ -17,11 +17,11 @@ from variseq.evaluation.groups import length_names
 from variseq.model.network import Network
 from variseq.reports.style import (
     FONT_POINTS,
-    MissingFigure,
     ReportFigure,
     Style,
     add_legend,
     decimal,
+    missing_figure,
     missing_note,
     name_axes,
     new_figure,
@@ -205,6 +205,9 @@ def _draw_health(epochs: Epochs, style: Style) -> Figure:
     return figure
 
 
+LATENT_FIGURES = (latent_over_epochs, kl_by_dimension, kl_by_position)
+
+
 def example_user(lengths: Int[np.ndarray, " user"]) -> int:
     """The first user with 15 to 25 events; if there is none, the first whose length is nearest to 20.
 
@@ -227,16 +230,16 @@ def attention_at_every_event(network: Network, history: Histories) -> Float[np.n
     return weights[0].cpu().numpy()
 
 
-def attention_heatmap(checkpoint: Checkpoint, names: list[str]) -> ReportFigure | MissingFigure:
+def attention_heatmap(checkpoint: Checkpoint, names: list[str]) -> ReportFigure:
     """The attention weights along the history of one user; `names` has the title (or id) of every item."""
     title = "Attention along a history"
     if checkpoint.histories is None:
-        return MissingFigure("attention", title, "The run was saved without histories, so there is no user to show.")
+        return missing_figure("attention", title, "The run was saved without histories, so there is no user to show.")
     user = example_user(checkpoint.histories.lengths)
     history = checkpoint.histories.history(user)
     num_shown = min(NUM_SHOWN, history.num_events, checkpoint.network.config.max_seq_len)
     if num_shown < 2:
-        return MissingFigure("attention", title, "No user has two events, so there are no weights to show.")
+        return missing_figure("attention", title, "No user has two events, so there are no weights to show.")
     weights = attention_at_every_event(checkpoint.network, history)[-num_shown:]
     seen = weights[:, -num_shown:]
     # The weight of the start token and of events before those shown is the first column, so that rows sum to 1.

@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from base64 import b64encode
-from dataclasses import dataclass
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from variseq.artifacts.checkpoint import Checkpoint
-from variseq.atomic import atomic_write
+from variseq.atomic import atomic_directory, atomic_write
 from variseq.errors import InputError, MissingDependencyError
 from variseq.estimator import VariationalAttention
 from variseq.reports.tables import ReportData, accuracy_verdict, evaluation_grids, examples, facts
 from variseq.training.diagnosis import diagnose, flat_settings
 
 if TYPE_CHECKING:
-    from variseq.reports.style import Figures, MissingFigure, ReportFigure
+    from variseq.reports.style import ReportFigure
 
 PAGE, FIGURES = "report.html", "report"
 NO_TEST = "The run was fitted without a test part, so it cannot be evaluated."
 NO_HISTORIES = "The run was saved without histories, so it cannot be evaluated and there is no user to show."
-
-
-@dataclass(frozen=True)
-class PageFigure:
-    """A figure on the page: light and dark in base64, or the reason why it is missing."""
-
-    name: str
-    title: str
-    missing: str = ""
-    how_to_read: str = ""
-    finding: str = ""
-    alt: str = ""
-    light: str = ""
-    dark: str = ""
 
 
 def write_report(model: VariationalAttention, folder: Path, k: int = 10) -> Path:
@@ -62,12 +46,15 @@ def write_report(model: VariationalAttention, folder: Path, k: int = 10) -> Path
     if folder.exists() and not folder.is_dir():
         raise InputError(f"The report could not be written to {folder}: it is a file. Give the folder of the run.")
     data = report_data(model, k)
-    files: dict[str, bytes] = {}
-    sections = [(heading, [_drawn(one, files) for one in figures]) for heading, figures in report_figures(data)]
-    page = _render(data, sections)
+    sections = report_figures(data)
+    images = {one.name: _images(one) for _, figures in sections for one in figures if not one.missing}
+    page = _render(data, sections, images)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace_figures(folder, files)
+        with atomic_directory(folder / FIGURES) as unfinished:
+            for name, (light, _) in images.items():
+                (unfinished / f"{name}.png").write_bytes(light)
+            shutil.rmtree(folder / FIGURES, ignore_errors=True)
         with atomic_write(folder / PAGE) as unfinished:
             unfinished.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -80,17 +67,11 @@ def write_report(model: VariationalAttention, folder: Path, k: int = 10) -> Path
 
 def require_libraries() -> None:
     """Raises MissingDependencyError, before any work is done, when a library of the extra is missing."""
-    library = "matplotlib"
-    try:
-        import matplotlib  # noqa: F401
-
-        library = "scikit-learn"
-        import sklearn  # noqa: F401
-
-        library = "jinja2"
-        import jinja2  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(library, "report") from error
+    for library, module in (("matplotlib", "matplotlib"), ("scikit-learn", "sklearn"), ("jinja2", "jinja2")):
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise MissingDependencyError(library, "report") from error
 
 
 def report_data(model: VariationalAttention, k: int) -> ReportData:
@@ -122,38 +103,23 @@ def _names(checkpoint: Checkpoint) -> list[str]:
     return [title or str(item_id) for item_id, title in zip(ids, titles, strict=True)]
 
 
-def report_figures(data: ReportData) -> list[tuple[str, Figures]]:
+def report_figures(data: ReportData) -> list[tuple[str, list[ReportFigure]]]:
     """Headings with their figures, in the order of the page; a figure that the run cannot have has a reason."""
     from variseq.reports import catalog_figures, evaluation_figures, model_figures
-    from variseq.reports.style import MissingFigure
+    from variseq.reports.style import missing_figure
 
     checkpoint, epochs, results = data.checkpoint, data.checkpoint.metrics, data.results
-    accuracy: Figures = [MissingFigure("accuracy", "Accuracy and calibration", _why_no_results(data))]
-    catalog: Figures = [MissingFigure("exposure", "Which items are recommended", _why_no_results(data))]
+    accuracy = [missing_figure("accuracy", "Accuracy and calibration", _why_no_results(data))]
+    catalog = [missing_figure("exposure", "Which items are recommended", _why_no_results(data))]
     if results is not None and data.train_count is not None:
         depths = sorted({1, results.evaluations[0].k})
-        accuracy = [
-            *(evaluation_figures.reliability_diagram(results, depth) for depth in depths),
-            evaluation_figures.risk_coverage_curve(results),
-            evaluation_figures.uncertainty_by_history(results),
-            evaluation_figures.coverage_by_history(results),
-            evaluation_figures.accuracy_by_group(results),
-        ]
-        catalog = [
-            catalog_figures.exposure_by_popularity(results, data.train_count),
-            catalog_figures.exposure_inequality(results, data.train_count),
-        ]
+        accuracy = [evaluation_figures.reliability_diagram(results, depth) for depth in depths]
+        accuracy += [made(results) for made in evaluation_figures.FIGURES]
+        catalog = [made(results, data.train_count) for made in catalog_figures.FIGURES]
     vectors = checkpoint.network.item_vectors.detach().cpu().numpy()
     return [
         ("Training", [model_figures.training_curves(epochs, checkpoint.config["training"]["kl_target"])]),
-        (
-            "Latent",
-            [
-                model_figures.latent_over_epochs(epochs),
-                model_figures.kl_by_dimension(epochs),
-                model_figures.kl_by_position(epochs),
-            ],
-        ),
+        ("Latent", [made(epochs) for made in model_figures.LATENT_FIGURES]),
         ("Accuracy and calibration", accuracy),
         ("Catalog", [*catalog, catalog_figures.item_map(vectors, data.train_count, data.categories)]),
         ("Attention", [model_figures.attention_heatmap(checkpoint, data.names)]),
@@ -164,19 +130,16 @@ def _why_no_results(data: ReportData) -> str:
     return NO_HISTORIES if data.train_count is None else NO_TEST
 
 
-def _drawn(one: ReportFigure | MissingFigure, files: dict[str, bytes]) -> PageFigure:
-    """The figure for the page; its light PNG is put into `files`, too."""
-    from variseq.reports.style import DARK, LIGHT, MissingFigure, png
+def _images(figure: ReportFigure) -> tuple[bytes, bytes]:
+    """Light and dark."""
+    from variseq.reports.style import DARK, LIGHT, png
 
-    if isinstance(one, MissingFigure):
-        return PageFigure(one.name, one.title, one.reason)
-    light, dark = (png(one, style) for style in (LIGHT, DARK))
-    files[f"{one.name}.png"] = light
-    images = [b64encode(image).decode() for image in (light, dark)]
-    return PageFigure(one.name, one.title, "", one.how_to_read, one.finding, one.alt, *images)
+    return png(figure, LIGHT), png(figure, DARK)
 
 
-def _render(data: ReportData, sections: list[tuple[str, list[PageFigure]]]) -> str:
+def _render(
+    data: ReportData, sections: list[tuple[str, list[ReportFigure]]], images: dict[str, tuple[bytes, bytes]]
+) -> str:
     from jinja2 import Environment, StrictUndefined
 
     # Titles and ids come from the data of users: all is escaped, and nothing is marked as safe.
@@ -194,20 +157,7 @@ def _render(data: ReportData, sections: list[tuple[str, list[PageFigure]]]) -> s
         no_results=_why_no_results(data),
         no_histories=NO_HISTORIES,
         sections=sections,
+        images={name: [b64encode(image).decode() for image in pair] for name, pair in images.items()},
         examples=examples(data),
         facts=facts(data),
     )
-
-
-def _replace_figures(folder: Path, files: dict[str, bytes]) -> None:
-    partial = folder / f".{FIGURES}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir()
-        for name, image in files.items():
-            (partial / name).write_bytes(image)
-        if (folder / FIGURES).exists():
-            shutil.rmtree(folder / FIGURES)
-        os.rename(partial, folder / FIGURES)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

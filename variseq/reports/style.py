@@ -42,7 +42,10 @@ DARK = Style("#161b22", "#e6edf3", "#a0aab5", "#30363d", ("#56B4E9", "#FF9A5C", 
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure with its caption: how to read it, what it shows of this run, and the function that draws it."""
+    """A figure with its caption: how to read it, what it shows of this run, and the function that draws it.
+
+    `missing` is the reason where this run cannot have the figure.
+    """
 
     name: str
     title: str
@@ -50,18 +53,12 @@ class ReportFigure:
     finding: str
     alt: str
     draw: Callable[[Style], Figure]
+    missing: str = ""
 
 
-@dataclass(frozen=True)
-class MissingFigure:
+def missing_figure(name: str, title: str, reason: str) -> ReportFigure:
     """A figure that this run cannot have, and why."""
-
-    name: str
-    title: str
-    reason: str
-
-
-Figures = list[ReportFigure | MissingFigure]
+    return ReportFigure(name, title, "", "", "", lambda style: new_figure(style, 1)[0], reason)
 
 
 def new_figure(style: Style, height_inches: float, ratios: Sequence[int | float] = (1,)) -> tuple[Figure, list[Axes]]:
