@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from base64 import b64encode
-from importlib import import_module, resources
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,11 +67,13 @@ def write_report(model: VariationalAttention, folder: Path, k: int = 10) -> Path
 
 def require_libraries() -> None:
     """Raises MissingDependencyError, before any work is done, when a library of the extra is missing."""
-    for library, module in (("matplotlib", "matplotlib"), ("scikit-learn", "sklearn"), ("jinja2", "jinja2")):
-        try:
-            import_module(module)
-        except ImportError as error:
-            raise MissingDependencyError(library, "report") from error
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        library = str(error.name).split(".")[0]
+        raise MissingDependencyError("scikit-learn" if library == "sklearn" else library, "report") from error
 
 
 def report_data(model: VariationalAttention, k: int) -> ReportData:
