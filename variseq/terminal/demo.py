@@ -15,12 +15,10 @@ from variseq.evaluation.baselines import LastItemTransitions, Popular
 from variseq.evaluation.recommender import Recommender
 from variseq.events.datasets import movielens_100k
 from variseq.events.options import ReadOptions
-from variseq.events.vocabulary import Id
 from variseq.log import Log, read
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
 from variseq.reports.report import write_report
-from variseq.sequences.histories import Histories
 from variseq.terminal.recommend import recommendations_table
 
 NUM_USERS = 3
@@ -52,11 +50,11 @@ def run_demo(out: Path | None, seed: int, console: Console) -> Path:
 
     console.rule("1 · The log")
     console.print(log.check())
-    console.print(_rejected(log.report.rejected, rejects), soft_wrap=True)
+    if log.report.rejected:
+        console.print(f"The rejected rows are in {printable(rejects)}.", soft_wrap=True)
 
     console.rule("2 · A first answer, from counting")
-    counted = counted_items(log, users)
-    console.print(_comparison_table(log, users, counted))
+    console.print(_counted_table(log, users))
 
     console.rule("3 · Training (minutes)")
     train, valid, _ = log.split("leave-one-out")
@@ -76,13 +74,7 @@ def run_demo(out: Path | None, seed: int, console: Console) -> Path:
 
     console.rule("6 · Recommendations")
     user_ids = log.vocabulary.user_ids(users)
-    recommended = model.recommend(users=user_ids, k=NUM_ITEMS)
-    positions = log.vocabulary.item_positions(recommended.item_id).tolist()
-    by_user: dict[Id | None, list[int]] = {user_id: [] for user_id in user_ids}
-    for of_user, position in zip(recommended.user_id, positions, strict=True):
-        by_user[of_user].append(position)
-    console.print(_comparison_table(log, users, counted | {"model": list(by_user.values())}))
-    console.print(recommendations_table(recommended.to_dicts()))
+    console.print(recommendations_table(model.recommend(users=user_ids, k=NUM_ITEMS).to_dicts()))
     console.print("Next:", style="bold")
     for command in (
         f"recommend {printable(folder)} --user {user_ids[0]}",
@@ -93,36 +85,24 @@ def run_demo(out: Path | None, seed: int, console: Console) -> Path:
     return folder
 
 
-def counted_items(log: Log, users: list[int]) -> dict[str, list[list[int]]]:
+def _counted_table(log: Log, users: list[int]) -> Table:
     """For each user the most popular items and those that most often followed the last one, without seen items."""
     num_items, histories = log.vocabulary.num_items, log.histories
-    baselines: dict[str, Recommender] = {
+    columns: dict[str, Recommender] = {
         "most popular": Popular(num_items).fit(histories),
         "often next after the last item": LastItemTransitions(num_items).fit(histories),
     }
-    return {
-        title: [_top_unseen(baseline, histories.history(user)) for user in users]
-        for title, baseline in baselines.items()
-    }
-
-
-def _top_unseen(baseline: Recommender, history: Histories) -> list[int]:
-    scores = baseline.scores(history)[0].numpy().copy()
-    scores[history.item] = -np.inf
-    items: list[int] = np.argsort(-scores, kind="stable")[:NUM_ITEMS].tolist()
-    return items
-
-
-def _comparison_table(log: Log, users: list[int], lists: dict[str, list[list[int]]]) -> Table:
-    """A column for each way to recommend, and a row for each user and rank."""
     table = Table(title="recommendations")
-    table.add_column("user", overflow="fold")
-    for title in lists:
-        table.add_column(title, overflow="fold")
-    for index, user_id in enumerate(log.vocabulary.user_ids(users)):
+    for heading in ("user", *columns):
+        table.add_column(heading, overflow="fold")
+    for user, user_id in zip(users, log.vocabulary.user_ids(users), strict=True):
+        history, lists = histories.history(user), []
+        for baseline in columns.values():
+            scores = baseline.scores(history)[0].numpy().copy()
+            scores[history.item] = -np.inf
+            lists.append(_names(log, np.argsort(-scores, kind="stable")[:NUM_ITEMS].tolist()))
         table.add_section()
-        columns = [_names(log, items[index]) for items in lists.values()]
-        for rank, names in enumerate(zip(*columns, strict=False)):
+        for rank, names in enumerate(zip(*lists, strict=True)):
             table.add_row("" if rank else printable(user_id), *names)
     return table
 
@@ -132,10 +112,3 @@ def _names(log: Log, items: list[int]) -> list[str]:
     titles = [None] * len(items) if log.items is None else log.items.titles(items)
     pairs = zip(titles, log.vocabulary.item_ids(items), strict=True)
     return [printable(item_id if title is None else title) for title, item_id in pairs]
-
-
-def _rejected(rejected: dict[str, int], path: Path) -> str:
-    if not rejected:
-        return "Rejected: no row."
-    counts = ", ".join(f"{count:,} × {reason}" for reason, count in rejected.items())
-    return f"Rejected: {counts}. The rows are in {printable(path)}."
