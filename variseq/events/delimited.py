@@ -57,17 +57,17 @@ class Survey:
 
 def survey(file: DataFile, dialect: Dialect | None = None) -> Survey:
     """Count lines, and see whether every line is a record of its own under a dialect."""
-    quote = (dialect.quote if dialect else "").encode()
+    quote = dialect.quote.encode() if dialect else b""
     pattern = _whole_lines(dialect) if dialect and quote else None
     num_lines, num_blank, has_quotes, are_records = 0, 0, False, True
     line_ends: set[str] = set()
     for block in _blocks(file, line_ends):
-        blank = _num_blank_lines(block)
+        blank = block.startswith(b"\n") + (len(re.findall(rb"(?<=\n)\n", block)) if b"\n\n" in block else 0)
         num_lines += block.count(b"\n") - blank
         num_blank += blank
         if pattern is not None and quote in block:
             has_quotes = True
-            are_records = are_records and _matches_whole(pattern, block)
+            are_records = are_records and pattern.fullmatch(block) is not None
     return Survey(num_lines, num_blank, has_quotes, are_records, frozenset(line_ends))
 
 
@@ -282,10 +282,6 @@ def _with_plain_ends(block: bytes, line_ends: set[str]) -> bytes:
     return block.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if num_returns else block
 
 
-def _num_blank_lines(block: bytes) -> int:
-    return block.startswith(b"\n") + (len(re.findall(rb"(?<=\n)\n", block)) if b"\n\n" in block else 0)
-
-
 def _whole_lines(dialect: Dialect) -> re.Pattern[bytes]:
     """Matches as many lines as are records of their own."""
     quote, delimiter = (re.escape(text.encode()) for text in (dialect.quote, dialect.delimiter))
@@ -312,8 +308,3 @@ def _inside(dialect: Dialect, excluded: str = "") -> str:
     if dialect.escape == dialect.quote:
         return f"(?:[^{quote}{excluded}]++|{quote}{quote})*+"
     return f"(?:[^{quote}{escape}{excluded}]++|{escape}{'.' if not excluded else f'[{quote}{escape}]'})*+"
-
-
-def _matches_whole(pattern: re.Pattern[bytes], block: bytes) -> bool:
-    found = pattern.match(block)
-    return found is not None and found.end() == len(block)

@@ -105,17 +105,14 @@ def read_numbers(session: Session, numbers: Numbers, unit: str) -> TimeReading:
 
 
 def _in_unit(numbers: Numbers, unit: str, how: str) -> TimeReading:
-    words, missing = f"{WORDS[unit]} ({how})", f"NOT {numbers.filled}"
-    if unit in UNITS:
-        return TimeReading(words, missing, _scaled(numbers, unit), unit=unit)
     if unit in DATE_FORMATS:
         time = (
             f"CASE WHEN {numbers.number} IS NULL THEN NULL WHEN coalesce(strlen({numbers.digits}), 0) <> {len(unit)} "
             f"THEN -1 ELSE {calendar_microseconds(numbers.digits, unit)} END"
         )
-        return TimeReading(words, missing, time, unit=unit)
-    _, _, zero, step = _OTHER_CLOCKS[unit]
-    return TimeReading(words, missing, _shifted(numbers.number, zero, step), unit=unit)
+    else:
+        time = _scaled(numbers, unit)
+    return TimeReading(f"{WORDS[unit]} ({how})", f"NOT {numbers.filled}", time, unit=unit)
 
 
 def calendar_microseconds(digits: str, unit: str) -> str:
@@ -123,31 +120,26 @@ def calendar_microseconds(digits: str, unit: str) -> str:
     return f"CASE WHEN strlen({digits}) = {len(unit)} THEN epoch_us({time}) END"
 
 
-def _shifted(number: str, zero: int, step: float) -> str:
-    """Days are those of the zone of times without one, as dates are; the two fine clocks run in UTC."""
-    last = (LATEST_MICROSECONDS + 1) / step
-    scaled = f"CAST({number} - {zero} AS BIGINT) // {round(1 / step)}"
-    if step > 1:
-        local = f"make_timestamp(CAST(round(({number} - {zero}) * {int(step)}) AS BIGINT))"
-        scaled = f"epoch_us(CAST({local} AS TIMESTAMP WITH TIME ZONE))"
-    return (
-        f"CASE WHEN {number} IS NULL THEN NULL WHEN {number} < {zero} THEN -1 "
-        f"WHEN {number} - {zero} < {last!r} THEN {scaled} ELSE {LATEST_MICROSECONDS} END"
-    )
-
-
 def _scaled(numbers: Numbers, unit: str) -> str:
-    """Microseconds of a number; one out of any calendar is cut to -1 or the last time, and so counts as absurd."""
-    number, scale = numbers.number, 1_000_000 // 1000 ** UNITS.index(unit)
-    last = LATEST_MICROSECONDS // scale if scale else LATEST_MICROSECONDS * 1000
-    nothing = f"{number} IS NULL"
-    if numbers.is_whole:
-        exact = f"CAST({number} AS BIGINT) * {scale}" if scale else f"CAST({number} AS BIGINT) // 1000"
+    """Microseconds of a number; one out of any calendar is cut to -1 or the last time, and so counts as absurd.
+
+    Days are those of the zone of times without one, as dates are; all other clocks run in UTC.
+    """
+    _, _, zero, step = _OTHER_CLOCKS.get(unit, (0, 0, 0, 1e6 / 1000 ** (UNITS.index(unit) if unit in UNITS else 0)))
+    number = f"({numbers.number} - {zero})" if zero else numbers.number
+    if unit in ("days", "excel"):
+        local = f"make_timestamp(CAST(round({number} * {int(step)}) AS BIGINT))"
+        microseconds = f"epoch_us(CAST({local} AS TIMESTAMP WITH TIME ZONE))"
+    elif step >= 1:
+        exact = f"CAST({number} AS BIGINT) * {int(step)}"
+        microseconds = exact if numbers.is_whole else f"CAST(round({number} * {int(step)}) AS BIGINT)"
     else:
-        exact = f"CAST(round({number} * {scale}) AS BIGINT)" if scale else f"CAST(floor({number} / 1000) AS BIGINT)"
-        nothing += f" OR isnan({number})"
+        exact = f"CAST({number} AS BIGINT) // {round(1 / step)}"
+        microseconds = exact if numbers.is_whole else f"CAST(floor({number} / {round(1 / step)}) AS BIGINT)"
+    nothing = f"{number} IS NULL" + ("" if numbers.is_whole else f" OR isnan({number})")
+    last = LATEST_MICROSECONDS // int(step) if step >= 1 else LATEST_MICROSECONDS * round(1 / step)
     return (
-        f"CASE WHEN {nothing} THEN NULL WHEN {number} < 0 THEN -1 WHEN {number} < {last} THEN {exact} "
+        f"CASE WHEN {nothing} THEN NULL WHEN {number} < 0 THEN -1 WHEN {number} < {last} THEN {microseconds} "
         f"ELSE {LATEST_MICROSECONDS} END"
     )
 
