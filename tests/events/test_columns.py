@@ -32,28 +32,21 @@ def test_usual_names_are_recognized(names: list[str]) -> None:
     assert list(find_columns(names).values()) == names
 
 
-def test_canonical_name_wins_over_aliases() -> None:
+def test_canonical_name_wins_over_aliases_user_over_session_and_rating_over_price() -> None:
     found = find_columns(["uid", "user_id", "item", "item_id", "date", "timestamp", "sessionid"])
     assert found == {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"}
 
-
-def test_user_wins_over_session_and_rating_over_price() -> None:
     found = find_columns(["session", "user", "item", "ts", "price", "rating"])
     assert (found["user_id"], found["value"]) == ("user", "rating")
-
-
-def test_optional_column_can_be_left_out() -> None:
     assert "value" not in find_columns(["user", "item", "ts", "price"], Wanted({"value": ""}))
 
 
-def test_chosen_names_must_exist_and_be_canonical() -> None:
+def test_chosen_names_must_exist_and_be_canonical_and_two_candidates_are_refused() -> None:
     with pytest.raises(InputError, match="the columns are: user, item, ts"):
         find_columns(["user", "item", "ts"], Wanted({"user_id": "who"}))
     with pytest.raises(InputError, match="none of: user_id"):
         find_columns(["user", "item", "ts"], Wanted({"person": "user"}))
 
-
-def test_two_candidates_are_refused() -> None:
     with pytest.raises(InputError, match=r"could be timestamp: ts, date\. .*columns=\{'timestamp': 'ts'\}"):
         find_columns(["user", "item", "ts", "date"])
 

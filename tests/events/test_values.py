@@ -47,8 +47,10 @@ def test_absent_value_is_missing_by_every_door(tmp_path: Path) -> None:
 
 
 def test_infinity_in_json_is_counted_as_unreadable(tmp_path: Path) -> None:
-    rows = ['{"user": 1, "item": 1, "ts": 1, "rating": -Infinity}', '{"user": "NaN,", "item": 1, "ts": 1, "rating": 1}']
-    (tmp_path / "log.jsonl").write_text(rows[0] + "\n" + rows[1].replace('"NaN,"', "2") + "\n")
+    rows = [
+        f'{{"user": {user}, "item": 1, "ts": 1, "rating": {value}}}\n' for user, value in ((1, "-Infinity"), (2, 1))
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(rows))
     report = read(tmp_path / "log.jsonl").report
     assert (report.num_events, report.num_unreadable_values) == (2, 1)
 

@@ -51,15 +51,11 @@ def test_text_of_a_command_line_becomes_an_id() -> None:
         vocabulary.parse_user_id("u7")
 
 
-def test_positions_out_of_range_are_an_error() -> None:
-    vocabulary = Vocabulary(pa.array([7]), pa.array(["a"]), ("event",))
+def test_arrow_and_numpy_text_are_ids_too_and_positions_out_of_range_are_an_error() -> None:
+    vocabulary = Vocabulary(pa.array([7]), pa.array(["a", "b"]), ("event",))
     for position in (-1, 1):
         with pytest.raises(IndexError, match="from 0 to 0"):
             vocabulary.user_ids([position])
-
-
-def test_arrow_and_numpy_text_are_ids_too() -> None:
-    vocabulary = Vocabulary(pa.array([7]), pa.array(["a", "b"]), ("event",))
     for ids in (pa.array(["b", "c"]), np.array(["b", "c"]), ("b", "c")):
         assert vocabulary.item_positions(ids).tolist() == [1, -1]
 
