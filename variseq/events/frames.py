@@ -44,15 +44,6 @@ def stream(native: Any) -> pa.RecordBatchReader:
         ) from error
 
 
-def check_required(field: pa.Field, column: str, allowed: str) -> None:
-    """Raises InputError for a column that became text by cell, which only an optional one may."""
-    if types := cell_types(field):
-        raise InputError(
-            f"Column {field.name!r} ({column}) has cells of {'mixed types' if len(types) > 1 else 'the type'}: "
-            f"{', '.join(types)}. Allowed: {allowed}. Convert the column before reading."
-        )
-
-
 def cell_types(field: pa.Field) -> list[str]:
     """The types of the cells of a column that became text by cell; empty for any other column."""
     return (field.metadata or {}).get(_CELL_TYPES, b"").decode().split()

@@ -14,7 +14,7 @@ import pyarrow as pa
 from variseq.errors import InputError
 from variseq.events.columns import Layout, looks_like_data, parquet_types, union
 from variseq.events.delimited import Broken, Dialect, Splitter, Survey, choose_dialect, lines_of
-from variseq.events.frames import Frame, cell_types, check_required, plain_array
+from variseq.events.frames import Frame, cell_types, plain_array
 from variseq.events.header import Header
 from variseq.events.json_lines import check_line_counts, extract, make_records, pointer
 from variseq.events.options import ReadOptions
@@ -322,11 +322,16 @@ def _note_or_refuse_mixed_types(session: Session, schema: pa.Schema, ingested: I
     """Columns whose cells became text one by one: optional ones, and ids that are integers beyond 64 bits."""
     for column, name in ingested.columns.items():
         types = cell_types(schema.field(name))
-        if column == Columns.TIME:
-            check_required(schema.field(name), column, "times, dates, text, or numbers of one type")
-        elif column in Columns.REQUIRED and types == ["int"]:
-            session.notes.append(f"some ids in {name!r} do not fit into 64-bit integers, so all of them are text")
-        elif column in Columns.REQUIRED:
-            check_required(schema.field(name), column, "ids that are all integers, or all text")
-        elif types:
+        if not types:
+            continue
+        if column not in Columns.REQUIRED:
             session.notes.append(f"cells of {name!r} ({', '.join(types)}) were read as text, one by one")
+        elif column != Columns.TIME and types == ["int"]:
+            session.notes.append(f"some ids in {name!r} do not fit into 64-bit integers, so all of them are text")
+        else:
+            are_ids = "ids that are all integers, or all text"
+            allowed = "times, dates, text, or numbers of one type" if column == Columns.TIME else are_ids
+            raise InputError(
+                f"Column {name!r} ({column}) has cells of {'mixed types' if len(types) > 1 else 'the type'}: "
+                f"{', '.join(types)}. Allowed: {allowed}. Convert the column before reading."
+            )

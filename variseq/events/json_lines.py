@@ -86,13 +86,10 @@ def ingest_lines(session: Session, files: Sequence[DataFile]) -> None:
 
 def check_line_counts(session: Session, files: Sequence[DataFile]) -> None:
     """As many lines as an independent count of the bytes of each file finds."""
+    both = "SELECT file_index FROM lines UNION ALL SELECT file_index FROM malformed"
     for index, file in enumerate(files):
         counted = survey(file).num_lines
-        read = session.row(
-            "SELECT (SELECT count(*) FROM lines WHERE file_index = ?) + (SELECT count(*) FROM malformed "
-            "WHERE file_index = ?)",
-            [index, index],
-        )[0]
+        read = session.number(f"SELECT count(*) FROM ({both}) WHERE file_index = ?", [index])
         if counted != read:
             raise InputError(
                 f"{file.name}: {counted:,} lines were counted and {read:,} were read. "
@@ -177,10 +174,8 @@ def make_records(session: Session, num_files: int, explode: str | None) -> list[
             "LEFT JOIN (SELECT line_row, count(*) AS num_elements FROM elements GROUP BY line_row) "
             "ON line_row = input_row) WHERE num_elements IS NULL"
         )
-    return [
-        session.number(f"SELECT coalesce(max(input_row), 0) FROM {table} WHERE file_index < {file_index}")
-        for file_index in range(num_files)
-    ]
+    before = f"SELECT coalesce(max(input_row), 0) FROM {table} WHERE file_index < ?"
+    return [session.number(before, [file_index]) for file_index in range(num_files)]
 
 
 def extract(
