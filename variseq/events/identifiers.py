@@ -7,15 +7,7 @@ from dataclasses import dataclass, replace
 
 from variseq.errors import InputError
 from variseq.events.ingest import Ingested
-from variseq.events.session import (
-    FRACTIONAL_TYPES,
-    NULL_TYPES,
-    WHOLE_TYPES,
-    Evidence,
-    Session,
-    name_in_sql,
-    text_in_sql,
-)
+from variseq.events.session import Evidence, Session, group_of, name_in_sql, text_in_sql
 from variseq.events.table import Columns
 
 # Compared in lower case.
@@ -110,7 +102,7 @@ def read_ids(
     Raises InputError for mixed types, for numbers that are not whole and for types that are no ids.
     """
     name, quoted = ingested.columns[column], name_in_sql(column)
-    kind = ingested.types[column].split("(")[0]
+    kind, group = ingested.types[column].split("(")[0], group_of(ingested.types[column])
     if column in cells:
         text = cells[column].sql
         if kind == "BLOB" and _any(session, f"{quoted} IS NOT NULL AND {text} IS NULL AND {quoted} <> ''::BLOB"):
@@ -118,14 +110,14 @@ def read_ids(
         ids = _from_text(session, ingested, column, text, deciding)
         _note_blanks(session, column, name, cells[column])
         return ids
-    if kind.endswith(WHOLE_TYPES):
+    if group == "whole":
         missing = f"({quoted} IS NULL)"
         if kind in _BEYOND_64_BITS and _some_are_beyond_64_bits(session, quoted, name):
             return Ids(f"CAST({quoted} AS VARCHAR)", missing)
         return Ids(f"CAST({quoted} AS BIGINT)", missing)
-    if kind in FRACTIONAL_TYPES:
+    if group == "fractional":
         return _from_decimals(session, quoted, name, kind, deciding)
-    if kind in NULL_TYPES:
+    if group == "nothing":
         return Ids("CAST(NULL AS VARCHAR)", "true")
     raise InputError(f"Ids in {name!r} are of type {kind}. Allowed: integers and text.")
 

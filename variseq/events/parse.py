@@ -10,15 +10,7 @@ from variseq.events.identifiers import Ids, TextCells, read_ids, read_text_cells
 from variseq.events.ingest import Ingested
 from variseq.events.numeric_times import LATEST_MICROSECONDS, TimeReading
 from variseq.events.options import ReadOptions
-from variseq.events.session import (
-    FRACTIONAL_TYPES,
-    NULL_TYPES,
-    WHOLE_TYPES,
-    Evidence,
-    Session,
-    name_in_sql,
-    shortened,
-)
+from variseq.events.session import Evidence, Session, group_of, name_in_sql, shortened
 from variseq.events.table import Columns
 from variseq.events.times import local_zone, read_time
 from variseq.events.vocabulary import MAX_ID_BYTES
@@ -63,21 +55,21 @@ def read_value(
         return ValueReading()
     column, name = name_in_sql(Columns.VALUE), ingested.columns[Columns.VALUE]
     kind = ingested.types[Columns.VALUE]
-    family = kind.split("(")[0]
+    group = group_of(kind)
     number = f"CAST({column} AS DOUBLE)"
-    if family in ("VARCHAR", "ENUM"):
+    if group in ("VARCHAR", "ENUM"):
         return _from_text(session, cells[Columns.VALUE].sql, name, deciding)
-    if family in FRACTIONAL_TYPES:
+    if group == "fractional":
         return _limited(number, f"{column} IS NOT NULL AND NOT isnan({number})")
-    if family.endswith(WHOLE_TYPES):
+    if group == "whole":
         return ValueReading(number)
-    if family == "BOOLEAN":
+    if group == "BOOLEAN":
         session.notes.append(f"{name!r} holds true and false, read as 1 and 0")
         return ValueReading(number)
-    if family == "INTERVAL":
+    if group == "INTERVAL":
         session.notes.append(f"{name!r} holds durations, read as seconds")
         return ValueReading(f"epoch({column})")
-    if family not in NULL_TYPES:
+    if group != "nothing":
         session.notes.append(f"{name!r} is of type {kind}, not of numbers: events have no value")
     return ValueReading()
 
@@ -106,7 +98,7 @@ def read_event(session: Session, ingested: Ingested, cells: Mapping[str, TextCel
         text = _written_alike(session, cell.sql, deciding) if ingested.is_text else cell.sql
         if cell.num_trimmed:
             session.notes.append(f"blanks around texts in {ingested.columns[Columns.EVENT]!r} were cut")
-    elif ingested.types[Columns.EVENT].split("(")[0] in FRACTIONAL_TYPES:
+    elif group_of(ingested.types[Columns.EVENT]) == "fractional":
         text = (
             f"CASE WHEN isnan(CAST({column} AS DOUBLE)) THEN NULL WHEN {column} = floor({column}) "
             f"THEN CAST(TRY_CAST({column} AS HUGEINT) AS VARCHAR) ELSE {text} END"

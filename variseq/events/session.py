@@ -15,10 +15,6 @@ import pyarrow as pa
 from variseq.errors import InputError
 
 NUM_ROWS_PER_BATCH = 1_000_000
-WHOLE_TYPES = ("INT", "INTEGER")
-"""How the names of the types of whole numbers end, of any width."""
-FRACTIONAL_TYPES = ("FLOAT", "DOUBLE", "DECIMAL")
-NULL_TYPES = ('"NULL"', "NULL")
 _REASONS = {
     "MISSING COLUMNS": "wrong number of fields",
     "TOO MANY COLUMNS": "wrong number of fields",
@@ -140,6 +136,20 @@ def open_session(memory_limit: str, temporary_folder: Path | None) -> Iterator[S
         finally:
             if "connection" in vars(session):
                 session.connection.close()
+
+
+def group_of(kind: str) -> str:
+    """A type of the database without its width: whole, fractional, nothing, or the name of any other.
+
+    >>> group_of("UBIGINT"), group_of("DECIMAL(10,2)"), group_of("VARCHAR")
+    ('whole', 'fractional', 'VARCHAR')
+    """
+    family = kind.split("(")[0]
+    if family.endswith(("INT", "INTEGER")):
+        return "whole"
+    if family in ("FLOAT", "DOUBLE", "DECIMAL"):
+        return "fractional"
+    return "nothing" if family in ('"NULL"', "NULL") else family
 
 
 def name_in_sql(name: str) -> str:

@@ -24,15 +24,7 @@ from variseq.events.numeric_times import (
     read_numbers,
 )
 from variseq.events.options import ReadOptions
-from variseq.events.session import (
-    FRACTIONAL_TYPES,
-    NULL_TYPES,
-    WHOLE_TYPES,
-    Evidence,
-    Session,
-    name_in_sql,
-    text_in_sql,
-)
+from variseq.events.session import Evidence, Session, group_of, name_in_sql, text_in_sql
 from variseq.events.table import Columns
 
 _UNITS_IN_NAMES = {
@@ -56,11 +48,11 @@ def read_time(
         return _native(column, family, options)
     if Columns.TIME in cells:
         reading = read_text(session, cells[Columns.TIME].sql, options)
-    elif (is_whole := family.endswith(WHOLE_TYPES)) or family in FRACTIONAL_TYPES:
-        reading = read_numbers(session, numeric_column(column, is_whole), options.time_unit)
+    elif (group := group_of(kind)) in ("whole", "fractional"):
+        reading = read_numbers(session, numeric_column(column, group == "whole"), options.time_unit)
         if family == "FLOAT":
             _warn_of_rounding(session, column)
-    elif family in NULL_TYPES:
+    elif group == "nothing":
         return TimeReading("none: every time is missing", "true", "CAST(NULL AS BIGINT)")
     else:
         raise InputError(f"The time column is of type {kind}. Allowed: numbers, text, dates and timestamps.")
@@ -113,7 +105,7 @@ def _by_format(
         raise InputError(f"time_format={form!r} and time_unit={options.time_unit!r} were both set. Set one of them.")
     if Columns.TIME in cells:
         text = cells[Columns.TIME].sql
-    elif family.endswith(WHOLE_TYPES):
+    elif group_of(family) == "whole":
         text = f"CAST({column} AS VARCHAR)"
     else:
         raise InputError(
