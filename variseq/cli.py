@@ -1,10 +1,11 @@
-"""The command line: one thin command per leg of the journey."""
+"""The command line: a thin command for each step from a log to a server."""
 
 from __future__ import annotations
 
 import os
 import sys
 import warnings
+from contextlib import nullcontext
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
@@ -228,7 +229,8 @@ def vectors(
     from variseq.output.console import console
 
     shown = console(stderr=True)
-    with Progress(console=shown, transient=True, disable=not shown.is_terminal) as bar:
+    bar = Progress(console=shown, transient=True)
+    with bar if shown.is_terminal else nullcontext():
         task = bar.add_task(f"Vectors of {of}", total=None)
         num_rows = load(run).vectors_to_file(out, of, lambda done, total: bar.update(task, completed=done, total=total))
     console().print(f"{num_rows:,} vectors of {of}: {printable(out)}", soft_wrap=True)
