@@ -26,20 +26,12 @@ def test_json_holds_the_protocol_and_a_row_a_model(run: Path, tmp_path: Path) ->
     assert len(table["protocol"]["split_hash"]) == 64
     assert (table["protocol"]["k"], table["protocol"]["targets"]) == (10, "last")
     assert left_in(tmp_path) == ["evaluation.json"]
-
-
-def test_evaluation_of_a_run_is_that_which_fit_wrote(run: Path, tmp_path: Path) -> None:
-    succeed("evaluate", run, "--json", tmp_path / "again.json")
-    again, first = (json.loads(path.read_text()) for path in (tmp_path / "again.json", run / "evaluation.json"))
-    assert again["protocol"] == first["protocol"]
-    assert again["rows"][0]["ndcg@10"] == first["rows"][0]["ndcg@10"]
-    assert again["rows"][0]["nll"] == pytest.approx(first["rows"][0]["nll"], abs=1e-5)
-
-
-def test_table_shows_whole_intervals(run: Path) -> None:
-    out = succeed("evaluate", run).out
     assert "…" not in out
-    assert out.count("–") >= 3 * len(MODELS)
+    assert out.count("–") >= 3 * len(MODELS), "every interval is shown whole"
+    first = json.loads((run / "evaluation.json").read_text())
+    assert table["protocol"] == first["protocol"], "the evaluation is that which fit wrote"
+    assert table["rows"][0]["ndcg@10"] == first["rows"][0]["ndcg@10"]
+    assert table["rows"][0]["nll"] == pytest.approx(first["rows"][0]["nll"], abs=1e-5)
 
 
 @pytest.mark.parametrize(("flag", "excludes"), [("--exclude-seen", True), ("--include-seen", False)])

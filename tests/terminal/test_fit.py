@@ -89,22 +89,15 @@ def test_tensorboard_files_are_written_where_the_library_is_there(shop_file: Pat
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
-def test_run_folder_that_exists_is_left_alone(shop_file: Path, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_used_is_one_message_and_left_alone(shop_file: Path, tmp_path: Path) -> None:
+    refuse("no unfinished run.*without --resume", *quick_fit(shop_file, tmp_path / "run", "--resume"))
+    assert left_in(tmp_path) == []
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "precious").write_text("mine")
     refuse("exists already. Choose another", *quick_fit(shop_file, tmp_path / "run"))
     assert left_in(tmp_path) == ["run"]
+    refuse("cannot be made", *quick_fit(shop_file, tmp_path / "run" / "precious" / "run"))
     assert left_in(tmp_path / "run") == ["precious"]
-
-
-def test_resume_without_an_unfinished_run_is_refused(shop_file: Path, tmp_path: Path) -> None:
-    refuse("no unfinished run.*without --resume", *quick_fit(shop_file, tmp_path / "run", "--resume"))
-    assert left_in(tmp_path) == []
-
-
-def test_folder_that_cannot_be_made_is_one_message(shop_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    refuse("cannot be made", *quick_fit(shop_file, tmp_path / "file" / "run"))
 
 
 WRONG_SETTINGS = {
@@ -204,9 +197,7 @@ def cut_files(shop_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return folder / "first.csv", folder / "rest.csv"
 
 
-@pytest.mark.parametrize(
-    "words", [["--test", "none"], ["--test", "none", "--split", "time"], ["--set", "split.test=none"]]
-)
+@pytest.mark.parametrize("words", [["--test", "none"], ["--set", "split.test=none", "--split", "time"]])
 def test_without_a_test_part_the_validation_metrics_are_shown(
     shop_file: Path, tmp_path: Path, words: list[str]
 ) -> None:
@@ -292,14 +283,6 @@ def test_fit_goes_on_from_an_earlier_run_of_its_size(
     model = load(tmp_path / "second")
     assert model.checkpoint is not None
     assert (model.size, model.checkpoint.config["model"]["hidden_size"]) == ("tiny", 16)
-    refuse(
-        "does not fit the earlier run",
-        *words[:-3],
-        "--out",
-        tmp_path / "third",
-        "--from",
-        tmp_path / "first",
-        "--size",
-        "small",
-    )
-    refuse("nowhere does not exist", *words[:-3], "--out", tmp_path / "third", "--from", "nowhere")
+    third = [*words[:-3], "--out", tmp_path / "third", "--from"]
+    refuse("does not fit the earlier run", *third, tmp_path / "first", "--size", "small")
+    refuse("nowhere does not exist", *third, "nowhere")
