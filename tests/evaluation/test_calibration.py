@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from tests.evaluation.some_evaluations import calibration_error
 from variseq.evaluation.calibration import (
+    ValueForecasts,
     answered,
     brier,
     equal_mass_bins,
-    interval_coverage,
     reliability,
     risk_coverage,
     wilson_interval,
@@ -80,12 +80,15 @@ def test_wilson_interval_holds_the_true_share_as_often_as_it_says() -> None:
     assert ((low <= 0.9) & (high >= 0.9)).mean() == pytest.approx(0.95, abs=0.025)
 
 
-def test_interval_coverage_of_the_true_spread_is_its_level() -> None:
+def test_intervals_of_the_true_spread_contain_nine_values_of_ten() -> None:
     generator = np.random.default_rng(0)
     mean, deviation = generator.normal(size=20_000), generator.uniform(0.5, 2, size=20_000)
     value = generator.normal(mean, deviation)
-    assert interval_coverage(mean, deviation, value) == pytest.approx(0.9, abs=0.01)
-    assert interval_coverage(mean, deviation / 3, value) < 0.5
     value[::2] = np.nan
-    assert interval_coverage(mean, deviation, value, level=0.5) == pytest.approx(0.5, abs=0.02)
-    assert np.isnan(interval_coverage(mean, deviation, np.full(20_000, np.nan)))
+    of_true, of_narrow = (
+        ValueForecasts(mean, spread, value, 0.0).summary()["value_interval_coverage_90"]
+        for spread in (deviation, deviation / 3)
+    )
+    assert of_true == pytest.approx(0.9, abs=0.01)
+    assert of_narrow is not None
+    assert of_narrow < 0.5

@@ -124,26 +124,6 @@ def wilson_interval(
     return np.clip(middle - reach, 0, share), np.clip(middle + reach, share, 1)
 
 
-def interval_coverage(
-    mean: Float[np.ndarray, " event"],
-    standard_deviation: Float[np.ndarray, " event"],
-    value: Float[np.ndarray, " event"],
-    level: float = 0.9,
-) -> float:
-    """Share of the values inside the central `level` interval of their Gaussian; near `level` when calibrated.
-
-    Events without a value (NaN) are left out; NaN when none is left.
-
-    >>> interval_coverage(np.zeros(2), np.ones(2), np.array([1.6, 1.7]))
-    0.5
-    """
-    known = ~np.isnan(value)
-    if not known.any():
-        return float("nan")
-    reach = NormalDist().inv_cdf((1 + level) / 2) * standard_deviation
-    return float((np.abs(value - mean) <= reach)[known].mean())
-
-
 @dataclass(frozen=True, eq=False)
 class ValueForecasts:
     """Forecasts of the values (ratings, prices, dwell times) of the target events, in their own units.
@@ -167,13 +147,13 @@ class ValueForecasts:
         1.4142135623730951
         """
         known = ~np.isnan(self.value)
-        value = self.value[known]
-        coverage = None
-        if self.standard_deviation is not None:
-            coverage = interval_coverage(self.mean, self.standard_deviation, self.value)
+        value, error, coverage = self.value[known], (self.mean - self.value)[known], None
+        if self.standard_deviation is not None and len(value):
+            reach = NormalDist().inv_cdf(0.95) * self.standard_deviation[known]
+            coverage = float((np.abs(error) <= reach).mean())
         return {
             "num_values": len(value),
-            "value_rmse": float(np.sqrt(np.mean((self.mean[known] - value) ** 2))),
+            "value_rmse": float(np.sqrt(np.mean(error**2))),
             "value_rmse_of_train_mean": float(np.sqrt(np.mean((self.train_mean - value) ** 2))),
             "value_interval_coverage_90": coverage,
         }
