@@ -30,11 +30,11 @@ test-lowest: $(LOWEST)/ready-to-test  ## the core tests with the lowest versions
 	PYTHONPATH= $(LOWEST)/bin/python -m pytest tests/events tests/sequences tests/model tests/recommend tests/inference \
 		tests/serving --ignore tests/serving/explore
 
-check: $(VENV)/ready-to-develop  ## style, types, floors and the public face
+check: $(VENV)/ready-to-develop  ## style, types, layers and the public API
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_architecture.py tests/test_public_face.py
+	$(BIN)/python -m pytest tests/test_architecture.py tests/test_public_api.py
 
 docs: $(VENV)/ready-to-document  ## the documentation site in docs/_build/html; notebooks run, warnings are errors
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html

@@ -1,4 +1,4 @@
-"""The house stands: imports only go down, files stay small, and nothing refused has come in."""
+"""Imports only go down the layers, files stay small, and nothing that the project refuses has come in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "variseq"
-FLOORS = [
+LAYERS = [
     {"errors", "atomic", "output", "threads"},
     {"events"},
     {"sequences"},
@@ -26,7 +26,7 @@ FLOORS = [
     {"terminal"},
     {"cli"},
 ]
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 REFUSED_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "constants", "misc"}
 REFUSED_IMPORTS = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 MAX_FILE_LINES = 500
@@ -53,8 +53,8 @@ def module_of(file: Path) -> str:
 MODULES = {module_of(file) for file in FILES}
 
 
-def room_of(module: str) -> str:
-    """The folder or file right below the package; empty for the public face itself."""
+def part_of(module: str) -> str:
+    """The folder or file right below the package; empty for the public API itself."""
     return module.removeprefix("variseq").removeprefix(".").split(".")[0]
 
 
@@ -103,32 +103,32 @@ def find_circle(graph: dict[str, set[str]]) -> list[str]:
 
 @every_file
 def test_imports_only_go_down(file: Path) -> None:
-    here = room_of(module_of(file))
+    here = part_of(module_of(file))
     if not here:
-        return  # The public face stands outside and sees every floor.
-    assert here in FLOOR_OF, f"{here} has no floor yet; give it one in FLOORS"
+        return  # The public API imports from every layer.
+    assert here in LAYER_OF, f"{here} has no layer yet; give it one in LAYERS"
     for module in own_imports_of(file):
-        there = room_of(module)
-        assert there, f"{file.relative_to(ROOT)} imports the public face; import the file that has the name"
+        there = part_of(module)
+        assert there, f"{file.relative_to(ROOT)} imports the public API; import the file that has the name"
         if there == here:
             continue
-        place = "the same" if FLOOR_OF[there] == FLOOR_OF[here] else "a higher"
-        assert FLOOR_OF[there] < FLOOR_OF[here], f"{file.relative_to(ROOT)} imports {module}, which is on {place} floor"
+        place = "the same" if LAYER_OF[there] == LAYER_OF[here] else "a higher"
+        assert LAYER_OF[there] < LAYER_OF[here], f"{file.relative_to(ROOT)} imports {module}, which is in {place} layer"
 
 
-def test_guide_for_contributors_shows_every_room_on_its_floor() -> None:
+def test_guide_for_contributors_shows_every_package_in_its_layer() -> None:
     guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (.+?) \|", guide, flags=re.MULTILINE)
-    shown = {int(floor): set(re.findall(r"`(\w+)(?:/|\.py)`", rooms)) for floor, rooms in rows}
-    assert shown == dict(enumerate(FLOORS))
+    shown = {int(number): set(re.findall(r"`(\w+)(?:/|\.py)`", parts)) for number, parts in rows}
+    assert shown == dict(enumerate(LAYERS))
 
 
-def test_files_of_a_room_do_not_import_in_a_circle() -> None:
+def test_files_of_a_package_do_not_import_in_a_circle() -> None:
     inside = {
         module_of(file): {
             other
             for other in own_imports_of(file)
-            if room_of(other) == room_of(module_of(file)) != "" and other in MODULES
+            if part_of(other) == part_of(module_of(file)) != "" and other in MODULES
         }
         for file in FILES
     }
@@ -150,7 +150,7 @@ def test_file_is_short_and_named_for_an_idea(file: Path) -> None:
 
 
 @every_file
-def test_file_says_in_its_first_line_what_it_is(file: Path) -> None:
+def test_file_begins_with_a_docstring(file: Path) -> None:
     assert ast.get_docstring(tree_of(file)), f"{file.relative_to(ROOT)} has no docstring"
 
 
@@ -201,7 +201,7 @@ def lookups_by_string_in(tree: ast.Module) -> list[int]:
 @every_file
 def test_no_class_is_looked_up_by_a_string(file: Path) -> None:
     if file == PACKAGE / "__init__.py":
-        return  # The public face imports each name when it is first asked for.
+        return  # The public API imports each name when it is first asked for.
     lines = lookups_by_string_in(tree_of(file))
     assert not lines, f"{file.relative_to(ROOT)} looks something up by a string in lines {lines}"
 
@@ -217,5 +217,5 @@ def test_no_class_is_looked_up_by_a_string(file: Path) -> None:
         ("moved = getattr(self, field.name).to(device)", False),
     ],
 )
-def test_lookup_by_a_string_is_told_from_reading_a_field(code: str, is_lookup: bool) -> None:
+def test_lookup_by_a_string_differs_from_reading_a_field(code: str, is_lookup: bool) -> None:
     assert bool(lookups_by_string_in(ast.parse(code))) == is_lookup

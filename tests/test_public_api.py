@@ -34,7 +34,7 @@ PUBLIC = [
 HEAVY = ["duckdb", "matplotlib", "pandas", "pyarrow", "sklearn", "torch"]
 
 
-def test_public_face_is_this_short_sorted_list() -> None:
+def test_public_api_is_this_short_sorted_list() -> None:
     assert list(variseq.__all__) == PUBLIC == sorted(PUBLIC)
 
 
