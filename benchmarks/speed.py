@@ -121,7 +121,7 @@ def _softmax(num_items: int, repeats: int) -> dict[str, float]:
     works = {
         "variseq": lambda: softmax_loss(preference, vectors, bias, target),
         "plain": lambda: functional.cross_entropy(functional.linear(preference[0], vectors, bias), target),
-        "sampled": lambda: negatives.loss(preference, vectors, bias, target),
+        "sampled": lambda: softmax_loss(preference, vectors, bias, target, negatives),
     }
     return median_seconds(works, repeats)
 

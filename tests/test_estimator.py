@@ -101,10 +101,11 @@ def test_model_that_is_not_fitted_says_so(tmp_path: Path) -> None:
         ({"training": {"learnig_rate": 0.1}}, r"there is no training\.learnig_rate"),
         ({"training": {"max_epochs": 0}}, r"training\.max_epochs = 0: "),
         ({"seed": -1}, r"training\.seed = -1: "),
+        ({"model": {"num_items": 3}}, r"model\.num_items cannot be set"),
     ],
 )
 def test_wrong_setting_is_one_message_that_names_the_field(settings: dict[str, Any], named: str) -> None:
-    with pytest.raises(InputError, match=f"The settings are not right: .*{named}") as caught:
+    with pytest.raises(InputError, match=named) as caught:
         VariationalAttention("tiny", **settings)
     assert "\n" not in str(caught.value)
 
@@ -114,13 +115,10 @@ def test_unknown_size_or_device_is_refused() -> None:
         unchecked(VariationalAttention.__init__)(small_model(), size="huge")
     with pytest.raises(InputError, match="Allowed: 'auto', 'cpu', 'cuda'"):
         VariationalAttention(device="tpu")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_gpu_that_is_not_there_is_told() -> None:
-    with pytest.raises(InputError, match="torch finds no GPU"):
-        VariationalAttention(device="cuda")
-    assert VariationalAttention(device="auto").device.type == "cpu"
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="torch finds no GPU"):
+            VariationalAttention(device="cuda")
+        assert VariationalAttention(device="auto").device.type == "cpu"
 
 
 def test_folder_that_exists_is_refused_before_any_work(shop_parts: Parts, tmp_path: Path) -> None:
@@ -233,9 +231,3 @@ def test_values_of_the_log_are_learned_and_integers_come_back_as_integers(tmp_pa
     plain.fit(without[0], without[1], verbose=0)
     assert plain.checkpoint is not None
     assert plain.checkpoint.network.value_head is None
-
-
-def test_properties_of_the_log_cannot_be_set(shop_parts: tuple[LogPart, LogPart, LogPart]) -> None:
-    train, valid, _ = shop_parts
-    with pytest.raises(InputError, match=r"model\.num_items cannot be set"):
-        VariationalAttention(model={"num_items": 3}).fit(train, valid)

@@ -25,6 +25,7 @@ from variseq.recommend.network_model import count_events, mixture_model
 from variseq.recommend.transfer import transferred
 from variseq.training.config import TrainingConfig
 from variseq.training.defaults import FROM_THE_LOG, LogProperties, Size, network_config, training_config
+from variseq.training.diagnosis import chosen_epoch
 from variseq.training.run import RunContext, Settings, Trained, train_network
 from variseq.training.schedule import refuse_unreachable_kl_target
 from variseq.training.trainer import Validation
@@ -129,13 +130,12 @@ def _manifest(
     method = [key for key in protocol if key in ("method", "targets_of") or key.endswith("_microseconds")]
     report = train.report
     counts = {name: count for name, count in report.behaviors.items() if name not in report.low_behaviors}
-    epochs = [record for record in trained.metrics if record.get("health")]
-    chosen = next((record for record in reversed(epochs) if record.get("is_best")), epochs[-1] if epochs else {})
+    chosen = chosen_epoch(trained.metrics)
     return {
         "calibration": calibrated.to_json(),
         "usual_behavior": train.vocabulary.behaviors.index(max(counts, key=lambda name: counts[name])),
         "exclude_seen": config.exclude_seen,
-        "latent": {"posterior": chosen.get("health", {}), "alarms": chosen.get("alarms", [])},
+        "latent": {"posterior": chosen["health"], "alarms": chosen["alarms"]},
         "protocol": protocol,
         "split_params": method,
         "log": report.to_json(),

@@ -96,7 +96,7 @@ def test_sampled_softmax_with_its_correction_estimates_the_full_one() -> None:
     errors = []
     for num_negatives, num_draws in [(20, 200), (500, 20), (200_000, 1)]:
         drawn = [Negatives.draw(log_probability, num_negatives) for _ in range(num_draws)]
-        estimates = [float(negatives.loss(preference, vectors, bias, target)) for negatives in drawn]
+        estimates = [float(softmax_loss(preference, vectors, bias, target, negatives)) for negatives in drawn]
         errors.append(abs(float(np.mean(estimates)) - full))
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.01
@@ -111,17 +111,18 @@ def test_chunked_sampled_softmax_equals_the_plain_form_in_values_and_gradients(
     monkeypatch.setattr(losses, "SAFE_SCORE", safe_score)
     torch.manual_seed(0)
     negatives = Negatives.draw(torch.log_softmax(torch.randn(9, dtype=torch.float64), dim=0), 12)
-    check_against_plain_form(negatives.loss, partial(sampled_loss_plain, negatives), (num_tokens, 9, num_samples))
+    sampled, plain = partial(softmax_loss, negatives=negatives), partial(sampled_loss_plain, negatives)
+    check_against_plain_form(sampled, plain, (num_tokens, 9, num_samples))
 
 
 def test_negative_that_is_the_target_is_left_out() -> None:
     preference, vectors, bias = (tensor.detach() for tensor in softmax_inputs(1, 3))
     uniform = torch.full((3,), -math.log(3), dtype=torch.float64)
     target = torch.tensor([1])
-    alone = Negatives(torch.tensor([1, 1]), uniform).loss(preference, vectors, bias, target)
+    alone = softmax_loss(preference, vectors, bias, target, Negatives(torch.tensor([1, 1]), uniform))
     assert float(alone) == 0.0
     scores = (preference[0] @ vectors.T + bias)[0]
-    with_other = Negatives(torch.tensor([1, 2]), uniform).loss(preference, vectors, bias, target)
+    with_other = softmax_loss(preference, vectors, bias, target, Negatives(torch.tensor([1, 2]), uniform))
     expected = torch.log(1 + torch.exp(scores[2] - math.log(2 / 3) - scores[1]))
     torch.testing.assert_close(with_other, expected)
 

@@ -80,12 +80,6 @@ def test_noise_is_the_same_each_time_and_its_pairs_cancel_out() -> None:
     assert len(antithetic_noise(3, 20, 4)) == 3
 
 
-def test_only_the_network_has_weight_with_the_plain_gating_network() -> None:
-    generator = np.random.default_rng(0)
-    weights = GatingNetwork().weights(generator.standard_normal(5), generator.standard_normal(5))
-    assert weights[0].tolist() == [1.0] * 5
-
-
 def test_calibration_comes_back_from_its_record() -> None:
     for calibration in (Calibration(), Calibration(3, tuple(np.linspace(0.5, 2, 10).tolist()), OPEN)):
         assert Calibration.from_json(calibration.to_json()) == calibration

@@ -78,13 +78,6 @@ def test_ranks_only_has_fewer_columns_and_has_the_best_items(fitted: Variational
     both = quick.merge(whole, on=["user_id", "item_id"])
     assert len(both) > 0.5 * len(whole)  # a posterior that is wide moves the rest
     assert both["title_x"].equals(both["title_y"])
-
-
-def test_somebody_new_is_ranked_too_and_a_stranger_gets_a_labelled_fallback(fitted: VariationalAttention) -> None:
-    items = fitted.vocabulary.items.to_pylist()
-    ranked = fitted.recommend(history=items[:3], k=3, ranks_only=True).to_pandas()
-    assert ranked["rank"].tolist() == [1, 2, 3]
-    assert not set(ranked["item_id"]) & set(items[:3])
     stranger = fitted.recommend(users=["nobody"], k=2, ranks_only=True).to_pandas()
     assert stranger["fallback"].str.contains("unknown user").all()
 

@@ -13,9 +13,7 @@ from tests.terminal.invoke import refuse, succeed
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention, load
 from variseq.model.posterior import NetworkScorer
-from variseq.ranking.calibration import Calibration
 from variseq.recommend import vectors as room
-from variseq.recommend.network_model import mixture_model
 
 
 def matrix(table: pa.Table) -> np.ndarray:
@@ -54,17 +52,6 @@ def test_inner_product_and_bias_are_the_logits_of_the_network(fitted: Variationa
     assert checkpoint.histories is not None
     logits = NetworkScorer(checkpoint.network).scores(checkpoint.histories)
     np.testing.assert_allclose(scores_of(fitted), logits.numpy(), rtol=1e-4, atol=1e-4)
-
-
-def test_inner_product_and_bias_rank_as_the_network_alone_does(fitted: VariationalAttention) -> None:
-    checkpoint = fitted.checkpoint
-    assert checkpoint is not None
-    assert checkpoint.histories is not None
-    model = mixture_model(checkpoint.network, checkpoint.counts, Calibration(0))  # the network has all the weight
-    p = model.distribution(model.encode(checkpoint.histories), checkpoint.histories).probabilities()
-    best = np.argsort(-scores_of(fitted), axis=1, kind="stable")[:, :10]
-    # What differs in the last bit only may stand in another order.
-    assert (np.argsort(-p, axis=1, kind="stable")[:, :10] == best).mean() > 0.999
 
 
 def test_users_are_given_some_at_a_time_and_in_the_order_asked(

@@ -134,12 +134,12 @@ def test_metrics_file_keeps_the_epochs_before_the_one_that_comes_next(tmp_path: 
 def test_validation_looks_at_a_fixed_sample_of_users(shop_parts: Parts) -> None:
     part = shop_parts[1].part
     few = [settings_for(part, seed=seed, validation_users=20).training for seed in (1, 1, 2)]
-    first, again, other = (Validation(part, config).queries().user for config in few)
+    first, again, other = (Validation(part, config).part.queries().user for config in few)
     assert len(first) == 20
     np.testing.assert_array_equal(first, again)
     assert set(first) != set(other)
     assert set(first) <= set(part.queries().user)
-    assert len(Validation(part, settings_for(part).training).queries()) == len(part.queries())
+    assert len(Validation(part, settings_for(part).training).part.queries()) == len(part.queries())
 
 
 def test_fit_and_load_do_not_move_the_callers_random_numbers(shop_parts: Parts, run_folder: Path) -> None:

@@ -48,31 +48,6 @@ class Hits:
         powers[:, self.token[first:last] - tokens.start, self.item[first:last]] = 0.0
 
 
-def chunked_softmax(
-    preference: Float[Tensor, "sample token hidden"],
-    item_vectors: Float[Tensor, "item hidden"],
-    item_bias: Float[Tensor, " item"],
-    target_vectors: Float[Tensor, "token hidden"],
-    target_bias: Float[Tensor, " token"],
-    hits: Hits | None,
-) -> Float[Tensor, ""]:
-    """Mean over tokens of −log of the mean over samples of p(target).
-
-    Without `hits` each target is one of the items. With `hits` the target is added to the items, and items equal to the
-    target do not count. The gradients are computed in the forward pass, while the scores are in cache; the backward
-    pass only scales them. Two passes over the scores are saved: the bias is a factor outside the exponent, and the
-    largest score is subtracted only where a bound on the scores does not rule out overflow.
-
-    >>> target = torch.tensor([0, 4])
-    >>> chunked_softmax(torch.zeros(1, 2, 3), torch.ones(5, 3), torch.zeros(5), torch.ones(2, 3), torch.zeros(2), None)
-    tensor(1.6094)
-    """
-    loss: Tensor = _ChunkedSoftmax.apply(  # type: ignore[no-untyped-call]
-        preference, item_vectors, item_bias, target_vectors, target_bias, hits
-    )
-    return loss
-
-
 @dataclass(frozen=True)
 class _Items:
     """The items with exp(bias − shift) as a factor; `weighted` are the vectors times this factor."""
@@ -103,7 +78,13 @@ class _Items:
 
 
 class _ChunkedSoftmax(torch.autograd.Function):
-    """Forward of the mean loss together with its gradients."""
+    """Mean over tokens of −log of the mean over samples of p(target).
+
+    Without `hits` each target is one of the items. With `hits` the target is added to the items, and items equal to the
+    target do not count. The gradients are computed in the forward pass, while the scores are in cache; the backward
+    pass only scales them. Two passes over the scores are saved: the bias is a factor outside the exponent, and the
+    largest score is subtracted only where a bound on the scores does not rule out overflow.
+    """
 
     @staticmethod
     def forward(
@@ -160,24 +141,6 @@ def _largest_norm(rows: Float[Tensor, "*rows hidden"]) -> float:
     return float(torch.linalg.vector_norm(rows, dim=-1).max())
 
 
-def softmax_loss(
-    preference: Float[Tensor, "sample token hidden"],
-    item_vectors: Float[Tensor, "item hidden"],
-    item_bias: Float[Tensor, " item"],
-    target: Int[Tensor, " token"],
-) -> Float[Tensor, ""]:
-    """Mean over tokens of −log of the mean over samples of softmax(P Eᵀ + b) at the target.
-
-    With one sample this is the cross-entropy; with several it is that of their mixture (Burda et al. 2016, equation 8,
-    with the prior predictive as proposal, so that all importance weights are equal).
-
-    >>> softmax_loss(torch.zeros(1, 2, 3), torch.ones(5, 3), torch.zeros(5), torch.tensor([0, 4])).exp()
-    tensor(5.)
-    """
-    of_target = functional.embedding(target, item_vectors), item_bias[target]
-    return chunked_softmax(preference, item_vectors, item_bias, *of_target, None)
-
-
 @dataclass(frozen=True)
 class Negatives:
     """Shared negatives of one batch, drawn with replacement from exp(log_probability)."""
@@ -188,26 +151,35 @@ class Negatives:
     @classmethod
     def draw(cls, log_probability: Float[Tensor, " item"], num_negatives: int) -> Negatives:
         """Draw `num_negatives` items by their log-probabilities."""
-        items = torch.multinomial(log_probability.exp(), num_negatives, replacement=True)
-        return cls(items, log_probability)
+        return cls(torch.multinomial(log_probability.exp(), num_negatives, replacement=True), log_probability)
 
-    def loss(
-        self,
-        preference: Float[Tensor, "sample token hidden"],
-        item_vectors: Float[Tensor, "item hidden"],
-        item_bias: Float[Tensor, " item"],
-        target: Int[Tensor, " token"],
-    ) -> Float[Tensor, ""]:
-        """Softmax over the target and the negatives, corrected for how often each item is drawn (log-Q).
 
-        The scores of negatives are lowered by log(negatives × probability), so that their sum estimates the full
-        partition function; negatives equal to the target are left out (Bengio and Senécal 2008; Yi et al. 2019,
-        equation 5).
-        """
-        of_target = functional.embedding(target, item_vectors), item_bias[target]
-        correction = math.log(len(self.items)) + self.log_probability[self.items]
-        of_negatives = functional.embedding(self.items, item_vectors), item_bias[self.items] - correction
-        return chunked_softmax(preference, *of_negatives, *of_target, Hits.of(self.items, target))
+def softmax_loss(
+    preference: Float[Tensor, "sample token hidden"],
+    item_vectors: Float[Tensor, "item hidden"],
+    item_bias: Float[Tensor, " item"],
+    target: Int[Tensor, " token"],
+    negatives: Negatives | None = None,
+) -> Float[Tensor, ""]:
+    """Mean over tokens of −log of the mean over samples of softmax(P Eᵀ + b) at the target.
+
+    With one sample this is the cross-entropy; with several it is that of their mixture (Burda et al. 2016, equation 8,
+    with the prior predictive as proposal, so that all importance weights are equal).
+
+    With negatives the softmax is over the target and these alone. Their scores are lowered by log(negatives ×
+    probability), so that their sum estimates the full partition function; negatives equal to the target are left out
+    (Bengio and Senécal 2008; Yi et al. 2019, equation 5).
+
+    >>> softmax_loss(torch.zeros(1, 2, 3), torch.ones(5, 3), torch.zeros(5), torch.tensor([0, 4])).exp()
+    tensor(5.)
+    """
+    of_target, hits = (functional.embedding(target, item_vectors), item_bias[target]), None
+    if negatives is not None:
+        correction = math.log(len(negatives.items)) + negatives.log_probability[negatives.items]
+        item_vectors, item_bias = functional.embedding(negatives.items, item_vectors), item_bias[negatives.items]
+        item_bias, hits = item_bias - correction, Hits.of(negatives.items, target)
+    loss: Tensor = _ChunkedSoftmax.apply(preference, item_vectors, item_bias, *of_target, hits)  # type: ignore[no-untyped-call]
+    return loss
 
 
 def value_loss(

@@ -188,8 +188,7 @@ class Network(nn.Module):
         if batch.is_target is not None:
             index = torch.nonzero(batch.is_target)[:, 0]
             preference, target, target_value = preference[:, index], target[index], target_value[index]
-        reconstruct = losses.softmax_loss if negatives is None else negatives.loss
-        nll = reconstruct(preference, vectors[: self.config.num_items], self.item_bias, target)
+        nll = losses.softmax_loss(preference, vectors[: self.config.num_items], self.item_bias, target, negatives)
         per_dimension = posterior.kl_to_prior().mean(dim=0)
         kl = per_dimension.sum()
         # Free bits on the batch mean of each dimension (Kingma et al. 2016, appendix C.8).

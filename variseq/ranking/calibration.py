@@ -67,15 +67,12 @@ class GatingNetwork:
     trend: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
     uniform: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
 
-    def logits(self, log_mass: Any, log_variance: Any) -> list[Any]:
-        """The logit of each component but the network, whose logit is 0; for arrays of any kind."""
-        return [w[0] + w[1] * log_mass + w[2] * log_variance for w in astuple(self)]
-
     def weights(
         self, log_mass: Float[np.ndarray, " history"], log_variance: Float[np.ndarray, " history"]
     ) -> Float[np.ndarray, "component history"]:
         """The weight of each component, the network first; a column sums to 1."""
-        weight = np.stack([np.zeros_like(log_mass), *self.logits(log_mass, log_variance)])
+        logits = (w[0] + w[1] * log_mass + w[2] * log_variance for w in astuple(self))
+        weight = np.stack([np.zeros_like(log_mass), *logits])
         weight = np.exp(weight - weight.max(axis=0))
         normalized: Float[np.ndarray, "component history"] = weight / weight.sum(axis=0)
         return normalized

@@ -97,29 +97,23 @@ class RankedLists:
         """The lists of all parts, one part after the other."""
         width = max(part.item.shape[1] for part in parts)
         columns: dict[str, Any] = {}
-        for name in (one.name for one in fields(cls)):
-            values = [value for part in parts if (value := getattr(part, name)) is not None]
-            if values and isinstance(values[0], np.ndarray):
-                fill = {"item": -1, "score": -np.inf}.get(name, 0)
-                wide = [
-                    np.pad(one, ((0, 0), (0, width - one.shape[1])), constant_values=fill)
-                    for one in values
-                    if one.ndim == 2
-                ]
-                columns[name] = np.concatenate(wide or values)
-            elif values:
+        for name in (one.name for one in fields(cls) if getattr(parts[0], one.name) is not None):
+            values = [getattr(part, name) for part in parts]
+            if isinstance(values[0], list):
                 columns[name] = [one for value in values for one in value]
+                continue
+            fill = {"item": -1, "score": -np.inf}.get(name, 0)
+            wide = [np.pad(v, ((0, 0), (0, width - v.shape[1])), constant_values=fill) for v in values if v.ndim == 2]
+            columns[name] = np.concatenate(wide or values)
         return cls(**columns)
 
     def rows(self, chosen: Sequence[int]) -> RankedLists:
         """Some of the lists."""
-        columns = {one.name: getattr(self, one.name) for one in fields(self)}
-        taken: dict[str, Any] = {
-            name: [column[row] for row in chosen] if isinstance(column, list) else column[chosen]
-            for name, column in columns.items()
-            if column is not None
-        }
-        return RankedLists(**taken)
+        columns: dict[str, Any] = {}
+        for name in (one.name for one in fields(self) if getattr(self, one.name) is not None):
+            column = getattr(self, name)
+            columns[name] = [column[row] for row in chosen] if isinstance(column, list) else column[chosen]
+        return RankedLists(**columns)
 
 
 class Engine:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from variseq.errors import TrainingDivergedError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
-from variseq.evaluation.splits import Part, Queries
+from variseq.evaluation.splits import Part
 from variseq.model.losses import Negatives
 from variseq.model.network import Network, Objective, Weights
 from variseq.model.posterior import NetworkScorer
@@ -85,10 +85,6 @@ class Validation:
         self.options = EvaluationOptions(
             k=min(10, part.num_items), exclude_seen=config.exclude_seen, targets=config.targets
         )
-
-    def queries(self) -> Queries:
-        """The validation queries."""
-        return self.part.queries(self.options.targets)
 
     def diagnostic_histories(self) -> Histories:
         """The histories of the queries with their targets, on which the posterior is examined.
