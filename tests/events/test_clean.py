@@ -43,7 +43,7 @@ def plain_clean(rows: list[Row], min_user: int, min_item: int, collapse: bool) -
             return kept
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(ROWS, st.integers(1, 3), st.integers(1, 3), st.booleans())
 def test_cleaning_is_the_one_of_plain_python(rows: list[Row], min_user: int, min_item: int, collapse: bool) -> None:
     options = ReadOptions(min_user_events=min_user, min_item_events=min_item, collapse_repeats=collapse)

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from variseq.errors import CheckpointError, InputError
 from variseq.events.vocabulary import Vocabulary
 
 
+@settings(max_examples=30)
 @given(st.sets(st.integers(-(2**63), 2**63 - 1), min_size=1), st.lists(st.integers(-(2**63), 2**63 - 1)))
 def test_integer_ids_go_round(known: set[int], others: list[int]) -> None:
     vocabulary = Vocabulary(pa.array(sorted(known), pa.int64()), pa.array(["x"]), ("event",))
@@ -23,6 +24,7 @@ def test_integer_ids_go_round(known: set[int], others: list[int]) -> None:
     assert vocabulary.user_positions(np.array(others, dtype=np.int64)).tolist() == expected
 
 
+@settings(max_examples=30)
 @given(st.sets(st.text(st.characters(exclude_categories=["Cs"])), min_size=1), st.lists(st.text(max_size=3)))
 def test_text_ids_go_round(known: set[str], others: list[str]) -> None:
     ids = sorted(known, key=str.encode)

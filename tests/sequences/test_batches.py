@@ -29,6 +29,7 @@ def whole_epoch(histories: Histories, max_seq_len: int, seed: int = 0) -> Window
     return training_windows(histories, max_seq_len, np.random.default_rng(seed))
 
 
+@settings(max_examples=30)
 @given(lengths_of_histories, st.integers(2, 12), st.integers(0, 1000))
 def test_windows_cover_every_event_exactly_once(lengths: list[int], max_seq_len: int, seed: int) -> None:
     histories = numbered(lengths)
@@ -38,6 +39,7 @@ def test_windows_cover_every_event_exactly_once(lengths: list[int], max_seq_len:
     assert all(0 < length <= max_seq_len for length in windows.lengths)
 
 
+@settings(max_examples=30)
 @given(lengths_of_histories, st.integers(2, 12), st.integers(0, 1000))
 def test_input_is_the_event_right_before_the_target(lengths: list[int], max_seq_len: int, seed: int) -> None:
     histories = numbered(lengths)
@@ -63,6 +65,7 @@ def test_long_history_is_cut_elsewhere_in_another_epoch() -> None:
     assert len(cuts) > 5
 
 
+@settings(max_examples=30)
 @given(lengths_of_histories, st.integers(2, 12), st.integers(16, 64), st.integers(0, 1000))
 def test_batches_of_an_epoch_hold_every_window_once(
     lengths: list[int], max_seq_len: int, max_tokens: int, seed: int
@@ -92,6 +95,7 @@ def test_padding_is_below_a_tenth_of_the_work(mean: int, longest: int) -> None:
     assert len(groups) > 20
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6))
 def test_pack_is_the_inverse_of_unpack(lengths: list[int]) -> None:
     histories = numbered(lengths)
@@ -106,6 +110,7 @@ def test_pack_is_the_inverse_of_unpack(lengths: list[int]) -> None:
     assert layout.positions().tolist() == [place for length in lengths for place in range(length)]
 
 
+@settings(max_examples=30)
 @given(lengths_of_histories, st.integers(2, 12))
 def test_query_ends_with_the_latest_event(lengths: list[int], max_seq_len: int) -> None:
     histories = numbered(lengths)
@@ -126,8 +131,8 @@ def test_empty_histories_are_a_start_token_each() -> None:
     assert len(whole_epoch(histories, 5).first) == 0
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 1e12), min_size=2, max_size=20))
-@settings(max_examples=50)
 def test_longer_gap_never_has_a_smaller_bucket(gaps: list[float]) -> None:
     buckets = gap_bucket(np.sort(np.array(gaps)))
     assert (np.diff(buckets) >= 0).all()

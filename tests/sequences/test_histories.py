@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.model.some_networks import full_histories
@@ -13,12 +13,14 @@ from variseq.sequences.histories import Histories, latest_items, without_items
 some_lists = st.lists(st.lists(st.integers(0, 9), max_size=8), min_size=1, max_size=8)
 
 
+@settings(max_examples=30)
 @given(some_lists)
 def test_histories_of_items_give_the_lists_back(lists: list[list[int]]) -> None:
     histories = Histories.of_items(lists)
     assert [histories.history(place).item.tolist() for place in range(len(histories))] == lists
 
 
+@settings(max_examples=30)
 @given(some_lists, st.integers(1, 5))
 def test_latest_keeps_the_end_of_each_history(lists: list[list[int]], max_events: int) -> None:
     latest = Histories.of_items(lists).latest(max_events)
@@ -42,6 +44,7 @@ def test_user_without_events_has_an_empty_history() -> None:
 some_items = st.lists(st.lists(st.integers(0, 4), max_size=8), min_size=1, max_size=5)
 
 
+@settings(max_examples=30)
 @given(some_items, st.integers(1, 4))
 def test_latest_items_are_those_of_a_walk_from_the_end(items: list[list[int]], num_latest: int) -> None:
     found = latest_items(Histories.of_items(items), num_latest)
@@ -50,6 +53,7 @@ def test_latest_items_are_those_of_a_walk_from_the_end(items: list[list[int]], n
         assert row == walked + [-1] * (num_latest - len(walked))
 
 
+@settings(max_examples=30)
 @given(some_items, st.data())
 def test_a_copy_has_all_events_but_those_of_the_dropped_items(items: list[list[int]], data: st.DataObject) -> None:
     source = np.array(data.draw(st.lists(st.integers(0, len(items) - 1), min_size=1, max_size=6)))
