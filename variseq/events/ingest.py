@@ -143,7 +143,10 @@ def _read_by_database(
     Header names never reach the SQL text: fields are called c0, c1, ... and taken by position.
     """
     fields = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(header.num_fields))
-    wanted = ", ".join(_source_of(name, header, file) for name in ingested.columns.values())
+    wanted = ", ".join(
+        f"c{header.names.index(name)}" if name in header.names else _of_folder(name, file)
+        for name in ingested.columns.values()
+    )
     statement = (
         f"INSERT INTO raw SELECT row_number() OVER () + ?, {wanted} FROM "
         f"read_csv(?, auto_detect=false, header={str(not header.is_data).lower()}, "
@@ -163,11 +166,9 @@ def _read_by_database(
         raise InputError(f"{file.name} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _source_of(name: str, header: Header, file: DataFile) -> str:
-    if name in header.names:
-        return f"c{header.names.index(name)}"
+def _of_folder(name: str, file: DataFile) -> str:
     value = file.partition.get(name)
-    return "NULL" if value is None else text_in_sql(value)
+    return "CAST(NULL AS VARCHAR)" if value is None else text_in_sql(value)
 
 
 def _read_line_by_line(
@@ -262,10 +263,7 @@ def _ingest_parquet(session: Session, files: Sequence[DataFile], ingested: Inges
 def _of_parquet(name: str, kinds: Mapping[str, str], file: DataFile, types: Mapping[str, tuple[str, DataFile]]) -> str:
     if name in kinds:
         return name_in_sql(name)
-    if name in file.partition:
-        value = file.partition[name]
-        return "CAST(NULL AS VARCHAR)" if value is None else text_in_sql(value)
-    return f"CAST(NULL AS {types[name][0]})"
+    return _of_folder(name, file) if name in file.partition else f"CAST(NULL AS {types[name][0]})"
 
 
 def _family(kind: str) -> str:

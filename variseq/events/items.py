@@ -8,8 +8,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -376,21 +376,8 @@ def _as_floats_or_text(column: pa.ChunkedArray, is_text: bool) -> UserColumn:
     values: list[Any] = column.to_pylist()
     if is_text:
         values = [None if value is None or not value.strip() else value.strip() for value in values]
-    numbers = [_number(value) for value in values]
-    if all(number is not None for number, value in zip(numbers, values, strict=True) if value is not None):
-        return [number if number is not None and math.isfinite(number) else None for number in numbers]
+    if not any(isinstance(value, bool) for value in values):
+        with suppress(ValueError, TypeError):
+            numbers = [math.nan if value is None else float(value) for value in values]
+            return [number if math.isfinite(number) else None for number in numbers]
     return [None if value is None else str(value) for value in values]
-
-
-def _number(value: object) -> float | None:
-    """A number, or a text that is one; a truth value is none.
-
-    >>> _number("1.5"), _number("DE"), _number(True)
-    (1.5, None, None)
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        return None
