@@ -18,8 +18,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+from variseq.artifacts.folder import ENCODER, TABLES
 from variseq.estimator import VariationalAttention
 from variseq.events.simulate import Simulation, SimulationOptions, simulate
+from variseq.export import export
 from variseq.log import Log, LogPart, read
 
 # How long an example takes says nothing on a machine that is shared; the same examples each time, so that a failure
@@ -143,11 +145,17 @@ def bundle_folder(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def exported_run(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported_run(run_folder: Path, bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the run, exported into itself: to serve `run_folder` would export into what other tests look at."""
-    return made_once(
-        tmp_path_factory, "exported", lambda folder: export_in_child(Path(shutil.copytree(run_folder, folder)))
-    )
+
+    def make(folder: Path) -> None:
+        # The files are those of `bundle_folder`, as their export takes long.
+        files = {name: bundle_folder / name for name in (ENCODER, TABLES)}
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("variseq.export._files", lambda *_: files)
+            export(Path(shutil.copytree(run_folder, folder)))
+
+    return made_once(tmp_path_factory, "exported", make)
 
 
 @pytest.fixture(scope="session")
