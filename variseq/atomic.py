@@ -30,6 +30,19 @@ def atomic_write(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def write_durably(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a whole file to the disk, or leave the one before; several processes may do so at once."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """The same for a folder that is not there yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import hmac
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
+from variseq.atomic import write_durably
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id
 from variseq.serving.http import HTTPError, RequestContext, overloaded, unavailable
@@ -129,19 +131,12 @@ class AuditLog:
 
 def _read_or_make_secret(path: Path) -> bytes:
     """The key of the hashes, made at the first start; of several processes that start at once, one makes it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     if not path.exists():
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(secrets.token_bytes(SECRET_BYTES))
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            os.link(partial, path)
-        except FileExistsError:
-            pass
-        finally:
-            partial.unlink()
+        own = path.with_name(f".{path.name}.{os.getpid()}")
+        write_durably(own, secrets.token_bytes(SECRET_BYTES))
+        with contextlib.suppress(FileExistsError):
+            os.link(own, path)
+        own.unlink()
     return path.read_bytes()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import stat
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from variseq.atomic import atomic_write
+from variseq.atomic import write_durably
 from variseq.errors import InputError
 
 Role = Literal["read", "write", "erase", "admin"]
@@ -134,12 +133,6 @@ def _stored(path: Path) -> list[StoredKey]:
 def _write(path: Path, keys: Sequence[StoredKey]) -> None:
     text = yaml.safe_dump({"keys": [key.model_dump() for key in keys]}, sort_keys=False)
     try:
-        with atomic_write(path) as unfinished:
-            unfinished.unlink(missing_ok=True)
-            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
+        write_durably(path, text.encode())
     except OSError as error:
         raise InputError(f"The key file {path} cannot be written: {error.strerror}.") from error

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from variseq.artifacts.folder import ENCODER, has_file
+from variseq.atomic import write_durably
 from variseq.errors import CheckpointError, InputError, VariseqError
 from variseq.inference.engine import load_engine as engine_of_folder
 from variseq.ranking.engine import Engine, Request
@@ -107,19 +108,8 @@ class ModelRegistry:
             return None
 
     def choose(self, name: str) -> None:
-        """Write the choice, whole or not at all; every worker and every later start follows it.
-
-        Workers may choose at the same time, so each has a temporary name of its own.
-        """
-        partial = self.root / f".{CURRENT}.{os.getpid()}.partial"
-        try:
-            with partial.open("w", encoding="utf-8") as stream:
-                stream.write(name + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(partial, self.current_file)
-        finally:
-            partial.unlink(missing_ok=True)
+        """Write the choice, whole or not at all; every worker and every later start follows it."""
+        write_durably(self.current_file, f"{name}\n".encode(), 0o644)
 
     def state(self) -> FileState | None:
         """Changes whenever the choice is written."""

@@ -20,7 +20,7 @@ from variseq.ranking.engine import Request
 from variseq.ranking.options import RecommendOptions
 from variseq.sequences.given_history import EPOCH, GivenEvent, latest_time, microseconds
 from variseq.serving.schemas import MAX_BOOSTS, EventInput, HistoryEvent, ListRequest, RecommendRequest
-from variseq.serving.stores.protocol import Event
+from variseq.serving.stores.protocol import Event, check_text
 
 MAX_SHOWN = 1000
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
@@ -59,16 +59,8 @@ def _id_of(given: Id, kind: str, of_data: pa.DataType) -> Id:
         )
     if not isinstance(given, str):
         raise InputError(f'The {kind} ids of this data are text ("12"), and {given!r} came. Send it as such.')
-    _check_length(given, f"{kind} id")
+    check_text(given, f"{kind} id", MAX_ID_BYTES)
     return given
-
-
-def _check_length(text: str, name: str) -> None:
-    if len(text) * 4 > MAX_ID_BYTES and (num_bytes := len(text.encode())) > MAX_ID_BYTES:
-        raise InputError(
-            f"The {name} {text[:_SHOWN_CHARACTERS]!r}… has {num_bytes:,} bytes. Allowed: at most {MAX_ID_BYTES:,} "
-            "bytes as UTF-8. Use a shorter one."
-        )
 
 
 def list_request(request: RecommendRequest, vocabulary: Vocabulary, model: str) -> Request:
@@ -116,7 +108,6 @@ def events_of(given: Iterable[EventInput], vocabulary: Vocabulary) -> list[Event
     latest = latest_time()
     events = []
     for one in given:
-        _check_length(one.event_id, "event_id")
         user_id, item_id = user_id_of(one.user_id, vocabulary), item_id_of(one.item_id, vocabulary)
         timestamp = microseconds(one.timestamp, latest)
         events.append(Event(one.event_id, user_id, item_id, timestamp, one.event, one.value))

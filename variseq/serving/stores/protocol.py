@@ -132,7 +132,7 @@ def check_user_id(user_id: Id) -> None:
 def _validated(event: Event) -> Event:
     if type(event.event_id) is not str:
         raise InputError(f"event_id is text, e.g. 'e-1'; got {event.event_id!r}.")
-    _check_text(event.event_id, "event_id", MAX_ID_BYTES)
+    check_text(event.event_id, "event_id", MAX_ID_BYTES)
     _check_id(event.user_id, "user_id")
     _check_id(event.item_id, "item_id")
     if type(event.timestamp) is not int or abs(event.timestamp) > LARGEST_TIMESTAMP:
@@ -141,7 +141,7 @@ def _validated(event: Event) -> Event:
             f"in event {event.event_id!r}."
         )
     if event.behavior is not None:
-        _check_text(event.behavior, "behavior")
+        check_text(event.behavior, "behavior")
     value = event.value
     if value is None or (type(value) is float and math.isfinite(value)):
         return event
@@ -152,7 +152,7 @@ def _validated(event: Event) -> Event:
 
 def _check_id(value: object, name: str) -> None:
     if type(value) is str:
-        _check_text(value, name, MAX_ID_BYTES)
+        check_text(value, name, MAX_ID_BYTES)
     elif type(value) is not int or not SMALLEST_ID <= value <= LARGEST_ID:
         # True would come back as 1, and a larger number not at all.
         raise InputError(
@@ -161,7 +161,8 @@ def _check_id(value: object, name: str) -> None:
         )
 
 
-def _check_text(text: str, name: str, max_bytes: int | None = None) -> None:
+def check_text(text: str, name: str, max_bytes: int | None = None) -> None:
+    """Raises InputError for text that is empty, no Unicode or longer than so many bytes as UTF-8."""
     if not text:
         raise InputError(f"{name} is empty; give it at least one character.")
     try:

@@ -154,23 +154,28 @@ def _retry_while_busy(connection: sqlite3.Connection, statement: str, lock_secon
         time.sleep(RETRY_SECONDS)
 
 
+PROBLEMS = (
+    (
+        ("SQLITE_NOTADB", "SQLITE_CORRUPT"),
+        "is damaged ({error}). Stop the server and put a backup in its place; keep the damaged file: "
+        "`sqlite3 FILE .recover` reads what can be read.",
+    ),
+    (("SQLITE_BUSY", "SQLITE_LOCKED"), "is locked by another process. Try again, or end what holds it."),
+    (("SQLITE_FULL",), "has no room: its disk is full. Free some space; then try again."),
+    (("SQLITE_IOERR",), "cannot be read or written: its disk fails or is full ({error}). Check it; then try again."),
+    (
+        ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM"),
+        "cannot be written ({error}). Check its rights and its folder.",
+    ),
+    (("",), "cannot answer ({error}). Try again."),
+)
+
+
 def readable(error: sqlite3.Error, path: Path) -> VariseqError:
     """A database error as a message that says what to do."""
     name = str(getattr(error, "sqlite_errorname", "") or "")
-    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return StoreUnavailable(
-            f"The store {path} is damaged ({error}). Stop the server and put a backup in its place; keep the damaged "
-            "file: `sqlite3 FILE .recover` reads what can be read."
-        )
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return StoreUnavailable(f"The store {path} is locked by another process. Try again, or end what holds it.")
-    if name.startswith("SQLITE_FULL"):
-        return StoreUnavailable(f"The disk of the store {path} is full. Free some space; then try again.")
-    if name.startswith("SQLITE_IOERR"):
-        return StoreUnavailable(f"The disk of the store {path} fails or is full ({error}). Check it; then try again.")
-    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-        return StoreUnavailable(f"The store {path} cannot be written ({error}). Check its rights and its folder.")
-    return StoreUnavailable(f"The store {path} cannot answer ({error}). Try again.")
+    text = next(text for prefixes, text in PROBLEMS if name.startswith(prefixes))
+    return StoreUnavailable(f"The store {path} {text.format(error=error)}")
 
 
 def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
