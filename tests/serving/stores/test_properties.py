@@ -166,4 +166,4 @@ def test_redis_store_is_as_plain_lists() -> None:
 
 
 TestSqliteStoreIsAsPlainLists = StoreBesideLists.TestCase
-TestSqliteStoreIsAsPlainLists.settings = settings(max_examples=40, stateful_step_count=20)
+TestSqliteStoreIsAsPlainLists.settings = settings(max_examples=25, stateful_step_count=20)
