@@ -19,7 +19,7 @@ from tests.terminal.invoke import refuse, succeed
 from variseq.errors import InputError
 from variseq.serving.auth import AuditLog
 from variseq.serving.http import HTTPError
-from variseq.serving.keys import MAX_KEYS, ROLES, KeyRing, StoredKey, create_key, read_keys
+from variseq.serving.keys import MAX_KEYS, ROLES, Key, create_key, find_key, read_keys
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND")
 CALLS = [
@@ -192,20 +192,20 @@ def test_key_command_shows_the_key_once_and_keeps_its_hash(tmp_path: Path) -> No
 def test_key_finds_its_owner_and_no_other_text_does(tmp_path: Path) -> None:
     file = tmp_path / "keys.yaml"
     keys = {name: create_key(file, name, [role]) for name, role in (("shop", "read"), ("boss", "admin"))}
-    ring = read_keys(file)
+    known = read_keys(file)
     for name, key in keys.items():
-        caller = ring.find(key)
+        caller = find_key(known, key)
         assert caller is not None
         assert caller.name == name
-        assert ring.find(key[:-1]) is None
-        assert ring.find(key + " ") is None
-    assert ring.find("") is None
+        assert find_key(known, key[:-1]) is None
+        assert find_key(known, key + " ") is None
+    assert find_key(known, "") is None
     assert len(set(keys.values())) == 2
 
 
 @given(st.text(max_size=100))
 def test_no_text_is_a_key_by_chance_and_none_breaks_the_search(text: str) -> None:
-    assert KeyRing([StoredKey(name="a", roles=["read"], sha256="0" * 64)]).find(text) is None
+    assert find_key([Key(name="a", roles=["read"], sha256="0" * 64)], text) is None
 
 
 @pytest.mark.parametrize(

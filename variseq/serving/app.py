@@ -153,7 +153,8 @@ class Application:
                 "status": context.status,
                 "milliseconds": round(seconds * 1e3, 3),
             }
-            log.info("request", extra={"fields": fields})
+            # Not `log.info`, which looks for its caller in the stack.
+            log.handle(logging.makeLogRecord({"levelno": logging.INFO, "levelname": "INFO", "fields": fields}))
 
 
 def _as_http_error(error: Exception) -> HTTPError | None:

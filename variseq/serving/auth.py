@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from variseq.atomic import write_durably
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id
 from variseq.serving.http import HTTPError, RequestContext, overloaded, unavailable
-from variseq.serving.keys import Caller, KeyRing
+from variseq.serving.keys import Key, find_key
 
 log = logging.getLogger("variseq.serving")
 SECRET_BYTES = 32
@@ -144,13 +145,13 @@ def _read_or_make_secret(path: Path) -> bytes:
 class Auth:
     """What decides about requests. Without keys, everybody who names this machine as the host is let in."""
 
-    keys: KeyRing | None
+    keys: Sequence[Key] | None
     buckets: TokenBuckets | None
     audit: AuditLog
     is_draining: bool = False
     failed: TokenBuckets = field(default_factory=lambda: TokenBuckets(FAILED_RATE, FAILED_BURST))
 
-    def charge(self, caller: Caller, requests: int) -> None:
+    def charge(self, caller: Key, requests: int) -> None:
         """Count one request as several: the caller's next ones wait longer."""
         if self.buckets is not None:
             self.buckets.charge(caller.name, requests, monotonic())
@@ -168,9 +169,9 @@ class Auth:
             if wait > 0.0:
                 raise overloaded(f"This key may send {self.buckets.rate:g} requests a second.", wait)
 
-    async def _caller(self, context: RequestContext, keys: KeyRing) -> Caller:
+    async def _caller(self, context: RequestContext, keys: Sequence[Key]) -> Key:
         scheme, _, key = context.headers.get(b"authorization", b"").partition(b" ")
-        caller = keys.find(key.strip().decode("latin-1")) if scheme.lower() == b"bearer" else None
+        caller = find_key(keys, key.strip().decode("latin-1")) if scheme.lower() == b"bearer" else None
         if caller is not None:
             return caller
         wait = self.failed.wait_seconds(context.client, monotonic())

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from variseq.serving.keys import ANONYMOUS, Caller, Role
+from variseq.serving.keys import ANONYMOUS, Key, Role
 
 JSON = b"application/json"
 API_POLICY = b"default-src 'none'; frame-ancestors 'none'"
@@ -104,7 +104,7 @@ class RequestContext:
     send: Send
     request_id: str
     headers: dict[bytes, bytes]
-    caller: Caller = ANONYMOUS
+    caller: Key = ANONYMOUS
     template: str = "unmatched"
     status: int = 0
     closes: bool = False

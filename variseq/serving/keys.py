@@ -7,7 +7,6 @@ import hmac
 import secrets
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,8 +24,8 @@ KEY_BYTES = 32
 MAX_KEYS = 200
 
 
-class StoredKey(BaseModel):
-    """A key as the file has it: who has it, what it may do, and its hash."""
+class Key(BaseModel):
+    """Who has a key, what it may do, and its hash, as the file has it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,44 +40,31 @@ class KeyFileContent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    keys: list[StoredKey] = Field(max_length=MAX_KEYS)
+    keys: list[Key] = Field(max_length=MAX_KEYS)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who sent a request, and what they may do."""
-
-    name: str
-    roles: frozenset[str]
+ANONYMOUS = Key(name="-", roles=list(get_args(Role)), sha256="0" * 64)
+"""Everybody, where a server has no keys."""
 
 
-ANONYMOUS = Caller("-", frozenset(ROLES))
+def find_key(keys: Sequence[Key], key: str) -> Key | None:
+    """Whose key this is; every stored hash is compared, so that the time reveals nothing."""
+    digest = _digest(key)
+    found = None
+    for stored in keys:
+        if hmac.compare_digest(stored.sha256, digest):
+            found = stored
+    return found
 
 
-class KeyRing:
-    """All keys of a server."""
-
-    def __init__(self, keys: Sequence[StoredKey]) -> None:
-        self._callers = [(bytes.fromhex(key.sha256), Caller(key.name, frozenset(key.roles))) for key in keys]
-
-    def find(self, key: str) -> Caller | None:
-        """Whose key this is; every stored hash is compared, so that the time reveals nothing."""
-        digest = _digest(key)
-        found = None
-        for stored, caller in self._callers:
-            if hmac.compare_digest(stored, digest):
-                found = caller
-        return found
-
-
-def read_keys(path: Path) -> KeyRing:
+def read_keys(path: Path) -> list[Key]:
     """The keys of a file. Raises InputError for a file that is missing, damaged, empty or open to other writers."""
     keys = _stored(path)
     if not keys:
         raise InputError(f"The key file {path} has no key. Make one: variseq keys create --name shop --role read ...")
     if stat.S_IMODE(path.stat().st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
         raise InputError(f"The key file {path} can be written by others. Close it: chmod 600 {path}")
-    return KeyRing(keys)
+    return keys
 
 
 def create_key(path: Path, name: str, roles: Sequence[str]) -> str:
@@ -91,11 +77,11 @@ def create_key(path: Path, name: str, roles: Sequence[str]) -> str:
     entry = {
         "name": name,
         "roles": list(dict.fromkeys(roles)),
-        "sha256": _digest(key).hex(),
+        "sha256": _digest(key),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
-        added = StoredKey.model_validate(entry)
+        added = Key.model_validate(entry)
     except ValidationError as error:
         raise InputError(
             f"The key {name!r} with roles {', '.join(roles) or 'none'} is not possible. A name has 1 to 64 letters, "
@@ -110,11 +96,11 @@ def create_key(path: Path, name: str, roles: Sequence[str]) -> str:
     return key
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _stored(path: Path) -> list[StoredKey]:
+def _stored(path: Path) -> list[Key]:
     try:
         keys = KeyFileContent.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).keys
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -130,7 +116,7 @@ def _stored(path: Path) -> list[StoredKey]:
     return keys
 
 
-def _write(path: Path, keys: Sequence[StoredKey]) -> None:
+def _write(path: Path, keys: Sequence[Key]) -> None:
     text = yaml.safe_dump({"keys": [key.model_dump() for key in keys]}, sort_keys=False)
     try:
         write_durably(path, text.encode())

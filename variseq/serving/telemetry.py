@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
 import resource
@@ -14,7 +13,9 @@ import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from queue import Full, Queue
+from typing import Any
 
+import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -98,14 +99,14 @@ class JsonLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the message, or the `fields` of a record that has some."""
-        entry = {"time": _iso(record.created), "level": record.levelname.lower()}
+        entry: dict[str, Any] = {"time": _iso(record.created), "level": record.levelname.lower()}
         entry |= record.__dict__.get("fields") or {"message": record.getMessage()}
         if request_id := record.__dict__.get("request_id"):
             entry["request_id"] = request_id
         if record.exc_info:
             entry["trace"] = _trace(record.exc_info[1])
         try:
-            self.lines.put_nowait(json.dumps(entry, ensure_ascii=False) + "\n")
+            self.lines.put_nowait(_line(entry))
         except Full:
             self.num_dropped += 1
 
@@ -120,7 +121,7 @@ class JsonLog(logging.Handler):
         while (line := self.lines.get()) is not None:
             if self.num_dropped:
                 dropped = {"time": _iso(datetime.now(UTC).timestamp()), "level": "warning", "dropped": self.num_dropped}
-                line += json.dumps(dropped) + "\n"
+                line += _line(dropped)
                 self.num_dropped = 0
             try:
                 self._stream.write(line)
@@ -149,6 +150,10 @@ def _trace(error: BaseException | None) -> str:
         parts.insert(0, "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__)
         error = error.__cause__ or error.__context__
     return "\n".join(parts)
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return msgspec.json.encode(entry).decode() + "\n"
 
 
 def _iso(seconds: float) -> str:
