@@ -171,7 +171,7 @@ def top_k(
     """
     width = scores.shape[1]
     k = min(k, width)
-    # One more, to see where a tie is cut: only a row with such a tie is sorted as a whole.
+    # One more, to see where a tie is cut: a row with such a tie is looked at as a whole.
     column = _highest(scores, min(k + 1, width))
     column.sort(axis=1)
     value = np.take_along_axis(scores, column, axis=1)
@@ -180,8 +180,19 @@ def top_k(
     if column.shape[1] > k:
         tied = np.flatnonzero((value[:, k] == value[:, k - 1]) & (value[:, k] > -np.inf))
         if len(tied):
-            column[tied, :k] = np.argsort(-scores[tied], axis=1, kind="stable")[:, :k]
+            column[tied, :k] = _earliest(scores[tied], value[tied, k - 1 : k], k)
     return column[:, :k], value[:, :k]
+
+
+def _earliest(
+    scores: Float[np.ndarray, "row column"], lowest: Float[np.ndarray, "row 1"], k: int
+) -> Int[np.ndarray, "row k"]:
+    """The k highest columns of rows in which more scores than fit equal the `lowest` of them."""
+    above, equal = scores > lowest, scores == lowest
+    is_first = np.cumsum(equal, axis=1) <= k - above.sum(axis=1, keepdims=True)
+    column = np.nonzero(above | (equal & is_first))[1].reshape(-1, k)
+    order = np.argsort(-np.take_along_axis(scores, column, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(column, order, axis=1)
 
 
 def _highest(scores: Float[np.ndarray, "row column"], k: int) -> Int[np.ndarray, "row k"]:
