@@ -85,8 +85,9 @@ def test_commands_of_tutorial_run(name: str, reader_folder: Path, command: None)
     ends = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"
     needed = [one for one in commands if is_needed(one, reader_folder)]
     script = "\n".join(["set -eu", ends, *needed]).replace("8000", port)
+    variables = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        ["bash", "-c", script], cwd=reader_folder, capture_output=True, text=True, check=False, timeout=1200
+        ["bash", "-c", script], cwd=reader_folder, env=variables, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 

@@ -23,6 +23,7 @@ def encoded(network: Network, histories: Histories) -> Iterator[tuple[Int[Tensor
 
     An empty history has the start token alone. The mode of the network (training or evaluation) is not changed.
 
+    >>> from variseq.model.network import NetworkConfig
     >>> network = Network(NetworkConfig(num_items=5, hidden_size=8, latent_dim=4)).eval()
     >>> [(row, posterior.mean.shape) for row, posterior, _ in encoded(network, Histories.of_items([[3, 1], []]))]
     [(tensor([1, 0]), torch.Size([4, 4]))]
