@@ -12,7 +12,7 @@ import pytest
 
 from variseq.serving.stores import sqlite
 from variseq.serving.stores.protocol import StoreUnavailable
-from variseq.serving.stores.sqlite import MAX_GROUP, GroupCommit, StoreState
+from variseq.serving.stores.sqlite import MAX_GROUP, GroupCommit
 from variseq.serving.stores.sqlite_file import SqliteOptions, connect, make_store_file
 
 OPTIONS = SqliteOptions("fast", lock_seconds=20.0)
@@ -53,13 +53,14 @@ def blocker(traced: Traced) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def count_user(connection: sqlite3.Connection, state: StoreState) -> int:
-    state.num_users += 1
-    return state.num_users
+def count_user(connection: sqlite3.Connection) -> int:
+    connection.execute("UPDATE store SET num_users = num_users + 1")
+    (num_users,) = connection.execute("SELECT num_users FROM store").fetchone()
+    return int(num_users)
 
 
-def mistaken(connection: sqlite3.Connection, state: StoreState) -> int:
-    state.num_users += 1000
+def mistaken(connection: sqlite3.Connection) -> int:
+    count_user(connection)
     connection.execute("INSERT INTO erased VALUES (x'00', 1)")
     raise ValueError("a mistake of this caller")
 
@@ -110,7 +111,7 @@ def test_all_that_waited_fail_when_the_store_is_locked(tmp_path: Path, monkeypat
 
 
 def test_interrupt_of_the_leader_frees_the_others(traced: Traced, blocker: sqlite3.Connection) -> None:
-    def interrupted(connection: sqlite3.Connection, state: StoreState) -> int:
+    def interrupted(connection: sqlite3.Connection) -> int:
         raise KeyboardInterrupt
 
     with ThreadPoolExecutor(5) as pool:

@@ -199,6 +199,20 @@ def test_erasure_is_safe_while_others_write(path: Path, store: SqliteStore) -> N
     patient.close()
 
 
+def test_check_and_erasure_write_so_that_a_full_disk_is_noticed_and_no_cache_keeps_old_pages(
+    path: Path, store: SqliteStore
+) -> None:
+    """An UPDATE to the same values would write nothing, and other connections would keep their pages."""
+    other = sqlite3.connect(path, isolation_level=None)
+    versions = [other.execute("PRAGMA data_version").fetchone()]
+    store.check()
+    versions.append(other.execute("PRAGMA data_version").fetchone())
+    store._overwrite_unused()
+    versions.append(other.execute("PRAGMA data_version").fetchone())
+    other.close()
+    assert len(set(versions)) == 3
+
+
 def test_erasure_says_when_a_reader_keeps_old_pages(path: Path, store: SqliteStore) -> None:
     store.append([Event("e-1", "ann", 1, 5)])
     reader = sqlite3.connect(path, isolation_level=None)

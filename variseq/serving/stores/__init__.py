@@ -79,12 +79,12 @@ def _open_redis(address: SplitResult) -> HistoryStore:
     limit = _history_limit(options)
     try:
         # Here and not above: who has no Redis needs no client of it.
-        from variseq.serving.stores.redis import open_redis_store
+        from variseq.serving.stores.redis import RedisStore
     except ModuleNotFoundError as error:
         raise MissingDependencyError("redis", "redis") from error
     log = _open_sqlite(urlsplit(log_url), limit)
     try:
-        return open_redis_store(f"{address.scheme}://{address.netloc}{address.path}", log, limit)
+        return RedisStore(f"{address.scheme}://{address.netloc}{address.path}", log, limit)
     except BaseException:
         log.close()
         raise

@@ -13,11 +13,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections import Counter
 from pathlib import Path
-from typing import ClassVar
 
-from variseq.serving.stores.sqlite_file import StoreState, begin_writing
+from variseq.serving.stores.sqlite_file import TOUCH, begin_writing
 
 PAGES_AT_ONCE = 8192
 # How many of them are in memory at once; a thread that erases keeps that memory.
@@ -28,87 +26,58 @@ INTERIOR_PAGES, LEAF_PAGES = (2, 5), (10, 13)
 # in any file with fewer pages than this (137 GB of usual pages).
 MAX_PAGES = 2 << 24
 FileKey = tuple[int, int]
+_guard = threading.Lock()
+_handles: dict[FileKey, int] = {}
+"""Files that are open beside SQLite until the process ends: to close one would release the locks of SQLite (POSIX)."""
 
 
-class PageScrubber:
-    """The file of a store, opened a second time beside SQLite.
+def file_key(path: Path) -> FileKey:
+    """Which file it is, by whatever name."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
-    Closing a file releases all locks that the process has on it (POSIX), also those of SQLite. So the second handle is
-    closed only when no store of this process has the file open any more.
+
+def overwrite_unused(connection: sqlite3.Connection, path: Path, lock_seconds: float, first_page: int) -> int | None:
+    """Overwrite the unused parts of some pages from `first_page` on; returns where to go on, None at the end.
+
+    `connection` has no page in its cache. Raises sqlite3.OperationalError if others keep the log from being emptied.
     """
-
-    _guard = threading.Lock()
-    _num_open: ClassVar[Counter[FileKey]] = Counter()
-    _handles: ClassVar[dict[FileKey, int]] = {}
-
-    def __init__(self, path: Path, lock_seconds: float) -> None:
-        self._path = path
-        self._lock_seconds = lock_seconds
-        found = os.stat(path)
-        self.key: FileKey = (found.st_dev, found.st_ino)
-        with self._guard:
-            self._num_open[self.key] += 1
-
-    def close(self) -> None:
-        """Call this after the connections of the store are closed."""
-        with self._guard:
-            self._num_open[self.key] -= 1
-            if self._num_open[self.key] == 0:
-                del self._num_open[self.key]
-                handle = self._handles.pop(self.key, None)
-                if handle is not None:
-                    os.close(handle)
-
-    def overwrite(self, connection: sqlite3.Connection, first_page: int) -> int | None:
-        """Overwrite the unused parts of some pages from `first_page` on; returns where to go on, None at the end.
-
-        `connection` has no page in its cache. Raises sqlite3.OperationalError if others keep the log from being
-        emptied.
-        """
-        self._lock_with_empty_log(connection)
-        try:
-            (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-            (num_pages,) = connection.execute("PRAGMA page_count").fetchone()
-            if num_pages >= MAX_PAGES:
-                raise sqlite3.OperationalError("the file is too large to overwrite its unused bytes; use VACUUM")
-            last = min(first_page + PAGES_AT_ONCE, num_pages)
-            self._overwrite_pages(first_page, last, page_bytes)
-            # A change, so that no connection keeps pages in its cache from before, which it could write again.
-            StoreState.read(connection).write(connection)
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
-        return last if last < num_pages else None
-
-    def _lock_with_empty_log(self, connection: sqlite3.Connection) -> None:
-        """Take the lock with an empty log: then all content is in the file, and nobody writes it."""
-        log = self._path.with_name(self._path.name + "-wal")
-        for _ in range(100):
-            # Waits for readers of the log.
-            connection.execute(f"PRAGMA busy_timeout = {int(self._lock_seconds * 1000)}")
-            (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if is_busy:
-                break
-            begin_writing(connection, self._lock_seconds)
-            if not log.exists() or log.stat().st_size == 0:
-                return
-            connection.execute("ROLLBACK")
-        raise sqlite3.OperationalError("others keep its log from being emptied")
-
-    def _overwrite_pages(self, first: int, last: int, page_bytes: int) -> None:
-        handle = self._handle()
-        has_written = False
-        for begin in range(first, last, PAGES_IN_MEMORY):
-            has_written |= _overwrite_part(handle, begin, min(begin + PAGES_IN_MEMORY, last), page_bytes)
-        if has_written:
+    _lock_with_empty_log(connection, path.with_name(path.name + "-wal"), lock_seconds)
+    try:
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        (num_pages,) = connection.execute("PRAGMA page_count").fetchone()
+        if num_pages >= MAX_PAGES:
+            raise sqlite3.OperationalError("the file is too large to overwrite its unused bytes; use VACUUM")
+        last = min(first_page + PAGES_AT_ONCE, num_pages)
+        with _guard:
+            key = file_key(path)
+            handle = _handles[key] = _handles.get(key) or os.open(path, os.O_RDWR)
+        parts = range(first_page, last, PAGES_IN_MEMORY)
+        # A list, as each part has to be done.
+        if any([_overwrite_part(handle, begin, min(begin + PAGES_IN_MEMORY, last), page_bytes) for begin in parts]):
             os.fsync(handle)
+        # So that no connection keeps pages in its cache from before, which it could write again.
+        connection.execute(TOUCH)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return last if last < num_pages else None
 
-    def _handle(self) -> int:
-        with self._guard:
-            if self.key not in self._handles:
-                self._handles[self.key] = os.open(self._path, os.O_RDWR)
-            return self._handles[self.key]
+
+def _lock_with_empty_log(connection: sqlite3.Connection, log: Path, lock_seconds: float) -> None:
+    """Take the lock with an empty log: then all content is in the file, and nobody writes it."""
+    for _ in range(100):
+        # Waits for readers of the log.
+        connection.execute(f"PRAGMA busy_timeout = {int(lock_seconds * 1000)}")
+        (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy:
+            break
+        begin_writing(connection, lock_seconds)
+        if not log.exists() or log.stat().st_size == 0:
+            return
+        connection.execute("ROLLBACK")
+    raise sqlite3.OperationalError("others keep its log from being emptied")
 
 
 def _overwrite_part(handle: int, first: int, last: int, page_bytes: int) -> bool:

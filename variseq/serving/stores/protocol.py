@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import math
-import secrets
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ MAX_DIGITS = 19
 # Up to here every whole number is exact as a 64-bit float too, which is what Redis sorts by: the year 2255.
 LARGEST_TIMESTAMP = 2**53
 BEFORE_ALL_TIME = -(2**63)
-SECRET_BYTES = 32
+SECRET_BYTES = 32  # Of the key of the hashes, made with the store.
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +124,12 @@ def validate_events(events: Sequence[Event]) -> list[Event]:
     return [_validated(event) for event in events]
 
 
-def check_user_id(user_id: Id) -> None:
-    """Raises InputError for an id that is neither a 64-bit whole number nor text."""
-    _check_id(user_id, "user_id")
-
-
 def _validated(event: Event) -> Event:
     if type(event.event_id) is not str:
         raise InputError(f"event_id is text, e.g. 'e-1'; got {event.event_id!r}.")
-    check_text(event.event_id, "event_id", MAX_ID_BYTES)
-    _check_id(event.user_id, "user_id")
-    _check_id(event.item_id, "item_id")
+    check_id(event.event_id, "event_id")
+    check_id(event.user_id, "user_id")
+    check_id(event.item_id, "item_id")
     if type(event.timestamp) is not int or abs(event.timestamp) > LARGEST_TIMESTAMP:
         raise InputError(
             f"timestamp is whole microseconds since 1970 in UTC, up to the year 2255; got {event.timestamp!r} "
@@ -150,7 +145,8 @@ def _validated(event: Event) -> Event:
     raise InputError(f"value is a finite number or nothing; got {value!r} in event {event.event_id!r}.")
 
 
-def _check_id(value: object, name: str) -> None:
+def check_id(value: object, name: str) -> None:
+    """Raises InputError for an id that is neither a 64-bit whole number nor text."""
     if type(value) is str:
         check_text(value, name, MAX_ID_BYTES)
     elif type(value) is not int or not SMALLEST_ID <= value <= LARGEST_ID:
@@ -173,11 +169,6 @@ def check_text(text: str, name: str, max_bytes: int | None = None) -> None:
         raise InputError(
             f"{name} is longer than {max_bytes:,} bytes: {text[:64]!r}… has {num_bytes:,}. Use a shorter one."
         )
-
-
-def new_secret() -> bytes:
-    """The key of the hashes of one store, made with the store."""
-    return secrets.token_bytes(SECRET_BYTES)
 
 
 def user_hash(secret: bytes, user_id: Id) -> bytes:
@@ -209,18 +200,16 @@ def integer_prefix_ranges(prefix: str) -> Iterator[tuple[int, int]]:
     >>> list(integer_prefix_ranges("007")), list(integer_prefix_ranges("boots"))
     ([], [])
     """
-    digits = prefix.removeprefix("-")
-    if not prefix:
-        yield SMALLEST_ID, LARGEST_ID
-    elif prefix == "-":
-        yield SMALLEST_ID, -1
-    elif digits == "0":
-        yield from [(0, 0)] if prefix == "0" else []
-    elif digits.isascii() and digits.isdigit() and digits[0] != "0" and len(digits) <= MAX_DIGITS:
-        widths = [10**count for count in range(MAX_DIGITS - len(digits) + 1)]
-        found = [(int(digits) * width, int(digits) * width + width - 1) for width in widths]
-        found = [(first, last) for first, last in found if first <= LARGEST_ID + 1]
+    if not re.fullmatch("-?([1-9][0-9]{0,18})?|0", prefix):
+        return
+    if prefix in ("", "-", "0"):
+        yield {"": (SMALLEST_ID, LARGEST_ID), "-": (SMALLEST_ID, -1), "0": (0, 0)}[prefix]
+        return
+    number, found = abs(int(prefix)), []
+    for width in (10**count for count in range(MAX_DIGITS)):
+        first, last = number * width, number * width + width - 1
         if prefix[0] == "-":
-            yield from [(max(-last, SMALLEST_ID), -first) for first, last in reversed(found)]
-        else:
-            yield from [(first, min(last, LARGEST_ID)) for first, last in found]
+            first, last = -last, -first
+        if first <= LARGEST_ID and last >= SMALLEST_ID:
+            found.append((max(first, SMALLEST_ID), min(last, LARGEST_ID)))
+    yield from sorted(found)

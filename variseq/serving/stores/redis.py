@@ -15,7 +15,6 @@ Keys; USER is the id with its type, i:12 or s:12:
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 import secrets
@@ -29,8 +28,6 @@ from typing import Any, TypeVar
 
 from redis import BlockingConnectionPool, Redis, RedisError
 from redis.backoff import NoBackoff
-from redis.client import Pipeline
-from redis.commands.core import Script
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 from redis.retry import Retry
@@ -39,14 +36,14 @@ from variseq.errors import InputError
 from variseq.events.vocabulary import Id
 from variseq.serving.stores.protocol import (
     BEFORE_ALL_TIME,
+    SECRET_BYTES,
     Appended,
     Event,
     EventConflict,
     StoreCounts,
     StoreUnavailable,
-    check_user_id,
+    check_id,
     integer_prefix_ranges,
-    new_secret,
     user_hash,
     validate_events,
 )
@@ -104,63 +101,121 @@ class _Restarted(RedisConnectionError):
     """A connection has come to another run of Redis than the log was pushed to."""
 
 
-# A change of Redis in the run that is expected; it raises NotSynchronized.
-Change = Callable[[Redis, str], Result]
+# A change of Redis in the run that is expected ("" while the log is being pushed); it raises NotSynchronized.
+Change = Callable[[str], Result]
 
 
-class RedisConnection:
-    """The connections of one replica to Redis, which are used only while Redis has all of the replica's log."""
+class RedisStore:
+    """A HistoryStore of several replicas: an acknowledged event is in this replica's durable log and in Redis.
 
-    def __init__(
-        self, url: str, identity: str, fill: Callable[[Redis, str], bool], poll: Callable[[Redis], None]
-    ) -> None:
+    Reads come from Redis, which has the events of all replicas. What Redis has lost is pushed to it again from the
+    log as soon as it is back; until then every call raises StoreUnavailable. Raises StoreUnavailable where Redis does
+    not answer, and InputError for one that evicts histories; the log is closed then.
+    """
+
+    def __init__(self, url: str, log: SqliteStore, history_limit: int) -> None:
+        self.log = log
+        self.history_limit = history_limit
+        ((self._log_secret,),) = log.read("SELECT secret FROM store", ())
+        # Distinguishes this log from those of other replicas.
+        self._identity = user_hash(self._log_secret, "record").hex()
         self._safe_url = re.sub(r"//[^@/]*@", "//", url)
-        self._identity = identity
-        self._fill = fill
-        self._poll = poll
-        self._run = ""
-        self.num_fillings = 0
         limits: dict[str, Any] = {
             "socket_timeout": ANSWER_SECONDS,
             "socket_connect_timeout": CONNECT_SECONDS,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
         }
+        checked = {
+            "max_connections": MAX_CONNECTIONS,
+            "timeout": ANSWER_SECONDS,
+            "redis_connect_func": self._on_connect,
+        }
         try:
             self._unchecked = Redis.from_url(url, **limits)
-            self._pool = BlockingConnectionPool.from_url(
-                url,
-                max_connections=MAX_CONNECTIONS,
-                timeout=ANSWER_SECONDS,
-                redis_connect_func=self._on_connect,
-                **limits,
-            )
+            self._pool = BlockingConnectionPool.from_url(url, **checked, **limits)
         except ValueError as error:
             raise InputError(f"The address of Redis {self._safe_url!r} cannot be read ({error}).") from error
         self._client = Redis(connection_pool=self._pool)
+        self._scripts = {name: self._client.register_script(text) for name, text in SCRIPTS.items()}
+        self._secret = b""
+        self._run = ""
+        self._num_fillings = 0
+        # The number of erasures of all replicas when this one last imported them; None before the first time.
+        self._num_erasures: object = object()
         self._pending: deque[Change[Any]] = deque()
-        self._is_ready = threading.Event()
+        self._is_ready, self._wake = threading.Event(), threading.Event()
         self._problem: str | None = None
-        self._wake = threading.Event()
         self._is_closed = False
         self._thread = threading.Thread(target=self._maintain, name="variseq-redis", daemon=True)
-
-    def start(self) -> None:
-        """Connect and fill; raises StoreUnavailable, and InputError for a Redis that evicts histories."""
         try:
-            memory = self._unchecked.info("memory")
-            if memory.get("maxmemory") and memory.get("maxmemory_policy") != "noeviction":
-                raise InputError(
-                    f"The Redis at {self._safe_url} evicts data when its memory is full "
-                    f"({memory['maxmemory_policy']}). Set its maxmemory-policy to noeviction."
-                )
-            self._synchronize()
-        except RedisError as error:
-            raise self._away(error) from error
-        self._thread.start()
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, events: Sequence[Event]) -> Appended:
+        """Store all events or none, in the log and in Redis; see `HistoryStore.append`."""
+        valid = validate_events(events)
+        num_fillings = self._num_fillings
+        self._check_conflicts(valid)
+        logged = self.log.append(valid)
+        taken = valid if not logged.refused else [event for event in valid if not self._is_refused(event)]
+        pushed = self._call_or_queue(partial(self._push, taken))
+        if self._num_fillings != num_fillings:
+            # The events may have come to Redis with the rest of the log: the log knows which were new.
+            return logged
+        return Appended(pushed.accepted, pushed.duplicates, pushed.refused + len(valid) - len(taken))
+
+    def history(self, user_id: Id) -> list[Event]:
+        """The user's latest events of all replicas, oldest first."""
+        check_id(user_id, "user_id")
+        members = self._read("ZRANGE", f"variseq:h:{user_key(user_id)}", -self.history_limit, -1)
+        return [read_member(user_id, member) for member in members]
+
+    def version(self, user_id: Id) -> int:
+        """A number that changes with the user's history; 0 for an unknown user."""
+        check_id(user_id, "user_id")
+        return int(self._read("HGET", "variseq:versions", user_key(user_id)) or 0)
+
+    def users(self, prefix: str, limit: int) -> list[Id]:
+        """The first users whose id begins with `prefix`: whole numbers in order, then text."""
+        found: list[Id] = []
+        for first, last in integer_prefix_ranges(prefix):
+            ends = ("LIMIT", 0, limit - len(found))
+            texts = self._read("ZRANGEBYSCORE", "variseq:users:i", float(first), float(last), *ends)
+            # Redis sorts by floats, which are not exact for numbers this large; the ends are checked again here.
+            found += sorted(number for number in map(int, texts) if first <= number <= last)
+        begin = prefix.encode()
+        texts = self._read("ZRANGEBYLEX", "variseq:users:s", b"[" + begin, "+", "LIMIT", 0, limit - len(found))
+        return found + [text.decode() for text in texts if text.startswith(begin)]
+
+    def erase(self, user_id: Id) -> int:
+        """Remove all of a user from Redis and the log; other replicas' logs follow within seconds."""
+        check_id(user_id, "user_id")
+        self._require()
+        problem = None
+        try:
+            num_logged = self.log.erase(user_id)
+        except StoreUnavailable as error:
+            num_logged, problem = 0, error
+        num_removed = self._call_or_queue(partial(self._erase, user_id, time.time_ns() // 1000, "all"))
+        if problem is not None:
+            raise problem
+        return max(num_logged, num_removed)
+
+    def counts(self) -> StoreCounts:
+        """Users and events of all replicas; erasures of this replica's log."""
+        users, events = (self._read("HLEN", f"variseq:{name}") for name in ("versions", "ids"))
+        return StoreCounts(users, events, self.log.counts().erased)
+
+    def check(self) -> None:
+        """Both must be readable and writable."""
+        self.log.check()
+        self._read("SET", "variseq:written", time.time_ns())
 
     def close(self) -> None:
-        """End the thread and all connections."""
+        """End the thread, and close Redis and the log."""
         self._is_closed = True
         self._is_ready.clear()
         self._problem = "it has been closed"
@@ -170,17 +225,60 @@ class RedisConnection:
         self._client.close()
         self._pool.disconnect()
         self._unchecked.close()
+        self.log.close()
 
-    def script(self, text: str) -> Script:
-        """A script that is sent once and then named by its digest."""
-        return self._client.register_script(text)
+    def _check_conflicts(self, events: Sequence[Event]) -> None:
+        """Before the log is written: another replica may know an id with other content."""
+        if not events:
+            self._require()
+            return
+        sent = [append_arguments(event, self._marker(event.user_id)) for event in events]
+        known = self._read("HMGET", "variseq:ids", *(words[3] for words in sent))
+        for event, words, digest in zip(events, sent, known, strict=True):
+            if digest is not None and digest.decode() != words[4] and not self._is_refused(event):
+                raise EventConflict(event)
 
-    def read(self, query: Callable[[Pipeline], object]) -> Any:
-        """The answer to one query, from a Redis that has the whole log."""
+    def _is_refused(self, event: Event) -> bool:
+        return event.timestamp <= self._erased_until(event.user_id)
 
-        def checked(client: Redis, run: str) -> Any:
-            with client.pipeline(transaction=False) as pipeline:
-                query(pipeline)
+    def _erased_until(self, user_id: Id) -> int:
+        """Up to which time the log refuses events of a user; before all time for one who was never erased."""
+        marker = user_hash(self._log_secret, user_id)
+        rows = self.log.read("SELECT erased_until FROM erased WHERE user_hash = ?", (marker,))
+        return rows[0][0] if rows else BEFORE_ALL_TIME
+
+    def _log_rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of a statement about a range of user numbers, some users at a time."""
+        ((last,),) = self.log.read("SELECT max(user_number) FROM users", ())
+        for first in range(0, (last or 0) + 1, USERS_AT_ONCE):
+            yield self.log.read(statement, (first, first + USERS_AT_ONCE - 1))
+
+    def _marker(self, user_id: Id) -> bytes:
+        return user_hash(self._secret, user_id)
+
+    def _push(self, events: Sequence[Event], run: str) -> Appended:
+        words = [word for event in events for word in append_arguments(event, self._marker(event.user_id))]
+        reply = self._scripts["APPEND"](args=[self._identity, run, self.history_limit, *words])
+        if reply[0] == b"not filled":
+            raise NotSynchronized
+        if reply[0] == b"conflict":
+            # Two replicas took the same id with different content in the same moment; the other one was first.
+            raise EventConflict(next(event for event in events if event.event_id.encode() == reply[1]))
+        return Appended(*(int(count) for count in reply[1:]))
+
+    def _erase(self, user_id: Id, until: int, extent: str, run: str) -> int:
+        marker = self._marker(user_id)
+        reply = self._scripts["ERASE"](args=[self._identity, run, user_key(user_id), marker, until, extent])
+        if reply[0] == b"not filled":
+            raise NotSynchronized
+        return int(reply[1])
+
+    def _read(self, *words: object) -> Any:
+        """The answer to one command, from a Redis that has the whole log."""
+
+        def checked(run: str) -> Any:
+            with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.execute_command(*words)  # type: ignore[no-untyped-call]
                 pipeline.hget("variseq:filled", self._identity)
                 answer, filled_in = pipeline.execute()
             if filled_in != run.encode():
@@ -189,7 +287,7 @@ class RedisConnection:
 
         return self._call(checked)
 
-    def call_or_queue(self, change: Change[Result]) -> Result:
+    def _call_or_queue(self, change: Change[Result]) -> Result:
         """Make a change that is in the log already; if Redis is away, it is made as soon as it is back."""
         try:
             return self._call(change)
@@ -197,22 +295,11 @@ class RedisConnection:
             self._pending.append(change)
             raise
 
-    def require(self) -> None:
-        """Raises StoreUnavailable at once while Redis is away, and after a while while it is being filled."""
-        if self._is_ready.is_set():
-            return
-        if self._problem is None:
-            self._wake.set()
-            self._is_ready.wait(MAX_FILLING_SECONDS)
-        if not self._is_ready.is_set():
-            problem = self._problem or "it is being filled again from the durable log"
-            raise StoreUnavailable(f"The Redis at {self._safe_url} cannot be used now: {problem}. Try again.")
-
     def _call(self, change: Change[Result]) -> Result:
         for _ in range(3):
-            self.require()
+            self._require()
             try:
-                return change(self._client, self._run)
+                return change(self._run)
             except (NotSynchronized, _Restarted):
                 self._is_ready.clear()
                 self._wake.set()
@@ -225,6 +312,17 @@ class RedisConnection:
                 raise self._away(error) from error
         raise StoreUnavailable(f"The Redis at {self._safe_url} loses its data again and again. Check it.")
 
+    def _require(self) -> None:
+        """Raises StoreUnavailable at once while Redis is away, and after a while while it is being filled."""
+        if self._is_ready.is_set():
+            return
+        if self._problem is None:
+            self._wake.set()
+            self._is_ready.wait(MAX_FILLING_SECONDS)
+        if not self._is_ready.is_set():
+            problem = self._problem or "it is being filled again from the durable log"
+            raise StoreUnavailable(f"The Redis at {self._safe_url} cannot be used now: {problem}. Try again.")
+
     def _away(self, error: RedisError) -> StoreUnavailable:
         self._problem = f"{error}"
         self._is_ready.clear()
@@ -233,6 +331,19 @@ class RedisConnection:
             f"The Redis at {self._safe_url} does not answer ({error}). Start it, or check the network; "
             "calls work again as soon as it is back."
         )
+
+    def _start(self) -> None:
+        try:
+            memory = self._unchecked.info("memory")
+            if memory.get("maxmemory") and memory.get("maxmemory_policy") != "noeviction":
+                raise InputError(
+                    f"The Redis at {self._safe_url} evicts data when its memory is full "
+                    f"({memory['maxmemory_policy']}). Set its maxmemory-policy to noeviction."
+                )
+            self._synchronize()
+        except RedisError as error:
+            raise self._away(error) from error
+        self._thread.start()
 
     def _maintain(self) -> None:
         while not self._is_closed:
@@ -255,14 +366,14 @@ class RedisConnection:
         if filled_in != run.encode() or len(self._pending) > MAX_PENDING:
             self._is_ready.clear()
             self._problem = None
-            self.num_fillings += 1
+            self._num_fillings += 1
             # The log contains all pending changes, except erasures, which are made once more below.
-            if not self._fill(self._client, run):
+            if not self._fill(run):
                 return
-        self._poll(self._client)
+        self._import_erasures()
         while self._pending:
             try:
-                self._pending[0](self._client, run)
+                self._pending[0](run)
             except NotSynchronized:
                 return
             except OutOfMemoryError:
@@ -282,193 +393,40 @@ class RedisConnection:
         if found is None or found[1].decode() != self._run:
             raise _Restarted("another run of Redis")
 
-
-def open_redis_store(url: str, log: SqliteStore, history_limit: int) -> RedisStore:
-    """Connect to the Redis at `url` and push to it what it lacks of the log. Raises StoreUnavailable."""
-    store = RedisStore(url, log, history_limit)
-    try:
-        store.connection.start()
-    except BaseException:
-        store.connection.close()
-        raise
-    return store
-
-
-class RedisStore:
-    """A HistoryStore of several replicas: an acknowledged event is in this replica's durable log and in Redis.
-
-    Reads come from Redis, which has the events of all replicas. What Redis has lost is pushed to it again from the
-    log as soon as it is back; until then every call raises StoreUnavailable.
-    """
-
-    def __init__(self, url: str, log: SqliteStore, history_limit: int) -> None:
-        self.log = log
-        self.history_limit = history_limit
-        ((self._log_secret,),) = log.read("SELECT secret FROM store", ())
-        # Distinguishes this log from those of other replicas.
-        self._identity = user_hash(self._log_secret, "record").hex()
-        self.connection = RedisConnection(url, self._identity, self._fill, self._import_erasures)
-        scripts = {name: self.connection.script(text) for name, text in SCRIPTS.items()}
-        self._append, self._erase_script, self._trim = scripts["APPEND"], scripts["ERASE"], scripts["TRIMMED"]
-        self._begin, self._end = scripts["BEGIN_FILLING"], scripts["END_FILLING"]
-        self._secret = b""
-        # The number of erasures of all replicas when this one last imported them; None before the first time.
-        self._num_erasures: object = object()
-
-    def append(self, events: Sequence[Event]) -> Appended:
-        """Store all events or none, in the log and in Redis; see `HistoryStore.append`."""
-        valid = validate_events(events)
-        num_fillings = self.connection.num_fillings
-        self._check_conflicts(valid)
-        logged = self.log.append(valid)
-        taken = valid if not logged.refused else [event for event in valid if not self._is_refused(event)]
-        pushed = self.connection.call_or_queue(partial(self._push, events=taken))
-        if self.connection.num_fillings != num_fillings:
-            # The events may have come to Redis with the rest of the log: the log knows which were new.
-            return logged
-        return Appended(pushed.accepted, pushed.duplicates, pushed.refused + len(valid) - len(taken))
-
-    def history(self, user_id: Id) -> list[Event]:
-        """The user's latest events of all replicas, oldest first."""
-        check_user_id(user_id)
-        key = f"variseq:h:{user_key(user_id)}"
-        members = self.connection.read(lambda pipeline: pipeline.zrange(key, -self.history_limit, -1))
-        return [read_member(user_id, member) for member in members]
-
-    def version(self, user_id: Id) -> int:
-        """A number that changes with the user's history; 0 for an unknown user."""
-        check_user_id(user_id)
-        return int(self.connection.read(lambda pipeline: pipeline.hget("variseq:versions", user_key(user_id))) or 0)
-
-    def users(self, prefix: str, limit: int) -> list[Id]:
-        """The first users whose id begins with `prefix`: whole numbers in order, then text."""
-        found: list[Id] = []
-        for first, last in integer_prefix_ranges(prefix):
-            if len(found) < limit:
-                found += self._numbers_between(first, last, limit - len(found))
-        begin = b"[" + prefix.encode()
-        texts = self.connection.read(
-            lambda pipeline: pipeline.zrangebylex("variseq:users:s", begin, "+", 0, limit - len(found))
-        )
-        return found + [text.decode() for text in texts if text.startswith(prefix.encode())]
-
-    def erase(self, user_id: Id) -> int:
-        """Remove all of a user from Redis and the log; other replicas' logs follow within seconds."""
-        check_user_id(user_id)
-        self.connection.require()
-        problem = None
-        try:
-            num_logged = self.log.erase(user_id)
-        except StoreUnavailable as error:
-            num_logged, problem = 0, error
-        now = time.time_ns() // 1000
-        num_removed = self.connection.call_or_queue(partial(self._erase, user_id=user_id, until=now, extent="all"))
-        if problem is not None:
-            raise problem
-        return max(num_logged, num_removed)
-
-    def counts(self) -> StoreCounts:
-        """Users and events of all replicas; erasures of this replica's log."""
-        users = self.connection.read(lambda pipeline: pipeline.hlen("variseq:versions"))
-        events = self.connection.read(lambda pipeline: pipeline.hlen("variseq:ids"))
-        return StoreCounts(users, events, self.log.counts().erased)
-
-    def check(self) -> None:
-        """Both must be readable and writable."""
-        self.log.check()
-        self.connection.read(lambda pipeline: pipeline.set("variseq:written", time.time_ns()))
-
-    def close(self) -> None:
-        """Close Redis and the log."""
-        self.connection.close()
-        self.log.close()
-
-    def _check_conflicts(self, events: Sequence[Event]) -> None:
-        """Before the log is written: another replica may know an id with other content."""
-        if not events:
-            self.connection.require()
-            return
-        sent = [append_arguments(event, self._marker(event.user_id)) for event in events]
-        known = self.connection.read(lambda pipeline: pipeline.hmget("variseq:ids", [words[3] for words in sent]))
-        for event, words, digest in zip(events, sent, known, strict=True):
-            if digest is not None and digest.decode() != words[4] and not self._is_refused(event):
-                raise EventConflict(event)
-
-    def _is_refused(self, event: Event) -> bool:
-        return event.timestamp <= self._erased_until(event.user_id)
-
-    def _erased_until(self, user_id: Id) -> int:
-        """Up to which time the log refuses events of a user; before all time for one who was never erased."""
-        marker = user_hash(self._log_secret, user_id)
-        rows = self.log.read("SELECT erased_until FROM erased WHERE user_hash = ?", (marker,))
-        return rows[0][0] if rows else BEFORE_ALL_TIME
-
-    def _log_rows(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
-        """The rows of a statement about a range of user numbers, some users at a time."""
-        ((last,),) = self.log.read("SELECT max(user_number) FROM users", ())
-        for first in range(0, (last or 0) + 1, USERS_AT_ONCE):
-            yield self.log.read(statement, (first, first + USERS_AT_ONCE - 1))
-
-    def _push(self, client: Redis, run: str, events: Sequence[Event]) -> Appended:
-        words = [word for event in events for word in append_arguments(event, self._marker(event.user_id))]
-        reply = self._append(args=[self._identity, run, self.history_limit, *words])
-        if reply[0] == b"not filled":
-            raise NotSynchronized
-        if reply[0] == b"conflict":
-            # Two replicas took the same id with different content in the same moment; the other one was first.
-            raise EventConflict(next(event for event in events if event.event_id.encode() == reply[1]))
-        return Appended(*(int(count) for count in reply[1:]))
-
-    def _erase(self, client: Redis, run: str, user_id: Id, until: int, extent: str) -> int:
-        marker = self._marker(user_id)
-        reply = self._erase_script(args=[self._identity, run, user_key(user_id), marker, until, extent])
-        if reply[0] == b"not filled":
-            raise NotSynchronized
-        return int(reply[1])
-
-    def _numbers_between(self, first: int, last: int, limit: int) -> list[Id]:
-        # Redis sorts by floats, which are not exact for numbers this large; the ends are checked again here.
-        texts = self.connection.read(
-            lambda pipeline: pipeline.zrangebyscore("variseq:users:i", float(first), float(last), 0, limit)
-        )
-        return [*sorted(number for number in map(int, texts) if first <= number <= last)]
-
-    def _marker(self, user_id: Id) -> bytes:
-        return user_hash(self._secret, user_id)
-
-    def _fill(self, client: Redis, run: str) -> bool:
+    def _fill(self, run: str) -> bool:
         """Push the whole log, and make its erasures; whether Redis kept its data meanwhile."""
-        token = secrets.token_hex(16)
+        token, secret = secrets.token_hex(16), secrets.token_bytes(SECRET_BYTES)
         now = time.time_ns() // 1000
-        self._secret = self._begin(args=[self._identity, token, new_secret(), now])
+        self._secret = self._scripts["BEGIN_FILLING"](args=[self._identity, token, secret, now])
         if erasures := dict(self.log.read("SELECT user_hash, erased_until FROM erased", ())):
-            numbers: list[Id] = [int(text) for text, _ in client.zscan_iter("variseq:users:i")]
-            texts: list[Id] = [text.decode() for text, _ in client.zscan_iter("variseq:users:s")]
+            numbers: list[Id] = [int(text) for text, _ in self._client.zscan_iter("variseq:users:i")]
+            texts: list[Id] = [text.decode() for text, _ in self._client.zscan_iter("variseq:users:s")]
             for user_id in numbers + texts:
                 until = erasures.get(user_hash(self._log_secret, user_id))
                 if until is not None:
-                    self._erase(client, "", user_id, until, "until")
+                    self._erase(user_id, until, "until", "")
         self._num_erasures = object()
-        self._import_erasures(client)
+        self._import_erasures()
         for rows in self._log_rows(EVENTS_OF_USERS):
             for index in range(0, len(rows), EVENTS_AT_ONCE):
-                self._push(client, "", [Event(*row) for row in rows[index : index + EVENTS_AT_ONCE]])
+                self._push([Event(*row) for row in rows[index : index + EVENTS_AT_ONCE]], "")
         # After the events: those that are kept may have the very time of one that was not.
         for rows in self._log_rows(TRIMMED_USERS):
-            self._trim(args=[word for user_id, until in rows for word in (user_key(user_id), until)])
-        return bool(self._end(args=[self._identity, token, run]))
+            self._scripts["TRIMMED"](args=[word for user_id, until in rows for word in (user_key(user_id), until)])
+        return bool(self._scripts["END_FILLING"](args=[self._identity, token, run]))
 
-    def _import_erasures(self, client: Redis) -> None:
+    def _import_erasures(self) -> None:
         """Erase from the log whom other replicas have erased."""
-        count: object = client.get("variseq:erasures")
+        count: object = self._client.get("variseq:erasures")
         if not self._secret:
-            secret: Any = client.get("variseq:secret")
+            secret: Any = self._client.get("variseq:secret")
             self._secret = secret or b""
         if count == self._num_erasures:
             return
-        erased = client.hgetall("variseq:erased")
-        for (user_id,) in itertools.chain.from_iterable(self._log_rows(USERS)) if erased else ():
-            until = erased.get(self._marker(user_id))
-            if until is not None and self._erased_until(user_id) < int(until):
-                self.log.erase_until(user_id, int(until))
+        erased = self._client.hgetall("variseq:erased")
+        for rows in self._log_rows(USERS) if erased else ():
+            for (user_id,) in rows:
+                until = erased.get(self._marker(user_id))
+                if until is not None and self._erased_until(user_id) < int(until):
+                    self.log.erase_until(user_id, int(until))
         self._num_erasures = count

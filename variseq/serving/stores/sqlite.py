@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import tempfile
 import threading
@@ -10,25 +9,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from variseq.events.vocabulary import Id
-from variseq.serving.stores.page_scrubbing import PageScrubber
+from variseq.serving.stores.page_scrubbing import file_key, overwrite_unused
 from variseq.serving.stores.protocol import (
     Appended,
     Event,
     StoreCounts,
     StoreUnavailable,
-    check_user_id,
+    check_id,
     integer_prefix_ranges,
     validate_events,
 )
 from variseq.serving.stores.sqlite_file import (
+    TOUCH,
     SqliteOptions,
-    StoreState,
     begin_writing,
     connect,
     delete_user,
@@ -48,7 +46,7 @@ NEVER = float("-inf")
 MAX_GROUP = 64
 MAX_GROUP_SECONDS = 0.005
 Result = TypeVar("Result")
-Work = Callable[[sqlite3.Connection, StoreState], Result]
+Work = Callable[[sqlite3.Connection], Result]
 _Pending = tuple[Work[Any], "Future[Any]"]
 
 
@@ -79,7 +77,7 @@ class GroupCommit:
                 self._commit_group()
         return done.result()
 
-    def exclusive(self, action: Callable[[sqlite3.Connection], Result]) -> Result:
+    def exclusive(self, action: Work[Result]) -> Result:
         """Do something outside a transaction with a new connection, while this process writes nothing."""
         with self._lock:
             try:
@@ -97,31 +95,25 @@ class GroupCommit:
 
     def _commit_group(self) -> None:
         group: list[_Pending] = []
-        outcomes: list[Any] = []
         try:
             connection = self._connected()
             begin_writing(connection, self.options.lock_seconds)
-            state = StoreState.read(connection)
             deadline = time.monotonic() + MAX_GROUP_SECONDS
+            outcomes = []
             while self._queue and len(group) < MAX_GROUP and (not group or time.monotonic() < deadline):
                 group.append(self._queue.popleft())
-                state, outcome = _run(group[-1][0], connection, state)
-                outcomes.append(outcome)
-            state.write(connection)
+                outcomes.append(_outcome(connection, *group[-1]))
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             group.extend(self._queue.popleft() for _ in range(len(self._queue)))
             self._fail(group, error)
-            return
         except BaseException:
             # An interrupt of the caller that commits: the others may not wait for ever.
             self._fail(group, sqlite3.OperationalError("the commit was interrupted"))
             raise
-        for (_, done), outcome in zip(group, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                done.set_exception(outcome)
-            else:
-                done.set_result(outcome)
+        else:
+            for tell in outcomes:
+                tell()
 
     def _fail(self, group: list[_Pending], error: sqlite3.Error) -> None:
         self._disconnect()
@@ -142,20 +134,18 @@ class GroupCommit:
             self._connection = None
 
 
-def _run(work: Work[Any], connection: sqlite3.Connection, state: StoreState) -> tuple[StoreState, Any]:
-    """The state after the work and its result; the state before it and its error where the work was undone."""
-    changed = replace(state)
+def _outcome(connection: sqlite3.Connection, work: Work[Any], done: Future[Any]) -> Callable[[], None]:
+    """Run the work; what tells its caller the result after the commit. Only an error of the database is raised."""
     connection.execute("SAVEPOINT work")
     try:
-        result = work(connection, changed)
+        tell = partial(done.set_result, work(connection))
     except sqlite3.Error:
         raise
     except Exception as error:
         connection.execute("ROLLBACK TO work")
-        connection.execute("RELEASE work")
-        return state, error
+        tell = partial(done.set_exception, error)
     connection.execute("RELEASE work")
-    return changed, result
+    return tell
 
 
 class SqliteStore:
@@ -177,7 +167,7 @@ class SqliteStore:
         self.path = path or Path(self._folder.name if self._folder else "") / "events.db"
         self.options = options or SqliteOptions()
         make_store_file(self.path, self.options)
-        self._scrubber = PageScrubber(self.path, self.options.lock_seconds)
+        self._file_key = file_key(self.path)
         self._commits = GroupCommit(self.path, self.options)
         self._local = threading.local()
         self._readers: dict[threading.Thread, sqlite3.Connection] = {}
@@ -189,16 +179,16 @@ class SqliteStore:
         """Store all events or none; see `HistoryStore.append`."""
         valid = validate_events(events)
         limit = self.options.history_limit
-        return self._write(lambda connection, state: insert_events(connection, state, valid, limit))
+        return self._write(lambda connection: insert_events(connection, valid, limit))
 
     def history(self, user_id: Id) -> list[Event]:
         """The user's latest events, oldest first."""
-        check_user_id(user_id)
+        check_id(user_id, "user_id")
         return [Event(*row) for row in reversed(self.read(HISTORY, (user_id, self.options.history_limit)))]
 
     def version(self, user_id: Id) -> int:
         """The order of arrival of the user's newest event; 0 for an unknown user."""
-        check_user_id(user_id)
+        check_id(user_id, "user_id")
         rows = self.read("SELECT version FROM users WHERE user_id = ?", (user_id,))
         return rows[0][0] if rows else 0
 
@@ -223,8 +213,8 @@ class SqliteStore:
 
     def erase_until(self, user_id: Id, until: int | None) -> int:
         """The same for an erasure of an earlier time `until` (UTC microseconds) in another store."""
-        check_user_id(user_id)
-        num_events = self._write(lambda connection, state: delete_user(connection, state, user_id, until))
+        check_id(user_id, "user_id")
+        num_events = self._write(lambda connection: delete_user(connection, user_id, until))
         self._overwrite_unused()
         return num_events
 
@@ -236,11 +226,11 @@ class SqliteStore:
     def check(self) -> None:
         """Read, and write unless a write succeeded within the last second."""
         self.counts()
-        if self._current_file_key() != self._scrubber.key:
+        if not self.path.exists() or file_key(self.path) != self._file_key:
             raise StoreUnavailable(f"The store {self.path} was moved or replaced. Start the server again.")
         if time.monotonic() - self._last_write > CHECK_SECONDS:
-            # A transaction that writes the row of counts again: it needs the lock, and space on the disk.
-            self._write(lambda connection, state: None)
+            # It needs the lock, and space on the disk.
+            self._write(lambda connection: connection.execute(TOUCH))
 
     def close(self) -> None:
         """Close the file; what is being appended is finished first."""
@@ -253,7 +243,6 @@ class SqliteStore:
             for connection in self._readers.values():
                 connection.close()
             self._readers.clear()
-        self._scrubber.close()
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -262,19 +251,14 @@ class SqliteStore:
         page: int | None = 0
         while page is not None:
             try:
-                page = self._commits.exclusive(partial(self._scrubber.overwrite, first_page=page))
+                page = self._commits.exclusive(
+                    partial(overwrite_unused, path=self.path, lock_seconds=self.options.lock_seconds, first_page=page)
+                )
             except StoreUnavailable as error:
                 raise StoreUnavailable(
                     f"The user was removed, but bytes of the events are still in the files: {error} "
                     "Then erase the user again, which overwrites them."
                 ) from error
-
-    def _current_file_key(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
 
     def _write(self, work: Work[Result]) -> Result:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -14,12 +15,12 @@ from variseq.errors import InputError, VariseqError
 from variseq.events.vocabulary import Id
 from variseq.serving.stores.protocol import (
     BEFORE_ALL_TIME,
+    SECRET_BYTES,
     Appended,
     Event,
     EventConflict,
     StoreUnavailable,
     erased_until,
-    new_secret,
     user_hash,
 )
 
@@ -40,6 +41,8 @@ SCHEMA = (
     "last_arrival INTEGER NOT NULL, num_users INTEGER NOT NULL, num_events INTEGER NOT NULL, "
     "num_erased INTEGER NOT NULL)",
 )
+# Writes the first page, whatever it held; an UPDATE to the same values writes nothing.
+TOUCH = f"PRAGMA user_version = {FORMAT_VERSION}"
 LONGEST_IDLE_LOG_BYTES = 64 << 20
 RETRY_SECONDS = 0.001
 READ_CACHE_KIB, WRITE_CACHE_KIB = 512, 4096  # Each connection has its own; the system caches the file for all.
@@ -59,28 +62,6 @@ class SqliteOptions:
     durability: Durability = "durable"
     history_limit: int = 1000
     lock_seconds: float = 5.0
-
-
-@dataclass
-class StoreState:
-    """The one row of the table `store`: read at the begin of a transaction and written at its end."""
-
-    secret: bytes
-    last_arrival: int
-    num_users: int
-    num_events: int
-    num_erased: int
-
-    @classmethod
-    def read(cls, connection: sqlite3.Connection) -> StoreState:
-        columns = "secret, last_arrival, num_users, num_events, num_erased"
-        return cls(*connection.execute(f"SELECT {columns} FROM store").fetchone())
-
-    def write(self, connection: sqlite3.Connection) -> None:
-        connection.execute(
-            "UPDATE store SET last_arrival = ?, num_users = ?, num_events = ?, num_erased = ?",
-            (self.last_arrival, self.num_users, self.num_events, self.num_erased),
-        )
 
 
 def make_store_file(path: Path, options: SqliteOptions) -> None:
@@ -186,8 +167,8 @@ def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
     if not _is_store(connection, path):
         for statement in SCHEMA:
             connection.execute(statement)
-        connection.execute("INSERT INTO store VALUES (1, ?, 0, 0, 0, 0)", (new_secret(),))
-        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        connection.execute("INSERT INTO store VALUES (1, ?, 0, 0, 0, 0)", (secrets.token_bytes(SECRET_BYTES),))
+        connection.execute(TOUCH)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute("COMMIT")
 
@@ -218,126 +199,129 @@ class _User:
     last_arrival: int = 0
 
 
-def insert_events(
-    connection: sqlite3.Connection, state: StoreState, events: Sequence[Event], history_limit: int
-) -> Appended:
+class _Batch:
+    """What one batch changes within the open transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.secret, self.last_arrival, self.num_erased = self.row("SELECT secret, last_arrival, num_erased FROM store")
+        self.num_users = self.num_events = 0  # More than before.
+        self.users: dict[Id, _User] = {}
+
+    def row(self, statement: str, *values: object) -> Any:
+        return self.connection.execute(statement, values).fetchone()
+
+    def user(self, user_id: Id) -> _User:
+        if user_id not in self.users:
+            statement = "SELECT user_number, num_events, trimmed_until FROM users WHERE user_id = ?"
+            number, num_events, trimmed = self.row(statement, user_id) or (None, 0, None)
+            erased = None
+            if self.num_erased:
+                marker = user_hash(self.secret, user_id)
+                erased = self.row("SELECT erased_until FROM erased WHERE user_hash = ?", marker)
+            trimmed_until = BEFORE_ALL_TIME if trimmed is None else trimmed
+            self.users[user_id] = _User(number, num_events, trimmed_until, erased[0] if erased else BEFORE_ALL_TIME)
+        return self.users[user_id]
+
+    def insert(self, user: _User, event: Event) -> bool:
+        """Whether the event is new."""
+        if user.number is None:
+            statement = "INSERT INTO users (user_id, version, num_events) VALUES (?, 0, 0)"
+            user.number = self.connection.execute(statement, (event.user_id,)).lastrowid
+            self.num_users += 1
+        arrival = self.last_arrival + 1
+        values = (user.number, event.timestamp, arrival, event.event_id, event.item_id, event.behavior, event.value)
+        statement = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
+        if self.connection.execute(statement, values).rowcount == 0:
+            return False
+        self.last_arrival = user.last_arrival = arrival
+        self.num_events += 1
+        user.num_events += 1
+        return True
+
+    def is_known(self, event: Event) -> bool:
+        """Whether exactly this event is stored. Raises EventConflict if its id is stored with other content."""
+        row = self.row(
+            "SELECT user_id, item_id, timestamp, behavior, value FROM events JOIN users USING (user_number) "
+            "WHERE event_id = ?",
+            event.event_id,
+        )
+        if row is not None and row != (event.user_id, event.item_id, event.timestamp, event.behavior, event.value):
+            raise EventConflict(event)
+        return row is not None
+
+    def trim(self, user: _User, history_limit: int) -> None:
+        """Trim the user to the limit and assign a new version: arrivals only grow, so no version ever comes back."""
+        excess = user.num_events - history_limit
+        if excess > 0:
+            statement = (
+                "SELECT timestamp, arrival FROM events WHERE user_number = ? ORDER BY timestamp, arrival "
+                "LIMIT 1 OFFSET ?"
+            )
+            last = self.row(statement, user.number, excess - 1)
+            statement = "DELETE FROM events WHERE user_number = ? AND (timestamp, arrival) <= (?, ?)"
+            self.connection.execute(statement, (user.number, *last))
+            user.num_events -= excess
+            user.trimmed_until = last[0]
+            self.num_events -= excess
+        trimmed_until = None if user.trimmed_until == BEFORE_ALL_TIME else user.trimmed_until
+        self.connection.execute(
+            "UPDATE users SET version = ?, num_events = ?, trimmed_until = ? WHERE user_number = ?",
+            (user.last_arrival, user.num_events, trimmed_until, user.number),
+        )
+
+    def end(self, num_erased: int = 0) -> None:
+        self.connection.execute(
+            "UPDATE store SET last_arrival = ?, num_users = num_users + ?, num_events = num_events + ?, "
+            "num_erased = num_erased + ?",
+            (self.last_arrival, self.num_users, self.num_events, num_erased),
+        )
+
+
+def insert_events(connection: sqlite3.Connection, events: Sequence[Event], history_limit: int) -> Appended:
     """Store the batch within the open transaction. Raises EventConflict, and the caller then rolls back."""
-    users: dict[Id, _User] = {}
+    batch = _Batch(connection)
     duplicates = refused = 0
     for event in events:
-        user = users.get(event.user_id)
-        if user is None:
-            user = users[event.user_id] = _load_user(connection, state, event.user_id)
+        user = batch.user(event.user_id)
         if event.timestamp <= user.erased_until:
             refused += 1
-        elif event.timestamp <= user.trimmed_until:
-            # Older than all that is kept. Trimmed and kept events may share a time, and a trimmed one may not come
-            # back: the ids that are still known decide, and nothing is stored.
-            duplicates += _is_known(connection, event)
-        elif _insert(connection, state, user, event):
-            user.last_arrival = state.last_arrival
-        else:
-            duplicates += _is_known(connection, event)
-    for user in users.values():
+        # Trimmed and kept events may share a time, and a trimmed one may not come back: of events that are older than
+        # all that is kept, the ids that are still known decide, and nothing is stored.
+        elif event.timestamp <= user.trimmed_until or not batch.insert(user, event):
+            duplicates += batch.is_known(event)
+    for user in batch.users.values():
         if user.last_arrival:
-            _trim(connection, state, user, history_limit)
+            batch.trim(user, history_limit)
+    batch.end()
     return Appended(len(events) - duplicates - refused, duplicates, refused)
 
 
-def delete_user(connection: sqlite3.Connection, state: StoreState, user_id: Id, until: int | None = None) -> int:
+def delete_user(connection: sqlite3.Connection, user_id: Id, until: int | None = None) -> int:
     """Remove a user within the open transaction and leave the erasure marker; the number of events removed.
 
     With `until`, an erasure of that time that becomes known now: later events of the user stay.
     """
-    row = _row(connection, "SELECT user_number, num_events FROM users WHERE user_id = ?", user_id)
-    number, num_events = row or (None, 0)
+    batch = _Batch(connection)
+    user = batch.user(user_id)
     if until is None:
-        (latest,) = _row(connection, "SELECT max(timestamp) FROM events WHERE user_number = ?", number)
+        (latest,) = batch.row("SELECT max(timestamp) FROM events WHERE user_number = ?", user.number)
         until = erased_until(latest)
-    cursor = connection.execute("DELETE FROM events WHERE user_number = ? AND timestamp <= ?", (number, until))
-    num_removed = cursor.rowcount
-    state.num_events -= num_removed
-    if number is not None and num_removed == num_events:
-        connection.execute("DELETE FROM users WHERE user_number = ?", (number,))
-        state.num_users -= 1
+    statement = "DELETE FROM events WHERE user_number = ? AND timestamp <= ?"
+    num_removed = connection.execute(statement, (user.number, until)).rowcount
+    batch.num_events -= num_removed
+    if user.number is not None and num_removed == user.num_events:
+        connection.execute("DELETE FROM users WHERE user_number = ?", (user.number,))
+        batch.num_users -= 1
     elif num_removed:
-        state.last_arrival += 1
-        changes = (state.last_arrival, num_events - num_removed, number)
+        batch.last_arrival += 1
+        changes = (batch.last_arrival, user.num_events - num_removed, user.number)
         connection.execute("UPDATE users SET version = ?, num_events = ? WHERE user_number = ?", changes)
-    marker = user_hash(state.secret, user_id)
-    state.num_erased += _row(connection, "SELECT 1 FROM erased WHERE user_hash = ?", marker) is None
+    marker = user_hash(batch.secret, user_id)
+    batch.end(num_erased=user.erased_until == BEFORE_ALL_TIME)
     connection.execute(
         "INSERT INTO erased VALUES (?, ?) "
         "ON CONFLICT DO UPDATE SET erased_until = max(erased_until, excluded.erased_until)",
         (marker, until),
     )
     return num_removed
-
-
-def _row(connection: sqlite3.Connection, statement: str, *values: object) -> Any:
-    return connection.execute(statement, values).fetchone()
-
-
-def _load_user(connection: sqlite3.Connection, state: StoreState, user_id: Id) -> _User:
-    refused_until = BEFORE_ALL_TIME
-    if state.num_erased:
-        marker = user_hash(state.secret, user_id)
-        row = _row(connection, "SELECT erased_until FROM erased WHERE user_hash = ?", marker)
-        refused_until = BEFORE_ALL_TIME if row is None else row[0]
-    row = _row(connection, "SELECT user_number, num_events, trimmed_until FROM users WHERE user_id = ?", user_id)
-    number, num_events, trimmed_until = (None, 0, None) if row is None else row
-    return _User(number, num_events, BEFORE_ALL_TIME if trimmed_until is None else trimmed_until, refused_until)
-
-
-def _insert(connection: sqlite3.Connection, state: StoreState, user: _User, event: Event) -> bool:
-    """Whether the event is new."""
-    if user.number is None:
-        statement = "INSERT INTO users (user_id, version, num_events) VALUES (?, 0, 0)"
-        user.number = connection.execute(statement, (event.user_id,)).lastrowid
-        state.num_users += 1
-    arrival = state.last_arrival + 1
-    values = (user.number, event.timestamp, arrival, event.event_id, event.item_id, event.behavior, event.value)
-    statement = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
-    if connection.execute(statement, values).rowcount == 0:
-        return False
-    state.last_arrival = arrival
-    state.num_events += 1
-    user.num_events += 1
-    return True
-
-
-def _is_known(connection: sqlite3.Connection, event: Event) -> bool:
-    """Whether exactly this event is stored. Raises EventConflict if its id is stored with other content."""
-    row = _row(
-        connection,
-        "SELECT user_id, item_id, timestamp, behavior, value FROM events JOIN users USING (user_number) "
-        "WHERE event_id = ?",
-        event.event_id,
-    )
-    if row is not None and row != (event.user_id, event.item_id, event.timestamp, event.behavior, event.value):
-        raise EventConflict(event)
-    return row is not None
-
-
-def _trim(connection: sqlite3.Connection, state: StoreState, user: _User, history_limit: int) -> None:
-    """Trim the user to the limit and assign a new version: arrivals only grow, so no version ever comes back."""
-    excess = user.num_events - history_limit
-    if excess > 0:
-        timestamp, arrival = _row(
-            connection,
-            "SELECT timestamp, arrival FROM events WHERE user_number = ? ORDER BY timestamp, arrival LIMIT 1 OFFSET ?",
-            user.number,
-            excess - 1,
-        )
-        connection.execute(
-            "DELETE FROM events WHERE user_number = ? AND (timestamp, arrival) <= (?, ?)",
-            (user.number, timestamp, arrival),
-        )
-        user.num_events -= excess
-        user.trimmed_until = timestamp
-        state.num_events -= excess
-    trimmed_until = None if user.trimmed_until == BEFORE_ALL_TIME else user.trimmed_until
-    connection.execute(
-        "UPDATE users SET version = ?, num_events = ?, trimmed_until = ? WHERE user_number = ?",
-        (user.last_arrival, user.num_events, trimmed_until, user.number),
-    )
