@@ -89,6 +89,7 @@ def test_personal_data_is_stored_nowhere_on_its_way(server: LocalServer) -> None
 
 def test_explorer_is_served_whole_under_a_strict_policy(server: LocalServer) -> None:
     page = server.client.get("/explore")
+    assert server.client.get("/").content == page.content
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.headers["content-security-policy"].startswith("default-src 'self';")
     for path in set(re.findall(r"(?:src|href)=\"(explore/[^\"]+)\"", page.text)):

@@ -14,7 +14,7 @@ import pytest
 from tests.serving.load import load
 from tests.serving.server_process import LocalServer, serving_here
 from variseq.errors import CheckpointError
-from variseq.serving.models import ModelRegistry
+from variseq.serving.models import ModelManager
 
 WISH = {"history": ["i00", "i01"], "k": 5}
 
@@ -94,9 +94,10 @@ def test_link_that_leads_out_of_the_models_is_no_model(models: Path, bundle_fold
     root = tmp_path / "models"
     root.mkdir()
     (root / "outside").symlink_to(bundle_folder, target_is_directory=True)
+    manager = ModelManager(bundle_folder, root)
     for name in ("outside", "..", ".", "a/../outside"):
         with pytest.raises(CheckpointError, match="There is no model"):
-            ModelRegistry(root).folder(name)
+            manager.folder(name)
 
 
 def test_chosen_model_is_followed_from_the_file_and_at_the_next_start(models: Path) -> None:

@@ -16,18 +16,12 @@ from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
 from variseq.errors import InputError
-from variseq.serving.auth import AuditLog, Auth, TokenBuckets
-from variseq.serving.batching import Batcher, HistoryCache
 from variseq.serving.http import JSON, ClientDisconnected, HTTPError, Page, RequestContext, Route, encode, unavailable
-from variseq.serving.keys import read_keys
-from variseq.serving.models import ModelManager, ModelRegistry
 from variseq.serving.openapi import document_routes
 from variseq.serving.routes import API, explorer_routes
-from variseq.serving.services import NUM_READERS, NUM_WRITERS, BoundedThreadPool, Services, follow_changes
+from variseq.serving.services import Services
 from variseq.serving.settings import ServeSettings
-from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import EventConflict, StoreUnavailable
-from variseq.serving.telemetry import Metrics
 
 log = logging.getLogger("variseq.serving")
 CLIENT_CLOSED = 499
@@ -42,24 +36,7 @@ class Application:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
-        registry = None if settings.model_dir is None else ModelRegistry(settings.model_dir)
-        models = ModelManager(settings.run, registry)
-        keys = None if settings.keys is None else read_keys(settings.keys)
-        buckets = None
-        if settings.rate_limit is not None:
-            buckets = TokenBuckets(settings.rate_limit, float(settings.burst or max(1.0, 2 * settings.rate_limit)))
-        auth = Auth(keys, buckets, AuditLog(settings.audit_log))
-        store = open_store(settings.store)
-        cache = HistoryCache(int(settings.cache_megabytes * 2**20))
-        batcher = Batcher(models, store, cache, settings.batch_size, settings.queue_length, settings.timeout_seconds)
-        metrics = Metrics()
-        metrics.model(models.engine.version)
-        batcher.on_batch = metrics.batch_size.observe
-        writers, readers = (
-            BoundedThreadPool(name, num_threads, settings.queue_length)
-            for name, num_threads in (("write", NUM_WRITERS), ("read", NUM_READERS))
-        )
-        self.services = Services(models, store, batcher, auth, metrics, writers, readers, settings.batch_users)
+        self.services = Services(settings)
         by_path: dict[str, dict[str, Route]] = {}
         for route in [*API, *document_routes(API), *explorer_routes()]:
             by_path.setdefault(route.path, {})[route.method] = route
@@ -71,7 +48,7 @@ class Application:
     async def running(self) -> AsyncIterator[Application]:
         """Run threads and background tasks in this event loop; all are finished at the end."""
         self.services.batcher.start()
-        background = asyncio.create_task(follow_changes(self.services, self.settings.keys))
+        background = asyncio.create_task(self.services.follow_changes())
         try:
             yield self
         finally:

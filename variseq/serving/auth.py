@@ -29,6 +29,7 @@ from variseq.serving.keys import Key, find_key
 log = logging.getLogger("variseq.serving")
 SECRET_BYTES = 32
 MAX_NAMES = 10_000
+NO_WAIT_SECONDS = 1e-9  # Sums of floats are this far off.
 FAILED_RATE, FAILED_BURST = 5.0, 20.0  # Requests a second without a valid key, of one address.
 _LOCAL_HOST = re.compile(rb"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 _LOCAL_ORIGIN = re.compile(rb"https?://" + _LOCAL_HOST.pattern, re.IGNORECASE)
@@ -48,17 +49,18 @@ class TokenBuckets:
         self.rate = rate
         self.burst = burst
         self.max_names = max_names
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._emptied: OrderedDict[str, float] = OrderedDict()  # When the bucket had, or will have, no token.
 
     def __len__(self) -> int:
-        return len(self._buckets)
+        return len(self._emptied)
 
     def wait_seconds(self, name: str, now: float) -> float:
         """0 where the request may go on (one token is taken), otherwise how long to wait."""
-        tokens = self._tokens(name, now)
-        wait = 0.0 if tokens >= 1.0 else (1.0 - tokens) / self.rate
-        self._keep(name, tokens - 1.0 if wait == 0.0 else tokens, now)
-        return wait
+        wait = self._empty(name, now) + 1.0 / self.rate - now
+        if wait > NO_WAIT_SECONDS:
+            return wait
+        self.charge(name, 1, now)
+        return 0.0
 
     def charge(self, name: str, tokens: int, now: float) -> None:
         """Take tokens that may not be there yet: what follows waits until the bucket has one again.
@@ -67,17 +69,14 @@ class TokenBuckets:
         >>> buckets.wait_seconds("shop", 0.0), buckets.charge("shop", 3, 0.0), buckets.wait_seconds("shop", 0.0)
         (0.0, None, 2.0)
         """
-        self._keep(name, self._tokens(name, now) - tokens, now)
+        self._emptied[name] = self._empty(name, now) + tokens / self.rate
+        self._emptied.move_to_end(name)
+        if len(self._emptied) > self.max_names:
+            self._emptied.popitem(last=False)
 
-    def _tokens(self, name: str, now: float) -> float:
-        tokens, since = self._buckets.get(name, (self.burst, now))
-        return min(self.burst, tokens + (now - since) * self.rate)
-
-    def _keep(self, name: str, tokens: float, now: float) -> None:
-        self._buckets[name] = (tokens, now)
-        self._buckets.move_to_end(name)
-        if len(self._buckets) > self.max_names:
-            self._buckets.popitem(last=False)
+    def _empty(self, name: str, now: float) -> float:
+        full = now - self.burst / self.rate
+        return max(self._emptied.get(name, full), full)
 
 
 class AuditLog:

@@ -16,9 +16,12 @@ from variseq.ranking.engine import Answer, Engine, KnownHistory, Request
 from variseq.sequences.given_history import GivenEvent
 from variseq.serving.http import overloaded, unavailable
 from variseq.serving.models import ModelManager
-from variseq.serving.requests import other_model
+from variseq.serving.schemas import other_model
 from variseq.serving.stores.protocol import HistoryStore
 
+log = logging.getLogger("variseq.serving")
+LINGER = 0.125
+"""For how long, as a share of the time of the last pass, a pass waits for as many requests as the last one had."""
 OVERHEAD_BYTES = 1000  # Of an entry besides its arrays (measured: 850 for the objects, and the table).
 
 
@@ -63,11 +66,6 @@ class HistoryCache:
         self.nbytes = 0
 
 
-log = logging.getLogger("variseq.serving")
-LINGER = 0.125
-"""For how long, as a share of the time of the last pass, a pass waits for as many requests as the last one had."""
-
-
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """A request about a user of the store, or about a history that was sent. `model` is the version that it needs."""
@@ -97,9 +95,6 @@ class _Job:
     result: InferenceResult | Exception | None = None
 
 
-_Command = Callable[[], None]
-
-
 class Batcher:
     """The inference thread. Submit from the event loop that it was started in."""
 
@@ -120,7 +115,7 @@ class Batcher:
         self.timeout_seconds = timeout_seconds
         self.num_waiting = 0
         self.on_batch: Callable[[int], None] = lambda size: None
-        self._queue: SimpleQueue[_Job | _Command | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Job | Callable[[], None] | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
 
@@ -167,12 +162,16 @@ class Batcher:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
 
+        def finish() -> None:
+            if not done.done():
+                done.set_result(None)
+
         def command() -> None:
             if user_id is None:
                 self.cache.clear()
             else:
                 self.cache.drop(user_id)
-            loop.call_soon_threadsafe(_finish, done)
+            loop.call_soon_threadsafe(finish)
 
         self._queue.put(command)
         try:
@@ -210,7 +209,7 @@ class Batcher:
             if not goes_on:
                 return
 
-    def _take(self, entry: _Job | _Command | None, batch: list[_Job]) -> bool:
+    def _take(self, entry: _Job | Callable[[], None] | None, batch: list[_Job]) -> bool:
         """Put a job into the batch or run a command; False ends the thread."""
         if entry is None:
             return False
@@ -269,11 +268,6 @@ class Batcher:
                 job.future.set_result(job.result)
             else:
                 job.future.set_exception(job.result or unavailable("The request waited too long. Try again later."))
-
-
-def _finish(done: asyncio.Future[None]) -> None:
-    if not done.done():
-        done.set_result(None)
 
 
 def _alone(engine: Engine, history: KnownHistory, request: Request) -> Answer | Exception:

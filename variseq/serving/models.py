@@ -25,7 +25,6 @@ log = logging.getLogger("variseq.serving")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CURRENT = "current"
 MAX_CURRENT_BYTES = 128
-REPORT_SECONDS = 5.0
 FileState = tuple[int, int, int]
 Report = Callable[[str], None]
 
@@ -44,22 +43,12 @@ def exported_model(folder: Path, report: Report = lambda text: None) -> Path:
 
 
 def _export(folder: Path, report: Report) -> None:
-    command = [sys.executable, "-c", "from variseq.cli import main; main()", "export", str(folder.resolve())]
     report("Preparing the model for serving. This happens once and takes some seconds.")
     start = monotonic()
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=subprocess.PIPE, text=True) as process:
-        errors = None
-        while errors is None:
-            try:
-                _, errors = process.communicate(timeout=REPORT_SECONDS)
-            except subprocess.TimeoutExpired:
-                report(f"Preparing the model: {monotonic() - start:.0f} s so far.")
-            except BaseException:
-                process.kill()
-                raise
-    if process.returncode != 0:
-        lines = errors.strip().splitlines() or ["no reason was given"]
+    command = [sys.executable, "-c", "from variseq.cli import main; main()", "export", str(folder.resolve())]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no reason was given"]
         raise CheckpointError(f"{folder} could not be exported: {lines[-1].removeprefix('error: ')}")
     report(f"The model was prepared in {monotonic() - start:.1f} s.")
 
@@ -78,44 +67,6 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-class ModelRegistry:
-    """The folder of --model-dir: each folder in it is a model, and the file `current` names the one that answers."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
-        if not self.root.is_dir():
-            raise InputError(f"The folder of models {root} does not exist. Make it, and put folders of models in it.")
-        self.current_file = self.root / CURRENT
-
-    def names(self) -> list[str]:
-        """What can be chosen."""
-        with os.scandir(self.root) as entries:
-            return sorted(entry.name for entry in entries if NAME.fullmatch(entry.name) and entry.is_dir())
-
-    def folder(self, name: str) -> Path:
-        """The folder of a name. Raises CheckpointError for an unknown name and for one outside the folder of models."""
-        folder = (self.root / name).resolve() if NAME.fullmatch(name) else None
-        if folder is None or folder == self.root or not folder.is_relative_to(self.root) or not folder.is_dir():
-            raise CheckpointError(f"There is no model {name[:64]!r}. See GET /v1/admin/models for those there are.")
-        return folder
-
-    def current(self) -> str | None:
-        """The chosen name; None where none was chosen yet."""
-        try:
-            with self.current_file.open("rb") as stream:
-                return stream.read(MAX_CURRENT_BYTES).decode("utf-8", "replace").strip()
-        except FileNotFoundError:
-            return None
-
-    def choose(self, name: str) -> None:
-        """Write the choice, whole or not at all; every worker and every later start follows it."""
-        write_durably(self.current_file, f"{name}\n".encode(), 0o644)
-
-    def state(self) -> FileState | None:
-        """Changes whenever the choice is written."""
-        return file_state(self.current_file)
-
-
 def file_state(path: Path | None) -> FileState | None:
     """Changes whenever the file is written; None where there is none."""
     try:
@@ -126,59 +77,88 @@ def file_state(path: Path | None) -> FileState | None:
 
 
 class ModelManager:
-    """The engine that answers, and how it is replaced. Read `engine` once to have one version throughout."""
+    """The engine that answers, and how it is replaced. Read `engine` once to have one version throughout.
 
-    def __init__(self, run: Path, registry: ModelRegistry | None) -> None:
-        self.registry = registry
+    Each folder in `root` (--model-dir) is a model that can be chosen, and its file `current` names the chosen one.
+    """
+
+    def __init__(self, run: Path, root: Path | None) -> None:
+        if root is not None and not root.is_dir():
+            raise InputError(f"The folder of models {root} does not exist. Make it, and put folders of models in it.")
+        self.root = None if root is None else root.resolve()
         self.name: str | None = None
         self.problem: str | None = None
         self.num_rejected = 0
         self._swap_lock = threading.Lock()
-        self._seen = registry.state() if registry is not None else None
-        chosen = registry.current() if registry is not None else None
-        if registry is not None and chosen is not None:
+        self._current_file = None if self.root is None else self.root / CURRENT
+        self._seen = file_state(self._current_file)
+        chosen = self._chosen()
+        if chosen is not None:
             try:
-                self.engine = load_engine(registry.folder(chosen))
+                self.engine = load_engine(self.folder(chosen))
                 self.name = chosen
                 return
             except VariseqError as error:
                 self._reject(chosen, error)
         self.engine = load_engine(run)
-        if registry is not None and run.resolve().parent == registry.root:
+        if run.resolve().parent == self.root:
             self.name = run.resolve().name
 
+    def names(self) -> list[str]:
+        """What can be chosen."""
+        if self.root is None:
+            return []
+        with os.scandir(self.root) as entries:
+            return sorted(entry.name for entry in entries if NAME.fullmatch(entry.name) and entry.is_dir())
+
+    def folder(self, name: str) -> Path:
+        """The folder of a name. Raises CheckpointError for an unknown name and for one outside the folder of models."""
+        if self.root is None:
+            raise CheckpointError("This server has one model only. Start it with --model-dir FOLDER to swap models.")
+        folder = (self.root / name).resolve() if NAME.fullmatch(name) else None
+        if folder is None or folder == self.root or not folder.is_relative_to(self.root) or not folder.is_dir():
+            raise CheckpointError(f"There is no model {name[:64]!r}. See GET /v1/admin/models for those there are.")
+        return folder
+
     def swap(self, name: str) -> None:
-        """Load a model and let it answer from now on. Raises CheckpointError, and then nothing has changed."""
+        """Load a model and let it answer from now on; every worker and every later start follows.
+
+        Raises CheckpointError, and then nothing has changed.
+        """
         with self._swap_lock:
-            if self.registry is None:
-                raise CheckpointError(
-                    "This server has one model only. Start it with --model-dir FOLDER to swap models."
-                )
-            engine = self._compatible(self.registry.folder(name))
+            engine = self._compatible(self.folder(name))
+            assert self._current_file is not None
             try:
-                self.registry.choose(name)
+                write_durably(self._current_file, f"{name}\n".encode(), 0o644)
             except OSError as error:
                 raise CheckpointError(f"The choice cannot be written ({error.strerror}); nothing changed.") from error
-            self._seen = self.registry.state()
+            self._seen = file_state(self._current_file)
             self._activate(engine, name)
 
     def follow(self) -> bool:
         """Load what another process chose since the last call; True when another engine answers now."""
-        if self.registry is None or self.registry.state() == self._seen:
+        if file_state(self._current_file) == self._seen:
             return False
         with self._swap_lock:
-            state, chosen, before = self.registry.state(), self.registry.current(), self.engine
+            state, chosen, before = file_state(self._current_file), self._chosen(), self.engine
             if state != self._seen and chosen is not None:
                 self._seen = state
                 try:
-                    self._activate(self._compatible(self.registry.folder(chosen)), chosen)
+                    self._activate(self._compatible(self.folder(chosen)), chosen)
                 except VariseqError as error:
                     self._reject(chosen, error)
             return self.engine is not before
 
     def without_root(self, text: str) -> str:
         """A message without the path of the models on this machine."""
-        return text if self.registry is None else text.replace(f"{self.registry.root}{os.sep}", "")
+        return text if self.root is None else text.replace(f"{self.root}{os.sep}", "")
+
+    def _chosen(self) -> str | None:
+        """The name in the file `current`; None where none was chosen yet."""
+        if self._current_file is None or not self._current_file.is_file():
+            return None
+        with self._current_file.open("rb") as stream:
+            return stream.read(MAX_CURRENT_BYTES).decode("utf-8", "replace").strip()
 
     def _compatible(self, folder: Path) -> Engine:
         """Raises CheckpointError for a model with other types of ids: it would find no user in the store."""

@@ -17,17 +17,6 @@ from variseq.serving.batching import InferenceRequest, InferenceResult
 from variseq.serving.http import KIB, Handler, HTTPError, Page, RequestContext, Route
 from variseq.serving.keys import Role
 from variseq.serving.openapi import HTML, REVALIDATE, page_route
-from variseq.serving.requests import (
-    events_of,
-    format_id,
-    history_of,
-    item_id_of,
-    list_request,
-    moment,
-    next_page,
-    options_of,
-    user_id_of,
-)
 from variseq.serving.schemas import (
     MAX_BATCH_ITEMS,
     BatchRequest,
@@ -54,6 +43,15 @@ from variseq.serving.schemas import (
     UserListResponse,
     UserResponse,
     UsersResponse,
+    events_of,
+    format_id,
+    history_of,
+    item_id_of,
+    list_request,
+    moment,
+    next_page,
+    options_of,
+    user_id_of,
 )
 from variseq.serving.services import Services
 from variseq.serving.stores.protocol import Event
@@ -100,7 +98,7 @@ async def recommend_batch(services: Services, context: RequestContext, body: Bat
 
     Each list is the same as in a request of its own; one error refuses all.
     """
-    num_users, most = len(body.users), services.max_batch_users
+    num_users, most = len(body.users), services.settings.batch_users
     if num_users > most:
         raise InputError(f"users has {num_users:,} users. Allowed here: {most:,} at once. Send several requests.")
     if num_users * body.k > MAX_BATCH_ITEMS:
@@ -306,7 +304,7 @@ async def swap_model(services: Services, context: RequestContext, body: ModelReq
 async def list_models(services: Services, context: RequestContext) -> ModelsResponse:
     """List the models that can be chosen."""
     models = services.models
-    names = [] if models.registry is None else await services.readers.run(models.registry.names)
+    names = await services.readers.run(models.names)
     await services.auth.audit.write("list models", context.caller.name, "done", context.request_id)
     return ModelsResponse(names, models.name, models.engine.version)
 
@@ -346,6 +344,7 @@ def explorer_routes() -> list[Route]:
     for file in files("variseq.serving").joinpath("explore").iterdir():
         media_type = MEDIA_TYPES.get(file.name[file.name.rfind(".") :])
         if media_type is not None:
-            path = "/explore" if file.name == "index.html" else f"/explore/{file.name}"
-            routes.append(page_route(path, None, Page(file.read_bytes(), media_type, EXPLORER_POLICY, REVALIDATE)))
+            page = Page(file.read_bytes(), media_type, EXPLORER_POLICY, REVALIDATE)
+            paths = ("/", "/explore") if file.name == "index.html" else (f"/explore/{file.name}",)
+            routes += [page_route(path, None, page) for path in paths]
     return routes

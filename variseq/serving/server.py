@@ -1,12 +1,19 @@
-"""A uvicorn server that answers every accepted request before it stops, with limits for slow clients."""
+"""The processes of a server: one, or several workers that share a socket; each answers what it has accepted.
+
+A worker is a process that the parent starts and replaces when it ends; the parent loads no model.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,10 +23,14 @@ from typing import Any, cast
 
 import uvicorn
 import uvloop
+from prometheus_client import multiprocess
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from variseq.errors import VariseqError
+from variseq.output.printable import printable
 from variseq.serving.app import Application
 from variseq.serving.settings import ServeSettings
+from variseq.serving.telemetry import DIRECTORY_VARIABLE, json_logging
 
 HEAD_BYTES = 32 * 1024
 UNREAD_SECONDS = 30.0
@@ -27,6 +38,13 @@ BACKLOG = 2048
 CLOSE_SECONDS = 1.5
 FINISH_SECONDS = 30.0
 POLL_SECONDS = 0.02
+READY = "ready"
+CANNOT_START = 2
+WORKER = "import sys; from variseq.serving.server import work; sys.exit(work(int(sys.argv[1])))"
+WATCH_SECONDS = 0.2
+RESTART_SECONDS = 1.0
+STOP_SECONDS = 40.0
+log = logging.getLogger("variseq.serving")
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -226,3 +244,99 @@ def _config(application: Application) -> uvicorn.Config:
         limit_concurrency=settings.max_connections,
         backlog=BACKLOG,
     )
+
+
+class Workers:
+    """The parent of the workers. It loads no model; workers share the socket, the store and files."""
+
+    def __init__(self, settings: ServeSettings, listener: socket.socket) -> None:
+        self.settings = settings
+        self.listener = listener
+        self.metrics = tempfile.TemporaryDirectory(prefix="variseq-metrics-")
+        self.processes: list[subprocess.Popen[str]] = []
+        self._stopping = threading.Event()
+
+    def run(self, on_ready: Callable[[], None]) -> None:
+        """Serve until a signal. Raises VariseqError where a worker cannot start."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        try:
+            for _ in range(self.settings.workers):
+                self.processes.append(self._start())
+            for process in self.processes:
+                self._await_ready(process)
+            if not self._stopping.is_set():
+                on_ready()
+            while not self._stopping.wait(WATCH_SECONDS):
+                self._replace_ended()
+        finally:
+            self._stop()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+
+    def _start(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(self.listener.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[self.listener.fileno()],
+            env={**os.environ, DIRECTORY_VARIABLE: self.metrics.name},
+            text=True,
+            start_new_session=True,  # A Ctrl-C goes to the parent, which stops the workers.
+        )
+        assert process.stdin is not None
+        process.stdin.write(self.settings.model_dump_json() + "\n")
+        process.stdin.flush()
+        return process
+
+    def _await_ready(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != READY and not self._stopping.is_set():
+            raise VariseqError("A worker could not start; its message is above.")
+
+    def _replace_ended(self) -> None:
+        for index, process in enumerate(self.processes):
+            if process.poll() is None:
+                continue
+            multiprocess.mark_process_dead(process.pid, self.metrics.name)  # type: ignore[no-untyped-call]
+            log.error("worker %d ended (%d); another one starts", process.pid, process.returncode)
+            if self._stopping.wait(RESTART_SECONDS):
+                return
+            self.processes[index] = self._start()
+
+    def _stop(self) -> None:
+        """The socket is closed here first, so that the last worker to close it accepts the connections that wait."""
+        self.listener.close()
+        for process in self.processes:
+            process.terminate()
+        end = monotonic() + self.settings.shutdown_grace_seconds + STOP_SECONDS
+        for process in self.processes:
+            try:
+                process.wait(max(0.0, end - monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.metrics.cleanup()
+
+
+def work(socket_number: int) -> int:
+    """Run one worker at an inherited socket, with settings from standard input; the exit code."""
+    settings = ServeSettings.model_validate_json(sys.stdin.readline())
+    listener = socket.socket(fileno=socket_number)
+    try:
+        with json_logging():
+            application = Application(settings)
+            threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
+            run(application, listener, lambda: print(READY, flush=True))
+    except (VariseqError, OSError) as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return CANNOT_START
+    return 0
+
+
+def _stop_with_parent() -> None:
+    """The pipe from the parent ends when the parent does, however it ends."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

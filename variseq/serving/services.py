@@ -7,19 +7,19 @@ import gc
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Lock
 from time import monotonic
 from typing import TypeVar
 
 from variseq.errors import InputError, VariseqError
-from variseq.serving.auth import Auth
-from variseq.serving.batching import Batcher
+from variseq.serving.auth import AuditLog, Auth, TokenBuckets
+from variseq.serving.batching import Batcher, HistoryCache
 from variseq.serving.http import overloaded
 from variseq.serving.keys import read_keys
 from variseq.serving.models import ModelManager, file_state
-from variseq.serving.stores.protocol import HistoryStore, StoreUnavailable
+from variseq.serving.settings import ServeSettings
+from variseq.serving.stores import open_store
+from variseq.serving.stores.protocol import StoreUnavailable
 from variseq.serving.telemetry import Metrics
 
 log = logging.getLogger("variseq.serving")
@@ -52,21 +52,31 @@ class BoundedThreadPool:
         self._threads.shutdown()
 
 
-@dataclass
 class Services:
-    """Everything behind the routes. Appends have threads of their own, so that they wait for nothing else."""
+    """Everything behind the routes. Raises InputError, CheckpointError and StoreUnavailable when it cannot start."""
 
-    models: ModelManager
-    store: HistoryStore
-    batcher: Batcher
-    auth: Auth
-    metrics: Metrics
-    writers: BoundedThreadPool
-    readers: BoundedThreadPool
-    max_batch_users: int
-    catalog_lock: Lock = field(default_factory=Lock)
-    _checked: float = -STORE_CHECK_SECONDS
-    _store_problem: str | None = None
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.models = ModelManager(settings.run, settings.model_dir)
+        keys = None if settings.keys is None else read_keys(settings.keys)
+        buckets = None
+        if settings.rate_limit is not None:
+            buckets = TokenBuckets(settings.rate_limit, float(settings.burst or max(1.0, 2 * settings.rate_limit)))
+        self.auth = Auth(keys, buckets, AuditLog(settings.audit_log))
+        self.store = open_store(settings.store)
+        cache, limits = HistoryCache(int(settings.cache_megabytes * 2**20)), settings
+        self.batcher = Batcher(
+            self.models, self.store, cache, limits.batch_size, limits.queue_length, limits.timeout_seconds
+        )
+        self.metrics = Metrics()
+        self.metrics.model(self.models.engine.version)
+        self.batcher.on_batch = self.metrics.batch_size.observe
+        # Appends have threads of their own, so that they wait for nothing else.
+        self.writers = BoundedThreadPool("write", NUM_WRITERS, settings.queue_length)
+        self.readers = BoundedThreadPool("read", NUM_READERS, settings.queue_length)
+        self.catalog_lock = Lock()
+        self._checked = -STORE_CHECK_SECONDS
+        self._store_problem: str | None = None
 
     async def store_problem(self) -> str | None:
         """Why the store cannot be used now; it is checked once a second at most."""
@@ -89,6 +99,34 @@ class Services:
         self.metrics.model(self.models.engine.version)
         await self.batcher.forget(None)
 
+    async def follow_changes(self) -> None:
+        """Poll for another chosen model, other keys and erasures by other processes, for as long as it serves."""
+        keys_seen, num_erased, frozen_version = file_state(self.settings.keys), await self._num_erased(), ""
+        while True:
+            if self.models.engine.version != frozen_version:
+                frozen_version = self.models.engine.version
+                # The model's objects are not collected, which would pause requests for 50 to 70 ms at 100,000 items.
+                gc.unfreeze()
+                gc.collect()
+                gc.freeze()
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                num_rejected = self.models.num_rejected
+                if await self.readers.run(self.models.follow):
+                    await self.model_changed()
+                self.metrics.rejected_models.inc(self.models.num_rejected - num_rejected)
+                now = await self._num_erased()
+                if now != num_erased:
+                    # A user was erased here or in another process: this process may not keep that user's data.
+                    num_erased = now
+                    await self.batcher.forget(None)
+                if (state := file_state(self.settings.keys)) != keys_seen:
+                    keys_seen = state
+                    self._read_keys()
+                self.record_gauges()
+            except Exception:
+                log.exception("following changes failed; the next attempt follows")
+
     def close(self) -> None:
         """Finish accepted work and close the store."""
         self.batcher.stop()
@@ -96,50 +134,19 @@ class Services:
         self.readers.close()
         self.auth.audit.close()
         self.store.close()
+        # At the end of the process libraries look for what was not collected.
+        gc.unfreeze()
 
-
-async def follow_changes(services: Services, keys: Path | None) -> None:
-    """Poll for another chosen model, other keys and erasures by other processes, for as long as the process serves."""
-    keys_seen = file_state(keys)
-    num_erased = await _num_erased(services)
-    frozen_version = ""
-    while True:
-        version = services.models.engine.version
-        if version != frozen_version:
-            frozen_version = version
-            _freeze_garbage_collector()
-        await asyncio.sleep(POLL_SECONDS)
+    def _read_keys(self) -> None:
+        assert self.settings.keys is not None
         try:
-            num_rejected = services.models.num_rejected
-            if await services.readers.run(services.models.follow):
-                await services.model_changed()
-            services.metrics.rejected_models.inc(services.models.num_rejected - num_rejected)
-            now = await _num_erased(services)
-            if now != num_erased:
-                # A user was erased here or in another process: this process may not keep that user's data.
-                num_erased = now
-                await services.batcher.forget(None)
-            if keys is not None and (state := file_state(keys)) != keys_seen:
-                keys_seen = state
-                try:
-                    services.auth.keys = read_keys(keys)
-                    log.info("the keys were read again")
-                except InputError as error:
-                    log.error("the keys were not read again, those before go on: %s", error)
-            services.record_gauges()
-        except Exception:
-            log.exception("following changes failed; the next attempt follows")
+            self.auth.keys = read_keys(self.settings.keys)
+            log.info("the keys were read again")
+        except InputError as error:
+            log.error("the keys were not read again, those before go on: %s", error)
 
-
-def _freeze_garbage_collector() -> None:
-    """Exempt the model's objects from collection, which would pause requests for 50 to 70 ms at 100,000 items."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-
-
-async def _num_erased(services: Services) -> int:
-    try:
-        return (await services.readers.run(services.store.counts)).erased
-    except VariseqError:
-        return -1
+    async def _num_erased(self) -> int:
+        try:
+            return (await self.readers.run(self.store.counts)).erased
+        except VariseqError:
+            return -1

@@ -99,7 +99,7 @@ class JsonLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the message, or the `fields` of a record that has some."""
-        entry: dict[str, Any] = {"time": _iso(record.created), "level": record.levelname.lower()}
+        entry = {"time": _iso(record.created), "level": record.levelname.lower()}
         entry |= record.__dict__.get("fields") or {"message": record.getMessage()}
         if request_id := record.__dict__.get("request_id"):
             entry["request_id"] = request_id
@@ -120,8 +120,8 @@ class JsonLog(logging.Handler):
     def _write(self) -> None:
         while (line := self.lines.get()) is not None:
             if self.num_dropped:
-                dropped = {"time": _iso(datetime.now(UTC).timestamp()), "level": "warning", "dropped": self.num_dropped}
-                line += _line(dropped)
+                now = datetime.now(UTC).timestamp()
+                line += _line({"time": _iso(now), "level": "warning", "dropped": self.num_dropped})
                 self.num_dropped = 0
             try:
                 self._stream.write(line)

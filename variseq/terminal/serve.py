@@ -12,13 +12,12 @@ from variseq.output.printable import printable
 from variseq.serving.app import Application
 from variseq.serving.keys import read_keys
 from variseq.serving.models import exported_model
-from variseq.serving.server import bind_socket, run, url_of
+from variseq.serving.server import Workers, bind_socket, run, url_of
 from variseq.serving.settings import ServeSettings, serve_settings
 from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import HistoryStore
 from variseq.serving.stores.transfer import import_run
 from variseq.serving.telemetry import json_logging
-from variseq.serving.workers import Workers
 
 
 def serve_run(flags: dict[str, Any], config: Path | None) -> None:
