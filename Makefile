@@ -6,6 +6,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 
+# Compiled files are kept, whatever the environment says: each of the many processes of the tests imports the package.
+unexport PYTHONDONTWRITEBYTECODE
+TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# Shapes and types are checked at run time where arrays are computed, which doubles the time of a small training.
+COMPUTED := variseq.model,variseq.sequences,variseq.training,variseq.ranking,variseq.recommend,variseq.evaluation
+
 .PHONY: help demo test quick test-lowest check docs bench competitors format setup hooks clean
 # The folder with a folder for each data set of the benchmarks, and the CPU minutes that each competitor trains there.
 DATA ?= data
@@ -19,22 +25,23 @@ demo: $(VENV)/ready-to-use  ## the whole journey on real data, in minutes
 	$(BIN)/variseq demo
 
 test: $(VENV)/ready-to-develop  ## all tests and docstring examples
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(TEST)
 
 quick: $(VENV)/ready-to-develop  ## the fast tests, below a minute
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
-		-m "not slow and not browser and not redis and not network"
+	$(TEST) -m "not slow and not browser and not redis and not network"
 
 # Tests that drive a browser are left out: an old playwright does not know the browser that is installed.
 test-lowest: $(LOWEST)/ready-to-test  ## the core tests with the lowest versions that pyproject.toml allows
 	PYTHONPATH= $(LOWEST)/bin/python -m pytest tests/events tests/sequences tests/model tests/recommend tests/inference \
 		tests/serving --ignore tests/serving/explore
 
-check: $(VENV)/ready-to-develop  ## style, types, layers and the public API
+check: $(VENV)/ready-to-develop  ## style, types (those of arrays while tests run), layers and the public API
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py tests/test_public_api.py
+	$(TEST) -m "not slow" --jaxtyping-packages=$(COMPUTED),beartype.beartype \
+		tests/model tests/sequences tests/training tests/ranking tests/recommend tests/evaluation
 
 docs: $(VENV)/ready-to-document  ## the documentation site in docs/_build/html; notebooks run, warnings are errors
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html

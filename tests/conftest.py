@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import inspect
 import os
 import shutil
 import signal
@@ -12,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -84,11 +82,6 @@ def shop_log(shop: Simulation) -> Log:
 @pytest.fixture(scope="session")
 def shop_parts(shop_log: Log) -> tuple[LogPart, LogPart, LogPart]:
     return shop_log.split("leave-one-out")
-
-
-def unchecked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function without the type checks that run in the tests: users have none."""
-    return inspect.unwrap(function)
 
 
 @contextmanager

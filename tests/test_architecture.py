@@ -8,8 +8,6 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "variseq"
 LAYERS = [
@@ -181,41 +179,3 @@ def test_text_is_printed_by_consoles_that_read_no_markup(file: Path) -> None:
             f"{file.relative_to(ROOT)}:{call.lineno} reads markup; use variseq.output.console"
         )
     assert not {"rich.print", "rich.markup", "rich"} & set(imports_of(file)), f"{file.relative_to(ROOT)} reads markup"
-
-
-def lookups_by_string_in(tree: ast.Module) -> list[int]:
-    """Lines that find a class or function by a computed name; reading the fields of an object is something else."""
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
-    modules = {alias.asname or alias.name.split(".")[0] for node in imports for alias in node.names}
-    lines = []
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        name = ast.unparse(call.func)
-        is_computed = name == "getattr" and not isinstance(call.args[1], ast.Constant)
-        is_of_module = is_computed and ast.unparse(call.args[0]).split(".")[0] in modules
-        is_called = name.startswith("getattr(") and name.endswith(")")
-        if is_of_module or is_called or name in ("globals", "importlib.import_module", "import_module", "__import__"):
-            lines.append(call.lineno)
-    return lines
-
-
-@every_file
-def test_no_class_is_looked_up_by_a_string(file: Path) -> None:
-    if file == PACKAGE / "__init__.py":
-        return  # The public API imports each name when it is first asked for.
-    lines = lookups_by_string_in(tree_of(file))
-    assert not lines, f"{file.relative_to(ROOT)} looks something up by a string in lines {lines}"
-
-
-@pytest.mark.parametrize(
-    ("code", "is_lookup"),
-    [
-        ("import torch\nloss = getattr(torch.nn, name)", True),
-        ("loss = getattr(losses, name)(3)", True),
-        ("loss = globals()[name]", True),
-        ("import importlib\nimportlib.import_module(name)", True),
-        ("hidden_size = getattr(options, name)", False),
-        ("moved = getattr(self, field.name).to(device)", False),
-    ],
-)
-def test_lookup_by_a_string_differs_from_reading_a_field(code: str, is_lookup: bool) -> None:
-    assert bool(lookups_by_string_in(ast.parse(code))) == is_lookup

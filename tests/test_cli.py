@@ -20,33 +20,34 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def in_a_process(*words: object, before: str = "", after: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command in a new process; `before` and `after` are statements around it."""
-    arguments = ["variseq", *map(str, words)]
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    (tmp_path / "log.csv").write_text("user,item,ts\na,x,1600000000\nb,y,1600000001\n")
+    return tmp_path / "log.csv"
+
+
+@pytest.mark.parametrize(
+    ("words", "heavy"), [("--help", ["duckdb", "pandas", "pyarrow", "torch"]), ("check LOG", ["torch"])]
+)
+def test_quick_commands_import_no_heavy_library(log: Path, words: str, heavy: list[str]) -> None:
+    argv = ["variseq", *words.replace("LOG", str(log)).split()]
     program = f"""
 import sys
-{before}
-sys.argv = {arguments!r}
+sys.argv = {argv!r}
 from variseq.cli import main
 try:
     main()
 finally:
-    {after or "pass"}
+    print(*[name for name in {heavy!r} if name in sys.modules], file=sys.stderr)
 """
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=ONE_THREAD, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=ONE_THREAD)
+    assert (done.returncode, done.stderr.split()) == (0, [])
 
 
-def test_help_lists_every_command_and_imports_no_heavy_library() -> None:
-    heavy = (
-        "print(*[name for name in ('torch', 'duckdb', 'pandas', 'pyarrow') if name in sys.modules], file=sys.stderr)"
-    )
-    finished = in_a_process("--help", after=heavy)
-    assert finished.returncode == 0
-    assert finished.stderr.split() == []
+def test_help_lists_every_command() -> None:
+    out = succeed("--help").out
     for name in ("check", "fit", "evaluate", "compare", "recommend", "report", "diagnose", "simulate", "demo"):
-        assert f" {name} " in finished.stdout
+        assert f" {name} " in out
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -73,13 +74,6 @@ def test_words_that_are_no_command_end_with_code_2_and_no_trace(words: list[str]
     assert "Traceback" not in finished.err
 
 
-def test_check_does_not_wait_for_torch(tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text("user,item,ts\na,x,1600000000\nb,y,1600000001\n")
-    finished = in_a_process("check", tmp_path / "log.csv", after="print('torch' in sys.modules, file=sys.stderr)")
-    assert finished.returncode == 0
-    assert finished.stderr.split() == ["False"]
-
-
 def test_piped_output_has_no_control_codes(run_folder: Path) -> None:
     refused = variseq("recommend", run_folder, "--user", "u001", "--history-of-nobody")
     assert refused.code == 2
@@ -87,17 +81,13 @@ def test_piped_output_has_no_control_codes(run_folder: Path) -> None:
         assert "\x1b" not in finished.out + finished.err
 
 
-@pytest.mark.parametrize("words", ["check LOG", "recommend RUN --user u001 --json"])
-def test_first_line_can_be_taken_of_every_answer(words: str, run_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text("user,item,ts\na,x,1600000000\nb,y,1600000001\n")
-    given = [{"LOG": str(tmp_path / "log.csv"), "RUN": str(run_folder)}.get(word, word) for word in words.split()]
+def test_first_line_can_be_taken_of_an_answer(log: Path) -> None:
     program = "import sys; from variseq.cli import main; main()"
     reads, writes = os.pipe()
     os.close(reads)
     with open(writes, "wb") as closed:
-        done = subprocess.run(
-            [sys.executable, "-c", program, *given], stdout=closed, stderr=subprocess.PIPE, env=ONE_THREAD, check=False
-        )
+        command = [sys.executable, "-c", program, "check", log]
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, env=ONE_THREAD, check=False)
     assert done.stderr == b""
     assert done.returncode in (0, 1)
 

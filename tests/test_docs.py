@@ -61,7 +61,9 @@ def test_readme_is_short() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", DOCS / "tutorials" / "first-recommendations.md", *NOTEBOOKS], ids=lambda page: page.stem
+    "page",
+    [ROOT / "README.md", DOCS / "tutorials" / "first-recommendations.md", *NOTEBOOKS],
+    ids=lambda page: page.stem,
 )
 def test_python_of_a_page_runs(
     page: Path, reading: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

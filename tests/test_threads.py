@@ -14,22 +14,20 @@ from variseq.threads import QUIET_SAMPLES, Load, available_cores
 
 OF_OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 FORKED = """
-import multiprocessing, sys, warnings
-sys.path.insert(0, ".")
+import multiprocessing
 context = multiprocessing.get_context("fork")
 {loaded}
-def child(queue):
-    queue.put({asked})
-{asked_before}
-queue = context.Queue()
-process = context.Process(target=child, args=(queue,))
-process.start()
-try:
-    answer = queue.get(timeout=60)
-finally:
-    process.kill()
-    process.join()
-print(answer)
+def in_a_child():
+    queue = context.Queue()
+    process = context.Process(target=lambda: queue.put({asked}))
+    process.start()
+    try:
+        return queue.get(timeout=60)
+    finally:
+        process.kill()
+        process.join()
+loaded, own, has_answered = in_a_child(), {asked}, in_a_child()
+print(loaded == own == has_answered, len(own))
 """
 MODEL = "import torch; torch.set_num_threads(2); import variseq; model = variseq.load({folder!r})"
 RECOMMENDED = "model.recommend(history=['i01', 'i02'], k=3).to_pandas().item_id.tolist()"
@@ -40,7 +38,9 @@ from variseq.ranking.engine import Request
 from variseq.ranking.options import RecommendOptions
 engine = load_engine(Path({folder!r}))
 """
-ANSWERED = "len(engine.answer([(engine.given(['i01', 'i02']), Request(RecommendOptions(k=3)))])[0].recommendations)"
+ANSWERED = (
+    "engine.answer([(engine.given(['i01', 'i02']), Request(RecommendOptions(k=3)))])[0].recommendations.to_dicts()"
+)
 
 
 def in_a_process(program: str, **variables: str) -> str:
@@ -55,22 +55,18 @@ def in_a_process(program: str, **variables: str) -> str:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks on this system")
-@pytest.mark.parametrize("before", ["", RECOMMENDED], ids=["loaded", "has answered"])
-def test_forked_process_answers_with_the_model_of_its_parent(run_folder: Path, before: str) -> None:
-    loaded = MODEL.format(folder=str(run_folder))
-    program = FORKED.format(loaded=loaded, asked=RECOMMENDED, asked_before=before)
-    assert in_a_process(program) == in_a_process(f"{loaded}\nprint({RECOMMENDED})")
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks on this system")
-@pytest.mark.parametrize("before", ["", ANSWERED], ids=["loaded", "has answered"])
-def test_forked_process_answers_with_the_engine_of_its_parent(bundle_folder: Path, before: str) -> None:
-    loaded = ENGINE.format(folder=str(bundle_folder))
-    assert in_a_process(FORKED.format(loaded=loaded, asked=ANSWERED, asked_before=before)) == "3"
+@pytest.mark.parametrize(
+    ("loaded", "asked", "folder"), [(MODEL, RECOMMENDED, "run"), (ENGINE, ANSWERED, "bundle")], ids=["model", "engine"]
+)
+def test_forked_process_answers_with_what_its_parent_has_loaded_and_asked(
+    request: pytest.FixtureRequest, loaded: str, asked: str, folder: str
+) -> None:
+    loaded = loaded.format(folder=str(request.getfixturevalue(f"{folder}_folder")))
+    assert in_a_process(FORKED.format(loaded=loaded, asked=asked)) == "True 3"
 
 
 NUM_THREADS = """
-import os, torch
+import os, time, torch
 from variseq.threads import IdleTeam
 count = lambda: len(os.listdir("/proc/self/task"))
 torch.set_num_threads(2)
@@ -82,6 +78,9 @@ while team is not None and count() < before + 1 + len(os.sched_getaffinity(0)):
 during = count()
 if team is not None:
     team.stop()
+patience = time.monotonic() + 20
+while count() > before and time.monotonic() < patience:
+    pass
 print(team is None or during > len(os.sched_getaffinity(0)), count() - before)
 """
 
@@ -121,9 +120,10 @@ def test_waits_are_watched_for_as_long_as_the_work_lasts() -> None:
 
 
 def test_number_of_threads_is_that_asked_for_before_and_after_torch_is_imported() -> None:
-    for order in ("use_threads(1); import torch", "import torch; use_threads(1)"):
-        program = f"from variseq.threads import use_threads; {order}; print(torch.get_num_threads())"
-        assert in_a_process(program, OMP_NUM_THREADS="2") == "1"
+    before = "use_threads(1); import torch; print(torch.get_num_threads())"
+    after = "torch.set_num_threads(2); use_threads(1); print(torch.get_num_threads())"
+    program = f"from variseq.threads import use_threads; {before}; {after}"
+    assert in_a_process(program, OMP_NUM_THREADS="2").split() == ["1", "1"]
 
 
 @pytest.mark.parametrize("number", ["0", "-2", "many"])

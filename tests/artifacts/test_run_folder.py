@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -95,13 +96,8 @@ def test_other_format_is_told_with_what_to_do(copied: Path, found: int, told: st
     assert re.search(told, one_message(copied))
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_missing_file_is_reported(copied: Path, name: str) -> None:
-    (copied / name).unlink()
-    one_message(copied)
-
-
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "missing": lambda content: None,
     "cut in half": lambda content: content[: len(content) // 2],
     "overwritten": lambda content: b"\x00\xff" * (len(content) // 2),
     "emptied": lambda content: b"",
@@ -112,7 +108,13 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("name", FILES)
 def test_damaged_file_is_reported(copied: Path, name: str, damage: str) -> None:
     path = copied / name
-    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    content = DAMAGES[damage](path.read_bytes())
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    one_message(copied)
+    path.unlink(missing_ok=True)
+    path.mkdir()
     one_message(copied)
 
 
@@ -133,10 +135,20 @@ def test_file_with_another_content_is_reported(copied: Path, name: str, content:
     one_message(copied)
 
 
-def test_files_of_another_run_are_reported(copied: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({name: None} for name in ("network", "protocol", "split_params", "calibration")),
+        {"calibration": {}},
+        {"format_version": "new"},
+        {"network": {"num_items": 41}},
+    ],
+    ids=str,
+)
+def test_manifest_that_lost_a_part_or_is_of_another_run_is_reported(copied: Path, changes: dict[str, Any]) -> None:
     manifest = json.loads((copied / "manifest.json").read_text(encoding="utf-8"))
-    manifest["network"]["num_items"] += 1
-    (copied / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    network = {"network": manifest["network"] | changes["network"]} if changes.get("network") else {}
+    (copied / "manifest.json").write_text(json.dumps(manifest | changes | network), encoding="utf-8")
     one_message(copied)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, top_k_accuracy_score
 
 from variseq.evaluation.groups import SizeThirds
 from variseq.evaluation.metrics import (
@@ -40,6 +39,8 @@ def test_rank_one_is_perfect_and_a_miss_is_nothing() -> None:
 
 
 def test_metrics_equal_those_of_an_outside_library() -> None:
+    from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, top_k_accuracy_score
+
     generator = np.random.default_rng(3)
     num_queries, num_items, k = 60, 40, 10
     scores = generator.permuted(np.tile(np.arange(num_items, dtype=float), (num_queries, 1)), axis=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from pathlib import Path
@@ -84,74 +83,15 @@ def test_doubled_items_are_refused_by_name(shop_file: Path, tmp_path: Path) -> N
     assert left_in(tmp_path) == ["items.csv"]
 
 
-RUN_FILES = [
-    "config.yaml",
-    "histories.parquet",
-    "history_bounds.parquet",
-    "item_columns.parquet",
-    "counts.safetensors",
-    "manifest.json",
-    "metrics.jsonl",
-    "vocabulary/items.parquet",
-    "vocabulary/users.parquet",
-    "vocabulary/vocabulary.json",
-    "weights.safetensors",
-]
-
-
-@pytest.fixture
-def copied(run: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(run, tmp_path / "run"))
-
-
-def test_every_file_of_a_run_is_looked_at_here(run: Path) -> None:
-    names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
-    assert names - {"evaluation.json"} == set(RUN_FILES)
-
-
-@pytest.mark.parametrize("damage", ["missing", "emptied", "overwritten", "a folder"])
-@pytest.mark.parametrize("name", RUN_FILES)
-def test_damaged_run_is_one_message(copied: Path, name: str, damage: str) -> None:
-    path = copied / name
-    content = path.read_bytes()
-    path.unlink()
-    if damage == "emptied":
-        path.write_bytes(b"")
-    elif damage == "overwritten":
-        path.write_bytes(b"\x00\xff" * (len(content) // 2))
-    elif damage == "a folder":
-        path.mkdir()
-    refuse("damaged|cannot be read|no finished run", "recommend", copied, "--user", "u01")
-
-
-@pytest.mark.parametrize("name", RUN_FILES)
-def test_truncated_run_is_one_message(copied: Path, name: str) -> None:
-    content = (copied / name).read_bytes()
-    (copied / name).write_bytes(content[: len(content) // 2])
-    refuse("damaged|cannot be read", "evaluate", copied)
-
-
-MANIFESTS = {
-    "later format": ({"format_version": 99}, "format 99.*Update variseq"),
-    "no format": ({"format_version": "new"}, "damaged"),
-    "no network": ({"network": None}, "damaged"),
-    "no protocol": ({"protocol": None}, "damaged"),
-    "no split": ({"split_params": None}, "damaged"),
-    "no calibration": ({"calibration": None}, "damaged"),
-    "empty calibration": ({"calibration": {}}, "damaged"),
-}
-
-
-@pytest.mark.parametrize("case", MANIFESTS)
-def test_manifest_that_is_not_understood_is_one_message(copied: Path, case: str) -> None:
-    changes, told = MANIFESTS[case]
-    manifest = json.loads((copied / "manifest.json").read_text())
-    (copied / "manifest.json").write_text(json.dumps(manifest | changes))
-    refuse(told, "evaluate", copied)
-
-
-@pytest.mark.parametrize("command", ["evaluate", "recommend"])
-def test_folder_that_is_no_run_is_one_message(tmp_path: Path, command: str) -> None:
-    words = ["--user", "u01"] if command == "recommend" else []
-    refuse("no finished run.*variseq fit --out", command, tmp_path, *words)
-    refuse("does not exist", command, tmp_path / "nowhere", *words)
+@pytest.mark.parametrize(
+    "words", [["evaluate"], ["recommend", "--user", "u01"], ["diagnose"]], ids=lambda words: words[0]
+)
+def test_folder_that_is_no_run_or_a_damaged_one_is_one_message(run: Path, tmp_path: Path, words: list[str]) -> None:
+    command, *more = words
+    refuse("does not exist", command, tmp_path / "nowhere", *more)
+    refuse("is no run|no finished run", command, tmp_path, *more)
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    for name, content in (("config.yaml", b""), ("metrics.jsonl", b"\x00\xff"), ("manifest.json", b"{}")):
+        (copied / name).write_bytes(content)
+        refuse("damaged|cannot be read", command, copied, *more)
+        shutil.copy(run / name, copied / name)

@@ -90,11 +90,6 @@ def test_damaged_run_is_one_message(copied: Path, name: str, content: str, told:
     refuse(told, "diagnose", copied)
 
 
-def test_folder_that_is_no_run_is_one_message(tmp_path: Path) -> None:
-    refuse("is no run: it has no manifest.json", "diagnose", tmp_path)
-    refuse("nowhere does not exist", "diagnose", tmp_path / "nowhere")
-
-
 def test_json_that_cannot_be_written_is_refused(run: Path, tmp_path: Path) -> None:
     refuse("is a folder", "diagnose", run, "--json", tmp_path)
     refuse("does not exist", "diagnose", run, "--json", tmp_path / "nowhere" / "found.json")

@@ -197,11 +197,8 @@ def cut_files(shop_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return folder / "first.csv", folder / "rest.csv"
 
 
-@pytest.mark.parametrize("words", [["--test", "none"], ["--set", "split.test=none", "--split", "time"]])
-def test_without_a_test_part_the_validation_metrics_are_shown(
-    shop_file: Path, tmp_path: Path, words: list[str]
-) -> None:
-    out = succeed(*quick_fit(shop_file, tmp_path / "run", *words, *SHORT)).out
+def test_without_a_test_part_the_validation_metrics_are_shown(shop_file: Path, tmp_path: Path) -> None:
+    out = succeed(*quick_fit(shop_file, tmp_path / "run", "--test", "none", *SHORT)).out
     assert "There is no test part. On the validation part (" in out
     assert "popular" not in out
     assert "evaluation.json" not in left_in(tmp_path / "run")
