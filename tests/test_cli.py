@@ -81,6 +81,7 @@ def test_piped_output_has_no_control_codes(run_folder: Path) -> None:
         assert "\x1b" not in finished.out + finished.err
 
 
+@pytest.mark.slow
 def test_first_line_can_be_taken_of_an_answer(log: Path) -> None:
     program = "import sys; from variseq.cli import main; main()"
     reads, writes = os.pipe()
@@ -96,6 +97,7 @@ def test_version_is_printed() -> None:
     assert re.fullmatch(r"variseq \d+\.\d+\.\d+\S*\n", succeed("--version").out)
 
 
+@pytest.mark.slow
 def test_report_is_written_into_the_run(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")

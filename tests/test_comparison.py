@@ -19,6 +19,7 @@ from variseq.log import Log, LogPart, read
 from variseq.ranking.calibration import NUM_SAMPLES
 
 Parts = tuple[LogPart, LogPart, LogPart]
+pytestmark = pytest.mark.slow
 BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn"]
 ROWS = ["variseq", "variseq, dropout", "ablation", "ablation, dropout", *BASELINES]
 

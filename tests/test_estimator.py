@@ -136,6 +136,7 @@ class ImpatientUser(TrainingCallback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_interrupted_fit_goes_on_to_the_same_run(run_folder: Path, shop_parts: Parts, tmp_path: Path) -> None:
     train, valid, _ = shop_parts
     folder = tmp_path / "run"
@@ -180,6 +181,7 @@ def test_seen_items_are_left_out_as_the_log_suggested_unless_asked_otherwise(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 def test_values_of_the_log_are_learned_and_integers_come_back_as_integers(tmp_path: Path) -> None:
     sim = simulate(SimulationOptions(num_users=60, num_items=20, num_categories=2, mean_events=10, seed=1))

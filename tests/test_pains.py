@@ -49,6 +49,7 @@ print(variseq("report", sys.argv[1]).err)
 """
 
 
+@pytest.mark.slow
 def test_everything_but_pictures_runs_without_the_extras(run_folder: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_EXTRAS, str(run_folder)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=ONE_THREAD)

@@ -10,6 +10,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import variseq
 
 ROOT = Path(__file__).parent.parent
@@ -66,6 +68,7 @@ def test_only_training_requires_torch() -> None:
     assert all(extra in extras["all"][0] for extra in extras if extra not in ("all", "docs", "test", "check"))
 
 
+@pytest.mark.slow
 def test_without_torch_a_log_is_read_and_split_and_a_model_names_the_extra() -> None:
     finished = run_python(
         WITHOUT_TORCH
@@ -96,6 +99,7 @@ def test_shell_completes_commands() -> None:
     assert run_python(program, **words).stdout.split() == ["simulate"]
 
 
+@pytest.mark.slow
 def test_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -54,6 +54,7 @@ def in_a_process(program: str, **variables: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks on this system")
 @pytest.mark.parametrize(
     ("loaded", "asked", "folder"), [(MODEL, RECOMMENDED, "run"), (ENGINE, ANSWERED, "bundle")], ids=["model", "engine"]
@@ -85,6 +86,7 @@ print(team is None or during > len(os.sched_getaffinity(0)), count() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="libgomp and its threads are those of Linux")
 def test_idle_team_makes_more_threads_than_cores_and_ends_them() -> None:
     assert in_a_process(NUM_THREADS) == "True 0"
@@ -119,6 +121,7 @@ def test_waits_are_watched_for_as_long_as_the_work_lasts() -> None:
     assert in_a_process(WATCHED) == "True"
 
 
+@pytest.mark.slow
 def test_number_of_threads_is_that_asked_for_before_and_after_torch_is_imported() -> None:
     before = "use_threads(1); import torch; print(torch.get_num_threads())"
     after = "torch.set_num_threads(2); use_threads(1); print(torch.get_num_threads())"

@@ -103,6 +103,7 @@ def test_pages_are_checked_and_written(tmp_path: Path) -> None:
     assert page.read_text().endswith("<!-- /table -->\nafter\n")
 
 
+@pytest.mark.slow
 def test_ablation_is_run_once_with_the_settings_of_its_row(data: Path, tmp_path: Path) -> None:
     out, tiny = tmp_path / "ablations.jsonl", {"size": "tiny", "training.max_epochs": 1}
     for _ in range(2):
@@ -140,6 +141,7 @@ def test_flops_count_products_of_real_positions_and_of_scored_items() -> None:
     assert speed._windows(450, 200) == [200, 200, 50]
 
 
+@pytest.mark.slow
 def test_system_is_run_once_with_its_baselines(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "records.jsonl"
     words = ["ml-100k", "--data", str(data), "--systems", "variseq", "--work-folder", str(tmp_path), "--out", str(out)]

@@ -57,7 +57,7 @@ Compared = tuple[Part, list[Recommender]]
 def compared() -> Compared:
     """The test part with model, oracle and baselines; a warning of posterior collapse is an error."""
     options = SimulationOptions(
-        num_users=2000,
+        num_users=1500,
         num_items=100,
         num_categories=5,
         mean_events=25,

@@ -175,6 +175,7 @@ def test_history_of_mind_is_before_the_first_impression_in_its_order(loaded: Loa
         assert gaps[-1] > 3600
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 def test_recipe_leaves_a_run_and_a_record_for_each_model(tmp_path: Path) -> None:
     write_movielens(tmp_path)

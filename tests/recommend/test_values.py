@@ -8,6 +8,7 @@ from variseq.evaluation.calibration import ValueForecasts
 from variseq.log import LogPart
 
 
+@pytest.mark.slow
 def test_values_are_forecast_better_than_by_the_mean_where_items_have_prices(
     shop_parts: tuple[LogPart, LogPart, LogPart],
 ) -> None:

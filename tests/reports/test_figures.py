@@ -84,6 +84,7 @@ def test_too_few_items_for_a_map_are_said_to_be_so() -> None:
     assert "at least 8 items" in absent.missing
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.text(max_size=40))
 def test_any_title_can_be_drawn(title: str) -> None:
@@ -109,6 +110,7 @@ def results() -> Results:
     return Results([model, popular, knn], None, None, thresholds_for(LENGTHS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [accuracy_by_group, uncertainty_by_history, coverage_by_history, risk_coverage_curve])
 def test_picture_can_be_drawn_in_light_and_dark(made, results: Results) -> None:  # type: ignore[no-untyped-def]
     picture = made(results)

@@ -28,6 +28,7 @@ pytest.importorskip("jinja2")
 
 from variseq.reports.report import write_report
 
+pytestmark = pytest.mark.slow
 SCRIPT = "<script>alert('title')</script>"
 ODD_TITLES = [
     SCRIPT,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import export_in_child, made_once, small_model
+from tests.conftest import export_as, made_once, small_model
 from tests.serving.server_process import LocalServer, serving_here
 from variseq.events.simulate import Simulation
 from variseq.log import read
@@ -33,14 +33,14 @@ def numbered_ids(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def numbered_run(shop: Simulation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def numbered_run(shop: Simulation, bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose ids are whole numbers above 2^53."""
 
     def make(folder: Path) -> None:
         events, items = (numbered_ids(table.to_pandas()) for table in (shop.events(), shop.items()))
         train, valid, _ = read(events, items=items).split("leave-one-out")
         small_model(max_epochs=1).fit(train, valid, folder=folder, verbose=0)
-        export_in_child(folder)
+        export_as(folder, bundle_folder)
 
     return made_once(tmp_path_factory, "numbered", make)
 

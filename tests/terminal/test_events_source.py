@@ -25,6 +25,7 @@ def store_address(tmp_path: Path) -> str:
     return address
 
 
+@pytest.mark.slow
 def test_model_is_fitted_again_on_what_a_server_took_in_without_those_erased(
     store_address: str, tmp_path: Path
 ) -> None:

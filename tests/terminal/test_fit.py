@@ -46,6 +46,7 @@ def config_of(run: Path) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.slow
 def test_flags_win_over_the_file_and_set_wins_over_flags(shop_file: Path, tmp_path: Path) -> None:
     words = ["--seed", 3, "--set", "model.hidden_size=12", "--set", "seed=4", *SHORT]
     out = succeed(*quick_fit(shop_file, tmp_path / "run", *words)).out
@@ -197,6 +198,7 @@ def cut_files(shop_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return folder / "first.csv", folder / "rest.csv"
 
 
+@pytest.mark.slow
 def test_without_a_test_part_the_validation_metrics_are_shown(shop_file: Path, tmp_path: Path) -> None:
     out = succeed(*quick_fit(shop_file, tmp_path / "run", "--test", "none", *SHORT)).out
     assert "There is no test part. On the validation part (" in out
@@ -211,6 +213,7 @@ def test_without_a_test_part_the_validation_metrics_are_shown(shop_file: Path, t
     )
 
 
+@pytest.mark.slow
 def test_fit_and_evaluate_use_a_test_file_alike(cut_files: tuple[Path, Path], tmp_path: Path) -> None:
     first, rest = cut_files
     out = succeed(*quick_fit(first, tmp_path / "run", "--test-file", rest, *SHORT)).out
@@ -233,6 +236,7 @@ def test_test_file_that_cannot_be_used_is_refused_before_training(cut_files: tup
     assert left_in(tmp_path) == ["other.csv"]
 
 
+@pytest.mark.slow
 def test_targets_of_is_kept_and_runs_of_other_targets_are_not_compared(shop_file: Path, tmp_path: Path) -> None:
     succeed(*quick_fit(shop_file, tmp_path / "bought", "--targets-of", "purchase", *SHORT))
     table = json.loads((tmp_path / "bought" / "evaluation.json").read_text())
@@ -254,6 +258,7 @@ def test_unknown_target_behavior_is_refused_with_those_there_are(shop_file: Path
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_low_values_are_shown_by_check_and_read_alike_in_a_test_file(
     cut_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -267,6 +272,7 @@ def test_low_values_are_shown_by_check_and_read_alike_in_a_test_file(
     refuse("low_values", "check", first, "--low-values", "hidden")
 
 
+@pytest.mark.slow
 def test_fit_goes_on_from_an_earlier_run_of_its_size(
     shop_file: Path, cut_files: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def test_error_shows_a_path_as_it_is_on_one_line(tmp_path: Path) -> None:
     refuse(re.escape(r"[b]:new:\x1b\n.csv"), "check", tmp_path / "[b]:new:\x1b\n.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("item", ODD)
 def test_every_id_can_be_named_by_every_option(odd_run: Path, item: str) -> None:
     asked = ("recommend", odd_run, "--include-seen", "--ranks-only", "--json", "-k", 3)

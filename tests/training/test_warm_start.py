@@ -124,6 +124,7 @@ def test_settings_that_do_not_fit_are_refused(
         other.fit(newer[0], newer[1], verbose=0, start=earlier)
 
 
+@pytest.mark.slow
 def test_run_that_has_learned_from_the_test_part_is_refused(shop_log: Log, newer: Parts) -> None:
     train, valid, _ = shop_log.split("time", test="none")
     knows_all = small_model(max_epochs=1).fit(train, valid, verbose=0)
@@ -151,6 +152,7 @@ def test_run_that_is_not_fitted_or_of_other_items_is_refused(newer: Parts) -> No
         small_model().fit(newer[0], newer[1], verbose=0, start=stranger)
 
 
+@pytest.mark.slow
 def test_resumed_warm_start_is_the_uninterrupted_one_and_needs_its_start(
     earlier: VariationalAttention, newer: Parts, tmp_path: Path
 ) -> None:
