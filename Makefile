@@ -28,7 +28,7 @@ test: $(VENV)/ready-to-develop  ## all tests and docstring examples
 	$(TEST)
 
 quick: $(VENV)/ready-to-develop  ## the fast tests, below a minute
-	$(TEST) -m "not slow and not browser and not redis and not network"
+	$(TEST) --hypothesis-profile quick -m "not slow and not browser and not redis and not network"
 
 # Tests that drive a browser are left out: an old playwright does not know the browser that is installed.
 test-lowest: $(LOWEST)/ready-to-test  ## the core tests with the lowest versions that pyproject.toml allows

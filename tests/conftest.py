@@ -22,7 +22,8 @@ from variseq.log import Log, LogPart, read
 
 # How long an example takes says nothing on a machine that is shared; the same examples each time, so that a failure
 # is one for everybody.
-settings.register_profile("variseq", deadline=None, database=None, derandomize=True)
+settings.register_profile("variseq", deadline=None, database=None, derandomize=True, max_examples=50)
+settings.register_profile("quick", settings.get_profile("variseq"), max_examples=10)
 settings.load_profile("variseq")
 
 SMALL_NETWORK = {
@@ -152,7 +153,10 @@ def fitted(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what drives a browser by the fixture that it uses."""
+    """Mark by their fixtures what drives a browser and what needs an export, which takes ten seconds."""
     for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "browser" in fixtures:
             item.add_marker(pytest.mark.browser)
+        if "bundle_folder" in fixtures:
+            item.add_marker(pytest.mark.slow)

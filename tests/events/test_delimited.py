@@ -16,6 +16,8 @@ from variseq.events.options import ReadOptions
 from variseq.events.read import read
 from variseq.events.report import Events
 
+pytestmark = pytest.mark.slow
+
 HEADER = "user_id,item_id,timestamp,title"
 
 

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from variseq.events.read import read
 from variseq.events.report import Events
 
+pytestmark = pytest.mark.slow
+
 DOORS: dict[str, Callable[[pa.Table, Path], Any]] = {
     "csv": lambda log, folder: _csv(log, folder / "log.csv"),
     "json lines": lambda log, folder: _json_lines(log, folder / "log.jsonl"),

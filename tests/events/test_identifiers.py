@@ -20,6 +20,8 @@ from variseq.events.read import read
 from variseq.events.report import Events
 from variseq.events.vocabulary import MAX_ID_BYTES
 
+pytestmark = pytest.mark.slow
+
 
 def write_csv(users: list[Any], folder: Path) -> Path:
     rows = [f"{'' if user is None else user},{place},1600000000\n" for place, user in enumerate(users)]

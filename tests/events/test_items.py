@@ -16,6 +16,8 @@ from variseq.events.items import ItemTable, read_users, split_categories
 from variseq.events.read import read
 from variseq.events.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.slow
+
 CASES = {
     "bars": (["A|B", "B", None], [["A", "B"], ["B"], []], ""),
     "Python lists": (["['A', \"B's\"]", "['A']", "[]"], [["A", "B's"], ["A"], []], "brackets"),

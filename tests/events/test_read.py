@@ -23,6 +23,8 @@ from variseq.events.identifiers import EXACT_NULL_WORDS, NULL_WORDS
 from variseq.events.options import ReadOptions
 from variseq.events.read import read
 
+pytestmark = pytest.mark.slow
+
 ROWS = {
     "userId": ["b", "a", "b", "a"],
     "sku": ["x", "y", "z", "x"],

@@ -19,6 +19,8 @@ from variseq.errors import InputError
 from variseq.events.options import ReadOptions
 from variseq.events.read import read
 
+pytestmark = pytest.mark.slow
+
 
 def table(num_rows: int, start: int = 0, **more: object) -> pa.Table:
     rows = range(start, start + num_rows)

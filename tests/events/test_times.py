@@ -15,6 +15,8 @@ from variseq.events.options import ReadOptions, TimeUnit
 from variseq.events.read import read
 from variseq.events.report import Events
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 1_573_568_086  # 2019-11-12 14:14:46 UTC
 
 

@@ -19,6 +19,8 @@ from variseq.events.read import read
 from variseq.events.report import Events
 from variseq.log import Log
 
+pytestmark = pytest.mark.slow
+
 NAN = float("nan")
 
 

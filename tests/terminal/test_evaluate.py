@@ -11,6 +11,8 @@ import pytest
 from tests.terminal.invoke import refuse, succeed
 from tests.terminal.shop import left_in, quick_fit
 
+pytestmark = pytest.mark.slow
+
 MODELS = ["variseq", "popular", "recent-popular", "last-item-transitions", "item-knn"]
 
 

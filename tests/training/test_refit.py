@@ -23,7 +23,7 @@ from variseq.training.trainer import Trainer
 Parts = tuple[LogPart, LogPart, LogPart]
 Weights = dict[str, torch.Tensor]
 
-pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")]
 
 REFITS = {"refit_fraction": 0.5, "num_refits": 2, "item_weight_decay": 0.25, "refit_weight_decay_multiplier": 2.0}
 

@@ -20,6 +20,8 @@ from variseq.training.callbacks import MetricsFile, TrainingCallback, read_metri
 from variseq.training.state import Progress, load_state, save_state
 from variseq.training.trainer import Interrupt, Trainer, gradient_step
 
+pytestmark = pytest.mark.slow
+
 Parts = tuple[LogPart, LogPart, LogPart]
 
 

@@ -23,7 +23,7 @@ from variseq.training.warm_start import EPOCHS_SHARE, Start, take_over
 FEW = {"max_epochs": 2}
 Parts = tuple[LogPart, LogPart, LogPart]
 
-pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")]
 
 
 def before_share(table: pa.Table, share: float) -> pa.Table:
