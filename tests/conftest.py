@@ -19,6 +19,7 @@ from variseq.estimator import VariationalAttention
 from variseq.events.simulate import Simulation, SimulationOptions, simulate
 from variseq.export import export
 from variseq.log import Log, LogPart, read
+from variseq.serving.models import exported_model
 
 # How long an example takes says nothing on a machine that is shared; the same examples each time, so that a failure
 # is one for everybody.
@@ -114,12 +115,11 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     return root / name
 
 
-def export_as(run: Path, bundle: Path) -> Path:
-    """Export a run into itself, with the encoder of another of its shape: to make one takes ten seconds."""
-    files = {name: bundle / name for name in (ENCODER, TABLES)}
+def export_as(exported: Path, run: Path, *out: Path) -> None:
+    """Export with the encoder and tables of another export of the same sizes, as they take long to make."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("variseq.export._files", lambda *_: files)
-        return export(run)
+        patched.setattr("variseq.export._files", lambda *_: {name: exported / name for name in (ENCODER, TABLES)})
+        export(run, *out)
 
 
 @pytest.fixture(scope="session")
@@ -131,16 +131,27 @@ def run_folder(shop_parts: tuple[LogPart, LogPart, LogPart], tmp_path_factory: p
 
 
 @pytest.fixture(scope="session")
-def bundle_folder(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run, exported to be served."""
-    return made_once(tmp_path_factory, "model", lambda folder: export(run_folder, folder))
+def first_export(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run, `run`, that a child process exported as at the first start of a server; `said` has the lines."""
+
+    def make(folder: Path) -> None:
+        said: list[str] = []
+        exported_model(Path(shutil.copytree(run_folder, folder / "run")), said.append)
+        (folder / "said").write_text("\n".join(said), encoding="utf-8")
+
+    return made_once(tmp_path_factory, "exported", make)
 
 
 @pytest.fixture(scope="session")
-def exported_run(run_folder: Path, bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported_run(first_export: Path) -> Path:
     """A copy of the run, exported into itself: to serve `run_folder` would export into what other tests look at."""
-    make = lambda folder: export_as(Path(shutil.copytree(run_folder, folder)), bundle_folder)  # noqa: E731
-    return made_once(tmp_path_factory, "exported", make)
+    return first_export / "run"
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(run_folder: Path, exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, exported to be served."""
+    return made_once(tmp_path_factory, "model", lambda folder: export_as(exported_run, run_folder, folder))
 
 
 @pytest.fixture(scope="session")
@@ -158,5 +169,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if "browser" in fixtures:
             item.add_marker(pytest.mark.browser)
-        if "bundle_folder" in fixtures:
+        if "first_export" in fixtures:
             item.add_marker(pytest.mark.slow)

@@ -33,14 +33,14 @@ def numbered_ids(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def numbered_run(shop: Simulation, bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def numbered_run(shop: Simulation, exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose ids are whole numbers above 2^53."""
 
     def make(folder: Path) -> None:
         events, items = (numbered_ids(table.to_pandas()) for table in (shop.events(), shop.items()))
         train, valid, _ = read(events, items=items).split("leave-one-out")
         small_model(max_epochs=1).fit(train, valid, folder=folder, verbose=0)
-        export_as(folder, bundle_folder)
+        export_as(exported_run, folder)
 
     return made_once(tmp_path_factory, "numbered", make)
 

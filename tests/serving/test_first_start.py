@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.serving.server_process import serving
 from tests.terminal.invoke import refuse
 from variseq.events.simulate import Simulation
@@ -43,15 +41,16 @@ def test_server_never_loads_torch(bundle_folder: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.slow
-def test_run_is_exported_and_its_histories_are_known(run_folder: Path, shop: Simulation, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(run_folder, run)
-    with serving(tmp_path, run) as server:
-        assert (run / "encoder.onnx").is_file()
-        *preparing, imported, _ = server.said
-        assert preparing[0].startswith("Preparing the model")
-        assert preparing[-1].startswith("The model was prepared in ")
+def test_run_is_exported_by_a_process_of_its_own_which_is_told(first_export: Path) -> None:
+    assert (first_export / "run" / "encoder.onnx").is_file()
+    first, last = (first_export / "said").read_text().splitlines()
+    assert first.startswith("Preparing the model")
+    assert last.startswith("The model was prepared in ")
+
+
+def test_first_start_imports_the_histories(exported_run: Path, shop: Simulation, tmp_path: Path) -> None:
+    with serving(tmp_path, exported_run) as server:
+        imported, _ = server.said
         assert imported.startswith(f"Imported {shop.events().num_rows:,} events")
         user = shop.events().column("user_id")[0].as_py()
         shown = server.client.get(f"/v1/users/{user}").json()
