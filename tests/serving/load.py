@@ -20,6 +20,12 @@ class Load:
     failed: list[str] = field(default_factory=list)
     num_refused: int = 0
     is_over: threading.Event = field(default_factory=threading.Event)
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def wait_for_end(self) -> None:
+        """Until every client was refused or failed."""
+        for thread in self.threads:
+            thread.join(60)
 
     def wait_for(self, num_answers: int) -> None:
         """Until so many more answers have come."""
@@ -50,12 +56,11 @@ def load(address: str, num_threads: int, body: dict[str, Any]) -> Iterator[Load]
                 else:
                     found.failed.append(f"{response.status_code} {response.text}")
 
-    threads = [threading.Thread(target=ask) for _ in range(num_threads)]
-    for thread in threads:
+    found.threads = [threading.Thread(target=ask) for _ in range(num_threads)]
+    for thread in found.threads:
         thread.start()
     try:
         yield found
     finally:
         found.is_over.set()
-        for thread in threads:
-            thread.join()
+        found.wait_for_end()

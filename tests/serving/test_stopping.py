@@ -18,11 +18,19 @@ from variseq.serving.stores.sqlite import SqliteStore
 WISH = {"history": ["i00", "i01"], "k": 5}
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_stop_under_load_loses_no_request(bundle_folder: Path, tmp_path: Path, workers: str) -> None:
-    flags = ("--workers", workers, "--shutdown-grace-seconds", "0.3")
+def test_stop_of_one_process_under_load_loses_no_request(bundle_folder: Path) -> None:
+    with serving_here(bundle_folder, shutdown_grace_seconds=0.3) as server, load(server.address, 12, WISH) as found:
+        found.wait_for(15)
+        server.stop()
+        found.wait_for_end()
+    assert found.failed == []
+    assert found.num_refused == 12
+
+
+def test_stop_of_workers_under_load_loses_no_request(bundle_folder: Path, tmp_path: Path) -> None:
+    flags = ("--workers", "2", "--shutdown-grace-seconds", "0.3")
     with serving(tmp_path, bundle_folder, *flags) as server, load(server.address, 12, WISH) as found:
-        found.wait_for(50)
+        found.wait_for(15)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
     assert found.failed == []

@@ -60,10 +60,10 @@ def test_swap_under_load_fails_no_request_and_each_answer_is_of_one_version(swap
     first = swapping.client.get("/v1/admin/models").json()
     assert (first["models"], first["model_name"]) == (["damaged", "empty", "first", "second"], "first")
     with load(swapping.address, 8, WISH) as found:
-        found.wait_for(20)
+        found.wait_for(8)
         for name in ("second", "first", "second", "first", "second"):
             assert swap(swapping, name) == 200
-            found.wait_for(20)
+            found.wait_for(8)
     assert found.failed == []
     versions = {answer["model_version"] for answer in found.answers}
     assert len(versions) == 2
@@ -77,7 +77,7 @@ def test_bad_model_is_refused_and_the_old_one_stays(swapping: LocalServer, model
             response = swapping.client.post("/v1/admin/model", json={"model_name": name})
             assert response.status_code == 409
             assert str(models) not in response.text
-        found.wait_for(10)
+        found.wait_for(4)
     assert found.failed == []
     assert {answer["model_version"] for answer in found.answers} == {before}
     assert not (models / "current").exists()

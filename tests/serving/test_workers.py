@@ -107,7 +107,7 @@ def test_dead_worker_is_replaced_and_the_others_go_on(workers: ServerProcess) ->
         time.sleep(0.05)
     assert second in now
     with load(workers.address, 6, {"history": ["i00"], "k": 2}) as found:
-        found.wait_for(30)
+        found.wait_for(10)
     assert found.failed == []
 
 

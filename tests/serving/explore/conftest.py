@@ -74,9 +74,23 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     shared.close()
 
 
+@pytest.fixture(scope="package")
+def kept(context: BrowserContext, stocked: LocalServer) -> Iterator[Visit]:
+    """A tab that goes from one test to the next."""
+    with Visit(context, stocked.address) as tab:
+        yield tab
+    tab.page.close()
+
+
 @pytest.fixture
-def visit(context: BrowserContext, stocked: LocalServer) -> Callable[..., Visit]:
-    """Opens the page in a tab of a desktop: `visit("#user=reader")`."""
+def visit(kept: Visit) -> Callable[..., Visit]:
+    """Opens a link of the page in that tab: `visit("#user=reader")`."""
+    return lambda link="", **options: kept.again(link, **options)
+
+
+@pytest.fixture
+def visit_new(context: BrowserContext, stocked: LocalServer) -> Callable[..., Visit]:
+    """Opens the page in a tab of its own."""
     return lambda link="", **options: Visit(context, stocked.address, link, **options)
 
 

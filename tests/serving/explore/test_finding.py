@@ -69,9 +69,9 @@ def test_search_without_a_match_says_so(visit: Open) -> None:
         assert tab.text("#item-hint") == "Nothing is called no such title."
 
 
-def test_real_times_and_equal_steps_place_events_differently(visit: Open) -> None:
+def test_real_times_and_equal_steps_place_events_differently(visit_new: Open) -> None:
     places = "all => all.map(one => Number(one.getAttribute('x1')))"
-    with visit("#user=reader") as tab:
+    with visit_new("#user=reader") as tab:
         by_time = tab.page.eval_on_selector_all(".stem", places)
         # The last event is 19 days after the one before, all others one day apart.
         assert (by_time[-1] - by_time[-2]) / (by_time[1] - by_time[0]) == pytest.approx(19, rel=0.01)
@@ -82,8 +82,8 @@ def test_real_times_and_equal_steps_place_events_differently(visit: Open) -> Non
         assert by_order[-1] - by_order[-2] == pytest.approx(by_order[1] - by_order[0])
 
 
-def test_thousand_events_fit_are_zoomed_and_zoomed_out(visit: Open) -> None:
-    with visit("#user=longest") as tab:
+def test_thousand_events_fit_are_zoomed_and_zoomed_out(visit_new: Open) -> None:
+    with visit_new("#user=longest") as tab:
         assert tab.page.locator("#events li").count() == 1000
         assert tab.page.locator(".stem").count() == 1000
         for _ in range(5):

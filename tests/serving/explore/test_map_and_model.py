@@ -80,9 +80,9 @@ def test_pointer_on_an_item_tells_its_title_and_marks(reader: Visit, stocked: Lo
     assert f"recommended, rank {rank}" in reader.text("#map-tip")
 
 
-def test_map_as_a_list_says_what_is_marked_and_finds_the_rest(visit: Open, stocked: LocalServer) -> None:
+def test_map_as_a_list_says_what_is_marked_and_finds_the_rest(visit_new: Open, stocked: LocalServer) -> None:
     listed = stocked.recommend("reader")["recommendations"]
-    with visit("#user=reader") as tab:
+    with visit_new("#user=reader") as tab:
         rows = tab.page.locator("#map-items li").all_inner_texts()
         for one, row in zip(listed, rows, strict=False):
             assert one["title"] in row
@@ -91,9 +91,9 @@ def test_map_as_a_list_says_what_is_marked_and_finds_the_rest(visit: Open, stock
         assert [row.split("\n")[0] for row in tab.page.locator("#map-items li").all_inner_texts()] == ["Garden no. 7"]
 
 
-def test_picked_item_shows_similar_ones_and_is_taken_next(visit: Open, stocked: LocalServer) -> None:
+def test_picked_item_shows_similar_ones_and_is_taken_next(visit_new: Open, stocked: LocalServer) -> None:
     similar = stocked.client.get("/v1/items/i01/similar?k=5").json()["items"]
-    with visit("#user=ready") as tab:
+    with visit_new("#user=ready") as tab:
         tab.type("#map-filter", "Garden no. 7")
         tab.click("#map-items button")
         tab.click("#map-picked >> text=Similar items")
@@ -102,7 +102,7 @@ def test_picked_item_shows_similar_ones_and_is_taken_next(visit: Open, stocked: 
         assert tab.events()[-1] == "Garden no. 7"
 
 
-def test_category_of_the_legend_is_shown_alone(visit: Open) -> None:
+def test_category_of_the_legend_is_shown_alone(visit_new: Open) -> None:
     drawn = """
     () => {
       const map = document.getElementById("map");
@@ -112,7 +112,7 @@ def test_category_of_the_legend_is_shown_alone(visit: Open) -> None:
       return strength;
     }
     """
-    with visit() as tab:
+    with visit_new() as tab:
         before = tab.page.evaluate(drawn)
         tab.click("#map-legend button:first-of-type")
         tab.settle(PAUSE_MILLISECONDS)

@@ -69,8 +69,8 @@ def test_lost_server_is_told_and_tried_again(visit: Open, stocked: LocalServer) 
         assert "1 event struck out" in tab.text("#what-if-text")
 
 
-def test_slow_answer_shows_that_it_is_waited_for(visit: Open) -> None:
-    with visit() as tab:
+def test_slow_answer_shows_that_it_is_waited_for(visit_new: Open) -> None:
+    with visit_new() as tab:
         tab.page.route("**/v1/recommend", lambda route: (tab.page.wait_for_timeout(450), route.continue_()))
         tab.page.evaluate("location.hash = '#user=reader'")
         tab.page.wait_for_selector("#answer-message .placeholder")
@@ -86,7 +86,7 @@ def test_unknown_items_of_a_link_are_kept_and_told(visit: Open) -> None:
         assert tab.page.locator("#events li.unknown").count() == 1
 
 
-def test_link_restores_what_a_colleague_saw(visit: Open) -> None:
+def test_link_restores_what_a_colleague_saw(visit: Open, visit_new: Open) -> None:
     with visit("#user=ready") as tab:
         tab.click("#events li:nth-child(2) .strike")
         tab.click("#events li:nth-child(4) .title")
@@ -97,7 +97,7 @@ def test_link_restores_what_a_colleague_saw(visit: Open) -> None:
         link, seen, told = tab.page.url.split("/explore")[1], tab.titles(), tab.text("#what-if-text")
         events = tab.events()
     assert link == "#user=ready&without=4&added=2:i02&of=5&k=6"
-    with visit(link) as other:
+    with visit_new(link) as other:
         assert other.titles() == seen
         assert other.events() == events
         assert other.text("#what-if-text") == told

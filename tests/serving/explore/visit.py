@@ -48,6 +48,14 @@ GO = """
     })
 """
 
+TIDY = """
+    document.activeElement.blur();
+    for (const one of document.querySelectorAll("details[open]")) one.open = false;
+    for (const one of document.querySelectorAll("input[type=text], input[type=search]")) one.value = "";
+    for (const one of document.querySelectorAll("dialog[open]")) one.close();
+    scrollTo(0, 0);
+"""
+
 
 class Visit:
     """The page opened at an address; leaving it checks that nothing was wrong while it was open.
@@ -58,7 +66,7 @@ class Visit:
     def __init__(
         self, context: BrowserContext, address: str, link: str = "", *, expected: tuple[int, ...] = ()
     ) -> None:
-        self.context, self.address, self.expected = context, address, expected
+        self.context, self.address, self.expected, self.is_kept = context, address, expected, False
         self.page: Page = context.new_page()
         self.page.set_default_timeout(MOST_MILLISECONDS)
         self.wrong: list[str] = []
@@ -76,9 +84,23 @@ class Visit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.page.close()
+        if not self.is_kept:
+            self.page.close()
         if kind is None:
             assert self.wrong == []
+
+    def again(self, link: str, expected: tuple[int, ...] = ()) -> Visit:
+        """The same tab at another link, for another test: what was open is closed, what was typed is gone."""
+        self.expected, self.is_kept = expected, True
+        self.page.bring_to_front()  # Timers of a tab behind another run late.
+        self.page.mouse.move(5, 5)
+        self.page.evaluate(TIDY)
+        for one in ("#", link):
+            if self.page.evaluate("one => (location.hash || '#') !== (one || '#')", one):
+                self.wrong.clear()
+                self.asked.clear()
+                self.go(one)
+        return self
 
     def settle(self, least: int = QUIET_MILLISECONDS) -> None:
         """Waits until all that was asked is answered, and nothing more is asked for `least` milliseconds."""
