@@ -132,7 +132,7 @@ def run_folder(shop_parts: tuple[LogPart, LogPart, LogPart], tmp_path_factory: p
 
 @pytest.fixture(scope="session")
 def first_export(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run, `run`, that a child process exported as at the first start of a server; `said` has the lines."""
+    """A copy of the run, `run`, exported by a child process as at the first start of a server; `said` has its lines."""
 
     def make(folder: Path) -> None:
         said: list[str] = []
