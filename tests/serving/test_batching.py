@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from variseq.errors import InputError
-from variseq.ranking.engine import Request
+from variseq.ranking.engine import KnownHistory, Request
 from variseq.ranking.options import RecommendOptions
-from variseq.serving.batching import Batcher, HistoryCache, InferenceRequest, InferenceResult
+from variseq.serving.batching import OVERHEAD_BYTES, Batcher, HistoryCache, InferenceRequest, InferenceResult
 from variseq.serving.http import HTTPError
 from variseq.serving.models import ModelManager
 from variseq.serving.stores.protocol import Event, StoreUnavailable
@@ -152,3 +154,36 @@ def test_late_answer_is_503_and_leaves_nothing_behind(models: ModelManager) -> N
                 await asyncio.sleep(0.01)
 
     asyncio.run(main())
+
+
+@given(data=st.data())
+def test_bytes_are_counted_and_bounded_whatever_is_put_and_dropped(models: ModelManager, data: st.DataObject) -> None:
+    histories = [models.engine.given(["i00"] * length) for length in range(30)]
+    cache = HistoryCache(4000)
+    held: dict[int, KnownHistory] = {}
+    steps = st.lists(st.tuples(st.sampled_from(["put", "get", "drop"]), st.integers(0, 9), st.integers(0, 29)))
+    for step, user, length in data.draw(steps):
+        if step == "put":
+            cache.put(user, 1, "m", histories[length])
+            held[user] = histories[length]
+        elif step == "drop":
+            cache.drop(user)
+            held.pop(user, None)
+        else:
+            found = cache.get(user, 1, "m")
+            assert found is None or found is held[user]
+        assert cache.nbytes <= 4000
+        kept = [held[user] for user in range(10) if user in held and cache.get(user, 1, "m") is not None]
+        assert cache.nbytes == sum(one.nbytes + OVERHEAD_BYTES for one in kept)
+    cache.clear()
+    assert (len(cache), cache.nbytes) == (0, 0)
+
+
+def test_least_recently_used_history_is_dropped_first(models: ModelManager) -> None:
+    history = models.engine.given(["i00"] * 3)
+    cache = HistoryCache(2 * (history.nbytes + OVERHEAD_BYTES))
+    for user in ("a", "b"):
+        cache.put(user, 1, "m", history)
+    cache.get("a", 1, "m")
+    cache.put("c", 1, "m", history)
+    assert [cache.get(user, 1, "m") is not None for user in "abc"] == [True, False, True]

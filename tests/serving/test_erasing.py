@@ -29,15 +29,6 @@ def test_erasing_twice_and_erasing_nobody_are_well(server: LocalServer) -> None:
         assert response.json() == {"erased_events": 0, "verified": True}
 
 
-def test_id_with_odd_signs_is_found_and_erased(server: LocalServer) -> None:
-    for number, user in enumerate(["a/b", "a b", "%2F", "ü", "..", "a?b#c", "a%2Fb", "similar", "map"]):
-        server.add(event(f"odd-{number}", user, "i00"))
-        path = "/v1/users/" + "".join(f"%{byte:02X}" for byte in user.encode())
-        assert server.client.get(path).json()["user_id"] == user
-        assert server.client.delete(path).json()["erased_events"] == 1
-        assert server.client.get(path).status_code == 404
-
-
 def test_path_that_is_no_text_is_refused(server: LocalServer) -> None:
     assert server.client.get("/v1/users/%FF").status_code == 400
     assert server.client.get("/v1/users/").status_code == 404

@@ -23,6 +23,9 @@ ODD_IDS = [
     "\ufeffi00",
     "a\tb\nc",
     "?k=1#x",
+    "..",
+    "similar",
+    "map",
     "007",
     LONG,
 ]
@@ -105,14 +108,16 @@ def test_digits_stay_text_where_ids_are_text(server: LocalServer) -> None:
 
 @pytest.mark.parametrize("odd", ODD_IDS)
 def test_odd_id_is_kept_exactly_as_it_was_given(server: LocalServer, odd: str) -> None:
+    path = "/v1/users/" + "".join(f"%{byte:02X}" for byte in odd.encode())
     server.add(event(f"odd {odd}"[:200], odd, odd), event(f"odd 2 {odd}"[:200], odd, "i01", 1_700_000_001))
-    shown = get(server, f"/v1/users/{quote(odd, safe='')}")
+    shown = get(server, path)
     assert shown["user_id"] == odd
     assert [one["item_id"] for one in shown["events"]] == [odd, "i01"]
     assert odd in get(server, "/v1/users", prefix=odd)["users"]
     answer = server.recommend(odd)
     assert (answer["num_events_used"], answer["num_unknown_items"], answer["fallback"]) == (1, 1, None)
-    assert server.client.delete(f"/v1/users/{quote(odd, safe='')}").json() == {"erased_events": 2, "verified": True}
+    assert server.client.delete(path).json() == {"erased_events": 2, "verified": True}
+    assert server.client.get(path).status_code == 404
 
 
 def test_event_with_an_empty_value_or_behavior_or_without_one_is_kept(server: LocalServer) -> None:

@@ -216,6 +216,20 @@ def _nearest(wanted: str, known: Sequence[Id]) -> str | None:
     return next(iter(get_close_matches(wanted, texts, n=1)), None)
 
 
+def check_text(text: str, name: str, max_bytes: int | None = None) -> None:
+    """Raises InputError for text that is empty, no Unicode or longer than so many bytes as UTF-8."""
+    if not text:
+        raise InputError(f"{name} is empty; give it at least one character.")
+    try:
+        num_bytes = len(text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} {text!r} is not valid Unicode: it has half of a surrogate pair.") from error
+    if max_bytes is not None and num_bytes > max_bytes:
+        raise InputError(
+            f"{name} is longer than {max_bytes:,} bytes: {text[:64]!r}… has {num_bytes:,}. Use a shorter one."
+        )
+
+
 def _spelling(text: str) -> str:
     """What is left of an id without blanks around it, capitals, and differences in how accents are stored."""
     return normalize("NFKC", text).strip().casefold()

@@ -15,11 +15,11 @@ import pyarrow as pa
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from variseq.errors import InputError
-from variseq.events.vocabulary import MAX_ID_BYTES, Id, Vocabulary
+from variseq.events.vocabulary import MAX_ID_BYTES, Id, Vocabulary, check_text
 from variseq.ranking.engine import Request
 from variseq.ranking.options import RecommendOptions
 from variseq.sequences.given_history import EPOCH, LARGEST_VALUE, GivenEvent, latest_time, microseconds
-from variseq.serving.stores.protocol import Event, check_text
+from variseq.serving.stores.protocol import Event
 
 MAX_K = 1000
 MAX_EVENTS = 1000

@@ -29,12 +29,19 @@ def busy(tab: Visit) -> None:
     tab.click("#map-picked >> text=Similar items")
 
 
-def test_all_text_has_contrast_in_both_themes(visit: Open) -> None:
+def test_all_text_has_contrast_in_both_themes_and_every_control_a_name(visit: Open) -> None:
     with visit("#user=reader") as tab:
         busy(tab)
         tab.page.hover("#recommendations li:nth-child(1)")
         tab.settle(2 * PAUSE_MILLISECONDS)
         assert poor(tab, at_least=200) == []
+        tab.type("#item-input", "Toys")
+        nodes = tab.context.new_cdp_session(tab.page).send("Accessibility.getFullAXTree")["nodes"]
+        controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in CONTROLS]
+        assert len(controls) > 40
+        assert [node for node in controls if not node.get("name", {}).get("value", "").strip()] == []
+        names = {node["name"]["value"] for node in controls if node["role"]["value"] == "combobox"}
+        assert {"Find a user", "Add an item (what if)"} <= names
 
 
 def test_messages_have_contrast_in_both_themes(visit: Open) -> None:
@@ -55,18 +62,6 @@ def poor(tab: Visit, at_least: int) -> list[dict[str, Any]]:
             if one["ratio"] < (LEAST_CONTRAST_OF_LARGE if one["isLarge"] else LEAST_CONTRAST):
                 found.append({**one, "theme": theme})
     return found
-
-
-def test_every_control_has_a_name(visit: Open) -> None:
-    with visit("#user=reader") as tab:
-        busy(tab)
-        tab.type("#item-input", "Toys")
-        nodes = tab.context.new_cdp_session(tab.page).send("Accessibility.getFullAXTree")["nodes"]
-        controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in CONTROLS]
-        assert len(controls) > 40
-        assert [node for node in controls if not node.get("name", {}).get("value", "").strip()] == []
-        names = {node["name"]["value"] for node in controls if node["role"]["value"] == "combobox"}
-        assert {"Find a user", "Add an item (what if)"} <= names
 
 
 def test_tab_key_reaches_everything_and_focus_is_seen(visit: Open) -> None:
@@ -113,20 +108,15 @@ def test_theme_is_chosen_and_remembered(visit_alone: Open) -> None:
         assert (tab.text("#theme"), tab.page.evaluate(paper)) == ("Theme: system", dark)
 
 
-def test_rows_glide_only_where_motion_is_wanted(visit: Open) -> None:
+def test_change_is_announced_and_rows_glide_only_where_motion_is_wanted(visit: Open) -> None:
     with visit("#user=ready") as tab:
         look(tab, "countGlides")
+        look(tab, "listen")
+        assert tab.page.get_attribute("#changes", "aria-live") == "polite"
         tab.page.emulate_media(reduced_motion="reduce")
         tab.click("#events li:nth-child(1) .strike")
+        assert tab.page.evaluate("window.heard") == [tab.text("#changes")]
         assert tab.page.evaluate("window.glides") == 0
         tab.page.emulate_media(reduced_motion="no-preference")
         tab.click("#events li:nth-child(2) .strike")
         assert tab.page.evaluate("window.glides") > 0
-
-
-def test_changed_list_is_announced(visit: Open) -> None:
-    with visit("#user=ready") as tab:
-        look(tab, "listen")
-        assert tab.page.get_attribute("#changes", "aria-live") == "polite"
-        tab.click("#events li:nth-child(1) .strike")
-        assert tab.page.evaluate("window.heard") == [tab.text("#changes")]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from variseq.errors import InputError, VariseqError
-from variseq.events.vocabulary import MAX_ID_BYTES, Id
+from variseq.events.vocabulary import MAX_ID_BYTES, Id, check_text
 
 SMALLEST_ID, LARGEST_ID = -(2**63), 2**63 - 1
 MAX_DIGITS = 19
@@ -154,20 +154,6 @@ def check_id(value: object, name: str) -> None:
         raise InputError(
             f"{name} is text or a whole number from {SMALLEST_ID} to {LARGEST_ID}; "
             f"got {value!r} ({type(value).__name__})."
-        )
-
-
-def check_text(text: str, name: str, max_bytes: int | None = None) -> None:
-    """Raises InputError for text that is empty, no Unicode or longer than so many bytes as UTF-8."""
-    if not text:
-        raise InputError(f"{name} is empty; give it at least one character.")
-    try:
-        num_bytes = len(text.encode("utf-8"))
-    except UnicodeEncodeError as error:
-        raise InputError(f"{name} {text!r} is not valid Unicode: it has half of a surrogate pair.") from error
-    if max_bytes is not None and num_bytes > max_bytes:
-        raise InputError(
-            f"{name} is longer than {max_bytes:,} bytes: {text[:64]!r}… has {num_bytes:,}. Use a shorter one."
         )
 
 
