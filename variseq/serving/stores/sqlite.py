@@ -112,8 +112,8 @@ class GroupCommit:
             self._fail(group, sqlite3.OperationalError("the commit was interrupted"))
             raise
         else:
-            for tell in outcomes:
-                tell()
+            for settle in outcomes:
+                settle()
 
     def _fail(self, group: list[_Pending], error: sqlite3.Error) -> None:
         self._disconnect()
@@ -138,14 +138,14 @@ def _outcome(connection: sqlite3.Connection, work: Work[Any], done: Future[Any])
     """Run the work; what tells its caller the result after the commit. Only an error of the database is raised."""
     connection.execute("SAVEPOINT work")
     try:
-        tell = partial(done.set_result, work(connection))
+        settle = partial(done.set_result, work(connection))
     except sqlite3.Error:
         raise
     except Exception as error:
         connection.execute("ROLLBACK TO work")
-        tell = partial(done.set_exception, error)
+        settle = partial(done.set_exception, error)
     connection.execute("RELEASE work")
-    return tell
+    return settle
 
 
 class SqliteStore:
