@@ -28,15 +28,6 @@ def test_file_is_there_at_the_end_and_not_before(tmp_path: Path) -> None:
     assert names(tmp_path) == ["page.txt"]
 
 
-def test_writing_that_breaks_off_leaves_the_file_that_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "page.txt"
-    path.write_text("before")
-    with pytest.raises(KeyboardInterrupt), atomic_write(path) as unfinished:
-        broken_off(unfinished)
-    assert path.read_text() == "before"
-    assert names(tmp_path) == ["page.txt"]
-
-
 def test_folder_is_there_at_the_end_and_not_before(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "run"
     left_by_a_crash = path.with_name(".run.partial")
@@ -49,7 +40,11 @@ def test_folder_is_there_at_the_end_and_not_before(tmp_path: Path) -> None:
     assert names(path.parent) == ["run"]
 
 
-def test_folder_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), atomic_directory(tmp_path / "run") as unfinished:
-        broken_off(unfinished / "new")
-    assert names(tmp_path) == []
+def test_what_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "page.txt"
+    path.write_text("before")
+    for write, part in ((atomic_write(path), ""), (atomic_directory(tmp_path / "run"), "new")):
+        with pytest.raises(KeyboardInterrupt), write as unfinished:
+            broken_off(unfinished / part)
+    assert path.read_text() == "before"
+    assert names(tmp_path) == ["page.txt"]

@@ -62,7 +62,6 @@ def test_run_without_histories_knows_no_users_and_answers_for_a_history(
     for ask in (lambda: bare.recommend(users=["u001"]), bare.evaluate):
         with pytest.raises(InputError, match="saved without histories"):
             ask()
-    assert fitted.checkpoint is not None
     assert fitted.checkpoint.histories is not None, "the model that was saved keeps its own"
 
 
@@ -95,11 +94,7 @@ def test_model_that_is_not_fitted_says_so(tmp_path: Path) -> None:
     [
         ({"model": {"widht": 32}}, r"there is no model\.widht"),
         ({"model": {"hidden_size": 10, "num_heads": 4}}, "hidden_size 10 is not a multiple of num_heads 4"),
-        ({"model": {"dropout": 1.5}}, r"model\.dropout = 1\.5: .*less than 1"),
-        ({"training": {"learnig_rate": 0.1}}, r"there is no training\.learnig_rate"),
-        ({"training": {"max_epochs": 0}}, r"training\.max_epochs = 0: "),
         ({"seed": -1}, r"training\.seed = -1: "),
-        ({"model": {"num_items": 3}}, r"model\.num_items cannot be set"),
     ],
 )
 def test_wrong_setting_is_one_message_that_names_the_field(settings: dict[str, Any], named: str) -> None:
@@ -150,8 +145,6 @@ def test_interrupted_fit_goes_on_to_the_same_run(run_folder: Path, shop_parts: P
     resumed = small_model().fit(train, valid, folder=folder, resume=True, verbose=0)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     whole = load(run_folder)
-    assert whole.checkpoint is not None
-    assert resumed.checkpoint is not None
     assert are_equal(weights_of(resumed.checkpoint.network), weights_of(whole.checkpoint.network))
     assert (folder / "weights.safetensors").read_bytes() == (run_folder / "weights.safetensors").read_bytes()
     metrics = [without_times(read_metrics(one / "metrics.jsonl")) for one in (folder, run_folder)]
@@ -167,7 +160,6 @@ def test_seen_items_are_left_out_as_the_log_suggested_unless_asked_otherwise(
         fitted.recommend(users).to_pandas(), fitted.recommend(users, exclude_seen=True).to_pandas()
     )
     other = load(run_folder)
-    assert other.checkpoint is not None
     other.checkpoint.manifest["exclude_seen"] = False
     assert other.recommend(users).to_dicts() == fitted.recommend(users, exclude_seen=False).to_dicts()
     judged = [other.evaluate().row("variseq"), fitted.evaluate(exclude_seen=False).row("variseq")]
@@ -190,7 +182,6 @@ def test_values_of_the_log_are_learned_and_integers_come_back_as_integers(tmp_pa
     frame["item_id"] = frame["item_id"].str[1:].astype(int) + 1000
     train, valid, _ = read(frame).split("leave-one-out")
     model = small_model(max_epochs=2, value_loss_weight=1.0).fit(train, valid, folder=tmp_path / "run", verbose=0)
-    assert model.checkpoint is not None
     assert model.checkpoint.network.value_head is not None
     losses = [record["regression"] for record in model.checkpoint.metrics]
     assert losses[1] < losses[0]

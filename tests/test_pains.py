@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from torch import Tensor
 from tests.terminal.invoke import refuse
 from variseq.estimator import VariationalAttention, load
 from variseq.evaluation import evaluate as evaluation
-from variseq.evaluation.evaluate import EvaluationOptions, evaluate
+from variseq.evaluation.evaluate import evaluate
 from variseq.evaluation.splits import leave_one_out
 from variseq.log import Log, LogPart, read
 from variseq.ranking import mixture
@@ -102,12 +101,11 @@ def test_no_block_of_scores_grows_with_users_or_items(
     assert len(fitted.recommend(fitted.vocabulary.users.to_pylist(), k=2)) == 300
     assert max(cells) <= 2000
     monkeypatch.setattr(evaluation, "CELLS_AT_ONCE", 20_000)
-    for num_items in (50, 1000):
+    for num_items, most in ((50, 128), (1000, 20)):
         recommender = Counting(num_items)
         *_, test = leave_one_out(Histories.of_items([[0, 1, 2]] * 300), num_items)
         evaluate(recommender, test)
-        assert max(recommender.batches) <= 128
-        assert max(recommender.batches) * num_items <= 20_000
+        assert max(recommender.batches) == most, "blocks are as large as they may be"
 
 
 def test_windows_of_training_grow_with_events_not_with_prefixes() -> None:
@@ -135,19 +133,10 @@ def test_history_in_memory_costs_few_bytes_an_event(shop_log: Log) -> None:
 # Speed
 
 
-def test_users_are_evaluated_and_answered_in_blocks_not_one_by_one() -> None:
-    items = [[n % 50, (n + 1) % 50, (n + 2) % 50, (n + 3) % 50] for n in range(1000)]
-    *_, test = leave_one_out(Histories.of_items(items), 50)
-    recommender = Counting(50)
-    evaluate(recommender, test, EvaluationOptions(k=10))
-    assert len(recommender.batches) == math.ceil(1000 / 128)
-
-
 # New users
 
 
 def test_network_has_no_table_of_users(fitted: VariationalAttention) -> None:
-    assert fitted.checkpoint is not None
     num_users = fitted.vocabulary.num_users
     for name, parameter in fitted.checkpoint.network.named_parameters():
         assert num_users not in parameter.shape, name
@@ -178,16 +167,12 @@ def test_run_folder_can_be_moved(run_folder: Path, tmp_path: Path) -> None:
 
 def test_evaluating_twice_gives_the_same_numbers_and_names_its_protocol(fitted: VariationalAttention) -> None:
     results = fitted.evaluate()
-    first, second = results.table, fitted.evaluate().table
-    assert first == second
+    assert results.table == fitted.evaluate().table
     assert results.row("popular")["ndcg@10"] > 0, "popularity stands beside it"
     assert results.row("variseq")["catalog_coverage@10"] > 0.2, "lists differ between users"
-    assert first["protocol"]["candidates"] == "full catalog"
-    assert first["protocol"]["ties"] == "against the model"
-    assert {"split_hash", "k", "targets", "exclude_seen"} <= set(first["protocol"])
-    for row in first["rows"]:
-        low, high = row["ndcg@10_interval"]
-        assert low <= row["ndcg@10"] <= high
+    protocol = results.table["protocol"]
+    assert (protocol["candidates"], protocol["ties"]) == ("full catalog", "against the model")
+    assert {"split_hash", "k", "targets", "exclude_seen"} <= protocol.keys()
 
 
 # Own data

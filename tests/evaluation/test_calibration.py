@@ -90,5 +90,4 @@ def test_intervals_of_the_true_spread_contain_nine_values_of_ten() -> None:
         for spread in (deviation, deviation / 3)
     )
     assert of_true == pytest.approx(0.9, abs=0.01)
-    assert of_narrow is not None
     assert of_narrow < 0.5

@@ -103,7 +103,6 @@ def test_evaluation_equals_the_plain_definition_for_any_batches(
     expected = plainly(matrix, part, k, exclude_seen, targets)
     assert evaluation.rank.tolist() == [row["rank"] for row in expected]
     assert evaluation.top_item.tolist() == [row["top"] for row in expected]
-    assert evaluation.forecasts is not None
     for name in ("nll", "brier", "entropy", "top_probability", "mass_before"):
         reference = np.array([row[name] for row in expected])
         np.testing.assert_allclose(getattr(evaluation.forecasts, name), reference, rtol=1e-5, atol=1e-6)
@@ -185,7 +184,6 @@ def test_wrong_options_are_refused() -> None:
 
 def test_large_scores_do_not_overflow_the_probabilities() -> None:
     evaluation = evaluate(GivenScores(random_scores(1) * 1e4), random_part(1))
-    assert evaluation.forecasts is not None
     assert np.isfinite(evaluation.forecasts.nll).all()
     assert (evaluation.forecasts.entropy >= -1e-9).all()
 
@@ -213,7 +211,6 @@ def test_recommended_probabilities_are_those_of_the_evaluation(histories: list[l
     constraints = [Constraints(NETWORK_ITEMS, 4, repeat_share=share)] * len(histories)
     selector = Selector.of(part.history(), constraints, model.everything)
     item, score = selector.best(p, 0.0, model.tables.vectors)
-    assert evaluation.forecasts is not None
     np.testing.assert_array_equal(item, evaluation.top_item)
     probability = np.exp(score + selector.log_weight(p)[:, None])
     np.testing.assert_allclose(probability, evaluation.forecasts.top_probability, atol=1e-5)

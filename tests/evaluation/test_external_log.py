@@ -54,8 +54,6 @@ def test_history_of_a_known_user_is_the_log_and_then_the_file(no_test_model: Var
     results = no_test_model.evaluate(later([user, user], [first, second]))
     evaluation = results["variseq"]
     checkpoint = no_test_model.checkpoint
-    assert checkpoint is not None
-    assert checkpoint.histories is not None
     assert evaluation.history_length.tolist() == [checkpoint.histories.lengths[0] + 1]
     assert no_test_model.vocabulary.item_ids(evaluation.target) == [second]
 
@@ -80,8 +78,6 @@ def test_same_events_as_test_part_or_as_test_file_give_the_same_figures(
     same = given.history_length == usual.history_length
     assert same.mean() > 0.9, "all but those whose events share a time"
     np.testing.assert_array_equal(given.rank[same], usual.rank[same])
-    assert given.forecasts is not None
-    assert usual.forecasts is not None
     np.testing.assert_allclose(given.forecasts.nll[same], usual.forecasts.nll[same], rtol=1e-4)
 
 
@@ -144,7 +140,6 @@ def test_training_events_and_earlier_events_are_warned_of(shop_log: Log, no_test
 
 def test_test_file_changes_no_weight_and_no_count(no_test_model: VariationalAttention) -> None:
     checkpoint = no_test_model.checkpoint
-    assert checkpoint is not None
     before = {name: tensor.clone() for name, tensor in checkpoint.network.state_dict().items()}
     memory = {name: tensor.clone() for name, tensor in checkpoint.counts.items()}
     (user, *_), (first, *_) = known_ids(no_test_model, 3)

@@ -158,7 +158,6 @@ LENGTHS = np.arange(400) % 30
 
 def with_lower_nll(evaluation: Evaluation, nats: float, name: str) -> Evaluation:
     """The same lists, each target said to be more probable."""
-    assert evaluation.forecasts is not None
     noise = np.random.default_rng(0).normal(scale=0.1, size=len(evaluation.rank))
     forecasts = replace(evaluation.forecasts, nll=evaluation.forecasts.nll - nats + noise)
     return replace(evaluation, model=name, forecasts=forecasts)
@@ -191,7 +190,6 @@ def test_differences_are_those_of_the_comparison_of_two_corrected_for_their_numb
 
 def test_metric_without_a_number_for_each_query_is_left_out() -> None:
     model = true_forecasts(LENGTHS)
-    assert model.forecasts is not None
     never = replace(model.forecasts, nll=np.where(np.arange(len(LENGTHS)) == 7, np.inf, model.forecasts.nll))
     for competitor in (replace(model, forecasts=never), replace(model, forecasts=None)):
         assert [one["metric"] for one in paired_differences(model, [competitor])] == ["ndcg@3"]

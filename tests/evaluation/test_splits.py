@@ -173,23 +173,24 @@ def test_impossible_time_split_is_refused_with_its_reason(
         by_time(Histories.of_items([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]]), test=test, valid=valid)
 
 
-def test_constant_time_cannot_be_split_by_time() -> None:
-    with pytest.raises(InputError, match="none or all"):
-        by_time(timed([[(5, 1), (5, 2)], [(5, 3)]]))
-
-
-def test_history_out_of_the_order_of_time_is_refused() -> None:
-    histories = dataclasses.replace(Histories.of_items([[1, 2], [3]]), timestamp=np.array([9, 2, 1]))
-    with pytest.raises(InputError, match="earlier than the event before it"):
-        by_time(histories)
-
-
-def test_log_without_events_is_refused() -> None:
-    with pytest.raises(InputError, match="no events"):
-        by_time(Histories.of_items([[]]))
-
-
 def test_unknown_kind_of_target_is_refused() -> None:
     _, _, test = leave_one_out(Histories.of_items([[0, 1, 2]]))
     with pytest.raises(InputError, match=r"Allowed: 'first', 'last', 'all'"):
         test.queries("best")
+
+
+@pytest.mark.parametrize(
+    ("histories", "told"),
+    [
+        (timed([[(5, 1), (5, 2)], [(5, 3)]]), "none or all"),
+        (
+            dataclasses.replace(Histories.of_items([[1, 2], [3]]), timestamp=np.array([9, 2, 1])),
+            "earlier than the event",
+        ),
+        (Histories.of_items([[]]), "no events"),
+    ],
+    ids=["constant times", "out of order", "empty"],
+)
+def test_log_that_has_no_split_by_time_is_refused(histories: Histories, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        by_time(histories)

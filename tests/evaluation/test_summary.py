@@ -32,7 +32,6 @@ def test_history_lengths_have_a_row_each_with_every_promised_number() -> None:
     assert [row["group"] for row in rows] == NAMES
     assert [row["num_queries"] for row in rows] == [90, 80, 70, 200, 100, 60, 30, 5]
     forecasts, inside = evaluation.forecasts, LENGTHS == 4
-    assert forecasts is not None
     row = rows[3]
     assert row["ndcg@3"] == pytest.approx(evaluation.metric("ndcg")[inside].mean())
     assert row["recall@3"] == pytest.approx(evaluation.metric("recall")[inside].mean())
@@ -104,7 +103,6 @@ def test_unseen_targets_are_shown_but_not_compared() -> None:
 def test_calibration_by_popularity_goes_by_the_recommended_item() -> None:
     evaluation = true_forecasts(LENGTHS)
     forecasts = evaluation.forecasts
-    assert forecasts is not None
     row = summarize(evaluation, num_resamples=20)["by_item_popularity"][1]
     low, high = map(int, row["group"].split("-"))
     inside = (evaluation.top_item_count >= low) & (evaluation.top_item_count <= high)
@@ -209,7 +207,6 @@ def test_sets_of_the_model_alone_are_looked_at_over_all_and_by_length() -> None:
 
 def test_target_that_may_not_be_recommended_is_in_no_set() -> None:
     evaluation = true_forecasts(LENGTHS)
-    assert evaluation.forecasts is not None
     seen = np.arange(len(LENGTHS)) % 4 == 0
     forecasts = dataclasses.replace(evaluation.forecasts, mass_before=np.where(seen, 1.0, 0.1))
     evaluation = dataclasses.replace(evaluation, target_was_seen=seen, forecasts=forecasts)
@@ -224,7 +221,6 @@ def test_model_without_probabilities_has_no_sets() -> None:
 
 def test_selective_ndcg_gains_where_low_entropy_means_accuracy() -> None:
     evaluation = true_forecasts(LENGTHS)
-    assert evaluation.forecasts is not None
     summary, ndcg = summarize(evaluation, num_resamples=300), evaluation.metric("ndcg")
     certain = np.argsort(evaluation.forecasts.entropy)[: -(-len(ndcg) // 2)]
     assert summary["selective_ndcg@3"] == pytest.approx(ndcg[certain].mean())
@@ -235,7 +231,6 @@ def test_selective_ndcg_gains_where_low_entropy_means_accuracy() -> None:
 
 def test_model_that_is_equally_uncertain_of_all_gains_nothing() -> None:
     evaluation = true_forecasts(LENGTHS)
-    assert evaluation.forecasts is not None
     same = dataclasses.replace(evaluation.forecasts, entropy=np.ones(len(LENGTHS)))
     summary = summarize(dataclasses.replace(evaluation, forecasts=same), num_resamples=50)
     assert summary["selective_ndcg_gain"] == pytest.approx(0)
@@ -278,7 +273,6 @@ def test_summary_means_are_over_users_and_intervals_hold_them() -> None:
 
 def test_summary_calibration_errors_are_those_of_the_lists() -> None:
     evaluation = evaluated()
-    assert evaluation.forecasts is not None
     summary = summarize(evaluation, num_resamples=50)
     top, hit = evaluation.forecasts.top_probability, evaluation.forecasts.top_is_target
     filled = evaluation.top_item >= 0

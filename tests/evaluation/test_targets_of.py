@@ -81,7 +81,6 @@ def test_time_split_asks_for_targets_only_and_shows_all_events_before_them(targe
     histories = dataclasses.replace(SHOPPERS, timestamp=np.arange(SHOPPERS.num_events))
     _, _, test = by_time(histories, test=0.5, valid=0.25, num_items=9)
     queries = test.queries(targets)
-    assert histories.is_target is not None
     assert histories.is_target[queries.position].all()
     before = test.histories_before(queries)
     np.testing.assert_array_equal(before.lengths, queries.position - histories.offsets[queries.user])
@@ -117,7 +116,6 @@ def test_loss_and_its_gradient_know_only_targets() -> None:
         batch = make_batch(histories, windows, np.arange(len(windows.first)), NUM_ITEMS)
         loss[name] = network.objective(batch, Weights(noise=0.0))
         if name == "some":
-            assert batch.is_target is not None
             preference = network(batch).preference[batch.is_target]
             scores = network.scores(preference, 0, NUM_ITEMS).log_softmax(dim=1)
             expected = -scores.gather(1, batch.target_item[batch.is_target][:, None]).mean()
@@ -131,7 +129,6 @@ def test_loss_and_its_gradient_know_only_targets() -> None:
 def test_windows_cover_every_target_once_and_none_is_without_one(lists: Marked, max_seq_len: int) -> None:
     histories = of_marked(lists)
     windows = training_windows(histories, max_seq_len, np.random.default_rng(0))
-    assert histories.is_target is not None
     positions = [np.arange(first, last) for first, last in zip(windows.first, windows.last, strict=True)]
     for inside in positions:
         assert histories.is_target[inside].any()

@@ -27,8 +27,6 @@ def engine(bundle_folder: Path) -> Engine:
 
 def rows_of(fitted: VariationalAttention, user: int) -> list[HistoryRow]:
     checkpoint = fitted.checkpoint
-    assert checkpoint is not None
-    assert checkpoint.histories is not None
     history, vocabulary = checkpoint.histories.history(user), checkpoint.vocabulary
     behaviors = [vocabulary.behaviors[place] for place in history.behavior]
     ids = vocabulary.item_ids(history.item)
@@ -76,8 +74,6 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 def arguments(fitted: VariationalAttention, named: dict[str, Any]) -> dict[str, Any]:
     """The words of a question as ids and categories of the simulated shop."""
     checkpoint = fitted.checkpoint
-    assert checkpoint is not None
-    assert checkpoint.items is not None
     ids = checkpoint.vocabulary.item_ids(range(10))
     category = sorted({name for names in checkpoint.items.categories(range(40)) for name in names})[0]
     meant = {

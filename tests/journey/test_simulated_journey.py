@@ -72,7 +72,6 @@ def compared() -> Compared:
         warnings.simplefilter("error")
         model = VariationalAttention("tiny", seed=0, device="cpu", model=NETWORK, training=TRAINING)
         model.fit(train, valid, verbose=0)
-    assert model.checkpoint is not None
     known, num_items = train.part.history(), log.vocabulary.num_items
     return test.part, [
         ModelRecommender(model._engine().model),

@@ -138,7 +138,6 @@ LINKS = CategoryLinks(np.arange(0, 2 * NUM_ITEMS + 2, 2)[: NUM_ITEMS + 1], np.ar
 def with_categories() -> Network:
     network = small_network()
     network.embedding.use_categories(LINKS)
-    assert network.embedding.category is not None
     torch.nn.init.normal_(network.embedding.category)
     return network.eval()
 
@@ -146,7 +145,6 @@ def with_categories() -> Network:
 def test_vector_of_an_item_is_its_own_plus_the_mean_of_its_categories() -> None:
     network = with_categories()
     embedding = network.embedding
-    assert embedding.category is not None
     for item in range(NUM_ITEMS):
         mean = embedding.category[LINKS.category[LINKS.offsets[item] : LINKS.offsets[item + 1]]].mean(dim=0)
         torch.testing.assert_close(embedding.vectors()[item], embedding.item[item] + mean)
@@ -169,7 +167,6 @@ def test_gradient_of_an_item_reaches_the_others_of_its_category() -> None:
     windows = training_windows(HISTORIES, 10, np.random.default_rng(0))
     batch = make_batch(HISTORIES, windows, np.arange(len(windows.first)), NUM_ITEMS)
     network.objective(batch, Weights(noise=0.0)).loss.backward()
-    assert network.embedding.category is not None
     assert network.embedding.category.grad is not None
     assert (network.embedding.category.grad.abs().sum(dim=1) > 0).all()
 

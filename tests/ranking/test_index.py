@@ -50,8 +50,6 @@ def test_sum_over_all_items_is_estimated_from_few(large: ItemIndex) -> None:
     columns = large.columns(row, found.ravel(), 20)
     assert columns.num_columns < 3000
     listed, rest = columns.blocks
-    assert listed.counts is not None
-    assert rest.counts is not None
     np.testing.assert_allclose(rest.counts.sum(axis=1) + listed.counts.sum(axis=1), 6000, rtol=1e-5)
     out = (np.empty((20, 1, block.span.stop - block.span.start), dtype=np.float32) for block in (listed, rest))
     of_listed, of_rest = (np.exp(block.logits(query[:, None], next(out))[:, 0]) for block in (listed, rest))

@@ -91,9 +91,6 @@ def test_calibration_comes_back_from_its_record() -> None:
 
 def test_fitted_model_counts_its_training_events_and_keeps_its_calibration(fitted: VariationalAttention) -> None:
     checkpoint = fitted.checkpoint
-    assert checkpoint is not None
-    assert checkpoint.histories is not None
-    assert checkpoint.bounds is not None
     calibration = checkpoint.manifest["calibration"]
     assert all(0 < value < math.inf for value in calibration["temperatures"])
     # After a refit the validation events are training events too.

@@ -68,8 +68,6 @@ def test_boost_is_a_factor_of_what_items_are_ranked_by_and_of_nothing_else(
 
 def test_boost_of_a_category_is_that_of_its_items(fitted: VariationalAttention, user: str) -> None:
     checkpoint = fitted.checkpoint
-    assert checkpoint is not None
-    assert checkpoint.items is not None
     of_items = checkpoint.items.categories(range(checkpoint.vocabulary.num_items))
     name = of_items[0][0]
     inside = [

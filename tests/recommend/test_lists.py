@@ -11,7 +11,6 @@ from variseq.log import LogPart
 
 @pytest.fixture(scope="module")
 def user_ids(fitted: VariationalAttention) -> list[str]:
-    assert fitted.checkpoint is not None
     return fitted.checkpoint.vocabulary.users.to_pylist()
 
 
@@ -87,7 +86,6 @@ def test_set_grows_with_the_level_and_is_the_top_of_the_list(fitted: Variational
 def test_set_out_of_some_items_is_the_part_of_the_set_that_is_asked_for(
     fitted: VariationalAttention, user_ids: list[str]
 ) -> None:
-    assert fitted.checkpoint is not None
     only = fitted.checkpoint.vocabulary.items.to_pylist()[::2]
     users = user_ids[:15]
     whole = lists_of(fitted.recommend(users=users, conformal_level=0.9).to_pandas())

@@ -17,8 +17,6 @@ COLUMNS = ["user_id", "item_id", "rank", "score", "title", "fallback"]
 
 
 def known(fitted: VariationalAttention) -> Histories:
-    assert fitted.checkpoint is not None
-    assert fitted.checkpoint.histories is not None
     return fitted.checkpoint.histories
 
 
@@ -31,7 +29,6 @@ def test_ranks_are_those_of_sorting_the_plain_mixture_at_the_posterior_mean(
 ) -> None:
     monkeypatch.setattr(softmax, "BLOCK_ITEMS", block_items)
     checkpoint = fitted.checkpoint
-    assert checkpoint is not None
     engine = engine_of(checkpoint)
     ids, histories = fitted.vocabulary.items.to_pylist(), known(fitted)
     some = np.arange(len(ids)) % 3 == 0

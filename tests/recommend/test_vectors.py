@@ -48,8 +48,6 @@ def test_cosine_of_item_vectors_is_the_score_of_similar_items(fitted: Variationa
 
 def test_inner_product_and_bias_are_the_logits_of_the_network(fitted: VariationalAttention) -> None:
     checkpoint = fitted.checkpoint
-    assert checkpoint is not None
-    assert checkpoint.histories is not None
     logits = NetworkScorer(checkpoint.network).scores(checkpoint.histories)
     np.testing.assert_allclose(scores_of(fitted), logits.numpy(), rtol=1e-4, atol=1e-4)
 

@@ -129,7 +129,6 @@ def test_uncertainty_says_how_it_changes_and_for_how_many_users(results: Results
 
 def test_title_promises_no_fall_where_there_is_none(results: Results) -> None:
     model = results.evaluations[0]
-    assert model.forecasts is not None
     rising = dataclasses.replace(model.forecasts, entropy=10 - model.forecasts.entropy)
     picture = uncertainty_by_history(Results([dataclasses.replace(model, forecasts=rising)]))
     assert picture.title == "Uncertainty as history grows"
@@ -138,7 +137,6 @@ def test_title_promises_no_fall_where_there_is_none(results: Results) -> None:
 
 def test_coverage_names_the_groups_that_leave_out_what_was_wanted(results: Results) -> None:
     model = results.evaluations[0]
-    assert model.forecasts is not None
     never = dataclasses.replace(model.forecasts, mass_before=np.where(LENGTHS == 4, 0.99, 0.5))
     picture = coverage_by_history(
         Results([dataclasses.replace(model, forecasts=never)], None, None, results.thresholds)

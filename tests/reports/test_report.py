@@ -160,7 +160,6 @@ def test_page_has_headings_in_order_and_its_language(page: Page) -> None:
 
 def test_page_tells_how_the_run_was_made(run: Path, page: Page) -> None:
     manifest = load(run).checkpoint
-    assert manifest is not None
     for told in (
         "leave-one-out",
         manifest.manifest["protocol"]["split_hash"],
@@ -175,7 +174,6 @@ def test_page_tells_how_the_run_was_made(run: Path, page: Page) -> None:
 
 def test_page_tells_the_diagnosis_of_the_latent(run: Path, page: Page) -> None:
     checkpoint = load(run).checkpoint
-    assert checkpoint is not None
     settings = flat_settings(checkpoint.network.config.model_dump(), checkpoint.config["training"])
     found = diagnose(checkpoint.metrics, settings)
     assert f"Diagnosis: {found.kind}" in page.text

@@ -284,7 +284,6 @@ def test_fit_goes_on_from_an_earlier_run_of_its_size(
     finished = succeed(*words, "--from", tmp_path / "first", "--set", "split.valid=0.15")
     assert "test part" in finished.out
     model = load(tmp_path / "second")
-    assert model.checkpoint is not None
     assert (model.size, model.checkpoint.config["model"]["hidden_size"]) == ("tiny", 16)
     third = [*words[:-3], "--out", tmp_path / "third", "--from"]
     refuse("does not fit the earlier run", *third, tmp_path / "first", "--size", "small")

@@ -58,7 +58,6 @@ class Resumable:
         self.trainer = trainer_for(self.parts, self.folder)
 
     def assert_equal_to_whole(self) -> None:
-        assert self.whole is not None
         self.train()
         assert are_equal(weights_of(self.trainer.network), weights_of(self.whole.network))
         assert without_times(read_metrics(self.folder / "metrics.jsonl")) == without_times(self.whole.records)

@@ -49,8 +49,6 @@ def newer(shop_log: Log) -> Parts:
 
 def started(earlier: VariationalAttention, log: Log, with_categories: bool) -> tuple[Network, Start]:
     checkpoint = earlier.checkpoint
-    assert checkpoint is not None
-    assert log.items is not None
     torch.manual_seed(0)
     config = checkpoint.network.config.model_copy(update={"num_items": log.vocabulary.num_items})
     network = Network(config)
@@ -102,7 +100,6 @@ def test_warm_start_answers_for_the_newer_log_with_fewer_epochs(
     assert warm.training.max_epochs == round(EPOCHS_SHARE * cold.training.max_epochs)
     assert (warm.training.deterministic_fraction, cold.training.deterministic_fraction > 0) == (0.0, True)
     model = small_model(**FEW).fit(train, valid, verbose=0, start=earlier)
-    assert model.checkpoint is not None
     assert len(model.checkpoint.metrics) == 2, "what is set by hand wins"
     assert model.vocabulary.num_items == shop_log.vocabulary.num_items
     assert len(model.evaluate(test)["variseq"].user)
@@ -163,8 +160,6 @@ def test_resumed_warm_start_is_the_uninterrupted_one_and_needs_its_start(
     with pytest.raises(InputError, match="other settings or data"):
         small_model(**FEW).fit(train, valid, tmp_path / "run", resume=True, verbose=0)
     resumed = small_model(**FEW).fit(train, valid, tmp_path / "run", resume=True, verbose=0, start=earlier)
-    assert whole.checkpoint is not None
-    assert resumed.checkpoint is not None
     ours, theirs = whole.checkpoint.network.state_dict(), resumed.checkpoint.network.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -172,8 +167,6 @@ def test_resumed_warm_start_is_the_uninterrupted_one_and_needs_its_start(
 def test_behavior_that_the_earlier_run_lacks_begins_anew() -> None:
     old = Network(NetworkConfig(num_items=3, num_behaviors=2, hidden_size=8, latent_dim=4))
     new = Network(NetworkConfig(num_items=3, num_behaviors=3, hidden_size=8, latent_dim=4))
-    assert old.embedding.behavior is not None
-    assert new.embedding.behavior is not None
     before = new.embedding.behavior.detach().clone()
     take_over(new, Start(old, np.arange(3), np.array([1, -1, 0])))
     torch.testing.assert_close(new.embedding.behavior[[0, 2]], old.embedding.behavior[[1, 0]])
