@@ -14,6 +14,8 @@ from variseq.events.options import ReadOptions
 from variseq.events.read import read
 from variseq.events.report import Events
 
+pytestmark = pytest.mark.slow
+
 Row = tuple[int, int, int]
 ROWS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 8)), min_size=1, max_size=60)
 

@@ -18,6 +18,8 @@ from variseq.recommend.calibrate import TEMPERATURES, Calibrator, calibrate
 from variseq.recommend.network_model import ModelRecommender, count_events, mixture_model
 from variseq.sequences.histories import Histories
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = EvaluationOptions(k=5, targets="last", exclude_seen=False)
 
 

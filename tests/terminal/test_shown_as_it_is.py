@@ -14,6 +14,8 @@ from tests.terminal.shop import QUICK
 from variseq.estimator import load
 from variseq.output.printable import printable
 
+pytestmark = pytest.mark.slow
+
 ODD = [
     *("urn:id:7", "a:new:1", "x:100:y", "[import] Foo", "[/b]", "Foo, Bar", "i=9", "007", "été", "日本", "🎸"),
     *("p  ad", '"q"', "tab\there", "a\x1b[31mred", "<b>x</b>", "https://x/y?a=1&b=2", "NULLS", "-5", "line\nend"),

@@ -18,6 +18,8 @@ from variseq.training.config import TrainingConfig
 from variseq.training.diagnosis import Diagnosis, chosen_epoch, diagnose, flat_settings
 from variseq.training.schedule import refuse_unreachable_kl_target
 
+pytestmark = pytest.mark.slow
+
 Parts = tuple[LogPart, LogPart, LogPart]
 Changes = dict[str, Any]
 

@@ -24,7 +24,7 @@ from variseq.training.run import Trained, train_network
 from variseq.training.trainer import Validation
 
 Parts = tuple[LogPart, LogPart, LogPart]
-pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")]
 
 FIXED = {"kl_target": None, "deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0}
 

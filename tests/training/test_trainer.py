@@ -14,6 +14,8 @@ from variseq.model.network import Network
 from variseq.training.config import TrainingConfig
 from variseq.training.trainer import Trainer, build_optimizer, gradient_step
 
+pytestmark = pytest.mark.slow
+
 Parts = tuple[LogPart, LogPart, LogPart]
 
 
