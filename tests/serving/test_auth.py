@@ -110,6 +110,7 @@ def test_admin_and_erasure_and_refused_keys_are_on_record_without_the_user(guard
     assert client.delete("/v1/users/audited-user", headers=guarded.bearer("erase")).status_code == 200
     client.get("/v1/admin/models", headers=guarded.bearer("admin"))
     client.delete("/v1/users/audited-user", headers=guarded.bearer("read"))
+    client.get("/v1/model", headers={"authorization": "Bearer vsk_wrong"})
     records = guarded.audit()
     erased = [one for one in records if one["act"] == "erase user"][-1]
     assert (erased["key"], erased["outcome"]) == ("erase-key", "erased and verified")
