@@ -111,16 +111,16 @@ def test_dead_worker_is_replaced_and_the_others_go_on(workers: ServerProcess) ->
     assert found.failed == []
 
 
-def test_workers_end_with_their_parent_however_it_ends(workers: ServerProcess) -> None:
-    """The last test of this file: it ends the server of the others."""
-    children = children_of(workers.process.pid)
-    assert len(children) == 2
-    workers.process.kill()
-    workers.process.wait(10)
-    end = time.monotonic() + 20
-    while any(is_alive(child) for child in children):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+def test_workers_end_with_their_parent_however_it_ends(bundle_folder: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, bundle_folder, "--workers", "2") as server:
+        children = children_of(server.process.pid)
+        assert len(children) == 2
+        server.process.kill()
+        server.process.wait(10)
+        end = time.monotonic() + 20
+        while any(is_alive(child) for child in children):
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 def is_alive(pid: int) -> bool:
