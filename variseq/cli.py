@@ -185,7 +185,7 @@ def recommend(
     history: Annotated[Texts, option("Item ids of somebody else, oldest first: i9,i3; repeated: one id each.")] = None,
     history_json: Annotated[str | None, option('The same as JSON: ["i9","i3"], [{"item_id":"i9",...}].')] = None,
     all_users: Annotated[bool, option("Everybody; needs --out.", "--all-users")] = False,
-    out: Annotated[Path | None, option("File for --all-users: .parquet or .csv.")] = None,
+    out: Annotated[Path | None, option("File for --all-users: .parquet or .csv. Replaces an existing one.")] = None,
     k: K = 10,
     exclude: Annotated[Texts, option("Item ids to leave out: i1,i2; repeated: one id each.")] = None,
     candidates: Annotated[Texts, option("Item ids to choose from; repeated: one id each.")] = None,
@@ -259,7 +259,7 @@ def diagnose(
 
 @app.command()
 def simulate(
-    out: Annotated[Path, option("File for the events: .parquet or .csv.")],
+    out: Annotated[Path, option("File for the events: .parquet or .csv. Replaces an existing one.")],
     users: Annotated[int, option("Number of users.")] = 1000,
     items: Annotated[int, option("Number of items.")] = 500,
     mean_events: Annotated[int, option("Events per user, on average.")] = 30,

@@ -11,6 +11,7 @@ from rich.console import Console
 from variseq.events.options import ReadOptions
 from variseq.events.read import read
 from variseq.events.report import CheckReport, check
+from variseq.output.console import console
 
 NOW = datetime(2020, 10, 1, tzinfo=UTC)
 START = 1_600_000_000
@@ -87,3 +88,13 @@ def test_warnings_of_reading_are_warnings_of_the_check() -> None:
     report = check(read(table), now=NOW)
     assert any("could not be read" in text for text in report.warnings)
     assert report.read.num_unreadable_values == 1
+
+
+def test_lines_of_a_pipe_are_not_wrapped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = check_rows(list(range(3)), [1, 2, 3], [START] * 3)
+    for columns, is_whole in ((None, True), ("40", False)):
+        monkeypatch.delenv("COLUMNS", raising=False)
+        if columns is not None:
+            monkeypatch.setenv("COLUMNS", columns)
+        console().print(found)
+        assert (str(found.read).splitlines()[2] in capsys.readouterr().out.splitlines()) == is_whole

@@ -167,6 +167,9 @@ def test_file_without_a_header_is_read_by_index(name: str, tmp_path: Path) -> No
     for wrong in (0, 9):
         with pytest.raises(InputError, match="columns"):
             read(tmp_path / name, options=ReadOptions(columns=indices | {"user_id": wrong}))
+    for short in (["user_id"], {"user_id": 1}):
+        with pytest.raises(InputError, match="user_id by index, and item_id and timestamp not"):
+            read(tmp_path / name, options=ReadOptions(columns=short))
     for chosen in (columns, indices):
         events = read(tmp_path / name, options=ReadOptions(columns=chosen))
         assert events.vocabulary.users.to_pylist() == [1, 2]

@@ -115,6 +115,7 @@ def find_columns(
             raise InputError(f"{option} takes {name!r} for {column} and for another column. Give each one of its own.")
     missing = [column for column in wanted.required if column not in found]
     if missing:
+        _refuse_short_list(missing, wanted)
         _refuse_data(names, wanted)
         shown = ", ".join(name[:60] for name in names[:40]) + (", ..." if len(names) > 40 else "")
         raise InputError(
@@ -161,6 +162,17 @@ def _refuse_data(names: Sequence[str], wanted: Wanted) -> None:
         raise InputError(
             f"The first line looks like data: {shown}. A header line with column names is needed, or names by index: "
             f"{wanted.option}=['user_id', 'item_id', ...] ({wanted.flag} user_id,item_id,timestamp,value)."
+        )
+
+
+def _refuse_short_list(missing: Sequence[str], wanted: Wanted) -> None:
+    """Raises InputError where columns are named by index, and not all that are needed."""
+    indices = list(wanted.by_name.values())
+    if isinstance(wanted.chosen, list) or (indices and all(index.isdecimal() for index in indices)):
+        named = ", ".join(name for name in wanted.chosen if name)
+        raise InputError(
+            f"{wanted.option} names {named} by index, and {' and '.join(missing)} not. Name each column that is "
+            f"needed, e.g. {wanted.flag} user_id,item_id,timestamp,value."
         )
 
 

@@ -140,6 +140,7 @@ class CheckReport:
     def __rich__(self) -> Group:
         return Group(
             printable_lines(replace(self.read, warnings=[])),
+            _history_heading(self),
             _history_table(self),
             *(Text(printable(f"warning: {text}"), "yellow") for text in self.warnings),
         )
@@ -249,9 +250,13 @@ def _histogram(lengths: Int[np.ndarray, " user"]) -> list[tuple[int, int, int]]:
     return [(1 << power, (2 << power) - 1, int(count)) for power, count in enumerate(bins)]
 
 
-def _history_table(found: CheckReport) -> Table:
+def _history_heading(found: CheckReport) -> Text:
     quantiles = ", ".join(f"{name} {length:,}" for name, length in found.history_quantiles.items())
-    table = Table(title=f"events per user ({quantiles})", title_justify="left")
+    return Text(f"events per user ({quantiles})")
+
+
+def _history_table(found: CheckReport) -> Table:
+    table = Table()
     for name in ("events", "users", ""):
         table.add_column(name, justify="left" if name == "" else "right")
     most = max(count for _, _, count in found.history_histogram)

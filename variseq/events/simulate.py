@@ -249,7 +249,7 @@ class Simulation:
     def write(self, path: str | Path) -> tuple[Path, Path]:
         """Write the log to `path` and the items next to it ("log.parquet" and "log-items.parquet").
 
-        Parquet or CSV, by the ending. Returns both paths.
+        Parquet or CSV, by the ending. Existing files are replaced. Returns both paths.
 
         Raises:
             InputError: another ending, a folder that does not exist, or no room.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from io import StringIO
 from typing import Any
 
@@ -9,6 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from variseq.output.printable import printable_lines
+
+_WIDTH_OF_FILES = 1000  # lines of a pipe or a file are not wrapped
 
 
 class _PlainConsole(Console):
@@ -21,7 +25,14 @@ class _PlainConsole(Console):
 def console(
     stderr: bool = False, quiet: bool = False, file: StringIO | None = None, width: int | None = None
 ) -> Console:
-    """A console on standard output, standard error or a `file` (without colors); `quiet` prints nothing."""
+    """A console on standard output, standard error or a `file` (without colors); `quiet` prints nothing.
+
+    Without a `width`, lines are as long as the terminal is wide, or as COLUMNS says. Where there is neither, none is
+    wrapped.
+    """
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty() or "COLUMNS" in os.environ
+    if width is None and file is None and not is_terminal:
+        width = _WIDTH_OF_FILES
     return _PlainConsole(
         stderr=stderr,
         quiet=quiet,
