@@ -20,7 +20,7 @@ from variseq.ranking.calibration import NUM_SAMPLES
 
 Parts = tuple[LogPart, LogPart, LogPart]
 pytestmark = pytest.mark.slow
-BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn"]
+BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn", "own-frequency", "own-transitions"]
 ROWS = ["variseq", "variseq, dropout", "ablation", "ablation, dropout", *BASELINES]
 
 

@@ -18,7 +18,7 @@ from variseq.log import Log, LogPart, read
 from variseq.training.callbacks import TrainingCallback, read_metrics
 
 Parts = tuple[LogPart, LogPart, LogPart]
-BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn"]
+BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn", "own-frequency", "own-transitions"]
 
 
 def test_loaded_model_recommends_the_same(fitted: VariationalAttention, run_folder: Path) -> None:

@@ -96,8 +96,8 @@ def fit(
     read: ReadFlags,
     out: Annotated[Path, option("Folder for the run; must not exist yet.")],
     items: Items = None,
-    split: Annotated[str | None, option("time or leave-one-out.")] = None,
-    test: Annotated[str | None, option("Test part of a time split: 0.1 or 7d; none: no test part.")] = None,
+    split: Annotated[str | None, option("time, leave-one-out, user-time or users.")] = None,
+    test: Annotated[str | None, option("Test part: a share such as 0.1, or 7d; none: no test part.")] = None,
     test_file: TestFile = None,
     targets_of: Annotated[
         Texts, option("Behaviors that are targets; others are history only. Repeat or use commas.")

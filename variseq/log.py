@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from variseq.errors import InputError
-from variseq.evaluation.splits import Part, by_time, leave_one_out, marked_targets
+from variseq.evaluation.splits import Part, by_time, by_user_time, by_users, leave_one_out, marked_targets
 from variseq.events.items import ItemTable
 from variseq.events.options import ReadOptions
 from variseq.events.read import read as read_events
@@ -17,7 +17,7 @@ from variseq.events.report import CheckReport, Events, ReadReport, check
 from variseq.events.vocabulary import Vocabulary
 from variseq.sequences.histories import Histories
 
-SplitMethod = Literal["time", "leave-one-out"]
+SplitMethod = Literal["time", "leave-one-out", "user-time", "users"]
 NO_TEST = "none"
 """The size of the test part of a split without one."""
 
@@ -69,15 +69,18 @@ class Log:
     def split(
         self,
         by: SplitMethod = "time",
-        test: float | str | None = None,
-        valid: float | str | None = None,
+        test: float | int | str | None = None,
+        valid: float | int | str | None = None,
         targets_of: str | Sequence[str] | None = None,
     ) -> tuple[LogPart, LogPart, LogPart]:
         """Train, validation and test parts.
 
         "time" (the default) cuts at two moments: training ends before the first. `test` and `valid` are shares of
-        the events (0.1 where None) or durations ("7d"). "leave-one-out" takes each user's last event for test and the
-        one before for validation, as much of the literature does; it lets a model learn from the future of others.
+        the events (0.1 where None), durations ("7d") or starts in UTC microseconds. "leave-one-out" takes each user's
+        last event for test and the one before for validation, as much of the literature does; it lets a model learn
+        from the future of others. "user-time" takes the last slices of each user's own events; `test` and `valid` are
+        shares of these or durations. "users" draws the users of validation and test, who are in no other part; both are
+        shares of users.
 
         With test="none" there is no test part: all but validation is training. `targets_of` names the behaviors that
         are targets ("purchase"); events of other behaviors are read as history. None stands for all,
@@ -93,14 +96,15 @@ class Log:
             )
         targets = self._target_behaviors(targets_of)
         histories = marked_targets(self.histories, self.vocabulary.behaviors, targets)
+        test_slice = None if test == NO_TEST else 0.1 if test is None else test
+        valid_slice = 0.1 if valid is None else valid
         if by == "time":
             if len(np.unique(histories.timestamp[:1000])) == 1 and np.ptp(histories.timestamp) == 0:
                 raise InputError(
                     "All events have the same time, so the log cannot be split by time. Use the leave-one-out split, "
                     "which goes by the order of the rows, or give the column of times with columns."
                 )
-            test_slice = None if test == NO_TEST else 0.1 if test is None else test
-            parts = by_time(histories, test_slice, 0.1 if valid is None else valid, num_items)
+            parts = by_time(histories, test_slice, valid_slice, num_items)
         elif by == "leave-one-out":
             if test not in (None, NO_TEST) or valid is not None:
                 raise InputError(
@@ -108,8 +112,12 @@ class Log:
                     "test='none' for a split without a test part."
                 )
             parts = leave_one_out(histories, num_items, with_test=test != NO_TEST)
+        elif by in ("user-time", "users"):
+            # Both refuse what is no slice of theirs, so that any value may come here.
+            of_people: Any = by_user_time if by == "user-time" else by_users
+            parts = of_people(histories, test_slice, valid_slice, num_items)
         else:
-            raise InputError(f"There is no split {by!r}. Allowed: 'time' and 'leave-one-out'.")
+            raise InputError(f"There is no split {by!r}. Allowed: {', '.join(get_args(SplitMethod))}.")
         if targets is not None:
             of_targets = {"targets_of": list(targets)}
             train, valid_part, test_part = (replace(part, protocol=part.protocol | of_targets) for part in parts)

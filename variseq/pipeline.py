@@ -127,7 +127,9 @@ def _manifest(
     train: LogPart, config: TrainingConfig, trained: Trained, calibrated: CalibrationResult
 ) -> dict[str, Any]:
     protocol = {key: value for key, value in train.part.protocol.items() if key != "part"}
-    method = [key for key in protocol if key in ("method", "targets_of") or key.endswith("_microseconds")]
+    method = [
+        key for key in protocol if key in ("method", "test", "valid", "targets_of") or key.endswith("_microseconds")
+    ]
     report = train.report
     counts = {name: count for name, count in report.behaviors.items() if name not in report.low_behaviors}
     chosen = chosen_epoch(trained.metrics)

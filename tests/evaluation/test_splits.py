@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from variseq.errors import InputError
-from variseq.evaluation.splits import Split, by_time, leave_one_out
+from variseq.evaluation.splits import Split, by_time, by_user_time, by_users, leave_one_out
 from variseq.sequences.histories import Histories
 
 DAY = 86_400_000_000
@@ -194,3 +195,45 @@ def test_unknown_kind_of_target_is_refused() -> None:
 def test_log_that_has_no_split_by_time_is_refused(histories: Histories, told: str) -> None:
     with pytest.raises(InputError, match=told):
         by_time(histories)
+
+
+lists_of_events = st.lists(st.lists(st.integers(0, 9), max_size=15), min_size=8, max_size=30)
+
+
+@given(lists_of_events, st.floats(0.05, 0.4), st.floats(0.05, 0.4))
+def test_user_time_split_takes_the_last_events_of_each_user(lists: list[list[int]], test: float, valid: float) -> None:
+    histories = Histories.of_items([*lists, [0, 1, 2, 3, 4, 5, 6, 7]])
+    parts = by_user_time(histories, test, valid)
+    lengths, held_out = histories.lengths, parts[2].target_end - parts[2].history_end
+    is_long = held_out > 0
+    assert (held_out[is_long] == np.maximum(1, np.round(test * lengths[is_long]))).all()
+    assert (parts[0].history().lengths[is_long] >= 1).all()
+    assert (parts[2].target_end[is_long] == histories.offsets[1:][is_long]).all()
+    assert (parts[0].history().lengths[~is_long] == lengths[~is_long]).all(), "the others are for training only"
+    assert np.array_equal(parts[1].target_end[is_long], parts[2].history_end[is_long])
+
+
+def test_durations_of_a_user_time_split_are_counted_from_the_last_event_of_each_user() -> None:
+    histories = Histories.of_items([[0, 1, 2, 3, 4, 5], [0, 1, 2, 3]])
+    _, valid, test = by_user_time(histories, test="1s", valid="2s")
+    assert test.history_end.tolist() == [4, 10]
+    assert valid.history_end.tolist() == [1, 10], "a user of whom nothing would be left is in training only"
+
+
+@given(lists_of_events, st.floats(0.05, 0.3))
+def test_split_by_users_puts_nobody_into_two_parts(lists: list[list[int]], share: float) -> None:
+    histories = Histories.of_items([[0, 1], [1, 0], *([3, *one] for one in lists)])
+    train, valid, test = by_users(histories, share, share)
+    trained = train.history().lengths > 0
+    chosen, evaluated = valid.target_end > valid.history_end, test.target_end > test.history_end
+    assert (trained.astype(int) + chosen + evaluated == 1).all()
+    assert (test.history_end[evaluated] == histories.offsets[:-1][evaluated]).all(), "all of their events are targets"
+    assert evaluated.sum() == max(1, round(share * len(histories)))
+    assert np.array_equal(test.history_end, by_users(histories, share, share)[2].history_end)
+
+
+@pytest.mark.parametrize("split", [by_user_time, by_users])
+def test_slice_that_is_no_share_is_refused(split: Callable[..., Split]) -> None:
+    for size in (0.0, 1.5, 3, "soon"):
+        with pytest.raises(InputError):
+            split(Histories.of_items([[0, 1, 2, 3]] * 5), test=size)

@@ -24,9 +24,16 @@ def plain_mixture(model: MixtureModel, histories: Histories) -> np.ndarray:
             span = slice(tables.offsets[items[-1]], tables.offsets[items[-1] + 1])
             count[tables.follower[span]] = tables.count[span]
         counted = (count + 100 * popularity) / (count.sum() + 100)
+        own, steps = np.zeros(len(popularity)), calibration.own
+        if steps is not None:
+            for age, item in enumerate(items[::-1]):
+                own[item] += steps.decay**age
+            for age, (before, item) in enumerate(zip(items[-2::-1], items[:0:-1], strict=True)):
+                own[item] += steps.transitions * steps.decay**age * (before == items[-1])
+        own = (own + popularity) / (own.sum() + 1)
         inputs = np.array([1.0, np.log(mass).mean(), encoded.log_variance[row]])
-        gate = (calibration.gate.transitions, calibration.gate.trend, calibration.gate.uniform)
+        gate = (calibration.gate.transitions, calibration.gate.trend, calibration.gate.uniform, calibration.gate.own)
         weight = np.exp([0.0, *(sum(w * x for w, x in zip(of, inputs, strict=True)) for of in gate)])
-        a, b, c, d = weight / weight.sum()
-        found.append(a * np.exp(logits) / mass + b * counted + c * trend + d / len(popularity))
+        a, b, c, d, e = weight / weight.sum()
+        found.append(a * np.exp(logits) / mass + b * counted + c * trend + d / len(popularity) + e * own)
     return np.stack(found)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,12 +15,14 @@ from variseq.model.network import Network
 from variseq.model.posterior import NetworkScorer
 from variseq.ranking import mixture, softmax
 from variseq.ranking.calibration import Calibration, GatingNetwork
+from variseq.ranking.counts import OwnHistory
 from variseq.ranking.encoding import antithetic_noise
 from variseq.ranking.mixture import MixtureModel
 from variseq.recommend.network_model import ModelRecommender, count_events, mixture_model
 
 HISTORIES = some_histories(NUM_ITEMS)
 OPEN = GatingNetwork(transitions=(-0.5, 0.1, 0.2), trend=(-0.7, 0.2, -0.1), uniform=(-1.0, -0.1, 0.3))
+WITH_OWN, OWN = replace(OPEN, own=(0.3, 0.1, -0.2)), OwnHistory(decay=0.7, transitions=2.5)
 
 
 def model_of(calibration: Calibration, network: Network | None = None) -> MixtureModel:
@@ -44,9 +47,12 @@ def test_model_keeps_the_recommender_contract(
 
 @pytest.mark.parametrize("num_samples", [0, 1, 4])
 @pytest.mark.parametrize("block_items", [3, 100])
-def test_mixture_is_that_of_the_plain_form(num_samples: int, block_items: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("gate", "own"), [(OPEN, None), (WITH_OWN, OWN)])
+def test_mixture_is_that_of_the_plain_form(
+    num_samples: int, block_items: int, gate: GatingNetwork, own: OwnHistory | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(softmax, "BLOCK_ITEMS", block_items)
-    model = model_of(Calibration(num_samples, tuple(1.0 + 0.1 * group for group in range(10)), OPEN))
+    model = model_of(Calibration(num_samples, tuple(1.0 + 0.1 * group for group in range(10)), gate, own))
     distribution = model.distribution(model.encode(HISTORIES), HISTORIES)
     p, plain = distribution.probabilities(), plain_mixture(model, HISTORIES)
     np.testing.assert_allclose(p, plain.mean(axis=1), rtol=1e-4, atol=1e-7)
@@ -81,7 +87,8 @@ def test_noise_is_the_same_each_time_and_its_pairs_cancel_out() -> None:
 
 
 def test_calibration_comes_back_from_its_record() -> None:
-    for calibration in (Calibration(), Calibration(3, tuple(np.linspace(0.5, 2, 10).tolist()), OPEN)):
+    temperatures = tuple(np.linspace(0.5, 2, 10).tolist())
+    for calibration in (Calibration(), Calibration(3, temperatures, OPEN), Calibration(3, temperatures, WITH_OWN, OWN)):
         assert Calibration.from_json(calibration.to_json()) == calibration
     assert Calibration().to_json()["gate"]["transitions"][0] is None
     broken = Calibration().to_json() | {"temperatures": [1.0] * 9 + [-1.0]}

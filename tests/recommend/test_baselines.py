@@ -11,14 +11,22 @@ from hypothesis import strategies as st
 
 from tests.contracts.recommender import check_recommender, with_times
 from variseq.errors import InputError
-from variseq.evaluation.baselines import ItemKNN, LastItemTransitions, Popular, RecentPopular, SparseRows
+from variseq.evaluation.baselines import (
+    ItemKNN,
+    LastItemTransitions,
+    OwnFrequency,
+    OwnTransitions,
+    Popular,
+    RecentPopular,
+    SparseRows,
+)
 from variseq.evaluation.evaluate import evaluate
 from variseq.evaluation.splits import leave_one_out
-from variseq.ranking.mixture import PRIOR_EVENTS
+from variseq.ranking.counts import PRIOR_EVENTS
 from variseq.sequences.histories import Histories
 
 NUM_ITEMS = 30
-BASELINES = [Popular, RecentPopular, LastItemTransitions, ItemKNN]
+BASELINES = [Popular, RecentPopular, LastItemTransitions, ItemKNN, OwnFrequency, OwnTransitions]
 lists_of_histories = st.lists(st.lists(st.integers(0, 7), max_size=12), min_size=1, max_size=12)
 
 
@@ -163,3 +171,15 @@ def test_baselines_are_judged_by_the_evaluation_room() -> None:
         evaluation = evaluate(model, test)
         assert (evaluation.forecasts is not None) == model.gives_probabilities
         assert len(evaluation.rank) == len(test.queries())
+
+
+def test_own_transitions_lead_to_what_followed_the_last_item_before() -> None:
+    own = OwnTransitions(NUM_ITEMS).fit(training_histories())
+    # Item 4 came oftenest and latest, but 9 always followed 3.
+    scores = own.scores(Histories.of_items([[3, 9, 4, 3, 9, 4, 4, 3], []]))
+    assert int(scores[0].argmax()) == 9
+    torch.testing.assert_close(scores[1], own.log_share)
+    assert (
+        int(OwnFrequency(NUM_ITEMS).fit(training_histories()).scores(Histories.of_items([[9, 4, 4, 9, 4]]))[0].argmax())
+        == 4
+    )

@@ -79,6 +79,21 @@ def test_transitions_have_weight_where_only_they_know_what_comes_next() -> None:
     assert weights_after_fit(count_events(NUM_ITEMS, known), part)[1].mean() > 0.8
 
 
+def test_own_history_has_weight_where_everybody_returns_to_places_of_their_own() -> None:
+    generator = np.random.default_rng(0)
+    histories = [generator.choice(generator.choice(NUM_ITEMS, 2), size=20).tolist() for _ in range(300)]
+    part = leave_one_out(Histories.of_items(histories), NUM_ITEMS)[1]
+    counts = count_events(NUM_ITEMS, part.history())
+    untuned = mixture_model(small_network(), counts, Calibration(0))
+    calibration = Calibrator(untuned, part, OPTIONS).fit()
+    assert calibration.own is not None
+    assert calibration.own.decay >= 0.95, "order says nothing here, so all events count"
+    assert weights_after_fit(counts, part)[4].mean() > 0.8
+    assert mean_loss(mixture_model(small_network(), counts, calibration), part) < 1.0 < mean_loss(untuned, part)
+    new_only = replace(OPTIONS, exclude_seen=True)
+    assert Calibrator(untuned, part, new_only).fit().own is None, "no seen item is ranked"
+
+
 def test_trend_has_weight_where_everybody_takes_what_is_popular_of_late() -> None:
     generator = np.random.default_rng(0)
     old = [generator.integers(NUM_ITEMS, size=5).tolist() for _ in range(300)]
@@ -100,7 +115,7 @@ def test_losses_of_the_table_are_those_of_the_model() -> None:
         calibration = calibrator.fit()
         with torch.no_grad():
             table = calibrator._table()
-        weights = torch.tensor(astuple(calibration.gate))
+        weights = torch.tensor(astuple(calibration.gate)[: len(calibrator.first_weights)])
         place = int((TEMPERATURES - calibration.temperatures[0]).abs().argmin())
         found = table.losses(place, weights)
         judged = evaluate(ModelRecommender(mixture_model(network, counts, calibration)), part, options)

@@ -13,7 +13,15 @@ from tests.terminal.shop import left_in, quick_fit
 
 pytestmark = pytest.mark.slow
 
-MODELS = ["variseq", "popular", "recent-popular", "last-item-transitions", "item-knn"]
+MODELS = [
+    "variseq",
+    "popular",
+    "recent-popular",
+    "last-item-transitions",
+    "item-knn",
+    "own-frequency",
+    "own-transitions",
+]
 
 
 def test_json_holds_the_protocol_and_a_row_a_model(run: Path, tmp_path: Path) -> None:

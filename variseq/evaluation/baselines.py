@@ -1,4 +1,4 @@
-"""Baselines that count events: popularity, recent popularity, last-item transitions and item-kNN."""
+"""Baselines that count events: popularity, recent popularity, transitions, item-kNN, and what somebody did before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from variseq.errors import InputError
 from variseq.evaluation.recommender import Recommender
-from variseq.ranking.mixture import PRIOR_EVENTS
+from variseq.ranking.counts import PRIOR_EVENTS, OwnHistory, own_history
 from variseq.sequences.histories import Histories
 
 State = dict[str, Tensor]
@@ -22,8 +22,9 @@ _CELLS_AT_ONCE = 16_000_000
 
 
 def baselines(num_items: int, known: Histories) -> list[Recommender]:
-    """Popular, recent-popular, last-item transitions and item-kNN, fitted on the same events as the model."""
-    return [kind(num_items).fit(known) for kind in (Popular, RecentPopular, LastItemTransitions, ItemKNN)]
+    """All baselines of this module, fitted on the same events as the model."""
+    kinds = (Popular, RecentPopular, LastItemTransitions, ItemKNN, OwnFrequency, OwnTransitions)
+    return [kind(num_items).fit(known) for kind in kinds]
 
 
 class Popular:
@@ -89,6 +90,29 @@ class RecentPopular(Popular):
         recent = torch.from_numpy(item_counts(item[time >= time.max() - window], len(all_time)))
         mixed = self.ALL_TIME_SHARE * all_time.exp() + (1 - self.ALL_TIME_SHARE) * recent / recent.sum()
         return mixed.log().float()
+
+
+class OwnFrequency(Popular):
+    """How often somebody had each item before, with the popularity counting for one event.
+
+    >>> own = OwnFrequency(num_items=3).fit(Histories.of_items([[0, 1], [1]]))
+    >>> own.scores(Histories.of_items([[2, 2, 0]])).exp()
+    tensor([[0.3333, 0.1250, 0.5417]])
+    """
+
+    name = "own-frequency"
+    OPTIONS = OwnHistory(decay=1.0, transitions=0.0)
+
+    def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
+        prior = PRIOR_EVENTS * self.log_share.double().exp().numpy()
+        return torch.from_numpy(np.log(own_history(histories, self.OPTIONS).dense(prior))).float()
+
+
+class OwnTransitions(OwnFrequency):
+    """What somebody did before: late events count more, and events after the last item most; see `own_history`."""
+
+    name = "own-transitions"
+    OPTIONS = OwnHistory()
 
 
 class LastItemTransitions:

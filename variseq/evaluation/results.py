@@ -150,9 +150,10 @@ def format_table(table: dict[str, Any]) -> str:
         return "  ".join([start.ljust(first), *(text.rjust(width) for text, width in zip(texts, widths, strict=True))])
 
     part = protocol["part"] if protocol["part"] == TEST_FILE else f"{protocol['part']} part"
+    seen = ", but those of the history" if protocol["exclude_seen"] else ", those of the history too"
     lines = [
         f"{part}, {protocol['method']} split, {table['rows'][0]['num_queries']:,} queries, targets: "
-        f"{protocol['targets']}, all {protocol['num_items']:,} items are ranked.",
+        f"{protocol['targets']}, all {protocol['num_items']:,} items are ranked{seen}.",
         "Below each value: its 95 % interval over users.",
         "",
         line("model", shown),

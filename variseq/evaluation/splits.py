@@ -188,6 +188,74 @@ def by_time(
     return split_at(histories, bounds[0], bounds[1], num_items, cuts)
 
 
+def by_user_time(
+    histories: Histories, test: float | str | None = 0.1, valid: float | str = 0.1, num_items: int | None = None
+) -> Split:
+    """Train, valid, test by two cuts in each user's own time; validation is the last slice before the test cut.
+
+    `test` and `valid` are each a share of the user's events (0.1), or a duration ("7d") counted back from the user's
+    last event, for `valid` from the user's test cut. A share is rounded, and at least one event. Users with fewer than
+    3 events are in training only. With test=None validation is the last slice. Training events of one user may be later
+    than the test events of another.
+
+    Raises InputError for a slice that is no share or duration, or when a part would be empty.
+
+    >>> train, valid, test = by_user_time(Histories.of_items([[4, 7, 1, 2], [7, 1]]), test=0.25, valid="0s")
+    >>> train.history().item, valid.queries().position, test.queries().position
+    (array([4, 7, 7, 1], dtype=int32), array([2]), array([3]))
+    """
+    _check_order(histories)
+    end = histories.offsets[1:].copy()
+    test_start = end if test is None else _own_slice_start(histories, end, test, "test")
+    valid_start = _own_slice_start(histories, test_start, valid, "valid")
+    is_short = (histories.lengths < 3) | (valid_start <= histories.offsets[:-1])
+    bounds = [np.where(is_short, end, start) for start in (valid_start, test_start)]
+    return split_at(histories, bounds[0], bounds[1], num_items, {"method": "user-time", "test": test, "valid": valid})
+
+
+def _own_slice_start(
+    histories: Histories, end: Int[np.ndarray, " user"], size: float | str, part: str
+) -> Int[np.ndarray, " user"]:
+    """Where the last slice before `end` begins in each history."""
+    first = histories.offsets[:-1]
+    if isinstance(size, str):
+        latest = histories.timestamp[np.maximum(np.maximum(end - 1, first), 0).clip(max=histories.num_events - 1)]
+        row = np.repeat(np.arange(len(histories)), histories.lengths)
+        earlier = histories.timestamp < (latest - _duration_microseconds(size, part))[row]
+        return first + np.bincount(row[earlier], minlength=len(histories))
+    if not isinstance(size, float) or not 0 < size < 1:
+        raise InputError(
+            f"{part}={size!r} is no slice of a user's time. Give a share such as 0.1, or a duration: '7d'."
+        )
+    return np.maximum(first, end - np.maximum(1, np.round(size * histories.lengths).astype(np.int64)))
+
+
+def by_users(histories: Histories, test: float | None = 0.1, valid: float = 0.1, num_items: int | None = None) -> Split:
+    """Train, valid, test by people: those of validation and of test are in no other part.
+
+    `test` and `valid` are shares of the users, drawn with a fixed seed. All events of a user of validation or test are
+    targets; the history of each is what the same user did before. With test=None there is no test part.
+
+    Raises InputError for what is no share, or when a part would be empty.
+
+    >>> train, valid, test = by_users(Histories.of_items([[4, 7], [7, 4], [4, 7], [7, 4]]), test=0.25, valid=0.25)
+    >>> [sum(part.target_end > part.history_end) for part in (train, valid, test)]
+    [np.int64(0), np.int64(1), np.int64(1)]
+    """
+    for name, share in (("test", 0.1 if test is None else test), ("valid", valid)):
+        if not isinstance(share, float) or not 0 < share < 1:
+            raise InputError(f"{name}={share!r} is no share of the users. Give a number between 0 and 1, such as 0.1.")
+    drawn = np.random.default_rng(0).permutation(len(histories))
+    num_test = 0 if test is None else max(1, round(test * len(histories)))
+    num_valid = max(1, round(valid * len(histories)))
+    in_test, in_valid = (np.zeros(len(histories), dtype=bool) for _ in range(2))
+    in_test[drawn[:num_test]] = True
+    in_valid[drawn[num_test : num_test + num_valid]] = True
+    start, end = histories.offsets[:-1], histories.offsets[1:]
+    valid_start, test_start = np.where(in_test | in_valid, start, end), np.where(in_test, start, end)
+    return split_at(histories, valid_start, test_start, num_items, {"method": "users", "test": test, "valid": valid})
+
+
 def _check_order(histories: Histories) -> None:
     if not histories.num_events:
         raise InputError("The log has no events, so it cannot be split. Give a log with events.")

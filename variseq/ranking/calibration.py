@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.errors import InputError
+from variseq.ranking.counts import OwnHistory
 from variseq.sequences.histories import Histories
 
 NUM_SAMPLES = 8
@@ -50,7 +51,7 @@ def repeat_share(histories: Histories) -> float:
 
 @dataclass(frozen=True)
 class GatingNetwork:
-    """The weights of the four mixture components: network, counted transitions, trend and the uniform distribution.
+    """The weights of the mixture components: network, counted transitions, trend, uniform distribution, own history.
 
     The weights are the softmax of 0 (the network) and, for each other component, bias + a · log Z + b · mean log σ².
     log Z is the log-partition function of the network's softmax: it grows with how well the preference fits some items.
@@ -61,11 +62,13 @@ class GatingNetwork:
         transitions: Bias and the two slopes of the counted transitions from the last item.
         trend: The same for what was popular of late when the model was fitted.
         uniform: The same for the uniform distribution.
+        own: The same for what the person did before.
     """
 
     transitions: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
     trend: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
     uniform: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
+    own: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
 
     def weights(
         self, log_mass: Float[np.ndarray, " history"], log_variance: Float[np.ndarray, " history"]
@@ -80,22 +83,25 @@ class GatingNetwork:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature for each group of history lengths, and the gating network.
+    """A temperature for each group of history lengths, the gating network, and how own events are counted.
 
     Args:
         num_samples: Posterior samples that are averaged; 0 is the posterior mean alone.
         temperatures: One for each group of `LENGTH_EDGES`; the network's logits are divided by it.
         gate: The weights of the mixture components.
+        own: How the events of a person are counted; None in a log where people rarely return to items.
     """
 
     num_samples: int = NUM_SAMPLES
     temperatures: tuple[float, ...] = (1.0,) * len(LENGTH_EDGES)
     gate: GatingNetwork = GatingNetwork()
+    own: OwnHistory | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record for the manifest; the bias of a component without weight is None."""
         gate = {name: [None if math.isinf(w) else w for w in weights] for name, weights in asdict(self.gate).items()}
-        return {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "gate": gate}
+        own = None if self.own is None else asdict(self.own)
+        return {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "gate": gate, "own": own}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Calibration:
@@ -107,7 +113,8 @@ class Calibration:
         temperatures = tuple(float(value) for value in record["temperatures"])
         if len(temperatures) != len(LENGTH_EDGES) or not all(0 < value < math.inf for value in temperatures):
             raise ValueError(f"{len(LENGTH_EDGES)} positive temperatures are needed, not {temperatures}")
-        return cls(int(record["num_samples"]), temperatures, GatingNetwork(**gate))
+        own = None if record["own"] is None else OwnHistory(**record["own"])
+        return cls(int(record["num_samples"]), temperatures, GatingNetwork(**gate), own)
 
     def temperature(self, lengths: Int[np.ndarray, " history"]) -> Float[np.ndarray, " history"]:
         """The temperature of histories of these lengths."""

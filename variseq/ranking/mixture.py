@@ -1,7 +1,8 @@
-"""The probability of every item: a mixture of the network, counted transitions, the trend and a uniform part."""
+"""The probability of every item: a mixture of network, counted transitions, trend, a uniform part and own history."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,12 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.ranking.calibration import Calibration
+from variseq.ranking.counts import PRIOR_EVENTS, CountedItems, own_history
 from variseq.ranking.encoding import EncodedHistories, Encoder, antithetic_noise
 from variseq.ranking.softmax import Columns, Softmaxes
 from variseq.sequences.histories import Histories
 
-PRIOR_EVENTS = 100.0
-"""How many events the popularity counts for among what followed an item."""
 SMALLEST = 1e-37
 """No probability is smaller, so that its logarithm is finite in 32 bits."""
 CELLS_AT_ONCE = 1 << 22
@@ -44,42 +44,18 @@ class ItemTables:
 
 
 @dataclass(frozen=True, eq=False)
-class Followers:
-    """What followed the last item of each history: cells (row, item) with a count, and the total of each row."""
-
-    total: Float[np.ndarray, " history"]
-    row: Int[np.ndarray, " cell"]
-    item: Int[np.ndarray, " cell"]
-    count: Float[np.ndarray, " cell"]
-
-    def share(
-        self, item: Int[np.ndarray, "history k"], prior: Float[np.ndarray, "history k"]
-    ) -> Float[np.ndarray, "history k"]:
-        """The smoothed share of some items among what followed; `prior` is what popularity counts for each."""
-        counted = np.zeros(item.shape)
-        if len(self.item):
-            num_items = max(int(self.item.max()), int(item.max())) + 1
-            pair = self.row * num_items + self.item
-            order = np.argsort(pair, kind="stable")
-            wanted = np.arange(len(item))[:, None] * num_items + item
-            found = order[np.searchsorted(pair, wanted, sorter=order).clip(max=len(pair) - 1)]
-            counted = np.where(pair[found] == wanted, self.count[found], 0.0)
-        shares: Float[np.ndarray, "history k"] = (counted + prior) / (self.total + PRIOR_EVENTS)[:, None]
-        return shares
-
-
-@dataclass(frozen=True, eq=False)
 class Distribution:
     """p of every column for some histories.
 
-    `weights` are those of `GatingNetwork`; `column` is the column of each follower, −1 where it has none; `others` are
-    prior, trend and uniform part of each column.
+    `weights` are those of `GatingNetwork`; `counted` are the components that are counted, each with its number among
+    the weights; `column` has for each of them the column of each cell, −1 where it has none; `others` are prior, trend
+    and uniform part of each column.
     """
 
     softmaxes: Softmaxes
     weights: Float[np.ndarray, "component history"]
-    followers: Followers
-    column: Int[np.ndarray, " cell"]
+    counted: Sequence[tuple[int, CountedItems]]
+    column: Sequence[np.ndarray]
     others: Float[np.ndarray, "#history three column"]
 
     def probabilities(self) -> Float[np.ndarray, "history column"]:
@@ -106,7 +82,8 @@ class Distribution:
         network = self.softmaxes.at(row[..., None], sample, column[:, None])
         prior, trend, uniform = self.others[np.minimum(row, len(self.others) - 1), :, column].transpose(2, 0, 1)
         weights = self.weights[..., None]
-        rest = weights[1] * self.followers.share(item, prior) + weights[2] * trend + weights[3] * uniform
+        rest = sum(weights[number] * counted.share(item, prior) for number, counted in self.counted)
+        rest += weights[2] * trend + weights[3] * uniform
         return weights[0, ..., None] * network + rest[:, None]
 
     def entropies(
@@ -131,24 +108,33 @@ class Distribution:
     def _others(self, number: int) -> Float[np.ndarray, "history column"]:
         """All components of a block but the network, times their weights."""
         span = self.softmaxes.columns.blocks[number].span
-        _, transitions, trend, uniform = self.weights
-        per_event = (transitions / (self.followers.total + PRIOR_EVENTS)).astype(np.float32)
-        weight = np.stack([per_event, trend.astype(np.float32), uniform.astype(np.float32)], axis=1)
+        per_event = [(self.weights[which] / counted.events).astype(np.float32) for which, counted in self.counted]
+        prior = sum(
+            weight * np.float32(counted.prior_events / PRIOR_EVENTS)
+            for weight, (_, counted) in zip(per_event, self.counted, strict=True)
+        )
+        weight = np.stack([prior, *self.weights[2:4].astype(np.float32)], axis=1)
         numbers = self.others[..., span]
         # A shortlist has numbers of its own for each history.
         mixed = weight @ numbers[0] if len(numbers) == 1 else np.matmul(weight[:, None], numbers)[:, 0]
-        inside = (self.column >= span.start) & (self.column < span.stop)
-        row = self.followers.row[inside]
-        # A follower occurs once in a row, so no cell is added to twice.
-        mixed[row, self.column[inside] - span.start] += per_event[row] * self.followers.count[inside]
+        for of_event, (_, counted), column in zip(per_event, self.counted, self.column, strict=True):
+            inside = (column >= span.start) & (column < span.stop)
+            row = counted.row[inside]
+            # An item occurs once in a row, so no cell is added to twice.
+            mixed[row, column[inside] - span.start] += of_event[row] * counted.count[inside]
         return mixed
 
 
 class MixtureModel:
-    """p(i) = a · mean over samples of softmax(network / temperature)(i) + b · p(i | last item) + c · trend(i) + d / n.
+    """The mixture of five components, p(i) = Σ weight · p_component(i).
 
-    a + b + c + d = 1 for each history, see `GatingNetwork`. The mean over samples of the posterior is the posterior
-    predictive. p(i | last item) is counted: (count(last, i) + m · popularity(i)) / (count(last) + m), m = 100.
+    - network: the mean over samples of softmax(network / temperature)(i). It is the posterior predictive.
+    - transitions: what followed the last item, (count(last, i) + m · popularity(i)) / (count(last) + m), m = 100.
+    - trend: what was popular of late.
+    - uniform: 1 / n.
+    - own: what the person did before, see `own_history`; only in logs where people return to items.
+
+    The weights sum to 1 for each history, see `GatingNetwork`.
 
     Args:
         encoder: Gives the preferences.
@@ -204,10 +190,18 @@ class MixtureModel:
         columns = columns or self.everything
         softmaxes = Softmaxes(columns, self.scaled(encoded, histories))
         weights = self.calibration.gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance)
-        followers = self.followers(histories)
-        return Distribution(softmaxes, weights, followers, columns.of_items(followers.row, followers.item), others)
+        counted = self.counted(histories)
+        column = [columns.of_items(of_component.row, of_component.item) for _, of_component in counted]
+        return Distribution(softmaxes, weights, counted, column, others)
 
-    def followers(self, histories: Histories) -> Followers:
+    def counted(self, histories: Histories) -> list[tuple[int, CountedItems]]:
+        """The components that are counted, each with its number among the weights of `GatingNetwork`."""
+        counted = [(1, self.followers(histories))]
+        if self.calibration.own is not None:
+            counted.append((4, own_history(histories, self.calibration.own)))
+        return counted
+
+    def followers(self, histories: Histories) -> CountedItems:
         """What followed the last item of each history."""
         tables, known = self.tables, np.flatnonzero(histories.lengths)
         last_item = histories.item[histories.offsets[known + 1] - 1]
@@ -217,7 +211,7 @@ class MixtureModel:
         count = tables.count[index]
         # Without any cell numpy counts in integers.
         total = np.bincount(row, weights=count, minlength=len(histories)).astype(np.float64)
-        return Followers(total, row, tables.follower[index].astype(np.int64), count)
+        return CountedItems(total, row, tables.follower[index].astype(np.int64), count)
 
 
 def _entropy(

@@ -95,12 +95,11 @@ def log_probability(
     side_by_side = np.zeros((num_rows, index.max() + 1, scaled.shape[1]), dtype=np.float32)
     side_by_side[row, index] = scaled
     softmaxes = Softmaxes(columns, side_by_side)
-    network, transitions, trend, uniform = model.calibration.gate.weights(
-        softmaxes.log_mass[row, index], encoded.log_variance
-    )[..., None]
-    p = network * softmaxes.at(row[:, None], index[:, None], columns.of_items(row[:, None], items))
-    p += transitions * model.followers(copies).share(items, model.prior[items].astype(np.float32))
-    p += trend * model.trend[items] + uniform / columns.num_items
+    weights = model.calibration.gate.weights(softmaxes.log_mass[row, index], encoded.log_variance)[..., None]
+    p = weights[0] * softmaxes.at(row[:, None], index[:, None], columns.of_items(row[:, None], items))
+    for number, counted in model.counted(copies):
+        p += weights[number] * counted.share(items, model.prior[items].astype(np.float32))
+    p += weights[2] * model.trend[items] + weights[3] / columns.num_items
     return np.log(p).astype(np.float32)
 
 

@@ -21,7 +21,8 @@ from variseq.ranking.calibration import (
     length_group,
     repeat_share,
 )
-from variseq.ranking.mixture import PRIOR_EVENTS, MixtureModel
+from variseq.ranking.counts import OwnHistory, own_history
+from variseq.ranking.mixture import MixtureModel
 from variseq.recommend.network_model import ModelRecommender
 from variseq.sequences.histories import Histories
 
@@ -34,8 +35,12 @@ TEMPERATURES = torch.logspace(-0.25, 0.47, 13, base=10)
 MIN_GROUP_QUERIES = 200
 """A group of history lengths with fewer queries than this takes the temperature of all."""
 GATE_STEPS = 60
-FIRST_WEIGHTS = [[-1.5, 0.0, 0.0], [-3.0, 0.0, 0.0], [-3.0, 0.0, 0.0]]
+FIRST_WEIGHTS = [[-1.5, 0.0, 0.0], [-3.0, 0.0, 0.0], [-3.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]
 """Where the search begins: the components in the order of `GatingNetwork`."""
+OWN_HISTORIES = [
+    OwnHistory(decay, transitions) for decay in (0.8, 0.9, 0.95, 0.98, 1.0) for transitions in (0.0, 1.0, 3.0, 10.0)
+]
+"""How own events may be counted where seen items are ranked."""
 DECAY = 1e-3
 
 
@@ -111,6 +116,18 @@ class Calibrator:
             target = target[is_new]
         self.histories, self.target = histories, torch.from_numpy(target)
         self.group = torch.from_numpy(length_group(histories.lengths))
+        # Where seen items are not ranked, what somebody did before is no candidate.
+        self.own = None if options.exclude_seen else self._likeliest_own_history()
+        self.first_weights = FIRST_WEIGHTS[: 3 if self.own is None else 4]
+
+    def _likeliest_own_history(self) -> OwnHistory:
+        """The way of counting own events under which the targets are most likely."""
+        target = self.target.numpy()[:, None]
+        likelihoods = [
+            np.log(own_history(self.histories, one).share(target, self.model.prior[target])).sum()
+            for one in OWN_HISTORIES
+        ]
+        return OWN_HISTORIES[int(np.argmax(likelihoods))]
 
     @torch.no_grad()
     def fit(self) -> Calibration:
@@ -118,28 +135,29 @@ class Calibrator:
         if not len(self.target):
             return self.model.calibration
         table = self._table()
-        gates = [_most_likely_gate(table, index) for index in range(len(TEMPERATURES))]
+        gates = [_most_likely_gate(table, index, self.first_weights) for index in range(len(TEMPERATURES))]
         losses = [float(table.losses(index, gate).mean()) for index, gate in enumerate(gates)]
         everywhere = int(np.argmin(losses))
         return self._with_temperatures(table, gates[everywhere], everywhere)
 
-    def _with_temperatures(self, table: Table, gate: Tensor, everywhere: int) -> Calibration:
+    def _with_temperatures(self, table: Table, weights: Tensor, everywhere: int) -> Calibration:
         """The most likely temperature of each group of history lengths, given the gating network."""
-        losses = torch.stack([table.losses(index, gate) for index in range(len(TEMPERATURES))])
+        losses = torch.stack([table.losses(index, weights) for index in range(len(TEMPERATURES))])
         chosen = []
         for group in range(len(LENGTH_EDGES)):
             inside = self.group == group
             is_large = int(inside.sum()) >= MIN_GROUP_QUERIES
             chosen.append(int(losses[:, inside].mean(dim=1).argmin()) if is_large else everywhere)
-        components = [(round(w[0], 4), round(w[1], 4), round(w[2], 4)) for w in gate.tolist()]
+        components = [(round(w[0], 4), round(w[1], 4), round(w[2], 4)) for w in weights.tolist()]
         temperatures = tuple(round(float(TEMPERATURES[index]), 4) for index in chosen)
-        return replace(self.model.calibration, temperatures=temperatures, gate=GatingNetwork(*components))
+        gate = GatingNetwork(*components)
+        return replace(self.model.calibration, temperatures=temperatures, gate=gate, own=self.own)
 
     def _table(self) -> Table:
         model = self.model
         encoded = model.encode(self.histories)
         neural, neural_seen, log_mass = torch.zeros(3, len(TEMPERATURES), len(self.target))
-        counted, counted_seen = torch.zeros(2, len(FIRST_WEIGHTS), len(self.target))
+        counted, counted_seen = torch.zeros(2, len(self.first_weights), len(self.target))
         sampled, vectors = torch.from_numpy(encoded.preference), torch.from_numpy(model.tables.vectors)
         preference = torch.cat([sampled, torch.ones_like(sampled[..., :1])], dim=2)
         for tile, histories, seen_row, seen_item in self._tiles():
@@ -161,13 +179,13 @@ class Calibrator:
     def _counted(self, histories: Histories) -> list[Float[Tensor, "history item"]]:
         """p of all items by each component but the network, in the order of `GatingNetwork`."""
         model = self.model
-        followers = model.followers(histories)
-        transitions = np.repeat(model.prior[None], len(histories), axis=0)
-        transitions[followers.row, followers.item] += followers.count
-        transitions /= (followers.total + PRIOR_EVENTS)[:, None]
         trend, uniform = torch.from_numpy(model.trend), torch.full((model.num_items,), 1 / model.num_items)
         alike = [one.expand(len(histories), -1) for one in (trend, uniform)]
-        return [torch.from_numpy(transitions).float(), *alike]
+        counted = [model.followers(histories)]
+        if self.own is not None:
+            counted.append(own_history(histories, self.own))
+        transitions, *own = (torch.from_numpy(one.dense(model.prior)).float() for one in counted)
+        return [transitions, *alike, *own]
 
     def _tiles(self) -> Iterator[tuple[slice, Histories, Tensor, Tensor]]:
         """Some queries at a time, with the row and the item of what is not ranked for them."""
@@ -182,11 +200,11 @@ class Calibrator:
 
 
 @torch.enable_grad()
-def _most_likely_gate(table: Table, index: int) -> Float[Tensor, "component weight"]:
+def _most_likely_gate(table: Table, index: int, first_weights: list[list[float]]) -> Float[Tensor, "component weight"]:
     """The weights with the lowest mean loss at a temperature; the inputs are standardized during the search."""
     inputs = torch.stack([table.log_mass[index], table.log_variance])
     mean, scale = inputs.mean(dim=1), inputs.std(dim=1, correction=0).clamp(min=1e-3)
-    weights = torch.tensor(FIRST_WEIGHTS, requires_grad=True)
+    weights = torch.tensor(first_weights, requires_grad=True)
 
     def unscaled() -> Tensor:
         slopes = weights[:, 1:] / scale

@@ -178,6 +178,10 @@ def _split(protocol: dict[str, Any]) -> str:
     if protocol["method"] == "leave-one-out":
         last = "is test, the one before validation" if has_test else "is validation, no test part"
         return f"leave-one-out: each user's last event {last}{of_targets}"
+    if protocol["method"] != "time":
+        slices = f"validation {protocol['valid']}, test {protocol['test'] if has_test else 'none'}"
+        what = "the last part of each user's events" if protocol["method"] == "user-time" else "users of their own"
+        return f"{protocol['method']}: {slices}, {what}{of_targets}"
     test = f"test from {_moment(protocol['test_start_microseconds'])} on" if has_test else "no test part"
     return f"by time: validation from {_moment(protocol['valid_start_microseconds'])}, {test}{of_targets}"
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from variseq.errors import InputError
 from variseq.events.options import ReadOptions
+from variseq.log import SplitMethod
 from variseq.training.config import validated
 
 
@@ -19,9 +20,9 @@ class SplitConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    by: Literal["time", "leave-one-out"] = "time"
-    test: float | str | None = None
-    valid: float | str | None = None
+    by: SplitMethod = "time"
+    test: int | float | str | None = None
+    valid: int | float | str | None = None
     targets_of: str | list[str] | None = None
 
 
