@@ -29,7 +29,7 @@ def test_one_user_or_one_item_is_too_few(users: str, items: str, told: str) -> N
 @pytest.mark.parametrize(
     ("by", "slices", "told"),
     [
-        ("random", {}, "Allowed: 'time' and 'leave-one-out'"),
+        ("random", {}, "Allowed: time, leave-one-out"),
         ("leave-one-out", {"test": 0.2}, "slices of time"),
         ("time", {"test": "soon"}, "not a duration"),
     ],
