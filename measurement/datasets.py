@@ -33,6 +33,7 @@ MIND_ORDER = (
     "The history of a user has an order and no times: its events stand one second apart before the first impression "
     "of the log. Time gaps within it mean nothing."
 )
+OWN_CALENDAR = "Times are counted from each person's first day, so the events of two people have no common order."
 TIES_SEED = 0
 TAOBAO_FIRST_SECOND = 1_511_539_200
 """25 November 2017, midnight in China: the log covers nine days from here on."""
@@ -276,6 +277,18 @@ def _taobao(paths: list[Path]) -> Events:
     return kept.drop_columns("category"), items, notes
 
 
+def _places(paths: list[Path]) -> Events:
+    """Stays of people at places; the files are one log in three parts, with days counted for each person."""
+    names = ("user_id", "location_id", "start_day", "start_min")
+    tables = [_csv(path, dict.fromkeys(names, INTEGER), header=True)[0] for path in paths]
+    stays = pa.concat_tables(tables)
+    user, place, day, minute = (stays[name].to_numpy() for name in names)
+    time = 60 * (1440 * day + minute)
+    order = np.lexsort((time, user))
+    columns = {"user_id": user, "item_id": place, "timestamp": time}
+    return pa.table({name: column[order] for name, column in columns.items()}), None, []
+
+
 def _mind(paths: list[Path]) -> Events:
     """History and clicks of every user; the history is that of the first impression."""
     impressions = sorted(_impressions(paths[0]), key=lambda impression: impression[1])
@@ -370,6 +383,20 @@ DATASETS = {
         _mind,
         ORDERED | {"training.max_epochs": 12},
         (MIND_ORDER,),
+    ),
+    "foursquare-nyc": DatasetSpec(
+        "Foursquare check-ins, New York",
+        tuple(f"foursquare_{part}.csv.gz" for part in ("train", "valid", "test")),
+        _places,
+        ORDERED,
+        (OWN_CALENDAR,),
+    ),
+    "geolife": DatasetSpec(
+        "Geolife stays",
+        tuple(f"geolife_{part}.csv.gz" for part in ("train", "valid", "test")),
+        _places,
+        ORDERED,
+        (OWN_CALENDAR,),
     ),
     "yoochoose": DatasetSpec(
         "YooChoose clicks",

@@ -89,7 +89,15 @@ def write_yoochoose(folder: Path) -> None:
         write_lines(folder / f"clicks_{name}.txt", ["SessionId\tItemId\tTime", *chosen])
 
 
+def write_places(folder: Path) -> None:
+    for name in ("foursquare", "geolife"):
+        for number, part in enumerate(("train", "valid", "test")):
+            rows = [f"{u},{i},{n // 2},{30 + n}" for u, n, i in EVENTS if n % 3 == number]
+            write_lines(folder / f"{name}_{part}.csv.gz", ["user_id,location_id,start_day,start_min", *rows])
+
+
 WRITERS = {"ml": write_movielens, "amazon": write_beauty, "taobao": write_taobao, "mind": write_mind}
+WRITERS |= {"foursquare": write_places, "geolife": write_places}
 WRITE = {name: WRITERS.get(name.partition("-")[0], write_yoochoose) for name in DATASETS}
 every_dataset = pytest.mark.parametrize("name", DATASETS)
 
