@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -113,8 +113,7 @@ class Log:
                 )
             parts = leave_one_out(histories, num_items, with_test=test != NO_TEST)
         elif by in ("user-time", "users"):
-            # Both refuse what is no slice of theirs, so that any value may come here.
-            of_people: Any = by_user_time if by == "user-time" else by_users
+            of_people = by_user_time if by == "user-time" else by_users
             parts = of_people(histories, test_slice, valid_slice, num_items)
         else:
             raise InputError(f"There is no split {by!r}. Allowed: {', '.join(get_args(SplitMethod))}.")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from variseq.errors import InputError
+from variseq.events import json_lines
 from variseq.events.options import ReadOptions
 from variseq.events.read import read
 
@@ -138,3 +139,14 @@ def test_nested_lines_that_only_the_database_reads_are_kept(tmp_path: Path) -> N
     comma = '{"user_id": 1, "item_id": 3, "timestamp": 1600000001, "more": {"a": 1,},}'
     events = read(write(tmp_path, [deep, comma, event(1) | {"user_id": 1, "item_id": 4}]))
     assert events.report.num_rows == events.report.num_events + sum(events.report.rejected.values()) == 3
+
+
+def test_row_at_which_the_counts_of_lines_part_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_lines, "_LINES", json_lines._LINES + ", buffer_size=100000, max_line_size=1000")
+    path = tmp_path / "events.jsonl"
+    rows = [
+        {"user_id": n, "item_id": n, "timestamp": 1_600_000_000, "note": "x" * 300_000 * (n == 2)} for n in range(5)
+    ]
+    path.write_text("\n\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(InputError, match="5 lines were counted and 4 were read; they part at row 3"):
+        read(path)

@@ -189,7 +189,10 @@ def by_time(
 
 
 def by_user_time(
-    histories: Histories, test: float | str | None = 0.1, valid: float | str = 0.1, num_items: int | None = None
+    histories: Histories,
+    test: float | int | str | None = 0.1,
+    valid: float | int | str = 0.1,
+    num_items: int | None = None,
 ) -> Split:
     """Train, valid, test by two cuts in each user's own time; validation is the last slice before the test cut.
 
@@ -214,7 +217,7 @@ def by_user_time(
 
 
 def _own_slice_start(
-    histories: Histories, end: Int[np.ndarray, " user"], size: float | str, part: str
+    histories: Histories, end: Int[np.ndarray, " user"], size: float | int | str, part: str
 ) -> Int[np.ndarray, " user"]:
     """Where the last slice before `end` begins in each history."""
     first = histories.offsets[:-1]
@@ -230,7 +233,12 @@ def _own_slice_start(
     return np.maximum(first, end - np.maximum(1, np.round(size * histories.lengths).astype(np.int64)))
 
 
-def by_users(histories: Histories, test: float | None = 0.1, valid: float = 0.1, num_items: int | None = None) -> Split:
+def by_users(
+    histories: Histories,
+    test: float | int | str | None = 0.1,
+    valid: float | int | str = 0.1,
+    num_items: int | None = None,
+) -> Split:
     """Train, valid, test by people: those of validation and of test are in no other part.
 
     `test` and `valid` are shares of the users, drawn with a fixed seed. All events of a user of validation or test are
@@ -242,12 +250,13 @@ def by_users(histories: Histories, test: float | None = 0.1, valid: float = 0.1,
     >>> [sum(part.target_end > part.history_end) for part in (train, valid, test)]
     [np.int64(0), np.int64(1), np.int64(1)]
     """
-    for name, share in (("test", 0.1 if test is None else test), ("valid", valid)):
-        if not isinstance(share, float) or not 0 < share < 1:
+    shares: list[float | None] = []
+    for name, share in (("test", test), ("valid", valid)):
+        if share is not None and (not isinstance(share, float) or not 0 < share < 1):
             raise InputError(f"{name}={share!r} is no share of the users. Give a number between 0 and 1, such as 0.1.")
+        shares.append(share)
     drawn = np.random.default_rng(0).permutation(len(histories))
-    num_test = 0 if test is None else max(1, round(test * len(histories)))
-    num_valid = max(1, round(valid * len(histories)))
+    num_test, num_valid = (0 if share is None else max(1, round(share * len(histories))) for share in shares)
     in_test, in_valid = (np.zeros(len(histories), dtype=bool) for _ in range(2))
     in_test[drawn[:num_test]] = True
     in_valid[drawn[num_test : num_test + num_valid]] = True

@@ -212,8 +212,9 @@ def _read_line_by_line(
         session.notes.append(f"{file.name}: {splitter.num_joined:,} records have line breaks within quotes")
     if splitter.num_lines != found.num_lines:
         raise InputError(
-            f"{file.name}: {found.num_lines:,} lines were counted and {splitter.num_lines:,} were read. "
-            "Is the file being written to? Read it when it is whole."
+            f"{file.name}: {found.num_lines:,} lines were counted and {splitter.num_lines:,} were read; they part "
+            f"at line {min(found.num_lines, splitter.num_lines) + 1:,}. Is the file being written to? Read it when it "
+            "is whole."
         )
     return splitter.num_records - (not header.is_data), num_readable
 

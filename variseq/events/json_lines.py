@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import duckdb
 
 from variseq.errors import InputError
-from variseq.events.delimited import survey
+from variseq.events.delimited import lines_of, survey
 from variseq.events.header import decoded_head
 from variseq.events.session import Session, insert_from_text, literal_path, name_in_sql, text_in_sql
 from variseq.events.sources import DataFile, is_gzip
@@ -92,9 +92,25 @@ def check_line_counts(session: Session, files: Sequence[DataFile]) -> None:
         read = session.number(f"SELECT count(*) FROM ({both}) WHERE file_index = ?", [index])
         if counted != read:
             raise InputError(
-                f"{file.name}: {counted:,} lines were counted and {read:,} were read. "
-                "Write one JSON object a line, with plain line ends."
+                f"{file.name}: {counted:,} lines were counted and {read:,} were read; they part at row "
+                f"{_first_difference(session, file, index):,}. Write one JSON object a line, with plain line ends."
             )
+
+
+def _first_difference(session: Session, file: DataFile, index: int) -> int:
+    """The first row whose text was not read as it is in the file; lines that are no text are in neither."""
+    shown = 1_000
+    statement = "SELECT left(line, ?) FROM lines WHERE file_index = ? ORDER BY input_row"
+    read = (str(line) for (line,) in session.rows(statement, [shown, index]))
+    row = 0
+    for line in lines_of(file):
+        if not line.strip():
+            continue
+        row += 1
+        is_text = line.encode("utf-8", "ignore").decode() == line
+        if is_text and line[:shown].replace('"', "") != next(read, "").replace('"', ""):
+            break
+    return row
 
 
 def find_keys(session: Session) -> Keys:
