@@ -48,37 +48,37 @@ def run_demo(out: Path | None, seed: int, console: Console) -> Path:
     log = read(files.events, items=files.items, options=ReadOptions(rejects=rejects))
     users = list(range(min(NUM_USERS, log.vocabulary.num_users)))
 
-    console.rule("1 · The log")
+    console.print("1 · The log", style="bold")
     console.print(log.check())
     if log.report.rejected:
         console.print(f"The rejected rows are in {printable(rejects)}.", soft_wrap=True)
 
-    console.rule("2 · A first answer, from counting")
+    console.print("2 · A first answer, from counting", style="bold")
     console.print(_counted_table(log, users))
 
-    console.rule("3 · Training (minutes)")
+    console.print("3 · Training (minutes)", style="bold")
     train, valid, _ = log.split("leave-one-out")
     model = VariationalAttention(size="small", seed=seed, training={"max_epochs": EPOCHS})
     model.fit(train, valid, folder=folder, callback=ProgressPrinter(console=console))
 
-    console.rule("4 · Evaluation: the last event of each user, ranked among all items")
+    console.print("4 · Evaluation: the last event of each user, ranked among all items", style="bold")
     results = model.evaluate()
     results.to_json(folder / "evaluation.json")
     console.print(str(results), soft_wrap=True)
 
-    console.rule("5 · Report")
+    console.print("5 · Report", style="bold")
     try:
         console.print(f"Report: {printable(write_report(model, folder))}", soft_wrap=True)
     except MissingDependencyError as missing:
         console.print(f"No report: {missing}", style="yellow")
 
-    console.rule("6 · Recommendations")
+    console.print("6 · Recommendations", style="bold")
     user_ids = log.vocabulary.user_ids(users)
     console.print(recommendations_table(model.recommend(users=user_ids, k=NUM_ITEMS).to_dicts()))
     console.print("Next:", style="bold")
     for command in (
         f"recommend {printable(folder)} --user {user_ids[0]}",
-        f"export {printable(folder)} && variseq serve {printable(folder)}/serving",
+        f"serve {printable(folder)}",
         "check YOUR-LOG.csv",
     ):
         console.print(f"  variseq {command}", soft_wrap=True)
