@@ -27,6 +27,7 @@ settings.register_profile("variseq", deadline=None, database=None, derandomize=T
 settings.register_profile("quick", settings.get_profile("variseq"), max_examples=10)
 settings.load_profile("variseq")
 
+BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn", "own-frequency", "own-transitions"]
 SMALL_NETWORK = {
     "hidden_size": 16,
     "latent_dim": 8,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import small_model
+from tests.conftest import BASELINES, small_model
 from variseq.errors import InputError, PosteriorCollapseWarning
 from variseq.estimator import VariationalAttention, compare, load
 from variseq.evaluation.results import Results
@@ -20,7 +20,6 @@ from variseq.ranking.calibration import NUM_SAMPLES
 
 Parts = tuple[LogPart, LogPart, LogPart]
 pytestmark = pytest.mark.slow
-BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn", "own-frequency", "own-transitions"]
 ROWS = ["variseq", "variseq, dropout", "ablation", "ablation, dropout", *BASELINES]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import SHORT_TRAINING, SMALL_NETWORK, small_model
+from tests.conftest import BASELINES, SHORT_TRAINING, SMALL_NETWORK, small_model
 from tests.training.some_runs import are_equal, weights_of, without_times
 from variseq.errors import CheckpointError, InputError
 from variseq.estimator import VariationalAttention, load
@@ -18,7 +18,6 @@ from variseq.log import Log, LogPart, read
 from variseq.training.callbacks import TrainingCallback, read_metrics
 
 Parts = tuple[LogPart, LogPart, LogPart]
-BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn", "own-frequency", "own-transitions"]
 
 
 def test_loaded_model_recommends_the_same(fitted: VariationalAttention, run_folder: Path) -> None:

@@ -16,24 +16,24 @@ def test_parts_and_log_tell_their_numbers(shop_log: Log) -> None:
 
 
 @pytest.mark.parametrize(
-    ("users", "items", "told"), [("u" * 6, "abcabc", "1 user.*3 item"), ("uvwuvw", "a" * 6, "3 .*1 ")]
+    ("users", "items", "message"), [("u" * 6, "abcabc", "1 user.*3 item"), ("uvwuvw", "a" * 6, "3 .*1 ")]
 )
-def test_one_user_or_one_item_is_too_few(users: str, items: str, told: str) -> None:
+def test_one_user_or_one_item_is_too_few(users: str, items: str, message: str) -> None:
     times = [1_600_000_000 + 1000 * place for place in range(6)]
     log = read(pd.DataFrame({"user_id": list(users), "item_id": list(items), "timestamp": times}))
     for by in ("time", "leave-one-out"):
-        with pytest.raises(InputError, match=rf"{told}.*at least 2 of each"):
+        with pytest.raises(InputError, match=rf"{message}.*at least 2 of each"):
             log.split(by)
 
 
 @pytest.mark.parametrize(
-    ("by", "slices", "told"),
+    ("by", "slices", "message"),
     [
         ("random", {}, "Allowed: time, leave-one-out"),
         ("leave-one-out", {"test": 0.2}, "slices of time"),
         ("time", {"test": "soon"}, "not a duration"),
     ],
 )
-def test_split_that_cannot_be_is_refused(shop_log: Log, by: str, slices: dict[str, object], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_split_that_cannot_be_is_refused(shop_log: Log, by: str, slices: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         shop_log.split(by, **slices)

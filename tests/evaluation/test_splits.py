@@ -181,7 +181,7 @@ def test_unknown_kind_of_target_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("histories", "told"),
+    ("histories", "message"),
     [
         (timed([[(5, 1), (5, 2)], [(5, 3)]]), "none or all"),
         (
@@ -192,8 +192,8 @@ def test_unknown_kind_of_target_is_refused() -> None:
     ],
     ids=["constant times", "out of order", "empty"],
 )
-def test_log_that_has_no_split_by_time_is_refused(histories: Histories, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_log_that_has_no_split_by_time_is_refused(histories: Histories, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         by_time(histories)
 
 

@@ -16,6 +16,7 @@ import variseq
 from measurement.datasets import DATASETS, LoadedDataset, load_dataset, sequences, shuffle_ties
 from measurement.records import read_records
 from recipes.__main__ import main
+from tests.conftest import BASELINES
 from variseq.errors import InputError
 
 NUM_USERS, NUM_ITEMS, FIRST_SECOND = 30, 15, 1_511_539_200
@@ -194,15 +195,7 @@ def test_recipe_leaves_a_run_and_a_record_for_each_model(tmp_path: Path) -> None
     assert main(words) == 0
     records = read_records(out)
     models = [record["case"]["model"] for record in records]
-    assert models == [
-        "variseq",
-        "popular",
-        "recent-popular",
-        "last-item-transitions",
-        "item-knn",
-        "own-frequency",
-        "own-transitions",
-    ]
+    assert models == ["variseq", *BASELINES]
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert records[0]["metrics"]["ndcg@10"] == pytest.approx(evaluation["rows"][0]["ndcg@10"], rel=1e-5)
     assert (records[0]["seed"], records[0]["settings"]["model"]["hidden_size"]) == (3, 8)

@@ -15,11 +15,11 @@ from tests.serving.server_process import LocalServer, event, serving, serving_he
 from tests.terminal.invoke import refuse
 from variseq.serving.stores.sqlite import SqliteStore
 
-WISH = {"history": ["i00", "i01"], "k": 5}
+REQUEST = {"history": ["i00", "i01"], "k": 5}
 
 
 def test_stop_of_one_process_under_load_loses_no_request(bundle_folder: Path) -> None:
-    with serving_here(bundle_folder, shutdown_grace_seconds=0.3) as server, load(server.address, 12, WISH) as found:
+    with serving_here(bundle_folder, shutdown_grace_seconds=0.3) as server, load(server.address, 12, REQUEST) as found:
         found.wait_for(15)
         server.stop()
         found.wait_for_end()
@@ -29,7 +29,7 @@ def test_stop_of_one_process_under_load_loses_no_request(bundle_folder: Path) ->
 
 def test_stop_of_workers_under_load_loses_no_request(bundle_folder: Path, tmp_path: Path) -> None:
     flags = ("--workers", "2", "--shutdown-grace-seconds", "0.3")
-    with serving(tmp_path, bundle_folder, *flags) as server, load(server.address, 12, WISH) as found:
+    with serving(tmp_path, bundle_folder, *flags) as server, load(server.address, 12, REQUEST) as found:
         found.wait_for(15)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
@@ -39,7 +39,7 @@ def test_stop_of_workers_under_load_loses_no_request(bundle_folder: Path, tmp_pa
 
 def test_interrupt_without_load_ends_with_0(bundle_folder: Path, tmp_path: Path) -> None:
     with serving(tmp_path, bundle_folder) as server:
-        server.recommend(**WISH)
+        server.recommend(**REQUEST)
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(30) == 0
         assert [one["level"] for one in server.log()] == ["info"], "no trace, and no library reports what it has left"
@@ -53,7 +53,7 @@ def test_draining_server_is_not_ready_and_closes_connections_after_their_answer(
         assert response.status_code == 503
         assert "stopping" in response.json()["error"]["message"]
         assert response.headers["connection"] == "close"
-        assert server.recommend(**WISH)["recommendations"]
+        assert server.recommend(**REQUEST)["recommendations"]
 
 
 def test_connection_that_waits_when_listening_ends_is_answered(bundle_folder: Path) -> None:

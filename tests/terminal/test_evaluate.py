@@ -8,20 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.conftest import BASELINES
 from tests.terminal.invoke import refuse, succeed
 from tests.terminal.shop import left_in, quick_fit
 
 pytestmark = pytest.mark.slow
 
-MODELS = [
-    "variseq",
-    "popular",
-    "recent-popular",
-    "last-item-transitions",
-    "item-knn",
-    "own-frequency",
-    "own-transitions",
-]
+MODELS = ["variseq", *BASELINES]
 
 
 def test_json_holds_the_protocol_and_a_row_a_model(run: Path, tmp_path: Path) -> None:
@@ -54,7 +47,7 @@ def test_k_targets_and_seen_items_are_obeyed(run: Path, tmp_path: Path, flag: st
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["-k", "0"], "k=0 does not fit.*Allowed: 1 to 30"),
         (["-k", "31"], "k=31 does not fit.*Allowed: 1 to 30"),
@@ -64,10 +57,10 @@ def test_k_targets_and_seen_items_are_obeyed(run: Path, tmp_path: Path, flag: st
     ],
 )
 def test_wrong_word_of_evaluate_is_one_message_and_leaves_nothing(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    refuse(told, "evaluate", run, *words)
+    refuse(message, "evaluate", run, *words)
     assert left_in(tmp_path) == []
 
 
@@ -85,8 +78,8 @@ def test_run_beside_it_is_a_row_with_paired_differences(run: Path, other_run: Pa
     assert [one["metric"] for one in table["comparisons"]] == ["nll", "ndcg@5"]
     assert f"variseq minus '{other_run}', paired by 80 users: nll " in out
     assert "…" not in out
-    told = f"{table['comparisons'][1]['difference']:+.4f}"
-    assert f"{told}, 95 % interval" in succeed("compare", run, other_run, "-k", 5).out
+    message = f"{table['comparisons'][1]['difference']:+.4f}"
+    assert f"{message}, 95 % interval" in succeed("compare", run, other_run, "-k", 5).out
 
 
 def test_runs_that_cannot_stand_beside_are_refused(run: Path, integer_run: Path, other_run: Path) -> None:
@@ -122,7 +115,7 @@ def test_simulation_is_written_as_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--out", "nowhere/shop.csv"], "'nowhere' does not exist"),
         (["--out", "shop.txt"], r"\.parquet or \.csv"),
@@ -133,8 +126,8 @@ def test_simulation_is_written_as_asked(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_word_of_simulate_is_one_message_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    refuse(told, "simulate", *words)
+    refuse(message, "simulate", *words)
     assert left_in(tmp_path) == []

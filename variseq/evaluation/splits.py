@@ -208,7 +208,7 @@ def by_user_time(
     (array([4, 7, 7, 1], dtype=int32), array([2]), array([3]))
     """
     _check_order(histories)
-    end = histories.offsets[1:].copy()
+    end = histories.offsets[1:]
     test_start = end if test is None else _own_slice_start(histories, end, test, "test")
     valid_start = _own_slice_start(histories, test_start, valid, "valid")
     is_short = (histories.lengths < 3) | (valid_start <= histories.offsets[:-1])
@@ -222,7 +222,7 @@ def _own_slice_start(
     """Where the last slice before `end` begins in each history."""
     first = histories.offsets[:-1]
     if isinstance(size, str):
-        latest = histories.timestamp[np.maximum(np.maximum(end - 1, first), 0).clip(max=histories.num_events - 1)]
+        latest = histories.timestamp[np.maximum(end - 1, first).clip(max=histories.num_events - 1)]
         row = np.repeat(np.arange(len(histories)), histories.lengths)
         earlier = histories.timestamp < (latest - _duration_microseconds(size, part))[row]
         return first + np.bincount(row[earlier], minlength=len(histories))

@@ -21,6 +21,8 @@ LENGTH_EDGES = (0, 1, 2, 3, 6, 11, 21, 51, 101, 201)
 """Where the groups of history lengths begin: 0, 1, 2, 3-5, 6-10, ... events."""
 LEVELS = tuple(round(0.01 * percent, 2) for percent in range(50, 100))
 """The levels of conformal sets: 0.5, 0.51, ..., 0.99."""
+TRANSITIONS, TREND, UNIFORM, OWN = 1, 2, 3, 4
+"""The rows of the mixture weights after the network's, in the order of `GatingNetwork`."""
 MIN_QUERIES = 200
 """A group with fewer validation queries than this takes the thresholds of all queries."""
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
-from variseq.ranking.calibration import Calibration
+from variseq.ranking.calibration import OWN, TRANSITIONS, TREND, UNIFORM, Calibration
 from variseq.ranking.counts import PRIOR_EVENTS, CountedItems, own_history
 from variseq.ranking.encoding import EncodedHistories, Encoder, antithetic_noise
 from variseq.ranking.softmax import Columns, Softmaxes
@@ -83,7 +83,7 @@ class Distribution:
         prior, trend, uniform = self.others[np.minimum(row, len(self.others) - 1), :, column].transpose(2, 0, 1)
         weights = self.weights[..., None]
         rest = sum(weights[number] * counted.share(item, prior) for number, counted in self.counted)
-        rest += weights[2] * trend + weights[3] * uniform
+        rest += weights[TREND] * trend + weights[UNIFORM] * uniform
         return weights[0, ..., None] * network + rest[:, None]
 
     def entropies(
@@ -113,7 +113,7 @@ class Distribution:
             weight * np.float32(counted.prior_events / PRIOR_EVENTS)
             for weight, (_, counted) in zip(per_event, self.counted, strict=True)
         )
-        weight = np.stack([prior, *self.weights[2:4].astype(np.float32)], axis=1)
+        weight = np.stack([prior, *self.weights[[TREND, UNIFORM]].astype(np.float32)], axis=1)
         numbers = self.others[..., span]
         # A shortlist has numbers of its own for each history.
         mixed = weight @ numbers[0] if len(numbers) == 1 else np.matmul(weight[:, None], numbers)[:, 0]
@@ -196,9 +196,9 @@ class MixtureModel:
 
     def counted(self, histories: Histories) -> list[tuple[int, CountedItems]]:
         """The components that are counted, each with its number among the weights of `GatingNetwork`."""
-        counted = [(1, self.followers(histories))]
+        counted = [(TRANSITIONS, self.followers(histories))]
         if self.calibration.own is not None:
-            counted.append((4, own_history(histories, self.calibration.own)))
+            counted.append((OWN, own_history(histories, self.calibration.own)))
         return counted
 
     def followers(self, histories: Histories) -> CountedItems:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
+from variseq.ranking.calibration import TREND, UNIFORM
 from variseq.ranking.mixture import HISTORIES_AT_ONCE, MixtureModel
 from variseq.ranking.softmax import Columns, Softmaxes
 from variseq.sequences.histories import Histories, latest_items, without_items
@@ -99,7 +100,7 @@ def log_probability(
     p = weights[0] * softmaxes.at(row[:, None], index[:, None], columns.of_items(row[:, None], items))
     for number, counted in model.counted(copies):
         p += weights[number] * counted.share(items, model.prior[items].astype(np.float32))
-    p += weights[2] * model.trend[items] + weights[3] / columns.num_items
+    p += weights[TREND] * model.trend[items] + weights[UNIFORM] / columns.num_items
     return np.log(p).astype(np.float32)
 
 
