@@ -27,7 +27,7 @@ demo: $(VENV)/ready-to-use  ## the whole journey on real data, in minutes
 test: $(VENV)/ready-to-develop  ## all tests and docstring examples
 	$(TEST)
 
-quick: $(VENV)/ready-to-develop  ## the fast tests, below a minute
+quick: $(VENV)/ready-to-develop  ## the fast tests, about a minute
 	$(TEST) --hypothesis-profile quick -m "not slow and not browser and not redis and not network"
 
 # Tests that drive a browser are left out: an old playwright does not know the browser that is installed.
