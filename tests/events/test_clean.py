@@ -125,3 +125,18 @@ def test_little_memory_is_enough() -> None:
     order = np.lexsort((events.table.timestamp, events.table.user))
     assert len(events.table) + sum(events.report.rejected.values()) == 800_000
     np.testing.assert_array_equal(order, np.arange(len(order)))
+
+
+def test_shuffled_ties_are_the_same_events_in_a_drawn_order_that_is_the_same_each_time() -> None:
+    generator = np.random.default_rng(5)
+    columns = {name: generator.integers(0, 50, 5_000) for name in ("user", "item", "ts")}
+    table = pa.table({**columns, "value": columns["item"] / 2})
+    kept, *shuffled = (read(table, options=ReadOptions(ties=ties)) for ties in ("keep", "shuffle", "shuffle"))
+    assert rows_of(shuffled[0]) == rows_of(shuffled[1])
+    assert rows_of(shuffled[0]) != rows_of(kept)
+    assert sorted(rows_of(shuffled[0])) == sorted(rows_of(kept))
+    np.testing.assert_array_equal(shuffled[0].table.timestamp, kept.table.timestamp)
+    np.testing.assert_array_equal([item / 2 for _, item, _ in rows_of(shuffled[0])], shuffled[0].table.value)
+    times_of_their_own = table.set_column(2, "ts", pa.array(np.arange(5_000)))
+    alone = [rows_of(read(times_of_their_own, options=ReadOptions(ties=ties))) for ties in ("keep", "shuffle")]
+    assert alone[0] == alone[1]

@@ -131,6 +131,16 @@ def _stream_to_arrays(session: Session, query: str, num_events: int) -> EventTab
     return table
 
 
+def shuffle_ties(table: EventTable) -> None:
+    """Draws the order of each user's events of one time anew, in place; the same table gives the same order."""
+    same = (np.diff(table.user) == 0) & (np.diff(table.timestamp) == 0)
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    group = np.cumsum(np.append(True, ~same))[tied] if len(tied) else tied
+    drawn = tied[np.lexsort((np.random.default_rng(0).random(len(tied)), group))]
+    for column in (table.item, table.behavior, table.value):
+        column[tied] = column[drawn]
+
+
 # Which column to show for a reason.
 _FAULTY = {
     **dict.fromkeys(("missing user", "too long user"), Columns.USER),

@@ -24,6 +24,7 @@ TimeUnit = Literal[
     "month/day/year",
     "day/month/year",
 ]
+Ties = Literal["keep", "shuffle"]
 MissingValue = Literal["keep", "zero", "mean"]
 ColumnNames = dict[str, str | int] | list[str]
 LowValues = Literal["leave-out", "negative"]
@@ -50,6 +51,8 @@ class ReadOptions(BaseModel):
     - `min_user_events`, `min_item_events`: users and items with fewer events are dropped, again and again until none
       is left (the k-core).
     - `collapse_repeats`: of consecutive events of a user with the same item and behavior only the first stays.
+    - `ties`: events of a user with the same time "keep" the order of the input. "shuffle" draws it, with a fixed seed:
+      where it means nothing, as within a visit, a sorted file would give the next item away.
     - `missing_value`: "keep" leaves NaN (a regression loss skips it), "zero" and "mean" fill; the mean is that of
       the events that are kept.
     - `min_value`: events with a lower value, such as bad ratings, are handled by `low_values`. "leave-out"
@@ -91,6 +94,7 @@ class ReadOptions(BaseModel):
     min_user_events: int = Field(default=1, ge=1)
     min_item_events: int = Field(default=1, ge=1)
     collapse_repeats: bool = False
+    ties: Ties = "keep"
     missing_value: MissingValue = "keep"
     min_value: float | None = Field(default=None, allow_inf_nan=False)
     low_values: LowValues = "leave-out"

@@ -14,6 +14,7 @@ from variseq.events.clean import (
     first_faults,
     low_behaviors,
     number_and_order,
+    shuffle_ties,
     write_rejects,
 )
 from variseq.events.columns import Wanted, find_layout
@@ -64,6 +65,8 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
                 f"No event is left after filtering ({counted}). Lower min_user_events, min_item_events or min_value."
             )
         table, vocabulary = number_and_order(session, options, num_kept, bool(filtered))
+        if options.ties == "shuffle":
+            shuffle_ties(table)
         item_table = None if items is None else read_items(session, items, vocabulary, options)
     counts = np.bincount(table.behavior, minlength=vocabulary.num_behaviors).tolist()
     report = ReadReport(

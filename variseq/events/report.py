@@ -175,6 +175,7 @@ def _checks(found: CheckReport, events: Events) -> list[tuple[bool, str]]:
     report, times = events.report, events.table.timestamp
     first, last = int(times.min()), int(times.max())
     is_one_time = len(times) > 1 and first == last
+    shuffled = report.options.get("ties") == "shuffle"
     num_doubled, num_of_1970 = report.rejected.get("exact duplicate", 0), int((times < 366 * DAY).sum())
     single_share = found.num_single_event_users / report.num_users
     return [
@@ -187,7 +188,11 @@ def _checks(found: CheckReport, events: Events) -> list[tuple[bool, str]]:
         (
             found.tie_share > MAX_TIE_SHARE and not is_one_time,
             f"{found.tie_share:.1%} of events share their time with the user's event before: "
-            "among them the order of the input counts",
+            + (
+                "their order is drawn"
+                if shuffled
+                else "among them the order of the input counts; ties='shuffle' draws it"
+            ),
         ),
         (last < 366 * DAY, "all times lie in 1970: are they counters, or in another unit? Set time_unit if so"),
         (

@@ -41,6 +41,7 @@ _FLAGS = {
     "min_user_events": _flag(int, "Drop users with fewer events (k-core with the next)."),
     "min_item_events": _flag(int, "Drop items with fewer events."),
     "collapse_repeats": _flag(bool, "Keep the first of repeated events in a row.", "--collapse-repeats"),
+    "ties": _flag(str, "Events of a user at one time: keep the order of the input, or shuffle."),
     "missing_value": _flag(str, "Missing values: keep, zero or mean."),
     "min_value": _flag(float, "Events with a lower value (bad ratings) are low, see the next."),
     "low_values": _flag(str, "leave-out drops them; negative keeps them in histories, never as a next event."),
