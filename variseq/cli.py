@@ -99,6 +99,9 @@ def fit(
     split: Annotated[str | None, option("time, leave-one-out, user-time or users.")] = None,
     test: Annotated[str | None, option("Test part: a share such as 0.1, or 7d; none: no test part.")] = None,
     test_file: TestFile = None,
+    calendar: Annotated[
+        str | None, option("Time zone of hours and days for recommend --at, or none; UTC otherwise.")
+    ] = None,
     targets_of: Annotated[
         Texts, option("Behaviors that are targets; others are history only. Repeat or use commas.")
     ] = None,
@@ -130,6 +133,7 @@ def fit(
         "split.by": split,
         "split.test": _size(test),
         "split.targets_of": _names(targets_of),
+        "training.calendar": calendar,
         **read,
     }
     start = None if from_run is None else load(from_run, device or "auto")
@@ -152,6 +156,9 @@ def evaluate(
     mc_dropout: Annotated[
         bool, option("Add runs with dropout on (needs training.refit_fraction=0).", "--mc-dropout")
     ] = False,
+    request_time: Annotated[
+        bool, option("Let the models know the time of each target, as recommend --at does.", "--request-time")
+    ] = False,
     json: Annotated[Path | None, option("Write the whole table as JSON.")] = None,
     threads: Threads = None,
 ) -> None:
@@ -160,6 +167,7 @@ def evaluate(
     from variseq.terminal.evaluate import evaluate_run
 
     how = {"k": k, "targets": targets, "exclude_seen": exclude_seen, "users": users, "mc_dropout": mc_dropout}
+    how["request_time"] = request_time
     typer.echo(printable_lines(evaluate_run(run, test_file, read_columns(columns), compare_with or [], json, **how)))
 
 
@@ -204,6 +212,7 @@ def recommend(
     boost_categories: Annotated[Texts, option("The same for a category: Drama=2.")] = None,
     pin: Annotated[Texts, option("Put an item at a rank: 1=i9.")] = None,
     reasons: Annotated[bool, option("Name the earlier items behind each item.", "--reasons/--no-reasons")] = True,
+    at: Annotated[str | None, option("When the answer is wanted: now, 2026-11-24T15:00:00Z, or seconds.")] = None,
     ranks_only: Annotated[bool, option("The order alone, several times as fast.", "--ranks-only")] = False,
     json: Annotated[bool, option("Print records as JSON in place of a table.", "--json")] = False,
     threads: Threads = None,

@@ -22,6 +22,7 @@ from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.mixture import MixtureModel
 from variseq.recommend.calibrate import Calibrator
 from variseq.recommend.network_model import ModelRecommender, NetworkEncoder
+from variseq.sequences.calendar import UTC
 from variseq.sequences.histories import Histories
 
 DROPOUT_SEED = 0
@@ -74,7 +75,7 @@ def named_forecasts(runs: Sequence[ComparedRun], valid: Part, mc_dropout: bool) 
         if mc_dropout:
             config = run.checkpoint.config["training"]
             options = EvaluationOptions(targets=config["targets"], exclude_seen=config["exclude_seen"])
-            forecasts.append(with_mc_dropout(run.forecast, num_passes, valid, options))
+            forecasts.append(with_mc_dropout(run.forecast, num_passes, valid, options, config["calendar"]))
     return forecasts
 
 
@@ -115,7 +116,7 @@ def _targets_of(checkpoint: Checkpoint) -> list[str] | None:
 
 def _are_equal(first: Histories, second: Histories) -> bool:
     """Whether each array is equal; missing values (NaN) are equal to each other."""
-    columns = [field.name for field in fields(Histories) if field.name != "is_target"]
+    columns = [field.name for field in fields(Histories) if field.name not in ("is_target", "request_time")]
     arrays = [[getattr(one, name) for name in columns] for one in (first, second)]
     return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(*arrays, strict=True))
 
@@ -150,7 +151,7 @@ class DropoutEncoder(NetworkEncoder):
 
 
 def with_mc_dropout(
-    forecast: ModelRecommender, num_passes: int, valid: Part, options: EvaluationOptions
+    forecast: ModelRecommender, num_passes: int, valid: Part, options: EvaluationOptions, calendar: str = UTC
 ) -> ModelRecommender:
     """The same network and counts with dropout left on, with a calibration of its own.
 
@@ -165,7 +166,7 @@ def with_mc_dropout(
             "with dropout."
         )
     untuned = MixtureModel(DropoutEncoder(encoder.network), tables, Calibration(num_passes))
-    tuned = MixtureModel(untuned.encoder, tables, Calibrator(untuned, valid, options).fit())
+    tuned = MixtureModel(untuned.encoder, tables, Calibrator(untuned, valid, options, calendar).fit())
     return ModelRecommender(tuned, f"{forecast.name}, dropout")
 
 

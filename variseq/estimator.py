@@ -154,6 +154,7 @@ class VariationalAttention:
         users: object | None = None,
         compare_with: Mapping[str, VariationalAttention] | None = None,
         mc_dropout: bool = False,
+        request_time: bool = False,
     ) -> Results:
         """Evaluate the model and the baselines on a part of the split, or on a log of its own.
 
@@ -174,6 +175,8 @@ class VariationalAttention:
             compare_with: Other models of the same log and split by name; each is compared with this one, paired by
                 user.
             mc_dropout: Whether to add a row "..., dropout" for every model: the same network with dropout left on.
+            request_time: Whether the models know the time of each target, as `recommend(at=...)` does; a track of its
+                own, with the baseline own-by-hour.
 
         Returns:
             A table with intervals to print, look up and write as JSON.
@@ -197,13 +200,19 @@ class VariationalAttention:
         models = [(NAME, self), *named.items()]
         runs = [ComparedRun(name, model._fitted(), ModelRecommender(model._engine().model)) for name, model in models]
         forecasts = named_forecasts(runs, split[1], mc_dropout)
-        recommenders = [*forecasts, *baselines(checkpoint.vocabulary.num_items, known)]
+        if request_time:
+            for run in runs:
+                run.forecast.model.calibration.require_at_request(run.name)
+        calendar = checkpoint.config["training"]["calendar"] if request_time else None
+        recommenders = [*forecasts, *baselines(checkpoint.vocabulary.num_items, known, calendar)]
         refuse_same_names(recommenders)
         categories = None if checkpoint.items is None else checkpoint.items.all_categories()
-        options = EvaluationOptions(k, targets, self._excludes(exclude_seen), calibrated.repeat_share, categories)
+        excludes = self._excludes(exclude_seen)
+        options = EvaluationOptions(k, targets, excludes, calibrated.repeat_share, categories, request_time)
         evaluations = [evaluate(recommender, evaluated, options) for recommender in recommenders]
         # Thresholds hold for the way of ranking that they were fitted with.
-        thresholds = calibrated.thresholds if options.exclude_seen == self._excludes(None) else None
+        fitted = calibrated.thresholds_at_request if request_time else calibrated.thresholds
+        thresholds = fitted if excludes == self._excludes(None) else None
         values = forecast_values(checkpoint.network, evaluated, targets)
         notes = sentences_of(evaluated, targets) if evaluated.name == TEST_FILE else []
         return Results(evaluations, values, groups, thresholds, len(forecasts) - 1, notes)
@@ -237,7 +246,8 @@ class VariationalAttention:
             raise InputError("Give either users or a history, not both.")
         if history is not None:
             known = self._known_history(engine, history)
-            return engine.recommend(known.histories, [None], [None if known.num_events else NO_HISTORY], wanted)
+            of_request = known.at_request(wanted)
+            return engine.recommend(of_request, [None], [None if known.num_events else NO_HISTORY], wanted)
         if users is None:
             raise InputError(
                 "Give users=[...] or history=[...]. For all users give users=model.vocabulary.users.to_pylist(), or "

@@ -115,7 +115,7 @@ def _calibrated(
     num_samples = NUM_SAMPLES if config.deterministic_fraction < 1 else 0
     counts = count_events(train.part.num_items, known)
     untuned = mixture_model(trained.chosen, counts, Calibration(num_samples))
-    calibrated = calibrate(untuned, validation.part, validation.options)
+    calibrated = calibrate(untuned, validation.part, validation.options, config.calendar)
     if not config.refit_fraction:
         return calibrated, counts
     latest = valid.part.history_with_targets()

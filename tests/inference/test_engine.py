@@ -68,6 +68,8 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "all at once": {"boost_items": "first", "pin": "first", "exclude": "some", "diversity": 0.2, "exclude_seen": False},
     "of a category": {"categories": "first", "exclude": "some", "pin": "first"},
     "only these": {"candidates": "some", "k": 3},
+    "at a time": {"at": "2026-11-24T15:00:00Z"},
+    "a set at a time": {"at": 1_790_000_000, "conformal_level": 0.6, "exclude_seen": False},
 }
 
 

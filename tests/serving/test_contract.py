@@ -51,6 +51,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "boost_items": {"i07": 3.0},
         "pin": {1: "i11"},
     },
+    "at a time": {"user_id": "u001", "at": "2026-11-24T15:00:00Z"},
+    "at a second": {"user_id": "u001", "at": 1_795_000_000},
 }
 
 

@@ -21,10 +21,11 @@ State = dict[str, Tensor]
 _CELLS_AT_ONCE = 16_000_000
 
 
-def baselines(num_items: int, known: Histories) -> list[Recommender]:
-    """All baselines of this module, fitted on the same events as the model."""
+def baselines(num_items: int, known: Histories, calendar: str | None = None) -> list[Recommender]:
+    """All baselines of this module, fitted on the same events as the model; with a calendar those of the hour too."""
     kinds = (Popular, RecentPopular, LastItemTransitions, ItemKNN, OwnFrequency, OwnTransitions)
-    return [kind(num_items).fit(known) for kind in kinds]
+    found: list[Recommender] = [kind(num_items).fit(known) for kind in kinds]
+    return found if calendar is None else [*found, OwnByHour(num_items, calendar).fit(known)]
 
 
 class Popular:
@@ -101,18 +102,32 @@ class OwnFrequency(Popular):
     """
 
     name = "own-frequency"
-    OPTIONS = OwnHistory(decay=1.0, transitions=0.0)
+
+    options = OwnHistory(decay=1.0, transitions=0.0)
 
     def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
         prior = PRIOR_EVENTS * self.log_share.double().exp().numpy()
-        return torch.from_numpy(np.log(own_history(histories, self.OPTIONS).dense(prior))).float()
+        return torch.from_numpy(np.log(own_history(histories, self.options).dense(prior))).float()
 
 
 class OwnTransitions(OwnFrequency):
     """What somebody did before: late events count more, and events after the last item most; see `own_history`."""
 
     name = "own-transitions"
-    OPTIONS = OwnHistory()
+    options = OwnHistory()
+
+
+class OwnByHour(OwnFrequency):
+    """`OwnTransitions` where the request time is known: events near its hour count more, see `OwnHistory`.
+
+    Without a calendar there is no hour, and transitions with a time gap like that to the request count more.
+    """
+
+    name = "own-by-hour"
+
+    def __init__(self, num_items: int, calendar: str) -> None:
+        super().__init__(num_items)
+        self.options = OwnHistory(gap=0.7, hour=8.0, calendar=calendar)
 
 
 class LastItemTransitions:

@@ -22,6 +22,8 @@ from variseq.ranking.calibration import repeat_share
 from variseq.ranking.selection import top_k
 from variseq.sequences.histories import Histories
 
+REQUEST_TIME = "that of the target"
+"""What protocols say of a known request time."""
 HISTORIES_AT_ONCE, CELLS_AT_ONCE = 128, 1 << 24
 LOWEST = -1000.0
 """A log p below it adds nothing to an entropy, and 0 · −inf would be no number."""
@@ -38,6 +40,7 @@ class EvaluationOptions:
         repeat_share: The probability that the next event is an item of the history, where such items are not ranked;
             None counts it in the events before the part.
         item_categories: The categories of each item of the catalog, for intra-list diversity.
+        request_time: Whether the time of the target is known when it is asked for.
     """
 
     k: int = 10
@@ -45,6 +48,7 @@ class EvaluationOptions:
     exclude_seen: bool = True
     repeat_share: float | None = None
     item_categories: Sequence[tuple[str, ...]] | None = None
+    request_time: bool = False
 
 
 def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | None = None) -> Evaluation:
@@ -84,7 +88,8 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
     with torch.inference_mode():
         for first in range(0, len(queries), size):
             batch = order[first : first + size]
-            histories = part.histories_before(Queries(queries.user[batch], queries.position[batch]))
+            of_batch = Queries(queries.user[batch], queries.position[batch])
+            histories = part.histories_before(of_batch, options.request_time)
             scores = _checked_scores(recommender, histories, part.num_items)
             row, item = histories.distinct_items() if options.exclude_seen else np.zeros((2, 0), dtype=np.int64)
             ranked = _Ranked(scores, torch.from_numpy(row), torch.from_numpy(item), torch.from_numpy(target[batch]))
@@ -145,6 +150,7 @@ def _protocol(part: Part, options: EvaluationOptions) -> dict[str, Any]:
         "exclude_seen": options.exclude_seen,
         "candidates": "full catalog",
         "ties": "against the model",
+        "request_time": REQUEST_TIME if options.request_time else "unknown",
     }
 
 

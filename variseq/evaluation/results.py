@@ -11,6 +11,7 @@ from typing import Any
 from variseq.atomic import atomic_write
 from variseq.errors import InputError
 from variseq.evaluation.calibration import ValueForecasts
+from variseq.evaluation.evaluate import REQUEST_TIME
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.groups import Groups
 from variseq.evaluation.significance import NUM_RESAMPLES, paired_differences, require_same_protocol
@@ -151,9 +152,10 @@ def format_table(table: dict[str, Any]) -> str:
 
     part = protocol["part"] if protocol["part"] == TEST_FILE else f"{protocol['part']} part"
     seen = ", but those of the history" if protocol["exclude_seen"] else ", those of the history too"
+    when = ", with the time of each request" if protocol.get("request_time") == REQUEST_TIME else ""
     lines = [
         f"{part}, {protocol['method']} split, {table['rows'][0]['num_queries']:,} queries, targets: "
-        f"{protocol['targets']}, all {protocol['num_items']:,} items are ranked{seen}.",
+        f"{protocol['targets']}, all {protocol['num_items']:,} items are ranked{seen}{when}.",
         "Below each value: its 95 % interval over users.",
         "",
         line("model", shown),

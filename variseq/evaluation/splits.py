@@ -72,15 +72,17 @@ class Part:
         num_known = np.concatenate([[0], np.cumsum(~self.is_unknown)])
         return num_known[queries.position] - num_known[start]
 
-    def histories_before(self, queries: Queries) -> Histories:
-        """The history of each query."""
+    def histories_before(self, queries: Queries, request_time: bool = False) -> Histories:
+        """The history of each query; where the request time is known, it is that of the target."""
         histories, start = self.histories, self.histories.offsets[queries.user]
+        times = histories.timestamp[queries.position] if request_time else None
         if self.is_unknown is None:
-            return histories.select(start, queries.position)
+            return replace(histories.select(start, queries.position), request_time=times)
         before = replace(histories, is_target=~self.is_unknown).select(start, queries.position)
         kept = before.of_targets(np.arange(before.num_events))
         columns = (before.item, before.behavior, before.timestamp, before.value)
-        return Histories(np.searchsorted(kept, before.offsets), *(column[kept] for column in columns))
+        known = Histories(np.searchsorted(kept, before.offsets), *(column[kept] for column in columns))
+        return replace(known, request_time=times)
 
     def is_unknown_target(self, queries: Queries) -> Bool[np.ndarray, " query"]:
         """Whether the item of each target is not in the catalog."""

@@ -60,6 +60,7 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
             repeat_share=calibrated.repeat_share,
             exclude_seen=bool(manifest["exclude_seen"]),
             usual_behavior=int(manifest["usual_behavior"]),
+            thresholds_at_request=calibrated.thresholds_at_request,
             index=ItemIndex(folder / INDEX, vectors) if has_index else None,
             version=hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:12],
             health={

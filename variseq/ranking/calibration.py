@@ -57,26 +57,32 @@ class GatingNetwork:
 
     The weights are the softmax of 0 (the network) and, for each other component, bias + a · log Z + b · mean log σ².
     log Z is the log-partition function of the network's softmax: it grows with how well the preference fits some items.
-    σ² is the variance of the posterior. The uniform component changes no order; it holds the probability of events that
+    σ² is the variance of the posterior. Where the request time is known, + c · `Histories.log_gap`, the logarithm of
+    the time since the last event. The uniform component changes no order; it holds the probability of events that
     nothing predicts. Source: Jacobs et al., "Adaptive mixtures of local experts" (1991).
 
     Args:
-        transitions: Bias and the two slopes of the counted transitions from the last item.
+        transitions: Bias and the two or three slopes of the counted transitions from the last item.
         trend: The same for what was popular of late when the model was fitted.
         uniform: The same for the uniform distribution.
         own: The same for what the person did before.
     """
 
-    transitions: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
-    trend: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
-    uniform: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
-    own: tuple[float, float, float] = (-math.inf, 0.0, 0.0)
+    transitions: tuple[float, ...] = (-math.inf, 0.0, 0.0)
+    trend: tuple[float, ...] = (-math.inf, 0.0, 0.0)
+    uniform: tuple[float, ...] = (-math.inf, 0.0, 0.0)
+    own: tuple[float, ...] = (-math.inf, 0.0, 0.0)
 
     def weights(
-        self, log_mass: Float[np.ndarray, " history"], log_variance: Float[np.ndarray, " history"]
+        self,
+        log_mass: Float[np.ndarray, " history"],
+        log_variance: Float[np.ndarray, " history"],
+        log_gap: Float[np.ndarray, " history"] | None = None,
     ) -> Float[np.ndarray, "component history"]:
         """The weight of each component, the network first; a column sums to 1."""
-        logits = (w[0] + w[1] * log_mass + w[2] * log_variance for w in astuple(self))
+        logits = [w[0] + w[1] * log_mass + w[2] * log_variance for w in astuple(self)]
+        if log_gap is not None:
+            logits = [one + w[3] * log_gap if len(w) > 3 else one for one, w in zip(logits, astuple(self), strict=True)]
         weight = np.stack([np.zeros_like(log_mass), *logits])
         weight = np.exp(weight - weight.max(axis=0))
         normalized: Float[np.ndarray, "component history"] = weight / weight.sum(axis=0)
@@ -92,31 +98,48 @@ class Calibration:
         temperatures: One for each group of `LENGTH_EDGES`; the network's logits are divided by it.
         gate: The weights of the mixture components.
         own: How the events of a person are counted; None in a log where people rarely return to items.
+        at_request: The same where the request time is known; None for a log without times.
     """
 
     num_samples: int = NUM_SAMPLES
     temperatures: tuple[float, ...] = (1.0,) * len(LENGTH_EDGES)
     gate: GatingNetwork = GatingNetwork()
     own: OwnHistory | None = None
+    at_request: Calibration | None = None
+
+    def of(self, histories: Histories) -> Calibration:
+        """The one for these histories: whether their request time is known decides."""
+        return self if histories.request_time is None or self.at_request is None else self.at_request
+
+    def require_at_request(self, model: str) -> None:
+        """Raises InputError for a model that cannot use the time of a request."""
+        if self.at_request is None:
+            raise InputError(
+                f"{model} was fitted on a log that has an order and no times, so it cannot use the time of a request. "
+                "Leave out at and request_time, or fit on a log with times."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The record for the manifest; the bias of a component without weight is None."""
         gate = {name: [None if math.isinf(w) else w for w in weights] for name, weights in asdict(self.gate).items()}
         own = None if self.own is None else asdict(self.own)
-        return {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "gate": gate, "own": own}
+        record = {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "gate": gate, "own": own}
+        return record | {"at_request": None if self.at_request is None else self.at_request.to_json()}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Calibration:
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for a record that is not one."""
         gate = {}
         for name in asdict(GatingNetwork()):
-            bias, of_log_mass, of_log_variance = record["gate"][name]
-            gate[name] = (-math.inf if bias is None else float(bias), float(of_log_mass), float(of_log_variance))
+            bias, of_log_mass, of_log_variance, *of_log_gap = record["gate"][name]
+            slopes = (float(slope) for slope in (of_log_mass, of_log_variance, *of_log_gap))
+            gate[name] = (-math.inf if bias is None else float(bias), *slopes)
         temperatures = tuple(float(value) for value in record["temperatures"])
         if len(temperatures) != len(LENGTH_EDGES) or not all(0 < value < math.inf for value in temperatures):
             raise ValueError(f"{len(LENGTH_EDGES)} positive temperatures are needed, not {temperatures}")
         own = None if record["own"] is None else OwnHistory(**record["own"])
-        return cls(int(record["num_samples"]), temperatures, GatingNetwork(**gate), own)
+        at_request = None if record["at_request"] is None else cls.from_json(record["at_request"])
+        return cls(int(record["num_samples"]), temperatures, GatingNetwork(**gate), own, at_request)
 
     def temperature(self, lengths: Int[np.ndarray, " history"]) -> Float[np.ndarray, " history"]:
         """The temperature of histories of these lengths."""
@@ -191,18 +214,22 @@ class CalibrationResult:
         thresholds: Thresholds of conformal sets.
         repeat_share: The counted probability of a repeat; see `repeat_share`.
         validation: NDCG@10 and negative log-likelihood of the calibrated model on validation.
+        thresholds_at_request: Thresholds where the request time is known; None for a log without times.
     """
 
     calibration: Calibration
     thresholds: ConformalThresholds
     repeat_share: float
     validation: dict[str, float]
+    thresholds_at_request: ConformalThresholds | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record for the manifest."""
+        at_request = self.thresholds_at_request
         return {
             **self.calibration.to_json(),
             "conformal": self.thresholds.to_json(),
+            "conformal_at_request": None if at_request is None else at_request.to_json(),
             "repeat_share": self.repeat_share,
             "validation": self.validation,
         }
@@ -210,9 +237,11 @@ class CalibrationResult:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> CalibrationResult:
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for a record that is not one."""
+        at_request = record["conformal_at_request"]
         return cls(
             Calibration.from_json(record),
             ConformalThresholds.from_json(record["conformal"]),
             float(record["repeat_share"]),
             dict(record["validation"]),
+            None if at_request is None else ConformalThresholds.from_json(at_request),
         )

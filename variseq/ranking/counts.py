@@ -7,12 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from variseq.sequences.histories import Histories
+from variseq.events.table import MICROSECONDS_PER_SECOND
+from variseq.sequences.calendar import NO_CALENDAR, UTC, hour_and_weekend
+from variseq.sequences.histories import Histories, log_seconds
 
 PRIOR_EVENTS = 100.0
 """How many events the popularity counts for among what followed an item."""
 OWN_PRIOR_EVENTS = 1.0
 """How many events the popularity counts for among what somebody did before."""
+OTHER_HOURS = 0.05
+"""What an event far from the hour of the request counts for at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,20 +66,37 @@ class CountedItems:
 class OwnHistory:
     """How events of a person are counted.
 
+    All but the first two are used where the request time is known.
+
     Args:
         decay: An event counts `decay` times as much for each later event of the person.
         transitions: How many events one transition counts for.
+        gap: A transition counts exp(−gap) times as much for each doubling between its own time gap and that from the
+            last event to the request.
+        hour: The concentration of a von Mises kernel over the hour of the day; 0: the hour does not matter.
+        weekend: What an event of a weekday counts for at a weekend, and the other way round.
+        calendar: The IANA time zone of hours and days, or "none".
     """
 
     decay: float = 0.95
     transitions: float = 3.0
+    gap: float = 0.0
+    hour: float = 0.0
+    weekend: float = 1.0
+    calendar: str = UTC
+
+    @property
+    def has_calendar(self) -> bool:
+        """Whether hours or days matter."""
+        return self.calendar != NO_CALENDAR and (self.hour > 0 or self.weekend != 1)
 
 
 def own_history(histories: Histories, options: OwnHistory) -> CountedItems:
     """What somebody did before: each item of the history, and what followed earlier events of its last item.
 
     count(i) = Σ decay^age over events of i + transitions · Σ decay^age over events of i right after the last item. The
-    age is the number of later events of the person.
+    age is the number of later events of the person. Where the request time is known, each event counts as much as its
+    hour and day are close to those of the request, and each transition as much as its time gap is, see `OwnHistory`.
 
     >>> counted = own_history(Histories.of_items([[4, 7, 4]]), OwnHistory(decay=0.5, transitions=2.0))
     >>> dict(zip(counted.item.tolist(), counted.count.tolist()))
@@ -90,10 +111,32 @@ def own_history(histories: Histories, options: OwnHistory) -> CountedItems:
         last = item[histories.offsets[1:][row] - 1]
         follows_last = np.zeros(num_events, dtype=bool)
         follows_last[1:] = (row[1:] == row[:-1]) & (item[:-1] == last[1:])
-        weight = weight + options.transitions * weight * follows_last
+        after_last = weight * follows_last
+        if options.gap and (request_gap := histories.log_gap) is not None:
+            after_last *= np.exp(-options.gap * np.abs(_log_gaps(histories) - request_gap[row]))
+        weight = weight + options.transitions * after_last
+    if options.has_calendar and histories.request_time is not None:
+        weight *= _closeness(histories, row, options)
     width = int(item.max(initial=0)) + 1
     pair, cell = np.unique(row * width + item, return_inverse=True)
     count = np.bincount(cell, weights=weight, minlength=len(pair)).astype(np.float64)
     of_row = pair // width
     total = np.bincount(of_row, weights=count, minlength=num_histories).astype(np.float64)
     return CountedItems(total, of_row, pair % width, count, OWN_PRIOR_EVENTS)
+
+
+def _log_gaps(histories: Histories) -> Float[np.ndarray, " event"]:
+    """`log_seconds` from the event before to each event, of whatever history it is."""
+    return log_seconds(np.diff(histories.timestamp, prepend=histories.timestamp[:1]) / MICROSECONDS_PER_SECOND)
+
+
+def _closeness(
+    histories: Histories, row: Int[np.ndarray, " event"], options: OwnHistory
+) -> Float[np.ndarray, " event"]:
+    """How much each event counts for the hour and the day of the request, at most 1."""
+    assert histories.request_time is not None
+    hour, is_weekend = hour_and_weekend(histories.timestamp, options.calendar)
+    request_hour, is_weekend_request = hour_and_weekend(histories.request_time, options.calendar)
+    angle = 2 * np.pi / 24 * (hour - request_hour[row])
+    close = OTHER_HOURS + (1 - OTHER_HOURS) * np.exp(options.hour * (np.cos(angle) - 1))
+    return np.where(is_weekend == is_weekend_request[row], close, options.weekend * close)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
 from functools import cache, partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from variseq.ranking.reasons import NUM_CANDIDATES, Reasons, log_probability, re
 from variseq.ranking.recommendations import Recommendations
 from variseq.ranking.selection import Constraints, Selector
 from variseq.ranking.softmax import Columns
-from variseq.sequences.given_history import GivenEvent, HistoryRow, as_histories, history_rows
+from variseq.sequences.given_history import EPOCH, GivenEvent, HistoryRow, as_histories, history_rows
 from variseq.sequences.histories import Histories
 
 USERS_AT_ONCE = 2048
@@ -35,11 +36,15 @@ MOST_BOOSTED, MOST_EXCLUDED, MOST_LISTED = 1000, 100, 100
 
 @dataclass(frozen=True, eq=False)
 class KnownHistory:
-    """Somebody's events as the model reads them, oldest first; `unknown` are the items that it does not know."""
+    """Somebody's events as the model reads them, oldest first; `unknown` are the items that it does not know.
+
+    `has_times` is False where the events have an order only.
+    """
 
     histories: Histories
     unknown: list[Id]
     latest: int | None
+    has_times: bool = True
 
     @property
     def num_events(self) -> int:
@@ -50,6 +55,17 @@ class KnownHistory:
         """The size of its arrays."""
         columns = (self.histories.item, self.histories.behavior, self.histories.timestamp, self.histories.value)
         return sum(column.nbytes for column in columns)
+
+    def at_request(self, options: RecommendOptions) -> Histories:
+        """The history with the time of the request. Raises InputError for a time that does not fit it."""
+        at = options.request_time()
+        if at is None:
+            return self.histories
+        if self.num_events and not self.has_times:
+            raise InputError("at needs the times of the events, and the history has item ids only. Give both, or none.")
+        if self.latest is not None and at < self.latest:
+            raise _too_early(options, self.latest, "the history")
+        return replace(self.histories, request_time=np.array([at], dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -129,6 +145,7 @@ class Engine:
         index: For a large catalog; None: the whole catalog is always looked at.
         version: Names the model in answers.
         health: What the model is and how its posterior is used.
+        thresholds_at_request: Those where the time of the request is known.
     """
 
     def __init__(
@@ -143,7 +160,9 @@ class Engine:
         index: ItemIndex | None = None,
         version: str = "",
         health: dict[str, Any] | None = None,
+        thresholds_at_request: ConformalThresholds | None = None,
     ) -> None:
+        self.thresholds_at_request = thresholds_at_request
         self.model, self.catalog, self.thresholds, self.index = model, catalog, thresholds, index
         self.repeat_share, self.exclude_seen, self.usual_behavior = repeat_share, exclude_seen, usual_behavior
         self.version, self.health = version, {"version": version, **(health or {})}
@@ -160,7 +179,8 @@ class Engine:
 
     def given(self, history: Sequence[Id | GivenEvent]) -> KnownHistory:
         """A history as a caller gives it. Raises InputError; see `history_rows`."""
-        return self.history(history_rows(history))
+        has_times = any(isinstance(one, GivenEvent) and one.timestamp is not None for one in history)
+        return replace(self.history(history_rows(history)), has_times=has_times)
 
     def constraints(self, options: RecommendOptions, shown: Sequence[Id] = ()) -> Constraints:
         """Options as numbers of the catalog. Raises InputError for what the catalog does not have."""
@@ -168,6 +188,8 @@ class Engine:
         check_k(options.k, num_items, "the size of the catalog")
         if options.conformal_level is not None:
             self.thresholds.at(options.conformal_level)
+        if options.at is not None:
+            self.model.calibration.require_at_request("The model")
         return Constraints(
             num_items=num_items,
             k=options.k,
@@ -185,29 +207,33 @@ class Engine:
         fallback: Sequence[str | None],
         options: RecommendOptions,
     ) -> Recommendations:
-        """One table for several histories. Raises InputError for options that the catalog does not allow."""
+        """One table for several histories, which have the time of the request where it is known.
+
+        Raises InputError for options that the catalog does not allow.
+        """
         constraints = [self.constraints(options)] * len(histories)
         return self._table(self._rank(histories, constraints, options), users, fallback)
 
     def answer(self, requests: Sequence[tuple[KnownHistory, Request]]) -> list[Answer | InputError]:
         """All requests in as few passes as they allow; a request that is not possible gets its error."""
         answers: list[Answer | InputError | None] = [None] * len(requests)
-        alike: dict[tuple[Any, ...], list[tuple[int, Constraints]]] = {}
-        for number, (_, request) in enumerate(requests):
+        alike: dict[tuple[Any, ...], list[tuple[int, Constraints, Histories]]] = {}
+        for number, (history, request) in enumerate(requests):
             options = request.options
             try:
                 constraints = self.constraints(options, request.shown)
+                of_request = history.at_request(options)
             except InputError as error:
                 answers[number] = error
                 continue
             how = (options.explore, options.seed, options.diversity, options.conformal_level)
-            key = (*how, options.ranks_only, options.reasons)
-            alike.setdefault(key, []).append((number, constraints))
+            key = (*how, options.ranks_only, options.reasons, options.at is None)
+            alike.setdefault(key, []).append((number, constraints, of_request))
         for members in alike.values():
-            histories = _together([requests[number][0].histories for number, _ in members])
+            histories = _together([of_request for _, _, of_request in members])
             options = requests[members[0][0]][1].options
-            lists = self._rank(histories, [constraints for _, constraints in members], options)
-            for row, (number, _) in enumerate(members):
+            lists = self._rank(histories, [constraints for _, constraints, _ in members], options)
+            for row, (number, _, _) in enumerate(members):
                 answers[number] = self._answer(lists, row, *requests[number])
         return [answer for answer in answers if answer is not None]
 
@@ -271,7 +297,9 @@ class Engine:
         if options.conformal_level is None:
             item, score = selector.best(ranking, options.diversity, model.tables.vectors[:, :-1], options.ranks_only)
         else:
-            limits = self.thresholds.at(options.conformal_level)[length_group(histories.lengths)]
+            fitted = self.thresholds if histories.request_time is None else self.thresholds_at_request
+            assert fitted is not None
+            limits = fitted.at(options.conformal_level)[length_group(histories.lengths)]
             item, score = selector.conformal_set(ranking, limits)
         approximate = np.full(len(item), index is not None)
         if options.ranks_only:
@@ -353,8 +381,20 @@ def recommend_users(
         start, end = known.offsets[np.maximum(chosen, 0)], known.offsets[np.maximum(chosen, 0) + 1]
         histories = known.select(start, np.where(chosen < 0, start, end))
         ids = vocabulary.user_ids(chosen) if users is None else users[first : first + size]
+        if (at := options.request_time()) is not None:
+            latest = np.array([one.max(initial=0) for one in np.split(histories.timestamp, histories.offsets[1:-1])])
+            if len(early := np.flatnonzero(latest > at)):
+                raise _too_early(options, int(latest[early[0]]), f"user {ids[early[0]]!r}")
+            histories = replace(histories, request_time=np.full(len(histories), at))
         fallback = [None if position >= 0 else UNKNOWN_USER for position in chosen.tolist()]
         yield engine.recommend(histories, list(ids), fallback, options)
+
+
+def _too_early(options: RecommendOptions, latest: int, whose: str) -> InputError:
+    return InputError(
+        f"at={options.at!r} is before the latest event of {whose} ({EPOCH + timedelta(microseconds=latest)}). Give a "
+        "later time, or leave it out."
+    )
 
 
 @cache
@@ -390,4 +430,6 @@ def _together(histories: Sequence[Histories]) -> Histories:
     """Histories of one each as one table."""
     offsets = np.cumsum([0, *(one.num_events for one in histories)]).astype(np.int64)
     columns = ("item", "behavior", "timestamp", "value")
-    return Histories(offsets, *(np.concatenate([getattr(one, name) for one in histories]) for name in columns))
+    together = Histories(offsets, *(np.concatenate([getattr(one, name) for one in histories]) for name in columns))
+    times = [one.request_time for one in histories if one.request_time is not None]
+    return replace(together, request_time=np.concatenate(times)) if times else together

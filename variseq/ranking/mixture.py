@@ -173,7 +173,7 @@ class MixtureModel:
         self, encoded: EncodedHistories, histories: Histories
     ) -> Float[np.ndarray, "history sample hidden_plus_one"]:
         """Preferences over the temperature, with 1 / temperature as last column, the weight of the item bias."""
-        inverse = 1 / self.calibration.temperature(histories.lengths)
+        inverse = 1 / self.calibration.of(histories).temperature(histories.lengths)
         num_samples, num_histories, hidden_size = encoded.preference.shape
         scaled = np.empty((num_histories, num_samples, hidden_size + 1), dtype=np.float32)
         np.multiply(encoded.preference.swapaxes(0, 1), inverse[:, None, None], out=scaled[..., :-1])
@@ -189,16 +189,17 @@ class MixtureModel:
             others = np.stack([columns.of_columns(numbers) for numbers in self._others], axis=1)
         columns = columns or self.everything
         softmaxes = Softmaxes(columns, self.scaled(encoded, histories))
-        weights = self.calibration.gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance)
+        gate = self.calibration.of(histories).gate
+        weights = gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance, histories.log_gap)
         counted = self.counted(histories)
         column = [columns.of_items(of_component.row, of_component.item) for _, of_component in counted]
         return Distribution(softmaxes, weights, counted, column, others)
 
     def counted(self, histories: Histories) -> list[tuple[int, CountedItems]]:
         """The components that are counted, each with its number among the weights of `GatingNetwork`."""
-        counted = [(TRANSITIONS, self.followers(histories))]
-        if self.calibration.own is not None:
-            counted.append((OWN, own_history(histories, self.calibration.own)))
+        counted, own = [(TRANSITIONS, self.followers(histories))], self.calibration.of(histories).own
+        if own is not None:
+            counted.append((OWN, own_history(histories, own)))
         return counted
 
     def followers(self, histories: Histories) -> CountedItems:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id, nearest_hint
+from variseq.sequences.given_history import request_microseconds
 
 EXPLORE = (None, "thompson")
 
@@ -38,6 +40,8 @@ class RecommendOptions:
         ranks_only: Give the order at the posterior mean alone, without probabilities, intervals, uncertainty and
             reasons; several times as fast.
         reasons: Name the earlier items without which an item would be less probable; False is faster.
+        at: When the answer is wanted: "now", seconds since 1970, text with a zone, or a datetime. Not before the latest
+            event. None: any time after it.
 
     Raises:
         InputError: For a value that is not possible, alone or together with another.
@@ -57,6 +61,7 @@ class RecommendOptions:
     conformal_level: float | None = None
     ranks_only: bool = False
     reasons: bool = True
+    at: str | int | float | datetime | None = None
 
     @classmethod
     def of(cls, options: RecommendOptions | None, changes: Mapping[str, Any]) -> RecommendOptions:
@@ -82,6 +87,11 @@ class RecommendOptions:
         )
         self._check_boosts_and_pins()
         self._check_combinations()
+        self.request_time()
+
+    def request_time(self) -> int | None:
+        """`at` in UTC microseconds; None where it is not given."""
+        return None if self.at is None else request_microseconds(self.at)
 
     def _check_boosts_and_pins(self) -> None:
         for option in ("boost_items", "boost_categories", "pin"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part
 from variseq.ranking.calibration import (
     LENGTH_EDGES,
+    OWN,
     Calibration,
     CalibrationResult,
     ConformalThresholds,
@@ -24,6 +26,7 @@ from variseq.ranking.calibration import (
 from variseq.ranking.counts import OwnHistory, own_history
 from variseq.ranking.mixture import MixtureModel
 from variseq.recommend.network_model import ModelRecommender
+from variseq.sequences.calendar import NO_CALENDAR, UTC
 from variseq.sequences.histories import Histories
 
 CELLS = 25_000_000
@@ -41,6 +44,14 @@ OWN_HISTORIES = [
     OwnHistory(decay, transitions) for decay in (0.8, 0.9, 0.95, 0.98, 1.0) for transitions in (0.0, 1.0, 3.0, 10.0)
 ]
 """How own events may be counted where seen items are ranked."""
+AT_REQUEST: dict[str, tuple[Any, ...]] = {
+    "hour": (0.0, 2.0, 8.0, 16.0),
+    "weekend": (1.0, 0.5),
+    "gap": (0.0, 0.3, 0.7),
+    "transitions": (0.0, 1.0, 3.0, 10.0, 30.0),
+    "decay": (0.8, 0.9, 0.95, 0.98, 0.99, 1.0),
+}
+"""How they may be counted where the request time is known: one field of `OwnHistory` at a time, all of them twice."""
 DECAY = 1e-3
 
 
@@ -49,7 +60,7 @@ class Table:
     """What −log p of each query is computed from, for any temperature and gating network.
 
     Of the network, and of the other components in the order of `GatingNetwork`, the probability of the target and that
-    of all seen items; and the inputs of the gating network.
+    of all seen items; and the inputs of the gating network, the last of them where the request time is known.
     """
 
     neural: Float[Tensor, "temperature query"]
@@ -58,42 +69,62 @@ class Table:
     counted: Float[Tensor, "component query"]
     counted_seen: Float[Tensor, "component query"]
     log_variance: Float[Tensor, " query"]
+    log_gap: Float[Tensor, " query"] | None = None
+
+    def inputs(self, index: int) -> Float[Tensor, "input query"]:
+        """The inputs of the gating network at a temperature."""
+        inputs = [self.log_mass[index], self.log_variance]
+        return torch.stack(inputs if self.log_gap is None else [*inputs, self.log_gap])
 
     def losses(self, index: int, gate: Float[Tensor, "component weight"]) -> Float[Tensor, " query"]:
         """−log p of each target among the items that are no repeat, at a temperature.
 
         The rows of `gate` are the components of `GatingNetwork`, each with bias and slopes.
         """
-        inputs = torch.stack([torch.ones_like(self.log_variance), self.log_mass[index], self.log_variance])
-        logits = torch.cat([torch.zeros_like(inputs[:1]), gate @ inputs])
+        inputs = self.inputs(index)
+        ones = torch.ones_like(inputs[:1])
+        logits = torch.cat([0 * ones, gate @ torch.cat([ones, inputs])])
         weights = torch.softmax(logits, dim=0)
         target = weights[0] * self.neural[index] + (weights[1:] * self.counted).sum(dim=0)
         seen = weights[0] * self.neural_seen[index] + (weights[1:] * self.counted_seen).sum(dim=0)
         return (1 - seen).clamp(min=1e-9).log() - target.clamp(min=1e-30).log()
 
 
-def calibrate(untuned: MixtureModel, part: Part, options: EvaluationOptions) -> CalibrationResult:
+def calibrate(untuned: MixtureModel, part: Part, options: EvaluationOptions, calendar: str = UTC) -> CalibrationResult:
     """Fits temperatures and mixture weights on a validation part, then conformal thresholds with both.
+
+    Where the log has times, weights and thresholds are fitted a second time for requests whose time is known.
 
     Args:
         untuned: The model; its own temperatures and weights are not used.
         part: Validation queries.
         options: How they are evaluated.
+        calendar: The IANA time zone of hours and days, or "none".
 
     Returns:
         The calibration, the thresholds, the share of repeats and the metrics on the validation part.
     """
-    calibration = Calibrator(untuned, part, options).fit()
-    tuned = MixtureModel(untuned.encoder, untuned.tables, calibration)
-    evaluation = evaluate(ModelRecommender(tuned), part, options)
+    calibration = Calibrator(untuned, part, options, calendar).fit()
+    tuned = ModelRecommender(MixtureModel(untuned.encoder, untuned.tables, calibration))
+    thresholds, found, at_request = *_thresholds(tuned, part, options), None
+    if calibration.at_request is not None:
+        at_request, found_at_request = _thresholds(tuned, part, replace(options, request_time=True))
+        found |= {f"{name}_at_request": value for name, value in found_at_request.items()}
+    repeats = repeat_share(part.history()) if options.repeat_share is None else options.repeat_share
+    return CalibrationResult(calibration, thresholds, repeats, found, at_request)
+
+
+def _thresholds(
+    tuned: ModelRecommender, part: Part, options: EvaluationOptions
+) -> tuple[ConformalThresholds, dict[str, float]]:
+    """The thresholds of a calibrated model, and its metrics."""
+    evaluation = evaluate(tuned, part, options)
     assert evaluation.forecasts is not None
     # Where seen items are not ranked, sets hold new items: they cover the next item that is one.
     is_new = ~evaluation.target_was_seen
     group = length_group(evaluation.history_length)
     thresholds = ConformalThresholds.fit(evaluation.forecasts.mass_before[is_new], group[is_new])
-    found = {name: float(evaluation.metric(name).mean()) for name in ("ndcg", "nll")}
-    repeats = repeat_share(part.history()) if options.repeat_share is None else options.repeat_share
-    return CalibrationResult(calibration, thresholds, repeats, found)
+    return thresholds, {name: float(evaluation.metric(name).mean()) for name in ("ndcg", "nll")}
 
 
 class Calibrator:
@@ -102,32 +133,35 @@ class Calibrator:
     Queries whose target is a repeat are left out where repeats are not ranked: their probability is counted.
     """
 
-    def __init__(self, model: MixtureModel, part: Part, options: EvaluationOptions) -> None:
-        self.model, self.options = model, options
+    def __init__(self, model: MixtureModel, part: Part, options: EvaluationOptions, calendar: str = UTC) -> None:
+        self.model, self.options, self.calendar = model, options, calendar
         queries = part.queries(options.targets)
         wanted = int(np.clip(CELLS // part.num_items, 256, MOST_QUERIES))
         chosen = np.unique(np.linspace(0, len(queries) - 1, min(wanted, len(queries))).astype(np.int64))
         log, position, user = part.histories, queries.position[chosen], queries.user[chosen]
         histories, target = log.select(log.offsets[user], position), log.item[position].astype(np.int64)
+        request_time = log.timestamp[position]
         if options.exclude_seen:
             row = np.repeat(np.arange(len(target)), histories.lengths)
             is_new = np.bincount(row[histories.item == target[row]], minlength=len(target)) == 0
             histories = log.select(log.offsets[user[is_new]], position[is_new])
-            target = target[is_new]
+            target, request_time = target[is_new], request_time[is_new]
         self.histories, self.target = histories, torch.from_numpy(target)
+        self.at_request = replace(histories, request_time=request_time) if log.has_times else None
         self.group = torch.from_numpy(length_group(histories.lengths))
         # Where seen items are not ranked, what somebody did before is no candidate.
-        self.own = None if options.exclude_seen else self._likeliest_own_history()
+        self.own = None if options.exclude_seen else self._likeliest(self.histories, OWN_HISTORIES)
         self.first_weights = FIRST_WEIGHTS[: 3 if self.own is None else 4]
 
-    def _likeliest_own_history(self) -> OwnHistory:
+    def _likeliest(self, histories: Histories, candidates: Sequence[OwnHistory]) -> OwnHistory:
         """The way of counting own events under which the targets are most likely."""
+        likelihoods = [np.log(self._own_share(histories, one)).sum() for one in candidates]
+        return candidates[int(np.argmax(likelihoods))]
+
+    def _own_share(self, histories: Histories, own: OwnHistory) -> Float[np.ndarray, " query"]:
+        """p of the targets by what somebody did before."""
         target = self.target.numpy()[:, None]
-        likelihoods = [
-            np.log(own_history(self.histories, one).share(target, self.model.prior[target])).sum()
-            for one in OWN_HISTORIES
-        ]
-        return OWN_HISTORIES[int(np.argmax(likelihoods))]
+        return own_history(histories, own).share(target, self.model.prior[target])[:, 0]
 
     @torch.no_grad()
     def fit(self) -> Calibration:
@@ -138,9 +172,35 @@ class Calibrator:
         gates = [_most_likely_gate(table, index, self.first_weights) for index in range(len(TEMPERATURES))]
         losses = [float(table.losses(index, gate).mean()) for index, gate in enumerate(gates)]
         everywhere = int(np.argmin(losses))
-        return self._with_temperatures(table, gates[everywhere], everywhere)
+        weights, chosen = gates[everywhere], self._temperatures(table, gates[everywhere], everywhere)
+        temperatures = tuple(round(float(TEMPERATURES[index]), 4) for index in chosen)
+        calibration = replace(self.model.calibration, temperatures=temperatures, gate=_gate(weights), own=self.own)
+        if self.at_request is None:
+            return calibration
+        gate, own = self._fit_at_request(table, self.at_request, chosen)
+        return replace(calibration, at_request=replace(calibration, gate=gate, own=own))
 
-    def _with_temperatures(self, table: Table, weights: Tensor, everywhere: int) -> Calibration:
+    def _fit_at_request(
+        self, table: Table, histories: Histories, chosen: list[int]
+    ) -> tuple[GatingNetwork, OwnHistory | None]:
+        """Gating network and own history for requests whose time is known, at the chosen temperatures."""
+        own, log_gap = self.own, histories.log_gap
+        assert log_gap is not None
+        counted = table.counted.clone()
+        if own is not None:
+            own = replace(own, calendar=self.calendar)
+            names = [name for name in AT_REQUEST if self.calendar != NO_CALENDAR or name not in ("hour", "weekend")]
+            for name in 2 * names:
+                own = self._likeliest(histories, [replace(own, **{name: value}) for value in AT_REQUEST[name]])
+            counted[OWN - 1] = torch.from_numpy(self._own_share(histories, own)).float()
+        at = (torch.tensor(chosen)[self.group], torch.arange(len(self.target)))
+        neural, neural_seen, log_mass = (one[at][None] for one in (table.neural, table.neural_seen, table.log_mass))
+        gap = torch.from_numpy(log_gap).float()
+        known = Table(neural, neural_seen, log_mass, counted, table.counted_seen, table.log_variance, gap)
+        weights = _most_likely_gate(known, 0, [[*one, 0.0] for one in self.first_weights])
+        return _gate(weights), own
+
+    def _temperatures(self, table: Table, weights: Tensor, everywhere: int) -> list[int]:
         """The most likely temperature of each group of history lengths, given the gating network."""
         losses = torch.stack([table.losses(index, weights) for index in range(len(TEMPERATURES))])
         chosen = []
@@ -148,10 +208,7 @@ class Calibrator:
             inside = self.group == group
             is_large = int(inside.sum()) >= MIN_GROUP_QUERIES
             chosen.append(int(losses[:, inside].mean(dim=1).argmin()) if is_large else everywhere)
-        components = [(round(w[0], 4), round(w[1], 4), round(w[2], 4)) for w in weights.tolist()]
-        temperatures = tuple(round(float(TEMPERATURES[index]), 4) for index in chosen)
-        gate = GatingNetwork(*components)
-        return replace(self.model.calibration, temperatures=temperatures, gate=gate, own=self.own)
+        return chosen
 
     def _table(self) -> Table:
         model = self.model
@@ -202,7 +259,7 @@ class Calibrator:
 @torch.enable_grad()
 def _most_likely_gate(table: Table, index: int, first_weights: list[list[float]]) -> Float[Tensor, "component weight"]:
     """The weights with the lowest mean loss at a temperature; the inputs are standardized during the search."""
-    inputs = torch.stack([table.log_mass[index], table.log_variance])
+    inputs = table.inputs(index)
     mean, scale = inputs.mean(dim=1), inputs.std(dim=1, correction=0).clamp(min=1e-3)
     weights = torch.tensor(first_weights, requires_grad=True)
 
@@ -221,3 +278,7 @@ def _most_likely_gate(table: Table, index: int, first_weights: list[list[float]]
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     return unscaled().detach()
+
+
+def _gate(weights: Float[Tensor, "component weight"]) -> GatingNetwork:
+    return GatingNetwork(*(tuple(round(w, 4) for w in of_component) for of_component in weights.tolist()))

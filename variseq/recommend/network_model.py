@@ -69,6 +69,7 @@ def engine_of(checkpoint: Checkpoint) -> Engine:
         repeat_share=calibrated.repeat_share,
         exclude_seen=bool(checkpoint.manifest["exclude_seen"]),
         usual_behavior=checkpoint.usual_behavior,
+        thresholds_at_request=calibrated.thresholds_at_request,
     )
 
 

@@ -58,15 +58,22 @@ def transferred(
         low, high = (factor, high) if is_too_confident else (low, factor)
     scaled = _scaled(calibration, (low * high) ** 0.5)
     found = _confidence(scaled, *after)
-    components = [_moved(weights, wanted, found) for weights in astuple(scaled.gate)]
-    return replace(calibrated, calibration=replace(scaled, gate=GatingNetwork(*components)))
+    moved = replace(scaled, gate=_moved_gate(scaled.gate, wanted, found))
+    if moved.at_request is not None:
+        gate = _moved_gate(moved.at_request.gate, wanted, found)
+        moved = replace(moved, at_request=replace(moved.at_request, temperatures=moved.temperatures, gate=gate))
+    return replace(calibrated, calibration=moved)
 
 
 def _scaled(calibration: Calibration, factor: float) -> Calibration:
     return replace(calibration, temperatures=tuple(round(factor * value, 4) for value in calibration.temperatures))
 
 
-def _moved(weights: tuple[float, float, float], wanted: Confidence, found: Confidence) -> tuple[float, float, float]:
+def _moved_gate(gate: GatingNetwork, wanted: Confidence, found: Confidence) -> GatingNetwork:
+    return GatingNetwork(*(_moved(weights, wanted, found) for weights in astuple(gate)))
+
+
+def _moved(weights: tuple[float, ...], wanted: Confidence, found: Confidence) -> tuple[float, ...]:
     """Weights that give for the found inputs what the old ones give for the wanted inputs at the same quantile."""
     bias, slopes = weights[0], []
     for slope, old, new in (
@@ -76,7 +83,7 @@ def _moved(weights: tuple[float, float, float], wanted: Confidence, found: Confi
         scale = float(old.std() / max(new.std(), 1e-6))
         slopes.append(round(slope * scale, 4))
         bias += slope * float(old.mean()) - slopes[-1] * float(new.mean())
-    return (round(bias, 4), slopes[0], slopes[1])
+    return (round(bias, 4), *slopes, *weights[3:])
 
 
 def _confidence(calibration: Calibration, network: Network, histories: Histories) -> Confidence:

@@ -21,6 +21,7 @@ from variseq.sequences.histories import Histories
 HistoryRow = tuple[Id, int, str | None, float | None]
 """What somebody did: item id, UTC microseconds, behavior and value."""
 
+NOW = "now"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LARGEST_VALUE = 1e30  # Larger ones, in units of a small standard deviation, are beyond 32-bit floats.
 FIELDS = (Columns.ITEM, Columns.TIME, Columns.EVENT, Columns.VALUE)
@@ -121,7 +122,7 @@ def latest_time() -> int:
     return int((time() + _DAY_SECONDS) * MICROSECONDS_PER_SECOND)
 
 
-def microseconds(given: object, latest: int) -> int:
+def microseconds(given: object, latest: int, what: str = "timestamp", ahead: str = "a day") -> int:
     """A time as UTC microseconds. Raises InputError for what is no time, for one before 1970 and one after `latest`.
 
     >>> microseconds("2026-11-24T15:00:00Z", latest=2 * 10**15), microseconds(1.5, latest=2 * 10**15)
@@ -130,27 +131,39 @@ def microseconds(given: object, latest: int) -> int:
     if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
         found, hint = round(given * MICROSECONDS_PER_SECOND), " Numbers are seconds since 1970, not milliseconds."
     else:
-        found, hint = _moment(given), ""
+        found, hint = _moment(given, what), ""
     if not 0 <= found <= latest:
         raise InputError(
-            f"The timestamp {given!r} is before 1970 or more than a day in the future.{hint} Check the clock."
+            f"The {what} {given!r} is before 1970 or more than {ahead} in the future.{hint} Check the clock."
         )
     return found
 
 
-def _moment(given: object) -> int:
+def request_microseconds(at: object) -> int:
+    """The time of a request, "now" or as that of an event, as UTC microseconds; at most a year in the future.
+
+    Raises InputError for what is no time.
+    """
+    now = time()
+    if at == NOW:
+        return int(now * MICROSECONDS_PER_SECOND)
+    latest = int((now + 366 * _DAY_SECONDS) * MICROSECONDS_PER_SECOND)
+    return microseconds(at, latest, "request time", "a year")
+
+
+def _moment(given: object, what: str) -> int:
     """Text needs a zone; a datetime without one is in UTC, as in the columns of a log."""
     if not isinstance(given, str | datetime):
         raise InputError(
-            f"The timestamp {given!r} is no time. Write seconds since 1970, or text like 2026-11-24T15:00:00Z."
+            f"The {what} {given!r} is no time. Write seconds since 1970, or text like 2026-11-24T15:00:00Z."
         )
     try:
         parsed = datetime.fromisoformat(given.upper()) if isinstance(given, str) else given
         found = int((parsed.replace(tzinfo=parsed.tzinfo or UTC) - EPOCH) // timedelta(microseconds=1))
     except (ValueError, OverflowError) as error:
-        raise InputError(f"The timestamp {given!r} is no time. Write it like 2026-11-24T15:00:00Z.") from error
+        raise InputError(f"The {what} {given!r} is no time. Write it like 2026-11-24T15:00:00Z.") from error
     if parsed.tzinfo is None and isinstance(given, str):
-        raise InputError(f"The timestamp {given!r} has no zone. Write it like 2026-11-24T15:00:00Z.")
+        raise InputError(f"The {what} {given!r} has no zone. Write it like 2026-11-24T15:00:00Z.")
     return found
 
 

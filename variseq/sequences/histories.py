@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, Shaped
 
-from variseq.events.table import EventTable
+from variseq.events.table import MICROSECONDS_PER_SECOND, EventTable
 
 GAP_BUCKETS = 40
 """Time gaps fall into buckets of half powers of two of a second: 40 buckets reach 24 days and more."""
+LARGEST_LOG_GAP = 25
+"""log2 of the seconds in a year."""
 
 
 def gap_bucket(gap_seconds: Float[np.ndarray, "*token"]) -> Int[np.ndarray, "*token"]:
@@ -22,6 +24,15 @@ def gap_bucket(gap_seconds: Float[np.ndarray, "*token"]) -> Int[np.ndarray, "*to
     return np.clip(np.floor(2 * np.log2(1 + np.maximum(gap_seconds, 0.0))), 0, GAP_BUCKETS - 1).astype(np.int64)
 
 
+def log_seconds(seconds: Float[np.ndarray, "*token"]) -> Float[np.ndarray, "*token"]:
+    """log2(1 + seconds), at most `LARGEST_LOG_GAP`.
+
+    >>> log_seconds(np.array([0.0, 3.0, 1e9]))
+    array([ 0.,  2., 25.])
+    """
+    return np.minimum(np.log2(1 + np.maximum(seconds, 0.0)), LARGEST_LOG_GAP)
+
+
 EVENTS_LOOKED_AT = 100_000
 
 
@@ -30,7 +41,8 @@ class Histories:
     """Histories side by side; history u is `item[offsets[u]:offsets[u + 1]]`, oldest event first.
 
     `item` and `behavior` are positions in the vocabulary, `timestamp` is UTC microseconds, `value` is NaN where
-    an event has none. `is_target` marks the events to predict; None stands for all of them.
+    an event has none. `is_target` marks the events to predict; None stands for all of them. `request_time`, in UTC
+    microseconds, is when the next event of each history is asked for; None where that is not known.
 
     >>> histories = Histories.of_items([[4, 7], [], [7, 1, 2]])
     >>> histories.lengths
@@ -45,6 +57,7 @@ class Histories:
     timestamp: Int[np.ndarray, " event"]
     value: Float[np.ndarray, " event"]
     is_target: Bool[np.ndarray, " event"] | None = None
+    request_time: Int[np.ndarray, " history"] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -99,6 +112,24 @@ class Histories:
         gaps = np.diff(self.timestamp[:EVENTS_LOOKED_AT])
         return len(np.unique(gaps[gaps >= 0])) > 2
 
+    @property
+    def log_gap(self) -> Float[np.ndarray, " history"] | None:
+        """log2(1 + the seconds from the last event to the request time), at most that of a year, which no event has.
+
+        None where the request time is not known.
+
+        >>> histories = Histories.of_items([[4, 7], []])
+        >>> replace(histories, request_time=np.array([4_000_000, 0])).log_gap
+        array([ 2., 25.])
+        """
+        if self.request_time is None:
+            return None
+        known = np.flatnonzero(self.lengths)
+        gap = np.full(len(self), float(LARGEST_LOG_GAP))
+        seconds = (self.request_time[known] - self.timestamp[self.offsets[known + 1] - 1]) / MICROSECONDS_PER_SECOND
+        gap[known] = log_seconds(seconds)
+        return gap
+
     @classmethod
     def from_table(cls, table: EventTable, num_users: int) -> Histories:
         """Histories of all users of the vocabulary; arrays are shared with the table, not copied."""
@@ -122,10 +153,10 @@ class Histories:
 
     def history(self, position: int) -> Histories:
         """The one history at a position."""
-        return self.select(self.offsets[position : position + 1], self.offsets[position + 1 : position + 2])
+        return self.rows(np.array([position]))
 
     def select(self, starts: Int[np.ndarray, " slice"], ends: Int[np.ndarray, " slice"]) -> Histories:
-        """New histories, each the events `starts[j]:ends[j]` of the flat arrays.
+        """New histories without request times, each the events `starts[j]:ends[j]` of the flat arrays.
 
         >>> histories = Histories.of_items([[4, 7], [], [7, 1, 2]])
         >>> histories.select(np.array([0, 3]), np.array([1, 5])).item
@@ -140,7 +171,8 @@ class Histories:
 
     def rows(self, chosen: Int[np.ndarray, " row"]) -> Histories:
         """Some of the histories."""
-        return self.select(self.offsets[chosen], self.offsets[chosen + 1])
+        selected = self.select(self.offsets[chosen], self.offsets[chosen + 1])
+        return selected if self.request_time is None else replace(selected, request_time=self.request_time[chosen])
 
     def joined(self, other: Histories) -> Histories:
         """These histories and then the others.
@@ -150,13 +182,17 @@ class Histories:
         """
         offsets = np.concatenate([self.offsets, other.offsets[1:] + self.num_events])
         columns = ("item", "behavior", "timestamp", "value")
-        return Histories(offsets, *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in columns))
+        joined = Histories(offsets, *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in columns))
+        if self.request_time is None or other.request_time is None:
+            return joined
+        return replace(joined, request_time=np.concatenate([self.request_time, other.request_time]))
 
     def latest(self, max_events: int) -> Histories:
         """The same histories, each cut to its latest `max_events` events."""
         if len(self) == 0 or int(self.lengths.max(initial=0)) <= max_events:
             return self
-        return self.select(np.maximum(self.offsets[:-1], self.offsets[1:] - max_events), self.offsets[1:])
+        shorter = self.select(np.maximum(self.offsets[:-1], self.offsets[1:] - max_events), self.offsets[1:])
+        return replace(shorter, request_time=self.request_time)
 
 
 def latest_items(histories: Histories, num_latest: int) -> Int[np.ndarray, "history latest"]:
@@ -189,9 +225,11 @@ def without_items(
     >>> fewer.item.tolist(), fewer.lengths.tolist()
     ([1, 7], [1, 1])
     """
-    copies = histories.select(histories.offsets[source], histories.offsets[source + 1])
+    copies = histories.rows(source)
     kept = np.ones(copies.num_events, dtype=bool)
     for column in dropped.T:
         kept &= copies.item != np.repeat(column, copies.lengths)
     offsets = np.concatenate([[0], np.cumsum(kept)])[copies.offsets].astype(np.int64)
-    return Histories(offsets, copies.item[kept], copies.behavior[kept], copies.timestamp[kept], copies.value[kept])
+    columns = (copies.item, copies.behavior, copies.timestamp, copies.value)
+    without = Histories(offsets, *(column[kept] for column in columns))
+    return replace(without, request_time=copies.request_time)

@@ -61,6 +61,13 @@ Moment = (
 )
 
 
+At = (
+    Annotated[str, Meta(min_length=3, max_length=64, description="now, or ISO 8601 with a zone: 2026-11-24T15:00:00Z")]
+    | Annotated[int, Meta(ge=0, le=10**15, description="seconds since 1970")]
+    | Annotated[float, Meta(ge=0, le=1e15, description="seconds since 1970")]
+)
+
+
 class EventInput(Struct, forbid_unknown_fields=True):
     """One thing that a user did. The same `event_id` sent again is stored once."""
 
@@ -112,6 +119,7 @@ class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, le=MAX_SEED)] = 0
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     reasons: bool = True
+    at: Annotated[At, Meta(description="when the answer is wanted; not before the latest event")] | None = None
     attention: bool = False
     ids_as_text: IdsAsText = False
 
@@ -343,7 +351,7 @@ def list_request(request: RecommendRequest, vocabulary: Vocabulary, model: str) 
     return Request(options_of(request, vocabulary, request.conformal_level), shown, request.attention)
 
 
-_SAME = ("k", "categories", "exclude_seen", "boost_categories", "explore", "seed", "diversity", "reasons")
+_SAME = ("k", "categories", "exclude_seen", "boost_categories", "explore", "seed", "diversity", "reasons", "at")
 
 
 def options_of(request: ListRequest, vocabulary: Vocabulary, conformal_level: float | None = None) -> RecommendOptions:

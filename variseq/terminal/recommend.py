@@ -42,8 +42,21 @@ def read_options(typed: dict[str, Any], vocabulary: Vocabulary) -> RecommendOpti
         "boost_items": items.boosts("--boost-items", typed["boost_items"]),
         "boost_categories": {name: factor("--boost-categories", value) for name, value in of_categories},
         "pin": items.pins("--pin", typed["pin"]),
+        "at": _moment(typed["at"]),
     }
     return RecommendOptions.of(None, {**typed, **read})
+
+
+def _moment(text: str | None) -> str | float | None:
+    """A time as it was typed: a number is seconds since 1970.
+
+    >>> _moment("1700000000"), _moment("now")
+    (1700000000.0, 'now')
+    """
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def recommend_run(run: Path, typed: dict[str, Any]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from variseq.errors import InputError
+from variseq.sequences.calendar import UTC, checked_calendar
 
 
 class TrainingConfig(BaseModel):
@@ -53,6 +54,17 @@ class TrainingConfig(BaseModel):
     exclude_seen: bool = Field(default=True, description="do not rank items of the user's history")
     targets: Literal["first", "last", "all"] = Field(default="last", description="targets of validation")
     validation_users: int = Field(default=10_000, ge=1, description="most users that validation uses")
+    calendar: str = Field(
+        default=UTC, description="IANA time zone of hours and days where the request time is known; none: no calendar"
+    )
+
+    @field_validator("calendar")
+    @classmethod
+    def _is_a_zone(cls, calendar: str) -> str:
+        try:
+            return checked_calendar(calendar)
+        except InputError as error:
+            raise ValueError(str(error)) from error
 
     @property
     def refit_epochs(self) -> int:
