@@ -43,7 +43,11 @@ Events = tuple[pa.Table, pa.Table | Path | None, list[str]]
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set: its title, its files (names or patterns), how they become events, and the settings of its split."""
+    """A data set: its title, its files (names or patterns), how they become events, and the settings of its split.
+
+    With `has_request_time` each event carries the time of the next one; with `evaluates_request_time` the run is
+    evaluated a second time, with the time of each request.
+    """
 
     title: str
     files: tuple[str, ...]
@@ -51,6 +55,7 @@ class DatasetSpec:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     has_request_time: bool = False
+    evaluates_request_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -390,6 +395,7 @@ DATASETS = {
         _places,
         ORDERED,
         (OWN_CALENDAR,),
+        evaluates_request_time=True,
     ),
     "geolife": DatasetSpec(
         "Geolife stays",
@@ -397,6 +403,7 @@ DATASETS = {
         _places,
         ORDERED,
         (OWN_CALENDAR,),
+        evaluates_request_time=True,
     ),
     "yoochoose": DatasetSpec(
         "YooChoose clicks",

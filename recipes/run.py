@@ -11,6 +11,7 @@ from measurement.datasets import dataset_spec, load_dataset
 from measurement.records import Record, append_records, check_writable, peak_megabytes, record_of
 from variseq import VariationalAttention, load
 from variseq.errors import InputError
+from variseq.evaluation.evaluate import REQUEST_TIME
 from variseq.evaluation.results import Results
 from variseq.terminal.run_config import RunConfig, run_config
 
@@ -62,6 +63,11 @@ def run_recipe(recipe: Recipe, out: Path, resume: bool = False, quiet: bool = Fa
         print(results)
     costs["peak_megabytes"] = round(peak_megabytes())
     records = records_of(recipe, model, results, dataset.description, costs)
+    if dataset_spec(recipe.name).evaluates_request_time:
+        known = model.evaluate(test, request_time=True)
+        if not quiet:
+            print(known)
+        records += records_of(recipe, model, known, dataset.description, {})
     append_records(out, records)
     return records
 
@@ -76,7 +82,8 @@ def records_of(
     own = "variseq, deterministic" if is_deterministic else "variseq"
     settings = {name: config[name] for name in ("size", "model", "training")}
     settings |= {"changes": list(recipe.changes), "protocol": {name: table["protocol"].get(name) for name in PROTOCOL}}
-    settings["request_time"] = dataset_spec(recipe.name).has_request_time
+    is_known = table["protocol"]["request_time"] == REQUEST_TIME
+    settings["request_time"] = is_known or dataset_spec(recipe.name).has_request_time
     records = []
     for row in table["rows"]:
         is_model = row["model"] == "variseq"
