@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
-from variseq.evaluation.splits import Part
+from variseq.evaluation.splits import Part, Queries
 from variseq.ranking.calibration import (
     LENGTH_EDGES,
     OWN,
@@ -147,21 +147,44 @@ class Calibrator:
             histories = log.select(log.offsets[user[is_new]], position[is_new])
             target, request_time = target[is_new], request_time[is_new]
         self.histories, self.target = histories, torch.from_numpy(target)
-        self.at_request = replace(histories, request_time=request_time) if log.has_times else None
+        self.part, self.at_request = part, None
+        if log.has_times:
+            self.at_request = replace(histories, request_time=request_time)
         self.group = torch.from_numpy(length_group(histories.lengths))
         # Where seen items are not ranked, what somebody did before is no candidate.
-        self.own = None if options.exclude_seen else self._likeliest(self.histories, OWN_HISTORIES)
+        self.own = None if options.exclude_seen else self._likeliest(self.histories, target, OWN_HISTORIES)
         self.first_weights = FIRST_WEIGHTS[: 3 if self.own is None else 4]
 
-    def _likeliest(self, histories: Histories, candidates: Sequence[OwnHistory]) -> OwnHistory:
+    def _likeliest(
+        self, histories: Histories, target: Int[np.ndarray, " query"], candidates: Sequence[OwnHistory]
+    ) -> OwnHistory:
         """The way of counting own events under which the targets are most likely."""
-        likelihoods = [np.log(self._own_share(histories, one)).sum() for one in candidates]
+        likelihoods = [np.log(self._own_share(histories, target, one)).sum() for one in candidates]
         return candidates[int(np.argmax(likelihoods))]
 
-    def _own_share(self, histories: Histories, own: OwnHistory) -> Float[np.ndarray, " query"]:
+    def _own_share(
+        self, histories: Histories, target: Int[np.ndarray, " query"], own: OwnHistory
+    ) -> Float[np.ndarray, " query"]:
         """p of the targets by what somebody did before."""
-        target = self.target.numpy()[:, None]
-        return own_history(histories, own).share(target, self.model.prior[target])[:, 0]
+        return own_history(histories, own).share(target[:, None], self.model.prior[target[:, None]])[:, 0]
+
+    def _likeliest_at_request(self) -> OwnHistory:
+        """The same where the request time is known, for the latest targets of each person, those of validation last.
+
+        A few people have few validation targets, and counting own events is not trained, so earlier ones do as well.
+        """
+        log, end = self.part.histories, self.part.target_end
+        is_queried = end > self.part.history_end
+        first = np.maximum(log.offsets[:-1] + 1, end - -(-MOST_QUERIES // is_queried.sum()))
+        queries = replace(self.part, history_end=np.where(is_queried, np.minimum(first, end), end)).queries("all")
+        step = -(-len(queries) // MOST_QUERIES)
+        queries = Queries(queries.user[::step], queries.position[::step])
+        histories = self.part.histories_before(queries, request_time=True)
+        target, own = log.item[queries.position].astype(np.int64), OwnHistory(calendar=self.calendar)
+        names = [name for name in AT_REQUEST if self.calendar != NO_CALENDAR or name not in ("hour", "weekend")]
+        for name in 2 * names:
+            own = self._likeliest(histories, target, [replace(own, **{name: value}) for value in AT_REQUEST[name]])
+        return own
 
     @torch.no_grad()
     def fit(self) -> Calibration:
@@ -184,15 +207,12 @@ class Calibrator:
         self, table: Table, histories: Histories, chosen: list[int]
     ) -> tuple[GatingNetwork, OwnHistory | None]:
         """Gating network and own history for requests whose time is known, at the chosen temperatures."""
-        own, log_gap = self.own, histories.log_gap
+        own, log_gap = None, histories.log_gap
         assert log_gap is not None
         counted = table.counted.clone()
-        if own is not None:
-            own = replace(own, calendar=self.calendar)
-            names = [name for name in AT_REQUEST if self.calendar != NO_CALENDAR or name not in ("hour", "weekend")]
-            for name in 2 * names:
-                own = self._likeliest(histories, [replace(own, **{name: value}) for value in AT_REQUEST[name]])
-            counted[OWN - 1] = torch.from_numpy(self._own_share(histories, own)).float()
+        if self.own is not None:
+            own = self._likeliest_at_request()
+            counted[OWN - 1] = torch.from_numpy(self._own_share(histories, self.target.numpy(), own)).float()
         at = (torch.tensor(chosen)[self.group], torch.arange(len(self.target)))
         neural, neural_seen, log_mass = (one[at][None] for one in (table.neural, table.neural_seen, table.log_mass))
         gap = torch.from_numpy(log_gap).float()
