@@ -64,7 +64,7 @@ class TrainingConfig(BaseModel):
         try:
             return checked_calendar(calendar)
         except InputError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(str(error).rstrip(".")) from error
 
     @property
     def refit_epochs(self) -> int:
