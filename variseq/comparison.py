@@ -11,12 +11,10 @@ from jaxtyping import Float, Int
 
 from variseq.artifacts.checkpoint import Checkpoint
 from variseq.errors import InputError
-from variseq.evaluation.calibration import ValueForecasts
 from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.recommender import Recommender
-from variseq.evaluation.splits import Part, Queries, Split, part_to_evaluate, trained_on
-from variseq.model.network import Network
-from variseq.model.posterior import NetworkScorer, preferences
+from variseq.evaluation.splits import Part, Split, part_to_evaluate, trained_on
+from variseq.model.posterior import preferences
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration
 from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.mixture import MixtureModel
@@ -168,21 +166,3 @@ def with_mc_dropout(
     untuned = MixtureModel(DropoutEncoder(encoder.network), tables, Calibration(num_passes))
     tuned = MixtureModel(untuned.encoder, tables, Calibrator(untuned, valid, options, calendar).fit())
     return ModelRecommender(tuned, f"{forecast.name}, dropout")
-
-
-@torch.no_grad()
-def forecast_values(network: Network, part: Part, targets: str) -> ValueForecasts | None:
-    """The value head's forecasts for the targets of a part; None where the log or the part has no values."""
-    every = part.queries(targets)
-    in_catalog = ~part.is_unknown_target(every)
-    queries, log = Queries(every.user[in_catalog], every.position[in_catalog]), part.histories
-    value = log.value[queries.position].astype(np.float64)
-    if network.value_head is None or not np.isfinite(value).any():
-        return None
-    preference = NetworkScorer(network).preferences(part.histories_before(queries))
-    item = torch.from_numpy(log.item[queries.position].astype(np.int64)).to(preference.device)
-    estimate = network.value(preference, item)
-    scale, mean = float(network.embedding.value_scale), float(network.embedding.value_mean)
-    has_variance = network.config.value_loss == "gaussian"
-    deviation = scale * torch.exp(0.5 * estimate.log_variance).double().cpu().numpy() if has_variance else None
-    return ValueForecasts(mean + scale * estimate.mean.double().cpu().numpy(), deviation, value, mean)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from variseq.artifacts.folder import refuse_existing
-from variseq.comparison import ComparedRun, evaluated_part, forecast_values, named_forecasts, refuse_same_names
+from variseq.comparison import ComparedRun, evaluated_part, named_forecasts, refuse_same_names
 from variseq.errors import InputError
 from variseq.evaluation.baselines import baselines
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
@@ -36,6 +36,7 @@ from variseq.ranking.engine import NO_HISTORY, Engine, KnownHistory, recommend_u
 from variseq.ranking.options import RecommendOptions, id_list
 from variseq.ranking.recommendations import Recommendations, write_tables
 from variseq.recommend.network_model import NAME, ModelRecommender, engine_of
+from variseq.recommend.values import forecast_values
 from variseq.recommend.vectors import item_table, user_tables
 from variseq.sequences.given_history import given_history
 from variseq.sequences.histories import Histories
@@ -213,7 +214,7 @@ class VariationalAttention:
         # Thresholds hold for the way of ranking that they were fitted with.
         fitted = calibrated.thresholds_at_request if request_time else calibrated.thresholds
         thresholds = fitted if excludes == self._excludes(None) else None
-        values = forecast_values(checkpoint.network, evaluated, targets)
+        values = forecast_values(checkpoint.network, evaluated, known, targets)
         notes = sentences_of(evaluated, targets) if evaluated.name == TEST_FILE else []
         return Results(evaluations, values, groups, thresholds, len(forecasts) - 1, notes)
 

@@ -23,6 +23,7 @@ from variseq.ranking.calibration import NUM_SAMPLES, Calibration, CalibrationRes
 from variseq.recommend.calibrate import calibrate
 from variseq.recommend.network_model import count_events, mixture_model
 from variseq.recommend.transfer import transferred
+from variseq.recommend.values import calibrate_spread
 from variseq.training.config import TrainingConfig
 from variseq.training.defaults import FROM_THE_LOG, LogProperties, Size, network_config, training_config
 from variseq.training.diagnosis import chosen_epoch
@@ -86,6 +87,7 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context:
         TrainingDivergedError: When the loss is no number.
     """
     trained = train_network(train.part, valid.part, settings, context)
+    calibrate_spread(trained.chosen, trained.network, Validation(valid.part, settings.training).part)
     calibrated, counts = _calibrated(train, valid, settings.training, trained)
     config = {
         "size": size,

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from tests.evaluation.some_evaluations import calibration_error
 from variseq.evaluation.calibration import (
-    ValueForecasts,
     answered,
     brier,
     equal_mass_bins,
@@ -78,16 +77,3 @@ def test_wilson_interval_holds_the_true_share_as_often_as_it_says() -> None:
     share = generator.binomial(60, 0.9, size=5_000) / 60
     low, high = wilson_interval(share, np.full(5_000, 60))
     assert ((low <= 0.9) & (high >= 0.9)).mean() == pytest.approx(0.95, abs=0.025)
-
-
-def test_intervals_of_the_true_spread_contain_nine_values_of_ten() -> None:
-    generator = np.random.default_rng(0)
-    mean, deviation = generator.normal(size=20_000), generator.uniform(0.5, 2, size=20_000)
-    value = generator.normal(mean, deviation)
-    value[::2] = np.nan
-    of_true, of_narrow = (
-        ValueForecasts(mean, spread, value, 0.0).summary()["value_interval_coverage_90"]
-        for spread in (deviation, deviation / 3)
-    )
-    assert of_true == pytest.approx(0.9, abs=0.01)
-    assert of_narrow < 0.5

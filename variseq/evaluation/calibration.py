@@ -1,10 +1,9 @@
-"""Measures of probabilities and value forecasts: Brier score, calibration error, risk-coverage, interval coverage."""
+"""Measures of probabilities: Brier score, calibration error, risk-coverage, answered share, intervals of shares."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -122,47 +121,3 @@ def wilson_interval(
     middle = (share + square / (2 * count)) / (1 + square / count)
     reach = NORMAL_95 * np.sqrt(share * (1 - share) / count + square / (4 * count**2)) / (1 + square / count)
     return np.clip(middle - reach, 0, share), np.clip(middle + reach, share, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class ValueForecasts:
-    """Forecasts of the values (ratings, prices, dwell times) of the target events, in their own units.
-
-    Attributes:
-        mean: The forecast for each query.
-        standard_deviation: Its deviation; None for a model that gives none.
-        value: The value that came; NaN where there is none.
-        train_mean: Mean value of the training part, the forecast without any knowledge.
-    """
-
-    mean: Float[np.ndarray, " query"]
-    standard_deviation: Float[np.ndarray, " query"] | None
-    value: Float[np.ndarray, " query"]
-    train_mean: float
-
-    def summary(self) -> dict[str, float | int | None]:
-        """Root mean squared error, that of the training mean, and the share of values inside their 90 % intervals.
-
-        >>> ValueForecasts(np.array([3.0, 4.0]), None, np.array([3.0, 2.0]), 3.0).summary()["value_rmse"]
-        1.4142135623730951
-        """
-        known = ~np.isnan(self.value)
-        value, error, coverage = self.value[known], (self.mean - self.value)[known], None
-        if self.standard_deviation is not None and len(value):
-            reach = NormalDist().inv_cdf(0.95) * self.standard_deviation[known]
-            coverage = float((np.abs(error) <= reach).mean())
-        return {
-            "num_values": len(value),
-            "value_rmse": float(np.sqrt(np.mean(error**2))),
-            "value_rmse_of_train_mean": float(np.sqrt(np.mean((self.train_mean - value) ** 2))),
-            "value_interval_coverage_90": coverage,
-        }
-
-    def __str__(self) -> str:
-        numbers = self.summary()
-        coverage = numbers["value_interval_coverage_90"]
-        return (
-            f"Values of {numbers['num_values']:,} targets: root mean squared error {numbers['value_rmse']:.3f} "
-            f"({numbers['value_rmse_of_train_mean']:.3f} for the mean of the training part)"
-            + ("." if coverage is None else f"; 90 % intervals contain {coverage:.1%}.")
-        )

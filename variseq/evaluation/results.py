@@ -10,13 +10,13 @@ from typing import Any
 
 from variseq.atomic import atomic_write
 from variseq.errors import InputError
-from variseq.evaluation.calibration import ValueForecasts
 from variseq.evaluation.evaluate import REQUEST_TIME
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.groups import Groups
 from variseq.evaluation.significance import NUM_RESAMPLES, paired_differences, require_same_protocol
 from variseq.evaluation.splits import TEST_FILE
 from variseq.evaluation.summary import CONFORMAL, MIN_USERS, SELECTIVE_GAIN, summarize
+from variseq.evaluation.value_forecasts import ValueForecasts
 from variseq.output.printable import printable
 from variseq.ranking.calibration import ConformalThresholds
 
@@ -26,7 +26,7 @@ class Results:
 
     Attributes:
         evaluations: Results for each query, a model each; the model itself is the first.
-        values: The model's forecasts of the targets' values, where the log has values.
+        values: Forecasts of the targets' values by the model and by baselines, where the log has values.
         user_groups: By the name of a column the group of each user of the log.
         thresholds: Those of the model's conformal sets; None where their coverage is not measured.
         num_competitors: The model is compared, paired by user, with so many evaluations after the first.
@@ -59,7 +59,7 @@ class Results:
         notes += [f"{model.model}: {note}" for note in notes_on(row, model.k)]
         notes += self.notes
         if self.values is not None:
-            notes.append(str(self.values))
+            notes += self.values.text(model.model).splitlines()
         return "\n".join([format_table(self.table), *map(printable, notes), ""])
 
     @cached_property

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from variseq.model import losses
 from variseq.model.attention import ATTENTION_OF
@@ -25,6 +24,8 @@ from variseq.model.layers import (
     ValueHead,
 )
 from variseq.sequences.batches import Batch
+from variseq.sequences.histories import Histories
+from variseq.sequences.value_biases import ValueBiases
 
 
 class NetworkConfig(BaseModel):
@@ -109,7 +110,7 @@ class Network(nn.Module):
         attention = ATTENTION_OF[config.attention](config.latent_dim, config.attention_dim)
         self.decoder = Decoder(config.latent_dim, config.hidden_size, attention, config.dropout)
         self.item_bias = nn.Parameter(torch.zeros(config.num_items))
-        self.value_head = ValueHead(config.hidden_size) if config.has_values else None
+        self.value_head = ValueHead(config.num_items, config.dropout) if config.has_values else None
         self._begin_as_identity()
 
     @torch.no_grad()
@@ -165,11 +166,25 @@ class Network(nn.Module):
         """Scores of the items first:last."""
         return torch.addmm(self.item_bias[first:last], preference, self.item_vectors[first:last].T)
 
-    def value(self, preference: Float[Tensor, "row hidden"], item: Tensor) -> ValueEstimate:
-        """The estimated value of the next event if its item were `item`; only for logs with values."""
+    def count_values(self, known: Histories) -> None:
+        """Count the items' biases of values in the events that the network is trained on."""
+        if self.value_head is not None:
+            found, scale = ValueBiases.of(known, self.config.num_items), float(self.embedding.value_scale)
+            bias = (found.mean - float(self.embedding.value_mean) + found.item) / scale
+            self.value_head.bias[:-1] = torch.from_numpy(bias)
+            self.value_head.count[:-1] = torch.from_numpy(found.count)
+            self.value_head.spread.fill_(1.0)
+
+    def values(self, batch: Batch) -> ValueEstimate:
+        """At each position the estimated value of the event that came next; only for logs with values."""
         assert self.value_head is not None
-        estimate: ValueEstimate = self.value_head(preference, functional.embedding(item, self.embedding.vectors()))
-        return estimate
+        layout, value = batch.layout, self.embedding.standardise(batch.value)
+        item, time = layout.rectangle(batch.target_item), layout.rectangle(batch.target_time)
+        position = torch.arange(layout.longest, device=item.device).expand(layout.num_histories, layout.longest)
+        earlier = (layout.rectangle(column) for column in (batch.item, batch.time, value))
+        estimate: ValueEstimate = self.value_head(item, time, position, *earlier)
+        mean, log_variance = layout.pack(torch.stack([estimate.mean, estimate.log_variance], dim=2)).unbind(1)
+        return ValueEstimate(mean, log_variance)
 
     def objective(self, batch: Batch, weights: Weights, negatives: losses.Negatives | None = None) -> Objective:
         """−log p(next item) + β · max(KL, free nats) + λ · regression, each a mean over positions.
@@ -184,10 +199,10 @@ class Network(nn.Module):
         vectors = self.embedding.vectors()
         posterior = self.encode(batch, vectors)
         preference = self._preferences(posterior, batch, weights.noise, weights.num_samples)
-        target, target_value = batch.target_item, batch.target_value
+        target = batch.target_item
         if batch.is_target is not None:
             index = torch.nonzero(batch.is_target)[:, 0]
-            preference, target, target_value = preference[:, index], target[index], target_value[index]
+            preference, target = preference[:, index], target[index]
         nll = losses.softmax_loss(preference, vectors[: self.config.num_items], self.item_bias, target, negatives)
         per_dimension = posterior.kl_to_prior().mean(dim=0)
         kl = per_dimension.sum()
@@ -196,8 +211,8 @@ class Network(nn.Module):
         regression = nll.new_zeros(())
         loss = nll + weights.beta * penalty
         if self.value_head is not None and weights.regression > 0:
-            value, kind = self.embedding.standardise(target_value), self.config.value_loss
-            of_samples = [losses.value_loss(self.value(each, target), value, kind) for each in preference]
-            regression = torch.stack(of_samples).mean()
+            value, estimate = self.embedding.standardise(batch.target_value), self.values(batch)
+            value = value if batch.is_target is None else value.where(batch.is_target, torch.nan)
+            regression = losses.value_loss(estimate, value, self.config.value_loss)
             loss = loss + weights.regression * regression
         return Objective(loss, nll.detach(), kl.detach(), regression.detach())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from variseq.model.layers import Posterior
 from variseq.model.network import Network
-from variseq.sequences.batches import Layout, group_by_length, make_batch, query_windows
+from variseq.sequences.batches import Layout, Windows, group_by_length, make_batch, query_windows
 from variseq.sequences.histories import Histories
 
 TOKENS_PER_BATCH = 2048
@@ -55,6 +55,24 @@ def preferences(
         preference[:, row] = network.decoder.last(posterior.mean, samples, layout)
         log_variance[row] = posterior.log_variance[layout.last_tokens()].mean(dim=1)
     return preference, log_variance
+
+
+@torch.no_grad()
+def value_estimates(
+    network: Network, histories: Histories
+) -> tuple[Float[np.ndarray, " history"], Float[np.ndarray, " history"]]:
+    """The value of the last event of each history, given its item, its time and the events before: mean, deviation."""
+    network.eval()
+    device, found = network.item_bias.device, np.empty((2, len(histories)))
+    start, end = histories.offsets[:-1], histories.offsets[1:]
+    windows = Windows(start, np.maximum(start, end - network.config.max_seq_len), end)
+    for members in group_by_length(windows.lengths, TOKENS_PER_BATCH, np.arange(len(histories))):
+        batch = make_batch(histories, windows, members, network.config.num_items).to(device)
+        estimate, last = network.values(batch), batch.layout.last_tokens()
+        both = torch.stack([estimate.mean[last], torch.exp(0.5 * estimate.log_variance[last])])
+        found[:, members] = both.double().cpu().numpy()
+    scale, mean = float(network.embedding.value_scale), float(network.embedding.value_mean)
+    return mean + scale * found[0], scale * found[1]
 
 
 class NetworkScorer:

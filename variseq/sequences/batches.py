@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from variseq.events.table import MICROSECONDS_PER_SECOND
@@ -55,6 +55,11 @@ class Layout:
         rectangle = packed.new_zeros(self.num_histories * self.longest, width)
         return rectangle.index_copy(0, self.slot, packed).view(self.num_histories, self.longest, width)
 
+    def rectangle(self, column: Shaped[Tensor, " token"]) -> Shaped[Tensor, "history longest"]:
+        """A column of packed tokens as the rectangle; empty slots are zero and sit after the real ones."""
+        found = column.new_zeros(self.num_histories * self.longest).index_copy(0, self.slot, column)
+        return found.view(self.num_histories, self.longest)
+
     def pack(self, rectangle: Float[Tensor, "history longest hidden"]) -> Float[Tensor, "token hidden"]:
         """The inverse of `unpack`."""
         flat = rectangle.reshape(self.num_histories * self.longest, rectangle.shape[2])
@@ -85,6 +90,8 @@ class Batch:
     target_item: Int[Tensor, " token"]
     target_value: Float[Tensor, " token"]
     layout: Layout
+    time: Int[Tensor, " token"]
+    target_time: Int[Tensor, " token"]
     is_target: Bool[Tensor, " token"] | None = None
 
     @property
@@ -197,5 +204,7 @@ def make_batch(histories: Histories, windows: Windows, members: Int[np.ndarray, 
             torch.from_numpy(row * longest + position),
             torch.from_numpy(lengths.astype(np.int64)),
         ),
+        time=torch.from_numpy(histories.timestamp[source]),
+        target_time=torch.from_numpy(histories.timestamp[target]),
         is_target=None if histories.is_target is None else torch.from_numpy(histories.is_target[target]),
     )

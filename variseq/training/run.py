@@ -115,6 +115,7 @@ def refit(network: Network, histories: Histories, config: TrainingConfig, contex
     noise = {"deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0} if config.deterministic_fraction < 1 else {}
     decay = config.refit_weight_decay_multiplier * config.item_weight_decay
     of_refit = {"max_epochs": config.refit_epochs, "item_weight_decay": decay, **noise}
+    network.count_values(histories)
     chosen, refitted, seconds = network_tensors("network", network), [], 0.0
     for number in range(config.num_refits):
         # The first refit has the seed of the run.
@@ -159,6 +160,7 @@ def new_network(settings: Settings, known: Histories) -> Network:
         network.embedding.set_value_scale(float(values.mean()), float(values.std()))
     if settings.start is not None:
         take_over(network, settings.start)
+    network.count_values(known)
     return network
 
 

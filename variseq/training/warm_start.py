@@ -23,7 +23,8 @@ SHAPE = (
 """Settings that determine the shapes of the weights; a warm start takes them from the earlier run."""
 EPOCHS_SHARE = 0.3
 """Epochs of a warm start, as a fraction of those of a cold start."""
-BY_ROW = ("embedding.item", "embedding.behavior", "item_bias")
+OF_VALUES = "value_head.vector"
+BY_ROW = ("embedding.item", "embedding.behavior", "item_bias", OF_VALUES, "value_head.bias", "value_head.count")
 VALUE_SCALE = ("embedding.value_mean", "embedding.value_scale")
 
 
@@ -101,6 +102,8 @@ def take_over(network: Network, start: Start) -> None:
     _take_over_items(network.embedding, earlier["embedding.item"], items)
     bias = earlier["item_bias"]
     network.item_bias.copy_(torch.where(is_known, bias[items.clamp(min=0)], bias.mean()))
+    if network.value_head is not None and OF_VALUES in earlier:
+        network.value_head.vector[:-1][is_known] = earlier[OF_VALUES][items[is_known]]
     behavior = network.embedding.behavior
     if behavior is not None and "embedding.behavior" in earlier:
         known = torch.from_numpy(np.flatnonzero(start.behaviors >= 0))

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.model.some_networks import NUM_ITEMS, full_histories, small_network
+from variseq.model.layers import VALUE_HEAD_WIDTH, VALUE_HEADS, ValueHead
+from variseq.model.network import Network, Weights
+from variseq.model.posterior import value_estimates
+from variseq.sequences.batches import make_batch, training_windows
+from variseq.sequences.histories import Histories
+
+
+def counted(histories: Histories) -> Network:
+    network = small_network(has_values=True)
+    network.embedding.set_value_scale(0.5, 2.0)
+    network.count_values(histories)
+    return network
+
+
+def plain_estimate(head: ValueHead, histories: Histories) -> tuple[float, float]:
+    """The formula of the head, a kernel and an event at a time, for the last event; values are standardised."""
+    bias, last = head.bias.tolist(), histories.num_events - 1
+    item = histories.item.tolist()
+    vector = head.vector.detach().view(-1, VALUE_HEADS, VALUE_HEAD_WIDTH)
+    means, masses = [], []
+    for h in range(VALUE_HEADS):
+        total = mass = 0.0
+        for event in range(last):
+            if not math.isnan(histories.value[event]):
+                likeness = float(head.sharpness[h] * (vector[item[last], h] @ vector[item[event], h]))
+                ago = (histories.timestamp[last] - histories.timestamp[event]) / 1e6
+                power = math.log1p(math.exp(head.power[h]))
+                decay = (1 + ago / math.exp(head.log_time[h])) ** -power
+                weight = math.exp(min(likeness + math.log(decay), 8.0))
+                total += weight * (float(histories.value[event]) - bias[item[event]])
+                mass += weight
+        means.append(total / (math.exp(head.log_prior[h]) + mass))
+        masses.append(math.log1p(mass))
+    found = torch.tensor([*means, *masses, bias[item[last]], math.log1p(head.count[item[last]])])
+    correction, log_variance = head.output(torch.tanh(head.hidden(found))).tolist()
+    mean = bias[item[last]] + float(torch.tensor(means) @ head.factor) + correction
+    return mean, min(max(log_variance, -6.0), 4.0) + 2 * math.log(head.spread)
+
+
+@torch.no_grad()
+def test_estimate_is_that_of_the_formula_for_one_kernel_and_event_at_a_time() -> None:
+    histories = full_histories([7, 1, 4])
+    network = counted(histories)
+    network.value_head.spread.fill_(1.2)
+    mean, deviation = value_estimates(network, histories)
+    for row in range(3):
+        one = histories.history(row)
+        standard = replace(one, value=(one.value - np.float32(0.5)) / np.float32(2.0))
+        expected, log_variance = plain_estimate(network.value_head, standard)
+        assert mean[row] == pytest.approx(0.5 + 2 * expected, abs=1e-4)
+        assert deviation[row] == pytest.approx(2 * math.exp(0.5 * log_variance), rel=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("place", [0, 4, 8])
+def test_estimate_depends_on_no_value_from_its_event_on(place: int) -> None:
+    histories = full_histories([9])
+    network = counted(histories)
+    windows = training_windows(histories, 50, np.random.default_rng(0))
+    changed = replace(histories, value=np.where(np.arange(9) >= place, 7.0, histories.value).astype(np.float32))
+    before, after = (
+        network.values(make_batch(one, windows, np.arange(1), NUM_ITEMS)).mean for one in (histories, changed)
+    )
+    assert torch.equal(before[: place + 1], after[: place + 1])
+    assert place == 8 or not torch.equal(before, after)
+
+
+@torch.no_grad()
+def test_estimates_in_training_and_of_a_query_are_the_same() -> None:
+    histories = full_histories([6, 3])
+    network = counted(histories)
+    windows = training_windows(histories, 50, np.random.default_rng(0))
+    in_training = network.values(make_batch(histories, windows, np.arange(2), NUM_ITEMS)).mean
+    np.testing.assert_allclose(value_estimates(network, histories)[0], 0.5 + 2 * in_training[[5, 8]].numpy(), rtol=1e-5)
+
+
+def test_regression_moves_nothing_that_ranks_items() -> None:
+    histories = full_histories([6, 3])
+    network = counted(histories)
+    batch = make_batch(histories, training_windows(histories, 50, np.random.default_rng(0)), np.arange(2), NUM_ITEMS)
+    gradients = []
+    for weight in (0.0, 5.0):
+        network.zero_grad()
+        network.objective(batch, Weights(regression=weight, noise=0.0)).loss.backward()
+        others = (one for name, one in network.named_parameters() if not name.startswith("value_head"))
+        gradients.append([one.grad.clone() for one in others])
+    assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
+
+
+@torch.no_grad()
+def test_before_training_the_estimate_is_the_items_bias_and_a_running_bias_of_the_person() -> None:
+    histories = full_histories([8])
+    network = Network(small_network(has_values=True).config).eval()
+    network.count_values(histories)
+    head = network.value_head
+    head.vector.zero_()
+    last = histories.item[-1]
+    same = replace(histories, value=np.where(np.arange(8) < 7, head.bias[histories.item].numpy(), 0).astype("f4"))
+    higher = replace(same, value=same.value + 1)
+    assert value_estimates(network, same)[0] == pytest.approx(float(head.bias[last]), abs=1e-6)
+    assert float(head.bias[last]) < value_estimates(network, higher)[0] < float(head.bias[last]) + 1
