@@ -99,6 +99,12 @@ TABLES = {
         (Column("ndcg@10", "NDCG@10"), Column("cosine_distance", "cosine distance", 3),
          Column("catalog_coverage", "catalog coverage", 3)),
     ),
+    "values": Table(
+        "values", ("data", "split", "model"),
+        (Column("value_rmse", "RMSE, all"), Column("value_rmse_warm", "warm"), Column("value_rmse_cold", "cold"),
+         Column("value_interval_coverage_90", "coverage of 90 % intervals", 3), Column("num_values", "targets", 0),
+         Column("num_values_warm", "warm", 0)),
+    ),
     "kernels": Table(
         "kernels", ("kernel",),
         (Column("variseq_ms", "variseq, ms", 2), Column("plain_ms", "plain PyTorch, ms", 2),
