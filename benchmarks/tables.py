@@ -22,7 +22,11 @@ from measurement.records import RESULTS, ROOT, Record, command_parser, exit_code
 from variseq.atomic import atomic_write
 from variseq.errors import InputError
 
-PAGES = (*sorted((ROOT / "docs" / "results").glob("*.md")), ROOT / "docs" / "development" / "log.md")
+PAGES = (
+    *sorted((ROOT / "docs" / "results").glob("*.md")),
+    ROOT / "docs" / "explanation" / "time-to-the-next-event.md",
+    ROOT / "docs" / "development" / "log.md",
+)
 NOTHING = "–"
 BLOCK = re.compile(r"<!-- table:([\w-]+) -->\n.*?<!-- /table -->", re.DOTALL)
 
@@ -104,6 +108,12 @@ TABLES = {
         (Column("value_rmse", "RMSE, all"), Column("value_rmse_warm", "warm"), Column("value_rmse_cold", "cold"),
          Column("value_interval_coverage_90", "coverage of 90 % intervals", 3), Column("num_values", "targets", 0),
          Column("num_values_warm", "warm", 0)),
+    ),
+    "time-to-next": Table(
+        "time_to_next", ("data", "split", "model"),
+        (Column("gap_nll", "NLL, nats", 3), Column("gap_log_rmse", "RMSE of log gap", 3),
+         Column("gap_interval_coverage_90", "90 % intervals hold", 3), Column("num_gaps", "gaps", 0),
+         Column("num_open_gaps", "still open", 0), Column("cpu_seconds", "fit, CPU s", 1)),
     ),
     "kernels": Table(
         "kernels", ("kernel",),

@@ -226,6 +226,22 @@ def recommend(
 
 
 @app.command()
+def when(
+    run: RunFolder,
+    user: Annotated[Texts, option("A user id; repeatable.")] = None,
+    history_json: Annotated[str | None, option('In place of users: [{"item_id":"i9","timestamp":...},...].')] = None,
+    at: Annotated[str | None, option("Nothing happened until then: now, or 2026-11-24T15:00:00Z.")] = None,
+    level: Annotated[float, option("Probability of the interval.")] = 0.9,
+    within: Annotated[Texts, option("Durations to tell the probability of an event for: 1d,7d,30d.")] = None,
+    json: Annotated[bool, option("Print records as JSON in place of a table.", "--json")] = False,
+) -> None:
+    """When the next event of a user is expected, and how probable it is within some days."""
+    from variseq.terminal.when import when_run
+
+    when_run(run, user, history_json, at, level, _names(within), json)
+
+
+@app.command()
 def vectors(
     run: RunFolder,
     out: Annotated[Path, option("File for the vectors: .parquet.")],

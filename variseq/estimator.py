@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,9 @@ from variseq.comparison import ComparedRun, evaluated_part, named_forecasts, ref
 from variseq.errors import InputError
 from variseq.evaluation.baselines import baselines
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
-from variseq.evaluation.external_log import (
-    ExternalLog,
-    part_of_external_log,
-    sentences_of,
-    warnings_of,
-)
+from variseq.evaluation.external_log import ExternalLog, part_of_external_log, sentences_of, warnings_of
 from variseq.evaluation.groups import read_user_groups
+from variseq.evaluation.next_time import forecast_gaps
 from variseq.evaluation.results import Results
 from variseq.evaluation.significance import Comparison
 from variseq.evaluation.significance import compare as compare_evaluations
@@ -32,9 +29,10 @@ from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
 from variseq.log import Log, LogPart
 from variseq.output.progress import ProgressPrinter
 from variseq.pipeline import fit, refuse_leak, run_settings, split_of
-from variseq.ranking.engine import NO_HISTORY, Engine, KnownHistory, recommend_users
+from variseq.ranking.engine import NO_HISTORY, Engine, KnownHistory, histories_at, recommend_users
 from variseq.ranking.options import RecommendOptions, id_list
 from variseq.ranking.recommendations import Recommendations, write_tables
+from variseq.ranking.when import WITHIN, WhenOptions
 from variseq.recommend.network_model import NAME, ModelRecommender, engine_of
 from variseq.recommend.values import forecast_values
 from variseq.recommend.vectors import item_table, user_tables
@@ -42,11 +40,7 @@ from variseq.sequences.given_history import given_history
 from variseq.sequences.histories import Histories
 from variseq.threads import short_waits_when_busy
 from variseq.training.callbacks import TrainingCallback
-from variseq.training.defaults import (
-    SIZES,
-    Size,
-    refuse_bad_settings,
-)
+from variseq.training.defaults import SIZES, Size, refuse_bad_settings
 from variseq.training.run import RunContext, Settings, choose_device
 
 MAX_HINTS = 3
@@ -215,8 +209,10 @@ class VariationalAttention:
         fitted = calibrated.thresholds_at_request if request_time else calibrated.thresholds
         thresholds = fitted if excludes == self._excludes(None) else None
         values = forecast_values(checkpoint.network, evaluated, known, targets)
+        fit = checkpoint.next_time
+        gaps = None if fit is None or evaluated.name == TEST_FILE else forecast_gaps(fit, split[0], evaluated)
         notes = sentences_of(evaluated, targets) if evaluated.name == TEST_FILE else []
-        return Results(evaluations, values, groups, thresholds, len(forecasts) - 1, notes)
+        return Results(evaluations, values, groups, thresholds, len(forecasts) - 1, notes, gaps)
 
     def recommend(
         self,
@@ -258,6 +254,45 @@ class VariationalAttention:
         if not ids:
             raise InputError("The list of users is empty. Give at least one user id.")
         return next(recommend_users(engine, self._histories(), ids, wanted, size=len(ids)))
+
+    def when(
+        self,
+        users: Sequence[Id] | None = None,
+        history: Sequence[Mapping[str, Any]] | pd.DataFrame | pa.Table | None = None,
+        *,
+        at: str | float | datetime | None = None,
+        level: float = 0.9,
+        within: Sequence[str] = WITHIN,
+    ) -> pd.DataFrame:
+        """When the next event of these users, or of somebody with this history, is expected.
+
+        In a split that is not by time, all is given that there is a next event.
+
+        Args:
+            users: User ids; unknown ones get no times.
+            history: In place of users: events with their times, see `recommend`.
+            at: From when on the answer counts, given that nothing happened since the last event: "now", seconds
+                since 1970, text with a zone, or a datetime. None: from the last event.
+            level: Probability of the interval, from 0.5 to 0.99.
+            within: Durations, each of which gets the probability of an event.
+
+        Returns:
+            One row a user: user_id, last_event, low, median, high (UTC) and a column "within 7d" for each duration.
+
+        Raises:
+            InputError: Without users and history, for a log or a history without times, and for other values.
+        """
+        options, engine = WhenOptions(at=at, level=level, within=within), self._engine()
+        if (users is None) == (history is None):
+            raise InputError("Give either users=[...] or history=[...], not both and not neither.")
+        if users is None:
+            known = self._known_history(engine, history)
+            if not known.has_times:
+                raise InputError("The history has items without times. Give events with item_id and timestamp.")
+            return engine.when(known.histories, options).to_pandas([None], within)
+        ids = id_list(users, "users")
+        histories = histories_at(self._histories(), self.vocabulary.user_positions(ids))
+        return engine.when(histories, options).to_pandas(ids, within)
 
     @short_waits_when_busy()
     def recommend_to_file(self, path: Path | str, options: RecommendOptions | None = None, **fields: Any) -> int:

@@ -142,4 +142,5 @@ def _tables(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
         **{name: counts[name].numpy() for name in ("log_share", "log_trend", "offsets")},
         "follower": counts["item"].numpy().astype(np.int32),
         "count": counts["value"].numpy().astype(np.float32),
+        **({} if checkpoint.next_time is None else checkpoint.next_time.tensors()),
     }

@@ -22,6 +22,7 @@ from variseq.log import LogPart
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration, CalibrationResult
 from variseq.recommend.calibrate import calibrate
 from variseq.recommend.network_model import count_events, mixture_model
+from variseq.recommend.next_time import fit_next_time
 from variseq.recommend.transfer import transferred
 from variseq.recommend.values import calibrate_spread
 from variseq.training.config import TrainingConfig
@@ -89,6 +90,9 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context:
     trained = train_network(train.part, valid.part, settings, context)
     calibrate_spread(trained.chosen, trained.network, Validation(valid.part, settings.training).part)
     calibrated, counts = _calibrated(train, valid, settings.training, trained)
+    is_refitted = bool(settings.training.refit_fraction)
+    if (next_time := fit_next_time(train.part, valid.part, is_refitted, settings.training.seed)) is not None:
+        counts |= {name: torch.from_numpy(array) for name, array in next_time.tensors().items()}
     config = {
         "size": size,
         "seed": settings.training.seed,

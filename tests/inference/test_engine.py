@@ -14,6 +14,7 @@ from variseq.estimator import VariationalAttention
 from variseq.inference.engine import load_engine
 from variseq.ranking.engine import Answer, Engine, KnownHistory, Request
 from variseq.ranking.options import RecommendOptions
+from variseq.ranking.when import WhenOptions
 from variseq.sequences.given_history import HistoryRow
 
 NUM_USERS = 12
@@ -98,6 +99,16 @@ def test_answer_without_torch_is_that_of_the_model(engine: Engine, fitted: Varia
     asked = [(engine.history(rows_of(fitted, user)), request) for user in USERS]
     for user, answer in zip(users, answered(engine, asked), strict=True):
         assert_same(answer, expected[expected["user_id"] == user])
+
+
+def test_time_of_the_next_event_is_the_same_without_torch(engine: Engine, fitted: VariationalAttention) -> None:
+    asked = [(engine.history(rows_of(fitted, user)), Request(when=WhenOptions(within=["1d", "2w"]))) for user in USERS]
+    found = [answer.when for answer in answered(engine, asked)]
+    expected = fitted.when(fitted.vocabulary.user_ids(USERS), within=["1d", "2w"])
+    for name in ("low", "median", "high"):
+        seconds = [getattr(one, name)[0] / 1e6 for one in found]
+        np.testing.assert_allclose(seconds, [one.timestamp() for one in expected[name]], rtol=0, atol=1e-2)
+    np.testing.assert_allclose([one.within[0] for one in found], expected[["within 1d", "within 2w"]])
 
 
 def test_history_of_bare_items_is_answered_as_recommend_does(engine: Engine, fitted: VariationalAttention) -> None:

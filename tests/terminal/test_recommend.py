@@ -163,3 +163,14 @@ def test_k_beyond_the_catalog_gives_all_of_it_and_warns(run: Path) -> None:
     finished = succeed("recommend", run, "--user", "u01", "-k", 31, "--include-seen", "--ranks-only", "--json")
     assert len(json.loads(finished.out)) == 30
     assert "30 items" in finished.err
+
+
+def test_next_event_is_told_as_python_tells_it(run: Path) -> None:
+    out = succeed("when", run, "--user", "u01", "--within", "1d,2w", "--json").out
+    (row,) = json.loads(out)
+    expected = load(run).when(["u01"], within=["1d", "2w"])
+    assert row["within 2w"] == pytest.approx(expected["within 2w"][0])
+    assert row["median"][:19] == expected["median"][0].isoformat()[:19]
+    assert "within 7d" in text_of(succeed("when", run, "--user", "u01", "--at", "2026-01-01T00:00:00Z").out)
+    refuse("not a duration", "when", run, "--user", "u01", "--within", "soon")
+    refuse("has no zone", "when", run, "--user", "u01", "--at", "2026-01-01T00:00:00")

@@ -34,6 +34,7 @@ from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import Network, NetworkConfig
 from variseq.ranking.calibration import CalibrationResult
+from variseq.ranking.next_time import NextTime
 from variseq.sequences.histories import Histories
 
 
@@ -47,7 +48,7 @@ class Checkpoint:
         items: Titles, categories and other columns of the items.
         histories: All events of the log; None in a folder that was written without histories.
         bounds: Two rows of flat indices, where validation and where test begin in each history; None like `histories`.
-        counts: Counted transitions and the trend, which the network is mixed with.
+        counts: Counted transitions and the trend, which the network is mixed with; and the fit of the next time.
         manifest: How the run was made and what was calibrated; see `variseq.pipeline`.
         config: The resolved configuration: size, seed, model, training.
         metrics: One record an epoch.
@@ -72,6 +73,11 @@ class Checkpoint:
     def usual_behavior(self) -> int:
         """The index of the most frequent behavior that is no low value; events without a behavior are taken for it."""
         return int(self.manifest["usual_behavior"])
+
+    @property
+    def next_time(self) -> NextTime | None:
+        """The fit of the time to the next event; None where the log has no times."""
+        return NextTime.of_tensors({name: tensor.numpy() for name, tensor in self.counts.items()})
 
     @property
     def is_refitted(self) -> bool:

@@ -13,6 +13,7 @@ from variseq.errors import InputError
 from variseq.evaluation.evaluate import REQUEST_TIME
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.groups import Groups
+from variseq.evaluation.next_time import GapForecasts
 from variseq.evaluation.significance import NUM_RESAMPLES, paired_differences, require_same_protocol
 from variseq.evaluation.splits import TEST_FILE
 from variseq.evaluation.summary import CONFORMAL, MIN_USERS, SELECTIVE_GAIN, summarize
@@ -27,6 +28,7 @@ class Results:
     Attributes:
         evaluations: Results for each query, a model each; the model itself is the first.
         values: Forecasts of the targets' values by the model and by baselines, where the log has values.
+        gaps: The forecasts of the time to the next event, where the log has times.
         user_groups: By the name of a column the group of each user of the log.
         thresholds: Those of the model's conformal sets; None where their coverage is not measured.
         num_competitors: The model is compared, paired by user, with so many evaluations after the first.
@@ -41,9 +43,11 @@ class Results:
         thresholds: ConformalThresholds | None = None,
         num_competitors: int = 0,
         notes: Sequence[str] = (),
+        gaps: GapForecasts | None = None,
     ) -> None:
         self.evaluations = list(evaluations)
         self.values = values
+        self.gaps = gaps
         self.user_groups = dict(user_groups or {})
         self.thresholds = thresholds
         self.num_competitors = num_competitors
@@ -60,14 +64,16 @@ class Results:
         notes += self.notes
         if self.values is not None:
             notes += self.values.text(model.model).splitlines()
+        if self.gaps is not None:
+            notes.append(str(self.gaps))
         return "\n".join([format_table(self.table), *map(printable, notes), ""])
 
     @cached_property
     def table(self) -> dict[str, Any]:
         """Everything as plain data: `protocol`, `rows` (one for each model) and `comparisons` (paired by user)."""
         table = evaluation_table(self.evaluations, NUM_RESAMPLES, 0, self.user_groups, self.thresholds)
-        if self.values is not None:
-            table["rows"][0] |= self.values.summary()
+        for forecasts in (self.values, self.gaps):
+            table["rows"][0] |= {} if forecasts is None else forecasts.summary()
         model, *others = self.evaluations
         table["comparisons"] = paired_differences(model, others[: self.num_competitors])
         return table

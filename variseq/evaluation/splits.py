@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,11 +12,11 @@ from jaxtyping import Bool, Int
 
 from variseq.errors import InputError
 from variseq.events.table import MICROSECONDS_PER_SECOND
+from variseq.ranking.when import duration_seconds
 from variseq.sequences.histories import Histories
 
 TARGETS = ("first", "last", "all")
 TEST_FILE: Literal["test file"] = "test file"
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +225,7 @@ def _own_slice_start(
     if isinstance(size, str):
         latest = histories.timestamp[np.maximum(end - 1, first).clip(max=histories.num_events - 1)]
         row = np.repeat(np.arange(len(histories)), histories.lengths)
-        earlier = histories.timestamp < (latest - _duration_microseconds(size, part))[row]
+        earlier = histories.timestamp < (latest - round(duration_seconds(size, part) * MICROSECONDS_PER_SECOND))[row]
         return first + np.bincount(row[earlier], minlength=len(histories))
     if not isinstance(size, float) or not 0 < size < 1:
         raise InputError(
@@ -285,7 +284,7 @@ def _slice_start(
 ) -> int:
     """Time at which the last slice of `ordered` begins: a share of `num_events`, or a duration counted from `end`."""
     if isinstance(size, str):
-        start = end - _duration_microseconds(size, part)
+        start = end - round(duration_seconds(size, part) * MICROSECONDS_PER_SECOND)
     elif isinstance(size, float):
         if not 0 < size < 1:
             raise InputError(f"{part}={size!r} is not a share. Allowed: above 0 and below 1, for example 0.1.")
@@ -300,13 +299,6 @@ def _slice_start(
             + ". Give a share such as 0.1, a duration such as '7d', or a start in UTC microseconds inside that range."
         )
     return start
-
-
-def _duration_microseconds(text: str, part: str) -> int:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", text)
-    if match is None:
-        raise InputError(f"{part}={text!r} is not a duration. Allowed: a number and s, m, h, d or w, such as '7d'.")
-    return round(float(match[1]) * _UNIT_SECONDS[match[2]] * MICROSECONDS_PER_SECOND)
 
 
 def split_at(

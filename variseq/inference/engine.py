@@ -28,6 +28,7 @@ from variseq.ranking.catalog import Catalog
 from variseq.ranking.engine import Engine
 from variseq.ranking.index import ItemIndex
 from variseq.ranking.mixture import ItemTables, MixtureModel
+from variseq.ranking.next_time import NextTime
 
 SHOWN_OF_NETWORK = ("num_items", "hidden_size", "latent_dim", "num_layers", "num_heads", "max_seq_len", "attention")
 
@@ -61,6 +62,7 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
             exclude_seen=bool(manifest["exclude_seen"]),
             usual_behavior=int(manifest["usual_behavior"]),
             thresholds_at_request=calibrated.thresholds_at_request,
+            next_time=NextTime.of_tensors(arrays),
             index=ItemIndex(folder / INDEX, vectors) if has_index else None,
             version=hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:12],
             health={

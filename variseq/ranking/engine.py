@@ -18,11 +18,13 @@ from variseq.ranking.catalog import Catalog, check_k
 from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.index import ItemIndex
 from variseq.ranking.mixture import HISTORIES_AT_ONCE, Distribution, MixtureModel
+from variseq.ranking.next_time import NextTime
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.reasons import NUM_CANDIDATES, Reasons, log_probability, reasons
 from variseq.ranking.recommendations import Recommendations
 from variseq.ranking.selection import Constraints, Selector
 from variseq.ranking.softmax import Columns
+from variseq.ranking.when import NextTimes, WhenOptions, next_times
 from variseq.sequences.given_history import EPOCH, GivenEvent, HistoryRow, as_histories, history_rows
 from variseq.sequences.histories import Histories
 
@@ -70,11 +72,15 @@ class KnownHistory:
 
 @dataclass(frozen=True)
 class Request:
-    """What one list is to be: options, the items of earlier pages, and whether attention weights are wanted."""
+    """What one list is to be: options, the items of earlier pages, and what else is wanted.
+
+    That is attention weights, and the time of the next event.
+    """
 
     options: RecommendOptions = field(default_factory=RecommendOptions)
     shown: Sequence[Id] = ()
     attention: bool = False
+    when: WhenOptions | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +97,7 @@ class Answer:
     uncertainty: dict[str, float]
     approximate: bool
     attention: list[float] | None
+    when: NextTimes | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +149,7 @@ class Engine:
         repeat_share: Probability that the next event is a seen item.
         exclude_seen: What the log suggested.
         usual_behavior: Behavior of an event that names none.
+        next_time: The fit of the time to the next event; None for a log without times.
         index: For a large catalog; None: the whole catalog is always looked at.
         version: Names the model in answers.
         health: What the model is and how its posterior is used.
@@ -157,6 +165,7 @@ class Engine:
         repeat_share: float,
         exclude_seen: bool,
         usual_behavior: int = 0,
+        next_time: NextTime | None = None,
         index: ItemIndex | None = None,
         version: str = "",
         health: dict[str, Any] | None = None,
@@ -165,6 +174,7 @@ class Engine:
         self.thresholds_at_request = thresholds_at_request
         self.model, self.catalog, self.thresholds, self.index = model, catalog, thresholds, index
         self.repeat_share, self.exclude_seen, self.usual_behavior = repeat_share, exclude_seen, usual_behavior
+        self.next_time = next_time
         self.version, self.health = version, {"version": version, **(health or {})}
         self.vocabulary, self.items = catalog.vocabulary, catalog.items
 
@@ -181,6 +191,23 @@ class Engine:
         """A history as a caller gives it. Raises InputError; see `history_rows`."""
         has_times = any(isinstance(one, GivenEvent) and one.timestamp is not None for one in history)
         return replace(self.history(history_rows(history)), has_times=has_times)
+
+    def when(self, histories: Histories, options: WhenOptions) -> NextTimes:
+        """When the next event of each history is expected. Raises InputError for a model of a log without times."""
+        if self.next_time is None:
+            raise InputError(
+                "This model forecasts no times: its log has none, or it was made by an earlier version. Fit a log with "
+                "the times of its events."
+            )
+        return next_times(self.next_time, histories, options)
+
+    def _when(self, history: KnownHistory, options: WhenOptions | None) -> NextTimes | None:
+        """The answer for one history; None where it is not wanted, or there is no event."""
+        if options is None or not history.num_events:
+            return None
+        if not history.has_times:
+            raise InputError("The history has items without times, so no time can be forecast. Send events with times.")
+        return self.when(history.histories, options)
 
     def constraints(self, options: RecommendOptions, shown: Sequence[Id] = ()) -> Constraints:
         """Options as numbers of the catalog. Raises InputError for what the catalog does not have."""
@@ -218,9 +245,11 @@ class Engine:
         """All requests in as few passes as they allow; a request that is not possible gets its error."""
         answers: list[Answer | InputError | None] = [None] * len(requests)
         alike: dict[tuple[Any, ...], list[tuple[int, Constraints, Histories]]] = {}
+        times: dict[int, NextTimes | None] = {}
         for number, (history, request) in enumerate(requests):
             options = request.options
             try:
+                times[number] = self._when(history, request.when)
                 constraints = self.constraints(options, request.shown)
                 of_request = history.at_request(options)
             except InputError as error:
@@ -234,7 +263,7 @@ class Engine:
             options = requests[members[0][0]][1].options
             lists = self._rank(histories, [constraints for _, constraints, _ in members], options)
             for row, (number, _, _) in enumerate(members):
-                answers[number] = self._answer(lists, row, *requests[number])
+                answers[number] = replace(self._answer(lists, row, *requests[number]), when=times[number])
         return [answer for answer in answers if answer is not None]
 
     def _answer(self, lists: RankedLists, row: int, history: KnownHistory, request: Request) -> Answer:
@@ -370,6 +399,12 @@ class Engine:
         )
 
 
+def histories_at(known: Histories, positions: Int[np.ndarray, " user"]) -> Histories:
+    """The histories of some users; those of unknown ones (−1) are empty."""
+    start, end = known.offsets[np.maximum(positions, 0)], known.offsets[np.maximum(positions, 0) + 1]
+    return known.select(start, np.where(positions < 0, start, end))
+
+
 def recommend_users(
     engine: Engine, known: Histories, users: Sequence[Id] | None, options: RecommendOptions, size: int | None = None
 ) -> Iterator[Recommendations]:
@@ -378,8 +413,7 @@ def recommend_users(
     positions = np.arange(vocabulary.num_users) if users is None else vocabulary.user_positions(users)
     for first in range(0, len(positions), size):
         chosen = positions[first : first + size]
-        start, end = known.offsets[np.maximum(chosen, 0)], known.offsets[np.maximum(chosen, 0) + 1]
-        histories = known.select(start, np.where(chosen < 0, start, end))
+        histories = histories_at(known, chosen)
         ids = vocabulary.user_ids(chosen) if users is None else users[first : first + size]
         if (at := options.request_time()) is not None:
             latest = np.array([one.max(initial=0) for one in np.split(histories.timestamp, histories.offsets[1:-1])])

@@ -70,6 +70,7 @@ def engine_of(checkpoint: Checkpoint) -> Engine:
         exclude_seen=bool(checkpoint.manifest["exclude_seen"]),
         usual_behavior=checkpoint.usual_behavior,
         thresholds_at_request=calibrated.thresholds_at_request,
+        next_time=checkpoint.next_time,
     )
 
 

@@ -13,6 +13,7 @@ from variseq.errors import CheckpointError, InputError
 from variseq.ranking.engine import UNKNOWN_USER, Engine, Request
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import ITEM_COLUMNS
+from variseq.ranking.when import NextTimes, WhenOptions
 from variseq.serving.batching import InferenceRequest, InferenceResult
 from variseq.serving.http import KIB, Handler, HTTPError, Page, RequestContext, Route
 from variseq.serving.keys import Role
@@ -31,6 +32,7 @@ from variseq.serving.schemas import (
     ModelRequest,
     ModelResponse,
     ModelsResponse,
+    NextEvent,
     Posterior,
     ReadinessResponse,
     Recommendation,
@@ -52,6 +54,7 @@ from variseq.serving.schemas import (
     next_page,
     options_of,
     user_id_of,
+    when_of,
 )
 from variseq.serving.services import Services
 from variseq.serving.stores.protocol import Event
@@ -108,7 +111,7 @@ async def recommend_batch(services: Services, context: RequestContext, body: Bat
         )
     services.auth.charge(context.caller, num_users - 1)
     vocabulary = services.models.engine.vocabulary
-    request = Request(options_of(body, vocabulary), attention=body.attention)
+    request = Request(options_of(body, vocabulary), attention=body.attention, when=when_of(body))
     users = [user_id_of(one, vocabulary) for one in body.users]
     queries = [InferenceRequest(request, user_id) for user_id in users]
     results = await services.batcher.submit_all(queries)
@@ -143,7 +146,15 @@ def _list_fields(query: InferenceRequest, result: InferenceResult, as_text: bool
         "approximate": answer.approximate,
         "next_page": next_page(result.engine.version, result.engine.vocabulary, shown),
         "attention": UNSET if answer.attention is None else answer.attention,
+        "when": UNSET if query.request.when is None else _next_event(answer.when, query.request.when),
     }
+
+
+def _next_event(found: NextTimes | None, options: WhenOptions) -> NextEvent | None:
+    if found is None:
+        return None
+    low, median, high = (moment(int(one[0])) for one in (found.low, found.median, found.high))
+    return NextEvent(low, median, high, dict(zip(options.within, found.within[0].tolist(), strict=True)))
 
 
 @route("POST", "/v1/events", "write", max_bytes=EVENTS_BYTES, statuses=(409, 503))

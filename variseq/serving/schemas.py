@@ -18,6 +18,7 @@ from variseq.errors import InputError
 from variseq.events.vocabulary import MAX_ID_BYTES, Id, Vocabulary, check_text
 from variseq.ranking.engine import Request
 from variseq.ranking.options import RecommendOptions
+from variseq.ranking.when import MOST_HORIZONS, WITHIN, WhenOptions
 from variseq.sequences.given_history import EPOCH, LARGEST_VALUE, GivenEvent, latest_time, microseconds
 from variseq.serving.stores.protocol import Event
 
@@ -53,6 +54,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
 Value = Annotated[float, Meta(ge=-LARGEST_VALUE, le=LARGEST_VALUE)]
 Factor = Annotated[float, Meta(gt=0, le=MAX_FACTOR)]
 K = Annotated[int, Meta(ge=1, le=MAX_K)]
+Duration = Annotated[str, Meta(min_length=2, max_length=20, description="a number and s, m, h, d or w, such as 7d")]
 ItemIds = Annotated[list[AnyId], Meta(max_length=MAX_LIST)]
 Moment = (
     Annotated[str, Meta(min_length=10, max_length=64, description="ISO 8601 with a zone: 2026-11-24T15:00:00Z")]
@@ -104,8 +106,21 @@ class HistoryEvent(Struct, forbid_unknown_fields=True):
     value: Value | None = None
 
 
+class WhenRequest(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What is asked about the time of the next event: from `at` on, if nothing happened since the last event.
+
+    Without `at` it is from the last event on.
+    """
+
+    level: Annotated[float, Meta(ge=0.5, le=0.99)] = 0.9
+    within: Annotated[tuple[Duration, ...], Meta(max_length=MOST_HORIZONS)] = WITHIN
+
+
 class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
-    """The fields of `RecommendOptions` but `ranks_only`; `ids_as_text` gives the ids of the answer as text."""
+    """The fields of `RecommendOptions` but `ranks_only`, and what else is wanted.
+
+    `ids_as_text` gives the ids of the answer as text.
+    """
 
     k: K = 10
     candidates: ItemIds | None = None
@@ -121,6 +136,7 @@ class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     reasons: bool = True
     at: Annotated[At, Meta(description="when the answer is wanted; not before the latest event")] | None = None
     attention: bool = False
+    when: WhenRequest | None = None
     ids_as_text: IdsAsText = False
 
 
@@ -163,6 +179,15 @@ class Uncertainty(Struct):
     epistemic: float
 
 
+class NextEvent(Struct):
+    """When the next event is expected: a central interval, its median, and the probability of an event within times."""
+
+    low: datetime
+    median: datetime
+    high: datetime
+    within: dict[str, float]
+
+
 class ListResponse(Struct, kw_only=True):
     """The list, and facts about the history. `next_page` requests the items that follow from /v1/recommend."""
 
@@ -177,6 +202,7 @@ class ListResponse(Struct, kw_only=True):
     approximate: bool
     next_page: str | None
     attention: list[float] | UnsetType = UNSET
+    when: NextEvent | UnsetType | None = UNSET
 
 
 class RecommendResponse(ListResponse, kw_only=True):
@@ -348,7 +374,14 @@ def list_request(request: RecommendRequest, vocabulary: Vocabulary, model: str) 
     if (request.user_id is None) == (request.history is None):
         raise InputError("Give either user_id or history (a list of item ids, oldest first), not both and not neither.")
     shown = () if request.page is None else shown_items(request.page, model, vocabulary)
-    return Request(options_of(request, vocabulary, request.conformal_level), shown, request.attention)
+    options = options_of(request, vocabulary, request.conformal_level)
+    return Request(options, shown, request.attention, when_of(request))
+
+
+def when_of(request: ListRequest) -> WhenOptions | None:
+    """What is asked about the time of the next event. Raises InputError."""
+    wanted = request.when
+    return None if wanted is None else WhenOptions(at=request.at, level=wanted.level, within=wanted.within)
 
 
 _SAME = ("k", "categories", "exclude_seen", "boost_categories", "explore", "seed", "diversity", "reasons", "at")

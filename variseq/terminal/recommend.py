@@ -42,15 +42,15 @@ def read_options(typed: dict[str, Any], vocabulary: Vocabulary) -> RecommendOpti
         "boost_items": items.boosts("--boost-items", typed["boost_items"]),
         "boost_categories": {name: factor("--boost-categories", value) for name, value in of_categories},
         "pin": items.pins("--pin", typed["pin"]),
-        "at": _moment(typed["at"]),
+        "at": typed_moment(typed["at"]),
     }
     return RecommendOptions.of(None, {**typed, **read})
 
 
-def _moment(text: str | None) -> str | float | None:
+def typed_moment(text: str | None) -> str | float | None:
     """A time as it was typed: a number is seconds since 1970.
 
-    >>> _moment("1700000000"), _moment("now")
+    >>> typed_moment("1700000000"), typed_moment("now")
     (1700000000.0, 'now')
     """
     try:
