@@ -206,19 +206,24 @@ class Calibrator:
     def _fit_at_request(
         self, table: Table, histories: Histories, chosen: list[int]
     ) -> tuple[GatingNetwork, OwnHistory | None]:
-        """Gating network and own history for requests whose time is known, at the chosen temperatures."""
-        own, log_gap = None, histories.log_gap
-        assert log_gap is not None
-        counted = table.counted.clone()
-        if self.own is not None:
-            own = self._likeliest_at_request()
-            counted[OWN - 1] = torch.from_numpy(self._own_share(histories, self.target.numpy(), own)).float()
+        """Gating network and own history for requests whose time is known, at the chosen temperatures.
+
+        What is likeliest alone can say what the other components say already; own history without the time stays where
+        the mixture is better with it.
+        """
         at = (torch.tensor(chosen)[self.group], torch.arange(len(self.target)))
         neural, neural_seen, log_mass = (one[at][None] for one in (table.neural, table.neural_seen, table.log_mass))
-        gap = torch.from_numpy(log_gap).float()
-        known = Table(neural, neural_seen, log_mass, counted, table.counted_seen, table.log_variance, gap)
-        weights = _most_likely_gate(known, 0, [[*one, 0.0] for one in self.first_weights])
-        return _gate(weights), own
+        log_gap = torch.as_tensor(histories.log_gap).float()
+        fits = []
+        for own in [None] if self.own is None else [self._likeliest_at_request(), self.own]:
+            counted = table.counted.clone()
+            if own is not None:
+                counted[OWN - 1] = torch.from_numpy(self._own_share(histories, self.target.numpy(), own)).float()
+            known = Table(neural, neural_seen, log_mass, counted, table.counted_seen, table.log_variance, log_gap)
+            weights = _most_likely_gate(known, 0, [[*one, 0.0] for one in self.first_weights])
+            fits.append((float(known.losses(0, weights).mean()), _gate(weights), own))
+        _, gate, own = min(fits, key=lambda fit: fit[0])
+        return gate, own
 
     def _temperatures(self, table: Table, weights: Tensor, everywhere: int) -> list[int]:
         """The most likely temperature of each group of history lengths, given the gating network."""
