@@ -70,6 +70,14 @@ TABLES = {
     "request-time": Table(
         "accuracy", ("data", "model"), QUALITY, (("request_time", True),), "The model gets the time of the request"
     ),
+    "visits": Table(
+        "visits", ("data", "model"),
+        (Column("visit_recall@20", "recall@20"), Column("visit_precision@20", "precision@20"),
+         Column("visit_jaccard@20", "Jaccard@20"), Column("visit_ndcg@20", "NDCG@20"),
+         Column("visit_recall_repeats@20", "recall@20, had before"), Column("visit_recall_new@20", "recall@20, new"),
+         Column("nll", "NLL", 3)),
+        note="Means over the visits that are not the first of their person",
+    ),
     "significance": Table("significance", ("data", "model", "compared_with", "metric"), DIFFERENCE),
     "ablations": Table(
         "ablations", ("data", "change"),

@@ -34,6 +34,8 @@ MIND_ORDER = (
     "of the log. Time gaps within it mean nothing."
 )
 OWN_CALENDAR = "Times are counted from each person's first day, so the events of two people have no common order."
+ADMISSION_SECOND = 1_000_000_000
+"""Minutes before admission are negative, and times are not."""
 TIES_SEED = 0
 TAOBAO_FIRST_SECOND = 1_511_539_200
 """25 November 2017, midnight in China: the log covers nine days from here on."""
@@ -55,6 +57,8 @@ class DatasetSpec:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     has_request_time: bool = False
+    k: int = 10
+    targets: str = "last"
     evaluates_request_time: bool = False
 
 
@@ -294,6 +298,19 @@ def _places(paths: list[Path]) -> Events:
     return pa.table({name: column[order] for name, column in columns.items()}), None, []
 
 
+def _eicu(paths: list[Path]) -> Events:
+    """Diagnoses and treatments of stays in intensive care, with minutes counted from admission."""
+    rows = []
+    for path in paths:
+        kind = path.name.split(".")[0]
+        table = pyarrow.csv.read_csv(path)
+        names = ("patientunitstayid", f"{kind}string", f"{kind}offset")
+        stay, code, minute = (table.column(name) for name in names)
+        seconds = [ADMISSION_SECOND + 60 * one for one in minute.to_pylist()]
+        rows.append(pa.table({"user_id": stay, "item_id": code, "timestamp": seconds, "event": [kind] * len(seconds)}))
+    return pa.concat_tables(rows), None, []
+
+
 def _mind(paths: list[Path]) -> Events:
     """History and clicks of every user; the history is that of the first impression."""
     impressions = sorted(_impressions(paths[0]), key=lambda impression: impression[1])
@@ -388,6 +405,15 @@ DATASETS = {
         _mind,
         ORDERED | {"training.max_epochs": 12},
         (MIND_ORDER,),
+    ),
+    "eicu": DatasetSpec(
+        "eICU demo, diagnoses and treatments",
+        ("diagnosis.csv.gz", "treatment.csv.gz"),
+        _eicu,
+        {"size": "small", "split.by": "users", "split.test": 0.35, "split.valid": 0.15, "read.visit_gap": "0s"},
+        (OWN_CALENDAR, "A visit is what is written down in one minute of a stay; stays of one patient stand alone."),
+        k=20,
+        targets="all",
     ),
     "foursquare-nyc": DatasetSpec(
         "Foursquare check-ins, New York",

@@ -56,14 +56,15 @@ def run_recipe(recipe: Recipe, out: Path, resume: bool = False, quiet: bool = Fa
     training_seconds = time.monotonic() - begun
     others = {} if recipe.compare_with is None else {"compared": load(recipe.compare_with)}
     begun = time.monotonic()
-    results = model.evaluate(test, compare_with=others)
+    spec = dataset_spec(recipe.name)
+    results = model.evaluate(test, spec.k, spec.targets, compare_with=others)
     costs = {"training_seconds": training_seconds, "evaluation_seconds": time.monotonic() - begun}
     results.to_json(Path(recipe.run) / "evaluation.json")
     if not quiet:
         print(results)
     costs["peak_megabytes"] = round(peak_megabytes())
     records = records_of(recipe, model, results, dataset.description, costs)
-    if dataset_spec(recipe.name).evaluates_request_time:
+    if spec.evaluates_request_time:
         known = model.evaluate(test, request_time=True)
         if not quiet:
             print(known)
@@ -93,10 +94,12 @@ def records_of(
         k = table["protocol"]["k"]
         metrics = {name: row.get(name) for name in (f"ndcg@{k}", f"ndcg@{k}_interval", f"recall@{k}", "mrr", "nll")}
         metrics |= {name: row.get(name) for name in (f"ece_top{k}", "num_queries")}
+        metrics |= {name: value for name, value in row.items() if name.startswith(("visit_", "num_visits"))}
         metrics |= costs | health(model) if is_model else {}
         case = {"data": recipe.name, "model": own if is_model else row["model"]}
         seed = recipe.seed if is_model else None
-        records.append(record_of("accuracy", case, metrics, seed=seed, settings=settings, data=data))
+        benchmark = "visits" if "num_visits" in row else "accuracy"
+        records.append(record_of(benchmark, case, metrics, seed=seed, settings=settings, data=data))
     for one in table["comparisons"]:
         metrics = {name: one[name] for name in ("difference", "interval", "p_value", "p_value_holm")}
         case = {"data": recipe.name, "model": own, "compared_with": Path(str(recipe.compare_with)).name}

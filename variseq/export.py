@@ -87,16 +87,19 @@ def write_encoder(network: Network, path: Path) -> None:
         raise MissingDependencyError("onnx and onnxscript", "train") from error
     config = network.config
     tokens = min(7, config.max_seq_len)
-    whole, item = torch.zeros(3, tokens, dtype=torch.int64), torch.zeros(3, tokens, dtype=torch.int64)
-    value, has_value = torch.zeros(3, tokens), torch.zeros(3, tokens, dtype=torch.bool)
+    gap = torch.zeros(3, tokens, dtype=torch.int64)
+    of_events = (3, tokens) if config.visit_gap is None else (3, tokens, 5)
+    item, behavior = torch.zeros(of_events, dtype=torch.int64), torch.zeros(of_events, dtype=torch.int64)
+    value, has_value = torch.zeros(of_events), torch.zeros(of_events, dtype=torch.bool)
     bias = torch.zeros(config.num_layers, config.num_heads, 3, tokens, tokens)
     query, position = torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2, tokens, dtype=torch.int64)
     noise = torch.zeros(2, tokens, config.latent_dim)
     tree, token, branch, sample = (torch.export.Dim(name) for name in ("tree", "token", "branch", "sample"))
     cells, pairs = {0: tree, 1: token}, {2: tree, 3: token, 4: token}
+    events = cells if config.visit_gap is None else {**cells, 2: torch.export.Dim("event")}
     ends = ({0: tree, 1: branch}, {0: tree, 1: branch, 2: token}, {0: sample, 1: torch.export.Dim("position")})
-    shapes = (tuple(cells for _ in range(5)), pairs, *ends)
-    given = ((item, whole, whole.clone(), value, has_value), bias, query, position, noise)
+    shapes = ((events, events, cells, events, events), pairs, *ends)
+    given = ((item, behavior, gap, value, has_value), bias, query, position, noise)
     with _quiet(), torch.no_grad():
         torch.onnx.export(
             LastPreference(network),

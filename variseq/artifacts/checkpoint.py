@@ -118,7 +118,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         vocabulary = Vocabulary.load(folder / VOCABULARY)
         require_equal({"network": network.config.num_items, "vocabulary": vocabulary.num_items}, "items")
         has_histories = HISTORIES in manifest["sha256"]
-        histories, bounds = _read_histories(folder, vocabulary) if has_histories else (None, None)
+        histories, bounds = _read_histories(folder, vocabulary, network.config) if has_histories else (None, None)
         config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
         checkpoint = Checkpoint(
             network=network.eval(),
@@ -144,12 +144,14 @@ def _write_histories(histories: Histories, bounds: Int[np.ndarray, "2 user"], fo
     pq.write_table(pa.table(users), folder / BOUNDS)
 
 
-def _read_histories(folder: Path, vocabulary: Vocabulary) -> tuple[Histories, Int[np.ndarray, "2 user"]]:
+def _read_histories(
+    folder: Path, vocabulary: Vocabulary, config: NetworkConfig
+) -> tuple[Histories, Int[np.ndarray, "2 user"]]:
     events, users = pq.read_table(folder / HISTORIES), pq.read_table(folder / BOUNDS)
     offsets = np.concatenate([[0], users.column("end").to_numpy()]).astype(np.int64)
     columns = (events.column(name).to_numpy() for name in ("item", "behavior", "timestamp", "value"))
     bounds = np.stack([users.column("valid_start").to_numpy(), users.column("test_start").to_numpy()])
-    histories = Histories(offsets, *columns)
+    histories = Histories(offsets, *columns, visit_gap=config.visit_gap)
     require_equal({"vocabulary": vocabulary.num_users, "histories": len(histories)}, "users")
     require_equal({"history bounds": histories.num_events, "histories": len(histories.item)}, "events")
     return histories, bounds

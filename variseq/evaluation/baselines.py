@@ -9,22 +9,24 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from variseq.errors import InputError
 from variseq.evaluation.recommender import Recommender
 from variseq.ranking.counts import PRIOR_EVENTS, OwnHistory, own_history
-from variseq.sequences.histories import Histories
+from variseq.sequences.histories import Histories, last_items, ragged_index
 
 State = dict[str, Tensor]
 _CELLS_AT_ONCE = 16_000_000
+PAIRS_AT_ONCE = 4_000_000
 
 
 def baselines(num_items: int, known: Histories, calendar: str | None = None) -> list[Recommender]:
     """All baselines of this module, fitted on the same events as the model; with a calendar those of the hour too."""
     kinds = (Popular, RecentPopular, LastItemTransitions, ItemKNN, OwnFrequency, OwnTransitions)
-    found: list[Recommender] = [kind(num_items).fit(known) for kind in kinds]
+    of_visits = () if known.visit_gap is None else (OwnLatest,)
+    found: list[Recommender] = [kind(num_items).fit(known) for kind in (*kinds, *of_visits)]
     return found if calendar is None else [*found, OwnByHour(num_items, calendar).fit(known)]
 
 
@@ -130,10 +132,18 @@ class OwnByHour(OwnFrequency):
         self.options = OwnHistory(gap=0.7, hour=8.0, calendar=calendar)
 
 
+class OwnLatest(OwnFrequency):
+    """What somebody had in the latest visit, then in the one before, and so on; frequent items first in each."""
+
+    name = "own-latest-first"
+    options = OwnHistory(decay=0.01, transitions=0.0)
+
+
 class LastItemTransitions:
     """What followed the last item of the history in training: a first-order Markov chain over events.
 
-    Followers are counted where they are targets.
+    Followers are counted where they are targets. With visits these are transitions from set to set: a follower counts
+    1 / (items of a visit) for each item of the visit before its own.
 
     p(next | last) = (count(last, next) + m * share(next)) / (count(last) + m) with m = `PRIOR_EVENTS` and `share` the
     popularity; an empty history, or a last item that nothing followed, gets the popularity. At m = 100 the order of the
@@ -151,21 +161,21 @@ class LastItemTransitions:
     def fit(self, histories: Histories) -> LastItemTransitions:
         num_items = len(self.log_share)
         self.log_share = _log_share(item_counts(histories.of_targets(histories.item), num_items))
-        within = np.ones(max(0, histories.num_events - 1), dtype=bool)
-        inner = histories.offsets[1:-1]
-        within[inner[(inner > 0) & (inner < histories.num_events)] - 1] = False
-        if histories.is_target is not None:
-            within &= histories.is_target[1:]
-        pair = histories.item[:-1].astype(np.int64)[within] * num_items + histories.item[1:][within]
-        key, count = np.unique(pair, return_counts=True)
+        keys, counts = zip(*_followers(histories, num_items), strict=True)
+        key, cell = np.unique(np.concatenate(keys), return_inverse=True)
+        count = np.bincount(cell, weights=np.concatenate(counts), minlength=len(key))
         self.followers = SparseRows.from_cells(key // num_items, key % num_items, count, num_items)
         return self
 
     def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
-        known = np.flatnonzero(histories.lengths)
-        last_item = torch.from_numpy(histories.item[histories.offsets[known + 1] - 1].astype(np.int64))
-        index, item, count = self.followers.take(last_item)
+        known, last_item = last_items(histories)
+        index, item, count = self.followers.take(torch.from_numpy(last_item))
         row = torch.from_numpy(known)[index]
+        if histories.visit_gap is not None:
+            pair, number = np.unique((row * len(self.log_share) + item).numpy(), return_inverse=True)
+            cell, inverse = torch.from_numpy(pair), torch.from_numpy(number)
+            row, item = cell // len(self.log_share), cell % len(self.log_share)
+            count = torch.zeros(len(cell)).index_add_(0, inverse, count)
         num_followers = torch.zeros(len(histories), dtype=torch.float64).index_add_(0, row, count.double())
         prior = PRIOR_EVENTS * self.log_share.double().exp()
         log_total = (num_followers + PRIOR_EVENTS).log()
@@ -175,6 +185,32 @@ class LastItemTransitions:
 
     def state(self) -> State:
         return {"log_share": self.log_share} | self.followers.state()
+
+
+def _followers(
+    histories: Histories, num_items: int
+) -> Iterator[tuple[Int[np.ndarray, " pair"], Integer[np.ndarray, " pair"] | Float[np.ndarray, " pair"]]]:
+    """Pairs, item · num_items + follower, with their weights; some visits at a time, as pairs of sets are many."""
+    visits = histories.visits
+    has_next = np.ones(len(visits), dtype=bool)
+    has_next[visits.offsets[1:][histories.lengths > 0] - 1] = False
+    source = np.flatnonzero(has_next)
+    size, after = visits.size(source), visits.size(source + 1)
+    block = np.cumsum(size * after) // PAIRS_AT_ONCE
+    for chosen in np.split(np.arange(len(source)), np.flatnonzero(np.diff(block)) + 1):
+        # Each event of the visit after, once for each event of the visit before.
+        follower = ragged_index(visits.begin(source[chosen] + 1), after[chosen])
+        number = np.repeat(size[chosen], after[chosen])
+        item = ragged_index(np.repeat(visits.begin(source[chosen]), after[chosen]), number)
+        follower = np.repeat(follower, number)
+        weight = 1 / np.repeat(number, number)
+        if histories.is_target is not None:
+            is_target = histories.is_target[follower]
+            item, follower, weight = item[is_target], follower[is_target], weight[is_target]
+        key, cell = np.unique(
+            histories.item[item].astype(np.int64) * num_items + histories.item[follower], return_inverse=True
+        )
+        yield key, np.bincount(cell, weights=weight, minlength=len(key))
 
 
 def item_counts(item: Int[np.ndarray, " event"], num_items: int) -> Int[np.ndarray, " item"]:
@@ -286,7 +322,7 @@ class SparseRows:
         cls,
         row: Int[np.ndarray, " cell"],
         item: Int[np.ndarray, " cell"],
-        value: Int[np.ndarray, " cell"],
+        value: Integer[np.ndarray, " cell"] | Float[np.ndarray, " cell"],
         num_rows: int,
     ) -> SparseRows:
         """Cells in ascending order of (row, item)."""

@@ -18,6 +18,7 @@ from variseq.evaluation.evaluation import Evaluation, Forecasts
 from variseq.evaluation.metrics import diversity, novelty
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, Queries
+from variseq.evaluation.visits import VisitRanks
 from variseq.ranking.calibration import repeat_share
 from variseq.ranking.selection import top_k
 from variseq.sequences.histories import Histories
@@ -81,7 +82,9 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
     repeats = options.repeat_share
     if options.exclude_seen and repeats is None:
         repeats = repeat_share(part.history())
+    has_visits, begin = part.histories.visit_gap is not None, part.histories.begin_of_visits(queries.position)
     found: dict[str, np.ndarray] = {}
+    nothing = np.zeros((2, 0), dtype=np.int64)
     # Histories of similar length are in one batch, so that little padding is needed.
     order = np.argsort(length, kind="stable")
     size = int(np.clip(CELLS_AT_ONCE // part.num_items, 1, HISTORIES_AT_ONCE))
@@ -90,10 +93,17 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
             batch = order[first : first + size]
             of_batch = Queries(queries.user[batch], queries.position[batch])
             histories = part.histories_before(of_batch, options.request_time)
-            scores = _checked_scores(recommender, histories, part.num_items)
-            row, item = histories.distinct_items() if options.exclude_seen else np.zeros((2, 0), dtype=np.int64)
+            # The items of a visit share their history, which is scored once.
+            _, chosen, index = np.unique(begin[batch], return_index=True, return_inverse=True)
+            is_shared = len(chosen) < len(batch)
+            scores = _checked_scores(recommender, histories.rows(chosen) if is_shared else histories, part.num_items)
+            scores = scores[torch.from_numpy(index)] if is_shared else scores
+            seen = histories.distinct_items() if options.exclude_seen or has_visits else nothing
+            row, item = seen if options.exclude_seen else nothing
             ranked = _Ranked(scores, torch.from_numpy(row), torch.from_numpy(item), torch.from_numpy(target[batch]))
             results = ranked.lists(options.k)
+            if has_visits:
+                results |= ranked.among_new(torch.from_numpy(seen[0]), torch.from_numpy(seen[1]))
             if recommender.gives_probabilities:
                 results |= ranked.probabilities(results["top_item"], repeats or 0.0)
             for name, value in results.items():
@@ -112,7 +122,12 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
             top_is_target=(top_item == target[:, None]) & ~is_unknown[:, None],
             mass_before=np.where(is_unknown, 1.0, found["mass_before"]),
         )
-    categories = options.item_categories
+    categories, is_known = options.item_categories, target_count > 0
+    rank = np.where(is_known, found["rank"], np.inf)
+    visits = None
+    if has_visits:
+        among_new = np.where(is_known, found["rank_among_new"], np.inf)
+        visits = VisitRanks(begin, rank, found["is_repeat"] & ~is_unknown, among_new, length > 0)
     return Evaluation(
         model=recommender.name,
         protocol=_protocol(part, options),
@@ -121,12 +136,13 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
         history_length=length,
         target_count=target_count,
         target_was_seen=found["target_was_seen"] & ~is_unknown,
-        rank=np.where(target_count > 0, found["rank"], np.inf),
+        rank=rank,
         top_item=top_item,
         top_item_count=np.where(top_item >= 0, part.train_item_count[top_item], 0),
         novelty=novelty(top_item, part.train_item_count),
         diversity=None if categories is None else diversity(top_item, categories),
         forecasts=forecasts,
+        visits=visits,
     )
 
 
@@ -200,6 +216,13 @@ class _Ranked:
             "target_was_seen": self.is_miss.cpu().numpy(),
             "top_item": np.where(value > -np.inf, item, -1),
         }
+
+    def among_new(self, row: Int[Tensor, " cell"], item: Int[Tensor, " cell"]) -> dict[str, np.ndarray]:
+        """Whether each target is one of the seen cells; its rank among all other items, inf where it is seen."""
+        seen = torch.zeros_like(self.at_least).index_put((row, item), torch.ones(len(row)))
+        is_repeat = seen.gather(1, self.target)[:, 0] > 0
+        rank = (self.at_least * (1 - seen)).sum(dim=1).double().masked_fill(is_repeat, torch.inf)
+        return {"is_repeat": is_repeat.cpu().numpy(), "rank_among_new": rank.cpu().numpy()}
 
     def probabilities(self, top_item: Int[np.ndarray, "query k"], repeat_share: float) -> dict[str, np.ndarray]:
         """What the scores say as probabilities; `mass_before` is that of the candidates above the target."""

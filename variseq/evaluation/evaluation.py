@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from variseq.errors import InputError
 from variseq.evaluation.metrics import ndcg, recall, reciprocal_rank
+from variseq.evaluation.visits import VisitRanks
 from variseq.ranking.calibration import ConformalThresholds, length_group
 
 CONFORMAL_LEVEL = 0.9
@@ -59,6 +60,7 @@ class Evaluation:
         novelty: Mean self-information of the list in bits.
         diversity: Intra-list diversity; None without categories.
         forecasts: None for a model whose scores are not probabilities.
+        visits: The queries as items of visits; None for a log without visits.
     """
 
     model: str
@@ -74,6 +76,7 @@ class Evaluation:
     novelty: Float[np.ndarray, " query"]
     diversity: Float[np.ndarray, " query"] | None
     forecasts: Forecasts | None
+    visits: VisitRanks | None = None
 
     @property
     def k(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Integer
+from jaxtyping import Bool, Int, Integer
 
 from variseq.errors import InputError
 from variseq.evaluation.splits import TEST_FILE, Part, marked_targets
@@ -46,6 +46,11 @@ def part_of_external_log(run: Part, vocabulary: Vocabulary, trained: Histories, 
     Raises InputError when no item, or no event with a known behavior, is left.
     """
     refuse_other_items(vocabulary, external.vocabulary)
+    if external.histories.visit_gap != run.histories.visit_gap:
+        raise InputError(
+            "The test file and the log of the run do not have the same visits. Read the test file with the column of "
+            "visits or the visit_gap that the log was read with."
+        )
     own_user = positions_in(vocabulary.users, external.vocabulary.users)
     given = _translated(external, vocabulary)
     has_events = given.lengths > 0
@@ -56,7 +61,7 @@ def part_of_external_log(run: Part, vocabulary: Vocabulary, trained: Histories, 
     whole = run.histories.select(start, np.where(own_user >= 0, run.histories.offsets[known_user + 1], start))
     earlier = np.concatenate([[0], np.cumsum(whole.timestamp < np.repeat(first_time, whole.lengths))])
     shown = whole.select(whole.offsets[:-1], whole.offsets[:-1] + np.diff(earlier[whole.offsets]))
-    joined = _concatenated(shown, given)
+    joined = shown.followed_by(given)
     is_unknown = joined.item < 0
     joined = replace(joined, item=np.where(is_unknown, 0, joined.item).astype(np.int32))
     joined = marked_targets(joined, vocabulary.behaviors, run.protocol.get("targets_of"))
@@ -134,19 +139,8 @@ def _translated(external: ExternalLog, vocabulary: Vocabulary) -> Histories:
             f"No event of the test file has a behavior of the log: it has {', '.join(external.vocabulary.behaviors)}, "
             f"the log {', '.join(vocabulary.behaviors)}. Check which column is event: columns={{'event': ...}}."
         )
-    offsets = np.concatenate([[0], np.cumsum(kept)])[events.offsets].astype(np.int64)
-    columns: tuple[Integer[np.ndarray, " event"] | Float[np.ndarray, " event"], ...]
-    columns = (item.astype(np.int32), behavior.astype(np.uint8), events.timestamp, events.value)
-    return Histories(offsets, *(column[kept] for column in columns))
-
-
-def _concatenated(first: Histories, second: Histories) -> Histories:
-    """For each row the events of the first, then those of the second."""
-    rows = [np.repeat(np.arange(len(one)), one.lengths) for one in (first, second)]
-    order = np.argsort(np.concatenate(rows), kind="stable")
-    names = ("item", "behavior", "timestamp", "value")
-    columns = [np.concatenate([getattr(first, name), getattr(second, name)])[order] for name in names]
-    return Histories(first.offsets + second.offsets, *columns)
+    translated = replace(events, item=item.astype(np.int32), behavior=behavior.clip(0).astype(np.uint8))
+    return translated.kept(kept)
 
 
 def _num_shared(

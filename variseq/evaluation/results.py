@@ -148,6 +148,10 @@ def format_table(table: dict[str, Any]) -> str:
     """The main columns as plain text: below each value its interval."""
     protocol, k = table["protocol"], table["protocol"]["k"]
     shown = [f"ndcg@{k}", f"recall@{k}", "mrr", "nll", f"ece_top{k}", f"catalog_coverage@{k}"]
+    num_visits = table["rows"][0].get("num_visits")
+    if num_visits is not None:
+        of_visits = ("ndcg", "recall", "precision", "jaccard", "recall_repeats", "recall_new")
+        shown = [*(f"visit_{name}@{k}" for name in of_visits), "nll"]
     names = [printable(row["model"]) for row in table["rows"]]
     cells = [[_cell(row, name) for name in shown] for row in table["rows"]]
     first = max(map(len, ["model", *names]))
@@ -163,6 +167,7 @@ def format_table(table: dict[str, Any]) -> str:
         f"{part}, {protocol['method']} split, {table['rows'][0]['num_queries']:,} queries, targets: "
         f"{protocol['targets']}, all {protocol['num_items']:,} items are ranked{seen}{when}.",
         "Below each value: its 95 % interval over users.",
+        *([] if num_visits is None else [_visits_in_words(num_visits)]),
         "",
         line("model", shown),
         "  ".join("-" * width for width in (first, *widths)),
@@ -171,6 +176,13 @@ def format_table(table: dict[str, Any]) -> str:
         values, intervals = zip(*row, strict=True)
         lines += [line(name, values), line("", intervals)]
     return "\n".join(text.rstrip() for text in lines) + "\n"
+
+
+def _visits_in_words(num_visits: int) -> str:
+    return (
+        f"A query is an item of a visit. visit_… are means over the {num_visits:,} visits that are not the first of "
+        "their user; repeats are items that the user had before, and new items are ranked among new ones alone."
+    )
 
 
 def _cell(row: dict[str, Any], name: str) -> tuple[str, str]:

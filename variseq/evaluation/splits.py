@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from variseq.errors import InputError
-from variseq.events.table import MICROSECONDS_PER_SECOND
-from variseq.ranking.when import duration_seconds
+from variseq.events.options import duration
 from variseq.sequences.histories import Histories
 
 TARGETS = ("first", "last", "all")
@@ -64,24 +63,26 @@ class Part:
         return self.histories.select(self.histories.offsets[:-1], self.target_end)
 
     def history_lengths(self, queries: Queries) -> Int[np.ndarray, " query"]:
-        """How many events stand before each target."""
-        start = self.histories.offsets[queries.user]
+        """How many events stand before each target; with visits before its visit."""
+        start, end = self.histories.offsets[queries.user], self.histories.begin_of_visits(queries.position)
         if self.is_unknown is None:
-            return queries.position - start
+            return end - start
         num_known = np.concatenate([[0], np.cumsum(~self.is_unknown)])
-        return num_known[queries.position] - num_known[start]
+        return num_known[end] - num_known[start]
 
     def histories_before(self, queries: Queries, request_time: bool = False) -> Histories:
-        """The history of each query; where the request time is known, it is that of the target."""
+        """The history of each query: all events before its target, with visits all before the target's visit.
+
+        Where the request time is known, it is that of the target, with visits the begin of its visit.
+        """
         histories, start = self.histories, self.histories.offsets[queries.user]
-        times = histories.timestamp[queries.position] if request_time else None
+        end = histories.begin_of_visits(queries.position)
+        times = histories.timestamp[end] if request_time else None
         if self.is_unknown is None:
-            return replace(histories.select(start, queries.position), request_time=times)
-        before = replace(histories, is_target=~self.is_unknown).select(start, queries.position)
-        kept = before.of_targets(np.arange(before.num_events))
-        columns = (before.item, before.behavior, before.timestamp, before.value)
-        known = Histories(np.searchsorted(kept, before.offsets), *(column[kept] for column in columns))
-        return replace(known, request_time=times)
+            return replace(histories.select(start, end), request_time=times)
+        before = replace(histories, is_target=~self.is_unknown).select(start, end)
+        assert before.is_target is not None
+        return replace(before.kept(before.is_target), is_target=None, request_time=times)
 
     def is_unknown_target(self, queries: Queries) -> Bool[np.ndarray, " query"]:
         """Whether the item of each target is not in the catalog."""
@@ -93,7 +94,8 @@ class Part:
         """The queries of this part; the history of a query is everything before its target.
 
         "first" is the first target of each user, "last" the last one, "all" every target. Users without a target have
-        no query. Events that are no targets have no query; they are part of the history.
+        no query. Events that are no targets have no query; they are part of the history. With visits the first and the
+        last are visits, of which each item is a target once.
 
         Raises InputError for any other `targets`.
         """
@@ -103,18 +105,24 @@ class Part:
         user = np.repeat(np.arange(len(num_events)), num_events)
         before = np.cumsum(num_events) - num_events
         position = np.arange(len(user)) + (self.history_end - before)[user]
-        if self.histories.is_target is not None:
-            chosen = self.histories.is_target[position]
+        histories = self.histories
+        if histories.is_target is not None:
+            chosen = histories.is_target[position]
             user, position = user[chosen], position[chosen]
-        if targets == "all":
+        if histories.visit_gap is not None:
+            # Items outside the catalog are told apart by nothing, so each stays.
+            is_unknown = np.zeros(len(position), dtype=bool) if self.is_unknown is None else self.is_unknown[position]
+            item = np.where(is_unknown, self.num_items + position, histories.item[position])
+            pair = histories.visits.of(position) * (self.num_items + histories.num_events) + item
+            chosen = np.sort(np.unique(pair, return_index=True)[1])
+            user, position = user[chosen], position[chosen]
+        if targets == "all" or not len(user):
             return Queries(user, position)
-        is_other_user = user[1:] != user[:-1]
-        edge = np.ones(len(user), dtype=bool)
-        if targets == "first":
-            edge[1:] = is_other_user
-        else:
-            edge[:-1] = is_other_user
-        return Queries(user[edge], position[edge])
+        visit = histories.visits.of(position)
+        edge = np.flatnonzero(np.concatenate([[True], user[1:] != user[:-1]]))
+        number = np.diff(np.append(edge, len(user)))
+        wanted = np.repeat(visit[edge if targets == "first" else edge + number - 1], number) == visit
+        return Queries(user[wanted], position[wanted])
 
 
 Split = tuple[Part, Part, Part]
@@ -122,6 +130,8 @@ Split = tuple[Part, Part, Part]
 
 def leave_one_out(histories: Histories, num_items: int | None = None, with_test: bool = True) -> Split:
     """Train, valid, test: a user's last event is test, the one before it validation, the rest is for training.
+
+    With visits, that is the last visit and the one before it.
 
     Users with fewer than 3 events are in training only. Where only some events are targets, a user's last target is
     test, what comes after it is not used, and the target before it begins validation; users with fewer than 2 targets,
@@ -136,6 +146,7 @@ def leave_one_out(histories: Histories, num_items: int | None = None, with_test:
     """
     end = histories.offsets[1:]
     targets = np.arange(histories.num_events) if histories.is_target is None else np.flatnonzero(histories.is_target)
+    targets = np.unique(histories.begin_of_visits(targets))
     num_before = np.searchsorted(targets, histories.offsets)
     num_held_out = 2 if with_test else 1
     # The position of the first event that is held out; where there are too few targets it is that of another user.
@@ -225,7 +236,7 @@ def _own_slice_start(
     if isinstance(size, str):
         latest = histories.timestamp[np.maximum(end - 1, first).clip(max=histories.num_events - 1)]
         row = np.repeat(np.arange(len(histories)), histories.lengths)
-        earlier = histories.timestamp < (latest - round(duration_seconds(size, part) * MICROSECONDS_PER_SECOND))[row]
+        earlier = histories.timestamp < (latest - duration(size, part))[row]
         return first + np.bincount(row[earlier], minlength=len(histories))
     if not isinstance(size, float) or not 0 < size < 1:
         raise InputError(
@@ -284,7 +295,7 @@ def _slice_start(
 ) -> int:
     """Time at which the last slice of `ordered` begins: a share of `num_events`, or a duration counted from `end`."""
     if isinstance(size, str):
-        start = end - round(duration_seconds(size, part) * MICROSECONDS_PER_SECOND)
+        start = end - duration(size, part)
     elif isinstance(size, float):
         if not 0 < size < 1:
             raise InputError(f"{part}={size!r} is not a share. Allowed: above 0 and below 1, for example 0.1.")
@@ -314,12 +325,16 @@ def split_at(
     """
     num_items = num_items or int(histories.item.max(initial=-1)) + 1
     end = histories.offsets[1:]
+    # A visit is in one part: the later one.
+    valid_start, test_start = (histories.begin_of_visits(start) for start in (valid_start, test_start))
     trained = histories.select(histories.offsets[:-1], valid_start)
     largest = int(histories.item.max(initial=-1))
     if largest >= num_items:
         raise InputError(
             f"num_items={num_items} is too small: the log has item {largest}. Give at least {largest + 1}."
         )
+    if histories.visit_gap is not None:
+        method = method | {"visit_gap_microseconds": histories.visit_gap}
     if not trained.num_events or not (end - valid_start).any():
         raise InputError(
             "The split leaves no event for training or none to evaluate on. Leave-one-out needs users with at least 3 "

@@ -64,13 +64,16 @@ def summarize(
     }
     overall = _Group(evaluation, covered, np.ones(len(evaluation.user), dtype=bool), by_user=True)
     selection = _Pool(evaluation, _selection_ratios(evaluation))
-    pools = [overall, selection, *(pool for some in [*groups.values(), *columns.values()] for pool in some.values())]
+    visits = _Pool(evaluation, _visit_ratios(evaluation))
+    pools = [overall, selection, visits]
+    pools += [pool for some in [*groups.values(), *columns.values()] for pool in some.values()]
     drawn = resampled_tables([pool.table for pool in pools], len(np.unique(evaluation.user)), num_resamples, seed)
     for pool, sums in zip(pools, drawn, strict=True):
         pool.resample(sums)
     return {
         "model": evaluation.model,
         **overall.summary(),
+        **visits.summary(),
         **_summary_of_lists(evaluation),
         **_summary_of_selection(selection, k),
         **_beyond_accuracy(evaluation),
@@ -314,6 +317,12 @@ def _beyond_accuracy(evaluation: Evaluation) -> dict[str, float | None]:
     }
 
 
+def _visit_ratios(evaluation: Evaluation) -> dict[str, Ratio | None]:
+    """Means over visits, empty for a log without visits."""
+    found = {} if evaluation.visits is None else evaluation.visits.metrics(evaluation.k)
+    return {f"visit_{name}@{evaluation.k}": _mean(value, weight) for name, (value, weight) in found.items()}
+
+
 def _counts(evaluation: Evaluation) -> dict[str, int]:
     return {
         "num_queries": len(evaluation.rank),
@@ -322,6 +331,7 @@ def _counts(evaluation: Evaluation) -> dict[str, int]:
         "unknown_targets": int((evaluation.target < 0).sum()),
         "repeat_targets": int(evaluation.target_was_seen.sum()),
         "cold_queries": int((evaluation.history_length == 0).sum()),
+        **({} if evaluation.visits is None else {"num_visits": evaluation.visits.num_counted}),
     }
 
 

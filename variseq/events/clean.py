@@ -17,8 +17,13 @@ from variseq.events.ingest import Ingested
 from variseq.events.options import ReadOptions
 from variseq.events.session import Session, name_in_sql, shortened, text_in_sql
 from variseq.events.table import Columns, EventTable
+from variseq.events.visits import by_visit
 from variseq.events.vocabulary import Vocabulary
 
+_VISITS = """
+    SELECT CAST(raw.visit AS VARCHAR) FROM kept JOIN users ON kept.user_code = users.user_code
+    JOIN raw ON kept.input_row = raw.input_row ORDER BY users.user_position, kept.time_us, kept.input_row
+"""
 MAX_NUM_BEHAVIORS = 256  # a behavior is stored in one byte
 
 
@@ -74,7 +79,7 @@ def drop_rare_and_repeated(session: Session, options: ReadOptions) -> dict[str, 
 
 
 def number_and_order(
-    session: Session, options: ReadOptions, num_events: int, is_filtered: bool
+    session: Session, options: ReadOptions, num_events: int, is_filtered: bool, has_visits: bool
 ) -> tuple[EventTable, Vocabulary]:
     """Positions for what is left, and the events in the order of (user, time, row of the input)."""
     sql = statements()
@@ -91,7 +96,11 @@ def number_and_order(
             f"{MAX_NUM_BEHAVIORS} are allowed. Is it the right column? Leave it out with columns={{'event': ''}}."
         )
     vocabulary = Vocabulary(_ids(session, "user"), _ids(session, "item"), behaviors)
-    return _stream_to_arrays(session, sql["ordered"], num_events), vocabulary
+    table = _stream_to_arrays(session, sql["ordered"], num_events)
+    if has_visits:
+        visit = pa.concat_arrays(batch.column(0) for batch in session.stream(_VISITS)).dictionary_encode()
+        table = by_visit(table, visit, vocabulary)
+    return table, vocabulary
 
 
 def low_behaviors(vocabulary: Vocabulary, options: ReadOptions) -> list[str]:

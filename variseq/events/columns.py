@@ -46,6 +46,7 @@ EVENT_ALIASES: Aliases = {
         ("rating", "ratings", "stars", "score", "weight", "overall"),
         ("price", "amount", "quantity", "dwell", "dwelltime", "playtime", "duration", "watchtime"),
     ),
+    Columns.VISIT: (),
 }  # fmt: skip
 ITEM_ALIASES: Aliases = {
     Columns.ITEM: EVENT_ALIASES[Columns.ITEM] + (("id",),),
@@ -100,7 +101,7 @@ def find_columns(
         is_set = column in chosen and (chosen[column] != "" or column in wanted.required)
         if is_set:
             found[column] = chosen[column]
-        if column in chosen:
+        if column in chosen or column == Columns.VISIT:  # visits change what is predicted, so they are only by choice
             continue
         candidates = _candidates(free, column, tiers) or _candidates(free_later, column, tiers)
         if len(candidates) > 1:

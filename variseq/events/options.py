@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from variseq.errors import InputError
+from variseq.events.table import MICROSECONDS_PER_SECOND
 
 TimeUnit = Literal[
     "auto",
@@ -28,6 +32,21 @@ Ties = Literal["keep", "shuffle"]
 MissingValue = Literal["keep", "zero", "mean"]
 ColumnNames = dict[str, str | int] | list[str]
 LowValues = Literal["leave-out", "negative"]
+DURATION = r"^\s*\d{1,9}(\.\d{1,6})?\s*[smhdw]\s*$"
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+"""A number and a unit, such as 30m."""
+
+
+def duration(text: object, name: str) -> int:
+    """A duration in microseconds, from a number and a unit. Raises InputError that names the option.
+
+    >>> duration("30m", "visit_gap")
+    1800000000
+    """
+    if not isinstance(text, str) or re.fullmatch(DURATION, text) is None:
+        raise InputError(f"{name}={text!r} is not a duration. Allowed: a number and s, m, h, d or w, such as '7d'.")
+    number = text.strip()
+    return round(float(number[:-1]) * UNIT_SECONDS[number[-1]] * MICROSECONDS_PER_SECOND)
 
 
 class ReadOptions(BaseModel):
@@ -48,6 +67,8 @@ class ReadOptions(BaseModel):
     - `delimiter`: of text files; None takes it from the header line.
     - `quoting`: "auto" finds by trying how fields are quoted, and the report states it; "none" means that quotes are
       text. `quote` and `escape` set the two characters.
+    - `visit_gap`: events of a user at most this long apart ("30m"; units s, m, h, d, w) are one visit, a set without
+      order. A column of visits is named with columns={"visit": ...} instead.
     - `min_user_events`, `min_item_events`: users and items with fewer events are dropped, again and again until none
       is left (the k-core).
     - `collapse_repeats`: of consecutive events of a user with the same item and behavior only the first stays.
@@ -91,6 +112,7 @@ class ReadOptions(BaseModel):
     quoting: Literal["auto", "none"] = "auto"
     quote: str | None = Field(default=None, min_length=1, max_length=1)
     escape: str | None = Field(default=None, min_length=1, max_length=1)
+    visit_gap: str | None = Field(default=None, pattern=DURATION)
     min_user_events: int = Field(default=1, ge=1)
     min_item_events: int = Field(default=1, ge=1)
     collapse_repeats: bool = False

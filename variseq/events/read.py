@@ -49,6 +49,10 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
         layout = find_layout(session, opened, options, wanted)
         columns = layout.find(wanted)
         _refuse_useless_min_value(columns, options)
+        if Columns.VISIT in columns and options.visit_gap is not None:
+            raise InputError(
+                f"The column {columns[Columns.VISIT]!r} and visit_gap={options.visit_gap!r} both make visits. Give one."
+            )
         ingested = ingest(session, opened, columns, layout, options)
         _refuse_impressions(session, ingested)
         parsed = parse(session, ingested, options)
@@ -64,7 +68,8 @@ def read(source: object, items: object | None = None, options: ReadOptions | Non
             raise InputError(
                 f"No event is left after filtering ({counted}). Lower min_user_events, min_item_events or min_value."
             )
-        table, vocabulary = number_and_order(session, options, num_kept, bool(filtered))
+        has_visits = Columns.VISIT in columns
+        table, vocabulary = number_and_order(session, options, num_kept, bool(filtered), has_visits)
         if options.ties == "shuffle":
             shuffle_ties(table)
         item_table = None if items is None else read_items(session, items, vocabulary, options)

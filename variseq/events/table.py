@@ -18,11 +18,12 @@ class Columns:
     TIME = "timestamp"
     EVENT = "event"
     VALUE = "value"
+    VISIT = "visit"
     TITLE = "title"
     CATEGORY = "category"
 
     REQUIRED = (USER, ITEM, TIME)
-    OPTIONAL = (EVENT, VALUE)
+    OPTIONAL = (EVENT, VALUE, VISIT)
 
 
 @dataclass(frozen=True)

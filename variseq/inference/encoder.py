@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ class OnnxEncoder:
 
         Histories with the same `source` (0, 1, ...) begin alike for a long way, and what they share is encoded once.
         """
-        lengths = np.minimum(histories.lengths + 1, self.max_seq_len)
+        lengths = np.minimum(histories.visits.num_of_histories + 1, self.max_seq_len)
         if source is None:
             source, order = np.arange(len(histories)), np.argsort(lengths, kind="stable")
         else:
@@ -109,14 +109,15 @@ def _groups(cells: Int[np.ndarray, " history"], source: Int[np.ndarray, " histor
 class PaddedBatch:
     """One row a history, one column a token; a start token stands before the first event of a history.
 
-    Cells at or after a row's length hold zeros and are seen by nobody. The fields are those of `Batch`.
+    Cells at or after a row's length hold zeros and are seen by nobody. The fields are those of `Batch`. With visits all
+    but the gap have one axis more, the events of a visit; an item of −1 is no event.
     """
 
-    item: Int[np.ndarray, "history token"]
-    behavior: Int[np.ndarray, "history token"]
+    item: Int[np.ndarray, "history token *event"]
+    behavior: Int[np.ndarray, "history token *event"]
     gap: Int[np.ndarray, "history token"]
-    value: Float[np.ndarray, "history token"]
-    has_value: Bool[np.ndarray, "history token"]
+    value: Float[np.ndarray, "history token *event"]
+    has_value: Bool[np.ndarray, "history token *event"]
     length: Int[np.ndarray, " history"]
 
 
@@ -128,27 +129,36 @@ def padded_batch(histories: Histories, max_seq_len: int, num_items: int) -> Padd
     (array([[3, 1, 4],
            [5, 0, 0]]), array([3, 1]))
     """
-    lengths = np.minimum(histories.lengths + 1, max_seq_len)
+    visits = histories.visits
+    lengths = np.minimum(visits.num_of_histories + 1, max_seq_len)
     widest = int(lengths.max(initial=1))
-    # Token j of a row is event `source`; −1 events before the first is the start token.
+    # Token j of a row is visit `source`; −1 visits before the first is the start token.
     index = np.arange(widest)[None, :]
-    source = histories.offsets[1:, None] - lengths[:, None] + index
-    start = histories.offsets[:-1, None]
+    source = visits.offsets[1:, None] - lengths[:, None] + index
+    start = visits.offsets[:-1, None]
     is_token, is_start = index < lengths[:, None], source < start
-    is_event = is_token & ~is_start
-    last = max(histories.num_events - 1, 0)
+    is_visit = is_token & ~is_start
+    last = max(len(visits) - 1, 0)
     source = np.clip(source, 0, last)
     before = np.clip(np.maximum(source - 1, start), 0, last)
     if histories.num_events == 0:
-        histories = Histories.of_items([[0]])
-    gap_seconds = (histories.timestamp[source] - histories.timestamp[before]) / MICROSECONDS_PER_SECOND
-    value = histories.value[source]
+        histories = replace(Histories.of_items([[0]]), visit_gap=histories.visit_gap)
+        visits = histories.visits
+    ended = np.where(before == source, visits.begin(source), visits.begin(before + 1) - 1)
+    gap_seconds = (histories.timestamp[visits.begin(source)] - histories.timestamp[ended]) / MICROSECONDS_PER_SECOND
+    event, is_event, otherwise = source, is_visit, np.where(is_token, num_items, 0)
+    if histories.visit_gap is not None:
+        # One axis more: the events of each visit, −1 where it has fewer than the largest.
+        nth, size = np.arange(int((visits.size(source) * is_visit).max(initial=1))), visits.size(source)[..., None]
+        event = np.minimum(visits.begin(source)[..., None] + nth, histories.num_events - 1)
+        is_event = is_visit[..., None] & (nth < size)
+        otherwise = np.where(is_visit[..., None] | (nth > 0), -1, otherwise[..., None])
+    value = histories.value[event]
     has_value = is_event & np.isfinite(value)
-    item = np.where(is_event, histories.item[source], np.where(is_token, num_items, 0))
     return PaddedBatch(
-        item=item.astype(np.int64),
-        behavior=np.where(is_event, histories.behavior[source], 0).astype(np.int64),
-        gap=np.where(is_event, gap_bucket(gap_seconds), 0),
+        item=np.where(is_event, histories.item[event], otherwise).astype(np.int64),
+        behavior=np.where(is_event, histories.behavior[event], 0).astype(np.int64),
+        gap=np.where(is_visit, gap_bucket(gap_seconds), 0),
         value=np.where(has_value, value, 0.0).astype(np.float32),
         has_value=has_value,
         length=lengths.astype(np.int64),
@@ -197,7 +207,7 @@ def prefix_tree(tokens: PaddedBatch, row: Int[np.ndarray, " history"]) -> Prefix
     cells = {}
     for name in (field.name for field in fields(tokens) if field.name != "length"):
         source = getattr(tokens, name)
-        cells[name] = np.zeros((num_rows, widest), dtype=source.dtype)
+        cells[name] = np.zeros((num_rows, widest, *source.shape[2:]), dtype=source.dtype)
         cells[name][cell] = source[history, position]
     query = np.zeros((num_rows, int(index.max()) + 1), dtype=np.int64)
     end = np.where(added > 0, start + added, tokens.length) - 1
@@ -242,7 +252,7 @@ def _num_equal(tokens: PaddedBatch, first: Int[np.ndarray, " history"]) -> Int[n
     equal = np.arange(widest) < np.minimum(tokens.length, tokens.length[first])[:, None]
     for name in (field.name for field in fields(tokens) if field.name != "length"):
         column = getattr(tokens, name)
-        equal &= column == column[first]
+        equal &= (column == column[first]).reshape(*equal.shape, -1).all(axis=2)
     return np.where(equal.all(axis=1), widest, equal.argmin(axis=1))
 
 

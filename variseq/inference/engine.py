@@ -63,6 +63,7 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
             usual_behavior=int(manifest["usual_behavior"]),
             thresholds_at_request=calibrated.thresholds_at_request,
             next_time=NextTime.of_tensors(arrays),
+            visit_gap=network.get("visit_gap"),
             index=ItemIndex(folder / INDEX, vectors) if has_index else None,
             version=hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:12],
             health={

@@ -8,7 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from variseq.model.layers import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, EncoderBlock, Tokens, distance_bucket
+from variseq.model.layers import (
+    MAX_LOG_VARIANCE,
+    MIN_LOG_VARIANCE,
+    EncoderBlock,
+    Pooling,
+    Tokens,
+    distance_bucket,
+)
 from variseq.model.network import Network
 
 UNSEEN = -80.0
@@ -61,7 +68,7 @@ class LastPreference(nn.Module):
         it cannot be seen; it is the index of the noise.
         """
         embedding = self.network.embedding
-        hidden = embedding(tokens, embedding.item)
+        hidden = embedding(*_of_visits(tokens, embedding.item))
         for number, block in enumerate(_blocks(self.network)):
             hidden = self._block(block, hidden, bias[number])
         hidden = self.network.encoder.norm(hidden)
@@ -88,6 +95,17 @@ class LastPreference(nn.Module):
         hidden = hidden + attention.output(context)
         transformed: Tensor = block.feed_forward(block.feed_forward_norm(hidden))
         return hidden + transformed
+
+
+def _of_visits(tokens: Tokens, vectors: Tensor) -> tuple[Tokens, Tensor, Pooling | None]:
+    """Where a token is a visit, the items have one axis more than the gaps: the events, filled up with −1."""
+    item, behavior, gap, value, has_value = tokens
+    if item.dim() == gap.dim():
+        return tokens, vectors, None
+    is_event = item >= 0
+    number = is_event.sum(dim=2, keepdim=True).clamp(min=1)
+    weight = (is_event * torch.rsqrt(number.float())).unsqueeze(-1)
+    return (item.clamp(min=0), behavior, gap, value, has_value), vectors, lambda one: (one * weight).sum(dim=2)
 
 
 def _blocks(network: Network) -> list[EncoderBlock]:

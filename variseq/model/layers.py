@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,23 @@ LARGEST_ENERGY = 8.0
 Tokens = tuple[
     Int[Tensor, "*token"], Int[Tensor, "*token"], Int[Tensor, "*token"], Float[Tensor, "*token"], Bool[Tensor, "*token"]
 ]
-"""Item, behavior, gap bucket, value, and whether there is a value."""
+"""Item, behavior, gap bucket, value, and whether there is a value; all but the gap bucket are those of events."""
+Pooling = Callable[[Tensor], Tensor]
+"""From one vector an event to one a token."""
+
+
+def pooling(token: Int[Tensor, " event"], num_tokens: int) -> Pooling:
+    """The sum over the events of each token, divided by the root of their number; their order means nothing.
+
+    >>> pooling(torch.tensor([0, 1, 1]), 2)(torch.tensor([[3.0], [1.0], [1.0]]))
+    tensor([[3.0000],
+            [1.4142]])
+    """
+    number = torch.zeros(num_tokens, device=token.device).index_add(
+        0, token, torch.ones(len(token), device=token.device)
+    )
+    scale = number.rsqrt().unsqueeze(1)
+    return lambda vectors: vectors.new_zeros(num_tokens, vectors.shape[1]).index_add(0, token, vectors) * scale
 
 
 def kept_levels(dropout: float) -> int:
@@ -193,18 +210,26 @@ class EventEmbedding(nn.Module):
         return self.item + functional.pad(of_categories, (0, 0, 0, 1))
 
     def forward(
-        self, tokens: Tokens, vectors: Float[Tensor, "item_and_start hidden"]
+        self, tokens: Tokens, vectors: Float[Tensor, "item_and_start hidden"], pool: Pooling | None = None
     ) -> Float[Tensor, "*token hidden"]:
-        """The embedded events; `vectors` is V, which one step needs at both ends of the network."""
+        """The embedded tokens; `vectors` is V, which one step needs at both ends of the network.
+
+        `pool` makes one vector a token of those of its events, where a token is a visit; all but the gap is pooled.
+        """
         item, behavior, gap, value, has_value = tokens
         embedded = functional.embedding(item, vectors) * self.scale
         if self.behavior is not None:
             embedded = embedded + functional.embedding(behavior, self.behavior)
+        if pool is not None:
+            embedded = pool(embedded)
         if self.gap is not None:
             embedded = embedded + functional.embedding(gap, self.gap)
         if self.value is not None:
             standard = torch.where(has_value, self.standardise(value), 0.0)
-            embedded = embedded + standard.unsqueeze(-1) * self.value[0] + has_value.unsqueeze(-1) * self.value[1]
+            of_value, of_presence = standard.unsqueeze(-1) * self.value[0], has_value.unsqueeze(-1) * self.value[1]
+            if pool is not None:
+                of_value, of_presence = pool(of_value), pool(of_presence)
+            embedded = embedded + of_value + of_presence
         return embedded
 
     def set_value_scale(self, mean: float, standard_deviation: float) -> None:

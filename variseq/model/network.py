@@ -22,6 +22,7 @@ from variseq.model.layers import (
     Posterior,
     ValueEstimate,
     ValueHead,
+    pooling,
 )
 from variseq.sequences.batches import Batch
 from variseq.sequences.histories import Histories
@@ -37,6 +38,9 @@ class NetworkConfig(BaseModel):
     num_behaviors: int = Field(default=1, ge=1, description="behavior types of the log")
     has_gaps: bool = Field(default=False, description="embed the time since the event before")
     has_values: bool = Field(default=False, description="embed values and predict the next event's value")
+    visit_gap: int | None = Field(
+        default=None, ge=0, description="longest time between events of a visit, in microseconds; None: no visits"
+    )
     hidden_size: int = Field(default=64, ge=4, description="numbers per item vector and hidden state")
     latent_dim: int = Field(default=64, ge=2, description="dimensions of a posterior")
     num_layers: int = Field(default=2, ge=1, description="encoder blocks")
@@ -147,7 +151,8 @@ class Network(nn.Module):
         """The posterior after each event; `vectors` are those of the embedding, where they are known."""
         vectors = self.embedding.vectors() if vectors is None else vectors
         tokens = (batch.item, batch.behavior, batch.gap, batch.value, batch.value.isfinite())
-        posterior: Posterior = self.latent(self.encoder(self.embedding(tokens, vectors), batch.layout))
+        pool = None if batch.token is None else pooling(batch.token, batch.num_tokens)
+        posterior: Posterior = self.latent(self.encoder(self.embedding(tokens, vectors, pool), batch.layout))
         return posterior
 
     def _preferences(
@@ -176,21 +181,22 @@ class Network(nn.Module):
             self.value_head.spread.fill_(1.0)
 
     def values(self, batch: Batch) -> ValueEstimate:
-        """At each position the estimated value of the event that came next; only for logs with values."""
+        """The estimated value of each target, of whose visit nothing is known; only for logs with values."""
         assert self.value_head is not None
-        layout, value = batch.layout, self.embedding.standardise(batch.value)
-        item, time = layout.rectangle(batch.target_item), layout.rectangle(batch.target_time)
-        position = torch.arange(layout.longest, device=item.device).expand(layout.num_histories, layout.longest)
-        earlier = (layout.rectangle(column) for column in (batch.item, batch.time, value))
-        estimate: ValueEstimate = self.value_head(item, time, position, *earlier)
-        mean, log_variance = layout.pack(torch.stack([estimate.mean, estimate.log_variance], dim=2)).unbind(1)
+        of_events, of_targets, position = batch.by_event()
+        targets = (of_targets.rectangle(column) for column in (batch.target_item, batch.target_time, position))
+        value = self.embedding.standardise(batch.value)
+        earlier = (of_events.rectangle(column) for column in (batch.item, batch.time, value))
+        estimate: ValueEstimate = self.value_head(*targets, *earlier)
+        mean, log_variance = of_targets.pack(torch.stack([estimate.mean, estimate.log_variance], dim=2)).unbind(1)
         return ValueEstimate(mean, log_variance)
 
     def objective(self, batch: Batch, weights: Weights, negatives: losses.Negatives | None = None) -> Objective:
         """−log p(next item) + β · max(KL, free nats) + λ · regression, each a mean over positions.
 
         With several samples p is that of their mixture. Where only some events are targets, the first and the last term
-        are means over those; the KL is a mean over all positions. Without negatives the softmax is over all items.
+        are means over those; the KL is a mean over all positions. Without negatives the softmax is over all items. With
+        visits a position has the events of the next visit as targets: the likelihood of a set, without order.
 
         With β = 1 and no free nats the first two terms bound −log p(x_{t+1} | x_≤t) from above under the prior
         predictive. As q sees only x_≤t, this is an information bottleneck (Alemi et al. 2017, equation 14) rather than
@@ -199,10 +205,9 @@ class Network(nn.Module):
         vectors = self.embedding.vectors()
         posterior = self.encode(batch, vectors)
         preference = self._preferences(posterior, batch, weights.noise, weights.num_samples)
-        target = batch.target_item
-        if batch.is_target is not None:
-            index = torch.nonzero(batch.is_target)[:, 0]
-            preference, target = preference[:, index], target[index]
+        token, target, _ = batch.targets()
+        if token is not None:
+            preference = preference[:, token]
         nll = losses.softmax_loss(preference, vectors[: self.config.num_items], self.item_bias, target, negatives)
         per_dimension = posterior.kl_to_prior().mean(dim=0)
         kl = per_dimension.sum()

@@ -61,14 +61,17 @@ def preferences(
 def value_estimates(
     network: Network, histories: Histories
 ) -> tuple[Float[np.ndarray, " history"], Float[np.ndarray, " history"]]:
-    """The value of the last event of each history, given its item, its time and the events before: mean, deviation."""
+    """The value of the last event of each history, given its item, its time and the events before: mean, deviation.
+
+    With visits the last event is a visit of its own.
+    """
     network.eval()
     device, found = network.item_bias.device, np.empty((2, len(histories)))
-    start, end = histories.offsets[:-1], histories.offsets[1:]
+    start, end = histories.visits.offsets[:-1], histories.visits.offsets[1:]
     windows = Windows(start, np.maximum(start, end - network.config.max_seq_len), end)
     for members in group_by_length(windows.lengths, TOKENS_PER_BATCH, np.arange(len(histories))):
         batch = make_batch(histories, windows, members, network.config.num_items).to(device)
-        estimate, last = network.values(batch), batch.layout.last_tokens()
+        estimate, last = network.values(batch), batch.by_event()[1].last_tokens()
         both = torch.stack([estimate.mean[last], torch.exp(0.5 * estimate.log_variance[last])])
         found[:, members] = both.double().cpu().numpy()
     scale, mean = float(network.embedding.value_scale), float(network.embedding.value_mean)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from variseq.errors import InputError
 from variseq.ranking.counts import OwnHistory
+from variseq.ranking.visits import VisitProbability
 from variseq.sequences.histories import Histories
 
 NUM_SAMPLES = 8
@@ -39,14 +40,18 @@ def length_group(length: Int[np.ndarray, " query"]) -> Int[np.ndarray, " query"]
 def repeat_share(histories: Histories) -> float:
     """The counted probability that an event after the first has an item of the same history, smoothed by half an event.
 
+    With visits: that an event after the first visit has an item of an earlier one.
+
     Only events that are targets are counted. It is the probability of a repeat in the hurdle model (Mullahy 1986) that
     is used where seen items are not ranked.
 
     >>> repeat_share(Histories.of_items([[3, 1, 3], [1]]))
     0.5
     """
-    first = histories.offsets[:-1][histories.lengths > 0]
-    num_first = len(first) if histories.is_target is None else int(histories.is_target[first].sum())
+    histories = histories.distinct_in_visits()
+    visits, known = histories.visits, histories.lengths > 0
+    first_visit = visits.offsets[:-1][known]
+    num_first = histories.select(visits.begin(first_visit), visits.begin(first_visit + 1)).num_targets
     num_later = histories.num_targets - num_first
     return (histories.num_repeats() + 0.5) / (num_later + 1)
 
@@ -99,6 +104,7 @@ class Calibration:
         gate: The weights of the mixture components.
         own: How the events of a person are counted; None in a log where people rarely return to items.
         at_request: The same where the request time is known; None for a log without times.
+        visit: The probability that the next visit holds an item; None in a log without visits.
     """
 
     num_samples: int = NUM_SAMPLES
@@ -106,6 +112,7 @@ class Calibration:
     gate: GatingNetwork = GatingNetwork()
     own: OwnHistory | None = None
     at_request: Calibration | None = None
+    visit: VisitProbability | None = None
 
     def of(self, histories: Histories) -> Calibration:
         """The one for these histories: whether their request time is known decides."""
@@ -122,9 +129,9 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """The record for the manifest; the bias of a component without weight is None."""
         gate = {name: [None if math.isinf(w) else w for w in weights] for name, weights in asdict(self.gate).items()}
-        own = None if self.own is None else asdict(self.own)
+        own, visit = (None if one is None else asdict(one) for one in (self.own, self.visit))
         record = {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "gate": gate, "own": own}
-        return record | {"at_request": None if self.at_request is None else self.at_request.to_json()}
+        return record | {"at_request": None if self.at_request is None else self.at_request.to_json(), "visit": visit}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Calibration:
@@ -139,7 +146,11 @@ class Calibration:
             raise ValueError(f"{len(LENGTH_EDGES)} positive temperatures are needed, not {temperatures}")
         own = None if record["own"] is None else OwnHistory(**record["own"])
         at_request = None if record["at_request"] is None else cls.from_json(record["at_request"])
-        return cls(int(record["num_samples"]), temperatures, GatingNetwork(**gate), own, at_request)
+        visit = None
+        if found := record["visit"]:
+            log_count, log_p = (tuple(map(float, found[name])) for name in ("log_count", "log_probability"))
+            visit = VisitProbability(log_count, log_p, float(found["mean_size"]))
+        return cls(int(record["num_samples"]), temperatures, GatingNetwork(**gate), own, at_request, visit)
 
     def temperature(self, lengths: Int[np.ndarray, " history"]) -> Float[np.ndarray, " history"]:
         """The temperature of histories of these lengths."""

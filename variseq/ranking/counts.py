@@ -13,8 +13,6 @@ from variseq.sequences.histories import Histories, log_seconds
 
 PRIOR_EVENTS = 100.0
 """How many events the popularity counts for among what followed an item."""
-OWN_PRIOR_EVENTS = 1.0
-"""How many events the popularity counts for among what somebody did before."""
 OTHER_HOURS = 0.05
 """What an event far from the hour of the request counts for at least."""
 
@@ -76,6 +74,7 @@ class OwnHistory:
         hour: The concentration of a von Mises kernel over the hour of the day; 0: the hour does not matter.
         weekend: What an event of a weekday counts for at a weekend, and the other way round.
         calendar: The IANA time zone of hours and days, or "none".
+        prior_events: How many events the popularity counts for.
     """
 
     decay: float = 0.95
@@ -84,6 +83,7 @@ class OwnHistory:
     hour: float = 0.0
     weekend: float = 1.0
     calendar: str = UTC
+    prior_events: float = 1.0
 
     @property
     def has_calendar(self) -> bool:
@@ -98,44 +98,65 @@ def own_history(histories: Histories, options: OwnHistory) -> CountedItems:
     age is the number of later events of the person. Where the request time is known, each event counts as much as its
     hour and day are close to those of the request, and each transition as much as its time gap is, see `OwnHistory`.
 
+    With visits the age is the number of later visits, and events come right after the last visit as far as the visit
+    before them holds the same items.
+
     >>> counted = own_history(Histories.of_items([[4, 7, 4]]), OwnHistory(decay=0.5, transitions=2.0))
     >>> dict(zip(counted.item.tolist(), counted.count.tolist()))
     {4: 1.25, 7: 1.5}
     """
-    num_events, num_histories = histories.num_events, len(histories)
-    row = np.repeat(np.arange(num_histories), histories.lengths)
-    age = histories.offsets[1:][row] - 1 - np.arange(num_events)
+    num_histories, visits = len(histories), histories.visits
+    row_of_visit = np.repeat(np.arange(num_histories), visits.num_of_histories)
+    age = visits.offsets[1:][row_of_visit] - 1 - np.arange(len(visits))
     weight = options.decay ** age.astype(np.float64)
     item = histories.item.astype(np.int64)
+    width = int(item.max(initial=0)) + 1
     if options.transitions:
-        last = item[histories.offsets[1:][row] - 1]
-        follows_last = np.zeros(num_events, dtype=bool)
-        follows_last[1:] = (row[1:] == row[:-1]) & (item[:-1] == last[1:])
-        after_last = weight * follows_last
+        after_last = weight * _follows_last(histories, row_of_visit, width)
         if options.gap and (request_gap := histories.log_gap) is not None:
-            after_last *= np.exp(-options.gap * np.abs(_log_gaps(histories) - request_gap[row]))
+            after_last *= np.exp(-options.gap * np.abs(_log_gaps(histories) - request_gap[row_of_visit]))
         weight = weight + options.transitions * after_last
     if options.has_calendar and histories.request_time is not None:
-        weight *= _closeness(histories, row, options)
-    width = int(item.max(initial=0)) + 1
+        weight *= _closeness(histories, row_of_visit, options)
+    of_event = visits.of(np.arange(histories.num_events))
+    row, weight = row_of_visit[of_event], weight[of_event]
     pair, cell = np.unique(row * width + item, return_inverse=True)
     count = np.bincount(cell, weights=weight, minlength=len(pair)).astype(np.float64)
     of_row = pair // width
     total = np.bincount(of_row, weights=count, minlength=num_histories).astype(np.float64)
-    return CountedItems(total, of_row, pair % width, count, OWN_PRIOR_EVENTS)
+    return CountedItems(total, of_row, pair % width, count, options.prior_events)
 
 
-def _log_gaps(histories: Histories) -> Float[np.ndarray, " event"]:
-    """`log_seconds` from the event before to each event, of whatever history it is."""
-    return log_seconds(np.diff(histories.timestamp, prepend=histories.timestamp[:1]) / MICROSECONDS_PER_SECOND)
+def _follows_last(histories: Histories, row: Int[np.ndarray, " visit"], width: int) -> Float[np.ndarray, " visit"]:
+    """How much the visit before each is like the last one: the share of the last one's items that it holds."""
+    visits, item = histories.visits, histories.item.astype(np.int64)
+    follows = np.zeros(len(visits))
+    last = visits.offsets[1:][row] - 1
+    if histories.visit_gap is None:
+        follows[1:] = (row[1:] == row[:-1]) & (item[:-1] == item[last[1:]])
+        return follows
+    pair = np.unique(visits.of(np.arange(len(item))) * width + item)
+    visit, is_in_last = pair // width, np.isin(last[pair // width] * width + pair % width, pair)
+    shared = np.bincount(visit, weights=is_in_last, minlength=len(visits))
+    size = np.bincount(visit, minlength=len(visits))
+    follows[1:] = np.where(row[1:] == row[:-1], shared[:-1] / size[last[:-1]], 0.0)
+    return follows
+
+
+def _log_gaps(histories: Histories) -> Float[np.ndarray, " visit"]:
+    """`log_seconds` from the event before each visit to its begin, of whatever history that is."""
+    begin = histories.visits.begin(np.arange(len(histories.visits)))
+    seconds = histories.timestamp[begin] - histories.timestamp[np.maximum(begin - 1, 0)]
+    return log_seconds(seconds / MICROSECONDS_PER_SECOND)
 
 
 def _closeness(
-    histories: Histories, row: Int[np.ndarray, " event"], options: OwnHistory
-) -> Float[np.ndarray, " event"]:
-    """How much each event counts for the hour and the day of the request, at most 1."""
+    histories: Histories, row: Int[np.ndarray, " visit"], options: OwnHistory
+) -> Float[np.ndarray, " visit"]:
+    """How much each visit counts for the hour and the day of the request, at most 1."""
     assert histories.request_time is not None
-    hour, is_weekend = hour_and_weekend(histories.timestamp, options.calendar)
+    times = histories.timestamp[histories.visits.begin(np.arange(len(histories.visits)))]
+    hour, is_weekend = hour_and_weekend(times, options.calendar)
     request_hour, is_weekend_request = hour_and_weekend(histories.request_time, options.calendar)
     angle = 2 * np.pi / 24 * (hour - request_hour[row])
     close = OTHER_HOURS + (1 - OTHER_HOURS) * np.exp(options.hour * (np.cos(angle) - 1))

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from variseq.errors import InputError
+from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.events.vocabulary import Id
 from variseq.ranking.calibration import NORMAL_90, ConformalThresholds, length_group
 from variseq.ranking.catalog import Catalog, check_k
@@ -150,6 +151,7 @@ class Engine:
         exclude_seen: What the log suggested.
         usual_behavior: Behavior of an event that names none.
         next_time: The fit of the time to the next event; None for a log without times.
+        visit_gap: Longest time between events of one visit in microseconds; None: no visits.
         index: For a large catalog; None: the whole catalog is always looked at.
         version: Names the model in answers.
         health: What the model is and how its posterior is used.
@@ -166,6 +168,7 @@ class Engine:
         exclude_seen: bool,
         usual_behavior: int = 0,
         next_time: NextTime | None = None,
+        visit_gap: int | None = None,
         index: ItemIndex | None = None,
         version: str = "",
         health: dict[str, Any] | None = None,
@@ -175,6 +178,7 @@ class Engine:
         self.model, self.catalog, self.thresholds, self.index = model, catalog, thresholds, index
         self.repeat_share, self.exclude_seen, self.usual_behavior = repeat_share, exclude_seen, usual_behavior
         self.next_time = next_time
+        self.visit_gap = visit_gap
         self.version, self.health = version, {"version": version, **(health or {})}
         self.vocabulary, self.items = catalog.vocabulary, catalog.items
 
@@ -184,13 +188,14 @@ class Engine:
         Items that the model does not know are left out. A behavior that it does not know is read as the usual one.
         """
         rows = list(events)
-        histories, unknown = as_histories(rows, self.vocabulary, self.usual_behavior)
+        histories, unknown = as_histories(rows, self.vocabulary, self.usual_behavior, self.visit_gap)
         return KnownHistory(histories, unknown, rows[-1][1] if rows else None)
 
     def given(self, history: Sequence[Id | GivenEvent]) -> KnownHistory:
         """A history as a caller gives it. Raises InputError; see `history_rows`."""
         has_times = any(isinstance(one, GivenEvent) and one.timestamp is not None for one in history)
-        return replace(self.history(history_rows(history)), has_times=has_times)
+        rows = history_rows(history, MICROSECONDS_PER_SECOND + (self.visit_gap or 0))
+        return replace(self.history(rows), has_times=has_times)
 
     def when(self, histories: Histories, options: WhenOptions) -> NextTimes:
         """When the next event of each history is expected. Raises InputError for a model of a log without times."""
@@ -217,6 +222,11 @@ class Engine:
             self.thresholds.at(options.conformal_level)
         if options.at is not None:
             self.model.calibration.require_at_request("The model")
+        if options.next == "visit" and self.model.calibration.visit is None:
+            raise InputError(
+                "next='visit' asks for the next visit, and the log of this model was read without visits. Read it with "
+                "visit_gap (--visit-gap 30m) or with a column of visits, and fit again."
+            )
         return Constraints(
             num_items=num_items,
             k=options.k,
@@ -256,7 +266,7 @@ class Engine:
                 answers[number] = error
                 continue
             how = (options.explore, options.seed, options.diversity, options.conformal_level)
-            key = (*how, options.ranks_only, options.reasons, options.at is None)
+            key = (*how, options.ranks_only, options.reasons, options.at is None, options.next)
             alike.setdefault(key, []).append((number, constraints, of_request))
         for members in alike.values():
             histories = _together([of_request for _, _, of_request in members])
@@ -274,8 +284,9 @@ class Engine:
             uncertainty = {"total": total, "aleatoric": aleatoric, "epistemic": max(0.0, total - aleatoric)}
         if request.attention and lists.attention is not None:
             # The window begins with the start token where it reaches that far; older events have no weight.
-            weights = [0.0] * history.num_events + lists.attention[row].tolist()
-            attention = weights[-history.num_events :] if history.num_events else []
+            visits, num_events = history.histories.visits, history.num_events
+            weights = np.concatenate([np.zeros(len(visits)), lists.attention[row]])[-len(visits) or None :]
+            attention = weights[visits.of(np.arange(num_events))].tolist() if num_events else []
         return Answer(
             self._table(lists.rows([row]), [None], [fallback], len(request.shown)),
             fallback,
@@ -338,6 +349,10 @@ class Engine:
         if options.reasons:
             found = reasons(partial(log_probability, model, columns or model.everything), histories, item)
         intervals = _intervals(distribution, item, selector.log_weight(p))
+        if options.next == "visit" and model.calibration.visit is not None:
+            of_visit = model.calibration.visit
+            middle, low, high = (of_visit.probability(one, histories) for one in intervals)
+            intervals = middle, low, high
         return RankedLists(item, score, approximate, *intervals, total, aleatoric, found, encoded.attention)
 
     def _short(
@@ -463,7 +478,8 @@ def _can_be_approximate(constraints: Constraints, options: RecommendOptions) -> 
 def _together(histories: Sequence[Histories]) -> Histories:
     """Histories of one each as one table."""
     offsets = np.cumsum([0, *(one.num_events for one in histories)]).astype(np.int64)
-    columns = ("item", "behavior", "timestamp", "value")
-    together = Histories(offsets, *(np.concatenate([getattr(one, name) for one in histories]) for name in columns))
+    names = ("item", "behavior", "timestamp", "value")
+    columns = (np.concatenate([getattr(one, name) for one in histories]) for name in names)
+    together = Histories(offsets, *columns, visit_gap=histories[0].visit_gap)
     times = [one.request_time for one in histories if one.request_time is not None]
     return replace(together, request_time=np.concatenate(times)) if times else together

@@ -13,7 +13,7 @@ from variseq.ranking.calibration import OWN, TRANSITIONS, TREND, UNIFORM, Calibr
 from variseq.ranking.counts import PRIOR_EVENTS, CountedItems, own_history
 from variseq.ranking.encoding import EncodedHistories, Encoder, antithetic_noise
 from variseq.ranking.softmax import Columns, Softmaxes
-from variseq.sequences.histories import Histories
+from variseq.sequences.histories import Histories, last_items, ragged_index
 
 SMALLEST = 1e-37
 """No probability is smaller, so that its logarithm is finite in 32 bits."""
@@ -203,16 +203,19 @@ class MixtureModel:
         return counted
 
     def followers(self, histories: Histories) -> CountedItems:
-        """What followed the last item of each history."""
-        tables, known = self.tables, np.flatnonzero(histories.lengths)
-        last_item = histories.item[histories.offsets[known + 1] - 1]
+        """What followed the last item of each history; with visits the items of the last visit, each once."""
+        tables = self.tables
+        known, last_item = last_items(histories)
         start, lengths = tables.offsets[last_item], tables.offsets[last_item + 1] - tables.offsets[last_item]
-        row = np.repeat(known, lengths)
-        index = np.arange(len(row)) + np.repeat(start - (np.cumsum(lengths) - lengths), lengths)
-        count = tables.count[index]
+        row, index = np.repeat(known, lengths), ragged_index(start, lengths)
+        item, count = tables.follower[index].astype(np.int64), tables.count[index]
+        if histories.visit_gap is not None:
+            pair, cell = np.unique(row * self.num_items + item, return_inverse=True)
+            row, item = pair // self.num_items, pair % self.num_items
+            count = np.bincount(cell, weights=count, minlength=len(pair))
         # Without any cell numpy counts in integers.
         total = np.bincount(row, weights=count, minlength=len(histories)).astype(np.float64)
-        return CountedItems(total, row, tables.follower[index].astype(np.int64), count)
+        return CountedItems(total, row, item, count)
 
 
 def _entropy(

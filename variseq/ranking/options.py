@@ -15,6 +15,7 @@ from variseq.events.vocabulary import Id, nearest_hint
 from variseq.sequences.given_history import request_microseconds
 
 EXPLORE = (None, "thompson")
+NEXT = ("event", "visit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class RecommendOptions:
             probability.
         ranks_only: Give the order at the posterior mean alone, without probabilities, intervals, uncertainty and
             reasons; several times as fast.
+        next: "event": probabilities are those of an item to be the next event, or one event of the next visit.
+            "visit": those of an item to be in the next visit, which only a model of a log with visits gives.
         reasons: Name the earlier items without which an item would be less probable; False is faster.
         at: When the answer is wanted: "now", seconds since 1970, text with a zone, or a datetime. Not before the latest
             event. None: any time after it.
@@ -62,6 +65,7 @@ class RecommendOptions:
     ranks_only: bool = False
     reasons: bool = True
     at: str | int | float | datetime | None = None
+    next: str = "event"
 
     @classmethod
     def of(cls, options: RecommendOptions | None, changes: Mapping[str, Any]) -> RecommendOptions:
@@ -79,6 +83,7 @@ class RecommendOptions:
                 object.__setattr__(self, name, tuple(id_list(getattr(self, name), name)))
         _require(_is_whole(self.k, 1), f"k={self.k!r}", "whole numbers from 1 to the size of the catalog")
         _require(self.explore in EXPLORE, f"explore={self.explore!r}", "None and 'thompson'")
+        _require(self.next in NEXT, f"next={self.next!r}", "'event' and 'visit'")
         _require(_is_whole(self.seed, 0), f"seed={self.seed!r}", "whole numbers from 0")
         _require(
             _is_number(self.diversity) and 0 <= float(self.diversity) <= 1,

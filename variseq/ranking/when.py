@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,29 +11,16 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from variseq.errors import InputError
+from variseq.events.options import duration
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.events.vocabulary import Id
 from variseq.ranking.next_time import NextTime
 from variseq.sequences.given_history import EPOCH, request_microseconds
 from variseq.sequences.histories import Histories
 
-UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*([smhdw])\s*")
 MOST_HORIZONS = 20
 WITHIN = ("1d", "7d", "30d")
 LEVELS = (0.5, 0.99)
-
-
-def duration_seconds(text: str, what: str) -> float:
-    """The seconds of a text like 7d. Raises InputError, which names `what`, for any other text.
-
-    >>> duration_seconds("7d", "within")
-    604800.0
-    """
-    match = DURATION.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise InputError(f"{what}={text!r} is not a duration. Allowed: a number and s, m, h, d or w, such as '7d'.")
-    return float(match[1]) * UNIT_SECONDS[match[2]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +54,7 @@ class WhenOptions:
 
     def horizons(self) -> list[float]:
         """The durations in seconds."""
-        return [duration_seconds(one, "within") for one in self.within]
+        return [duration(one, "within") / MICROSECONDS_PER_SECOND for one in self.within]
 
     def moment(self) -> int | None:
         """`at` in UTC microseconds."""

@@ -25,6 +25,7 @@ from variseq.ranking.calibration import (
 )
 from variseq.ranking.counts import OwnHistory, own_history
 from variseq.ranking.mixture import MixtureModel
+from variseq.ranking.visits import VisitProbability
 from variseq.recommend.network_model import ModelRecommender
 from variseq.sequences.calendar import NO_CALENDAR, UTC
 from variseq.sequences.histories import Histories
@@ -40,10 +41,11 @@ MIN_GROUP_QUERIES = 200
 GATE_STEPS = 60
 FIRST_WEIGHTS = [[-1.5, 0.0, 0.0], [-3.0, 0.0, 0.0], [-3.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]
 """Where the search begins: the components in the order of `GatingNetwork`."""
-OWN_HISTORIES = [
-    OwnHistory(decay, transitions) for decay in (0.8, 0.9, 0.95, 0.98, 1.0) for transitions in (0.0, 1.0, 3.0, 10.0)
-]
-"""How own events may be counted where seen items are ranked."""
+DECAYS, DECAYS_OF_VISITS = (0.8, 0.9, 0.95, 0.98, 1.0), (0.01, 0.1, 0.3, 0.5, 0.8, 0.95, 1.0)
+PRIOR_OF_VISITS = 0.2
+"""With more, popularity decides too much of the order of new items; with less, the likelihood falls."""
+OWN_TRANSITIONS = (0.0, 1.0, 3.0, 10.0)
+"""How own events may be counted where seen items are ranked; see `Calibrator`."""
 AT_REQUEST: dict[str, tuple[Any, ...]] = {
     "hour": (0.0, 2.0, 8.0, 16.0),
     "weekend": (1.0, 0.5),
@@ -137,23 +139,34 @@ class Calibrator:
         self.model, self.options, self.calendar = model, options, calendar
         queries = part.queries(options.targets)
         wanted = int(np.clip(CELLS // part.num_items, 256, MOST_QUERIES))
-        chosen = np.unique(np.linspace(0, len(queries) - 1, min(wanted, len(queries))).astype(np.int64))
-        log, position, user = part.histories, queries.position[chosen], queries.user[chosen]
-        histories, target = log.select(log.offsets[user], position), log.item[position].astype(np.int64)
-        request_time = log.timestamp[position]
+        # Visits are taken whole; without visits each query is one.
+        begin, number = np.unique(part.histories.begin_of_visits(queries.position), return_inverse=True)
+        wanted = min(len(begin), max(1, wanted * len(begin) // max(1, len(queries))))
+        visits = np.unique(np.linspace(0, len(begin) - 1, wanted).astype(np.int64))
+        chosen = np.flatnonzero(np.isin(number, visits))
+        queries = Queries(queries.user[chosen], queries.position[chosen])
+        at_request, target = (
+            part.histories_before(queries, True),
+            part.histories.item[queries.position].astype(np.int64),
+        )
+        self.all_queries = (at_request, begin[number[chosen]], target)
         if options.exclude_seen:
-            row = np.repeat(np.arange(len(target)), histories.lengths)
-            is_new = np.bincount(row[histories.item == target[row]], minlength=len(target)) == 0
-            histories = log.select(log.offsets[user[is_new]], position[is_new])
-            target, request_time = target[is_new], request_time[is_new]
+            row = np.repeat(np.arange(len(target)), at_request.lengths)
+            is_new = np.bincount(row[at_request.item == target[row]], minlength=len(target)) == 0
+            at_request, target = at_request.rows(np.flatnonzero(is_new)), target[is_new]
+        histories = replace(at_request, request_time=None)
         self.histories, self.target = histories, torch.from_numpy(target)
-        self.part, self.at_request = part, None
-        if log.has_times:
-            self.at_request = replace(histories, request_time=request_time)
+        self.part, self.at_request = part, at_request if part.histories.has_times else None
         self.group = torch.from_numpy(length_group(histories.lengths))
         # Where seen items are not ranked, what somebody did before is no candidate.
-        self.own = None if options.exclude_seen else self._likeliest(self.histories, target, OWN_HISTORIES)
+        self.own = None if options.exclude_seen else self._likeliest(self.histories, target, self._candidates())
         self.first_weights = FIRST_WEIGHTS[: 3 if self.own is None else 4]
+
+    def _candidates(self) -> list[OwnHistory]:
+        """How own events may be counted: all pairs of a decay and a weight of transitions."""
+        has_visits = self.histories.visit_gap is not None
+        decays, prior = (DECAYS_OF_VISITS, PRIOR_OF_VISITS) if has_visits else (DECAYS, OwnHistory.prior_events)
+        return [OwnHistory(decay, weight, prior_events=prior) for decay in decays for weight in OWN_TRANSITIONS]
 
     def _likeliest(
         self, histories: Histories, target: Int[np.ndarray, " query"], candidates: Sequence[OwnHistory]
@@ -180,10 +193,13 @@ class Calibrator:
         step = -(-len(queries) // MOST_QUERIES)
         queries = Queries(queries.user[::step], queries.position[::step])
         histories = self.part.histories_before(queries, request_time=True)
-        target, own = log.item[queries.position].astype(np.int64), OwnHistory(calendar=self.calendar)
+        target = log.item[queries.position].astype(np.int64)
+        own, allowed = OwnHistory(calendar=self.calendar), AT_REQUEST
+        if log.visit_gap is not None:
+            own, allowed = replace(own, prior_events=PRIOR_OF_VISITS), AT_REQUEST | {"decay": DECAYS_OF_VISITS}
         names = [name for name in AT_REQUEST if self.calendar != NO_CALENDAR or name not in ("hour", "weekend")]
         for name in 2 * names:
-            own = self._likeliest(histories, target, [replace(own, **{name: value}) for value in AT_REQUEST[name]])
+            own = self._likeliest(histories, target, [replace(own, **{name: value}) for value in allowed[name]])
         return own
 
     @torch.no_grad()
@@ -198,10 +214,15 @@ class Calibrator:
         weights, chosen = gates[everywhere], self._temperatures(table, gates[everywhere], everywhere)
         temperatures = tuple(round(float(TEMPERATURES[index]), 4) for index in chosen)
         calibration = replace(self.model.calibration, temperatures=temperatures, gate=_gate(weights), own=self.own)
+        if self.histories.visit_gap is not None:
+            calibration = replace(calibration, visit=self._visit_probability(calibration))
         if self.at_request is None:
             return calibration
         gate, own = self._fit_at_request(table, self.at_request, chosen)
-        return replace(calibration, at_request=replace(calibration, gate=gate, own=own))
+        known = replace(calibration, gate=gate, own=own)
+        if self.histories.visit_gap is not None:
+            known = replace(known, visit=self._visit_probability(replace(calibration, at_request=known), known=True))
+        return replace(calibration, at_request=known)
 
     def _fit_at_request(
         self, table: Table, histories: Histories, chosen: list[int]
@@ -224,6 +245,23 @@ class Calibrator:
             fits.append((float(known.losses(0, weights).mean()), _gate(weights), own))
         _, gate, own = min(fits, key=lambda fit: fit[0])
         return gate, own
+
+    def _visit_probability(self, calibration: Calibration, known: bool = False) -> VisitProbability:
+        """Fitted to visits that have a history, as many as `CELLS` allow; `known` is whether the request time is."""
+        model, (histories, visit, target) = self.model, self.all_queries
+        _, first, row = np.unique(visit, return_index=True, return_inverse=True)
+        chosen = np.flatnonzero(histories.lengths[first])
+        if not len(chosen):
+            return VisitProbability()
+        wanted = min(len(chosen), max(1, CELLS // model.num_items))
+        chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, wanted).astype(np.int64))]
+        before, of_chosen = histories.rows(first[chosen]), np.isin(row, chosen)
+        before = before if known else replace(before, request_time=None)
+        is_in = np.zeros((len(chosen), model.num_items), dtype=bool)
+        is_in[np.searchsorted(chosen, row[of_chosen]), target[of_chosen]] = True
+        tuned = MixtureModel(model.encoder, model.tables, calibration)
+        p = np.exp(ModelRecommender(tuned).scores(before).numpy())
+        return VisitProbability.fit(p, is_in, before, len(target) / len(first))
 
     def _temperatures(self, table: Table, weights: Tensor, everywhere: int) -> list[int]:
         """The most likely temperature of each group of history lengths, given the gating network."""

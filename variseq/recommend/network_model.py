@@ -71,6 +71,7 @@ def engine_of(checkpoint: Checkpoint) -> Engine:
         usual_behavior=checkpoint.usual_behavior,
         thresholds_at_request=calibrated.thresholds_at_request,
         next_time=checkpoint.next_time,
+        visit_gap=checkpoint.network.config.visit_gap,
     )
 
 

@@ -70,4 +70,5 @@ def _queried(part: Part, queries: Queries) -> Iterator[Histories]:
     """The histories of the queries, each with its target as the last event, some at a time."""
     for first in range(0, len(queries), QUERIES_AT_ONCE):
         some = slice(first, first + QUERIES_AT_ONCE)
-        yield part.histories_before(Queries(queries.user[some], queries.position[some] + 1))
+        before = part.histories_before(Queries(queries.user[some], queries.position[some]))
+        yield before.followed_by(part.histories.select(queries.position[some], queries.position[some] + 1))

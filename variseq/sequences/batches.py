@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from variseq.events.table import MICROSECONDS_PER_SECOND
-from variseq.sequences.histories import Histories, gap_bucket
+from variseq.sequences.histories import Histories, gap_bucket, ragged_index
 
 SHUFFLE_POOL_BATCHES = 32
 """Windows are sorted by length inside pools of so many batches: little padding, and still well shuffled."""
@@ -18,9 +18,9 @@ SHUFFLE_POOL_BATCHES = 32
 
 @dataclass(frozen=True)
 class Windows:
-    """Slices of histories, each with the targets `first:last` (flat positions).
+    """Slices of histories, each with the targets `first:last` (flat positions of visits; of events without visits).
 
-    The input before a target is the event before it, or the start token where the target is the first event of its
+    The input before a target is the visit before it, or the start token where the target is the first visit of its
     history, which begins at `start`.
     """
 
@@ -65,6 +65,14 @@ class Layout:
         flat = rectangle.reshape(self.num_histories * self.longest, rectangle.shape[2])
         return flat if self.is_full else flat.index_select(0, self.slot)
 
+    def spread(self, token: Int[Tensor, " event"]) -> Layout:
+        """The layout of events in place of their tokens, which are in ascending order."""
+        history = (self.slot // self.longest)[token]
+        lengths = torch.bincount(history, minlength=self.num_histories)
+        longest = int(lengths.max())
+        index = torch.arange(len(token), device=token.device) - (torch.cumsum(lengths, 0) - lengths)[history]
+        return Layout(self.num_histories, longest, history * longest + index, lengths)
+
     def last_tokens(self) -> Int[Tensor, " history"]:
         """The packed position of the last token of each history."""
         return torch.cumsum(self.lengths, 0) - 1
@@ -76,31 +84,51 @@ class Layout:
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed tokens: the input at each position, and the event that came next.
+    """Packed tokens: the input at each position, and the event or the events that came next.
 
-    `item` of a start token is `num_items` (one past the catalog). `gap` is the bucket of the time since the event
-    before; `value` and `target_value` are NaN where there is none. `is_target` marks the positions whose next event is
-    a target; None stands for all of them.
+    `item` of a start token is `num_items` (one past the catalog). `gap` is the bucket of the time since the token
+    before; `value` and `target_value` are NaN where there is none. `is_target` marks the next events that are targets;
+    None stands for all of them. With visits a token has several events, those of `token`, and several next events,
+    those of `target_token`; without visits both are None, and each token has one.
     """
 
-    item: Int[Tensor, " token"]
-    behavior: Int[Tensor, " token"]
+    item: Int[Tensor, " event"]
+    behavior: Int[Tensor, " event"]
     gap: Int[Tensor, " token"]
-    value: Float[Tensor, " token"]
-    target_item: Int[Tensor, " token"]
-    target_value: Float[Tensor, " token"]
+    value: Float[Tensor, " event"]
+    target_item: Int[Tensor, " target"]
+    target_value: Float[Tensor, " target"]
     layout: Layout
-    time: Int[Tensor, " token"]
-    target_time: Int[Tensor, " token"]
-    is_target: Bool[Tensor, " token"] | None = None
+    time: Int[Tensor, " event"]
+    target_time: Int[Tensor, " target"]
+    is_target: Bool[Tensor, " target"] | None = None
+    token: Int[Tensor, " event"] | None = None
+    target_token: Int[Tensor, " target"] | None = None
 
     @property
     def num_tokens(self) -> int:
-        return len(self.item)
+        return len(self.gap)
 
     @property
     def num_targets(self) -> int:
-        return self.num_tokens if self.is_target is None else int(self.is_target.sum())
+        return len(self.target_item) if self.is_target is None else int(self.is_target.sum())
+
+    def targets(self) -> tuple[Int[Tensor, " target"] | None, Int[Tensor, " target"], Float[Tensor, " target"]]:
+        """Of each target its token (None: each token has one target), its item and its value."""
+        token, item, value = self.target_token, self.target_item, self.target_value
+        if self.is_target is None:
+            return token, item, value
+        index = torch.nonzero(self.is_target)[:, 0]
+        return index if token is None else token[index], item[index], value[index]
+
+    def by_event(self) -> tuple[Layout, Layout, Int[Tensor, " target"]]:
+        """The layouts of events and of targets, and for each target the position of the last event before it."""
+        layout = self.layout
+        if self.token is None or self.target_token is None:
+            return layout, layout, layout.positions()
+        of_events = layout.spread(self.token)
+        last = torch.searchsorted(self.token, torch.arange(self.num_tokens, device=self.token.device), right=True) - 1
+        return of_events, layout.spread(self.target_token), of_events.positions()[last][self.target_token]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
@@ -125,7 +153,8 @@ def training_windows(histories: Histories, max_seq_len: int, generator: np.rando
     >>> windows.first.tolist(), windows.last.tolist()
     ([0, 3], [3, 4])
     """
-    starts, lengths = histories.offsets[:-1], histories.lengths
+    visits = histories.visits
+    starts, lengths = visits.offsets[:-1], visits.num_of_histories
     has_events = lengths > 0
     starts, lengths = starts[has_events], lengths[has_events]
     offset = np.where(lengths > max_seq_len, generator.integers(1, max_seq_len + 1, size=len(lengths)), lengths)
@@ -138,17 +167,18 @@ def training_windows(histories: Histories, max_seq_len: int, generator: np.rando
     if histories.is_target is None:
         return windows
     num_before = np.concatenate([[0], np.cumsum(histories.is_target)])
-    kept = num_before[windows.last] > num_before[windows.first]
+    kept = num_before[visits.begin(windows.last)] > num_before[visits.begin(windows.first)]
     return Windows(windows.start[kept], windows.first[kept], windows.last[kept])
 
 
 def query_windows(histories: Histories, max_seq_len: int) -> Windows:
-    """One window per history whose last token is the latest event, as a recommendation needs it.
+    """One window per history whose last token is the latest visit, as a recommendation needs it.
 
     >>> query_windows(Histories.of_items([[1, 2, 3], []]), 2).lengths
     array([2, 1])
     """
-    start, end = histories.offsets[:-1], histories.offsets[1:]
+    offsets = histories.visits.offsets
+    start, end = offsets[:-1], offsets[1:]
     return Windows(start, np.maximum(start, end + 1 - max_seq_len), end + 1)
 
 
@@ -182,29 +212,40 @@ def make_batch(histories: Histories, windows: Windows, members: Int[np.ndarray, 
     target = windows.first[members][row] + position
     start = windows.start[members][row]
     is_start = target == start
+    layout = Layout(
+        len(members), longest, torch.from_numpy(row * longest + position), torch.from_numpy(lengths.astype(np.int64))
+    )
     if histories.num_events == 0:
         histories = Histories.of_items([[0]])
-    last_event = histories.num_events - 1
-    source = np.clip(target - 1, np.minimum(start, last_event), last_event)
-    # The first event of a history has no event before it: its gap is that to itself, zero.
-    before = np.minimum(np.maximum(source - 1, start), last_event)
-    gap_seconds = (histories.timestamp[source] - histories.timestamp[before]) / MICROSECONDS_PER_SECOND
-    value = np.where(is_start, np.nan, histories.value[source]).astype(np.float32)
-    target = np.minimum(target, last_event)
+    visits = histories.visits
+    last_visit = len(visits) - 1
+    source = np.clip(target - 1, np.minimum(start, last_visit), last_visit)
+    # The first visit of a history has none before it: its gap is that to itself, zero.
+    before = np.minimum(np.maximum(source - 1, start), last_visit)
+    target = np.minimum(target, last_visit)
+    ended = np.where(before == source, visits.begin(source), visits.begin(before + 1) - 1)
+    gap_seconds = (histories.timestamp[visits.begin(source)] - histories.timestamp[ended]) / MICROSECONDS_PER_SECOND
+    token = target_token = None
+    event, next_event = source, target
+    if histories.visit_gap is not None:
+        sizes = np.where(is_start, 1, visits.size(source)), visits.size(target)
+        event, next_event = (
+            ragged_index(visits.begin(of), size) for of, size in zip((source, target), sizes, strict=True)
+        )
+        token, target_token = (np.repeat(np.arange(len(row)), size) for size in sizes)
+        is_start = is_start[token]
+    value = np.where(is_start, np.nan, histories.value[event]).astype(np.float32)
     return Batch(
-        item=torch.from_numpy(np.where(is_start, num_items, histories.item[source]).astype(np.int64)),
-        behavior=torch.from_numpy(np.where(is_start, 0, histories.behavior[source]).astype(np.int64)),
+        item=torch.from_numpy(np.where(is_start, num_items, histories.item[event]).astype(np.int64)),
+        behavior=torch.from_numpy(np.where(is_start, 0, histories.behavior[event]).astype(np.int64)),
         gap=torch.from_numpy(gap_bucket(gap_seconds)),
         value=torch.from_numpy(value),
-        target_item=torch.from_numpy(histories.item[target].astype(np.int64)),
-        target_value=torch.from_numpy(histories.value[target]),
-        layout=Layout(
-            len(members),
-            longest,
-            torch.from_numpy(row * longest + position),
-            torch.from_numpy(lengths.astype(np.int64)),
-        ),
-        time=torch.from_numpy(histories.timestamp[source]),
-        target_time=torch.from_numpy(histories.timestamp[target]),
-        is_target=None if histories.is_target is None else torch.from_numpy(histories.is_target[target]),
+        target_item=torch.from_numpy(histories.item[next_event].astype(np.int64)),
+        target_value=torch.from_numpy(histories.value[next_event]),
+        layout=layout,
+        time=torch.from_numpy(histories.timestamp[event]),
+        target_time=torch.from_numpy(histories.timestamp[next_event]),
+        is_target=None if histories.is_target is None else torch.from_numpy(histories.is_target[next_event]),
+        token=None if token is None else torch.from_numpy(token),
+        target_token=None if target_token is None else torch.from_numpy(target_token),
     )

@@ -32,23 +32,25 @@ _DAY_SECONDS = 86_400
 class GivenEvent:
     """An event of a history as it was given.
 
-    `timestamp` is seconds since 1970, ISO 8601 text with a zone, or a datetime.
+    `timestamp` is seconds since 1970, ISO 8601 text with a zone, or a datetime; `visit` is the number of its visit in a
+    history of visits without times.
     """
 
     item_id: Id
     timestamp: str | int | float | datetime | None = None
     event: str | None = None
     value: float | None = None
+    visit: int | None = None
 
 
 def given_history(history: object) -> list[Id | GivenEvent]:
     """The entries of a list, a data frame or an Arrow table.
 
-    A list holds item ids, or mappings with item_id and, where there are any, timestamp, event and value. A table has
-    these columns. Raises InputError for any other type.
+    A list holds item ids, or mappings with item_id and, where there are any, timestamp, event and value. It may also
+    hold visits, each a list of item ids. A table has these columns. Raises InputError for any other type.
 
     >>> given_history([7, {"item_id": 9, "timestamp": 1_700_000_000}])
-    [7, GivenEvent(item_id=9, timestamp=1700000000, event=None, value=None)]
+    [7, GivenEvent(item_id=9, timestamp=1700000000, event=None, value=None, visit=None)]
     """
     if isinstance(history, pd.DataFrame):
         try:
@@ -66,7 +68,10 @@ def given_history(history: object) -> list[Id | GivenEvent]:
             f"history={history!r} is one value. Give a list of item ids, oldest first (history=['i9', 'i3']), of "
             f"events with {', '.join(FIELDS)}, or a table with these columns."
         )
-    return [_event(one) if isinstance(one, Mapping) else _plain(one) for one in history]
+    given = list(history)
+    if given and all(isinstance(one, list | tuple) for one in given):  # visits, the oldest first
+        return [GivenEvent(_plain(item), visit=number) for number, visit in enumerate(given) for item in visit]
+    return [_event(one) if isinstance(one, Mapping) else _plain(one) for one in given]
 
 
 def history_rows(given: Sequence[Id | GivenEvent], step: int = MICROSECONDS_PER_SECOND) -> list[HistoryRow]:
@@ -85,7 +90,10 @@ def history_rows(given: Sequence[Id | GivenEvent], step: int = MICROSECONDS_PER_
         raise InputError("history mixes item ids and events. Send all as ids, or all as events with their times.")
     without = sum(one.timestamp is None for one in events)
     if without == len(events):
-        return [(one.item_id, index * step, one.event, one.value) for index, one in enumerate(events)]
+        return [
+            (one.item_id, (index if one.visit is None else one.visit) * step, one.event, one.value)
+            for index, one in enumerate(events)
+        ]
     if without:
         raise InputError(
             f"{without} of {len(events)} events of the history have no timestamp. Give all of them, or none."
@@ -95,7 +103,9 @@ def history_rows(given: Sequence[Id | GivenEvent], step: int = MICROSECONDS_PER_
     return sorted(rows, key=lambda row: row[1])
 
 
-def as_histories(rows: Sequence[HistoryRow], vocabulary: Vocabulary, usual_behavior: int) -> tuple[Histories, list[Id]]:
+def as_histories(
+    rows: Sequence[HistoryRow], vocabulary: Vocabulary, usual_behavior: int, visit_gap: int | None = None
+) -> tuple[Histories, list[Id]]:
     """Rows, oldest first, as a model reads them, and the ids that are not in the vocabulary, which are left out.
 
     An unknown behavior, or none, is taken for the usual one. Raises InputError for ids of the other type.
@@ -113,6 +123,7 @@ def as_histories(rows: Sequence[HistoryRow], vocabulary: Vocabulary, usual_behav
         np.array(behavior, dtype=np.uint8),
         np.array([rows[at][1] for at in indices], dtype=np.int64),
         np.array(value, dtype=np.float32),
+        visit_gap=visit_gap,
     )
     return histories, [rows[at][0] for at in np.flatnonzero(position < 0).tolist()]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, Shaped
@@ -37,12 +38,59 @@ EVENTS_LOOKED_AT = 100_000
 
 
 @dataclass(frozen=True)
+class Visits:
+    """Histories as sequences of visits; a visit is a set of events.
+
+    The visits of history u are `offsets[u]:offsets[u + 1]`, the events of visit v are `events[v]:events[v + 1]`. Where
+    `events` is None each event is a visit.
+    """
+
+    offsets: Int[np.ndarray, " history_plus_one"]
+    events: Int[np.ndarray, " visit_plus_one"] | None = None
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    @property
+    def num_of_histories(self) -> Int[np.ndarray, " history"]:
+        """How many visits each history has."""
+        return np.diff(self.offsets)
+
+    def begin(self, visit: Int[np.ndarray, " visit"]) -> Int[np.ndarray, " visit"]:
+        """The first event of some visits; of the visit after the last, the end of all events."""
+        return visit if self.events is None else self.events[visit]
+
+    def size(self, visit: Int[np.ndarray, " visit"]) -> Int[np.ndarray, " visit"]:
+        """How many events some visits have."""
+        return np.ones_like(visit) if self.events is None else self.events[visit + 1] - self.events[visit]
+
+    def of(self, event: Int[np.ndarray, " event"]) -> Int[np.ndarray, " event"]:
+        """The visits of some events."""
+        return event if self.events is None else self._of_events[event]
+
+    @cached_property
+    def _of_events(self) -> Int[np.ndarray, " event"]:
+        visit = np.arange(len(self))
+        return np.repeat(visit, self.size(visit))
+
+
+def ragged_index(starts: Int[np.ndarray, " slice"], lengths: Int[np.ndarray, " slice"]) -> Int[np.ndarray, " index"]:
+    """The indices of slices, one slice after the other.
+
+    >>> ragged_index(np.array([5, 0]), np.array([2, 3]))
+    array([5, 6, 0, 1, 2])
+    """
+    return np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+
+
+@dataclass(frozen=True)
 class Histories:
     """Histories side by side; history u is `item[offsets[u]:offsets[u + 1]]`, oldest event first.
 
     `item` and `behavior` are positions in the vocabulary, `timestamp` is UTC microseconds, `value` is NaN where
     an event has none. `is_target` marks the events to predict; None stands for all of them. `request_time`, in UTC
-    microseconds, is when the next event of each history is asked for; None where that is not known.
+    microseconds, is when the next event of each history is asked for; None where that is not known. With a `visit_gap`
+    events at most so many microseconds apart are one visit, in which they have no order; None: each event stands alone.
 
     >>> histories = Histories.of_items([[4, 7], [], [7, 1, 2]])
     >>> histories.lengths
@@ -58,9 +106,33 @@ class Histories:
     value: Float[np.ndarray, " event"]
     is_target: Bool[np.ndarray, " event"] | None = None
     request_time: Int[np.ndarray, " history"] | None = None
+    visit_gap: int | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @cached_property
+    def visits(self) -> Visits:
+        """The visits; without a `visit_gap` each event is one.
+
+        >>> histories = replace(Histories.of_items([[3, 1, 4], [2]]), timestamp=np.array([0, 0, 9, 0]), visit_gap=5)
+        >>> histories.visits.offsets, histories.visits.events
+        (array([0, 2, 3]), array([0, 2, 3, 4]))
+        """
+        if self.visit_gap is None:
+            return Visits(self.offsets)
+        begins = np.ones(self.num_events, dtype=bool)
+        begins[1:] = np.diff(self.timestamp) > self.visit_gap
+        begins[self.offsets[:-1][self.lengths > 0]] = True
+        before = np.concatenate([[0], np.cumsum(begins)])
+        return Visits(before[self.offsets], np.append(np.flatnonzero(begins), self.num_events))
+
+    def begin_of_visits(self, position: Int[np.ndarray, " position"]) -> Int[np.ndarray, " position"]:
+        """Positions moved back to where their visits begin; the end of all events stays."""
+        if self.visit_gap is None or not self.num_events:
+            return position
+        moved = self.visits.begin(self.visits.of(np.minimum(position, self.num_events - 1)))
+        return np.where(position < self.num_events, moved, position)
 
     @property
     def num_events(self) -> int:
@@ -82,15 +154,31 @@ class Histories:
     def num_repeats(self) -> int:
         """How many targets have an item that stands earlier in the same history, in an event of any kind.
 
+        Inside a visit only the first event of an item counts.
+
         >>> Histories.of_items([[3, 1, 3], [1]]).num_repeats()
         1
         """
+        if self.visit_gap is not None:
+            return replace(self.distinct_in_visits(), visit_gap=None).num_repeats()
         history = np.repeat(np.arange(len(self)), self.lengths)
         num_items = int(self.item.max(initial=0)) + 1
         if self.is_target is None:
             return self.num_events - len(self.distinct_items()[0])
         _, first = np.unique(history * num_items + self.item, return_index=True)
         return self.num_targets - int(self.is_target[first].sum())
+
+    def are_new(self) -> Bool[np.ndarray, " event"]:
+        """Whether no earlier visit of the history has the item; without visits, no earlier event.
+
+        >>> Histories.of_items([[3, 1, 3], [1]]).are_new()
+        array([ True,  True, False,  True])
+        """
+        history = np.repeat(np.arange(len(self)), self.lengths)
+        pair = history * (int(self.item.max(initial=0)) + 1) + self.item
+        _, first, index = np.unique(pair, return_index=True, return_inverse=True)
+        visit = self.visits.of(np.arange(self.num_events))
+        return visit == visit[first[index]]
 
     def distinct_items(self) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
         """Each item of each history once: the row of the history and the item, in ascending order.
@@ -131,10 +219,10 @@ class Histories:
         return gap
 
     @classmethod
-    def from_table(cls, table: EventTable, num_users: int) -> Histories:
+    def from_table(cls, table: EventTable, num_users: int, visit_gap: int | None = None) -> Histories:
         """Histories of all users of the vocabulary; arrays are shared with the table, not copied."""
         offsets = np.searchsorted(table.user, np.arange(num_users + 1), side="left").astype(np.int64)
-        return cls(offsets, table.item, table.behavior, table.timestamp, table.value)
+        return cls(offsets, table.item, table.behavior, table.timestamp, table.value, visit_gap=visit_gap)
 
     @classmethod
     def of_items(cls, items: list[list[int]]) -> Histories:
@@ -164,10 +252,35 @@ class Histories:
         """
         lengths = ends - starts
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        index = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths)
+        return self._taken(offsets, np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths))
+
+    def kept(self, chosen: Bool[np.ndarray, " event"]) -> Histories:
+        """The same histories with some of their events.
+
+        >>> Histories.of_items([[4, 7], [7]]).kept(np.array([False, True, True])).item
+        array([7, 7], dtype=int32)
+        """
+        index = np.flatnonzero(chosen)
+        return replace(self._taken(np.searchsorted(index, self.offsets), index), request_time=self.request_time)
+
+    def _taken(self, offsets: Int[np.ndarray, " offset"], index: Int[np.ndarray, " index"]) -> Histories:
         is_target = None if self.is_target is None else self.is_target[index]
-        item, behavior, timestamp, value = self.item, self.behavior, self.timestamp, self.value
-        return Histories(offsets, item[index], behavior[index], timestamp[index], value[index], is_target)
+        item, behavior, timestamp, value = (
+            self.item[index],
+            self.behavior[index],
+            self.timestamp[index],
+            self.value[index],
+        )
+        return Histories(offsets, item, behavior, timestamp, value, is_target, visit_gap=self.visit_gap)
+
+    def distinct_in_visits(self) -> Histories:
+        """The same histories with the first event of each item of a visit; without visits all of them."""
+        if self.visit_gap is None:
+            return self
+        pair = self.visits.of(np.arange(self.num_events)) * (int(self.item.max(initial=0)) + 1) + self.item
+        first = np.zeros(self.num_events, dtype=bool)
+        first[np.unique(pair, return_index=True)[1]] = True
+        return self.kept(first)
 
     def rows(self, chosen: Int[np.ndarray, " row"]) -> Histories:
         """Some of the histories."""
@@ -181,11 +294,24 @@ class Histories:
         array([2, 0, 1])
         """
         offsets = np.concatenate([self.offsets, other.offsets[1:] + self.num_events])
-        columns = ("item", "behavior", "timestamp", "value")
-        joined = Histories(offsets, *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in columns))
+        names = ("item", "behavior", "timestamp", "value")
+        columns = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in names)
+        joined = Histories(offsets, *columns, visit_gap=self.visit_gap)
         if self.request_time is None or other.request_time is None:
             return joined
         return replace(joined, request_time=np.concatenate([self.request_time, other.request_time]))
+
+    def followed_by(self, later: Histories) -> Histories:
+        """For each row the events of this history, then those of a later one.
+
+        >>> Histories.of_items([[4, 7], []]).followed_by(Histories.of_items([[1], [2]])).item
+        array([4, 7, 1, 2], dtype=int32)
+        """
+        rows = [np.repeat(np.arange(len(one)), one.lengths) for one in (self, later)]
+        order = np.argsort(np.concatenate(rows), kind="stable")
+        names = ("item", "behavior", "timestamp", "value")
+        columns = [np.concatenate([getattr(self, name), getattr(later, name)])[order] for name in names]
+        return Histories(self.offsets + later.offsets, *columns, visit_gap=self.visit_gap)
 
     def latest(self, max_events: int) -> Histories:
         """The same histories, each cut to its latest `max_events` events."""
@@ -193,6 +319,21 @@ class Histories:
             return self
         shorter = self.select(np.maximum(self.offsets[:-1], self.offsets[1:] - max_events), self.offsets[1:])
         return replace(shorter, request_time=self.request_time)
+
+
+def last_items(histories: Histories) -> tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " cell"]]:
+    """The items of the last visit of each history, each once: the row of the history and the item.
+
+    >>> last_items(Histories.of_items([[4, 7], [], [1]]))
+    (array([0, 2]), array([7, 1]))
+    """
+    known = np.flatnonzero(histories.lengths)
+    if histories.visit_gap is None:
+        return known, histories.item[histories.offsets[known + 1] - 1].astype(np.int64)
+    last = histories.visits.offsets[known + 1] - 1
+    visit = histories.select(histories.visits.begin(last), histories.visits.begin(last + 1))
+    row, item = visit.distinct_items()
+    return known[row], item
 
 
 def latest_items(histories: Histories, num_latest: int) -> Int[np.ndarray, "history latest"]:
@@ -229,7 +370,4 @@ def without_items(
     kept = np.ones(copies.num_events, dtype=bool)
     for column in dropped.T:
         kept &= copies.item != np.repeat(column, copies.lengths)
-    offsets = np.concatenate([[0], np.cumsum(kept)])[copies.offsets].astype(np.int64)
-    columns = (copies.item, copies.behavior, copies.timestamp, copies.value)
-    without = Histories(offsets, *(column[kept] for column in columns))
-    return replace(without, request_time=copies.request_time)
+    return copies.kept(kept)

@@ -19,7 +19,7 @@ from variseq.events.vocabulary import MAX_ID_BYTES, Id, Vocabulary, check_text
 from variseq.ranking.engine import Request
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.when import MOST_HORIZONS, WITHIN, WhenOptions
-from variseq.sequences.given_history import EPOCH, LARGEST_VALUE, GivenEvent, latest_time, microseconds
+from variseq.sequences.given_history import EPOCH, LARGEST_VALUE, GivenEvent, given_history, latest_time, microseconds
 from variseq.serving.stores.protocol import Event
 
 MAX_K = 1000
@@ -116,6 +116,10 @@ class WhenRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     within: Annotated[tuple[Duration, ...], Meta(max_length=MOST_HORIZONS)] = WITHIN
 
 
+Visit = Annotated[list[AnyId], Meta(max_length=MAX_LIST)]
+"""The items of a visit, in any order."""
+
+
 class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     """The fields of `RecommendOptions` but `ranks_only`, and what else is wanted.
 
@@ -135,6 +139,7 @@ class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     reasons: bool = True
     at: Annotated[At, Meta(description="when the answer is wanted; not before the latest event")] | None = None
+    next: Literal["event", "visit"] = "event"
     attention: bool = False
     when: WhenRequest | None = None
     ids_as_text: IdsAsText = False
@@ -143,11 +148,12 @@ class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
 class RecommendRequest(ListRequest, kw_only=True, forbid_unknown_fields=True):
     """Whom to recommend for (`user_id`, or `history`), and what may be in the list.
 
-    A history is item ids, the oldest first, or events; these have their times all, or none and are in order.
+    A history is item ids, the oldest first, or events; these have their times all, or none and are in order. A list of
+    lists is visits, the oldest first.
     """
 
     user_id: AnyId | None = None
-    history: Annotated[list[AnyId | HistoryEvent], Meta(max_length=MAX_LIST)] | None = None
+    history: Annotated[list[AnyId | HistoryEvent | Visit], Meta(max_length=MAX_LIST)] | None = None
     conformal_level: Annotated[float, Meta(ge=0.5, le=0.99)] | None = None
     page: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN)] | None = None
 
@@ -384,7 +390,7 @@ def when_of(request: ListRequest) -> WhenOptions | None:
     return None if wanted is None else WhenOptions(at=request.at, level=wanted.level, within=wanted.within)
 
 
-_SAME = ("k", "categories", "exclude_seen", "boost_categories", "explore", "seed", "diversity", "reasons", "at")
+_SAME = ("k", "categories", "exclude_seen", "boost_categories", "explore", "seed", "diversity", "reasons", "at", "next")
 
 
 def options_of(request: ListRequest, vocabulary: Vocabulary, conformal_level: float | None = None) -> RecommendOptions:
@@ -404,11 +410,20 @@ def options_of(request: ListRequest, vocabulary: Vocabulary, conformal_level: fl
 
 def history_of(request: RecommendRequest, vocabulary: Vocabulary) -> list[Id | GivenEvent]:
     """The history that was sent along. Raises InputError for an id of the wrong kind."""
+    given = request.history or []
+    visits = [one for one in given if isinstance(one, list)]
+    if visits and len(visits) < len(given):
+        raise InputError("history mixes visits with items or events. Send a list of lists, or none in it.")
+    if sum(map(len, visits)) > MAX_LIST:
+        raise InputError(f"The visits of the history have more than {MAX_LIST:,} items. Send the latest.")
+    if visits:
+        return given_history([[item_id_of(item, vocabulary) for item in visit] for visit in visits])
     return [
         GivenEvent(item_id_of(one.item_id, vocabulary), one.timestamp, one.event, one.value)
         if isinstance(one, HistoryEvent)
         else item_id_of(one, vocabulary)
-        for one in request.history or []
+        for one in given
+        if not isinstance(one, list)
     ]
 
 

@@ -38,6 +38,7 @@ _FLAGS = {
     "quoting": _flag(str, "auto, or none where quotes are text."),
     "quote": _flag(str, "The character around quoted fields."),
     "escape": _flag(str, "The character before a quote within a quoted field."),
+    "visit_gap": _flag(str, "Events at most this long apart are one visit, a set: 30m, 1d, ..."),
     "min_user_events": _flag(int, "Drop users with fewer events (k-core with the next)."),
     "min_item_events": _flag(int, "Drop items with fewer events."),
     "collapse_repeats": _flag(bool, "Keep the first of repeated events in a row.", "--collapse-repeats"),

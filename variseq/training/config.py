@@ -52,6 +52,9 @@ class TrainingConfig(BaseModel):
     num_refits: int = Field(default=2, ge=1, description="refits whose weights are averaged")
     refit_weight_decay_multiplier: float = Field(default=1.0, ge=0, description="factor of item_weight_decay in refits")
     exclude_seen: bool = Field(default=True, description="do not rank items of the user's history")
+    only_new_targets: bool = Field(
+        default=False, description="train on items that are new to the person; own history forecasts the others"
+    )
     targets: Literal["first", "last", "all"] = Field(default="last", description="targets of validation")
     validation_users: int = Field(default=10_000, ge=1, description="most users that validation uses")
     calendar: str = Field(

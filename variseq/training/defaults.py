@@ -45,7 +45,7 @@ ITEM_DECAY_EVENTS = 2.2
 """`item_weight_decay` times the mean number of events per item."""
 STRONGER_DECAY = 2.0
 """Factor of the decay in a large log with few events per item, and once more in the refit."""
-FROM_THE_LOG = ("num_items", "num_behaviors")
+FROM_THE_LOG = ("num_items", "num_behaviors", "visit_gap")
 """Settings that the log determines."""
 
 
@@ -61,11 +61,12 @@ class LogProperties:
     has_gaps: bool
     has_values: bool
     repeat_share: float
+    visit_gap: int | None = None
 
     @classmethod
     def of(cls, histories: Histories, vocabulary: Vocabulary) -> LogProperties:
-        """The properties of the training histories; `long_length` is the 95th percentile of their lengths."""
-        lengths = histories.lengths[histories.lengths > 0]
+        """The properties of the training histories; lengths are in visits, `long_length` is their 95th percentile."""
+        lengths = histories.visits.num_of_histories[histories.lengths > 0]
         values = histories.value[np.isfinite(histories.value)]
         return cls(
             num_events=histories.num_events,
@@ -75,7 +76,8 @@ class LogProperties:
             long_length=float(np.quantile(lengths, 0.95)),
             has_gaps=histories.has_times,
             has_values=len(values) > 0 and float(values.std()) > 0,
-            repeat_share=histories.num_repeats() / max(1, histories.num_targets),
+            repeat_share=histories.num_repeats() / max(1, histories.distinct_in_visits().num_targets),
+            visit_gap=histories.visit_gap,
         )
 
     @property
@@ -102,6 +104,7 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
         "num_behaviors": properties.num_behaviors,
         "has_gaps": properties.has_gaps,
         "has_values": properties.has_values,
+        "visit_gap": properties.visit_gap,
         "dropout": 0.5 if properties.mean_length < SHORT_MEAN_LENGTH else 0.3 if properties.mean_length < 60 else 0.2,
         "max_seq_len": int(np.clip(properties.long_length + 1, 20, LONGEST_WINDOW)),
     }
@@ -121,6 +124,8 @@ def training_config(
       or more events per item.
     - noise: in the last quarter of a large log, with four samples; after 30 % of a smaller one.
     - `exclude_seen`: off where more than a tenth of the events repeat an item of the user.
+    - `targets`: all visits of validation in a log of visits, for many people have one visit there.
+    - `only_new_targets`: on in a log of visits where seen items are ranked.
     - `num_refits`: 2, or 1 with 100 or more events per item.
     """
     kl = max(MIN_KL_TARGET, good_kl(network.latent_dim, network.bn_gamma))
@@ -133,6 +138,8 @@ def training_config(
             np.clip(2 ** round(np.log2(max(properties.num_events, 1) / EVENTS_PER_BATCH_TOKEN)), *BATCH_TOKENS)
         ),
         "exclude_seen": properties.repeat_share <= MAX_REPEAT_SHARE,
+        "targets": "last" if properties.visit_gap is None else "all",
+        "only_new_targets": properties.visit_gap is not None and properties.repeat_share > MAX_REPEAT_SHARE,
         "learning_rate": round(3e-3 * (64 / network.hidden_size) ** 0.5, 5),
         "kl_target": 2 * kl if is_large and has_many_events_per_item else kl,
         "item_weight_decay": round(item_weight_decay, 4),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -74,13 +74,14 @@ def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorH
     sigma = torch.exp(0.5 * posterior.log_variance)
     variance = mean.var(dim=0, correction=0)
     other, position = neighbor_tokens(batch.layout), batch.layout.positions()
-    target: Tensor | slice = slice(None)
-    if batch.is_target is not None and batch.num_targets:
-        target = torch.nonzero(batch.is_target)[:, 0]
+    if not batch.num_targets:
+        batch = replace(batch, is_target=None)
+    token = batch.targets()[0]
+    target: Tensor | slice = slice(None) if token is None else token
     drawn = torch.randn(latent.shape, generator=generator).to(latent)
-    loss, at_mean = _losses(network, batch, mean, latent)[target], _losses(network, batch, mean, mean)[target]
-    swap_gap = _losses(network, batch, mean[other], latent[other])[target] - loss
-    swapped_at_mean = float(_losses(network, batch, mean[other], mean[other])[target].mean())
+    loss, at_mean = _losses(network, batch, mean, latent), _losses(network, batch, mean, mean)
+    swap_gap = _losses(network, batch, mean[other], latent[other]) - loss
+    swapped_at_mean = float(_losses(network, batch, mean[other], mean[other]).mean())
     active = float((variance > ACTIVE_VARIANCE).float().mean())
     health = PosteriorHealth(
         kl=float(kl.sum(dim=1).mean()),
@@ -89,7 +90,7 @@ def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorH
         active_share=active,
         mutual_information=mutual_information(posterior, latent, generator),
         swap_gap=float(swap_gap.mean()),
-        prior_gap=float(_losses(network, batch, drawn, drawn)[target].mean() - loss.mean()),
+        prior_gap=float(_losses(network, batch, drawn, drawn).mean() - loss.mean()),
         loss=float(loss.mean()),
         loss_at_mean=float(at_mean.mean()),
         swap_gap_at_mean=swapped_at_mean - float(at_mean.mean()),
@@ -126,14 +127,16 @@ def diagnostic_batch(histories: Histories, max_seq_len: int, num_items: int, see
 
     Histories of one event have a start token alone, the same for all: they are taken only where there are no others.
     """
-    candidates = np.flatnonzero(histories.lengths >= 2)
+    offsets = histories.visits.offsets
+    num_visits = histories.visits.num_of_histories
+    candidates = np.flatnonzero(num_visits >= 2)
     if len(candidates) < 2:
-        candidates = np.flatnonzero(histories.lengths)
+        candidates = np.flatnonzero(num_visits)
     order = np.random.default_rng(seed).permutation(candidates)
-    lengths = np.minimum(histories.lengths[order], max_seq_len)
+    lengths = np.minimum(num_visits[order], max_seq_len)
     chosen = order[: max(2, int(np.searchsorted(np.cumsum(lengths), DIAGNOSTIC_TOKENS)))]
-    chosen = chosen[np.argsort(histories.lengths[chosen], kind="stable")]
-    start, end = histories.offsets[chosen], histories.offsets[chosen + 1]
+    chosen = chosen[np.argsort(num_visits[chosen], kind="stable")]
+    start, end = offsets[chosen], offsets[chosen + 1]
     windows = Windows(start, np.maximum(start, end - max_seq_len), end)
     return make_batch(histories, windows, np.arange(len(chosen)), num_items)
 
@@ -161,14 +164,16 @@ def mutual_information(
 
 def _losses(
     network: Network, batch: Batch, mean: Float[Tensor, "token latent"], latent: Float[Tensor, "token latent"]
-) -> Float[Tensor, " token"]:
-    """−log p of each token's next item, `SCORES_AT_ONCE` scores at a time."""
+) -> Float[Tensor, " target"]:
+    """−log p of each target, `SCORES_AT_ONCE` scores at a time."""
     preference = network.decoder(mean, latent.unsqueeze(0), batch.layout).squeeze(0)
-    num_items, target = network.config.num_items, batch.target_item
+    token, target, _ = batch.targets()
+    preference = preference if token is None else preference[token]
+    num_items = network.config.num_items
     # Allocated once: small results between large blocks would fragment the heap.
-    losses = preference.new_empty(batch.num_tokens)
+    losses = preference.new_empty(len(target))
     rows = max(1, SCORES_AT_ONCE // num_items)
-    for first in range(0, batch.num_tokens, rows):
+    for first in range(0, len(target), rows):
         block = slice(first, first + rows)
         scores = network.scores(preference[block], 0, num_items)
         losses[block] = functional.cross_entropy(scores, target[block], reduction="none")

@@ -9,7 +9,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,8 @@ def train_network(train: Part, valid: Part, settings: Settings, context: RunCont
     """
     _refuse_other_parts(train, valid)
     config, device, folder = settings.training, context.device, context.folder
+    if config.only_new_targets:
+        train, valid = (replace(part, histories=_only_new_targets(part.histories)) for part in (train, valid))
     seeds_gpus = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     gpus = range(torch.cuda.device_count()) if seeds_gpus else []
     with torch.random.fork_rng(devices=gpus), _run_folder(context, _fingerprint(settings, train)):
@@ -93,6 +95,11 @@ def train_network(train: Part, valid: Part, settings: Settings, context: RunCont
             going_on = config.model_copy(update={"beta": trainer.progress.beta})
             seconds += refit(network, valid.history_with_targets(), going_on, context)
     return Trained(chosen, network.folded(), trainer.records, seconds)
+
+
+def _only_new_targets(histories: Histories) -> Histories:
+    are_new = histories.are_new()
+    return replace(histories, is_target=are_new if histories.is_target is None else are_new & histories.is_target)
 
 
 def _files(trainer: Trainer, context: RunContext) -> list[TrainingCallback]:
