@@ -303,9 +303,8 @@ def _eicu(paths: list[Path]) -> Events:
     rows = []
     for path in paths:
         kind = path.name.split(".")[0]
-        table = pyarrow.csv.read_csv(path)
-        names = ("patientunitstayid", f"{kind}string", f"{kind}offset")
-        stay, code, minute = (table.column(name) for name in names)
+        types = {"patientunitstayid": INTEGER, f"{kind}string": pa.string(), f"{kind}offset": INTEGER}
+        stay, code, minute = _csv(path, types, header=True)[0].columns
         seconds = [ADMISSION_SECOND + 60 * one for one in minute.to_pylist()]
         rows.append(pa.table({"user_id": stay, "item_id": code, "timestamp": seconds, "event": [kind] * len(seconds)}))
     return pa.concat_tables(rows), None, []

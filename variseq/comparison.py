@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -114,9 +114,10 @@ def _targets_of(checkpoint: Checkpoint) -> list[str] | None:
 
 def _are_equal(first: Histories, second: Histories) -> bool:
     """Whether each array is equal; missing values (NaN) are equal to each other."""
-    columns = [field.name for field in fields(Histories) if field.name not in ("is_target", "request_time")]
+    columns = ("offsets", "item", "behavior", "timestamp", "value")
     arrays = [[getattr(one, name) for name in columns] for one in (first, second)]
-    return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(*arrays, strict=True))
+    are_equal = (np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(*arrays, strict=True))
+    return first.visit_gap == second.visit_gap and all(are_equal)
 
 
 class DropoutEncoder(NetworkEncoder):

@@ -98,7 +98,15 @@ def write_places(folder: Path) -> None:
 
 
 WRITERS = {"ml": write_movielens, "amazon": write_beauty, "taobao": write_taobao, "mind": write_mind}
-WRITERS |= {"foursquare": write_places, "geolife": write_places}
+
+
+def write_stays(folder: Path) -> None:
+    for kind in ("diagnosis", "treatment"):
+        rows = [f"{u},code {i},{n // 2 - 1}" for u, n, i in EVENTS]
+        write_lines(folder / f"{kind}.csv.gz", [f"patientunitstayid,{kind}string,{kind}offset", *rows])
+
+
+WRITERS |= {"foursquare": write_places, "geolife": write_places, "eicu": write_stays}
 WRITE = {name: WRITERS.get(name.partition("-")[0], write_yoochoose) for name in DATASETS}
 every_dataset = pytest.mark.parametrize("name", DATASETS)
 

@@ -21,6 +21,7 @@ from variseq.artifacts.folder import (
     reading,
     require_equal,
 )
+from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.events.vocabulary import Vocabulary
 from variseq.inference.encoder import OnnxEncoder
 from variseq.ranking.calibration import CalibrationResult
@@ -63,11 +64,14 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
             usual_behavior=int(manifest["usual_behavior"]),
             thresholds_at_request=calibrated.thresholds_at_request,
             next_time=NextTime.of_tensors(arrays),
-            visit_gap=network.get("visit_gap"),
+            visit_gap=network["visit_gap"],
             index=ItemIndex(folder / INDEX, vectors) if has_index else None,
             version=hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:12],
             health={
                 "network": {name: network[name] for name in SHOWN_OF_NETWORK},
+                "visit_gap_seconds": None
+                if network["visit_gap"] is None
+                else network["visit_gap"] / MICROSECONDS_PER_SECOND,
                 "created": manifest["created"],
                 "protocol": manifest["protocol"],
                 "validation": calibrated.validation,

@@ -101,7 +101,7 @@ def test_link_with_settings_asks_for_them(visit: Open, stocked: LocalServer) -> 
         "diversity=0.8": {"diversity": 0.8},
         "explore=thompson&seed=3": {"explore": "thompson", "seed": 3},
         "coverage=0.5": {"conformal_level": 0.5},
-        "at=2026-11-24T15:00": {"at": "2026-11-24T15:00:00Z"},
+        "at=2026-11-24T15:00Z": {"at": "2026-11-24T15:00:00Z"},
     }
     with visit() as tab:
         for link, wish in wishes.items():

@@ -96,6 +96,8 @@ class Explorer {
       const health = await this.api.model();
       show();
       this.answer.numItems = health.network?.num_items ?? null;
+      const gap = health.visit_gap_seconds ?? null;
+      this.historyPanel.setVisits(gap === null ? null : gap * 1000);
       showModel(byId("model-body"), health);
     } catch (error) {
       show(errorBox(error.message, () => this.loadModel()));

@@ -38,6 +38,10 @@ export class HistoryPanel {
     this.timeline.all();
   }
 
+  setVisits(gap) {
+    this.timeline.setVisits(gap);
+  }
+
   /** `weights` is the attention of the answer, or null where there is none yet: the last one is then kept. */
   show(weights) {
     const { history } = this;

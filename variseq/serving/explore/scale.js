@@ -15,9 +15,27 @@ const WORDS = [
   [0, formatter({ hour: "2-digit", minute: "2-digit", second: "2-digit" })],
 ];
 
-/** A position for each event: its time, or its number. What has no time lies between its neighbors, or after the last. */
-export function positions(events, scale) {
-  if (scale === "order") return events.map((_, index) => index);
+/** The number of the visit of each event: events at most `gap` milliseconds apart are one; null: each stands alone. */
+export function visits(events, gap) {
+  let number = -1;
+  return events.map((one, index) => {
+    const before = events[index - 1]?.time ?? null;
+    const isSame = gap !== null && before !== null && one.time !== null && one.time - before <= gap;
+    if (!isSame) number += 1;
+    return number;
+  });
+}
+
+/** A position for each event; those of a visit have one, that of its first event. */
+export function positions(events, scale, gap) {
+  const visit = visits(events, gap);
+  if (scale === "order") return visit;
+  const at = positionsInTime(events);
+  return visit.map((number) => at[visit.indexOf(number)]);
+}
+
+/** The time of each event. What has no time lies between its neighbors, or after the last. */
+function positionsInTime(events) {
   const times = events.map((one) => one.time);
   const known = times.filter((time) => time !== null);
   const step = Math.max((known.at(-1) - known[0]) / 25, MINUTE);

@@ -33,7 +33,7 @@ export class Settings {
       field("Order by", element("select", { id: "set-explore", name: "explore" }, ...options([["", "what is likeliest"], ["thompson", "one draw of the posterior"]]))),
       field("Seed of the draw", element("input", { id: "set-seed", name: "seed", type: "number", min: 0, step: 1, required: true }), again),
       field("Set instead of a list", element("select", { id: "set-coverage", name: "coverage" }, ...options(COVERAGES))),
-      field("Wanted at", element("input", { id: "set-at", name: "at", type: "datetime-local" })),
+      field("Wanted at", element("input", { id: "set-at", name: "at", placeholder: "now, 2026-11-24T08:00Z" })),
       element("p", { class: "usual" }, element("button", { type: "button", class: "quiet", onclick: () => this.reset() }, "Usual settings")),
     ];
   }
@@ -85,7 +85,7 @@ export class Settings {
   inWords() {
     const { k, category, exclude_seen: seen, diversity, explore, seed, coverage, at } = this.values;
     const first = coverage ? `the smallest set that holds the next item in ${Math.round(coverage * 100)} % of cases` : plural(Number(k), "item");
-    const parts = [first, category && `in ${category}`, at && `wanted at ${at.replace("T", " ")}`, seen && `history: ${SEEN.find(([value]) => value === seen)[1]}`];
+    const parts = [first, category && `in ${category}`, at && `wanted at ${at}`, seen && `history: ${SEEN.find(([value]) => value === seen)[1]}`];
     if (!coverage) parts.push(Number(diversity) > 0 && `diversity ${diversity}`, explore && `draw ${seed}`);
     return parts.filter(Boolean).join(", ");
   }
@@ -95,7 +95,7 @@ export class Settings {
     const { k, category, exclude_seen: seen, diversity, explore, seed, coverage, at } = this.values;
     const asked = { attention: true };
     if (category) asked.categories = [category];
-    if (at) asked.at = new Date(at).toISOString(); // the control has the time zone of the browser
+    if (at) asked.at = at;
     if (seen) asked.exclude_seen = seen === "true";
     if (coverage) return { ...asked, conformal_level: Number(coverage) };
     asked.k = Number(k);

@@ -19,7 +19,7 @@ export class Timeline {
   /** `onPick(event)` when one is chosen, `onStrike(event)` when it is to be struck out or put back. */
   constructor(root, { onPick, onStrike }) {
     Object.assign(this, { root, onPick, onStrike, events: [], at: [], weights: new Map(), kinds: [] });
-    Object.assign(this, { scale: "order", view: [0, 1], marked: new Set(), picked: null, pointed: null, frame: 0 });
+    Object.assign(this, { scale: "order", view: [0, 1], marked: new Set(), picked: null, pointed: null, frame: 0, gap: null });
     this.svg = drawn("svg", { class: "timeline", height: HEIGHT, "aria-hidden": "true" });
     this.slider = element("div", { class: "timeline-frame", tabindex: 0, role: "slider", "aria-label": "Event on the time line" }, this.svg);
     root.replaceChildren(this.slider);
@@ -30,7 +30,7 @@ export class Timeline {
   /** `weights` is a Map of event key to attention or null, `kinds` the behaviors in the order of their shapes. */
   show(events, weights, kinds) {
     const isWhole = String(this.view) === String(whole(this.at, this.scale));
-    Object.assign(this, { events: [...events], weights, kinds, at: positions(events, this.scale) });
+    Object.assign(this, { events: [...events], weights, kinds, at: positions(events, this.scale, this.gap) });
     if (!events.includes(this.picked)) this.picked = null;
     if (isWhole) this.all();
     else this.draw();
@@ -38,6 +38,12 @@ export class Timeline {
 
   setScale(scale) {
     this.scale = scale;
+    this.all();
+  }
+
+  /** Events of a visit, at most `gap` milliseconds apart, are one mark; null where the log has no visits. */
+  setVisits(gap) {
+    this.gap = gap;
     this.all();
   }
 
@@ -55,7 +61,7 @@ export class Timeline {
   }
 
   all() {
-    this.at = positions(this.events, this.scale);
+    this.at = positions(this.events, this.scale, this.gap);
     this.view = whole(this.at, this.scale);
     this.draw();
   }
@@ -227,7 +233,8 @@ export class Timeline {
   labels(raised, ground) {
     const most = Math.max(12, Math.floor(this.width / 8));
     return raised.slice(-3).flatMap(({ event, x }, row) => {
-      const name = nameOf(event);
+      const others = this.gap === null ? 0 : this.at.filter((at) => at === this.at[this.events.indexOf(event)]).length - 1;
+      const name = nameOf(event) + (others ? ` and ${others} more` : "");
       const anchor = x < this.width * 0.3 ? "start" : x > this.width * 0.7 ? "end" : "middle";
       const y = 13 + row * 16;
       return [
