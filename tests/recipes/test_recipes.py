@@ -101,8 +101,8 @@ WRITERS = {"ml": write_movielens, "amazon": write_beauty, "taobao": write_taobao
 
 
 def write_stays(folder: Path) -> None:
-    for kind in ("diagnosis", "treatment"):
-        rows = [f"{u},code {i},{n // 2 - 1}" for u, n, i in EVENTS]
+    for number, kind in enumerate(("diagnosis", "treatment")):
+        rows = [f"{u},code {i},{n // 3 - 1}" for u, n, i in EVENTS if n % 2 == number]
         write_lines(folder / f"{kind}.csv.gz", [f"patientunitstayid,{kind}string,{kind}offset", *rows])
 
 
