@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part, by_time, by_user_time, leave_one_out
 from variseq.evaluation.visits import VisitRanks
 from variseq.model.network import Network, NetworkConfig
-from variseq.model.posterior import preferences
+from variseq.model.posterior import preferences, value_estimates
 from variseq.ranking.counts import OwnHistory, own_history
 from variseq.ranking.visits import VisitProbability
 from variseq.sequences.batches import make_batch, training_windows
@@ -42,6 +43,12 @@ def histories_of(people: list[list[list[int]]], gap: int | None = 0) -> Historie
     return replace(histories, timestamp=times, visit_gap=gap)
 
 
+def sets_of(histories: Histories) -> list[list[int]]:
+    """The items of each visit."""
+    begin = histories.visits.begin(np.arange(len(histories.visits) + 1)).tolist()
+    return [histories.item[first:last].tolist() for first, last in pairwise(begin)]
+
+
 def network_of(histories: Histories, **fields: Any) -> Network:
     torch.manual_seed(0)
     config = NetworkConfig(
@@ -53,15 +60,8 @@ def network_of(histories: Histories, **fields: Any) -> Network:
 @given(VISITS)
 def test_visits_are_those_that_were_given(people: list[list[list[int]]]) -> None:
     histories = histories_of(people)
-    visits = histories.visits
-    found = [
-        [
-            histories.item[visits.begin(v) : visits.begin(v + 1)].tolist()
-            for v in range(visits.offsets[u], visits.offsets[u + 1])
-        ]
-        for u in range(len(people))
-    ]
-    assert found == people
+    found = sets_of(histories)
+    assert [found[first:last] for first, last in pairwise(histories.visits.offsets.tolist())] == people
     assert histories.visits.of(np.arange(histories.num_events)).tolist() == [
         number for number, visit in enumerate(visit for visits in people for visit in visits) for _ in visit
     ]
@@ -224,11 +224,8 @@ def test_a_column_and_a_gap_make_the_same_visits() -> None:
     assert of_column.offsets.tolist() == of_gap.offsets.tolist()
     for log in (by_column, by_gap):
         assert log.histories.num_events == events.num_rows
-    sets = [
-        [sorted(h.item[h.visits.begin(v) : h.visits.begin(v + 1)].tolist()) for v in range(len(h.visits))]
-        for h in (by_column.histories, by_gap.histories)
-    ]
-    assert sets[0] == sets[1]
+    one, other = ([sorted(visit) for visit in sets_of(log.histories)] for log in (by_column, by_gap))
+    assert one == other
 
 
 def test_two_visits_that_begin_at_one_time_stay_two() -> None:
@@ -290,12 +287,10 @@ def model(people: Clinic, tmp_path_factory: pytest.TempPathFactory) -> tuple[var
 
 def _truth(people: Clinic, model: variseq.VariationalAttention) -> tuple[np.ndarray, np.ndarray, list[Any]]:
     """Of each person of the test part, what the last visit holds, by item id; and the ids of the people."""
-    h = model._histories()
-    last, users = h.visits.offsets[1:] - 1, model.vocabulary.users.to_pylist()
-    holds = np.zeros((len(users), people.probability.shape[1]), dtype=bool)
-    for row, visit in enumerate(last.tolist()):
-        items = h.item[h.visits.begin(visit) : h.visits.begin(visit + 1)]
-        holds[row, model.vocabulary.item_ids(items)] = True
+    histories, users = model._histories(), model.vocabulary.users.to_pylist()
+    holds, sets = np.zeros((len(users), people.probability.shape[1]), dtype=bool), sets_of(histories)
+    for row, end in enumerate(histories.visits.offsets[1:].tolist()):
+        holds[row, model.vocabulary.item_ids(np.array(sets[end - 1]))] = True
     return np.array(users), holds, users
 
 
@@ -365,3 +360,29 @@ def test_the_exported_engine_answers_as_the_run_does(
         np.testing.assert_allclose(one.recommendations.probability, other.recommendations.probability, rtol=1e-3)
         assert other.attention is not None
         assert len(other.attention) == sum(map(len, history))
+
+
+def test_a_value_is_estimated_without_the_values_of_its_own_visit() -> None:
+    histories = histories_of([[[0, 1], [2, 3], [4, 5]], [[1], [1, 0]]])
+    histories = replace(histories, value=np.arange(histories.num_events, dtype=np.float32))
+    changed = histories.value.copy()
+    changed[[4, 5]] += 9.0  # the last visit of the first person
+    network = network_of(histories, has_values=True)
+    windows = training_windows(histories, 50, np.random.default_rng(0))
+    found = []
+    for values in (histories.value, changed):
+        batch = make_batch(replace(histories, value=values), windows, np.arange(len(windows.first)), 6)
+        found.append(network.values(batch).mean)
+    assert len(found[0]) == histories.num_events
+    torch.testing.assert_close(*found)
+
+
+def test_an_estimate_of_one_event_is_that_of_the_batch() -> None:
+    histories = histories_of([[[0, 1], [2, 3], [4, 5]]])
+    histories = replace(histories, value=np.arange(histories.num_events, dtype=np.float32))
+    network = network_of(histories, has_values=True)
+    windows = training_windows(histories, 50, np.random.default_rng(0))
+    of_batch = network.values(make_batch(histories, windows, np.arange(1), 6)).mean
+    target = histories.select(np.array([5]), np.array([6]))
+    alone = histories.select(np.array([0]), np.array([4])).followed_by(target)
+    assert value_estimates(network, alone)[0][0] == pytest.approx(of_batch[5].item(), abs=1e-5)

@@ -29,7 +29,7 @@ VALUE_HEADS, VALUE_HEAD_WIDTH = 4, 8
 LARGEST_ENERGY = 8.0
 """One earlier value counts for at most e⁸ = 3,000."""
 Tokens = tuple[
-    Int[Tensor, "*token"], Int[Tensor, "*token"], Int[Tensor, "*token"], Float[Tensor, "*token"], Bool[Tensor, "*token"]
+    Int[Tensor, "*event"], Int[Tensor, "*event"], Int[Tensor, "*token"], Float[Tensor, "*event"], Bool[Tensor, "*event"]
 ]
 """Item, behavior, gap bucket, value, and whether there is a value; all but the gap bucket are those of events."""
 Pooling = Callable[[Tensor], Tensor]

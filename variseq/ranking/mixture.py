@@ -212,7 +212,7 @@ class MixtureModel:
         if histories.visit_gap is not None:
             pair, cell = np.unique(row * self.num_items + item, return_inverse=True)
             row, item = pair // self.num_items, pair % self.num_items
-            count = np.bincount(cell, weights=count, minlength=len(pair))
+            count = np.bincount(cell, weights=count, minlength=len(pair)).astype(np.float64)
         # Without any cell numpy counts in integers.
         total = np.bincount(row, weights=count, minlength=len(histories)).astype(np.float64)
         return CountedItems(total, row, item, count)

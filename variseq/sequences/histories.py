@@ -56,11 +56,11 @@ class Visits:
         """How many visits each history has."""
         return np.diff(self.offsets)
 
-    def begin(self, visit: Int[np.ndarray, " visit"]) -> Int[np.ndarray, " visit"]:
+    def begin(self, visit: Int[np.ndarray, "*visit"]) -> Int[np.ndarray, "*visit"]:
         """The first event of some visits; of the visit after the last, the end of all events."""
         return visit if self.events is None else self.events[visit]
 
-    def size(self, visit: Int[np.ndarray, " visit"]) -> Int[np.ndarray, " visit"]:
+    def size(self, visit: Int[np.ndarray, "*visit"]) -> Int[np.ndarray, "*visit"]:
         """How many events some visits have."""
         return np.ones_like(visit) if self.events is None else self.events[visit + 1] - self.events[visit]
 
