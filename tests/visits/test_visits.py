@@ -386,3 +386,13 @@ def test_an_estimate_of_one_event_is_that_of_the_batch() -> None:
     target = histories.select(np.array([5]), np.array([6]))
     alone = histories.select(np.array([0]), np.array([4])).followed_by(target)
     assert value_estimates(network, alone)[0][0] == pytest.approx(of_batch[5].item(), abs=1e-5)
+
+
+def test_gaps_are_those_between_visits(model: tuple[variseq.VariationalAttention, Path]) -> None:
+    histories = histories_of([[[0, 1], [2, 3], [4, 5]], [[1], [1, 0]]])
+    begins = histories.visit_begins()
+    assert begins.item.tolist() == [0, 2, 4, 1, 1]
+    assert np.diff(begins.timestamp[:3]).tolist() == [DAY, DAY]
+    table = model[0].when(users=[0, 1])
+    days = (table["median"] - table["last_event"]).dt.total_seconds() / 86_400
+    assert days.between(15, 45).all()  # a visit every thirty days

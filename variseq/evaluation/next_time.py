@@ -298,6 +298,7 @@ def forecast_gaps(fit: NextTime, train: Part, part: Part) -> GapForecasts | None
 
     What a forecast knows is what the person did up to the event from which the gap is counted.
     """
+    train, part = train.visit_begins(), part.visit_begins()
     log, resolution = part.histories, fit.unit
     gaps = gaps_of(part, resolution).sample(MOST_GAPS)
     if gaps.is_open.all():

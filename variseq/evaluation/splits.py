@@ -84,6 +84,20 @@ class Part:
         assert before.is_target is not None
         return replace(before.kept(before.is_target), is_target=None, request_time=times)
 
+    def visit_begins(self) -> Part:
+        """The part with the first event of each visit alone, see `Histories.visit_begins`."""
+        histories = self.histories
+        if histories.visit_gap is None:
+            return self
+        begin = histories.visits.begin(np.arange(len(histories.visits)))
+        return replace(
+            self,
+            histories=histories.visit_begins(),
+            history_end=np.searchsorted(begin, self.history_end),
+            target_end=np.searchsorted(begin, self.target_end),
+            is_unknown=None if self.is_unknown is None else self.is_unknown[begin],
+        )
+
     def is_unknown_target(self, queries: Queries) -> Bool[np.ndarray, " query"]:
         """Whether the item of each target is not in the catalog."""
         if self.is_unknown is None:

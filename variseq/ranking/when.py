@@ -90,7 +90,11 @@ class NextTimes:
 
 
 def next_times(fit: NextTime, histories: Histories, options: WhenOptions) -> NextTimes:
-    """The answers of the fit. Raises InputError where `at` is before the last event of a history."""
+    """The answers of the fit; with visits, when the next visit begins, counted from the begin of the last one.
+
+    Raises InputError where `at` is before the last event of a history.
+    """
+    histories = histories.visit_begins()
     known = np.flatnonzero(histories.lengths)
     last = histories.timestamp[histories.offsets[1:][known] - 1]
     moment = options.moment()

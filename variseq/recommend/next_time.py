@@ -41,8 +41,10 @@ def fit_next_time(train: Part, valid: Part, is_refitted: bool, seed: int) -> Nex
 
     The weights are fitted to the gaps of the training part, those at its end that had not ended among them. The state
     of the weights is chosen on the validation part, and the logarithm of time is shifted and stretched there. After a
-    refit, what follows an item is counted on both parts. The caller's random numbers are not used.
+    refit, what follows an item is counted on both parts. The caller's random numbers are not used. With visits gaps are
+    those between their first events.
     """
+    train, valid = train.visit_begins(), valid.visit_begins()
     known = train.history()
     if not known.has_times:
         return None

@@ -273,6 +273,14 @@ class Histories:
         )
         return Histories(offsets, item, behavior, timestamp, value, is_target, visit_gap=self.visit_gap)
 
+    def visit_begins(self) -> Histories:
+        """The first event of each visit as a history without visits; without visits the same history."""
+        if self.visit_gap is None:
+            return self
+        begins = np.zeros(self.num_events, dtype=bool)
+        begins[self.visits.begin(np.arange(len(self.visits)))] = True
+        return replace(self.kept(begins), visit_gap=None)
+
     def distinct_in_visits(self) -> Histories:
         """The same histories with the first event of each item of a visit; without visits all of them."""
         if self.visit_gap is None:
