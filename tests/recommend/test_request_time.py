@@ -142,3 +142,15 @@ def test_history_without_times_cannot_be_asked_for_at_a_time(fitted: Variational
     with pytest.raises(InputError, match="before the latest event"):
         fitted.recommend(history=events, at=1_700_000_000)
     assert len(fitted.recommend(history=events, at=1_700_000_001, k=3)) == 3
+
+
+def test_answer_after_years_is_the_one_after_the_longest_known_time() -> None:
+    part = habits(by_hour=True)
+    calibration = calibrated(part)[0].at_request
+    assert calibration is not None
+    history = part.history().rows(np.arange(3))
+    longest = calibration.log_gaps[1]
+    assert longest < 22
+    late = replace(history, request_time=history.timestamp[history.offsets[1:] - 1] + 9 * 365 * 24 * HOUR)
+    assert calibration.log_gap(late) == pytest.approx([longest] * 3)
+    assert Calibration.from_json(replace(Calibration(), at_request=calibration).to_json()).at_request == calibration

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from variseq.errors import InputError
 from variseq.ranking.counts import OwnHistory
 from variseq.ranking.visits import VisitProbability
-from variseq.sequences.histories import Histories
+from variseq.sequences.histories import LARGEST_LOG_GAP, Histories
 
 NUM_SAMPLES = 8
 """Posterior samples that a probability is averaged over."""
@@ -104,6 +104,8 @@ class Calibration:
         gate: The weights of the mixture components.
         own: How the events of a person are counted; None in a log where people rarely return to items.
         at_request: The same where the request time is known; None for a log without times.
+        log_gaps: The least and the largest `Histories.log_gap` that the gating network was fitted to. Beyond them it
+            gets the nearest of the two, for what it says there would be a guess.
         visit: The probability that the next visit holds an item; None in a log without visits.
     """
 
@@ -112,11 +114,17 @@ class Calibration:
     gate: GatingNetwork = GatingNetwork()
     own: OwnHistory | None = None
     at_request: Calibration | None = None
+    log_gaps: tuple[float, float] = (0.0, LARGEST_LOG_GAP)
     visit: VisitProbability | None = None
 
     def of(self, histories: Histories) -> Calibration:
         """The one for these histories: whether their request time is known decides."""
         return self if histories.request_time is None or self.at_request is None else self.at_request
+
+    def log_gap(self, histories: Histories) -> Float[np.ndarray, " history"] | None:
+        """The input of the gating network of the time since the last event; None where the request time is not known."""
+        gap = histories.log_gap
+        return gap if gap is None else np.where(histories.lengths > 0, np.clip(gap, *self.log_gaps), gap)
 
     def require_at_request(self, model: str) -> None:
         """Raises InputError for a model that cannot use the time of a request."""
@@ -131,7 +139,9 @@ class Calibration:
         gate = {name: [None if math.isinf(w) else w for w in weights] for name, weights in asdict(self.gate).items()}
         own, visit = (None if one is None else asdict(one) for one in (self.own, self.visit))
         record = {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "gate": gate, "own": own}
-        return record | {"at_request": None if self.at_request is None else self.at_request.to_json(), "visit": visit}
+        if self.at_request is not None:
+            record["at_request"] = self.at_request.to_json() | {"log_gaps": list(self.at_request.log_gaps)}
+        return record | {"visit": visit}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Calibration:
@@ -145,12 +155,15 @@ class Calibration:
         if len(temperatures) != len(LENGTH_EDGES) or not all(0 < value < math.inf for value in temperatures):
             raise ValueError(f"{len(LENGTH_EDGES)} positive temperatures are needed, not {temperatures}")
         own = None if record["own"] is None else OwnHistory(**record["own"])
-        at_request = None if record["at_request"] is None else cls.from_json(record["at_request"])
+        at_request = cls.from_json(record["at_request"]) if "at_request" in record else None
+        least, largest = (float(gap) for gap in record.get("log_gaps", cls.log_gaps))
         visit = None
         if found := record["visit"]:
             log_count, log_p = (tuple(map(float, found[name])) for name in ("log_count", "log_probability"))
             visit = VisitProbability(log_count, log_p, float(found["mean_size"]))
-        return cls(int(record["num_samples"]), temperatures, GatingNetwork(**gate), own, at_request, visit)
+        return cls(
+            int(record["num_samples"]), temperatures, GatingNetwork(**gate), own, at_request, (least, largest), visit
+        )
 
     def temperature(self, lengths: Int[np.ndarray, " history"]) -> Float[np.ndarray, " history"]:
         """The temperature of histories of these lengths."""

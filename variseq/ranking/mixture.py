@@ -189,8 +189,9 @@ class MixtureModel:
             others = np.stack([columns.of_columns(numbers) for numbers in self._others], axis=1)
         columns = columns or self.everything
         softmaxes = Softmaxes(columns, self.scaled(encoded, histories))
-        gate = self.calibration.of(histories).gate
-        weights = gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance, histories.log_gap)
+        calibration = self.calibration.of(histories)
+        log_gap = calibration.log_gap(histories)
+        weights = calibration.gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance, log_gap)
         counted = self.counted(histories)
         column = [columns.of_items(of_component.row, of_component.item) for _, of_component in counted]
         return Distribution(softmaxes, weights, counted, column, others)

@@ -96,8 +96,9 @@ def log_probability(
     side_by_side = np.zeros((num_rows, index.max() + 1, scaled.shape[1]), dtype=np.float32)
     side_by_side[row, index] = scaled
     softmaxes = Softmaxes(columns, side_by_side)
-    gate = model.calibration.of(copies).gate
-    weights = gate.weights(softmaxes.log_mass[row, index], encoded.log_variance, copies.log_gap)[..., None]
+    calibration = model.calibration.of(copies)
+    log_gap = calibration.log_gap(copies)
+    weights = calibration.gate.weights(softmaxes.log_mass[row, index], encoded.log_variance, log_gap)[..., None]
     p = weights[0] * softmaxes.at(row[:, None], index[:, None], columns.of_items(row[:, None], items))
     for number, counted in model.counted(copies):
         p += weights[number] * counted.share(items, model.prior[items].astype(np.float32))

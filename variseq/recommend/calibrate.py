@@ -219,7 +219,11 @@ class Calibrator:
         if self.at_request is None:
             return calibration
         gate, own = self._fit_at_request(table, self.at_request, chosen)
-        known = replace(calibration, gate=gate, own=own)
+        log_gap = self.at_request.log_gap
+        assert log_gap is not None
+        seen = log_gap[self.at_request.lengths > 0]
+        log_gaps = (round(float(seen.min()), 4), round(float(seen.max()), 4)) if len(seen) else Calibration.log_gaps
+        known = replace(calibration, gate=gate, own=own, log_gaps=log_gaps)
         if self.histories.visit_gap is not None:
             known = replace(known, visit=self._visit_probability(replace(calibration, at_request=known), known=True))
         return replace(calibration, at_request=known)
