@@ -32,7 +32,7 @@ def test_command_line_has_each_option_under_its_name_with_its_default() -> None:
 
 def test_http_has_each_option_but_ranks_only_under_its_name_with_its_default() -> None:
     request, plain = schemas.RecommendRequest(), RecommendOptions()
-    own = {"user_id", "history", "page", "attention", "ids_as_text"}
+    own = {"user_id", "history", "page", "attention", "ids_as_text", "when"}
     assert set(request.__struct_fields__) - own == NAMES - {"ranks_only"}
     for name in NAMES - {"ranks_only"}:
         assert (getattr(request, name) or None) == (getattr(plain, name) or None), name
