@@ -63,7 +63,7 @@ class Results:
         notes += [f"{model.model}: {note}" for note in notes_on(row, model.k)]
         notes += self.notes
         if self.values is not None:
-            notes += self.values.text(model.model).splitlines()
+            notes += str(self.values).splitlines()
         if self.gaps is not None:
             notes.append(str(self.gaps))
         return "\n".join([format_table(self.table), *map(printable, notes), ""])

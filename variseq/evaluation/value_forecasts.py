@@ -14,7 +14,7 @@ from variseq.sequences.value_biases import ValueBiases, best_half_life, running_
 
 REACH = NormalDist().inv_cdf(0.95)
 """The central 90 % of a Gaussian reaches so many standard deviations to both sides."""
-GROUPS = ("all", "warm", "cold")
+GROUPS = {"targets": "", "warm targets (user and item have training events)": "_warm", "cold targets": "_cold"}
 
 
 class ValueBaselines:
@@ -92,19 +92,16 @@ class ValueForecasts:
             return None
         return float((np.abs(self.mean - self.value) <= REACH * self.standard_deviation)[rows].mean())
 
-    def text(self, model: str) -> str:
-        """A table of the errors as text, and a sentence on the intervals."""
-        found = self.summary()
-        ends = dict(zip(GROUPS, self._groups(), strict=True))
-        numbers = [f"{group} ({found['num_values' + end]:,})" for group, end in ends.items()]
-        rows = [(model, found), *found["value_baselines"].items()]
-        width = max(len(name) for name, _ in rows)
-        lines = ["Values, root mean squared error; warm: user and item have training events:"]
-        lines.append("  ".join(["".ljust(width), *numbers]).rstrip())
-        for name, row in rows:
-            cells = (row[f"value_rmse{end}"] for end in ends.values())
-            shown = ["-" if cell is None else f"{cell:.4f}" for cell in cells]
-            padded = (cell.rjust(len(number)) for cell, number in zip(shown, numbers, strict=True))
-            lines.append("  ".join([name.ljust(width), *padded]))
-        coverage = found["value_interval_coverage_90"]
-        return "\n".join(lines if coverage is None else [*lines, f"90 % intervals of {model} contain {coverage:.1%}."])
+    def __str__(self) -> str:
+        """A sentence for all targets; where some are cold, one for the warm and one for the cold ones."""
+        found, sentences = self.summary(), []
+        for group, end in GROUPS.items():
+            if found[f"num_values{end}"] and (not end or found["num_values_cold"]):
+                others = (f"{name} {row['value_rmse' + end]:.3f}" for name, row in found["value_baselines"].items())
+                coverage = found[f"value_interval_coverage_90{end}"]
+                sentences.append(
+                    f"Values of {found['num_values' + end]:,} {group}: root mean squared error "
+                    f"{found['value_rmse' + end]:.3f} ({', '.join(others)})"
+                    + ("." if coverage is None else f"; 90 % intervals contain {coverage:.1%}.")
+                )
+        return "\n".join(sentences)

@@ -122,9 +122,12 @@ class Calibration:
         return self if histories.request_time is None or self.at_request is None else self.at_request
 
     def log_gap(self, histories: Histories) -> Float[np.ndarray, " history"] | None:
-        """The input of the gating network of the time since the last event; None where the request time is not known."""
+        """What the gating network gets of the time since the last event; None where the request time is not known."""
         gap = histories.log_gap
-        return gap if gap is None else np.where(histories.lengths > 0, np.clip(gap, *self.log_gaps), gap)
+        if gap is None:
+            return None
+        inside: Float[np.ndarray, " history"] = np.where(histories.lengths > 0, np.clip(gap, *self.log_gaps), gap)
+        return inside
 
     def require_at_request(self, model: str) -> None:
         """Raises InputError for a model that cannot use the time of a request."""
