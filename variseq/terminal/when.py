@@ -13,6 +13,10 @@ from variseq.ranking.when import WITHIN
 from variseq.terminal.named_items import NamedItems
 from variseq.terminal.recommend import typed_moment
 
+TIMES = ("last_event", "low", "median", "high")
+USERS_BESIDE = 3
+"""Columns of a table that fits into 80 characters."""
+
 
 def when_run(
     run: Path,
@@ -34,12 +38,13 @@ def when_run(
     if as_json:
         print(found.to_json(orient="records", date_format="iso"))
         return
-    table = Table(title=f"next event, {level:.0%} interval, UTC")
-    for name in found.columns:
-        table.add_column(name.replace("_", " "), overflow="fold")
-    for row in found.itertuples(index=False):
-        user = "this history" if row[0] is None else printable(str(row[0]))
-        times = ["-" if one is None or one != one else f"{one:%Y-%m-%d %H:%M}" for one in row[1:5]]
-        shares = ["-" if one != one else f"{one:.1%}" for one in row[5:]]
-        table.add_row(user, *times, *shares)
-    console().print(table)
+    for first in range(0, len(found), USERS_BESIDE):
+        some = found.iloc[first : first + USERS_BESIDE]
+        table = Table(title=f"next event, {level:.0%} interval, UTC")
+        users_shown = ["this history" if one is None else printable(str(one)) for one in some["user_id"]]
+        for name in ("", *users_shown):
+            table.add_column(name, overflow="fold")
+        for name in found.columns[1:]:
+            write = "{:%Y-%m-%d %H:%M}" if name in TIMES else "{:.1%}"
+            table.add_row(name.replace("_", " "), *("-" if one != one else write.format(one) for one in some[name]))
+        console().print(table)
