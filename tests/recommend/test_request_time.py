@@ -24,12 +24,14 @@ HOUR = 3_600_000_000
 OPTIONS = EvaluationOptions(k=5, exclude_seen=False)
 
 
-def habits(by_hour: bool, num_users: int = 150, seed: int = 0) -> Part:
-    """Everybody has a morning and an evening item of their own; or the hour has nothing to do with which it is."""
+def habits(by_hour: bool, num_users: int = 150, seed: int = 0, by_weekend: bool = False) -> Part:
+    """Everybody has a morning and an evening item of their own, or one of weekdays and weekends, or two at random."""
     generator = np.random.default_rng(seed)
     own = np.stack([generator.choice(NUM_ITEMS, 2, replace=False) for _ in range(num_users)])
     is_evening = generator.random((num_users, 16)) < 0.5
     which = is_evening if by_hour else generator.random((num_users, 16)) < 0.5
+    if by_weekend:
+        which = np.tile(np.arange(16) % 7 // 2 == 1, (num_users, 1))  # the first day of 1970 was a Thursday
     histories = Histories.of_items(np.take_along_axis(own, which.astype(int), axis=1).tolist())
     hour = 24 * np.arange(16) + np.where(is_evening, 19, 7) + generator.uniform(-1, 1, size=(num_users, 16))
     histories = replace(histories, timestamp=(HOUR * hour).astype(np.int64).ravel())
@@ -49,6 +51,14 @@ def test_model_that_knows_the_time_predicts_what_depends_on_the_hour() -> None:
     assert calibration.at_request.own is not None
     assert calibration.at_request.own.hour > 0
     assert known < 0.5 < without
+
+
+def test_weekends_count_for_little_on_weekdays_where_people_live_otherwise_then() -> None:
+    calibration, without, known = calibrated(habits(by_hour=False, by_weekend=True))
+    assert calibration.at_request is not None
+    assert calibration.at_request.own is not None
+    assert calibration.at_request.own.weekend < 0.5
+    assert known < 0.5 * without
 
 
 def test_hour_is_not_used_where_it_does_not_matter_nor_without_a_calendar() -> None:

@@ -48,7 +48,7 @@ OWN_TRANSITIONS = (0.0, 1.0, 3.0, 10.0)
 """How own events may be counted where seen items are ranked; see `Calibrator`."""
 AT_REQUEST: dict[str, tuple[Any, ...]] = {
     "hour": (0.0, 2.0, 8.0, 16.0),
-    "weekend": (1.0, 0.5),
+    "weekend": (1.0, 0.5, 0.2, 0.05),
     "gap": (0.0, 0.3, 0.7),
     "transitions": (0.0, 1.0, 3.0, 10.0, 30.0),
     "decay": (0.8, 0.9, 0.95, 0.98, 0.99, 1.0),
