@@ -11,10 +11,9 @@ import numpy as np
 from variseq.errors import InputError
 from variseq.evaluation.splits import Part, by_time, by_user_time, by_users, leave_one_out, marked_targets
 from variseq.events.items import ItemTable
-from variseq.events.options import ReadOptions, duration
+from variseq.events.options import ReadOptions
 from variseq.events.read import read as read_events
-from variseq.events.report import CheckReport, Events, ReadReport, check
-from variseq.events.table import Columns
+from variseq.events.report import CheckReport, Events, ReadReport, check, visit_gap_of
 from variseq.events.vocabulary import Vocabulary
 from variseq.sequences.histories import Histories
 
@@ -53,9 +52,7 @@ class Log:
     @classmethod
     def of(cls, events: Events) -> Log:
         """The handle on events that were read."""
-        gap = events.report.options["visit_gap"]
-        visit_gap = 0 if Columns.VISIT in events.report.columns else None if gap is None else duration(gap, "visit_gap")
-        histories = Histories.from_table(events.table, events.vocabulary.num_users, visit_gap)
+        histories = Histories.from_table(events.table, events.vocabulary.num_users, visit_gap_of(events.report))
         return cls(histories, events.vocabulary, events.items, events.report, check(events))
 
     def __repr__(self) -> str:

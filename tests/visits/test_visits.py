@@ -228,6 +228,13 @@ def test_a_column_and_a_gap_make_the_same_visits() -> None:
     assert one == other
 
 
+def test_check_counts_visits_and_does_not_warn_of_their_ties() -> None:
+    events = clinic(20).events
+    found = read_clinic(events, columns={"visit": "encounter"}).check()
+    assert found.num_visits == 20 * 8
+    assert not any("share their time" in text for text in found.warnings)
+
+
 def test_two_visits_that_begin_at_one_time_stay_two() -> None:
     table = pa.table(
         {"user": ["a"] * 4 + ["b"], "item": [1, 2, 3, 4, 1], "ts": [5, 5, 5, 9, 5], "v": ["x", "y", "x", "z", None]}

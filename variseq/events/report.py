@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from variseq.events.items import ItemTable
-from variseq.events.table import MICROSECONDS_PER_SECOND, EventTable
+from variseq.events.options import duration
+from variseq.events.table import MICROSECONDS_PER_SECOND, Columns, EventTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.output.printable import printable, printable_lines
 
@@ -132,6 +133,7 @@ class CheckReport:
     num_single_event_users: int
     num_burst_users: int
     num_future_events: int
+    num_visits: int | None
     warnings: list[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -140,6 +142,7 @@ class CheckReport:
     def __rich__(self) -> Group:
         return Group(
             printable_lines(replace(self.read, warnings=[])),
+            *([] if self.num_visits is None else [_visits_in_words(self.num_visits, self.read)]),
             _history_heading(self),
             _history_table(self),
             *(Text(printable(f"warning: {text}"), "yellow") for text in self.warnings),
@@ -164,6 +167,7 @@ def check(events: Events, now: datetime | None = None) -> CheckReport:
         num_single_event_users=int((lengths == 1).sum()),
         num_burst_users=_num_burst_users(table),
         num_future_events=int((table.timestamp > moment).sum()),
+        num_visits=_num_visits(table, visit_gap_of(events.report)),
         warnings=list(events.report.warnings),
     )
     found.warnings.extend(text for applies, text in _checks(found, events) if applies)
@@ -186,7 +190,7 @@ def _checks(found: CheckReport, events: Events) -> list[tuple[bool, str]]:
             f"all events have the same time ({utc_text(first)}): the order is only that of the input rows",
         ),
         (
-            found.tie_share > MAX_TIE_SHARE and not is_one_time,
+            found.tie_share > MAX_TIE_SHARE and not is_one_time and found.num_visits is None,
             f"{found.tie_share:.1%} of events share their time with the user's event before: "
             + (
                 "their order is drawn"
@@ -214,7 +218,7 @@ def _checks(found: CheckReport, events: Events) -> list[tuple[bool, str]]:
             f"{found.num_future_events:,} events lie in the future, the last at {utc_text(last)}",
         ),
         (
-            found.num_burst_users > 0,
+            found.num_burst_users > 0 and found.num_visits is None,
             f"{found.num_burst_users:,} users have more than {BURST_NUM_EVENTS} events within "
             f"{BURST_SECONDS:g} second: robots, or imported lists?",
         ),
@@ -228,6 +232,29 @@ def _checks(found: CheckReport, events: Events) -> list[tuple[bool, str]]:
             "leaving out seen items would hide them",
         ),
     ]
+
+
+def visit_gap_of(report: ReadReport) -> int | None:
+    """The longest time between two events of a visit in microseconds; None for a log that was read without visits.
+
+    Events of a visit that a column names have one time.
+    """
+    if Columns.VISIT in report.columns:
+        return 0
+    gap = report.options["visit_gap"]
+    return None if gap is None else duration(gap, "visit_gap")
+
+
+def _num_visits(table: EventTable, visit_gap: int | None) -> int | None:
+    if visit_gap is None:
+        return None
+    return 1 + int(((np.diff(table.user) != 0) | (np.diff(table.timestamp) > visit_gap)).sum())
+
+
+def _visits_in_words(num_visits: int, report: ReadReport) -> Text:
+    how = f"by the column {report.columns[Columns.VISIT]}" if Columns.VISIT in report.columns else "by their gaps"
+    mean = report.num_events / num_visits
+    return Text(printable(f"visits: {num_visits:,} {how}, {mean:.1f} events each; inside a visit events have no order"))
 
 
 def _are_whole_days(timestamp: Int[np.ndarray, " event"], zone: str | None) -> bool:
