@@ -14,7 +14,7 @@ from variseq.terminal.named_items import NamedItems
 from variseq.terminal.recommend import typed_moment
 
 TIMES = ("last_event", "low", "median", "high")
-USERS_BESIDE = 3
+USERS_AT_ONCE = 3
 """Columns of a table that fits into 80 characters."""
 
 
@@ -38,8 +38,8 @@ def when_run(
     if as_json:
         print(found.to_json(orient="records", date_format="iso"))
         return
-    for first in range(0, len(found), USERS_BESIDE):
-        some = found.iloc[first : first + USERS_BESIDE]
+    for first in range(0, len(found), USERS_AT_ONCE):
+        some = found.iloc[first : first + USERS_AT_ONCE]
         table = Table(title=f"next event, {level:.0%} interval, UTC")
         users_shown = ["this history" if one is None else printable(str(one)) for one in some["user_id"]]
         for name in ("", *users_shown):
