@@ -12,7 +12,7 @@ from variseq.events.table import MICROSECONDS_PER_SECOND, EventTable
 
 GAP_BUCKETS = 40
 """Time gaps fall into buckets of half powers of two of a second: 40 buckets reach 24 days and more."""
-LARGEST_LOG_GAP = 25
+LARGEST_LOG_GAP = 25.0
 """log2 of the seconds in a year."""
 
 
@@ -213,7 +213,7 @@ class Histories:
         if self.request_time is None:
             return None
         known = np.flatnonzero(self.lengths)
-        gap = np.full(len(self), float(LARGEST_LOG_GAP))
+        gap = np.full(len(self), LARGEST_LOG_GAP)
         seconds = (self.request_time[known] - self.timestamp[self.offsets[known + 1] - 1]) / MICROSECONDS_PER_SECOND
         gap[known] = log_seconds(seconds)
         return gap
