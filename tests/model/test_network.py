@@ -140,7 +140,9 @@ def test_objective_is_the_sum_of_its_parts() -> None:
     torch.testing.assert_close(objective.nll, nll)
     torch.testing.assert_close(objective.kl, kl)
     torch.testing.assert_close(objective.regression, regression)
-    torch.testing.assert_close(objective.loss, nll + 0.3 * kl + 0.2 * regression)
+    item = torch.nn.functional.embedding(batch.target_item, network.embedding.vectors())
+    second = value_loss(network.value_task(output.preference, item), batch.target_value, "gaussian")
+    torch.testing.assert_close(objective.loss, nll + 0.3 * kl + 0.2 * (regression + second))
 
 
 def test_objective_of_several_samples_is_that_of_their_mixture() -> None:

@@ -425,5 +425,23 @@ class ValueHead(nn.Module):
         return vector.view(*item.shape, VALUE_HEADS, VALUE_HEAD_WIDTH).transpose(1, 2)
 
 
+class ValueTask(nn.Module):
+    """The value of the next event from the preference alone, as a second task of training.
+
+    Mean and log-variance are linear in P_t ⊙ (V E_i), the agreement of preference and item, plus E_i itself. Its
+    gradient reaches the encoder, which ranks better for it. Forecasts are those of `ValueHead`.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.item = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.output = nn.Linear(2 * hidden_size, 2)
+
+    def forward(self, preference: Float[Tensor, "row hidden"], item: Float[Tensor, "row hidden"]) -> ValueEstimate:
+        projected = self.item(item)
+        mean, log_variance = self.output(torch.cat([preference * projected, projected], dim=1)).unbind(1)
+        return ValueEstimate(mean, log_variance.clamp(-6.0, 4.0))
+
+
 def _by_head(numbers: Float[Tensor, " head"]) -> Float[Tensor, "head 1 1"]:
     return numbers[:, None, None]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from variseq.model import losses
 from variseq.model.attention import ATTENTION_OF
@@ -22,6 +23,7 @@ from variseq.model.layers import (
     Posterior,
     ValueEstimate,
     ValueHead,
+    ValueTask,
     pooling,
 )
 from variseq.sequences.batches import Batch
@@ -114,6 +116,7 @@ class Network(nn.Module):
         attention = ATTENTION_OF[config.attention](config.latent_dim, config.attention_dim)
         self.decoder = Decoder(config.latent_dim, config.hidden_size, attention, config.dropout)
         self.item_bias = nn.Parameter(torch.zeros(config.num_items))
+        self.value_task = ValueTask(config.hidden_size) if config.has_values else None
         self.value_head = ValueHead(config.num_items, config.dropout) if config.has_values else None
         self._begin_as_identity()
 
@@ -205,7 +208,7 @@ class Network(nn.Module):
         vectors = self.embedding.vectors()
         posterior = self.encode(batch, vectors)
         preference = self._preferences(posterior, batch, weights.noise, weights.num_samples)
-        token, target, _ = batch.targets()
+        token, target, target_value = batch.targets()
         if token is not None:
             preference = preference[:, token]
         nll = losses.softmax_loss(preference, vectors[: self.config.num_items], self.item_bias, target, negatives)
@@ -219,5 +222,19 @@ class Network(nn.Module):
             value, estimate = self.embedding.standardise(batch.target_value), self.values(batch)
             value = value if batch.is_target is None else value.where(batch.is_target, torch.nan)
             regression = losses.value_loss(estimate, value, self.config.value_loss)
-            loss = loss + weights.regression * regression
+            loss = loss + weights.regression * (regression + self._value_task_loss(preference, target, target_value))
         return Objective(loss, nll.detach(), kl.detach(), regression.detach())
+
+    def _value_task_loss(
+        self,
+        preference: Float[Tensor, "sample target hidden"],
+        target: Int[Tensor, " target"],
+        value: Float[Tensor, " target"],
+    ) -> Float[Tensor, ""]:
+        """The loss of `ValueTask`, a mean over samples."""
+        assert self.value_task is not None
+        item, standard = functional.embedding(target, self.embedding.vectors()), self.embedding.standardise(value)
+        of_samples = [
+            losses.value_loss(self.value_task(each, item), standard, self.config.value_loss) for each in preference
+        ]
+        return torch.stack(of_samples).mean()
