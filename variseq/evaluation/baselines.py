@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from variseq.errors import InputError
 from variseq.evaluation.recommender import Recommender
 from variseq.ranking.counts import PRIOR_EVENTS, OwnHistory, own_history
-from variseq.sequences.histories import Histories, last_items, ragged_index
+from variseq.sequences.histories import Histories, Visits, last_items, ragged_index
 
 State = dict[str, Tensor]
 _CELLS_AT_ONCE = 16_000_000
@@ -120,7 +120,7 @@ class OwnTransitions(OwnFrequency):
 
 
 class OwnByHour(OwnFrequency):
-    """`OwnTransitions` where the request time is known: events near its hour count more, see `OwnHistory`.
+    """`OwnTransitions` where the request time is known: events near its hour, and of its kind of day, count more.
 
     Without a calendar there is no hour, and transitions with a time gap like that to the request count more.
     """
@@ -129,7 +129,7 @@ class OwnByHour(OwnFrequency):
 
     def __init__(self, num_items: int, calendar: str) -> None:
         super().__init__(num_items)
-        self.options = OwnHistory(gap=0.7, hour=8.0, calendar=calendar)
+        self.options = OwnHistory(gap=0.7, hour=8.0, weekend=0.5, calendar=calendar)
 
 
 class OwnLatest(OwnFrequency):
@@ -194,14 +194,12 @@ def _followers(
     visits = histories.visits
     has_next = np.ones(len(visits), dtype=bool)
     has_next[visits.offsets[1:][histories.lengths > 0] - 1] = False
-    source = np.flatnonzero(has_next)
-    size, after = visits.size(source), visits.size(source + 1)
-    block = np.cumsum(size * after) // PAIRS_AT_ONCE
-    for chosen in np.split(np.arange(len(source)), np.flatnonzero(np.diff(block)) + 1):
+    for source in _blocks(visits, has_next):
         # Each event of the visit after, once for each event of the visit before.
-        follower = ragged_index(visits.begin(source[chosen] + 1), after[chosen])
-        number = np.repeat(size[chosen], after[chosen])
-        item = ragged_index(np.repeat(visits.begin(source[chosen]), after[chosen]), number)
+        after = visits.size(source + 1)
+        follower = ragged_index(visits.begin(source + 1), after)
+        number = np.repeat(visits.size(source), after)
+        item = ragged_index(np.repeat(visits.begin(source), after), number)
         follower = np.repeat(follower, number)
         weight = 1 / np.repeat(number, number)
         if histories.is_target is not None:
@@ -211,6 +209,14 @@ def _followers(
             histories.item[item].astype(np.int64) * num_items + histories.item[follower], return_inverse=True
         )
         yield key, np.bincount(cell, weights=weight, minlength=len(key))
+
+
+def _blocks(visits: Visits, has_next: Bool[np.ndarray, " visit"]) -> Iterator[Int[np.ndarray, " visit"]]:
+    """The visits that another one follows, some at a time: about `PAIRS_AT_ONCE` pairs, or those of one visit."""
+    for first in range(0, max(1, len(visits)), PAIRS_AT_ONCE):
+        source = first + np.flatnonzero(has_next[first : first + PAIRS_AT_ONCE])
+        block = np.cumsum(visits.size(source) * visits.size(source + 1)) // PAIRS_AT_ONCE
+        yield from np.split(source, np.flatnonzero(np.diff(block)) + 1)
 
 
 def item_counts(item: Int[np.ndarray, " event"], num_items: int) -> Int[np.ndarray, " item"]:
