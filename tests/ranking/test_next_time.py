@@ -70,8 +70,8 @@ def test_inputs_are_means_of_the_latest_gaps_shrunk_to_those_of_all() -> None:
 
 
 @pytest.mark.parametrize(
-    "wish", [{"level": 1.0}, {"within": "7d"}, {"within": ["7"]}, {"at": "tomorrow"}, {"at": 9e18}]
+    "wanted", [{"level": 1.0}, {"within": "7d"}, {"within": ["7"]}, {"at": "tomorrow"}, {"at": 9e18}]
 )
-def test_options_that_are_not_possible_are_refused(wish: dict[str, object]) -> None:
+def test_options_that_are_not_possible_are_refused(wanted: dict[str, object]) -> None:
     with pytest.raises(InputError):
-        WhenOptions(**wish)
+        WhenOptions(**wanted)

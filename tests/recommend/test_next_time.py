@@ -131,7 +131,7 @@ def test_answer_counts_from_the_time_that_is_given(fitted: VariationalAttention)
     assert later["low"][0] > last + timedelta(days=5)
     assert 0 < later["within 2d"][0] < now["within 7d"][0] <= now["within 30d"][0] <= 1
     assert later.loc[1].drop("user_id").isna().all()
-    with pytest.raises(InputError, match="before the last event"):
+    with pytest.raises(InputError, match="before the latest event"):
         fitted.when(users, at=last - timedelta(days=1))
     with pytest.raises(InputError, match="without times"):
         fitted.when(history=fitted.vocabulary.item_ids([1, 2]))

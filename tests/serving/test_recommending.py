@@ -47,15 +47,15 @@ def test_answer_about_a_user_is_that_about_the_same_history(server: LocalServer)
 
 def test_time_of_the_next_event_is_told_where_it_is_asked_for(server: LocalServer) -> None:
     server.add(*(event(f"when-{place}", "when", f"i0{place}", 1_600_000_000 + 3_600 * place) for place in range(4)))
-    wish = {"when": {"within": ["1h", "7d"]}}
-    found = server.recommend("when", k=2, **wish)["when"]
+    wanted = {"when": {"within": ["1h", "7d"]}}
+    found = server.recommend("when", k=2, **wanted)["when"]
     assert "2020-09-13T15:26:40Z" < found["low"] < found["median"] < found["high"]
     assert 0 < found["within"]["1h"] < found["within"]["7d"] <= 1
     later = server.recommend("when", at="2020-09-20T00:00:00Z", when={})["when"]
     assert later["low"] > "2020-09-20"
     assert "when" not in server.recommend("when")
-    assert server.recommend("somebody new", **wish)["when"] is None
-    batch = server.client.post("/v1/recommend/batch", json={"users": ["when"], **wish}).json()
+    assert server.recommend("somebody new", **wanted)["when"] is None
+    batch = server.client.post("/v1/recommend/batch", json={"users": ["when"], **wanted}).json()
     assert batch["answers"][0]["when"] == found
     for bad in (
         {"user_id": "when", "at": "2020-01-01T00:00:00Z", "when": {}},

@@ -240,7 +240,7 @@ def test_two_visits_that_begin_at_one_time_stay_two() -> None:
         {"user": ["a"] * 4 + ["b"], "item": [1, 2, 3, 4, 1], "ts": [5, 5, 5, 9, 5], "v": ["x", "y", "x", "z", None]}
     )
     log = read_clinic(table, columns={"visit": "v"})
-    assert log.histories.visits.num_of_histories.tolist() == [3, 1]
+    assert log.histories.visits.lengths.tolist() == [3, 1]
 
 
 @pytest.mark.parametrize(

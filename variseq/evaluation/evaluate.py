@@ -84,7 +84,6 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
         repeats = repeat_share(part.history())
     has_visits, begin = part.histories.visit_gap is not None, part.histories.begin_of_visits(queries.position)
     found: dict[str, np.ndarray] = {}
-    nothing = np.zeros((2, 0), dtype=np.int64)
     # Histories of similar length are in one batch, so that little padding is needed.
     order = np.argsort(length, kind="stable")
     size = int(np.clip(CELLS_AT_ONCE // part.num_items, 1, HISTORIES_AT_ONCE))
@@ -93,17 +92,15 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
             batch = order[first : first + size]
             of_batch = Queries(queries.user[batch], queries.position[batch])
             histories = part.histories_before(of_batch, options.request_time)
-            # The items of a visit share their history, which is scored once.
-            _, chosen, index = np.unique(begin[batch], return_index=True, return_inverse=True)
-            is_shared = len(chosen) < len(batch)
-            scores = _checked_scores(recommender, histories.rows(chosen) if is_shared else histories, part.num_items)
-            scores = scores[torch.from_numpy(index)] if is_shared else scores
-            seen = histories.distinct_items() if options.exclude_seen or has_visits else nothing
-            row, item = seen if options.exclude_seen else nothing
+            if has_visits:
+                scores = _scores_of_visits(recommender, histories, begin[batch], part.num_items)
+            else:
+                scores = _checked_scores(recommender, histories, part.num_items)
+            row, item = histories.distinct_items() if options.exclude_seen else np.zeros((2, 0), dtype=np.int64)
             ranked = _Ranked(scores, torch.from_numpy(row), torch.from_numpy(item), torch.from_numpy(target[batch]))
             results = ranked.lists(options.k)
             if has_visits:
-                results |= ranked.among_new(torch.from_numpy(seen[0]), torch.from_numpy(seen[1]))
+                results |= ranked.among_new(*map(torch.from_numpy, histories.distinct_items()))
             if recommender.gives_probabilities:
                 results |= ranked.probabilities(results["top_item"], repeats or 0.0)
             for name, value in results.items():
@@ -144,6 +141,14 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
         forecasts=forecasts,
         visits=visits,
     )
+
+
+def _scores_of_visits(
+    recommender: Recommender, histories: Histories, visit: Int[np.ndarray, " query"], num_items: int
+) -> Float[Tensor, "query item"]:
+    """The scores of each query; the queries of a visit share their history, which is scored once."""
+    _, chosen, index = np.unique(visit, return_index=True, return_inverse=True)
+    return _checked_scores(recommender, histories.rows(chosen), num_items)[torch.from_numpy(index)]
 
 
 def _check(options: EvaluationOptions, part: Part) -> None:

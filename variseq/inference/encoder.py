@@ -58,7 +58,7 @@ class OnnxEncoder:
 
         Histories with the same `source` (0, 1, ...) begin alike for a long way, and what they share is encoded once.
         """
-        lengths = np.minimum(histories.visits.num_of_histories + 1, self.max_seq_len)
+        lengths = np.minimum(histories.visits.lengths + 1, self.max_seq_len)
         if source is None:
             source, order = np.arange(len(histories)), np.argsort(lengths, kind="stable")
         else:
@@ -130,7 +130,7 @@ def padded_batch(histories: Histories, max_seq_len: int, num_items: int) -> Padd
            [5, 0, 0]]), array([3, 1]))
     """
     visits = histories.visits
-    lengths = np.minimum(visits.num_of_histories + 1, max_seq_len)
+    lengths = np.minimum(visits.lengths + 1, max_seq_len)
     widest = int(lengths.max(initial=1))
     # Token j of a row is visit `source`; −1 visits before the first is the start token.
     index = np.arange(widest)[None, :]

@@ -68,7 +68,8 @@ class LastPreference(nn.Module):
         it cannot be seen; it is the index of the noise.
         """
         embedding = self.network.embedding
-        hidden = embedding(*_of_visits(tokens, embedding.item))
+        tokens, pool = _of_visits(tokens)
+        hidden = embedding(tokens, embedding.item, pool)
         for number, block in enumerate(_blocks(self.network)):
             hidden = self._block(block, hidden, bias[number])
         hidden = self.network.encoder.norm(hidden)
@@ -97,15 +98,15 @@ class LastPreference(nn.Module):
         return hidden + transformed
 
 
-def _of_visits(tokens: Tokens, vectors: Tensor) -> tuple[Tokens, Tensor, Pooling | None]:
+def _of_visits(tokens: Tokens) -> tuple[Tokens, Pooling | None]:
     """Where a token is a visit, the items have one axis more than the gaps: the events, filled up with −1."""
     item, behavior, gap, value, has_value = tokens
     if item.dim() == gap.dim():
-        return tokens, vectors, None
+        return tokens, None
     is_event = item >= 0
     number = is_event.sum(dim=2, keepdim=True).clamp(min=1)
     weight = (is_event * torch.rsqrt(number.float())).unsqueeze(-1)
-    return (item.clamp(min=0), behavior, gap, value, has_value), vectors, lambda one: (one * weight).sum(dim=2)
+    return (item.clamp(min=0), behavior, gap, value, has_value), lambda one: (one * weight).sum(dim=2)
 
 
 def _blocks(network: Network) -> list[EncoderBlock]:

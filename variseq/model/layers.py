@@ -429,7 +429,7 @@ class ValueTask(nn.Module):
     """The value of the next event from the preference alone, as a second task of training.
 
     Mean and log-variance are linear in P_t ⊙ (V E_i), the agreement of preference and item, plus E_i itself. Its
-    gradient reaches the encoder, which ranks better for it. Forecasts are those of `ValueHead`.
+    gradient reaches the encoder; what that is worth is in development/log.md. Forecasts are those of `ValueHead`.
     """
 
     def __init__(self, hidden_size: int) -> None:

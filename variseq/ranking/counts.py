@@ -106,7 +106,7 @@ def own_history(histories: Histories, options: OwnHistory) -> CountedItems:
     {4: 1.25, 7: 1.5}
     """
     num_histories, visits = len(histories), histories.visits
-    row_of_visit = np.repeat(np.arange(num_histories), visits.num_of_histories)
+    row_of_visit = np.repeat(np.arange(num_histories), visits.lengths)
     age = visits.offsets[1:][row_of_visit] - 1 - np.arange(len(visits))
     weight = options.decay ** age.astype(np.float64)
     item = histories.item.astype(np.int64)

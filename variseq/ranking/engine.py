@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import timedelta
 from functools import cache, partial
 from typing import Any
 
@@ -26,7 +25,7 @@ from variseq.ranking.recommendations import Recommendations
 from variseq.ranking.selection import Constraints, Selector
 from variseq.ranking.softmax import Columns
 from variseq.ranking.when import NextTimes, WhenOptions, next_times
-from variseq.sequences.given_history import EPOCH, GivenEvent, HistoryRow, as_histories, history_rows
+from variseq.sequences.given_history import GivenEvent, HistoryRow, as_histories, history_rows, too_early
 from variseq.sequences.histories import Histories
 
 USERS_AT_ONCE = 2048
@@ -67,7 +66,7 @@ class KnownHistory:
         if self.num_events and not self.has_times:
             raise InputError("at needs the times of the events, and the history has item ids only. Give both, or none.")
         if self.latest is not None and at < self.latest:
-            raise _too_early(options, self.latest, "the history")
+            raise too_early(options.at, self.latest, "the history")
         return replace(self.histories, request_time=np.array([at], dtype=np.int64))
 
 
@@ -201,8 +200,7 @@ class Engine:
         """When the next event of each history is expected. Raises InputError for a model of a log without times."""
         if self.next_time is None:
             raise InputError(
-                "This model forecasts no times: its log has none, or it was made by an earlier version. Fit a log with "
-                "the times of its events."
+                "This model forecasts no times, for its log has none. Fit a log with the times of its events."
             )
         return next_times(self.next_time, histories, options)
 
@@ -433,17 +431,10 @@ def recommend_users(
         if (at := options.request_time()) is not None:
             latest = np.array([one.max(initial=0) for one in np.split(histories.timestamp, histories.offsets[1:-1])])
             if len(early := np.flatnonzero(latest > at)):
-                raise _too_early(options, int(latest[early[0]]), f"user {ids[early[0]]!r}")
+                raise too_early(options.at, int(latest[early[0]]), f"user {ids[early[0]]!r}")
             histories = replace(histories, request_time=np.full(len(histories), at))
         fallback = [None if position >= 0 else UNKNOWN_USER for position in chosen.tolist()]
         yield engine.recommend(histories, list(ids), fallback, options)
-
-
-def _too_early(options: RecommendOptions, latest: int, whose: str) -> InputError:
-    return InputError(
-        f"at={options.at!r} is before the latest event of {whose} ({EPOCH + timedelta(microseconds=latest)}). Give a "
-        "later time, or leave it out."
-    )
 
 
 @cache

@@ -72,4 +72,4 @@ class VisitProbability:
     def log_sizes(self, histories: Histories) -> Float[np.ndarray, " history"]:
         """log s of each history."""
         num_items = histories.distinct_in_visits().lengths
-        return np.log((num_items + self.mean_size) / (histories.visits.num_of_histories + 1))
+        return np.log((num_items + self.mean_size) / (histories.visits.lengths + 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from variseq.events.options import duration
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.events.vocabulary import Id
 from variseq.ranking.next_time import NextTime
-from variseq.sequences.given_history import EPOCH, request_microseconds
+from variseq.sequences.given_history import request_microseconds, too_early
 from variseq.sequences.histories import Histories
 
 MOST_HORIZONS = 20
@@ -99,8 +99,7 @@ def next_times(fit: NextTime, histories: Histories, options: WhenOptions) -> Nex
     last = histories.timestamp[histories.offsets[1:][known] - 1]
     moment = options.moment()
     if moment is not None and len(last) and moment < last.max():
-        latest = EPOCH + timedelta(microseconds=int(last.max()))
-        raise InputError(f"at={options.at!r} is before the last event ({latest}). Give a later time, or none.")
+        raise too_early(options.at, int(last.max()), "a history")
     elapsed = np.zeros(len(known)) if moment is None else (moment - last) / MICROSECONDS_PER_SECOND
     mixture = fit.after_each(histories, histories.offsets[1:][known] - 1)
     edge = (1 - options.level) / 2

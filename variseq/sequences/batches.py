@@ -154,7 +154,7 @@ def training_windows(histories: Histories, max_seq_len: int, generator: np.rando
     ([0, 3], [3, 4])
     """
     visits = histories.visits
-    starts, lengths = visits.offsets[:-1], visits.num_of_histories
+    starts, lengths = visits.offsets[:-1], visits.lengths
     has_events = lengths > 0
     starts, lengths = starts[has_events], lengths[has_events]
     offset = np.where(lengths > max_seq_len, generator.integers(1, max_seq_len + 1, size=len(lengths)), lengths)

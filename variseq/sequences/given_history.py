@@ -162,6 +162,14 @@ def request_microseconds(at: object) -> int:
     return microseconds(at, latest, "request time", "a year")
 
 
+def too_early(at: object, latest: int, whose: str) -> InputError:
+    """The error for a request time before the latest event, which is in UTC microseconds."""
+    return InputError(
+        f"at={at!r} is before the latest event of {whose} ({EPOCH + timedelta(microseconds=latest)}). Give a later "
+        "time, or leave it out."
+    )
+
+
 def _moment(given: object, what: str) -> int:
     """Text needs a zone; a datetime without one is in UTC, as in the columns of a log."""
     if not isinstance(given, str | datetime):

@@ -52,7 +52,7 @@ class Visits:
         return int(self.offsets[-1])
 
     @property
-    def num_of_histories(self) -> Int[np.ndarray, " history"]:
+    def lengths(self) -> Int[np.ndarray, " history"]:
         """How many visits each history has."""
         return np.diff(self.offsets)
 

@@ -66,7 +66,7 @@ class LogProperties:
     @classmethod
     def of(cls, histories: Histories, vocabulary: Vocabulary) -> LogProperties:
         """The properties of the training histories; lengths are in visits, `long_length` is their 95th percentile."""
-        lengths = histories.visits.num_of_histories[histories.lengths > 0]
+        lengths = histories.visits.lengths[histories.lengths > 0]
         values = histories.value[np.isfinite(histories.value)]
         return cls(
             num_events=histories.num_events,

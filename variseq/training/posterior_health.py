@@ -128,7 +128,7 @@ def diagnostic_batch(histories: Histories, max_seq_len: int, num_items: int, see
     Histories of one event have a start token alone, the same for all: they are taken only where there are no others.
     """
     offsets = histories.visits.offsets
-    num_visits = histories.visits.num_of_histories
+    num_visits = histories.visits.lengths
     candidates = np.flatnonzero(num_visits >= 2)
     if len(candidates) < 2:
         candidates = np.flatnonzero(num_visits)
