@@ -20,10 +20,6 @@ from variseq.events.table import Columns, EventTable
 from variseq.events.visits import by_visit
 from variseq.events.vocabulary import Vocabulary
 
-_VISITS = """
-    SELECT CAST(raw.visit AS VARCHAR) FROM kept JOIN users ON kept.user_code = users.user_code
-    JOIN raw ON kept.input_row = raw.input_row ORDER BY users.user_position, kept.time_us, kept.input_row
-"""
 MAX_NUM_BEHAVIORS = 256  # a behavior is stored in one byte
 
 
@@ -98,8 +94,7 @@ def number_and_order(
     vocabulary = Vocabulary(_ids(session, "user"), _ids(session, "item"), behaviors)
     table = _stream_to_arrays(session, sql["ordered"], num_events)
     if has_visits:
-        visit = pa.concat_arrays(batch.column(0) for batch in session.stream(_VISITS)).dictionary_encode()
-        table = by_visit(table, visit, vocabulary)
+        table = by_visit(session, table, vocabulary)
     return table, vocabulary
 
 

@@ -7,16 +7,24 @@ import pyarrow as pa
 
 from variseq.errors import InputError
 from variseq.events.report import utc_text
+from variseq.events.session import Session
 from variseq.events.table import EventTable
 from variseq.events.vocabulary import Vocabulary
 
+_VISITS = """
+    SELECT CAST(raw.visit AS VARCHAR) FROM kept JOIN users ON kept.user_code = users.user_code
+    JOIN raw ON kept.input_row = raw.input_row ORDER BY users.user_position, kept.time_us, kept.input_row
+"""
+"""The visit of each event, in the order of the statement `ordered`."""
 
-def by_visit(table: EventTable, visit: pa.DictionaryArray, vocabulary: Vocabulary) -> EventTable:
+
+def by_visit(session: Session, table: EventTable, vocabulary: Vocabulary) -> EventTable:
     """The events in the order of visits, all at the time when their visit began; an event without one is a visit alone.
 
     Two visits of a user that begin at one time are a microsecond apart, so that times tell them apart. Raises
     InputError where a visit begins before an earlier one of the same user has ended.
     """
+    visit = pa.concat_arrays(batch.column(0) for batch in session.stream(_VISITS)).dictionary_encode()
     code = visit.indices.to_numpy(zero_copy_only=False).astype(np.float64)
     code = np.where(np.isnan(code), len(visit.dictionary) + np.arange(len(table)), code).astype(np.int64)
     # Events are in the order of time, so the first one of a visit is its earliest.
