@@ -31,7 +31,8 @@ export function positions(events, scale, gap) {
   const visit = visits(events, gap);
   if (scale === "order") return visit;
   const at = positionsInTime(events);
-  return visit.map((number) => at[visit.indexOf(number)]);
+  const begins = at.filter((_, index) => visit[index] !== visit[index - 1]);
+  return visit.map((number) => begins[number]);
 }
 
 /** The time of each event. What has no time lies between its neighbors, or after the last. */
