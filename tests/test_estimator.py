@@ -167,6 +167,7 @@ def test_seen_items_are_left_out_as_the_log_suggested_unless_asked_otherwise(
     assert of_sets == {
         "conformal_coverage_90",
         "conformal_coverage_90_interval",
+        "conformal_coverage_90_by_chance",
         "by_history_length",
         "by_item_popularity",
     }

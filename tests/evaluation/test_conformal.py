@@ -33,6 +33,31 @@ def test_few_queries_promise_nothing_but_everything() -> None:
     assert thresholds.at(0.99).tolist() == [1.0] * len(LENGTH_EDGES)
 
 
+@pytest.mark.parametrize(("num_users", "level"), [(45, 0.9), (300, 0.5), (2000, 0.95)])
+def test_coverage_is_in_its_range_by_chance_in_95_of_100_logs_that_do_not_change(num_users: int, level: float) -> None:
+    generator, group, covered = np.random.default_rng(0), np.zeros(num_users, dtype=np.int64), []
+    for _ in range(400):
+        fitted = ConformalThresholds.fit(generator.random(num_users), group, num_users)
+        covered.append((generator.random(500) <= fitted.at(level)[0]).mean())
+    low, high = fitted.chance_range(level, 500)
+    assert 0.91 <= np.mean((low <= np.array(covered)) & (np.array(covered) <= high)) <= 0.99
+
+
+def test_coverage_after_a_drift_is_out_of_its_range_by_chance() -> None:
+    generator, num_users = np.random.default_rng(0), 2000
+    thresholds = ConformalThresholds.fit(generator.random(num_users), np.zeros(num_users, dtype=np.int64), num_users)
+    # A twentieth of the later targets are items that nothing predicted.
+    later = np.where(generator.random(2000) < 0.05, 1.0, generator.random(2000))
+    low, high = thresholds.chance_range(0.9, len(later))
+    assert (later <= thresholds.at(0.9)[0]).mean() < low < 0.9 < high
+
+
+def test_thresholds_of_an_unknown_number_of_users_have_no_range_and_those_of_too_few_hold_everything() -> None:
+    group = np.zeros(4, dtype=np.int64)
+    assert ConformalThresholds.fit(np.linspace(0, 1, 4), group).chance_range(0.9) is None
+    assert ConformalThresholds.fit(np.linspace(0, 1, 4), group, 4).chance_range(0.9) == (1.0, 1.0)
+
+
 @pytest.mark.parametrize("coverage", [0.0, 0.905, 1.0, 90.0, float("nan")])
 def test_coverage_that_was_not_prepared_is_refused(coverage: float) -> None:
     thresholds = ConformalThresholds.fit(np.linspace(0, 1, 50), np.zeros(50, dtype=np.int64))

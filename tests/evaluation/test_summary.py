@@ -188,7 +188,7 @@ def test_lengths_are_in_the_group_whose_name_holds_them(lengths: list[int]) -> N
 def thresholds_for(evaluation_lengths: np.ndarray) -> ConformalThresholds:
     """Of masses that are uniform, as those of `true_forecasts` are."""
     mass = np.random.default_rng(0).permutation(np.linspace(0, 1, 3000))
-    return ConformalThresholds.fit(mass, length_group(np.resize(evaluation_lengths, len(mass))))
+    return ConformalThresholds.fit(mass, length_group(np.resize(evaluation_lengths, len(mass))), len(mass))
 
 
 def test_sets_of_the_model_alone_are_looked_at_over_all_and_by_length() -> None:
@@ -201,7 +201,9 @@ def test_sets_of_the_model_alone_are_looked_at_over_all_and_by_length() -> None:
     assert sum(row["conformal_coverage_90"] * row["num_queries"] for row in model["by_history_length"]) == (
         pytest.approx(model["conformal_coverage_90"] * len(evaluation.rank))
     )
-    assert other["conformal_coverage_90"] is None
+    low, high = model["conformal_coverage_90_by_chance"]
+    assert low < 0.9 < high
+    assert other["conformal_coverage_90"] is other["conformal_coverage_90_by_chance"] is None
     assert {row["conformal_coverage_90"] for row in other["by_history_length"]} == {None}
 
 
@@ -212,6 +214,8 @@ def test_target_that_may_not_be_recommended_is_in_no_set() -> None:
     evaluation = dataclasses.replace(evaluation, target_was_seen=seen, forecasts=forecasts)
     everything = ConformalThresholds(np.ones_like(thresholds_for(LENGTHS).mass))
     np.testing.assert_array_equal(evaluation.is_covered(everything), ~seen)
+    _, high = summarize(evaluation, 20, thresholds=thresholds_for(LENGTHS))["conformal_coverage_90_by_chance"]
+    assert high <= 0.75
 
 
 def test_model_without_probabilities_has_no_sets() -> None:

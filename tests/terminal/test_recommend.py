@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import pandas as pd
 import pytest
@@ -47,6 +48,19 @@ def test_integer_ids_are_given_as_text(integer_run: Path) -> None:
     refuse("ids of this data are integers, and 'seven'", "recommend", integer_run, "--user", "seven")
     refuse("item ids of this data are integers", "recommend", integer_run, "--history", "901,x")
     refuse("without an items file", "recommend", integer_run, "--user", "107", "--categories", "Garden")
+
+
+def test_level_that_too_few_validation_users_can_hold_is_said_to_be_no_promise(run: Path, tmp_path: Path) -> None:
+    copytree(run, tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["calibration"]["conformal_users"] = 100_000
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    few, many = (
+        succeed("recommend", folder, "--user", "u01", "--conformal-level", "0.9") for folder in (run, tmp_path / "run")
+    )
+    assert few.out == many.out
+    assert "cannot be promised" in few.err
+    assert many.err == ""
 
 
 def test_unknown_users_and_items_are_named_and_fallbacks_labelled(run: Path) -> None:

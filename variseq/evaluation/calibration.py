@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from variseq.ranking.calibration import NORMAL_95
+
 NUM_BINS = 15
-NORMAL_95 = 1.96
 
 
 def brier(

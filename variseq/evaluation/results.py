@@ -226,6 +226,11 @@ def notes_on(row: dict[str, Any], k: int) -> list[str]:
         notes.append(
             f"Conformal sets with a level of 90 % contain {row[CONFORMAL]:.1%} of the targets ({low:.1%}–{high:.1%})."
         )
+        if (by_chance := row[f"{CONFORMAL}_by_chance"]) is not None:
+            low, high = by_chance
+            notes[-1] += f" {low:.1%} to {high:.1%} are to be expected if test is like validation."
+            if not low <= row[CONFORMAL] <= high:
+                notes[-1] += " So it is not, and the level does not hold for what comes later in this log."
     for column, groups in row["by_user_column"].items():
         notes += _notes_on_column(column, groups, row["group_gaps"]["user_column"][column])
     return notes

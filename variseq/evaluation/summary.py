@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from variseq.evaluation.calibration import answered, equal_mass_bins, risk_coverage, wilson_interval
-from variseq.evaluation.evaluation import Evaluation, Forecasts
+from variseq.evaluation.evaluation import CONFORMAL_LEVEL, Evaluation, Forecasts
 from variseq.evaluation.groups import Groups, SizeThirds, by_length
 from variseq.evaluation.metrics import catalog_coverage, exposure, gini
 from variseq.evaluation.significance import (
@@ -73,6 +73,7 @@ def summarize(
     return {
         "model": evaluation.model,
         **overall.summary(),
+        f"{CONFORMAL}_by_chance": _by_chance(evaluation, thresholds),
         **visits.summary(),
         **_summary_of_lists(evaluation),
         **_summary_of_selection(selection, k),
@@ -216,6 +217,15 @@ class _Group(_Pool):
             low, high = wilson_interval(np.array([self.covered]), np.array([self.num_users]))
             result[f"{CONFORMAL}_interval"] = [float(low[0]), float(high[0])]
         return result
+
+
+def _by_chance(evaluation: Evaluation, thresholds: ConformalThresholds | None) -> list[float] | None:
+    """The coverage that is to be expected if test is like validation; targets that are not ranked are in no set."""
+    is_new = ~evaluation.target_was_seen
+    if thresholds is None or not is_new.any():
+        return None
+    expected = thresholds.chance_range(CONFORMAL_LEVEL, len(np.unique(evaluation.user[is_new])))
+    return None if expected is None else [float(is_new.mean() * end) for end in expected]
 
 
 def _calibration_errors(k: int) -> dict[str, int]:

@@ -18,6 +18,7 @@ NUM_SAMPLES = 8
 """Posterior samples that a probability is averaged over."""
 NORMAL_90 = 1.645
 """Standard deviations from the mean to the ends of the central 90 % of a normal distribution."""
+NORMAL_95 = 1.96
 LENGTH_EDGES = (0, 1, 2, 3, 6, 11, 21, 51, 101, 201)
 """Where the groups of history lengths begin: 0, 1, 2, 3-5, 6-10, ... events."""
 LEVELS = tuple(round(0.01 * percent, 2) for percent in range(50, 100))
@@ -181,12 +182,19 @@ class ConformalThresholds:
     smallest prefix of the list that holds the next item with the given probability, if test queries are exchangeable
     with validation queries. Source: adaptive prediction sets without randomization (Romano et al. 2020), by group (Vovk
     2012).
+
+    Args:
+        mass: The threshold of each group and level.
+        num_users: Validation users with a query; 0 where that is not known.
     """
 
     mass: Float[np.ndarray, "group level"]
+    num_users: int = 0
 
     @classmethod
-    def fit(cls, mass_before: Float[np.ndarray, " query"], group: Int[np.ndarray, " query"]) -> ConformalThresholds:
+    def fit(
+        cls, mass_before: Float[np.ndarray, " query"], group: Int[np.ndarray, " query"], num_users: int = 0
+    ) -> ConformalThresholds:
         """From the probability that came before the target of each validation query.
 
         The threshold of a level is the ⌈(n + 1) · level⌉-th smallest of n, or 1 (everything) where n is too small.
@@ -201,7 +209,28 @@ class ConformalThresholds:
         for index in range(len(LENGTH_EDGES)):
             inside = mass_before[group == index]
             rows.append(_thresholds(inside) if len(inside) >= MIN_QUERIES else everyone)
-        return cls(np.stack(rows))
+        return cls(np.stack(rows), num_users)
+
+    def chance_range(self, level: float, num_others: int | None = None) -> tuple[float, float] | None:
+        """The share of new targets that sets of a level contain, with 95 % probability, if nothing has changed.
+
+        Over all exchangeable targets the share has the distribution Beta(k, n + 1 − k), k = ⌈(n + 1) · level⌉, for
+        thresholds from n users (Vovk 2012, proposition 2a); a finite number of targets adds their own noise. Both are
+        taken as normal.
+
+        Args:
+            level: The level of the sets.
+            num_others: Users whose targets are looked at; None for all there could be.
+
+        Returns:
+            The lower and the upper end; None where the number of validation users is not known.
+        """
+        if not self.num_users:
+            return None
+        other = 0.0 if num_others is None else 1 / num_others
+        mean = min(1.0, math.ceil((self.num_users + 1) * level - 1e-9) / (self.num_users + 1))
+        reach = NORMAL_95 * math.sqrt(mean * (1 - mean) * (1 / (self.num_users + 2) + other))
+        return max(0.0, mean - reach), min(1.0, mean + reach)
 
     def at(self, level: float) -> Float[np.ndarray, " group"]:
         """The threshold of each group of history lengths. Raises InputError for a level that is not in `LEVELS`."""
@@ -218,12 +247,12 @@ class ConformalThresholds:
         return [[round(float(value), 6) for value in row] for row in self.mass]
 
     @classmethod
-    def from_json(cls, record: Any) -> ConformalThresholds:
+    def from_json(cls, record: Any, num_users: int = 0) -> ConformalThresholds:
         """The inverse of `to_json`. Raises ValueError or TypeError for a record of another shape."""
         mass = np.array(record, dtype=np.float64)
         if mass.shape != (len(LENGTH_EDGES), len(LEVELS)) or not np.isfinite(mass).all():
             raise ValueError(f"conformal thresholds of shape {mass.shape}")
-        return cls(mass)
+        return cls(mass, num_users)
 
 
 def _thresholds(mass_before: Float[np.ndarray, " query"]) -> Float[np.ndarray, " level"]:
@@ -257,6 +286,7 @@ class CalibrationResult:
             **self.calibration.to_json(),
             "conformal": self.thresholds.to_json(),
             "conformal_at_request": None if at_request is None else at_request.to_json(),
+            "conformal_users": self.thresholds.num_users,
             "repeat_share": self.repeat_share,
             "validation": self.validation,
         }
@@ -264,11 +294,11 @@ class CalibrationResult:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> CalibrationResult:
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for a record that is not one."""
-        at_request = record["conformal_at_request"]
+        at_request, num_users = record["conformal_at_request"], int(record.get("conformal_users", 0))
         return cls(
             Calibration.from_json(record),
-            ConformalThresholds.from_json(record["conformal"]),
+            ConformalThresholds.from_json(record["conformal"], num_users),
             float(record["repeat_share"]),
             dict(record["validation"]),
-            None if at_request is None else ConformalThresholds.from_json(at_request),
+            None if at_request is None else ConformalThresholds.from_json(at_request, num_users),
         )

@@ -125,7 +125,8 @@ def _thresholds(
     # Where seen items are not ranked, sets hold new items: they cover the next item that is one.
     is_new = ~evaluation.target_was_seen
     group = length_group(evaluation.history_length)
-    thresholds = ConformalThresholds.fit(evaluation.forecasts.mass_before[is_new], group[is_new])
+    num_users = len(np.unique(evaluation.user[is_new]))
+    thresholds = ConformalThresholds.fit(evaluation.forecasts.mass_before[is_new], group[is_new], num_users)
     return thresholds, {name: float(evaluation.metric(name).mean()) for name in ("ndcg", "nll")}
 
 

@@ -15,10 +15,14 @@ from variseq.estimator import load
 from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
 from variseq.output.console import console
 from variseq.output.printable import printable
+from variseq.ranking.calibration import ConformalThresholds
 from variseq.ranking.engine import UNKNOWN_USER
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import Recommendations
 from variseq.terminal.named_items import NamedItems, factor, named_values
+
+LOOSE = 0.05
+"""A level that may be missed by more than this is not promised."""
 
 
 def read_options(typed: dict[str, Any], vocabulary: Vocabulary) -> RecommendOptions:
@@ -87,6 +91,20 @@ def recommend_run(run: Path, typed: dict[str, Any]) -> None:
         print(json.dumps(recommendations.to_dicts()))
     else:
         _show(recommendations, options, ids, vocabulary)
+        if options.conformal_level is not None and model.checkpoint is not None:
+            _show_promise(model.checkpoint.calibrated.thresholds, options.conformal_level)
+
+
+def _show_promise(thresholds: ConformalThresholds, level: float) -> None:
+    """What the level of a conformal set is worth where few people were in validation."""
+    expected = thresholds.chance_range(level)
+    if expected is not None and level - expected[0] > LOOSE:
+        low, high = expected
+        console(stderr=True).print(
+            f"note: a level of {level:.0%} cannot be promised: validation had {thresholds.num_users:,} people, so sets "
+            f"may contain {low:.0%} to {high:.0%} of the next items.",
+            soft_wrap=True,
+        )
 
 
 def _show(
