@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from variseq.evaluation.calibration import (
-    NORMAL_95,
     NUM_BINS,
     Reliability,
     reliability,
@@ -22,6 +21,7 @@ from variseq.evaluation.calibration import (
 from variseq.evaluation.evaluation import CONFORMAL_LEVEL, Evaluation
 from variseq.evaluation.results import Results
 from variseq.evaluation.summary import CONFORMAL, MIN_USERS, SELECTIVE_GAIN
+from variseq.ranking.calibration import NORMAL_95
 from variseq.reports.style import (
     FONT_POINTS,
     LINES,
