@@ -46,6 +46,8 @@ GRID: dict[str, dict[str, Any]] = {
     "512-negatives": NO_NOISE | {"training.num_negatives": 512},
     "no-ema": NO_NOISE | {"training.ema_decay": 0.0},
     "no-item-decay": NO_NOISE | {"training.item_weight_decay": 0.0},
+    "no-skip-gram": NO_NOISE | {"model.skip_gram_window": 0},
+    "seen-not-masked": NO_NOISE | {"training.mask_seen": False},
     "no-categories": NO_NOISE | {"training.use_categories": False},
 }
 
