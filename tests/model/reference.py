@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from variseq.model.losses import Negatives
+from variseq.model.losses import Negatives, Targets
 from variseq.model.network import Network
 from variseq.model.posterior import encoded
 from variseq.sequences.batches import Layout
@@ -42,6 +43,31 @@ def sampled_loss_plain(
     scores = (preference @ item_vectors[items].T + bias).masked_fill(items == target.unsqueeze(1), float("-inf"))
     log_mass = torch.logsumexp(torch.cat([at_target.unsqueeze(2), scores], dim=2), dim=2)
     return (math.log(len(preference)) - torch.logsumexp(at_target - log_mass, dim=0)).mean()
+
+
+def future_loss_plain(
+    preference: Tensor,
+    item_vectors: Tensor,
+    item_bias: Tensor,
+    targets: Targets,
+    unranked: Sequence[tuple[int, int]],
+    negatives: Negatives | None = None,
+) -> Tensor:
+    """Token by token: several targets, items that are left out of the softmax, and all items or some negatives."""
+    total = preference.new_zeros(())
+    for token, (items, weights) in enumerate(zip(targets.item.tolist(), targets.weight.tolist(), strict=True)):
+        wanted = {item for item, weight in zip(items, weights, strict=True) if weight}
+        scores = preference[:, token] @ item_vectors.T + item_bias
+        if negatives is None:
+            others = [item for item in range(len(item_bias)) if item not in wanted and (token, item) not in unranked]
+            terms = scores[:, others]
+        else:
+            others = [item for item in negatives.items.tolist() if item not in wanted and (token, item) not in unranked]
+            terms = scores[:, others] - math.log(len(negatives.items)) - negatives.log_probability[others]
+        log_mass = torch.logsumexp(torch.cat([scores[:, sorted(wanted)], terms], dim=1), dim=1)
+        joint = sum(weight * (scores[:, item] - log_mass) for item, weight in zip(items, weights, strict=True))
+        total = total + math.log(len(preference)) - torch.logsumexp(torch.as_tensor(joint), dim=0)
+    return total / targets.weight.sum()
 
 
 def last_weights(network: Network, mean: Tensor, layout: Layout) -> Tensor:

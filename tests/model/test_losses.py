@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.nn import functional
 
-from tests.model.reference import sampled_loss_plain, softmax_loss_plain
+from tests.model.reference import future_loss_plain, sampled_loss_plain, softmax_loss_plain
 from variseq.model import losses
 from variseq.model.layers import ValueEstimate
-from variseq.model.losses import Negatives, softmax_loss, value_loss
+from variseq.model.losses import Negatives, Pairs, Targets, softmax_loss, value_loss
 
 
 def softmax_inputs(num_tokens: int, num_items: int, num_samples: int = 1) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,7 +39,7 @@ def check_against_plain_form(loss: Callable[..., Tensor], plain: Callable[..., T
     results = []
     for form in (loss, plain):
         inputs = softmax_inputs(*shape)
-        found = form(*inputs, target)
+        found = form(*inputs, Targets.next(target) if form is loss else target)
         (3 * found).backward()
         results.append((found, *(tensor.grad for tensor in inputs)))
     for one, other in zip(*results, strict=True):
@@ -58,7 +58,7 @@ def test_chunked_softmax_equals_the_plain_form_in_values_and_gradients(
 
 
 def test_gradient_of_the_chunked_softmax_is_that_of_finite_differences() -> None:
-    target = some_targets(5, 4)
+    target = Targets.next(some_targets(5, 4))
     assert torch.autograd.gradcheck(lambda *inputs: softmax_loss(*inputs, target), softmax_inputs(5, 4, num_samples=3))
 
 
@@ -75,15 +75,15 @@ def test_plain_softmax_of_one_sample_is_the_cross_entropy_and_of_several_that_of
 def test_softmax_of_huge_scores_and_biases_is_finite() -> None:
     preference, vectors = torch.full((1, 2, 1), 1e4), torch.tensor([[1.0], [-1.0]])
     inputs = (torch.zeros(1, 2, 1), torch.ones(3, 1), torch.tensor([-500.0, 0.0, 300.0]))
-    assert float(softmax_loss(preference, vectors, torch.zeros(2), torch.tensor([0, 0]))) == 0.0
-    assert float(softmax_loss(preference, vectors, torch.zeros(2), torch.tensor([1, 1]))) == 2e4
-    assert float(softmax_loss(*inputs, torch.tensor([2, 2]))) == 0.0
-    assert float(softmax_loss(*inputs, torch.tensor([1, 1]))) == pytest.approx(300.0)
+    assert float(softmax_loss(preference, vectors, torch.zeros(2), Targets.next(torch.tensor([0, 0])))) == 0.0
+    assert float(softmax_loss(preference, vectors, torch.zeros(2), Targets.next(torch.tensor([1, 1])))) == 2e4
+    assert float(softmax_loss(*inputs, Targets.next(torch.tensor([2, 2])))) == 0.0
+    assert float(softmax_loss(*inputs, Targets.next(torch.tensor([1, 1])))) == pytest.approx(300.0)
 
 
 def test_scores_just_below_the_bound_are_summed_over_a_large_catalog_without_overflow() -> None:
     preference, vectors = torch.full((1, 1, 1), 0.999 * losses.SAFE_SCORE), torch.ones(20_000, 1)
-    loss = softmax_loss(preference, vectors, torch.zeros(20_000), torch.tensor([7]))
+    loss = softmax_loss(preference, vectors, torch.zeros(20_000), Targets.next(torch.tensor([7])))
     assert float(loss) == pytest.approx(math.log(20_000), rel=1e-5)
 
 
@@ -96,7 +96,9 @@ def test_sampled_softmax_with_its_correction_estimates_the_full_one() -> None:
     errors = []
     for num_negatives, num_draws in [(20, 200), (500, 20), (200_000, 1)]:
         drawn = [Negatives.draw(log_probability, num_negatives) for _ in range(num_draws)]
-        estimates = [float(softmax_loss(preference, vectors, bias, target, negatives)) for negatives in drawn]
+        estimates = [
+            float(softmax_loss(preference, vectors, bias, Targets.next(target), negatives)) for negatives in drawn
+        ]
         errors.append(abs(float(np.mean(estimates)) - full))
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.01
@@ -115,14 +117,42 @@ def test_chunked_sampled_softmax_equals_the_plain_form_in_values_and_gradients(
     check_against_plain_form(sampled, plain, (num_tokens, 9, num_samples))
 
 
+@pytest.mark.parametrize("is_sampled", [False, True])
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_loss_of_several_targets_without_unranked_items_equals_the_plain_form(
+    monkeypatch: pytest.MonkeyPatch, is_sampled: bool, num_samples: int
+) -> None:
+    monkeypatch.setattr(losses, "CHUNK_NUMBERS", 1)
+    torch.manual_seed(0)
+    # Targets that stand twice, that have no weight, and that are left out of the softmax of their own token.
+    item = torch.randint(9, (40, 3))
+    item[:9, 1] = item[:9, 0]
+    weight = torch.tensor([1.0, 0.5, 0.25]).repeat(40, 1)
+    weight[5:15, 2], weight[30:, 1:] = 0.0, 0.0
+    unranked = Pairs(torch.arange(40).repeat_interleave(2), torch.randint(9, (80,)))
+    pairs = list(zip(unranked.token.tolist(), unranked.item.tolist(), strict=True))
+    negatives = Negatives.draw(torch.log_softmax(torch.randn(9, dtype=torch.float64), dim=0), 12)
+    given, results = (Targets(item, weight), negatives if is_sampled else None), []
+    for found in (
+        lambda *inputs: softmax_loss(*inputs, *given, unranked),
+        lambda *inputs: future_loss_plain(*inputs, given[0], pairs, given[1]),
+    ):
+        inputs = softmax_inputs(40, 9, num_samples)
+        loss = found(*inputs)
+        (3 * loss).backward()
+        results.append((loss, *(tensor.grad for tensor in inputs)))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
 def test_negative_that_is_the_target_is_left_out() -> None:
     preference, vectors, bias = (tensor.detach() for tensor in softmax_inputs(1, 3))
     uniform = torch.full((3,), -math.log(3), dtype=torch.float64)
     target = torch.tensor([1])
-    alone = softmax_loss(preference, vectors, bias, target, Negatives(torch.tensor([1, 1]), uniform))
+    alone = softmax_loss(preference, vectors, bias, Targets.next(target), Negatives(torch.tensor([1, 1]), uniform))
     assert float(alone) == 0.0
     scores = (preference[0] @ vectors.T + bias)[0]
-    with_other = softmax_loss(preference, vectors, bias, target, Negatives(torch.tensor([1, 2]), uniform))
+    with_other = softmax_loss(preference, vectors, bias, Targets.next(target), Negatives(torch.tensor([1, 2]), uniform))
     expected = torch.log(1 + torch.exp(scores[2] - math.log(2 / 3) - scores[1]))
     torch.testing.assert_close(with_other, expected)
 
@@ -149,4 +179,4 @@ def test_value_losses_leave_out_unknown_values_and_match_their_formulas() -> Non
 @pytest.mark.skipif(inspect.unwrap(softmax_loss) is softmax_loss, reason="the tests run without --jaxtyping-packages")
 def test_shapes_are_checked_while_the_tests_run() -> None:
     with pytest.raises(TypeCheckError):
-        softmax_loss(torch.zeros(1, 2, 3), torch.zeros(5, 4), torch.zeros(5), torch.tensor([0, 1]))
+        softmax_loss(torch.zeros(1, 2, 3), torch.zeros(5, 4), torch.zeros(5), Targets.next(torch.tensor([0, 1])))

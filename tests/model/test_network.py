@@ -145,6 +145,32 @@ def test_objective_is_the_sum_of_its_parts() -> None:
     torch.testing.assert_close(objective.loss, nll + 0.3 * kl + 0.2 * (regression + second))
 
 
+def test_last_item_alone_forecasts_what_comes_after_the_next_event() -> None:
+    network, batch = training_batch(skip_gram_window=2)
+    without, found = (network.objective(batch, Weights(noise=0.0, skip_gram=weight)) for weight in (0.0, 0.5))
+    item, weight = batch.later(0.5, 2)
+    vectors = network.embedding.vectors()[batch.item]
+    preference = vectors * torch.rsqrt(vectors.square().mean(dim=1, keepdim=True) + torch.finfo(torch.float32).eps)
+    preference = preference @ network.skip_gram.output.weight.T
+    log_p = torch.log_softmax(preference @ network.item_vectors.T + network.item_bias, dim=1)
+    expected = -(log_p.gather(1, item) * weight).sum() / len(item)
+    torch.testing.assert_close(found.loss - without.loss, expected)
+    assert torch.equal(found.nll, without.nll)
+    (found.loss - without.loss).backward()
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in network.encoder.parameters())
+
+
+def test_seen_items_have_no_part_in_the_softmax_where_they_are_masked() -> None:
+    network, batch = training_batch()
+    objective = network.objective(batch, Weights(noise=0.0, mask_seen=True))
+    scores = network.scores(network(batch).preference, 0, NUM_ITEMS)
+    at_target = scores.gather(1, batch.target_item[:, None])
+    target, item = batch.seen(NUM_ITEMS)
+    scores[target, item] = -torch.inf
+    scores.scatter_(1, batch.target_item[:, None], at_target)
+    torch.testing.assert_close(objective.nll, torch.nn.functional.cross_entropy(scores, batch.target_item))
+
+
 def test_objective_of_several_samples_is_that_of_their_mixture() -> None:
     network, batch = training_batch()
     torch.manual_seed(3)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -167,3 +169,46 @@ def test_value_and_behavior_are_those_of_the_event_before_and_of_the_target() ->
     assert batch.behavior.tolist() == [0, 2, 1]
     np.testing.assert_array_equal(batch.value.numpy(), np.array([np.nan, 1.5, np.nan], dtype=np.float32))
     np.testing.assert_array_equal(batch.target_value.numpy(), np.array([1.5, np.nan, 4.0], dtype=np.float32))
+
+
+@settings(max_examples=40)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5), max_seq_len=st.integers(2, 12), seed=st.integers(0, 99)
+)
+@pytest.mark.parametrize("visit_gap", [None, 1])
+@pytest.mark.parametrize("is_marked", [False, True])
+def test_seen_and_later_items_are_those_of_the_window_before_and_after_each_target(
+    visit_gap: int | None, is_marked: bool, lengths: list[int], max_seq_len: int, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    number = sum(lengths)
+    histories = Histories.of_items(
+        [list(range(sum(lengths[:row]), sum(lengths[: row + 1]))) for row in range(len(lengths))]
+    )
+    time = np.cumsum(generator.integers(0, 3, number)) * 1_000_000
+    mark = generator.random(number) < 0.7 if is_marked else None
+    histories = dataclasses.replace(histories, timestamp=time, visit_gap=visit_gap, is_target=mark)
+    windows = whole_epoch(histories, max_seq_len, seed)
+    if not len(windows.first):
+        return
+    batch = make_batch(histories, windows, np.arange(len(windows.first)), number)
+    # Every item stands once in the log, so its id is its position.
+    visit_of = np.repeat(np.arange(len(histories.visits)), histories.visits.size(np.arange(len(histories.visits))))
+    window_of = {
+        visit: row for row in range(len(windows.first)) for visit in range(windows.first[row], windows.last[row])
+    }
+    targets = batch.targets()[1].tolist()
+    expected_seen, expected_later = set(), []
+    for index, item in enumerate(targets):
+        row = window_of[visit_of[item]]
+        start = max(windows.start[row], windows.first[row] - 1)
+        before = [other for other in range(number) if start <= visit_of[other] < visit_of[item]]
+        expected_seen |= {(index, other) for other in before}
+        after = [
+            item + ahead for ahead in (1, 2) if item + ahead < number and window_of.get(visit_of[item + ahead]) == row
+        ]
+        expected_later.append({other: 0.5 ** (other - item) for other in after if mark is None or mark[other]})
+    assert set(zip(*(part.tolist() for part in batch.seen(number)), strict=True)) == expected_seen
+    if visit_gap is None:
+        found = zip(*(part.tolist() for part in batch.later(0.5, 2)), strict=True)
+        assert [{i: w for i, w in zip(*pair, strict=True) if w} for pair in found] == expected_later

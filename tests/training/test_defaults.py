@@ -78,6 +78,18 @@ def test_vectors_of_items_with_fewer_events_decay_more(
     assert (overridden.item_weight_decay, overridden.refit_weight_decay_multiplier) == (0.1, in_refits)
 
 
+def test_seen_items_are_masked_where_they_are_not_ranked_and_histories_are_long() -> None:
+    assert training().mask_seen
+    assert not training(mean_length=8.0).mask_seen
+    assert not training(repeat_share=0.4).mask_seen
+
+
+def test_last_item_forecasts_later_events_where_histories_are_short_and_without_repeats() -> None:
+    assert network(mean_length=8.0).skip_gram_window > 0
+    for changed in ({}, {"mean_length": 8.0, "repeat_share": 0.4}, {"mean_length": 8.0, "visit_gap": 1_000_000}):
+        assert network(**changed).skip_gram_window == 0
+
+
 def test_noise_comes_late_and_as_a_mixture_on_a_large_log() -> None:
     large, small = training(num_events=150_000), training(num_events=98_000)
     assert (large.deterministic_fraction, large.num_samples) == (0.75, 4)

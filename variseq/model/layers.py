@@ -425,6 +425,25 @@ class ValueHead(nn.Module):
         return vector.view(*item.shape, VALUE_HEADS, VALUE_HEAD_WIDTH).transpose(1, 2)
 
 
+class SkipGram(nn.Module):
+    """W norm(dropout(E_i)): which items come some events after item i, as a second task of training.
+
+    It gives the item vectors more evidence than the next event alone: what people do together stands close together,
+    but seldom side by side. Source: Mikolov et al. 2013, with items for words as Barkan and Koenigstein 2016.
+    """
+
+    def __init__(self, hidden_size: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(hidden_size, elementwise_affine=False)
+        self.output = nn.Linear(hidden_size, hidden_size, bias=False)
+        nn.init.eye_(self.output.weight)
+        self.dropout = dropout
+
+    def forward(self, item: Float[Tensor, "token hidden"]) -> Float[Tensor, "token hidden"]:
+        expected: Tensor = self.output(self.norm(drop(item, self.dropout, self.training)))
+        return expected
+
+
 class ValueTask(nn.Module):
     """The value of the next event from the preference alone, as a second task of training.
 

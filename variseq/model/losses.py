@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,32 +20,68 @@ SAFE_SCORE = 70.0
 
 
 @dataclass(frozen=True)
-class Hits:
-    """Pairs of a token and an item that is its target, by token."""
+class Pairs:
+    """Pairs of a token and an item, by token."""
 
     token: Int[Tensor, " pair"]
     item: Int[Tensor, " pair"]
 
     @classmethod
-    def of(cls, items: Int[Tensor, " item"], target: Int[Tensor, " token"]) -> Hits:
-        """The pairs with items[item] = target[token].
+    def joined(cls, *parts: Pairs) -> Pairs:
+        """All pairs of several parts."""
+        token, item = (torch.cat([getattr(one, name) for one in parts]) for name in ("token", "item"))
+        order = torch.argsort(token, stable=True)
+        return cls(token[order], item[order])
 
-        >>> hits = Hits.of(torch.tensor([7, 5, 7]), torch.tensor([7, 6, 5]))
-        >>> hits.token.tolist(), hits.item.tolist()
+    def of_tokens(self, is_kept: Bool[Tensor, " token"]) -> Pairs:
+        """The pairs of some tokens, which are numbered anew."""
+        kept, number = is_kept[self.token], is_kept.cumsum(0) - 1
+        return Pairs(number[self.token[kept]], self.item[kept])
+
+    def among(self, items: Int[Tensor, " item"]) -> Pairs:
+        """The same pairs with the positions of the item in `items`, where it may stand several times, in its place.
+
+        >>> pairs = Pairs(torch.tensor([0, 1, 2]), torch.tensor([7, 6, 5])).among(torch.tensor([7, 5, 7]))
+        >>> pairs.token.tolist(), pairs.item.tolist()
         ([0, 0, 2], [0, 2, 1])
         """
         ordered, index = items.sort(stable=True)
-        first = torch.searchsorted(ordered, target)
-        number = torch.searchsorted(ordered, target, right=True) - first
-        token = torch.repeat_interleave(torch.arange(len(target), device=target.device), number)
-        nth = torch.arange(len(token), device=target.device) - (number.cumsum(0) - number)[token]
-        return cls(token, index[first[token] + nth])
+        first = torch.searchsorted(ordered, self.item)
+        number = torch.searchsorted(ordered, self.item, right=True) - first
+        pair = torch.repeat_interleave(torch.arange(len(self.item), device=items.device), number)
+        nth = torch.arange(len(pair), device=items.device) - (number.cumsum(0) - number)[pair]
+        return Pairs(self.token[pair], index[first[pair] + nth])
 
     def erase(self, powers: Float[Tensor, "sample token item"], tokens: slice) -> None:
         """Set the pairs of some tokens to zero; `powers` holds these tokens alone."""
         bounds = torch.tensor([tokens.start, tokens.stop], device=self.token.device)
         first, last = torch.searchsorted(self.token, bounds).tolist()
         powers[:, self.token[first:last] - tokens.start, self.item[first:last]] = 0.0
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The next events of each token, the nearest first, each with its weight in the loss; 0 where there is none."""
+
+    item: Int[Tensor, "token future"]
+    weight: Float[Tensor, "token future"]
+
+    @classmethod
+    def next(cls, item: Int[Tensor, " token"]) -> Targets:
+        """The next event of each token alone."""
+        return cls(item.unsqueeze(1), torch.ones(len(item), 1, device=item.device))
+
+    @property
+    def is_counted(self) -> Bool[Tensor, "token future"]:
+        """Whether a target has a weight, and is not the same item as a nearer one."""
+        future = self.item.shape[1]
+        is_same = (self.item.unsqueeze(2) == self.item.unsqueeze(1)).tril(-1) & (self.weight > 0).unsqueeze(1)
+        return (self.weight > 0) & ~is_same.any(dim=2) if future > 1 else self.weight > 0
+
+    def pairs(self) -> Pairs:
+        """Each token with each of its targets."""
+        token, number = torch.nonzero(self.weight > 0).unbind(1)
+        return Pairs(token, self.item[token, number])
 
 
 @dataclass(frozen=True)
@@ -56,34 +92,34 @@ class _Items:
     weighted: Float[Tensor, "item hidden"]
     factor: Float[Tensor, " item"]
     shift: Float[Tensor, ""]
-    hits: Hits | None
+    erased: Pairs | None
     is_bounded: bool
 
     @classmethod
-    def of(cls, vectors: Tensor, bias: Tensor, hits: Hits | None, largest_preference: float) -> _Items:
+    def of(cls, vectors: Tensor, bias: Tensor, erased: Pairs | None, largest_preference: float) -> _Items:
         shift = bias.max()
         factor = torch.exp(bias - shift)
         is_bounded = largest_preference * _largest_norm(vectors) < SAFE_SCORE
-        return cls(vectors, vectors * factor.unsqueeze(1), factor, shift, hits, is_bounded)
+        return cls(vectors, vectors * factor.unsqueeze(1), factor, shift, erased, is_bounded)
 
     def powers(self, rows: Tensor, tokens: slice, out: Tensor) -> tuple[Tensor, Tensor]:
-        """exp(score without bias − highest) of the rows of some tokens, 0 at hits; and the highest score."""
+        """exp(score without bias − highest) of the rows of some tokens, 0 where erased; and the highest score."""
         # Powers of two are faster than those of e.
         scores = torch.mm(rows / math.log(2), self.vectors.T, out=out)
         highest = rows.new_zeros(len(rows)) if self.is_bounded else scores.amax(dim=1)
         powers = (scores if self.is_bounded else scores.sub_(highest.unsqueeze(1))).exp2_()
-        if self.hits is not None:
-            self.hits.erase(powers.view(-1, tokens.stop - tokens.start, len(self.vectors)), tokens)
+        if self.erased is not None:
+            self.erased.erase(powers.view(-1, tokens.stop - tokens.start, len(self.vectors)), tokens)
         return powers, math.log(2) * highest
 
 
 class _ChunkedSoftmax(torch.autograd.Function):
-    """Mean over tokens of −log of the mean over samples of p(target).
+    """The sum over tokens of −log of the mean over samples of Π_j p(target j)^w_j.
 
-    Without `hits` each target is one of the items. With `hits` the target is added to the items, and items equal to the
-    target do not count. The gradients are computed in the forward pass, while the scores are in cache; the backward
-    pass only scales them. Two passes over the scores are saved: the bias is a factor outside the exponent, and the
-    largest score is subtracted only where a bound on the scores does not rule out overflow.
+    Without `erased` the targets are among the items. With it they are added to the items, of which those that are
+    erased for a token do not count. The gradients are computed in the forward pass, while the scores are in cache; the
+    backward pass only scales them. Two passes over the scores are saved: the bias is a factor outside the exponent, and
+    the largest score is subtracted only where a bound on the scores does not rule out overflow.
     """
 
     @staticmethod
@@ -94,47 +130,52 @@ class _ChunkedSoftmax(torch.autograd.Function):
         item_bias: Tensor,
         target_vectors: Tensor,
         target_bias: Tensor,
-        hits: Hits | None,
+        targets: Targets,
+        erased: Pairs | None,
     ) -> Tensor:
         num_samples, num_tokens, hidden_size = preference.shape
-        items = _Items.of(item_vectors, item_bias, hits, _largest_norm(preference))
-        at_target = (preference * target_vectors).sum(dim=2) + (target_bias - items.shift)
+        items = _Items.of(item_vectors, item_bias, erased, _largest_norm(preference))
+        at_target = torch.einsum("sth,tjh->stj", preference, target_vectors) + (target_bias - items.shift)
+        weight, is_counted = targets.weight.to(preference.dtype), targets.is_counted
+        total_weight = weight.sum(dim=1)
+        added = at_target.masked_fill(~is_counted, -math.inf).logsumexp(dim=2)
         size = max(1, min(num_tokens, max(32, CHUNK_NUMBERS // len(item_vectors)) // num_samples))
         buffer = preference.new_empty(num_samples * size, len(item_vectors))
-        grad_preference, share = torch.empty_like(preference), torch.empty_like(at_target)
+        grad_preference, pull = torch.empty_like(preference), torch.empty_like(at_target)
         grad_vectors, grad_bias = torch.zeros_like(item_vectors), torch.zeros_like(item_bias)
         total = preference.new_zeros((), dtype=torch.float64)
         for first in range(0, num_tokens, size):
             tokens = slice(first, min(first + size, num_tokens))
-            rows, of_target = preference[:, tokens].reshape(-1, hidden_size), at_target[:, tokens].reshape(-1)
+            rows, of_target = preference[:, tokens].reshape(-1, hidden_size), at_target[:, tokens]
             powers, highest = items.powers(rows, tokens, buffer[: len(rows)])
             log_mass = torch.mv(powers, items.factor).log_().add_(highest)
-            log_mass = log_mass if hits is None else torch.logaddexp(log_mass, of_target)
-            log_probability = (of_target - log_mass).view(num_samples, -1)
-            total += (math.log(num_samples) - torch.logsumexp(log_probability, dim=0)).sum(dtype=torch.float64)
-            # The gradient of a sample is weighted by its share of p(target).
-            of_sample = torch.softmax(log_probability, dim=0)
-            share[:, tokens] = of_sample if hits is None else of_sample * -torch.expm1(log_probability)
-            scale = (of_sample.view(-1) * torch.exp(highest - log_mass)).unsqueeze(1)
+            log_mass = log_mass if erased is None else torch.logaddexp(log_mass, added[:, tokens].reshape(-1))
+            log_probability = of_target - log_mass.view(num_samples, -1, 1)
+            joint = (weight[tokens] * log_probability).sum(dim=2)
+            total += (math.log(num_samples) - torch.logsumexp(joint, dim=0)).sum(dtype=torch.float64)
+            # The gradient of a sample is weighted by its share of the likelihood.
+            share, of_tokens = torch.softmax(joint, dim=0), total_weight[tokens]
+            pull[:, tokens] = share.unsqueeze(2) * weight[tokens]
+            if erased is not None:
+                probability = torch.exp(log_probability) * is_counted[tokens]
+                pull[:, tokens] -= (share * of_tokens).unsqueeze(2) * probability
+            scale = ((share * of_tokens).view(-1) * torch.exp(highest - log_mass)).unsqueeze(1)
             expected = torch.mm(powers, items.weighted).mul_(scale)
             grad_preference[:, tokens] = expected.view(num_samples, -1, hidden_size)
             grad_vectors.addmm_(powers.T, rows * scale)
             grad_bias.addmv_(powers.T, scale.squeeze(1))
-        share = share.unsqueeze(2)
         ctx.save_for_backward(
-            grad_preference.addcmul_(share, target_vectors, value=-1),
+            grad_preference.sub_(torch.einsum("stj,tjh->sth", pull, target_vectors)),
             grad_vectors.mul_(items.factor.unsqueeze(1)),
             grad_bias.mul_(items.factor),
-            (share * preference).sum(dim=0).neg_(),
-            share.sum(dim=(0, 2)).neg_(),
+            torch.einsum("stj,sth->tjh", pull, preference).neg_(),
+            pull.sum(dim=0).neg_(),
         )
-        ctx.num_tokens = num_tokens
-        return (total / num_tokens).to(preference.dtype)
+        return total.to(preference.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        scale = grad_outputs[0] / ctx.num_tokens
-        return (*(gradient * scale for gradient in ctx.saved_tensors), None)
+        return (*(gradient * grad_outputs[0] for gradient in ctx.saved_tensors), None, None)
 
 
 def _largest_norm(rows: Float[Tensor, "*rows hidden"]) -> float:
@@ -158,28 +199,38 @@ def softmax_loss(
     preference: Float[Tensor, "sample token hidden"],
     item_vectors: Float[Tensor, "item hidden"],
     item_bias: Float[Tensor, " item"],
-    target: Int[Tensor, " token"],
+    targets: Targets,
     negatives: Negatives | None = None,
+    unranked: Pairs | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean over tokens of −log of the mean over samples of softmax(P Eᵀ + b) at the target.
+    """−log of the mean over samples of softmax(P Eᵀ + b) at the targets, per target.
 
     With one sample this is the cross-entropy; with several it is that of their mixture (Burda et al. 2016, equation 8,
-    with the prior predictive as proposal, so that all importance weights are equal).
+    with the prior predictive as proposal, so that all importance weights are equal). Several targets of a token are
+    independent given the sample: Π_j p(target j)^w_j. The sum over tokens is divided by the sum of all weights.
 
-    With negatives the softmax is over the target and these alone. Their scores are lowered by log(negatives ×
-    probability), so that their sum estimates the full partition function; negatives equal to the target are left out
-    (Bengio and Senécal 2008; Yi et al. 2019, equation 5).
+    Args:
+        preference: P, of each token under each sample.
+        item_vectors: E.
+        item_bias: b.
+        targets: What each token is to forecast.
+        negatives: The softmax is over the targets and these alone; None: over all items. Their scores are lowered by
+            log(negatives × probability), so that their sum estimates the full partition function; negatives equal to a
+            target are left out (Bengio and Senécal 2008; Yi et al. 2019, equation 5).
+        unranked: Items that are left out of the softmax of a token, unless they are its target.
 
-    >>> softmax_loss(torch.zeros(1, 2, 3), torch.ones(5, 3), torch.zeros(5), torch.tensor([0, 4])).exp()
+    >>> softmax_loss(torch.zeros(1, 2, 3), torch.ones(5, 3), torch.zeros(5), Targets.next(torch.tensor([0, 4]))).exp()
     tensor(5.)
     """
-    of_target, hits = (functional.embedding(target, item_vectors), item_bias[target]), None
+    of_target, erased = (functional.embedding(targets.item, item_vectors), item_bias[targets.item]), unranked
+    if unranked is not None:
+        erased = Pairs.joined(unranked, targets.pairs())
     if negatives is not None:
         correction = math.log(len(negatives.items)) + negatives.log_probability[negatives.items]
         item_vectors, item_bias = functional.embedding(negatives.items, item_vectors), item_bias[negatives.items]
-        item_bias, hits = item_bias - correction, Hits.of(negatives.items, target)
-    loss: Tensor = _ChunkedSoftmax.apply(preference, item_vectors, item_bias, *of_target, hits)  # type: ignore[no-untyped-call]
-    return loss
+        item_bias, erased = item_bias - correction, (erased or targets.pairs()).among(negatives.items)
+    loss: Tensor = _ChunkedSoftmax.apply(preference, item_vectors, item_bias, *of_target, targets, erased)  # type: ignore[no-untyped-call]
+    return loss / targets.weight.sum()
 
 
 def value_loss(

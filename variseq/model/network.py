@@ -21,6 +21,7 @@ from variseq.model.layers import (
     EventEmbedding,
     LatentHead,
     Posterior,
+    SkipGram,
     ValueEstimate,
     ValueHead,
     ValueTask,
@@ -51,6 +52,9 @@ class NetworkConfig(BaseModel):
     dropout: float = Field(default=0.2, ge=0, lt=1, description="share of numbers dropped in training")
     attention: Literal["additive", "dot"] = Field(default="additive", description="form of encoder-decoder attention")
     attention_dim: int = Field(default=32, ge=1, description="hidden units of the additive attention")
+    skip_gram_window: int = Field(
+        default=0, ge=0, description="events after the next one that the last item alone forecasts in training; 0: none"
+    )
     bn_gamma: float | None = Field(
         default=1.0, gt=0, description="γ of the batch-norm on μ: KL ≥ ½ γ² per dimension; None: no batch-norm"
     )
@@ -83,13 +87,19 @@ class Objective:
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of the terms of the objective, the scale of the noise and the number of samples."""
+    """The weights of the terms of the objective, the scale of the noise and the number of samples.
+
+    `skip_gram` is the weight of the event after the next one; each later one has this share of the weight before it.
+    With `mask_seen` items of the history are left out of the softmax, as they are where seen items are not ranked.
+    """
 
     beta: float = 0.0
     free_nats: float = 0.0
     regression: float = 0.0
     noise: float = 1.0
     num_samples: int = 1
+    skip_gram: float = 0.0
+    mask_seen: bool = False
 
 
 class Network(nn.Module):
@@ -115,6 +125,7 @@ class Network(nn.Module):
         self.latent = LatentHead(config.hidden_size, config.latent_dim, config.bn_gamma)
         attention = ATTENTION_OF[config.attention](config.latent_dim, config.attention_dim)
         self.decoder = Decoder(config.latent_dim, config.hidden_size, attention, config.dropout)
+        self.skip_gram = SkipGram(config.hidden_size, config.dropout) if config.skip_gram_window else None
         self.item_bias = nn.Parameter(torch.zeros(config.num_items))
         self.value_task = ValueTask(config.hidden_size) if config.has_values else None
         self.value_head = ValueHead(config.num_items, config.dropout) if config.has_values else None
@@ -211,19 +222,50 @@ class Network(nn.Module):
         token, target, target_value = batch.targets()
         if token is not None:
             preference = preference[:, token]
-        nll = losses.softmax_loss(preference, vectors[: self.config.num_items], self.item_bias, target, negatives)
+        seen = losses.Pairs(*batch.seen(self.config.num_items)) if weights.mask_seen else None
+        items = vectors[: self.config.num_items], self.item_bias
+        nll = losses.softmax_loss(preference, *items, losses.Targets.next(target), negatives, seen)
         per_dimension = posterior.kl_to_prior().mean(dim=0)
         kl = per_dimension.sum()
         # Free bits on the batch mean of each dimension (Kingma et al. 2016, appendix C.8).
         penalty = per_dimension.clamp(min=weights.free_nats).sum() if weights.free_nats else kl
         regression = nll.new_zeros(())
         loss = nll + weights.beta * penalty
+        if self.skip_gram is not None and weights.skip_gram > 0:
+            loss = loss + self._skip_gram_loss(batch, vectors, weights.skip_gram, negatives, seen)
         if self.value_head is not None and weights.regression > 0:
             value, estimate = self.embedding.standardise(batch.target_value), self.values(batch)
             value = value if batch.is_target is None else value.where(batch.is_target, torch.nan)
             regression = losses.value_loss(estimate, value, self.config.value_loss)
             loss = loss + weights.regression * (regression + self._value_task_loss(preference, target, target_value))
         return Objective(loss, nll.detach(), kl.detach(), regression.detach())
+
+    def _skip_gram_loss(
+        self,
+        batch: Batch,
+        vectors: Float[Tensor, "item_and_start hidden"],
+        weight: float,
+        negatives: losses.Negatives | None,
+        seen: losses.Pairs | None,
+    ) -> Float[Tensor, ""]:
+        """The loss of `SkipGram`, in nats per position: what comes after the next event, from the last item alone."""
+        item, of_each = batch.later(weight, self.config.skip_gram_window)
+        token = batch.targets()[0]
+        is_kept = of_each.sum(dim=1) > 0
+        if not is_kept.any():
+            return of_each.sum()
+        last_item = (batch.item if token is None else batch.item[token])[is_kept]
+        assert self.skip_gram is not None
+        preference = self.skip_gram(functional.embedding(last_item, vectors)).unsqueeze(0)
+        loss = losses.softmax_loss(
+            preference,
+            vectors[: self.config.num_items],
+            self.item_bias,
+            losses.Targets(item[is_kept], of_each[is_kept]),
+            negatives,
+            None if seen is None else seen.of_tokens(is_kept),
+        )
+        return loss * of_each.sum() / len(of_each)
 
     def _value_task_loss(
         self,

@@ -121,6 +121,36 @@ class Batch:
         index = torch.nonzero(self.is_target)[:, 0]
         return index if token is None else token[index], item[index], value[index]
 
+    def later(self, weight: float, number: int) -> tuple[Int[Tensor, "target later"], Float[Tensor, "target later"]]:
+        """Of each of `targets()` the items that come after it in the window, with weights; only without visits.
+
+        The first has the given weight, the next its square, and so on; 0 where the window has ended before it.
+        """
+        every, lengths = torch.arange(self.num_tokens, device=self.gap.device).unsqueeze(1), self.layout.lengths
+        last = torch.repeat_interleave(self.layout.last_tokens(), lengths).unsqueeze(1)
+        index = every + torch.arange(1, number + 1, device=every.device)
+        of_each = weight ** (index - every) * (index <= last)
+        index = index.minimum(last)
+        if self.is_target is None:
+            return self.target_item[index], of_each
+        return self.target_item[index][self.is_target], (of_each * self.is_target[index])[self.is_target]
+
+    def seen(self, num_items: int) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
+        """Pairs of an index into `targets()` and an item of the window before it, by target."""
+        position, token = self.layout.positions(), self.targets()[0]
+        every = torch.arange(len(position), device=position.device)
+        first, last = every - position, every + 1
+        if self.token is not None:
+            first, last = torch.searchsorted(self.token, first), torch.searchsorted(self.token, every, right=True)
+        if token is not None:
+            first, last = first[token], last[token]
+        number = last - first
+        target = torch.repeat_interleave(torch.arange(len(number), device=position.device), number)
+        nth = torch.arange(len(target), device=position.device) - (number.cumsum(0) - number)[target]
+        item = self.item[first[target] + nth]
+        is_event = item < num_items
+        return target[is_event], item[is_event]
+
     def by_event(self) -> tuple[Layout, Layout, Int[Tensor, " target"]]:
         """The layouts of events and of targets, and for each target the position of the last event before it."""
         layout = self.layout

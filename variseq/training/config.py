@@ -42,6 +42,13 @@ class TrainingConfig(BaseModel):
     value_loss_weight: float = Field(default=0.1, ge=0, description="λ, the weight of the value regression")
     num_negatives: int = Field(default=2048, ge=1, description="shared negatives of a large catalog")
     full_softmax_max_items: int = Field(default=4096, ge=1, description="largest catalog with the full softmax")
+    skip_gram_weight: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="weight of the event after the next one; that of each later one falls by this factor",
+    )
+    mask_seen: bool = Field(default=False, description="leave items of the history out of the softmax of training")
     use_categories: bool = Field(default=True, description="add category vectors to item vectors")
     refit_fraction: float = Field(
         default=0.3,

@@ -45,6 +45,8 @@ ITEM_DECAY_EVENTS = 2.2
 """`item_weight_decay` times the mean number of events per item."""
 STRONGER_DECAY = 2.0
 """Factor of the decay in a large log with few events per item, and once more in the refit."""
+SKIP_GRAM_WINDOW = 2
+"""Events after the next one that an item alone forecasts, as a second task of training."""
 FROM_THE_LOG = ("num_items", "num_behaviors", "visit_gap")
 """Settings that the log determines."""
 
@@ -94,10 +96,16 @@ def refuse_bad_settings(size: Size, seed: int, model: dict[str, Any], training: 
 
 
 def network_config(size: Size, properties: LogProperties, overrides: dict[str, Any]) -> NetworkConfig:
-    """The network for a log: longer histories get less dropout; `max_seq_len` covers 95 % of them, up to 200 events."""
+    """The network for a log.
+
+    - `dropout`: less for longer histories.
+    - `max_seq_len`: covers 95 % of the histories, up to 200 events.
+    - `skip_gram_window`: 2 in a log of short histories without repeats and visits.
+    """
     fixed = sorted(set(FROM_THE_LOG) & set(overrides))
     if fixed:
         raise InputError(f"model.{fixed[0]} cannot be set: it follows from the log. Leave it out.")
+    is_sparse = properties.mean_length < SHORT_MEAN_LENGTH and properties.repeat_share <= MAX_REPEAT_SHARE
     derived: dict[str, Any] = {
         **SIZES[size],
         "num_items": properties.num_items,
@@ -105,6 +113,7 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
         "has_gaps": properties.has_gaps,
         "has_values": properties.has_values,
         "visit_gap": properties.visit_gap,
+        "skip_gram_window": SKIP_GRAM_WINDOW if is_sparse and properties.visit_gap is None else 0,
         "dropout": 0.5 if properties.mean_length < SHORT_MEAN_LENGTH else 0.3 if properties.mean_length < 60 else 0.2,
         "max_seq_len": int(np.clip(properties.long_length + 1, 20, LONGEST_WINDOW)),
     }
@@ -124,11 +133,13 @@ def training_config(
       or more events per item.
     - noise: in the last quarter of a large log, with four samples; after 30 % of a smaller one.
     - `exclude_seen`: off where more than a tenth of the events repeat an item of the user.
+    - `mask_seen`: on where seen items are not ranked and histories have 20 events or more on average.
     - `targets`: all visits of validation in a log of visits, for many people have one visit there.
     - `only_new_targets`: on in a log of visits where seen items are ranked.
     - `num_refits`: 2, or 1 with 100 or more events per item.
     """
     kl = max(MIN_KL_TARGET, good_kl(network.latent_dim, network.bn_gamma))
+    excludes_seen = properties.repeat_share <= MAX_REPEAT_SHARE
     is_large, has_many_events_per_item = properties.num_events >= LARGE_LOG, properties.has_many_events_per_item
     stronger = STRONGER_DECAY if is_large and not has_many_events_per_item else 1.0
     item_weight_decay = stronger * ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1)
@@ -137,7 +148,8 @@ def training_config(
         "batch_tokens": int(
             np.clip(2 ** round(np.log2(max(properties.num_events, 1) / EVENTS_PER_BATCH_TOKEN)), *BATCH_TOKENS)
         ),
-        "exclude_seen": properties.repeat_share <= MAX_REPEAT_SHARE,
+        "exclude_seen": excludes_seen,
+        "mask_seen": excludes_seen and properties.mean_length >= SHORT_MEAN_LENGTH,
         "targets": "last" if properties.visit_gap is None else "all",
         "only_new_targets": properties.visit_gap is not None and properties.repeat_share > MAX_REPEAT_SHARE,
         "learning_rate": round(3e-3 * (64 / network.hidden_size) ** 0.5, 5),

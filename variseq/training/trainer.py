@@ -237,7 +237,15 @@ class Trainer:
     def _train_batch(self, batch: Batch) -> None:
         progress = self.progress
         config, share = self.config, noise_share(self.config, progress.step / self.num_steps)
-        weights = Weights(progress.beta * share, config.free_nats, config.value_loss_weight, share, config.num_samples)
+        weights = Weights(
+            beta=progress.beta * share,
+            free_nats=config.free_nats,
+            regression=config.value_loss_weight,
+            noise=share,
+            num_samples=config.num_samples,
+            skip_gram=config.skip_gram_weight,
+            mask_seen=config.mask_seen and config.exclude_seen,
+        )
         objective = self.network.objective(batch, weights, self._negatives())
         self._check_finite(objective)
         for group in self.optimizer.param_groups:
