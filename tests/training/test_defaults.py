@@ -79,14 +79,18 @@ def test_vectors_of_items_with_fewer_events_decay_more(
 
 
 def test_seen_items_are_masked_where_they_are_not_ranked_and_histories_are_long() -> None:
-    assert training().mask_seen
-    assert not training(mean_length=8.0).mask_seen
-    assert not training(repeat_share=0.4).mask_seen
+    assert training(mean_length=90.0).mask_seen
+    assert not training(mean_length=30.0).mask_seen
+    assert not training(mean_length=90.0, repeat_share=0.4).mask_seen
 
 
 def test_last_item_forecasts_later_events_where_histories_are_short_and_without_repeats() -> None:
-    assert network(mean_length=8.0).skip_gram_window > 0
-    for changed in ({}, {"mean_length": 8.0, "repeat_share": 0.4}, {"mean_length": 8.0, "visit_gap": 1_000_000}):
+    assert network(mean_length=30.0).skip_gram_window > 0
+    for changed in (
+        {"mean_length": 90.0},
+        {"mean_length": 8.0, "repeat_share": 0.4},
+        {"mean_length": 8.0, "visit_gap": 1_000_000},
+    ):
         assert network(**changed).skip_gram_window == 0
 
 

@@ -27,6 +27,8 @@ LONGEST_WINDOW = 200
 MAX_REPEAT_SHARE = 0.1
 SHORT_MEAN_LENGTH = 20
 """Histories that are shorter on average make a sparse log: more dropout."""
+LONG_MEAN_LENGTH = 60
+"""Without repeats, logs of longer histories are trained with a mask of seen items, others with the skip-gram task."""
 LARGE_LOG = 120_000
 """Training events from which noise begins late; a smaller log is overfitted by then (docs/development/log.md)."""
 LATE_NOISE = {"deterministic_fraction": 0.75, "kl_anneal_fraction": 0.05, "num_samples": 4}
@@ -105,7 +107,8 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
     fixed = sorted(set(FROM_THE_LOG) & set(overrides))
     if fixed:
         raise InputError(f"model.{fixed[0]} cannot be set: it follows from the log. Leave it out.")
-    is_sparse = properties.mean_length < SHORT_MEAN_LENGTH and properties.repeat_share <= MAX_REPEAT_SHARE
+    mean_length = properties.mean_length
+    is_sparse = mean_length < LONG_MEAN_LENGTH and properties.repeat_share <= MAX_REPEAT_SHARE
     derived: dict[str, Any] = {
         **SIZES[size],
         "num_items": properties.num_items,
@@ -114,7 +117,11 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
         "has_values": properties.has_values,
         "visit_gap": properties.visit_gap,
         "skip_gram_window": SKIP_GRAM_WINDOW if is_sparse and properties.visit_gap is None else 0,
-        "dropout": 0.5 if properties.mean_length < SHORT_MEAN_LENGTH else 0.3 if properties.mean_length < 60 else 0.2,
+        "dropout": 0.5
+        if properties.mean_length < SHORT_MEAN_LENGTH
+        else 0.3
+        if properties.mean_length < LONG_MEAN_LENGTH
+        else 0.2,
         "max_seq_len": int(np.clip(properties.long_length + 1, 20, LONGEST_WINDOW)),
     }
     return validated(NetworkConfig, derived | overrides, "model")
@@ -133,7 +140,7 @@ def training_config(
       or more events per item.
     - noise: in the last quarter of a large log, with four samples; after 30 % of a smaller one.
     - `exclude_seen`: off where more than a tenth of the events repeat an item of the user.
-    - `mask_seen`: on where seen items are not ranked and histories have 20 events or more on average.
+    - `mask_seen`: on where seen items are not ranked and histories have 60 events or more on average.
     - `targets`: all visits of validation in a log of visits, for many people have one visit there.
     - `only_new_targets`: on in a log of visits where seen items are ranked.
     - `num_refits`: 2, or 1 with 100 or more events per item.
@@ -149,7 +156,7 @@ def training_config(
             np.clip(2 ** round(np.log2(max(properties.num_events, 1) / EVENTS_PER_BATCH_TOKEN)), *BATCH_TOKENS)
         ),
         "exclude_seen": excludes_seen,
-        "mask_seen": excludes_seen and properties.mean_length >= SHORT_MEAN_LENGTH,
+        "mask_seen": excludes_seen and properties.mean_length >= LONG_MEAN_LENGTH,
         "targets": "last" if properties.visit_gap is None else "all",
         "only_new_targets": properties.visit_gap is not None and properties.repeat_share > MAX_REPEAT_SHARE,
         "learning_rate": round(3e-3 * (64 / network.hidden_size) ** 0.5, 5),
