@@ -156,6 +156,14 @@ TABLES = {
         (Column("folder_megabytes", "folder, MB", 1), Column("peak_megabytes", "memory, MB", 0),
          Column("p50_ms", "one call, ms", 1)),
     ),
+    "compression": Table(
+        "compression", ("data", "part", "compress"),
+        (Column("bundle_bytes", "folder, bytes", 0), Column("table_bytes", "item vectors in memory, bytes", 0),
+         Column("ndcg@10", "NDCG@10"), Column("ndcg_change", "its change, %", 2),
+         Column("nll_change", "change of NLL", 4),
+         Column("microseconds", "one answer, µs", 0), Column("answers_per_second", "answers / s, by 64", 0)),
+        note="Changes are to the whole export, paired by user, with intervals over users",
+    ),
     "startup": Table("startup", ("what",), (Column("seconds", "s", 3),)),
     "installed-size": Table("installed_size", ("package",), (Column("megabytes", "MB", 1),)),
 }  # fmt: skip

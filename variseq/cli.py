@@ -359,12 +359,12 @@ def serve(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     out: Annotated[Path | None, option("Folder for the export; into the run otherwise.")] = None,
-    quantize: Annotated[bool, option("Weights of the encoder in 8 bits.", "--quantize")] = False,
+    compress: Annotated[str, option("Item vectors in fewer bytes: none, int8 or pq.")] = "none",
 ) -> None:
     """Export a run, so that it is served without torch."""
     from variseq.export import export as export_run
 
-    typer.echo(f"Export: {printable(export_run(run, out, quantize))}")
+    typer.echo(f"Export: {printable(export_run(run, out, compress))}")
 
 
 @keys.command("create")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors.numpy import save_file
 
 from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint
@@ -22,36 +23,45 @@ from variseq.inference.encoder import INPUTS, OUTPUTS
 from variseq.model.exportable import LastPreference, distance_biases
 from variseq.model.network import Network
 from variseq.ranking.index import EXACT_ITEMS, build_index
+from variseq.ranking.item_codes import COMPRESSIONS, Compression, ItemCodes, int8_codes, product_codes
+from variseq.ranking.mixture import MixtureModel
+from variseq.recommend.network_model import mixture_model
+from variseq.sequences.histories import Histories
 
 OPSET = 23
+SAMPLED_HISTORIES = 2000
 SERVED_MANIFEST = (
     *("network", "calibration", "usual_behavior", "exclude_seen", "latent", "protocol", "created", "versions"),
 )
 """What the manifest of an export takes over from that of the run: nothing that quotes rows of the log."""
 
 
-def export(run: Path, out: Path | None = None, quantize: bool = False) -> Path:
+def export(run: Path, out: Path | None = None, compress: Compression = "none") -> Path:
     """Write what is served without torch: the encoder as ONNX, tables and, above `EXACT_ITEMS` items, an index.
 
     Args:
         run: The folder of a finished run.
         out: A folder that does not exist yet, which then names no user and holds no events; into the run where None.
-        quantize: Encoder weights of 8 bits in place of 32: a third of the size, at the same speed.
+        compress: The item vectors, in memory too: "none" (32 bits a number), "int8" (8 bits a number), or "pq" (product
+            quantization, 2 bits a number).
 
     Returns:
         The folder that can be served.
 
     Raises:
         CheckpointError: For a run that cannot be read.
-        InputError: When `out` exists, when the run has been exported before, and when nothing can be written.
+        InputError: When `out` exists, when the run has been exported before, when nothing can be written, and for
+            another `compress`.
     """
+    if compress not in COMPRESSIONS:
+        raise InputError(f"compress={compress!r} is not possible. Allowed: {', '.join(COMPRESSIONS)}.")
     if out is not None:
         refuse_existing(out)
     elif has_file(run, ENCODER):
         raise InputError(f"{run} is exported already. Choose another folder with --out.")
     checkpoint = load_checkpoint(run)
     with tempfile.TemporaryDirectory() as workspace:
-        files = _files(checkpoint, Path(workspace), quantize)
+        files = _files(checkpoint, Path(workspace), compress)
         if out is None:
             add_files(run, files)
             return run
@@ -63,19 +73,40 @@ def export(run: Path, out: Path | None = None, quantize: bool = False) -> Path:
     return out
 
 
-def _files(checkpoint: Checkpoint, workspace: Path, quantize: bool) -> dict[str, Path]:
+def _files(checkpoint: Checkpoint, workspace: Path, compress: Compression) -> dict[str, Path]:
     """Encoder, tables and index in a temporary folder, by the name that they get."""
     files = {name: workspace / name for name in (ENCODER, TABLES)}
     write_encoder(checkpoint.network, files[ENCODER])
-    if quantize:
-        whole, files[ENCODER] = files[ENCODER], workspace / "quantized.onnx"
-        _write_quantized(whole, files[ENCODER])
-    tables = _tables(checkpoint)
+    model = mixture_model(checkpoint.network, checkpoint.counts, checkpoint.calibrated.calibration)
+    vectors = model.tables.vectors
+    assert not isinstance(vectors, ItemCodes)
+    coded = {"item_vectors": vectors} if compress == "none" else _codes(checkpoint, model, vectors, compress).tensors()
+    tables = coded | _tables(checkpoint)
     save_file({name: np.ascontiguousarray(table) for name, table in tables.items()}, files[TABLES])
-    if len(tables["item_bias"]) > EXACT_ITEMS:
+    if len(vectors) > EXACT_ITEMS:
         files[INDEX] = workspace / INDEX
-        build_index(np.concatenate([tables["item_vectors"], tables["item_bias"][:, None]], axis=1), files[INDEX])
+        build_index(vectors, files[INDEX], compress)
     return files
+
+
+def _codes(
+    checkpoint: Checkpoint, model: MixtureModel, vectors: Float[np.ndarray, "item hidden_plus_one"], compress: str
+) -> ItemCodes:
+    """Codes of item vectors; what errors cost in product codes is known from a sample of histories.
+
+    A run that was saved without histories has those of one event, by popularity.
+    """
+    if compress == "int8":
+        return int8_codes(vectors)
+    popularity, generator = np.exp(model.tables.log_share.astype(np.float64)), np.random.default_rng(0)
+    histories = checkpoint.histories
+    if histories.num_events:
+        histories = histories.rows(np.sort(generator.permutation(len(histories))[:SAMPLED_HISTORIES]))
+    else:
+        item = generator.choice(len(popularity), SAMPLED_HISTORIES, p=popularity / popularity.sum())
+        histories = replace(Histories.of_items(item[:, None].tolist()), visit_gap=checkpoint.network.config.visit_gap)
+    preference = model.scaled(model.encode(histories), histories).reshape(-1, vectors.shape[1]).astype(np.float64)
+    return product_codes(vectors, preference.T @ preference / len(preference), popularity)
 
 
 def write_encoder(network: Network, path: Path) -> None:
@@ -86,7 +117,7 @@ def write_encoder(network: Network, path: Path) -> None:
     except ImportError as error:
         raise MissingDependencyError("onnx and onnxscript", "train") from error
     config = network.config
-    tokens = min(7, config.max_seq_len)
+    tokens, vectors = min(7, config.max_seq_len), torch.zeros(5, config.hidden_size)
     gap = torch.zeros(3, tokens, dtype=torch.int64)
     of_events = (3, tokens) if config.visit_gap is None else (3, tokens, 5)
     item, behavior = torch.zeros(of_events, dtype=torch.int64), torch.zeros(of_events, dtype=torch.int64)
@@ -94,12 +125,13 @@ def write_encoder(network: Network, path: Path) -> None:
     bias = torch.zeros(config.num_layers, config.num_heads, 3, tokens, tokens)
     query, position = torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2, tokens, dtype=torch.int64)
     noise = torch.zeros(2, tokens, config.latent_dim)
-    tree, token, branch, sample = (torch.export.Dim(name) for name in ("tree", "token", "branch", "sample"))
+    names = ("tree", "token", "branch", "sample", "row")
+    tree, token, branch, sample, row = (torch.export.Dim(name) for name in names)
     cells, pairs = {0: tree, 1: token}, {2: tree, 3: token, 4: token}
     events = cells if config.visit_gap is None else {**cells, 2: torch.export.Dim("event")}
     ends = ({0: tree, 1: branch}, {0: tree, 1: branch, 2: token}, {0: sample, 1: torch.export.Dim("position")})
-    shapes = ((events, events, cells, events, events), pairs, *ends)
-    given = ((item, behavior, gap, value, has_value), bias, query, position, noise)
+    shapes = ((events, events, cells, events, events), {0: row}, pairs, *ends)
+    given = ((item, behavior, gap, value, has_value), vectors, bias, query, position, noise)
     with _quiet(), torch.no_grad():
         torch.onnx.export(
             LastPreference(network),
@@ -113,13 +145,6 @@ def write_encoder(network: Network, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
-
-
-def _write_quantized(encoder: Path, path: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with _quiet():
-        quantize_dynamic(str(encoder), str(path), weight_type=QuantType.QInt8)
 
 
 @contextmanager
@@ -139,11 +164,17 @@ def _tables(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """The numbers outside the encoder; the followers of item i are those at `offsets[i]:offsets[i + 1]`."""
     network, counts = checkpoint.network, checkpoint.counts
     return {
-        "item_vectors": network.item_vectors.detach().numpy(),
-        "item_bias": network.item_bias.detach().numpy(),
+        "start_vector": network.embedding.vectors()[-1].detach().numpy(),
         "distance_biases": distance_biases(network).numpy(),
-        **{name: counts[name].numpy() for name in ("log_share", "log_trend", "offsets")},
-        "follower": counts["item"].numpy().astype(np.int32),
-        "count": counts["value"].numpy().astype(np.float32),
+        **{name: counts[name].numpy() for name in ("log_share", "log_trend")},
+        "offsets": _smallest_type(counts["offsets"].numpy()),
+        "follower": _smallest_type(counts["item"].numpy()),
+        "count": _smallest_type(counts["value"].numpy()),
         **({} if checkpoint.next_time is None else checkpoint.next_time.tensors()),
     }
+
+
+def _smallest_type(numbers: np.ndarray) -> np.ndarray:
+    """The same numbers, in the smallest unsigned type where all are whole."""
+    smallest = numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
+    return smallest if np.array_equal(smallest, numbers) else numbers

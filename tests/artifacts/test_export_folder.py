@@ -20,7 +20,7 @@ from variseq.export import export
 from variseq.inference.engine import load_engine
 
 Arrays = dict[str, np.ndarray]
-SHORTER = ("item_vectors", "item_bias", "log_share", "log_trend", "offsets", "follower", "count")
+SHORTER = ("item_vectors", "start_vector", "log_share", "log_trend", "offsets", "follower", "count")
 DAMAGES: dict[str, Callable[[Arrays], Arrays]] = {
     **{name: lambda tables, name=name: {name: tables[name][:-1]} for name in SHORTER},  # type: ignore[misc]
     "follower and count": lambda tables: {name: tables[name][:-1] for name in ("follower", "count")},

@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float, Int
 from variseq.errors import CheckpointError, MissingDependencyError
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.ranking.encoding import EncodedHistories
+from variseq.ranking.item_codes import ItemVectors
 from variseq.sequences.histories import Histories, gap_bucket
 
-INPUTS = ("item", "behavior", "gap", "value", "has_value", "bias", "query", "position", "noise")
+INPUTS = ("item", "behavior", "gap", "value", "has_value", "vectors", "bias", "query", "position", "noise")
 OUTPUTS = ("preference", "log_variance", "attention")
 CELLS_AT_ONCE = 1 << 15
 """At most about so many samples × histories × tokens are encoded in one run, which bounds its memory."""
@@ -25,11 +26,15 @@ class OnnxEncoder:
     def __init__(
         self,
         path: Path,
+        vectors: ItemVectors,
+        start_vector: Float[np.ndarray, " hidden"],
         distance_biases: Float[np.ndarray, "block head distance_plus_one"],
-        num_items: int,
         latent_dim: int,
     ) -> None:
-        """Raises CheckpointError for a file that ONNX Runtime cannot read."""
+        """The vectors of items (without bias) that a batch needs are handed to the runtime.
+
+        Raises CheckpointError for a file that ONNX Runtime cannot read.
+        """
         try:
             import onnxruntime
         except ImportError as error:
@@ -45,7 +50,8 @@ class OnnxEncoder:
                 f"{path} cannot be run ({reason}). Export the run again: variseq export RUN"
             ) from error
         self.taken = {given.name for given in self.session.get_inputs()}
-        self.distance_biases, self.num_items, self.latent_dim = distance_biases, num_items, latent_dim
+        self.vectors, self.start_vector = vectors, start_vector
+        self.distance_biases, self.latent_dim = distance_biases, latent_dim
         self.max_seq_len = distance_biases.shape[2] - 1
 
     def encode(
@@ -74,7 +80,7 @@ class OnnxEncoder:
         )
 
     def _run(self, histories: Histories, source: np.ndarray, noise: np.ndarray) -> EncodedHistories:
-        tokens = padded_batch(histories, self.max_seq_len, self.num_items)
+        tokens = padded_batch(histories, self.max_seq_len, len(self.vectors))
         _, row = np.unique(source, return_inverse=True)
         tree = prefix_tree(tokens, row)
         position = tree.distance[np.arange(len(tree.query))[:, None], tree.query].astype(np.int64)
@@ -82,12 +88,22 @@ class OnnxEncoder:
         bias = np.take(self.distance_biases, tree.distance, axis=2)
         given = {"bias": bias, "query": tree.query, "position": position}
         given |= {name: array for name, array in tree.cells.items() if name in self.taken}
+        given["item"], given["vectors"] = self._items(tree.cells["item"])
         # Positions before the longest history are not looked at.
         given["noise"] = noise[:, : tokens.item.shape[1]]
         preference, log_variance, attention = self.session.run(OUTPUTS, given)
         of_history = (tree.row, tree.index)
         weights = [row[:length] for row, length in zip(attention[of_history], tokens.length, strict=True)]
         return EncodedHistories(preference[:, *of_history], log_variance[of_history], weights)
+
+    def _items(
+        self, item: Int[np.ndarray, "tree token *event"]
+    ) -> tuple[Int[np.ndarray, "tree token *event"], Float[np.ndarray, "row hidden"]]:
+        """The items as rows of the vectors beside them, which are those of this batch alone; −1 is no event."""
+        of_batch, row = np.unique(np.maximum(item, 0), return_inverse=True)
+        vectors = self.vectors[np.minimum(of_batch, len(self.vectors) - 1)]
+        vectors[of_batch == len(self.vectors)] = self.start_vector
+        return np.where(item < 0, -1, row.reshape(item.shape)), vectors
 
 
 def _groups(cells: Int[np.ndarray, " history"], source: Int[np.ndarray, " history"]) -> list[slice]:

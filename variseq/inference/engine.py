@@ -28,6 +28,7 @@ from variseq.ranking.calibration import CalibrationResult
 from variseq.ranking.catalog import Catalog
 from variseq.ranking.engine import Engine
 from variseq.ranking.index import ItemIndex
+from variseq.ranking.item_codes import ItemCodes, without_bias
 from variseq.ranking.mixture import ItemTables, MixtureModel
 from variseq.ranking.next_time import NextTime
 
@@ -49,11 +50,13 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
         vocabulary = replace(whole, users=pa.array([], whole.users.type))
         arrays = load_file(folder / TABLES)
         _refuse_other_lengths(arrays, vocabulary.num_items)
-        vectors = np.concatenate([arrays["item_vectors"], arrays["item_bias"][:, None]], axis=1)
+        vectors = ItemCodes.of_tensors(arrays) if "codes" in arrays else arrays["item_vectors"]
+        require_equal({"start vector": len(arrays["start_vector"]) + 1, "item vectors": vectors.shape[1]}, "columns")
         counted = ("log_share", "log_trend", "offsets", "follower", "count")
         tables = ItemTables(vectors, *(arrays[name] for name in counted))
         network, calibrated = manifest["network"], CalibrationResult.from_json(manifest["calibration"])
-        encoder = OnnxEncoder(folder / ENCODER, arrays["distance_biases"], len(vectors), int(network["latent_dim"]))
+        of_encoder = (without_bias(vectors), arrays["start_vector"], arrays["distance_biases"])
+        encoder = OnnxEncoder(folder / ENCODER, *of_encoder, int(network["latent_dim"]))
         has_index = INDEX in manifest["sha256"] and not exact
         return Engine(
             MixtureModel(encoder, tables, calibrated.calibration),
@@ -82,7 +85,8 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
 
 def _refuse_other_lengths(arrays: dict[str, np.ndarray], num_items: int) -> None:
     offsets = arrays["offsets"]
-    of_items = {name: len(arrays[name]) for name in ("item_vectors", "item_bias", "log_share", "log_trend")}
+    of_items = {name: len(arrays[name]) for name in ("log_share", "log_trend")}
+    of_items["item vectors"] = len(arrays["codes" if "codes" in arrays else "item_vectors"])
     require_equal({"vocabulary": num_items, "offsets": len(offsets) - 1, **of_items}, "items")
     cells = {name: len(arrays[name]) for name in ("follower", "count")}
     require_equal({"offsets": int(offsets[-1]), **cells}, "followers")

@@ -55,6 +55,7 @@ class LastPreference(nn.Module):
     def forward(
         self,
         tokens: Tokens,
+        vectors: Float[Tensor, "row hidden"],
         bias: Float[Tensor, "block head tree token token"],
         query: Int[Tensor, "tree branch"],
         offset: Int[Tensor, "tree branch token"],
@@ -64,12 +65,12 @@ class LastPreference(nn.Module):
     ]:
         """At the token where each branch ends: the preferences, the mean log σ², the weights of the attention.
 
-        Branches end at the tokens `query`. `offset` is the distance of each token from the end of its branch, −1 where
-        it cannot be seen; it is the index of the noise.
+        The item of a token is a row of `vectors`. Branches end at the tokens `query`. `offset` is the distance of each
+        token from the end of its branch, −1 where it cannot be seen; it is the index of the noise.
         """
         embedding = self.network.embedding
         tokens, pool = _of_visits(tokens)
-        hidden = embedding(tokens, embedding.item, pool)
+        hidden = embedding(tokens, vectors, pool)
         for number, block in enumerate(_blocks(self.network)):
             hidden = self._block(block, hidden, bias[number])
         hidden = self.network.encoder.norm(hidden)

@@ -13,9 +13,11 @@ from jaxtyping import Bool, Float, Int
 from variseq.errors import InputError
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Id, Vocabulary
+from variseq.ranking.item_codes import without_bias
 from variseq.ranking.mixture import ItemTables
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.selection import SHORTEST
+from variseq.ranking.softmax import BLOCK_ITEMS
 
 MAX_MAPPED = 2000
 """At most so many items are on the map, the most popular ones."""
@@ -116,7 +118,9 @@ class Catalog:
         """
         check_k(k, self.vocabulary.num_items - 1, "the number of other items")
         (position,) = self.known_items([item_id], "item_id")
-        cosine = self._directions @ self._directions[position]
+        blocks = [slice(first, first + BLOCK_ITEMS) for first in range(0, self.vocabulary.num_items, BLOCK_ITEMS)]
+        of_item = self._directions(np.array([position]))[0]
+        cosine = np.concatenate([self._directions(block) @ of_item for block in blocks])
         cosine[position] = -np.inf
         best = np.argsort(-cosine, kind="stable")[:k].tolist()
         return [
@@ -127,7 +131,8 @@ class Catalog:
     def item_map(self) -> dict[str, Any]:
         """The most popular items on the plane that shows most of how their vectors differ (principal components)."""
         shown = self._by_popularity[:MAX_MAPPED]
-        centered = self._directions[shown] - self._directions[shown].mean(axis=0)
+        directions = self._directions(shown)
+        centered = directions - directions.mean(axis=0)
         _, strength, axes = np.linalg.svd(centered, full_matrices=False)
         plane = centered @ axes[:2].T
         # The sign of a component means nothing; fixed, so that the map of a model is always the same.
@@ -171,9 +176,8 @@ class Catalog:
     def _by_popularity(self) -> Int[np.ndarray, " item"]:
         return np.argsort(-self.tables.log_share, kind="stable")
 
-    @cached_property
-    def _directions(self) -> Float[np.ndarray, "item hidden"]:
-        vectors = self.tables.vectors[:, :-1]
+    def _directions(self, items: slice | Int[np.ndarray, " item"]) -> Float[np.ndarray, "item hidden"]:
+        vectors = without_bias(self.tables.vectors)[items]
         direction: Float[np.ndarray, "item hidden"] = vectors / np.maximum(
             np.linalg.norm(vectors, axis=1, keepdims=True), SHORTEST
         )

@@ -17,6 +17,7 @@ from variseq.ranking.calibration import NORMAL_90, ConformalThresholds, length_g
 from variseq.ranking.catalog import Catalog, check_k
 from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.index import ItemIndex
+from variseq.ranking.item_codes import without_bias
 from variseq.ranking.mixture import HISTORIES_AT_ONCE, Distribution, MixtureModel
 from variseq.ranking.next_time import NextTime
 from variseq.ranking.options import RecommendOptions
@@ -333,7 +334,8 @@ class Engine:
         ranking = p if explored is None else model.distribution(explored, histories, columns).probabilities()
         selector = Selector.of(histories, constraints, columns or model.everything)
         if options.conformal_level is None:
-            item, score = selector.best(ranking, options.diversity, model.tables.vectors[:, :-1], options.ranks_only)
+            vectors = without_bias(model.tables.vectors)
+            item, score = selector.best(ranking, options.diversity, vectors, options.ranks_only)
         else:
             fitted = self.thresholds if histories.request_time is None else self.thresholds_at_request
             assert fitted is not None

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from variseq.errors import CheckpointError, MissingDependencyError
+from variseq.ranking.item_codes import PART_WIDTH, Compression, ItemVectors
 from variseq.ranking.softmax import Block, Columns
 
 EXACT_ITEMS = 50_000
@@ -23,17 +24,19 @@ PROBED_LISTS = 128
 TRAINING_VECTORS_PER_LIST = 64
 
 
-def build_index(vectors: Float[np.ndarray, "item hidden_plus_one"], path: Path) -> None:
+def build_index(vectors: Float[np.ndarray, "item hidden_plus_one"], path: Path, compress: Compression = "none") -> None:
     """Write an inverted file of item vectors (the bias as last column) for inner products.
 
-    Source: Jégou, Douze and Schmid 2011, with whole vectors in the lists (IVF-Flat). Raises MissingDependencyError
-    without faiss.
+    Source: Jégou, Douze and Schmid 2011; its lists hold whole vectors, 8 bits a number, or product codes of one byte
+    for four numbers. Raises MissingDependencyError without faiss.
     """
     faiss = _faiss()
+    if compress == "pq":
+        vectors = _padded(vectors, -(-vectors.shape[1] // PART_WIDTH) * PART_WIDTH)
     num_items, width = vectors.shape
     num_lists = int(LISTS_PER_ROOT * np.sqrt(num_items))
-    quantiser = faiss.IndexFlatIP(width)
-    index = faiss.IndexIVFFlat(quantiser, width, num_lists, faiss.METRIC_INNER_PRODUCT)
+    stored = {"none": "Flat", "int8": "SQ8", "pq": f"PQ{width // PART_WIDTH}"}[compress]
+    index = faiss.index_factory(width, f"IVF{num_lists},{stored}", faiss.METRIC_INNER_PRODUCT)
     chosen = np.random.default_rng(0).permutation(num_items)[: TRAINING_VECTORS_PER_LIST * num_lists]
     index.train(vectors[np.sort(chosen)])
     index.add(vectors)
@@ -47,14 +50,14 @@ class ItemIndex:
     sample of the others, each standing for as many as there are to one of it (Mussmann et al. 2017, section 3).
     """
 
-    def __init__(self, path: Path, vectors: Float[np.ndarray, "item hidden_plus_one"]) -> None:
+    def __init__(self, path: Path, vectors: ItemVectors) -> None:
         """Raises CheckpointError for a file that cannot be read, and MissingDependencyError without faiss."""
         faiss = _faiss()
         try:
             self.index = faiss.read_index(str(path))
         except RuntimeError as error:
             raise CheckpointError(f"{path} is damaged. Export the run again: variseq export RUN") from error
-        if self.index.ntotal != len(vectors) or self.index.d != vectors.shape[1]:
+        if self.index.ntotal != len(vectors) or not 0 <= self.index.d - vectors.shape[1] < PART_WIDTH:
             raise CheckpointError(f"{path} is of another model. Export the run again: variseq export RUN")
         self.index.nprobe = PROBED_LISTS
         faiss.omp_set_num_threads(1)
@@ -64,7 +67,7 @@ class ItemIndex:
 
     def best(self, query: Float[np.ndarray, "history hidden_plus_one"]) -> Int[np.ndarray, "history candidate"]:
         """The items with the highest inner products, nearly always; −1 where too few were found."""
-        _, item = self.index.search(np.ascontiguousarray(query, dtype=np.float32), NUM_CANDIDATES)
+        _, item = self.index.search(_padded(query, self.index.d), NUM_CANDIDATES)
         return item
 
     def columns(self, row: Int[np.ndarray, " cell"], item: Int[np.ndarray, " cell"], num_histories: int) -> Columns:
@@ -87,6 +90,10 @@ class ItemIndex:
         own = Block(slice(0, middle), self.vectors[listed].swapaxes(1, 2), is_own.astype(np.float32))
         rest = Block(slice(middle, middle + len(self.sampled)), self._of_sample, counts)
         return Columns([own, rest], len(self.vectors), listed, self.sampled)
+
+
+def _padded(vectors: Float[np.ndarray, "row hidden_plus_one"], width: int) -> Float[np.ndarray, "row width"]:
+    return np.pad(vectors.astype(np.float32), ((0, 0), (0, width - vectors.shape[1])))
 
 
 def shortlists(

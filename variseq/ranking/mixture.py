@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer, Num
 
 from variseq.ranking.calibration import OWN, TRANSITIONS, TREND, UNIFORM, Calibration
 from variseq.ranking.counts import PRIOR_EVENTS, CountedItems, own_history
 from variseq.ranking.encoding import EncodedHistories, Encoder, antithetic_noise
+from variseq.ranking.item_codes import ItemVectors
 from variseq.ranking.softmax import Columns, Softmaxes
 from variseq.sequences.histories import Histories, last_items, ragged_index
 
@@ -35,12 +36,12 @@ class ItemTables:
         count: How often.
     """
 
-    vectors: Float[np.ndarray, "item hidden_plus_one"]
+    vectors: ItemVectors
     log_share: Float[np.ndarray, " item"]
     log_trend: Float[np.ndarray, " item"]
-    offsets: Int[np.ndarray, " item_plus_one"]
-    follower: Int[np.ndarray, " cell"]
-    count: Float[np.ndarray, " cell"]
+    offsets: Integer[np.ndarray, " item_plus_one"]
+    follower: Integer[np.ndarray, " cell"]
+    count: Num[np.ndarray, " cell"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +150,7 @@ class MixtureModel:
         self.prior = PRIOR_EVENTS * np.exp(tables.log_share.astype(np.float64))
         self.trend = np.exp(tables.log_trend)
         numbers = [self.prior, self.trend, np.full(self.num_items, 1 / self.num_items)]
-        self._others = [column.astype(np.float32) for column in numbers]
-        self._whole_others = np.stack(self._others)[None]
+        self._others = np.stack([column.astype(np.float32) for column in numbers])
 
     @cached_property
     def by_trend(self) -> Int[np.ndarray, " item"]:
@@ -184,7 +184,7 @@ class MixtureModel:
         self, encoded: EncodedHistories, histories: Histories, columns: Columns | None = None
     ) -> Distribution:
         """p of the columns (all items by default) for histories that are encoded."""
-        others = self._whole_others
+        others = self._others[None]
         if columns is not None and columns.listed is not None:
             others = np.stack([columns.of_columns(numbers) for numbers in self._others], axis=1)
         columns = columns or self.everything
@@ -207,9 +207,10 @@ class MixtureModel:
         """What followed the last item of each history; with visits the items of the last visit, each once."""
         tables = self.tables
         known, last_item = last_items(histories)
-        start, lengths = tables.offsets[last_item], tables.offsets[last_item + 1] - tables.offsets[last_item]
+        start = tables.offsets[last_item].astype(np.int64)
+        lengths = tables.offsets[last_item + 1] - start
         row, index = np.repeat(known, lengths), ragged_index(start, lengths)
-        item, count = tables.follower[index].astype(np.int64), tables.count[index]
+        item, count = tables.follower[index].astype(np.int64), tables.count[index].astype(np.float32)
         if histories.visit_gap is not None:
             pair, cell = np.unique(row * self.num_items + item, return_inverse=True)
             row, item = pair // self.num_items, pair % self.num_items

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from variseq.ranking.item_codes import ItemVectors
 from variseq.ranking.mixture import SMALLEST
 from variseq.ranking.softmax import Columns
 from variseq.sequences.histories import Histories
@@ -87,7 +88,7 @@ class Selector:
         self,
         p: Float[np.ndarray, "history column"],
         diversity: float,
-        vectors: Float[np.ndarray, "item hidden"],
+        vectors: ItemVectors,
         overwrite: bool = False,
     ) -> Ranked:
         """The k items of each history that are ranked highest, diverse and with pins where that is asked for.
@@ -223,7 +224,7 @@ def pool_size(k: int, num_items: int) -> int:
 def diverse(
     item: Int[np.ndarray, "history pool"],
     relevance: Float[np.ndarray, "history pool"],
-    vectors: Float[np.ndarray, "item hidden"],
+    vectors: ItemVectors,
     k: int,
     diversity: float,
 ) -> Int[np.ndarray, "history k"]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from variseq.ranking.item_codes import ItemCodes, ItemVectors
+
 BLOCK_ITEMS = 8192
 
 
@@ -14,11 +16,13 @@ BLOCK_ITEMS = 8192
 class Block:
     """The columns `span`: item vectors with the bias as last row, the same for all histories or one set for each.
 
+    Codes of item vectors, one row a column, are decoded each time: what is smaller in memory stays so.
+
     `counts` is how many items of the catalog each column stands for; None: one.
     """
 
     span: slice
-    vectors: Float[np.ndarray, "*history hidden_plus_one column"]
+    vectors: Float[np.ndarray, "*history hidden_plus_one column"] | ItemCodes
     counts: Float[np.ndarray, "history column"] | None = None
 
     def logits(
@@ -27,10 +31,14 @@ class Block:
         out: Float[np.ndarray, "history sample column"],
     ) -> Float[np.ndarray, "history sample column"]:
         """The inner product of each preference and each column, written to `out`."""
-        if self.vectors.ndim == 3:
-            return np.matmul(preference, self.vectors, out=out)
         # One product of two matrices is much faster than one for each history.
-        np.matmul(preference.reshape(-1, preference.shape[2]), self.vectors, out=out.reshape(-1, out.shape[2]))
+        rows, of_rows = preference.reshape(-1, preference.shape[2]), out.reshape(-1, out.shape[2])
+        if isinstance(self.vectors, ItemCodes):
+            self.vectors.logits(rows, of_rows)
+        elif self.vectors.ndim == 3:
+            np.matmul(preference, self.vectors, out=out)
+        else:
+            np.matmul(rows, self.vectors, out=of_rows)
         return out
 
 
@@ -56,10 +64,16 @@ class Columns:
             self._pair = (np.arange(len(listed))[:, None] * num_items + listed).ravel()
 
     @classmethod
-    def whole(cls, vectors: Float[np.ndarray, "item hidden_plus_one"]) -> Columns:
+    def whole(cls, vectors: ItemVectors) -> Columns:
         """All items."""
         spans = [slice(first, min(first + BLOCK_ITEMS, len(vectors))) for first in range(0, len(vectors), BLOCK_ITEMS)]
-        return cls([Block(span, np.ascontiguousarray(vectors[span].T)) for span in spans], len(vectors))
+        blocks = [
+            Block(
+                span, vectors.block(span) if isinstance(vectors, ItemCodes) else np.ascontiguousarray(vectors[span].T)
+            )
+            for span in spans
+        ]
+        return cls(blocks, len(vectors))
 
     def of_items(self, row: Int[np.ndarray, "*#cell"], item: Int[np.ndarray, "*#cell"]) -> Int[np.ndarray, "*cell"]:
         """The columns of items for the histories `row`, −1 for an item without a column of its own."""
