@@ -42,15 +42,15 @@ def table_bytes(engine: Engine) -> int:
 
 
 def times_of(engine: Engine, checkpoint: Checkpoint) -> dict[str, float]:
-    """Microseconds of one answer (median), and answers a second in batches (the best of some)."""
+    """Microseconds of CPU for one answer (median), and answers a CPU second in batches (the best of some)."""
     rows = np.random.default_rng(0).permutation(len(checkpoint.histories))[:BATCH].tolist()
     items = [checkpoint.vocabulary.item_ids(checkpoint.histories.history(row).item) for row in rows]
     asked = [(engine.given(one), Request(RecommendOptions(k=10))) for one in items]
 
     def seconds(batch: list[tuple[object, Request]]) -> float:
-        begun = time.perf_counter()
+        begun = time.process_time()
         engine.answer(batch)  # type: ignore[arg-type]
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
     alone = [seconds([one]) for _ in range(ROUNDS // 2) for one in asked]
     together = [seconds([*asked]) for _ in range(ROUNDS)]

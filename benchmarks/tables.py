@@ -161,7 +161,7 @@ TABLES = {
         (Column("bundle_bytes", "folder, bytes", 0), Column("table_bytes", "item vectors in memory, bytes", 0),
          Column("ndcg@10", "NDCG@10"), Column("ndcg_change", "its change, %", 2),
          Column("nll_change", "change of NLL", 4),
-         Column("microseconds", "one answer, µs", 0), Column("answers_per_second", "answers / s, by 64", 0)),
+         Column("microseconds", "one answer, CPU µs", 0), Column("answers_per_second", "answers / CPU s, by 64", 0)),
         note="Changes are to the whole export, paired by user, with intervals over users",
     ),
     "startup": Table("startup", ("what",), (Column("seconds", "s", 3),)),

@@ -78,8 +78,7 @@ def _files(checkpoint: Checkpoint, workspace: Path, compress: Compression) -> di
     files = {name: workspace / name for name in (ENCODER, TABLES)}
     write_encoder(checkpoint.network, files[ENCODER])
     model = mixture_model(checkpoint.network, checkpoint.counts, checkpoint.calibrated.calibration)
-    vectors = model.tables.vectors
-    assert not isinstance(vectors, ItemCodes)
+    vectors = model.tables.vectors[:]
     coded = {"item_vectors": vectors} if compress == "none" else _codes(checkpoint, model, vectors, compress).tensors()
     tables = coded | _tables(checkpoint)
     save_file({name: np.ascontiguousarray(table) for name, table in tables.items()}, files[TABLES])

@@ -283,7 +283,7 @@ class Calibrator:
         encoded = model.encode(self.histories)
         neural, neural_seen, log_mass = torch.zeros(3, len(TEMPERATURES), len(self.target))
         counted, counted_seen = torch.zeros(2, len(self.first_weights), len(self.target))
-        sampled, vectors = torch.from_numpy(encoded.preference), torch.from_numpy(model.tables.vectors)
+        sampled, vectors = torch.from_numpy(encoded.preference), torch.from_numpy(model.tables.vectors[:])
         preference = torch.cat([sampled, torch.ones_like(sampled[..., :1])], dim=2)
         for tile, histories, seen_row, seen_item in self._tiles():
             target = self.target[tile]
