@@ -103,7 +103,7 @@ class ItemCodes:
 ItemVectors = Float[np.ndarray, "item width"] | ItemCodes
 
 
-def without_bias(vectors: ItemVectors) -> ItemVectors:
+def without_bias(vectors: ItemVectors) -> Float[np.ndarray, "item hidden"] | ItemCodes:
     """The vectors without their last column."""
     return replace(vectors, basis=vectors.basis[:, :-1]) if isinstance(vectors, ItemCodes) else vectors[:, :-1]
 
@@ -173,7 +173,7 @@ def _balanced_parts(
 
 def _clustered(
     points: Float[np.ndarray, "item part_width"], weight: Float[np.ndarray, " item"]
-) -> tuple[Float[np.ndarray, "centroid part_width"], Int[np.ndarray, " item"]]:
+) -> tuple[Float[np.ndarray, "centroid part_width"], Integer[np.ndarray, " item"]]:
     """Weighted k-means (Lloyd 1982) from random points: the centroids, and the nearest one of each point."""
     generator = np.random.default_rng(0)
     rows = np.sort(generator.permutation(len(points))[:TRAINING_ITEMS])
@@ -191,7 +191,7 @@ def _clustered(
 
 def _nearest(
     points: Float[np.ndarray, "item part_width"], centroids: Float[np.ndarray, "centroid part_width"]
-) -> Int[np.ndarray, " item"]:
+) -> Integer[np.ndarray, " item"]:
     half_square = np.square(centroids).sum(axis=1) / 2
     found = np.empty(len(points), dtype=np.uint8)
     for first in range(0, len(points), COMPARED_AT_ONCE):
