@@ -117,11 +117,7 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
         "has_values": properties.has_values,
         "visit_gap": properties.visit_gap,
         "skip_gram_window": SKIP_GRAM_WINDOW if is_sparse and properties.visit_gap is None else 0,
-        "dropout": 0.5
-        if properties.mean_length < SHORT_MEAN_LENGTH
-        else 0.3
-        if properties.mean_length < LONG_MEAN_LENGTH
-        else 0.2,
+        "dropout": 0.5 if mean_length < SHORT_MEAN_LENGTH else 0.3 if mean_length < LONG_MEAN_LENGTH else 0.2,
         "max_seq_len": int(np.clip(properties.long_length + 1, 20, LONGEST_WINDOW)),
     }
     return validated(NetworkConfig, derived | overrides, "model")
