@@ -8,7 +8,7 @@ import warnings
 from contextlib import nullcontext
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import Annotated, Any, Literal, NoReturn, TextIO
 
 import typer
 
@@ -359,7 +359,7 @@ def serve(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     out: Annotated[Path | None, option("Folder for the export; into the run otherwise.")] = None,
-    compress: Annotated[str, option("Item vectors in fewer bytes: none, int8 or pq.")] = "none",
+    compress: Annotated[Literal["none", "int8", "pq"], option("Item vectors in fewer bytes.")] = "none",
 ) -> None:
     """Export a run, so that it is served without torch."""
     from variseq.export import export as export_run

@@ -99,7 +99,7 @@ def _codes(
         return int8_codes(vectors)
     popularity, generator = np.exp(model.tables.log_share.astype(np.float64)), np.random.default_rng(0)
     histories = checkpoint.histories
-    if histories.num_events:
+    if histories is not None and histories.num_events:
         histories = histories.rows(np.sort(generator.permutation(len(histories))[:SAMPLED_HISTORIES]))
     else:
         item = generator.choice(len(popularity), SAMPLED_HISTORIES, p=popularity / popularity.sum())

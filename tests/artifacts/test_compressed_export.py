@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,16 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from tests.artifacts.test_export_folder import Arrays, damaged
+from variseq.artifacts.checkpoint import load_checkpoint
 from variseq.artifacts.folder import ENCODER, TABLES
 from variseq.cli import app
 from variseq.errors import CheckpointError, InputError
-from variseq.export import export
+from variseq.export import _codes, export
 from variseq.inference.engine import load_engine
 from variseq.ranking.engine import Answer, Request
 from variseq.ranking.item_codes import ItemCodes
 from variseq.ranking.options import RecommendOptions
+from variseq.recommend.network_model import mixture_model
 
 
 @pytest.fixture(scope="module", params=["int8", "pq"])
@@ -70,3 +73,12 @@ def test_command_writes_what_python_writes(
 def test_unknown_way_to_compress_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Allowed: none, int8, pq"):
         export(tmp_path / "nowhere", compress="int4")  # type: ignore[arg-type]
+
+
+def test_run_that_was_saved_without_histories_gets_product_codes_too(run_folder: Path) -> None:
+    checkpoint = replace(load_checkpoint(run_folder), histories=None, bounds=None)
+    model = mixture_model(checkpoint.network, checkpoint.counts, checkpoint.calibrated.calibration)
+    vectors = model.tables.vectors[:]
+    codes = _codes(checkpoint, model, vectors, "pq")
+    assert codes.shape == vectors.shape
+    assert np.isfinite(codes[slice(None)]).all()
