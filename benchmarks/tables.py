@@ -24,7 +24,7 @@ from variseq.errors import InputError
 
 PAGES = (
     *sorted((ROOT / "docs" / "results").glob("*.md")),
-    ROOT / "docs" / "explanation" / "time-to-the-next-event.md",
+    *(ROOT / "docs" / "explanation" / f"{name}.md" for name in ("time-to-the-next-event", "what-the-latent-is-worth")),
     ROOT / "docs" / "development" / "log.md",
 )
 NOTHING = "–"
@@ -51,6 +51,8 @@ class Table:
     note: str = ""
 
 
+REFITTED, TRAINING_ONLY = "refitted", "training events only"
+"""The two tracks of accuracy; see `track_of`."""
 QUALITY = (Column("ndcg@10", "NDCG@10"), Column("recall@10", "Recall@10"), Column("nll", "NLL", 3))
 DIFFERENCE = (Column("difference", "difference"), Column("p_value", "p", 3), Column("p_value_holm", "p (Holm)", 3))
 COST = (
@@ -65,7 +67,13 @@ TABLES = {
         "accuracy", ("data", "model"),
         (*QUALITY, Column("ece_top10", "ECE, top 10"), Column("training_seconds", "training, s", 0),
          Column("peak_megabytes", "peak, MB", 0), Column("kl", "KL, nats", 1)),
-        (("request_time", False),),
+        (("request_time", False), ("track", REFITTED)),
+    ),
+    "accuracy-training-only": Table(
+        "accuracy", ("data", "model"),
+        (*QUALITY, Column("ece_top10", "ECE, top 10"), Column("training_seconds", "training, s", 0)),
+        (("request_time", False), ("track", TRAINING_ONLY)),
+        "All learn from training events alone, without categories; the model is chosen on validation",
     ),
     "request-time": Table(
         "accuracy", ("data", "model"), QUALITY, (("request_time", True),), "The model gets the time of the request"
@@ -156,6 +164,13 @@ TABLES = {
         (Column("folder_megabytes", "folder, MB", 1), Column("peak_megabytes", "memory, MB", 0),
          Column("p50_ms", "one call, ms", 1)),
     ),
+    "joint": Table(
+        "joint", ("data", "form"),
+        (Column("next", "NLL, next event", 3), Column("next_difference", "difference", 3),
+         Column("joint", "NLL, next three", 3), Column("joint_difference", "difference to independent", 3),
+         Column("cpu_seconds", "training, CPU s", 0)),
+        note="Differences are to the deterministic network, paired by user",
+    ),
     "compression": Table(
         "compression", ("data", "part", "compress"),
         (Column("bundle_bytes", "folder, bytes", 0), Column("table_bytes", "item vectors in memory, bytes", 0),
@@ -173,7 +188,7 @@ def table_text(table: Table, records: Iterable[Record]) -> str | None:
     """The table in Markdown with its conditions below; None where there are no records of it."""
     groups: dict[tuple[Any, ...], dict[int | None, Record]] = {}
     for record in records:
-        both = record["settings"] | record["case"]
+        both = record["settings"] | record["case"] | {"track": track_of(record)}
         if record["benchmark"] == table.benchmark and all(both.get(key) == value for key, value in table.where):
             of_seed = groups.setdefault(tuple(both.get(name) for name in table.case), {})
             if str(of_seed.get(record["seed"], record)["date"]) <= str(record["date"]):
@@ -192,6 +207,13 @@ def table_text(table: Table, records: Iterable[Record]) -> str | None:
         cells = [_text(value) for value in case] + [str(seeds) if seeds else NOTHING]
         lines.append("| " + " | ".join([*cells, *(_cell(found, column) for column in columns)]) + " |")
     return "\n".join([*lines, "", f"<sub>{conditions(used, table.note)}</sub>", ""])
+
+
+def track_of(record: Record) -> str:
+    """What a run of a recipe has learned from: training events alone without content, or all that it may know."""
+    training = record["settings"].get("training") or {}
+    is_alone = training.get("refit_fraction") == 0 and training.get("use_categories") is False
+    return TRAINING_ONLY if is_alone else REFITTED
 
 
 def _check_comparable(case: tuple[Any, ...], records: Sequence[Record]) -> None:
