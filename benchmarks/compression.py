@@ -77,8 +77,8 @@ def records_of(name: str, run: Path, part: str) -> list[Record]:
         }
         for metric, scale in (("ndcg", 100 / whole.metric("ndcg").mean()), ("nll", 1.0)):
             change = compare(found, whole, metric)
-            metrics[f"{metric}_change"] = change.difference * scale
-            metrics[f"{metric}_change_interval"] = [end * scale for end in change.interval]
+            metrics[f"{metric}_change"] = float(change.difference * scale)
+            metrics[f"{metric}_change_interval"] = [float(end * scale) for end in change.interval]
         metrics |= times_of(engine, checkpoint)
         records.append(record_of("compression", {"data": name, "part": part, "compress": form}, metrics, threads=1))
         print(f"{form}: {metrics}", flush=True)
