@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from variseq.errors import InputError
 from variseq.events.vocabulary import Vocabulary
 from variseq.log import Log
 from variseq.model.network import NetworkConfig
@@ -92,6 +93,11 @@ def test_last_item_forecasts_later_events_where_histories_are_short_and_without_
         {"mean_length": 8.0, "visit_gap": 1_000_000},
     ):
         assert network(**changed).skip_gram_window == 0
+
+
+def test_skip_gram_task_is_refused_for_visits_which_have_no_order() -> None:
+    with pytest.raises(InputError, match="skip_gram_window"):
+        network(overrides={"skip_gram_window": 2}, visit_gap=1_000_000)
 
 
 def test_noise_comes_late_and_as_a_mixture_on_a_large_log() -> None:

@@ -61,7 +61,9 @@ class NetworkConfig(BaseModel):
     value_loss: Literal["gaussian", "squared"] = Field(default="gaussian", description="regression loss")
 
     @model_validator(mode="after")
-    def _check_heads(self) -> NetworkConfig:
+    def _check_shapes(self) -> NetworkConfig:
+        if self.skip_gram_window and self.visit_gap is not None:
+            raise ValueError("skip_gram_window is for logs without visits, whose events have an order: set it to 0")
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         return self
@@ -206,7 +208,7 @@ class Network(nn.Module):
         return ValueEstimate(mean, log_variance)
 
     def objective(self, batch: Batch, weights: Weights, negatives: losses.Negatives | None = None) -> Objective:
-        """−log p(next item) + β · max(KL, free nats) + λ · regression, each a mean over positions.
+        """−log p(next item) + β · max(KL, free nats) + λ · regression + skip-gram, each a mean over positions.
 
         With several samples p is that of their mixture. Where only some events are targets, the first and the last term
         are means over those; the KL is a mean over all positions. Without negatives the softmax is over all items. With
