@@ -49,11 +49,12 @@ DETERMINISTIC = {"deterministic_fraction": 1.0}
 
 @dataclass(frozen=True)
 class CutLog:
-    """A log without the last events of its longer histories, those histories, and these events."""
+    """A log without the last events of its longer histories, and where those of the users that are asked end."""
 
     log: Log
-    histories: Histories
-    target: Int[np.ndarray, "user event"]
+    whole: Histories
+    start: Int[np.ndarray, " user"]
+    cut: Int[np.ndarray, " user"]
 
     @classmethod
     def of(cls, log: Log, max_users: int) -> CutLog:
@@ -64,21 +65,16 @@ class CutLog:
         users = np.flatnonzero(cut < end)
         if len(users) > max_users:
             users = np.sort(np.random.default_rng(0).choice(users, max_users, replace=False))
-        target = histories.item[cut[users][:, None] + np.arange(NUM_EVENTS)].astype(np.int64)
-        kept = replace(log, histories=histories.select(start, cut))
-        return cls(kept, histories.select(start[users], cut[users]), target)
+        return cls(replace(log, histories=histories.select(start, cut)), histories, start[users], cut[users])
 
-    def later(self, number: int) -> Histories:
-        """The histories with the first events of those that were cut off."""
-        known = self.histories
-        events = np.stack([known.offsets[1:]] * number, axis=1).ravel() if number else np.zeros(0, dtype=np.int64)
-        item = np.insert(known.item, events, self.target[:, :number].ravel())
-        last = np.repeat(np.maximum(known.offsets[1:] - 1, 0), number)
-        columns = {
-            name: np.insert(getattr(known, name), events, getattr(known, name)[last])
-            for name in ("behavior", "timestamp", "value")
-        }
-        return replace(known, offsets=known.offsets + number * np.arange(len(known.offsets)), item=item, **columns)
+    @property
+    def target(self) -> Int[np.ndarray, "user event"]:
+        """The items of the events that were cut off."""
+        return self.whole.item[self.cut[:, None] + np.arange(NUM_EVENTS)].astype(np.int64)
+
+    def histories(self, number: int = 0) -> Histories:
+        """The histories, with the first `number` events of those that were cut off."""
+        return self.whole.select(self.start, self.cut + number)
 
 
 def sampled(
@@ -95,14 +91,14 @@ def sampled(
 
 def losses(model: MixtureModel, cut: CutLog) -> dict[str, Float[np.ndarray, " user"]]:
     """−log p of the next event, of the three with a sample that they share, and of the three as independent."""
-    p = sampled(model, cut.histories, cut.target)
+    p = sampled(model, cut.histories(), cut.target)
     alone = -np.log(p.mean(axis=1))
     return {"next": alone[:, 0], "joint": -np.log(p.prod(axis=2).mean(axis=1)), "independent": alone.sum(axis=1)}
 
 
 def chain(model: MixtureModel, cut: CutLog) -> Float[np.ndarray, " user"]:
     """−log p of the three events, each given those before it."""
-    passes = [sampled(model, cut.later(number), cut.target[:, number : number + 1]) for number in range(NUM_EVENTS)]
+    passes = [sampled(model, cut.histories(number), cut.target[:, number : number + 1]) for number in range(NUM_EVENTS)]
     return -np.log(np.concatenate(passes, axis=2).mean(axis=1)).sum(axis=1)
 
 
