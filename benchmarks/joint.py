@@ -37,7 +37,7 @@ from variseq.evaluation.significance import mean_interval
 from variseq.log import Log
 from variseq.ranking.calibration import NUM_SAMPLES
 from variseq.ranking.mixture import MixtureModel
-from variseq.recommend.network_model import ModelRecommender, mixture_model
+from variseq.recommend.network_model import ModelRecommender, engine_of
 from variseq.sequences.histories import Histories
 from variseq.terminal.run_config import run_config
 
@@ -116,8 +116,7 @@ def records_of(dataset: LoadedDataset, name: str, seed: int, max_users: int, cha
         seconds[form] = time.process_time() - begun
         checkpoint = model.checkpoint
         assert checkpoint is not None
-        calibration = checkpoint.calibrated.calibration
-        forecast = ModelRecommender(mixture_model(checkpoint.network, checkpoint.counts, calibration))
+        forecast = ModelRecommender(engine_of(checkpoint).model)
         found[form] = losses(forecast.model, cut)
         if form == "deterministic":
             found["chain"] = {"joint": chain(forecast.model, cut)}

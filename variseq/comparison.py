@@ -165,5 +165,6 @@ def with_mc_dropout(
             "with dropout."
         )
     untuned = MixtureModel(DropoutEncoder(encoder.network), tables, Calibration(num_passes))
-    tuned = MixtureModel(untuned.encoder, tables, Calibrator(untuned, valid, options, calendar).fit())
+    calibration = Calibrator(untuned, valid, options, calendar).fit()
+    tuned = MixtureModel(untuned.encoder, tables, calibration, forecast.model.repeat_share)
     return ModelRecommender(tuned, f"{forecast.name}, dropout")

@@ -207,13 +207,17 @@ def test_recommended_probabilities_are_those_of_the_evaluation(histories: list[l
     model = mixture_model(small_network(), count_events(NETWORK_ITEMS, part.history()), Calibration(2))
     options = EvaluationOptions(k=4, targets="last", repeat_share=share)
     evaluation = evaluate(ModelRecommender(model), part, options)
-    p = model.distribution(model.encode(part.history()), part.history()).probabilities()
-    constraints = [Constraints(NETWORK_ITEMS, 4, repeat_share=share)] * len(histories)
-    selector = Selector.of(part.history(), constraints, model.everything)
+    known, shares = part.history(), np.full(len(histories), share)
+    p = model.distribution(model.encode(known), known, repeats=shares).probabilities()
+    selector = Selector.of(known, [Constraints(NETWORK_ITEMS, 4)] * len(histories), model.everything)
     item, score = selector.best(p, 0.0, model.tables.vectors)
     np.testing.assert_array_equal(item, evaluation.top_item)
-    probability = np.exp(score + selector.log_weight(p)[:, None])
-    np.testing.assert_allclose(probability, evaluation.forecasts.top_probability, atol=1e-5)
+    np.testing.assert_allclose(np.exp(score), evaluation.forecasts.top_probability, atol=1e-5)
+    # What is seen shares the probability of a repeat, and nothing is lost.
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+    of_seen = np.array([p[row, list(set(items[:-1]))].sum() for row, items in enumerate(histories)])
+    has_new = [len(set(items[:-1])) < NETWORK_ITEMS for items in histories]
+    np.testing.assert_allclose(of_seen, np.where(has_new, share, 1.0), atol=1e-5)
 
 
 def test_repeat_share_is_counted_after_the_first_event_and_never_zero() -> None:

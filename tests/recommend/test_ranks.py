@@ -48,10 +48,16 @@ def test_ranks_are_those_of_sorting_the_plain_mixture_at_the_posterior_mean(
     )
     calibration = replace(engine.model.calibration, num_samples=0)
     at_the_mean = MixtureModel(engine.model.encoder, engine.model.tables, calibration)
-    score = np.log(plain_mixture(at_the_mean, histories)[:, 0])
+    p = plain_mixture(at_the_mean, histories)[:, 0]
+    seen = np.zeros(p.shape, dtype=bool)
+    seen[np.repeat(np.arange(len(histories)), histories.lengths), histories.item] = True
+    assert engine.exclude_seen
+    new, repeat = ((p * part).sum(axis=1, keepdims=True) for part in (~seen, seen))
+    of_seen = np.where(repeat > 0, engine.repeat_share / np.where(repeat > 0, repeat, 1), 0)
+    score = np.log(p * np.where(seen, of_seen, np.where(repeat > 0, 1 - engine.repeat_share, 1) / new))
     score += boost
-    if options.exclude_seen is not False and engine.exclude_seen:
-        score[np.repeat(np.arange(len(histories)), histories.lengths), histories.item] = -np.inf
+    if options.exclude_seen is not False:
+        score[seen] = -np.inf
     if options.candidates is not None:
         score[:, ~some] = -np.inf
     order = np.argsort(-score, axis=1, kind="stable")[:, : options.k]

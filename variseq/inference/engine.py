@@ -59,7 +59,7 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
         encoder = OnnxEncoder(folder / ENCODER, *of_encoder, int(network["latent_dim"]))
         has_index = INDEX in manifest["sha256"] and not exact
         return Engine(
-            MixtureModel(encoder, tables, calibrated.calibration),
+            MixtureModel(encoder, tables, calibrated.calibration, calibrated.hurdle(bool(manifest["exclude_seen"]))),
             Catalog(vocabulary, read_items(folder, manifest, vocabulary), tables),
             calibrated.thresholds,
             repeat_share=calibrated.repeat_share,

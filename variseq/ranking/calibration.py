@@ -279,6 +279,10 @@ class CalibrationResult:
     validation: dict[str, float]
     thresholds_at_request: ConformalThresholds | None = None
 
+    def hurdle(self, excludes_seen: bool) -> float | None:
+        """The share of repeats that a `Hurdle` needs: where the model was fitted to new items only."""
+        return self.repeat_share if excludes_seen else None
+
     def to_json(self) -> dict[str, Any]:
         """The record for the manifest."""
         at_request = self.thresholds_at_request

@@ -231,7 +231,6 @@ class Engine:
             k=options.k,
             exclude_seen=self.exclude_seen if options.exclude_seen is None else options.exclude_seen,
             candidates=self.catalog.candidates(options, shown),
-            repeat_share=self.repeat_share,
             log_boost=self.catalog.log_boost(options),
             pins=self.catalog.pins(options),
         )
@@ -329,9 +328,11 @@ class Engine:
         if options.explore is not None:
             explored = model.encoder.encode(histories, model.noise(1, options.seed))
         columns = None if index is None else self._short(histories, [encoded, explored], constraints, index)
-        distribution = model.distribution(encoded, histories, columns)
+        leaves_out = np.array([one.exclude_seen for one in constraints])
+        repeats = np.where(leaves_out | self.exclude_seen, self.repeat_share, np.nan)
+        distribution = model.distribution(encoded, histories, columns, repeats)
         p = distribution.probabilities()
-        ranking = p if explored is None else model.distribution(explored, histories, columns).probabilities()
+        ranking = p if explored is None else model.distribution(explored, histories, columns, repeats).probabilities()
         selector = Selector.of(histories, constraints, columns or model.everything)
         if options.conformal_level is None:
             vectors = without_bias(model.tables.vectors)
@@ -348,7 +349,7 @@ class Engine:
         found = None
         if options.reasons:
             found = reasons(partial(log_probability, model, columns or model.everything), histories, item)
-        intervals = _intervals(distribution, item, selector.log_weight(p))
+        intervals = _intervals(distribution, item)
         if options.next == "visit" and model.calibration.visit is not None:
             of_visit = model.calibration.visit
             middle, low, high = (of_visit.probability(one, histories) for one in intervals)
@@ -449,14 +450,14 @@ def _keep_freed_memory() -> None:
 
 
 def _intervals(
-    distribution: Distribution, item: Int[np.ndarray, "history k"], log_weight: Float[np.ndarray, " history"]
+    distribution: Distribution, item: Int[np.ndarray, "history k"]
 ) -> tuple[Float[np.ndarray, "history k"], Float[np.ndarray, "history k"], Float[np.ndarray, "history k"]]:
     """The probability of ranked items, and the ends of the central 90 % of it under the posterior."""
-    sampled, weight = distribution.sampled(np.maximum(item, 0)), np.exp(log_weight)[:, None]
+    sampled = distribution.sampled(np.maximum(item, 0))
     mean = sampled.mean(axis=1)
     # Probabilities are far from normal near zero; their logarithms are closer to it.
     reach = np.exp(NORMAL_90 * np.log(sampled).std(axis=1))
-    return mean * weight, mean / reach * weight, np.minimum(mean * reach * weight, 1.0)
+    return mean, mean / reach, np.minimum(mean * reach, 1.0)
 
 
 def _can_be_approximate(constraints: Constraints, options: RecommendOptions) -> bool:

@@ -45,12 +45,57 @@ class ItemTables:
 
 
 @dataclass(frozen=True, eq=False)
+class Hurdle:
+    """Seen items share the counted probability of a repeat; what a model says decides among them, and among new ones.
+
+    A model that is fitted to new items says nothing of how likely seen ones are. Seen items are the cells `row`,
+    `column`. `of_new` and `of_seen` are what the p of each history is multiplied by. Source: Mullahy 1986.
+    """
+
+    row: Int[np.ndarray, " cell"]
+    column: Int[np.ndarray, " cell"]
+    of_new: Float[np.ndarray, " history"]
+    of_seen: Float[np.ndarray, " history"]
+
+    @classmethod
+    def of(
+        cls,
+        p: Float[np.ndarray, "history column"],
+        row: Int[np.ndarray, " cell"],
+        column: Int[np.ndarray, " cell"],
+        share: Float[np.ndarray, " history"],
+    ) -> Hurdle:
+        """With the share of repeats of each history. Where there are seen items alone, or none, one side has it all."""
+        seen = np.bincount(row, weights=p[row, column], minlength=len(p))
+        # What is left beside seen items may be smaller than the rounding of p.
+        new = np.maximum(1 - seen, SMALLEST)
+        has_seen, has_new = seen > 0, np.bincount(row, minlength=len(p)) < p.shape[1]
+        of_seen = np.where(has_new, share, 1.0) / np.where(has_seen, seen, 1.0)
+        return cls(row, column, np.where(has_seen, (1 - share) / new, 1.0), of_seen)
+
+    def apply(self, p: Float[np.ndarray, "history *sample column"], span: slice = slice(None)) -> None:
+        """Multiply p of the columns `span`, in place."""
+        inside = slice(None) if span == slice(None) else (self.column >= span.start) & (self.column < span.stop)
+        row, column = self.row[inside], self.column[inside] - (span.start or 0)
+        shape = (-1, *(1,) * (p.ndim - 1))
+        seen = p[row, ..., column] * self.of_seen[row].reshape(-1, *(1,) * (p.ndim - 2))
+        p *= self.of_new.astype(np.float32).reshape(shape)
+        p[row, ..., column] = np.maximum(seen, SMALLEST)
+
+    def at(self, column: Int[np.ndarray, "history k"], num_columns: int) -> Float[np.ndarray, "history k"]:
+        """What p of some columns is multiplied by."""
+        row = np.arange(len(column))[:, None]
+        is_seen = np.isin(row * num_columns + column, self.row * num_columns + self.column)
+        return np.where(is_seen, self.of_seen[:, None], self.of_new[:, None])
+
+
+@dataclass(frozen=True, eq=False)
 class Distribution:
     """p of every column for some histories.
 
     `weights` are those of `GatingNetwork`; `counted` are the components that are counted, each with its number among
     the weights; `column` has for each of them the column of each cell, −1 where it has none; `others` are prior, trend
-    and uniform part of each column.
+    and uniform part of each column. `seen` are the cells of seen items, and the shares of repeats, for a `Hurdle`.
     """
 
     softmaxes: Softmaxes
@@ -58,9 +103,22 @@ class Distribution:
     counted: Sequence[tuple[int, CountedItems]]
     column: Sequence[np.ndarray]
     others: Float[np.ndarray, "#history three column"]
+    seen: tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " cell"], Float[np.ndarray, " history"]] | None = None
 
     def probabilities(self) -> Float[np.ndarray, "history column"]:
-        """p of every column, at least `SMALLEST`."""
+        """p of every column, at least `SMALLEST`; the same array each time."""
+        return self._with_hurdle[0]
+
+    @cached_property
+    def _with_hurdle(self) -> tuple[Float[np.ndarray, "history column"], Hurdle | None]:
+        p = self._mixed()
+        if self.seen is None:
+            return p, None
+        hurdle = Hurdle.of(p, *self.seen)
+        hurdle.apply(p)
+        return p, hurdle
+
+    def _mixed(self) -> Float[np.ndarray, "history column"]:
         p = np.empty((self.weights.shape[1], self.softmaxes.columns.num_columns), dtype=np.float32)
         num_samples = self.softmaxes.num_samples
         weight = (self.weights[0] / num_samples).astype(np.float32)[:, None]
@@ -85,7 +143,9 @@ class Distribution:
         weights = self.weights[..., None]
         rest = sum(weights[number] * counted.share(item, prior) for number, counted in self.counted)
         rest += weights[TREND] * trend + weights[UNIFORM] * uniform
-        return weights[0, ..., None] * network + rest[:, None]
+        p = weights[0, ..., None] * network + rest[:, None]
+        hurdle = self._with_hurdle[1]
+        return p if hurdle is None else p * hurdle.at(column, self.softmaxes.columns.num_columns)[:, None]
 
     def entropies(
         self, p: Float[np.ndarray, "history column"]
@@ -95,13 +155,15 @@ class Distribution:
         The difference is the mutual information of posterior and next item, the epistemic part; the mean is the
         aleatoric part. Source: Depeweg et al. 2018, section 3.
         """
-        total, sampled = np.zeros(len(p)), np.zeros(len(p))
+        total, sampled, hurdle = np.zeros(len(p)), np.zeros(len(p)), self._with_hurdle[1]
         num_samples, factor = self.softmaxes.num_samples, self.softmaxes.factor * self.weights[0][:, None, None]
         for number, block in enumerate(self.softmaxes.columns.blocks):
             total += _entropy(p[:, block.span], block.counts)
             if num_samples > 1:
                 of_sample = self.softmaxes.exponential(number) * factor[..., number, None].astype(np.float32)
                 of_sample += self._others(number)[:, None]
+                if hurdle is not None:
+                    hurdle.apply(of_sample, block.span)
                 counts = None if block.counts is None else block.counts[:, None]
                 sampled += _entropy(np.maximum(of_sample, SMALLEST, out=of_sample), counts).sum(axis=1)
         return total, sampled / num_samples if num_samples > 1 else total
@@ -141,10 +203,13 @@ class MixtureModel:
         encoder: Gives the preferences.
         tables: What is known of the items.
         calibration: Temperatures and mixture weights.
+        repeat_share: The probability of a repeat, for a `Hurdle`; None: the mixture itself says how likely repeats are.
     """
 
-    def __init__(self, encoder: Encoder, tables: ItemTables, calibration: Calibration) -> None:
-        self.encoder, self.tables, self.calibration = encoder, tables, calibration
+    def __init__(
+        self, encoder: Encoder, tables: ItemTables, calibration: Calibration, repeat_share: float | None = None
+    ) -> None:
+        self.encoder, self.tables, self.calibration, self.repeat_share = encoder, tables, calibration, repeat_share
         self.num_items = len(tables.vectors)
         self.everything = Columns.whole(tables.vectors)
         self.prior = PRIOR_EVENTS * np.exp(tables.log_share.astype(np.float64))
@@ -181,9 +246,16 @@ class MixtureModel:
         return scaled
 
     def distribution(
-        self, encoded: EncodedHistories, histories: Histories, columns: Columns | None = None
+        self,
+        encoded: EncodedHistories,
+        histories: Histories,
+        columns: Columns | None = None,
+        repeats: Float[np.ndarray, " history"] | None = None,
     ) -> Distribution:
-        """p of the columns (all items by default) for histories that are encoded."""
+        """p of the columns (all items by default) for histories that are encoded.
+
+        `repeats` is the share of repeats of each history for a `Hurdle`, NaN for none; None: that of the model.
+        """
         others = self._others[None]
         if columns is not None and columns.listed is not None:
             others = np.stack([columns.of_columns(numbers) for numbers in self._others], axis=1)
@@ -194,7 +266,15 @@ class MixtureModel:
         weights = calibration.gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance, log_gap)
         counted = self.counted(histories)
         column = [columns.of_items(of_component.row, of_component.item) for _, of_component in counted]
-        return Distribution(softmaxes, weights, counted, column, others)
+        if repeats is None and self.repeat_share is not None:
+            repeats = np.full(len(histories), self.repeat_share)
+        seen = None
+        if repeats is not None and not np.isnan(repeats).all():
+            row, item = histories.distinct_items()
+            of_item = columns.of_items(row, item)
+            is_there = (of_item >= 0) & ~np.isnan(repeats)[row]
+            seen = row[is_there], of_item[is_there], repeats
+        return Distribution(softmaxes, weights, counted, column, others, seen)
 
     def counted(self, histories: Histories) -> list[tuple[int, CountedItems]]:
         """The components that are counted, each with its number among the weights of `GatingNetwork`."""

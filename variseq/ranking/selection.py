@@ -31,7 +31,6 @@ class Constraints:
         k: Length of the list.
         exclude_seen: Leave out the items of the history.
         candidates: Which items may be recommended; None: all.
-        repeat_share: Probability that the next event is a seen item, where those are left out.
         log_boost: What is added to log p before ranking.
         pins: Indices in the list, ascending, and the items that are put there.
     """
@@ -40,7 +39,6 @@ class Constraints:
     k: int = 10
     exclude_seen: bool = True
     candidates: Bool[np.ndarray, " item"] | None = None
-    repeat_share: float = 0.0
     log_boost: Float[np.ndarray, " item"] | None = None
     pins: tuple[tuple[int, int], ...] = ()
 
@@ -55,8 +53,7 @@ class Constraints:
 class Selector:
     """Chooses the items of lists.
 
-    Seen items that are left out are the cells `seen_row`, `seen_column`, each once. `log_weight` is the logarithm of
-    what p is multiplied by to be the probability of a new item.
+    Seen items that are left out are the cells `seen_row`, `seen_column`, each once.
     """
 
     histories: Histories
@@ -73,16 +70,6 @@ class Selector:
         row, item = row[excludes[row]], histories.item[excludes[row]].astype(np.int64)
         cell = np.unique(row * columns.num_columns + columns.of_items(row, item))
         return cls(histories, constraints, columns, *np.divmod(cell, columns.num_columns))
-
-    def log_weight(self, p: Float[np.ndarray, "history column"]) -> Float[np.ndarray, " history"]:
-        """log of what p is multiplied by to be the probability of a new item, by the hurdle model of `repeat_share`."""
-        seen = p[self.seen_row, self.seen_column].astype(np.float64)
-        of_seen = np.minimum(np.bincount(self.seen_row, weights=seen, minlength=len(p)), 1.0)
-        repeats = np.array([one.repeat_share for one in self.constraints])
-        with np.errstate(divide="ignore"):
-            weight = np.log1p(-repeats) - np.log1p(-of_seen)
-        # For a user who has seen everything no new item can come.
-        return np.where(of_seen > 0, np.where(of_seen < 1, weight, -np.inf), 0.0)
 
     def best(
         self,
@@ -122,11 +109,11 @@ class Selector:
 
     def conformal_set(self, p: Float[np.ndarray, "history column"], limits: Float[np.ndarray, " history"]) -> Ranked:
         """The items before which a list has at most so much probability, those of them that may be recommended."""
-        ranked, weight, lists = self._candidates(p.copy()), np.exp(self.log_weight(p)), []
+        ranked, lists = self._candidates(p.copy()), []
         for row, (one, limit) in enumerate(zip(self.constraints, limits.tolist(), strict=True)):
             order = np.argsort(-ranked[row], kind="stable")
             order = order[ranked[row, order] >= 0]
-            mass = ranked[row, order].astype(np.float64) * weight[row]
+            mass = ranked[row, order].astype(np.float64)
             inside = order[np.cumsum(mass) - mass <= limit]
             if one.candidates is not None:
                 inside = inside[self.columns.of_listed(row, one.candidates)[inside]]

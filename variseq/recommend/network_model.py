@@ -13,7 +13,7 @@ from variseq.model.network import Network
 from variseq.model.posterior import preferences
 from variseq.ranking.calibration import Calibration
 from variseq.ranking.catalog import Catalog
-from variseq.ranking.encoding import EncodedHistories, Encoder
+from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.engine import Engine
 from variseq.ranking.mixture import ItemTables, MixtureModel
 from variseq.sequences.histories import Histories
@@ -49,25 +49,27 @@ def count_events(num_items: int, histories: Histories | None = None) -> State:
 
 
 def mixture_model(
-    network: Network, counts: State, calibration: Calibration, encoder: Encoder | None = None
+    network: Network, counts: State, calibration: Calibration, repeat_share: float | None = None
 ) -> MixtureModel:
-    """The mixture of a network and the counts of `count_events`, with the network's own encoder by default."""
+    """The mixture of a network and the counts of `count_events`, with the network's own encoder."""
     vectors = torch.cat([network.item_vectors, network.item_bias[:, None]], dim=1).detach().cpu().numpy()
     names = ("log_share", "log_trend", "offsets", "item", "value")
     tables = ItemTables(vectors, *(counts[name].numpy() for name in names))
-    return MixtureModel(encoder or NetworkEncoder(network), tables, calibration)
+    return MixtureModel(NetworkEncoder(network), tables, calibration, repeat_share)
 
 
 def engine_of(checkpoint: Checkpoint) -> Engine:
     """A finished run as an engine, in torch."""
     calibrated = checkpoint.calibrated
-    model = mixture_model(checkpoint.network, checkpoint.counts, calibrated.calibration)
+    excludes_seen = bool(checkpoint.manifest["exclude_seen"])
+    hurdle = calibrated.hurdle(excludes_seen)
+    model = mixture_model(checkpoint.network, checkpoint.counts, calibrated.calibration, hurdle)
     return Engine(
         model,
         Catalog(checkpoint.vocabulary, checkpoint.items, model.tables),
         calibrated.thresholds,
         repeat_share=calibrated.repeat_share,
-        exclude_seen=bool(checkpoint.manifest["exclude_seen"]),
+        exclude_seen=excludes_seen,
         usual_behavior=checkpoint.usual_behavior,
         thresholds_at_request=calibrated.thresholds_at_request,
         next_time=checkpoint.next_time,
