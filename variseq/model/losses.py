@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from variseq.model.layers import ValueEstimate
+from variseq.sequences.batches import ragged
 
 CHUNK_NUMBERS = 3 << 18
 """How many scores (row × item) a chunk holds: 3 MB, so that they stay in the cache of a core."""
@@ -25,13 +27,6 @@ class Pairs:
 
     token: Int[Tensor, " pair"]
     item: Int[Tensor, " pair"]
-
-    @classmethod
-    def joined(cls, *parts: Pairs) -> Pairs:
-        """All pairs of several parts."""
-        token, item = (torch.cat([getattr(one, name) for one in parts]) for name in ("token", "item"))
-        order = torch.argsort(token, stable=True)
-        return cls(token[order], item[order])
 
     def of_tokens(self, is_kept: Bool[Tensor, " token"]) -> Pairs:
         """The pairs of some tokens, which are numbered anew."""
@@ -48,9 +43,8 @@ class Pairs:
         ordered, index = items.sort(stable=True)
         first = torch.searchsorted(ordered, self.item)
         number = torch.searchsorted(ordered, self.item, right=True) - first
-        pair = torch.repeat_interleave(torch.arange(len(self.item), device=items.device), number)
-        nth = torch.arange(len(pair), device=items.device) - (number.cumsum(0) - number)[pair]
-        return Pairs(self.token[pair], index[first[pair] + nth])
+        pair, nth = ragged(first, number)
+        return Pairs(self.token[pair], index[nth])
 
     def erase(self, powers: Float[Tensor, "sample token item"], tokens: slice) -> None:
         """Set the pairs of some tokens to zero; `powers` holds these tokens alone."""
@@ -74,9 +68,9 @@ class Targets:
     @property
     def is_counted(self) -> Bool[Tensor, "token future"]:
         """Whether a target has a weight, and is not the same item as a nearer one."""
-        future = self.item.shape[1]
-        is_same = (self.item.unsqueeze(2) == self.item.unsqueeze(1)).tril(-1) & (self.weight > 0).unsqueeze(1)
-        return (self.weight > 0) & ~is_same.any(dim=2) if future > 1 else self.weight > 0
+        has_weight = self.weight > 0
+        is_same = (self.item.unsqueeze(2) == self.item.unsqueeze(1)) & has_weight.unsqueeze(1)
+        return has_weight & ~is_same.tril(-1).any(dim=2)
 
     def pairs(self) -> Pairs:
         """Each token with each of its targets."""
@@ -92,11 +86,11 @@ class _Items:
     weighted: Float[Tensor, "item hidden"]
     factor: Float[Tensor, " item"]
     shift: Float[Tensor, ""]
-    erased: Pairs | None
+    erased: Sequence[Pairs]
     is_bounded: bool
 
     @classmethod
-    def of(cls, vectors: Tensor, bias: Tensor, erased: Pairs | None, largest_preference: float) -> _Items:
+    def of(cls, vectors: Tensor, bias: Tensor, erased: Sequence[Pairs], largest_preference: float) -> _Items:
         shift = bias.max()
         factor = torch.exp(bias - shift)
         is_bounded = largest_preference * _largest_norm(vectors) < SAFE_SCORE
@@ -108,8 +102,8 @@ class _Items:
         scores = torch.mm(rows / math.log(2), self.vectors.T, out=out)
         highest = rows.new_zeros(len(rows)) if self.is_bounded else scores.amax(dim=1)
         powers = (scores if self.is_bounded else scores.sub_(highest.unsqueeze(1))).exp2_()
-        if self.erased is not None:
-            self.erased.erase(powers.view(-1, tokens.stop - tokens.start, len(self.vectors)), tokens)
+        for pairs in self.erased:
+            pairs.erase(powers.view(-1, tokens.stop - tokens.start, len(self.vectors)), tokens)
         return powers, math.log(2) * highest
 
 
@@ -131,7 +125,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
         target_vectors: Tensor,
         target_bias: Tensor,
         targets: Targets,
-        erased: Pairs | None,
+        erased: Sequence[Pairs],
     ) -> Tensor:
         num_samples, num_tokens, hidden_size = preference.shape
         items = _Items.of(item_vectors, item_bias, erased, _largest_norm(preference))
@@ -149,14 +143,14 @@ class _ChunkedSoftmax(torch.autograd.Function):
             rows, of_target = preference[:, tokens].reshape(-1, hidden_size), at_target[:, tokens]
             powers, highest = items.powers(rows, tokens, buffer[: len(rows)])
             log_mass = torch.mv(powers, items.factor).log_().add_(highest)
-            log_mass = log_mass if erased is None else torch.logaddexp(log_mass, added[:, tokens].reshape(-1))
+            log_mass = log_mass if not erased else torch.logaddexp(log_mass, added[:, tokens].reshape(-1))
             log_probability = of_target - log_mass.view(num_samples, -1, 1)
             joint = (weight[tokens] * log_probability).sum(dim=2)
             total += (math.log(num_samples) - torch.logsumexp(joint, dim=0)).sum(dtype=torch.float64)
             # The gradient of a sample is weighted by its share of the likelihood.
             share, of_tokens = torch.softmax(joint, dim=0), total_weight[tokens]
             pull[:, tokens] = share.unsqueeze(2) * weight[tokens]
-            if erased is not None:
+            if erased:
                 probability = torch.exp(log_probability) * is_counted[tokens]
                 pull[:, tokens] -= (share * of_tokens).unsqueeze(2) * probability
             scale = ((share * of_tokens).view(-1) * torch.exp(highest - log_mass)).unsqueeze(1)
@@ -222,13 +216,14 @@ def softmax_loss(
     >>> softmax_loss(torch.zeros(1, 2, 3), torch.ones(5, 3), torch.zeros(5), Targets.next(torch.tensor([0, 4]))).exp()
     tensor(5.)
     """
-    of_target, erased = (functional.embedding(targets.item, item_vectors), item_bias[targets.item]), unranked
-    if unranked is not None:
-        erased = Pairs.joined(unranked, targets.pairs())
+    of_target = functional.embedding(targets.item, item_vectors), item_bias[targets.item]
+    # Where anything is erased, targets are too, and added on their own.
+    erased = [] if unranked is None and negatives is None else [targets.pairs()]
+    erased += [] if unranked is None else [unranked]
     if negatives is not None:
         correction = math.log(len(negatives.items)) + negatives.log_probability[negatives.items]
         item_vectors, item_bias = functional.embedding(negatives.items, item_vectors), item_bias[negatives.items]
-        item_bias, erased = item_bias - correction, (erased or targets.pairs()).among(negatives.items)
+        item_bias, erased = item_bias - correction, [pairs.among(negatives.items) for pairs in erased]
     loss: Tensor = _ChunkedSoftmax.apply(preference, item_vectors, item_bias, *of_target, targets, erased)  # type: ignore[no-untyped-call]
     return loss / targets.weight.sum()
 

@@ -16,6 +16,19 @@ SHUFFLE_POOL_BATCHES = 32
 """Windows are sorted by length inside pools of so many batches: little padding, and still well shuffled."""
 
 
+def ragged(
+    first: Int[Tensor, " row"], number: Int[Tensor, " row"]
+) -> tuple[Int[Tensor, " cell"], Int[Tensor, " cell"]]:
+    """The positions first, first + 1, ... of each row, `number` of them, and before them the row of each.
+
+    >>> ragged(torch.tensor([5, 0, 7]), torch.tensor([2, 0, 1]))
+    (tensor([0, 0, 2]), tensor([5, 6, 7]))
+    """
+    row = torch.repeat_interleave(torch.arange(len(number), device=number.device), number)
+    nth = torch.arange(len(row), device=number.device) - (number.cumsum(0) - number)[row]
+    return row, first[row] + nth
+
+
 @dataclass(frozen=True)
 class Windows:
     """Slices of histories, each with the targets `first:last` (flat positions of visits; of events without visits).
@@ -144,10 +157,8 @@ class Batch:
             first, last = torch.searchsorted(self.token, first), torch.searchsorted(self.token, every, right=True)
         if token is not None:
             first, last = first[token], last[token]
-        number = last - first
-        target = torch.repeat_interleave(torch.arange(len(number), device=position.device), number)
-        nth = torch.arange(len(target), device=position.device) - (number.cumsum(0) - number)[target]
-        item = self.item[first[target] + nth]
+        target, event = ragged(first, last - first)
+        item = self.item[event]
         is_event = item < num_items
         return target[is_event], item[is_event]
 
