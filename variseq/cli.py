@@ -8,7 +8,7 @@ import warnings
 from contextlib import nullcontext
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 
@@ -16,6 +16,9 @@ from variseq.errors import InputError, MissingDependencyError, VariseqError
 from variseq.output.printable import printable, printable_lines
 from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
 from variseq.threads import use_threads
+
+if TYPE_CHECKING:
+    from variseq.ranking.item_codes import Compression
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 keys = typer.Typer(help="API keys of a server.", no_args_is_help=True, rich_markup_mode=None)
@@ -359,12 +362,12 @@ def serve(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     out: Annotated[Path | None, option("Folder for the export; into the run otherwise.")] = None,
-    compress: Annotated[Literal["none", "int8", "pq"], option("Item vectors in fewer bytes.")] = "none",
+    compress: Annotated[str, option("Item vectors in fewer bytes: none, int8 or pq.")] = "none",
 ) -> None:
     """Export a run, so that it is served without torch."""
     from variseq.export import export as export_run
 
-    typer.echo(f"Export: {printable(export_run(run, out, compress))}")
+    typer.echo(f"Export: {printable(export_run(run, out, cast('Compression', compress)))}")
 
 
 @keys.command("create")

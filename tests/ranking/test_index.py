@@ -15,6 +15,7 @@ from variseq.ranking import selection
 from variseq.ranking.calibration import GatingNetwork
 from variseq.ranking.engine import Answer, Engine, Request
 from variseq.ranking.index import ItemIndex, build_index
+from variseq.ranking.item_codes import Compression
 from variseq.ranking.options import RecommendOptions
 
 
@@ -41,6 +42,15 @@ def test_the_highest_items_are_found_nearly_always(large: ItemIndex) -> None:
     found = large.best(query)
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact.tolist(), found.tolist(), strict=True)])
     assert recall > 0.97
+
+
+@pytest.mark.parametrize(("compress", "found"), [("int8", 0.95), ("pq", 0.6)])
+def test_lists_of_codes_find_most_of_the_highest_items(compress: Compression, found: float, tmp_path: Path) -> None:
+    vectors, query = clustered(6000), clustered(50, seed=1)
+    build_index(vectors, tmp_path / "index.faiss", compress)
+    candidates = ItemIndex(tmp_path / "index.faiss", vectors).best(query)
+    exact = np.argsort(-(query @ vectors.T), axis=1)[:, :10]
+    assert np.mean([np.isin(one, other).mean() for one, other in zip(exact, candidates, strict=True)]) > found
 
 
 def test_sum_over_all_items_is_estimated_from_few(large: ItemIndex) -> None:
