@@ -158,3 +158,16 @@ def test_only_users_with_a_query_are_examined() -> None:
     examined = Validation(part, TrainingConfig()).diagnostic_histories()
     # The user of two events is in training only; the others' test events are not looked at.
     assert [examined.history(n).item.tolist() for n in range(len(examined))] == [[0, 1, 2], [2, 3]]
+
+
+def test_losses_of_a_network_that_was_trained_with_a_mask_leave_out_seen_items() -> None:
+    network, histories = small_network(), full_histories(LENGTHS)
+    batch = diagnostic_batch(histories, network.config.max_seq_len, NUM_ITEMS, seed=0)
+    scores = network.scores(network(batch).preference, 0, NUM_ITEMS).detach()
+    at_target = scores.gather(1, batch.target_item[:, None])
+    row, item = batch.seen(NUM_ITEMS)
+    scores[row, item] = -math.inf
+    scores.scatter_(1, batch.target_item[:, None], at_target)
+    expected = float(torch.nn.functional.cross_entropy(scores, batch.target_item))
+    assert examine(network, histories, mask_seen=True).loss_at_mean == pytest.approx(expected, rel=1e-5)
+    assert examine(network, histories).loss_at_mean > expected

@@ -48,7 +48,9 @@ class TrainingConfig(BaseModel):
         le=1,
         description="weight of the event after the next one; that of each later one falls by this factor",
     )
-    mask_seen: bool = Field(default=False, description="leave items of the history out of the softmax of training")
+    mask_seen: bool = Field(
+        default=False, description="leave seen items out of the softmax of training, where they are not ranked"
+    )
     use_categories: bool = Field(default=True, description="add category vectors to item vectors")
     refit_fraction: float = Field(
         default=0.3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class PosteriorHealth:
 
 
 @torch.no_grad()
-def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorHealth:
+def examine(network: Network, histories: Histories, seed: int = 0, mask_seen: bool = False) -> PosteriorHealth:
     """KL, active units, mutual information and two functional tests.
 
     Swap gap: by how much −log p(next item) rises with the posteriors of another history. Prior gap: the same with z
@@ -79,9 +80,10 @@ def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorH
     token = batch.targets()[0]
     target: Tensor | slice = slice(None) if token is None else token
     drawn = torch.randn(latent.shape, generator=generator).to(latent)
-    loss, at_mean = _losses(network, batch, mean, latent), _losses(network, batch, mean, mean)
-    swap_gap = _losses(network, batch, mean[other], latent[other]) - loss
-    swapped_at_mean = float(_losses(network, batch, mean[other], mean[other]).mean())
+    losses_of = partial(_losses, network, batch, mask_seen)
+    loss, at_mean = losses_of(mean, latent), losses_of(mean, mean)
+    swap_gap = losses_of(mean[other], latent[other]) - loss
+    swapped_at_mean = float(losses_of(mean[other], mean[other]).mean())
     active = float((variance > ACTIVE_VARIANCE).float().mean())
     health = PosteriorHealth(
         kl=float(kl.sum(dim=1).mean()),
@@ -90,7 +92,7 @@ def examine(network: Network, histories: Histories, seed: int = 0) -> PosteriorH
         active_share=active,
         mutual_information=mutual_information(posterior, latent, generator),
         swap_gap=float(swap_gap.mean()),
-        prior_gap=float(_losses(network, batch, drawn, drawn).mean() - loss.mean()),
+        prior_gap=float(losses_of(drawn, drawn).mean() - loss.mean()),
         loss=float(loss.mean()),
         loss_at_mean=float(at_mean.mean()),
         swap_gap_at_mean=swapped_at_mean - float(at_mean.mean()),
@@ -163,19 +165,28 @@ def mutual_information(
 
 
 def _losses(
-    network: Network, batch: Batch, mean: Float[Tensor, "token latent"], latent: Float[Tensor, "token latent"]
+    network: Network,
+    batch: Batch,
+    mask_seen: bool,
+    mean: Float[Tensor, "token latent"],
+    latent: Float[Tensor, "token latent"],
 ) -> Float[Tensor, " target"]:
-    """−log p of each target, `SCORES_AT_ONCE` scores at a time."""
+    """−log p of each target, `SCORES_AT_ONCE` scores at a time; without seen items where training left them out."""
     preference = network.decoder(mean, latent.unsqueeze(0), batch.layout).squeeze(0)
     token, target, _ = batch.targets()
     preference = preference if token is None else preference[token]
     num_items = network.config.num_items
     # Allocated once: small results between large blocks would fragment the heap.
     losses = preference.new_empty(len(target))
+    row, item = batch.seen(num_items) if mask_seen else (target[:0], target[:0])
     rows = max(1, SCORES_AT_ONCE // num_items)
     for first in range(0, len(target), rows):
         block = slice(first, first + rows)
         scores = network.scores(preference[block], 0, num_items)
+        of_target = scores.gather(1, target[block, None])
+        inside = (row >= first) & (row < first + rows)
+        scores[row[inside] - first, item[inside]] = -math.inf
+        scores.scatter_(1, target[block, None], of_target)
         losses[block] = functional.cross_entropy(scores, target[block], reduction="none")
     return losses
 

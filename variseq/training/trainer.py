@@ -190,6 +190,11 @@ class Trainer:
         load_network("best", self.network, self.best)
 
     @property
+    def masks_seen(self) -> bool:
+        """Whether seen items are left out of the softmax."""
+        return self.config.mask_seen and self.config.exclude_seen
+
+    @property
     def is_finished(self) -> bool:
         """Out of epochs, or out of patience, which begins with the first epoch that may be chosen."""
         waited = self.progress.epoch - 1 - self.progress.best_epoch
@@ -244,7 +249,7 @@ class Trainer:
             noise=share,
             num_samples=config.num_samples,
             skip_gram=config.skip_gram_weight,
-            mask_seen=config.mask_seen and config.exclude_seen,
+            mask_seen=self.masks_seen,
         )
         objective = self.network.objective(batch, weights, self._negatives())
         self._check_finite(objective)
@@ -325,7 +330,7 @@ class Trainer:
         """Validation metrics and the health of the posterior; keeps the weights where they are the best."""
         progress, network = self.progress, self.averaged.folded()
         score = validation.score(network)
-        health = examine(network, validation.diagnostic_histories(), self.config.seed)
+        health = examine(network, validation.diagnostic_histories(), self.config.seed, self.masks_seen)
         # σ is trained only under full noise, so earlier epochs are not chosen, except in a deterministic run. The last
         # epoch may be chosen in any case.
         is_last = progress.epoch + 1 == self.config.max_epochs
