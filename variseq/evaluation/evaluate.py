@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from variseq.errors import InputError
@@ -108,17 +108,6 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
                 found.setdefault(name, np.zeros((len(queries), *value.shape[1:]), value.dtype))[batch] = value
     top_item = found["top_item"]
     target_count = np.where(is_unknown, 0, part.train_item_count[target])
-    forecasts = None
-    if recommender.gives_probabilities:
-        log_probability = np.where(is_unknown, -np.inf, found["target_log_probability"])
-        forecasts = Forecasts(
-            nll=np.where(is_unknown, np.nan, -log_probability),
-            brier=brier(np.exp(log_probability), found["sum_of_squares"]),
-            entropy=found["entropy"],
-            top_probability=found["top_probability"],
-            top_is_target=(top_item == target[:, None]) & ~is_unknown[:, None],
-            mass_before=np.where(is_unknown, 1.0, found["mass_before"]),
-        )
     categories, is_known = options.item_categories, target_count > 0
     rank = np.where(is_known, found["rank"], np.inf)
     visits = None
@@ -138,8 +127,23 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
         top_item_count=np.where(top_item >= 0, part.train_item_count[top_item], 0),
         novelty=novelty(top_item, part.train_item_count),
         diversity=None if categories is None else diversity(top_item, categories),
-        forecasts=forecasts,
+        forecasts=_forecasts(found, target, is_unknown) if recommender.gives_probabilities else None,
         visits=visits,
+    )
+
+
+def _forecasts(
+    found: dict[str, np.ndarray], target: Int[np.ndarray, " query"], is_unknown: Bool[np.ndarray, " query"]
+) -> Forecasts:
+    """What the probabilities say of each query; a target outside the catalog has none."""
+    log_probability = np.where(is_unknown, -np.inf, found["target_log_probability"])
+    return Forecasts(
+        nll=np.where(is_unknown, np.nan, -log_probability),
+        brier=brier(np.exp(log_probability), found["sum_of_squares"]),
+        entropy=found["entropy"],
+        top_probability=found["top_probability"],
+        top_is_target=(found["top_item"] == target[:, None]) & ~is_unknown[:, None],
+        mass_before=np.where(is_unknown, 1.0, found["mass_before"]),
     )
 
 
