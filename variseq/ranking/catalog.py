@@ -118,9 +118,9 @@ class Catalog:
         """
         check_k(k, self.vocabulary.num_items - 1, "the number of other items")
         (position,) = self.known_items([item_id], "item_id")
-        blocks = [slice(first, first + BLOCK_ITEMS) for first in range(0, self.vocabulary.num_items, BLOCK_ITEMS)]
-        of_item = self._directions(np.array([position]))[0]
-        cosine = np.concatenate([self._directions(block) @ of_item for block in blocks])
+        vectors = without_bias(self.tables.vectors)
+        of_item = vectors[np.array([position])][0] / self._norms[position]
+        cosine = np.concatenate([vectors[block] @ of_item for block in self._blocks]) / self._norms
         cosine[position] = -np.inf
         best = np.argsort(-cosine, kind="stable")[:k].tolist()
         return [
@@ -131,7 +131,7 @@ class Catalog:
     def item_map(self) -> dict[str, Any]:
         """The most popular items on the plane that shows most of how their vectors differ (principal components)."""
         shown = self._by_popularity[:MAX_MAPPED]
-        directions = self._directions(shown)
+        directions = without_bias(self.tables.vectors)[shown] / self._norms[shown, None]
         centered = directions - directions.mean(axis=0)
         _, strength, axes = np.linalg.svd(centered, full_matrices=False)
         plane = centered @ axes[:2].T
@@ -176,12 +176,16 @@ class Catalog:
     def _by_popularity(self) -> Int[np.ndarray, " item"]:
         return np.argsort(-self.tables.log_share, kind="stable")
 
-    def _directions(self, items: slice | Int[np.ndarray, " item"]) -> Float[np.ndarray, "item hidden"]:
-        vectors = without_bias(self.tables.vectors)[items]
-        direction: Float[np.ndarray, "item hidden"] = vectors / np.maximum(
-            np.linalg.norm(vectors, axis=1, keepdims=True), SHORTEST
-        )
-        return direction
+    @property
+    def _blocks(self) -> list[slice]:
+        """Items that are decoded together, so that a table of codes is never decoded as a whole."""
+        return [slice(first, first + BLOCK_ITEMS) for first in range(0, self.vocabulary.num_items, BLOCK_ITEMS)]
+
+    @cached_property
+    def _norms(self) -> Float[np.ndarray, " item"]:
+        vectors = without_bias(self.tables.vectors)
+        norms = np.concatenate([np.linalg.norm(vectors[block], axis=1) for block in self._blocks])
+        return np.maximum(norms, SHORTEST)
 
 
 def check_k(k: int, largest: int, what: str) -> None:
