@@ -13,7 +13,7 @@ PACKAGE = ROOT / "variseq"
 LAYERS = [
     {"errors", "atomic", "output", "threads"},
     {"events"},
-    {"sequences"},
+    {"sequences", "content"},
     {"ranking"},
     {"model", "evaluation"},
     {"artifacts"},

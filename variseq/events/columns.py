@@ -178,13 +178,15 @@ def _refuse_short_list(missing: Sequence[str], wanted: Wanted) -> None:
 
 
 def _candidates(names: Sequence[str], column: str, tiers: tuple[tuple[str, ...], ...]) -> list[str]:
-    for tier in ((_plain(column),), *tiers):
-        if candidates := [name for name in names if name == column] or [name for name in names if _plain(name) in tier]:
+    for tier in ((plain_name(column),), *tiers):
+        if candidates := [name for name in names if name == column] or [
+            name for name in names if plain_name(name) in tier
+        ]:
             return candidates
     return []
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Lower case, letters and digits only, without the type that some data sets append to a name ("user_id:token")."""
     return re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower())
 

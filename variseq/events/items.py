@@ -20,15 +20,17 @@ from jaxtyping import Int
 
 from variseq.errors import CheckpointError, InputError
 from variseq.events.columns import ITEM_ALIASES, Wanted, find_layout
+from variseq.events.frames import Frame
 from variseq.events.identifiers import EXACT_NULL_WORDS, NULL_WORDS, read_ids, read_text_cells, trimmed
 from variseq.events.ingest import Ingested, ingest
 from variseq.events.options import ReadOptions
 from variseq.events.session import Session, name_in_sql, open_session, text_in_sql
-from variseq.events.sources import open_source
+from variseq.events.sources import Files, open_source
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Vocabulary, write_parquet
 
 _LABEL = "the items file"
+_OWN = b"variseq."  # begins the keys of metadata that Variseq writes
 _MAX_WITHOUT_ROW = 0.5  # of the items of a log: with more, ids may be spelled in two ways
 _DOUBTFUL = (";", ",")  # also found within the name of one category ("Clothing, Shoes & Jewelry")
 _MIN_SHARE = 0.5
@@ -254,7 +256,16 @@ def _read_aligned(
     )
     kept = {column: table.column(column) for column in found if column != key}
     kept |= {name: table.column(f"other_{index}") for index, name in enumerate(others)}
-    return pa.table(kept), ingested.is_text
+    return _with_metadata(pa.table(kept), opened), ingested.is_text
+
+
+def _with_metadata(table: pa.Table, opened: Files | Frame) -> pa.Table:
+    """The table with what Variseq wrote about the columns of a Parquet file, such as the encoder of vectors."""
+    if isinstance(opened, Frame) or opened.format != "parquet":
+        return table
+    written = {field.name: field.metadata or {} for field in pq.read_schema(opened.files[0].path)}
+    own = {name: {key: text for key, text in found.items() if key.startswith(_OWN)} for name, found in written.items()}
+    return table.cast(pa.schema([field.with_metadata(own.get(field.name)) for field in table.schema]))
 
 
 def _match_rows(session: Session, ingested: Ingested, key: str, known: pa.Array, label: str) -> None:
@@ -313,14 +324,13 @@ def read_items(session: Session, source: object, vocabulary: Vocabulary, options
     wanted = Wanted(options.item_columns, ITEM_ALIASES, (Columns.ITEM,), "item_columns")
     table, _ = _read_aligned(session, source, options.for_items(), wanted, Columns.ITEM, vocabulary.items, _LABEL)
     empty = pa.nulls(vocabulary.num_items, pa.string())
-    columns = dict(zip(table.column_names, table.columns, strict=True))
-    title, category = columns.pop(Columns.TITLE, empty), columns.pop(Columns.CATEGORY, empty)
+    title, category = (
+        table.column(name) if name in table.column_names else empty for name in (Columns.TITLE, Columns.CATEGORY)
+    )
     categories, notes = split_categories(category.to_pylist())
-    columns = {
-        Columns.TITLE: title.cast(pa.string()),
-        Columns.CATEGORY: pa.array(categories, pa.list_(pa.string())),
-        **columns,
-    }
+    table = table.select([name for name in table.column_names if name not in (Columns.TITLE, Columns.CATEGORY)])
+    table = table.add_column(0, Columns.CATEGORY, pa.array(categories, pa.list_(pa.string())))
+    table = table.add_column(0, Columns.TITLE, title.cast(pa.string()))
     num_rows, num_matched = session.row("SELECT count(*), count(position) FROM matched_rows")
     num_left_out, num_without_row = num_rows - num_matched, vocabulary.num_items - num_matched
     num_broken = session.number("SELECT count(*) FROM malformed")
@@ -331,7 +341,7 @@ def read_items(session: Session, source: object, vocabulary: Vocabulary, options
     }
     session.notes += notes + [message for message, count in messages.items() if count]
     _warn_of_few_matches(session, vocabulary.items)
-    return ItemTable(pa.table(columns), num_left_out, num_without_row)
+    return ItemTable(table, num_left_out, num_without_row)
 
 
 def _warn_of_few_matches(session: Session, known: pa.Array) -> None:
