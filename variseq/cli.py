@@ -145,6 +145,27 @@ def fit(
 
 
 @app.command()
+def encode(
+    source: Annotated[str, typer.Argument(metavar="ITEMS", help="File with item_id and what is known of the items.")],
+    out: Annotated[Path, option("File for the items with their vectors: .parquet. Replaces an existing one.")],
+    text: Annotated[str, option("tfidf (fit does it, nothing is encoded here), sentence or none.")] = "tfidf",
+    image: Annotated[str | None, option("color, efficientnet or none; color where a column has paths.")] = None,
+    audio: Annotated[str | None, option("mel or none, of WAV files; mel where a column has paths.")] = None,
+    files: Annotated[Path | None, option("Folder that the paths are below; that of ITEMS otherwise.")] = None,
+    vectors: Annotated[Texts, option("Your own vectors as a further column: NAME=FILE.npy; repeatable.")] = None,
+    vector_ids: Annotated[Path | None, option("Text file with the item id of each row of --vectors.")] = None,
+    item_columns: Annotated[str | None, option("Names in ITEMS: item_id=sku,title=name,...")] = None,
+    threads: Threads = None,
+) -> None:
+    """Make vectors of texts, pictures and sounds of items, for fit --items. A second run computes nothing again."""
+    use_threads(threads)
+    from variseq.terminal.encode import encode_run
+
+    columns = read_columns(item_columns)
+    encode_run(source, out, text, image, audio, files, vectors or [], vector_ids, columns)
+
+
+@app.command()
 def evaluate(
     run: RunFolder,
     k: K = 10,

@@ -1,4 +1,4 @@
-"""What turns texts into vectors, without the other items: a protocol of one method, and the encoders by name."""
+"""What turns one text, picture or sound into a vector: a protocol of one method, and the encoders by name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
+from variseq.content.audio import MelEncoder
+from variseq.content.images import ColorEncoder, EfficientNetEncoder
 from variseq.errors import InputError, MissingDependencyError
 
 
@@ -16,11 +18,13 @@ from variseq.errors import InputError, MissingDependencyError
 class ContentEncoder(Protocol):
     """Turns texts, or paths of files, into vectors of one length.
 
-    `encode` gives one row a value, zero for None. Equal values give equal rows, whatever is encoded with them.
+    `encode` gives one row a value, zero for None. A row does not depend on the other values.
     """
 
     @property
     def name(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
 
     def encode(self, values: Sequence[str | None]) -> Float32[np.ndarray, "item dim"]: ...
 
@@ -49,8 +53,16 @@ class SentenceEncoder:
         return rows
 
 
-def text_encoder(name: str) -> ContentEncoder:
-    """The encoder of texts of this name. Raises InputError for an unknown one."""
-    if name != SentenceEncoder.name:
-        raise InputError(f"There is no encoder of texts {name!r}. There is: {SentenceEncoder.name}.")
-    return SentenceEncoder()
+ENCODERS: dict[str, dict[str, type[ContentEncoder]]] = {
+    "text": {"sentence": SentenceEncoder},
+    "image": {"color": ColorEncoder, "efficientnet": EfficientNetEncoder},
+    "audio": {"mel": MelEncoder},
+}
+"""Those that need no fit, for each kind of content; `tfidf` is fitted with a model."""
+
+
+def encoder_named(kind: str, name: str) -> ContentEncoder:
+    """The encoder of a kind of content. Raises InputError for an unknown name."""
+    if name not in ENCODERS[kind]:
+        raise InputError(f"There is no encoder {name!r} for {kind}. There are: {', '.join(ENCODERS[kind])}.")
+    return ENCODERS[kind][name]()

@@ -59,7 +59,7 @@ class Texts:
 
     @property
     def width(self) -> int:
-        return self.map.basis.shape[1]
+        return self.map.dim
 
     @property
     def shown(self) -> str:
@@ -101,9 +101,9 @@ class GivenVectors:
         texts = joined_texts(table, self.texts) if self.encoder else [None] * len(table)
         missing = [row for row, text in enumerate(texts) if text and not rows[row].any()]
         if missing and self.encoder:
-            from variseq.content.encoders import text_encoder
+            from variseq.content.encoders import encoder_named
 
-            rows[missing] = text_encoder(self.encoder).encode([texts[row] for row in missing])
+            rows[missing] = encoder_named("text", self.encoder).encode([texts[row] for row in missing])
         return rows, np.asarray(rows.any(axis=1))
 
     def description(self) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class TfidfMap:
     vocabulary: tuple[str, ...]
     idf: Float32[np.ndarray, " feature"]
     basis: Float16[np.ndarray, "feature dim"]
+    name = "tfidf"
 
     @classmethod
     def fit(cls, texts: Sequence[str], max_dim: int, seed: int = 0) -> TfidfMap | None:
@@ -96,6 +97,10 @@ class TfidfMap:
         _, _, basis = randomized_svd(matrix, min(max_dim, *matrix.shape), n_iter=4, random_state=seed)
         return np.ascontiguousarray(basis.T, np.float16)
 
+    @property
+    def dim(self) -> int:
+        return self.basis.shape[1]
+
     @cached_property
     def _index(self) -> dict[str, int]:
         return {feature: index for index, feature in enumerate(self.vocabulary)}
@@ -116,7 +121,7 @@ class TfidfMap:
 
     def encode(self, texts: Sequence[str | None]) -> Float32[np.ndarray, "item dim"]:
         """One row a text; zero for None and for texts without known features."""
-        rows = np.zeros((len(texts), self.basis.shape[1]), np.float32)
+        rows = np.zeros((len(texts), self.dim), np.float32)
         basis = self.basis.astype(np.float32) if len(texts) > 100 else self.basis
         for row, text in zip(rows, texts, strict=True):
             if text:

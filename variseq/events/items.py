@@ -344,6 +344,24 @@ def read_items(session: Session, source: object, vocabulary: Vocabulary, options
     return ItemTable(table, num_left_out, num_without_row)
 
 
+def read_item_rows(source: object, options: ReadOptions | None = None) -> tuple[pa.Table, dict[str, str], list[str]]:
+    """All columns of a table of items as they are, the names of those for item_id, title and category, and notes.
+
+    Raises InputError when the source cannot be understood, or has no column of ids.
+    """
+    options = options or ReadOptions()
+    wanted = Wanted(options.item_columns, ITEM_ALIASES, (Columns.ITEM,), "item_columns")
+    with open_session(options.memory_limit, options.temporary_folder) as session:
+        opened = open_source(session, source)
+        layout = find_layout(session, opened, options.for_items(), wanted)
+        found = layout.find(wanted)
+        ingest(session, opened, {f"column_{index}": name for index, name in enumerate(layout.names)}, layout, options)
+        table = session.arrow("SELECT * EXCLUDE (input_row) FROM raw ORDER BY input_row")
+        if num_broken := session.number("SELECT count(*) FROM malformed"):
+            session.notes.append(f"{num_broken:,} lines of the items file could not be read and were left out")
+        return _with_metadata(table.rename_columns(layout.names), opened), found, session.notes
+
+
 def _warn_of_few_matches(session: Session, known: pa.Array) -> None:
     """A warning when there are rows without an item of the log, and many items without a row."""
     matched = set(session.arrow("SELECT position FROM matched_rows WHERE position IS NOT NULL").column(0).to_pylist())
