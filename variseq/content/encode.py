@@ -19,11 +19,8 @@ from variseq.events.columns import plain_name
 from variseq.events.identifiers import NULL_WORDS
 from variseq.events.table import Columns
 
-PATH_NAMES = {
-    "image": ("image", "imagepath", "imagefile", "picture", "picturepath", "photo", "photopath", "poster", "thumbnail"),
-    "audio": ("audio", "audiopath", "audiofile", "sound", "soundpath", "wav"),
-}
-"""Columns of paths, written as names are compared: lower case, letters and digits only."""
+PATH_NAMES = {"image": ("image", "picture", "photo", "poster", "thumbnail"), "audio": ("audio", "sound", "wav")}
+"""Columns of paths, also with `_path` or `_file`."""
 TEXTS_AT_ONCE = 64
 Progress = Callable[[str, int, int], None]
 """Gets the kind of content, the number of vectors that are there, and how many there will be."""
@@ -44,7 +41,8 @@ class ItemRows:
 
     def path_column(self, kind: str) -> str | None:
         """The column of paths of pictures or sounds. Raises InputError where several could be it."""
-        named = [name for name in self.table.column_names if plain_name(name) in PATH_NAMES[kind]]
+        wanted = {name + end for name in PATH_NAMES[kind] for end in ("", "path", "file")}
+        named = [name for name in self.table.column_names if plain_name(name) in wanted]
         named = [name for name in named if is_text(self.table.column(name).type)]
         if len(named) > 1:
             raise InputError(f"Several columns could be the {kind}: {', '.join(named)}. Leave one of them.")

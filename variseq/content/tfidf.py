@@ -15,14 +15,14 @@ from jaxtyping import Float, Float16, Float32, Int
 
 from variseq.errors import CheckpointError, MissingDependencyError
 
-MAX_CHARACTERS = 4000
+MAX_CHARACTERS = 2000
 """What stands further on in a text does not count."""
 NGRAM_LENGTHS = (2, 3, 4)
 """Of characters. Writing without spaces, as Chinese, is compared by these alone."""
 NGRAM_WEIGHT = 0.5
 """Of the n-grams of characters together, where words and pairs of words together count 1."""
 MAX_WORDS, MAX_NGRAMS = 16_000, 4_000
-MAX_FITTED_TEXTS = 50_000
+MAX_FITTED_CHARACTERS = 10_000_000
 _WORD = re.compile(r"\w+")
 _MARK = "#"  # before n-grams of characters; no word has it
 
@@ -69,9 +69,11 @@ class TfidfMap:
         Raises:
             MissingDependencyError: scikit-learn is not installed.
         """
-        if len(texts) > MAX_FITTED_TEXTS:
-            sample = np.random.default_rng(seed).choice(len(texts), MAX_FITTED_TEXTS, replace=False)
-            texts = [texts[index] for index in np.sort(sample)]
+        lengths = np.array([min(len(text), MAX_CHARACTERS) for text in texts])
+        if lengths.sum() > MAX_FITTED_CHARACTERS:
+            order = np.random.default_rng(seed).permutation(len(texts))
+            order = order[np.cumsum(lengths[order]) <= MAX_FITTED_CHARACTERS]
+            texts = [texts[index] for index in np.sort(order)]
         num_texts = Counter(feature for text in texts for feature in set(features(text)))
         repeated = sorted((-count, feature) for feature, count in num_texts.items() if count > 1)
         words = [feature for _, feature in repeated if feature[0] != _MARK][:MAX_WORDS]
