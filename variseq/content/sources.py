@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,28 +25,6 @@ MAX_KNOTS = 256
 _ID_NAME = re.compile(r"(_id|Id|ID)$")
 Rows = tuple[Float[np.ndarray, "row width"], Bool[np.ndarray, " row"]]
 """One row an item, and whether it has any content."""
-
-
-@runtime_checkable
-class Source(Protocol):
-    """A part of the content before whitening."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def shown(self) -> str:
-        """Which columns it reads, in words."""
-
-    def rows(self, table: pa.Table, ids: Ids = None) -> Rows:
-        """What the columns hold; columns that the table lacks are empty. Raises InputError."""
-
-    def description(self) -> dict[str, Any]:
-        """What JSON can hold of it."""
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """The arrays of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +131,10 @@ class Numbers:
 
     def tensors(self) -> dict[str, np.ndarray]:
         return {f"knots.{index}": knots for index, knots in enumerate(self.knots)}
+
+
+Source = Texts | GivenVectors | Numbers
+"""What reads a part: its `name`, its `width`, the columns in words, rows, and what is saved of it."""
 
 
 def source_of_tensors(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Source:
