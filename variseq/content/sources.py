@@ -76,7 +76,7 @@ class GivenVectors:
             if lists is None:
                 raise InputError(f"Column {self.column!r} has to hold lists of {self.width:,} numbers, and does not.")
             rows = lists.matrix(self.column, ids, self.width)
-        texts = joined_texts(table, self.texts) if self.encoder else [None] * len(table)
+        texts = joined_texts(table, self.texts)
         missing = [row for row, text in enumerate(texts) if text and not rows[row].any()]
         if missing and self.encoder:
             from variseq.content.encoders import encoder_named
@@ -206,7 +206,7 @@ def _find_vectors(table: pa.Table, texts: Sequence[str], ids: Ids, notes: list[s
         encoder = (table.schema.field(name).metadata or {}).get(ENCODER, b"").decode() or None
         of_texts = tuple(texts) if encoder and part == TEXT else ()
         width = lists.matrix(name, ids).shape[1]
-        found[part] = GivenVectors(part, name, width, encoder if of_texts else None, of_texts)
+        found[part] = GivenVectors(part, name, width, encoder, of_texts)
     return list(found.values())
 
 

@@ -43,7 +43,7 @@ def encode_run(
     _check(out, chosen, vectors, vector_ids)
     table, found, notes = read_item_rows(source, ReadOptions(item_columns=columns or {}))
     items = ItemRows(table, found[Columns.ITEM], found.get(Columns.TITLE))
-    if text == "tfidf":
+    if text == "tfidf" and any(items.texts()):
         notes.append("text is left as it is: fit makes its vectors by TF-IDF (--text sentence encodes it here)")
     encoders = {kind: _encoder(items, kind, name) for kind, name in chosen.items()}
     if not any(encoders.values()) and not vectors:
