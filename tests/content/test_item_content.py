@@ -10,7 +10,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
 
+from variseq.content import item_content
 from variseq.content.encoders import ENCODERS
 from variseq.content.item_content import ContentOptions, ItemContent
 from variseq.content.sources import GivenVectors
@@ -70,11 +72,22 @@ def test_parts_have_mean_square_length_one(fitted: ItemContent) -> None:
 def test_round_trip_of_tensors_keeps_vectors(fitted: ItemContent) -> None:
     tensors = fitted.tensors()
     assert all(name.startswith("content.") and array.dtype.kind in "fu" for name, array in tensors.items())
-    again = ItemContent.of_tensors({"other": np.zeros(1), **tensors})
+    again = ItemContent.of_tensors(load(save({"other": np.zeros(1), **tensors})))
     assert again is not None
     np.testing.assert_array_equal(again.encode(catalog()), fitted.encode(catalog()))
     assert again.notes == fitted.notes
     assert again.spans == fitted.spans
+
+
+def test_whitening_of_a_sample_is_near_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"clip": np.random.default_rng(0).normal(size=(4000, 3)).tolist()})
+    whole = ItemContent.fit(table, np.ones(4000, bool))
+    monkeypatch.setattr(item_content, "MAX_FITTED_ROWS", 2000)
+    sampled = ItemContent.fit(table, np.ones(4000, bool))
+    assert whole is not None
+    assert sampled is not None
+    first, second = whole.encode(table), sampled.encode(table)
+    np.testing.assert_allclose(first @ first.T, second @ second.T, atol=0.5)
 
 
 def test_no_tensors_are_no_content() -> None:

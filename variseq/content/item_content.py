@@ -25,6 +25,7 @@ MIN_UNIT_DIM = 16
 MAX_LENGTH = 3.0
 """Of a row, where the root of the mean square is 1; so a new item stays within what training saw."""
 MAX_FITTED_ROWS = 100_000
+"""Of more items a random sample is whitened."""
 _DESCRIPTION = "description"
 
 
@@ -56,8 +57,6 @@ class Whitening:
     @classmethod
     def fit(cls, rows: Float[np.ndarray, "item width"], max_dim: int) -> Whitening | None:
         """The map of rows; None where they are all alike."""
-        if len(rows) > MAX_FITTED_ROWS:
-            rows = rows[np.sort(np.random.default_rng(0).choice(len(rows), MAX_FITTED_ROWS, replace=False))]
         centered = rows.astype(np.float64)
         mean = centered.mean(axis=0)
         centered -= mean
@@ -118,9 +117,11 @@ class ItemContent:
         known_ids = None if ids is None else [ids[row] for row in rows.tolist()]
         known = table.take(pa.array(rows, pa.int64()))
         sources, notes = find_sources(known, options.text != "none", options.max_dim, known_ids)
+        if len(known) > MAX_FITTED_ROWS:
+            known = known.take(np.sort(np.random.default_rng(0).choice(len(known), MAX_FITTED_ROWS, replace=False)))
         parts = []
         for source in sources:
-            found, has_content = source.rows(known, known_ids)
+            found, has_content = source.rows(known)
             whitening = Whitening.fit(found[has_content], options.max_dim) if has_content.any() else None
             if whitening is None:
                 notes.append(f"{source.shown} is the same for all items, and is left out")
@@ -160,10 +161,11 @@ class ItemContent:
         """The arrays of a file; names begin with `content.`."""
         description = {"parts": [source.description() for source, _ in self.parts], "notes": self.notes}
         text = json.dumps(description, ensure_ascii=False).encode()
-        found = {PREFIX + _DESCRIPTION: np.frombuffer(text, np.uint8)}
+        found = {PREFIX + _DESCRIPTION: np.frombuffer(text, np.uint8).copy()}
         for index, (source, whitening) in enumerate(self.parts):
             own = {"mean": whitening.mean, "axes": whitening.axes, **source.tensors()}
-            found |= {f"{PREFIX}{index}.{name}": array for name, array in own.items()}
+            # Safetensors writes bytes as they lie, so that another order of the axes would be read as other numbers.
+            found |= {f"{PREFIX}{index}.{name}": np.ascontiguousarray(array) for name, array in own.items()}
         return found
 
     @classmethod

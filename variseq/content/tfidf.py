@@ -133,7 +133,7 @@ class TfidfMap:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The arrays of a file; the vocabulary is UTF-8, a line a feature."""
-        words = np.frombuffer("\n".join(self.vocabulary).encode(), np.uint8)
+        words = np.frombuffer("\n".join(self.vocabulary).encode(), np.uint8).copy()
         return {"vocabulary": words, "idf": self.idf, "basis": self.basis}
 
     @classmethod
