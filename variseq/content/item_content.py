@@ -70,7 +70,7 @@ class Whitening:
         kept = kept * np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(len(order))])
         kept = kept * variance[order] ** (-EXPONENT / 2)
         scale = np.sqrt(np.square(centered @ kept).sum(axis=1).mean())
-        return cls(mean.astype(np.float32), (kept / scale).astype(np.float32))
+        return cls(mean.astype(np.float32), np.ascontiguousarray(kept / scale, np.float32))
 
     def apply(self, rows: Float[np.ndarray, "item width"]) -> Float32[np.ndarray, "item dim"]:
         found = (rows - self.mean) @ self.axes
