@@ -10,7 +10,7 @@ INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 # Shapes and types are checked at run time where arrays are computed, which doubles the time of a small training.
-COMPUTED := variseq.model,variseq.sequences,variseq.training,variseq.ranking,variseq.recommend,variseq.evaluation
+COMPUTED := variseq.model,variseq.sequences,variseq.content,variseq.training,variseq.ranking,variseq.recommend,variseq.evaluation
 
 .PHONY: help demo test quick test-lowest check docs bench competitors format setup hooks clean
 # The folder with a folder for each data set of the benchmarks, and the CPU minutes that each competitor trains there.
@@ -41,7 +41,7 @@ check: $(VENV)/ready-to-develop  ## style, types (those of arrays while tests ru
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py tests/test_public_api.py
 	$(TEST) -m "not slow" --jaxtyping-packages=$(COMPUTED),beartype.beartype --ignore tests/ranking/test_index.py \
-		tests/model tests/sequences tests/training tests/ranking tests/recommend tests/evaluation
+		tests/model tests/sequences tests/content tests/training tests/ranking tests/recommend tests/evaluation
 
 docs: $(VENV)/ready-to-document  ## the documentation site in docs/_build/html; notebooks run, warnings are errors
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
