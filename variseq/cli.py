@@ -229,6 +229,7 @@ def recommend(
     explore: Annotated[str | None, option("thompson: rank by one sample of each posterior.")] = None,
     seed: Annotated[int, option("Seed of the sample.")] = 0,
     diversity: Annotated[float, option("0 to 1: trade relevance for spread.")] = 0.0,
+    new_items_share: Annotated[float, option("0 to 1: at least this share of a list is new items.")] = 0.0,
     next: Annotated[str, option("event, or visit: probabilities of being in the next visit.")] = "event",
     conformal_level: Annotated[
         float | None, option("0.5 to 0.99: the smallest set with the next item at this probability.")

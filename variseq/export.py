@@ -165,7 +165,7 @@ def _tables(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     return {
         "start_vector": network.embedding.vectors()[-1].detach().numpy(),
         "distance_biases": distance_biases(network).numpy(),
-        **{name: counts[name].numpy() for name in ("log_share", "log_trend")},
+        **{name: counts[name].numpy() for name in ("log_share", "log_trend", "is_new")},
         "offsets": _smallest_type(counts["offsets"].numpy()),
         "follower": _smallest_type(counts["item"].numpy()),
         "count": _smallest_type(counts["value"].numpy()),

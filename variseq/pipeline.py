@@ -22,6 +22,7 @@ from variseq.log import LogPart
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration, CalibrationResult
 from variseq.recommend.calibrate import calibrate
 from variseq.recommend.network_model import count_events, mixture_model
+from variseq.recommend.new_items import place_new_items
 from variseq.recommend.next_time import fit_next_time
 from variseq.recommend.transfer import transferred
 from variseq.recommend.values import calibrate_spread
@@ -121,12 +122,15 @@ def _calibrated(
     num_samples = NUM_SAMPLES if config.deterministic_fraction < 1 else 0
     counts = count_events(train.part.num_items, known)
     untuned = mixture_model(trained.chosen, counts, Calibration(num_samples))
-    calibrated = calibrate(untuned, validation.part, validation.options, config.calendar)
-    if not config.refit_fraction:
-        return calibrated, counts
-    latest = valid.part.history_with_targets()
-    calibrated = transferred(calibrated, (trained.chosen, known), (trained.network, latest))
-    return calibrated, count_events(train.part.num_items, latest)
+    calibrated, latest = calibrate(untuned, validation.part, validation.options, config.calendar), known
+    num_new = len(untuned.new_items)
+    if config.refit_fraction:
+        latest = valid.part.history_with_targets()
+        calibrated = transferred(calibrated, (trained.chosen, known), (trained.network, latest))
+        counts = count_events(train.part.num_items, latest)
+    calibrated = calibrated.with_fewer_new(int(counts["is_new"].sum()), num_new)
+    place_new_items(trained.network, mixture_model(trained.network, counts, calibrated.calibration), latest)
+    return calibrated, counts
 
 
 def _manifest(

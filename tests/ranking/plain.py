@@ -18,7 +18,8 @@ def plain_mixture(model: MixtureModel, histories: Histories) -> np.ndarray:
         items = histories.history(row).item
         temperature = calibration.temperatures[int(length_group(np.array([len(items)]))[0])]
         logits = (encoded.preference[:, row] @ tables.vectors[:, :-1].T + tables.vectors[:, -1]) / temperature
-        mass = np.exp(logits.astype(float)).sum(axis=1, keepdims=True)
+        is_new, new = tables.is_new, calibration.new
+        mass = np.exp(logits.astype(float))[:, ~is_new if new else slice(None)].sum(axis=1, keepdims=True)
         count = np.zeros(len(popularity))
         if len(items):
             span = slice(tables.offsets[items[-1]], tables.offsets[items[-1] + 1])
@@ -35,5 +36,11 @@ def plain_mixture(model: MixtureModel, histories: Histories) -> np.ndarray:
         gate = (calibration.gate.transitions, calibration.gate.trend, calibration.gate.uniform, calibration.gate.own)
         weight = np.exp([0.0, *(sum(w * x for w, x in zip(of, inputs, strict=True)) for of in gate)])
         a, b, c, d, e = weight / weight.sum()
-        found.append(a * np.exp(logits) / mass + b * counted + c * trend + d / len(popularity) + e * own)
+        p = a * np.exp(logits) / mass + b * counted + c * trend + d / len(popularity) + e * own
+        if new and is_new.any():
+            power = np.exp(new.scale * logits[:, is_new].astype(float))
+            among = (1 - new.uniform) * power / power.sum(axis=1, keepdims=True) + new.uniform / is_new.sum()
+            p *= (1 - new.share) / p.mean(axis=0)[~is_new].sum()
+            p[:, is_new] = new.share * among
+        found.append(p)
     return np.stack(found)

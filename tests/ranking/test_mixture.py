@@ -18,6 +18,7 @@ from variseq.ranking.calibration import Calibration, GatingNetwork
 from variseq.ranking.counts import OwnHistory
 from variseq.ranking.encoding import antithetic_noise
 from variseq.ranking.mixture import MixtureModel
+from variseq.ranking.new_items import NewItemForecast
 from variseq.recommend.network_model import ModelRecommender, count_events, mixture_model
 
 HISTORIES = some_histories(NUM_ITEMS)
@@ -48,11 +49,20 @@ def test_model_keeps_the_recommender_contract(
 @pytest.mark.parametrize("num_samples", [0, 1, 4])
 @pytest.mark.parametrize("block_items", [3, 100])
 @pytest.mark.parametrize(("gate", "own"), [(OPEN, None), (WITH_OWN, OWN)])
+@pytest.mark.parametrize("new_items", [[], [2], [0, 3, NUM_ITEMS - 1]])
 def test_mixture_is_that_of_the_plain_form(
-    num_samples: int, block_items: int, gate: GatingNetwork, own: OwnHistory | None, monkeypatch: pytest.MonkeyPatch
+    num_samples: int,
+    block_items: int,
+    gate: GatingNetwork,
+    own: OwnHistory | None,
+    new_items: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(softmax, "BLOCK_ITEMS", block_items)
-    model = model_of(Calibration(num_samples, tuple(1.0 + 0.1 * group for group in range(10)), gate, own))
+    temperatures = tuple(1.0 + 0.1 * group for group in range(10))
+    model = model_of(Calibration(num_samples, temperatures, gate, own, new=NewItemForecast(0.2, 0.7, 0.3)))
+    is_new = np.isin(np.arange(NUM_ITEMS), new_items)
+    model = MixtureModel(model.encoder, replace(model.tables, is_new=is_new), model.calibration)
     distribution = model.distribution(model.encode(HISTORIES), HISTORIES)
     p, plain = distribution.probabilities(), plain_mixture(model, HISTORIES)
     np.testing.assert_allclose(p, plain.mean(axis=1), rtol=1e-4, atol=1e-7)
@@ -88,7 +98,8 @@ def test_noise_is_the_same_each_time_and_its_pairs_cancel_out() -> None:
 
 def test_calibration_comes_back_from_its_record() -> None:
     temperatures = tuple(np.linspace(0.5, 2, 10).tolist())
-    for calibration in (Calibration(), Calibration(3, temperatures, OPEN), Calibration(3, temperatures, WITH_OWN, OWN)):
+    new = Calibration(new=NewItemForecast(0.1, 0.5, 0.2, 1e-4))
+    for calibration in (Calibration(), new, Calibration(3, temperatures, OPEN, OWN), Calibration(3, gate=WITH_OWN)):
         assert Calibration.from_json(calibration.to_json()) == calibration
     assert Calibration().to_json()["gate"]["transitions"][0] is None
     broken = Calibration().to_json() | {"temperatures": [1.0] * 9 + [-1.0]}

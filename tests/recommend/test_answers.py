@@ -13,7 +13,7 @@ from variseq.ranking.options import id_list
 
 COLUMNS = [
     *("user_id", "item_id", "rank", "score", "probability", "probability_low", "probability_high", "title"),
-    *("reasons", "fallback", "uncertainty_total", "uncertainty_aleatoric", "uncertainty_epistemic"),
+    *("source", "reasons", "fallback", "uncertainty_total", "uncertainty_aleatoric", "uncertainty_epistemic"),
 ]
 
 

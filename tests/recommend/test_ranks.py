@@ -13,7 +13,7 @@ from variseq.ranking.options import RecommendOptions
 from variseq.recommend.network_model import engine_of
 from variseq.sequences.histories import Histories
 
-COLUMNS = ["user_id", "item_id", "rank", "score", "title", "fallback"]
+COLUMNS = ["user_id", "item_id", "rank", "score", "title", "source", "fallback"]
 
 
 def known(fitted: VariationalAttention) -> Histories:

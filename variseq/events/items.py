@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,15 +189,20 @@ class ItemTable:
         of_items = self.categories(range(len(self)))
         return of_items if any(of_items) else None
 
-    def category_links(self) -> CategoryLinks:
-        """Which categories each item has, of those that distinguish items.
+    def linked_categories(self) -> dict[str, int]:
+        """The categories that distinguish items, numbered.
 
         A category of a single item adds nothing to the item itself; one of most items distinguishes none.
         """
-        of_items = [sorted(set(categories)) for categories in self.categories(range(len(self)))]
-        count = Counter(category for categories in of_items for category in categories)
+        of_items = self.categories(range(len(self)))
+        count = Counter(category for categories in of_items for category in set(categories))
         used = sorted(name for name, num_items in count.items() if 2 <= num_items <= len(self) / 2)
-        number = {name: index for index, name in enumerate(used)}
+        return {name: index for index, name in enumerate(used)}
+
+    def category_links(self, number: Mapping[str, int] | None = None) -> CategoryLinks:
+        """Which categories each item has, of those that are numbered: `linked_categories` where None."""
+        number = self.linked_categories() if number is None else number
+        of_items = [sorted(set(categories)) for categories in self.categories(range(len(self)))]
         links = [[number[name] for name in categories if name in number] for categories in of_items]
         offsets = np.cumsum([0, *map(len, links)])
         return CategoryLinks(offsets, np.array([index for one in links for index in one], dtype=np.int64), len(number))

@@ -52,7 +52,7 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
         _refuse_other_lengths(arrays, vocabulary.num_items)
         vectors = ItemCodes.of_tensors(arrays) if "codes" in arrays else arrays["item_vectors"]
         require_equal({"start vector": len(arrays["start_vector"]) + 1, "item vectors": vectors.shape[1]}, "columns")
-        counted = ("log_share", "log_trend", "offsets", "follower", "count")
+        counted = ("log_share", "log_trend", "offsets", "follower", "count", "is_new")
         tables = ItemTables(vectors, *(arrays[name] for name in counted))
         network, calibrated = manifest["network"], CalibrationResult.from_json(manifest["calibration"])
         of_encoder = (without_bias(vectors), arrays["start_vector"], arrays["distance_biases"])
@@ -85,7 +85,7 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
 
 def _refuse_other_lengths(arrays: dict[str, np.ndarray], num_items: int) -> None:
     offsets = arrays["offsets"]
-    of_items = {name: len(arrays[name]) for name in ("log_share", "log_trend")}
+    of_items = {name: len(arrays[name]) for name in ("log_share", "log_trend", "is_new")}
     of_items["item vectors"] = len(arrays["codes" if "codes" in arrays else "item_vectors"])
     require_equal({"vocabulary": num_items, "offsets": len(offsets) - 1, **of_items}, "items")
     cells = {name: len(arrays[name]) for name in ("follower", "count")}

@@ -168,46 +168,80 @@ class EventEmbedding(nn.Module):
     """e_t = √hidden_size · V[i_t] + B[b_t] + G[gap bucket] + a value's own direction, scaled by the standardised value.
 
     Row `num_items` of V is the start token: what stands before the first event. Parts that the log does not have
-    (one behavior, no times, no values) are not built. With categories a row of V is the item's own vector plus the
-    mean of the vectors of its categories, so that similar items share what they learn.
+    (one behavior, no times, no values) are not built.
+
+    While training, a row of V can be a sum: the item's own vector, the mean of the vectors of its categories, and a
+    linear map of its content vector. So similar items share what they learn. An item without training events has no
+    vector of its own then.
     """
 
     def __init__(self, num_items: int, hidden_size: int, num_behaviors: int, has_gaps: bool, has_values: bool) -> None:
         super().__init__()
         self.item = _vectors(num_items + 1, hidden_size)
         self.category: nn.Parameter | None = None
+        self.content_map: nn.Parameter | None = None
+        self.own_dropout = 0.0
         self.scale = math.sqrt(hidden_size)
         self.behavior = _vectors(num_behaviors, hidden_size) if num_behaviors > 1 else None
         self.gap = _vectors(GAP_BUCKETS, hidden_size) if has_gaps else None
         self.value = _vectors(2, hidden_size) if has_values else None
         self.link_offsets: Int[Tensor, " item_plus_one"]
         self.link_category: Int[Tensor, " link"]
+        self.has_own: Bool[Tensor, "item_and_start one"]
+        self.content: Float[Tensor, "item content"]
         self.value_mean: Tensor
         self.value_scale: Tensor
+        self.register_buffer("has_own", torch.ones(num_items + 1, 1, dtype=torch.bool), persistent=False)
         self.register_buffer("value_mean", torch.zeros(()))
         self.register_buffer("value_scale", torch.ones(()))
 
     def use_categories(self, links: CategoryLinks) -> None:
-        """Add the vectors of categories to those of the items; only while training, see `fold_categories`."""
+        """Add the vectors of categories to those of the items; only while training, see `fold`."""
         self.category = _vectors(links.num_categories, self.item.shape[1])
         self.register_buffer("link_offsets", torch.from_numpy(links.offsets.astype(np.int64)), persistent=False)
         self.register_buffer("link_category", torch.from_numpy(links.category.astype(np.int64)), persistent=False)
 
+    def use_content(self, content: Float[np.ndarray, "item content"], own_dropout: float) -> None:
+        """Add a map of content vectors to those of the items; only while training, see `fold`.
+
+        `own_dropout` is the share of items whose own vector is left out in a step, so that the map learns to stand
+        alone.
+        """
+        self.content_map = _vectors(content.shape[1], self.item.shape[1])
+        self.own_dropout = own_dropout
+        self.register_buffer("content", torch.from_numpy(content), persistent=False)
+
     @torch.no_grad()
-    def fold_categories(self) -> None:
-        """Write the sums into the items' own vectors; the outputs stay the same, and no categories are left."""
+    def fold(self) -> None:
+        """Write the sums into the items' own vectors; the outputs stay the same, and nothing else is left."""
+        shared = self.shared_vectors()
+        if shared is not None:
+            self.item.copy_(self.item * self.has_own + shared)
+            self.category = self.content_map = None
+
+    def shared_vectors(self) -> Float[Tensor, "item_and_start hidden"] | None:
+        """What categories and content add to the items' own vectors; None where there are neither."""
+        parts = []
         if self.category is not None:
-            self.item.copy_(self.vectors())
-            self.category = None
+            of_category = functional.embedding_bag(
+                self.link_category, self.category, self.link_offsets, mode="mean", include_last_offset=True
+            )
+            parts.append(of_category)
+        if self.content_map is not None:
+            parts.append(self.content @ self.content_map)
+        return functional.pad(sum(parts[1:], parts[0]), (0, 0, 0, 1)) if parts else None
 
     def vectors(self) -> Float[Tensor, "item_and_start hidden"]:
         """V: one row an item, and last the start token."""
-        if self.category is None:
+        shared = self.shared_vectors()
+        if shared is None:
             return self.item
-        of_categories = functional.embedding_bag(
-            self.link_category, self.category, self.link_offsets, mode="mean", include_last_offset=True
-        )
-        return self.item + functional.pad(of_categories, (0, 0, 0, 1))
+        has_own = self.has_own
+        if self.training and self.own_dropout and self.content_map is not None:
+            is_kept = torch.rand(len(self.item), 1, device=self.item.device) >= self.own_dropout
+            is_kept[-1] = True
+            has_own = has_own & is_kept
+        return self.item * has_own + shared
 
     def forward(
         self, tokens: Tokens, vectors: Float[Tensor, "item_and_start hidden"], pool: Pooling | None = None

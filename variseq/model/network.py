@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -146,11 +147,11 @@ class Network(nn.Module):
         self.decoder.posterior.weight.copy_(self.latent.mean.weight.T)
 
     def folded(self) -> Network:
-        """A copy whose item vectors include those of their categories; this network itself if it has no categories."""
-        if self.embedding.category is None:
+        """A copy whose item vectors include categories and content; this network itself if it has neither."""
+        if self.embedding.category is None and self.embedding.content_map is None:
             return self
         plain = copy.deepcopy(self)
-        plain.embedding.fold_categories()
+        plain.embedding.fold()
         return plain
 
     @property
@@ -187,8 +188,10 @@ class Network(nn.Module):
         """Scores of the items first:last."""
         return torch.addmm(self.item_bias[first:last], preference, self.item_vectors[first:last].T)
 
-    def count_values(self, known: Histories) -> None:
-        """Count the items' biases of values in the events that the network is trained on."""
+    def count_events(self, known: Histories) -> None:
+        """Count which items have events, and biases of values, in the events that the network is trained on."""
+        num_events = np.bincount(known.item, minlength=self.config.num_items)
+        self.embedding.has_own[:-1, 0] = torch.from_numpy(num_events > 0)
         if self.value_head is not None:
             found, scale = ValueBiases.of(known, self.config.num_items), float(self.embedding.value_scale)
             bias = (found.mean - float(self.embedding.value_mean) + found.item) / scale

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from variseq.errors import InputError
 from variseq.ranking.counts import OwnHistory
+from variseq.ranking.new_items import NewItemForecast
 from variseq.ranking.visits import VisitProbability
 from variseq.sequences.histories import LARGEST_LOG_GAP, Histories
 
@@ -108,6 +109,7 @@ class Calibration:
         log_gaps: The least and the largest `Histories.log_gap` that the gating network was fitted to. Beyond them it
             gets the nearest of the two, for what it says there would be a guess.
         visit: The probability that the next visit holds an item; None in a log without visits.
+        new: How items without a training event are forecast; None: as all others.
     """
 
     num_samples: int = NUM_SAMPLES
@@ -117,6 +119,7 @@ class Calibration:
     at_request: Calibration | None = None
     log_gaps: tuple[float, float] = (0.0, LARGEST_LOG_GAP)
     visit: VisitProbability | None = None
+    new: NewItemForecast | None = None
 
     def of(self, histories: Histories) -> Calibration:
         """The one for these histories: whether their request time is known decides."""
@@ -145,7 +148,7 @@ class Calibration:
         record = {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "gate": gate, "own": own}
         if self.at_request is not None:
             record["at_request"] = self.at_request.to_json() | {"log_gaps": list(self.at_request.log_gaps)}
-        return record | {"visit": visit}
+        return record | {"visit": visit, "new": None if self.new is None else asdict(self.new)}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Calibration:
@@ -165,8 +168,10 @@ class Calibration:
         if found := record["visit"]:
             log_count, log_p = (tuple(map(float, found[name])) for name in ("log_count", "log_probability"))
             visit = VisitProbability(log_count, log_p, float(found["mean_size"]))
+        new = None if record["new"] is None else NewItemForecast(**record["new"])
+        gap_range = (least, largest)
         return cls(
-            int(record["num_samples"]), temperatures, GatingNetwork(**gate), own, at_request, (least, largest), visit
+            int(record["num_samples"]), temperatures, GatingNetwork(**gate), own, at_request, gap_range, visit, new
         )
 
     def temperature(self, lengths: Int[np.ndarray, " history"]) -> Float[np.ndarray, " history"]:
@@ -282,6 +287,15 @@ class CalibrationResult:
     def hurdle(self, excludes_seen: bool) -> float | None:
         """The share of repeats that a `Hurdle` needs: where the model was fitted to new items only."""
         return self.repeat_share if excludes_seen else None
+
+    def with_fewer_new(self, num_now: int, num_before: int) -> CalibrationResult:
+        """The same for a model with fewer new items than there were in validation: their share falls in proportion."""
+        new = self.calibration.new
+        if new is None or num_now >= num_before:
+            return self
+        forecast, known = replace(new, share=new.share * num_now / num_before), self.calibration.at_request
+        known = None if known is None else replace(known, new=forecast)
+        return replace(self, calibration=replace(self.calibration, new=forecast, at_request=known))
 
     def to_json(self) -> dict[str, Any]:
         """The record for the manifest."""

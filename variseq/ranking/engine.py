@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
@@ -233,6 +234,8 @@ class Engine:
             candidates=self.catalog.candidates(options, shown),
             log_boost=self.catalog.log_boost(options),
             pins=self.catalog.pins(options),
+            num_new=math.ceil(options.new_items_share * options.k - 1e-9),
+            is_new=self.model.tables.is_new,
         )
 
     def recommend(
@@ -371,6 +374,7 @@ class Engine:
             (np.repeat(row, histories.lengths), histories.item.astype(np.int64)),
             (followers.row, followers.item),
             (np.repeat(row, len(trending)), np.tile(trending, num_histories)),
+            (np.repeat(row, len(model.new_items)), np.tile(model.new_items, num_histories)),
         ]
         for one in encoded:
             if one is not None:
@@ -406,6 +410,7 @@ class Engine:
             probability_low=low,
             probability_high=high,
             title=[catalog.titles[one] for one in item],
+            source=["content" if self.model.tables.is_new[one] else "events" for one in item],
             reasons=named,
             fallback=[fallback[one] for one in rows],
             uncertainty_total=total,

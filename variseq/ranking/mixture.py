@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int, Integer, Num
+from jaxtyping import Bool, Float, Int, Integer, Num
 
 from variseq.ranking.calibration import OWN, TRANSITIONS, TREND, UNIFORM, Calibration
 from variseq.ranking.counts import PRIOR_EVENTS, CountedItems, own_history
 from variseq.ranking.encoding import EncodedHistories, Encoder, antithetic_noise
 from variseq.ranking.item_codes import ItemVectors
-from variseq.ranking.softmax import Columns, Softmaxes
+from variseq.ranking.new_items import NewItemCells, NewItemForecast
+from variseq.ranking.softmax import SMALLEST, Columns, Softmaxes
 from variseq.sequences.histories import Histories, last_items, ragged_index
 
-SMALLEST = 1e-37
-"""No probability is smaller, so that its logarithm is finite in 32 bits."""
 CELLS_AT_ONCE = 1 << 22
 """At most so many samples × histories × items are held at once: 16 MB."""
 HISTORIES_AT_ONCE = 64
@@ -34,6 +33,7 @@ class ItemTables:
         offsets: Where the followers of each item begin.
         follower: Items that came right after an item.
         count: How often.
+        is_new: Which items have no training event.
     """
 
     vectors: ItemVectors
@@ -42,6 +42,7 @@ class ItemTables:
     offsets: Integer[np.ndarray, " item_plus_one"]
     follower: Integer[np.ndarray, " cell"]
     count: Num[np.ndarray, " cell"]
+    is_new: Bool[np.ndarray, " item"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,8 @@ class Distribution:
 
     `weights` are those of `GatingNetwork`; `counted` are the components that are counted, each with its number among
     the weights; `column` has for each of them the column of each cell, −1 where it has none; `others` are prior, trend
-    and uniform part of each column. `seen` are the cells of seen items, and the shares of repeats, for a `Hurdle`.
+    and uniform part of each column. `new` is how new items are forecast, and their columns. `seen` are the cells of
+    seen items, and the shares of repeats, for a `Hurdle`.
     """
 
     softmaxes: Softmaxes
@@ -103,20 +105,23 @@ class Distribution:
     counted: Sequence[tuple[int, CountedItems]]
     column: Sequence[np.ndarray]
     others: Float[np.ndarray, "#history three column"]
+    new: tuple[NewItemForecast, Int[np.ndarray, "#history new"]] | None = None
     seen: tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " cell"], Float[np.ndarray, " history"]] | None = None
 
     def probabilities(self) -> Float[np.ndarray, "history column"]:
         """p of every column, at least `SMALLEST`; the same array each time."""
-        return self._with_hurdle[0]
+        return self._whole[0]
 
     @cached_property
-    def _with_hurdle(self) -> tuple[Float[np.ndarray, "history column"], Hurdle | None]:
-        p = self._mixed()
-        if self.seen is None:
-            return p, None
-        hurdle = Hurdle.of(p, *self.seen)
-        hurdle.apply(p)
-        return p, hurdle
+    def _whole(self) -> tuple[Float[np.ndarray, "history column"], NewItemCells | None, Hurdle | None]:
+        p, new, hurdle = self._mixed(), None, None
+        if self.new is not None:
+            new = NewItemCells.of(self.new[0], self.softmaxes, self.new[1], p, self.weights[0])
+            new.apply(p, slice(0, p.shape[1]))
+        if self.seen is not None:
+            hurdle = Hurdle.of(p, *self.seen)
+            hurdle.apply(p)
+        return p, new, hurdle
 
     def _mixed(self) -> Float[np.ndarray, "history column"]:
         p = np.empty((self.weights.shape[1], self.softmaxes.columns.num_columns), dtype=np.float32)
@@ -144,7 +149,8 @@ class Distribution:
         rest = sum(weights[number] * counted.share(item, prior) for number, counted in self.counted)
         rest += weights[TREND] * trend + weights[UNIFORM] * uniform
         p = weights[0, ..., None] * network + rest[:, None]
-        hurdle = self._with_hurdle[1]
+        _, new, hurdle = self._whole
+        p = p if new is None else new.applied(p, column)
         return p if hurdle is None else p * hurdle.at(column, self.softmaxes.columns.num_columns)[:, None]
 
     def entropies(
@@ -155,13 +161,15 @@ class Distribution:
         The difference is the mutual information of posterior and next item, the epistemic part; the mean is the
         aleatoric part. Source: Depeweg et al. 2018, section 3.
         """
-        total, sampled, hurdle = np.zeros(len(p)), np.zeros(len(p)), self._with_hurdle[1]
+        total, sampled, (_, new, hurdle) = np.zeros(len(p)), np.zeros(len(p)), self._whole
         num_samples, factor = self.softmaxes.num_samples, self.softmaxes.factor * self.weights[0][:, None, None]
         for number, block in enumerate(self.softmaxes.columns.blocks):
             total += _entropy(p[:, block.span], block.counts)
             if num_samples > 1:
                 of_sample = self.softmaxes.exponential(number) * factor[..., number, None].astype(np.float32)
                 of_sample += self._others(number)[:, None]
+                if new is not None:
+                    new.apply(of_sample, block.span)
                 if hurdle is not None:
                     hurdle.apply(of_sample, block.span)
                 counts = None if block.counts is None else block.counts[:, None]
@@ -216,6 +224,7 @@ class MixtureModel:
         self.trend = np.exp(tables.log_trend)
         numbers = [self.prior, self.trend, np.full(self.num_items, 1 / self.num_items)]
         self._others = np.stack([column.astype(np.float32) for column in numbers])
+        self.new_items: Int[np.ndarray, " new"] = np.flatnonzero(tables.is_new)
 
     @cached_property
     def by_trend(self) -> Int[np.ndarray, " item"]:
@@ -259,9 +268,11 @@ class MixtureModel:
         others = self._others[None]
         if columns is not None and columns.listed is not None:
             others = np.stack([columns.of_columns(numbers) for numbers in self._others], axis=1)
-        columns = columns or self.everything
-        softmaxes = Softmaxes(columns, self.scaled(encoded, histories))
-        calibration = self.calibration.of(histories)
+        columns, calibration, new = columns or self.everything, self.calibration.of(histories), None
+        if calibration.new is not None and len(self.new_items):
+            of_each = np.arange(len(histories) if columns.listed is not None else 1)[:, None]
+            new = calibration.new, columns.of_items(of_each, self.new_items)
+        softmaxes = Softmaxes(columns, self.scaled(encoded, histories), None if new is None else new[1])
         log_gap = calibration.log_gap(histories)
         weights = calibration.gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance, log_gap)
         counted = self.counted(histories)
@@ -274,7 +285,7 @@ class MixtureModel:
             of_item = columns.of_items(row, item)
             is_there = (of_item >= 0) & ~np.isnan(repeats)[row]
             seen = row[is_there], of_item[is_there], repeats
-        return Distribution(softmaxes, weights, counted, column, others, seen)
+        return Distribution(softmaxes, weights, counted, column, others, new, seen)
 
     def counted(self, histories: Histories) -> list[tuple[int, CountedItems]]:
         """The components that are counted, each with its number among the weights of `GatingNetwork`."""

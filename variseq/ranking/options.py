@@ -35,6 +35,7 @@ class RecommendOptions:
         pin: Item id for each rank (from 1 to k) where it is put, if it may be recommended.
         explore: "thompson" ranks by one sample of each posterior (Thompson sampling) in place of the mean over samples.
         seed: Seed of that sample, a whole number from 0.
+        new_items_share: At least this share of the list, rounded up, are items without events, as far as there are any.
         diversity: From 0 (most relevant items) to 1 (items far from each other), by maximal marginal relevance.
         conformal_level: From 0.5 to 0.99: in place of k items the smallest set that holds the next item with this
             probability.
@@ -60,6 +61,7 @@ class RecommendOptions:
     pin: Mapping[int, Id] = field(default_factory=dict)
     explore: str | None = None
     seed: int = 0
+    new_items_share: float = 0.0
     diversity: float = 0.0
     conformal_level: float | None = None
     ranks_only: bool = False
@@ -85,6 +87,11 @@ class RecommendOptions:
         _require(self.explore in EXPLORE, f"explore={self.explore!r}", "None and 'thompson'")
         _require(self.next in NEXT, f"next={self.next!r}", "'event' and 'visit'")
         _require(_is_whole(self.seed, 0), f"seed={self.seed!r}", "whole numbers from 0")
+        _require(
+            _is_number(self.new_items_share) and 0 <= float(self.new_items_share) <= 1,
+            f"new_items_share={self.new_items_share!r}",
+            "numbers from 0 to 1, for example 0.1",
+        )
         _require(
             _is_number(self.diversity) and 0 <= float(self.diversity) <= 1,
             f"diversity={self.diversity!r}",
@@ -118,11 +125,18 @@ class RecommendOptions:
                 "ranks_only gives the plain order; explore, diversity and conformal_level need more than that. Leave "
                 "one or the other out."
             )
-        reordered = self.explore or self.diversity or self.boost_items or self.boost_categories or self.pin
+        reordered = (
+            self.explore
+            or self.diversity
+            or self.new_items_share
+            or self.boost_items
+            or self.boost_categories
+            or self.pin
+        )
         if self.conformal_level is not None and reordered:
             raise InputError(
-                "conformal_level asks for a set that holds the next item; explore, diversity, boosts and pin for "
-                "another order of a list. Give one or the others."
+                "conformal_level asks for a set that holds the next item; explore, diversity, new_items_share, boosts "
+                "and pin for another order of a list. Give one or the others."
             )
 
 

@@ -20,7 +20,9 @@ from variseq.atomic import atomic_write
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id
 
-ITEM_COLUMNS = ("item_id", "rank", "score", "probability", "probability_low", "probability_high", "title", "reasons")
+ITEM_COLUMNS = (
+    *("item_id", "rank", "score", "probability", "probability_low", "probability_high", "title", "source", "reasons"),
+)
 """The columns that differ from item to item of one list."""
 
 
@@ -37,6 +39,7 @@ class Recommendations:
         probability_low: Lower end of the central 90 % of that probability under the posterior.
         probability_high: Upper end.
         title: Title of the item; None where there is none.
+        source: "events", or "content" for a new item, of which the model has seen no event.
         reasons: Up to three earlier items (titles, or ids) without which this item would be less probable.
         fallback: Why the answer is made from an empty history; None where the user's history was used.
         uncertainty_total: Entropy of the distribution over the next item, in nats.
@@ -52,6 +55,7 @@ class Recommendations:
     probability_low: Float[np.ndarray, " row"] | None
     probability_high: Float[np.ndarray, " row"] | None
     title: Sequence[str | None]
+    source: Sequence[str]
     reasons: Sequence[list[str]] | None
     fallback: Sequence[str | None]
     uncertainty_total: Float[np.ndarray, " row"] | None

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from variseq.ranking.item_codes import ItemVectors
-from variseq.ranking.mixture import SMALLEST
-from variseq.ranking.softmax import Columns
+from variseq.ranking.softmax import SMALLEST, Columns
 from variseq.sequences.histories import Histories
 
 GROUP = 16
@@ -33,6 +32,8 @@ class Constraints:
         candidates: Which items may be recommended; None: all.
         log_boost: What is added to log p before ranking.
         pins: Indices in the list, ascending, and the items that are put there.
+        num_new: At least so many items of the list are new ones, where there are so many.
+        is_new: Which items are new.
     """
 
     num_items: int
@@ -41,6 +42,8 @@ class Constraints:
     candidates: Bool[np.ndarray, " item"] | None = None
     log_boost: Float[np.ndarray, " item"] | None = None
     pins: tuple[tuple[int, int], ...] = ()
+    num_new: int = 0
+    is_new: Bool[np.ndarray, " item"] | None = None
 
     def allowed_pins(self, seen: Int[np.ndarray, " event"]) -> list[tuple[int, int]]:
         """The pins whose items may be recommended to somebody who has seen some items."""
@@ -105,6 +108,8 @@ class Selector:
             item, score = (
                 np.where(chosen >= 0, one[of_row, chosen], end) for one, end in ((item, -1), (score, -np.inf))
             )
+        if any(one.num_new for one in self.constraints):
+            item, score = self._with_new(item, score, ranked, is_log)
         return self._pinned(item, score, ranked, is_log) if any(one.pins for one in self.constraints) else (item, score)
 
     def conformal_set(self, p: Float[np.ndarray, "history column"], limits: Float[np.ndarray, " history"]) -> Ranked:
@@ -127,6 +132,32 @@ class Selector:
             ranked[self.columns.blocks[0].counts == 0] = -np.inf  # a shorter row repeats its last item
         ranked[self.seen_row, self.seen_column] = -np.inf
         return ranked
+
+    def _with_new(
+        self,
+        item: Int[np.ndarray, "history before"],
+        score: Float[np.ndarray, "history before"],
+        ranked: Float[np.ndarray, "history listed"],
+        is_log: Bool[np.ndarray, " history"],
+    ) -> Ranked:
+        """Lists in which the best new items take the last ranks of others, as far as there are too few of them."""
+        lists = []
+        for row, one in enumerate(self.constraints):
+            found, of_found = item[row][item[row] >= 0], score[row][item[row] >= 0]
+            if one.is_new is not None and one.num_new:
+                known = np.flatnonzero(~one.is_new[found])
+                column = np.flatnonzero(self.columns.of_listed(row, one.is_new) & (ranked[row] > -np.inf))
+                column = column[np.argsort(-ranked[row, column], kind="stable")]
+                new = self.columns.items_at(np.array(row), column)
+                is_added = ~np.isin(new, found)
+                is_added &= np.cumsum(is_added) <= one.num_new - (len(found) - len(known))
+                num_over = max(0, len(found) + int(is_added.sum()) - one.k)
+                dropped = known[len(known) - num_over :]
+                found = np.concatenate([np.delete(found, dropped), new[is_added]])
+                of_added = _log(ranked[row, column[is_added]], is_log[row])
+                of_found = np.concatenate([np.delete(of_found, dropped), of_added])
+            lists.append((found, of_found))
+        return _table(lists)
 
     def _pinned(
         self,

@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from variseq.ranking.item_codes import ItemCodes, ItemVectors
 
 BLOCK_ITEMS = 8192
+SMALLEST = 1e-37
+"""No probability is smaller, so that its logarithm is finite in 32 bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +104,16 @@ class Columns:
 class Softmaxes:
     """The softmax of each preference over the columns, kept as exponentials and a factor for each block.
 
-    Each block is computed relative to its own highest logit, so that nothing overflows.
+    Each block is computed relative to its own highest logit, so that nothing overflows. The columns `left_out` have
+    numbers like all others, and no part in the mass.
     """
 
-    def __init__(self, columns: Columns, preference: Float[np.ndarray, "history sample hidden_plus_one"]) -> None:
+    def __init__(
+        self,
+        columns: Columns,
+        preference: Float[np.ndarray, "history sample hidden_plus_one"],
+        left_out: Int[np.ndarray, "#history new"] | None = None,
+    ) -> None:
         self.columns = columns
         rows = preference.shape[:2]
         self.num_samples = rows[1]
@@ -118,6 +126,10 @@ class Softmaxes:
             logits -= highest[..., number, None]
             inside = np.exp(logits, out=logits)
             mass[..., number] = inside.sum(axis=2) if block.counts is None else np.vecdot(inside, block.counts[:, None])
+            if left_out is not None:
+                cells = columns_inside(left_out, block.span)[:, None]
+                mass[..., number] -= np.take_along_axis(inside, cells, axis=2).sum(axis=2)
+        mass = np.maximum(mass, 0.0)
         # A block whose columns stand for no item at all has no mass.
         with np.errstate(divide="ignore"):
             log_parts = np.log(mass) + highest
@@ -139,3 +151,8 @@ class Softmaxes:
         """Probabilities of single cells."""
         number = np.searchsorted(self.columns.starts, column, side="right") - 1
         return self._exponential[row, sample, column] * self.factor[row, sample, number]
+
+
+def columns_inside(column: Int[np.ndarray, "#history new"], span: slice) -> Int[np.ndarray, "#history inside"]:
+    """Those of some columns that are in a block, counted from its begin; blocks have the same ones in each row."""
+    return column[:, (column[0] >= span.start) & (column[0] < span.stop)] - span.start

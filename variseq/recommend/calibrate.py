@@ -27,6 +27,7 @@ from variseq.ranking.counts import OwnHistory, own_history
 from variseq.ranking.mixture import MixtureModel
 from variseq.ranking.visits import VisitProbability
 from variseq.recommend.network_model import ModelRecommender
+from variseq.recommend.new_items import fit_new_items
 from variseq.sequences.calendar import NO_CALENDAR, UTC
 from variseq.sequences.histories import Histories
 
@@ -106,8 +107,11 @@ def calibrate(untuned: MixtureModel, part: Part, options: EvaluationOptions, cal
     Returns:
         The calibration, the thresholds, the share of repeats and the metrics on the validation part.
     """
-    calibration = Calibrator(untuned, part, options, calendar).fit()
-    tuned = ModelRecommender(MixtureModel(untuned.encoder, untuned.tables, calibration))
+    calibrator = Calibrator(untuned, part, options, calendar)
+    model = MixtureModel(untuned.encoder, untuned.tables, calibrator.fit())
+    calibration, vectors = fit_new_items(model, *calibrator.with_new, part.history())
+    tables = replace(untuned.tables, vectors=vectors)
+    tuned = ModelRecommender(MixtureModel(untuned.encoder, tables, calibration))
     thresholds, found, at_request = *_thresholds(tuned, part, options), None
     if calibration.at_request is not None:
         at_request, found_at_request = _thresholds(tuned, part, replace(options, request_time=True))
@@ -133,7 +137,8 @@ def _thresholds(
 class Calibrator:
     """A model without calibration, and the validation queries that it is fitted to.
 
-    Queries whose target is a repeat are left out where repeats are not ranked: their probability is counted.
+    Queries whose target is a repeat are left out where repeats are not ranked: their probability is counted. So are
+    those whose target is a new item; they are in `with_new`.
     """
 
     def __init__(self, model: MixtureModel, part: Part, options: EvaluationOptions, calendar: str = UTC) -> None:
@@ -155,6 +160,10 @@ class Calibrator:
             row = np.repeat(np.arange(len(target)), at_request.lengths)
             is_new = np.bincount(row[at_request.item == target[row]], minlength=len(target)) == 0
             at_request, target = at_request.rows(np.flatnonzero(is_new)), target[is_new]
+        self.with_new = (replace(at_request, request_time=None), target)
+        # New items are forecast apart.
+        chosen = np.flatnonzero(~model.tables.is_new[target])
+        at_request, target = at_request.rows(chosen), target[chosen]
         histories = replace(at_request, request_time=None)
         self.histories, self.target = histories, torch.from_numpy(target)
         self.part, self.at_request = part, at_request if part.histories.has_times else None

@@ -45,7 +45,10 @@ def count_events(num_items: int, histories: Histories | None = None) -> State:
     if histories is not None:
         transitions.fit(histories)
         trend.fit(histories)
-    return {"log_trend": trend.log_share} | transitions.state()
+    is_new = torch.full((num_items,), histories is not None)
+    if histories is not None:
+        is_new[torch.from_numpy(histories.item.astype(np.int64))] = False
+    return {"log_trend": trend.log_share, "is_new": is_new} | transitions.state()
 
 
 def mixture_model(
@@ -53,7 +56,7 @@ def mixture_model(
 ) -> MixtureModel:
     """The mixture of a network and the counts of `count_events`, with the network's own encoder."""
     vectors = torch.cat([network.item_vectors, network.item_bias[:, None]], dim=1).detach().cpu().numpy()
-    names = ("log_share", "log_trend", "offsets", "item", "value")
+    names = ("log_share", "log_trend", "offsets", "item", "value", "is_new")
     tables = ItemTables(vectors, *(counts[name].numpy() for name in names))
     return MixtureModel(NetworkEncoder(network), tables, calibration, repeat_share)
 

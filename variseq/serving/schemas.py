@@ -137,6 +137,7 @@ class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     explore: Literal["thompson"] | None = None
     seed: Annotated[int, Meta(ge=0, le=MAX_SEED)] = 0
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    new_items_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     reasons: bool = True
     at: Annotated[At, Meta(description="when the answer is wanted; not before the latest event")] | None = None
     next: Literal["event", "visit"] = "event"
@@ -174,6 +175,7 @@ class Recommendation(Struct):
     probability_low: float
     probability_high: float
     title: str | None
+    source: Literal["events", "content"]
     reasons: list[str]
 
 
@@ -390,7 +392,10 @@ def when_of(request: ListRequest) -> WhenOptions | None:
     return None if wanted is None else WhenOptions(at=request.at, level=wanted.level, within=wanted.within)
 
 
-_SAME = ("k", "categories", "exclude_seen", "boost_categories", "explore", "seed", "diversity", "reasons", "at", "next")
+_SAME = (
+    *("k", "categories", "exclude_seen", "boost_categories", "explore", "seed", "diversity", "new_items_share"),
+    *("reasons", "at", "next"),
+)
 
 
 def options_of(request: ListRequest, vocabulary: Vocabulary, conformal_level: float | None = None) -> RecommendOptions:

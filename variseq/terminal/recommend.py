@@ -150,6 +150,7 @@ def recommendations_table(rows: list[dict[str, Any]]) -> Table:
         table.add_column("reasons", overflow="fold", max_width=60)
     for row in rows:
         title = row["item_id"] if row["title"] is None else f"{row['title']} ({row['item_id']})"
+        title = f"{title} [new]" if row["source"] == "content" else title
         user = ""
         if row["rank"] == 1:
             table.add_section()

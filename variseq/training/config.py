@@ -52,6 +52,13 @@ class TrainingConfig(BaseModel):
         default=False, description="leave seen items out of the softmax of training, where they are not ranked"
     )
     use_categories: bool = Field(default=True, description="add category vectors to item vectors")
+    use_content: bool = Field(default=True, description="add a map of content vectors to item vectors")
+    own_dropout: float = Field(
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="share of items a step whose own vector is left out, where they have content",
+    )
     refit_fraction: float = Field(
         default=0.3,
         ge=0,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from variseq.atomic import atomic_write
@@ -22,10 +23,12 @@ from variseq.errors import InputError, PosteriorCollapseWarning
 from variseq.evaluation.splits import Part
 from variseq.events.items import CategoryLinks
 from variseq.model.network import Network, NetworkConfig
+from variseq.ranking.new_items import NewItemMap
 from variseq.sequences.histories import Histories
 from variseq.training.callbacks import MetricsFile, TensorBoardFile, TrainingCallback
 from variseq.training.config import TrainingConfig
 from variseq.training.diagnosis import diagnose, flat_settings
+from variseq.training.new_items import folded_with_new_items
 from variseq.training.state import load_network, network_tensors
 from variseq.training.trainer import STATE, Trainer, Validation
 from variseq.training.warm_start import Start, take_over
@@ -36,12 +39,21 @@ SEEDS_APART = 1_000_003
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings that determine the result of a run; `links` are the categories of items, `start` is a warm start."""
+    """The settings that determine the result of a run.
+
+    Args:
+        network: The shape of the network.
+        training: How it is trained.
+        links: The categories of items.
+        start: A warm start.
+        content: The content vectors of items.
+    """
 
     network: NetworkConfig
     training: TrainingConfig
     links: CategoryLinks | None = None
     start: Start | None = None
+    content: Float[np.ndarray, "item content"] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,13 +72,14 @@ class Trained:
     """Two networks, the record of each epoch, and the seconds of all epochs.
 
     `chosen` was trained on the training part and chosen on validation; it is used for calibration. `network` is used
-    for recommendations: `chosen`, or the result of the refits.
+    for recommendations: `chosen`, or the result of the refits; `new_items` is its map of new items.
     """
 
     chosen: Network
     network: Network
     metrics: list[dict[str, Any]]
     seconds: float
+    new_items: NewItemMap | None
 
 
 def train_network(train: Part, valid: Part, settings: Settings, context: RunContext) -> Trained:
@@ -89,12 +102,15 @@ def train_network(train: Part, valid: Part, settings: Settings, context: RunCont
         trainer = Trainer(network, known, Validation(valid, config), config, folder, later)
         trainer.run([*_files(trainer, context), context.callback])
         _warn_of_collapse(trainer.records, settings)
-        chosen, seconds = network.folded(), trainer.progress.total_seconds
+        seconds = trainer.progress.total_seconds
+        chosen, new_items = folded_with_new_items(network, known, config)
+        final = chosen
         if config.refit_fraction:
-            chosen = copy.deepcopy(chosen)
+            chosen, latest = copy.deepcopy(chosen), valid.history_with_targets()
             going_on = config.model_copy(update={"beta": trainer.progress.beta})
-            seconds += refit(network, valid.history_with_targets(), going_on, context)
-    return Trained(chosen, network.folded(), trainer.records, seconds)
+            seconds += refit(network, latest, going_on, context)
+            final, new_items = folded_with_new_items(network, latest, config)
+    return Trained(chosen, final, trainer.records, seconds, new_items)
 
 
 def _only_new_targets(histories: Histories) -> Histories:
@@ -122,7 +138,7 @@ def refit(network: Network, histories: Histories, config: TrainingConfig, contex
     noise = {"deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0} if config.deterministic_fraction < 1 else {}
     decay = config.refit_weight_decay_multiplier * config.item_weight_decay
     of_refit = {"max_epochs": config.refit_epochs, "item_weight_decay": decay, **noise}
-    network.count_values(histories)
+    network.count_events(histories)
     chosen, refitted, seconds = network_tensors("network", network), [], 0.0
     for number in range(config.num_refits):
         # The first refit has the seed of the run.
@@ -162,12 +178,14 @@ def new_network(settings: Settings, known: Histories) -> Network:
     network = Network(settings.network)
     if settings.links is not None:
         network.embedding.use_categories(settings.links)
+    if settings.content is not None:
+        network.embedding.use_content(settings.content, settings.training.own_dropout)
     values = known.value[np.isfinite(known.value)]
     if settings.network.has_values and len(values):
         network.embedding.set_value_scale(float(values.mean()), float(values.std()))
     if settings.start is not None:
         take_over(network, settings.start)
-    network.count_values(known)
+    network.count_events(known)
     return network
 
 
@@ -238,6 +256,7 @@ def _fingerprint(settings: Settings, train: Part) -> dict[str, Any]:
         "data.split_hash": train.protocol["split_hash"],
         "data.events": _digest(histories.timestamp, histories.behavior, histories.value),
         "data.categories": None if links is None else _digest(links.offsets, links.category),
+        "data.content": None if settings.content is None else _digest(settings.content),
         "earlier run": None if start is None else _digest(*weights),
     }
 

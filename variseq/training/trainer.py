@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from variseq.errors import TrainingDivergedError
@@ -104,6 +105,12 @@ class Validation:
         return {f"validation_{name}": float(result.metric(name).mean()) for name in ("ndcg", "recall", "nll")}
 
 
+def log_frequency(histories: Histories, num_items: int) -> Float[Tensor, " item"]:
+    """The logarithm of each item's share of the events, each item counted once more than it occurs."""
+    count = np.bincount(histories.item, minlength=num_items) + 1.0
+    return torch.from_numpy(np.log(count / count.sum())).float()
+
+
 def gradient_step(network: Network, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> None:
     """Backward, clip, update."""
     optimizer.zero_grad(set_to_none=True)
@@ -150,9 +157,7 @@ class Trainer:
         self.best: dict[str, Tensor] = network_tensors("best", network)
         self.optimizer = build_optimizer(network, config)
         self.progress = Progress(beta=config.beta)
-        # The log of each item's share of the training events, each item counted once more than it occurs.
-        count = np.bincount(histories.item, minlength=network.config.num_items) + 1.0
-        self.log_frequency = torch.from_numpy(np.log(count / count.sum())).float()
+        self.log_frequency = log_frequency(histories, network.config.num_items)
         self.num_steps = 1
         self.records: list[dict[str, Any]] = []
         torch.manual_seed(config.seed)

@@ -1,0 +1,133 @@
+"""New items: vectors from what is known of them, and their place in the forecast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from variseq.events.items import CategoryLinks
+from variseq.ranking.softmax import SMALLEST, Softmaxes, columns_inside
+
+
+@dataclass(frozen=True, eq=False)
+class NewItemMap:
+    """From what is known of an item to its vector: the mean of the vectors of its categories, plus content · W.
+
+    Args:
+        content: W; None for a model without content.
+        category: The vectors of categories; None for a model without categories.
+    """
+
+    content: Float[np.ndarray, "content hidden"] | None
+    category: Float[np.ndarray, "category hidden"] | None
+
+    def vectors(
+        self, content: Float[np.ndarray, "item content"] | None, links: CategoryLinks | None
+    ) -> Float[np.ndarray, "item hidden"]:
+        """The vectors of items with these content vectors and categories; zero where nothing is known."""
+        parts = []
+        if self.content is not None and content is not None:
+            parts.append(content @ self.content)
+        if self.category is not None and links is not None:
+            length = np.diff(links.offsets)
+            row = np.repeat(np.arange(len(length)), length)
+            of_items = np.zeros((len(length), self.category.shape[1]), dtype=np.float32)
+            np.add.at(of_items, row, self.category[links.category])
+            parts.append(of_items / np.maximum(length, 1)[:, None])
+        return np.asarray(sum(parts[1:], parts[0]), dtype=np.float32)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The record for a run; see `of_tensors`."""
+        parts = {"new_items.content": self.content, "new_items.category": self.category}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @classmethod
+    def of_tensors(cls, tensors: dict[str, np.ndarray]) -> NewItemMap | None:
+        """The inverse of `tensors`; None where there is no such record."""
+        content, category = (tensors.get(f"new_items.{name}") for name in ("content", "category"))
+        return None if content is None and category is None else cls(content, category)
+
+
+@dataclass(frozen=True)
+class NewItemForecast:
+    """The forecast of new items, those without a training event, which the softmax of the network knows nothing of.
+
+    Together they have the probability `share`. Among them it is 1 − `uniform` parts of a softmax of the network's
+    logits times `scale`, and `uniform` parts of the same for each.
+
+    Args:
+        share: The probability that the next item is a new one.
+        scale: How much the logits are trusted; 0 is the uniform distribution.
+        uniform: The weight of the uniform distribution.
+        rate: The probability of one item that is added later, in its first days.
+    """
+
+    share: float
+    scale: float = 1.0
+    uniform: float = 0.1
+    rate: float = 0.0
+
+    def of_logits(self, log_p: Float[np.ndarray, "*history new"]) -> Float[np.ndarray, "*history new"]:
+        """The probability of each new item if the next item is one."""
+        scaled = self.scale * log_p
+        exponential = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+        softmax = exponential / exponential.sum(axis=-1, keepdims=True)
+        mixed: Float[np.ndarray, "*history new"] = (1 - self.uniform) * softmax + self.uniform / log_p.shape[-1]
+        return mixed
+
+
+@dataclass(frozen=True, eq=False)
+class NewItemCells:
+    """The cells of new items in the forecasts of some histories, and what is written there.
+
+    Args:
+        column: The columns of the new items, one row where they are the same for all histories.
+        p: Their probabilities under each sample.
+        of_known: What the probabilities of all other items are multiplied by.
+    """
+
+    column: Int[np.ndarray, "#history new"]
+    p: Float[np.ndarray, "history sample new"]
+    of_known: Float[np.ndarray, " history"]
+
+    @classmethod
+    def of(
+        cls,
+        forecast: NewItemForecast,
+        softmaxes: Softmaxes,
+        column: Int[np.ndarray, "#history new"],
+        mixed: Float[np.ndarray, "history column"],
+        weight: Float[np.ndarray, " history"],
+    ) -> NewItemCells:
+        """From the softmaxes of the network and their weight, and the mixture that knows nothing of new items."""
+        row, sample = np.arange(len(mixed)), np.arange(softmaxes.num_samples)
+        found = softmaxes.at(row[:, None, None], sample[:, None], column[:, None])
+        p = forecast.share * forecast.of_logits(np.log(np.maximum(found, SMALLEST)))
+        # The network's own softmax is over the other items.
+        of_network = weight * found.mean(axis=1).sum(axis=1, dtype=np.float64)
+        of_new = np.take_along_axis(mixed, column, axis=1).sum(axis=1, dtype=np.float64) - of_network
+        return cls(column, p.astype(np.float32), (1 - forecast.share) / np.maximum(1 - of_new, SMALLEST))
+
+    def apply(self, p: Float[np.ndarray, "history *sample column"], span: slice) -> None:
+        """Write to p of the columns `span`, in place; the mean over samples where p has none."""
+        p *= self.of_known.astype(np.float32).reshape(-1, *(1,) * (p.ndim - 1))
+        inside = (self.column[0] >= span.start) & (self.column[0] < span.stop)
+        if p.ndim == 3:
+            np.put_along_axis(p, columns_inside(self.column, span)[:, None], self.p[..., inside], axis=2)
+        else:
+            np.put_along_axis(p, columns_inside(self.column, span), self.p[..., inside].mean(axis=1), axis=1)
+
+    def applied(
+        self, p: Float[np.ndarray, "history sample k"], column: Int[np.ndarray, "history k"]
+    ) -> Float[np.ndarray, "history sample k"]:
+        """p of some columns with what is written to them; the columns of new items ascend."""
+        columns = np.broadcast_to(self.column, (len(column), self.column.shape[1]))
+        index = np.stack([np.searchsorted(new, of_list) for new, of_list in zip(columns, column, strict=True)])
+        index = np.minimum(index, columns.shape[1] - 1)
+        is_new = np.take_along_axis(columns, index, axis=1) == column
+        of_new = np.take_along_axis(self.p, index[:, None], axis=2)
+        of_known = p * self.of_known[:, None, None]
+        written: Float[np.ndarray, "history sample k"] = np.where(is_new[:, None], of_new, of_known)
+        return written
