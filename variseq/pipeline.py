@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from variseq.artifacts.checkpoint import Checkpoint
+from variseq.content.item_content import ItemContent
 from variseq.errors import InputError
 from variseq.evaluation.external_log import num_trained_of
 from variseq.evaluation.splits import Split, marked_targets, split_at
@@ -67,8 +68,17 @@ def run_settings(
         config = warm_training(config, earlier, training)
     refuse_unreachable_kl_target(network, config)
     links = train.items.category_links() if train.items is not None and config.use_categories else None
+    links = links if links is not None and links.num_categories else None
     start = None if earlier is None else Start.of(earlier, train.vocabulary)
-    return Settings(network, config, links if links is not None and links.num_categories else None, start)
+    return Settings(network, config, links, start, _content(train) if config.use_content else None)
+
+
+def _content(train: LogPart) -> ItemContent | None:
+    """The content of items, fitted to those with training events."""
+    if train.items is None:
+        return None
+    is_known = np.bincount(train.part.history().item, minlength=train.vocabulary.num_items) > 0
+    return ItemContent.fit(train.items.table, is_known, ids=train.vocabulary.items)
 
 
 def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context: RunContext) -> Checkpoint:
@@ -88,12 +98,19 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context:
         InputError: For parts of different splits, and for a folder that holds another unfinished run.
         TrainingDivergedError: When the loss is no number.
     """
-    trained = train_network(train.part, valid.part, settings, context)
+    vectors = None
+    if settings.content is not None and train.items is not None:
+        vectors = settings.content.encode(train.items.table, train.vocabulary.items)
+    trained = train_network(train.part, valid.part, settings, context, vectors)
     calibrate_spread(trained.chosen, trained.network, Validation(valid.part, settings.training).part)
     calibrated, counts = _calibrated(train, valid, settings.training, trained)
     is_refitted = bool(settings.training.refit_fraction)
     if (next_time := fit_next_time(train.part, valid.part, is_refitted, settings.training.seed)) is not None:
         counts |= {name: torch.from_numpy(array) for name, array in next_time.tensors().items()}
+    if (new_items := trained.new_items) is not None and train.items is not None:
+        names = tuple(train.items.linked_categories()) if new_items.category is not None else ()
+        new_items = replace(new_items, names=names, encoder=settings.content)
+        counts |= {name: torch.from_numpy(array.copy()) for name, array in new_items.tensors().items()}
     config = {
         "size": size,
         "seed": settings.training.seed,

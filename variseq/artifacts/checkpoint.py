@@ -34,6 +34,7 @@ from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import Network, NetworkConfig
 from variseq.ranking.calibration import CalibrationResult
+from variseq.ranking.new_items import NewItemMap
 from variseq.ranking.next_time import NextTime
 from variseq.sequences.histories import Histories
 
@@ -48,7 +49,8 @@ class Checkpoint:
         items: Titles, categories and other columns of the items.
         histories: All events of the log; None in a folder that was written without histories.
         bounds: Two rows of flat indices, where validation and where test begin in each history; None like `histories`.
-        counts: Counted transitions and the trend, which the network is mixed with; and the fit of the next time.
+        counts: Counted transitions and the trend, which the network is mixed with; the fit of the next time; and the
+            map of new items.
         manifest: How the run was made and what was calibrated; see `variseq.pipeline`.
         config: The resolved configuration: size, seed, model, training.
         metrics: One record an epoch.
@@ -78,6 +80,11 @@ class Checkpoint:
     def next_time(self) -> NextTime | None:
         """The fit of the time to the next event; None where the log has no times."""
         return NextTime.of_tensors({name: tensor.numpy() for name, tensor in self.counts.items()})
+
+    @property
+    def new_items(self) -> NewItemMap | None:
+        """What gives new items their vectors; None for a model without categories and content."""
+        return NewItemMap.of_tensors({name: tensor.numpy() for name, tensor in self.counts.items()})
 
     @property
     def is_refitted(self) -> bool:
@@ -132,7 +139,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             metrics=[json.loads(line) for line in (folder / METRICS).read_text().splitlines()],
         )
         # What is read later is looked up here, so that a missing part is noticed where the folder is known.
-        _ = checkpoint.usual_behavior, checkpoint.calibrated, dict(manifest["log"]["behaviors"])
+        _ = checkpoint.usual_behavior, checkpoint.calibrated, checkpoint.new_items, dict(manifest["log"]["behaviors"])
         _ = [manifest["protocol"][key] for key in manifest["split_params"]]
     return checkpoint
 

@@ -180,7 +180,6 @@ class EventEmbedding(nn.Module):
         self.item = _vectors(num_items + 1, hidden_size)
         self.category: nn.Parameter | None = None
         self.content_map: nn.Parameter | None = None
-        self.own_dropout = 0.0
         self.scale = math.sqrt(hidden_size)
         self.behavior = _vectors(num_behaviors, hidden_size) if num_behaviors > 1 else None
         self.gap = _vectors(GAP_BUCKETS, hidden_size) if has_gaps else None
@@ -201,23 +200,16 @@ class EventEmbedding(nn.Module):
         self.register_buffer("link_offsets", torch.from_numpy(links.offsets.astype(np.int64)), persistent=False)
         self.register_buffer("link_category", torch.from_numpy(links.category.astype(np.int64)), persistent=False)
 
-    def use_content(self, content: Float[np.ndarray, "item content"], own_dropout: float) -> None:
-        """Add a map of content vectors to those of the items; only while training, see `fold`.
-
-        `own_dropout` is the share of items whose own vector is left out in a step, so that the map learns to stand
-        alone.
-        """
+    def use_content(self, content: Float[np.ndarray, "item content"]) -> None:
+        """Add a map of content vectors to those of the items; only while training, see `fold`."""
         self.content_map = _vectors(content.shape[1], self.item.shape[1])
-        self.own_dropout = own_dropout
         self.register_buffer("content", torch.from_numpy(content), persistent=False)
 
     @torch.no_grad()
     def fold(self) -> None:
         """Write the sums into the items' own vectors; the outputs stay the same, and nothing else is left."""
-        shared = self.shared_vectors()
-        if shared is not None:
-            self.item.copy_(self.item * self.has_own + shared)
-            self.category = self.content_map = None
+        self.item.copy_(self.vectors())
+        self.category = self.content_map = None
 
     def shared_vectors(self) -> Float[Tensor, "item_and_start hidden"] | None:
         """What categories and content add to the items' own vectors; None where there are neither."""
@@ -236,12 +228,7 @@ class EventEmbedding(nn.Module):
         shared = self.shared_vectors()
         if shared is None:
             return self.item
-        has_own = self.has_own
-        if self.training and self.own_dropout and self.content_map is not None:
-            is_kept = torch.rand(len(self.item), 1, device=self.item.device) >= self.own_dropout
-            is_kept[-1] = True
-            has_own = has_own & is_kept
-        return self.item * has_own + shared
+        return self.item * self.has_own + shared
 
     def forward(
         self, tokens: Tokens, vectors: Float[Tensor, "item_and_start hidden"], pool: Pooling | None = None

@@ -20,6 +20,7 @@ from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.index import ItemIndex
 from variseq.ranking.item_codes import without_bias
 from variseq.ranking.mixture import HISTORIES_AT_ONCE, Distribution, MixtureModel
+from variseq.ranking.new_items import NewItemMap
 from variseq.ranking.next_time import NextTime
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.reasons import NUM_CANDIDATES, Reasons, log_probability, reasons
@@ -157,6 +158,7 @@ class Engine:
         version: Names the model in answers.
         health: What the model is and how its posterior is used.
         thresholds_at_request: Those where the time of the request is known.
+        new_items: Gives the vectors of items that are added; None: nothing that is known of an item says where it is.
     """
 
     def __init__(
@@ -174,11 +176,12 @@ class Engine:
         version: str = "",
         health: dict[str, Any] | None = None,
         thresholds_at_request: ConformalThresholds | None = None,
+        new_items: NewItemMap | None = None,
     ) -> None:
         self.thresholds_at_request = thresholds_at_request
         self.model, self.catalog, self.thresholds, self.index = model, catalog, thresholds, index
         self.repeat_share, self.exclude_seen, self.usual_behavior = repeat_share, exclude_seen, usual_behavior
-        self.next_time = next_time
+        self.next_time, self.new_items = next_time, new_items
         self.visit_gap = visit_gap
         self.version, self.health = version, {"version": version, **(health or {})}
         self.vocabulary, self.items = catalog.vocabulary, catalog.items

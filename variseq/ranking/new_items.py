@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from variseq.events.items import CategoryLinks
+from variseq.content.item_content import ItemContent
+from variseq.errors import CheckpointError
+from variseq.events.items import ItemTable
 from variseq.ranking.softmax import SMALLEST, Softmaxes, columns_inside
+
+NAMES = "new_items.names"
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,36 +24,59 @@ class NewItemMap:
     Args:
         content: W; None for a model without content.
         category: The vectors of categories; None for a model without categories.
+        names: The names of these categories.
+        encoder: Gives content vectors; None for a model without content.
     """
 
     content: Float[np.ndarray, "content hidden"] | None
     category: Float[np.ndarray, "category hidden"] | None
+    names: tuple[str, ...] = ()
+    encoder: ItemContent | None = None
 
-    def vectors(
-        self, content: Float[np.ndarray, "item content"] | None, links: CategoryLinks | None
-    ) -> Float[np.ndarray, "item hidden"]:
-        """The vectors of items with these content vectors and categories; zero where nothing is known."""
+    def vectors(self, items: ItemTable) -> Float[np.ndarray, "item hidden"]:
+        """The vectors of items; zero where nothing is known. Raises what `ItemContent.encode` raises."""
         parts = []
-        if self.content is not None and content is not None:
-            parts.append(content @ self.content)
-        if self.category is not None and links is not None:
+        if self.content is not None and self.encoder is not None:
+            parts.append(self.encoder.encode(items.table) @ self.content)
+        if self.category is not None:
+            links = items.category_links({name: number for number, name in enumerate(self.names)})
             length = np.diff(links.offsets)
-            row = np.repeat(np.arange(len(length)), length)
             of_items = np.zeros((len(length), self.category.shape[1]), dtype=np.float32)
-            np.add.at(of_items, row, self.category[links.category])
+            np.add.at(of_items, np.repeat(np.arange(len(length)), length), self.category[links.category])
             parts.append(of_items / np.maximum(length, 1)[:, None])
         return np.asarray(sum(parts[1:], parts[0]), dtype=np.float32)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The record for a run; see `of_tensors`."""
         parts = {"new_items.content": self.content, "new_items.category": self.category}
-        return {name: part for name, part in parts.items() if part is not None}
+        if self.category is not None:
+            parts[NAMES] = np.frombuffer(json.dumps(self.names, ensure_ascii=False).encode(), np.uint8).copy()
+        of_encoder = {} if self.encoder is None else self.encoder.tensors()
+        return {name: part for name, part in parts.items() if part is not None} | of_encoder
 
     @classmethod
-    def of_tensors(cls, tensors: dict[str, np.ndarray]) -> NewItemMap | None:
-        """The inverse of `tensors`; None where there is no such record."""
+    def of_tensors(cls, tensors: Mapping[str, np.ndarray]) -> NewItemMap | None:
+        """The inverse of `tensors`; None where there is no such record. Raises CheckpointError for a damaged one."""
         content, category = (tensors.get(f"new_items.{name}") for name in ("content", "category"))
-        return None if content is None and category is None else cls(content, category)
+        if content is None and category is None:
+            return None
+        names: tuple[str, ...] = ()
+        encoder = ItemContent.of_tensors(tensors)
+        if category is not None:
+            try:
+                names = tuple(map(str, json.loads(tensors[NAMES].tobytes().decode())))
+            except (KeyError, TypeError, ValueError) as error:
+                raise CheckpointError(f"The names of categories are damaged ({error}).") from error
+            require_length("names of categories", len(names), len(category))
+        if content is not None:
+            require_length("content", 0 if encoder is None else encoder.dim, len(content))
+        return cls(content, category, names, encoder)
+
+
+def require_length(what: str, found: int, wanted: int) -> None:
+    """Raises CheckpointError where the lengths differ."""
+    if found != wanted:
+        raise CheckpointError(f"The map of new items is damaged: {what} have {found:,} rows, not {wanted:,}.")
 
 
 @dataclass(frozen=True)

@@ -53,12 +53,6 @@ class TrainingConfig(BaseModel):
     )
     use_categories: bool = Field(default=True, description="add category vectors to item vectors")
     use_content: bool = Field(default=True, description="add a map of content vectors to item vectors")
-    own_dropout: float = Field(
-        default=0.2,
-        ge=0,
-        lt=1,
-        description="share of items a step whose own vector is left out, where they have content",
-    )
     refit_fraction: float = Field(
         default=0.3,
         ge=0,

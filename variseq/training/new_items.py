@@ -44,8 +44,11 @@ def folded_with_new_items(
     is_new = ~embedding.has_own[:-1]
     with torch.no_grad():
         plain.embedding.item[:-1] = torch.where(is_new, shared @ matrix, plain.embedding.item[:-1])
-    parts = (embedding.content_map, embedding.category)
-    return plain, NewItemMap(*(None if part is None else (part.detach() @ matrix).cpu().numpy() for part in parts))
+    of_content, of_category = (
+        None if part is None else (part.detach() @ matrix).cpu().numpy()
+        for part in (embedding.content_map, embedding.category)
+    )
+    return plain, NewItemMap(of_content, of_category)
 
 
 def _stand_alone(

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from variseq.atomic import atomic_write
+from variseq.content.item_content import ItemContent
 from variseq.errors import InputError, PosteriorCollapseWarning
 from variseq.evaluation.splits import Part
 from variseq.events.items import CategoryLinks
@@ -46,14 +47,14 @@ class Settings:
         training: How it is trained.
         links: The categories of items.
         start: A warm start.
-        content: The content vectors of items.
+        content: Gives the content vectors of items.
     """
 
     network: NetworkConfig
     training: TrainingConfig
     links: CategoryLinks | None = None
     start: Start | None = None
-    content: Float[np.ndarray, "item content"] | None = None
+    content: ItemContent | None = None
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,16 @@ class Trained:
     new_items: NewItemMap | None
 
 
-def train_network(train: Part, valid: Part, settings: Settings, context: RunContext) -> Trained:
+def train_network(
+    train: Part,
+    valid: Part,
+    settings: Settings,
+    context: RunContext,
+    content: Float[np.ndarray, "item content"] | None = None,
+) -> Trained:
     """Train on the training part, choose the best epoch on the validation part, then refit on both.
 
+    `content` are the content vectors of items that `settings.content` gives.
     The caller's random generators are not changed. Warns with PosteriorCollapseWarning when the chosen network does not
     use its latent. Raises InputError for a folder with an unfinished run without `resume`, or with other settings or
     data.
@@ -95,9 +103,9 @@ def train_network(train: Part, valid: Part, settings: Settings, context: RunCont
         train, valid = (replace(part, histories=_only_new_targets(part.histories)) for part in (train, valid))
     seeds_gpus = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     gpus = range(torch.cuda.device_count()) if seeds_gpus else []
-    with torch.random.fork_rng(devices=gpus), _run_folder(context, _fingerprint(settings, train)):
+    with torch.random.fork_rng(devices=gpus), _run_folder(context, _fingerprint(settings, train, content)):
         known = train.history()
-        network = new_network(settings, known).to(device)
+        network = new_network(settings, known, content).to(device)
         later = config.num_refits * config.refit_epochs
         trainer = Trainer(network, known, Validation(valid, config), config, folder, later)
         trainer.run([*_files(trainer, context), context.callback])
@@ -167,7 +175,9 @@ def mean_of(networks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-def new_network(settings: Settings, known: Histories) -> Network:
+def new_network(
+    settings: Settings, known: Histories, content: Float[np.ndarray, "item content"] | None = None
+) -> Network:
     """A network with random weights, or with those of an earlier run. Raises InputError for histories of one event."""
     if not (known.lengths >= 2).any():
         raise InputError(
@@ -178,8 +188,8 @@ def new_network(settings: Settings, known: Histories) -> Network:
     network = Network(settings.network)
     if settings.links is not None:
         network.embedding.use_categories(settings.links)
-    if settings.content is not None:
-        network.embedding.use_content(settings.content, settings.training.own_dropout)
+    if content is not None:
+        network.embedding.use_content(content)
     values = known.value[np.isfinite(known.value)]
     if settings.network.has_values and len(values):
         network.embedding.set_value_scale(float(values.mean()), float(values.std()))
@@ -248,7 +258,7 @@ def _open_folder(folder: Path, resume: bool, fingerprint: dict[str, Any]) -> Non
         raise InputError(f"The run folder {folder} cannot be made: {error.strerror or error}.") from error
 
 
-def _fingerprint(settings: Settings, train: Part) -> dict[str, Any]:
+def _fingerprint(settings: Settings, train: Part, content: Float[np.ndarray, "item content"] | None) -> dict[str, Any]:
     """The settings and digests of the data, which have to be equal when a run is resumed."""
     histories, links, start = train.histories, settings.links, settings.start
     weights = [] if start is None else [tensor.cpu().numpy() for tensor in start.network.state_dict().values()]
@@ -256,7 +266,7 @@ def _fingerprint(settings: Settings, train: Part) -> dict[str, Any]:
         "data.split_hash": train.protocol["split_hash"],
         "data.events": _digest(histories.timestamp, histories.behavior, histories.value),
         "data.categories": None if links is None else _digest(links.offsets, links.category),
-        "data.content": None if settings.content is None else _digest(settings.content),
+        "data.content": None if content is None else _digest(content),
         "earlier run": None if start is None else _digest(*weights),
     }
 
