@@ -1,0 +1,229 @@
+"""What content of items is worth: for items of few events, for items held out, and for the first days of an item.
+
+    python -m benchmarks.content rows amazon-beauty-shuffled DATA --seeds 0 1 2
+    python -m benchmarks.content held-out amazon-beauty-shuffled DATA
+    python -m benchmarks.content first-days amazon-beauty-by-time DATA
+
+All learn from the training part alone, or as a run by default with --refit.
+
+- rows: nothing, categories, content, and both; compared with categories alone, paired by user. Rare targets have at
+  most five training events.
+- held-out: 5 % of the items that are test targets have no event but these. Recall of those who ask for one: with all
+  items ranked, with one and with three of ten ranks for new items, and among the held-out items alone.
+- first-days: targets without a training event, in a split by time.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from measurement.datasets import LoadedDataset, dataset_spec, load_dataset
+from measurement.records import (
+    Record,
+    append_records,
+    check_writable,
+    command_parser,
+    exit_code,
+    record_of,
+)
+from variseq import VariationalAttention
+from variseq.evaluation.evaluate import EvaluationOptions, evaluate
+from variseq.evaluation.significance import mean_interval
+from variseq.log import Log
+from variseq.ranking.engine import Engine
+from variseq.ranking.options import RecommendOptions
+from variseq.recommend.network_model import ModelRecommender, engine_of
+from variseq.sequences.histories import Histories
+from variseq.terminal.run_config import RunConfig, run_config
+
+ROWS = {
+    "categories": {"use_content": False},
+    "content and categories": {},
+    "content": {"use_categories": False},
+    "neither": {"use_content": False, "use_categories": False},
+}
+RARE = 5
+HELD_OUT_SHARE = 0.05
+K = 10
+SHARES = {"all items": 0.0, "1 of 10 ranks": 0.1, "3 of 10 ranks": 0.3}
+
+
+def settings_of(name: str, seed: int, changes: dict[str, Any], refit: bool) -> RunConfig:
+    """The settings of the recipe with changes of training."""
+    fixed: dict[str, Any] = {"seed": seed} | ({} if refit else {"training.refit_fraction": 0.0})
+    of_training = {f"training.{key}": value for key, value in changes.items()}
+    return run_config(None, {**dataset_spec(name).settings, **fixed, **of_training}, ())
+
+
+def fitted(log: Log, settings: RunConfig) -> tuple[VariationalAttention, float]:
+    """A model, and the CPU seconds of its training."""
+    split = settings.split
+    train, valid, _ = log.split(split.by, split.test, split.valid)
+    model = VariationalAttention(settings.size, settings.seed, "cpu", settings.model, settings.training)
+    begun = time.process_time()
+    model.fit(train, valid, verbose=0)
+    return model, time.process_time() - begun
+
+
+@dataclass(frozen=True)
+class TestQueries:
+    """Metrics of each test query, and how often the model was trained on its target."""
+
+    metrics: dict[str, Float[np.ndarray, " query"]]
+    count: Int[np.ndarray, " query"]
+
+    @classmethod
+    def of(cls, model: VariationalAttention, log: Log, settings: RunConfig) -> TestQueries:
+        """Each user's last event of the test part."""
+        checkpoint, split = model.checkpoint, settings.split
+        assert checkpoint is not None
+        _, valid, test = log.split(split.by, split.test, split.valid)
+        excludes = bool(checkpoint.manifest["exclude_seen"])
+        options = EvaluationOptions(K, "last", excludes, checkpoint.calibrated.repeat_share)
+        found = evaluate(ModelRecommender(engine_of(checkpoint).model), test.part, options)
+        known = valid.part.history_with_targets() if checkpoint.is_refitted else valid.part.history()
+        count = np.bincount(known.item, minlength=test.part.num_items)
+        target = test.part.histories.item[test.part.queries("last").position].astype(np.int64)
+        return cls({name: found.metric(name) for name in ("ndcg", "recall", "nll")}, count[target])
+
+    def means(self, chosen: Bool[np.ndarray, " query"], suffix: str = "") -> dict[str, float]:
+        """The mean of each metric over some queries."""
+        return {f"{name}{suffix}": float(one[chosen].mean()) for name, one in self.metrics.items()}
+
+
+def compare_rows(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> list[Record]:
+    """One record for each row."""
+    records, first = [], None
+    for row, changes in ROWS.items():
+        settings = settings_of(name, seed, changes, refit)
+        model, seconds = fitted(dataset.log, settings)
+        queries = TestQueries.of(model, dataset.log, settings)
+        is_rare = (queries.count > 0) & (queries.count <= RARE)
+        metrics: dict[str, Any] = {**queries.means(queries.count >= 0), **queries.means(is_rare, "_rare")}
+        metrics |= {"num_queries": len(is_rare), "num_rare": int(is_rare.sum()), "cpu_seconds": seconds}
+        chosen = next(epoch for epoch in reversed(model.checkpoint.metrics) if epoch["is_best"])  # type: ignore[union-attr]
+        metrics |= {key: chosen[key] for key in ("validation_ndcg", "validation_nll")}
+        if first is None:
+            first = queries
+        else:
+            for metric, values in queries.metrics.items():
+                mean, low, high = mean_interval(values - first.metrics[metric])
+                metrics |= {f"{metric}_difference": mean, f"{metric}_difference_interval": [low, high]}
+        records.append(_record(dataset, {"data": name, "mode": "rows", "row": row}, metrics, settings))
+        print(seed, row, {key: value for key, value in metrics.items() if "rare" in key or "ndcg" in key}, flush=True)
+    return records
+
+
+def hold_out(log: Log, seed: int) -> tuple[Log, Bool[np.ndarray, " item"]]:
+    """The log without all but the last events of some items, and which items these are."""
+    histories = log.histories
+    is_last = np.zeros(histories.num_events, dtype=bool)
+    is_last[histories.offsets[1:][histories.lengths > 0] - 1] = True
+    targets = np.unique(histories.item[is_last])
+    chosen = np.random.default_rng(seed).choice(targets, round(HELD_OUT_SHARE * len(targets)), replace=False)
+    is_out = np.isin(np.arange(log.vocabulary.num_items), chosen)
+    keep = is_last | ~is_out[histories.item]
+    row = np.repeat(np.arange(len(histories)), histories.lengths)
+    lengths = np.bincount(row[keep], minlength=len(histories))
+    columns = (getattr(histories, name)[keep] for name in ("item", "behavior", "timestamp", "value"))
+    left = Histories(np.concatenate([[0], np.cumsum(lengths)]), *columns, visit_gap=histories.visit_gap)
+    return replace(log, histories=left), is_out
+
+
+def held_out(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> list[Record]:
+    """One record: recall of the held-out items, and of all."""
+    log, is_out = hold_out(dataset.log, seed)
+    settings = settings_of(name, seed, {}, refit)
+    model, seconds = fitted(log, settings)
+    assert model.checkpoint is not None
+    engine = engine_of(model.checkpoint)
+    part = log.split(settings.split.by, settings.split.test, settings.split.valid)[2].part
+    queries = part.queries("last")
+    histories = replace(part.histories_before(queries, False), request_time=None)
+    target = part.histories.item[queries.position].astype(np.int64)
+    asks = is_out[target]
+    metrics: dict[str, Any] = {
+        "num_held_out": int(is_out.sum()), "num_queries": len(target), "num_asking": int(asks.sum()),
+        "cpu_seconds": seconds,
+    }  # fmt: skip
+    for shown, share in SHARES.items():
+        found = _recall(engine, histories, target, RecommendOptions(k=K, new_items_share=share, ranks_only=True))
+        metrics |= {f"recall of held-out, {shown}": found[asks].mean(), f"recall of all, {shown}": found.mean()}
+    ids = [engine.catalog.ids[item] for item in np.flatnonzero(is_out).tolist()]
+    among = RecommendOptions(k=K, candidates=ids, ranks_only=True)
+    asking = np.flatnonzero(asks)
+    metrics["recall among held-out"] = _recall(engine, histories.rows(asking), target[asking], among).mean()
+    print(seed, metrics, flush=True)
+    return [_record(dataset, {"data": name, "mode": "held-out"}, metrics, settings)]
+
+
+def _recall(
+    engine: Engine, histories: Histories, target: Int[np.ndarray, " query"], options: RecommendOptions
+) -> Float[np.ndarray, " query"]:
+    """Whether each target is in the list of its history."""
+    found = np.zeros(len(target))
+    for first in range(0, len(target), 1024):
+        rows = np.arange(first, min(first + 1024, len(target)))
+        listed = engine.recommend(histories.rows(rows), rows.tolist(), [None] * len(rows), options)
+        item = engine.vocabulary.item_positions(listed.item_id)
+        np.logical_or.at(found, np.array(listed.user_id), item == target[np.array(listed.user_id)])
+    return found
+
+
+def first_days(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> list[Record]:
+    """A record with content and categories, and one with neither."""
+    records = []
+    for row in ("content and categories", "neither"):
+        settings = settings_of(name, seed, ROWS[row], refit)
+        model, seconds = fitted(dataset.log, settings)
+        queries = TestQueries.of(model, dataset.log, settings)
+        is_new = queries.count == 0
+        metrics: dict[str, Any] = {
+            **queries.means(is_new >= 0), **queries.means(is_new, "_new"), **queries.means(~is_new, "_known"),
+            "num_queries": len(is_new), "num_new": int(is_new.sum()), "cpu_seconds": seconds,
+        }  # fmt: skip
+        assert model.checkpoint is not None
+        forecast = model.checkpoint.calibrated.calibration.new
+        metrics["share_of_new"] = None if forecast is None else forecast.share
+        records.append(_record(dataset, {"data": name, "mode": "first-days", "row": row}, metrics, settings))
+        print(seed, row, metrics, flush=True)
+    return records
+
+
+def _record(dataset: LoadedDataset, case: dict[str, Any], metrics: dict[str, Any], settings: RunConfig) -> Record:
+    resolved = {"model": settings.model, "training": settings.training, "split": settings.split.by}
+    plain = {key: value if isinstance(value, list | int | None) else float(value) for key, value in metrics.items()}
+    return record_of("content", case, plain, seed=settings.seed, settings=resolved, data=dataset.description)
+
+
+MODES = {"rows": compare_rows, "held-out": held_out, "first-days": first_days}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = command_parser(__doc__, "content")
+    parser.add_argument("mode", choices=sorted(MODES))
+    parser.add_argument("name", metavar="NAME", help="a data set of the recipes")
+    parser.add_argument("data", type=Path, metavar="DATA", help="its folder")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--refit", action="store_true", help="with the validation events, as a run by default")
+    given = parser.parse_args(words)
+
+    def work() -> None:
+        check_writable(given.out)
+        dataset = load_dataset(given.name, given.data)
+        for seed in given.seeds:
+            append_records(given.out, MODES[given.mode](dataset, given.name, seed, given.refit))
+
+    return exit_code(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

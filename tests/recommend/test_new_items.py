@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.model.some_networks import NUM_ITEMS, small_network
+from variseq.content.item_content import ItemContent
+from variseq.errors import CheckpointError
+from variseq.events.items import CategoryLinks, ItemTable
+from variseq.model.network import Network
+from variseq.ranking.calibration import Calibration
+from variseq.ranking.mixture import MixtureModel
+from variseq.ranking.new_items import NewItemForecast, NewItemMap
+from variseq.ranking.selection import Constraints, Selector
+from variseq.ranking.softmax import Columns
+from variseq.recommend.network_model import count_events, mixture_model
+from variseq.recommend.new_items import MIN_TARGETS, fit_new_items, placed, rate_of_new_items
+from variseq.sequences.histories import Histories
+from variseq.training.config import TrainingConfig
+from variseq.training.new_items import folded_with_new_items
+
+NEW = (2, 7)
+KNOWN_ITEMS = [item for item in range(NUM_ITEMS) if item not in NEW]
+GENERATOR = np.random.default_rng(0)
+KNOWN = Histories.of_items([GENERATOR.choice(KNOWN_ITEMS, size=size).tolist() for size in (5, 9, 2, 14, 3, 8)])
+WITHOUT = Histories.of_items([[], [], []])
+LINKS = CategoryLinks(np.arange(NUM_ITEMS + 1), np.arange(NUM_ITEMS) % 3, 3)
+CONTENT = GENERATOR.normal(size=(NUM_ITEMS, 5)).astype(np.float32)
+ITEMS = ItemTable(
+    pa.table(
+        {
+            "title": pa.array([f"{'red green blue'.split()[item % 3]} no {item}" for item in range(NUM_ITEMS)]),
+            "category": [[f"c{item % 3}"] for item in range(NUM_ITEMS)],
+        }
+    )
+)
+
+
+def with_content() -> Network:
+    network = small_network()
+    network.embedding.use_categories(LINKS)
+    network.embedding.use_content(CONTENT)
+    torch.nn.init.normal_(network.embedding.category)
+    torch.nn.init.normal_(network.embedding.content_map)
+    network.count_events(KNOWN)
+    return network.eval()
+
+
+def model_with_new(num_samples: int = 0) -> MixtureModel:
+    return mixture_model(small_network(), count_events(NUM_ITEMS, KNOWN), Calibration(num_samples))
+
+
+def test_item_vector_is_the_sum_of_its_own_its_categories_and_its_content() -> None:
+    embedding = with_content().embedding
+    for item in range(NUM_ITEMS):
+        shared = embedding.category[item % 3] + torch.from_numpy(CONTENT[item]) @ embedding.content_map
+        own = 0 if item in NEW else embedding.item[item]
+        torch.testing.assert_close(embedding.vectors()[item], own + shared)
+
+
+def test_folded_network_keeps_the_vectors_of_items_with_events_and_fits_those_without() -> None:
+    network = with_content()
+    folded, new_items = folded_with_new_items(network, KNOWN, TrainingConfig(batch_tokens=16))
+    torch.testing.assert_close(folded.item_vectors[KNOWN_ITEMS], network.folded().item_vectors[KNOWN_ITEMS])
+    assert new_items is not None
+    expected = CONTENT @ new_items.content + new_items.category[np.arange(NUM_ITEMS) % 3]
+    np.testing.assert_allclose(folded.item_vectors.detach().numpy()[list(NEW)], expected[list(NEW)], rtol=1e-4)
+    assert not np.allclose(expected[list(NEW)], network.folded().item_vectors.detach().numpy()[list(NEW)])
+
+
+def test_network_without_categories_and_content_is_left_as_it_is() -> None:
+    network = small_network()
+    assert folded_with_new_items(network, KNOWN, TrainingConfig()) == (network, None)
+
+
+def test_new_items_have_the_counted_share_together() -> None:
+    model, histories = model_with_new(), KNOWN.rows(np.arange(4))
+    target = np.array([2, 0, 1, 3])
+    calibration, vectors = fit_new_items(model, histories, target, KNOWN)
+    assert calibration.new is not None
+    assert calibration.new.share == (1 + 0.5) / (4 + 1)
+    tuned = MixtureModel(model.encoder, replace(model.tables, vectors=vectors), calibration)
+    p = tuned.distribution(tuned.encode(histories), histories).probabilities()
+    np.testing.assert_allclose(p[:, list(NEW)].sum(axis=1), calibration.new.share, rtol=1e-5)
+    np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-5)
+
+
+def test_placed_item_is_as_likely_as_an_average_item() -> None:
+    model = model_with_new()
+    forecast = NewItemForecast(0.1, scale=1.0)
+    vectors = placed(model, forecast, KNOWN)
+    encoded = model.encoder.encode(KNOWN, model.noise(0)).preference[0]
+    logits = encoded @ vectors[:, :-1].T + vectors[:, -1]
+    p = np.exp(logits) / np.exp(logits[:, KNOWN_ITEMS]).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(p[:, list(NEW)].mean(axis=0), 1 / NUM_ITEMS, rtol=1e-4)
+    assert np.array_equal(vectors[KNOWN_ITEMS], model.tables.vectors[KNOWN_ITEMS])
+
+
+def test_targets_that_follow_the_logits_make_them_trusted_and_others_do_not() -> None:
+    model = model_with_new()
+    histories = KNOWN.rows(np.tile(np.arange(6), 2 * MIN_TARGETS))
+    untied = replace(model.tables, vectors=placed(model, NewItemForecast(0.1), histories))
+    new = MixtureModel(model.encoder, untied, model.calibration)
+    encoded = new.encoder.encode(histories, new.noise(0)).preference[0]
+    logits = encoded @ untied.vectors[list(NEW), :-1].T + untied.vectors[list(NEW), -1]
+    better = np.array(NEW)[logits.argmax(axis=1)]
+    trusted, _ = fit_new_items(model, histories, better, KNOWN)
+    other = np.random.default_rng(0).choice(NEW, len(histories))
+    untrusted, _ = fit_new_items(model, histories, other, KNOWN)
+    assert trusted.new is not None
+    assert untrusted.new is not None
+    strength = [(1 - one.uniform) * one.scale for one in (trusted.new, untrusted.new)]
+    assert strength[0] > strength[1]
+
+
+def test_rate_is_counted_in_the_latest_tenth_of_the_events() -> None:
+    item = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 5, 6], dtype=np.int32)
+    plain = Histories.of_items([item.tolist()])
+    timed = replace(plain, timestamp=np.arange(20, dtype=np.int64) ** 2 * 10**9)
+    assert rate_of_new_items(timed, NUM_ITEMS) == pytest.approx(1 / 2)
+    assert 0 < rate_of_new_items(replace(plain, timestamp=np.zeros(20, dtype=np.int64)), NUM_ITEMS) < 1
+
+
+@given(st.integers(0, 1000), st.floats(0, 2), st.floats(0, 1))
+def test_forecast_of_new_items_sums_to_one(seed: int, scale: float, uniform: float) -> None:
+    log_p = np.random.default_rng(seed).normal(scale=30, size=(3, 2, 5))
+    p = NewItemForecast(0.1, scale, uniform).of_logits(log_p)
+    np.testing.assert_allclose(p.sum(axis=-1), 1.0)
+    assert (p >= 0).all()
+
+
+@given(st.integers(0, 1000), st.integers(1, 8), st.integers(0, 8))
+def test_reserved_ranks_go_to_the_best_new_items_and_the_rest_stays_in_order(seed: int, k: int, num_new: int) -> None:
+    generator = np.random.default_rng(seed)
+    p = generator.random((1, NUM_ITEMS)).astype(np.float32)
+    is_new, num_new = generator.random(NUM_ITEMS) < 0.3, min(num_new, k)
+    vectors = np.ones((NUM_ITEMS, 3), dtype=np.float32)
+    columns = Columns.whole(vectors)
+    constraints = Constraints(NUM_ITEMS, k, num_new=num_new, is_new=is_new)
+    found = Selector.of(WITHOUT.rows(np.array([0])), [constraints], columns).best(p, 0.0, vectors)[0][0].tolist()
+    order = np.argsort(-p[0], kind="stable").tolist()
+    new, top = [item for item in order if is_new[item]], order[:k]
+    wanted = max(min(num_new, len(new)), sum(is_new[item] for item in top))
+    known = [item for item in order if not is_new[item]][: k - wanted]
+    assert sorted(found) == sorted([*known, *new[:wanted]])
+    assert [item for item in found if item in top] == [item for item in top if item in found]
+
+
+def test_map_of_new_items_comes_back_from_its_tensors() -> None:
+    encoder = ItemContent.fit(ITEMS.table, np.ones(NUM_ITEMS, dtype=bool))
+    assert encoder is not None
+    category = GENERATOR.normal(size=(3, 4)).astype(np.float32)
+    whole = NewItemMap(np.ones((encoder.dim, 4), dtype=np.float32), category, ("c0", "c1", "c2"), encoder)
+    again = NewItemMap.of_tensors(whole.tensors())
+    assert again is not None
+    np.testing.assert_array_equal(again.vectors(ITEMS), whole.vectors(ITEMS))
+    only_categories = NewItemMap.of_tensors(replace(whole, content=None, encoder=None).tensors())
+    assert only_categories is not None
+    np.testing.assert_array_equal(only_categories.vectors(ITEMS), category[np.arange(NUM_ITEMS) % 3])
+    assert NewItemMap.of_tensors({}) is None
+    with pytest.raises(CheckpointError, match="new items"):
+        NewItemMap.of_tensors(whole.tensors() | {"new_items.content": np.ones((1, 4), dtype=np.float32)})
