@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,13 @@ class TestQueries:
         return {f"{name}{suffix}": float(one[chosen].mean()) for name, one in self.metrics.items()}
 
 
-def compare_rows(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> list[Record]:
-    """One record for each row."""
+def compare_rows(
+    dataset: LoadedDataset, name: str, seed: int, refit: bool, rows: Sequence[str] = tuple(ROWS)
+) -> list[Record]:
+    """One record for each row; the others are compared with the first."""
     records, first = [], None
-    for row, changes in ROWS.items():
-        settings = settings_of(name, seed, changes, refit)
+    for row in rows:
+        settings = settings_of(name, seed, ROWS[row], refit)
         model, seconds = fitted(dataset.log, settings)
         queries = TestQueries.of(model, dataset.log, settings)
         is_rare = (queries.count > 0) & (queries.count <= RARE)
@@ -204,7 +206,7 @@ def _record(dataset: LoadedDataset, case: dict[str, Any], metrics: dict[str, Any
     return record_of("content", case, plain, seed=settings.seed, settings=resolved, data=dataset.description)
 
 
-MODES = {"rows": compare_rows, "held-out": held_out, "first-days": first_days}
+MODES: dict[str, Callable[..., list[Record]]] = {"rows": compare_rows, "held-out": held_out, "first-days": first_days}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -213,6 +215,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("name", metavar="NAME", help="a data set of the recipes")
     parser.add_argument("data", type=Path, metavar="DATA", help="its folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="of the mode rows")
     parser.add_argument("--refit", action="store_true", help="with the validation events, as a run by default")
     given = parser.parse_args(words)
 
@@ -220,7 +223,8 @@ def main(words: Sequence[str] | None = None) -> int:
         check_writable(given.out)
         dataset = load_dataset(given.name, given.data)
         for seed in given.seeds:
-            append_records(given.out, MODES[given.mode](dataset, given.name, seed, given.refit))
+            more = {"rows": given.rows} if given.mode == "rows" else {}
+            append_records(given.out, MODES[given.mode](dataset, given.name, seed, given.refit, **more))
 
     return exit_code(work)
 

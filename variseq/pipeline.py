@@ -140,12 +140,10 @@ def _calibrated(
     counts = count_events(train.part.num_items, known)
     untuned = mixture_model(trained.chosen, counts, Calibration(num_samples))
     calibrated, latest = calibrate(untuned, validation.part, validation.options, config.calendar), known
-    num_new = len(untuned.new_items)
     if config.refit_fraction:
         latest = valid.part.history_with_targets()
         calibrated = transferred(calibrated, (trained.chosen, known), (trained.network, latest))
         counts = count_events(train.part.num_items, latest)
-    calibrated = calibrated.with_fewer_new(int(counts["is_new"].sum()), num_new)
     place_new_items(trained.network, mixture_model(trained.network, counts, calibrated.calibration), latest)
     return calibrated, counts
 

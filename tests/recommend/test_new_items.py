@@ -35,7 +35,7 @@ CONTENT = GENERATOR.normal(size=(NUM_ITEMS, 5)).astype(np.float32)
 ITEMS = ItemTable(
     pa.table(
         {
-            "title": pa.array([f"{'red green blue'.split()[item % 3]} no {item}" for item in range(NUM_ITEMS)]),
+            "title": pa.array([f"{['red', 'green', 'blue'][item % 3]} no {item}" for item in range(NUM_ITEMS)]),
             "category": [[f"c{item % 3}"] for item in range(NUM_ITEMS)],
         }
     )

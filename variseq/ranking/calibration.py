@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -287,15 +287,6 @@ class CalibrationResult:
     def hurdle(self, excludes_seen: bool) -> float | None:
         """The share of repeats that a `Hurdle` needs: where the model was fitted to new items only."""
         return self.repeat_share if excludes_seen else None
-
-    def with_fewer_new(self, num_now: int, num_before: int) -> CalibrationResult:
-        """The same for a model with fewer new items than there were in validation: their share falls in proportion."""
-        new = self.calibration.new
-        if new is None or num_now >= num_before:
-            return self
-        forecast, known = replace(new, share=new.share * num_now / num_before), self.calibration.at_request
-        known = None if known is None else replace(known, new=forecast)
-        return replace(self, calibration=replace(self.calibration, new=forecast, at_request=known))
 
     def to_json(self) -> dict[str, Any]:
         """The record for the manifest."""
