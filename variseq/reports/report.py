@@ -14,7 +14,7 @@ from variseq.artifacts.checkpoint import Checkpoint
 from variseq.atomic import atomic_directory, atomic_write
 from variseq.errors import InputError, MissingDependencyError
 from variseq.estimator import VariationalAttention
-from variseq.reports.tables import ReportData, accuracy_verdict, evaluation_grids, examples, facts
+from variseq.reports.tables import ReportData, accuracy_verdict, evaluation_grids, examples, facts, neighbors
 from variseq.training.diagnosis import diagnose, flat_settings
 
 if TYPE_CHECKING:
@@ -161,5 +161,6 @@ def _render(
         sections=sections,
         images={name: [b64encode(image).decode() for image in pair] for name, pair in images.items()},
         examples=examples(data),
+        neighbors=neighbors(data),
         facts=facts(data),
     )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from variseq.artifacts.checkpoint import Checkpoint
 from variseq.estimator import VariationalAttention
@@ -17,6 +17,7 @@ from variseq.evaluation.summary import CONFORMAL, SELECTIVE_GAIN
 from variseq.events.table import MICROSECONDS_PER_SECOND
 
 NUM_USERS = NUM_RECOMMENDED = NUM_RECENT = 5
+NUM_NEIGHBORS = 3
 KINDS = {"history_length": "history length", "item_popularity": "item popularity"}
 
 
@@ -232,3 +233,28 @@ def examples(data: ReportData) -> list[dict[str, Any]]:
         recent = checkpoint.histories.history(user).item[::-1][:NUM_RECENT]
         shown.append({"user_id": str(user_id), "recent": [data.names[item] for item in recent], "rows": rows})
     return shown
+
+
+def neighbors(data: ReportData) -> list[tuple[str, list[str], list[str]]]:
+    """For the most popular items those that are nearest by what people did, and by what is known of the items.
+
+    Near is a large cosine between item vectors. Empty for a run without categories and content.
+    """
+    checkpoint = data.checkpoint
+    if checkpoint.new_items is None or checkpoint.items is None or data.train_count is None:
+        return []
+    shown = np.argsort(-data.train_count, kind="stable")[:NUM_RECOMMENDED]
+    of_events = checkpoint.network.item_vectors.detach().cpu().numpy()
+    columns = [_nearest(vectors, shown) for vectors in (of_events, checkpoint.new_items.vectors(checkpoint.items))]
+    named = [[[data.names[item] for item in of_item] for of_item in column] for column in columns]
+    return [(data.names[item], *both) for item, *both in zip(shown.tolist(), *named, strict=True)]
+
+
+def _nearest(
+    vectors: Float[np.ndarray, "item hidden"], shown: Int[np.ndarray, " shown"]
+) -> Int[np.ndarray, "shown neighbor"]:
+    """The items with the largest cosine to some items, those items themselves left out."""
+    directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    cosine = directions[shown] @ directions.T
+    cosine[np.arange(len(shown)), shown] = -np.inf
+    return np.argsort(-cosine, axis=1, kind="stable")[:, :NUM_NEIGHBORS]
