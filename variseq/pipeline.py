@@ -23,7 +23,7 @@ from variseq.log import LogPart
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration, CalibrationResult
 from variseq.recommend.calibrate import calibrate
 from variseq.recommend.network_model import count_events, mixture_model
-from variseq.recommend.new_items import place_new_items
+from variseq.recommend.new_items import write_new_item_biases
 from variseq.recommend.next_time import fit_next_time
 from variseq.recommend.transfer import transferred
 from variseq.recommend.values import calibrate_spread
@@ -144,7 +144,7 @@ def _calibrated(
         latest = valid.part.history_with_targets()
         calibrated = transferred(calibrated, (trained.chosen, known), (trained.network, latest))
         counts = count_events(train.part.num_items, latest)
-    place_new_items(trained.network, mixture_model(trained.network, counts, calibrated.calibration), latest)
+    write_new_item_biases(trained.network, mixture_model(trained.network, counts, calibrated.calibration), latest)
     return calibrated, counts
 
 

@@ -20,7 +20,7 @@ from variseq.ranking.new_items import NewItemForecast, NewItemMap
 from variseq.ranking.selection import Constraints, Selector
 from variseq.ranking.softmax import Columns
 from variseq.recommend.network_model import count_events, mixture_model
-from variseq.recommend.new_items import MIN_TARGETS, fit_new_items, placed, rate_of_new_items
+from variseq.recommend.new_items import MIN_TARGETS, fit_new_items, biased, rate_of_new_items
 from variseq.sequences.histories import Histories
 from variseq.training.config import TrainingConfig
 from variseq.training.new_items import folded_with_new_items
@@ -94,7 +94,7 @@ def test_new_items_have_the_counted_share_together() -> None:
 def test_placed_item_is_as_likely_as_an_average_item() -> None:
     model = model_with_new()
     forecast = NewItemForecast(0.1, scale=1.0)
-    vectors = placed(model, forecast, KNOWN)
+    vectors = biased(model, forecast, KNOWN)
     encoded = model.encoder.encode(KNOWN, model.noise(0)).preference[0]
     logits = encoded @ vectors[:, :-1].T + vectors[:, -1]
     p = np.exp(logits) / np.exp(logits[:, KNOWN_ITEMS]).sum(axis=1, keepdims=True)
@@ -105,7 +105,7 @@ def test_placed_item_is_as_likely_as_an_average_item() -> None:
 def test_targets_that_follow_the_logits_make_them_trusted_and_others_do_not() -> None:
     model = model_with_new()
     histories = KNOWN.rows(np.tile(np.arange(6), 2 * MIN_TARGETS))
-    untied = replace(model.tables, vectors=placed(model, NewItemForecast(0.1), histories))
+    untied = replace(model.tables, vectors=biased(model, NewItemForecast(0.1), histories))
     new = MixtureModel(model.encoder, untied, model.calibration)
     encoded = new.encoder.encode(histories, new.noise(0)).preference[0]
     logits = encoded @ untied.vectors[list(NEW), :-1].T + untied.vectors[list(NEW), -1]

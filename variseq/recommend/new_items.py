@@ -58,7 +58,7 @@ def fit_new_items(
                 p = tried.of_logits(log_p[of_new] - level)[np.arange(len(column)), column]
                 fits.append((float(np.log(p).mean()), tried))
         forecast = max(fits, key=lambda fit: fit[0])[1]
-    return _with(model.calibration, forecast), placed(model, forecast, histories)
+    return _with(model.calibration, forecast), biased(model, forecast, histories)
 
 
 def _with(calibration: Calibration, forecast: NewItemForecast) -> Calibration:
@@ -67,7 +67,7 @@ def _with(calibration: Calibration, forecast: NewItemForecast) -> Calibration:
     return replace(calibration, new=forecast, at_request=known)
 
 
-def placed(
+def biased(
     model: MixtureModel, forecast: NewItemForecast, histories: Histories
 ) -> Float[np.ndarray, "item hidden_plus_one"]:
     """Item vectors with biases under which each new item is as likely as an average item, over some histories.
@@ -86,11 +86,11 @@ def placed(
     return vectors
 
 
-def place_new_items(network: Network, model: MixtureModel, histories: Histories) -> None:
+def write_new_item_biases(network: Network, model: MixtureModel, histories: Histories) -> None:
     """Write the biases of new items to a network, which the model is of."""
     forecast = model.calibration.new
     if forecast is not None:
-        bias = placed(model, forecast, histories)[:, -1]
+        bias = biased(model, forecast, histories)[:, -1]
         with torch.no_grad():
             network.item_bias.copy_(torch.from_numpy(bias))
 
