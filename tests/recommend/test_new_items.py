@@ -20,7 +20,7 @@ from variseq.ranking.new_items import NewItemForecast, NewItemMap
 from variseq.ranking.selection import Constraints, Selector
 from variseq.ranking.softmax import Columns
 from variseq.recommend.network_model import count_events, mixture_model
-from variseq.recommend.new_items import MIN_TARGETS, fit_new_items, biased, rate_of_new_items
+from variseq.recommend.new_items import MIN_TARGETS, biased, fit_new_items, rate_of_new_items
 from variseq.sequences.histories import Histories
 from variseq.training.config import TrainingConfig
 from variseq.training.new_items import folded_with_new_items
