@@ -27,6 +27,8 @@ from variseq.evaluation.significance import compare as compare_evaluations
 from variseq.evaluation.splits import TEST_FILE, Part, Split
 from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
 from variseq.log import Log, LogPart
+from variseq.output.console import console
+from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
 from variseq.pipeline import fit, refuse_leak, run_settings, split_of
 from variseq.ranking.engine import NO_HISTORY, Engine, KnownHistory, histories_at, recommend_users
@@ -125,6 +127,9 @@ class VariationalAttention:
         settings = self.settings(train, start)
         if start is not None:
             refuse_leak(start._fitted(), train, valid)
+        if settings.content is not None and callback is None:
+            for note in settings.content.notes:
+                console(quiet=verbose == 0).print(printable(note), soft_wrap=True)
         context = RunContext(self.device, callback or ProgressPrinter(verbose), unfinished, resume, tensorboard)
         self.checkpoint = fit(train, valid, self.size, settings, context)
         if folder is not None and unfinished is not None:

@@ -46,6 +46,17 @@ class NewItemMap:
             parts.append(of_items / np.maximum(length, 1)[:, None])
         return np.asarray(sum(parts[1:], parts[0]), dtype=np.float32)
 
+    def variance_shares(self, items: ItemTable) -> dict[str, float]:
+        """What each part of the content adds to the vectors, as a share of the sum of squares of all parts."""
+        if self.content is None or self.encoder is None:
+            return {}
+        encoded = self.encoder.encode(items.table)
+        squares = {
+            name: float(np.square(encoded[:, span] @ self.content[span]).sum())
+            for name, span in self.encoder.spans.items()
+        }
+        return {name: square / max(sum(squares.values()), SMALLEST) for name, square in squares.items()}
+
     def tensors(self) -> dict[str, np.ndarray]:
         """The record for a run; see `of_tensors`."""
         parts = {"new_items.content": self.content, "new_items.category": self.category}

@@ -159,12 +159,26 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
                  f"encoder layer(s), {shape.attention} attention, {num_parameters:,} parameters"),
         ("Seeds", f"training {config['training']['seed']}, figures 0"),
         ("Temperature", _temperatures(manifest["calibration"]["temperatures"])),
+        *_facts_of_content(checkpoint),
         ("Epochs", f"{len(checkpoint.metrics)} trained, {config['training']['max_epochs']} allowed"),
         ("Training time", f"{manifest['seconds']:,} seconds"),
         ("Hardware", ", ".join(f"{name} {value}" for name, value in manifest["hardware"].items())),
         ("Versions", ", ".join(f"{name} {value}" for name, value in manifest["versions"].items())),
         ("Created", str(manifest["created"])),
     ]  # fmt: skip
+
+
+def _facts_of_content(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    new_items, items = checkpoint.new_items, checkpoint.items
+    new = checkpoint.calibrated.calibration.new
+    found = []
+    if new_items is not None and items is not None and (shares := new_items.variance_shares(items)):
+        parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        found.append(("Content", f"{parts} of the squared length of content vectors"))
+    if new is not None and new.share:
+        trust = f"scores times {new.scale:g}, uniform part {new.uniform:.0%}"
+        found.append(("New items", f"{new.share:.2%} of the probability together; {trust}"))
+    return found
 
 
 def _temperatures(temperatures: list[float]) -> str:
