@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,9 @@ class TestQueries:
 
 def compare_rows(
     dataset: LoadedDataset, name: str, seed: int, refit: bool, rows: Sequence[str] = tuple(ROWS)
-) -> list[Record]:
+) -> Iterator[Record]:
     """One record for each row; the others are compared with the first."""
-    records, first = [], None
+    first = None
     for row in rows:
         settings = settings_of(name, seed, ROWS[row], refit)
         model, seconds = fitted(dataset.log, settings)
@@ -117,11 +117,11 @@ def compare_rows(
             first = queries
         else:
             for metric, values in queries.metrics.items():
-                mean, low, high = mean_interval(values - first.metrics[metric])
-                metrics |= {f"{metric}_difference": mean, f"{metric}_difference_interval": [low, high]}
-        records.append(_record(dataset, {"data": name, "mode": "rows", "row": row}, metrics, settings))
-        print(seed, row, {key: value for key, value in metrics.items() if "rare" in key or "ndcg" in key}, flush=True)
-    return records
+                difference = values - first.metrics[metric]
+                low, high = mean_interval(np.arange(len(difference)), difference)
+                metrics[f"{metric}_difference"] = float(difference.mean())
+                metrics[f"{metric}_difference_interval"] = [low, high]
+        yield _record(dataset, {"data": name, "mode": "rows", "row": row}, metrics, settings)
 
 
 def hold_out(log: Log, seed: int) -> tuple[Log, Bool[np.ndarray, " item"]]:
@@ -140,7 +140,7 @@ def hold_out(log: Log, seed: int) -> tuple[Log, Bool[np.ndarray, " item"]]:
     return replace(log, histories=left), is_out
 
 
-def held_out(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> list[Record]:
+def held_out(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> Iterator[Record]:
     """One record: recall of the held-out items, and of all."""
     log, is_out = hold_out(dataset.log, seed)
     settings = settings_of(name, seed, {}, refit)
@@ -163,8 +163,7 @@ def held_out(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> list[
     among = RecommendOptions(k=K, candidates=ids, ranks_only=True)
     asking = np.flatnonzero(asks)
     metrics["recall among held-out"] = _recall(engine, histories.rows(asking), target[asking], among).mean()
-    print(seed, metrics, flush=True)
-    return [_record(dataset, {"data": name, "mode": "held-out"}, metrics, settings)]
+    yield _record(dataset, {"data": name, "mode": "held-out"}, metrics, settings)
 
 
 def _recall(
@@ -180,9 +179,8 @@ def _recall(
     return found
 
 
-def first_days(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> list[Record]:
+def first_days(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> Iterator[Record]:
     """A record with content and categories, and one with neither."""
-    records = []
     for row in ("content and categories", "neither"):
         settings = settings_of(name, seed, ROWS[row], refit)
         model, seconds = fitted(dataset.log, settings)
@@ -195,9 +193,7 @@ def first_days(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> lis
         assert model.checkpoint is not None
         forecast = model.checkpoint.calibrated.calibration.new
         metrics["share_of_new"] = None if forecast is None else forecast.share
-        records.append(_record(dataset, {"data": name, "mode": "first-days", "row": row}, metrics, settings))
-        print(seed, row, metrics, flush=True)
-    return records
+        yield _record(dataset, {"data": name, "mode": "first-days", "row": row}, metrics, settings)
 
 
 def _record(dataset: LoadedDataset, case: dict[str, Any], metrics: dict[str, Any], settings: RunConfig) -> Record:
@@ -206,7 +202,7 @@ def _record(dataset: LoadedDataset, case: dict[str, Any], metrics: dict[str, Any
     return record_of("content", case, plain, seed=settings.seed, settings=resolved, data=dataset.description)
 
 
-MODES: dict[str, Callable[..., list[Record]]] = {"rows": compare_rows, "held-out": held_out, "first-days": first_days}
+MODES: dict[str, Callable[..., Iterator[Record]]] = {"rows": compare_rows, "held-out": held_out, "first-days": first_days}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -224,7 +220,9 @@ def main(words: Sequence[str] | None = None) -> int:
         dataset = load_dataset(given.name, given.data)
         for seed in given.seeds:
             more = {"rows": given.rows} if given.mode == "rows" else {}
-            append_records(given.out, MODES[given.mode](dataset, given.name, seed, given.refit, **more))
+            for record in MODES[given.mode](dataset, given.name, seed, given.refit, **more):
+                append_records(given.out, [record])
+                print(seed, record["case"], record["metrics"], flush=True)
 
     return exit_code(work)
 

@@ -25,7 +25,7 @@ from variseq.model.network import Network
 from variseq.ranking.index import EXACT_ITEMS, build_index
 from variseq.ranking.item_codes import COMPRESSIONS, Compression, ItemCodes, int8_codes, product_codes
 from variseq.ranking.mixture import MixtureModel
-from variseq.recommend.network_model import mixture_model
+from variseq.recommend.network_model import CONTENT, mixture_model
 from variseq.sequences.histories import Histories
 
 OPSET = 23
@@ -165,7 +165,7 @@ def _tables(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     return {
         "start_vector": network.embedding.vectors()[-1].detach().numpy(),
         "distance_biases": distance_biases(network).numpy(),
-        **{name: counts[name].numpy() for name in ("log_share", "log_trend", "is_new")},
+        **{name: counts[name].numpy() for name in ("log_share", "log_trend", "is_new", CONTENT) if name in counts},
         "offsets": _smallest_type(counts["offsets"].numpy()),
         "follower": _smallest_type(counts["item"].numpy()),
         "count": _smallest_type(counts["value"].numpy()),

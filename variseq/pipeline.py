@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from variseq.artifacts.checkpoint import Checkpoint
@@ -21,9 +22,9 @@ from variseq.evaluation.splits import Split, marked_targets, split_at
 from variseq.events.report import utc_text
 from variseq.log import LogPart
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration, CalibrationResult
+from variseq.ranking.content_table import ContentTable
 from variseq.recommend.calibrate import calibrate
-from variseq.recommend.network_model import count_events, mixture_model
-from variseq.recommend.new_items import write_new_item_biases
+from variseq.recommend.network_model import CONTENT, count_events, mixture_model
 from variseq.recommend.next_time import fit_next_time
 from variseq.recommend.transfer import transferred
 from variseq.recommend.values import calibrate_spread
@@ -103,7 +104,7 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context:
         vectors = settings.content.encode(train.items.table, train.vocabulary.items)
     trained = train_network(train.part, valid.part, settings, context, vectors)
     calibrate_spread(trained.chosen, trained.network, Validation(valid.part, settings.training).part)
-    calibrated, counts = _calibrated(train, valid, settings.training, trained)
+    calibrated, counts = _calibrated(train, valid, settings.training, trained, vectors)
     is_refitted = bool(settings.training.refit_fraction)
     if (next_time := fit_next_time(train.part, valid.part, is_refitted, settings.training.seed)) is not None:
         counts |= {name: torch.from_numpy(array) for name, array in next_time.tensors().items()}
@@ -131,21 +132,25 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context:
 
 
 def _calibrated(
-    train: LogPart, valid: LogPart, config: TrainingConfig, trained: Trained
+    train: LogPart,
+    valid: LogPart,
+    config: TrainingConfig,
+    trained: Trained,
+    content: Float[np.ndarray, "item content"] | None,
 ) -> tuple[CalibrationResult, dict[str, Tensor]]:
     """Calibrate the chosen network on validation, and transfer the result to the refitted one; with its counts."""
+    of_content = {} if content is None else {CONTENT: torch.from_numpy(ContentTable.of(content).codes)}
     validation, known = Validation(valid.part, config), train.part.history()
     # A network that was trained without noise has no spread that means anything.
     num_samples = NUM_SAMPLES if config.deterministic_fraction < 1 else 0
-    counts = count_events(train.part.num_items, known)
+    counts = count_events(train.part.num_items, known) | of_content
     untuned = mixture_model(trained.chosen, counts, Calibration(num_samples))
-    calibrated, latest = calibrate(untuned, validation.part, validation.options, config.calendar), known
-    if config.refit_fraction:
-        latest = valid.part.history_with_targets()
-        calibrated = transferred(calibrated, (trained.chosen, known), (trained.network, latest))
-        counts = count_events(train.part.num_items, latest)
-    write_new_item_biases(trained.network, mixture_model(trained.network, counts, calibrated.calibration), latest)
-    return calibrated, counts
+    calibrated = calibrate(untuned, validation.part, validation.options, config.calendar)
+    if not config.refit_fraction:
+        return calibrated, counts
+    latest = valid.part.history_with_targets()
+    calibrated = transferred(calibrated, (trained.chosen, known), (trained.network, latest))
+    return calibrated, count_events(train.part.num_items, latest) | of_content
 
 
 def _manifest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from variseq.ranking.calibration import length_group
+from variseq.ranking.content_table import DECAY
 from variseq.ranking.mixture import MixtureModel
 from variseq.sequences.histories import Histories
 
@@ -38,7 +39,12 @@ def plain_mixture(model: MixtureModel, histories: Histories) -> np.ndarray:
         a, b, c, d, e = weight / weight.sum()
         p = a * np.exp(logits) / mass + b * counted + c * trend + d / len(popularity) + e * own
         if new and is_new.any():
-            power = np.exp(new.scale * logits[:, is_new].astype(float))
+            like = 0.0
+            if tables.content is not None:
+                direction = tables.content.directions(slice(None)).astype(float)
+                weight = DECAY ** np.arange(len(items))[::-1]
+                like = direction[is_new] @ (weight @ direction[items] / max(weight.sum(), 1e-9))
+            power = np.exp(new.scale * logits[:, is_new].astype(float) + new.likeness * like)
             among = (1 - new.uniform) * power / power.sum(axis=1, keepdims=True) + new.uniform / is_new.sum()
             p *= (1 - new.share) / p.mean(axis=0)[~is_new].sum()
             p[:, is_new] = new.share * among

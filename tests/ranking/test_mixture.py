@@ -15,6 +15,7 @@ from variseq.model.network import Network
 from variseq.model.posterior import NetworkScorer
 from variseq.ranking import mixture, softmax
 from variseq.ranking.calibration import Calibration, GatingNetwork
+from variseq.ranking.content_table import ContentTable
 from variseq.ranking.counts import OwnHistory
 from variseq.ranking.encoding import antithetic_noise
 from variseq.ranking.mixture import MixtureModel
@@ -60,9 +61,10 @@ def test_mixture_is_that_of_the_plain_form(
 ) -> None:
     monkeypatch.setattr(softmax, "BLOCK_ITEMS", block_items)
     temperatures = tuple(1.0 + 0.1 * group for group in range(10))
-    model = model_of(Calibration(num_samples, temperatures, gate, own, new=NewItemForecast(0.2, 0.7, 0.3)))
+    model = model_of(Calibration(num_samples, temperatures, gate, own, new=NewItemForecast(0.2, 0.7, 3.0, 0.3)))
     is_new = np.isin(np.arange(NUM_ITEMS), new_items)
-    model = MixtureModel(model.encoder, replace(model.tables, is_new=is_new), model.calibration)
+    content = ContentTable.of(np.random.default_rng(0).normal(size=(NUM_ITEMS, 3))) if gate is OPEN else None
+    model = MixtureModel(model.encoder, replace(model.tables, is_new=is_new, content=content), model.calibration)
     distribution = model.distribution(model.encode(HISTORIES), HISTORIES)
     p, plain = distribution.probabilities(), plain_mixture(model, HISTORIES)
     np.testing.assert_allclose(p, plain.mean(axis=1), rtol=1e-4, atol=1e-7)
@@ -98,7 +100,7 @@ def test_noise_is_the_same_each_time_and_its_pairs_cancel_out() -> None:
 
 def test_calibration_comes_back_from_its_record() -> None:
     temperatures = tuple(np.linspace(0.5, 2, 10).tolist())
-    new = Calibration(new=NewItemForecast(0.1, 0.5, 0.2, 1e-4))
+    new = Calibration(new=NewItemForecast(0.1, 0.5, 3.0, 0.2, 1e-4))
     for calibration in (Calibration(), new, Calibration(3, temperatures, OPEN, OWN), Calibration(3, gate=WITH_OWN)):
         assert Calibration.from_json(calibration.to_json()) == calibration
     assert Calibration().to_json()["gate"]["transitions"][0] is None

@@ -15,12 +15,14 @@ from variseq.errors import CheckpointError
 from variseq.events.items import CategoryLinks, ItemTable
 from variseq.model.network import Network
 from variseq.ranking.calibration import Calibration
+from variseq.ranking.content_table import DECAY, ContentTable
 from variseq.ranking.mixture import MixtureModel
 from variseq.ranking.new_items import NewItemForecast, NewItemMap
 from variseq.ranking.selection import Constraints, Selector
 from variseq.ranking.softmax import Columns
+from variseq.recommend.network_model import CONTENT as CONTENT_NAME
 from variseq.recommend.network_model import count_events, mixture_model
-from variseq.recommend.new_items import MIN_TARGETS, biased, fit_new_items, rate_of_new_items
+from variseq.recommend.new_items import MIN_TARGETS, fit_new_items, rate_of_new_items
 from variseq.sequences.histories import Histories
 from variseq.training.config import TrainingConfig
 from variseq.training.new_items import folded_with_new_items
@@ -53,7 +55,8 @@ def with_content() -> Network:
 
 
 def model_with_new(num_samples: int = 0) -> MixtureModel:
-    return mixture_model(small_network(), count_events(NUM_ITEMS, KNOWN), Calibration(num_samples))
+    content = {CONTENT_NAME: torch.from_numpy(ContentTable.of(CONTENT).codes)}
+    return mixture_model(small_network(), count_events(NUM_ITEMS, KNOWN) | content, Calibration(num_samples))
 
 
 def test_item_vector_is_the_sum_of_its_own_its_categories_and_its_content() -> None:
@@ -81,42 +84,30 @@ def test_network_without_categories_and_content_is_left_as_it_is() -> None:
 
 def test_new_items_have_the_counted_share_together() -> None:
     model, histories = model_with_new(), KNOWN.rows(np.arange(4))
-    target = np.array([2, 0, 1, 3])
-    calibration, vectors = fit_new_items(model, histories, target, KNOWN)
+    calibration = fit_new_items(model, histories, np.array([2, 0, 1, 3]), KNOWN)
     assert calibration.new is not None
     assert calibration.new.share == (1 + 0.5) / (4 + 1)
-    tuned = MixtureModel(model.encoder, replace(model.tables, vectors=vectors), calibration)
+    tuned = MixtureModel(model.encoder, model.tables, calibration)
     p = tuned.distribution(tuned.encode(histories), histories).probabilities()
     np.testing.assert_allclose(p[:, list(NEW)].sum(axis=1), calibration.new.share, rtol=1e-5)
     np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-5)
 
 
-def test_placed_item_is_as_likely_as_an_average_item() -> None:
-    model = model_with_new()
-    forecast = NewItemForecast(0.1, scale=1.0)
-    vectors = biased(model, forecast, KNOWN)
-    encoded = model.encoder.encode(KNOWN, model.noise(0)).preference[0]
-    logits = encoded @ vectors[:, :-1].T + vectors[:, -1]
-    p = np.exp(logits) / np.exp(logits[:, KNOWN_ITEMS]).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(p[:, list(NEW)].mean(axis=0), 1 / NUM_ITEMS, rtol=1e-4)
-    assert np.array_equal(vectors[KNOWN_ITEMS], model.tables.vectors[KNOWN_ITEMS])
-
-
-def test_targets_that_follow_the_logits_make_them_trusted_and_others_do_not() -> None:
+def test_what_the_targets_follow_is_trusted() -> None:
     model = model_with_new()
     histories = KNOWN.rows(np.tile(np.arange(6), 2 * MIN_TARGETS))
-    untied = replace(model.tables, vectors=biased(model, NewItemForecast(0.1), histories))
-    new = MixtureModel(model.encoder, untied, model.calibration)
-    encoded = new.encoder.encode(histories, new.noise(0)).preference[0]
-    logits = encoded @ untied.vectors[list(NEW), :-1].T + untied.vectors[list(NEW), -1]
-    better = np.array(NEW)[logits.argmax(axis=1)]
-    trusted, _ = fit_new_items(model, histories, better, KNOWN)
-    other = np.random.default_rng(0).choice(NEW, len(histories))
-    untrusted, _ = fit_new_items(model, histories, other, KNOWN)
-    assert trusted.new is not None
-    assert untrusted.new is not None
-    strength = [(1 - one.uniform) * one.scale for one in (trusted.new, untrusted.new)]
-    assert strength[0] > strength[1]
+    logits = model.encoder.encode(histories, model.noise(0)).preference[0] @ model.tables.vectors[list(NEW), :-1].T
+    logits += model.tables.vectors[list(NEW), -1]
+    likeness = model.likeness(histories)
+    targets = {
+        "scale": np.array(NEW)[logits.argmax(axis=1)],
+        "likeness": np.array(NEW)[likeness.argmax(axis=1)],
+        "nothing": np.random.default_rng(0).choice(NEW, len(histories)),
+    }
+    fits = {name: fit_new_items(model, histories, target, KNOWN).new for name, target in targets.items()}
+    trust = {name: ((1 - one.uniform) * one.scale, (1 - one.uniform) * one.likeness) for name, one in fits.items()}
+    assert trust["scale"][0] > trust["nothing"][0]
+    assert trust["likeness"][1] > trust["nothing"][1]
 
 
 def test_rate_is_counted_in_the_latest_tenth_of_the_events() -> None:
@@ -127,10 +118,22 @@ def test_rate_is_counted_in_the_latest_tenth_of_the_events() -> None:
     assert 0 < rate_of_new_items(replace(plain, timestamp=np.zeros(20, dtype=np.int64)), NUM_ITEMS) < 1
 
 
-@given(st.integers(0, 1000), st.floats(0, 2), st.floats(0, 1))
-def test_forecast_of_new_items_sums_to_one(seed: int, scale: float, uniform: float) -> None:
-    log_p = np.random.default_rng(seed).normal(scale=30, size=(3, 2, 5))
-    p = NewItemForecast(0.1, scale, uniform).of_logits(log_p)
+def test_history_of_content_is_the_decayed_mean_of_directions() -> None:
+    table = ContentTable.of(CONTENT)
+    found = table.of_histories(KNOWN)
+    for row in range(len(KNOWN)):
+        items = KNOWN.history(row).item
+        weight = DECAY ** np.arange(len(items))[::-1]
+        direction = CONTENT[items] / np.linalg.norm(CONTENT[items], axis=1, keepdims=True)
+        np.testing.assert_allclose(found[row], weight @ direction / weight.sum(), atol=0.01)
+    assert not ContentTable.of(CONTENT).of_histories(WITHOUT).any()
+
+
+@given(st.integers(0, 1000), st.floats(0, 2), st.floats(0, 20), st.floats(0, 1))
+def test_forecast_of_new_items_sums_to_one(seed: int, scale: float, likeness: float, uniform: float) -> None:
+    generator = np.random.default_rng(seed)
+    log_p, like = generator.normal(scale=30, size=(3, 2, 5)), generator.uniform(-1, 1, size=(3, 5))
+    p = NewItemForecast(0.1, scale, likeness, uniform).of_logits(log_p, like)
     np.testing.assert_allclose(p.sum(axis=-1), 1.0)
     assert (p >= 0).all()
 

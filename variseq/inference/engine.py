@@ -26,6 +26,7 @@ from variseq.events.vocabulary import Vocabulary
 from variseq.inference.encoder import OnnxEncoder
 from variseq.ranking.calibration import CalibrationResult
 from variseq.ranking.catalog import Catalog
+from variseq.ranking.content_table import ContentTable
 from variseq.ranking.engine import Engine
 from variseq.ranking.index import ItemIndex
 from variseq.ranking.item_codes import ItemCodes, without_bias
@@ -54,7 +55,9 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
         vectors = ItemCodes.of_tensors(arrays) if "codes" in arrays else arrays["item_vectors"]
         require_equal({"start vector": len(arrays["start_vector"]) + 1, "item vectors": vectors.shape[1]}, "columns")
         counted = ("log_share", "log_trend", "offsets", "follower", "count", "is_new")
-        tables = ItemTables(vectors, *(arrays[name] for name in counted))
+        content = ContentTable(arrays["item_content"]) if "item_content" in arrays else None
+        log_share, log_trend, offsets, follower, count, is_new = (arrays[name] for name in counted)
+        tables = ItemTables(vectors, log_share, log_trend, offsets, follower, count, is_new, content)
         network, calibrated = manifest["network"], CalibrationResult.from_json(manifest["calibration"])
         of_encoder = (without_bias(vectors), arrays["start_vector"], arrays["distance_biases"])
         encoder = OnnxEncoder(folder / ENCODER, *of_encoder, int(network["latent_dim"]))
@@ -88,6 +91,7 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
 def _refuse_other_lengths(arrays: dict[str, np.ndarray], num_items: int) -> None:
     offsets = arrays["offsets"]
     of_items = {name: len(arrays[name]) for name in ("log_share", "log_trend", "is_new")}
+    of_items |= {"item_content": len(arrays["item_content"])} if "item_content" in arrays else {}
     of_items["item vectors"] = len(arrays["codes" if "codes" in arrays else "item_vectors"])
     require_equal({"vocabulary": num_items, "offsets": len(offsets) - 1, **of_items}, "items")
     cells = {name: len(arrays[name]) for name in ("follower", "count")}

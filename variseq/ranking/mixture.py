@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, Num
 
 from variseq.ranking.calibration import OWN, TRANSITIONS, TREND, UNIFORM, Calibration
+from variseq.ranking.content_table import ContentTable
 from variseq.ranking.counts import PRIOR_EVENTS, CountedItems, own_history
 from variseq.ranking.encoding import EncodedHistories, Encoder, antithetic_noise
 from variseq.ranking.item_codes import ItemVectors
@@ -34,6 +35,7 @@ class ItemTables:
         follower: Items that came right after an item.
         count: How often.
         is_new: Which items have no training event.
+        content: What is known of the items; None for a model without content.
     """
 
     vectors: ItemVectors
@@ -43,6 +45,7 @@ class ItemTables:
     follower: Integer[np.ndarray, " cell"]
     count: Num[np.ndarray, " cell"]
     is_new: Bool[np.ndarray, " item"]
+    content: ContentTable | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +99,8 @@ class Distribution:
 
     `weights` are those of `GatingNetwork`; `counted` are the components that are counted, each with its number among
     the weights; `column` has for each of them the column of each cell, −1 where it has none; `others` are prior, trend
-    and uniform part of each column. `new` is how new items are forecast, and their columns. `seen` are the cells of
-    seen items, and the shares of repeats, for a `Hurdle`.
+    and uniform part of each column. `new` is how new items are forecast, their columns, and how like their content is
+    to that of the histories. `seen` are the cells of seen items, and the shares of repeats, for a `Hurdle`.
     """
 
     softmaxes: Softmaxes
@@ -105,7 +108,7 @@ class Distribution:
     counted: Sequence[tuple[int, CountedItems]]
     column: Sequence[np.ndarray]
     others: Float[np.ndarray, "#history three column"]
-    new: tuple[NewItemForecast, Int[np.ndarray, "#history new"]] | None = None
+    new: tuple[NewItemForecast, Int[np.ndarray, "#history new"], Float[np.ndarray, "history new"] | None] | None = None
     seen: tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " cell"], Float[np.ndarray, " history"]] | None = None
 
     def probabilities(self) -> Float[np.ndarray, "history column"]:
@@ -116,7 +119,8 @@ class Distribution:
     def _whole(self) -> tuple[Float[np.ndarray, "history column"], NewItemCells | None, Hurdle | None]:
         p, new, hurdle = self._mixed(), None, None
         if self.new is not None:
-            new = NewItemCells.of(self.new[0], self.softmaxes, self.new[1], p, self.weights[0])
+            forecast, column, likeness = self.new
+            new = NewItemCells.of(forecast, self.softmaxes, column, likeness, p, self.weights[0])
             new.apply(p, slice(0, p.shape[1]))
         if self.seen is not None:
             hurdle = Hurdle.of(p, *self.seen)
@@ -271,7 +275,7 @@ class MixtureModel:
         columns, calibration, new = columns or self.everything, self.calibration.of(histories), None
         if calibration.new is not None and len(self.new_items):
             of_each = np.arange(len(histories) if columns.listed is not None else 1)[:, None]
-            new = calibration.new, columns.of_items(of_each, self.new_items)
+            new = calibration.new, columns.of_items(of_each, self.new_items), self.likeness(histories)
         softmaxes = Softmaxes(columns, self.scaled(encoded, histories), None if new is None else new[1])
         log_gap = calibration.log_gap(histories)
         weights = calibration.gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance, log_gap)
@@ -286,6 +290,11 @@ class MixtureModel:
             is_there = (of_item >= 0) & ~np.isnan(repeats)[row]
             seen = row[is_there], of_item[is_there], repeats
         return Distribution(softmaxes, weights, counted, column, others, new, seen)
+
+    def likeness(self, histories: Histories) -> Float[np.ndarray, "history new"] | None:
+        """How like the content of new items is to that of each history; None without content."""
+        content = self.tables.content
+        return None if content is None else content.likeness(content.of_histories(histories), self.new_items)
 
     def counted(self, histories: Histories) -> list[tuple[int, CountedItems]]:
         """The components that are counted, each with its number among the weights of `GatingNetwork`."""

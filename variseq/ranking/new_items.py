@@ -94,27 +94,34 @@ def require_length(what: str, found: int, wanted: int) -> None:
 class NewItemForecast:
     """The forecast of new items, those without a training event, which the softmax of the network knows nothing of.
 
-    Together they have the probability `share`. Among them it is 1 − `uniform` parts of a softmax of the network's
-    logits times `scale`, and `uniform` parts of the same for each.
+    Together they have the probability `share`. Among them it is 1 − `uniform` parts of a softmax, and `uniform` parts
+    of the same for each. The logits are those of the network times `scale`, plus the likeness of the item's content to
+    that of the history times `likeness`.
 
     Args:
         share: The probability that the next item is a new one.
-        scale: How much the logits are trusted; 0 is the uniform distribution.
+        scale: How much the logits of the network are trusted.
+        likeness: How much the likeness to the history is trusted.
         uniform: The weight of the uniform distribution.
         rate: The probability of one item that is added later, in its first days.
     """
 
     share: float
     scale: float = 1.0
+    likeness: float = 8.0
     uniform: float = 0.1
     rate: float = 0.0
 
-    def of_logits(self, log_p: Float[np.ndarray, "*history new"]) -> Float[np.ndarray, "*history new"]:
-        """The probability of each new item if the next item is one."""
+    def of_logits(
+        self, log_p: Float[np.ndarray, "history sample new"], likeness: Float[np.ndarray, "history new"] | None
+    ) -> Float[np.ndarray, "history sample new"]:
+        """The probability of each new item if the next item is one; `likeness` is None where there is no content."""
         scaled = self.scale * log_p
+        if likeness is not None:
+            scaled += self.likeness * likeness[:, None]
         exponential = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
         softmax = exponential / exponential.sum(axis=-1, keepdims=True)
-        mixed: Float[np.ndarray, "*history new"] = (1 - self.uniform) * softmax + self.uniform / log_p.shape[-1]
+        mixed: Float[np.ndarray, "history sample new"] = (1 - self.uniform) * softmax + self.uniform / log_p.shape[-1]
         return mixed
 
 
@@ -138,13 +145,14 @@ class NewItemCells:
         forecast: NewItemForecast,
         softmaxes: Softmaxes,
         column: Int[np.ndarray, "#history new"],
+        likeness: Float[np.ndarray, "history new"] | None,
         mixed: Float[np.ndarray, "history column"],
         weight: Float[np.ndarray, " history"],
     ) -> NewItemCells:
         """From the softmaxes of the network and their weight, and the mixture that knows nothing of new items."""
         row, sample = np.arange(len(mixed)), np.arange(softmaxes.num_samples)
         found = softmaxes.at(row[:, None, None], sample[:, None], column[:, None])
-        p = forecast.share * forecast.of_logits(np.log(np.maximum(found, SMALLEST)))
+        p = forecast.share * forecast.of_logits(np.log(np.maximum(found, SMALLEST)), likeness)
         # The network's own softmax is over the other items.
         of_network = weight * found.mean(axis=1).sum(axis=1, dtype=np.float64)
         of_new = np.take_along_axis(mixed, column, axis=1).sum(axis=1, dtype=np.float64) - of_network

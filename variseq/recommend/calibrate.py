@@ -109,9 +109,8 @@ def calibrate(untuned: MixtureModel, part: Part, options: EvaluationOptions, cal
     """
     calibrator = Calibrator(untuned, part, options, calendar)
     model = MixtureModel(untuned.encoder, untuned.tables, calibrator.fit())
-    calibration, vectors = fit_new_items(model, *calibrator.with_new, part.history())
-    tables = replace(untuned.tables, vectors=vectors)
-    tuned = ModelRecommender(MixtureModel(untuned.encoder, tables, calibration))
+    calibration = fit_new_items(model, *calibrator.with_new, part.history())
+    tuned = ModelRecommender(MixtureModel(untuned.encoder, untuned.tables, calibration))
     thresholds, found, at_request = *_thresholds(tuned, part, options), None
     if calibration.at_request is not None:
         at_request, found_at_request = _thresholds(tuned, part, replace(options, request_time=True))

@@ -13,12 +13,15 @@ from variseq.model.network import Network
 from variseq.model.posterior import preferences
 from variseq.ranking.calibration import Calibration
 from variseq.ranking.catalog import Catalog
+from variseq.ranking.content_table import ContentTable
 from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.engine import Engine
 from variseq.ranking.mixture import ItemTables, MixtureModel
 from variseq.sequences.histories import Histories
 
 NAME = "variseq"
+CONTENT = "item_content"
+"""The name of the codes of a `ContentTable` among the counts."""
 
 
 class NetworkEncoder:
@@ -57,7 +60,9 @@ def mixture_model(
     """The mixture of a network and the counts of `count_events`, with the network's own encoder."""
     vectors = torch.cat([network.item_vectors, network.item_bias[:, None]], dim=1).detach().cpu().numpy()
     names = ("log_share", "log_trend", "offsets", "item", "value", "is_new")
-    tables = ItemTables(vectors, *(counts[name].numpy() for name in names))
+    content = ContentTable(counts[CONTENT].numpy()) if CONTENT in counts else None
+    log_share, log_trend, offsets, follower, count, is_new = (counts[name].numpy() for name in names)
+    tables = ItemTables(vectors, log_share, log_trend, offsets, follower, count, is_new, content)
     return MixtureModel(NetworkEncoder(network), tables, calibration, repeat_share)
 
 

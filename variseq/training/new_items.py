@@ -44,6 +44,7 @@ def folded_with_new_items(
     is_new = ~embedding.has_own[:-1]
     with torch.no_grad():
         plain.embedding.item[:-1] = torch.where(is_new, shared @ matrix, plain.embedding.item[:-1])
+        plain.item_bias[is_new[:, 0]] = 0.0
     of_content, of_category = (
         None if part is None else (part.detach() @ matrix).cpu().numpy()
         for part in (embedding.content_map, embedding.category)
