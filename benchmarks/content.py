@@ -111,7 +111,8 @@ def compare_rows(
         is_rare = (queries.count > 0) & (queries.count <= RARE)
         metrics: dict[str, Any] = {**queries.means(queries.count >= 0), **queries.means(is_rare, "_rare")}
         metrics |= {"num_queries": len(is_rare), "num_rare": int(is_rare.sum()), "cpu_seconds": seconds}
-        chosen = next(epoch for epoch in reversed(model.checkpoint.metrics) if epoch["is_best"])  # type: ignore[union-attr]
+        assert model.checkpoint is not None
+        chosen = next(epoch for epoch in reversed(model.checkpoint.metrics) if epoch["is_best"])
         metrics |= {key: chosen[key] for key in ("validation_ndcg", "validation_nll")}
         if first is None:
             first = queries
@@ -202,7 +203,11 @@ def _record(dataset: LoadedDataset, case: dict[str, Any], metrics: dict[str, Any
     return record_of("content", case, plain, seed=settings.seed, settings=resolved, data=dataset.description)
 
 
-MODES: dict[str, Callable[..., Iterator[Record]]] = {"rows": compare_rows, "held-out": held_out, "first-days": first_days}
+MODES: dict[str, Callable[..., Iterator[Record]]] = {
+    "rows": compare_rows,
+    "held-out": held_out,
+    "first-days": first_days,
+}
 
 
 def main(words: Sequence[str] | None = None) -> int:
