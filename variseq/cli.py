@@ -236,6 +236,7 @@ def recommend(
     ] = None,
     boost_items: Annotated[Texts, option("Rank an item as if that much more probable: i9=1.5.")] = None,
     boost_categories: Annotated[Texts, option("The same for a category: Drama=2.")] = None,
+    query: Annotated[str | None, option("Rank items whose content is like this text higher.")] = None,
     pin: Annotated[Texts, option("Put an item at a rank: 1=i9.")] = None,
     reasons: Annotated[bool, option("Name the earlier items behind each item.", "--reasons/--no-reasons")] = True,
     at: Annotated[str | None, option("When the answer is wanted: now, 2026-11-24T15:00:00Z, or seconds.")] = None,

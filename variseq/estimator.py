@@ -318,25 +318,26 @@ class VariationalAttention:
         tables = recommend_users(self._engine(), self._histories(), None, wanted)
         return write_tables((table.to_arrow() for table in tables), Path(path))
 
-    def similar_items(self, item_ids: Sequence[Id], k: int = 10) -> pd.DataFrame:
+    def similar_items(self, item_ids: Sequence[Id], k: int = 10, by: str = "events") -> pd.DataFrame:
         """The items most like each of these.
 
         Args:
             item_ids: Item ids of the catalog.
             k: How many for each, at most the number of other items.
+            by: "events" for what people did, "content" for what is known of the items, "both" for the mean of the two.
 
         Returns:
-            A frame with item_id, similar_item_id, rank, score (cosine of the item vectors) and title.
+            A frame with item_id, similar_item_id, rank, score (cosine of the vectors) and title.
 
         Raises:
-            InputError: For unknown items and another k.
+            InputError: For unknown items, another k, and content that the model does not have.
         """
         catalog, ids = self._engine().catalog, id_list(item_ids, "item_ids")
         catalog.known_items(ids, "item_ids")
         rows = [
             {"item_id": item, "similar_item_id": one.pop("item_id"), **one}
             for item in ids
-            for one in catalog.similar(item, k)
+            for one in catalog.similar(item, k, by)
         ]
         return pd.DataFrame(rows)
 

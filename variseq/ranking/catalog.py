@@ -8,17 +8,24 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
+from variseq.content.item_content import ItemContent
 from variseq.errors import InputError
 from variseq.events.items import ItemTable
+from variseq.events.table import Columns
 from variseq.events.vocabulary import Id, Vocabulary
+from variseq.ranking.content_table import ContentTable
 from variseq.ranking.item_codes import without_bias
 from variseq.ranking.mixture import ItemTables
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.selection import SHORTEST
 from variseq.ranking.softmax import BLOCK_ITEMS
 
+SIMILAR_BY = ("events", "content", "both")
+QUERY_WEIGHT = 25.0
+"""What is added to log p of an item for a cosine of 1 between its content and the text of a query."""
 MAX_MAPPED = 2000
 """At most so many items are on the map, the most popular ones."""
 
@@ -98,6 +105,19 @@ class Catalog:
         np.add.at(log_boost, item, np.log(np.array(list(options.boost_items.values()), dtype=np.float64)).astype("f4"))
         return log_boost
 
+    def query_boost(self, query: str, encoder: ItemContent | None) -> Float[np.ndarray, " item"]:
+        """What is added to log p of each item for its likeness to a text.
+
+        Raises InputError for a model without text.
+        """
+        content = require_content(self.tables.content, "query")
+        if encoder is None or not any(name.startswith("text") for name in encoder.spans):
+            raise InputError("query needs items with text. Fit with items=… that have titles or descriptions.")
+        table = pa.table({Columns.TITLE: [query]})
+        wanted = ContentTable.of(encoder.encode(table)).directions(slice(None))
+        likeness = [content.likeness(wanted, block)[0] for block in self._blocks]
+        return QUERY_WEIGHT * np.concatenate(likeness)
+
     def pins(self, options: RecommendOptions) -> tuple[tuple[int, int], ...]:
         """Indices in the list, ascending, and the items that are put there."""
         ranks = sorted(options.pin)
@@ -111,16 +131,29 @@ class Catalog:
         found.sort(key=lambda item: (str(self.ids[item]) not in exact, not self._folded[item].startswith(wanted)))
         return [{"item_id": self.ids[item], "title": self.titles[item]} for item in found[:limit]]
 
-    def similar(self, item_id: Id, k: int) -> list[dict[str, Any]]:
+    def similar(self, item_id: Id, k: int, by: str = "events") -> list[dict[str, Any]]:
         """The k other items whose vectors point most nearly the same way: item_id, rank, score (cosine), title.
 
-        Raises InputError for an unknown item, and for a k that is larger than the number of other items.
+        `by` is "events" for the vectors of the model, "content" for those of what is known of the items, and "both" for
+        the mean of the two cosines.
+
+        Raises InputError for an unknown item, for a k that is larger than the number of other items, and for content
+        that the model does not have.
         """
         check_k(k, self.vocabulary.num_items - 1, "the number of other items")
+        if by not in SIMILAR_BY:
+            raise InputError(f"by={by!r} is not possible. Allowed: {', '.join(map(repr, SIMILAR_BY))}.")
         (position,) = self.known_items([item_id], "item_id")
-        vectors = without_bias(self.tables.vectors)
-        of_item = vectors[np.array([position])][0] / self._norms[position]
-        cosine = np.concatenate([vectors[block] @ of_item for block in self._blocks]) / self._norms
+        found = []
+        if by != "content":
+            vectors = without_bias(self.tables.vectors)
+            of_item = vectors[np.array([position])][0] / self._norms[position]
+            found.append(np.concatenate([vectors[block] @ of_item for block in self._blocks]) / self._norms)
+        if by != "events":
+            content = require_content(self.tables.content, f"by={by!r}")
+            of_item = content.directions(np.array([position]))
+            found.append(np.concatenate([content.likeness(of_item, block)[0] for block in self._blocks]))
+        cosine: Float[np.ndarray, " item"] = np.mean(found, axis=0)
         cosine[position] = -np.inf
         best = np.argsort(-cosine, kind="stable")[:k].tolist()
         return [
@@ -186,6 +219,16 @@ class Catalog:
         vectors = without_bias(self.tables.vectors)
         norms = np.concatenate([np.linalg.norm(vectors[block], axis=1) for block in self._blocks])
         return np.maximum(norms, SHORTEST)
+
+
+def require_content(content: ContentTable | None, wanted: str) -> ContentTable:
+    """Raises InputError where the model has no content."""
+    if content is None:
+        raise InputError(
+            f"{wanted} needs what is known of the items, and this model was fitted without it. Fit with items=… that "
+            "have titles, descriptions or vectors."
+        )
+    return content
 
 
 def check_k(k: int, largest: int, what: str) -> None:

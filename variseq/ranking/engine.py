@@ -235,11 +235,18 @@ class Engine:
             k=options.k,
             exclude_seen=self.exclude_seen if options.exclude_seen is None else options.exclude_seen,
             candidates=self.catalog.candidates(options, shown),
-            log_boost=self.catalog.log_boost(options),
+            log_boost=self._log_boost(options),
             pins=self.catalog.pins(options),
             num_new=math.ceil(options.new_items_share * options.k - 1e-9),
             is_new=self.model.tables.is_new,
         )
+
+    def _log_boost(self, options: RecommendOptions) -> Float[np.ndarray, " item"] | None:
+        log_boost = self.catalog.log_boost(options)
+        if options.query is None:
+            return log_boost
+        of_query = self.catalog.query_boost(options.query, None if self.new_items is None else self.new_items.encoder)
+        return of_query if log_boost is None else log_boost + of_query
 
     def recommend(
         self,

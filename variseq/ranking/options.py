@@ -18,6 +18,10 @@ EXPLORE = (None, "thompson")
 NEXT = ("event", "visit")
 
 
+MAX_QUERY = 500
+"""Characters of a query, at most."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecommendOptions:
     """What may be recommended, and how a list is made of it.
@@ -32,6 +36,7 @@ class RecommendOptions:
         exclude_seen: Leave out the items of the user's history; None: what the log suggested in `fit`.
         boost_items: Factor for each item id that its probability is multiplied by before ranking.
         boost_categories: The same for all items of a category.
+        query: A text; items whose content is like it are ranked higher. Needs a model of items with text.
         pin: Item id for each rank (from 1 to k) where it is put, if it may be recommended.
         explore: "thompson" ranks by one sample of each posterior (Thompson sampling) in place of the mean over samples.
         seed: Seed of that sample, a whole number from 0.
@@ -58,6 +63,7 @@ class RecommendOptions:
     exclude_seen: bool | None = None
     boost_items: Mapping[Id, float] = field(default_factory=dict)
     boost_categories: Mapping[str, float] = field(default_factory=dict)
+    query: str | None = None
     pin: Mapping[int, Id] = field(default_factory=dict)
     explore: str | None = None
     seed: int = 0
@@ -97,6 +103,9 @@ class RecommendOptions:
             f"diversity={self.diversity!r}",
             "numbers from 0 (the most relevant items) to 1 (items far from each other), for example 0.3",
         )
+        is_text = self.query is None or (isinstance(self.query, str) and bool(self.query.strip()))
+        is_short = is_text and len(self.query or "") <= MAX_QUERY
+        _require(is_short, f"query={str(self.query)[:80]!r}", f"texts of 1 to {MAX_QUERY} characters")
         self._check_boosts_and_pins()
         self._check_combinations()
         self.request_time()
@@ -125,18 +134,12 @@ class RecommendOptions:
                 "ranks_only gives the plain order; explore, diversity and conformal_level need more than that. Leave "
                 "one or the other out."
             )
-        reordered = (
-            self.explore
-            or self.diversity
-            or self.new_items_share
-            or self.boost_items
-            or self.boost_categories
-            or self.pin
-        )
+        names = ("explore", "diversity", "new_items_share", "boost_items", "boost_categories", "query", "pin")
+        reordered = any(getattr(self, name) for name in names)
         if self.conformal_level is not None and reordered:
             raise InputError(
-                "conformal_level asks for a set that holds the next item; explore, diversity, new_items_share, boosts "
-                "and pin for another order of a list. Give one or the others."
+                "conformal_level asks for a set that holds the next item; explore, diversity, new_items_share, "
+                "boosts, query and pin for another order of a list. Give one or the others."
             )
 
 

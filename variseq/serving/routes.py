@@ -204,7 +204,8 @@ async def similar_items(
     if vocabulary.item_positions([known_id])[0] < 0:
         raise HTTPError(404, "There is no such item in the catalog.")
     engine, items = await _from_catalog(
-        services, lambda engine: engine.catalog.similar(known_id, min(query.k, engine.vocabulary.num_items - 1))
+        services,
+        lambda engine: engine.catalog.similar(known_id, min(query.k, engine.vocabulary.num_items - 1), query.by),
     )
     return ItemsResponse(_items(items, query.ids_as_text), engine.version)
 

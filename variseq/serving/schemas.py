@@ -17,7 +17,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from variseq.errors import InputError
 from variseq.events.vocabulary import MAX_ID_BYTES, Id, Vocabulary, check_text
 from variseq.ranking.engine import Request
-from variseq.ranking.options import RecommendOptions
+from variseq.ranking.options import MAX_QUERY, RecommendOptions
 from variseq.ranking.when import MOST_HORIZONS, WITHIN, WhenOptions
 from variseq.sequences.given_history import EPOCH, LARGEST_VALUE, GivenEvent, given_history, latest_time, microseconds
 from variseq.serving.stores.protocol import Event
@@ -138,6 +138,7 @@ class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, le=MAX_SEED)] = 0
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     new_items_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    query: Annotated[str, Meta(min_length=1, max_length=MAX_QUERY)] | None = None
     reasons: bool = True
     at: Annotated[At, Meta(description="when the answer is wanted; not before the latest event")] | None = None
     next: Literal["event", "visit"] = "event"
@@ -253,9 +254,10 @@ class SearchQuery(IdsQuery, kw_only=True, forbid_unknown_fields=True):
 
 
 class SimilarQuery(IdsQuery, kw_only=True, forbid_unknown_fields=True):
-    """How many similar items to list."""
+    """How many similar items to list, and whether they are similar by events, by content, or by both."""
 
     k: K = 10
+    by: Literal["events", "content", "both"] = "events"
 
 
 class UsersResponse(Struct):
@@ -394,7 +396,7 @@ def when_of(request: ListRequest) -> WhenOptions | None:
 
 _SAME = (
     *("k", "categories", "exclude_seen", "boost_categories", "explore", "seed", "diversity", "new_items_share"),
-    *("reasons", "at", "next"),
+    *("query", "reasons", "at", "next"),
 )
 
 
