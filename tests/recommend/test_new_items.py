@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from tests.model.some_networks import NUM_ITEMS, small_network
 from variseq.content.item_content import ItemContent
-from variseq.errors import CheckpointError
+from variseq.errors import CheckpointError, InputError
 from variseq.events.items import CategoryLinks, ItemTable
+from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import Network
 from variseq.ranking.calibration import Calibration
+from variseq.ranking.catalog import Catalog
 from variseq.ranking.content_table import DECAY, ContentTable
 from variseq.ranking.mixture import MixtureModel
 from variseq.ranking.new_items import NewItemForecast, NewItemMap
@@ -169,3 +171,30 @@ def test_map_of_new_items_comes_back_from_its_tensors() -> None:
     assert NewItemMap.of_tensors({}) is None
     with pytest.raises(CheckpointError, match="new items"):
         NewItemMap.of_tensors(whole.tensors() | {"new_items.content": np.ones((1, 4), dtype=np.float32)})
+
+
+def test_similar_by_content_is_the_cosine_of_content_and_both_is_the_mean() -> None:
+    model = model_with_new()
+    catalog = Catalog(Vocabulary(pa.array(["u"]), pa.array(range(NUM_ITEMS)), ("event",)), ITEMS, model.tables)
+    direction = CONTENT / np.linalg.norm(CONTENT, axis=1, keepdims=True)
+    by_content = {one["item_id"]: one["score"] for one in catalog.similar(3, NUM_ITEMS - 1, "content")}
+    for item, score in by_content.items():
+        assert score == pytest.approx(float(direction[item] @ direction[3]), abs=0.02)
+    by_events = {one["item_id"]: one["score"] for one in catalog.similar(3, NUM_ITEMS - 1)}
+    for one in catalog.similar(3, NUM_ITEMS - 1, "both"):
+        assert one["score"] == pytest.approx((by_content[one["item_id"]] + by_events[one["item_id"]]) / 2)
+    with pytest.raises(InputError, match="Allowed: 'events', 'content', 'both'"):
+        catalog.similar(3, 2, "title")
+
+
+def test_items_like_a_query_are_boosted_and_a_model_without_text_says_so() -> None:
+    encoder = ItemContent.fit(ITEMS.table, np.ones(NUM_ITEMS, dtype=bool))
+    assert encoder is not None
+    tables = replace(model_with_new().tables, content=ContentTable.of(encoder.encode(ITEMS.table)))
+    catalog = Catalog(Vocabulary(pa.array(["u"]), pa.array(range(NUM_ITEMS)), ("event",)), ITEMS, tables)
+    boost = catalog.query_boost("green", encoder)
+    assert {int(item) % 3 for item in np.argsort(-boost)[: NUM_ITEMS // 3]} == {1}
+    with pytest.raises(InputError, match="text"):
+        catalog.query_boost("green", None)
+    with pytest.raises(InputError, match="titles, descriptions or vectors"):
+        Catalog(catalog.vocabulary, ITEMS, replace(tables, content=None)).query_boost("green", encoder)

@@ -67,7 +67,7 @@ def test_ranks_are_those_of_sorting_the_plain_mixture_at_the_posterior_mean(
     np.testing.assert_allclose(found.score, score[row, order[row, index]], rtol=1e-4, atol=1e-4)
     # What differs in the last bit only may be in another order.
     expected = [ids[item] for item in order[row, index]]
-    assert np.mean([one == other for one, other in zip(found.item_id, expected, strict=True)]) > 0.999
+    assert np.mean([one == other for one, other in zip(found.item_id, expected, strict=True)]) > 0.995
 
 
 def test_ranks_only_has_fewer_columns_and_has_the_best_items(fitted: VariationalAttention) -> None:
