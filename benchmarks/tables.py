@@ -179,6 +179,33 @@ TABLES = {
          Column("microseconds", "one answer, CPU µs", 0), Column("answers_per_second", "answers / CPU s, by 64", 0)),
         note="Changes are to the whole export, paired by user, with intervals over users",
     ),
+    "content-rows": Table(
+        "content", ("data", "row"),
+        (Column("ndcg", "NDCG@10"), Column("ndcg_difference", "difference"), Column("recall", "recall@10"),
+         Column("nll", "NLL", 3), Column("recall_rare", "recall@10, rare targets"),
+         Column("cpu_seconds", "training, CPU s", 0)),
+        (("mode", "rows"),),
+        "Training events alone. Differences are to categories, paired by user. Rare targets have at most five training "
+        "events",
+    ),
+    "content-held-out": Table(
+        "content", ("data",),
+        (Column("num_held_out", "items", 0), Column("num_asking", "their targets", 0),
+         Column("recall of held-out, 1 of 10 ranks", "recall@10, one rank"),
+         Column("recall of held-out, 3 of 10 ranks", "three ranks"), Column("recall among held-out", "among them"),
+         Column("recall of all, all items", "recall@10 of all"),
+         Column("recall of all, 1 of 10 ranks", "of all, one rank")),
+        (("mode", "held-out"),),
+        "Training events alone",
+    ),
+    "content-first-days": Table(
+        "content", ("data", "row"),
+        (Column("nll", "NLL", 3), Column("nll_new", "new targets", 3), Column("nll_known", "other targets", 3),
+         Column("ndcg_known", "NDCG@10, other targets"), Column("recall_new", "recall@10, new targets"),
+         Column("num_new", "new targets", 0), Column("num_queries", "targets", 0)),
+        (("mode", "first-days"),),
+        "After a refit",
+    ),
     "startup": Table("startup", ("what",), (Column("seconds", "s", 3),)),
     "installed-size": Table("installed_size", ("package",), (Column("megabytes", "MB", 1),)),
 }  # fmt: skip
