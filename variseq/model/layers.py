@@ -211,24 +211,36 @@ class EventEmbedding(nn.Module):
         self.item.copy_(self.vectors())
         self.category = self.content_map = None
 
-    def shared_vectors(self) -> Float[Tensor, "item_and_start hidden"] | None:
-        """What categories and content add to the items' own vectors; None where there are neither."""
-        parts = []
+    @property
+    def is_sum(self) -> bool:
+        """Whether a row of V is a sum; not so in a folded network."""
+        return self.category is not None or self.content_map is not None
+
+    def shared_vectors(self) -> Float[Tensor, "item hidden"]:
+        """What categories and content add to the items' own vectors."""
+        return self._with_shared(torch.zeros_like(self.item))[:-1]
+
+    def vectors(self, rows: Int[Tensor, " row"] | None = None) -> Float[Tensor, "item_and_start hidden"]:
+        """V: one row an item, and last the start token.
+
+        With `rows` content is added to these items alone, which is much less work than to all of a large catalog.
+        """
+        return self._with_shared(self.item * self.has_own, rows) if self.is_sum else self.item
+
+    def _with_shared(
+        self, vectors: Float[Tensor, "item_and_start hidden"], rows: Int[Tensor, " row"] | None = None
+    ) -> Float[Tensor, "item_and_start hidden"]:
+        """The vectors with what categories and content add, in place."""
         if self.category is not None:
-            of_category = functional.embedding_bag(
+            vectors[:-1] += functional.embedding_bag(
                 self.link_category, self.category, self.link_offsets, mode="mean", include_last_offset=True
             )
-            parts.append(of_category)
         if self.content_map is not None:
-            parts.append(self.content @ self.content_map)
-        return functional.pad(sum(parts[1:], parts[0]), (0, 0, 0, 1)) if parts else None
-
-    def vectors(self) -> Float[Tensor, "item_and_start hidden"]:
-        """V: one row an item, and last the start token."""
-        shared = self.shared_vectors()
-        if shared is None:
-            return self.item
-        return self.item * self.has_own + shared
+            if rows is None:
+                vectors[:-1] += self.content @ self.content_map
+            else:
+                vectors.index_add_(0, rows, self.content[rows] @ self.content_map)
+        return vectors
 
     def forward(
         self, tokens: Tokens, vectors: Float[Tensor, "item_and_start hidden"], pool: Pooling | None = None

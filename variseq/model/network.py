@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
@@ -148,7 +148,7 @@ class Network(nn.Module):
 
     def folded(self) -> Network:
         """A copy whose item vectors include categories and content; this network itself if it has neither."""
-        if self.embedding.category is None and self.embedding.content_map is None:
+        if not self.embedding.is_sum:
             return self
         plain = copy.deepcopy(self)
         plain.embedding.fold()
@@ -221,7 +221,12 @@ class Network(nn.Module):
         predictive. As q sees only x_≤t, this is an information bottleneck (Alemi et al. 2017, equation 14) rather than
         a classical ELBO.
         """
-        vectors = self.embedding.vectors()
+        rows = None
+        if negatives is not None and self.embedding.content_map is not None:
+            # These are all the items that a step looks at.
+            rows = torch.unique(torch.cat([batch.item.flatten(), batch.target_item, negatives.items]))
+            rows = rows[rows < self.config.num_items]
+        vectors = self.embedding.vectors(rows)
         posterior = self.encode(batch, vectors)
         preference = self._preferences(posterior, batch, weights.noise, weights.num_samples)
         token, target, target_value = batch.targets()
@@ -242,7 +247,8 @@ class Network(nn.Module):
             value, estimate = self.embedding.standardise(batch.target_value), self.values(batch)
             value = value if batch.is_target is None else value.where(batch.is_target, torch.nan)
             regression = losses.value_loss(estimate, value, self.config.value_loss)
-            loss = loss + weights.regression * (regression + self._value_task_loss(preference, target, target_value))
+            of_task = self._value_task_loss(preference, functional.embedding(target, vectors), target_value)
+            loss = loss + weights.regression * (regression + of_task)
         return Objective(loss, nll.detach(), kl.detach(), regression.detach())
 
     def _skip_gram_loss(
@@ -275,12 +281,12 @@ class Network(nn.Module):
     def _value_task_loss(
         self,
         preference: Float[Tensor, "sample target hidden"],
-        target: Int[Tensor, " target"],
+        item: Float[Tensor, "target hidden"],
         value: Float[Tensor, " target"],
     ) -> Float[Tensor, ""]:
         """The loss of `ValueTask`, a mean over samples."""
         assert self.value_task is not None
-        item, standard = functional.embedding(target, self.embedding.vectors()), self.embedding.standardise(value)
+        standard = self.embedding.standardise(value)
         of_samples = [
             losses.value_loss(self.value_task(each, item), standard, self.config.value_loss) for each in preference
         ]

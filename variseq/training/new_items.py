@@ -36,10 +36,9 @@ def folded_with_new_items(
         The folded network, and the map of its new items; None without categories and content.
     """
     embedding, plain = network.embedding, network.folded()
-    shared = embedding.shared_vectors()
-    if shared is None:
+    if not embedding.is_sum:
         return plain, None
-    shared = shared[:-1].detach()
+    shared = embedding.shared_vectors().detach()
     matrix = _stand_alone(plain.eval(), shared, known, config)
     is_new = ~embedding.has_own[:-1]
     with torch.no_grad():

@@ -118,9 +118,8 @@ def _take_over_items(embedding: EventEmbedding, earlier: Tensor, items: Tensor) 
     wanted = mean + noise
     wanted[known] = earlier[items[known]]
     embedding.item[-1] = earlier[-1]
-    shared = embedding.shared_vectors()
     if embedding.category is None:
-        embedding.item[:-1] = wanted if shared is None else wanted - shared[:-1]
+        embedding.item[:-1] = wanted - embedding.shared_vectors()
         return
     number = embedding.link_offsets.diff()
     of_link = torch.repeat_interleave(torch.arange(len(items)), number)
@@ -129,7 +128,5 @@ def _take_over_items(embedding: EventEmbedding, earlier: Tensor, items: Tensor) 
     count = torch.bincount(category, minlength=len(embedding.category))
     sums = torch.zeros_like(embedding.category).index_add_(0, category, earlier[items[of_link[link_known]]])
     embedding.category.copy_(torch.where(count[:, None] > 0, sums / count.clamp(min=1)[:, None], mean))
-    shared = embedding.shared_vectors()
-    assert shared is not None
     has_categories = (number > 0) & ~is_known
-    embedding.item[:-1] = torch.where(has_categories[:, None], noise, wanted - shared[:-1])
+    embedding.item[:-1] = torch.where(has_categories[:, None], noise, wanted - embedding.shared_vectors())
