@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,13 @@ from jaxtyping import Bool, Float, Int
 
 from variseq.atomic import atomic_write
 from variseq.errors import InputError
+from variseq.events.simulate_content import (
+    MAX_CATEGORIES,
+    attributes,
+    draw_picture,
+    titles_and_texts,
+    write_tone,
+)
 from variseq.events.table import MICROSECONDS_PER_SECOND, Columns
 
 BEHAVIORS = ("view", "cart", "purchase")
@@ -50,12 +57,17 @@ class SimulationOptions:
     """The number of events that the common base taste is worth; small means that users differ a lot."""
     popularity_exponent: int | float = 1.0
     """Zipf exponent of the popularity of an item inside its category."""
+    content: bool = False
+    """Whether texts, pictures and tones tell the category of an item, in place of a column of the items."""
 
     def __post_init__(self) -> None:
         came = asdict(self)
         allowed = {
             "num_users": (self.num_users >= 1, "at least 1"),
-            "num_categories": (self.num_categories >= 1, "at least 1"),
+            "num_categories": (
+                1 <= self.num_categories and not (self.content and self.num_categories > MAX_CATEGORIES),
+                f"at least 1, with content at most {MAX_CATEGORIES}",
+            ),
             "num_items": (self.num_items >= 2 * self.num_categories, "at least two items per category"),
             "mean_events": (MIN_EVENTS < self.mean_events < np.inf, f"above {MIN_EVENTS}, and finite"),
             "seed": (self.seed >= 0, "0 or more"),
@@ -223,6 +235,38 @@ class Simulation:
             )
         return np.asarray(probability)
 
+    def hold_out(self, is_new: Bool[np.ndarray, " item"]) -> Simulation:
+        """The shop in which new items have no event but the last one of a history: they end at the first of them.
+
+        What is left of a history is whole, so the true probabilities stay exact. Where an event of a new item comes
+        first or second, it is left out too.
+        """
+        user = np.repeat(np.arange(self.options.num_users), np.diff(self.offsets))
+        number = np.arange(len(self.item)) - self.offsets[user]
+        end, new = np.diff(self.offsets), np.flatnonzero(is_new[self.item])
+        np.minimum.at(end, user[new], number[new] + (number[new] >= MIN_EVENTS - 1))
+        kept = number < end[user]
+        columns = {name: getattr(self, name)[kept] for name in ("item", "timestamp", "behavior", "value")}
+        return replace(self, offsets=np.concatenate([[0], np.cumsum(end)]), **columns)
+
+    def new_item_distribution(
+        self, positions: Int[np.ndarray, " position"], is_new: Bool[np.ndarray, " item"]
+    ) -> Float[np.ndarray, "position item"]:
+        """`next_item_distribution` to somebody who knows all but what only events tell of new items; rows sum to 1.
+
+        That is their popularity in their category, and which items lead to them: one of their category, and two of
+        all. So each probability of a new item is a mean: over the new items of its category, and of all categories for
+        these two. The histories have no new item.
+        """
+        itself = np.arange(self.options.num_items)
+        successor = np.column_stack([self.catalog.successor[:, 0], itself, itself])
+        near = replace(self, catalog=replace(self.catalog, successor=successor)).next_item_distribution(positions)
+        probability, new = self.next_item_distribution(positions), np.flatnonzero(is_new)
+        far, category = probability[:, new] - near[:, new], self.catalog.category[new]
+        is_alike = (category[:, None] == category).astype(np.float64)
+        probability[:, new] = near[:, new] @ (is_alike / is_alike.sum(axis=0)) + far.mean(axis=1, keepdims=True)
+        return probability
+
     def events(self) -> pa.Table:
         """The log as a table, in the order of time, with the columns that `variseq.read` expects."""
         in_time = np.argsort(self.timestamp, kind="stable")
@@ -238,13 +282,48 @@ class Simulation:
         )
 
     def items(self) -> pa.Table:
-        """The catalog as a table; a title holds the popularity rank inside the category."""
+        """The catalog as a table; a title holds the popularity rank inside the category.
+
+        With `content` a title and a text of a few words in place of titles and categories.
+        """
+        if self.options.content:
+            topic = attributes(self.catalog.category, self.options.num_categories)[:, 0]
+            titles, texts = titles_and_texts(topic, np.random.default_rng([self.options.seed, 1]))
+            return pa.table({Columns.ITEM: self.item_ids(), Columns.TITLE: titles, "text": texts})
         names = []
         for number in self.catalog.category:
             turn, name = divmod(number, len(CATEGORY_NAMES))
             names.append(CATEGORY_NAMES[name] + (f" {turn + 1}" if turn else ""))
         titles = [f"{name} no. {rank}" for name, rank in zip(names, self.catalog.rank, strict=True)]
         return pa.table({Columns.ITEM: self.item_ids(), Columns.TITLE: titles, Columns.CATEGORY: names})
+
+    def write_media(self, folder: str | Path) -> pa.Table:
+        """Write a PNG picture and a WAV tone of each item of a shop with `content`.
+
+        Args:
+            folder: The folder, which is made if it is not there.
+
+        Returns:
+            The items with the columns `image` and `audio`: paths from the folder.
+
+        Raises:
+            InputError: The shop has no content, or a file cannot be written.
+            MissingDependencyError: Pillow is not installed.
+        """
+        if not self.options.content:
+            raise InputError("The items have no pictures and tones; simulate with SimulationOptions(content=True).")
+        folder, random, names = Path(folder), np.random.default_rng([self.options.seed, 2]), self.item_ids()
+        shown = attributes(self.catalog.category, self.options.num_categories)
+        place = shown / (shown.max() + 1)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, (_, color, pitch) in zip(names, place.tolist(), strict=True):
+                draw_picture(folder / f"{name}.png", color, random)
+                write_tone(folder / f"{name}.wav", pitch, random)
+        except OSError as error:
+            raise InputError(f"Pictures and tones cannot be written to {folder}: {error}.") from error
+        files = {kind: [f"{name}.{end}" for name in names] for kind, end in (("image", "png"), ("audio", "wav"))}
+        return pa.table({**dict(zip(self.items().column_names, self.items().columns, strict=True)), **files})
 
     def write(self, path: str | Path) -> tuple[Path, Path]:
         """Write the log to `path` and the items next to it ("log.parquet" and "log-items.parquet").
