@@ -19,7 +19,9 @@ from tests.terminal.invoke import succeed
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 README_LINES = 130
-NOTEBOOKS = [DOCS / "notebooks" / f"{name}.ipynb" for name in ("next-visit", "next-place", "your-own-data")]
+NOTEBOOKS = [
+    DOCS / "notebooks" / f"{name}.ipynb" for name in ("next-visit", "next-place", "your-own-data", "new-items")
+]
 """`make docs` executes all of them."""
 COMMAND = f"""#!/bin/sh
 PYTHONPATH='{ROOT}' exec '{sys.executable}' -c 'from variseq.cli import main; main()' "$@"

@@ -35,7 +35,9 @@ def test_words_are_of_the_topic_and_no_column_is_the_category(shop: Simulation) 
     topic = attributes(shop.catalog.category, 9)[:, 0]
     for number, title, text in zip(topic, items["title"], items["text"], strict=True):
         words = {*title.split(), *text.split()}
-        assert [len(words & set(of_topic)) for of_topic in TOPICS] == [3 * (one == number) for one in range(len(TOPICS))]
+        assert [len(words & set(of_topic)) for of_topic in TOPICS] == [
+            3 * (one == number) for one in range(len(TOPICS))
+        ]
 
 
 @pytest.mark.parametrize("side", [2, 3, 8])

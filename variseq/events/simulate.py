@@ -65,7 +65,7 @@ class SimulationOptions:
         allowed = {
             "num_users": (self.num_users >= 1, "at least 1"),
             "num_categories": (
-                1 <= self.num_categories and not (self.content and self.num_categories > MAX_CATEGORIES),
+                self.num_categories >= 1 and not (self.content and self.num_categories > MAX_CATEGORIES),
                 f"at least 1, with content at most {MAX_CATEGORIES}",
             ),
             "num_items": (self.num_items >= 2 * self.num_categories, "at least two items per category"),
@@ -314,10 +314,10 @@ class Simulation:
             raise InputError("The items have no pictures and tones; simulate with SimulationOptions(content=True).")
         folder, random, names = Path(folder), np.random.default_rng([self.options.seed, 2]), self.item_ids()
         shown = attributes(self.catalog.category, self.options.num_categories)
-        place = shown / (shown.max() + 1)
+        level = shown / (shown.max() + 1)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, (_, color, pitch) in zip(names, place.tolist(), strict=True):
+            for name, (_, color, pitch) in zip(names, level.tolist(), strict=True):
                 draw_picture(folder / f"{name}.png", color, random)
                 write_tone(folder / f"{name}.wav", pitch, random)
         except OSError as error:

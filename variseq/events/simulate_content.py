@@ -24,7 +24,9 @@ TOPICS = tuple(
         "hammer screw plank drill saw bench",
     )
 )
-OTHER_WORDS = "small big old new light heavy plain fine simple classic favorite everyday".split()
+OTHER_WORDS = (
+    "small", "big", "old", "new", "light", "heavy", "plain", "fine", "simple", "classic", "favorite", "everyday",
+)  # fmt: skip
 """They say nothing of an item."""
 MAX_CATEGORIES = len(TOPICS) ** 2
 PICTURE_SIZE = 64
@@ -66,15 +68,15 @@ def draw_picture(path: Path, color: float, random: np.random.Generator) -> None:
     fill = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, *random.uniform(0.75, 0.95, 2)))
     image = Image.new("RGB", (PICTURE_SIZE, PICTURE_SIZE), (int(random.integers(240, 256)),) * 3)
     radius = int(random.integers(16, 23))
-    x, y = (int(place) for place in PICTURE_SIZE // 2 + random.integers(-5, 6, 2))
-    canvas, box = ImageDraw.Draw(image), (x - radius, y - radius, x + radius, y + radius)
+    x, y = (int(center) for center in PICTURE_SIZE // 2 + random.integers(-5, 6, 2))
+    draw, box = ImageDraw.Draw(image), (x - radius, y - radius, x + radius, y + radius)
     shape = random.integers(3)
     if shape == 0:
-        canvas.ellipse(box, fill=fill)
+        draw.ellipse(box, fill=fill)
     elif shape == 1:
-        canvas.rectangle(box, fill=fill)
+        draw.rectangle(box, fill=fill)
     else:
-        canvas.polygon([(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)], fill=fill)
+        draw.polygon([(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)], fill=fill)
     image.save(path)
 
 
