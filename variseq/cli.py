@@ -14,6 +14,7 @@ import typer
 
 from variseq.errors import InputError, MissingDependencyError, VariseqError
 from variseq.output.printable import printable, printable_lines
+from variseq.terminal.items import commands as items_commands
 from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
 from variseq.threads import use_threads
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 keys = typer.Typer(help="API keys of a server.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys, name="keys")
+app.add_typer(items_commands, name="items")
 
 
 def option(text: str, *names: str) -> Any:

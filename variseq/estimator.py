@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from variseq.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from variseq.artifacts.folder import refuse_existing
 from variseq.comparison import ComparedRun, evaluated_part, named_forecasts, refuse_same_names
 from variseq.errors import InputError
@@ -31,11 +32,13 @@ from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
 from variseq.pipeline import fit, refuse_leak, run_settings, split_of
+from variseq.ranking.catalog_changes import CatalogChanges
 from variseq.ranking.engine import NO_HISTORY, Engine, KnownHistory, histories_at, recommend_users
 from variseq.ranking.options import RecommendOptions, id_list
 from variseq.ranking.recommendations import Recommendations, write_tables
 from variseq.ranking.when import WITHIN, WhenOptions
-from variseq.recommend.network_model import NAME, ModelRecommender, engine_of
+from variseq.recommend.changing_catalog import ChangingCatalog
+from variseq.recommend.network_model import NAME, ModelRecommender
 from variseq.recommend.values import forecast_values
 from variseq.recommend.vectors import item_table, user_tables
 from variseq.sequences.given_history import given_history
@@ -48,7 +51,7 @@ from variseq.training.run import RunContext, Settings, choose_device
 MAX_HINTS = 3
 
 
-class VariationalAttention:
+class VariationalAttention(ChangingCatalog):
     """A variational attention model of behavior sequences.
 
     `size` is the one dial ("tiny", "small", "medium", "large"); everything else follows from it and from the log, and
@@ -75,8 +78,7 @@ class VariationalAttention:
         self.model = dict(model or {})
         self.training = dict(training or {})
         refuse_bad_settings(size, seed, self.model, self.training)
-        self.checkpoint: Checkpoint | None = None
-        self._answering: tuple[Checkpoint, Engine] | None = None
+        self.checkpoint = None
 
     def __repr__(self) -> str:
         if self.checkpoint is None:
@@ -131,7 +133,8 @@ class VariationalAttention:
             for note in settings.content.notes:
                 console(quiet=verbose == 0).print(printable(note), soft_wrap=True)
         context = RunContext(self.device, callback or ProgressPrinter(verbose), unfinished, resume, tensorboard)
-        self.checkpoint = fit(train, valid, self.size, settings, context)
+        changes = CatalogChanges() if start is None else start._fitted().changes
+        self.checkpoint = replace(fit(train, valid, self.size, settings, context), changes=changes)
         if folder is not None and unfinished is not None:
             self.save(folder)
             if (unfinished / "tensorboard").exists():
@@ -198,7 +201,10 @@ class VariationalAttention:
                 "compare_with needs models by name, such as compare_with={'other': variseq.load('runs/other')}."
             )
         models = [(NAME, self), *named.items()]
-        runs = [ComparedRun(name, model._fitted(), ModelRecommender(model._engine().model)) for name, model in models]
+        runs = [
+            ComparedRun(name, model._fitted(), ModelRecommender(model._engines()[0].trained.model))
+            for name, model in models
+        ]
         forecasts = named_forecasts(runs, split[1], mc_dropout)
         if request_time:
             for run in runs:
@@ -369,7 +375,7 @@ class VariationalAttention:
         """
         if of not in ("items", "users"):
             raise InputError(f"of={of!r} is not possible. Allowed: 'items' and 'users'.")
-        vocabulary = self.vocabulary
+        vocabulary = self._fitted().vocabulary
         total = vocabulary.num_items if of == "items" else vocabulary.num_users
         tables = iter([self.item_vectors()]) if of == "items" else self._user_tables(None)
         counted = tables if progress is None else _counted(tables, total, progress)
@@ -391,25 +397,13 @@ class VariationalAttention:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The translator between outside ids and positions."""
-        return self._fitted().vocabulary
-
-    def _fitted(self) -> Checkpoint:
-        if self.checkpoint is None:
-            raise InputError("The model is not fitted. Call fit(train, valid) first, or load a run with variseq.load.")
-        return self.checkpoint
+        """The translator between outside ids and positions; items that were added come last."""
+        return self._engine().vocabulary
 
     def _excludes(self, exclude_seen: bool | None) -> bool:
         """The choice of the caller, or what the log suggested: in some logs people repeat themselves."""
         suggested: bool = self._fitted().manifest["exclude_seen"]
         return suggested if exclude_seen is None else exclude_seen
-
-    def _engine(self) -> Engine:
-        """The answering core of the fitted model, made once."""
-        checkpoint = self._fitted()
-        if self._answering is None or self._answering[0] is not checkpoint:
-            self._answering = (checkpoint, engine_of(checkpoint))
-        return self._answering[1]
 
     def _histories(self) -> Histories:
         histories = self._fitted().histories
@@ -434,7 +428,7 @@ class VariationalAttention:
 
     def _given_part(self, part: LogPart | Log | None, split: Split) -> tuple[Vocabulary, Part | None]:
         """The vocabulary of the part's users, and the part; None is the test part. Warns of doubtful test files."""
-        vocabulary = self.vocabulary
+        vocabulary = self._fitted().vocabulary
         if part is None or isinstance(part, LogPart):
             return vocabulary, None if part is None else part.part
         fitted_on = split[2 if self._fitted().is_refitted else 0].history()

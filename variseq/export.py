@@ -16,12 +16,14 @@ import torch
 from jaxtyping import Float
 from safetensors.numpy import save_file
 
+from variseq.artifacts.catalog_changes import write_changes
 from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint
 from variseq.artifacts.folder import ENCODER, INDEX, TABLES, add_files, has_file, new_artifact, refuse_existing
 from variseq.errors import InputError, MissingDependencyError
 from variseq.inference.encoder import INPUTS, OUTPUTS
 from variseq.model.exportable import LastPreference, distance_biases
 from variseq.model.network import Network
+from variseq.ranking.catalog_changes import CatalogChanges
 from variseq.ranking.index import EXACT_ITEMS, build_index
 from variseq.ranking.item_codes import COMPRESSIONS, Compression, ItemCodes, int8_codes, product_codes
 from variseq.ranking.mixture import MixtureModel
@@ -68,6 +70,8 @@ def export(run: Path, out: Path | None = None, compress: Compression = "none") -
         vocabulary = replace(checkpoint.vocabulary, users=checkpoint.vocabulary.users[:0])
         manifest = {key: checkpoint.manifest[key] for key in SERVED_MANIFEST}
         with new_artifact(out, manifest, vocabulary, checkpoint.items) as unfinished:
+            if checkpoint.changes != CatalogChanges():
+                write_changes(unfinished, checkpoint.changes)
             for name, path in files.items():
                 shutil.copyfile(path, unfinished / name)
     return out

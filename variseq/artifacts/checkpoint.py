@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxtyping import Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from variseq.artifacts.catalog_changes import read_changes, write_changes
 from variseq.artifacts.folder import (
     BOUNDS,
     CONFIG,
@@ -34,6 +35,7 @@ from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import Network, NetworkConfig
 from variseq.ranking.calibration import CalibrationResult
+from variseq.ranking.catalog_changes import CatalogChanges
 from variseq.ranking.new_items import NewItemMap
 from variseq.ranking.next_time import NextTime
 from variseq.sequences.histories import Histories
@@ -54,6 +56,7 @@ class Checkpoint:
         manifest: How the run was made and what was calibrated; see `variseq.pipeline`.
         config: The resolved configuration: size, seed, model, training.
         metrics: One record an epoch.
+        changes: What was changed of the catalog since.
     """
 
     network: Network
@@ -65,6 +68,7 @@ class Checkpoint:
     manifest: dict[str, Any]
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
+    changes: CatalogChanges = field(default_factory=CatalogChanges)
 
     @property
     def calibrated(self) -> CalibrationResult:
@@ -109,6 +113,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         save_file({name: tensor.contiguous() for name, tensor in checkpoint.counts.items()}, unfinished / COUNTS)
         if checkpoint.histories is not None and checkpoint.bounds is not None:
             _write_histories(checkpoint.histories, checkpoint.bounds, unfinished)
+        if checkpoint.changes != CatalogChanges():
+            write_changes(unfinished, checkpoint.changes)
         (unfinished / METRICS).write_text("".join(json.dumps(record) + "\n" for record in checkpoint.metrics))
         (unfinished / CONFIG).write_text(yaml.safe_dump(checkpoint.config, sort_keys=False, allow_unicode=True))
 
@@ -137,6 +143,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             manifest=manifest,
             config={key: config[key] for key in ("size", "seed", "model", "training")},
             metrics=[json.loads(line) for line in (folder / METRICS).read_text().splitlines()],
+            changes=read_changes(folder),
         )
         # What is read later is looked up here, so that a missing part is noticed where the folder is known.
         _ = checkpoint.usual_behavior, checkpoint.calibrated, checkpoint.new_items, dict(manifest["log"]["behaviors"])

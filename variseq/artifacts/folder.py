@@ -33,6 +33,8 @@ VOCABULARY, ITEM_COLUMNS = "vocabulary", "item_columns.parquet"
 WEIGHTS, COUNTS, CONFIG, METRICS = "weights.safetensors", "counts.safetensors", "config.yaml", "metrics.jsonl"
 HISTORIES, BOUNDS = "histories.parquet", "history_bounds.parquet"
 ENCODER, TABLES, INDEX = "encoder.onnx", "tables.safetensors", "index.faiss"
+CHANGES = "catalog_changes.json"
+"""Beside the files of an artifact; no digest of the manifest is of it, for it changes."""
 RUN_FILES = (WEIGHTS, COUNTS, CONFIG, METRICS, HISTORIES, BOUNDS)
 SERVED_FILES = (ENCODER, TABLES, INDEX)
 """The files that only a run, or only what is served, has. The first one is never missing."""
@@ -59,7 +61,8 @@ def new_artifact(folder: Path, manifest: Manifest, vocabulary: Vocabulary, items
                 items.save(unfinished / ITEM_COLUMNS)
             yield unfinished
             names = [path.relative_to(unfinished).as_posix() for path in unfinished.rglob("*") if path.is_file()]
-            _write_manifest(unfinished, manifest, _digests(unfinished, sorted(names)))
+            listed = sorted(name for name in names if name != CHANGES)
+            _write_manifest(unfinished, manifest, _digests(unfinished, listed))
     except (OSError, SafetensorError) as error:
         raise _not_written(folder, error) from error
 

@@ -27,7 +27,7 @@ from variseq.events.options import ReadOptions
 from variseq.events.session import Session, name_in_sql, open_session, text_in_sql
 from variseq.events.sources import Files, open_source
 from variseq.events.table import Columns
-from variseq.events.vocabulary import Vocabulary, write_parquet
+from variseq.events.vocabulary import Id, Vocabulary, write_parquet
 
 _LABEL = "the items file"
 _OWN = b"variseq."  # begins the keys of metadata that Variseq writes
@@ -37,6 +37,7 @@ _MIN_SHARE = 0.5
 _NAMES = ("name", "title", "label")  # the keys of an object that name it
 _QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(\s+(?=['"]))?""", re.DOTALL)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _IN_WORDS = {"[": "lists in brackets", "|": "'|'", ">": "'>' between levels", ";": "';'", ",": "commas"}
 
 
@@ -365,6 +366,38 @@ def read_item_rows(source: object, options: ReadOptions | None = None) -> tuple[
         if num_broken := session.number("SELECT count(*) FROM malformed"):
             session.notes.append(f"{num_broken:,} lines of the items file could not be read and were left out")
         return _with_metadata(table.rename_columns(layout.names), opened), found, session.notes
+
+
+def read_new_items(source: object, kind: pa.DataType, options: ReadOptions | None = None) -> tuple[list[Id], ItemTable]:
+    """The ids of a table of items, and its columns; no log says which items there are.
+
+    Args:
+        source: What `read` takes as items.
+        kind: The type of ids: 64-bit integers or text.
+        options: How the table is read.
+
+    Raises:
+        InputError: For a table without ids, doubled ids, and ids that are no integers where the others are.
+    """
+    options, is_whole = options or ReadOptions(), pa.types.is_integer(kind)
+    wanted = Wanted(options.item_columns, ITEM_ALIASES, (Columns.ITEM,), "item_columns")
+    with open_session(options.memory_limit, options.temporary_folder) as session:
+        opened, of_items = open_source(session, source), options.for_items()
+        layout = find_layout(session, opened, of_items, wanted)
+        ingested = ingest(session, opened, {Columns.ITEM: layout.find(wanted)[Columns.ITEM]}, layout, of_items)
+        cells = read_text_cells(session, ingested.types, [Columns.ITEM])
+        found = read_ids(session, ingested, Columns.ITEM, cells)
+        text = cells[Columns.ITEM].sql if ingested.is_text and not is_whole else found.sql
+        rows = session.rows(
+            f"SELECT CAST({text} AS VARCHAR) FROM raw WHERE NOT {found.missing} GROUP BY 1 ORDER BY min(input_row)"
+        )
+        texts = [str(row[0]) for row in rows]
+        if not texts:
+            raise InputError(f"No row of {_LABEL} has an id. Check which column is {Columns.ITEM}.")
+        if is_whole and (bad := [repr(one) for one in texts if not _WHOLE.fullmatch(one)]):
+            raise InputError(f"The item ids of this data are integers, and these are none: {', '.join(bad[:5])}.")
+        ids = pa.array([int(one) for one in texts] if is_whole else texts, kind)
+        return ids.to_pylist(), read_items(session, source, Vocabulary(ids[:0], ids, ()), options)
 
 
 def _warn_of_few_matches(session: Session, known: pa.Array) -> None:

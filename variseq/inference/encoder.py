@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from variseq.errors import CheckpointError, MissingDependencyError
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.ranking.encoding import EncodedHistories
-from variseq.ranking.item_codes import ItemVectors
+from variseq.ranking.item_codes import ItemVectors, with_rows
 from variseq.sequences.histories import Histories, gap_bucket
 
 INPUTS = ("item", "behavior", "gap", "value", "has_value", "vectors", "bias", "query", "position", "noise")
@@ -78,6 +79,12 @@ class OnnxEncoder:
             np.concatenate([part.log_variance for part in parts])[back],
             [attention[row] for row in back.tolist()],
         )
+
+    def with_items(self, vectors: Float[np.ndarray, "added hidden"]) -> OnnxEncoder:
+        """See `Encoder.with_items`; both use one session."""
+        longer = copy.copy(self)
+        longer.vectors = with_rows(self.vectors, vectors)
+        return longer
 
     def _run(self, histories: Histories, source: np.ndarray, noise: np.ndarray) -> EncodedHistories:
         tokens = padded_batch(histories, self.max_seq_len, len(self.vectors))

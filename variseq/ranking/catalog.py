@@ -37,10 +37,18 @@ class Catalog:
         vocabulary: Their ids.
         items: Their titles and categories, if there are any.
         tables: Their vectors and popularity.
+        removed: Which of them are never shown; None: none.
     """
 
-    def __init__(self, vocabulary: Vocabulary, items: ItemTable | None, tables: ItemTables) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        items: ItemTable | None,
+        tables: ItemTables,
+        removed: Bool[np.ndarray, " item"] | None = None,
+    ) -> None:
         self.vocabulary, self.items, self.tables = vocabulary, items, tables
+        self.removed = np.zeros(vocabulary.num_items, dtype=bool) if removed is None else removed
 
     @cached_property
     def ids(self) -> list[Id]:
@@ -70,7 +78,7 @@ class Catalog:
         return {name: np.array(inside) for name, inside in members.items()}
 
     def known_items(self, item_ids: Sequence[Id], argument: str) -> Int[np.ndarray, " item"]:
-        """Positions of items. Raises InputError for one that is not in the catalog."""
+        """Positions of items, also of removed ones. Raises InputError for one that is not in the catalog."""
         positions = self.vocabulary.item_positions(item_ids)
         unknown = [item for item, position in zip(item_ids, positions, strict=True) if position < 0]
         if unknown:
@@ -81,10 +89,11 @@ class Catalog:
 
     def candidates(self, options: RecommendOptions, shown: Iterable[Id] = ()) -> Bool[np.ndarray, " item"] | None:
         """Which items may be recommended to everybody; None: all. `shown` are items of earlier pages."""
-        allowed = np.ones(self.vocabulary.num_items, dtype=bool)
+        allowed = ~self.removed
         if options.candidates is not None:
-            allowed[:] = False
-            allowed[self.known_items(options.candidates, "candidates")] = True
+            named = np.zeros(len(allowed), dtype=bool)
+            named[self.known_items(options.candidates, "candidates")] = True
+            allowed &= named
         if options.categories is not None:
             allowed &= self._in_categories(options.categories)
         if left_out := [*options.exclude, *shown]:
@@ -144,6 +153,8 @@ class Catalog:
         if by not in SIMILAR_BY:
             raise InputError(f"by={by!r} is not possible. Allowed: {', '.join(map(repr, SIMILAR_BY))}.")
         (position,) = self.known_items([item_id], "item_id")
+        if self.removed[position]:
+            raise InputError(f"item_id {item_id!r} was removed from the catalog.")
         found = []
         if by != "content":
             vectors = without_bias(self.tables.vectors)
@@ -155,7 +166,8 @@ class Catalog:
             found.append(np.concatenate([content.likeness(of_item, block)[0] for block in self._blocks]))
         cosine: Float[np.ndarray, " item"] = np.mean(found, axis=0)
         cosine[position] = -np.inf
-        best = np.argsort(-cosine, kind="stable")[:k].tolist()
+        cosine[self.removed] = -np.inf
+        best = np.argsort(-cosine, kind="stable")[: min(k, int(np.isfinite(cosine).sum()))].tolist()
         return [
             {"item_id": self.ids[item], "rank": rank, "score": float(cosine[item]), "title": self.titles[item]}
             for rank, item in enumerate(best, 1)
@@ -164,6 +176,8 @@ class Catalog:
     def item_map(self) -> dict[str, Any]:
         """The most popular items on the plane that shows most of how their vectors differ (principal components)."""
         shown = self._by_popularity[:MAX_MAPPED]
+        if not len(shown):
+            return {"items": [], "share_shown": 0.0}
         directions = without_bias(self.tables.vectors)[shown] / self._norms[shown, None]
         centered = directions - directions.mean(axis=0)
         _, strength, axes = np.linalg.svd(centered, full_matrices=False)
@@ -207,7 +221,9 @@ class Catalog:
 
     @cached_property
     def _by_popularity(self) -> Int[np.ndarray, " item"]:
-        return np.argsort(-self.tables.log_share, kind="stable")
+        order = np.argsort(-self.tables.log_share, kind="stable")
+        shown: Int[np.ndarray, " item"] = order[~self.removed[order]]
+        return shown
 
     @property
     def _blocks(self) -> list[slice]:

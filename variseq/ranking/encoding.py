@@ -56,6 +56,10 @@ class Encoder(Protocol):
         """
         ...
 
+    def with_items(self, vectors: Float[np.ndarray, "added hidden"]) -> Encoder:
+        """One that also knows further items, behind its own, by their vectors."""
+        ...
+
 
 def antithetic_noise(
     num_samples: int, max_seq_len: int, latent_dim: int, seed: int = 0

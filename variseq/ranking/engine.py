@@ -314,7 +314,8 @@ class Engine:
         encoded = model.encoder.encode(histories, noise)
         is_short = np.zeros(len(constraints), dtype=bool)
         if self.index is not None:
-            is_short[:] = [_can_be_approximate(one, options) for one in constraints]
+            num_removed = int(self.catalog.removed.sum())
+            is_short[:] = [_can_be_approximate(one, options, num_removed) for one in constraints]
         copies = len(noise) if options.ranks_only or not options.reasons else max(len(noise), 1 + NUM_CANDIDATES)
         parts, order = [], []
         for rows, size, index in (
@@ -475,11 +476,14 @@ def _intervals(
     return mean, mean / reach, np.minimum(mean * reach, 1.0)
 
 
-def _can_be_approximate(constraints: Constraints, options: RecommendOptions) -> bool:
-    """A set, a category or a choice of items can lie far from what an index finds; for those all items are scored."""
+def _can_be_approximate(constraints: Constraints, options: RecommendOptions, num_removed: int) -> bool:
+    """A set, a category or a choice of items can lie far from what an index finds; for those all items are scored.
+
+    An index does not find removed items.
+    """
     few_boosts = constraints.log_boost is None or np.count_nonzero(constraints.log_boost) <= MOST_BOOSTED
     candidates = constraints.candidates
-    excluded = 0 if candidates is None else len(candidates) - int(candidates.sum())
+    excluded = 0 if candidates is None else len(candidates) - int(candidates.sum()) - num_removed
     is_short = excluded <= MOST_EXCLUDED and constraints.k <= MOST_LISTED
     return bool(options.conformal_level is None and few_boosts and is_short)
 

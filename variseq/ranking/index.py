@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class ItemIndex:
             raise CheckpointError(f"{path} is damaged. Export the run again: variseq export RUN") from error
         if self.index.ntotal != len(vectors) or not 0 <= self.index.d - vectors.shape[1] < PART_WIDTH:
             raise CheckpointError(f"{path} is of another model. Export the run again: variseq export RUN")
-        self.index.nprobe = PROBED_LISTS
+        self.index.nprobe, self._chosen = PROBED_LISTS, None
         faiss.omp_set_num_threads(1)
         self.vectors, self.num_trending = vectors, NUM_TRENDING
         self.sampled = np.sort(np.random.default_rng(0).permutation(len(vectors))[:NUM_SAMPLED])
@@ -67,8 +68,17 @@ class ItemIndex:
 
     def best(self, query: Float[np.ndarray, "history hidden_plus_one"]) -> Int[np.ndarray, "history candidate"]:
         """The items with the highest inner products, nearly always; −1 where too few were found."""
-        _, item = self.index.search(_padded(query, self.index.d), NUM_CANDIDATES)
+        _, item = self.index.search(_padded(query, self.index.d), NUM_CANDIDATES, params=self._chosen)
         return item
+
+    def changed(self, vectors: ItemVectors, removed: Int[np.ndarray, " removed"]) -> ItemIndex:
+        """The same index for a catalog with items behind its own, which it does not find, and without removed ones."""
+        index, faiss = copy.copy(self), _faiss()
+        index.vectors = vectors
+        if len(removed):
+            selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(removed))
+            index._chosen = faiss.SearchParametersIVF(sel=selector, nprobe=PROBED_LISTS)
+        return index
 
     def columns(self, row: Int[np.ndarray, " cell"], item: Int[np.ndarray, " cell"], num_histories: int) -> Columns:
         """Columns of the items that are looked at themselves for each history, and of the sample for all others.

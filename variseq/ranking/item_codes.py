@@ -31,6 +31,7 @@ class ItemCodes:
     """Item vectors, the bias as last column, as an array that decodes the rows that are asked for.
 
     Without centroids a row is code @ basis; with centroids it is the centroid of each code, side by side, @ basis.
+    Vectors that were `added` are the last rows, as they are.
 
     >>> vectors = np.random.default_rng(0).normal(size=(1000, 9)).astype(np.float32)
     >>> codes = int8_codes(vectors)
@@ -41,37 +42,52 @@ class ItemCodes:
     codes: Integer[np.ndarray, "item part"]
     basis: Float[np.ndarray, "coordinate hidden_plus_one"]
     centroids: Float[np.ndarray, "part centroid part_width"] | None = None
+    added: Float[np.ndarray, "added hidden_plus_one"] | None = None
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return len(self.codes) + self._num_added
+
+    @property
+    def _num_added(self) -> int:
+        return 0 if self.added is None else len(self.added)
 
     def __getitem__(self, rows: slice | Int[np.ndarray, "*row"]) -> Float[np.ndarray, "*row hidden_plus_one"]:
         """The vectors of some items."""
-        vectors: Float[np.ndarray, "*row hidden_plus_one"] = self._coordinates(self.codes[rows]) @ self.basis
+        if self.added is None:
+            vectors: Float[np.ndarray, "*row hidden_plus_one"] = self._coordinates(self.codes[rows]) @ self.basis
+            return vectors
+        row = np.arange(len(self))[rows] if isinstance(rows, slice) else rows
+        vectors, index = replace(self, added=None)[np.minimum(row, len(self.codes) - 1)], row - len(self.codes)
+        vectors[index >= 0] = self.added[index[index >= 0]]
         return vectors
 
     @property
     def shape(self) -> tuple[int, int]:
         """The number of items, and of the columns of a vector."""
-        return len(self.codes), self.basis.shape[1]
+        return len(self), self.basis.shape[1]
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory."""
-        return sum(table.nbytes for table in self.tensors().values())
+        return sum(table.nbytes for table in (*self.tensors().values(), self.added) if table is not None)
 
     def block(self, span: slice) -> ItemCodes:
         """The codes of some items, which stay where they are."""
-        return replace(self, codes=self.codes[span])
+        first, last = (max(0, one - len(self.codes)) for one in (span.start, span.stop))
+        added = None if self.added is None or last == 0 else self.added[first:last]
+        return replace(self, codes=self.codes[span], added=added)
 
     def logits(
         self, preference: Float[np.ndarray, "row hidden_plus_one"], out: Float[np.ndarray, "row item"]
     ) -> Float[np.ndarray, "row item"]:
         """The inner products with all items, written to `out`; the basis is applied to the preferences, once."""
         turned = preference @ self.basis.T
-        for first in range(0, len(self), DECODED_AT_ONCE):
-            span = slice(first, first + DECODED_AT_ONCE)
+        num_codes = len(self.codes)
+        for first in range(0, num_codes, DECODED_AT_ONCE):
+            span = slice(first, min(first + DECODED_AT_ONCE, num_codes))
             np.matmul(turned, self._coordinates(self.codes[span]).T, out=out[:, span])
+        if self.added is not None:
+            np.matmul(preference, self.added.T, out=out[:, num_codes:])
         return out
 
     def _coordinates(self, codes: Integer[np.ndarray, "*row part"]) -> Float[np.ndarray, "*row coordinate"]:
@@ -105,7 +121,14 @@ ItemVectors = Float[np.ndarray, "item width"] | ItemCodes
 
 def without_bias(vectors: ItemVectors) -> Float[np.ndarray, "item hidden"] | ItemCodes:
     """The vectors without their last column."""
-    return replace(vectors, basis=vectors.basis[:, :-1]) if isinstance(vectors, ItemCodes) else vectors[:, :-1]
+    if not isinstance(vectors, ItemCodes):
+        return vectors[:, :-1]
+    return replace(vectors, basis=vectors.basis[:, :-1], added=None if vectors.added is None else vectors.added[:, :-1])
+
+
+def with_rows(vectors: ItemVectors, added: Float[np.ndarray, "added width"]) -> ItemVectors:
+    """The vectors with further ones behind them; codes stay codes."""
+    return replace(vectors, added=added) if isinstance(vectors, ItemCodes) else np.concatenate([vectors, added])
 
 
 def int8_codes(vectors: Float[np.ndarray, "item hidden_plus_one"]) -> ItemCodes:

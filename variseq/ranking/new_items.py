@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from variseq.content.columns import Ids
 from variseq.content.item_content import ItemContent
 from variseq.errors import CheckpointError
 from variseq.events.items import ItemTable
@@ -33,11 +34,11 @@ class NewItemMap:
     names: tuple[str, ...] = ()
     encoder: ItemContent | None = None
 
-    def vectors(self, items: ItemTable) -> Float[np.ndarray, "item hidden"]:
+    def vectors(self, items: ItemTable, ids: Ids = None) -> Float[np.ndarray, "item hidden"]:
         """The vectors of items; zero where nothing is known. Raises what `ItemContent.encode` raises."""
         parts = []
         if self.content is not None and self.encoder is not None:
-            parts.append(self.encoder.encode(items.table) @ self.content)
+            parts.append(self.encoder.encode(items.table, ids) @ self.content)
         if self.category is not None:
             links = items.category_links({name: number for number, name in enumerate(self.names)})
             length = np.diff(links.offsets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -113,6 +113,11 @@ class NextTime:
     def tensors(self) -> dict[str, np.ndarray]:
         """What is saved of it."""
         return {PREFIX + one.name: np.ascontiguousarray(getattr(self, one.name)) for one in fields(self)}
+
+    def with_items(self, num_added: int) -> NextTime:
+        """The same for a catalog with further items: the gap after one of them is that after an average item."""
+        added = np.broadcast_to(self.item.mean(axis=0), (num_added, self.item.shape[1]))
+        return replace(self, item=np.concatenate([self.item, added.astype(self.item.dtype)]))
 
     @property
     def unit(self) -> float:

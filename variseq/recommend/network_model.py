@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -40,6 +42,15 @@ class NetworkEncoder:
         """See `Encoder.encode`; nothing is shared between histories with the same `source`."""
         preference, log_variance = preferences(self.network.eval(), histories, torch.from_numpy(noise))
         return EncodedHistories(preference.cpu().numpy(), log_variance.cpu().numpy())
+
+    def with_items(self, vectors: Float[np.ndarray, "added hidden"]) -> NetworkEncoder:
+        """See `Encoder.with_items`."""
+        network = copy.deepcopy(self.network)
+        network.config = network.config.model_copy(update={"num_items": network.config.num_items + len(vectors)})
+        own = self.network.embedding.item.detach()
+        added = torch.from_numpy(vectors).to(own)
+        network.embedding.item = torch.nn.Parameter(torch.cat([own[:-1], added, own[-1:]]), requires_grad=False)
+        return NetworkEncoder(network)
 
 
 def count_events(num_items: int, histories: Histories | None = None) -> State:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
-from variseq.artifacts.folder import ENCODER, has_file
+from variseq.artifacts.catalog_changes import locked, read_changes, write_changes
+from variseq.artifacts.folder import CHANGES, ENCODER, has_file
 from variseq.atomic import write_durably
 from variseq.errors import CheckpointError, InputError, VariseqError
 from variseq.inference.engine import load_engine as engine_of_folder
+from variseq.ranking.catalog_changes import CatalogChanges, ChangeCounts
+from variseq.ranking.changed_engine import ChangeableEngine
 from variseq.ranking.engine import Engine, Request
 from variseq.ranking.options import RecommendOptions
 
@@ -27,6 +28,7 @@ CURRENT = "current"
 MAX_CURRENT_BYTES = 128
 FileState = tuple[int, int, int]
 Report = Callable[[str], None]
+Change = Callable[[ChangeableEngine, CatalogChanges], tuple[CatalogChanges, ChangeCounts]]
 
 
 def exported_model(folder: Path, report: Report = lambda text: None) -> Path:
@@ -36,7 +38,8 @@ def exported_model(folder: Path, report: Report = lambda text: None) -> Path:
     folder that is neither, and where the export fails.
     """
     if not has_file(folder, ENCODER):
-        with _locked(folder):
+        # Of several processes that need the same export, one makes it and the others wait.
+        with locked(folder):
             if not has_file(folder, ENCODER):
                 _export(folder, report)
     return folder
@@ -53,20 +56,6 @@ def _export(folder: Path, report: Report) -> None:
     report(f"The model was prepared in {monotonic() - start:.1f} s.")
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Of several processes that need the same export, one makes it and the others wait."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be read: {error.strerror}.") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def file_state(path: Path | None) -> FileState | None:
     """Changes whenever the file is written; None where there is none."""
     try:
@@ -79,7 +68,8 @@ def file_state(path: Path | None) -> FileState | None:
 class ModelManager:
     """The engine that answers, and how it is replaced. Read `engine` once to have one version throughout.
 
-    Each folder in `root` (--model-dir) is a model that can be chosen, and its file `current` names the chosen one.
+    Each folder in `root` (--model-dir) is a model that can be chosen, and its file `current` names the chosen one. What
+    was changed of the catalog is in a file there, so that it holds for every model; without `root` it is in the run.
     """
 
     def __init__(self, run: Path, root: Path | None) -> None:
@@ -92,17 +82,21 @@ class ModelManager:
         self._swap_lock = threading.Lock()
         self._current_file = None if self.root is None else self.root / CURRENT
         self._seen = file_state(self._current_file)
+        self._changes_folder = run if self.root is None else self.root
+        if self.root is not None and not (self.root / CHANGES).exists() and (run / CHANGES).exists():
+            write_changes(self.root, read_changes(run))
+        self._changes_seen = self._changes_state()
         chosen = self._chosen()
         if chosen is not None:
             try:
-                self.engine = load_engine(self.folder(chosen))
-                self.name = chosen
+                self._activate(*self._with_changes(load_engine(self.folder(chosen))), chosen)
                 return
             except VariseqError as error:
-                self._reject(chosen, error)
-        self.engine = load_engine(run)
-        if run.resolve().parent == self.root:
-            self.name = run.resolve().name
+                self._reject(_shown(chosen), error)
+        name = run.resolve().name if run.resolve().parent == self.root else None
+        problem = self.problem
+        self._activate(*self._with_changes(load_engine(run)), name)
+        self.problem = problem
 
     def names(self) -> list[str]:
         """What can be chosen."""
@@ -126,28 +120,59 @@ class ModelManager:
         Raises CheckpointError, and then nothing has changed.
         """
         with self._swap_lock:
-            engine = self._compatible(self.folder(name))
+            engines, engine = self._with_changes(self._compatible(self.folder(name)))
             assert self._current_file is not None
             try:
                 write_durably(self._current_file, f"{name}\n".encode(), 0o644)
             except OSError as error:
                 raise CheckpointError(f"The choice cannot be written ({error.strerror}); nothing changed.") from error
             self._seen = file_state(self._current_file)
-            self._activate(engine, name)
+            self._activate(engines, engine, name)
+
+    def change(self, how: Change) -> ChangeCounts:
+        """Change the catalog: on the disk, then here; other workers follow.
+
+        Raises InputError and CheckpointError, and then nothing has changed.
+        """
+        with self._swap_lock:
+            with locked(self._changes_folder):
+                before = read_changes(self._changes_folder)
+                after, counts = how(self.engines, before)
+                engine = _answering(self.engines.engine(after))
+                if after != before:
+                    write_changes(self._changes_folder, after)
+                self._changes_seen = self._changes_state()
+            self._activate(self.engines, engine, self.name)
+        return counts
 
     def follow(self) -> bool:
-        """Load what another process chose since the last call; True when another engine answers now."""
-        if file_state(self._current_file) == self._seen:
+        """Load what another process chose or changed since the last call; True when another engine answers now."""
+        if file_state(self._current_file) == self._seen and self._changes_state() == self._changes_seen:
             return False
         with self._swap_lock:
             state, chosen, before = file_state(self._current_file), self._chosen(), self.engine
-            if state != self._seen and chosen is not None:
-                self._seen = state
-                try:
-                    self._activate(self._compatible(self.folder(chosen)), chosen)
-                except VariseqError as error:
-                    self._reject(chosen, error)
+            of_changes, name, new = self._changes_state(), self.name, CHANGES
+            try:
+                engines = self.engines
+                if state != self._seen and chosen is not None:
+                    self._seen, name = state, chosen
+                    new = _shown(chosen)
+                    engines = ChangeableEngine(self._compatible(self.folder(chosen)))
+                if engines is not self.engines or of_changes != self._changes_seen:
+                    self._changes_seen = of_changes
+                    self._activate(*self._with_changes(engines), name)
+            except VariseqError as error:
+                self._reject(new, error)
             return self.engine is not before
+
+    def _changes_state(self) -> FileState | None:
+        return file_state(self._changes_folder / CHANGES)
+
+    def _with_changes(self, trained: Engine | ChangeableEngine) -> tuple[ChangeableEngine, Engine]:
+        """The engines of a model, and the one under all changes of the catalog. Raises VariseqError."""
+        engines = trained if isinstance(trained, ChangeableEngine) else ChangeableEngine(trained)
+        changes = read_changes(self._changes_folder)
+        return engines, _answering(engines.engine(changes))
 
     def without_root(self, text: str) -> str:
         """A message without the path of the models on this machine."""
@@ -168,17 +193,17 @@ class ModelManager:
             raise CheckpointError("Its ids are of another type (text or whole numbers) than those that are served.")
         return engine
 
-    def _activate(self, engine: Engine, name: str) -> None:
+    def _activate(self, engines: ChangeableEngine, engine: Engine, name: str | None) -> None:
+        self.engines = engines
         self.engine = engine
         self.name = name
         self.problem = None
-        log.info("model %s (%s) answers from now on", name, engine.version)
+        log.info("model %s (%s) answers from now on", name or "of the run", engine.version)
 
-    def _reject(self, name: str, error: VariseqError) -> None:
-        known_name = name if NAME.fullmatch(name) else "that was chosen"
-        self.problem = f"The model {known_name} was refused and the one before goes on; see the log of the server."
+    def _reject(self, what: str, error: VariseqError) -> None:
+        self.problem = f"{what} was refused and the one before goes on; see the log of the server."
         self.num_rejected += 1
-        log.error("the model %s was refused: %s", known_name, error)
+        log.error("%s was refused: %s", what, error)
 
 
 def load_engine(folder: Path) -> Engine:
@@ -187,12 +212,20 @@ def load_engine(folder: Path) -> Engine:
     Raises CheckpointError whatever is wrong with the folder.
     """
     try:
-        engine = engine_of_folder(exported_model(folder))
-        (answer,) = engine.answer([(engine.history([]), Request(RecommendOptions(k=1)))])
-        if isinstance(answer, InputError):
-            raise answer
-        return engine
+        return _answering(engine_of_folder(exported_model(folder)))
     except CheckpointError:
         raise
     except Exception as error:
         raise CheckpointError(f"The model in {folder.name} cannot be loaded ({type(error).__name__}).") from error
+
+
+def _answering(engine: Engine) -> Engine:
+    """The engine, once it has answered a first question. Raises InputError."""
+    (answer,) = engine.answer([(engine.history([]), Request(RecommendOptions(k=1)))])
+    if isinstance(answer, InputError):
+        raise answer
+    return engine
+
+
+def _shown(name: str) -> str:
+    return f"The model {name if NAME.fullmatch(name) else 'that was chosen'}"

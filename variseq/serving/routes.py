@@ -16,6 +16,7 @@ from variseq.ranking.recommendations import ITEM_COLUMNS
 from variseq.ranking.when import NextTimes, WhenOptions
 from variseq.serving.batching import InferenceRequest, InferenceResult
 from variseq.serving.http import KIB, Handler, HTTPError, Page, RequestContext, Route
+from variseq.serving.item_routes import ITEM_ROUTES
 from variseq.serving.keys import Role
 from variseq.serving.openapi import HTML, REVALIDATE, page_route
 from variseq.serving.schemas import (
@@ -199,9 +200,10 @@ async def similar_items(
     services: Services, context: RequestContext, item_id: str, query: SimilarQuery
 ) -> ItemsResponse:
     """List similar items."""
-    vocabulary = services.models.engine.vocabulary
-    known_id = item_id_of(item_id, vocabulary)
-    if vocabulary.item_positions([known_id])[0] < 0:
+    catalog = services.models.engine.catalog
+    known_id = item_id_of(item_id, catalog.vocabulary)
+    position = catalog.vocabulary.item_positions([known_id])[0]
+    if position < 0 or catalog.removed[position]:
         raise HTTPError(404, "There is no such item in the catalog.")
     engine, items = await _from_catalog(
         services,
@@ -348,6 +350,9 @@ async def metrics(services: Services, context: RequestContext) -> Page:
     """Show the metrics for Prometheus."""
     services.record_gauges()
     return Page(await services.readers.run(services.metrics.text), CONTENT_TYPE)
+
+
+API += ITEM_ROUTES
 
 
 def explorer_routes() -> list[Route]:

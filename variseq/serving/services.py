@@ -26,6 +26,7 @@ log = logging.getLogger("variseq.serving")
 Result = TypeVar("Result")
 NUM_WRITERS = 16
 NUM_READERS = 4
+MAX_CHANGES = 16
 STORE_CHECK_SECONDS = 1.0
 POLL_SECONDS = 0.5
 
@@ -69,11 +70,13 @@ class Services:
             self.models, self.store, cache, limits.batch_size, limits.queue_length, limits.timeout_seconds
         )
         self.metrics = Metrics()
-        self.metrics.model(self.models.engine.version)
+        self.metrics.model(self.models.engines.trained.version)
         self.batcher.on_batch = self.metrics.batch_size.observe
         # Appends have threads of their own, so that they wait for nothing else.
         self.writers = BoundedThreadPool("write", NUM_WRITERS, settings.queue_length)
         self.readers = BoundedThreadPool("read", NUM_READERS, settings.queue_length)
+        # Changes of the catalog wait for each other, and nothing else waits for them.
+        self.changers = BoundedThreadPool("change", 1, MAX_CHANGES)
         self.catalog_lock = Lock()
         self._checked = -STORE_CHECK_SECONDS
         self._store_problem: str | None = None
@@ -96,7 +99,7 @@ class Services:
 
     async def model_changed(self) -> None:
         """Take note of another model: nothing decoded for the one before may be used."""
-        self.metrics.model(self.models.engine.version)
+        self.metrics.model(self.models.engines.trained.version)
         await self.batcher.forget(None)
 
     async def follow_changes(self) -> None:
@@ -132,6 +135,7 @@ class Services:
         self.batcher.stop()
         self.writers.close()
         self.readers.close()
+        self.changers.close()
         self.auth.audit.close()
         self.store.close()
         # At the end of the process libraries look for what was not collected.

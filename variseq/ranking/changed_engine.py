@@ -1,0 +1,227 @@
+"""The engine of a model whose catalog was changed: items added, updated and removed without training."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from variseq.errors import InputError
+from variseq.events.items import ItemTable
+from variseq.events.table import Columns
+from variseq.events.vocabulary import Id, Vocabulary
+from variseq.ranking.calibration import Calibration
+from variseq.ranking.catalog import Catalog
+from variseq.ranking.catalog_changes import (
+    CatalogChanges,
+    ChangeCounts,
+    ItemDetails,
+    content_table,
+    not_read,
+    with_items,
+    without_items,
+)
+from variseq.ranking.engine import Engine
+from variseq.ranking.item_codes import with_rows
+from variseq.ranking.mixture import ItemTables, MixtureModel
+from variseq.ranking.new_items import NewItemForecast
+from variseq.ranking.softmax import Softmaxes
+from variseq.sequences.histories import Histories
+
+NUM_REFERENCES = 256
+"""Items that are each the history of somebody, for whom on average a new item is as likely as another."""
+MOST_NEW = 0.3
+"""The probability that the next item is one of those that were added, at most."""
+LEAST_RATE, LEAST_SCALE = 1e-7, 0.25
+
+
+class ChangeableEngine:
+    """The engine of a model as it was trained, and its engines under changes of the catalog. For one thread at a time.
+
+    What was computed of items is kept, so that a further change costs what it adds.
+    """
+
+    def __init__(self, trained: Engine) -> None:
+        self.trained = trained
+        self._vectors: dict[Id, tuple[bytes, Float[np.ndarray, " hidden_plus_one"]]] = {}
+
+    def with_items(self, before: CatalogChanges, given: Sequence[ItemDetails]) -> tuple[CatalogChanges, ChangeCounts]:
+        """Items added or updated. Raises InputError for ids of another type, and for content that does not fit."""
+        known = self._known([one.item_id for one in given])
+        after, counts = with_items(before, given, known)
+        ids = {one.item_id for one in given} - known.keys()
+        added = [one for one in after.items if one.item_id in ids]
+        self._remember(added, strict=True)
+        content = None if self.trained.new_items is None else self.trained.new_items.encoder
+        return after, replace(counts, not_read=not_read(added, content))
+
+    def without_items(self, before: CatalogChanges, item_ids: Sequence[Id]) -> tuple[CatalogChanges, ChangeCounts]:
+        """Items removed. Raises InputError for unknown ones."""
+        return without_items(before, item_ids, self._known(item_ids))
+
+    def engine(self, changes: CatalogChanges) -> Engine:
+        """The engine under all changes; that of the model itself where there are none.
+
+        Items that the model knows from its training are served as its own. Content that does not fit this model is
+        left out. Raises InputError for ids of another type.
+        """
+        trained = self.trained
+        if not changes.items and not changes.removed:
+            return trained
+        positions = trained.vocabulary.item_positions([one.item_id for one in changes.items])
+        added = [one for one, position in zip(changes.items, positions.tolist(), strict=True) if position < 0]
+        self._remember(added, strict=False)
+        self._vectors = {one.item_id: self._vectors[one.item_id] for one in added}
+        engine = copy.copy(trained)
+        if added:
+            self._add(engine, np.stack([vector for _, vector in self._vectors.values()]))
+        vocabulary = _vocabulary(trained.vocabulary, [one.item_id for one in added])
+        removed = np.zeros(vocabulary.num_items, dtype=bool)
+        gone = vocabulary.item_positions(changes.removed)
+        removed[gone[gone >= 0]] = True
+        items = _items(trained, vocabulary, changes.items)
+        engine.catalog = Catalog(vocabulary, items, engine.model.tables, removed)
+        engine.vocabulary, engine.items = vocabulary, items
+        if engine.index is not None:
+            engine.index = engine.index.changed(engine.model.tables.vectors, np.flatnonzero(removed))
+        engine.version = f"{trained.version}-{hashlib.sha256(changes.to_json()).hexdigest()[:8]}"
+        counts = {"added_items": len(added), "removed_items": int(removed.sum())}
+        engine.health = {**trained.health, "version": engine.version, **counts}
+        return engine
+
+    def _add(self, engine: Engine, vectors: Float[np.ndarray, "added hidden_plus_one"]) -> None:
+        """Give an engine a model with more items, without events, behind its own."""
+        trained, num_added = self.trained.model, len(vectors)
+        tables, end = trained.tables, np.repeat(trained.tables.offsets[-1:], num_added)
+        engine.model = MixtureModel(
+            trained.encoder.with_items(vectors[:, :-1]),
+            ItemTables(
+                with_rows(tables.vectors, vectors),
+                _with_rare(tables.log_share, num_added),
+                _with_rare(tables.log_trend, num_added),
+                np.concatenate([tables.offsets, end]),
+                tables.follower,
+                tables.count,
+                np.concatenate([tables.is_new, np.ones(num_added, dtype=bool)]),
+            ),
+            _with_added(trained.calibration, self._forecast, num_added),
+            trained.repeat_share,
+        )
+        if engine.next_time is not None:
+            engine.next_time = engine.next_time.with_items(num_added)
+
+    def _known(self, item_ids: Sequence[Id]) -> dict[Id, tuple[str | None, tuple[str, ...]]]:
+        """Title and categories of those items that the model knows from its training."""
+        trained = self.trained
+        positions = trained.vocabulary.item_positions(item_ids)
+        chosen, found = np.flatnonzero(positions >= 0), positions[positions >= 0]
+        ids = [item_ids[row] for row in chosen.tolist()]
+        if trained.items is None:
+            return dict.fromkeys(ids, (None, ()))
+        shown = zip(trained.items.titles(found), trained.items.categories(found), strict=True)
+        return dict(zip(ids, shown, strict=True))
+
+    def _remember(self, added: Sequence[ItemDetails], strict: bool) -> None:
+        """Compute the vectors of items whose details are not those of the last time."""
+        digests = [hashlib.sha256(one.model_dump_json().encode()).digest() for one in added]
+        fresh = [
+            (one, digest)
+            for one, digest in zip(added, digests, strict=True)
+            if self._vectors.get(one.item_id, (b"",))[0] != digest
+        ]
+        if fresh:
+            vectors = self._with_bias(self._encoded([one for one, _ in fresh], strict))
+            for (one, digest), vector in zip(fresh, vectors, strict=True):
+                self._vectors[one.item_id] = digest, vector
+
+    def _encoded(self, items: Sequence[ItemDetails], strict: bool) -> Float[np.ndarray, "added hidden"]:
+        """The vectors of items by what is known of them; zero where the model makes nothing of it."""
+        found = self.trained.new_items
+        if found is None:
+            return np.zeros((len(items), self.trained.model.tables.vectors.shape[1] - 1), dtype=np.float32)
+        try:
+            return found.vectors(content_table(items, found.encoder), [one.item_id for one in items])
+        except InputError:
+            if strict:
+                raise
+        if len(items) > 1:
+            return np.concatenate([self._encoded([one], strict=False) for one in items])
+        plain = ItemDetails(item_id=items[0].item_id, title=items[0].title, categories=items[0].categories)
+        return found.vectors(content_table([plain], found.encoder))
+
+    @property
+    def _forecast(self) -> NewItemForecast:
+        own = self.trained.model.calibration.new
+        return own or NewItemForecast(0.0, rate=1 / self.trained.model.num_items)
+
+    @cached_property
+    def _references(self) -> tuple[Float[np.ndarray, "history hidden"], ...]:
+        """Preferences over the temperature, 1 / temperature, log Z and share of those who had one popular item."""
+        model, visit_gap = self.trained.model, self.trained.visit_gap
+        known = np.flatnonzero(~model.tables.is_new)
+        popular = known[np.argsort(-model.tables.log_share[known], kind="stable")][:NUM_REFERENCES]
+        histories = replace(Histories.of_items(popular[:, None].tolist()), visit_gap=visit_gap)
+        encoded, size = model.encoder.encode(histories, model.noise(0)), model.rows_at_once(1)
+        scaled = model.scaled(encoded, histories)
+        left_out = model.new_items[None] if len(model.new_items) else None
+        parts = [scaled[first : first + size] for first in range(0, len(scaled), size)]
+        log_mass = np.concatenate([Softmaxes(model.everything, part, left_out).log_mass[:, 0] for part in parts])
+        share = np.exp(model.tables.log_share[popular].astype(np.float64))
+        return scaled[:, 0, :-1], scaled[:, 0, -1], log_mass, share / share.sum()
+
+    def _with_bias(self, vectors: Float[np.ndarray, "added hidden"]) -> Float[np.ndarray, "added hidden_plus_one"]:
+        """With the bias under which each item is as likely as an average one, on average over reference histories.
+
+        The mean is the generalized one of the logarithm of the scale, as in training.
+        """
+        preference, inverse, log_mass, share = self._references
+        scale = max(self._forecast.scale, LEAST_SCALE)
+        scaled = scale * (preference @ vectors.T - log_mass[:, None])
+        highest = scaled.max(axis=0)
+        level = (highest + np.log(share @ np.exp(scaled - highest))) / scale
+        bias = -(level + np.log(self.trained.model.num_items)) * float((1 / inverse).mean())
+        return np.concatenate([vectors, bias[:, None]], axis=1).astype(np.float32)
+
+
+def _with_added(calibration: Calibration, forecast: NewItemForecast, num_added: int) -> Calibration:
+    """The calibration where the items that were added take their share of all others."""
+    of_added = min(MOST_NEW, max(forecast.rate, LEAST_RATE) * num_added)
+    new = replace(forecast, share=1 - (1 - forecast.share) * (1 - of_added))
+    known = None if calibration.at_request is None else replace(calibration.at_request, new=new)
+    return replace(calibration, new=new, at_request=known)
+
+
+def _with_rare(log_share: Float[np.ndarray, " item"], num_added: int) -> Float[np.ndarray, " item_and_added"]:
+    """Shares with those of items that have the least one; they sum to 1."""
+    longer = np.concatenate([log_share, np.full(num_added, log_share.min(), dtype=log_share.dtype)])
+    return longer - np.log(np.exp(longer.astype(np.float64)).sum()).astype(log_share.dtype)
+
+
+def _vocabulary(trained: Vocabulary, added: Sequence[Id]) -> Vocabulary:
+    return replace(trained, items=pa.concat_arrays([trained.items, pa.array(added, trained.items.type)]))
+
+
+def _items(trained: Engine, vocabulary: Vocabulary, changed: Sequence[ItemDetails]) -> ItemTable | None:
+    """Titles and categories with all changes; None where there never were any."""
+    if trained.items is None and not any(one.title or one.categories for one in changed):
+        return None
+    columns = (Columns.TITLE, pa.string()), (Columns.CATEGORY, pa.list_(pa.string()))
+    num_added = vocabulary.num_items - trained.vocabulary.num_items
+    table = None if trained.items is None else trained.items.table
+    num_rows = vocabulary.num_items if table is None else num_added
+    empty = pa.table({name: pa.nulls(num_rows, kind) for name, kind in columns})
+    table = empty if table is None else pa.concat_tables([table, empty], promote_options="default")
+    positions = vocabulary.item_positions([one.item_id for one in changed]).tolist()
+    for name, kind in columns:
+        cells, field = table.column(name).to_pylist(), "title" if name == Columns.TITLE else "categories"
+        for position, one in zip(positions, changed, strict=True):
+            if (given := getattr(one, field)) is not None:
+                cells[position] = list(given) if field == "categories" else given
+        table = table.set_column(table.column_names.index(name), name, pa.array(cells, kind))
+    return ItemTable(table)
