@@ -155,22 +155,20 @@ def with_items(
         item_id = one.item_id
         if isinstance(item_id, str):
             check_text(item_id, "item_id", MAX_ID_BYTES)
-        was_removed = item_id in removed
+        earlier, was_removed = items.get(item_id), item_id in removed
         removed.pop(item_id, None)
-        earlier = items.get(item_id)
-        if earlier is not None:
-            kept, is_added = earlier.updated(one), False
-            is_same = kept == earlier
-        elif item_id in known:
+        before_it = earlier
+        if item_id in known:
+            before_it = earlier or ItemDetails(item_id=item_id)
             title, categories = known[item_id]
-            kept = ItemDetails(
+            shown = ItemDetails(item_id=item_id, title=title, categories=categories).updated(before_it)
+            one = ItemDetails(
                 item_id=item_id,
-                title=None if one.title == title else one.title,
-                categories=None if one.categories == categories else one.categories,
+                title=None if one.title == shown.title else one.title,
+                categories=None if one.categories == shown.categories else one.categories,
             )
-            is_added, is_same = was_removed, kept == ItemDetails(item_id=item_id)
-        else:
-            kept, is_added, is_same = one, True, False
+        kept = one if earlier is None else earlier.updated(one)
+        is_added, is_same = was_removed if item_id in known else earlier is None, kept == before_it
         counts["added" if is_added else "unchanged" if is_same else "updated"] += 1
         if not is_same:
             items[item_id] = kept

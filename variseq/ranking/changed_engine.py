@@ -6,11 +6,10 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 
 from variseq.errors import InputError
 from variseq.events.items import ItemTable
@@ -27,18 +26,16 @@ from variseq.ranking.catalog_changes import (
     with_items,
     without_items,
 )
+from variseq.ranking.content_table import ContentTable
 from variseq.ranking.engine import Engine
 from variseq.ranking.item_codes import with_rows
 from variseq.ranking.mixture import ItemTables, MixtureModel
 from variseq.ranking.new_items import NewItemForecast
-from variseq.ranking.softmax import Softmaxes
-from variseq.sequences.histories import Histories
 
-NUM_REFERENCES = 256
-"""Items that are each the history of somebody, for whom on average a new item is as likely as another."""
 MOST_NEW = 0.3
 """The probability that the next item is one of those that were added, at most."""
-LEAST_RATE, LEAST_SCALE = 1e-7, 0.25
+LEAST_RATE = 1e-7
+Encoded = tuple[Float[np.ndarray, "item hidden"], Float[np.ndarray, "item content"]]
 
 
 class ChangeableEngine:
@@ -49,7 +46,7 @@ class ChangeableEngine:
 
     def __init__(self, trained: Engine) -> None:
         self.trained = trained
-        self._vectors: dict[Id, tuple[bytes, Float[np.ndarray, " hidden_plus_one"]]] = {}
+        self._vectors: dict[Id, tuple[bytes, Float[np.ndarray, " hidden"], Int8[np.ndarray, " content"]]] = {}
 
     def with_items(self, before: CatalogChanges, given: Sequence[ItemDetails]) -> tuple[CatalogChanges, ChangeCounts]:
         """Items added or updated. Raises InputError for ids of another type, and for content that does not fit."""
@@ -80,7 +77,8 @@ class ChangeableEngine:
         self._vectors = {one.item_id: self._vectors[one.item_id] for one in added}
         engine = copy.copy(trained)
         if added:
-            self._add(engine, np.stack([vector for _, vector in self._vectors.values()]))
+            _, vectors, codes = zip(*self._vectors.values(), strict=True)
+            self._add(engine, np.stack(vectors), np.stack(codes))
         vocabulary = _vocabulary(trained.vocabulary, [one.item_id for one in added])
         removed = np.zeros(vocabulary.num_items, dtype=bool)
         gone = vocabulary.item_positions(changes.removed)
@@ -95,20 +93,24 @@ class ChangeableEngine:
         engine.health = {**trained.health, "version": engine.version, **counts}
         return engine
 
-    def _add(self, engine: Engine, vectors: Float[np.ndarray, "added hidden_plus_one"]) -> None:
+    def _add(
+        self, engine: Engine, vectors: Float[np.ndarray, "added hidden"], codes: Int8[np.ndarray, "added content"]
+    ) -> None:
         """Give an engine a model with more items, without events, behind its own."""
         trained, num_added = self.trained.model, len(vectors)
         tables, end = trained.tables, np.repeat(trained.tables.offsets[-1:], num_added)
+        content = None if tables.content is None else ContentTable(np.concatenate([tables.content.codes, codes]))
         engine.model = MixtureModel(
-            trained.encoder.with_items(vectors[:, :-1]),
+            trained.encoder.with_items(vectors),
             ItemTables(
-                with_rows(tables.vectors, vectors),
+                with_rows(tables.vectors, np.pad(vectors, ((0, 0), (0, 1)))),
                 _with_rare(tables.log_share, num_added),
                 _with_rare(tables.log_trend, num_added),
                 np.concatenate([tables.offsets, end]),
                 tables.follower,
                 tables.count,
                 np.concatenate([tables.is_new, np.ones(num_added, dtype=bool)]),
+                content,
             ),
             _with_added(trained.calibration, self._forecast, num_added),
             trained.repeat_share,
@@ -133,60 +135,38 @@ class ChangeableEngine:
         fresh = [
             (one, digest)
             for one, digest in zip(added, digests, strict=True)
-            if self._vectors.get(one.item_id, (b"",))[0] != digest
+            if one.item_id not in self._vectors or self._vectors[one.item_id][0] != digest
         ]
         if fresh:
-            vectors = self._with_bias(self._encoded([one for one, _ in fresh], strict))
-            for (one, digest), vector in zip(fresh, vectors, strict=True):
-                self._vectors[one.item_id] = digest, vector
+            vectors, content = self._encoded([one for one, _ in fresh], strict)
+            codes = ContentTable.of(content).codes if content.shape[1] else content.astype(np.int8)
+            for row, (one, digest) in enumerate(fresh):
+                self._vectors[one.item_id] = digest, vectors[row], codes[row]
 
-    def _encoded(self, items: Sequence[ItemDetails], strict: bool) -> Float[np.ndarray, "added hidden"]:
-        """The vectors of items by what is known of them; zero where the model makes nothing of it."""
-        found = self.trained.new_items
+    def _encoded(self, items: Sequence[ItemDetails], strict: bool) -> Encoded:
+        """The vectors of items by what is known of them, and their content; zero where the model makes nothing of it.
+
+        A model has no bias for items without events.
+        """
+        found, ids = self.trained.new_items, [one.item_id for one in items]
         if found is None:
-            return np.zeros((len(items), self.trained.model.tables.vectors.shape[1] - 1), dtype=np.float32)
+            width = self.trained.model.tables.vectors.shape[1] - 1
+            return np.zeros((len(items), width), np.float32), np.zeros((len(items), 0), np.float32)
         try:
-            return found.vectors(content_table(items, found.encoder), [one.item_id for one in items])
+            return found.vectors_and_content(content_table(items, found.encoder), ids)
         except InputError:
             if strict:
                 raise
         if len(items) > 1:
-            return np.concatenate([self._encoded([one], strict=False) for one in items])
-        plain = ItemDetails(item_id=items[0].item_id, title=items[0].title, categories=items[0].categories)
-        return found.vectors(content_table([plain], found.encoder))
+            parts = [self._encoded([one], strict=False) for one in items]
+            return np.concatenate([one for one, _ in parts]), np.concatenate([one for _, one in parts])
+        plain = ItemDetails(item_id=ids[0], title=items[0].title, categories=items[0].categories)
+        return found.vectors_and_content(content_table([plain], found.encoder))
 
     @property
     def _forecast(self) -> NewItemForecast:
         own = self.trained.model.calibration.new
         return own or NewItemForecast(0.0, rate=1 / self.trained.model.num_items)
-
-    @cached_property
-    def _references(self) -> tuple[Float[np.ndarray, "history hidden"], ...]:
-        """Preferences over the temperature, 1 / temperature, log Z and share of those who had one popular item."""
-        model, visit_gap = self.trained.model, self.trained.visit_gap
-        known = np.flatnonzero(~model.tables.is_new)
-        popular = known[np.argsort(-model.tables.log_share[known], kind="stable")][:NUM_REFERENCES]
-        histories = replace(Histories.of_items(popular[:, None].tolist()), visit_gap=visit_gap)
-        encoded, size = model.encoder.encode(histories, model.noise(0)), model.rows_at_once(1)
-        scaled = model.scaled(encoded, histories)
-        left_out = model.new_items[None] if len(model.new_items) else None
-        parts = [scaled[first : first + size] for first in range(0, len(scaled), size)]
-        log_mass = np.concatenate([Softmaxes(model.everything, part, left_out).log_mass[:, 0] for part in parts])
-        share = np.exp(model.tables.log_share[popular].astype(np.float64))
-        return scaled[:, 0, :-1], scaled[:, 0, -1], log_mass, share / share.sum()
-
-    def _with_bias(self, vectors: Float[np.ndarray, "added hidden"]) -> Float[np.ndarray, "added hidden_plus_one"]:
-        """With the bias under which each item is as likely as an average one, on average over reference histories.
-
-        The mean is the generalized one of the logarithm of the scale, as in training.
-        """
-        preference, inverse, log_mass, share = self._references
-        scale = max(self._forecast.scale, LEAST_SCALE)
-        scaled = scale * (preference @ vectors.T - log_mass[:, None])
-        highest = scaled.max(axis=0)
-        level = (highest + np.log(share @ np.exp(scaled - highest))) / scale
-        bias = -(level + np.log(self.trained.model.num_items)) * float((1 / inverse).mean())
-        return np.concatenate([vectors, bias[:, None]], axis=1).astype(np.float32)
 
 
 def _with_added(calibration: Calibration, forecast: NewItemForecast, num_added: int) -> Calibration:

@@ -34,18 +34,25 @@ class NewItemMap:
     names: tuple[str, ...] = ()
     encoder: ItemContent | None = None
 
-    def vectors(self, items: ItemTable, ids: Ids = None) -> Float[np.ndarray, "item hidden"]:
+    def vectors(self, items: ItemTable) -> Float[np.ndarray, "item hidden"]:
         """The vectors of items; zero where nothing is known. Raises what `ItemContent.encode` raises."""
-        parts = []
+        return self.vectors_and_content(items)[0]
+
+    def vectors_and_content(
+        self, items: ItemTable, ids: Ids = None
+    ) -> tuple[Float[np.ndarray, "item hidden"], Float[np.ndarray, "item content"]]:
+        """The same, and the content vectors; `ids` are for messages."""
+        parts, content = [], np.zeros((len(items), 0), dtype=np.float32)
         if self.content is not None and self.encoder is not None:
-            parts.append(self.encoder.encode(items.table, ids) @ self.content)
+            content = self.encoder.encode(items.table, ids)
+            parts.append(content @ self.content)
         if self.category is not None:
             links = items.category_links({name: number for number, name in enumerate(self.names)})
             length = np.diff(links.offsets)
             of_items = np.zeros((len(length), self.category.shape[1]), dtype=np.float32)
             np.add.at(of_items, np.repeat(np.arange(len(length)), length), self.category[links.category])
             parts.append(of_items / np.maximum(length, 1)[:, None])
-        return np.asarray(sum(parts[1:], parts[0]), dtype=np.float32)
+        return np.asarray(sum(parts[1:], parts[0]), dtype=np.float32), content
 
     def variance_shares(self, items: ItemTable) -> dict[str, float]:
         """What each part of the content adds to the vectors, as a share of the sum of squares of all parts."""

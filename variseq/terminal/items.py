@@ -53,9 +53,10 @@ def show(run: RunFolder) -> None:
     read_manifest(run)
     changes = read_changes(run)
     for one in changes.items:
-        typer.echo(printable(f"{one.item_id}\t{one.title or ''}\t{' | '.join(one.categories or ())}"))
+        cells = (one.item_id, one.title or "", " | ".join(one.categories or ()))
+        typer.echo("\t".join(map(printable, cells)))
     for item_id in changes.removed:
-        typer.echo(printable(f"{item_id}\tremoved"))
+        typer.echo(f"{printable(item_id)}\tremoved")
     typer.echo(f"{len(changes.items):,} added or updated, {len(changes.removed):,} removed", err=True)
 
 
