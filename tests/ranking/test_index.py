@@ -44,6 +44,20 @@ def test_the_highest_items_are_found_nearly_always(large: ItemIndex) -> None:
     assert recall > 0.97
 
 
+def test_removed_items_are_not_found_and_take_no_place_of_others(large: ItemIndex) -> None:
+    query, added = clustered(50, seed=1), np.zeros((3, 17), dtype=np.float32)
+    removed = np.unique(large.best(query)[:, :100])
+    changed = large.changed(np.concatenate([large.vectors, added]), removed)
+    found = changed.best(query)
+    assert found.shape[1] == room.NUM_CANDIDATES
+    assert not np.isin(found, removed).any()
+    assert np.isin(large.best(query), removed).any()
+    row = np.repeat(np.arange(50), 3)
+    columns = changed.columns(row, np.tile(np.arange(6000, 6003), 50), 50)
+    counts = sum(block.counts.sum(axis=1) for block in columns.blocks)
+    np.testing.assert_allclose(counts, 6003, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("compress", "found"), [("int8", 0.95), ("pq", 0.6)])
 def test_lists_of_codes_find_most_of_the_highest_items(compress: Compression, found: float, tmp_path: Path) -> None:
     vectors, query = clustered(6000), clustered(50, seed=1)

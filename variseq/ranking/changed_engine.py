@@ -29,7 +29,7 @@ from variseq.ranking.catalog_changes import (
 from variseq.ranking.content_table import ContentTable
 from variseq.ranking.engine import Engine
 from variseq.ranking.item_codes import with_rows
-from variseq.ranking.mixture import ItemTables, MixtureModel
+from variseq.ranking.mixture import MixtureModel
 from variseq.ranking.new_items import NewItemForecast
 
 MOST_NEW = 0.3
@@ -102,15 +102,14 @@ class ChangeableEngine:
         content = None if tables.content is None else ContentTable(np.concatenate([tables.content.codes, codes]))
         engine.model = MixtureModel(
             trained.encoder.with_items(vectors),
-            ItemTables(
-                with_rows(tables.vectors, np.pad(vectors, ((0, 0), (0, 1)))),
-                _with_rare(tables.log_share, num_added),
-                _with_rare(tables.log_trend, num_added),
-                np.concatenate([tables.offsets, end]),
-                tables.follower,
-                tables.count,
-                np.concatenate([tables.is_new, np.ones(num_added, dtype=bool)]),
-                content,
+            replace(
+                tables,
+                vectors=with_rows(tables.vectors, np.pad(vectors, ((0, 0), (0, 1)))),
+                log_share=_with_rare(tables.log_share, num_added),
+                log_trend=_with_rare(tables.log_trend, num_added),
+                offsets=np.concatenate([tables.offsets, end]),
+                is_new=np.concatenate([tables.is_new, np.ones(num_added, dtype=bool)]),
+                content=content,
             ),
             _with_added(trained.calibration, self._forecast, num_added),
             trained.repeat_share,
