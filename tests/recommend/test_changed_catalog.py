@@ -112,7 +112,7 @@ def test_updated_titles_and_categories_show_everywhere(model: VariationalAttenti
     assert model.add_items(told) == ChangeCounts(unchanged=1)
     table = model.recommend(history=["i00"], categories=["Brand new"]).to_pandas()
     assert table[["item_id", "title"]].to_numpy().tolist() == [["i03", "Renamed"]]
-    assert model.recommend(history=[], k=3, boost_categories={"Brand new": 1000}).to_pandas()["item_id"][0] == "i03"
+    assert model.recommend(history=[], k=3, boost_categories={"Brand new": 1000.0}).to_pandas()["item_id"][0] == "i03"
     assert model._engine().catalog.search("renamed", 3)[0]["item_id"] == "i03"
 
 
