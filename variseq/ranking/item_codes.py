@@ -126,7 +126,9 @@ def without_bias(vectors: ItemVectors) -> Float[np.ndarray, "item hidden"] | Ite
     return replace(vectors, basis=vectors.basis[:, :-1], added=None if vectors.added is None else vectors.added[:, :-1])
 
 
-def with_rows(vectors: ItemVectors, added: Float[np.ndarray, "added width"]) -> ItemVectors:
+def with_rows(
+    vectors: ItemVectors, added: Float[np.ndarray, "added width"]
+) -> Float[np.ndarray, "item_and_added width"] | ItemCodes:
     """The vectors with further ones behind them; codes stay codes."""
     return replace(vectors, added=added) if isinstance(vectors, ItemCodes) else np.concatenate([vectors, added])
 
