@@ -79,7 +79,7 @@ def _content(train: LogPart) -> ItemContent | None:
     if train.items is None:
         return None
     is_known = np.bincount(train.part.history().item, minlength=train.vocabulary.num_items) > 0
-    return ItemContent.fit(train.items.table, is_known, ids=train.vocabulary.items)
+    return ItemContent.fit(train.items.table, is_known, ids=train.vocabulary.items.to_pylist())
 
 
 def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context: RunContext) -> Checkpoint:
@@ -101,7 +101,7 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context:
     """
     vectors = None
     if settings.content is not None and train.items is not None:
-        vectors = settings.content.encode(train.items.table, train.vocabulary.items)
+        vectors = settings.content.encode(train.items.table, train.vocabulary.items.to_pylist())
     trained = train_network(train.part, valid.part, settings, context, vectors)
     calibrate_spread(trained.chosen, trained.network, Validation(valid.part, settings.training).part)
     calibrated, counts = _calibrated(train, valid, settings.training, trained, vectors)

@@ -30,7 +30,7 @@ from variseq.recommend.new_items import MIN_TARGETS, fit_new_items, rate_of_new_
 from variseq.sequences.batches import make_batch, training_windows
 from variseq.sequences.histories import Histories
 from variseq.training.config import TrainingConfig
-from variseq.training.new_items import folded_with_new_items
+from variseq.training.new_items import RIDGES, folded_with_new_items, ridge
 from variseq.training.trainer import log_frequency
 
 NEW = (2, 7)
@@ -220,3 +220,22 @@ def test_items_like_a_query_are_boosted_and_a_model_without_text_says_so() -> No
         catalog.query_boost("green", None)
     with pytest.raises(InputError, match="titles, descriptions or vectors"):
         Catalog(catalog.vocabulary, ITEMS, replace(tables, content=None)).query_boost("green", encoder)
+
+
+def test_ridge_is_the_one_with_the_least_error_on_items_left_out() -> None:
+    generator = np.random.default_rng(0)
+    features, noise = generator.normal(size=(30, 8)), generator.normal(size=(30, 3))
+    vectors = features @ generator.normal(size=(8, 3)) + 3 * noise
+    found = ridge(torch.from_numpy(features), torch.from_numpy(vectors)).numpy()
+
+    def fit(rows: np.ndarray, penalty: float) -> np.ndarray:
+        return np.linalg.solve(
+            features[rows].T @ features[rows] + penalty * np.eye(8), features[rows].T @ vectors[rows]
+        )
+
+    every = np.arange(30)
+    errors = {
+        penalty: sum(((vectors[row] - features[row] @ fit(every != row, penalty)) ** 2).sum() for row in every)
+        for penalty in RIDGES
+    }
+    np.testing.assert_allclose(found, fit(every >= 0, min(errors, key=errors.get)), rtol=1e-8)

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
+from variseq.model.layers import EventEmbedding
 from variseq.model.losses import Negatives, Pairs, Targets, softmax_loss
 from variseq.model.network import Network
 from variseq.ranking.new_items import NewItemMap
@@ -17,6 +19,9 @@ from variseq.training.trainer import log_frequency
 
 MAX_EPOCHS, MAX_STEPS = 3, 200
 LEARNING_RATE = 3e-3
+MANY_ITEMS = 10
+"""With so many items with events for each number of content, the map that was trained beside own vectors is used."""
+RIDGES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
 def folded_with_new_items(
@@ -24,8 +29,10 @@ def folded_with_new_items(
 ) -> tuple[Network, NewItemMap | None]:
     """The network without categories and content, in which items without events have vectors that stand alone.
 
-    Beside an item's own vector the shared part is only a correction. Alone it is multiplied by a matrix A, under which
-    the training events are most likely when no item has a vector of its own; the preferences stay as they are.
+    Beside an item's own vector the shared part is only a correction. Alone it is multiplied by a matrix, under which
+    the training events are most likely when no item has a vector of its own; the preferences stay as they are. Where
+    there are few items for the numbers that are known of each, the shared part fits these items too well. There the
+    map is a ridge regression of the trained vectors.
 
     Args:
         network: The trained network.
@@ -38,17 +45,55 @@ def folded_with_new_items(
     embedding, plain = network.embedding, network.folded()
     if not embedding.is_sum:
         return plain, None
-    shared = embedding.shared_vectors().detach()
-    matrix = _stand_alone(plain.eval(), shared, known, config)
-    is_new = ~embedding.has_own[:-1]
+    is_new = ~embedding.has_own[:-1, 0]
+    content_map, category = embedding.content_map, embedding.category
+    if content_map is None or int((~is_new).sum()) >= MANY_ITEMS * len(content_map):
+        matrix = _stand_alone(plain.eval(), embedding.shared_vectors().detach(), known, config)
+        of_content, of_category = (None if part is None else part.detach() @ matrix for part in (content_map, category))
+    else:
+        vectors = plain.item_vectors.detach()[~is_new]
+        features = torch.cat([embedding.content, *([] if category is None else [_shares(embedding)])], dim=1)[~is_new]
+        weight = ridge(features.double(), (vectors - vectors.mean(dim=0)).double()).float()
+        of_content, of_category = weight[: len(content_map)], None if category is None else weight[len(content_map) :]
     with torch.no_grad():
-        plain.embedding.item[:-1] = torch.where(is_new, shared @ matrix, plain.embedding.item[:-1])
-        plain.item_bias[is_new[:, 0]] = 0.0
-    of_content, of_category = (
-        None if part is None else (part.detach() @ matrix).cpu().numpy()
-        for part in (embedding.content_map, embedding.category)
-    )
-    return plain, NewItemMap(of_content, of_category)
+        of_all = torch.zeros_like(plain.item_vectors)
+        if of_content is not None:
+            of_all += embedding.content @ of_content
+        if of_category is not None:
+            links = (embedding.link_category, of_category, embedding.link_offsets)
+            of_all += functional.embedding_bag(*links, mode="mean", include_last_offset=True)
+        plain.embedding.item[:-1] = torch.where(is_new[:, None], of_all, plain.embedding.item[:-1])
+        plain.item_bias[is_new] = 0.0
+    arrays = [None if part is None else part.cpu().numpy() for part in (of_content, of_category)]
+    return plain, NewItemMap(arrays[0], arrays[1])
+
+
+def _shares(embedding: EventEmbedding) -> Float[Tensor, "item category"]:
+    """Which part of the categories of an item each category is."""
+    assert embedding.category is not None
+    length = embedding.link_offsets.diff()
+    row = torch.repeat_interleave(torch.arange(len(length), device=length.device), length)
+    shares = torch.zeros(len(length), len(embedding.category), device=length.device)
+    shares[row, embedding.link_category] = 1 / length[row].float()
+    return shares
+
+
+def ridge(
+    features: Float[Tensor, "item feature"], vectors: Float[Tensor, "item hidden"]
+) -> Float[Tensor, "feature hidden"]:
+    """The ridge regression of vectors with the least squared error on items left out, one at a time.
+
+    The error follows from the whole fit: Golub, Heath and Wahba 1979, equation 1.2.
+    """
+    left, strength, right = torch.linalg.svd(features, full_matrices=False)
+    turned, best = left.T @ vectors, (float("inf"), features)
+    for penalty in RIDGES:
+        shrunk = strength**2 / (strength**2 + penalty)
+        leverage = (left**2 * shrunk).sum(dim=1, keepdim=True)
+        error = float((((vectors - left @ (shrunk[:, None] * turned)) / (1 - leverage)) ** 2).sum())
+        if error < best[0]:
+            best = error, right.T @ ((strength / (strength**2 + penalty))[:, None] * turned)
+    return best[1]
 
 
 def _stand_alone(
