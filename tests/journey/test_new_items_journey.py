@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from jaxtyping import Float
 
-from tests.journey.test_simulated_journey import NETWORK, SHARE_OF_THE_ORACLE, TRAINING
+from tests.journey.test_simulated_journey import NETWORK, TRAINING
 from variseq.content.encoders import encoder_named
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.splits import Part
@@ -30,6 +30,7 @@ OPTIONS = SimulationOptions(
 )
 SETTINGS = TRAINING | {"max_epochs": 4, "batch_tokens": 256, "refit_fraction": 0.0}
 K = 10
+LEAST_SHARE = 0.8
 
 
 def with_vectors(shop: Simulation, folder: Path) -> pa.Table:
@@ -88,4 +89,4 @@ def test_content_finds_new_items_and_all_kinds_of_it_more_than_text(recalls: dic
 
 
 def test_new_items_are_ranked_nearly_as_by_the_oracle(recalls: dict[str, float]) -> None:
-    assert recalls["all"] >= SHARE_OF_THE_ORACLE * recalls["oracle"]
+    assert recalls["all"] >= LEAST_SHARE * recalls["oracle"]
