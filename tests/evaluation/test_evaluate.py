@@ -57,7 +57,7 @@ def plainly(matrix: np.ndarray, part: Part, k: int, exclude_seen: bool, targets:
         score = matrix[part.histories.item[start] if position > start else 0].astype(np.float64)
         candidates = [item for item in range(part.num_items) if item not in seen]
         rank = 1.0 + sum(score[item] >= score[target] for item in candidates if item != target)
-        if target in seen or part.train_item_count[target] == 0:
+        if target in seen:
             rank = np.inf
         top = sorted(candidates, key=lambda item: (-score[item], item))[:k]
         probability = np.exp(score) / np.exp(score).sum()
@@ -141,13 +141,13 @@ def test_target_seen_before_is_a_miss_only_when_seen_items_are_excluded() -> Non
     assert not kept.target_was_seen[0]
 
 
-def test_unseen_test_items_are_misses_and_counted() -> None:
+def test_items_without_training_events_are_ranked_as_all_others_and_counted() -> None:
     part = leave_one_out(Histories.of_items([[0, 1, 2, 3], [1, 0, 2, 1]]))[2]
     matrix = np.zeros((4, 4))
     matrix[:, 3] = 5
     evaluation = evaluate(GivenScores(matrix), part, EvaluationOptions(k=2))
     assert evaluation.target_count.tolist() == [0, 2]
-    assert evaluation.rank[0] == np.inf
+    assert evaluation.rank[0] == 1
     assert summarize(evaluation)["unseen_targets"] == 1
 
 

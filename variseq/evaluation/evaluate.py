@@ -55,9 +55,9 @@ class EvaluationOptions:
 def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | None = None) -> Evaluation:
     """Rank the whole catalog for every query of the part; never a sample of it.
 
-    Targets never seen in training, targets outside the catalog, and (when seen items are excluded) targets in the
-    user's own history are misses; all are counted. A target outside the catalog has no NLL. Ties are broken against the
-    recommender: the rank is 1 + the number of other candidates with a score at least the target's. So many histories
+    Targets outside the catalog, and (when seen items are excluded) targets in the user's own history are misses; all
+    are counted. A target without training events is ranked as all others. A target outside the catalog has no NLL. Ties
+    are broken against the recommender: the rank is 1 + the number of other candidates with a score at least the target's. So many histories
     are scored at once that memory does not grow with their number.
     Source: Krichene and Rendle, "On sampled metrics for item recommendation" (2020), on why no sample is ranked.
 
@@ -108,11 +108,11 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
                 found.setdefault(name, np.zeros((len(queries), *value.shape[1:]), value.dtype))[batch] = value
     top_item = found["top_item"]
     target_count = np.where(is_unknown, 0, part.train_item_count[target])
-    categories, is_known = options.item_categories, target_count > 0
-    rank = np.where(is_known, found["rank"], np.inf)
+    categories = options.item_categories
+    rank = np.where(is_unknown, np.inf, found["rank"])
     visits = None
     if has_visits:
-        among_new = np.where(is_known, found["rank_among_new"], np.inf)
+        among_new = np.where(is_unknown, np.inf, found["rank_among_new"])
         visits = VisitRanks(begin, rank, found["is_repeat"] & ~is_unknown, among_new, length > 0)
     return Evaluation(
         model=recommender.name,

@@ -27,7 +27,7 @@ SELECTIVE_GAIN = "selective_ndcg_gain"
 MIN_USERS = 20
 """Groups of fewer users are shown, but not compared: chance alone would make one of them the worst."""
 UNSEEN = "unseen"
-"""Targets that never occur in training are misses by rule, so they are shown and not compared."""
+"""Targets that never occur in training are new items, on which few models have a say: shown, and not compared."""
 
 
 def summarize(
