@@ -57,8 +57,8 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
 
     Targets outside the catalog, and (when seen items are excluded) targets in the user's own history are misses; all
     are counted. A target without training events is ranked as all others. A target outside the catalog has no NLL. Ties
-    are broken against the recommender: the rank is 1 + the number of other candidates with a score at least the target's. So many histories
-    are scored at once that memory does not grow with their number.
+    are broken against the recommender: the rank is 1 + the number of other candidates with a score at least the
+    target's. So many histories are scored at once that memory does not grow with their number.
     Source: Krichene and Rendle, "On sampled metrics for item recommendation" (2020), on why no sample is ranked.
 
     Args:
