@@ -180,9 +180,15 @@ def _recall(
     return found
 
 
-def first_days(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> Iterator[Record]:
-    """A record with content and categories, and one with neither."""
-    for row in ("content and categories", "neither"):
+def first_days(
+    dataset: LoadedDataset,
+    name: str,
+    seed: int,
+    refit: bool,
+    rows: Sequence[str] = ("content and categories", "neither"),
+) -> Iterator[Record]:
+    """A record for each row."""
+    for row in rows:
         settings = settings_of(name, seed, ROWS[row], refit)
         model, seconds = fitted(dataset.log, settings)
         queries = TestQueries.of(model, dataset.log, settings)
@@ -216,7 +222,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("name", metavar="NAME", help="a data set of the recipes")
     parser.add_argument("data", type=Path, metavar="DATA", help="its folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="of the mode rows")
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), help="of the modes rows and first-days")
     parser.add_argument("--refit", action="store_true", help="with the validation events, as a run by default")
     given = parser.parse_args(words)
 
@@ -224,7 +230,7 @@ def main(words: Sequence[str] | None = None) -> int:
         check_writable(given.out)
         dataset = load_dataset(given.name, given.data)
         for seed in given.seeds:
-            more = {"rows": given.rows} if given.mode == "rows" else {}
+            more = {"rows": given.rows} if given.rows else {}
             for record in MODES[given.mode](dataset, given.name, seed, given.refit, **more):
                 append_records(given.out, [record])
                 print(seed, record["case"], record["metrics"], flush=True)
