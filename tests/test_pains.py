@@ -92,9 +92,9 @@ def test_no_block_of_scores_grows_with_users_or_items(
     cells: list[int] = []
     plain = Softmaxes.__init__
 
-    def counting(self: Softmaxes, columns: Columns, preference: Float[np.ndarray, "a b c"]) -> None:
+    def counting(self: Softmaxes, columns: Columns, preference: Float[np.ndarray, "a b c"], *left_out: object) -> None:
         cells.append(preference.shape[0] * preference.shape[1] * columns.num_columns)
-        plain(self, columns, preference)
+        plain(self, columns, preference, *left_out)
 
     monkeypatch.setattr(Softmaxes, "__init__", counting)
     monkeypatch.setattr(mixture, "CELLS_AT_ONCE", 2000)

@@ -151,6 +151,7 @@ def test_answer_says_what_it_is(server: LocalServer) -> None:
         "probability_low",
         "probability_high",
         "title",
+        "source",
         "reasons",
     }
     assert first["probability_low"] <= first["probability"] <= first["probability_high"]

@@ -89,13 +89,13 @@ class ModelManager:
         chosen = self._chosen()
         if chosen is not None:
             try:
-                self._activate(*self._with_changes(load_engine(self.folder(chosen))), chosen)
+                self._use(*self._with_changes(load_engine(self.folder(chosen))), chosen)
                 return
             except VariseqError as error:
                 self._reject(_shown(chosen), error)
         name = run.resolve().name if run.resolve().parent == self.root else None
         problem = self.problem
-        self._activate(*self._with_changes(load_engine(run)), name)
+        self._use(*self._with_changes(load_engine(run)), name)
         self.problem = problem
 
     def names(self) -> list[str]:
@@ -194,11 +194,14 @@ class ModelManager:
         return engine
 
     def _activate(self, engines: ChangeableEngine, engine: Engine, name: str | None) -> None:
+        self._use(engines, engine, name)
+        log.info("model %s (%s) answers from now on", name or "of the run", engine.version)
+
+    def _use(self, engines: ChangeableEngine, engine: Engine, name: str | None) -> None:
         self.engines = engines
         self.engine = engine
         self.name = name
         self.problem = None
-        log.info("model %s (%s) answers from now on", name or "of the run", engine.version)
 
     def _reject(self, what: str, error: VariseqError) -> None:
         self.problem = f"{what} was refused and the one before goes on; see the log of the server."
