@@ -223,7 +223,7 @@ def accuracy_by_group(results: Results) -> ReportFigure:
         texts.append(f"by {name}, " + ", ".join(f"{g['group']}: {g[key]:.4f} ({g['num_queries']:,})" for g in groups))
     how_to_read = (
         "The test queries in groups. Above: by the number of events of the user (0: none). Below, in thirds: by the "
-        "training events of the item that came next (unseen: none, which is a miss). Bars are 95 % intervals over "
+        "training events of the item that came next (unseen: none). Bars are 95 % intervals over "
         f"users. Groups of fewer than {MIN_USERS} users are hollow and not compared."
     )
     gaps = " ".join(_gap_sentence(rows[0], kind, key) for kind in KINDS)

@@ -216,7 +216,7 @@ def _facts_of_evaluation(results: Results | None) -> list[tuple[str, str]]:
     )
     queries = (
         f"{row['cold_queries']:,} with an empty history; {row['unseen_targets']:,} targets unseen in training and "
-        f"{row['repeat_targets']:,} targets that are not ranked as they are in the history (both are misses)"
+        f"{row['repeat_targets']:,} targets that are misses, as items of the history are not ranked"
     )
     intervals = f"95 %, {protocol['num_resamples']:,} bootstrap resamples, seed {protocol['bootstrap_seed']}"
     return [("Evaluation", evaluation), ("Among the queries", queries), ("Intervals", intervals)]
