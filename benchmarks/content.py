@@ -133,12 +133,7 @@ def hold_out(log: Log, seed: int) -> tuple[Log, Bool[np.ndarray, " item"]]:
     targets = np.unique(histories.item[is_last])
     chosen = np.random.default_rng(seed).choice(targets, round(HELD_OUT_SHARE * len(targets)), replace=False)
     is_out = np.isin(np.arange(log.vocabulary.num_items), chosen)
-    keep = is_last | ~is_out[histories.item]
-    row = np.repeat(np.arange(len(histories)), histories.lengths)
-    lengths = np.bincount(row[keep], minlength=len(histories))
-    columns = (getattr(histories, name)[keep] for name in ("item", "behavior", "timestamp", "value"))
-    left = Histories(np.concatenate([[0], np.cumsum(lengths)]), *columns, visit_gap=histories.visit_gap)
-    return replace(log, histories=left), is_out
+    return replace(log, histories=histories.kept(is_last | ~is_out[histories.item])), is_out
 
 
 def held_out(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> Iterator[Record]:
