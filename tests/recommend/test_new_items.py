@@ -239,3 +239,18 @@ def test_ridge_is_the_one_with_the_least_error_on_items_left_out() -> None:
         for penalty in RIDGES
     }
     np.testing.assert_allclose(found, fit(every >= 0, min(errors, key=errors.get)), rtol=1e-8)
+
+
+@given(st.integers(0, 1000), st.integers(2, 8), st.integers(0, 8), st.integers(1, 8))
+def test_pin_keeps_its_rank_beside_reserved_ranks(seed: int, k: int, num_new: int, rank: int) -> None:
+    generator = np.random.default_rng(seed)
+    p = generator.random((1, NUM_ITEMS)).astype(np.float32)
+    is_new, num_new, rank, pinned = generator.random(NUM_ITEMS) < 0.4, min(num_new, k), min(rank, k), 5
+    vectors = np.ones((NUM_ITEMS, 3), dtype=np.float32)
+    constraints = Constraints(NUM_ITEMS, k, pins=((rank - 1, pinned),), num_new=num_new, is_new=is_new)
+    selector = Selector.of(WITHOUT.rows(np.array([0])), [constraints], Columns.whole(vectors))
+    found = selector.best(p, 0.0, vectors)[0][0].tolist()
+    assert found[rank - 1] == pinned
+    assert len(set(found)) == k
+    possible = min(num_new, int(is_new.sum()), k if is_new[pinned] else k - 1)
+    assert sum(is_new[item] for item in found) >= possible

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,9 +108,9 @@ class Selector:
             item, score = (
                 np.where(chosen >= 0, one[of_row, chosen], end) for one, end in ((item, -1), (score, -np.inf))
             )
-        if any(one.num_new for one in self.constraints):
-            item, score = self._with_new(item, score, ranked, is_log)
-        return self._pinned(item, score, ranked, is_log) if any(one.pins for one in self.constraints) else (item, score)
+        if any(one.pins or one.num_new for one in self.constraints):
+            return self._rearranged(item, ranked, is_log)
+        return item, score
 
     def conformal_set(self, p: Float[np.ndarray, "history column"], limits: Float[np.ndarray, " history"]) -> Ranked:
         """The items before which a list has at most so much probability, those of them that may be recommended."""
@@ -133,46 +133,27 @@ class Selector:
         ranked[self.seen_row, self.seen_column] = -np.inf
         return ranked
 
-    def _with_new(
+    def _rearranged(
         self,
         item: Int[np.ndarray, "history before"],
-        score: Float[np.ndarray, "history before"],
         ranked: Float[np.ndarray, "history listed"],
         is_log: Bool[np.ndarray, " history"],
     ) -> Ranked:
-        """Lists in which the best new items take the last ranks of others, as far as there are too few of them."""
-        lists = []
-        for row, one in enumerate(self.constraints):
-            found, of_found = item[row][item[row] >= 0], score[row][item[row] >= 0]
-            if one.is_new is not None and one.num_new:
-                known = np.flatnonzero(~one.is_new[found])
-                column = np.flatnonzero(self.columns.of_listed(row, one.is_new) & (ranked[row] > -np.inf))
-                column = column[np.argsort(-ranked[row, column], kind="stable")]
-                new = self.columns.items_at(np.array(row), column)
-                is_added = ~np.isin(new, found)
-                is_added &= np.cumsum(is_added) <= one.num_new - (len(found) - len(known))
-                num_over = max(0, len(found) + int(is_added.sum()) - one.k)
-                dropped = known[len(known) - num_over :]
-                found = np.concatenate([np.delete(found, dropped), new[is_added]])
-                of_added = _log(ranked[row, column[is_added]], is_log[row])
-                of_found = np.concatenate([np.delete(of_found, dropped), of_added])
-            lists.append((found, of_found))
-        return _table(lists)
+        """Pinned items at their ranks, the others around them, and as many new items as are asked for.
 
-    def _pinned(
-        self,
-        item: Int[np.ndarray, "history before"],
-        score: Float[np.ndarray, "history before"],
-        ranked: Float[np.ndarray, "history listed"],
-        is_log: Bool[np.ndarray, " history"],
-    ) -> Ranked:
-        """Pinned items at their ranks, each with the score that it would be ranked by; the others around them."""
+        Each item has the score that it would be ranked by.
+        """
         lists = []
         for row, one in enumerate(self.constraints):
             pins = one.allowed_pins(self.histories.history(row).item)
-            found = np.array(with_pins(item[row].tolist(), pins, one.k), dtype=np.int64)
-            column = self.columns.of_items(np.array(row), found)
-            lists.append((found, _log(ranked[row, column], is_log[row])))
+            found = with_pins(item[row].tolist(), pins, one.k)
+            if one.num_new and one.is_new is not None:
+                column = np.flatnonzero(self.columns.of_listed(row, one.is_new) & (ranked[row] > -np.inf))
+                best = column[np.argsort(-ranked[row, column], kind="stable")]
+                new = self.columns.items_at(np.array(row), best).tolist()
+                found = with_new(found, new, {other for _, other in pins}, one.num_new, one.k)
+            chosen = np.array(found, dtype=np.int64)
+            lists.append((chosen, _log(ranked[row, self.columns.of_items(np.array(row), chosen)], is_log[row])))
         return _table(lists)
 
 
@@ -291,6 +272,22 @@ def with_pins(ranked: Sequence[int], pins: Iterable[tuple[int, int]], k: int) ->
     for index, item in pins:
         found.insert(index, item)
     return found[:k]
+
+
+def with_new(ranked: Sequence[int], new: Sequence[int], pinned: Collection[int], num_new: int, k: int) -> list[int]:
+    """A list in which at least some of the items `new` are: the best take the last ranks of others that are not pinned.
+
+    >>> with_new([4, 7, 1, 3], new=[8, 9], pinned={3}, num_new=2, k=5)
+    [4, 7, 8, 3, 9]
+    """
+    found, are_new = list(ranked), set(new)
+    missing = num_new - len(are_new & set(found))
+    added = [item for item in new if item not in found][: max(0, missing)]
+    others = [index for index, item in enumerate(found) if item not in are_new and item not in pinned]
+    num_replaced = min(len(others), max(0, len(found) + len(added) - k))
+    for index, item in zip(others[len(others) - num_replaced :], added, strict=False):
+        found[index] = item
+    return [*found, *added[num_replaced:]][:k]
 
 
 def _log(
