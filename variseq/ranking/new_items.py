@@ -13,7 +13,7 @@ from variseq.content.columns import Ids
 from variseq.content.item_content import ItemContent
 from variseq.errors import CheckpointError
 from variseq.events.items import ItemTable
-from variseq.ranking.softmax import SMALLEST, Softmaxes, columns_inside
+from variseq.ranking.softmax import SMALLEST, Softmaxes, is_inside
 
 NAMES = "new_items.names"
 
@@ -169,21 +169,23 @@ class NewItemCells:
     def apply(self, p: Float[np.ndarray, "history *sample column"], span: slice) -> None:
         """Write to p of the columns `span`, in place; the mean over samples where p has none."""
         p *= self.of_known.astype(np.float32).reshape(-1, *(1,) * (p.ndim - 1))
-        inside = (self.column[0] >= span.start) & (self.column[0] < span.stop)
+        inside = is_inside(self.column, span)
+        column, of_cells = self.column[:, inside] - span.start, self.p[..., inside]
         if p.ndim == 3:
-            np.put_along_axis(p, columns_inside(self.column, span)[:, None], self.p[..., inside], axis=2)
+            np.put_along_axis(p, column[:, None], of_cells, axis=2)
         else:
-            np.put_along_axis(p, columns_inside(self.column, span), self.p[..., inside].mean(axis=1), axis=1)
+            np.put_along_axis(p, column, of_cells.mean(axis=1), axis=1)
 
     def applied(
         self, p: Float[np.ndarray, "history sample k"], column: Int[np.ndarray, "history k"]
     ) -> Float[np.ndarray, "history sample k"]:
         """p of some columns with what is written to them; the columns of new items ascend."""
-        columns = np.broadcast_to(self.column, (len(column), self.column.shape[1]))
-        index = np.stack([np.searchsorted(new, of_list) for new, of_list in zip(columns, column, strict=True)])
-        index = np.minimum(index, columns.shape[1] - 1)
-        is_new = np.take_along_axis(columns, index, axis=1) == column
-        of_new = np.take_along_axis(self.p, index[:, None], axis=2)
+        row, num_new = np.arange(len(column))[:, None], self.column.shape[1]
+        # One search for all rows, as the pairs of a row and a column ascend.
+        width = int(max(column.max(), self.column.max())) + 1
+        pair, pairs = row * width + column, (row * width + self.column).ravel()
+        found = np.minimum(np.searchsorted(pairs, pair), len(pairs) - 1)
+        of_new = np.take_along_axis(self.p, (found % num_new)[:, None], axis=2)
         of_known = p * self.of_known[:, None, None]
-        written: Float[np.ndarray, "history sample k"] = np.where(is_new[:, None], of_new, of_known)
+        written: Float[np.ndarray, "history sample k"] = np.where((pairs[found] == pair)[:, None], of_new, of_known)
         return written

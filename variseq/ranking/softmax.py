@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from variseq.ranking.item_codes import ItemCodes, ItemVectors
 
@@ -127,9 +127,9 @@ class Softmaxes:
             inside = np.exp(logits, out=logits)
             mass[..., number] = inside.sum(axis=2) if block.counts is None else np.vecdot(inside, block.counts[:, None])
             if left_out is not None:
-                cells = columns_inside(left_out, block.span)[:, None]
-                mass[..., number] -= np.take_along_axis(inside, cells, axis=2).sum(axis=2)
-        mass = np.maximum(mass, 0.0)
+                cells = left_out[:, is_inside(left_out, block.span)] - block.span.start
+                mass[..., number] -= np.take_along_axis(inside, cells[:, None], axis=2).sum(axis=2)
+                np.maximum(mass[..., number], 0.0, out=mass[..., number])
         # A block whose columns stand for no item at all has no mass.
         with np.errstate(divide="ignore"):
             log_parts = np.log(mass) + highest
@@ -153,6 +153,7 @@ class Softmaxes:
         return self._exponential[row, sample, column] * self.factor[row, sample, number]
 
 
-def columns_inside(column: Int[np.ndarray, "#history new"], span: slice) -> Int[np.ndarray, "#history inside"]:
-    """Those of some columns that are in a block, counted from its begin; blocks have the same ones in each row."""
-    return column[:, (column[0] >= span.start) & (column[0] < span.stop)] - span.start
+def is_inside(column: Int[np.ndarray, "#history new"], span: slice) -> Bool[np.ndarray, " new"]:
+    """Which of some columns are in a block; blocks have the same ones in each row."""
+    inside: Bool[np.ndarray, " new"] = (column[0] >= span.start) & (column[0] < span.stop)
+    return inside
