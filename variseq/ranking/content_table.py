@@ -8,13 +8,12 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int, Int8
 
-from variseq.sequences.histories import Histories, ragged_index
+from variseq.ranking.selection import SHORTEST
+from variseq.sequences.histories import Histories
 
 LEVELS = 127
-SHORTEST = 1e-9
-"""A vector shorter than this has no direction."""
 DECAY, NUM_EVENTS = 0.8, 64
-"""Of two events of a history the later one counts more by this factor; events before the latest 32 count nothing."""
+"""An event counts `DECAY` times as much as the next one; before the latest `NUM_EVENTS` events none counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +47,14 @@ class ContentTable:
 
     def of_histories(self, histories: Histories) -> Float[np.ndarray, "history content"]:
         """The weighted mean of the directions of each history, the latest event weighing most."""
-        length = np.minimum(histories.lengths, NUM_EVENTS)
-        row = np.repeat(np.arange(len(histories)), length)
-        index = ragged_index(histories.offsets[1:] - length, length)
-        weight = DECAY ** (histories.offsets[1:][row] - 1 - index)
+        latest = histories.latest(NUM_EVENTS)
+        row = np.repeat(np.arange(len(latest)), latest.lengths)
+        weight = DECAY ** (latest.offsets[1:][row] - 1 - np.arange(latest.num_events))
         weight = (weight / np.bincount(row, weights=weight)[row]).astype(np.float32)
-        found = np.zeros((len(histories), self.codes.shape[1]), dtype=np.float32)
-        np.add.at(found, row, weight[:, None] * self.directions(histories.item[index]))
+        found, filled = np.zeros((len(latest), self.codes.shape[1]), dtype=np.float32), latest.lengths > 0
+        if filled.any():
+            weighted = weight[:, None] * self.directions(latest.item)
+            found[filled] = np.add.reduceat(weighted, latest.offsets[:-1][filled], axis=0)
         return found
 
     def likeness(

@@ -294,7 +294,12 @@ class MixtureModel:
     def likeness(self, histories: Histories) -> Float[np.ndarray, "history new"] | None:
         """How like the content of new items is to that of each history; None without content."""
         content = self.tables.content
-        return None if content is None else content.likeness(content.of_histories(histories), self.new_items)
+        return None if content is None else content.of_histories(histories) @ self._directions_of_new.T
+
+    @cached_property
+    def _directions_of_new(self) -> Float[np.ndarray, "new content"]:
+        assert self.tables.content is not None
+        return self.tables.content.directions(self.new_items)
 
     def counted(self, histories: Histories) -> list[tuple[int, CountedItems]]:
         """The components that are counted, each with its number among the weights of `GatingNetwork`."""
