@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from variseq.artifacts.checkpoint import Checkpoint
 from variseq.estimator import VariationalAttention
@@ -15,6 +15,7 @@ from variseq.evaluation.results import Results
 from variseq.evaluation.significance import compare
 from variseq.evaluation.summary import CONFORMAL, SELECTIVE_GAIN
 from variseq.events.table import MICROSECONDS_PER_SECOND
+from variseq.recommend.network_model import CONTENT
 
 NUM_USERS = NUM_RECOMMENDED = NUM_RECENT = 5
 NUM_NEIGHBORS = 3
@@ -169,10 +170,10 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
 
 
 def _facts_of_content(checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    new_items, items = checkpoint.new_items, checkpoint.items
+    new_items, items = checkpoint.new_item_vectors, checkpoint.items
     new = checkpoint.calibrated.calibration.new
     found = []
-    if new_items is not None and items is not None and (shares := new_items.variance_shares(items)):
+    if new_items is not None and items is not None and (shares := new_items.squared_shares(items)):
         parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         found.append(("Content", f"{parts} of the squared length of content vectors"))
     if new is not None and new.share:
@@ -250,25 +251,15 @@ def examples(data: ReportData) -> list[dict[str, Any]]:
 
 
 def neighbors(data: ReportData) -> list[tuple[str, list[str], list[str]]]:
-    """For the most popular items those that are nearest by what people did, and by what is known of the items.
-
-    Near is a large cosine between item vectors. Empty for a run without categories and content.
-    """
-    checkpoint = data.checkpoint
-    if checkpoint.new_items is None or checkpoint.items is None or data.train_count is None:
+    """For the most popular items those most similar by events, and by content; empty for a run without content."""
+    if CONTENT not in data.checkpoint.counts or data.train_count is None:
         return []
-    shown = np.argsort(-data.train_count, kind="stable")[:NUM_RECOMMENDED]
-    of_events = checkpoint.network.item_vectors.detach().cpu().numpy()
-    columns = [_nearest(vectors, shown) for vectors in (of_events, checkpoint.new_items.vectors(checkpoint.items))]
-    named = [[[data.names[item] for item in of_item] for of_item in column] for column in columns]
-    return [(data.names[item], *both) for item, *both in zip(shown.tolist(), *named, strict=True)]
-
-
-def _nearest(
-    vectors: Float[np.ndarray, "item hidden"], shown: Int[np.ndarray, " shown"]
-) -> Int[np.ndarray, "shown neighbor"]:
-    """The items with the largest cosine to some items, those items themselves left out."""
-    directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    cosine = directions[shown] @ directions.T
-    cosine[np.arange(len(shown)), shown] = -np.inf
-    return np.argsort(-cosine, axis=1, kind="stable")[:, :NUM_NEIGHBORS]
+    popular = np.argsort(-data.train_count, kind="stable")[:NUM_RECOMMENDED]
+    k = min(NUM_NEIGHBORS, len(data.names) - 1)
+    rows = []
+    for item, item_id in zip(popular.tolist(), data.checkpoint.vocabulary.item_ids(popular), strict=True):
+        if item_id not in data.checkpoint.changes.removed:
+            found = (data.model.similar_items([item_id], k, by).to_dict("records") for by in ("events", "content"))
+            by_events, by_content = ([one["title"] or str(one["similar_item_id"]) for one in of] for of in found)
+            rows.append((data.names[item], by_events, by_content))
+    return rows
