@@ -129,8 +129,8 @@ class VariationalAttention(ChangingCatalog):
         settings = self.settings(train, start)
         if start is not None:
             refuse_leak(start._fitted(), train, valid)
-        if settings.content is not None and callback is None:
-            for note in settings.content.notes:
+        if settings.encoder is not None and callback is None:
+            for note in settings.encoder.notes:
                 console(quiet=verbose == 0).print(printable(note), soft_wrap=True)
         context = RunContext(self.device, callback or ProgressPrinter(verbose), unfinished, resume, tensorboard)
         changes = CatalogChanges() if start is None else start._fitted().changes

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from variseq.artifacts.checkpoint import Checkpoint
@@ -71,15 +70,14 @@ def run_settings(
     links = train.items.category_links() if train.items is not None and config.use_categories else None
     links = links if links is not None and links.num_categories else None
     start = None if earlier is None else Start.of(earlier, train.vocabulary)
-    return Settings(network, config, links, start, _content(train) if config.use_content else None)
-
-
-def _content(train: LogPart) -> ItemContent | None:
-    """The content of items, fitted to those with training events."""
-    if train.items is None:
-        return None
-    is_known = np.bincount(train.part.history().item, minlength=train.vocabulary.num_items) > 0
-    return ItemContent.fit(train.items.table, is_known, ids=train.vocabulary.items.to_pylist())
+    content = encoder = None
+    if train.items is not None and config.use_content:
+        table, ids = train.items.table, train.vocabulary.items.to_pylist()
+        # Items without training events are new ones, of which the fit may know nothing.
+        is_known = np.bincount(train.part.history().item, minlength=len(ids)) > 0
+        encoder = ItemContent.fit(table, is_known, ids=ids)
+        content = None if encoder is None else encoder.encode(table, ids)
+    return Settings(network, config, links, start, content, encoder)
 
 
 def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context: RunContext) -> Checkpoint:
@@ -99,19 +97,15 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context:
         InputError: For parts of different splits, and for a folder that holds another unfinished run.
         TrainingDivergedError: When the loss is no number.
     """
-    vectors = None
-    if settings.content is not None and train.items is not None:
-        vectors = settings.content.encode(train.items.table, train.vocabulary.items.to_pylist())
-    trained = train_network(train.part, valid.part, settings, context, vectors)
+    trained = train_network(train.part, valid.part, settings, context)
     calibrate_spread(trained.chosen, trained.network, Validation(valid.part, settings.training).part)
-    calibrated, counts = _calibrated(train, valid, settings.training, trained, vectors)
+    calibrated, counts = _calibrated(train, valid, settings, trained)
     is_refitted = bool(settings.training.refit_fraction)
     if (next_time := fit_next_time(train.part, valid.part, is_refitted, settings.training.seed)) is not None:
         counts |= {name: torch.from_numpy(array) for name, array in next_time.tensors().items()}
-    if (new_items := trained.new_items) is not None and train.items is not None:
-        names = tuple(train.items.linked_categories()) if new_items.category is not None else ()
-        new_items = replace(new_items, names=names, encoder=settings.content)
-        counts |= {name: torch.from_numpy(array.copy()) for name, array in new_items.tensors().items()}
+    if trained.new_item_vectors is not None:
+        tensors = trained.new_item_vectors.tensors()
+        counts |= {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
     config = {
         "size": size,
         "seed": settings.training.seed,
@@ -132,13 +126,10 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context:
 
 
 def _calibrated(
-    train: LogPart,
-    valid: LogPart,
-    config: TrainingConfig,
-    trained: Trained,
-    content: Float[np.ndarray, "item content"] | None,
+    train: LogPart, valid: LogPart, settings: Settings, trained: Trained
 ) -> tuple[CalibrationResult, dict[str, Tensor]]:
     """Calibrate the chosen network on validation, and transfer the result to the refitted one; with its counts."""
+    config, content = settings.training, settings.content
     of_content = {} if content is None else {CONTENT: torch.from_numpy(ContentTable.of(content).codes)}
     validation, known = Validation(valid.part, config), train.part.history()
     # A network that was trained without noise has no spread that means anything.

@@ -132,7 +132,9 @@ def test_log_variance_stays_inside_its_bounds() -> None:
 
 
 HISTORIES = Histories.of_items([[0, 1, 2, 3], [4, 5, 6]])
-LINKS = CategoryLinks(np.arange(0, 2 * NUM_ITEMS + 2, 2)[: NUM_ITEMS + 1], np.arange(2 * NUM_ITEMS) % 3, 3)
+LINKS = CategoryLinks(
+    np.arange(0, 2 * NUM_ITEMS + 2, 2)[: NUM_ITEMS + 1], np.arange(2 * NUM_ITEMS) % 3, ("c0", "c1", "c2")
+)
 
 
 def with_categories() -> Network:

@@ -18,7 +18,7 @@ from variseq.sequences.histories import Histories
 def counted(histories: Histories) -> Network:
     network = small_network(has_values=True)
     network.embedding.set_value_scale(0.5, 2.0)
-    network.count_events(histories)
+    network.set_known(histories)
     return network
 
 
@@ -109,7 +109,7 @@ def test_second_task_of_values_reaches_the_encoder() -> None:
 def test_before_training_the_estimate_is_the_items_bias_and_a_running_bias_of_the_person() -> None:
     histories = full_histories([8])
     network = Network(small_network(has_values=True).config).eval()
-    network.count_events(histories)
+    network.set_known(histories)
     head = network.value_head
     head.vector.zero_()
     last = histories.item[-1]

@@ -21,7 +21,7 @@ from variseq.ranking.calibration import Calibration
 from variseq.ranking.catalog import Catalog
 from variseq.ranking.content_table import DECAY, ContentTable
 from variseq.ranking.mixture import MixtureModel
-from variseq.ranking.new_items import NewItemForecast, NewItemMap
+from variseq.ranking.new_items import NewItemForecast, NewItemVectors
 from variseq.ranking.selection import Constraints, Selector
 from variseq.ranking.softmax import Columns
 from variseq.recommend.network_model import CONTENT as CONTENT_NAME
@@ -38,7 +38,7 @@ KNOWN_ITEMS = [item for item in range(NUM_ITEMS) if item not in NEW]
 GENERATOR = np.random.default_rng(0)
 KNOWN = Histories.of_items([GENERATOR.choice(KNOWN_ITEMS, size=size).tolist() for size in (5, 9, 2, 14, 3, 8)])
 WITHOUT = Histories.of_items([[], [], []])
-LINKS = CategoryLinks(np.arange(NUM_ITEMS + 1), np.arange(NUM_ITEMS) % 3, 3)
+LINKS = CategoryLinks(np.arange(NUM_ITEMS + 1), np.arange(NUM_ITEMS) % 3, ("c0", "c1", "c2"))
 CONTENT = GENERATOR.normal(size=(NUM_ITEMS, 5)).astype(np.float32)
 ITEMS = ItemTable(
     pa.table(
@@ -56,7 +56,7 @@ def with_content() -> Network:
     network.embedding.use_content(CONTENT)
     torch.nn.init.normal_(network.embedding.category)
     torch.nn.init.normal_(network.embedding.content_map)
-    network.count_events(KNOWN)
+    network.set_known(KNOWN)
     return network.eval()
 
 
@@ -77,7 +77,7 @@ def test_step_with_negatives_adds_content_to_the_items_it_looks_at_alone(monkeyp
     network = with_content().train()
     windows = training_windows(KNOWN.rows(np.arange(2)), 4, np.random.default_rng(0))
     batch = make_batch(KNOWN, windows, np.arange(2), NUM_ITEMS)
-    negatives = Negatives(torch.tensor([1, 1, 4]), log_frequency(KNOWN, NUM_ITEMS))
+    negatives = Negatives(torch.tensor([1, 1, 4]), log_frequency(KNOWN, network))
     found = []
     for is_whole in (False, True):
         torch.manual_seed(0)
@@ -183,16 +183,16 @@ def test_map_of_new_items_comes_back_from_its_tensors() -> None:
     encoder = ItemContent.fit(ITEMS.table, np.ones(NUM_ITEMS, dtype=bool))
     assert encoder is not None
     category = GENERATOR.normal(size=(3, 4)).astype(np.float32)
-    whole = NewItemMap(np.ones((encoder.dim, 4), dtype=np.float32), category, ("c0", "c1", "c2"), encoder)
-    again = NewItemMap.of_tensors(whole.tensors())
+    whole = NewItemVectors(np.ones((encoder.dim, 4), dtype=np.float32), category, ("c0", "c1", "c2"), encoder)
+    again = NewItemVectors.of_tensors(whole.tensors())
     assert again is not None
-    np.testing.assert_array_equal(again.vectors(ITEMS), whole.vectors(ITEMS))
-    only_categories = NewItemMap.of_tensors(replace(whole, content=None, encoder=None).tensors())
+    np.testing.assert_array_equal(again.of(ITEMS)[0], whole.of(ITEMS)[0])
+    only_categories = NewItemVectors.of_tensors(replace(whole, content=None, encoder=None).tensors())
     assert only_categories is not None
-    np.testing.assert_array_equal(only_categories.vectors(ITEMS), category[np.arange(NUM_ITEMS) % 3])
-    assert NewItemMap.of_tensors({}) is None
+    np.testing.assert_array_equal(only_categories.of(ITEMS)[0], category[np.arange(NUM_ITEMS) % 3])
+    assert NewItemVectors.of_tensors({}) is None
     with pytest.raises(CheckpointError, match="new items"):
-        NewItemMap.of_tensors(whole.tensors() | {"new_items.content": np.ones((1, 4), dtype=np.float32)})
+        NewItemVectors.of_tensors(whole.tensors() | {"new_items.content": np.ones((1, 4), dtype=np.float32)})
 
 
 def test_similar_by_content_is_the_cosine_of_content_and_both_is_the_mean() -> None:

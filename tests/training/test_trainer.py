@@ -12,7 +12,7 @@ from variseq.errors import TrainingDivergedError
 from variseq.log import LogPart
 from variseq.model.network import Network
 from variseq.training.config import TrainingConfig
-from variseq.training.trainer import Trainer, build_optimizer, gradient_step
+from variseq.training.trainer import Trainer, build_optimizer, epoch_plan, gradient_step
 
 pytestmark = pytest.mark.slow
 
@@ -122,7 +122,7 @@ def test_run_that_diverges_stops_and_keeps_the_state_before(
 ) -> None:
     """The weights break in a batch; the loss shows it in the next one, and a check at the end of the epoch."""
     trainer = trainer_for(shop_parts, tmp_path)
-    num_batches = len(trainer._plan(0)[1])
+    num_batches = len(epoch_plan(trainer.histories, trainer.network.config, trainer.config, 0)[1])
     poison = Poison(at=epoch * num_batches + batch % num_batches + 1)
     with pytest.raises(TrainingDivergedError, match=place) as caught, every_step(poison):
         trainer.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import Network, NetworkConfig
 from variseq.ranking.calibration import CalibrationResult
 from variseq.ranking.catalog_changes import CatalogChanges
-from variseq.ranking.new_items import NewItemMap
+from variseq.ranking.new_items import NewItemVectors
 from variseq.ranking.next_time import NextTime
 from variseq.sequences.histories import Histories
 
@@ -52,7 +53,7 @@ class Checkpoint:
         histories: All events of the log; None in a folder that was written without histories.
         bounds: Two rows of flat indices, where validation and where test begin in each history; None like `histories`.
         counts: Counted transitions and the trend, which the network is mixed with; the fit of the next time; and the
-            map of new items.
+            vectors of new items.
         manifest: How the run was made and what was calibrated; see `variseq.pipeline`.
         config: The resolved configuration: size, seed, model, training.
         metrics: One record an epoch.
@@ -85,10 +86,10 @@ class Checkpoint:
         """The fit of the time to the next event; None where the log has no times."""
         return NextTime.of_tensors({name: tensor.numpy() for name, tensor in self.counts.items()})
 
-    @property
-    def new_items(self) -> NewItemMap | None:
+    @cached_property
+    def new_item_vectors(self) -> NewItemVectors | None:
         """What gives new items their vectors; None for a model without categories and content."""
-        return NewItemMap.of_tensors({name: tensor.numpy() for name, tensor in self.counts.items()})
+        return NewItemVectors.of_tensors({name: tensor.numpy() for name, tensor in self.counts.items()})
 
     @property
     def is_refitted(self) -> bool:
@@ -146,7 +147,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             changes=read_changes(folder),
         )
         # What is read later is looked up here, so that a missing part is noticed where the folder is known.
-        _ = checkpoint.usual_behavior, checkpoint.calibrated, checkpoint.new_items, dict(manifest["log"]["behaviors"])
+        _ = (
+            checkpoint.usual_behavior,
+            checkpoint.calibrated,
+            checkpoint.new_item_vectors,
+            dict(manifest["log"]["behaviors"]),
+        )
         _ = [manifest["protocol"][key] for key in manifest["split_params"]]
     return checkpoint
 

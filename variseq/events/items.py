@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +160,11 @@ class CategoryLinks:
 
     offsets: Int[np.ndarray, " item_plus_one"]
     category: Int[np.ndarray, " link"]
-    num_categories: int
+    names: tuple[str, ...]
+
+    @property
+    def num_categories(self) -> int:
+        return len(self.names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,23 +194,24 @@ class ItemTable:
         of_items = self.categories(range(len(self)))
         return of_items if any(of_items) else None
 
-    def linked_categories(self) -> dict[str, int]:
-        """The categories that distinguish items, numbered.
+    def _linked_categories(self) -> tuple[str, ...]:
+        """The categories that distinguish items.
 
         A category of a single item adds nothing to the item itself; one of most items distinguishes none.
         """
         of_items = self.categories(range(len(self)))
         count = Counter(category for categories in of_items for category in set(categories))
         used = sorted(name for name, num_items in count.items() if 2 <= num_items <= len(self) / 2)
-        return {name: index for index, name in enumerate(used)}
+        return tuple(used)
 
-    def category_links(self, number: Mapping[str, int] | None = None) -> CategoryLinks:
-        """Which categories each item has, of those that are numbered: `linked_categories` where None."""
-        number = self.linked_categories() if number is None else number
+    def category_links(self, names: tuple[str, ...] | None = None) -> CategoryLinks:
+        """Which categories each item has, of those with these names; None: of those that distinguish items."""
+        names = self._linked_categories() if names is None else names
+        number = {name: index for index, name in enumerate(names)}
         of_items = [sorted(set(categories)) for categories in self.categories(range(len(self)))]
         links = [[number[name] for name in categories if name in number] for categories in of_items]
         offsets = np.cumsum([0, *map(len, links)])
-        return CategoryLinks(offsets, np.array([index for one in links for index in one], dtype=np.int64), len(number))
+        return CategoryLinks(offsets, np.array([index for one in links for index in one], dtype=np.int64), names)
 
     def save(self, path: Path | str) -> None:
         write_parquet(self.table, Path(path))

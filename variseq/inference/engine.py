@@ -31,7 +31,7 @@ from variseq.ranking.engine import Engine
 from variseq.ranking.index import ItemIndex
 from variseq.ranking.item_codes import ItemCodes, without_bias
 from variseq.ranking.mixture import ItemTables, MixtureModel
-from variseq.ranking.new_items import NewItemMap
+from variseq.ranking.new_items import NewItemVectors
 from variseq.ranking.next_time import NextTime
 
 SHOWN_OF_NETWORK = ("num_items", "hidden_size", "latent_dim", "num_layers", "num_heads", "max_seq_len", "attention")
@@ -71,7 +71,7 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
             usual_behavior=int(manifest["usual_behavior"]),
             thresholds_at_request=calibrated.thresholds_at_request,
             next_time=NextTime.of_tensors(arrays),
-            new_items=NewItemMap.of_tensors(arrays),
+            new_item_vectors=NewItemVectors.of_tensors(arrays),
             visit_gap=network["visit_gap"],
             index=ItemIndex(folder / INDEX, vectors) if has_index else None,
             version=hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:12],

@@ -188,8 +188,8 @@ class Network(nn.Module):
         """Scores of the items first:last."""
         return torch.addmm(self.item_bias[first:last], preference, self.item_vectors[first:last].T)
 
-    def count_events(self, known: Histories) -> None:
-        """Count which items have events, and biases of values, in the events that the network is trained on."""
+    def set_known(self, known: Histories) -> None:
+        """Set which items have events, and the biases of values, by the events that the network is trained on."""
         num_events = np.bincount(known.item, minlength=self.config.num_items)
         self.embedding.has_own[:-1, 0] = torch.from_numpy(num_events > 0)
         if self.value_head is not None:

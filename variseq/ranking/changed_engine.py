@@ -55,7 +55,7 @@ class ChangeableEngine:
         ids = {one.item_id for one in given} - known.keys()
         added = [one for one in after.items if one.item_id in ids]
         self._remember(added, strict=True)
-        content = None if self.trained.new_items is None else self.trained.new_items.encoder
+        content = None if self.trained.new_item_vectors is None else self.trained.new_item_vectors.encoder
         return after, replace(counts, not_read=not_read(added, content))
 
     def without_items(self, before: CatalogChanges, item_ids: Sequence[Id]) -> tuple[CatalogChanges, ChangeCounts]:
@@ -147,12 +147,12 @@ class ChangeableEngine:
 
         A model has no bias for items without events.
         """
-        found, ids = self.trained.new_items, [one.item_id for one in items]
+        found, ids = self.trained.new_item_vectors, [one.item_id for one in items]
         if found is None:
             width = self.trained.model.tables.vectors.shape[1] - 1
             return np.zeros((len(items), width), np.float32), np.zeros((len(items), 0), np.float32)
         try:
-            return found.vectors_and_content(content_table(items, found.encoder), ids)
+            return found.of(content_table(items, found.encoder), ids)
         except InputError:
             if strict:
                 raise
@@ -160,7 +160,7 @@ class ChangeableEngine:
             parts = [self._encoded([one], strict=False) for one in items]
             return np.concatenate([one for one, _ in parts]), np.concatenate([one for _, one in parts])
         plain = ItemDetails(item_id=ids[0], title=items[0].title, categories=items[0].categories)
-        return found.vectors_and_content(content_table([plain], found.encoder))
+        return found.of(content_table([plain], found.encoder))
 
     @property
     def _forecast(self) -> NewItemForecast:

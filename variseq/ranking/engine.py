@@ -20,7 +20,7 @@ from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.index import ItemIndex
 from variseq.ranking.item_codes import without_bias
 from variseq.ranking.mixture import HISTORIES_AT_ONCE, Distribution, MixtureModel
-from variseq.ranking.new_items import NewItemMap
+from variseq.ranking.new_items import NewItemVectors
 from variseq.ranking.next_time import NextTime
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.reasons import NUM_CANDIDATES, Reasons, log_probability, reasons
@@ -158,7 +158,7 @@ class Engine:
         version: Names the model in answers.
         health: What the model is and how its posterior is used.
         thresholds_at_request: Those where the time of the request is known.
-        new_items: Gives the vectors of items that are added; None: nothing that is known of an item says where it is.
+        new_item_vectors: Gives items that are added their vectors; None: nothing that is known of an item says more.
     """
 
     def __init__(
@@ -176,12 +176,12 @@ class Engine:
         version: str = "",
         health: dict[str, Any] | None = None,
         thresholds_at_request: ConformalThresholds | None = None,
-        new_items: NewItemMap | None = None,
+        new_item_vectors: NewItemVectors | None = None,
     ) -> None:
         self.thresholds_at_request = thresholds_at_request
         self.model, self.catalog, self.thresholds, self.index = model, catalog, thresholds, index
         self.repeat_share, self.exclude_seen, self.usual_behavior = repeat_share, exclude_seen, usual_behavior
-        self.next_time, self.new_items = next_time, new_items
+        self.next_time, self.new_item_vectors = next_time, new_item_vectors
         self.visit_gap = visit_gap
         self.version, self.health = version, {"version": version, **(health or {})}
         self.vocabulary, self.items = catalog.vocabulary, catalog.items
@@ -245,7 +245,9 @@ class Engine:
         log_boost = self.catalog.log_boost(options)
         if options.query is None:
             return log_boost
-        of_query = self.catalog.query_boost(options.query, None if self.new_items is None else self.new_items.encoder)
+        of_query = self.catalog.query_boost(
+            options.query, None if self.new_item_vectors is None else self.new_item_vectors.encoder
+        )
         return of_query if log_boost is None else log_boost + of_query
 
     def recommend(

@@ -19,7 +19,7 @@ NAMES = "new_items.names"
 
 
 @dataclass(frozen=True, eq=False)
-class NewItemMap:
+class NewItemVectors:
     """From what is known of an item to its vector: the mean of the vectors of its categories, plus content · W.
 
     Args:
@@ -34,27 +34,26 @@ class NewItemMap:
     names: tuple[str, ...] = ()
     encoder: ItemContent | None = None
 
-    def vectors(self, items: ItemTable) -> Float[np.ndarray, "item hidden"]:
-        """The vectors of items; zero where nothing is known. Raises what `ItemContent.encode` raises."""
-        return self.vectors_and_content(items)[0]
-
-    def vectors_and_content(
+    def of(
         self, items: ItemTable, ids: Ids = None
     ) -> tuple[Float[np.ndarray, "item hidden"], Float[np.ndarray, "item content"]]:
-        """The same, and the content vectors; `ids` are for messages."""
+        """The vectors of items, zero where nothing is known, and their content vectors; `ids` are for messages.
+
+        Raises what `ItemContent.encode` raises.
+        """
         parts, content = [], np.zeros((len(items), 0), dtype=np.float32)
         if self.content is not None and self.encoder is not None:
             content = self.encoder.encode(items.table, ids)
             parts.append(content @ self.content)
         if self.category is not None:
-            links = items.category_links({name: number for number, name in enumerate(self.names)})
+            links = items.category_links(self.names)
             length = np.diff(links.offsets)
             of_items = np.zeros((len(length), self.category.shape[1]), dtype=np.float32)
             np.add.at(of_items, np.repeat(np.arange(len(length)), length), self.category[links.category])
             parts.append(of_items / np.maximum(length, 1)[:, None])
         return np.asarray(sum(parts[1:], parts[0]), dtype=np.float32), content
 
-    def variance_shares(self, items: ItemTable) -> dict[str, float]:
+    def squared_shares(self, items: ItemTable) -> dict[str, float]:
         """What each part of the content adds to the vectors, as a share of the sum of squares of all parts."""
         if self.content is None or self.encoder is None:
             return {}
@@ -74,7 +73,7 @@ class NewItemMap:
         return {name: part for name, part in parts.items() if part is not None} | of_encoder
 
     @classmethod
-    def of_tensors(cls, tensors: Mapping[str, np.ndarray]) -> NewItemMap | None:
+    def of_tensors(cls, tensors: Mapping[str, np.ndarray]) -> NewItemVectors | None:
         """The inverse of `tensors`; None where there is no such record. Raises CheckpointError for a damaged one."""
         content, category = (tensors.get(f"new_items.{name}") for name in ("content", "category"))
         if content is None and category is None:

@@ -92,7 +92,7 @@ def engine_of(checkpoint: Checkpoint) -> Engine:
         usual_behavior=checkpoint.usual_behavior,
         thresholds_at_request=calibrated.thresholds_at_request,
         next_time=checkpoint.next_time,
-        new_items=checkpoint.new_items,
+        new_item_vectors=checkpoint.new_item_vectors,
         visit_gap=checkpoint.network.config.visit_gap,
     )
 

@@ -80,6 +80,11 @@ class TrainingConfig(BaseModel):
             raise ValueError(str(error).rstrip(".")) from error
 
     @property
+    def masks_seen(self) -> bool:
+        """Whether seen items are left out of the softmax of training."""
+        return self.mask_seen and self.exclude_seen
+
+    @property
     def refit_epochs(self) -> int:
         """Epochs of each refit; 0 where there is none.
 

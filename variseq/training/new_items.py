@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from variseq.content.item_content import ItemContent
 from variseq.model.layers import EventEmbedding
-from variseq.model.losses import Negatives, Pairs, Targets, softmax_loss
+from variseq.model.losses import Pairs, Targets, softmax_loss
 from variseq.model.network import Network
-from variseq.ranking.new_items import NewItemMap
-from variseq.sequences.batches import group_by_length, make_batch, training_windows
+from variseq.ranking.new_items import NewItemVectors
+from variseq.sequences.batches import make_batch
 from variseq.sequences.histories import Histories
 from variseq.training.config import TrainingConfig
-from variseq.training.trainer import log_frequency
+from variseq.training.trainer import drawn_negatives, epoch_plan, log_frequency
 
 MAX_EPOCHS, MAX_STEPS = 3, 200
 LEARNING_RATE = 3e-3
@@ -25,8 +25,12 @@ RIDGES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
 def folded_with_new_items(
-    network: Network, known: Histories, config: TrainingConfig
-) -> tuple[Network, NewItemMap | None]:
+    network: Network,
+    known: Histories,
+    config: TrainingConfig,
+    names: tuple[str, ...] = (),
+    encoder: ItemContent | None = None,
+) -> tuple[Network, NewItemVectors | None]:
     """The network without categories and content, in which items without events have vectors that stand alone.
 
     Beside an item's own vector the shared part is only a correction. Alone it is multiplied by a matrix, under which
@@ -38,9 +42,11 @@ def folded_with_new_items(
         network: The trained network.
         known: The events that it was trained on.
         config: How it was trained.
+        names: The names of the categories.
+        encoder: What gave the content vectors.
 
     Returns:
-        The folded network, and the map of its new items; None without categories and content.
+        The folded network, and what gives new items their vectors; None without categories and content.
     """
     embedding, plain = network.embedding, network.folded()
     if not embedding.is_sum:
@@ -65,7 +71,7 @@ def folded_with_new_items(
         plain.embedding.item[:-1] = torch.where(is_new[:, None], of_all, plain.embedding.item[:-1])
         plain.item_bias[is_new] = 0.0
     arrays = [None if part is None else part.cpu().numpy() for part in (of_content, of_category)]
-    return plain, NewItemMap(arrays[0], arrays[1])
+    return plain, NewItemVectors(arrays[0], arrays[1], names, encoder)
 
 
 def _shares(embedding: EventEmbedding) -> Float[Tensor, "item category"]:
@@ -101,27 +107,21 @@ def _stand_alone(
 ) -> Float[Tensor, "hidden hidden"]:
     """A: the vectors `shared` A forecast the training events best, with a bias for each item."""
     torch.manual_seed(config.seed)
-    num_items, device = network.config.num_items, shared.device
-    matrix = torch.eye(shared.shape[1], device=device, requires_grad=True)
+    matrix = torch.eye(shared.shape[1], device=shared.device, requires_grad=True)
     bias = network.item_bias.detach().clone().requires_grad_()
-    generator = np.random.default_rng(config.seed)
-    windows = training_windows(known, network.config.max_seq_len, generator)
-    groups = group_by_length(windows.lengths, config.batch_tokens, generator.permutation(len(windows.first)))
-    num_steps = min(MAX_STEPS, MAX_EPOCHS * len(groups))
-    order = np.concatenate([generator.permutation(len(groups)) for _ in range(MAX_EPOCHS)])[:num_steps]
+    plans = [epoch_plan(known, network.config, config, epoch) for epoch in range(MAX_EPOCHS)]
+    batches = [(windows, group) for windows, groups in plans for group in groups][:MAX_STEPS]
     optimizer = torch.optim.Adam([matrix, bias], lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
-    frequency = log_frequency(known, num_items).to(device)
-    for index in order.tolist():
-        batch = make_batch(known, windows, groups[index], num_items).to(device)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
+    log_share, num_items = log_frequency(known, network), network.config.num_items
+    for windows, group in batches:
+        batch = make_batch(known, windows, group, num_items).to(shared.device)
         with torch.no_grad():
             preference = network(batch).preference.unsqueeze(0)
         token, target, _ = batch.targets()
         preference = preference if token is None else preference[:, token]
-        masks = config.mask_seen and config.exclude_seen
-        seen = Pairs(*batch.seen(num_items)) if masks else None
-        is_large = num_items > config.full_softmax_max_items
-        negatives = Negatives.draw(frequency, config.num_negatives) if is_large else None
+        seen = Pairs(*batch.seen(num_items)) if config.masks_seen else None
+        negatives = drawn_negatives(log_share, config)
         loss = softmax_loss(preference, shared @ matrix, bias, Targets.next(target), negatives, seen)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

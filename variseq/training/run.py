@@ -24,7 +24,7 @@ from variseq.errors import InputError, PosteriorCollapseWarning
 from variseq.evaluation.splits import Part
 from variseq.events.items import CategoryLinks
 from variseq.model.network import Network, NetworkConfig
-from variseq.ranking.new_items import NewItemMap
+from variseq.ranking.new_items import NewItemVectors
 from variseq.sequences.histories import Histories
 from variseq.training.callbacks import MetricsFile, TensorBoardFile, TrainingCallback
 from variseq.training.config import TrainingConfig
@@ -47,14 +47,16 @@ class Settings:
         training: How it is trained.
         links: The categories of items.
         start: A warm start.
-        content: Gives the content vectors of items.
+        content: The content vectors of items.
+        encoder: What gave the content vectors.
     """
 
     network: NetworkConfig
     training: TrainingConfig
     links: CategoryLinks | None = None
     start: Start | None = None
-    content: ItemContent | None = None
+    content: Float[np.ndarray, "item content"] | None = None
+    encoder: ItemContent | None = None
 
 
 @dataclass(frozen=True)
@@ -73,26 +75,19 @@ class Trained:
     """Two networks, the record of each epoch, and the seconds of all epochs.
 
     `chosen` was trained on the training part and chosen on validation; it is used for calibration. `network` is used
-    for recommendations: `chosen`, or the result of the refits; `new_items` is its map of new items.
+    for recommendations: `chosen`, or the result of the refits; `new_item_vectors` gives its new items their vectors.
     """
 
     chosen: Network
     network: Network
     metrics: list[dict[str, Any]]
     seconds: float
-    new_items: NewItemMap | None
+    new_item_vectors: NewItemVectors | None
 
 
-def train_network(
-    train: Part,
-    valid: Part,
-    settings: Settings,
-    context: RunContext,
-    content: Float[np.ndarray, "item content"] | None = None,
-) -> Trained:
+def train_network(train: Part, valid: Part, settings: Settings, context: RunContext) -> Trained:
     """Train on the training part, choose the best epoch on the validation part, then refit on both.
 
-    `content` are the content vectors of items that `settings.content` gives.
     The caller's random generators are not changed. Warns with PosteriorCollapseWarning when the chosen network does not
     use its latent. Raises InputError for a folder with an unfinished run without `resume`, or with other settings or
     data.
@@ -103,22 +98,23 @@ def train_network(
         train, valid = (replace(part, histories=_only_new_targets(part.histories)) for part in (train, valid))
     seeds_gpus = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     gpus = range(torch.cuda.device_count()) if seeds_gpus else []
-    with torch.random.fork_rng(devices=gpus), _run_folder(context, _fingerprint(settings, train, content)):
+    with torch.random.fork_rng(devices=gpus), _run_folder(context, _fingerprint(settings, train)):
         known = train.history()
-        network = new_network(settings, known, content).to(device)
+        network = new_network(settings, known).to(device)
         later = config.num_refits * config.refit_epochs
         trainer = Trainer(network, known, Validation(valid, config), config, folder, later)
         trainer.run([*_files(trainer, context), context.callback])
         _warn_of_collapse(trainer.records, settings)
         seconds = trainer.progress.total_seconds
-        chosen, new_items = folded_with_new_items(network, known, config)
+        described = (() if settings.links is None else settings.links.names, settings.encoder)
+        chosen, new_item_vectors = folded_with_new_items(network, known, config, *described)
         final = chosen
         if config.refit_fraction:
             chosen, latest = copy.deepcopy(chosen), valid.history_with_targets()
             going_on = config.model_copy(update={"beta": trainer.progress.beta})
             seconds += refit(network, latest, going_on, context)
-            final, new_items = folded_with_new_items(network, latest, config)
-    return Trained(chosen, final, trainer.records, seconds, new_items)
+            final, new_item_vectors = folded_with_new_items(network, latest, config, *described)
+    return Trained(chosen, final, trainer.records, seconds, new_item_vectors)
 
 
 def _only_new_targets(histories: Histories) -> Histories:
@@ -146,7 +142,7 @@ def refit(network: Network, histories: Histories, config: TrainingConfig, contex
     noise = {"deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0} if config.deterministic_fraction < 1 else {}
     decay = config.refit_weight_decay_multiplier * config.item_weight_decay
     of_refit = {"max_epochs": config.refit_epochs, "item_weight_decay": decay, **noise}
-    network.count_events(histories)
+    network.set_known(histories)
     chosen, refitted, seconds = network_tensors("network", network), [], 0.0
     for number in range(config.num_refits):
         # The first refit has the seed of the run.
@@ -175,9 +171,7 @@ def mean_of(networks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-def new_network(
-    settings: Settings, known: Histories, content: Float[np.ndarray, "item content"] | None = None
-) -> Network:
+def new_network(settings: Settings, known: Histories) -> Network:
     """A network with random weights, or with those of an earlier run. Raises InputError for histories of one event."""
     if not (known.lengths >= 2).any():
         raise InputError(
@@ -188,14 +182,14 @@ def new_network(
     network = Network(settings.network)
     if settings.links is not None:
         network.embedding.use_categories(settings.links)
-    if content is not None:
-        network.embedding.use_content(content)
+    if settings.content is not None:
+        network.embedding.use_content(settings.content)
     values = known.value[np.isfinite(known.value)]
     if settings.network.has_values and len(values):
         network.embedding.set_value_scale(float(values.mean()), float(values.std()))
     if settings.start is not None:
         take_over(network, settings.start)
-    network.count_events(known)
+    network.set_known(known)
     return network
 
 
@@ -258,7 +252,7 @@ def _open_folder(folder: Path, resume: bool, fingerprint: dict[str, Any]) -> Non
         raise InputError(f"The run folder {folder} cannot be made: {error.strerror or error}.") from error
 
 
-def _fingerprint(settings: Settings, train: Part, content: Float[np.ndarray, "item content"] | None) -> dict[str, Any]:
+def _fingerprint(settings: Settings, train: Part) -> dict[str, Any]:
     """The settings and digests of the data, which have to be equal when a run is resumed."""
     histories, links, start = train.histories, settings.links, settings.start
     weights = [] if start is None else [tensor.cpu().numpy() for tensor in start.network.state_dict().values()]
@@ -266,7 +260,7 @@ def _fingerprint(settings: Settings, train: Part, content: Float[np.ndarray, "it
         "data.split_hash": train.protocol["split_hash"],
         "data.events": _digest(histories.timestamp, histories.behavior, histories.value),
         "data.categories": None if links is None else _digest(links.offsets, links.category),
-        "data.content": None if content is None else _digest(content),
+        "data.content": None if settings.content is None else _digest(settings.content),
         "earlier run": None if start is None else _digest(*weights),
     }
 

@@ -22,7 +22,7 @@ from variseq.errors import TrainingDivergedError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part
 from variseq.model.losses import Negatives
-from variseq.model.network import Network, Objective, Weights
+from variseq.model.network import Network, NetworkConfig, Objective, Weights
 from variseq.model.posterior import NetworkScorer
 from variseq.sequences.batches import Batch, Windows, group_by_length, make_batch, training_windows
 from variseq.sequences.histories import Histories
@@ -105,10 +105,26 @@ class Validation:
         return {f"validation_{name}": float(result.metric(name).mean()) for name in ("ndcg", "recall", "nll")}
 
 
-def log_frequency(histories: Histories, num_items: int) -> Float[Tensor, " item"]:
+def epoch_plan(
+    histories: Histories, network: NetworkConfig, config: TrainingConfig, epoch: int
+) -> tuple[Windows, list[Any]]:
+    """The windows and batches of an epoch; the same for the same seed and epoch."""
+    generator = np.random.default_rng([config.seed, epoch])
+    windows = training_windows(histories, network.max_seq_len, generator)
+    groups = group_by_length(windows.lengths, config.batch_tokens, generator.permutation(len(windows.first)))
+    return windows, [groups[index] for index in generator.permutation(len(groups))]
+
+
+def log_frequency(histories: Histories, network: Network) -> Float[Tensor, " item"]:
     """The logarithm of each item's share of the events, each item counted once more than it occurs."""
-    count = np.bincount(histories.item, minlength=num_items) + 1.0
-    return torch.from_numpy(np.log(count / count.sum())).float()
+    count = np.bincount(histories.item, minlength=network.config.num_items) + 1.0
+    return torch.from_numpy(np.log(count / count.sum())).float().to(network.item_bias.device)
+
+
+def drawn_negatives(log_share: Float[Tensor, " item"], config: TrainingConfig) -> Negatives | None:
+    """Negatives of a batch, by the logarithm of each item's share; None where the softmax is over all items."""
+    is_full = len(log_share) <= config.full_softmax_max_items
+    return None if is_full else Negatives.draw(log_share, config.num_negatives)
 
 
 def gradient_step(network: Network, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> None:
@@ -157,7 +173,7 @@ class Trainer:
         self.best: dict[str, Tensor] = network_tensors("best", network)
         self.optimizer = build_optimizer(network, config)
         self.progress = Progress(beta=config.beta)
-        self.log_frequency = log_frequency(histories, network.config.num_items)
+        self.log_frequency = log_frequency(histories, network)
         self.num_steps = 1
         self.records: list[dict[str, Any]] = []
         torch.manual_seed(config.seed)
@@ -195,11 +211,6 @@ class Trainer:
         load_network("best", self.network, self.best)
 
     @property
-    def masks_seen(self) -> bool:
-        """Whether seen items are left out of the softmax."""
-        return self.config.mask_seen and self.config.exclude_seen
-
-    @property
     def is_finished(self) -> bool:
         """Out of epochs, or out of patience, which begins with the first epoch that may be chosen."""
         waited = self.progress.epoch - 1 - self.progress.best_epoch
@@ -221,7 +232,7 @@ class Trainer:
 
     def _train_epoch(self, callbacks: Sequence[TrainingCallback], interrupt: Interrupt) -> None:
         """The batches of the epoch that are still to be done."""
-        windows, groups = self._plan(self.progress.epoch)
+        windows, groups = epoch_plan(self.histories, self.network.config, self.config, self.progress.epoch)
         self.num_steps = len(groups) * self.config.max_epochs
         self.network.train()
         for index in range(self.progress.batch, len(groups)):
@@ -236,14 +247,6 @@ class Trainer:
             if index + 1 < len(groups):
                 self._stop_if_requested(interrupt)
 
-    def _plan(self, epoch: int) -> tuple[Windows, list[Any]]:
-        """The windows and batches of an epoch; the same for the same seed and epoch."""
-        generator = np.random.default_rng([self.config.seed, epoch])
-        windows = training_windows(self.histories, self.network.config.max_seq_len, generator)
-        order = generator.permutation(len(windows.first))
-        groups = group_by_length(windows.lengths, self.config.batch_tokens, order)
-        return windows, [groups[index] for index in generator.permutation(len(groups))]
-
     def _train_batch(self, batch: Batch) -> None:
         progress = self.progress
         config, share = self.config, noise_share(self.config, progress.step / self.num_steps)
@@ -254,9 +257,9 @@ class Trainer:
             noise=share,
             num_samples=config.num_samples,
             skip_gram=config.skip_gram_weight,
-            mask_seen=self.masks_seen,
+            mask_seen=config.masks_seen,
         )
-        objective = self.network.objective(batch, weights, self._negatives())
+        objective = self.network.objective(batch, weights, drawn_negatives(self.log_frequency, config))
         self._check_finite(objective)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, progress.step, self.num_steps)
@@ -274,11 +277,6 @@ class Trainer:
         }
         for name, value in added.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
-
-    def _negatives(self) -> Negatives | None:
-        if self.network.config.num_items <= self.config.full_softmax_max_items:
-            return None
-        return Negatives.draw(self.log_frequency.to(self.network.item_bias.device), self.config.num_negatives)
 
     def _check_finite(self, objective: Objective) -> None:
         loss = float(objective.loss.detach())
@@ -335,7 +333,7 @@ class Trainer:
         """Validation metrics and the health of the posterior; keeps the weights where they are the best."""
         progress, network = self.progress, self.averaged.folded()
         score = validation.score(network)
-        health = examine(network, validation.diagnostic_histories(), self.config.seed, self.masks_seen)
+        health = examine(network, validation.diagnostic_histories(), self.config.seed, self.config.masks_seen)
         # σ is trained only under full noise, so earlier epochs are not chosen, except in a deterministic run. The last
         # epoch may be chosen in any case.
         is_last = progress.epoch + 1 == self.config.max_epochs
