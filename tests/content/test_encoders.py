@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from variseq.content import images
-from variseq.content.audio import MelEncoder, samples_of
+from variseq.content import media
 from variseq.content.encoders import ENCODERS, ContentEncoder, encoder_named
-from variseq.content.images import ColorEncoder
+from variseq.content.media import ColorEncoder, MelEncoder, samples_of
 from variseq.content.tfidf import TfidfMap
 from variseq.errors import InputError, MissingDependencyError, VariseqError
 
@@ -156,7 +155,7 @@ def test_cut_off_sound_is_refused(tmp_path: Path) -> None:
 
 def test_weights_of_another_hash_are_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("efficientnet_lite_pytorch")
-    monkeypatch.setattr(images, "EFFICIENTNET_SHA256", "0" * 64)
+    monkeypatch.setattr(media, "EFFICIENTNET_SHA256", "0" * 64)
     with pytest.raises(VariseqError, match="not those that are known"):
         encoder_named("image", "efficientnet").encode([write_picture(tmp_path / "a.png", (1, 2, 3))])
 

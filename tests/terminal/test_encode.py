@@ -12,8 +12,7 @@ import pytest
 
 from tests.content.test_encoders import png, write_picture, write_tone
 from tests.terminal.invoke import refuse, succeed, variseq
-from variseq.content.audio import MelEncoder
-from variseq.content.images import ColorEncoder
+from variseq.content.media import ColorEncoder, MelEncoder
 
 pytest.importorskip("PIL")
 

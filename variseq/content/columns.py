@@ -93,9 +93,18 @@ def refuse_rows(are_bad: Bool[np.ndarray, " row"], ids: Ids, problem: str, remed
     """Raises InputError that names up to five rows, by id or by their number from 1, where any is bad."""
     rows = np.flatnonzero(are_bad)
     if len(rows):
-        shown = [f"row {row + 1}" if ids is None else f"item {ids[row]!r}" for row in rows[:NUM_NAMED].tolist()]
-        more = f" and {len(rows) - NUM_NAMED:,} more" if len(rows) > NUM_NAMED else ""
-        raise InputError(f"{problem}: {', '.join(shown)}{more}. {remedy}.")
+        shown = [f"row {row + 1}" if ids is None else f"item {ids[row]!r}" for row in rows.tolist()]
+        raise InputError(f"{problem}: {first_of(shown)}. {remedy}.")
+
+
+def first_of(texts: Sequence[str], separator: str = ", ") -> str:
+    """The first texts, for a message.
+
+    >>> first_of(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(texts) - NUM_NAMED:,} more" if len(texts) > NUM_NAMED else ""
+    return separator.join(texts[:NUM_NAMED]) + more
 
 
 def number_lists(column: pa.ChunkedArray) -> NumberLists | None:

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from variseq.content.columns import ENCODER, NUM_NAMED, is_text, joined_texts, refuse_rows, text_columns
+from variseq.content.columns import ENCODER, first_of, is_text, joined_texts, refuse_rows, text_columns
 from variseq.content.encoders import ContentEncoder
-from variseq.content.files import path_below, read_file
+from variseq.content.media import read_file
 from variseq.content.vector_cache import VectorCache
 from variseq.errors import InputError
 from variseq.events.columns import plain_name
@@ -124,19 +124,39 @@ def encode_files(
         progress(kind, len(found) + len(problems), num_files)
     if problems:
         bad = [f"{ids[row]!r} ({cell[:100]}) {problems[cell]}" for row, cell in enumerate(cells) if cell in problems]
-        more = f"; and {len(bad) - NUM_NAMED:,} more" if len(bad) > NUM_NAMED else ""
         raise InputError(
-            f"{len(bad):,} items have a file in the column {column!r} that cannot be used: {'; '.join(bad[:NUM_NAMED])}"
-            f"{more}. Replace these files or empty the cells; finished vectors are kept for the next run."
+            f"{len(bad):,} items have a file in the column {column!r} that cannot be used: {first_of(bad, '; ')}"
+            f". Replace these files or empty the cells; finished vectors are kept for the next run."
         )
     missing = [ids[row] for row, cell in enumerate(cells) if cell and cell not in found]
     notes = []
     if missing:
-        shown = ", ".join(map(repr, missing[:NUM_NAMED])) + (", ..." if len(missing) > NUM_NAMED else "")
+        shown = first_of([repr(one) for one in missing])
         notes.append(
             f"{len(missing):,} items have no file where the column {column!r} says, and get no vector: {shown}"
         )
     return items.with_vectors(f"{kind}_vector", [found.get(cell or "") for cell in cells], encoder.name), notes
+
+
+def path_below(folder: Path, text: str) -> Path | None:
+    """The file of a cell, links followed; None where there is none.
+
+    Raises InputError for an address, for a path that leads out of the folder, and for what is no plain file.
+    """
+    if "://" in text:
+        raise InputError("is an address; only files on this machine are read")
+    root = folder.resolve()
+    try:
+        path = (root / text).resolve()
+        if not path.is_relative_to(root):
+            raise InputError(f"leads out of the folder {folder}")
+        if path.exists() and not path.is_file():
+            raise InputError("is no file")
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError) as error:  # names that are too long, zero bytes, links in a circle
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"is no path ({error})") from error
 
 
 def given_vectors(items: ItemRows, name: str, file: Path, ids_file: Path) -> tuple[ItemRows, list[str]]:

@@ -9,8 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
-from variseq.content.audio import MelEncoder
-from variseq.content.images import ColorEncoder, EfficientNetEncoder
+from variseq.content.media import ColorEncoder, EfficientNetEncoder, MelEncoder
 from variseq.errors import InputError, MissingDependencyError
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, StringConstraints, ValidationError
 
-from variseq.content.columns import Ids, is_number, is_text, joined_texts, number_lists, numbers, text_columns
+from variseq.content.columns import first_of, is_number, is_text, joined_texts, number_lists, numbers, text_columns
 from variseq.content.item_content import ItemContent
 from variseq.content.sources import GivenVectors, Numbers, Texts
 from variseq.errors import CheckpointError, InputError
@@ -23,7 +23,6 @@ MAX_ITEMS = 20_000
 MAX_REMOVED = 200_000
 MAX_TEXT, MAX_NAME, MAX_VECTOR, MAX_COLUMNS, MAX_CATEGORIES = 65_536, 1024, 8192, 100, 100
 MAX_FILE_BYTES = 256 << 20
-NUM_NAMED = 5
 
 WholeId = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
 Text = Annotated[str, StringConstraints(strict=True, max_length=MAX_TEXT)]
@@ -187,7 +186,9 @@ def without_items(before: CatalogChanges, item_ids: Sequence[Id], known: Known) 
     items, removed = {one.item_id: one for one in before.items}, dict.fromkeys(before.removed)
     unknown = [one for one in item_ids if one not in items and one not in known and one not in removed]
     if unknown:
-        raise InputError(f"There are no items {named(unknown)} in the catalog. Nothing was removed.")
+        raise InputError(
+            f"There are no items {first_of(list(map(repr, unknown)))} in the catalog. Nothing was removed."
+        )
     num_before = len(removed)
     for item_id in item_ids:
         items.pop(item_id, None)
@@ -201,17 +202,9 @@ def without_items(before: CatalogChanges, item_ids: Sequence[Id], known: Known) 
 def refuse_repeated(item_ids: Sequence[Id]) -> None:
     """Raises InputError for ids that are there twice."""
     if repeated := [one for one, count in Counter(item_ids).items() if count > 1]:
-        raise InputError(f"Items are there twice: {named(repeated)}. Give each once. Nothing was changed.")
-
-
-def named(item_ids: Sequence[Id]) -> str:
-    """The first ids, for a message.
-
-    >>> named([1, 2, 3, 4, 5, 6, 7])
-    '1, 2, 3, 4, 5 and 2 more'
-    """
-    more = f" and {len(item_ids) - NUM_NAMED:,} more" if len(item_ids) > NUM_NAMED else ""
-    return ", ".join(repr(one) for one in item_ids[:NUM_NAMED]) + more
+        raise InputError(
+            f"Items are there twice: {first_of(list(map(repr, repeated)))}. Give each once. Nothing was changed."
+        )
 
 
 def details_of(item_ids: Sequence[Id], items: ItemTable) -> list[ItemDetails]:
@@ -251,7 +244,7 @@ def details_of(item_ids: Sequence[Id], items: ItemTable) -> list[ItemDetails]:
     ]
 
 
-def content_table(items: Sequence[ItemDetails], content: ItemContent | None) -> ItemTable:
+def as_table(items: Sequence[ItemDetails], content: ItemContent | None) -> ItemTable:
     """Items as a table whose columns the content of a model reads.
 
     A text is read by any name: where none of an item's texts has a name that the content reads, they are joined and get
@@ -297,8 +290,3 @@ def _text_names(content: ItemContent | None) -> list[str]:
 
 def _names(of_items: Iterable[Mapping[str, object]]) -> list[str]:
     return list(dict.fromkeys(name for columns in of_items for name in columns))
-
-
-def ids_of(items: Sequence[ItemDetails]) -> Ids:
-    """The id of each item."""
-    return [one.item_id for one in items]

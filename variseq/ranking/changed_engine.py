@@ -21,7 +21,7 @@ from variseq.ranking.catalog_changes import (
     CatalogChanges,
     ChangeCounts,
     ItemDetails,
-    content_table,
+    as_table,
     not_read,
     with_items,
     without_items,
@@ -152,7 +152,7 @@ class ChangeableEngine:
             width = self.trained.model.tables.vectors.shape[1] - 1
             return np.zeros((len(items), width), np.float32), np.zeros((len(items), 0), np.float32)
         try:
-            return found.of(content_table(items, found.encoder), ids)
+            return found.of(as_table(items, found.encoder), ids)
         except InputError:
             if strict:
                 raise
@@ -160,7 +160,7 @@ class ChangeableEngine:
             parts = [self._encoded([one], strict=False) for one in items]
             return np.concatenate([one for one, _ in parts]), np.concatenate([one for _, one in parts])
         plain = ItemDetails(item_id=ids[0], title=items[0].title, categories=items[0].categories)
-        return found.of(content_table([plain], found.encoder))
+        return found.of(as_table([plain], found.encoder))
 
     @property
     def _forecast(self) -> NewItemForecast:
