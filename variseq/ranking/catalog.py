@@ -12,6 +12,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from variseq.content.item_content import ItemContent
+from variseq.content.sources import TEXT
 from variseq.errors import InputError
 from variseq.events.items import ItemTable
 from variseq.events.table import Columns
@@ -117,13 +118,14 @@ class Catalog:
     def query_boost(self, query: str, encoder: ItemContent | None) -> Float[np.ndarray, " item"]:
         """What is added to log p of each item for its likeness to a text.
 
-        Raises InputError for a model without text.
+        Raises InputError for a model without text, and for a text that says nothing to it.
         """
         content = require_content(self.tables.content, "query")
-        if encoder is None or not any(name.startswith("text") for name in encoder.spans):
+        if encoder is None or TEXT not in encoder.spans:
             raise InputError("query needs items with text. Fit with items=… that have titles or descriptions.")
-        table = pa.table({Columns.TITLE: [query]})
-        wanted = ContentTable.of(encoder.encode(table)).directions(slice(None))
+        wanted = ContentTable.of(encoder.encode(pa.table({Columns.TITLE: [query]}))).directions(slice(None))
+        if not wanted.any():
+            raise InputError(f"query={query!r} has no word that the texts of the items have. Use other words.")
         likeness = [content.likeness(wanted, block)[0] for block in self._blocks]
         return QUERY_WEIGHT * np.concatenate(likeness)
 

@@ -50,15 +50,15 @@ class ItemTables:
 
 @dataclass(frozen=True, eq=False)
 class Hurdle:
-    """Seen items share the counted probability of a repeat; what a model says decides among them, and among new ones.
+    """Seen items share the counted probability of a repeat; a model decides among them, and among all others.
 
-    A model that is fitted to new items says nothing of how likely seen ones are. Seen items are the cells `row`,
-    `column`. `of_new` and `of_seen` are what the p of each history is multiplied by. Source: Mullahy 1986.
+    A model that is fitted without seen items says nothing of how likely they are. Seen items are the cells `row`,
+    `column`. `of_others` and `of_seen` are what the p of each history is multiplied by. Source: Mullahy 1986.
     """
 
     row: Int[np.ndarray, " cell"]
     column: Int[np.ndarray, " cell"]
-    of_new: Float[np.ndarray, " history"]
+    of_others: Float[np.ndarray, " history"]
     of_seen: Float[np.ndarray, " history"]
 
     @classmethod
@@ -72,10 +72,10 @@ class Hurdle:
         """With the share of repeats of each history. Where there are seen items alone, or none, one side has it all."""
         seen = np.bincount(row, weights=p[row, column], minlength=len(p))
         # What is left beside seen items may be smaller than the rounding of p.
-        new = np.maximum(1 - seen, SMALLEST)
-        has_seen, has_new = seen > 0, np.bincount(row, minlength=len(p)) < p.shape[1]
-        of_seen = np.where(has_new, share, 1.0) / np.where(has_seen, seen, 1.0)
-        return cls(row, column, np.where(has_seen, (1 - share) / new, 1.0), of_seen)
+        others = np.maximum(1 - seen, SMALLEST)
+        has_seen, has_others = seen > 0, np.bincount(row, minlength=len(p)) < p.shape[1]
+        of_seen = np.where(has_others, share, 1.0) / np.where(has_seen, seen, 1.0)
+        return cls(row, column, np.where(has_seen, (1 - share) / others, 1.0), of_seen)
 
     def apply(self, p: Float[np.ndarray, "history *sample column"], span: slice = slice(None)) -> None:
         """Multiply p of the columns `span`, in place."""
@@ -83,14 +83,14 @@ class Hurdle:
         row, column = self.row[inside], self.column[inside] - (span.start or 0)
         shape = (-1, *(1,) * (p.ndim - 1))
         seen = p[row, ..., column] * self.of_seen[row].reshape(-1, *(1,) * (p.ndim - 2))
-        p *= self.of_new.astype(np.float32).reshape(shape)
+        p *= self.of_others.astype(np.float32).reshape(shape)
         p[row, ..., column] = np.maximum(seen, SMALLEST)
 
     def at(self, column: Int[np.ndarray, "history k"], num_columns: int) -> Float[np.ndarray, "history k"]:
         """What p of some columns is multiplied by."""
         row = np.arange(len(column))[:, None]
         is_seen = np.isin(row * num_columns + column, self.row * num_columns + self.column)
-        return np.where(is_seen, self.of_seen[:, None], self.of_new[:, None])
+        return np.where(is_seen, self.of_seen[:, None], self.of_others[:, None])
 
 
 @dataclass(frozen=True, eq=False)

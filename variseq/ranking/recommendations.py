@@ -21,8 +21,8 @@ from variseq.errors import InputError
 from variseq.events.vocabulary import Id
 
 ITEM_COLUMNS = (
-    *("item_id", "rank", "score", "probability", "probability_low", "probability_high", "title", "source", "reasons"),
-)
+    "item_id", "rank", "score", "probability", "probability_low", "probability_high", "title", "source", "reasons",
+)  # fmt: skip
 """The columns that differ from item to item of one list."""
 
 

@@ -109,7 +109,7 @@ def calibrate(untuned: MixtureModel, part: Part, options: EvaluationOptions, cal
     """
     calibrator = Calibrator(untuned, part, options, calendar)
     model = MixtureModel(untuned.encoder, untuned.tables, calibrator.fit())
-    calibration = fit_new_items(model, *calibrator.with_new, part.history())
+    calibration = fit_new_items(model, *calibrator.with_new_items, part.history())
     tuned = ModelRecommender(MixtureModel(untuned.encoder, untuned.tables, calibration))
     thresholds, found, at_request = *_thresholds(tuned, part, options), None
     if calibration.at_request is not None:
@@ -137,7 +137,7 @@ class Calibrator:
     """A model without calibration, and the validation queries that it is fitted to.
 
     Queries whose target is a repeat are left out where repeats are not ranked: their probability is counted. So are
-    those whose target is a new item; they are in `with_new`.
+    those whose target is a new item; they are in `with_new_items`.
     """
 
     def __init__(self, model: MixtureModel, part: Part, options: EvaluationOptions, calendar: str = UTC) -> None:
@@ -157,9 +157,9 @@ class Calibrator:
         self.all_queries = (at_request, begin[number[chosen]], target)
         if options.exclude_seen:
             row = np.repeat(np.arange(len(target)), at_request.lengths)
-            is_new = np.bincount(row[at_request.item == target[row]], minlength=len(target)) == 0
-            at_request, target = at_request.rows(np.flatnonzero(is_new)), target[is_new]
-        self.with_new = (replace(at_request, request_time=None), target)
+            is_first = np.bincount(row[at_request.item == target[row]], minlength=len(target)) == 0
+            at_request, target = at_request.rows(np.flatnonzero(is_first)), target[is_first]
+        self.with_new_items = (replace(at_request, request_time=None), target)
         # New items are forecast apart.
         chosen = np.flatnonzero(~model.tables.is_new[target])
         at_request, target = at_request.rows(chosen), target[chosen]
