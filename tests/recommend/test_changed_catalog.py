@@ -107,9 +107,9 @@ def test_everything_can_be_removed(model: VariationalAttention) -> None:
 
 
 def test_updated_titles_and_categories_show_everywhere(model: VariationalAttention) -> None:
-    told = pd.DataFrame({"item_id": ["i03"], "title": ["Renamed"], "category": ["Brand new"]})
-    assert model.add_items(told) == ChangeCounts(updated=1)
-    assert model.add_items(told) == ChangeCounts(unchanged=1)
+    changed = pd.DataFrame({"item_id": ["i03"], "title": ["Renamed"], "category": ["Brand new"]})
+    assert model.add_items(changed) == ChangeCounts(updated=1)
+    assert model.add_items(changed) == ChangeCounts(unchanged=1)
     table = model.recommend(history=["i00"], categories=["Brand new"]).to_pandas()
     assert table[["item_id", "title"]].to_numpy().tolist() == [["i03", "Renamed"]]
     assert model.recommend(history=[], k=3, boost_categories={"Brand new": 1000.0}).to_pandas()["item_id"][0] == "i03"

@@ -216,6 +216,8 @@ def test_items_like_a_query_are_boosted_and_a_model_without_text_says_so() -> No
     catalog = Catalog(Vocabulary(pa.array(["u"]), pa.array(range(NUM_ITEMS)), ("event",)), ITEMS, tables)
     boost = catalog.query_boost("green", encoder)
     assert {int(item) % 3 for item in np.argsort(-boost)[: NUM_ITEMS // 3]} == {1}
+    with pytest.raises(InputError, match="no word"):
+        catalog.query_boost("東京", encoder)
     with pytest.raises(InputError, match="text"):
         catalog.query_boost("green", None)
     with pytest.raises(InputError, match="titles, descriptions or vectors"):

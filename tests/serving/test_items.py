@@ -38,17 +38,17 @@ def change(server: LocalServer, method: str, status: int = 200, **body: Any) -> 
     return answer
 
 
-def shown(server: LocalServer, **wish: Any) -> dict[str, str]:
+def shown(server: LocalServer, **options: Any) -> dict[str, str]:
     """Every item of the whole list, and its source."""
-    answer = server.recommend(**{"history": ["i00"], "k": 40, "exclude_seen": False, **wish})
+    answer = server.recommend(**{"history": ["i00"], "k": 40, "exclude_seen": False, **options})
     return {one["item_id"]: one["source"] for one in answer["recommendations"]}
 
 
 def test_added_item_is_recommended_by_the_next_answer_and_removed_from_it(server: LocalServer) -> None:
     server.add(event("e1", "anna", "i01"), event("e2", "anna", "n1", 1_700_000_100))
     assert server.recommend("anna")["num_unknown_items"] == 1
-    told = [{"item_id": "n1", "title": "New toy", "categories": ["Toys"]}, {"item_id": ODD, "text": "a new book"}]
-    answer = change(server, "POST", items=told)
+    given = [{"item_id": "n1", "title": "New toy", "categories": ["Toys"]}, {"item_id": ODD, "text": "a new book"}]
+    answer = change(server, "POST", items=given)
     assert {name: answer[name] for name in ("added", "updated", "removed", "unchanged")} == {
         "added": 2, "updated": 0, "removed": 0, "unchanged": 0,
     }  # fmt: skip
@@ -57,7 +57,7 @@ def test_added_item_is_recommended_by_the_next_answer_and_removed_from_it(server
     added = server.client.get("/v1/items/added?start=1&limit=5").json()
     assert ([one["item_id"] for one in added["items"]], added["num_added"]) == ([ODD], 2)
     assert server.client.get("/v1/items/n1/similar").status_code == 200
-    assert change(server, "POST", items=told)["unchanged"] == 2
+    assert change(server, "POST", items=given)["unchanged"] == 2
     assert change(server, "DELETE", item_ids=["n1", "i03"])["removed"] == 2
     assert change(server, "DELETE", item_ids=["n1", "i03"])["unchanged"] == 2
     assert not {"n1", "i03"} & {*shown(server, pin={1: "i03"})}
