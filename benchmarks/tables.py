@@ -201,7 +201,8 @@ TABLES = {
     "content-first-days": Table(
         "content", ("data", "row"),
         (Column("nll", "NLL", 3), Column("nll_new", "new targets", 3), Column("nll_known", "other targets", 3),
-         Column("ndcg_known", "NDCG@10, other targets"), Column("recall_new", "recall@10, new targets"),
+         Column("ndcg", "NDCG@10"), Column("ndcg_known", "other targets"),
+         Column("recall_new", "recall@10, new targets"), Column("share_of_new", "probability of new", 3),
          Column("num_new", "new targets", 0), Column("num_queries", "targets", 0)),
         (("mode", "first-days"),),
         "After a refit",
