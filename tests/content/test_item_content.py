@@ -14,7 +14,7 @@ from safetensors.numpy import load, save
 
 from variseq.content import item_content
 from variseq.content.encoders import ENCODERS
-from variseq.content.item_content import ContentOptions, ItemContent
+from variseq.content.item_content import ItemContent
 from variseq.content.sources import GivenVectors
 from variseq.content.tfidf import TfidfMap, features
 from variseq.errors import CheckpointError, InputError, MissingDependencyError
@@ -178,12 +178,6 @@ def test_fixed_size_lists_may_have_empty_cells() -> None:
     content = ItemContent.fit(pa.table({"clip": values}), np.ones(4, bool))
     assert content is not None
     assert content.encode(pa.table({"clip": values})).any(axis=1).tolist() == [True, False, True, True]
-
-
-def test_text_none_uses_no_text() -> None:
-    content = ItemContent.fit(catalog(), KNOWN, ContentOptions(text="none"))
-    assert content is not None
-    assert "text" not in content.spans
 
 
 @pytest.mark.parametrize("bad", [[1.0, 2.0], [1.0, 2.0, float("nan")], [1.0, 2.0, float("inf")], [1.0, 2.0, None]])

@@ -6,12 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Float32
-from pydantic import BaseModel, ConfigDict, Field
 
 from variseq.content.columns import Ids
 from variseq.content.sources import Source, find_sources, source_of_tensors
@@ -26,21 +25,9 @@ MAX_LENGTH = 3.0
 """Of a row, where the root of the mean square is 1; so a new item stays within what training saw."""
 MAX_FITTED_ROWS = 100_000
 """Of more items a random sample is whitened."""
+MAX_DIM = 256
+"""Numbers of a part, at most."""
 _DESCRIPTION = "description"
-
-
-class ContentOptions(BaseModel):
-    """What of a table becomes content.
-
-    Args:
-        text: `tfidf` fits words and characters of the texts; `none` uses no text.
-        max_dim: Numbers a part has after whitening, at most.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    text: Literal["tfidf", "none"] = "tfidf"
-    max_dim: int = Field(default=256, ge=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +84,6 @@ class ItemContent:
         cls,
         table: pa.Table,
         is_known: Bool[np.ndarray, " item"],
-        options: ContentOptions | None = None,
         ids: Ids = None,
     ) -> ItemContent | None:
         """The map that is fitted on the rows `is_known` alone; None where they have no content.
@@ -105,24 +91,22 @@ class ItemContent:
         Args:
             table: One row an item, as in `ItemTable.table`.
             is_known: Items with training events.
-            options: What becomes content.
             ids: The id of each row, for messages.
 
         Raises:
             InputError: A column has vectors of several lengths, or with NaN or infinite numbers.
             MissingDependencyError: There is text, and scikit-learn is not installed.
         """
-        options = options or ContentOptions()
         rows = np.flatnonzero(is_known)
         known_ids = None if ids is None else [ids[row] for row in rows.tolist()]
         known = table.take(pa.array(rows, pa.int64()))
-        sources, notes = find_sources(known, options.text != "none", options.max_dim, known_ids)
+        sources, notes = find_sources(known, MAX_DIM, known_ids)
         if len(known) > MAX_FITTED_ROWS:
             known = known.take(np.sort(np.random.default_rng(0).choice(len(known), MAX_FITTED_ROWS, replace=False)))
         parts = []
         for source in sources:
             found, has_content = source.rows(known)
-            whitening = Whitening.fit(found[has_content], options.max_dim) if has_content.any() else None
+            whitening = Whitening.fit(found[has_content], MAX_DIM) if has_content.any() else None
             if whitening is None:
                 notes.append(f"{source.shown} is the same for all items, and is left out")
             else:

@@ -161,7 +161,7 @@ def _names(texts: Sequence[object]) -> tuple[str, ...]:
     return tuple(map(str, texts))
 
 
-def find_sources(table: pa.Table, with_text: bool, max_dim: int, ids: Ids = None) -> tuple[list[Source], list[str]]:
+def find_sources(table: pa.Table, max_dim: int, ids: Ids = None) -> tuple[list[Source], list[str]]:
     """The parts of the content of a table, in the order text, vectors, numbers, and notes on what was left out.
 
     Raises InputError for vectors of several lengths or with NaN or infinite numbers, and MissingDependencyError.
@@ -169,10 +169,8 @@ def find_sources(table: pa.Table, with_text: bool, max_dim: int, ids: Ids = None
     notes: list[str] = []
     texts = text_columns(table)
     vectors = _find_vectors(table, texts, ids, notes)
-    if not with_text:
-        vectors = [source for source in vectors if source.name != TEXT]
     sources: list[Source] = []
-    if with_text and not any(source.name == TEXT for source in vectors):
+    if not any(source.name == TEXT for source in vectors):
         fitted = _fit_texts(table, texts, max_dim, notes)
         sources += [fitted] if fitted else []
     sources += sorted(vectors, key=lambda source: source.name != TEXT)
