@@ -109,7 +109,8 @@ class Calibration:
         log_gaps: The least and the largest `Histories.log_gap` that the gating network was fitted to. Beyond them it
             gets the nearest of the two, for what it says there would be a guess.
         visit: The probability that the next visit holds an item; None in a log without visits.
-        new: How items without a training event are forecast; None: as all others.
+        new: How items without a training event are forecast, whether or not the request time is known; None: as all
+            others.
     """
 
     num_samples: int = NUM_SAMPLES

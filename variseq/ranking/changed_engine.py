@@ -171,9 +171,7 @@ class ChangeableEngine:
 def _with_added(calibration: Calibration, forecast: NewItemForecast, num_added: int) -> Calibration:
     """The calibration where the items that were added take their share of all others."""
     of_added = min(MOST_NEW, max(forecast.rate, LEAST_RATE) * num_added)
-    new = replace(forecast, share=1 - (1 - forecast.share) * (1 - of_added))
-    known = None if calibration.at_request is None else replace(calibration.at_request, new=new)
-    return replace(calibration, new=new, at_request=known)
+    return replace(calibration, new=replace(forecast, share=1 - (1 - forecast.share) * (1 - of_added)))
 
 
 def _with_rare(log_share: Float[np.ndarray, " item"], num_added: int) -> Float[np.ndarray, " item_and_added"]:

@@ -273,9 +273,9 @@ class MixtureModel:
         if columns is not None and columns.listed is not None:
             others = np.stack([columns.of_columns(numbers) for numbers in self._others], axis=1)
         columns, calibration, new = columns or self.everything, self.calibration.of(histories), None
-        if calibration.new is not None and len(self.new_items):
+        if (forecast := self.calibration.new) is not None and len(self.new_items):
             of_each = np.arange(len(histories) if columns.listed is not None else 1)[:, None]
-            new = calibration.new, columns.of_items(of_each, self.new_items), self.likeness(histories)
+            new = forecast, columns.of_items(of_each, self.new_items), self.likeness(histories)
         softmaxes = Softmaxes(columns, self.scaled(encoded, histories), None if new is None else new[1])
         log_gap = calibration.log_gap(histories)
         weights = calibration.gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance, log_gap)

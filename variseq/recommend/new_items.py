@@ -41,9 +41,7 @@ def fit_new_items(
         forecast = replace(forecast, share=float((len(of_new) + 0.5) / (len(target) + 1)))
         if len(of_new) >= MIN_TARGETS:
             forecast = _likeliest(model, histories.rows(of_new), target[of_new], forecast)
-    at_request = model.calibration.at_request
-    known_time = None if at_request is None else replace(at_request, new=forecast)
-    return replace(model.calibration, new=forecast, at_request=known_time)
+    return replace(model.calibration, new=forecast)
 
 
 def _likeliest(
