@@ -24,8 +24,9 @@ help:  ## show this list
 demo: $(VENV)/ready-to-use  ## the whole journey on real data, in minutes
 	$(BIN)/variseq demo
 
-test: $(VENV)/ready-to-develop  ## all tests and docstring examples
-	$(TEST)
+test: $(VENV)/ready-to-develop  ## all tests and docstring examples; those of arrays with their shapes and types checked
+	$(TEST) -m "computed and not slow" --jaxtyping-packages=$(COMPUTED),beartype.beartype
+	$(TEST) -m "slow or not computed"
 
 quick: $(VENV)/ready-to-develop  ## the fast tests, about a minute
 	$(TEST) --hypothesis-profile quick -m "not slow and not browser and not redis and not network"
@@ -35,13 +36,11 @@ test-lowest: $(LOWEST)/ready-to-test  ## the core tests with the lowest versions
 	PYTHONPATH= $(LOWEST)/bin/python -m pytest tests/events tests/sequences tests/model tests/recommend tests/inference \
 		tests/serving --ignore tests/serving/explore
 
-check: $(VENV)/ready-to-develop  ## style, types (those of arrays while tests run), layers and the public API
+check: $(VENV)/ready-to-develop  ## style, types, layers and the public API
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py tests/test_public_api.py
-	$(TEST) -m "not slow" --jaxtyping-packages=$(COMPUTED),beartype.beartype --ignore tests/ranking/test_index.py \
-		tests/model tests/sequences tests/content tests/training tests/ranking tests/recommend tests/evaluation
 
 docs: $(VENV)/ready-to-document  ## the documentation site in docs/_build/html; notebooks run, warnings are errors
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html

@@ -27,6 +27,9 @@ settings.register_profile("variseq", deadline=None, database=None, derandomize=T
 settings.register_profile("quick", settings.get_profile("variseq"), max_examples=10)
 settings.load_profile("variseq")
 
+TESTS = Path(__file__).parent
+COMPUTED = ("model", "sequences", "content", "training", "ranking", "recommend", "evaluation")
+"""Folders of tests of code that computes arrays."""
 BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn", "own-frequency", "own-transitions"]
 SMALL_NETWORK = {
     "hidden_size": 16,
@@ -165,8 +168,13 @@ def fitted(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark by their fixtures what drives a browser and what needs an export, which takes ten seconds."""
+    """Mark by their fixtures what drives a browser and what needs an export, which takes ten seconds.
+
+    What computes arrays is marked by its folder. The search of faiss is slow where types are checked.
+    """
     for item in items:
+        if item.path.parent.name in COMPUTED and item.path.parent.parent == TESTS and item.path.stem != "test_index":
+            item.add_marker(pytest.mark.computed)
         fixtures = set(getattr(item, "fixturenames", ()))
         if "browser" in fixtures:
             item.add_marker(pytest.mark.browser)
