@@ -37,7 +37,7 @@ from variseq import ReadOptions, VariationalAttention, read
 from variseq.log import Log
 from variseq.model.attention import ATTENTION_OF, DotProductAttention
 from variseq.model.layers import drop
-from variseq.model.losses import Negatives, softmax_loss
+from variseq.model.losses import ItemFrequency, Targets, softmax_loss
 
 HIDDEN_SIZE, NUM_TOKENS = 64, 4096
 LENGTHS = (50, 200, 1_000, 2_000, 5_000, 10_000)
@@ -117,11 +117,12 @@ def _softmax(num_items: int, repeats: int) -> dict[str, float]:
     ]
     preference, vectors, bias = (tensor.requires_grad_() for tensor in tensors)
     target = torch.randint(num_items, (NUM_TOKENS,))
-    negatives = Negatives.draw(torch.full((num_items,), -math.log(num_items)), 2_048)
+    targets, frequency = Targets.next(target), ItemFrequency.of(torch.full((num_items,), -math.log(num_items)))
+    negatives = frequency.draw(2_048)
     works = {
-        "variseq": lambda: softmax_loss(preference, vectors, bias, target),
+        "variseq": lambda: softmax_loss(preference, vectors, bias, targets),
         "plain": lambda: functional.cross_entropy(functional.linear(preference[0], vectors, bias), target),
-        "sampled": lambda: softmax_loss(preference, vectors, bias, target, negatives),
+        "sampled": lambda: softmax_loss(preference, vectors, bias, targets, negatives),
     }
     return median_seconds(works, repeats)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.model.reference import softmax_loss_plain
 from tests.model.some_networks import NUM_ITEMS, full_histories, query_batch, small_network
-from variseq.model.losses import Negatives, value_loss
+from variseq.model.losses import ItemFrequency, value_loss
 from variseq.model.network import NetworkConfig, Weights
 from variseq.sequences.batches import make_batch, query_windows, training_windows
 from variseq.sequences.histories import Histories
@@ -230,7 +230,7 @@ def test_sampled_negatives_replace_the_full_softmax() -> None:
     network, batch = training_batch()
     uniform = torch.full((NUM_ITEMS,), 1 / NUM_ITEMS).log()
     torch.manual_seed(0)
-    sampled = network.objective(batch, Weights(noise=0.0), Negatives.draw(uniform, 50_000))
+    sampled = network.objective(batch, Weights(noise=0.0), ItemFrequency.of(uniform).draw(50_000))
     full = network.objective(batch, Weights(noise=0.0))
     assert float(sampled.nll) == pytest.approx(float(full.nll), abs=0.05)
     assert float(sampled.nll) != float(full.nll)

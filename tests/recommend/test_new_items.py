@@ -14,9 +14,7 @@ from variseq.content.item_content import ItemContent
 from variseq.errors import CheckpointError, InputError
 from variseq.events.items import CategoryLinks, ItemTable
 from variseq.events.vocabulary import Vocabulary
-from variseq.model.layers import EventEmbedding
-from variseq.model.losses import Negatives
-from variseq.model.network import Network, Weights
+from variseq.model.network import Network
 from variseq.ranking.calibration import Calibration
 from variseq.ranking.catalog import Catalog
 from variseq.ranking.content_table import DECAY, ContentTable
@@ -27,11 +25,9 @@ from variseq.ranking.softmax import Columns
 from variseq.recommend.network_model import CONTENT as CONTENT_NAME
 from variseq.recommend.network_model import count_events, mixture_model
 from variseq.recommend.new_items import MIN_TARGETS, fit_new_items, rate_of_new_items
-from variseq.sequences.batches import make_batch, training_windows
 from variseq.sequences.histories import Histories
 from variseq.training.config import TrainingConfig
 from variseq.training.new_items import RIDGES, folded_with_new_items, ridge
-from variseq.training.trainer import log_frequency
 
 NEW = (2, 7)
 KNOWN_ITEMS = [item for item in range(NUM_ITEMS) if item not in NEW]
@@ -71,24 +67,6 @@ def test_item_vector_is_the_sum_of_its_own_its_categories_and_its_content() -> N
         shared = embedding.category[item % 3] + torch.from_numpy(CONTENT[item]) @ embedding.content_map
         own = 0 if item in NEW else embedding.item[item]
         torch.testing.assert_close(embedding.vectors()[item], own + shared)
-
-
-def test_step_with_negatives_adds_content_to_the_items_it_looks_at_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = with_content().train()
-    windows = training_windows(KNOWN.rows(np.arange(2)), 4, np.random.default_rng(0))
-    batch = make_batch(KNOWN, windows, np.arange(2), NUM_ITEMS)
-    negatives = Negatives(torch.tensor([1, 1, 4]), log_frequency(KNOWN, network))
-    found = []
-    for is_whole in (False, True):
-        torch.manual_seed(0)
-        network.zero_grad()
-        if is_whole:
-            whole = lambda rows=None: EventEmbedding.vectors(network.embedding)  # noqa: E731
-            monkeypatch.setattr(network.embedding, "vectors", whole)
-        loss = network.objective(batch, Weights(noise=0.0), negatives).loss
-        loss.backward()
-        found.append((loss.detach(), network.embedding.content_map.grad.clone()))
-    torch.testing.assert_close(*found)
 
 
 def test_folded_network_keeps_the_vectors_of_items_with_events_and_fits_those_without() -> None:

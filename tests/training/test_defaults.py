@@ -51,6 +51,13 @@ def test_settings_of_the_user_replace_those_that_follow_from_the_log() -> None:
     assert [training(repeat_share=share).exclude_seen for share in (0.01, 0.4)] == [True, False]
 
 
+def test_steps_of_a_run_do_not_grow_with_a_log_above_a_million_events() -> None:
+    sizes = [1_000, 100_000, 1_000_000, 2_000_000, 5_000_000]
+    epochs = [training(num_events=size).max_epochs for size in sizes]
+    assert epochs == [40, 30, 20, 10, 4]
+    assert training(num_events=10**9).max_epochs == 3
+
+
 def test_longer_histories_get_less_dropout_and_a_longer_window() -> None:
     short, long = network(mean_length=8.0, long_length=25.0), network(mean_length=150.0, long_length=2000.0)
     assert short.dropout > long.dropout

@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.conftest import largest_file
 from tests.training.some_runs import OnEpoch, are_equal, every_step, trainer_for, weights_of, without_times
 from variseq.errors import CheckpointError, InputError
 from variseq.log import LogPart
-from variseq.model.network import Network
 from variseq.training.callbacks import MetricsFile, TrainingCallback, read_metrics
 from variseq.training.state import Progress, load_state, save_state
 from variseq.training.trainer import Interrupt, Trainer, gradient_step
@@ -36,26 +34,26 @@ class InterruptedStep:
         self.at = at
         self.done = 0
 
-    def __call__(self, network: Network, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> None:
+    def __call__(self, *arguments: Any) -> None:
         self.done += 1
         if self.done == self.at:
             press_ctrl_c()
-        gradient_step(network, optimizer, loss, max_grad_norm)
+        gradient_step(*arguments)
 
 
 class Resumable:
     """A run in a folder that stops and resumes, and the run that did not stop."""
 
-    def __init__(self, parts: Parts, folder: Path, whole: Trainer | None = None) -> None:
-        self.parts, self.folder, self.whole = parts, folder, whole
-        self.trainer = trainer_for(parts, folder)
+    def __init__(self, parts: Parts, folder: Path, whole: Trainer | None = None, **training: Any) -> None:
+        self.parts, self.folder, self.whole, self.training = parts, folder, whole, training
+        self.trainer = trainer_for(parts, folder, **training)
 
     def train(self, *callbacks: TrainingCallback) -> None:
         self.trainer.run([MetricsFile(self.folder / "metrics.jsonl", self.trainer.progress.epoch), *callbacks])
 
     def resume(self) -> None:
         torch.rand(100)  # what happened in between leaves no trace
-        self.trainer = trainer_for(self.parts, self.folder)
+        self.trainer = trainer_for(self.parts, self.folder, **self.training)
 
     def assert_equal_to_whole(self) -> None:
         self.train()
@@ -83,6 +81,21 @@ def test_run_interrupted_inside_epochs_goes_on_to_the_same_bits(run: Resumable, 
             run.train()
         assert run.trainer.progress.step == before + at, "the running step is finished, and no more"
         run.resume()
+    run.assert_equal_to_whole()
+
+
+def test_run_with_negatives_interrupted_inside_an_epoch_goes_on_to_the_same_bits(
+    shop_parts: Parts, tmp_path: Path
+) -> None:
+    sampled = {"full_softmax_max_items": 10, "num_negatives": 20, "batch_tokens": 64, "max_epochs": 2}
+    whole = trainer_for(shop_parts, **sampled)
+    whole.run()
+    run = Resumable(shop_parts, tmp_path, whole, **sampled)
+    with pytest.raises(KeyboardInterrupt), every_step(InterruptedStep(at=5)):
+        run.train()
+    run.resume()
+    waits = run.trainer.progress.step - run.trainer.items.last_step
+    assert 0 < int((waits > 0).sum()) < len(waits), "some rows wait"
     run.assert_equal_to_whole()
 
 

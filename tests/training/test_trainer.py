@@ -101,16 +101,15 @@ def test_kl_is_adapted_to_its_target(shop_parts: Parts) -> None:
 class Poison:
     """A step that breaks a weight at one batch."""
 
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.done = 0
+    def __init__(self, network: Network, at: int) -> None:
+        self.network, self.at, self.done = network, at, 0
 
-    def __call__(self, network: Network, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> None:
-        gradient_step(network, optimizer, loss, max_grad_norm)
+    def __call__(self, *arguments: Any) -> None:
+        gradient_step(*arguments)
         self.done += 1
         if self.done == self.at:
             with torch.no_grad():
-                network.item_bias.fill_(torch.nan)
+                self.network.item_bias.fill_(torch.nan)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +122,7 @@ def test_run_that_diverges_stops_and_keeps_the_state_before(
     """The weights break in a batch; the loss shows it in the next one, and a check at the end of the epoch."""
     trainer = trainer_for(shop_parts, tmp_path)
     num_batches = len(epoch_plan(trainer.histories, trainer.network.config, trainer.config, 0)[1])
-    poison = Poison(at=epoch * num_batches + batch % num_batches + 1)
+    poison = Poison(trainer.network, at=epoch * num_batches + batch % num_batches + 1)
     with pytest.raises(TrainingDivergedError, match=place) as caught, every_step(poison):
         trainer.run()
     assert (str(tmp_path) in str(caught.value)) == (epoch > 0), "the state of an epoch that finished is named"

@@ -15,7 +15,7 @@ from torch.nn import functional
 from variseq.events.items import CategoryLinks
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.model.attention import DotProductAttention
-from variseq.sequences.batches import Layout
+from variseq.sequences.batches import Layout, ragged
 from variseq.sequences.histories import GAP_BUCKETS
 
 LEVELS = 256
@@ -220,27 +220,32 @@ class EventEmbedding(nn.Module):
         """What categories and content add to the items' own vectors."""
         return self._with_shared(torch.zeros_like(self.item))[:-1]
 
-    def vectors(self, rows: Int[Tensor, " row"] | None = None) -> Float[Tensor, "item_and_start hidden"]:
-        """V: one row an item, and last the start token.
+    def vectors(self) -> Float[Tensor, "item_and_start hidden"]:
+        """V: one row an item, and last the start token."""
+        return self._with_shared(self.item * self.has_own) if self.is_sum else self.item
 
-        With `rows` content is added to these items alone, which is much less work than to all of a large catalog.
-        """
-        return self._with_shared(self.item * self.has_own, rows) if self.is_sum else self.item
-
-    def _with_shared(
-        self, vectors: Float[Tensor, "item_and_start hidden"], rows: Int[Tensor, " row"] | None = None
-    ) -> Float[Tensor, "item_and_start hidden"]:
+    def _with_shared(self, vectors: Float[Tensor, "item_and_start hidden"]) -> Float[Tensor, "item_and_start hidden"]:
         """The vectors with what categories and content add, in place."""
         if self.category is not None:
             vectors[:-1] += functional.embedding_bag(
                 self.link_category, self.category, self.link_offsets, mode="mean", include_last_offset=True
             )
         if self.content_map is not None:
-            if rows is None:
-                vectors[:-1] += self.content @ self.content_map
-            else:
-                vectors.index_add_(0, rows, self.content[rows] @ self.content_map)
+            vectors[:-1] += self.content @ self.content_map
         return vectors
+
+    def of_rows(self, rows: Int[Tensor, " row"]) -> dict[str, Tensor]:
+        """What is known of each item, for `rows` alone; see `Network.of_rows`."""
+        found = {"item": self.item.detach()[rows], "has_own": self.has_own[rows]}
+        items = rows[:-1]
+        if self.category is not None:
+            first = self.link_offsets[items]
+            number = self.link_offsets[items + 1] - first
+            found["link_offsets"] = torch.cat([number.new_zeros(1), number.cumsum(0)])
+            found["link_category"] = self.link_category[ragged(first, number)[1]]
+        if self.content_map is not None:
+            found["content"] = self.content[items]
+        return found
 
     def forward(
         self, tokens: Tokens, vectors: Float[Tensor, "item_and_start hidden"], pool: Pooling | None = None

@@ -183,10 +183,31 @@ class Negatives:
     items: Int[Tensor, " negative"]
     log_probability: Float[Tensor, " item"]
 
+    def among(self, rows: Int[Tensor, " row"]) -> Negatives:
+        """The same negatives by their indices in `rows`, ascending, which ends with the start token."""
+        return Negatives(torch.searchsorted(rows, self.items), self.log_probability[rows[:-1]])
+
+
+@dataclass(frozen=True)
+class ItemFrequency:
+    """How often each item is drawn as a negative.
+
+    `cumulative` is a sum in float64: `torch.multinomial` ends at 2²⁴ items, and takes four times as long.
+    """
+
+    log_probability: Float[Tensor, " item"]
+    cumulative: Float[Tensor, " item"]
+
     @classmethod
-    def draw(cls, log_probability: Float[Tensor, " item"], num_negatives: int) -> Negatives:
-        """Draw `num_negatives` items by their log-probabilities."""
-        return cls(torch.multinomial(log_probability.exp(), num_negatives, replacement=True), log_probability)
+    def of(cls, log_probability: Float[Tensor, " item"]) -> ItemFrequency:
+        """By the logarithm of the probability of each item."""
+        return cls(log_probability, log_probability.double().exp().cumsum(0))
+
+    def draw(self, num_negatives: int) -> Negatives:
+        """Draw negatives with replacement, by bisection of the cumulative sum."""
+        uniform = torch.rand(num_negatives, dtype=torch.float64, device=self.cumulative.device)
+        items = torch.searchsorted(self.cumulative, uniform * self.cumulative[-1], right=True)
+        return Negatives(items.clamp(max=len(self.cumulative) - 1), self.log_probability)
 
 
 def softmax_loss(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from variseq.model import losses
@@ -184,6 +185,19 @@ class Network(nn.Module):
         preference: Tensor = self.decoder(posterior.mean, samples, batch.layout)
         return preference
 
+    def of_rows(self, rows: Int[Tensor, " row"]) -> dict[str, Tensor]:
+        """What this network has of each item, for `rows` alone: parameters and buffers by their names.
+
+        With them in place of its own, the network is one of a catalog of these items. `rows` ascends and ends with the
+        start token. The tensors are copies, without gradients.
+        """
+        found = {f"embedding.{name}": tensor for name, tensor in self.embedding.of_rows(rows).items()}
+        found["item_bias"] = self.item_bias.detach()[rows[:-1]]
+        if self.value_head is not None:
+            of_values = {name: getattr(self.value_head, name) for name in ("vector", "bias", "count")}
+            found |= {f"value_head.{name}": tensor.detach()[rows] for name, tensor in of_values.items()}
+        return found
+
     def scores(self, preference: Float[Tensor, "row hidden"], first: int, last: int) -> Float[Tensor, "row item"]:
         """Scores of the items first:last."""
         return torch.addmm(self.item_bias[first:last], preference, self.item_vectors[first:last].T)
@@ -221,19 +235,14 @@ class Network(nn.Module):
         predictive. As q sees only x_≤t, this is an information bottleneck (Alemi et al. 2017, equation 14) rather than
         a classical ELBO.
         """
-        rows = None
-        if negatives is not None and self.embedding.content_map is not None:
-            # These are all the items that a step looks at.
-            rows = torch.unique(torch.cat([batch.item.flatten(), batch.target_item, negatives.items]))
-            rows = rows[rows < self.config.num_items]
-        vectors = self.embedding.vectors(rows)
+        vectors, num_items = self.embedding.vectors(), len(self.item_bias)
         posterior = self.encode(batch, vectors)
         preference = self._preferences(posterior, batch, weights.noise, weights.num_samples)
         token, target, target_value = batch.targets()
         if token is not None:
             preference = preference[:, token]
-        seen = losses.Pairs(*batch.seen(self.config.num_items)) if weights.mask_seen else None
-        items = vectors[: self.config.num_items], self.item_bias
+        seen = losses.Pairs(*batch.seen(num_items)) if weights.mask_seen else None
+        items = vectors[:num_items], self.item_bias
         nll = losses.softmax_loss(preference, *items, losses.Targets.next(target), negatives, seen)
         per_dimension = posterior.kl_to_prior().mean(dim=0)
         kl = per_dimension.sum()
@@ -270,7 +279,7 @@ class Network(nn.Module):
         preference = self.skip_gram(functional.embedding(last_item, vectors)).unsqueeze(0)
         loss = losses.softmax_loss(
             preference,
-            vectors[: self.config.num_items],
+            vectors[: len(self.item_bias)],
             self.item_bias,
             losses.Targets(item[is_kept], of_each[is_kept]),
             negatives,
@@ -291,3 +300,23 @@ class Network(nn.Module):
             losses.value_loss(self.value_task(each, item), standard, self.config.value_loss) for each in preference
         ]
         return torch.stack(of_samples).mean()
+
+
+class _AsForward(nn.Module):
+    """The objective as a forward pass, which `functional_call` needs."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *arguments: Any) -> Objective:
+        return self.network.objective(*arguments)
+
+
+def objective_with(
+    network: Network, tensors: dict[str, Tensor], batch: Batch, weights: Weights, negatives: losses.Negatives
+) -> Objective:
+    """The objective of a network with other tensors in place of its own, such as those of `Network.of_rows`."""
+    named = {f"network.{name}": tensor for name, tensor in tensors.items()}
+    objective: Objective = functional_call(_AsForward(network), named, (batch, weights, negatives))
+    return objective

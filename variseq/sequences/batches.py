@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -161,6 +161,16 @@ class Batch:
         item = self.item[event]
         is_event = item < num_items
         return target[is_event], item[is_event]
+
+    def rows(self, *others: Int[Tensor, " item"], start: int) -> Int[Tensor, " row"]:
+        """All items of the batch and others, ascending, and last the start token."""
+        start_token = torch.tensor([start], device=self.item.device)
+        return torch.unique(torch.cat([self.item, self.target_item, *others, start_token]))
+
+    def among(self, rows: Int[Tensor, " row"]) -> Batch:
+        """The same batch with the index in `rows`, ascending, in place of each item."""
+        item, target_item = (torch.searchsorted(rows, items) for items in (self.item, self.target_item))
+        return replace(self, item=item, target_item=target_item)
 
     def by_event(self) -> tuple[Layout, Layout, Int[Tensor, " target"]]:
         """The layouts of events and of targets, and for each target the position of the last event before it."""

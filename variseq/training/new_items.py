@@ -15,7 +15,7 @@ from variseq.ranking.new_items import NewItemVectors
 from variseq.sequences.batches import make_batch
 from variseq.sequences.histories import Histories
 from variseq.training.config import TrainingConfig
-from variseq.training.trainer import drawn_negatives, epoch_plan, log_frequency
+from variseq.training.trainer import epoch_plan, item_frequency
 
 MAX_EPOCHS, MAX_STEPS = 3, 200
 LEARNING_RATE = 3e-3
@@ -113,7 +113,7 @@ def _stand_alone(
     batches = [(windows, group) for windows, groups in plans for group in groups][:MAX_STEPS]
     optimizer = torch.optim.Adam([matrix, bias], lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
-    log_share, num_items = log_frequency(known, network), network.config.num_items
+    frequency, num_items = item_frequency(known, network, config), network.config.num_items
     for windows, group in batches:
         batch = make_batch(known, windows, group, num_items).to(shared.device)
         with torch.no_grad():
@@ -121,8 +121,14 @@ def _stand_alone(
         token, target, _ = batch.targets()
         preference = preference if token is None else preference[:, token]
         seen = Pairs(*batch.seen(num_items)) if config.masks_seen else None
-        negatives = drawn_negatives(log_share, config)
-        loss = softmax_loss(preference, shared @ matrix, bias, Targets.next(target), negatives, seen)
+        of_items, of_bias, negatives = shared, bias, None
+        if frequency is not None:
+            drawn = frequency.draw(config.num_negatives)
+            rows = batch.rows(drawn.items, start=num_items)
+            of_items, of_bias, negatives = shared[rows[:-1]], bias[rows[:-1]], drawn.among(rows)
+            target = torch.searchsorted(rows, target)
+            seen = None if seen is None else Pairs(seen.token, torch.searchsorted(rows, seen.item))
+        loss = softmax_loss(preference, of_items @ matrix, of_bias, Targets.next(target), negatives, seen)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -7,27 +7,28 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from variseq.errors import TrainingDivergedError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part
-from variseq.model.losses import Negatives
-from variseq.model.network import Network, NetworkConfig, Objective, Weights
+from variseq.model.losses import ItemFrequency
+from variseq.model.network import Network, NetworkConfig, Objective, Weights, objective_with
 from variseq.model.posterior import NetworkScorer
 from variseq.sequences.batches import Batch, Windows, group_by_length, make_batch, training_windows
 from variseq.sequences.histories import Histories
 from variseq.training.callbacks import TrainingCallback
 from variseq.training.config import TrainingConfig
+from variseq.training.lazy_adamw import BETAS, EPSILON, NAMES, LazyAdamW
 from variseq.training.posterior_health import examine
 from variseq.training.schedule import adapted_beta, learning_rate, noise_share, seconds_left
 from variseq.training.state import (
@@ -115,38 +116,45 @@ def epoch_plan(
     return windows, [groups[index] for index in generator.permutation(len(groups))]
 
 
-def log_frequency(histories: Histories, network: Network) -> Float[Tensor, " item"]:
-    """The logarithm of each item's share of the events, each item counted once more than it occurs."""
-    count = np.bincount(histories.item, minlength=network.config.num_items) + 1.0
-    return torch.from_numpy(np.log(count / count.sum())).float().to(network.item_bias.device)
+def item_frequency(histories: Histories, network: Network, config: TrainingConfig) -> ItemFrequency | None:
+    """Each item is drawn as a negative by its events and one more. None where the softmax is over all items."""
+    num_items = network.config.num_items
+    if num_items <= config.full_softmax_max_items:
+        return None
+    count = np.bincount(histories.item, minlength=num_items) + 1.0
+    log_share = torch.from_numpy(np.log(count / count.sum())).float()
+    return ItemFrequency.of(log_share.to(network.item_bias.device))
 
 
-def drawn_negatives(log_share: Float[Tensor, " item"], config: TrainingConfig) -> Negatives | None:
-    """Negatives of a batch, by the logarithm of each item's share; None where the softmax is over all items."""
-    is_full = len(log_share) <= config.full_softmax_max_items
-    return None if is_full else Negatives.draw(log_share, config.num_negatives)
-
-
-def gradient_step(network: Network, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> None:
+def gradient_step(
+    parameters: Iterable[Tensor], optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float
+) -> None:
     """Backward, clip, update."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)
+    nn.utils.clip_grad_norm_(parameters, max_grad_norm)
     optimizer.step()
 
 
-def build_optimizer(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW: decay of matrices, and of the items' own vectors what is set for them; biases and gains are left alone."""
-    decay_of: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        is_embedding = name.startswith("embedding.")
-        usual = config.weight_decay if parameter.ndim > 1 and not is_embedding else 0.0
-        decay = config.item_weight_decay if name == "embedding.item" else usual
-        decay_of.setdefault(decay, []).append(parameter)
-    groups = [{"params": parameters, "weight_decay": decay} for decay, parameters in decay_of.items()]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+def weight_decays(network: Network, config: TrainingConfig) -> dict[str, float]:
+    """Decay of matrices, and of the items' own vectors what is set for them; biases and gains are left alone."""
+    decay_of = {
+        name: config.weight_decay if parameter.ndim > 1 and not name.startswith("embedding.") else 0.0
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad
+    }
+    return decay_of | {"embedding.item": config.item_weight_decay}
+
+
+def build_optimizer(network: Network, config: TrainingConfig, without: Collection[str] = ()) -> torch.optim.Optimizer:
+    """AdamW of all parameters but those whose names are in `without`."""
+    parameters, decay_of = dict(network.named_parameters()), weight_decays(network, config)
+    of_decay: dict[float, list[nn.Parameter]] = {}
+    for name, decay in decay_of.items():
+        if name not in without:
+            of_decay.setdefault(decay, []).append(parameters[name])
+    groups = [{"params": members, "weight_decay": decay} for decay, members in of_decay.items()]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, eps=EPSILON, fused=True)
 
 
 class Trainer:
@@ -171,9 +179,13 @@ class Trainer:
         self.config, self.folder, self.epochs_later = config, folder, epochs_later
         self.averaged = copy.deepcopy(network)
         self.best: dict[str, Tensor] = network_tensors("best", network)
-        self.optimizer = build_optimizer(network, config)
         self.progress = Progress(beta=config.beta)
-        self.log_frequency = log_frequency(histories, network)
+        self.frequency = item_frequency(histories, network, config)
+        # With negatives a step touches a few rows of what there is of each item.
+        self.items = (
+            None if self.frequency is None else LazyAdamW(network, self.averaged, weight_decays(network, config))
+        )
+        self.optimizer = build_optimizer(network, config, () if self.items is None else NAMES)
         self.num_steps = 1
         self.records: list[dict[str, Any]] = []
         torch.manual_seed(config.seed)
@@ -185,6 +197,8 @@ class Trainer:
         load_network("network", self.network, tensors)
         load_network("averaged", self.averaged, tensors)
         load_optimizer(self.optimizer, tensors)
+        if self.items is not None:
+            self.items.load(tensors)
         self.best = {name: tensor for name, tensor in tensors.items() if name.startswith("best.")}
         torch.set_rng_state(tensors["random"])
 
@@ -194,6 +208,7 @@ class Trainer:
             return
         tensors = network_tensors("network", self.network) | network_tensors("averaged", self.averaged)
         tensors |= optimizer_tensors(self.optimizer) | self.best | {"random": torch.get_rng_state()}
+        tensors |= {} if self.items is None else self.items.tensors()
         self.folder.mkdir(parents=True, exist_ok=True)
         save_state(self.folder / STATE, self.progress, tensors)
 
@@ -234,6 +249,9 @@ class Trainer:
         """The batches of the epoch that are still to be done."""
         windows, groups = epoch_plan(self.histories, self.network.config, self.config, self.progress.epoch)
         self.num_steps = len(groups) * self.config.max_epochs
+        if self.items is not None:
+            rate = partial(learning_rate, self.config, num_steps=self.num_steps)
+            self.items.plan(self.progress.step - self.progress.batch, len(groups), rate, self._average_decay)
         self.network.train()
         for index in range(self.progress.batch, len(groups)):
             begun = time.perf_counter()
@@ -246,6 +264,8 @@ class Trainer:
                 callback.on_batch(self.progress.epoch, done, speed, self._seconds_left(done))
             if index + 1 < len(groups):
                 self._stop_if_requested(interrupt)
+        if self.items is not None:
+            self.items.finish(self.progress.step)
 
     def _train_batch(self, batch: Batch) -> None:
         progress = self.progress
@@ -259,11 +279,19 @@ class Trainer:
             skip_gram=config.skip_gram_weight,
             mask_seen=config.masks_seen,
         )
-        objective = self.network.objective(batch, weights, drawn_negatives(self.log_frequency, config))
-        self._check_finite(objective)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, progress.step, self.num_steps)
-        gradient_step(self.network, self.optimizer, objective.loss, config.max_grad_norm)
+        if self.frequency is None or self.items is None:
+            objective = self.network.objective(batch, weights)
+            self._move(objective, self.network.parameters())
+        else:
+            negatives = self.frequency.draw(config.num_negatives)
+            rows = batch.rows(negatives.items, start=self.network.config.num_items)
+            taken = self.items.take(rows, progress.step)
+            of_rows = self.network.of_rows(rows) | taken
+            objective = objective_with(self.network, of_rows, batch.among(rows), weights, negatives.among(rows))
+            self._move(objective, [*self.network.parameters(), *taken.values()])
+            self.items.step(rows, {name: one.grad for name, one in taken.items()}, progress.step)
         self._average_weights()
         if share > 0:
             progress.beta = adapted_beta(progress.beta, float(objective.kl), config.kl_target)
@@ -277,6 +305,10 @@ class Trainer:
         }
         for name, value in added.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
+
+    def _move(self, objective: Objective, parameters: Iterable[Tensor]) -> None:
+        self._check_finite(objective)
+        gradient_step(parameters, self.optimizer, objective.loss, self.config.max_grad_norm)
 
     def _check_finite(self, objective: Objective) -> None:
         loss = float(objective.loss.detach())
@@ -298,13 +330,18 @@ class Trainer:
         saved = f" The state after epoch {self.progress.epoch} is in {self.folder}." if has_state else ""
         raise TrainingDivergedError(f"{what} Lower training.learning_rate, or check the values of the log.{saved}")
 
+    def _average_decay(self, step: int) -> float:
+        # The decay grows from 0.1, so that the untrained weights soon have no part in the average.
+        return min(self.config.ema_decay, (1 + step) / (10 + step)) if self.config.ema_decay else 0.0
+
     @torch.no_grad()
     def _average_weights(self) -> None:
-        # The decay grows from 0.1, so that the untrained weights soon have no part in the average.
-        decay = min(self.config.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
-        decay = decay if self.config.ema_decay else 0.0
-        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), 1 - decay)
-        for average, current in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
+        names = [name for name, _ in self.network.named_parameters() if self.items is None or name not in NAMES]
+        averages, parameters = dict(self.averaged.named_parameters()), dict(self.network.named_parameters())
+        weight = 1 - self._average_decay(self.progress.step)
+        torch._foreach_lerp_([averages[name] for name in names], [parameters[name] for name in names], weight)
+        # Those of the batch-norm; no other buffer changes in training.
+        for average, current in zip(self.averaged.latent.buffers(), self.network.latent.buffers(), strict=True):
             average.copy_(current)
 
     def _close_epoch(self) -> dict[str, Any]:
