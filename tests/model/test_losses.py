@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from tests.model.reference import future_loss_plain, sampled_loss_plain, softmax_loss_plain
 from variseq.model import losses
-from variseq.model.layers import ValueEstimate
 from variseq.model.losses import ItemFrequency, Negatives, Pairs, Targets, softmax_loss, value_loss
+from variseq.model.value_head import ValueEstimate
 
 
 def softmax_inputs(num_tokens: int, num_items: int, num_samples: int = 1) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.model.some_networks import NUM_ITEMS, full_histories, small_network
-from variseq.model.layers import VALUE_HEAD_WIDTH, VALUE_HEADS, ValueHead
 from variseq.model.network import Network, Weights
 from variseq.model.posterior import value_estimates
+from variseq.model.value_head import VALUE_HEAD_WIDTH, VALUE_HEADS, ValueHead
 from variseq.sequences.batches import make_batch, training_windows
 from variseq.sequences.histories import Histories
 

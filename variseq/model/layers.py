@@ -1,4 +1,4 @@
-"""The layers of the network: event embedding, encoder, posterior, decoder and value head."""
+"""The layers of the network: event embedding, encoder, posterior, decoder and skip-gram task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from variseq.events.items import CategoryLinks
-from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.model.attention import DotProductAttention
 from variseq.sequences.batches import Layout, ragged
 from variseq.sequences.histories import GAP_BUCKETS
@@ -24,10 +23,6 @@ NUM_DISTANCE_BUCKETS = 48
 INITIAL_SCALE = 0.02
 """Standard deviation of vectors and weights before training."""
 MIN_LOG_VARIANCE, MAX_LOG_VARIANCE = -10.0, 2.0
-VALUE_HEADS, VALUE_HEAD_WIDTH = 4, 8
-"""How many kernels the value head has, and how many numbers each has of an item."""
-LARGEST_ENERGY = 8.0
-"""One earlier value counts for at most e⁸ = 3,000."""
 Tokens = tuple[
     Int[Tensor, "*event"], Int[Tensor, "*event"], Int[Tensor, "*token"], Float[Tensor, "*event"], Bool[Tensor, "*event"]
 ]
@@ -177,13 +172,13 @@ class EventEmbedding(nn.Module):
 
     def __init__(self, num_items: int, hidden_size: int, num_behaviors: int, has_gaps: bool, has_values: bool) -> None:
         super().__init__()
-        self.item = _vectors(num_items + 1, hidden_size)
+        self.item = embedding_vectors(num_items + 1, hidden_size)
         self.category: nn.Parameter | None = None
         self.content_map: nn.Parameter | None = None
         self.scale = math.sqrt(hidden_size)
-        self.behavior = _vectors(num_behaviors, hidden_size) if num_behaviors > 1 else None
-        self.gap = _vectors(GAP_BUCKETS, hidden_size) if has_gaps else None
-        self.value = _vectors(2, hidden_size) if has_values else None
+        self.behavior = embedding_vectors(num_behaviors, hidden_size) if num_behaviors > 1 else None
+        self.gap = embedding_vectors(GAP_BUCKETS, hidden_size) if has_gaps else None
+        self.value = embedding_vectors(2, hidden_size) if has_values else None
         self.link_offsets: Int[Tensor, " item_plus_one"]
         self.link_category: Int[Tensor, " link"]
         self.has_own: Bool[Tensor, "item_and_start one"]
@@ -196,13 +191,13 @@ class EventEmbedding(nn.Module):
 
     def use_categories(self, links: CategoryLinks) -> None:
         """Add the vectors of categories to those of the items; only while training, see `fold`."""
-        self.category = _vectors(links.num_categories, self.item.shape[1])
+        self.category = embedding_vectors(links.num_categories, self.item.shape[1])
         self.register_buffer("link_offsets", torch.from_numpy(links.offsets.astype(np.int64)), persistent=False)
         self.register_buffer("link_category", torch.from_numpy(links.category.astype(np.int64)), persistent=False)
 
     def use_content(self, content: Float[np.ndarray, "item content"]) -> None:
         """Add a map of content vectors to those of the items; only while training, see `fold`."""
-        self.content_map = _vectors(content.shape[1], self.item.shape[1])
+        self.content_map = embedding_vectors(content.shape[1], self.item.shape[1])
         self.register_buffer("content", torch.from_numpy(content), persistent=False)
 
     @torch.no_grad()
@@ -280,7 +275,7 @@ class EventEmbedding(nn.Module):
         return (value - self.value_mean) / self.value_scale
 
 
-def _vectors(number: int, hidden_size: int) -> nn.Parameter:
+def embedding_vectors(number: int, hidden_size: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(number, hidden_size) * INITIAL_SCALE)
 
 
@@ -386,83 +381,6 @@ def _one_by_one(content: Float[Tensor, "row content"], num_samples: int) -> Floa
     return content.view(len(content), num_samples, -1).transpose(0, 1)
 
 
-@dataclass(frozen=True)
-class ValueEstimate:
-    """A Gaussian for the value of each event, in standardised units."""
-
-    mean: Float[Tensor, "*token"]
-    log_variance: Float[Tensor, "*token"]
-
-
-class ValueHead(nn.Module):
-    """The value of an event, given its item, its time, and the person's earlier values.
-
-    The residual r of an earlier value is what the item's bias b leaves of it. Head h averages them with weights that
-    fall with the time since and grow with the likeness of the items, and shrinks the average as c events with residual
-    0 would do it (a kernel smoother; Nadaraya 1964, Watson 1964):
-
-        w_hs = exp(a_h U_hiᵀ U_hs) · (1 + Δt_s / τ_h)^−γ_h,    m_h = Σ_s w_hs r_s / (c_h + Σ_s w_hs).
-
-    With U = 0 this is a running bias of the person. Mean = b_i + Σ_h f_h m_h + a small network of b_i, of the number of
-    values that it is counted from, of m and of the masses Σ w; the log-variance is another output of that network. All
-    are in standardised units. Nothing of the encoder is used: it made these forecasts no better (development/log.md).
-    """
-
-    def __init__(self, num_items: int, dropout: float) -> None:
-        super().__init__()
-        self.vector = _vectors(num_items + 1, VALUE_HEADS * VALUE_HEAD_WIDTH)
-        self.sharpness = nn.Parameter(torch.full((VALUE_HEADS,), 3.0))
-        self.log_time = nn.Parameter(torch.linspace(math.log(60.0), math.log(4e6), VALUE_HEADS))
-        self.power = nn.Parameter(torch.zeros(VALUE_HEADS))
-        self.log_prior = nn.Parameter(torch.full((VALUE_HEADS,), math.log(3.0)))
-        self.factor = nn.Parameter(torch.full((VALUE_HEADS,), 1 / VALUE_HEADS))
-        self.hidden = nn.Linear(2 * VALUE_HEADS + 2, 32)
-        self.output = nn.Linear(32, 2)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
-        self.dropout = dropout
-        self.bias: Tensor
-        self.count: Tensor
-        self.spread: Tensor
-        self.register_buffer("bias", torch.zeros(num_items + 1))
-        self.register_buffer("count", torch.zeros(num_items + 1))
-        self.register_buffer("spread", torch.ones(()))
-
-    def forward(
-        self,
-        item: Int[Tensor, "history query"],
-        time: Int[Tensor, "history query"],
-        position: Int[Tensor, "history query"],
-        earlier_item: Int[Tensor, "history key"],
-        earlier_time: Int[Tensor, "history key"],
-        earlier_value: Float[Tensor, "history key"],
-    ) -> ValueEstimate:
-        """From the earlier events at or before `position`; times in microseconds, a value that is not there is NaN."""
-        residual = earlier_value - self.bias[earlier_item]
-        known = residual.isfinite()
-        query, key = self._heads_of(item), self._heads_of(earlier_item)
-        ago = (time.unsqueeze(2) - earlier_time.unsqueeze(1)).clamp(min=0).float() / MICROSECONDS_PER_SECOND
-        decay = torch.log1p(ago.unsqueeze(1) / _by_head(self.log_time.exp()))
-        energy = (
-            _by_head(self.sharpness) * (query @ key.transpose(2, 3)) - _by_head(functional.softplus(self.power)) * decay
-        )
-        sees = (torch.arange(earlier_item.shape[1], device=item.device) <= position.unsqueeze(2)) & known.unsqueeze(1)
-        weight = torch.exp(energy.clamp(max=LARGEST_ENERGY)) * sees.unsqueeze(1)
-        mass = weight.sum(dim=3)
-        total = (weight @ torch.where(known, residual, 0.0)[:, None, :, None]).squeeze(3)
-        mean = (total / (self.log_prior.exp()[:, None] + mass)).transpose(1, 2)
-        bias = self.bias[item]
-        counted = torch.stack([bias, torch.log1p(self.count[item])], dim=2)
-        found = torch.cat([mean, torch.log1p(mass).transpose(1, 2), counted], dim=2)
-        correction, log_variance = self.output(torch.tanh(self.hidden(found))).unbind(2)
-        log_variance = log_variance.clamp(-6.0, 4.0) + 2 * torch.log(self.spread)
-        return ValueEstimate(bias + mean @ self.factor + correction, log_variance)
-
-    def _heads_of(self, item: Int[Tensor, "history token"]) -> Float[Tensor, "history head token share"]:
-        vector = drop(functional.embedding(item, self.vector), self.dropout, self.training)
-        return vector.view(*item.shape, VALUE_HEADS, VALUE_HEAD_WIDTH).transpose(1, 2)
-
-
 class SkipGram(nn.Module):
     """W norm(dropout(E_i)): which items come some events after item i, as a second task of training.
 
@@ -480,25 +398,3 @@ class SkipGram(nn.Module):
     def forward(self, item: Float[Tensor, "token hidden"]) -> Float[Tensor, "token hidden"]:
         expected: Tensor = self.output(self.norm(drop(item, self.dropout, self.training)))
         return expected
-
-
-class ValueTask(nn.Module):
-    """The value of the next event from the preference alone, as a second task of training.
-
-    Mean and log-variance are linear in P_t ⊙ (V E_i), the agreement of preference and item, plus E_i itself. Its
-    gradient reaches the encoder; what that is worth is in development/log.md. Forecasts are those of `ValueHead`.
-    """
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.item = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.output = nn.Linear(2 * hidden_size, 2)
-
-    def forward(self, preference: Float[Tensor, "row hidden"], item: Float[Tensor, "row hidden"]) -> ValueEstimate:
-        projected = self.item(item)
-        mean, log_variance = self.output(torch.cat([preference * projected, projected], dim=1)).unbind(1)
-        return ValueEstimate(mean, log_variance.clamp(-6.0, 4.0))
-
-
-def _by_head(numbers: Float[Tensor, " head"]) -> Float[Tensor, "head 1 1"]:
-    return numbers[:, None, None]

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from variseq.model.layers import ValueEstimate
+from variseq.model.value_head import ValueEstimate
 from variseq.sequences.batches import ragged
 
 CHUNK_NUMBERS = 3 << 18

@@ -24,11 +24,9 @@ from variseq.model.layers import (
     LatentHead,
     Posterior,
     SkipGram,
-    ValueEstimate,
-    ValueHead,
-    ValueTask,
     pooling,
 )
+from variseq.model.value_head import ValueEstimate, ValueHead, ValueTask
 from variseq.sequences.batches import Batch
 from variseq.sequences.histories import Histories
 from variseq.sequences.value_biases import ValueBiases
