@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,3 +72,16 @@ def test_events_that_stay_keep_their_times_behaviors_and_values() -> None:
     kept = np.flatnonzero(histories.item[6:] != gone) + 6
     for column in ("item", "behavior", "timestamp", "value"):
         np.testing.assert_array_equal(getattr(fewer, column), getattr(histories, column)[kept])
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=8), min_size=1, max_size=6))
+def test_repeats_and_distinct_items_are_those_of_a_walk_over_each_history(rows: list[list[tuple[int, bool]]]) -> None:
+    histories = Histories.of_items([[item for item, _ in row] for row in rows])
+    are_targets = np.array([is_target for row in rows for _, is_target in row], dtype=bool)
+    are_new = [item not in [one for one, _ in row[:place]] for row in rows for place, (item, _) in enumerate(row)]
+    assert histories.are_new().tolist() == are_new
+    assert histories.num_repeats() == are_new.count(False)
+    repeats_of_targets = are_targets & ~np.array(are_new, dtype=bool)
+    assert replace(histories, is_target=are_targets).num_repeats() == int(repeats_of_targets.sum())
+    pairs = sorted({(number, item) for number, row in enumerate(rows) for item, _ in row})
+    assert list(zip(*(column.tolist() for column in histories.distinct_items()), strict=True)) == pairs
