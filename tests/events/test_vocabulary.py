@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -33,6 +34,32 @@ def test_text_ids_go_round(known: set[str], others: list[str]) -> None:
     assert vocabulary.item_positions(others).tolist() == [
         ids.index(other) if other in known else -1 for other in others
     ]
+
+
+@settings(max_examples=40)
+@given(st.data(), st.sampled_from([0, 3, 100]))
+def test_look_up_equals_a_dictionary_for_any_text_one_by_one_and_together(data: st.DataObject, repeats: int) -> None:
+    text = st.text(st.sampled_from("ab7éÅ\uffff😀\0 "), max_size=3) | st.text(max_size=2)
+    valid = text.filter(lambda one: one.encode(errors="replace") == one.encode(errors="ignore"))
+    known = data.draw(st.lists(valid, unique=True, max_size=40), "known")
+    num_added = data.draw(st.integers(0, len(known)), "number added")
+    sorted_ones = duckdb.sql("SELECT unnest($ids) AS id ORDER BY id", params={"ids": known[num_added:]}).fetchall()
+    ids = [row[0] for row in sorted_ones] + known[:num_added]
+    vocabulary = Vocabulary(pa.array([1]), pa.array(ids, pa.string()), ("event",), num_added)
+    position_of = {one: position for position, one in enumerate(ids)}
+    wanted = data.draw(st.lists(text | st.sampled_from([*known, "\ud800"])), "wanted") * (1 + repeats)
+    assert vocabulary.item_positions(wanted).tolist() == [position_of.get(one, -1) for one in wanted]
+    assert vocabulary.item_positions(ids).tolist() == list(range(len(ids)))
+
+
+@settings(max_examples=20)
+@given(st.sets(st.integers(-(2**63), 2**63 - 1)), st.lists(st.integers(-(2**65), 2**65)), st.sampled_from([1, 30]))
+def test_integers_of_any_size_are_looked_up(known: set[int], others: list[int], repeats: int) -> None:
+    ids = sorted(known)
+    vocabulary = Vocabulary(pa.array(ids, pa.int64()), pa.array(["x"]), ("event",))
+    wanted = [*ids, *others] * repeats
+    assert vocabulary.user_positions(wanted).tolist() == [ids.index(one) if one in known else -1 for one in wanted]
+    assert vocabulary.user_positions(np.array(ids, dtype=np.int64)).tolist() == list(range(len(ids)))
 
 
 def test_ids_of_the_wrong_type_are_refused() -> None:

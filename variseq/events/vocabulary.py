@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -33,7 +35,8 @@ Ids: TypeAlias = Iterable[Id] | Shaped[np.ndarray, " id"]
 class Vocabulary:
     """All users, items and behaviors; the position of each is its index in the sorted list.
 
-    `users` and `items` are Arrow arrays of 64-bit integers or of text, sorted and without repetition.
+    `users` and `items` are Arrow arrays of 64-bit integers or of text, sorted (text by its UTF-8 bytes) and without
+    repetition. Behind the sorted items stand `num_added_items` that were added to a fitted model, in any order.
 
     >>> vocabulary = Vocabulary(pa.array([7, 12]), pa.array(["a", "b"]), ("event",))
     >>> vocabulary.user_positions([12, 99])
@@ -45,6 +48,7 @@ class Vocabulary:
     users: pa.Array
     items: pa.Array
     behaviors: tuple[str, ...]
+    num_added_items: int = 0
 
     @property
     def num_users(self) -> int:
@@ -124,7 +128,7 @@ class Vocabulary:
 
     @cached_property
     def _items(self) -> _IdList:
-        return _IdList(self.items, "item")
+        return _IdList(self.items, "item", self.num_added_items)
 
 
 def positions_in(known: pa.Array, ids: pa.Array) -> Int[np.ndarray, " id"]:
@@ -148,23 +152,48 @@ def write_parquet(table: pa.Table, path: Path) -> None:
         pq.write_table(table, unfinished)
 
 
-class _IdList:
-    """One sorted list of ids; the table for looking ids up is made at the first look."""
+FEW_IDS = 25
+"""So many ids are searched one by one, in about 10 µs each; more are searched together, in 250 µs and 0.4 µs each."""
 
-    def __init__(self, ids: pa.Array, kind: str) -> None:
+
+class _IdList:
+    """One list of ids; the sorted ones are searched, so no table of them is made."""
+
+    def __init__(self, ids: pa.Array, kind: str, num_added: int = 0) -> None:
         self.ids = ids
         self.kind = kind
         self.whole = pa.types.is_integer(ids.type)
-
-    @cached_property
-    def position_of(self) -> dict[Id, int]:
-        return {outside: position for position, outside in enumerate(self.ids.to_pylist())}
+        self.num_sorted = len(ids) - num_added
+        self.added = {outside: self.num_sorted + n for n, outside in enumerate(ids[self.num_sorted :].to_pylist())}
 
     def positions(self, ids: Ids) -> Int[np.ndarray, " id"]:
-        if self.whole and isinstance(ids, np.ndarray) and ids.dtype.kind == "i":
-            return positions_in(self.ids, pa.array(ids))
         wanted = [self._checked(outside) for outside in ids]
-        return np.array([self.position_of.get(outside, -1) for outside in wanted], dtype=np.int64)
+        found: Iterable[int] = map(self._find, wanted)
+        if self.num_sorted and len(wanted) > FEW_IDS:
+            # Half of a surrogate pair, or an integer of more than 64 bits, is in no array.
+            with suppress(UnicodeError, OverflowError):
+                found = self._find_together(pa.array(wanted, self.ids.type))
+        if self.added:
+            found = map(self.added.get, wanted, found)
+        return np.fromiter(found, dtype=np.int64, count=len(wanted))
+
+    def _find(self, outside: Id) -> int:
+        """The position among the sorted ids, −1 where it is not there; Python orders text as UTF-8 bytes are."""
+        ids, num_sorted = self.ids, self.num_sorted
+        position = bisect_left(range(num_sorted), outside, key=lambda index: ids[index].as_py())
+        return position if position < num_sorted and ids[position].as_py() == outside else -1
+
+    def _find_together(self, wanted: pa.Array) -> Int[np.ndarray, " id"]:
+        """`_find` of many ids: all binary searches at once."""
+        position, step = np.zeros(len(wanted), dtype=np.int64), 1 << self.num_sorted.bit_length() >> 1
+        while step:
+            probe = np.minimum(position + step, self.num_sorted)
+            is_less = pc.less(self.ids.take(pa.array(probe - 1)), wanted)
+            position = np.where(is_less.to_numpy(zero_copy_only=False), probe, position)
+            step >>= 1
+        position = np.minimum(position, self.num_sorted - 1)
+        is_known = pc.equal(self.ids.take(pa.array(position)), wanted)
+        return np.where(is_known.to_numpy(zero_copy_only=False), position, -1)
 
     def ids_at(self, positions: Iterable[int] | Int[np.ndarray, " position"]) -> list[Id]:
         index = np.asarray(positions if isinstance(positions, np.ndarray) else list(positions), dtype=np.int64)

@@ -181,7 +181,8 @@ def _with_rare(log_share: Float[np.ndarray, " item"], num_added: int) -> Float[n
 
 
 def _vocabulary(trained: Vocabulary, added: Sequence[Id]) -> Vocabulary:
-    return replace(trained, items=pa.concat_arrays([trained.items, pa.array(added, trained.items.type)]))
+    items = pa.concat_arrays([trained.items, pa.array(added, trained.items.type)])
+    return replace(trained, items=items, num_added_items=len(added))
 
 
 def _items(trained: Engine, vocabulary: Vocabulary, changed: Sequence[ItemDetails]) -> ItemTable | None:
