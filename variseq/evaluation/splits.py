@@ -160,7 +160,8 @@ def leave_one_out(histories: Histories, num_items: int | None = None, with_test:
     """
     end = histories.offsets[1:]
     targets = np.arange(histories.num_events) if histories.is_target is None else np.flatnonzero(histories.is_target)
-    targets = np.unique(histories.begin_of_visits(targets))
+    targets = histories.begin_of_visits(targets)
+    targets = targets[np.diff(targets, prepend=-1) > 0]  # each begin once
     num_before = np.searchsorted(targets, histories.offsets)
     num_held_out = 2 if with_test else 1
     # The position of the first event that is held out; where there are too few targets it is that of another user.
