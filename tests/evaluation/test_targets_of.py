@@ -99,7 +99,7 @@ def test_baselines_and_repeats_count_targets_alone() -> None:
     expected = np.log((np.bincount(bought, minlength=9) + 1) / (len(bought) + 9))
     np.testing.assert_allclose(popular.log_share.numpy(), expected, rtol=1e-6)
     transitions = LastItemTransitions(9).fit(SHOPPERS)
-    assert int(transitions.followers.value.sum()) == SHOPPERS.num_targets - 2, "two purchases come first"
+    assert int(transitions.count.sum()) == SHOPPERS.num_targets - 2, "two purchases come first"
     # 1, 2, 3; 6; 5 are bought after they were seen.
     assert SHOPPERS.num_repeats() == 5
     assert repeat_share(SHOPPERS) == (5 + 0.5) / (SHOPPERS.num_targets - 2 + 1)

@@ -12,9 +12,10 @@ import pytest
 
 from tests.oracle import Oracle
 from variseq.estimator import VariationalAttention
-from variseq.evaluation.baselines import ItemKNN, LastItemTransitions, Popular
+from variseq.evaluation.baselines import LastItemTransitions, Popular
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.evaluation import Evaluation
+from variseq.evaluation.item_knn import ItemKNN
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part
 from variseq.events.simulate import SimulationOptions, simulate

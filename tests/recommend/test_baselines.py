@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 from tests.contracts.recommender import check_recommender, with_times
 from variseq.errors import InputError
 from variseq.evaluation.baselines import (
-    ItemKNN,
     LastItemTransitions,
     OwnFrequency,
     OwnTransitions,
     Popular,
     RecentPopular,
-    SparseRows,
 )
 from variseq.evaluation.evaluate import evaluate
+from variseq.evaluation.item_knn import ItemKNN
 from variseq.evaluation.splits import leave_one_out
 from variseq.ranking.counts import PRIOR_EVENTS
 from variseq.sequences.histories import Histories
@@ -110,39 +109,52 @@ def test_transition_scores_are_normalized_log_probabilities(training: list[list[
     torch.testing.assert_close(total, torch.ones(len(asked)), atol=1e-5, rtol=0)
 
 
-@given(lists_of_histories, lists_of_histories, st.sampled_from([0.5, 0.8, 1.0]))
-@settings(max_examples=50, deadline=None)
+@given(
+    lists_of_histories,
+    lists_of_histories,
+    st.sampled_from([0.5, 0.8, 1.0]),
+    st.integers(1, 8),
+    st.integers(1, 8),
+    st.sampled_from([1, 10, 4_000_000]),
+)
+@settings(max_examples=100, deadline=None)
 def test_item_knn_equals_the_cosines_of_a_dense_matrix(
-    training: list[list[int]], asked: list[list[int]], decay: float
+    training: list[list[int]],
+    asked: list[list[int]],
+    decay: float,
+    num_neighbors: int,
+    max_user_items: int,
+    pairs_at_once: int,
 ) -> None:
-    binary = np.zeros((len(training), 8))
+    binary = np.zeros((len(training), 8), dtype=np.float32)
     for user, history in enumerate(training):
-        binary[user, history] = 1
-    norm = np.maximum(np.linalg.norm(binary, axis=0), 1)
-    cosine = (binary.T @ binary) / norm[:, None] / norm[None, :]
+        latest_first = list(dict.fromkeys(reversed(history)))
+        binary[user, latest_first[:max_user_items]] = 1
+    scale = (1 / np.sqrt(np.maximum(binary.sum(axis=0), 1))).astype(np.float32)
+    cosine = (binary.T @ binary) * scale[:, None] * scale
     np.fill_diagonal(cosine, 0)
+    for row in cosine:
+        row[np.argsort(-row, kind="stable")[num_neighbors:]] = 0
     expected = np.zeros((len(asked), 8))
-    for row, history in enumerate(asked):
+    for number, history in enumerate(asked):
         for age, item in enumerate(reversed(history)):
-            expected[row] += decay**age * cosine[item]
-    knn = ItemKNN(8, decay=decay).fit(Histories.of_items(training))
-    scores = knn.scores(Histories.of_items(asked)).numpy()
+            expected[number] += decay**age * cosine[item]
+    knn = ItemKNN(8, decay=decay)
+    knn.NUM_CELLS, knn.NUM_NEIGHBORS, knn.MAX_USER_ITEMS = 0, num_neighbors, max_user_items
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("variseq.evaluation.item_knn.PAIRS_AT_ONCE", pairs_at_once)
+        scores = knn.fit(Histories.of_items(training)).scores(Histories.of_items(asked)).numpy()
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
-def test_sparse_and_dense_neighbors_add_up_alike() -> None:
-    knn = ItemKNN(10).fit(Histories.of_items([list(range(10)), [1, 8, 3]]))
-    asked = Histories.of_items([[], [1, 8], [3, 3, 0]])
-    of_dense = knn.scores(asked)
-    assert isinstance(knn.neighbors, torch.Tensor)
-    knn.neighbors = SparseRows.from_dense(knn.neighbors)
-    torch.testing.assert_close(knn.scores(asked), of_dense)
-
-
-def test_full_matrix_is_kept_dense_and_a_thin_one_sparse() -> None:
-    everything_together = Histories.of_items([list(range(10))])
-    assert isinstance(ItemKNN(10).fit(everything_together).neighbors, torch.Tensor)
-    assert isinstance(ItemKNN(100).fit(everything_together).neighbors, SparseRows)
+def test_small_catalog_keeps_all_neighbors_and_a_large_one_a_number_of_each() -> None:
+    everything_together, knn = Histories.of_items([list(range(10))]), ItemKNN(10)
+    assert knn.fit(everything_together).neighbors.nnz == 90
+    knn.NUM_CELLS, knn.NUM_NEIGHBORS = 40, 3
+    assert np.diff(knn.fit(everything_together).neighbors.indptr).tolist() == [4] * 10
+    knn.NUM_CELLS = 20
+    assert np.diff(knn.fit(everything_together).neighbors.indptr).tolist() == [3] * 10
+    assert sorted(knn.neighbors[[0]].indices) == [1, 2, 3], "all neighbors are alike, so the first ones stay"
 
 
 @pytest.mark.parametrize("decay", [0.0, -1.0, 1.5])

@@ -1,29 +1,26 @@
-"""Baselines that count events: popularity, recent popularity, transitions, item-kNN, and what somebody did before."""
+"""Baselines that count events: popularity, recent popularity, transitions, and what somebody did before."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
-from variseq.errors import InputError
 from variseq.evaluation.recommender import Recommender
-from variseq.ranking.counts import PRIOR_EVENTS, OwnHistory, own_history
-from variseq.sequences.histories import Histories, Visits, last_items, ragged_index
+from variseq.ranking.counts import OwnHistory, followers, item_counts, own_history
+from variseq.sequences.histories import Histories, Visits, ragged_index
 
 State = dict[str, Tensor]
-_CELLS_AT_ONCE = 16_000_000
 PAIRS_AT_ONCE = 4_000_000
 
 
 def baselines(num_items: int, known: Histories, calendar: str | None = None) -> list[Recommender]:
-    """All baselines of this module, fitted on the same events as the model; with a calendar those of the hour too."""
+    """All baselines, fitted on the same events as the model; with a calendar those of the hour too."""
+    from variseq.evaluation.item_knn import ItemKNN  # imports scipy: 0.13 s that only a comparison should take
+
     kinds = (Popular, RecentPopular, LastItemTransitions, ItemKNN, OwnFrequency, OwnTransitions)
     of_visits = () if known.visit_gap is None else (OwnLatest,)
     found: list[Recommender] = [kind(num_items).fit(known) for kind in (*kinds, *of_visits)]
@@ -49,7 +46,7 @@ class Popular:
         return self
 
     def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
-        return self.log_share.repeat(len(histories), 1)
+        return self.log_share.expand(len(histories), -1)
 
 
 class RecentPopular(Popular):
@@ -108,8 +105,7 @@ class OwnFrequency(Popular):
     options = OwnHistory(decay=1.0, transitions=0.0)
 
     def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
-        prior = PRIOR_EVENTS * self.log_share.double().exp().numpy()
-        return torch.from_numpy(np.log(own_history(histories, self.options).dense(prior))).float()
+        return torch.from_numpy(own_history(histories, self.options).log_dense(self.log_share.numpy()))
 
 
 class OwnTransitions(OwnFrequency):
@@ -156,7 +152,8 @@ class LastItemTransitions:
 
     def __init__(self, num_items: int) -> None:
         self.log_share = _log_share(np.zeros(num_items, dtype=np.int64))
-        self.followers = SparseRows.empty(num_items)
+        self.offsets = np.zeros(num_items + 1, dtype=np.int64)
+        self.follower, self.count = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
 
     def fit(self, histories: Histories) -> LastItemTransitions:
         num_items = len(self.log_share)
@@ -164,27 +161,17 @@ class LastItemTransitions:
         keys, counts = zip(*_followers(histories, num_items), strict=True)
         key, cell = np.unique(np.concatenate(keys), return_inverse=True)
         count = np.bincount(cell, weights=np.concatenate(counts), minlength=len(key))
-        self.followers = SparseRows.from_cells(key // num_items, key % num_items, count, num_items)
+        self.offsets = np.searchsorted(key, np.arange(num_items + 1) * num_items).astype(np.int64)
+        self.follower, self.count = (key % num_items).astype(np.int32), count.astype(np.float32)
         return self
 
     def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
-        known, last_item = last_items(histories)
-        index, item, count = self.followers.take(torch.from_numpy(last_item))
-        row = torch.from_numpy(known)[index]
-        if histories.visit_gap is not None:
-            pair, number = np.unique((row * len(self.log_share) + item).numpy(), return_inverse=True)
-            cell, inverse = torch.from_numpy(pair), torch.from_numpy(number)
-            row, item = cell // len(self.log_share), cell % len(self.log_share)
-            count = torch.zeros(len(cell)).index_add_(0, inverse, count)
-        num_followers = torch.zeros(len(histories), dtype=torch.float64).index_add_(0, row, count.double())
-        prior = PRIOR_EVENTS * self.log_share.double().exp()
-        log_total = (num_followers + PRIOR_EVENTS).log()
-        scores = (prior.log()[None, :] - log_total[:, None]).float()
-        scores[row, item] = ((count + prior[item]).log() - log_total[row]).float()
-        return scores
+        counted = followers(histories, self.offsets, self.follower, self.count)
+        return torch.from_numpy(counted.log_dense(self.log_share.numpy()))
 
     def state(self) -> State:
-        return {"log_share": self.log_share} | self.followers.state()
+        cells = {"offsets": self.offsets, "item": self.follower, "value": self.count}
+        return {"log_share": self.log_share} | {name: torch.from_numpy(array) for name, array in cells.items()}
 
 
 def _followers(
@@ -219,157 +206,5 @@ def _blocks(visits: Visits, has_next: Bool[np.ndarray, " visit"]) -> Iterator[In
         yield from np.split(source, np.flatnonzero(np.diff(block)) + 1)
 
 
-def item_counts(item: Int[np.ndarray, " event"], num_items: int) -> Int[np.ndarray, " item"]:
-    """How often each item of the catalog occurs. Raises InputError for an item outside the catalog."""
-    count = np.bincount(item, minlength=num_items)
-    if len(count) > num_items:
-        raise InputError(
-            f"The histories hold item {len(count) - 1}, but the catalog has {num_items} items. "
-            "Make the recommender with the num_items of the split."
-        )
-    return count
-
-
 def _log_share(count: Int[np.ndarray, " item"]) -> Float[Tensor, " item"]:
     return torch.from_numpy(np.log((count + 1) / (count.sum() + len(count)))).float()
-
-
-class ItemKNN:
-    """Items whose users are the users of the items of the history; each step back in the history counts half.
-
-    score(item) = sum over events of decay ** age * cosine(item, event's item), where the cosine is between the binary
-    columns of the user-item matrix, an item is no neighbor of itself, and all neighbors are kept. Events whose
-    weight has fallen below one millionth are skipped. Scores are not probabilities.
-    Source: Sarwar et al., "Item-based collaborative filtering recommendation algorithms" (2001), with decay.
-    """
-
-    name = "item-knn"
-    gives_probabilities = False
-    SMALLEST_WEIGHT = 1e-6
-
-    def __init__(self, num_items: int, decay: float = 0.5) -> None:
-        if not 0 < decay <= 1:
-            raise InputError(f"decay={decay} is not allowed. Give a number above 0 and at most 1, such as 0.5.")
-        self.decay = decay
-        self.neighbors: SparseRows | Tensor = SparseRows.empty(num_items)
-
-    def fit(self, histories: Histories) -> ItemKNN:
-        num_items = len(self.neighbors)
-        item_counts(histories.item, num_items)  # refuses an item outside the catalog
-        user, item = histories.distinct_items()
-        neighbors = SparseRows.joined(list(_cosines(user, item, len(histories), num_items)))
-        # A sparse cell takes twice the memory of a dense one.
-        mostly_filled = 2 * len(neighbors.item) > num_items**2
-        self.neighbors = neighbors.to_dense() if mostly_filled else neighbors
-        return self
-
-    def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
-        if self.decay < 1:
-            histories = histories.latest(max(1, math.ceil(math.log(self.SMALLEST_WEIGHT) / math.log(self.decay))))
-        row = np.repeat(np.arange(len(histories)), histories.lengths)
-        age = histories.offsets[1:][row] - 1 - np.arange(histories.num_events)
-        weight = torch.from_numpy(self.decay ** age.astype(np.float32)).float()
-        item, neighbors = torch.from_numpy(histories.item.astype(np.int64)), self.neighbors
-        if isinstance(neighbors, Tensor):
-            offsets = torch.from_numpy(histories.offsets[:-1])
-            return F.embedding_bag(item, neighbors, offsets, mode="sum", per_sample_weights=weight)
-        event, column, value = neighbors.take(item)
-        cell = torch.from_numpy(row)[event] * len(neighbors) + column
-        scores = torch.zeros(len(histories) * len(neighbors)).index_add_(0, cell, value * weight[event])
-        return scores.view(len(histories), -1)
-
-
-def _cosines(
-    user: Int[np.ndarray, " pair"], item: Int[np.ndarray, " pair"], num_users: int, num_items: int
-) -> Iterator[SparseRows]:
-    """Neighbors of a block of items at a time: a sparse matrix times a few dense columns of itself."""
-    scale = 1 / np.sqrt(np.maximum(item_counts(item, num_items), 1))
-    value = torch.from_numpy(scale[item]).float()
-    by_item = torch.sparse_coo_tensor(
-        torch.from_numpy(np.stack([item, user])), value, (num_items, num_users), check_invariants=True
-    ).coalesce()
-    order = np.argsort(item, kind="stable")
-    ordered_item = item[order]
-    width = max(1, _CELLS_AT_ONCE // max(num_users, num_items, 1))
-    for first in range(0, num_items, width):
-        last = min(first + width, num_items)
-        begin, end = np.searchsorted(ordered_item, [first, last])
-        pairs = order[begin:end]
-        columns = torch.zeros(num_users, last - first)
-        columns[torch.from_numpy(user[pairs]), torch.from_numpy(item[pairs] - first)] = value[torch.from_numpy(pairs)]
-        cosine = torch.sparse.mm(by_item, columns).T.contiguous()
-        block = torch.arange(last - first)
-        cosine[block, first + block] = 0
-        yield SparseRows.from_dense(cosine)
-
-
-@dataclass(frozen=True, eq=False)
-class SparseRows:
-    """Row r holds `value` at the columns `item`, both at `offsets[r]:offsets[r + 1]`; columns ascend in a row.
-
-    >>> rows = SparseRows.from_cells(np.array([0, 2, 2]), np.array([1, 0, 1]), np.array([5, 6, 7]), num_rows=3)
-    >>> rows.take(torch.tensor([2, 1, 0]))
-    (tensor([0, 0, 2]), tensor([0, 1, 1]), tensor([6., 7., 5.]))
-    """
-
-    offsets: Int[Tensor, " row_plus_one"]
-    item: Int[Tensor, " cell"]
-    value: Float[Tensor, " cell"]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @classmethod
-    def empty(cls, num_rows: int) -> SparseRows:
-        return cls(torch.zeros(num_rows + 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int32), torch.zeros(0))
-
-    @classmethod
-    def from_cells(
-        cls,
-        row: Int[np.ndarray, " cell"],
-        item: Int[np.ndarray, " cell"],
-        value: Integer[np.ndarray, " cell"] | Float[np.ndarray, " cell"],
-        num_rows: int,
-    ) -> SparseRows:
-        """Cells in ascending order of (row, item)."""
-        offsets = np.searchsorted(row, np.arange(num_rows + 1))
-        return cls(
-            torch.from_numpy(offsets.astype(np.int64)),
-            torch.from_numpy(item.astype(np.int32)),
-            torch.from_numpy(value.astype(np.float32)),
-        )
-
-    @classmethod
-    def joined(cls, parts: list[SparseRows]) -> SparseRows:
-        """The rows of all parts, one part below the other."""
-        lengths = torch.cat([part.offsets.diff() for part in parts])
-        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-        return cls(offsets, torch.cat([part.item for part in parts]), torch.cat([part.value for part in parts]))
-
-    @classmethod
-    def from_dense(cls, matrix: Float[Tensor, "row item"]) -> SparseRows:
-        """The cells of a dense matrix that are not zero."""
-        row, item = matrix.nonzero(as_tuple=True)
-        offsets = torch.zeros(len(matrix) + 1, dtype=torch.int64)
-        offsets[1:] = torch.bincount(row, minlength=len(matrix)).cumsum(0)
-        return cls(offsets, item.int(), matrix[row, item])
-
-    def take(
-        self, rows: Int[Tensor, " taken"]
-    ) -> tuple[Int[Tensor, " cell"], Int[Tensor, " cell"], Float[Tensor, " cell"]]:
-        """All cells of some rows: the index in `rows`, the item, the value."""
-        start = self.offsets[rows]
-        length = self.offsets[rows + 1] - start
-        row = torch.repeat_interleave(torch.arange(len(rows)), length)
-        cell = torch.arange(len(row)) + (start - length.cumsum(0) + length)[row]
-        return row, self.item[cell].long(), self.value[cell]
-
-    def to_dense(self) -> Float[Tensor, "row item"]:
-        """The whole matrix, with as many columns as rows."""
-        matrix = torch.zeros(len(self), len(self))
-        row = torch.repeat_interleave(torch.arange(len(self)), self.offsets.diff())
-        matrix[row, self.item.long()] = self.value
-        return matrix
-
-    def state(self) -> State:
-        return {"offsets": self.offsets, "item": self.item, "value": self.value}

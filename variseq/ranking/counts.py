@@ -5,16 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer, Num
 
+from variseq.errors import InputError
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.sequences.calendar import NO_CALENDAR, UTC, hour_and_weekend
-from variseq.sequences.histories import Histories, log_seconds
+from variseq.sequences.histories import Histories, last_items, log_seconds, ragged_index
 
 PRIOR_EVENTS = 100.0
 """How many events the popularity counts for among what followed an item."""
 OTHER_HOURS = 0.05
 """What an event far from the hour of the request counts for at least."""
+
+
+def item_counts(item: Int[np.ndarray, " event"], num_items: int) -> Int[np.ndarray, " item"]:
+    """How often each item of the catalog occurs. Raises InputError for an item outside the catalog."""
+    count = np.bincount(item, minlength=num_items)
+    if len(count) > num_items:
+        raise InputError(
+            f"The histories hold item {len(count) - 1}, but the catalog has {num_items} items. "
+            "Make the recommender with the num_items of the split."
+        )
+    return count
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +66,19 @@ class CountedItems:
 
     def dense(self, prior: Float[np.ndarray, " item"]) -> Float[np.ndarray, "history item"]:
         """The smoothed share of all items; `prior` is `PRIOR_EVENTS` times the popularity of each."""
-        shares = np.repeat(self.prior_events / PRIOR_EVENTS * prior[None], len(self.total), axis=0)
-        shares[self.row, self.item] += self.count
-        shares /= self.events[:, None]
+        prior = self.prior_events / PRIOR_EVENTS * prior
+        shares = prior / self.events[:, None]
+        shares[self.row, self.item] = (prior[self.item] + self.count) / self.events[self.row]
         return shares
+
+    def log_dense(self, log_share: Float[np.ndarray, " item"]) -> Float[np.ndarray, "history item"]:
+        """The logarithm of the smoothed share of all items; `log_share` is that of the popularity."""
+        log_events, log_prior = np.log(self.events), np.log(self.prior_events) + log_share.astype(np.float64)
+        # One pass in single precision: the rows of a large catalog are all that takes time here.
+        log_shares = log_prior.astype(np.float32) - log_events.astype(np.float32)[:, None]
+        counted = np.log(np.exp(log_prior[self.item]) + self.count)
+        log_shares[self.row, self.item] = counted - log_events[self.row]
+        return log_shares
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,30 @@ class OwnHistory:
     def has_calendar(self) -> bool:
         """Whether hours or days matter."""
         return self.calendar != NO_CALENDAR and (self.hour > 0 or self.weekend != 1)
+
+
+def followers(
+    histories: Histories,
+    offsets: Integer[np.ndarray, " item_plus_one"],
+    follower: Integer[np.ndarray, " cell"],
+    count: Num[np.ndarray, " cell"],
+) -> CountedItems:
+    """What followed the last item of each history; with visits the items of the last visit, each once.
+
+    The followers of item i are the cells `offsets[i]:offsets[i + 1]`.
+    """
+    num_items, (known, last_item) = len(offsets) - 1, last_items(histories)
+    start = offsets[last_item].astype(np.int64)
+    lengths = offsets[last_item + 1] - start
+    row, index = np.repeat(known, lengths), ragged_index(start, lengths)
+    item, value = follower[index].astype(np.int64), count[index].astype(np.float32)
+    if histories.visit_gap is not None:
+        pair, cell = np.unique(row * num_items + item, return_inverse=True)
+        row, item = pair // num_items, pair % num_items
+        value = np.bincount(cell, weights=value, minlength=len(pair)).astype(np.float64)
+    # Without any cell numpy counts in integers.
+    total = np.bincount(row, weights=value, minlength=len(histories)).astype(np.float64)
+    return CountedItems(total, row, item, value)
 
 
 def own_history(histories: Histories, options: OwnHistory) -> CountedItems:

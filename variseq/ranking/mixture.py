@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float, Int, Integer, Num
 
 from variseq.ranking.calibration import OWN, TRANSITIONS, TREND, UNIFORM, Calibration
 from variseq.ranking.content_table import ContentTable
-from variseq.ranking.counts import PRIOR_EVENTS, CountedItems, own_history
+from variseq.ranking.counts import PRIOR_EVENTS, CountedItems, followers, own_history
 from variseq.ranking.encoding import EncodedHistories, Encoder, antithetic_noise
 from variseq.ranking.item_codes import ItemVectors
 from variseq.ranking.new_items import NewItemCells, NewItemForecast
 from variseq.ranking.softmax import SMALLEST, Columns, Softmaxes
-from variseq.sequences.histories import Histories, last_items, ragged_index
+from variseq.sequences.histories import Histories
 
 CELLS_AT_ONCE = 1 << 22
 """At most so many samples × histories × items are held at once: 16 MB."""
@@ -310,19 +310,7 @@ class MixtureModel:
 
     def followers(self, histories: Histories) -> CountedItems:
         """What followed the last item of each history; with visits the items of the last visit, each once."""
-        tables = self.tables
-        known, last_item = last_items(histories)
-        start = tables.offsets[last_item].astype(np.int64)
-        lengths = tables.offsets[last_item + 1] - start
-        row, index = np.repeat(known, lengths), ragged_index(start, lengths)
-        item, count = tables.follower[index].astype(np.int64), tables.count[index].astype(np.float32)
-        if histories.visit_gap is not None:
-            pair, cell = np.unique(row * self.num_items + item, return_inverse=True)
-            row, item = pair // self.num_items, pair % self.num_items
-            count = np.bincount(cell, weights=count, minlength=len(pair)).astype(np.float64)
-        # Without any cell numpy counts in integers.
-        total = np.bincount(row, weights=count, minlength=len(histories)).astype(np.float64)
-        return CountedItems(total, row, item, count)
+        return followers(histories, self.tables.offsets, self.tables.follower, self.tables.count)
 
 
 def _entropy(
