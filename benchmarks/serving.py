@@ -74,16 +74,16 @@ def model_of(num_items: int, folder: Path) -> Path:
 
 
 @contextmanager
-def server(model: Path, core: int = SERVER_CORE) -> Iterator[int]:
-    """`variseq serve` on a core of its own with an SQLite store; its port."""
-    pinned = ["taskset", "-c", str(core)] if sys.platform == "linux" else []
+def server(model: Path, core: int | None = SERVER_CORE, start_seconds: float = START_SECONDS) -> Iterator[int]:
+    """`variseq serve` with one thread and an SQLite store, on a core of its own unless `core` is None; its port."""
+    pinned = ["taskset", "-c", str(core)] if core is not None and sys.platform == "linux" else []
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "errors").open("w+") as errors:
         words = ["serve", str(model.resolve()), "--port", "0", "--store", f"sqlite:///{folder}/events.db"]
         process = subprocess.Popen(
             [*pinned, sys.executable, "-c", CLI, *words, "--no-log-requests"], stdout=subprocess.PIPE, stderr=errors,
             text=True, cwd=ROOT, env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
-        timer = threading.Timer(START_SECONDS, process.kill)
+        timer = threading.Timer(start_seconds, process.kill)
         timer.start()
         try:
             assert process.stdout is not None

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.growth_results import AXES, LEAST_SECONDS, STAGES, exponent_records
 from measurement.records import RESULTS, ROOT, Record, command_parser, exit_code, read_records
 from variseq.atomic import atomic_write
 from variseq.errors import InputError
@@ -62,6 +63,7 @@ COST = (
     Column("recommend_all_seconds", "all users, CPU s", 1),
     Column("latency_p50_milliseconds", "one history, CPU ms", 1),
 )
+OF_GROWTH = (("size", "tiny"), ("max_epochs", None))
 TABLES = {
     "accuracy": Table(
         "accuracy", ("data", "model"),
@@ -207,6 +209,34 @@ TABLES = {
         (("mode", "first-days"),),
         "After a refit",
     ),
+    "growth": Table(
+        "growth", ("events", "items"),
+        (*(Column(f"{stage}_seconds", name, 1) for stage, name in STAGES.items() if not stage.startswith("fit_")),
+         Column("serve_answer_seconds", "first answer", 2), Column("fit_cpu_seconds", "fit, CPU s", 1)),
+        OF_GROWTH,
+        "Seconds of the clock, each stage in a process of its own",
+    ),
+    "growth-fit": Table(
+        "growth", ("events", "items"),
+        (*(Column(f"{stage}_seconds", name, 1) for stage, name in STAGES.items() if stage.startswith("fit_")),
+         Column("epochs", "epochs", 0)),
+        OF_GROWTH,
+        "Seconds of the clock within fit",
+    ),
+    "growth-memory": Table(
+        "growth", ("events", "items"),
+        (*(Column(f"{stage}_peak_megabytes", name, 0) for stage, name in STAGES.items()),
+         Column("serve_peak_megabytes", "server", 0)),
+        OF_GROWTH,
+        "Peak memory of each process in MB; of parts of fit: from the start of the process to the end of the part",
+    ),
+    "growth-exponents": Table(
+        "growth_exponents", ("stage",),
+        tuple(column for axis, fixed in AXES.items() for column in (
+            Column(f"{axis}_exponent", f"by {axis} at fixed {fixed}", 2), Column(f"{axis}_cpu_exponent", "CPU s", 2),
+            Column(f"{axis}_steepest", "steepest step, CPU s", 2), Column(f"{axis}_points", "points", 0))),
+        note=f"Slope of log seconds by log size. Stages under {LEAST_SECONDS:.0f} s are left out",
+    ),
     "startup": Table("startup", ("what",), (Column("seconds", "s", 3),)),
     "installed-size": Table("installed_size", ("package",), (Column("megabytes", "MB", 1),)),
 }  # fmt: skip
@@ -227,7 +257,8 @@ def table_text(table: Table, records: Iterable[Record]) -> str | None:
     for case, found in rows:
         _check_comparable(case, found)
     used = [one for _, found in rows for one in found]
-    columns = [column for column in table.columns if any(column.metric in one["metrics"] for one in used)]
+    measured = {metric for one in used for metric in one["metrics"]}
+    columns = [column for column in table.columns if measured & {column.metric, _least(column)}]
     header = [*table.case, "seeds", *(column.heading for column in columns)]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(table.case) + "---:|" * (len(columns) + 1)]
     for case, found in rows:
@@ -265,10 +296,16 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def _least(column: Column) -> str:
+    """The name of the metric where it was stopped before its end."""
+    return f"{column.metric}_at_least"
+
+
 def _cell(records: Sequence[Record], column: Column) -> str:
     values = [value for one in records if (value := one["metrics"].get(column.metric)) is not None]
     if not values:
-        return NOTHING
+        least = records[0]["metrics"].get(_least(column))
+        return NOTHING if least is None else f"> {least:,.{column.digits}f}"
     text = spread(values, column.digits)
     if column.metric.startswith("p_value") and max(values) < 10**-column.digits:
         text = f"< {10**-column.digits:.{column.digits}f}"
@@ -349,6 +386,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         records = read_records(*(given.print or [given.results]))
+        records += exponent_records(records)
         if given.print:
             texts = {name: text for name, table in TABLES.items() if (text := table_text(table, records))}
             print("\n".join(f"{name}\n\n{text}" for name, text in texts.items()))

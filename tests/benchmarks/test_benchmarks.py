@@ -24,7 +24,18 @@ from variseq.model.network import NetworkConfig
 pytestmark = pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning")
 SETTINGS = Settings(variant="tiny", max_seq_len=50, dropout=0.2, batch_rows=32, cpu_minutes=1.0, patience=2)
 SEQUENCES = Sequences({1: [10, 11, 12, 13], 2: [13, 12, 10, 11], 3: [11, 13, 10, 12], 4: [11, 10, 13, 99]})
-SCRIPTS = ("ablations", "competitors.run", "reading", "serving", "speed", "startup", "tables", "uncertainty", "values")
+SCRIPTS = (
+    "ablations",
+    "competitors.run",
+    "growth",
+    "reading",
+    "serving",
+    "speed",
+    "startup",
+    "tables",
+    "uncertainty",
+    "values",
+)
 
 
 @pytest.fixture(scope="module")
