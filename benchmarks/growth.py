@@ -113,7 +113,7 @@ class Processes:
     def run(self, stage: str, words: Sequence[str], metrics: Metrics) -> None:
         """Adds seconds, CPU seconds and peak memory of a process, and of its parts, to the metrics.
 
-        Raises Stopped where the process did not end well; `<stage>_seconds_at_least` then tells how long it ran.
+        Raises Stopped where the process did not end well. Its metrics then end in `_at_least`.
         """
         errors, parts = self.folder / f"{stage}.txt", self.folder / f"{stage}.jsonl"
         own = [] if words[0] == "-c" else ["--parts", str(parts)]
@@ -136,14 +136,14 @@ class Processes:
                 timer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - begun
-        is_finished = process.returncode == 0
+        suffix = "_at_least" if process.returncode else ""
         metrics |= {
-            f"{stage}_seconds" if is_finished else f"{stage}_seconds_at_least": seconds,
-            f"{stage}_cpu_seconds" if is_finished else f"{stage}_cpu_seconds_at_least": usage.ru_utime + usage.ru_stime,
-            f"{stage}_peak_megabytes": usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10),
+            f"{stage}_seconds{suffix}": seconds,
+            f"{stage}_cpu_seconds{suffix}": usage.ru_utime + usage.ru_stime,
+            f"{stage}_peak_megabytes{suffix}": usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10),
+            **part_metrics(stage, parts),
         }
-        metrics |= part_metrics(stage, parts)
-        if not is_finished:
+        if process.returncode:
             if time.perf_counter() >= self.ends:
                 raise Stopped(stage, OUT_OF_TIME)
             print(errors.read_text(errors="replace"), end="", file=sys.stderr)
@@ -157,7 +157,10 @@ def _end(process: int) -> None:
 
 
 def part_metrics(stage: str, path: Path) -> Metrics:
-    """The sums of the parts that a stage has written; means for what comes once an epoch, and the number of epochs."""
+    """The sums of the parts that a stage has written; means for what comes once an epoch, and the number of epochs.
+
+    The sum of refits that were stopped ends in `_at_least`.
+    """
     found: dict[str, list[Metrics]] = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         row = json.loads(line)
@@ -165,11 +168,12 @@ def part_metrics(stage: str, path: Path) -> Metrics:
     metrics: Metrics = {}
     for name, rows in found.items():
         count = len(rows) if name in AN_EPOCH else 1
-        metrics[f"{name}_seconds"] = sum(row["seconds"] for row in rows) / count
+        suffix = "_at_least" if name == "fit_refit" and "fit_calibration" not in found else ""
+        metrics[f"{name}_seconds{suffix}"] = sum(row["seconds"] for row in rows) / count
         # What writes the parts of the server is its client.
         if stage != "serve":
-            metrics[f"{name}_cpu_seconds"] = sum(row["cpu_seconds"] for row in rows) / count
-            metrics[f"{name}_peak_megabytes"] = max(row["peak_megabytes"] for row in rows)
+            metrics[f"{name}_cpu_seconds{suffix}"] = sum(row["cpu_seconds"] for row in rows) / count
+            metrics[f"{name}_peak_megabytes{suffix}"] = max(row["peak_megabytes"] for row in rows)
     if stage == "fit":
         metrics["epochs"] = len(found.get("fit_validation", []))
     return metrics

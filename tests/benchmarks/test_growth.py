@@ -69,10 +69,15 @@ def test_parts_of_a_fit_are_its_epochs_refits_and_evaluation(log: Path, tmp_path
 
 
 def test_cost_of_an_epoch_is_a_mean_and_that_of_other_parts_a_sum(tmp_path: Path) -> None:
-    took = (("epoch", 2.0), ("validation", 1.0), ("epoch", 4.0), ("refit", 3.0), ("refit", 4.0))
+    took = [("epoch", 2.0), ("validation", 1.0), ("epoch", 4.0), ("refit", 3.0), ("refit", 4.0), ("calibration", 1.0)]
     rows = [{"part": part, "seconds": one, "cpu_seconds": 1.0, "peak_megabytes": one} for part, one in took]
-    (tmp_path / "fit.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    metrics = growth.part_metrics("fit", tmp_path / "fit.jsonl")
+    lines, path = [json.dumps(row) + "\n" for row in rows], tmp_path / "fit.jsonl"
+    path.write_text("".join(lines[:-1]))
+    stopped = growth.part_metrics("fit", path)
+    assert stopped["fit_refit_seconds_at_least"] == 7.0
+    assert "fit_refit_seconds" not in stopped
+    path.write_text("".join(lines))
+    metrics = growth.part_metrics("fit", path)
     assert (metrics["fit_epoch_seconds"], metrics["fit_refit_seconds"], metrics["epochs"]) == (3.0, 7.0, 1)
     assert metrics["fit_refit_peak_megabytes"] == 4.0
     assert growth.part_metrics("read", tmp_path / "missing.jsonl") == {}
