@@ -12,6 +12,7 @@ from tests.model.some_networks import NUM_ITEMS as NETWORK_ITEMS
 from tests.model.some_networks import small_network
 from variseq.errors import InputError
 from variseq.evaluation import evaluate as evaluate_module
+from variseq.evaluation import ranks
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.splits import Part, by_time, leave_one_out
@@ -91,14 +92,16 @@ def plainly(matrix: np.ndarray, part: Part, k: int, exclude_seen: bool, targets:
     exclude_seen=st.booleans(),
     targets=st.sampled_from(["first", "last", "all"]),
     cells_at_once=st.integers(1, 500),
+    block_cells=st.integers(1, 500),
 )
 @settings(max_examples=30, deadline=None)
 def test_evaluation_equals_the_plain_definition_for_any_batches(
-    seed: int, k: int, exclude_seen: bool, targets: str, cells_at_once: int
+    seed: int, k: int, exclude_seen: bool, targets: str, cells_at_once: int, block_cells: int
 ) -> None:
     part, matrix = random_part(seed), random_scores(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate_module, "CELLS_AT_ONCE", cells_at_once)
+        patch.setattr(ranks, "BLOCK_CELLS", block_cells)
         evaluation = evaluate(GivenScores(matrix), part, EvaluationOptions(k, targets, exclude_seen, REPEATS))
     expected = plainly(matrix, part, k, exclude_seen, targets)
     assert evaluation.rank.tolist() == [row["rank"] for row in expected]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,18 +15,18 @@ from variseq.errors import InputError
 from variseq.evaluation.calibration import brier
 from variseq.evaluation.evaluation import Evaluation, Forecasts
 from variseq.evaluation.metrics import diversity, novelty
+from variseq.evaluation.ranks import ranks
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, Queries
 from variseq.evaluation.visits import VisitRanks
 from variseq.ranking.calibration import repeat_share
-from variseq.ranking.selection import top_k
 from variseq.sequences.histories import Histories
 
 REQUEST_TIME = "that of the target"
 """What protocols say of a known request time."""
-HISTORIES_AT_ONCE, CELLS_AT_ONCE = 128, 1 << 24
-LOWEST = -1000.0
-"""A log p below it adds nothing to an entropy, and 0 · −inf would be no number."""
+HISTORIES_AT_ONCE, CELLS_AT_ONCE = 128, 1 << 22
+"""Scores of 16 MB; larger arrays are fetched from the system anew each time, which takes longer than to fill them."""
+NO_CELLS = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -96,13 +95,15 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
                 scores = _scores_of_visits(recommender, histories, begin[batch], part.num_items)
             else:
                 scores = _checked_scores(recommender, histories, part.num_items)
-            row, item = histories.distinct_items() if options.exclude_seen else np.zeros((2, 0), dtype=np.int64)
-            ranked = _Ranked(scores, torch.from_numpy(row), torch.from_numpy(item), torch.from_numpy(target[batch]))
-            results = ranked.lists(options.k)
-            if has_visits:
-                results |= ranked.among_new(*map(torch.from_numpy, histories.distinct_items()))
-            if recommender.gives_probabilities:
-                results |= ranked.probabilities(results["top_item"], repeats or 0.0)
+            seen = histories.distinct_items()
+            results = ranks(
+                scores,
+                target[batch],
+                options.k,
+                seen if options.exclude_seen else NO_CELLS,
+                seen if has_visits else None,
+                (repeats or 0.0) if recommender.gives_probabilities else None,
+            )
             for name, value in results.items():
                 # Made once for all queries: many small results between large blocks would fragment the heap.
                 found.setdefault(name, np.zeros((len(queries), *value.shape[1:]), value.dtype))[batch] = value
@@ -192,78 +193,3 @@ def _checked_scores(recommender: Recommender, histories: Histories, num_items: i
             "was trained, training has diverged; use a lower learning_rate."
         )
     return scores.float()
-
-
-class _Ranked:
-    """The catalog ranked for a few queries; the cells (row, item) are no candidates."""
-
-    def __init__(
-        self,
-        scores: Float[Tensor, "query item"],
-        row: Int[Tensor, " cell"],
-        item: Int[Tensor, " cell"],
-        target: Int[Tensor, " query"],
-    ) -> None:
-        self.row, self.item, self.target = (one.to(scores.device) for one in (row, item, target[:, None]))
-        self.at_target, self.at_seen = scores.gather(1, self.target), scores[self.row, self.item]
-        self.candidates = scores.clone()
-        self.candidates[self.row, self.item] = -torch.inf
-        self.is_miss = torch.isinf(self.candidates.gather(1, self.target)[:, 0])
-        # As numbers, 0 and 1: they are added (exactly up to 2^24) several times as fast as booleans.
-        self.at_least = torch.ge(self.candidates, self.at_target, out=torch.empty_like(self.candidates))
-
-    def lists(self, k: int) -> dict[str, np.ndarray]:
-        """The rank of each target, inf for one that is no candidate, and the top list, -1 where candidates run out."""
-        if self.candidates.is_cuda:  # to sort them there takes less time than to move them
-            in_order = self.candidates.sort(dim=1, descending=True, stable=True)
-            value, item = (one[:, :k].cpu().numpy() for one in in_order)
-        else:
-            item, value = top_k(self.candidates.numpy(), k)
-        rank = self.at_least.sum(dim=1).double().masked_fill(self.is_miss, torch.inf)
-        return {
-            "rank": rank.cpu().numpy(),
-            "target_was_seen": self.is_miss.cpu().numpy(),
-            "top_item": np.where(value > -np.inf, item, -1),
-        }
-
-    def among_new(self, row: Int[Tensor, " cell"], item: Int[Tensor, " cell"]) -> dict[str, np.ndarray]:
-        """Whether each target is one of the seen cells; its rank among all other items, inf where it is seen."""
-        seen = torch.zeros_like(self.at_least).index_put((row, item), torch.ones(len(row)))
-        is_repeat = seen.gather(1, self.target)[:, 0] > 0
-        rank = (self.at_least * (1 - seen)).sum(dim=1).double().masked_fill(is_repeat, torch.inf)
-        return {"is_repeat": is_repeat.cpu().numpy(), "rank_among_new": rank.cpu().numpy()}
-
-    def probabilities(self, top_item: Int[np.ndarray, "query k"], repeat_share: float) -> dict[str, np.ndarray]:
-        """What the scores say as probabilities; `mass_before` is that of the candidates above the target."""
-        log_p, log_at_target = self._log_p(repeat_share)
-        log_p = log_p.clamp_(min=LOWEST)
-        p = log_p.exp()
-        top = torch.from_numpy(top_item).to(p.device)
-        before = (torch.linalg.vecdot(p, self.at_least).double() - log_at_target.exp()).clamp(0, 1)
-        values = {
-            "target_log_probability": log_at_target,
-            "top_probability": p.gather(1, top.clamp(min=0)).double().masked_fill(top < 0, 0.0),
-            "mass_before": before.masked_fill(self.is_miss, 1.0),
-            "sum_of_squares": torch.linalg.vecdot(p, p).double(),
-            "entropy": -torch.linalg.vecdot(p, log_p).double(),
-        }
-        return {name: value.cpu().numpy() for name, value in values.items()}
-
-    def _log_p(self, repeat_share: float) -> tuple[Float[Tensor, "query item"], Float[Tensor, " query"]]:
-        """log p of every item, and of the target.
-
-        A model that was asked for new items only says nothing of how often people come back, so that is counted: with
-        probability `repeat_share` the next event is one of the cells, and inside both sets the scores decide (a hurdle
-        model, Mullahy 1986). Where one of the sets is empty the other has it all.
-        """
-        new = self.candidates.logsumexp(dim=1)
-        highest = torch.full_like(new, -torch.inf).scatter_reduce(0, self.row, self.at_seen, "amax")
-        mass = torch.zeros_like(new).index_add(0, self.row, (self.at_seen - highest[self.row]).exp())
-        seen = highest + mass.log()
-        has_new, has_seen = new > -torch.inf, highest > -torch.inf
-        log_new = torch.where(has_new, torch.where(has_seen, math.log1p(-repeat_share), 0.0) - new, 0.0)
-        log_repeat = math.log(repeat_share) if repeat_share else -math.inf
-        log_seen = torch.where(has_new, log_repeat, 0.0) - seen
-        log_p = self.candidates + log_new[:, None]
-        log_p[self.row, self.item] = self.at_seen + log_seen[self.row]
-        return log_p, log_p.gather(1, self.target)[:, 0].double()

@@ -264,10 +264,12 @@ class MixtureModel:
         histories: Histories,
         columns: Columns | None = None,
         repeats: Float[np.ndarray, " history"] | None = None,
+        memory: Float[np.ndarray, " number"] | None = None,
     ) -> Distribution:
         """p of the columns (all items by default) for histories that are encoded.
 
         `repeats` is the share of repeats of each history for a `Hurdle`, NaN for none; None: that of the model.
+        `memory` is for `Softmaxes`; a later distribution with the same one overwrites this one.
         """
         others = self._others[None]
         if columns is not None and columns.listed is not None:
@@ -276,7 +278,7 @@ class MixtureModel:
         if (forecast := self.calibration.new) is not None and len(self.new_items):
             of_each = np.arange(len(histories) if columns.listed is not None else 1)[:, None]
             new = forecast, columns.of_items(of_each, self.new_items), self.likeness(histories)
-        softmaxes = Softmaxes(columns, self.scaled(encoded, histories), None if new is None else new[1])
+        softmaxes = Softmaxes(columns, self.scaled(encoded, histories), None if new is None else new[1], memory)
         log_gap = calibration.log_gap(histories)
         weights = calibration.gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance, log_gap)
         counted = self.counted(histories)

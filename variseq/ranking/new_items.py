@@ -13,7 +13,7 @@ from variseq.content.columns import Ids
 from variseq.content.item_content import ItemContent
 from variseq.errors import CheckpointError
 from variseq.events.items import ItemTable
-from variseq.ranking.softmax import SMALLEST, Softmaxes, is_inside
+from variseq.ranking.softmax import SMALLEST, Softmaxes, inside_of
 
 NAMES = "new_items.names"
 
@@ -123,12 +123,13 @@ class NewItemForecast:
         self, log_p: Float[np.ndarray, "history sample new"], likeness: Float[np.ndarray, "history new"] | None
     ) -> Float[np.ndarray, "history sample new"]:
         """The probability of each new item if the next item is one; `likeness` is None where there is no content."""
-        scaled = self.scale * log_p
+        mixed: Float[np.ndarray, "history sample new"] = self.scale * log_p
         if likeness is not None:
-            scaled += self.likeness * likeness[:, None]
-        exponential = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-        softmax = exponential / exponential.sum(axis=-1, keepdims=True)
-        mixed: Float[np.ndarray, "history sample new"] = (1 - self.uniform) * softmax + self.uniform / log_p.shape[-1]
+            mixed += self.likeness * likeness[:, None]
+        mixed -= mixed.max(axis=-1, keepdims=True)
+        np.exp(mixed, out=mixed)
+        mixed *= (1 - self.uniform) / mixed.sum(axis=-1, keepdims=True)
+        mixed += self.uniform / mixed.shape[-1]
         return mixed
 
 
@@ -157,18 +158,18 @@ class NewItemCells:
         weight: Float[np.ndarray, " history"],
     ) -> NewItemCells:
         """From the softmaxes of the network and their weight, and the mixture that knows nothing of new items."""
-        row, sample = np.arange(len(mixed)), np.arange(softmaxes.num_samples)
-        found = softmaxes.at(row[:, None, None], sample[:, None], column[:, None])
-        p = forecast.share * forecast.of_logits(np.log(np.maximum(found, SMALLEST)), likeness)
+        found = softmaxes.of_columns(column)
         # The network's own softmax is over the other items.
         of_network = weight * found.mean(axis=1).sum(axis=1, dtype=np.float64)
+        p = forecast.of_logits(np.log(np.maximum(found, SMALLEST, out=found), out=found), likeness)
+        p *= forecast.share
         of_new = np.take_along_axis(mixed, column, axis=1).sum(axis=1, dtype=np.float64) - of_network
-        return cls(column, p.astype(np.float32), (1 - forecast.share) / np.maximum(1 - of_new, SMALLEST))
+        return cls(column, p.astype(np.float32, copy=False), (1 - forecast.share) / np.maximum(1 - of_new, SMALLEST))
 
     def apply(self, p: Float[np.ndarray, "history *sample column"], span: slice) -> None:
         """Write to p of the columns `span`, in place; the mean over samples where p has none."""
         p *= self.of_known.astype(np.float32).reshape(-1, *(1,) * (p.ndim - 1))
-        inside = is_inside(self.column, span)
+        inside = inside_of(self.column, span)
         column, of_cells = self.column[:, inside] - span.start, self.p[..., inside]
         if p.ndim == 3:
             np.put_along_axis(p, column[:, None], of_cells, axis=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from variseq.ranking.item_codes import ItemCodes, ItemVectors
 
@@ -105,7 +105,7 @@ class Softmaxes:
     """The softmax of each preference over the columns, kept as exponentials and a factor for each block.
 
     Each block is computed relative to its own highest logit, so that nothing overflows. The columns `left_out` have
-    numbers like all others, and no part in the mass.
+    numbers like all others, and no part in the mass. The exponentials are kept in `memory` where it is given.
     """
 
     def __init__(
@@ -113,11 +113,13 @@ class Softmaxes:
         columns: Columns,
         preference: Float[np.ndarray, "history sample hidden_plus_one"],
         left_out: Int[np.ndarray, "#history new"] | None = None,
+        memory: Float[np.ndarray, " number"] | None = None,
     ) -> None:
         self.columns = columns
-        rows = preference.shape[:2]
+        rows, size = preference.shape[:2], preference.shape[0] * preference.shape[1] * columns.num_columns
         self.num_samples = rows[1]
-        self._exponential = np.empty((*rows, columns.num_columns), dtype=np.float32)
+        memory = np.empty(size, dtype=np.float32) if memory is None else memory[:size]
+        self._exponential = memory.reshape(*rows, columns.num_columns)
         highest = np.empty((*rows, len(columns.blocks)), dtype=np.float32)
         mass = np.empty((*rows, len(columns.blocks)))
         for number, block in enumerate(columns.blocks):
@@ -125,11 +127,11 @@ class Softmaxes:
             highest[..., number] = logits.max(axis=2)
             logits -= highest[..., number, None]
             inside = np.exp(logits, out=logits)
-            mass[..., number] = inside.sum(axis=2) if block.counts is None else np.vecdot(inside, block.counts[:, None])
+            counts = np.ones((1, inside.shape[2]), np.float32) if block.counts is None else block.counts
             if left_out is not None:
-                cells = left_out[:, is_inside(left_out, block.span)] - block.span.start
-                mass[..., number] -= np.take_along_axis(inside, cells[:, None], axis=2).sum(axis=2)
-                np.maximum(mass[..., number], 0.0, out=mass[..., number])
+                counts, cells = counts.copy(), left_out[:, inside_of(left_out, block.span)] - block.span.start
+                np.put_along_axis(counts, cells, 0, axis=1)
+            mass[..., number] = np.vecdot(inside, counts[:, None])
         # A block whose columns stand for no item at all has no mass.
         with np.errstate(divide="ignore"):
             log_parts = np.log(mass) + highest
@@ -152,8 +154,19 @@ class Softmaxes:
         number = np.searchsorted(self.columns.starts, column, side="right") - 1
         return self._exponential[row, sample, column] * self.factor[row, sample, number]
 
+    def of_columns(self, column: Int[np.ndarray, "#history new"]) -> Float[np.ndarray, "history sample new"]:
+        """Probabilities of some columns of each history, or of the same ones of all."""
+        if self.columns.listed is None:
+            found = np.empty((*self.factor.shape[:2], column.shape[1]), dtype=np.float32)
+            for number, block in enumerate(self.columns.blocks):
+                inside = inside_of(column, block.span)
+                taken = np.take(self.exponential(number), column[0, inside] - block.span.start, axis=2)
+                found[..., inside] = taken * self.factor[..., number, None]
+            return found
+        row, sample = np.arange(len(self.factor)), np.arange(self.num_samples)
+        return self.at(row[:, None, None], sample[:, None], column[:, None])
 
-def is_inside(column: Int[np.ndarray, "#history new"], span: slice) -> Bool[np.ndarray, " new"]:
-    """Which of some columns are in a block; blocks have the same ones in each row."""
-    inside: Bool[np.ndarray, " new"] = (column[0] >= span.start) & (column[0] < span.stop)
-    return inside
+
+def inside_of(column: Int[np.ndarray, "#history new"], span: slice) -> slice:
+    """Which of some ascending columns are in a block; blocks have the same ones in each row."""
+    return slice(*np.searchsorted(column[0], [span.start, span.stop]))

@@ -24,6 +24,8 @@ from variseq.sequences.histories import Histories
 NAME = "variseq"
 CONTENT = "item_content"
 """The name of the codes of a `ContentTable` among the counts."""
+HISTORIES_AT_ONCE, CELLS_AT_ONCE = 8, 1 << 25
+"""Eight histories, whose blocks fit a core's cache, and at most so many samples × histories × items: 128 MB."""
 
 
 class NetworkEncoder:
@@ -104,15 +106,22 @@ class ModelRecommender:
 
     def __init__(self, model: MixtureModel, name: str = NAME) -> None:
         self.model, self.name = model, name
+        # Kept from call to call: the system takes longer to give new memory than the softmax needs to fill it.
+        self._memory = np.empty(0, dtype=np.float32)
 
     def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
         """log p of all items."""
         model = self.model
         encoded = model.encode(histories)
         log_p = np.empty((len(histories), model.num_items), dtype=np.float32)
-        size = model.rows_at_once(len(encoded.preference))
+        cells = len(encoded.preference) * model.num_items
+        # New items have numbers of their own besides.
+        at_once = CELLS_AT_ONCE if self.model.calibration.new is None else CELLS_AT_ONCE // 4
+        size = int(np.clip(at_once // cells, 1, HISTORIES_AT_ONCE))
+        if len(self._memory) < size * cells:
+            self._memory = np.empty(size * cells, dtype=np.float32)
         for first in range(0, len(histories), size):
             rows = np.arange(first, min(first + size, len(histories)))
-            part = model.distribution(encoded.rows(rows), histories.rows(rows))
+            part = model.distribution(encoded.rows(rows), histories.rows(rows), memory=self._memory)
             np.log(part.probabilities(), out=log_p[rows[0] : rows[-1] + 1])
         return torch.from_numpy(log_p)
