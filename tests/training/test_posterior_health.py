@@ -11,9 +11,11 @@ from variseq.evaluation.splits import leave_one_out
 from variseq.model.layers import Posterior
 from variseq.model.network import Network, Weights
 from variseq.sequences.histories import Histories
+from variseq.training import posterior_health
 from variseq.training.config import TrainingConfig
 from variseq.training.posterior_health import (
     MIN_SWAP_GAP_NATS,
+    _losses,
     diagnostic_batch,
     examine,
     mutual_information,
@@ -62,6 +64,22 @@ def test_network_that_uses_its_posteriors_raises_no_alarm() -> None:
     assert health.alarms == []
 
 
+@pytest.mark.parametrize("mask_seen", [False, True])
+def test_losses_of_a_large_catalog_are_those_of_fewer_targets(monkeypatch: pytest.MonkeyPatch, mask_seen: bool) -> None:
+    network, histories = network_that_repeats(), repetitive_histories()
+    batch = diagnostic_batch(histories, 50, NUM_ITEMS, seed=0)
+    mean = network.encode(batch).mean
+    whole, third = (_losses(network, batch, mask_seen, every, mean, mean) for every in (1, 3))
+    torch.testing.assert_close(third, whole[::3])
+    health = examine(network, histories, mask_seen=mask_seen)
+    monkeypatch.setattr(posterior_health, "MOST_SCORES", 1)
+    monkeypatch.setattr(posterior_health, "FEWEST_TARGETS", 60)
+    of_fewer = examine(network, histories, mask_seen=mask_seen)
+    assert (of_fewer.kl, of_fewer.active_share) == (health.kl, health.active_share)
+    assert of_fewer.swap_gap != health.swap_gap
+    assert of_fewer.alarms == []
+
+
 def test_inactive_dimensions_are_counted() -> None:
     network = small_network(latent_dim=20)
     with torch.no_grad():
@@ -82,7 +100,7 @@ def test_examining_leaves_the_network_and_the_random_numbers_alone() -> None:
     assert torch.equal(torch.get_rng_state(), random)
 
 
-@pytest.mark.parametrize("scores_at_once", [1, 3 * NUM_ITEMS, 1 << 21])
+@pytest.mark.parametrize("scores_at_once", [1, 3 * NUM_ITEMS, 1 << 22])
 def test_health_does_not_depend_on_how_many_scores_are_held_at_once(
     monkeypatch: pytest.MonkeyPatch, scores_at_once: int
 ) -> None:

@@ -23,8 +23,10 @@ MIN_SWAP_GAP_NATS = 0.05
 ACTIVE_VARIANCE = 0.01
 DIAGNOSTIC_TOKENS = 4096
 MUTUAL_INFORMATION_SAMPLES = 512
-SCORES_AT_ONCE = 1 << 21
-"""8 MB."""
+SCORES_AT_ONCE = 1 << 22
+"""16 MB."""
+MOST_SCORES, FEWEST_TARGETS = 1 << 27, 128
+"""Of a large catalog the losses are those of fewer targets: of at most so many pairs of a target and an item."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ def examine(network: Network, histories: Histories, seed: int = 0, mask_seen: bo
     if not batch.num_targets:
         batch = replace(batch, is_target=None)
     token = batch.targets()[0]
-    target: Tensor | slice = slice(None) if token is None else token
+    every = -(-batch.num_targets // max(FEWEST_TARGETS, MOST_SCORES // network.config.num_items))
+    target = (torch.arange(len(mean), device=mean.device) if token is None else token)[::every]
     drawn = torch.randn(latent.shape, generator=generator).to(latent)
-    losses_of = partial(_losses, network, batch, mask_seen)
+    losses_of = partial(_losses, network, batch, mask_seen, every)
     loss, at_mean = losses_of(mean, latent), losses_of(mean, mean)
     swap_gap = losses_of(mean[other], latent[other]) - loss
     swapped_at_mean = float(losses_of(mean[other], mean[other]).mean())
@@ -168,17 +171,19 @@ def _losses(
     network: Network,
     batch: Batch,
     mask_seen: bool,
+    every: int,
     mean: Float[Tensor, "token latent"],
     latent: Float[Tensor, "token latent"],
 ) -> Float[Tensor, " target"]:
-    """−log p of each target, `SCORES_AT_ONCE` scores at a time; without seen items where training left them out."""
+    """−log p of each n-th target (n = `every`); without seen items where training left them out."""
     preference = network.decoder(mean, latent.unsqueeze(0), batch.layout).squeeze(0)
     token, target, _ = batch.targets()
-    preference = preference if token is None else preference[token]
+    preference, target = (preference if token is None else preference[token])[::every], target[::every]
     num_items = network.config.num_items
     # Allocated once: small results between large blocks would fragment the heap.
     losses = preference.new_empty(len(target))
     row, item = batch.seen(num_items) if mask_seen else (target[:0], target[:0])
+    row, item = row[row % every == 0] // every, item[row % every == 0]
     rows = max(1, SCORES_AT_ONCE // num_items)
     for first in range(0, len(target), rows):
         block = slice(first, first + rows)
