@@ -185,6 +185,9 @@ def evaluate(
     request_time: Annotated[
         bool, option("Let the models know the time of each target, as recommend --at does.", "--request-time")
     ] = False,
+    all_users: Annotated[
+        bool, option("Evaluate everybody, and not a sample of users where the log is large.", "--all-users")
+    ] = False,
     json: Annotated[Path | None, option("Write the whole table as JSON.")] = None,
     threads: Threads = None,
 ) -> None:
@@ -193,7 +196,7 @@ def evaluate(
     from variseq.terminal.evaluate import evaluate_run
 
     how = {"k": k, "targets": targets, "exclude_seen": exclude_seen, "users": users, "mc_dropout": mc_dropout}
-    how["request_time"] = request_time
+    how |= {"request_time": request_time, "all_users": all_users}
     typer.echo(printable_lines(evaluate_run(run, test_file, read_columns(columns), compare_with or [], json, **how)))
 
 

@@ -26,6 +26,7 @@ from variseq.evaluation.results import Results
 from variseq.evaluation.significance import Comparison
 from variseq.evaluation.significance import compare as compare_evaluations
 from variseq.evaluation.splits import TEST_FILE, Part, Split
+from variseq.evaluation.user_sample import sampled_users
 from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
 from variseq.log import Log, LogPart
 from variseq.output.console import console
@@ -158,6 +159,7 @@ class VariationalAttention(ChangingCatalog):
         compare_with: Mapping[str, VariationalAttention] | None = None,
         mc_dropout: bool = False,
         request_time: bool = False,
+        all_users: bool = False,
     ) -> Results:
         """Evaluate the model and the baselines on a part of the split, or on a log of its own.
 
@@ -180,6 +182,7 @@ class VariationalAttention(ChangingCatalog):
             mc_dropout: Whether to add a row "..., dropout" for every model: the same network with dropout left on.
             request_time: Whether the models know the time of each target, as `recommend(at=...)` does; a track of its
                 own, with the baseline own-by-hour.
+            all_users: Whether a large log is evaluated whole, and not on a fixed sample of users, see `sampled_users`.
 
         Returns:
             A table with intervals to print, look up and write as JSON.
@@ -215,11 +218,12 @@ class VariationalAttention(ChangingCatalog):
         categories = None if checkpoint.items is None else checkpoint.items.all_categories()
         excludes = self._excludes(exclude_seen)
         options = EvaluationOptions(k, targets, excludes, calibrated.repeat_share, categories, request_time)
-        evaluations = [evaluate(recommender, evaluated, options) for recommender in recommenders]
+        of_users = evaluated if all_users else sampled_users(evaluated, targets)
+        evaluations = [evaluate(recommender, of_users, options) for recommender in recommenders]
         # Thresholds hold for the way of ranking that they were fitted with.
         fitted = calibrated.thresholds_at_request if request_time else calibrated.thresholds
         thresholds = fitted if excludes == self._excludes(None) else None
-        values = forecast_values(checkpoint.network, evaluated, known, targets)
+        values = forecast_values(checkpoint.network, of_users, known, targets)
         fit = checkpoint.next_time
         gaps = None if fit is None or evaluated.name == TEST_FILE else forecast_gaps(fit, split[0], evaluated)
         notes = sentences_of(evaluated, targets) if evaluated.name == TEST_FILE else []

@@ -30,7 +30,9 @@ def true_forecasts(lengths: np.ndarray, k: int = 3, seed: int = 0, **changed: An
     rank = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1.0, 50.0)
     fields: dict[str, Any] = {
         "model": "true",
-        "protocol": {"k": k, "num_items": NUM_ITEMS, "split_hash": "0" * 64, "part": "test", "method": "made up",
+        "protocol": {"k": k, "num_items": NUM_ITEMS, "split_hash": "0" * 64,
+                     "num_users_evaluated": num_queries, "num_users_with_targets": num_queries,
+                     "part": "test", "method": "made up",
                      "targets": "last", "exclude_seen": True, "candidates": "full catalog", "ties": "against"},
         "user": np.arange(num_queries),
         "target": generator.integers(NUM_ITEMS, size=num_queries),

@@ -133,11 +133,10 @@ def test_metrics_file_keeps_the_epochs_before_the_one_that_comes_next(tmp_path: 
 
 def test_validation_looks_at_a_fixed_sample_of_users(shop_parts: Parts) -> None:
     part = shop_parts[1].part
-    few = [settings_for(part, seed=seed, validation_users=20).training for seed in (1, 1, 2)]
-    first, again, other = (Validation(part, config).part.queries().user for config in few)
+    few = [settings_for(part, seed=seed, validation_users=20).training for seed in (1, 2)]
+    first, again = (Validation(part, config).part.queries().user for config in few)
     assert len(first) == 20
     np.testing.assert_array_equal(first, again)
-    assert set(first) != set(other)
     assert set(first) <= set(part.queries().user)
     assert len(Validation(part, settings_for(part).training).part.queries()) == len(part.queries())
 

@@ -117,7 +117,7 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
         visits = VisitRanks(begin, rank, found["is_repeat"] & ~is_unknown, among_new, length > 0)
     return Evaluation(
         model=recommender.name,
-        protocol=_protocol(part, options),
+        protocol=_protocol(part, options, len(np.unique(queries.user))),
         user=queries.user,
         target=np.where(is_unknown, -1, target),
         history_length=length,
@@ -168,9 +168,11 @@ def _check(options: EvaluationOptions, part: Part) -> None:
         )
 
 
-def _protocol(part: Part, options: EvaluationOptions) -> dict[str, Any]:
+def _protocol(part: Part, options: EvaluationOptions, num_users: int) -> dict[str, Any]:
     """Everything that has to be equal for two results to be compared."""
-    return part.protocol | {
+    protocol = {"num_users_with_targets": num_users} | part.protocol
+    return protocol | {
+        "num_users_evaluated": num_users,
         "k": options.k,
         "targets": options.targets,
         "exclude_seen": options.exclude_seen,

@@ -164,8 +164,8 @@ def format_table(table: dict[str, Any]) -> str:
     seen = ", but those of the history" if protocol["exclude_seen"] else ", those of the history too"
     when = ", with the time of each request" if protocol.get("request_time") == REQUEST_TIME else ""
     lines = [
-        f"{part}, {protocol['method']} split, {table['rows'][0]['num_queries']:,} queries, targets: "
-        f"{protocol['targets']}, all {protocol['num_items']:,} items are ranked{seen}{when}.",
+        f"{part}, {protocol['method']} split, {table['rows'][0]['num_queries']:,} queries{sample_of(protocol)}, "
+        f"targets: {protocol['targets']}, all {protocol['num_items']:,} items are ranked{seen}{when}.",
         "Below each value: its 95 % interval over users.",
         *([] if num_visits is None else [_visits_in_words(num_visits)]),
         "",
@@ -176,6 +176,16 @@ def format_table(table: dict[str, Any]) -> str:
         values, intervals = zip(*row, strict=True)
         lines += [line(name, values), line("", intervals)]
     return "\n".join(text.rstrip() for text in lines) + "\n"
+
+
+def sample_of(protocol: dict[str, Any]) -> str:
+    """How many users were sampled of how many; empty where all were evaluated.
+
+    >>> sample_of({"num_users_evaluated": 1000, "num_users_with_targets": 43183})
+    ' of a random sample of 1,000 of 43,183 users'
+    """
+    num_users, of_all = protocol["num_users_evaluated"], protocol["num_users_with_targets"]
+    return "" if num_users == of_all else f" of a random sample of {num_users:,} of {of_all:,} users"
 
 
 def _visits_in_words(num_visits: int) -> str:

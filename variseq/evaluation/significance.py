@@ -15,7 +15,7 @@ from variseq.evaluation.evaluation import Evaluation
 NUM_RESAMPLES = 2_000
 NUM_PERMUTATIONS = 10_000
 _CELLS_AT_ONCE = 4_000_000
-_SAME = ("split_hash", "part", "trained_on", "k", "targets", "exclude_seen", "request_time")
+_SAME = ("split_hash", "part", "num_users_evaluated", "trained_on", "k", "targets", "exclude_seen", "request_time")
 _COMPARED_METRICS = ("nll", "ndcg")
 
 
@@ -172,7 +172,7 @@ class Comparison:
 
 
 def require_same_protocol(evaluations: Sequence[Evaluation]) -> None:
-    """Raises InputError when results differ in split, part, training events, targets, k, candidates or request time."""
+    """Raises InputError when results differ in split, part, users, training events, targets, k, or what is ranked."""
     for other in evaluations[1:]:
         first = evaluations[0]
         different = [key for key in _SAME if first.protocol.get(key) != other.protocol.get(key)]

@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from variseq.artifacts.checkpoint import Checkpoint
 from variseq.estimator import VariationalAttention
-from variseq.evaluation.results import Results
+from variseq.evaluation.results import Results, sample_of
 from variseq.evaluation.significance import compare
 from variseq.evaluation.summary import CONFORMAL, SELECTIVE_GAIN
 from variseq.events.table import MICROSECONDS_PER_SECOND
@@ -211,8 +211,9 @@ def _facts_of_evaluation(results: Results | None) -> list[tuple[str, str]]:
         return []
     protocol, row = results.table["protocol"], results.table["rows"][0]
     seen = "items of the history are not ranked" if protocol["exclude_seen"] else "all items are ranked"
+    users = sample_of(protocol) or f" of {row['num_users']:,} users"
     evaluation = (
-        f"{protocol['part']} part, {row['num_queries']:,} queries of {row['num_users']:,} users, targets: "
+        f"{protocol['part']} part, {row['num_queries']:,} queries{users}, targets: "
         f"{protocol['targets']}, {protocol['candidates']}, {seen}, ties {protocol['ties']}"
     )
     queries = (

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from variseq.errors import TrainingDivergedError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part
+from variseq.evaluation.user_sample import sampled_users
 from variseq.model.losses import ItemFrequency
 from variseq.model.network import Network, NetworkConfig, Objective, Weights, objective_with
 from variseq.model.posterior import NetworkScorer
+from variseq.ranking.calibration import repeat_share
 from variseq.sequences.batches import Batch, Windows, group_by_length, make_batch, training_windows
 from variseq.sequences.histories import Histories
 from variseq.training.callbacks import TrainingCallback
@@ -77,15 +79,13 @@ class Validation:
     """The queries that choose the best epoch: the validation part, or those of a fixed sample of its users."""
 
     def __init__(self, part: Part, config: TrainingConfig) -> None:
-        users = np.unique(part.queries().user)
-        if len(users) > config.validation_users:
-            dropped = np.ones(len(part.history_end), dtype=bool)
-            sample = np.random.default_rng(config.seed).choice(users, config.validation_users, replace=False)
-            dropped[sample] = False
-            part = replace(part, target_end=np.where(dropped, part.history_end, part.target_end))
-        self.part = part
+        self.part = sampled_users(part, config.targets, config.validation_users)
         self.options = EvaluationOptions(
-            k=min(10, part.num_items), exclude_seen=config.exclude_seen, targets=config.targets
+            k=min(10, part.num_items),
+            exclude_seen=config.exclude_seen,
+            targets=config.targets,
+            # Counted once, and not in each epoch.
+            repeat_share=repeat_share(part.history()),
         )
 
     def diagnostic_histories(self) -> Histories:
