@@ -118,7 +118,7 @@ def _softmax(num_items: int, repeats: int) -> dict[str, float]:
     preference, vectors, bias = (tensor.requires_grad_() for tensor in tensors)
     target = torch.randint(num_items, (NUM_TOKENS,))
     targets, frequency = Targets.next(target), ItemFrequency.of(torch.full((num_items,), -math.log(num_items)))
-    negatives = frequency.draw(2_048)
+    negatives = frequency.draw(2_048, 0)
     works = {
         "variseq": lambda: softmax_loss(preference, vectors, bias, targets),
         "plain": lambda: functional.cross_entropy(functional.linear(preference[0], vectors, bias), target),

@@ -128,6 +128,7 @@ def fit(
     """Read and split a log, train and evaluate a model, save it. More options of reading: --set read.NAME=VALUE."""
     use_threads(threads)
     from variseq.estimator import load
+    from variseq.model.processes import connected
     from variseq.terminal.fit import fit_run, settings_of
     from variseq.terminal.run_config import run_config
 
@@ -143,7 +144,8 @@ def fit(
     }
     start = None if from_run is None else load(from_run, device or "auto")
     wanted = run_config(config, flags, settings or [], None if start is None else settings_of(start))
-    fit_run(_source(source), wanted, out, items, test_file, start, resume, tensorboard, 0 if quiet else 1 + verbose)
+    with connected(wanted.device):
+        fit_run(_source(source), wanted, out, items, test_file, start, resume, tensorboard, 0 if quiet else 1 + verbose)
 
 
 @app.command()

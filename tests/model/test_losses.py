@@ -95,7 +95,7 @@ def test_sampled_softmax_with_its_correction_estimates_the_full_one() -> None:
     full = float(softmax_loss_plain(preference, vectors, bias, target))
     errors = []
     for num_negatives, num_draws in [(20, 200), (500, 20), (200_000, 1)]:
-        drawn = [ItemFrequency.of(log_probability).draw(num_negatives) for _ in range(num_draws)]
+        drawn = [ItemFrequency.of(log_probability).draw(num_negatives, seed) for seed in range(num_draws)]
         estimates = [
             float(softmax_loss(preference, vectors, bias, Targets.next(target), negatives)) for negatives in drawn
         ]
@@ -112,7 +112,7 @@ def test_chunked_sampled_softmax_equals_the_plain_form_in_values_and_gradients(
     monkeypatch.setattr(losses, "CHUNK_NUMBERS", 1)
     monkeypatch.setattr(losses, "SAFE_SCORE", safe_score)
     torch.manual_seed(0)
-    negatives = ItemFrequency.of(torch.log_softmax(torch.randn(9, dtype=torch.float64), dim=0)).draw(12)
+    negatives = ItemFrequency.of(torch.log_softmax(torch.randn(9, dtype=torch.float64), dim=0)).draw(12, 0)
     sampled, plain = partial(softmax_loss, negatives=negatives), partial(sampled_loss_plain, negatives)
     check_against_plain_form(sampled, plain, (num_tokens, 9, num_samples))
 
@@ -131,7 +131,7 @@ def test_loss_of_several_targets_without_unranked_items_equals_the_plain_form(
     weight[5:15, 2], weight[30:, 1:] = 0.0, 0.0
     unranked = Pairs(torch.arange(40).repeat_interleave(2), torch.randint(9, (80,)))
     pairs = list(zip(unranked.token.tolist(), unranked.item.tolist(), strict=True))
-    negatives = ItemFrequency.of(torch.log_softmax(torch.randn(9, dtype=torch.float64), dim=0)).draw(12)
+    negatives = ItemFrequency.of(torch.log_softmax(torch.randn(9, dtype=torch.float64), dim=0)).draw(12, 0)
     given, results = (Targets(item, weight), negatives if is_sampled else None), []
     for found in (
         lambda *inputs: softmax_loss(*inputs, *given, unranked),

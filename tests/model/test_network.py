@@ -230,7 +230,7 @@ def test_sampled_negatives_replace_the_full_softmax() -> None:
     network, batch = training_batch()
     uniform = torch.full((NUM_ITEMS,), 1 / NUM_ITEMS).log()
     torch.manual_seed(0)
-    sampled = network.objective(batch, Weights(noise=0.0), ItemFrequency.of(uniform).draw(50_000))
+    sampled = network.objective(batch, Weights(noise=0.0), ItemFrequency.of(uniform).draw(50_000, 0))
     full = network.objective(batch, Weights(noise=0.0))
     assert float(sampled.nll) == pytest.approx(float(full.nll), abs=0.05)
     assert float(sampled.nll) != float(full.nll)

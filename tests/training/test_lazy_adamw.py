@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from variseq.events.items import CategoryLinks
+from tests.training.small_catalog import batch_of, catalog_of
 from variseq.model.losses import ItemFrequency
-from variseq.model.network import Network, NetworkConfig, Weights, objective_with
-from variseq.sequences.batches import Batch, make_batch, training_windows
-from variseq.sequences.histories import Histories
+from variseq.model.network import Weights, objective_with
 from variseq.training.lazy_adamw import BETAS, EPSILON, LazyAdamW
 
 NUM_ROWS, NUM_STEPS = 12, 400
@@ -74,28 +70,12 @@ def test_rows_that_wait_end_where_dense_adamw_ends(seed: int, chance: float, dec
         torch.testing.assert_close(one, other, rtol=0.05, atol=0.1)
 
 
-def catalog_of(num_items: int, skip_gram: int) -> tuple[Network, Batch]:
-    """A network with everything that an item can have, and a batch."""
-    random = np.random.default_rng(0)
-    shape = {"hidden_size": 8, "latent_dim": 4, "num_layers": 1, "dropout": 0.0, "skip_gram_window": skip_gram}
-    torch.manual_seed(0)
-    network = Network(NetworkConfig(num_items=num_items, has_values=True, **shape))
-    offsets = np.concatenate([[0], np.cumsum(random.integers(0, 3, num_items))])
-    names = ("a", "b", "c", "d")
-    network.embedding.use_categories(CategoryLinks(offsets, random.integers(0, 4, offsets[-1]), names))
-    network.embedding.use_content(random.normal(size=(num_items, 5)).astype(np.float32))
-    histories = Histories.of_items([random.integers(0, num_items // 2, 6).tolist() for _ in range(5)])
-    histories = replace(histories, value=random.normal(size=histories.num_events).astype(np.float32))
-    network.set_known(histories)
-    windows = training_windows(histories, 20, random)
-    return network.train(), make_batch(histories, windows, np.arange(5), num_items)
-
-
 @pytest.mark.parametrize(("skip_gram", "mask_seen"), [(0, True), (2, False)])
 def test_network_of_some_rows_has_the_loss_and_gradients_of_the_whole(skip_gram: int, mask_seen: bool) -> None:
-    network, batch = catalog_of(40, skip_gram)
+    network, histories = catalog_of(40, skip_gram)
+    batch = batch_of(histories, 40)
     weights = Weights(beta=0.1, regression=0.5, noise=0.0, skip_gram=0.3, mask_seen=mask_seen)
-    negatives = ItemFrequency.of(torch.full((40,), -math.log(40))).draw(15)
+    negatives = ItemFrequency.of(torch.full((40,), -math.log(40))).draw(15, 0)
     whole = copy.deepcopy(network)
     expected = whole.objective(batch, weights, negatives)
     expected.loss.backward()

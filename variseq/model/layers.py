@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from variseq.events.items import CategoryLinks
 from variseq.model.attention import DotProductAttention
+from variseq.model.processes import num_processes, total
 from variseq.sequences.batches import Layout, ragged
 from variseq.sequences.histories import GAP_BUCKETS
 
@@ -299,6 +300,25 @@ class Posterior:
         return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
 
 
+class BatchNorm(nn.BatchNorm1d):
+    """Batch-norm without scale and shift, over the tokens of all processes that train the network."""
+
+    def forward(self, numbers: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
+        if not self.training or num_processes() == 1:
+            normalized: Tensor = super().forward(numbers)
+            return normalized
+        number = total(numbers.new_tensor(len(numbers)))
+        mean = total(numbers.sum(dim=0)) / number
+        centered = numbers - mean
+        variance = total(centered.square().sum(dim=0)) / number
+        with torch.no_grad():
+            statistics = ((self.running_mean, mean), (self.running_var, variance * number / (number - 1)))
+            for running, current in statistics:
+                assert running is not None
+                running.lerp_(current, self.momentum or 0.0)
+        return centered * torch.rsqrt(variance + self.eps)
+
+
 class LatentHead(nn.Module):
     """Mean and log-variance of the posterior.
 
@@ -311,7 +331,7 @@ class LatentHead(nn.Module):
         super().__init__()
         self.mean = nn.Linear(hidden_size, latent_dim)
         self.log_variance = nn.Linear(hidden_size, latent_dim)
-        self.norm = nn.BatchNorm1d(latent_dim, affine=False)
+        self.norm = BatchNorm(latent_dim, affine=False)
         self.bn_gamma = bn_gamma
 
     def forward(self, hidden: Float[Tensor, "token hidden"]) -> Posterior:
@@ -321,7 +341,7 @@ class LatentHead(nn.Module):
         return Posterior(mean, self.log_variance(hidden).clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE))
 
     def _normalized(self, mean: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
-        if len(mean) > 1:
+        if len(mean) > 1 or num_processes() > 1:
             normalized: Tensor = self.norm(mean)
             return normalized
         # One token alone has no variance, so the running statistics normalize it.

@@ -203,9 +203,10 @@ class ItemFrequency:
         """By the logarithm of the probability of each item."""
         return cls(log_probability, log_probability.double().exp().cumsum(0))
 
-    def draw(self, num_negatives: int) -> Negatives:
-        """Draw negatives with replacement, by bisection of the cumulative sum."""
-        uniform = torch.rand(num_negatives, dtype=torch.float64, device=self.cumulative.device)
+    def draw(self, num_negatives: int, seed: int) -> Negatives:
+        """Draw negatives with replacement, by bisection of the cumulative sum; the same for a seed."""
+        generator = torch.Generator().manual_seed(seed)
+        uniform = torch.rand(num_negatives, dtype=torch.float64, generator=generator).to(self.cumulative.device)
         items = torch.searchsorted(self.cumulative, uniform * self.cumulative[-1], right=True)
         return Negatives(items.clamp(max=len(self.cumulative) - 1), self.log_probability)
 

@@ -26,6 +26,7 @@ from variseq.model.layers import (
     SkipGram,
     pooling,
 )
+from variseq.model.processes import total
 from variseq.model.value_head import ValueEstimate, ValueHead, ValueTask
 from variseq.sequences.batches import Batch
 from variseq.sequences.histories import Histories
@@ -102,6 +103,26 @@ class Weights:
     num_samples: int = 1
     skip_gram: float = 0.0
     mask_seen: bool = False
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The numbers of positions, targets and known values that the terms of the objective are means over."""
+
+    tokens: int
+    targets: int
+    values: int
+
+    @classmethod
+    def of(cls, batch: Batch) -> Counts:
+        """Those of a batch."""
+        return cls(batch.num_tokens, batch.num_targets, int(batch.targets()[2].isfinite().sum()))
+
+    def shares_of(self, whole: Counts) -> tuple[float, float, float]:
+        """The share that a part of a batch has of each; 0 where there is none."""
+        pairs = ((self.tokens, whole.tokens), (self.targets, whole.targets), (self.values, whole.values))
+        tokens, targets, values = (part / max(1, of_whole) for part, of_whole in pairs)
+        return tokens, targets, values
 
 
 class Network(nn.Module):
@@ -222,7 +243,13 @@ class Network(nn.Module):
         mean, log_variance = of_targets.pack(torch.stack([estimate.mean, estimate.log_variance], dim=2)).unbind(1)
         return ValueEstimate(mean, log_variance)
 
-    def objective(self, batch: Batch, weights: Weights, negatives: losses.Negatives | None = None) -> Objective:
+    def objective(
+        self,
+        batch: Batch,
+        weights: Weights,
+        negatives: losses.Negatives | None = None,
+        whole: Counts | None = None,
+    ) -> Objective:
         """−log p(next item) + β · max(KL, free nats) + λ · regression + skip-gram, each a mean over positions.
 
         With several samples p is that of their mixture. Where only some events are targets, the first and the last term
@@ -232,7 +259,11 @@ class Network(nn.Module):
         With β = 1 and no free nats the first two terms bound −log p(x_{t+1} | x_≤t) from above under the prior
         predictive. As q sees only x_≤t, this is an information bottleneck (Alemi et al. 2017, equation 14) rather than
         a classical ELBO.
+
+        Where the batch is one process's part of a larger one, `whole` has the counts of that. Losses and gradients of
+        all parts add up to those of the larger batch.
         """
+        of_tokens, of_targets, of_values = (1.0, 1.0, 1.0) if whole is None else Counts.of(batch).shares_of(whole)
         vectors, num_items = self.embedding.vectors(), len(self.item_bias)
         posterior = self.encode(batch, vectors)
         preference = self._preferences(posterior, batch, weights.noise, weights.num_samples)
@@ -241,21 +272,26 @@ class Network(nn.Module):
             preference = preference[:, token]
         seen = losses.Pairs(*batch.seen(num_items)) if weights.mask_seen else None
         items = vectors[:num_items], self.item_bias
-        nll = losses.softmax_loss(preference, *items, losses.Targets.next(target), negatives, seen)
-        per_dimension = posterior.kl_to_prior().mean(dim=0)
+        nll = of_targets * losses.softmax_loss(preference, *items, losses.Targets.next(target), negatives, seen)
+        per_dimension = of_tokens * posterior.kl_to_prior().mean(dim=0)
         kl = per_dimension.sum()
-        # Free bits on the batch mean of each dimension (Kingma et al. 2016, appendix C.8).
-        penalty = per_dimension.clamp(min=weights.free_nats).sum() if weights.free_nats else kl
+        penalty = kl
+        if weights.free_nats:
+            # Free bits on the batch mean of each dimension (Kingma et al. 2016, appendix C.8), which is that of all
+            # processes; each adds its part.
+            is_free = total(per_dimension.detach()) < weights.free_nats
+            penalty = torch.where(is_free, of_tokens * weights.free_nats, per_dimension).sum()
         regression = nll.new_zeros(())
         loss = nll + weights.beta * penalty
         if self.skip_gram is not None and weights.skip_gram > 0:
-            loss = loss + self._skip_gram_loss(batch, vectors, weights.skip_gram, negatives, seen)
+            of_later = self._skip_gram_loss(batch, vectors, weights.skip_gram, negatives, seen)
+            loss = loss + of_targets * of_later
         if self.value_head is not None and weights.regression > 0:
             value, estimate = self.embedding.standardise(batch.target_value), self.values(batch)
             value = value if batch.is_target is None else value.where(batch.is_target, torch.nan)
-            regression = losses.value_loss(estimate, value, self.config.value_loss)
+            regression = of_values * losses.value_loss(estimate, value, self.config.value_loss)
             of_task = self._value_task_loss(preference, functional.embedding(target, vectors), target_value)
-            loss = loss + weights.regression * (regression + of_task)
+            loss = loss + weights.regression * (regression + of_values * of_task)
         return Objective(loss, nll.detach(), kl.detach(), regression.detach())
 
     def _skip_gram_loss(
@@ -311,10 +347,8 @@ class _AsForward(nn.Module):
         return self.network.objective(*arguments)
 
 
-def objective_with(
-    network: Network, tensors: dict[str, Tensor], batch: Batch, weights: Weights, negatives: losses.Negatives
-) -> Objective:
-    """The objective of a network with other tensors in place of its own, such as those of `Network.of_rows`."""
+def objective_with(network: Network, tensors: dict[str, Tensor], *arguments: Any) -> Objective:
+    """`Network.objective` with other tensors in place of its own, such as those of `Network.of_rows`."""
     named = {f"network.{name}": tensor for name, tensor in tensors.items()}
-    objective: Objective = functional_call(_AsForward(network), named, (batch, weights, negatives))
+    objective: Objective = functional_call(_AsForward(network), named, arguments)
     return objective

@@ -10,11 +10,14 @@ from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.external_log import refuse_other_items
 from variseq.log import NO_TEST, read
+from variseq.model.processes import process_index
 from variseq.output.console import console
 from variseq.output.printable import printable
+from variseq.output.progress import ProgressPrinter
 from variseq.terminal.evaluate import options_of_test_file
 from variseq.terminal.read_options import events_source
 from variseq.terminal.run_config import RunConfig
+from variseq.training.run import RunContext, train_network
 from variseq.training.warm_start import shape_of
 
 NUM_RANKED = 10
@@ -33,6 +36,8 @@ def fit_run(
 ) -> None:
     """Read, check, split, train and evaluate; the run folder is written as a whole, or not at all.
 
+    Several processes that `torchrun` has started train one network. The first one does the rest, and speaks.
+
     Without a test part and a test file, the validation metrics are printed in place of the table.
 
     Raises:
@@ -45,7 +50,8 @@ def fit_run(
         )
     refuse_existing(out)
     model = VariationalAttention(config.size, config.seed, config.device, config.model, config.training)
-    progress = console(quiet=verbose == 0)
+    is_first = process_index() == 0
+    progress, unfinished = console(quiet=verbose == 0 or not is_first), out.with_name(out.name + ".unfinished")
     with events_source(source) as events:
         log = read(events, items, config.read)
     progress.print(log.check())
@@ -56,10 +62,13 @@ def fit_run(
     test = config.split.test if test_log is None else NO_TEST
     train, valid, _ = log.split(config.split.by, test, config.split.valid, config.split.targets_of)
     progress.print(repr(train))
+    if not is_first:
+        context = RunContext(model.device, ProgressPrinter(verbose=0), unfinished, resume)
+        train_network(train.part, valid.part, model.settings(train, start), context)
+        return
     try:
         model.fit(train, valid, out, resume, verbose, tensorboard, start)
     except KeyboardInterrupt:
-        unfinished = out.with_name(out.name + ".unfinished")
         if unfinished.exists():
             message = f"Stopped; the state is in {unfinished}. The same command with --resume goes on."
             console(stderr=True).print(message, soft_wrap=True)

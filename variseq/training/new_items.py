@@ -15,7 +15,7 @@ from variseq.ranking.new_items import NewItemVectors
 from variseq.sequences.batches import make_batch
 from variseq.sequences.histories import Histories
 from variseq.training.config import TrainingConfig
-from variseq.training.trainer import epoch_plan, item_frequency
+from variseq.training.trainer import epoch_plan, item_frequency, seed_of_step
 
 MAX_EPOCHS, MAX_STEPS = 3, 200
 LEARNING_RATE = 3e-3
@@ -114,7 +114,7 @@ def _stand_alone(
     optimizer = torch.optim.Adam([matrix, bias], lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
     frequency, num_items = item_frequency(known, network, config), network.config.num_items
-    for windows, group in batches:
+    for step, (windows, group) in enumerate(batches):
         batch = make_batch(known, windows, group, num_items).to(shared.device)
         with torch.no_grad():
             preference = network(batch).preference.unsqueeze(0)
@@ -123,7 +123,7 @@ def _stand_alone(
         seen = Pairs(*batch.seen(num_items)) if config.masks_seen else None
         of_items, of_bias, negatives = shared, bias, None
         if frequency is not None:
-            drawn = frequency.draw(config.num_negatives)
+            drawn = frequency.draw(config.num_negatives, seed_of_step(config.seed, step))
             rows = batch.rows(drawn.items, start=num_items)
             of_items, of_bias, negatives = shared[rows[:-1]], bias[rows[:-1]], drawn.among(rows)
             target = torch.searchsorted(rows, target)

@@ -24,6 +24,7 @@ from variseq.errors import InputError, PosteriorCollapseWarning
 from variseq.evaluation.splits import Part
 from variseq.events.items import CategoryLinks
 from variseq.model.network import Network, NetworkConfig
+from variseq.model.processes import process_index
 from variseq.ranking.new_items import NewItemVectors
 from variseq.sequences.histories import Histories
 from variseq.training.callbacks import MetricsFile, TensorBoardFile, TrainingCallback
@@ -124,7 +125,7 @@ def _only_new_targets(histories: Histories) -> Histories:
 
 def _files(trainer: Trainer, context: RunContext) -> list[TrainingCallback]:
     """What writes the metrics; a run that is resumed gets the records of the epochs before."""
-    if context.folder is None:
+    if context.folder is None or process_index() > 0:
         return []
     metrics_file = MetricsFile(context.folder / "metrics.jsonl", trainer.progress.epoch)
     trainer.records.extend(metrics_file.kept)
@@ -207,7 +208,8 @@ def _refuse_other_parts(train: Part, valid: Part) -> None:
 @contextmanager
 def _run_folder(context: RunContext, fingerprint: dict[str, Any]) -> Iterator[None]:
     """The folder of an unfinished run, if any, is made or checked; it is removed when the run fails before a state."""
-    folder = context.folder
+    # One process writes.
+    folder = context.folder if process_index() == 0 else None
     if folder is not None:
         _open_folder(folder, context.resume, fingerprint)
     try:
@@ -273,6 +275,8 @@ def _digest(*arrays: np.ndarray) -> str:
 
 
 def _warn_of_collapse(metrics: list[dict[str, Any]], settings: Settings) -> None:
+    if process_index() > 0:
+        return
     found = diagnose(metrics, flat_settings(settings.network.model_dump(), settings.training.model_dump()))
     if not found.is_used:
         warnings.warn(found.paragraph(), PosteriorCollapseWarning, stacklevel=3)

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from variseq.errors import TrainingDivergedError
+from variseq.errors import InputError, TrainingDivergedError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part
 from variseq.evaluation.user_sample import sampled_users
 from variseq.model.losses import ItemFrequency
-from variseq.model.network import Network, NetworkConfig, Objective, Weights, objective_with
+from variseq.model.network import Counts, Network, NetworkConfig, Objective, Weights, objective_with
 from variseq.model.posterior import NetworkScorer
+from variseq.model.processes import add_gradients, gathered, num_processes, process_index, totals
 from variseq.ranking.calibration import repeat_share
 from variseq.sequences.batches import Batch, Windows, group_by_length, make_batch, training_windows
 from variseq.sequences.histories import Histories
@@ -44,6 +45,8 @@ from variseq.training.state import (
 )
 
 STATE = "state.safetensors"
+SEEDS_OF_PROCESSES = 1_000_033
+"""Between the seeds of processes."""
 GRACE_EPOCHS = 3
 """Alarms are not raised before this epoch: a network that has hardly learned looks collapsed."""
 
@@ -109,11 +112,36 @@ class Validation:
 def epoch_plan(
     histories: Histories, network: NetworkConfig, config: TrainingConfig, epoch: int
 ) -> tuple[Windows, list[Any]]:
-    """The windows and batches of an epoch; the same for the same seed and epoch."""
+    """The windows and batches of an epoch; the same for the same seed and epoch.
+
+    Raises InputError where there are more processes than windows.
+    """
     generator = np.random.default_rng([config.seed, epoch])
     windows = training_windows(histories, network.max_seq_len, generator)
     groups = group_by_length(windows.lengths, config.batch_tokens, generator.permutation(len(windows.first)))
+    groups = of_each_process(groups, num_processes())
     return windows, [groups[index] for index in generator.permutation(len(groups))]
+
+
+def of_each_process(groups: list[np.ndarray], number: int) -> list[np.ndarray]:
+    """Batches with a window for each process: smaller ones are joined with the next.
+
+    >>> [len(group) for group in of_each_process([np.arange(3), np.arange(1), np.arange(1), np.arange(1)], 2)]
+    [3, 3]
+    """
+    found: list[np.ndarray] = []
+    for group in groups:
+        if found and len(found[-1]) < number:
+            found[-1] = np.concatenate([found[-1], group])
+        else:
+            found.append(group)
+    if len(found) > 1 and len(found[-1]) < number:
+        found[-2:] = [np.concatenate(found[-2:])]
+    if len(found[-1]) < number:
+        raise InputError(
+            f"The log has {len(found[-1])} windows to train on, and there are {number} processes. Start fewer of them."
+        )
+    return found
 
 
 def item_frequency(histories: Histories, network: Network, config: TrainingConfig) -> ItemFrequency | None:
@@ -126,12 +154,19 @@ def item_frequency(histories: Histories, network: Network, config: TrainingConfi
     return ItemFrequency.of(log_share.to(network.item_bias.device))
 
 
+def seed_of_step(seed: int, step: int) -> int:
+    """The seed of what is drawn in a step, alike in all processes."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+
+
 def gradient_step(
     parameters: Iterable[Tensor], optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float
 ) -> None:
-    """Backward, clip, update."""
+    """Backward, add the gradients of all processes, clip, update."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    parameters = list(parameters)
+    add_gradients(parameters)
     nn.utils.clip_grad_norm_(parameters, max_grad_norm)
     optimizer.step()
 
@@ -188,7 +223,8 @@ class Trainer:
         self.optimizer = build_optimizer(network, config, () if self.items is None else NAMES)
         self.num_steps = 1
         self.records: list[dict[str, Any]] = []
-        torch.manual_seed(config.seed)
+        # Each process has noise of its own.
+        torch.manual_seed(config.seed + process_index() * SEEDS_OF_PROCESSES)
         if folder is not None and (folder / STATE).exists():
             self._resume(folder / STATE)
 
@@ -200,14 +236,22 @@ class Trainer:
         if self.items is not None:
             self.items.load(tensors)
         self.best = {name: tensor for name, tensor in tensors.items() if name.startswith("best.")}
-        torch.set_rng_state(tensors["random"])
+        if f"random.{num_processes()}" in tensors or f"random.{num_processes() - 1}" not in tensors:
+            number = sum(name.startswith("random.") for name in tensors)
+            raise InputError(
+                f"The unfinished run in {state.parent} was trained by {number} processes, and now there are "
+                f"{num_processes()}. Resume it with --nproc-per-node {number}, or remove the folder and start again."
+            )
+        torch.set_rng_state(tensors[f"random.{process_index()}"])
 
     def save(self) -> None:
         """Write the state, if there is a folder."""
-        if self.folder is None:
+        states = gathered(torch.get_rng_state())
+        if self.folder is None or process_index() > 0:
             return
         tensors = network_tensors("network", self.network) | network_tensors("averaged", self.averaged)
-        tensors |= optimizer_tensors(self.optimizer) | self.best | {"random": torch.get_rng_state()}
+        tensors |= optimizer_tensors(self.optimizer) | self.best
+        tensors |= {f"random.{index}": state for index, state in enumerate(states)}
         tensors |= {} if self.items is None else self.items.tensors()
         self.folder.mkdir(parents=True, exist_ok=True)
         save_state(self.folder / STATE, self.progress, tensors)
@@ -255,8 +299,8 @@ class Trainer:
         self.network.train()
         for index in range(self.progress.batch, len(groups)):
             begun = time.perf_counter()
-            batch = make_batch(self.histories, windows, groups[index], self.network.config.num_items)
-            self._train_batch(batch.to(self.network.item_bias.device))
+            whole = make_batch(self.histories, windows, groups[index], self.network.config.num_items)
+            self._train_batch(whole, self._own_part(whole, windows, groups[index]))
             self.progress.batch = index + 1
             self.progress.seconds += time.perf_counter() - begun
             done, speed = (index + 1) / len(groups), self.progress.sums["tokens"] / max(self.progress.seconds, 1e-9)
@@ -267,8 +311,16 @@ class Trainer:
         if self.items is not None:
             self.items.finish(self.progress.step)
 
-    def _train_batch(self, batch: Batch) -> None:
-        progress = self.progress
+    def _own_part(self, whole: Batch, windows: Windows, group: Any) -> Batch:
+        """Of the windows of a batch those of this process, which the processes take in turn."""
+        if num_processes() == 1:
+            return whole
+        own = group[process_index() :: num_processes()]
+        return make_batch(self.histories, windows, own, self.network.config.num_items)
+
+    def _train_batch(self, whole: Batch, batch: Batch) -> None:
+        """One step on a batch, of which this process computes its own part."""
+        progress, network, device = self.progress, self.network, self.network.item_bias.device
         config, share = self.config, noise_share(self.config, progress.step / self.num_steps)
         weights = Weights(
             beta=progress.beta * share,
@@ -281,27 +333,32 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, progress.step, self.num_steps)
+        counts = None if batch is whole else Counts.of(whole)
+        whole, batch = (one.to(device) for one in (whole, batch))
         if self.frequency is None or self.items is None:
-            objective = self.network.objective(batch, weights)
-            self._move(objective, self.network.parameters())
+            objective = network.objective(batch, weights, None, counts)
+            self._move(objective, network.parameters())
         else:
-            negatives = self.frequency.draw(config.num_negatives)
-            rows = batch.rows(negatives.items, start=self.network.config.num_items)
+            negatives = self.frequency.draw(config.num_negatives, seed_of_step(config.seed, progress.step))
+            rows = whole.rows(negatives.items, start=network.config.num_items)
             taken = self.items.take(rows, progress.step)
-            of_rows = self.network.of_rows(rows) | taken
-            objective = objective_with(self.network, of_rows, batch.among(rows), weights, negatives.among(rows))
-            self._move(objective, [*self.network.parameters(), *taken.values()])
+            tensors, of_rows = network.of_rows(rows) | taken, negatives.among(rows)
+            objective = objective_with(network, tensors, batch.among(rows), weights, of_rows, counts)
+            self._move(objective, [*network.parameters(), *taken.values()])
             self.items.step(rows, {name: one.grad for name, one in taken.items()}, progress.step)
         self._average_weights()
+        nll, kl, regression = totals(
+            [float(one) for one in (objective.nll, objective.kl, objective.regression)], device
+        )
         if share > 0:
-            progress.beta = adapted_beta(progress.beta, float(objective.kl), config.kl_target)
+            progress.beta = adapted_beta(progress.beta, kl, config.kl_target)
         progress.step += 1
         added = {
-            "nll": float(objective.nll) * batch.num_targets,
-            "kl": float(objective.kl) * batch.num_tokens,
-            "regression": float(objective.regression) * batch.num_targets,
-            "tokens": batch.num_tokens,
-            "targets": batch.num_targets,
+            "nll": nll * whole.num_targets,
+            "kl": kl * whole.num_tokens,
+            "regression": regression * whole.num_targets,
+            "tokens": whole.num_tokens,
+            "targets": whole.num_targets,
         }
         for name, value in added.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
@@ -311,7 +368,7 @@ class Trainer:
         gradient_step(parameters, self.optimizer, objective.loss, self.config.max_grad_norm)
 
     def _check_finite(self, objective: Objective) -> None:
-        loss = float(objective.loss.detach())
+        loss = totals([float(objective.loss.detach())], self.network.item_bias.device)[0]
         if not math.isfinite(loss):
             self._stop(
                 f"The loss is {loss} in epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1} "
@@ -391,6 +448,6 @@ class Trainer:
         return seconds_left(self.config, progress.epoch, done, progress.seconds, self.epochs_later)
 
     def _stop_if_requested(self, interrupt: Interrupt) -> None:
-        if interrupt.requested:
+        if totals([float(interrupt.requested)], self.network.item_bias.device)[0]:
             self.save()
             raise KeyboardInterrupt
