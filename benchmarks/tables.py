@@ -148,6 +148,10 @@ TABLES = {
         (Column("positions_per_second", "positions / s", 0), Column("megaflops_per_position", "MFLOP a position", 2),
          Column("peak_gigaflops", "peak, GFLOP/s", 0), Column("share_of_peak", "share of peak", 2)),
     ),
+    "processes": Table(
+        "processes", ("case", "processes"),
+        (Column("positions_per_second", "positions / s", 0), Column("speed_ratio", "times one process", 2)),
+    ),
     "busy-machine": Table(
         "busy_machine", ("threads wait by", "busy processes"),
         (Column("positions_per_second", "positions / s", 0), Column("share_of_fair", "share of fair speed", 2)),

@@ -23,6 +23,7 @@ LAYERS = [
     {"reports", "serving", "export"},
     {"terminal"},
     {"cli"},
+    {"__main__"},
 ]
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 REFUSED_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "constants", "misc"}

@@ -1,0 +1,96 @@
+"""Speed of training in several processes, one thread each, against one process.
+
+    python -m benchmarks.processes --processes 1 2 --rounds 3
+
+Run it on a quiet machine with a core for each process. The numbers of processes take turns, and medians are recorded.
+An epoch of warm-up is left out; nothing is validated.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from measurement.records import Record, append_records, child, command_parser, exit_code, record_of
+from variseq.model.network import Network, NetworkConfig
+from variseq.model.processes import connected, process_index
+from variseq.sequences.histories import Histories
+from variseq.training.config import TrainingConfig
+from variseq.training.defaults import LATE_NOISE, SIZES
+from variseq.training.trainer import Trainer
+
+CASES = {
+    "full softmax, small": (3_000, "small"),
+    "negatives, small": (100_000, "small"),
+    "negatives, tiny": (100_000, "tiny"),
+}
+NUM_EVENTS, MEAN_LENGTH, BATCH_TOKENS = 100_000, 20, 2048
+
+
+def histories_of(num_items: int) -> Histories:
+    """Histories of geometric lengths, with items of Zipf's law."""
+    random = np.random.default_rng(0)
+    lengths = random.geometric(1 / MEAN_LENGTH, NUM_EVENTS // MEAN_LENGTH)
+    share = np.cumsum(1 / (10 + np.arange(num_items)))
+    events = np.searchsorted(share, random.random(lengths.sum()) * share[-1]).clip(max=num_items - 1)
+    return Histories.of_items([one.tolist() for one in np.split(events, np.cumsum(lengths)[:-1])])
+
+
+def positions_per_second(num_items: int, size: str) -> float:
+    """Of all processes together, in the second epoch and in the last one, which has noise."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {**SIZES[size], "max_seq_len": 100, "dropout": 0.3, "skip_gram_window": 2}
+    network = Network(NetworkConfig(num_items=num_items, **shape))
+    config = TrainingConfig(max_epochs=4, batch_tokens=BATCH_TOKENS, refit_fraction=0.0, **LATE_NOISE)
+    trainer = Trainer(network, histories_of(num_items), None, config)
+    trainer.run()
+    seconds = [record["seconds"] for record in trainer.records]
+    return trainer.histories.num_events * 2 / (seconds[1] + seconds[3])
+
+
+def records(processes: Sequence[int], rounds: int) -> list[Record]:
+    """One record for each case and number of processes."""
+    found = []
+    for case, (num_items, size) in CASES.items():
+        speeds: dict[int, list[float]] = {number: [] for number in processes}
+        for _ in range(rounds):
+            for number in processes:
+                words = ["--nproc-per-node", str(number), "-m", "benchmarks.processes", "--of", str(num_items), size]
+                speeds[number].append(child("torch.distributed.run", *words, variables={"OMP_NUM_THREADS": "1"}))
+        first = statistics.median(speeds[processes[0]])
+        for number, taken in speeds.items():
+            speed = statistics.median(taken)
+            metrics = {
+                "positions_per_second": speed,
+                "positions_per_second_interval": [min(taken), max(taken)],
+                "speed_ratio": speed / first,
+            }
+            found.append(record_of("processes", {"case": case, "processes": number}, metrics, seed=0, threads=1))
+            print(f"{case}, {number} processes: {speed:,.0f} positions/s, {speed / first:.2f} x", flush=True)
+    return found
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = command_parser(__doc__, "processes")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--of", nargs=2, help="items and size; what each process measures")
+    given = parser.parse_args(words)
+    if given.of is None:
+        return exit_code(lambda: append_records(given.out, records(given.processes, given.rounds)))
+    with connected("cpu"):
+        speed = positions_per_second(int(given.of[0]), given.of[1])
+        if process_index() == 0:
+            print(json.dumps(speed), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
