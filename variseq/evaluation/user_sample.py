@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Int
 
 from variseq.evaluation.splits import Part
 
@@ -37,10 +38,12 @@ def sampled_users(part: Part, targets: str = "last", most_users: int | None = No
     num_users = num_users if most_users is None else min(num_users, most_users)
     if num_users >= len(users):
         return part
+    sample = with_targets_of(part, users[order[:num_users]])
+    return replace(sample, protocol=part.protocol | {"num_users_with_targets": len(users)})
+
+
+def with_targets_of(part: Part, users: Int[np.ndarray, " user"]) -> Part:
+    """The part with the targets of these users alone; all histories stay."""
     is_left_out = np.ones(len(part.history_end), dtype=bool)
-    is_left_out[users[order[:num_users]]] = False
-    return replace(
-        part,
-        target_end=np.where(is_left_out, part.history_end, part.target_end),
-        protocol=part.protocol | {"num_users_with_targets": len(users)},
-    )
+    is_left_out[users] = False
+    return replace(part, target_end=np.where(is_left_out, part.history_end, part.target_end))

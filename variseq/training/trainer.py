@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from variseq.errors import InputError, TrainingDivergedError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part
-from variseq.evaluation.user_sample import sampled_users
+from variseq.evaluation.user_sample import sampled_users, with_targets_of
 from variseq.model.losses import ItemFrequency
 from variseq.model.network import Counts, Network, NetworkConfig, Objective, Weights, objective_with
 from variseq.model.posterior import NetworkScorer
@@ -102,11 +102,22 @@ class Validation:
         return part.histories.select(part.histories.offsets[rows], part.target_end[rows])
 
     def score(self, network: Network) -> dict[str, float]:
-        """Mean NDCG and recall at 10, and −log p in nats, of a network that ranks by the posterior mean."""
-        was_training = network.training
-        result = evaluate(NetworkScorer(network), self.part, self.options)
+        """Mean NDCG and recall at 10, and −log p in nats, of a network that ranks by the posterior mean.
+
+        The users are dealt to the processes.
+        """
+        was_training, names = network.training, ("ndcg", "recall", "nll")
+        users = np.unique(self.part.queries(self.options.targets).user)
+        own = users[process_index() :: num_processes()]
+        sums, num_queries = [0.0] * len(names), 0
+        if len(own):
+            part = self.part if len(own) == len(users) else with_targets_of(self.part, own)
+            result = evaluate(NetworkScorer(network), part, self.options)
+            metrics = [result.metric(name) for name in names]
+            sums, num_queries = [float(metric.sum()) for metric in metrics], len(metrics[0])
         network.train(was_training)
-        return {f"validation_{name}": float(result.metric(name).mean()) for name in ("ndcg", "recall", "nll")}
+        *sums, total = totals([*sums, num_queries], network.item_bias.device)
+        return {f"validation_{name}": value / total for name, value in zip(names, sums, strict=True)}
 
 
 def epoch_plan(
