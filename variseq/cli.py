@@ -225,6 +225,10 @@ def recommend(
     history_json: Annotated[str | None, option('The same as JSON: ["i9","i3"], [{"item_id":"i9",...}].')] = None,
     all_users: Annotated[bool, option("Everybody; needs --out.", "--all-users")] = False,
     out: Annotated[Path | None, option("File for --all-users: .parquet or .csv. Replaces an existing one.")] = None,
+    workers: Annotated[int, option("Processes for --all-users; the file is the same.")] = 1,
+    approximate: Annotated[
+        bool, option("For --all-users: through the index of an exported run.", "--approximate")
+    ] = False,
     k: K = 10,
     exclude: Annotated[Texts, option("Item ids to leave out: i1,i2; repeated: one id each.")] = None,
     candidates: Annotated[Texts, option("Item ids to choose from; repeated: one id each.")] = None,
@@ -396,8 +400,12 @@ def export(
 ) -> None:
     """Export a run, so that it is served without torch."""
     from variseq.export import export as export_run
+    from variseq.export import recall_of_index
 
-    typer.echo(f"Export: {printable(export_run(run, out, cast('Compression', compress)))}")
+    folder = export_run(run, out, cast("Compression", compress))
+    typer.echo(f"Export: {printable(folder)}")
+    if (recall := recall_of_index(run, folder)) is not None:
+        typer.echo(f"Index: it finds {recall:.1%} of the ten best items of a sample of users.")
 
 
 @keys.command("create")

@@ -21,17 +21,21 @@ from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint
 from variseq.artifacts.folder import ENCODER, INDEX, TABLES, add_files, has_file, new_artifact, refuse_existing
 from variseq.errors import InputError, MissingDependencyError
 from variseq.inference.encoder import INPUTS, OUTPUTS
+from variseq.inference.engine import load_engine
 from variseq.model.exportable import LastPreference, distance_biases
 from variseq.model.network import Network
 from variseq.ranking.catalog_changes import CatalogChanges
 from variseq.ranking.index import EXACT_ITEMS, build_index
 from variseq.ranking.item_codes import COMPRESSIONS, Compression, ItemCodes, int8_codes, product_codes
 from variseq.ranking.mixture import MixtureModel
+from variseq.ranking.options import RecommendOptions
 from variseq.recommend.network_model import CONTENT, mixture_model
 from variseq.sequences.histories import Histories
 
 OPSET = 23
 SAMPLED_HISTORIES = 2000
+RECALL_HISTORIES = 500
+"""So many histories show how much an index finds."""
 SERVED_MANIFEST = (
     *("network", "calibration", "usual_behavior", "exclude_seen", "latent", "protocol", "created", "versions"),
 )
@@ -75,6 +79,24 @@ def export(run: Path, out: Path | None = None, compress: Compression = "none") -
             for name, path in files.items():
                 shutil.copyfile(path, unfinished / name)
     return out
+
+
+def recall_of_index(run: Path, folder: Path, k: int = 10) -> float | None:
+    """The share of the k best items that the index of an export finds, for a sample of the users of its run.
+
+    None where there is no index, or where the run has no histories.
+    """
+    histories, approximate = load_checkpoint(run).histories, load_engine(folder)
+    if histories is None or approximate.index is None:
+        return None
+    chosen = np.sort(np.random.default_rng(0).permutation(len(histories))[:RECALL_HISTORIES])
+    options, rows = RecommendOptions(k=k, ranks_only=True), histories.rows(chosen)
+    nobody: list[None] = [None] * len(rows)
+    found, best = (
+        engine.recommend(rows, chosen.tolist(), nobody, options) for engine in (approximate, load_engine(folder, True))
+    )
+    pairs, wanted = (set(zip(one.user_id, one.item_id, strict=True)) for one in (found, best))
+    return len(pairs & wanted) / max(1, len(wanted))
 
 
 def _files(checkpoint: Checkpoint, workspace: Path, compress: Compression) -> dict[str, Path]:

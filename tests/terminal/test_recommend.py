@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from shutil import copytree
 
@@ -12,6 +13,7 @@ import pytest
 from tests.terminal.invoke import refuse, succeed, variseq
 from tests.terminal.shop import left_in
 from variseq.estimator import load
+from variseq.terminal import recommend_all
 
 
 def text_of(table: str) -> str:
@@ -85,6 +87,31 @@ def test_everybody_is_written_one_row_per_user_and_rank(run: Path, tmp_path: Pat
     assert table["user_id"].nunique() == 80
     assert not table.duplicated(["user_id", "rank"]).any()
     assert left_in(tmp_path) == ["all.csv"]
+
+
+def test_file_of_two_workers_is_that_of_one(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recommend_all, "USERS_AT_ONCE", 30)
+    files = [tmp_path / "one.parquet", tmp_path / "two.parquet"]
+    for workers, file in enumerate(files, start=1):
+        succeed("recommend", run, "--all-users", "--out", file, "-k", 3, "--workers", workers)
+    one, two = (pd.read_parquet(file) for file in files)
+    pd.testing.assert_frame_equal(one, two)
+    refuse("--workers and --approximate are for --all-users", "recommend", run, "--user", "u01", "--workers", 2)
+    refuse("Give 1 or more", "recommend", run, "--all-users", "--out", files[0], "--workers", 0)
+
+
+def test_everybody_is_answered_through_an_index(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    copytree(run, tmp_path / "run")
+    words = ["recommend", tmp_path / "run", "--all-users", "-k", 3, "--ranks-only", "--out"]
+    refuse("Run: variseq export", *words, tmp_path / "all.parquet", "--approximate")
+    for name, number in {"EXACT_ITEMS": 5, "NUM_TRENDING": 5, "NUM_CANDIDATES": 12, "NUM_SAMPLED": 10}.items():
+        monkeypatch.setattr(f"variseq.{'export' if name == 'EXACT_ITEMS' else 'ranking.index'}.{name}", number)
+    assert re.search(r"finds (9\d|100)\.\d% of the ten best", succeed("export", tmp_path / "run").out)
+    succeed(*words, tmp_path / "approximate.parquet", "--approximate")
+    succeed(*words, tmp_path / "exact.parquet")
+    found, exact = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("approximate", "exact"))
+    assert (found["item_id"] == exact["item_id"]).mean() > 0.95
 
 
 def test_options_hold_for_everybody_too(run: Path, tmp_path: Path) -> None:

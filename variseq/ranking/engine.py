@@ -447,15 +447,29 @@ def recommend_users(
     positions = np.arange(vocabulary.num_users) if users is None else vocabulary.user_positions(users)
     for first in range(0, len(positions), size):
         chosen = positions[first : first + size]
-        histories = histories_at(known, chosen)
         ids = vocabulary.user_ids(chosen) if users is None else users[first : first + size]
-        if (at := options.request_time()) is not None:
-            latest = np.array([one.max(initial=0) for one in np.split(histories.timestamp, histories.offsets[1:-1])])
-            if len(early := np.flatnonzero(latest > at)):
-                raise too_early(options.at, int(latest[early[0]]), f"user {ids[early[0]]!r}")
-            histories = replace(histories, request_time=np.full(len(histories), at))
-        fallback = [None if position >= 0 else UNKNOWN_USER for position in chosen.tolist()]
-        yield engine.recommend(histories, list(ids), fallback, options)
+        yield recommend_rows(engine, known, chosen, ids, options)
+
+
+def recommend_rows(
+    engine: Engine,
+    known: Histories,
+    positions: Int[np.ndarray, " user"],
+    ids: Sequence[Id],
+    options: RecommendOptions,
+) -> Recommendations:
+    """Recommendations for the histories at some positions, −1 for an unknown user, with the ids of the users.
+
+    Raises InputError for a request time before the last event of one of them.
+    """
+    histories = histories_at(known, positions)
+    if (at := options.request_time()) is not None:
+        latest = np.array([one.max(initial=0) for one in np.split(histories.timestamp, histories.offsets[1:-1])])
+        if len(early := np.flatnonzero(latest > at)):
+            raise too_early(options.at, int(latest[early[0]]), f"user {ids[early[0]]!r}")
+        histories = replace(histories, request_time=np.full(len(histories), at))
+    fallback = [None if position >= 0 else UNKNOWN_USER for position in positions.tolist()]
+    return engine.recommend(histories, list(ids), fallback, options)
 
 
 @cache

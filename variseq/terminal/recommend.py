@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from variseq.ranking.engine import UNKNOWN_USER
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import Recommendations
 from variseq.terminal.named_items import NamedItems, factor, named_values
+from variseq.terminal.recommend_all import recommend_all
 
 LOOSE = 0.05
 """A level that may be missed by more than this is not promised."""
@@ -76,12 +78,18 @@ def recommend_run(run: Path, typed: dict[str, Any]) -> None:
         raise InputError(
             "--all-users and --out FILE go together: the recommendations of all users are written to a file."
         )
+    if (typed["workers"] != 1 or typed["approximate"]) and not all_users:
+        raise InputError("--workers and --approximate are for --all-users. Leave them out for one list.")
+    if typed["workers"] < 1:
+        raise InputError(f"--workers {typed['workers']} is not possible. Give 1 or more.")
+    read = partial(read_options, {one.name: typed[one.name] for one in fields(RecommendOptions)})
+    if out is not None:
+        num_rows = recommend_all(run, out, read, typed["approximate"], typed["workers"])
+        console().print(f"{num_rows:,} rows: {printable(out)}", soft_wrap=True)
+        return
     model = load(run)
     vocabulary = model.vocabulary
-    options = read_options({one.name: typed[one.name] for one in fields(RecommendOptions)}, vocabulary)
-    if out is not None:
-        console().print(f"{model.recommend_to_file(out, options):,} rows: {printable(out)}", soft_wrap=True)
-        return
+    options = read(vocabulary)
     items, ids = NamedItems(vocabulary), [vocabulary.parse_user_id(text) for text in users] or None
     events: list[Any] | None = items.ids("--history", history)
     if history_json is not None:
