@@ -56,6 +56,7 @@ def test_steps_of_a_run_do_not_grow_with_a_log_above_a_million_events() -> None:
     epochs = [training(num_events=size).max_epochs for size in sizes]
     assert epochs == [40, 30, 20, 10, 4]
     assert training(num_events=10**9).max_epochs == 3
+    assert [training(num_events=size, num_items=size).num_refits for size in sizes] == [2, 2, 2, 1, 1]
 
 
 def test_longer_histories_get_less_dropout_and_a_longer_window() -> None:

@@ -36,9 +36,10 @@ LATE_NOISE = {"deterministic_fraction": 0.75, "kl_anneal_fraction": 0.05, "num_s
 be chosen, 4 or 5 by default: fewer than `patience`, so such a run trains all of its epochs."""
 TOKEN_BUDGET = 3_000_000
 """Tokens that a run trains on by default; the number of epochs follows from it (between 20 and 40)."""
-MOST_TOKENS = 20_000_000
-"""Above a million events the epochs fall below 20, so that the number of steps stays that of a million."""
+HUGE_LOG = 1_000_000
+"""Training events above which cost decides: the steps of a run do not grow further, and there is one short refit."""
 FEWEST_EPOCHS = 3
+ONE_SHORT_REFIT = {"num_refits": 1, "refit_fraction": 0.2}
 EVENTS_PER_BATCH_TOKEN = 128
 BATCH_TOKENS = (256, 2048)
 """The smallest and the largest batch; with 8,192 tokens a large log needs ten epochs for six (development/log.md)."""
@@ -143,8 +144,9 @@ def training_config(
     - `targets`: all visits of validation in a log of visits, for many people have one visit there.
     - `only_new_targets`: on in a log of visits where seen items are ranked.
     - `num_refits`: 2, or 1 with 100 or more events per item.
-    - `max_epochs`: from 40 to 20 as the log grows to a million events, then as many as 20 million tokens are, at least
-      three.
+    - `max_epochs`: from 40 to 20 as the log grows to a million events. Then it falls, at most to three, so that the
+      number of steps stays.
+    - above a million events one refit, with a fifth of the epochs.
     """
     kl = max(MIN_KL_TARGET, good_kl(network.latent_dim, network.bn_gamma))
     excludes_seen = properties.repeat_share <= MAX_REPEAT_SHARE
@@ -167,10 +169,11 @@ def training_config(
         "refit_weight_decay_multiplier": stronger,
         "num_refits": 1 if has_many_events_per_item else 2,
         "max_epochs": _epochs(properties.num_events),
+        **(ONE_SHORT_REFIT if properties.num_events > HUGE_LOG else {}),
     }
     return validated(TrainingConfig, derived | overrides, "training")
 
 
 def _epochs(num_events: int) -> int:
     usual = int(np.clip(TOKEN_BUDGET // max(num_events, 1), 20, 40))
-    return max(FEWEST_EPOCHS, min(usual, MOST_TOKENS // max(num_events, 1)))
+    return usual if num_events <= HUGE_LOG else max(FEWEST_EPOCHS, round(usual * HUGE_LOG / num_events))
