@@ -10,17 +10,14 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from variseq.content.columns import ENCODER, first_of, is_text, joined_texts, refuse_rows, text_columns
+from variseq.content.columns import ENCODER, first_of, joined_texts, refuse_rows, text_columns
 from variseq.content.encoders import ContentEncoder
 from variseq.content.media import read_file
+from variseq.content.paths import PATH_NAMES, path_below, path_columns, path_of
 from variseq.content.vector_cache import VectorCache
 from variseq.errors import InputError
-from variseq.events.columns import plain_name
-from variseq.events.identifiers import NULL_WORDS
 from variseq.events.table import Columns
 
-PATH_NAMES = {"image": ("image", "picture", "photo", "poster", "thumbnail"), "audio": ("audio", "sound", "wav")}
-"""Columns of paths, also with `_path` or `_file`."""
 TEXTS_AT_ONCE = 64
 Progress = Callable[[str, int, int], None]
 """Gets the kind of content, the number of vectors that are there, and how many there will be."""
@@ -41,9 +38,7 @@ class ItemRows:
 
     def path_column(self, kind: str) -> str | None:
         """The column of paths of pictures or sounds. Raises InputError where several could be it."""
-        wanted = {name + end for name in PATH_NAMES[kind] for end in ("", "path", "file")}
-        named = [name for name in self.table.column_names if plain_name(name) in wanted]
-        named = [name for name in named if is_text(self.table.column(name).type)]
+        named = path_columns(self.table, kind)
         if len(named) > 1:
             raise InputError(f"Several columns could be the {kind}: {', '.join(named)}. Leave one of them.")
         return named[0] if named else None
@@ -110,7 +105,7 @@ def encode_files(
     column = items.path_column(kind)
     if column is None:
         raise InputError(f"There is no column with the paths of the {kind}: {', '.join(PATH_NAMES[kind])}.")
-    ids, cells = items.ids, [_filled(cell) for cell in items.table.column(column).to_pylist()]
+    ids, cells = items.ids, [path_of(cell) for cell in items.table.column(column).to_pylist()]
     num_files = len({cell for cell in cells if cell})
     problems: dict[str, str] = {}
     found: dict[str, Float[np.ndarray, " dim"]] = {}
@@ -136,27 +131,6 @@ def encode_files(
             f"{len(missing):,} items have no file where the column {column!r} says, and get no vector: {shown}"
         )
     return items.with_vectors(f"{kind}_vector", [found.get(cell or "") for cell in cells], encoder.name), notes
-
-
-def path_below(folder: Path, text: str) -> Path | None:
-    """The file of a cell, links followed; None where there is none.
-
-    Raises InputError for an address, for a path that leads out of the folder, and for what is no plain file.
-    """
-    if "://" in text:
-        raise InputError("is an address; only files on this machine are read")
-    root = folder.resolve()
-    try:
-        path = (root / text).resolve()
-        if not path.is_relative_to(root):
-            raise InputError(f"leads out of the folder {folder}")
-        if path.exists() and not path.is_file():
-            raise InputError("is no file")
-        return path if path.exists() else None
-    except (OSError, ValueError, RuntimeError) as error:  # names that are too long, zero bytes, links in a circle
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"is no path ({error})") from error
 
 
 def given_vectors(items: ItemRows, name: str, file: Path, ids_file: Path) -> tuple[ItemRows, list[str]]:
@@ -194,8 +168,3 @@ def given_vectors(items: ItemRows, name: str, file: Path, ids_file: Path) -> tup
     num_others = len(ids) - len(set(found) - {None})
     notes = [f"{num_others:,} vectors of {file.name} belong to no item of the table"] if num_others else []
     return items.with_vectors(name, [None if row is None else rows[row] for row in found]), notes
-
-
-def _filled(cell: str | None) -> str | None:
-    cell = (cell or "").strip()
-    return None if cell.lower() in NULL_WORDS else cell

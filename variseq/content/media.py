@@ -27,15 +27,15 @@ MAX_SECONDS = 60
 WINDOW, STEP, NUM_MELS = 512, 256, 64
 
 
-def read_file(path: str | Path) -> bytes:
-    """All bytes of a file. Raises InputError when it cannot be read or has more than `MAX_BYTES`."""
+def read_file(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """All bytes of a file. Raises InputError when it cannot be read or has more than `max_bytes`."""
     try:
         with Path(path).open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
+            content = stream.read(max_bytes + 1)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})") from error
-    if len(content) > MAX_BYTES:
-        raise InputError(f"has more than {MAX_BYTES // 1_000_000:,} MB")
+    if len(content) > max_bytes:
+        raise InputError(f"has more than {max_bytes // 1_000_000:,} MB")
     return content
 
 
