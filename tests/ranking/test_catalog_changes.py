@@ -16,7 +16,10 @@ from variseq.ranking import catalog_changes
 from variseq.ranking.catalog_changes import CatalogChanges, ChangeCounts, ItemDetails, with_items, without_items
 from variseq.ranking.item_codes import ItemCodes, int8_codes, product_codes, with_rows, without_bias
 
-KNOWN = {"k1": ("Known", ("A",)), "k2": (None, ())}
+KNOWN = {
+    "k1": ItemDetails(item_id="k1", title="Known", categories=("A",), image="k1.png"),
+    "k2": ItemDetails(item_id="k2", categories=()),
+}
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 one_item = st.builds(
@@ -24,6 +27,7 @@ one_item = st.builds(
     item_id=st.sampled_from(["k1", "k2"]) | names,
     title=st.none() | st.text(st.characters(codec="utf-8"), max_size=20),
     categories=st.none() | st.lists(names, max_size=3).map(tuple),
+    image=st.none() | st.sampled_from(["k1.png", "other.png"]),
     texts=st.dictionaries(names, names, max_size=2),
     vectors=st.dictionaries(names, st.lists(floats, min_size=1, max_size=4).map(tuple), max_size=2),
     numbers=st.dictionaries(names, floats, max_size=2),
@@ -59,7 +63,7 @@ def test_the_same_items_again_change_nothing_and_counts_add_up(
 def test_what_is_not_given_stays_and_what_the_model_has_is_not_kept() -> None:
     changes, counts = with_items(
         CatalogChanges(),
-        [item("k1", title="Known", categories=["A"], numbers={"price": 2}), item("n", title="N", texts={"text": "t"})],
+        [item("k1", title="Known", image="k1.png", numbers={"price": 2}), item("n", title="N", texts={"text": "t"})],
         KNOWN,
     )
     assert (counts.added, counts.unchanged, [one.item_id for one in changes.items]) == (1, 1, ["n"])

@@ -14,6 +14,7 @@ from variseq.sequences.histories import Histories
 LEVELS = 127
 DECAY, NUM_EVENTS = 0.8, 64
 """An event counts `DECAY` times as much as the next one; before the latest `NUM_EVENTS` events none counts."""
+MAX_PASSES = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,3 +64,35 @@ class ContentTable:
         """The inner product of vectors and the directions of items: a cosine where the vectors have length 1."""
         likeness: Float[np.ndarray, "row column"] = wanted @ self.directions(item).T
         return likeness
+
+    def clusters(
+        self, item: Int[np.ndarray, " row"], num_clusters: int
+    ) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " cluster"]]:
+        """The cluster of each item, −1 where nothing is known of it, and the most central item of each cluster.
+
+        There are `num_clusters` or fewer. Spherical k-means (Dhillon and Modha 2001, "Concept decompositions") from
+        starts that k-means++ draws (Arthur and Vassilvitskii 2007); the same each time.
+        """
+        directions, random = self.directions(item), np.random.default_rng(0)
+        known = np.flatnonzero(directions.any(axis=1))
+        rows, cluster = directions[known], np.full(len(item), -1)
+        if not len(rows):
+            return cluster, np.zeros(0, np.int64)
+        centers = rows[[random.integers(len(rows))]]
+        while len(centers) < num_clusters:
+            distance = np.maximum(1 - (rows @ centers.T).max(axis=1), 0).astype(np.float64)
+            if distance.sum() <= SHORTEST:
+                break
+            centers = np.concatenate([centers, rows[[random.choice(len(rows), p=distance / distance.sum())]]])
+        nearest = np.full(len(rows), -1)
+        for _ in range(MAX_PASSES):
+            # A cluster that has lost all its items is dropped.
+            before, (_, nearest) = nearest, np.unique((rows @ centers.T).argmax(axis=1), return_inverse=True)
+            if np.array_equal(before, nearest):
+                break
+            members = nearest == np.arange(nearest.max() + 1)[:, None]
+            centers = members.astype(np.float32) @ rows
+            centers /= np.maximum(np.linalg.norm(centers, axis=1, keepdims=True), SHORTEST)
+        cluster[known] = nearest
+        central = np.where(members, centers @ rows.T, -np.inf).argmax(axis=1)
+        return cluster, item[known[central]]
