@@ -359,6 +359,7 @@ def serve(
         str | None, option("Import the run's histories: yes, no, or auto (into an empty store).")
     ] = None,
     model_dir: Annotated[Path | None, option("Folder of models that can replace the run.")] = None,
+    images: Annotated[Path | None, option("Folder of the pictures that the table of items names.")] = None,
     keys: Annotated[Path | None, option("File of API keys; see `variseq keys create`.")] = None,
     audit_log: Annotated[Path | None, option("File for the audit log.")] = None,
     workers: Annotated[int | None, option("Processes; 1 otherwise.")] = None,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from tests.conftest import export_as, made_once, small_model
 from tests.serving.server_process import LocalServer, serving_here
+from variseq.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from variseq.events.simulate import Simulation
 from variseq.log import read
 from variseq.serving.stores.transfer import import_run
@@ -51,3 +55,37 @@ def numbered(numbered_run: Path) -> Iterator[LocalServer]:
     with serving_here(numbered_run) as started:
         import_run(started.application.services.store, numbered_run, "yes")
         yield started
+
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+)
+"""One red dot."""
+
+
+@pytest.fixture(scope="session")
+def pictured_run(
+    shop: Simulation, run_folder: Path, exported_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The exported run of the shop where the table of items names a picture of all items but i09."""
+
+    def make(folder: Path) -> None:
+        names = [None if item_id == "i09" else f"sub/{item_id}.png" for item_id in shop.item_ids()]
+        items = read(shop.events(), items=shop.items().append_column("poster_path", pa.array(names))).items
+        folder.mkdir()
+        save_checkpoint(replace(load_checkpoint(run_folder), items=items), folder / "run")
+        export_as(exported_run, folder / "run", folder / "export")
+
+    return made_once(tmp_path_factory, "pictured", make) / "export"
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the pictures of i00 to i08."""
+
+    def make(folder: Path) -> None:
+        (folder / "sub").mkdir(parents=True)
+        for number in range(9):
+            (folder / "sub" / f"i{number:02}.png").write_bytes(PNG)
+
+    return made_once(tmp_path_factory, "images", make)

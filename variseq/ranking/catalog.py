@@ -12,6 +12,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from variseq.content.item_content import ItemContent
+from variseq.content.paths import path_columns, path_of
 from variseq.content.sources import TEXT
 from variseq.errors import InputError
 from variseq.events.items import ItemTable
@@ -29,6 +30,8 @@ QUERY_WEIGHT = 25.0
 """What is added to log p of an item for a cosine of 1 between its content and the text of a query."""
 MAX_MAPPED = 2000
 """At most so many items are on the map, the most popular ones."""
+MAX_CLUSTERS = 8
+"""Clusters of the content of items on the map; as many colors are told apart."""
 
 
 class Catalog:
@@ -66,6 +69,17 @@ class Catalog:
     def name(self, item: int) -> str:
         """The title of an item, or its id where it has none."""
         return self.titles[item] or str(self.ids[item])
+
+    @cached_property
+    def image_column(self) -> str | None:
+        """The column of paths of pictures; of several, the first in the order of `PATH_NAMES`."""
+        return None if self.items is None else next(iter(path_columns(self.items.table, "image")), None)
+
+    def image_path(self, item: int) -> str | None:
+        """The path of the picture of an item; None where it has none."""
+        if self.items is None or self.image_column is None:
+            return None
+        return path_of(self.items.table.column(self.image_column)[int(item)].as_py())
 
     @cached_property
     def members(self) -> dict[str, Int[np.ndarray, " item"]]:
@@ -176,10 +190,13 @@ class Catalog:
         ]
 
     def item_map(self) -> dict[str, Any]:
-        """The most popular items on the plane that shows most of how their vectors differ (principal components)."""
+        """The most popular items on the plane that shows most of how their vectors differ (principal components).
+
+        Each has the number of its cluster by content. `clusters` names each cluster by its most central item.
+        """
         shown = self._by_popularity[:MAX_MAPPED]
         if not len(shown):
-            return {"items": [], "share_shown": 0.0}
+            return {"items": [], "share_shown": 0.0, "clusters": []}
         directions = without_bias(self.tables.vectors)[shown] / self._norms[shown, None]
         centered = directions - directions.mean(axis=0)
         _, strength, axes = np.linalg.svd(centered, full_matrices=False)
@@ -187,6 +204,9 @@ class Catalog:
         # The sign of a component means nothing; fixed, so that the map of a model is always the same.
         plane *= np.where(np.take_along_axis(axes[:2], np.abs(axes[:2]).argmax(axis=1)[:, None], 1)[:, 0] < 0, -1, 1)
         categories = [()] * len(shown) if self.items is None else self.items.categories(shown)
+        cluster, central = np.full(len(shown), -1), np.zeros(0, np.int64)
+        if self.tables.content is not None:
+            cluster, central = self.tables.content.clusters(shown, MAX_CLUSTERS)
         return {
             "items": [
                 {
@@ -195,9 +215,13 @@ class Catalog:
                     "x": round(x, 4),
                     "y": round(y, 4),
                     "category": of_item[0] if of_item else None,
+                    "cluster": number if number >= 0 else None,
                 }
-                for item, (x, y), of_item in zip(shown.tolist(), plane.tolist(), categories, strict=True)
+                for item, (x, y), of_item, number in zip(
+                    shown.tolist(), plane.tolist(), categories, cluster.tolist(), strict=True
+                )
             ],
+            "clusters": [self.name(item) for item in central.tolist()],
             "share_shown": round(float((strength[:2] ** 2).sum() / max((strength**2).sum(), SHORTEST)), 4),
         }
 

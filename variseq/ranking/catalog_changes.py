@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, StringConstraints,
 
 from variseq.content.columns import first_of, is_number, is_text, joined_texts, number_lists, numbers, text_columns
 from variseq.content.item_content import ItemContent
+from variseq.content.paths import path_columns, path_of
 from variseq.content.sources import GivenVectors, Numbers, Texts
 from variseq.errors import CheckpointError, InputError
 from variseq.events.items import ItemTable
@@ -23,6 +24,9 @@ MAX_ITEMS = 20_000
 MAX_REMOVED = 200_000
 MAX_TEXT, MAX_NAME, MAX_VECTOR, MAX_COLUMNS, MAX_CATEGORIES = 65_536, 1024, 8192, 100, 100
 MAX_FILE_BYTES = 256 << 20
+
+SHOWN = ("title", "categories", "image")
+"""What is shown of an item; of one that a model knows from its training only this is updated."""
 
 WholeId = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
 Text = Annotated[str, StringConstraints(strict=True, max_length=MAX_TEXT)]
@@ -37,6 +41,7 @@ class ItemDetails(BaseModel):
         item_id: Its id.
         title: Its title.
         categories: Its categories.
+        image: The path of its picture, which is only shown.
         texts: Texts that say what it is, by column.
         vectors: Vectors, by column.
         numbers: Numbers, by column.
@@ -47,6 +52,7 @@ class ItemDetails(BaseModel):
     item_id: WholeId | StrictStr
     title: Text | None = None
     categories: Annotated[tuple[Name, ...], Field(max_length=MAX_CATEGORIES)] | None = None
+    image: Text | None = None
     texts: dict[Name, Text] = Field(default={}, max_length=MAX_COLUMNS)
     vectors: dict[Name, Vector] = Field(default={}, max_length=MAX_COLUMNS)
     numbers: dict[Name, float] = Field(default={}, max_length=MAX_COLUMNS)
@@ -66,8 +72,7 @@ class ItemDetails(BaseModel):
         """This item with what is given of it now."""
         return ItemDetails(
             item_id=self.item_id,
-            title=self.title if given.title is None else given.title,
-            categories=self.categories if given.categories is None else given.categories,
+            **{name: getattr(self if getattr(given, name) is None else given, name) for name in SHOWN},
             texts=self.texts | given.texts,
             vectors=self.vectors | given.vectors,
             numbers=self.numbers | given.numbers,
@@ -133,8 +138,8 @@ class ChangeCounts:
     not_read: tuple[str, ...] = ()
 
 
-Known = Mapping[Id, tuple[str | None, tuple[str, ...]]]
-"""The title and the categories of items that a model knows from its training."""
+Known = Mapping[Id, ItemDetails]
+"""What is shown of the items that a model knows from its training."""
 
 
 def with_items(
@@ -142,7 +147,7 @@ def with_items(
 ) -> tuple[CatalogChanges, ChangeCounts]:
     """Items added or updated; a removed one comes back.
 
-    Of an item that the model knows, title and categories are kept where they differ from its own.
+    Of an item that the model knows, what is shown is kept where it differs from its own.
 
     Raises:
         InputError: An id is there twice, or is empty or too long, or there are too many items.
@@ -159,13 +164,9 @@ def with_items(
         before_it = earlier
         if item_id in known:
             before_it = earlier or ItemDetails(item_id=item_id)
-            title, categories = known[item_id]
-            shown = ItemDetails(item_id=item_id, title=title, categories=categories).updated(before_it)
-            one = ItemDetails(
-                item_id=item_id,
-                title=None if one.title == shown.title else one.title,
-                categories=None if one.categories == shown.categories else one.categories,
-            )
+            shown = known[item_id].updated(before_it)
+            changed = {name: getattr(one, name) for name in SHOWN if getattr(one, name) != getattr(shown, name)}
+            one = ItemDetails(item_id=item_id, **changed)
         kept = one if earlier is None else earlier.updated(one)
         is_added, is_same = was_removed if item_id in known else earlier is None, kept == before_it
         counts["added" if is_added else "unchanged" if is_same else "updated"] += 1
@@ -208,7 +209,7 @@ def refuse_repeated(item_ids: Sequence[Id]) -> None:
 
 
 def details_of(item_ids: Sequence[Id], items: ItemTable) -> list[ItemDetails]:
-    """The rows of a table of items. Other columns than texts, vectors and numbers are left out.
+    """The rows of a table of items. Other columns than texts, vectors, numbers and pictures are left out.
 
     Raises:
         InputError: Vectors of a column have several lengths or hold NaN, or a text is too long.
@@ -230,11 +231,13 @@ def details_of(item_ids: Sequence[Id], items: ItemTable) -> list[ItemDetails]:
             of_columns["numbers"][name] = [None if cell != cell else cell for cell in found.tolist()]
     every = range(len(items))
     titles, categories = items.titles(every), items.categories(every)
+    images = next((table.column(name).to_pylist() for name in path_columns(table, "image")), [None] * len(items))
     return [
         ItemDetails.of(
             item_id=item_id,
             title=titles[row],
             categories=categories[row] or None,
+            image=path_of(images[row]),
             **{
                 kind: {name: cells[row] for name, cells in columns.items() if cells[row] is not None}
                 for kind, columns in of_columns.items()

@@ -56,7 +56,10 @@ class ChangeableEngine:
         added = [one for one in after.items if one.item_id in ids]
         self._remember(added, strict=True)
         content = None if self.trained.new_item_vectors is None else self.trained.new_item_vectors.encoder
-        return after, replace(counts, not_read=not_read(added, content))
+        names = not_read(added, content)
+        if self.trained.catalog.image_column is None and any(one.image is not None for one in given):
+            names = (*names, "image")
+        return after, replace(counts, not_read=names)
 
     def without_items(self, before: CatalogChanges, item_ids: Sequence[Id]) -> tuple[CatalogChanges, ChangeCounts]:
         """Items removed. Raises InputError for unknown ones."""
@@ -117,16 +120,20 @@ class ChangeableEngine:
         if engine.next_time is not None:
             engine.next_time = engine.next_time.with_items(num_added)
 
-    def _known(self, item_ids: Sequence[Id]) -> dict[Id, tuple[str | None, tuple[str, ...]]]:
-        """Title and categories of those items that the model knows from its training."""
+    def _known(self, item_ids: Sequence[Id]) -> dict[Id, ItemDetails]:
+        """What is shown of those items that the model knows from its training."""
         trained = self.trained
         positions = trained.vocabulary.item_positions(item_ids)
         chosen, found = np.flatnonzero(positions >= 0), positions[positions >= 0]
         ids = [item_ids[row] for row in chosen.tolist()]
         if trained.items is None:
-            return dict.fromkeys(ids, (None, ()))
-        shown = zip(trained.items.titles(found), trained.items.categories(found), strict=True)
-        return dict(zip(ids, shown, strict=True))
+            return {item_id: ItemDetails(item_id=item_id, categories=()) for item_id in ids}
+        titles, categories = trained.items.titles(found), trained.items.categories(found)
+        images = map(trained.catalog.image_path, found.tolist())
+        return {
+            item_id: ItemDetails(item_id=item_id, title=title, categories=names, image=image)
+            for item_id, title, names, image in zip(ids, titles, categories, images, strict=True)
+        }
 
     def _remember(self, added: Sequence[ItemDetails], strict: bool) -> None:
         """Compute the vectors of items whose details are not those of the last time."""
@@ -186,18 +193,20 @@ def _vocabulary(trained: Vocabulary, added: Sequence[Id]) -> Vocabulary:
 
 
 def _items(trained: Engine, vocabulary: Vocabulary, changed: Sequence[ItemDetails]) -> ItemTable | None:
-    """Titles and categories with all changes; None where there never were any."""
+    """Titles, categories and paths of pictures with all changes; None where there never were any."""
     if trained.items is None and not any(one.title or one.categories for one in changed):
         return None
-    columns = (Columns.TITLE, pa.string()), (Columns.CATEGORY, pa.list_(pa.string()))
+    columns = [(Columns.TITLE, "title", pa.string()), (Columns.CATEGORY, "categories", pa.list_(pa.string()))]
+    if trained.catalog.image_column is not None:
+        columns.append((trained.catalog.image_column, "image", pa.string()))
     num_added = vocabulary.num_items - trained.vocabulary.num_items
     table = None if trained.items is None else trained.items.table
     num_rows = vocabulary.num_items if table is None else num_added
-    empty = pa.table({name: pa.nulls(num_rows, kind) for name, kind in columns})
+    empty = pa.table({name: pa.nulls(num_rows, kind) for name, _, kind in columns})
     table = empty if table is None else pa.concat_tables([table, empty], promote_options="default")
     positions = vocabulary.item_positions([one.item_id for one in changed]).tolist()
-    for name, kind in columns:
-        cells, field = table.column(name).to_pylist(), "title" if name == Columns.TITLE else "categories"
+    for name, field, kind in columns:
+        cells = table.column(name).to_pylist()
         for position, one in zip(positions, changed, strict=True):
             if (given := getattr(one, field)) is not None:
                 cells[position] = list(given) if field == "categories" else given

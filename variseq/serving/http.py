@@ -87,12 +87,16 @@ class ClientDisconnected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A body that is not JSON, with its own content policy; it holds no personal data."""
+    """A body that is not JSON, with its own content policy; it holds no personal data.
+
+    `etag` changes with the body: a client that names it gets 304 and no body.
+    """
 
     body: bytes
     media_type: bytes
     policy: bytes = API_POLICY
     cache: bytes = b"no-store"
+    etag: bytes | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -152,10 +156,15 @@ class RequestContext:
 
     async def reply(self, status: int, page: Page, headers: Mapping[str, str] | None = None) -> None:
         """Send the response; once only."""
+        body, of_body = page.body, [(b"content-length", str(len(page.body)).encode())]
+        if page.etag is not None:
+            of_body.append((b"etag", page.etag))
+            if page.etag in self.headers.get(b"if-none-match", b""):
+                status, body, of_body = 304, b"", of_body[1:]
         self.status = status
         sent = [
             (b"content-type", page.media_type),
-            (b"content-length", str(len(page.body)).encode()),
+            *of_body,
             (b"x-request-id", self.request_id.encode()),
             (b"cache-control", page.cache),
             (b"content-security-policy", page.policy),
@@ -166,7 +175,7 @@ class RequestContext:
             sent.append((b"connection", b"close"))
         await self.send({"type": "http.response.start", "status": status, "headers": sent})
         lingers = self.closes and not self.body_read
-        await self.send({"type": "http.response.body", "body": page.body, "more_body": lingers})
+        await self.send({"type": "http.response.body", "body": body, "more_body": lingers})
         if lingers:
             await self._discard_body()
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})

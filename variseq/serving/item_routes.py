@@ -15,6 +15,7 @@ from variseq.ranking.catalog_changes import (
     MAX_NAME,
     MAX_TEXT,
     MAX_VECTOR,
+    SHOWN,
     ChangeCounts,
     ItemDetails,
 )
@@ -34,12 +35,14 @@ class ItemInput(Struct, forbid_unknown_fields=True):
     """What is given of an item; what is left out stays as it was.
 
     `text` is read by the encoder of the model. `vectors` and `numbers` are named as the columns of the items file.
+    `image` is a path from the server's folder of pictures, for a model whose items have pictures.
     """
 
     item_id: AnyId
     title: Text | None = None
     categories: Annotated[list[Column], Meta(max_length=MAX_CATEGORIES)] | None = None
     text: Text | None = None
+    image: Text | None = None
     vectors: Annotated[dict[Column, Vector], Meta(max_length=MAX_COLUMNS)] = {}
     numbers: Annotated[dict[Column, float], Meta(max_length=MAX_COLUMNS)] = {}
 
@@ -132,7 +135,7 @@ ITEM_ROUTES = [
 
 def _details(items: list[ItemInput], vocabulary: Vocabulary) -> Iterator[ItemDetails]:
     for one in items:
-        given: dict[str, Any] = {name: getattr(one, name) for name in ("title", "categories", "vectors", "numbers")}
+        given: dict[str, Any] = {name: getattr(one, name) for name in (*SHOWN, "vectors", "numbers")}
         texts = {} if one.text is None else {"text": one.text}
         yield ItemDetails.of(item_id=item_id_of(one.item_id, vocabulary), texts=texts, **given)
 

@@ -76,7 +76,8 @@ def openapi(routes: Sequence[Route]) -> dict[str, Any]:
 def _operation(one: Route, schema_of: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
     body, query = one.types.get("body"), one.types.get("query")
     statuses = {*OF_ALL, *one.statuses, *(WITH_KEY if one.role else ()), *(WITH_BODY if body else ())}
-    schema = {"type": "string"} if one.answer is None else schema_of[str(one.answer)]
+    of_page = {"type": "string"} if one.media_type.startswith("text/") else {}
+    schema = of_page if one.answer is None else schema_of[str(one.answer)]
     success = {
         "description": "Done.",
         "headers": {"X-Request-Id": {"schema": {"type": "string"}}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from time import time
@@ -10,6 +11,7 @@ from typing import Any
 from msgspec import UNSET
 
 from variseq.errors import CheckpointError, InputError
+from variseq.ranking.catalog import Catalog
 from variseq.ranking.engine import UNKNOWN_USER, Engine, Request
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import ITEM_COLUMNS
@@ -61,6 +63,7 @@ from variseq.serving.services import Services
 from variseq.serving.stores.protocol import Event
 from variseq.serving.telemetry import CONTENT_TYPE
 
+log = logging.getLogger("variseq.serving")
 EVENTS_BYTES = 512 * KIB  # A thousand events: what may be stored at once, and the length of most histories.
 MEDIA_TYPES = {
     ".html": HTML,
@@ -201,10 +204,7 @@ async def similar_items(
 ) -> ItemsResponse:
     """List similar items."""
     catalog = services.models.engine.catalog
-    known_id = item_id_of(item_id, catalog.vocabulary)
-    position = catalog.vocabulary.item_positions([known_id])[0]
-    if position < 0 or catalog.removed[position]:
-        raise HTTPError(404, "There is no such item in the catalog.")
+    known_id = catalog.ids[_position(catalog, item_id)]
     engine, items = await _from_catalog(
         services,
         lambda engine: engine.catalog.similar(known_id, min(query.k, engine.vocabulary.num_items - 1), query.by),
@@ -212,11 +212,38 @@ async def similar_items(
     return ItemsResponse(_items(items, query.ids_as_text), engine.version)
 
 
+@route("GET", "/v1/items/{item_id}/image", "read", statuses=(404,), media_type="image/*")
+async def show_image(services: Services, context: RequestContext, item_id: str) -> Page:
+    """Show the picture of an item: JPEG, PNG, WebP or GIF.
+
+    Its path is that of the table of items. With the ETag of the picture in If-None-Match the answer is 304.
+    """
+    catalog = services.models.engine.catalog
+    path, images, page = catalog.image_path(_position(catalog, item_id)), services.images, None
+    if path is not None and images is not None:
+        try:
+            page = await services.readers.run(lambda: images.page(path))
+        except InputError as error:
+            log.warning("a picture is not served: %r %s", path, error)
+    if page is None:
+        raise HTTPError(404, "There is no picture of this item.")
+    return page
+
+
 @route("GET", "/v1/model", "read")
 async def show_model(services: Services, context: RequestContext) -> dict[str, Any]:
     """Show the model and its health."""
     engine, health = await _from_catalog(services, lambda engine: engine.health)
-    return {**health, "model_version": engine.version}
+    has_images = services.images is not None and engine.catalog.image_column is not None
+    return {**health, "has_images": has_images, "model_version": engine.version}
+
+
+def _position(catalog: Catalog, item_id: str) -> int:
+    """Raises HTTPError (404) for an item that is not in the catalog, or was removed."""
+    position = int(catalog.vocabulary.item_positions([item_id_of(item_id, catalog.vocabulary)])[0])
+    if position < 0 or catalog.removed[position]:
+        raise HTTPError(404, "There is no such item in the catalog.")
+    return position
 
 
 def _items(items: list[dict[str, Any]], as_text: bool) -> list[dict[str, Any]]:

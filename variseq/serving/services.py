@@ -15,6 +15,7 @@ from variseq.errors import InputError, VariseqError
 from variseq.serving.auth import AuditLog, Auth, TokenBuckets
 from variseq.serving.batching import Batcher, HistoryCache
 from variseq.serving.http import overloaded
+from variseq.serving.images import ImageFolder
 from variseq.serving.keys import read_keys
 from variseq.serving.models import ModelManager, file_state
 from variseq.serving.settings import ServeSettings
@@ -59,6 +60,7 @@ class Services:
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
         self.models = ModelManager(settings.run, settings.model_dir)
+        self.images = None if settings.images is None else ImageFolder(settings.images)
         keys = None if settings.keys is None else read_keys(settings.keys)
         buckets = None
         if settings.rate_limit is not None:

@@ -27,6 +27,7 @@ class ServeSettings(BaseModel):
     store: str = Field("sqlite:///events.db", min_length=1, description="URL of the store of histories")
     import_histories: Literal["auto", "yes", "no"] = Field("auto", description="import the run's histories")
     model_dir: Path | None = Field(None, description="folder of models that can replace the run")
+    images: Path | None = Field(None, description="folder of the pictures of items")
     keys: Path | None = Field(None, description="file of API keys")
     audit_log: Path | None = Field(None, description="file for the audit log")
     workers: int = Field(1, ge=1, le=64, description="processes")

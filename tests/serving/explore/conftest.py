@@ -12,6 +12,7 @@ import pytest
 
 from tests.serving.explore.visit import Visit
 from tests.serving.server_process import LocalServer, event, serving_here
+from variseq.serving.keys import create_key
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -48,6 +49,17 @@ def stocked(bundle_folder: Path) -> Iterator[LocalServer]:
         server.add(*history("reader", 12, DAY_SECONDS), event("unknown", "reader", HOSTILE, START + 30 * DAY_SECONDS))
         server.add(*history("ready", 5, 3600), *history("other", 1, 60))
         server.add(*history("longest", 1000, 5000))
+        yield server
+
+
+@pytest.fixture(scope="package")
+def pictured(pictured_run: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A server with pictures, which asks for the key `pictured.key`."""
+    keys = tmp_path_factory.mktemp("keys") / "keys.yaml"
+    key = create_key(keys, "page", ["read", "write"])
+    with serving_here(pictured_run, images=images, keys=keys) as server:
+        server.client.headers["authorization"] = f"Bearer {key}"
+        server.add(*history("reader", 5, DAY_SECONDS))
         yield server
 
 

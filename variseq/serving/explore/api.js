@@ -35,6 +35,19 @@ export class Api {
   similar = (id, k) => this.get(`items/${encodeURIComponent(id)}/similar`, { k, ...AS_TEXT });
   map = () => this.get("items/map", AS_TEXT);
   model = () => this.get("model", {});
+  /** The picture of an item as a Blob; null where it has none. */
+  async picture(id) {
+    const response = await fetch(new URL(`items/${encodeURIComponent(id)}/image`, ROOT), { headers: this.authorization, credentials: "same-origin" });
+    if (response.ok) return response.blob();
+    if (response.status === 404) return null;
+    throw new ApiError("The picture cannot be had now.", response.status);
+  }
+
+  get authorization() {
+    const key = sessionStorage.getItem(STORED_KEY);
+    return key === null ? {} : { Authorization: `Bearer ${key}` };
+  }
+
   recommend = (body, signal) => this.request("recommend", { method: "POST", body: JSON.stringify({ ...body, ...AS_TEXT }), signal });
 
   get(path, parameters, signal) {
@@ -44,9 +57,8 @@ export class Api {
 
   async request(path, options) {
     const key = sessionStorage.getItem(STORED_KEY);
-    const headers = { Accept: "application/json" };
+    const headers = { Accept: "application/json", ...this.authorization };
     if (options.body) headers["Content-Type"] = "application/json";
-    if (key !== null) headers.Authorization = `Bearer ${key}`;
     const response = await this.send(path, { ...options, headers });
     const content = await this.content(response);
     if (response.ok) return content;

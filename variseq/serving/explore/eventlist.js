@@ -1,6 +1,7 @@
 // A history into rows, newest first, in which each event can be struck out; arrow keys go from row to row.
 
 import { element, setAttribute, setText } from "./dom.js";
+import { picture } from "./pictures.js";
 import { moment, nameOf, percent, plain } from "./words.js";
 
 export class EventList {
@@ -59,7 +60,7 @@ export class EventList {
     const details = [event.time === null ? null : moment(event.time), differing.kind ? event.behavior : null, event.value === null ? null : plain(event.value)];
     const node = element("li", { "data-key": event.key, onclick: (press) => press.target.closest("button") || this.onPick(event) },
       number,
-      element("span", { class: "what" },
+      element("span", { class: "what" }, event.known ? picture(event) : null,
         element("span", { class: "title" }, nameOf(event)),
         element("span", { class: "details" }, details.filter((one) => one !== null).join(" · "), event.known ? null : " Not in the catalog", event.isReal || !differing.origin ? null : element("span", { class: "badge" }, "added here"))),
       element("span", { class: "strength" }, element("span", { class: "track" }, fill), share),

@@ -11,6 +11,7 @@ import { askForKey } from "./keydialog.js";
 import * as link from "./link.js";
 import { MapPanel } from "./mappanel.js";
 import { showModel } from "./modelhealth.js";
+import { showPictures } from "./pictures.js";
 import { Settings } from "./settings.js";
 import { nameOf, plural } from "./words.js";
 
@@ -80,10 +81,10 @@ class Explorer {
   async loadMap() {
     const show = (...nodes) => byId("map-message").replaceChildren(...nodes);
     try {
-      const { items } = await this.api.map();
+      const { items, clusters } = await this.api.map();
       show();
       this.catalog.learn(items);
-      this.settings.offerCategories(this.mapPanel.load(items));
+      this.settings.offerCategories(this.mapPanel.load(items, clusters));
       this.mapPanel.mark(this.history?.items ?? [], this.answer.list);
     } catch (error) {
       show(errorBox(error.message, () => this.loadMap()));
@@ -95,6 +96,7 @@ class Explorer {
     try {
       const health = await this.api.model();
       show();
+      if (health.has_images) showPictures((id) => this.api.picture(id));
       this.answer.numItems = health.network?.num_items ?? null;
       const gap = health.visit_gap_seconds ?? null;
       this.historyPanel.setVisits(gap === null ? null : gap * 1000);

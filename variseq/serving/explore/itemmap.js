@@ -1,9 +1,9 @@
-// A map of items with positions: colored by category, with the history and the recommendations marked.
+// A map of items with positions: colored by category or by content, with the history and the recommendations marked.
 
 import { element, setAttribute } from "./dom.js";
 import { nameOf } from "./words.js";
 
-const MOST_CATEGORIES = 8;
+const MOST_GROUPS = 8, LONGEST_NAME = 40;
 const MARGIN = 22, NEAR = 14, MANY = 150;
 const OTHER = "other";
 
@@ -22,40 +22,48 @@ export class ItemMap {
     document.addEventListener("themechange", () => this.draw());
   }
 
-  load(items) {
-    this.items = items;
+  /** `clusters` are the titles of the most central items of the clusters by content. Returns the categories. */
+  load(items, clusters) {
+    Object.assign(this, { items, clusters });
     this.positions = new Map(items.map((item) => [String(item.item_id), item]));
-    const count = new Map();
-    for (const { category } of items) if (category) count.set(category, (count.get(category) ?? 0) + 1);
-    const all = [...count].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
-    this.categories = all.slice(0, MOST_CATEGORIES).map(([name]) => name);
     const [xs, ys] = [items.map((item) => item.x), items.map((item) => item.y)];
     this.edges = { left: Math.min(...xs), right: Math.max(...xs), low: Math.min(...ys), high: Math.max(...ys) };
-    this.showLegend(new Map(all), items.length);
-    this.draw();
-    return all.map(([name]) => name).sort();
+    this.colorBy("category");
+    return [...new Set(items.map((item) => item.category).filter(Boolean))].sort();
   }
 
-  showLegend(count, numItems) {
-    const named = this.categories.map((name) => [name, count.get(name)]);
-    const rest = numItems - named.reduce((sum, [, number]) => sum + number, 0);
-    if (rest && named.length) named.push([OTHER, rest]);
-    const buttons = named.map(([name, number]) => element("button", {
-      type: "button", class: "quiet", "aria-pressed": "false", onclick: (press) => this.toggle(name, press.currentTarget),
-    }, element("span", { class: `dot category-${this.color(name)}` }), `${name} ${number}`));
+  /** Colors the groups with most items: those of "category", or of "content". */
+  colorBy(what) {
+    this.groupOf = (item) => (what === "content" ? item.cluster : item.category);
+    this.only = null;
+    const count = new Map();
+    for (const group of this.items.map(this.groupOf)) if (group !== null) count.set(group, (count.get(group) ?? 0) + 1);
+    const all = [...count].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
+    this.groups = all.slice(0, MOST_GROUPS).map(([group]) => group);
+    this.showLegend(count, (group) => (typeof group === "number" ? `like ${shortened(this.clusters[group])}` : group));
+    this.draw();
+  }
+
+  showLegend(count, wordsOf) {
+    const shown = this.groups.map((group) => [group, count.get(group)]);
+    const rest = this.items.length - shown.reduce((sum, [, number]) => sum + number, 0);
+    if (rest && shown.length) shown.push([OTHER, rest]);
+    const buttons = shown.map(([group, number]) => element("button", {
+      type: "button", class: "quiet", "aria-pressed": "false", onclick: (press) => this.toggle(group, press.currentTarget),
+    }, element("span", { class: `dot category-${this.color(group)}` }), `${wordsOf(group)} ${number}`));
     const marks = [["mark-history", "in the history"], ["mark-recommended", "recommended"]];
     this.legend.replaceChildren(...marks.map(([name, words]) => element("span", { class: "mark" }, element("span", { class: name }), words)), ...buttons);
   }
 
-  toggle(name, button) {
-    this.only = this.only === name ? null : name;
-    for (const one of this.legend.querySelectorAll("button")) setAttribute(one, "aria-pressed", one === button && this.only ? "true" : "false");
+  toggle(group, button) {
+    this.only = this.only === group ? null : group;
+    for (const one of this.legend.querySelectorAll("button")) setAttribute(one, "aria-pressed", one === button && this.only !== null ? "true" : "false");
     this.draw();
   }
 
-  /** The number of a color; that of all other categories is 0. */
-  color(category) {
-    return this.categories.indexOf(category) + 1;
+  /** The number of a color; that of all other groups is 0. */
+  color(group) {
+    return this.groups.indexOf(group) + 1;
   }
 
   /** `history` are ids as text, `ranks` a Map of ids as text to ranks. Returns how many of each have no position. */
@@ -101,7 +109,8 @@ export class ItemMap {
   }
 
   isShown(item) {
-    return this.only === null || item.category === this.only || (this.only === OTHER && this.color(item.category) === 0);
+    const group = this.groupOf(item);
+    return this.only === null || group === this.only || (this.only === OTHER && this.color(group) === 0);
   }
 
   itemAt(x, y) {
@@ -140,7 +149,7 @@ export class ItemMap {
       probe.className = name;
       return getComputedStyle(probe).color;
     };
-    const found = { categories: Array.from({ length: MOST_CATEGORIES + 1 }, (_, number) => of(`category-${number}`)) };
+    const found = { categories: Array.from({ length: MOST_GROUPS + 1 }, (_, number) => of(`category-${number}`)) };
     for (const name of ["ink", "paper", "accent", "on-accent", "reason"]) found[name] = of(`paint-${name}`);
     probe.remove();
     return found;
@@ -156,12 +165,12 @@ export class ItemMap {
     };
     for (const item of this.items) {
       pen.globalAlpha = this.isShown(item) ? 0.62 : 0.08;
-      dot(item, 2.6, colors.categories[this.color(item.category)]);
+      dot(item, 2.6, colors.categories[this.color(this.groupOf(item))]);
     }
     pen.globalAlpha = 1;
     const located = (ids) => [...ids].map((id) => this.positions.get(id)).filter(Boolean);
     const [radius, edge] = this.history.size > MANY ? [3, 1] : [4.6, 2];
-    for (const item of located(this.history)) dot(item, radius, colors.categories[this.color(item.category)], colors.ink, edge);
+    for (const item of located(this.history)) dot(item, radius, colors.categories[this.color(this.groupOf(item))], colors.ink, edge);
     this.paintReasons(pen, colors, located(this.reasons), dot);
     pen.font = "600 11px system-ui, sans-serif";
     Object.assign(pen, { textAlign: "center", textBaseline: "middle" });
@@ -188,3 +197,5 @@ export class ItemMap {
     dot(focus, 13, null, colors.reason, 3);
   }
 }
+
+const shortened = (text) => (text.length > LONGEST_NAME ? `${text.slice(0, LONGEST_NAME - 1)}…` : text);

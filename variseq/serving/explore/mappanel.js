@@ -2,6 +2,7 @@
 
 import { byId, element, setText } from "./dom.js";
 import { ItemMap } from "./itemmap.js";
+import { picture } from "./pictures.js";
 import { nameOf, plural } from "./words.js";
 
 const MOST_LISTED = 50, MOST_SIMILAR = 5;
@@ -13,17 +14,19 @@ export class MapPanel {
     this.map = new ItemMap({ canvas: byId("map"), tip: byId("map-tip"), legend: byId("map-legend") }, (item) => this.pick(item));
     byId("map-list").open = matchMedia("(min-width: 64rem)").matches;
     byId("map-filter").addEventListener("input", () => this.list());
+    for (const radio of document.querySelectorAll("input[name=map-color]")) radio.addEventListener("change", () => this.map.colorBy(radio.value));
   }
 
-  /** Takes the items of the server and returns the names of their categories. */
-  load(items) {
+  /** Takes the items of the server and the names of their clusters by content, and returns the names of their categories. */
+  load(items, clusters) {
     this.items = items;
     byId("map-body").hidden = items.length === 0;
     if (!items.length) {
       byId("map-message").replaceChildren(element("p", { class: "fine" }, "This model has no map of its items."));
       return [];
     }
-    const categories = this.map.load(items);
+    const categories = this.map.load(items, clusters);
+    byId("map-colors").hidden = !clusters.length;
     setText(byId("map-facts"), `${plural(items.length, "item")}; near each other: likely for the same people`);
     this.list();
     return categories;
@@ -44,7 +47,7 @@ export class MapPanel {
     this.map.pick(item);
     const similar = element("div", {});
     byId("map-picked").replaceChildren(
-      element("p", {}, element("strong", {}, nameOf(item)), item.category ? ` ${item.category}` : ""),
+      element("p", { class: "what" }, picture(item), element("span", {}, element("strong", {}, nameOf(item)), item.category ? ` ${item.category}` : "")),
       element("p", { class: "picked-buttons" },
         element("button", { type: "button", onclick: () => this.onAdd(item) }, "What if they take this next"),
         element("button", { type: "button", onclick: () => this.showSimilar(item, similar) }, "Similar items")),
@@ -54,7 +57,7 @@ export class MapPanel {
   async showSimilar(item, root) {
     try {
       const answer = await this.api.similar(item.item_id, MOST_SIMILAR);
-      const rows = (answer.similar ?? answer.items).map((one) => element("li", {}, nameOf(one)));
+      const rows = (answer.similar ?? answer.items).map((one) => element("li", {}, element("span", { class: "what" }, picture(one), element("span", { class: "title" }, nameOf(one)))));
       root.replaceChildren(element("ol", { class: "similar" }, ...rows));
     } catch (error) {
       root.replaceChildren(element("p", { role: "alert" }, error.message));

@@ -1,6 +1,7 @@
 // An answer, and what moved since another one, into rows with probability bars.
 
 import { element, setText } from "./dom.js";
+import { picture } from "./pictures.js";
 import { nameOf, percent, points } from "./words.js";
 
 const MOVE_MILLISECONDS = 260;
@@ -43,7 +44,7 @@ export class Recommendations {
       onpointerenter: mark, onfocusin: mark,
     },
       element("span", { class: "rank" }, String(one.rank), moveBadge(change)),
-      element("span", { class: "what" },
+      element("span", { class: "what" }, picture(one),
         element("span", { class: "title" }, nameOf(one), isStruck ? element("span", { class: "badge" }, "struck out in the history") : null),
         reasons(one)),
       bar(one, change, most),
