@@ -39,6 +39,7 @@ Source = Annotated[
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+Users = Annotated[str | None, option("File with user_id and attributes; for people without events.")]
 Items = Annotated[str | None, option("File with item_id, title, category and more.")]
 TestFile = Annotated[str | None, option("Events to evaluate on, never trained on; in place of a test part.")]
 K = Annotated[int, option("How many items.", "-k", "--k")]
@@ -101,6 +102,7 @@ def fit(
     read: ReadFlags,
     out: Annotated[Path, option("Folder for the run; must not exist yet.")],
     items: Items = None,
+    users: Users = None,
     split: Annotated[str | None, option("time, leave-one-out, user-time or users.")] = None,
     test: Annotated[str | None, option("Test part: a share such as 0.1, or 7d; none: no test part.")] = None,
     test_file: TestFile = None,
@@ -144,8 +146,9 @@ def fit(
     }
     start = None if from_run is None else load(from_run, device or "auto")
     wanted = run_config(config, flags, settings or [], None if start is None else settings_of(start))
+    level = 0 if quiet else 1 + verbose
     with connected(wanted.device):
-        fit_run(_source(source), wanted, out, items, test_file, start, resume, tensorboard, 0 if quiet else 1 + verbose)
+        fit_run(_source(source), wanted, out, items, users, test_file, start, resume, tensorboard, level)
 
 
 @app.command()
@@ -250,6 +253,7 @@ def recommend(
     query: Annotated[str | None, option("Rank items whose content is like this text higher.")] = None,
     pin: Annotated[Texts, option("Put an item at a rank: 1=i9.")] = None,
     reasons: Annotated[bool, option("Name the earlier items behind each item.", "--reasons/--no-reasons")] = True,
+    attributes: Annotated[Texts, option("Of a person without events: age=30,country=DE; repeated: one each.")] = None,
     at: Annotated[str | None, option("When the answer is wanted: now, 2026-11-24T15:00:00Z, or seconds.")] = None,
     ranks_only: Annotated[bool, option("The order alone, several times as fast.", "--ranks-only")] = False,
     json: Annotated[bool, option("Print records as JSON in place of a table.", "--json")] = False,

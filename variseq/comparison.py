@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.splits import Part, Split, part_to_evaluate, trained_on
+from variseq.events.items import UserColumn
 from variseq.model.posterior import preferences
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration
 from variseq.ranking.encoding import EncodedHistories
@@ -75,6 +76,23 @@ def named_forecasts(runs: Sequence[ComparedRun], valid: Part, mc_dropout: bool) 
             options = EvaluationOptions(targets=config["targets"], exclude_seen=config["exclude_seen"])
             forecasts.append(with_mc_dropout(run.forecast, num_passes, valid, options, config["calendar"]))
     return forecasts
+
+
+def with_attributes(
+    runs: Sequence[ComparedRun], part: Part, columns: Mapping[str, UserColumn]
+) -> tuple[Part, list[ModelRecommender]]:
+    """The part with the attributes of its people, and the first run's forecast with them; no other one uses them.
+
+    No further forecast where the run uses no attribute.
+    """
+    run = runs[0]
+    model = run.forecast.model
+    if model.attributes is None or not model.attributes.used or not columns:
+        return part, []
+    for other in runs:
+        other.forecast.model = other.forecast.model.without_attributes()
+    known = replace(part, attributes=model.attributes.of_columns(columns))
+    return known, [ModelRecommender(model, f"{run.name}, attributes")]
 
 
 def refuse_same_names(recommenders: Sequence[Recommender]) -> None:

@@ -15,18 +15,19 @@ import pyarrow as pa
 
 from variseq.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from variseq.artifacts.folder import refuse_existing
-from variseq.comparison import ComparedRun, evaluated_part, named_forecasts, refuse_same_names
+from variseq.comparison import ComparedRun, evaluated_part, named_forecasts, refuse_same_names, with_attributes
 from variseq.errors import InputError
 from variseq.evaluation.baselines import baselines
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.external_log import ExternalLog, part_of_external_log, sentences_of, warnings_of
-from variseq.evaluation.groups import read_user_groups
+from variseq.evaluation.groups import group_users
 from variseq.evaluation.next_time import forecast_gaps
 from variseq.evaluation.results import Results
 from variseq.evaluation.significance import Comparison
 from variseq.evaluation.significance import compare as compare_evaluations
 from variseq.evaluation.splits import TEST_FILE, Part, Split
 from variseq.evaluation.user_sample import sampled_users
+from variseq.events.items import read_users
 from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
 from variseq.log import Log, LogPart
 from variseq.output.console import console
@@ -34,7 +35,8 @@ from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
 from variseq.pipeline import fit, refuse_leak, run_settings, split_of
 from variseq.ranking.catalog_changes import CatalogChanges
-from variseq.ranking.engine import NO_HISTORY, Engine, KnownHistory, histories_at, recommend_users
+from variseq.ranking.engine import NO_HISTORY, Engine, KnownHistory
+from variseq.ranking.known_users import histories_at, recommend_users
 from variseq.ranking.options import RecommendOptions, id_list
 from variseq.ranking.recommendations import Recommendations, write_tables
 from variseq.ranking.when import WITHIN, WhenOptions
@@ -176,7 +178,7 @@ class VariationalAttention(ChangingCatalog):
             targets: "last" (each user's last event), "first" or "all".
             exclude_seen: Whether items of the user's own history are not ranked; None is the default of the fit.
             users: A table with user_id and further columns, whose groups are compared. Users without a row are in the
-                group "unknown".
+                group "unknown". For a run that was fitted with attributes a row "..., attributes" uses them.
             compare_with: Other models of the same log and split by name; each is compared with this one, paired by
                 user.
             mc_dropout: Whether to add a row "..., dropout" for every model: the same network with dropout left on.
@@ -196,7 +198,8 @@ class VariationalAttention(ChangingCatalog):
         checkpoint = self._fitted()
         calibrated, split = checkpoint.calibrated, split_of(checkpoint)
         vocabulary, given = self._given_part(part, split)
-        groups = read_user_groups(users, vocabulary)
+        columns = {} if users is None else read_users(users, vocabulary)
+        groups = group_users(columns)
         evaluated, known = evaluated_part(split, given, checkpoint.is_refitted)
         named = {} if compare_with is None else compare_with
         if not isinstance(named, Mapping) or not all(isinstance(run, VariationalAttention) for run in named.values()):
@@ -209,6 +212,8 @@ class VariationalAttention(ChangingCatalog):
             for name, model in models
         ]
         forecasts = named_forecasts(runs, split[1], mc_dropout)
+        evaluated, of_attributes = with_attributes(runs, evaluated, columns)
+        forecasts += of_attributes
         if request_time:
             for run in runs:
                 run.forecast.model.calibration.require_at_request(run.name)

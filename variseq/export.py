@@ -196,6 +196,7 @@ def _tables(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
         "follower": _smallest_type(counts["item"].numpy()),
         "count": _smallest_type(counts["value"].numpy()),
         **({} if checkpoint.next_time is None else checkpoint.next_time.tensors()),
+        **({} if checkpoint.attributes is None else checkpoint.attributes.tensors()),
         **({} if checkpoint.new_item_vectors is None else checkpoint.new_item_vectors.tensors()),
     }
 

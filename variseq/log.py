@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from variseq.errors import InputError
 from variseq.evaluation.splits import Part, by_time, by_user_time, by_users, leave_one_out, marked_targets
-from variseq.events.items import ItemTable
+from variseq.events.items import ItemTable, UserColumn, read_users
 from variseq.events.options import ReadOptions
 from variseq.events.read import read as read_events
 from variseq.events.report import CheckReport, Events, ReadReport, check, visit_gap_of
 from variseq.events.vocabulary import Vocabulary
+from variseq.ranking.attributes import left_out
 from variseq.sequences.histories import Histories
 
 SplitMethod = Literal["time", "leave-one-out", "user-time", "users"]
@@ -30,6 +31,7 @@ class LogPart:
     vocabulary: Vocabulary
     items: ItemTable | None
     report: ReadReport
+    users: dict[str, UserColumn] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         protocol = self.part.protocol
@@ -48,12 +50,14 @@ class Log:
     items: ItemTable | None
     report: ReadReport
     checked: CheckReport
+    users: dict[str, UserColumn] = field(default_factory=dict)
+    """The attributes of each user of the vocabulary, by name."""
 
     @classmethod
-    def of(cls, events: Events) -> Log:
+    def of(cls, events: Events, users: dict[str, UserColumn] | None = None) -> Log:
         """The handle on events that were read."""
         histories = Histories.from_table(events.table, events.vocabulary.num_users, visit_gap_of(events.report))
-        return cls(histories, events.vocabulary, events.items, events.report, check(events))
+        return cls(histories, events.vocabulary, events.items, events.report, check(events), users or {})
 
     def __repr__(self) -> str:
         vocabulary = self.vocabulary
@@ -121,7 +125,9 @@ class Log:
             of_targets = {"targets_of": list(targets)}
             train, valid_part, test_part = (replace(part, protocol=part.protocol | of_targets) for part in parts)
             parts = (train, valid_part, test_part)
-        of_train, of_valid, of_test = (LogPart(part, self.vocabulary, self.items, self.report) for part in parts)
+        of_train, of_valid, of_test = (
+            LogPart(part, self.vocabulary, self.items, self.report, self.users) for part in parts
+        )
         return of_train, of_valid, of_test
 
     def _target_behaviors(self, targets_of: str | Sequence[str] | None) -> tuple[str, ...] | None:
@@ -139,15 +145,25 @@ class Log:
         return None if set(wanted) == set(behaviors) else tuple(name for name in behaviors if name in wanted)
 
 
-def read(source: object, items: object | None = None, options: ReadOptions | None = None) -> Log:
+def read(
+    source: object, items: object | None = None, options: ReadOptions | None = None, users: object | None = None
+) -> Log:
     """Read a log: `source` is a path, a glob, a list of paths, a pandas, Polars or Arrow table, or a DuckDB relation.
 
     Columns are found by their usual names, invalid rows are left out and counted with their reasons, and `items` adds
-    titles and categories. See `ReadOptions` for what can be set.
+    titles and categories. See `ReadOptions` for what can be set. `users` is a table with user_id and attributes of
+    people; what people with the same attributes take first is recommended to somebody without a history.
 
     >>> import pyarrow as pa
     >>> log = read(pa.table({"user": ["u", "v", "u"], "item": [8, 9, 9], "ts": [1600000100, 1600000000, 1600000200]}))
     >>> log
     <log of 3 events: 2 users, 2 items, event>
     """
-    return Log.of(read_events(source, items, options))
+    events = read_events(source, items, options)
+    if users is None:
+        return Log.of(events)
+    columns = read_users(users, events.vocabulary)
+    reasons = {name: left_out(values) for name, values in columns.items()}
+    notes = [f"column {name!r} of the table of users is no attribute: {why}" for name, why in reasons.items() if why]
+    events.report.notes.extend(notes)
+    return Log.of(events, {name: values for name, values in columns.items() if reasons[name] is None})

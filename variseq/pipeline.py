@@ -22,6 +22,8 @@ from variseq.events.report import utc_text
 from variseq.log import LogPart
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration, CalibrationResult
 from variseq.ranking.content_table import ContentTable
+from variseq.ranking.mixture import MixtureModel
+from variseq.recommend.attributes import fit_attributes
 from variseq.recommend.calibrate import calibrate
 from variseq.recommend.network_model import CONTENT, count_events, mixture_model
 from variseq.recommend.next_time import fit_next_time
@@ -130,18 +132,22 @@ def _calibrated(
 ) -> tuple[CalibrationResult, dict[str, Tensor]]:
     """Calibrate the chosen network on validation, and transfer the result to the refitted one; with its counts."""
     config, content = settings.training, settings.content
-    of_content = {} if content is None else {CONTENT: torch.from_numpy(ContentTable.of(content).codes)}
+    further = {} if content is None else {CONTENT: torch.from_numpy(ContentTable.of(content).codes)}
     validation, known = Validation(valid.part, config), train.part.history()
     # A network that was trained without noise has no spread that means anything.
     num_samples = NUM_SAMPLES if config.deterministic_fraction < 1 else 0
-    counts = count_events(train.part.num_items, known) | of_content
+    counts = count_events(train.part.num_items, known) | further
     untuned = mixture_model(trained.chosen, counts, Calibration(num_samples))
     calibrated = calibrate(untuned, validation.part, validation.options, config.calendar)
+    latest = valid.part.history_with_targets() if config.refit_fraction else known
+    if train.users:
+        tuned = MixtureModel(untuned.encoder, untuned.tables, calibrated.calibration)
+        if (attributes := fit_attributes(train.users, tuned, valid.part, latest)) is not None:
+            further |= {name: torch.from_numpy(array) for name, array in attributes.tensors().items()}
     if not config.refit_fraction:
-        return calibrated, counts
-    latest = valid.part.history_with_targets()
+        return calibrated, counts | further
     calibrated = transferred(calibrated, (trained.chosen, known), (trained.network, latest))
-    return calibrated, count_events(train.part.num_items, latest) | of_content
+    return calibrated, count_events(train.part.num_items, latest) | further
 
 
 def _manifest(

@@ -16,10 +16,11 @@ from tests.evaluation.test_evaluate import NUM_ITEMS, random_part, random_scores
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.evaluation import Evaluation
-from variseq.evaluation.groups import SizeThirds, by_length, group_users, third_ends
+from variseq.evaluation.groups import SizeThirds, by_length, group_users
 from variseq.evaluation.results import Results, evaluation_table, format_table, notes_on
 from variseq.evaluation.significance import mean_interval
 from variseq.evaluation.summary import summarize
+from variseq.ranking.attributes import range_ends
 from variseq.ranking.calibration import ConformalThresholds, length_group
 
 LENGTHS = np.repeat([0, 1, 2, 4, 8, 15, 40, 300], [90, 80, 70, 200, 100, 60, 30, 5])
@@ -162,7 +163,7 @@ def test_numbers_are_cut_into_thirds_and_few_numbers_stay_apart() -> None:
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60))
 def test_thirds_never_part_equal_numbers_and_none_is_empty(numbers: list[int]) -> None:
     number = np.array(numbers, dtype=np.float64)
-    ends = third_ends(number)
+    ends = range_ends(number, 3)
     third = np.searchsorted(ends, number, side="left")
     assert set(third.tolist()) == set(range(len(ends) + 1))
     assert len(ends) + 1 == min(3, len(set(numbers))) or len(set(numbers)) > 3

@@ -35,6 +35,7 @@ from variseq.artifacts.folder import (
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import Network, NetworkConfig
+from variseq.ranking.attributes import UserAttributes
 from variseq.ranking.calibration import CalibrationResult
 from variseq.ranking.catalog_changes import CatalogChanges
 from variseq.ranking.new_items import NewItemVectors
@@ -52,8 +53,8 @@ class Checkpoint:
         items: Titles, categories and other columns of the items.
         histories: All events of the log; None in a folder that was written without histories.
         bounds: Two rows of flat indices, where validation and where test begin in each history; None like `histories`.
-        counts: Counted transitions and the trend, which the network is mixed with; the fit of the next time; and the
-            vectors of new items.
+        counts: Counted transitions and the trend, which the network is mixed with; the fit of the next time; the
+            vectors of new items; and the items that groups of people take.
         manifest: How the run was made and what was calibrated; see `variseq.pipeline`.
         config: The resolved configuration: size, seed, model, training.
         metrics: One record an epoch.
@@ -90,6 +91,11 @@ class Checkpoint:
     def new_item_vectors(self) -> NewItemVectors | None:
         """What gives new items their vectors; None for a model without categories and content."""
         return NewItemVectors.of_tensors({name: tensor.numpy() for name, tensor in self.counts.items()})
+
+    @cached_property
+    def attributes(self) -> UserAttributes | None:
+        """The attributes of people, and what groups of people take; None for a model without a table of users."""
+        return UserAttributes.of_tensors({name: tensor.numpy() for name, tensor in self.counts.items()})
 
     @property
     def is_refitted(self) -> bool:
@@ -151,6 +157,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             checkpoint.usual_behavior,
             checkpoint.calibrated,
             checkpoint.new_item_vectors,
+            checkpoint.attributes,
             dict(manifest["log"]["behaviors"]),
         )
         _ = [manifest["protocol"][key] for key in manifest["split_params"]]

@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.errors import InputError
-from variseq.events.items import read_users
-from variseq.events.vocabulary import Vocabulary
+from variseq.ranking.attributes import range_ends
 from variseq.ranking.calibration import LENGTH_EDGES, length_group
 
 MAX_GROUPS = 20
@@ -57,22 +56,6 @@ def length_names() -> tuple[str, ...]:
     return (*(_range_name(low, above - 1) for low, above in zip(firsts, LENGTH_EDGES[1:], strict=True)), f"{last}+")
 
 
-def third_ends(number: Float[np.ndarray, " row"]) -> Float[np.ndarray, " cut"]:
-    """The largest number of each third but the last; equal numbers are never parted, so there may be fewer thirds.
-
-    Three numbers or fewer are groups of their own, however many rows each has.
-
-    >>> third_ends(np.array([1.0, 2, 3, 4, 5, 6])), third_ends(np.array([0.0, 0, 0, 0, 1]))
-    (array([2., 4.]), array([0.]))
-    """
-    distinct, count = np.unique(number, return_counts=True)
-    if len(distinct) <= 3:
-        return distinct[:-1]
-    below = np.cumsum(count)[:-1]
-    nearest = {int(np.abs(below - len(number) * part / 3).argmin()) for part in (1, 2)}
-    return distinct[sorted(nearest)]
-
-
 @dataclass(frozen=True, eq=False)
 class SizeThirds:
     """Size 0 is a group of its own; the other sizes are cut into thirds of the queries, named by their ranges.
@@ -90,7 +73,7 @@ class SizeThirds:
     @classmethod
     def of(cls, size: Int[np.ndarray, " query"], name_of_zero: str) -> SizeThirds:
         positive = size[size > 0].astype(np.float64)
-        ends = third_ends(positive)
+        ends = range_ends(positive, 3)
         has_zero = len(positive) < len(size)
         return cls(((name_of_zero,) if has_zero else ()) + _third_names(positive, ends, "-"), ends, int(has_zero))
 
@@ -99,19 +82,11 @@ class SizeThirds:
         return np.where(size > 0, self.num_zero + np.searchsorted(self.ends, size, side="left"), self.num_zero - 1)
 
 
-def read_user_groups(source: object | None, vocabulary: Vocabulary) -> dict[str, Groups]:
-    """The groups of the users of a log by the columns of a table: a file, or a pandas, Polars or Arrow table.
-
-    Without a table there are none. The table has a column user_id; users without a row are in the group "unknown".
-    Raises InputError for a table without users of the log, and see `group_users`.
-    """
-    return {} if source is None else group_users(read_users(source, vocabulary))
-
-
 def group_users(columns: Mapping[str, Column]) -> dict[str, Groups]:
     """The group of each user (the index in a column) by each column, None and NaN in the group "unknown".
 
-    A column of numbers is cut into thirds of the users, a column of text has a group for each value.
+    A column of numbers is cut into thirds of the users, and three numbers or fewer are groups of their own, however
+    many users each has. A column of text has a group for each value.
 
     Raises InputError for a column with more than 20 different texts.
 
@@ -130,7 +105,7 @@ def _is_number(values: Column) -> bool:
 def _of_numbers(values: Column) -> Groups:
     number = np.array([math.nan if value is None else float(value) for value in values])
     known = np.isfinite(number)
-    ends = third_ends(number[known]) if known.any() else np.zeros(0)
+    ends = range_ends(number[known], 3) if known.any() else np.zeros(0)
     names = _third_names(number[known], ends, " to ")
     index = np.where(known, np.searchsorted(ends, number, side="left"), len(names))
     return Groups((*names, UNKNOWN), index).take(np.arange(len(number)))

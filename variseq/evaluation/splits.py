@@ -38,7 +38,8 @@ class Part:
     training part has no targets (both bounds are equal), nor has the test part of a split without one.
     `train_item_count` counts each item of the catalog in the training part; an item with 0 was never seen in
     training. `protocol` can be written as JSON and holds what makes the same split again. `is_unknown` marks events
-    of items that are not in the catalog: misses as targets, and in no history.
+    of items that are not in the catalog: misses as targets, and in no history. `attributes` are the groups of each
+    user, which the histories of queries get.
     """
 
     name: Literal["train", "valid", "test", "test file"]
@@ -48,6 +49,7 @@ class Part:
     train_item_count: Int[np.ndarray, " item"]
     protocol: dict[str, Any]
     is_unknown: Bool[np.ndarray, " event"] | None = None
+    attributes: Int[np.ndarray, "user attribute"] | None = None
 
     @property
     def num_items(self) -> int:
@@ -78,11 +80,12 @@ class Part:
         histories, start = self.histories, self.histories.offsets[queries.user]
         end = histories.begin_of_visits(queries.position)
         times = histories.timestamp[end] if request_time else None
+        attributes = None if self.attributes is None else self.attributes[queries.user]
         if self.is_unknown is None:
-            return replace(histories.select(start, end), request_time=times)
+            return replace(histories.select(start, end), request_time=times, attributes=attributes)
         before = replace(histories, is_target=~self.is_unknown).select(start, end)
         assert before.is_target is not None
-        return replace(before.kept(before.is_target), is_target=None, request_time=times)
+        return replace(before.kept(before.is_target), is_target=None, request_time=times, attributes=attributes)
 
     def visit_begins(self) -> Part:
         """The part with the first event of each visit alone, see `Histories.visit_begins`."""

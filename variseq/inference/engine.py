@@ -24,6 +24,7 @@ from variseq.artifacts.folder import (
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.events.vocabulary import Vocabulary
 from variseq.inference.encoder import OnnxEncoder
+from variseq.ranking.attributes import UserAttributes
 from variseq.ranking.calibration import CalibrationResult
 from variseq.ranking.catalog import Catalog
 from variseq.ranking.content_table import ContentTable
@@ -61,9 +62,10 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
         network, calibrated = manifest["network"], CalibrationResult.from_json(manifest["calibration"])
         of_encoder = (without_bias(vectors), arrays["start_vector"], arrays["distance_biases"])
         encoder = OnnxEncoder(folder / ENCODER, *of_encoder, int(network["latent_dim"]))
+        hurdle, attributes = calibrated.hurdle(bool(manifest["exclude_seen"])), UserAttributes.of_tensors(arrays)
         has_index = INDEX in manifest["sha256"] and not exact
         return Engine(
-            MixtureModel(encoder, tables, calibrated.calibration, calibrated.hurdle(bool(manifest["exclude_seen"]))),
+            MixtureModel(encoder, tables, calibrated.calibration, hurdle, attributes),
             Catalog(vocabulary, read_items(folder, manifest, vocabulary), tables),
             calibrated.thresholds,
             repeat_share=calibrated.repeat_share,

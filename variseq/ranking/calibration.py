@@ -286,7 +286,7 @@ class CalibrationResult:
     thresholds_at_request: ConformalThresholds | None = None
 
     def hurdle(self, excludes_seen: bool) -> float | None:
-        """The share of repeats that a `Hurdle` needs: where the model was fitted without seen items."""
+        """The share of repeats that a hurdle needs: where the model was fitted without seen items."""
         return self.repeat_share if excludes_seen else None
 
     def to_json(self) -> dict[str, Any]:

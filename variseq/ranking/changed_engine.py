@@ -116,6 +116,7 @@ class ChangeableEngine:
             ),
             _with_added(trained.calibration, self._forecast, num_added),
             trained.repeat_share,
+            trained.attributes,
         )
         if engine.next_time is not None:
             engine.next_time = engine.next_time.with_items(num_added)

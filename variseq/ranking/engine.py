@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from typing import Any
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from variseq.errors import InputError
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.events.vocabulary import Id
+from variseq.ranking.attributes import given_in_words, with_attributes
 from variseq.ranking.calibration import NORMAL_90, ConformalThresholds, length_group
 from variseq.ranking.catalog import Catalog, check_k
 from variseq.ranking.encoding import EncodedHistories
@@ -31,7 +32,6 @@ from variseq.ranking.when import NextTimes, WhenOptions, next_times
 from variseq.sequences.given_history import GivenEvent, HistoryRow, as_histories, history_rows, too_early
 from variseq.sequences.histories import Histories
 
-USERS_AT_ONCE = 2048
 ALMOST_32_MEGABYTES = 31 << 20
 UNKNOWN_USER = "unknown user, what the model expects of an empty history"
 NO_HISTORY = "no known item in the history, what the model expects of an empty history"
@@ -262,7 +262,9 @@ class Engine:
         Raises InputError for options that the catalog does not allow.
         """
         constraints = [self.constraints(options)] * len(histories)
-        return self._table(self._rank(histories, constraints, options), users, fallback)
+        attributes, given = self.model.attributes, options.attributes
+        lists = self._rank(with_attributes(attributes, histories, given), constraints, options)
+        return self._table(lists, users, [one and one + given_in_words(attributes, given) for one in fallback])
 
     def answer(self, requests: Sequence[tuple[KnownHistory, Request]]) -> list[Answer | InputError]:
         """All requests in as few passes as they allow; a request that is not possible gets its error."""
@@ -274,7 +276,7 @@ class Engine:
             try:
                 times[number] = self._when(history, request.when)
                 constraints = self.constraints(options, request.shown)
-                of_request = history.at_request(options)
+                of_request = with_attributes(self.model.attributes, history.at_request(options), options.attributes)
             except InputError as error:
                 answers[number] = error
                 continue
@@ -290,7 +292,8 @@ class Engine:
         return [answer for answer in answers if answer is not None]
 
     def _answer(self, lists: RankedLists, row: int, history: KnownHistory, request: Request) -> Answer:
-        fallback = None if history.num_events else NO_HISTORY
+        words = given_in_words(self.model.attributes, request.options.attributes)
+        fallback = None if history.num_events else NO_HISTORY + words
         attention, uncertainty = None, {}
         if lists.total is not None and lists.aleatoric is not None:
             total, aleatoric = float(lists.total[row]), float(lists.aleatoric[row])
@@ -318,6 +321,9 @@ class Engine:
         if self.index is not None:
             num_removed = int(self.catalog.removed.sum())
             is_short[:] = [_can_be_approximate(one, options, num_removed) for one in constraints]
+            # An index does not find what people with some attributes take.
+            if model.attributes is not None:
+                is_short &= ~model.attributes.change(histories)
         copies = len(noise) if options.ranks_only or not options.reasons else max(len(noise), 1 + NUM_CANDIDATES)
         parts, order = [], []
         for rows, size, index in (
@@ -433,45 +439,6 @@ class Engine:
         )
 
 
-def histories_at(known: Histories, positions: Int[np.ndarray, " user"]) -> Histories:
-    """The histories of some users; those of unknown ones (−1) are empty."""
-    start, end = known.offsets[np.maximum(positions, 0)], known.offsets[np.maximum(positions, 0) + 1]
-    return known.select(start, np.where(positions < 0, start, end))
-
-
-def recommend_users(
-    engine: Engine, known: Histories, users: Sequence[Id] | None, options: RecommendOptions, size: int | None = None
-) -> Iterator[Recommendations]:
-    """Recommendations for users, some thousand at a time; for all users of the vocabulary where `users` is None."""
-    vocabulary, size = engine.vocabulary, size or USERS_AT_ONCE
-    positions = np.arange(vocabulary.num_users) if users is None else vocabulary.user_positions(users)
-    for first in range(0, len(positions), size):
-        chosen = positions[first : first + size]
-        ids = vocabulary.user_ids(chosen) if users is None else users[first : first + size]
-        yield recommend_rows(engine, known, chosen, ids, options)
-
-
-def recommend_rows(
-    engine: Engine,
-    known: Histories,
-    positions: Int[np.ndarray, " user"],
-    ids: Sequence[Id],
-    options: RecommendOptions,
-) -> Recommendations:
-    """Recommendations for the histories at some positions, −1 for an unknown user, with the ids of the users.
-
-    Raises InputError for a request time before the last event of one of them.
-    """
-    histories = histories_at(known, positions)
-    if (at := options.request_time()) is not None:
-        latest = np.array([one.max(initial=0) for one in np.split(histories.timestamp, histories.offsets[1:-1])])
-        if len(early := np.flatnonzero(latest > at)):
-            raise too_early(options.at, int(latest[early[0]]), f"user {ids[early[0]]!r}")
-        histories = replace(histories, request_time=np.full(len(histories), at))
-    fallback = [None if position >= 0 else UNKNOWN_USER for position in positions.tolist()]
-    return engine.recommend(histories, list(ids), fallback, options)
-
-
 @cache
 def _keep_freed_memory() -> None:
     """Make glibc keep blocks of up to 32 MB for the next use.
@@ -510,5 +477,8 @@ def _together(histories: Sequence[Histories]) -> Histories:
     names = ("item", "behavior", "timestamp", "value")
     columns = (np.concatenate([getattr(one, name) for one in histories]) for name in names)
     together = Histories(offsets, *columns, visit_gap=histories[0].visit_gap)
-    times = [one.request_time for one in histories if one.request_time is not None]
-    return replace(together, request_time=np.concatenate(times)) if times else together
+    for name in ("request_time", "attributes"):
+        known = [getattr(one, name) for one in histories if getattr(one, name) is not None]
+        changes: dict[str, Any] = {name: np.concatenate(known)} if known else {}
+        together = replace(together, **changes)
+    return together

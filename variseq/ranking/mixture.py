@@ -9,7 +9,9 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, Num
 
+from variseq.ranking.attributes import UserAttributes
 from variseq.ranking.calibration import OWN, TRANSITIONS, TREND, UNIFORM, Calibration
+from variseq.ranking.cell_factors import CellFactors
 from variseq.ranking.content_table import ContentTable
 from variseq.ranking.counts import PRIOR_EVENTS, CountedItems, followers, own_history
 from variseq.ranking.encoding import EncodedHistories, Encoder, antithetic_noise
@@ -49,58 +51,14 @@ class ItemTables:
 
 
 @dataclass(frozen=True, eq=False)
-class Hurdle:
-    """Seen items share the counted probability of a repeat; a model decides among them, and among all others.
-
-    A model that is fitted without seen items says nothing of how likely they are. Seen items are the cells `row`,
-    `column`. `of_others` and `of_seen` are what the p of each history is multiplied by. Source: Mullahy 1986.
-    """
-
-    row: Int[np.ndarray, " cell"]
-    column: Int[np.ndarray, " cell"]
-    of_others: Float[np.ndarray, " history"]
-    of_seen: Float[np.ndarray, " history"]
-
-    @classmethod
-    def of(
-        cls,
-        p: Float[np.ndarray, "history column"],
-        row: Int[np.ndarray, " cell"],
-        column: Int[np.ndarray, " cell"],
-        share: Float[np.ndarray, " history"],
-    ) -> Hurdle:
-        """With the share of repeats of each history. Where there are seen items alone, or none, one side has it all."""
-        seen = np.bincount(row, weights=p[row, column], minlength=len(p))
-        # What is left beside seen items may be smaller than the rounding of p.
-        others = np.maximum(1 - seen, SMALLEST)
-        has_seen, has_others = seen > 0, np.bincount(row, minlength=len(p)) < p.shape[1]
-        of_seen = np.where(has_others, share, 1.0) / np.where(has_seen, seen, 1.0)
-        return cls(row, column, np.where(has_seen, (1 - share) / others, 1.0), of_seen)
-
-    def apply(self, p: Float[np.ndarray, "history *sample column"], span: slice = slice(None)) -> None:
-        """Multiply p of the columns `span`, in place."""
-        inside = slice(None) if span == slice(None) else (self.column >= span.start) & (self.column < span.stop)
-        row, column = self.row[inside], self.column[inside] - (span.start or 0)
-        shape = (-1, *(1,) * (p.ndim - 1))
-        seen = p[row, ..., column] * self.of_seen[row].reshape(-1, *(1,) * (p.ndim - 2))
-        p *= self.of_others.astype(np.float32).reshape(shape)
-        p[row, ..., column] = np.maximum(seen, SMALLEST)
-
-    def at(self, column: Int[np.ndarray, "history k"], num_columns: int) -> Float[np.ndarray, "history k"]:
-        """What p of some columns is multiplied by."""
-        row = np.arange(len(column))[:, None]
-        is_seen = np.isin(row * num_columns + column, self.row * num_columns + self.column)
-        return np.where(is_seen, self.of_seen[:, None], self.of_others[:, None])
-
-
-@dataclass(frozen=True, eq=False)
 class Distribution:
     """p of every column for some histories.
 
     `weights` are those of `GatingNetwork`; `counted` are the components that are counted, each with its number among
     the weights; `column` has for each of them the column of each cell, −1 where it has none; `others` are prior, trend
     and uniform part of each column. `new` is how new items are forecast, their columns, and how like their content is
-    to that of the histories. `seen` are the cells of seen items, and the shares of repeats, for a `Hurdle`.
+    to that of the histories. `ratios` are the cells of items that people with the attributes of a history take more or
+    less often, with log ratios. `seen` are the cells of seen items, and the shares of repeats; see `CellFactors`.
     """
 
     softmaxes: Softmaxes
@@ -109,6 +67,7 @@ class Distribution:
     column: Sequence[np.ndarray]
     others: Float[np.ndarray, "#history three column"]
     new: tuple[NewItemForecast, Int[np.ndarray, "#history new"], Float[np.ndarray, "history new"] | None] | None = None
+    ratios: tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " cell"], Float[np.ndarray, " cell"]] | None = None
     seen: tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " cell"], Float[np.ndarray, " history"]] | None = None
 
     def probabilities(self) -> Float[np.ndarray, "history column"]:
@@ -116,16 +75,17 @@ class Distribution:
         return self._whole[0]
 
     @cached_property
-    def _whole(self) -> tuple[Float[np.ndarray, "history column"], NewItemCells | None, Hurdle | None]:
-        p, new, hurdle = self._mixed(), None, None
+    def _whole(self) -> tuple[Float[np.ndarray, "history column"], NewItemCells | None, list[CellFactors]]:
+        p, new, factors = self._mixed(), None, []
         if self.new is not None:
             forecast, column, likeness = self.new
             new = NewItemCells.of(forecast, self.softmaxes, column, likeness, p, self.weights[0])
             new.apply(p, slice(0, p.shape[1]))
-        if self.seen is not None:
-            hurdle = Hurdle.of(p, *self.seen)
-            hurdle.apply(p)
-        return p, new, hurdle
+        for cells, make in ((self.ratios, CellFactors.of_ratios), (self.seen, CellFactors.of_repeats)):
+            if cells is not None:
+                factors.append(make(p, *cells))
+                factors[-1].apply(p)
+        return p, new, factors
 
     def _mixed(self) -> Float[np.ndarray, "history column"]:
         p = np.empty((self.weights.shape[1], self.softmaxes.columns.num_columns), dtype=np.float32)
@@ -153,9 +113,11 @@ class Distribution:
         rest = sum(weights[number] * counted.share(item, prior) for number, counted in self.counted)
         rest += weights[TREND] * trend + weights[UNIFORM] * uniform
         p = weights[0, ..., None] * network + rest[:, None]
-        _, new, hurdle = self._whole
+        _, new, factors = self._whole
         p = p if new is None else new.applied(p, column)
-        return p if hurdle is None else p * hurdle.at(column, self.softmaxes.columns.num_columns)[:, None]
+        for one in factors:
+            p = p * one.at(column, self.softmaxes.columns.num_columns)[:, None]
+        return p
 
     def entropies(
         self, p: Float[np.ndarray, "history column"]
@@ -165,7 +127,7 @@ class Distribution:
         The difference is the mutual information of posterior and next item, the epistemic part; the mean is the
         aleatoric part. Source: Depeweg et al. 2018, section 3.
         """
-        total, sampled, (_, new, hurdle) = np.zeros(len(p)), np.zeros(len(p)), self._whole
+        total, sampled, (_, new, factors) = np.zeros(len(p)), np.zeros(len(p)), self._whole
         num_samples, factor = self.softmaxes.num_samples, self.softmaxes.factor * self.weights[0][:, None, None]
         for number, block in enumerate(self.softmaxes.columns.blocks):
             total += _entropy(p[:, block.span], block.counts)
@@ -174,8 +136,8 @@ class Distribution:
                 of_sample += self._others(number)[:, None]
                 if new is not None:
                     new.apply(of_sample, block.span)
-                if hurdle is not None:
-                    hurdle.apply(of_sample, block.span)
+                for one in factors:
+                    one.apply(of_sample, block.span)
                 counts = None if block.counts is None else block.counts[:, None]
                 sampled += _entropy(np.maximum(of_sample, SMALLEST, out=of_sample), counts).sum(axis=1)
         return total, sampled / num_samples if num_samples > 1 else total
@@ -215,13 +177,20 @@ class MixtureModel:
         encoder: Gives the preferences.
         tables: What is known of the items.
         calibration: Temperatures and mixture weights.
-        repeat_share: The probability of a repeat, for a `Hurdle`; None: the mixture itself says how likely repeats are.
+        repeat_share: The probability of a repeat, for a hurdle; None: the mixture itself says how likely repeats are.
+        attributes: What people with some attributes take; None: attributes are not known.
     """
 
     def __init__(
-        self, encoder: Encoder, tables: ItemTables, calibration: Calibration, repeat_share: float | None = None
+        self,
+        encoder: Encoder,
+        tables: ItemTables,
+        calibration: Calibration,
+        repeat_share: float | None = None,
+        attributes: UserAttributes | None = None,
     ) -> None:
         self.encoder, self.tables, self.calibration, self.repeat_share = encoder, tables, calibration, repeat_share
+        self.attributes = attributes
         self.num_items = len(tables.vectors)
         self.everything = Columns.whole(tables.vectors)
         self.prior = PRIOR_EVENTS * np.exp(tables.log_share.astype(np.float64))
@@ -229,6 +198,10 @@ class MixtureModel:
         numbers = [self.prior, self.trend, np.full(self.num_items, 1 / self.num_items)]
         self._others = np.stack([column.astype(np.float32) for column in numbers])
         self.new_items: Int[np.ndarray, " new"] = np.flatnonzero(tables.is_new)
+
+    def without_attributes(self) -> MixtureModel:
+        """The same model, which knows no attributes of people."""
+        return MixtureModel(self.encoder, self.tables, self.calibration, self.repeat_share)
 
     @cached_property
     def by_trend(self) -> Int[np.ndarray, " item"]:
@@ -268,7 +241,7 @@ class MixtureModel:
     ) -> Distribution:
         """p of the columns (all items by default) for histories that are encoded.
 
-        `repeats` is the share of repeats of each history for a `Hurdle`, NaN for none; None: that of the model.
+        `repeats` is the share of repeats of each history for a hurdle, NaN for none; None: that of the model.
         `memory` is for `Softmaxes`; a later distribution with the same one overwrites this one.
         """
         others = self._others[None]
@@ -285,13 +258,17 @@ class MixtureModel:
         column = [columns.of_items(of_component.row, of_component.item) for _, of_component in counted]
         if repeats is None and self.repeat_share is not None:
             repeats = np.full(len(histories), self.repeat_share)
-        seen = None
+        ratios = seen = None
+        if self.attributes is not None and self.attributes.change(histories).any():
+            row, item, log_ratio = self.attributes.log_ratios(histories)
+            of_item = columns.of_items(row, item)
+            ratios = row[of_item >= 0], of_item[of_item >= 0], log_ratio[of_item >= 0]
         if repeats is not None and not np.isnan(repeats).all():
             row, item = histories.distinct_items()
             of_item = columns.of_items(row, item)
             is_there = (of_item >= 0) & ~np.isnan(repeats)[row]
             seen = row[is_there], of_item[is_there], repeats
-        return Distribution(softmaxes, weights, counted, column, others, new, seen)
+        return Distribution(softmaxes, weights, counted, column, others, new, ratios, seen)
 
     def likeness(self, histories: Histories) -> Float[np.ndarray, "history new"] | None:
         """How like the content of new items is to that of each history; None without content."""

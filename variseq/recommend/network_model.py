@@ -13,6 +13,7 @@ from variseq.artifacts.checkpoint import Checkpoint
 from variseq.evaluation.baselines import LastItemTransitions, RecentPopular, State
 from variseq.model.network import Network
 from variseq.model.posterior import preferences
+from variseq.ranking.attributes import UserAttributes
 from variseq.ranking.calibration import Calibration
 from variseq.ranking.catalog import Catalog
 from variseq.ranking.content_table import ContentTable
@@ -71,12 +72,13 @@ def mixture_model(
     network: Network, counts: State, calibration: Calibration, repeat_share: float | None = None
 ) -> MixtureModel:
     """The mixture of a network and the counts of `count_events`, with the network's own encoder."""
+    attributes = UserAttributes.of_tensors({name: tensor.numpy() for name, tensor in counts.items()})
     vectors = torch.cat([network.item_vectors, network.item_bias[:, None]], dim=1).detach().cpu().numpy()
     names = ("log_share", "log_trend", "offsets", "item", "value", "is_new")
     content = ContentTable(counts[CONTENT].numpy()) if CONTENT in counts else None
     log_share, log_trend, offsets, follower, count, is_new = (counts[name].numpy() for name in names)
     tables = ItemTables(vectors, log_share, log_trend, offsets, follower, count, is_new, content)
-    return MixtureModel(NetworkEncoder(network), tables, calibration, repeat_share)
+    return MixtureModel(NetworkEncoder(network), tables, calibration, repeat_share, attributes)
 
 
 def engine_of(checkpoint: Checkpoint) -> Engine:

@@ -89,8 +89,9 @@ class Histories:
 
     `item` and `behavior` are positions in the vocabulary, `timestamp` is UTC microseconds, `value` is NaN where
     an event has none. `is_target` marks the events to predict; None stands for all of them. `request_time`, in UTC
-    microseconds, is when the next event of each history is asked for; None where that is not known. With a `visit_gap`
-    events at most so many microseconds apart are one visit, in which they have no order; None: each event stands alone.
+    microseconds, is when the next event of each history is asked for; None where that is not known. `attributes` are
+    the groups that each person is in, −1 for none; None where they are not known. With a `visit_gap` events at most so
+    many microseconds apart are one visit, in which they have no order; None: each event stands alone.
 
     >>> histories = Histories.of_items([[4, 7], [], [7, 1, 2]])
     >>> histories.lengths
@@ -107,6 +108,7 @@ class Histories:
     is_target: Bool[np.ndarray, " event"] | None = None
     request_time: Int[np.ndarray, " history"] | None = None
     visit_gap: int | None = field(default=None, kw_only=True)
+    attributes: Int[np.ndarray, "history attribute"] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -240,7 +242,7 @@ class Histories:
         return self.rows(np.array([position]))
 
     def select(self, starts: Int[np.ndarray, " slice"], ends: Int[np.ndarray, " slice"]) -> Histories:
-        """New histories without request times, each the events `starts[j]:ends[j]` of the flat arrays.
+        """New histories without request times and attributes, each the events `starts[j]:ends[j]` of the flat arrays.
 
         >>> histories = Histories.of_items([[4, 7], [], [7, 1, 2]])
         >>> histories.select(np.array([0, 3]), np.array([1, 5])).item
@@ -289,7 +291,8 @@ class Histories:
     def rows(self, chosen: Int[np.ndarray, " row"]) -> Histories:
         """Some of the histories."""
         selected = self.select(self.offsets[chosen], self.offsets[chosen + 1])
-        return selected if self.request_time is None else replace(selected, request_time=self.request_time[chosen])
+        names = [name for name in ("request_time", "attributes") if getattr(self, name) is not None]
+        return replace(selected, **{name: getattr(self, name)[chosen] for name in names}) if names else selected
 
     def joined(self, other: Histories) -> Histories:
         """These histories and then the others.

@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from variseq.errors import CheckpointError, InputError
 from variseq.ranking.catalog import Catalog
-from variseq.ranking.engine import UNKNOWN_USER, Engine, Request
+from variseq.ranking.engine import NO_HISTORY, UNKNOWN_USER, Engine, Request
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import ITEM_COLUMNS
 from variseq.ranking.when import NextTimes, WhenOptions
@@ -130,7 +130,9 @@ def _list_fields(query: InferenceRequest, result: InferenceResult, as_text: bool
     """The fields of a `ListResponse`."""
     answer, listed = result.answer, result.answer.recommendations
     # As `recommend` in Python words it: a user of whom there is no event at all is unknown.
-    is_unknown = answer.fallback is not None and query.user_id is not None and result.num_unknown == 0
+    fallback = answer.fallback
+    if fallback is not None and query.user_id is not None and result.num_unknown == 0:
+        fallback = fallback.replace(NO_HISTORY, UNKNOWN_USER)
     # A conformal set is whole, and a list that is shorter than what was asked for ends here.
     options = query.request.options
     ends_here = options.conformal_level is not None or len(listed) < options.k
@@ -141,7 +143,7 @@ def _list_fields(query: InferenceRequest, result: InferenceResult, as_text: bool
             for row in listed.to_dicts(ITEM_COLUMNS)
         ],
         "model_version": result.engine.version,
-        "fallback": UNKNOWN_USER if is_unknown else answer.fallback,
+        "fallback": fallback,
         "num_events_used": result.num_events,
         "num_unknown_items": result.num_unknown,
         "latest_event": None if result.latest is None else moment(result.latest),

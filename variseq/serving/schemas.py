@@ -28,6 +28,7 @@ MAX_LIST = 10_000
 MAX_BOOSTS = 1000
 MAX_PINS = 100
 MAX_CATEGORIES = 100
+MAX_ATTRIBUTES = 100
 MAX_FACTOR = 1000.0
 MAX_TOKEN = 16_384
 MAX_SEED = 2**32 - 1
@@ -140,6 +141,10 @@ class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     new_items_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     query: Annotated[str, Meta(min_length=1, max_length=MAX_QUERY)] | None = None
     reasons: bool = True
+    attributes: Annotated[
+        dict[Name, Annotated[str, Meta(max_length=MAX_ID_BYTES)] | Value | bool | None],
+        Meta(max_length=MAX_ATTRIBUTES, description="of a person without events, such as country"),
+    ] = {}
     at: Annotated[At, Meta(description="when the answer is wanted; not before the latest event")] | None = None
     next: Literal["event", "visit"] = "event"
     attention: bool = False
@@ -396,7 +401,7 @@ def when_of(request: ListRequest) -> WhenOptions | None:
 
 _SAME = (
     *("k", "categories", "exclude_seen", "boost_categories", "explore", "seed", "diversity", "new_items_share"),
-    *("query", "reasons", "at", "next"),
+    *("query", "reasons", "attributes", "at", "next"),
 )
 
 

@@ -28,6 +28,7 @@ def fit_run(
     config: RunConfig,
     out: Path,
     items: str | None = None,
+    users: str | None = None,
     test_file: str | None = None,
     start: VariationalAttention | None = None,
     resume: bool = False,
@@ -53,7 +54,7 @@ def fit_run(
     is_first = process_index() == 0
     progress, unfinished = console(quiet=verbose == 0 or not is_first), out.with_name(out.name + ".unfinished")
     with events_source(source) as events:
-        log = read(events, items, config.read)
+        log = read(events, items, config.read, users)
     progress.print(log.check())
     test_log = None
     if test_file is not None:
@@ -73,6 +74,8 @@ def fit_run(
             message = f"Stopped; the state is in {unfinished}. The same command with --resume goes on."
             console(stderr=True).print(message, soft_wrap=True)
         raise
+    if model.checkpoint is not None and model.checkpoint.attributes is not None:
+        progress.print(printable(str(model.checkpoint.attributes)), soft_wrap=True)
     if test == NO_TEST and test_log is None:
         console().print(validation_sentence(model), soft_wrap=True)
     else:

@@ -48,9 +48,26 @@ def read_options(typed: dict[str, Any], vocabulary: Vocabulary) -> RecommendOpti
         "boost_items": items.boosts("--boost-items", typed["boost_items"]),
         "boost_categories": {name: factor("--boost-categories", value) for name, value in of_categories},
         "pin": items.pins("--pin", typed["pin"]),
+        "attributes": typed_attributes(typed["attributes"] or []),
         "at": typed_moment(typed["at"]),
     }
     return RecommendOptions.of(None, {**typed, **read})
+
+
+def typed_attributes(texts: list[str]) -> dict[str, str]:
+    """Names and values of NAME=VALUE; a single text is split at commas. Raises InputError for any other form.
+
+    >>> typed_attributes(["age=30,country=DE"]), typed_attributes(["a=1,2", "b=3"])
+    ({'age': '30', 'country': 'DE'}, {'a': '1,2', 'b': '3'})
+    """
+    parts = [part.partition("=") for part in (texts[0].split(",") if len(texts) == 1 else texts)]
+    for name, equals, value in parts:
+        if not name.strip() or not equals:
+            raise InputError(
+                f"--attributes {name + equals + value!r} is not possible. Give NAME=VALUE, for example --attributes "
+                "age=30,country=DE."
+            )
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 def typed_moment(text: str | None) -> str | float | None:
@@ -72,8 +89,13 @@ def recommend_run(run: Path, typed: dict[str, Any]) -> None:
     """
     users, history, history_json = typed["user"] or [], typed["history"], typed["history_json"]
     out, all_users = typed["out"], typed["all_users"]
-    if sum([bool(users), bool(history), history_json is not None, all_users]) != 1:
-        raise InputError("Say for whom: one of --user ID (may be repeated), --history i9,i3 or --all-users --out FILE.")
+    num_given = sum([bool(users), bool(history), history_json is not None, all_users])
+    is_new = num_given == 0 and bool(typed["attributes"])
+    if num_given != 1 and not is_new:
+        raise InputError(
+            "Say for whom: one of --user ID (may be repeated), --history i9,i3, --all-users --out FILE, or "
+            "--attributes NAME=VALUE alone for somebody without events."
+        )
     if all_users != (out is not None):
         raise InputError(
             "--all-users and --out FILE go together: the recommendations of all users are written to a file."
@@ -91,7 +113,7 @@ def recommend_run(run: Path, typed: dict[str, Any]) -> None:
     vocabulary = model.vocabulary
     options = read(vocabulary)
     items, ids = NamedItems(vocabulary), [vocabulary.parse_user_id(text) for text in users] or None
-    events: list[Any] | None = items.ids("--history", history)
+    events: list[Any] | None = [] if is_new else items.ids("--history", history)
     if history_json is not None:
         events = items.history_of_json("--history-json", history_json)
     recommendations = model.recommend(ids, events, options=options)
@@ -127,7 +149,7 @@ def _show(
         rows = [row for row in rows if row["rank"] <= options.k]
     console().print(recommendations_table(rows))
     for user, fallback in {row["user_id"]: row["fallback"] for row in rows if row["fallback"]}.items():
-        hint = nearest_hint(user, vocabulary.users.to_pylist()) if fallback == UNKNOWN_USER else ""
+        hint = nearest_hint(user, vocabulary.users.to_pylist()) if fallback.startswith(UNKNOWN_USER) else ""
         console().print(f"note: {_whom(user)}: fallback: {fallback}{hint}", soft_wrap=True)
     answered = {row["user_id"] for row in rows}
     for user in wanted:

@@ -20,7 +20,8 @@ from variseq.events.vocabulary import Vocabulary
 from variseq.inference.engine import load_engine
 from variseq.output.console import console
 from variseq.ranking.changed_engine import ChangeableEngine
-from variseq.ranking.engine import USERS_AT_ONCE, Engine, recommend_rows
+from variseq.ranking.engine import Engine
+from variseq.ranking.known_users import USERS_AT_ONCE, recommend_rows
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import write_tables
 from variseq.recommend.network_model import engine_of

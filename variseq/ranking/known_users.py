@@ -1,0 +1,57 @@
+"""Recommendations for the users of a log, some thousand at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Int
+
+from variseq.events.vocabulary import Id
+from variseq.ranking.engine import UNKNOWN_USER, Engine
+from variseq.ranking.options import RecommendOptions
+from variseq.ranking.recommendations import Recommendations
+from variseq.sequences.given_history import too_early
+from variseq.sequences.histories import Histories
+
+USERS_AT_ONCE = 2048
+
+
+def histories_at(known: Histories, positions: Int[np.ndarray, " user"]) -> Histories:
+    """The histories of some users; those of unknown ones (−1) are empty."""
+    start, end = known.offsets[np.maximum(positions, 0)], known.offsets[np.maximum(positions, 0) + 1]
+    return known.select(start, np.where(positions < 0, start, end))
+
+
+def recommend_users(
+    engine: Engine, known: Histories, users: Sequence[Id] | None, options: RecommendOptions, size: int | None = None
+) -> Iterator[Recommendations]:
+    """Recommendations for users, some thousand at a time; for all users of the vocabulary where `users` is None."""
+    vocabulary, size = engine.vocabulary, size or USERS_AT_ONCE
+    positions = np.arange(vocabulary.num_users) if users is None else vocabulary.user_positions(users)
+    for first in range(0, len(positions), size):
+        chosen = positions[first : first + size]
+        ids = vocabulary.user_ids(chosen) if users is None else users[first : first + size]
+        yield recommend_rows(engine, known, chosen, ids, options)
+
+
+def recommend_rows(
+    engine: Engine,
+    known: Histories,
+    positions: Int[np.ndarray, " user"],
+    ids: Sequence[Id],
+    options: RecommendOptions,
+) -> Recommendations:
+    """Recommendations for the histories at some positions, −1 for an unknown user, with the ids of the users.
+
+    Raises InputError for a request time before the last event of one of them.
+    """
+    histories = histories_at(known, positions)
+    if (at := options.request_time()) is not None:
+        latest = np.array([one.max(initial=0) for one in np.split(histories.timestamp, histories.offsets[1:-1])])
+        if len(early := np.flatnonzero(latest > at)):
+            raise too_early(options.at, int(latest[early[0]]), f"user {ids[early[0]]!r}")
+        histories = replace(histories, request_time=np.full(len(histories), at))
+    fallback = [None if position >= 0 else UNKNOWN_USER for position in positions.tolist()]
+    return engine.recommend(histories, list(ids), fallback, options)
