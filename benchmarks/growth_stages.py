@@ -172,7 +172,7 @@ def recommend_index_stage(given: argparse.Namespace, parts: Parts) -> None:
     """Recommendations for all users through the index of an exported run."""
     from variseq import RecommendOptions, load
     from variseq.inference.engine import load_engine
-    from variseq.ranking.engine import USERS_AT_ONCE
+    from variseq.ranking.known_users import USERS_AT_ONCE
     from variseq.ranking.recommendations import write_tables
 
     checkpoint, engine = load(given.run, device="cpu").checkpoint, load_engine(given.run)

@@ -18,7 +18,7 @@ from variseq.artifacts.folder import TABLES, add_files
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention, load
 from variseq.inference.engine import load_engine
-from variseq.ranking.attributes import Attribute, UserAttributes
+from variseq.ranking.attributes import MAX_LENGTH, Attribute, UserAttributes
 from variseq.ranking.engine import Answer, Request
 from variseq.ranking.options import RecommendOptions
 
@@ -128,9 +128,9 @@ def test_evaluation_has_a_row_with_attributes(model: VariationalAttention) -> No
     users = model.vocabulary.users.to_pylist()
     table = pd.DataFrame({"user_id": users, "plan": ["free", "paid"] * (len(users) // 2)})
     results, plain = (model.evaluate(users=users, targets="first") for users in (table, None))
-    for found in (results["variseq"].forecasts, results["variseq, attributes"].forecasts):
-        # Attributes do not change the forecasts of histories this long.
-        assert found is not None
-        assert plain["variseq"].forecasts is not None
-        np.testing.assert_array_equal(found.nll, plain["variseq"].forecasts.nll)
+    nll = [one.forecasts.nll for one in (plain["variseq"], results["variseq"], results["variseq, attributes"])]
+    np.testing.assert_array_equal(nll[0], nll[1])
+    is_short = plain["variseq"].history_length <= MAX_LENGTH
+    assert (nll[0][is_short] != nll[2][is_short]).all()
+    np.testing.assert_array_equal(nll[0][~is_short], nll[2][~is_short])
     assert results.num_competitors == 1

@@ -146,7 +146,7 @@ def test_file_of_all_users_holds_what_recommend_says(
     fitted: VariationalAttention, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     expected = fitted.recommend(fitted.vocabulary.users.to_pylist(), k=3).to_pandas()
-    monkeypatch.setattr("variseq.ranking.engine.USERS_AT_ONCE", 64)
+    monkeypatch.setattr("variseq.ranking.known_users.USERS_AT_ONCE", 64)
     path = tmp_path / f"recs.{ending}"
     assert fitted.recommend_to_file(path, k=3) == len(expected) == 3 * 150
     found = pd.read_parquet(path) if ending == "parquet" else pd.read_csv(path)

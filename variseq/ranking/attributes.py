@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
@@ -52,8 +53,8 @@ def range_ends(number: Float[np.ndarray, " row"], num_ranges: int) -> Float[np.n
 def left_out(values: UserColumn) -> str | None:
     """Why a column is no attribute; None where it is one.
 
-    >>> left_out(["DE", None, "DE"]), left_out(["DE", "FR"]), left_out([f"{number}" for number in range(300)])
-    ('one value', None, '300 different values')
+    >>> left_out(["DE", None, "DE"]), left_out(["DE", "FR"]), left_out([str(number) for number in range(300)])
+    ('one value', None, 'all values are different')
     """
     distinct = {value for value in values if value is not None}
     if len(distinct) < 2:
@@ -299,15 +300,11 @@ class UserAttributes:
             return None
         try:
             record = json.loads(tensors[RECORD].tobytes().decode())
-            attributes = tuple(
-                replace(
-                    Attribute(**one),
-                    groups=tuple(one["groups"]),
-                    ends=None if one["ends"] is None else tuple(one["ends"]),
-                    of_ranges=tuple(one["of_ranges"]),
-                )
+            described: list[dict[str, Any]] = [
+                {name: tuple(value) if isinstance(value, list) else value for name, value in one.items()}
                 for one in record["attributes"]
-            )
+            ]
+            attributes = tuple(Attribute(**one) for one in described)
             item, count = tensors[ITEM], tensors[COUNT]
             if count.shape != (sum(len(one.groups) for one in attributes), len(item)):
                 raise ValueError(f"counts of shape {count.shape}")
@@ -347,8 +344,10 @@ def shrunk_log_ratios(
 ) -> Float[np.ndarray, "group item"]:
     """log((m + n(g, i) / p(i)) / (m + n(g))), 0 for items that nobody took.
 
-    >>> shrunk_log_ratios(np.array([[2, 0], [0, 2], [0, 0]]), np.array([2, 2]), 4.0).round(2).tolist()
-    [[0.29, -0.41], [-0.41, 0.29], [0.0, 0.0]]
+    >>> print(shrunk_log_ratios(np.array([[2, 0], [0, 2], [0, 0]]), np.array([2, 2]), 4.0).round(2))
+    [[ 0.29 -0.41]
+     [-0.41  0.29]
+     [ 0.    0.  ]]
     """
     expected = everybody / max(1, everybody.sum())
     of_group = prior_events + np.divide(count, expected, out=np.zeros(count.shape), where=expected > 0)

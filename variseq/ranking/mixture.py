@@ -67,7 +67,7 @@ class Distribution:
     column: Sequence[np.ndarray]
     others: Float[np.ndarray, "#history three column"]
     new: tuple[NewItemForecast, Int[np.ndarray, "#history new"], Float[np.ndarray, "history new"] | None] | None = None
-    ratios: tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " cell"], Float[np.ndarray, " cell"]] | None = None
+    ratios: tuple[Int[np.ndarray, " ratio"], Int[np.ndarray, " ratio"], Float[np.ndarray, " ratio"]] | None = None
     seen: tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " cell"], Float[np.ndarray, " history"]] | None = None
 
     def probabilities(self) -> Float[np.ndarray, "history column"]:

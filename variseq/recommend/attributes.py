@@ -116,7 +116,9 @@ class _Counter:
 class _Targets:
     """Forecasts of some targets, and how likely these are with log ratios of the items that are counted."""
 
-    def __init__(self, p: Float[np.ndarray, "#row item"], item: Int[np.ndarray, " item"], target: np.ndarray) -> None:
+    def __init__(
+        self, p: Float[np.ndarray, "#row item"], item: Int[np.ndarray, " counted"], target: Int[np.ndarray, " row"]
+    ) -> None:
         self.p = p[:, item].astype(np.float32)
         column = np.searchsorted(item, target).clip(max=len(item) - 1)
         self.row = np.flatnonzero(item[column] == target)
