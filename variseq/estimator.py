@@ -198,26 +198,24 @@ class VariationalAttention(ChangingCatalog):
         checkpoint = self._fitted()
         calibrated, split = checkpoint.calibrated, split_of(checkpoint)
         vocabulary, given = self._given_part(part, split)
-        columns = {} if users is None else read_users(users, vocabulary)
-        groups = group_users(columns)
+        groups = group_users(columns := {} if users is None else read_users(users, vocabulary))
         evaluated, known = evaluated_part(split, given, checkpoint.is_refitted)
         named = {} if compare_with is None else compare_with
         if not isinstance(named, Mapping) or not all(isinstance(run, VariationalAttention) for run in named.values()):
             raise InputError(
                 "compare_with needs models by name, such as compare_with={'other': variseq.load('runs/other')}."
             )
-        models = [(NAME, self), *named.items()]
         runs = [
             ComparedRun(name, model._fitted(), ModelRecommender(model._engines()[0].trained.model))
-            for name, model in models
+            for name, model in [(NAME, self), *named.items()]
         ]
         forecasts = named_forecasts(runs, split[1], mc_dropout)
         evaluated, of_attributes = with_attributes(runs, evaluated, columns)
-        forecasts += of_attributes
         if request_time:
             for run in runs:
                 run.forecast.model.calibration.require_at_request(run.name)
         calendar = checkpoint.config["training"]["calendar"] if request_time else None
+        forecasts = [*forecasts, *of_attributes]
         recommenders = [*forecasts, *baselines(checkpoint.vocabulary.num_items, known, calendar)]
         refuse_same_names(recommenders)
         categories = None if checkpoint.items is None else checkpoint.items.all_categories()
@@ -246,9 +244,9 @@ class VariationalAttention(ChangingCatalog):
 
         Args:
             users: User ids; unknown ones get the answer for an empty history, marked in the column `fallback`.
-            history: In place of users: item ids, oldest first, or events. Events are mappings or a table with item_id
-                and, if known, timestamp (seconds since 1970, or text with a zone), event and value. Items without
-                times are a second apart; unknown items are left out with a UserWarning.
+            history: In place of users: item ids, oldest first, or events, as mappings or a table with item_id and, if
+                known, timestamp (seconds since 1970, or text with a zone), event and value. Items without times are a
+                second apart; unknown items are left out with a UserWarning.
             options: See `RecommendOptions`.
             **fields: Fields of `RecommendOptions` by name, such as k=5; they replace those of `options`.
 
@@ -263,8 +261,8 @@ class VariationalAttention(ChangingCatalog):
             raise InputError("Give either users or a history, not both.")
         if history is not None:
             known = self._known_history(engine, history)
-            of_request = known.at_request(wanted)
-            return engine.recommend(of_request, [None], [None if known.num_events else NO_HISTORY], wanted)
+            fallback = None if known.num_events else NO_HISTORY
+            return engine.recommend(known.at_request(wanted), [None], [fallback], wanted)
         if users is None:
             raise InputError(
                 "Give users=[...] or history=[...]. For all users give users=model.vocabulary.users.to_pylist(), or "
