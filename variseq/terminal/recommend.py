@@ -93,8 +93,8 @@ def recommend_run(run: Path, typed: dict[str, Any]) -> None:
     is_new = num_given == 0 and bool(typed["attributes"])
     if num_given != 1 and not is_new:
         raise InputError(
-            "Say for whom: one of --user ID (may be repeated), --history i9,i3, --all-users --out FILE, or "
-            "--attributes NAME=VALUE alone for somebody without events."
+            "Say for whom: one of --user ID (may be repeated), --history i9,i3 or --all-users --out FILE. For somebody "
+            "without events --attributes NAME=VALUE is enough."
         )
     if all_users != (out is not None):
         raise InputError(
