@@ -79,20 +79,20 @@ def named_forecasts(runs: Sequence[ComparedRun], valid: Part, mc_dropout: bool) 
 
 
 def with_attributes(
-    runs: Sequence[ComparedRun], part: Part, columns: Mapping[str, UserColumn]
+    runs: Sequence[ComparedRun], forecasts: list[ModelRecommender], part: Part, columns: Mapping[str, UserColumn]
 ) -> tuple[Part, list[ModelRecommender]]:
-    """The part with the attributes of its people, and the first run's forecast with them; no other one uses them.
+    """The part with the attributes of its people, and one forecast more: the first run's with them.
 
-    No further forecast where the run uses no attribute.
+    No other forecast uses them. Nothing changes where the first run uses no attribute.
     """
     run = runs[0]
     model = run.forecast.model
     if model.attributes is None or not model.attributes.used or not columns:
-        return part, []
+        return part, forecasts
     for other in runs:
         other.forecast.model = other.forecast.model.without_attributes()
     known = replace(part, attributes=model.attributes.of_columns(columns))
-    return known, [ModelRecommender(model, f"{run.name}, attributes")]
+    return known, [*forecasts, ModelRecommender(model, f"{run.name}, attributes")]
 
 
 def refuse_same_names(recommenders: Sequence[Recommender]) -> None:

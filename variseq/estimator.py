@@ -198,7 +198,8 @@ class VariationalAttention(ChangingCatalog):
         checkpoint = self._fitted()
         calibrated, split = checkpoint.calibrated, split_of(checkpoint)
         vocabulary, given = self._given_part(part, split)
-        groups = group_users(columns := {} if users is None else read_users(users, vocabulary))
+        columns = {} if users is None else read_users(users, vocabulary)
+        groups = group_users(columns)
         evaluated, known = evaluated_part(split, given, checkpoint.is_refitted)
         named = {} if compare_with is None else compare_with
         if not isinstance(named, Mapping) or not all(isinstance(run, VariationalAttention) for run in named.values()):
@@ -210,12 +211,11 @@ class VariationalAttention(ChangingCatalog):
             for name, model in [(NAME, self), *named.items()]
         ]
         forecasts = named_forecasts(runs, split[1], mc_dropout)
-        evaluated, of_attributes = with_attributes(runs, evaluated, columns)
+        evaluated, forecasts = with_attributes(runs, forecasts, evaluated, columns)
         if request_time:
             for run in runs:
                 run.forecast.model.calibration.require_at_request(run.name)
         calendar = checkpoint.config["training"]["calendar"] if request_time else None
-        forecasts = [*forecasts, *of_attributes]
         recommenders = [*forecasts, *baselines(checkpoint.vocabulary.num_items, known, calendar)]
         refuse_same_names(recommenders)
         categories = None if checkpoint.items is None else checkpoint.items.all_categories()
