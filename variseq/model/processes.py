@@ -108,10 +108,11 @@ def add_gradients(parameters: Iterable[Tensor]) -> None:
         parameter.grad = gradient.view_as(parameter)
 
 
-def gathered(tensor: Tensor) -> list[Tensor]:
-    """The tensors of all processes, of one shape, in their order."""
-    found = [torch.empty_like(tensor) for _ in range(num_processes())]
-    if len(found) == 1:
+def gathered(tensor: Tensor, device: torch.device) -> list[Tensor]:
+    """The tensors of all processes, of one shape, in their order; sent from `device`, as nccl needs it."""
+    if num_processes() == 1:
         return [tensor]
-    distributed.all_gather(found, tensor)
-    return found
+    sent = tensor.to(device)
+    found = [torch.empty_like(sent) for _ in range(num_processes())]
+    distributed.all_gather(found, sent)
+    return [one.cpu() for one in found]

@@ -257,7 +257,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the state, if there is a folder."""
-        states = gathered(torch.get_rng_state())
+        states = gathered(torch.get_rng_state(), self.network.item_bias.device)
         if self.folder is None or process_index() > 0:
             return
         tensors = network_tensors("network", self.network) | network_tensors("averaged", self.averaged)
