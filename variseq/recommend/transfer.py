@@ -12,7 +12,8 @@ from variseq.ranking.calibration import Calibration, CalibrationResult, GatingNe
 from variseq.recommend.network_model import count_events, mixture_model
 from variseq.sequences.histories import Histories
 
-QUERIES = 512
+QUERIES, FEWEST_QUERIES, CELLS = 512, 64, 25_000_000
+"""At most so many histories are looked at, and no more pairs of a history and an item; the same for both networks."""
 HALVINGS = 8
 WIDEST_FACTOR = 2.0
 
@@ -87,7 +88,8 @@ def _moved(weights: tuple[float, ...], wanted: Confidence, found: Confidence) ->
 
 
 def _confidence(calibration: Calibration, network: Network, histories: Histories) -> Confidence:
-    chosen = np.unique(np.linspace(0, len(histories) - 1, min(QUERIES, len(histories))).astype(np.int64))
+    number = min(int(np.clip(CELLS // network.config.num_items, FEWEST_QUERIES, QUERIES)), len(histories))
+    chosen = np.unique(np.linspace(0, len(histories) - 1, number).astype(np.int64))
     # With this gating network the network has all the weight.
     alone = replace(calibration, gate=GatingNetwork())
     model = mixture_model(network, count_events(network.config.num_items), alone)
