@@ -116,7 +116,7 @@ class Validation:
             metrics = [result.metric(name) for name in names]
             sums, num_queries = [float(metric.sum()) for metric in metrics], len(metrics[0])
         network.train(was_training)
-        *sums, total = totals([*sums, num_queries], network.item_bias.device)
+        *sums, total = totals([*sums, float(num_queries)], network.item_bias.device)
         return {f"validation_{name}": value / total for name, value in zip(names, sums, strict=True)}
 
 
