@@ -177,3 +177,12 @@ def test_state_that_finds_no_room_leaves_the_one_before(tmp_path: Path) -> None:
         save_state(path, Progress(epoch=2), {"a": torch.zeros(10_000)})
     assert load_state(path)[0].epoch == 1
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.mark.parametrize("version", [1, 99])
+def test_state_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+    monkeypatch.setattr("variseq.training.state.FORMAT_VERSION", version)
+    save_state(tmp_path / "state", Progress(), {"a": torch.zeros(3)})
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="another version"):
+        load_state(tmp_path / "state")

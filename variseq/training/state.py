@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass
@@ -46,13 +46,16 @@ def save_state(path: Path, progress: Progress, tensors: dict[str, Tensor]) -> No
 
 
 def load_state(path: Path) -> tuple[Progress, dict[str, Tensor]]:
-    """Read what `save_state` wrote. Raises CheckpointError for a damaged file or one of a later version."""
+    """Read what `save_state` wrote. Raises CheckpointError for a damaged file or one of another version."""
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-        if int(metadata["format"]) > FORMAT_VERSION:
-            raise CheckpointError(f"{path} was written by a later version. Update variseq to resume from it.")
+        if int(metadata["format"]) != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} was written by another version of variseq. Resume with that version, or remove the folder of "
+                "the unfinished run and start again."
+            )
         return Progress(**json.loads(metadata["progress"])), tensors
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         if isinstance(error, CheckpointError):
