@@ -62,7 +62,16 @@ def records(processes: Sequence[int], rounds: int) -> list[Record]:
         speeds: dict[int, list[float]] = {number: [] for number in processes}
         for _ in range(rounds):
             for number in processes:
-                words = ["--nproc-per-node", str(number), "-m", "benchmarks.processes", "--of", str(num_items), size]
+                words = [
+                    "--standalone",
+                    "--nproc-per-node",
+                    str(number),
+                    "-m",
+                    "benchmarks.processes",
+                    "--of",
+                    str(num_items),
+                    size,
+                ]
                 speeds[number].append(child("torch.distributed.run", *words, variables={"OMP_NUM_THREADS": "1"}))
         first = statistics.median(speeds[processes[0]])
         for number, taken in speeds.items():

@@ -34,7 +34,7 @@ SETTINGS = {
 
 def started(*words: str, number: int = 2) -> subprocess.Popen[str]:
     """So many processes of a module with its arguments, by `torchrun`; a single one without it."""
-    launch = ["torch.distributed.run", "--nproc-per-node", str(number), "-m"] if number > 1 else []
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(number), "-m"] if number > 1 else []
     variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     command = [sys.executable, "-m", *launch, *words]
     pipe = subprocess.PIPE
