@@ -39,7 +39,7 @@ Parts = tuple[LogPart, LogPart, LogPart]
 
 WITHOUT_EXTRAS = """
 import sys
-for name in ("matplotlib", "sklearn", "jinja2", "tensorboard", "polars", "scipy"):
+for name in ("matplotlib", "sklearn", "jinja2", "tensorboard", "polars"):
     sys.modules[name] = None
 from tests.terminal.invoke import succeed, variseq
 succeed("recommend", sys.argv[1], "--user", "u001", "-k", 2)

@@ -84,9 +84,9 @@ def observe(parts: Parts, **training: object) -> Observed:
         trainer_run(trainer, callbacks)
         runs[-1].ended = weights_of(trainer.network)
 
-    def observed_objective(network: Network, batch: Any, weights: Any, negatives: Any = None) -> Any:
+    def observed_objective(network: Network, batch: Any, weights: Any, *more: Any) -> Any:
         runs[-1].noise.append(weights.noise)
-        return objective(network, batch, weights, negatives)
+        return objective(network, batch, weights, *more)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Trainer, "run", observed_run)
