@@ -31,8 +31,8 @@ class Schedule:
         W(s, t) x_s − u Σ_j lr_j c_j rʲ⁻ˢ W(j, t),    u = m_s / (√v_s + ε √(1 − β₂ˢ)),
 
     and the sum is W(s, t) tail_s − rᵗ⁻ˢ tail_t, where tail_s is the sum without end. Only ε is not as in dense AdamW,
-    where it would grow beside the falling √v. Source: Carpenter 2008, "Lazy sparse
-    stochastic gradient descent", for regularization alone.
+    where it would grow beside the falling √v. Source, for regularization alone: Carpenter 2008, "Lazy sparse stochastic
+    gradient descent for regularized multinomial logistic regression".
 
     Args:
         first: The number of steps before the first one of the schedule.
