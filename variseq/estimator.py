@@ -221,12 +221,12 @@ class VariationalAttention(ChangingCatalog):
         categories = None if checkpoint.items is None else checkpoint.items.all_categories()
         excludes = self._excludes(exclude_seen)
         options = EvaluationOptions(k, targets, excludes, calibrated.repeat_share, categories, request_time)
-        of_users = evaluated if all_users else sampled_users(evaluated, targets)
-        evaluations = [evaluate(recommender, of_users, options) for recommender in recommenders]
+        sample = evaluated if all_users else sampled_users(evaluated, targets)
+        evaluations = [evaluate(recommender, sample, options) for recommender in recommenders]
         # Thresholds hold for the way of ranking that they were fitted with.
         fitted = calibrated.thresholds_at_request if request_time else calibrated.thresholds
         thresholds = fitted if excludes == self._excludes(None) else None
-        values = forecast_values(checkpoint.network, of_users, known, targets)
+        values = forecast_values(checkpoint.network, sample, known, targets)
         fit = checkpoint.next_time
         gaps = None if fit is None or evaluated.name == TEST_FILE else forecast_gaps(fit, split[0], evaluated)
         notes = sentences_of(evaluated, targets) if evaluated.name == TEST_FILE else []

@@ -86,8 +86,10 @@ def recall_of_index(run: Path, folder: Path, k: int = 10) -> float | None:
 
     None where there is no index, or where the run has no histories.
     """
+    if not has_file(folder, INDEX):
+        return None
     histories, approximate = load_checkpoint(run).histories, load_engine(folder)
-    if histories is None or approximate.index is None:
+    if histories is None:
         return None
     chosen = np.sort(np.random.default_rng(0).permutation(len(histories))[:RECALL_HISTORIES])
     options, rows = RecommendOptions(k=k, ranks_only=True), histories.rows(chosen)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from variseq.events.items import CategoryLinks
-from variseq.model.network import Network, NetworkConfig
+from variseq.model.network import ITEM_TABLES, Network, NetworkConfig
 from variseq.sequences.batches import Batch, make_batch, training_windows
 from variseq.sequences.histories import Histories
+from variseq.training.lazy_adamw import LazyAdamW
 
 
 def catalog_of(num_items: int, skip_gram: int) -> tuple[Network, Histories]:
@@ -33,3 +36,10 @@ def batch_of(histories: Histories, num_items: int, index: int = 0, number: int =
     """Every `number`-th history from `index` on as a batch."""
     windows = training_windows(histories, 20, np.random.default_rng(0))
     return make_batch(histories, windows, np.arange(len(histories))[index::number], num_items)
+
+
+def tables_of(network: Network, rows: Tensor) -> dict[str, Tensor]:
+    """The rows of all tables of items, as a step takes them."""
+    items = LazyAdamW(network, copy.deepcopy(network), dict.fromkeys(ITEM_TABLES, 0.0))
+    items.plan(0, 1, lambda step: 0.1, lambda step: 0.9)
+    return items.take(rows, 0)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.training.small_catalog import batch_of, catalog_of
+from tests.training.small_catalog import batch_of, catalog_of, tables_of
 from variseq.model.losses import ItemFrequency
-from variseq.model.network import Weights, objective_with
+from variseq.model.network import ITEM_TABLES, Weights, objective_with
 from variseq.training.lazy_adamw import BETAS, EPSILON, LazyAdamW
 
 NUM_ROWS, NUM_STEPS = 12, 400
@@ -82,15 +82,13 @@ def test_network_of_some_rows_has_the_loss_and_gradients_of_the_whole(skip_gram:
     expected.loss.backward()
     rows = batch.rows(negatives.items, start=40)
     assert len(rows) < 40
-    of_rows = network.of_rows(rows)
-    names = ("embedding.item", "item_bias", "value_head.vector")
-    taken = {name: of_rows[name].clone().requires_grad_() for name in names}
-    found = objective_with(network, of_rows | taken, batch.among(rows), weights, negatives.among(rows))
+    taken = tables_of(network, rows)
+    found = objective_with(network, network.of_rows(rows) | taken, batch.among(rows), weights, negatives.among(rows))
     found.loss.backward()
     torch.testing.assert_close(found.loss, expected.loss)
     for name, parameter in whole.named_parameters():
         gradient = dict(network.named_parameters())[name].grad
-        if name in names:
+        if name in ITEM_TABLES:
             index = rows[: len(taken[name])]
             gradient = torch.zeros_like(parameter).index_copy(0, index, taken[name].grad)
         torch.testing.assert_close(gradient, parameter.grad, msg=name)

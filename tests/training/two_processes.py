@@ -9,12 +9,11 @@ import sys
 
 import torch
 
-from tests.training.small_catalog import batch_of, catalog_of
+from tests.training.small_catalog import batch_of, catalog_of, tables_of
 from variseq.model.losses import ItemFrequency
 from variseq.model.network import Counts, Weights, objective_with
 from variseq.model.processes import add_gradients, connected, num_processes, process_index, totals
 
-ITEM_TABLES = ("embedding.item", "item_bias", "value_head.vector")
 CASES = {
     "all items": Weights(beta=0.1, regression=0.5, noise=0.0, skip_gram=0.3, mask_seen=True),
     "free nats": Weights(beta=0.1, free_nats=0.6, noise=0.0),
@@ -31,7 +30,7 @@ def computed(case: str) -> dict[str, torch.Tensor]:
         drawn = ItemFrequency.of(torch.full((40,), 1 / 40).log()).draw(15, seed=3)
         rows = whole.rows(drawn.items, start=40)
         of_rows, own, negatives = network.of_rows(rows), own.among(rows), drawn.among(rows)
-        tables = {name: of_rows[name].clone().requires_grad_() for name in ITEM_TABLES}
+        tables = tables_of(network, rows)
         objective = objective_with(network, of_rows | tables, own, CASES[case], negatives, counts)
     else:
         objective = network.objective(own, CASES[case], None, counts)

@@ -231,9 +231,8 @@ class EventEmbedding(nn.Module):
         return vectors
 
     def of_rows(self, rows: Int[Tensor, " row"]) -> dict[str, Tensor]:
-        """What is known of each item, for `rows` alone; see `Network.of_rows`."""
-        found = {"item": self.item.detach()[rows], "has_own": self.has_own[rows]}
-        items = rows[:-1]
+        """Buffers for `rows` alone, by their names; see `Network.of_rows`."""
+        found, items = {"has_own": self.has_own[rows]}, rows[:-1]
         if self.category is not None:
             first = self.link_offsets[items]
             number = self.link_offsets[items + 1] - first

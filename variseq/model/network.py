@@ -32,6 +32,9 @@ from variseq.sequences.batches import Batch
 from variseq.sequences.histories import Histories
 from variseq.sequences.value_biases import ValueBiases
 
+ITEM_TABLES = ("embedding.item", "item_bias", "value_head.vector")
+"""Parameters with a row for each item; a log without values has no value head."""
+
 
 class NetworkConfig(BaseModel):
     """The shape of the network."""
@@ -205,16 +208,13 @@ class Network(nn.Module):
         return preference
 
     def of_rows(self, rows: Int[Tensor, " row"]) -> dict[str, Tensor]:
-        """What this network has of each item, for `rows` alone: parameters and buffers by their names.
+        """Buffers with something of each item, for `rows` alone, by their names; `rows` ends with the start token.
 
-        With them in place of its own, the network is one of a catalog of these items. `rows` ascends and ends with the
-        start token. The tensors are copies, without gradients.
+        With them, and the same rows of `ITEM_TABLES`, in place of its own, the network is one of these items alone.
         """
         found = {f"embedding.{name}": tensor for name, tensor in self.embedding.of_rows(rows).items()}
-        found["item_bias"] = self.item_bias.detach()[rows[:-1]]
         if self.value_head is not None:
-            of_values = {name: getattr(self.value_head, name) for name in ("vector", "bias", "count")}
-            found |= {f"value_head.{name}": tensor.detach()[rows] for name, tensor in of_values.items()}
+            found |= {f"value_head.{name}": getattr(self.value_head, name)[rows] for name in ("bias", "count")}
         return found
 
     def scores(self, preference: Float[Tensor, "row hidden"], first: int, last: int) -> Float[Tensor, "row item"]:

@@ -58,8 +58,8 @@ def _all_reduce(tensor: Tensor) -> None:
         distributed.all_reduce(tensor)
     except RuntimeError as error:
         raise TrainingDivergedError(
-            "A process of this training has ended, so the others stop. The state after the last whole epoch is in "
-            "the folder of the unfinished run. Start again with --resume."
+            "A process of this training has ended, so the others stop. With --resume the same command goes on from the "
+            "last state in the folder of the unfinished run."
         ) from error
 
 

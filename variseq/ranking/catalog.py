@@ -31,7 +31,7 @@ QUERY_WEIGHT = 25.0
 MAX_MAPPED = 2000
 """At most so many items are on the map, the most popular ones."""
 MAX_CLUSTERS = 8
-"""Clusters of the content of items on the map; as many colors are told apart."""
+"""Clusters of the content of items on the map; a reader distinguishes as many colors."""
 
 
 class Catalog:

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from variseq.model.network import ITEM_TABLES
+
 BETAS = (0.9, 0.98)
 EPSILON = 1e-8
 TAIL = 256
 """Steps after which what a gradient still moves is below rounding: (β₁ / √β₂)²⁵⁶ = 10⁻¹¹."""
-NAMES = ("embedding.item", "item_bias", "value_head.vector")
-"""Parameters with a row for each item."""
 ROWS_AT_ONCE = 1 << 16
 Factors = dict[str, Float[Tensor, "#row"]]
 
@@ -64,13 +64,13 @@ class Schedule:
         return cls(first, np.concatenate([[0.0], rate]), log_kept, tail, log_average)
 
     def between(self, begun: Int[Tensor, " row"], ended: int) -> Factors:
-        """What the numbers of rows are multiplied by from step `begun` to step `ended`, in their order of use."""
-        step = begun.cpu().numpy() - self.first
-        now, waited = ended - self.first, ended - begun.cpu().numpy()
+        """What the numbers of rows are multiplied by from step `begun` to step `ended`."""
+        last = begun.cpu().numpy()
+        step, now, waited = last - self.first, ended - self.first, ended - last
         kept = np.exp(self.log_kept[now] - self.log_kept[step])
         beta1, beta2 = BETAS
         found = {
-            "epsilon": EPSILON * np.sqrt(1 - beta2 ** np.maximum(begun.cpu().numpy(), 1)),
+            "epsilon": EPSILON * np.sqrt(1 - beta2 ** np.maximum(last, 1)),
             "kept": kept,
             "moved": kept * self.tail[step] - (beta1 / beta2**0.5) ** waited * self.tail[now],
             "first": beta1**waited,
@@ -126,8 +126,8 @@ class _Table:
 class LazyAdamW:
     """AdamW with the moving average of the weights, for parameters with a row for each item.
 
-    The result is that of `torch.optim.AdamW` on whole tables up to rounding, see `Schedule`, and the cost of a step
-    does not grow with the catalog. In the average a row that waits counts as if it had moved at once.
+    The result is that of `torch.optim.AdamW` on whole tables up to rounding, see `Schedule`. A step touches its rows
+    alone; all rows are touched once an epoch. In the average a row that waits counts as if it had moved at once.
 
     Args:
         network: The network that is trained; its tables are changed in place.
@@ -140,7 +140,7 @@ class LazyAdamW:
         self._tables = {
             name: _Table((one.data, averages[name].data, torch.zeros_like(one), torch.zeros_like(one)), decay_of[name])
             for name, one in parameters.items()
-            if name in NAMES
+            if name in ITEM_TABLES
         }
         longest = max(table.numbers[0].shape[0] for table in self._tables.values())
         self.last_step = torch.zeros(longest, dtype=torch.int64, device=next(iter(parameters.values())).device)
@@ -164,7 +164,7 @@ class LazyAdamW:
             name: table.take(table.rows(rows), begun[: len(table.rows(rows))], done)
             for name, table in self._tables.items()
         }
-        return {name: taken[0].clone().requires_grad_() for name, taken in self._taken.items()}
+        return {name: taken[0].requires_grad_() for name, taken in self._taken.items()}
 
     @torch.no_grad()
     def step(self, rows: Int[Tensor, " row"], gradients: dict[str, Tensor | None], done: int) -> None:

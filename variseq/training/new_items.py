@@ -118,16 +118,15 @@ def _stand_alone(
         batch = make_batch(known, windows, group, num_items).to(shared.device)
         with torch.no_grad():
             preference = network(batch).preference.unsqueeze(0)
-        token, target, _ = batch.targets()
-        preference = preference if token is None else preference[:, token]
-        seen = Pairs(*batch.seen(num_items)) if config.masks_seen else None
         of_items, of_bias, negatives = shared, bias, None
         if frequency is not None:
             drawn = frequency.draw(config.num_negatives, seed_of_step(config.seed, step))
             rows = batch.rows(drawn.items, start=num_items)
-            of_items, of_bias, negatives = shared[rows[:-1]], bias[rows[:-1]], drawn.among(rows)
-            target = torch.searchsorted(rows, target)
-            seen = None if seen is None else Pairs(seen.token, torch.searchsorted(rows, seen.item))
+            of_items, of_bias = shared[rows[:-1]], bias[rows[:-1]]
+            batch, negatives = batch.among(rows), drawn.among(rows)
+        token, target, _ = batch.targets()
+        preference = preference if token is None else preference[:, token]
+        seen = Pairs(*batch.seen(len(of_bias))) if config.masks_seen else None
         loss = softmax_loss(preference, of_items @ matrix, of_bias, Targets.next(target), negatives, seen)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

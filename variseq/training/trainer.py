@@ -23,7 +23,7 @@ from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part
 from variseq.evaluation.user_sample import sampled_users, with_targets_of
 from variseq.model.losses import ItemFrequency
-from variseq.model.network import Counts, Network, NetworkConfig, Objective, Weights, objective_with
+from variseq.model.network import ITEM_TABLES, Counts, Network, NetworkConfig, Objective, Weights, objective_with
 from variseq.model.posterior import NetworkScorer
 from variseq.model.processes import add_gradients, gathered, num_processes, process_index, totals
 from variseq.ranking.calibration import repeat_share
@@ -31,7 +31,7 @@ from variseq.sequences.batches import Batch, Windows, group_by_length, make_batc
 from variseq.sequences.histories import Histories
 from variseq.training.callbacks import TrainingCallback
 from variseq.training.config import TrainingConfig
-from variseq.training.lazy_adamw import BETAS, EPSILON, NAMES, LazyAdamW
+from variseq.training.lazy_adamw import BETAS, EPSILON, LazyAdamW
 from variseq.training.posterior_health import examine
 from variseq.training.schedule import adapted_beta, learning_rate, noise_share, seconds_left
 from variseq.training.state import (
@@ -140,6 +140,8 @@ def of_each_process(groups: list[np.ndarray], number: int) -> list[np.ndarray]:
     >>> [len(group) for group in of_each_process([np.arange(3), np.arange(1), np.arange(1), np.arange(1)], 2)]
     [3, 3]
     """
+    if number == 1:
+        return groups
     found: list[np.ndarray] = []
     for group in groups:
         if found and len(found[-1]) < number:
@@ -231,7 +233,10 @@ class Trainer:
         self.items = (
             None if self.frequency is None else LazyAdamW(network, self.averaged, weight_decays(network, config))
         )
-        self.optimizer = build_optimizer(network, config, () if self.items is None else NAMES)
+        others = () if self.items is None else ITEM_TABLES
+        self.optimizer = build_optimizer(network, config, others)
+        pairs = zip(self.averaged.named_parameters(), network.parameters(), strict=True)
+        self._averages = [(average, current) for (name, average), current in pairs if name not in others]
         self.num_steps = 1
         self.records: list[dict[str, Any]] = []
         # Each process has noise of its own.
@@ -247,8 +252,8 @@ class Trainer:
         if self.items is not None:
             self.items.load(tensors)
         self.best = {name: tensor for name, tensor in tensors.items() if name.startswith("best.")}
-        if f"random.{num_processes()}" in tensors or f"random.{num_processes() - 1}" not in tensors:
-            number = sum(name.startswith("random.") for name in tensors)
+        number = sum(name.startswith("random.") for name in tensors)
+        if number != num_processes():
             raise InputError(
                 f"The unfinished run in {state.parent} was trained by {number} processes, and now there are "
                 f"{num_processes()}. Resume it with --nproc-per-node {number}, or remove the folder and start again."
@@ -345,13 +350,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, progress.step, self.num_steps)
         counts = None if batch is whole else Counts.of(whole)
-        whole, batch = (one.to(device) for one in (whole, batch))
+        batch = batch.to(device)
         if self.frequency is None or self.items is None:
             objective = network.objective(batch, weights, None, counts)
             self._move(objective, network.parameters())
         else:
             negatives = self.frequency.draw(config.num_negatives, seed_of_step(config.seed, progress.step))
-            rows = whole.rows(negatives.items, start=network.config.num_items)
+            of_batch = batch if counts is None else whole.to(device)
+            rows = of_batch.rows(negatives.items, start=network.config.num_items)
             taken = self.items.take(rows, progress.step)
             tensors, of_rows = network.of_rows(rows) | taken, negatives.among(rows)
             objective = objective_with(network, tensors, batch.among(rows), weights, of_rows, counts)
@@ -404,10 +410,8 @@ class Trainer:
 
     @torch.no_grad()
     def _average_weights(self) -> None:
-        names = [name for name, _ in self.network.named_parameters() if self.items is None or name not in NAMES]
-        averages, parameters = dict(self.averaged.named_parameters()), dict(self.network.named_parameters())
-        weight = 1 - self._average_decay(self.progress.step)
-        torch._foreach_lerp_([averages[name] for name in names], [parameters[name] for name in names], weight)
+        averages, parameters = zip(*self._averages, strict=True)
+        torch._foreach_lerp_(averages, parameters, 1 - self._average_decay(self.progress.step))
         # Those of the batch-norm; no other buffer changes in training.
         for average, current in zip(self.averaged.latent.buffers(), self.network.latent.buffers(), strict=True):
             average.copy_(current)

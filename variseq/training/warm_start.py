@@ -14,7 +14,7 @@ from variseq.artifacts.checkpoint import Checkpoint
 from variseq.errors import InputError
 from variseq.events.vocabulary import Vocabulary, positions_in
 from variseq.model.layers import EventEmbedding
-from variseq.model.network import Network, NetworkConfig
+from variseq.model.network import ITEM_TABLES, Network, NetworkConfig
 from variseq.training.config import TrainingConfig
 
 SHAPE = (
@@ -24,7 +24,7 @@ SHAPE = (
 EPOCHS_SHARE = 0.3
 """Epochs of a warm start, as a fraction of those of a cold start."""
 OF_VALUES = "value_head.vector"
-BY_ROW = ("embedding.item", "embedding.behavior", "item_bias", OF_VALUES, "value_head.bias", "value_head.count")
+BY_ROW = (*ITEM_TABLES, "embedding.behavior", "value_head.bias", "value_head.count")
 VALUE_SCALE = ("embedding.value_mean", "embedding.value_scale")
 
 
