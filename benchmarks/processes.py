@@ -1,8 +1,8 @@
-"""Speed of training in several processes, one thread each, against one process.
+"""Speed of training in several processes, one thread each, and in one process with as many threads.
 
-    python -m benchmarks.processes --processes 1 2 --rounds 3
+    python -m benchmarks.processes --number 2 --rounds 3
 
-Run it on a quiet machine with a core for each process. The numbers of processes take turns, and medians are recorded.
+Run it on a quiet machine with a core for each process. The setups take turns, and medians are recorded.
 An epoch of warm-up is left out; nothing is validated.
 """
 
@@ -42,9 +42,9 @@ def histories_of(num_items: int) -> Histories:
     return Histories.of_items([one.tolist() for one in np.split(events, np.cumsum(lengths)[:-1])])
 
 
-def positions_per_second(num_items: int, size: str) -> float:
+def positions_per_second(num_items: int, size: str, threads: int) -> float:
     """Of all processes together, in the second epoch and in the last one, which has noise."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     shape: dict[str, Any] = {**SIZES[size], "max_seq_len": 100, "dropout": 0.3, "skip_gram_window": 2}
     network = Network(NetworkConfig(num_items=num_items, **shape))
@@ -55,47 +55,48 @@ def positions_per_second(num_items: int, size: str) -> float:
     return trainer.histories.num_events * 2 / (seconds[1] + seconds[3])
 
 
-def records(processes: Sequence[int], rounds: int) -> list[Record]:
-    """One record for each case and number of processes."""
+def records(number: int, rounds: int) -> list[Record]:
+    """One record for each case, number of processes and number of threads of each."""
     found = []
+    setups = ((1, 1), (number, 1), (1, number))
     for case, (num_items, size) in CASES.items():
-        speeds: dict[int, list[float]] = {number: [] for number in processes}
+        speeds: dict[tuple[int, int], list[float]] = {setup: [] for setup in setups}
         for _ in range(rounds):
-            for number in processes:
-                words = [
-                    "--standalone",
-                    "--nproc-per-node",
-                    str(number),
-                    "-m",
-                    "benchmarks.processes",
-                    "--of",
-                    str(num_items),
-                    size,
-                ]
-                speeds[number].append(child("torch.distributed.run", *words, variables={"OMP_NUM_THREADS": "1"}))
-        first = statistics.median(speeds[processes[0]])
-        for number, taken in speeds.items():
+            for processes, threads in setups:
+                words = f"--standalone --nproc-per-node {processes} -m benchmarks.processes"
+                of = ("--of", str(num_items), size, str(threads))
+                measured = child(
+                    "torch.distributed.run", *words.split(), *of, variables={"OMP_NUM_THREADS": str(threads)}
+                )
+                speeds[processes, threads].append(measured)
+        first = statistics.median(speeds[1, 1])
+        for (processes, threads), taken in speeds.items():
             speed = statistics.median(taken)
             metrics = {
                 "positions_per_second": speed,
                 "positions_per_second_interval": [min(taken), max(taken)],
                 "speed_ratio": speed / first,
             }
-            found.append(record_of("processes", {"case": case, "processes": number}, metrics, seed=0, threads=1))
-            print(f"{case}, {number} processes: {speed:,.0f} positions/s, {speed / first:.2f} x", flush=True)
+            setup = {"case": case, "processes": processes, "threads": threads}
+            found.append(record_of("processes", setup, metrics, seed=0, threads=threads))
+            print(
+                f"{case}, {processes} processes of {threads} threads: {speed:,.0f} positions/s, {speed / first:.2f} x",
+                flush=True,
+            )
     return found
 
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = command_parser(__doc__, "processes")
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--number", type=int, default=2, help="of processes, or of threads of one process")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--of", nargs=2, help="items and size; what each process measures")
+    parser.add_argument("--of", nargs=3, help="items, size and threads; what each process measures")
     given = parser.parse_args(words)
     if given.of is None:
-        return exit_code(lambda: append_records(given.out, records(given.processes, given.rounds)))
+        return exit_code(lambda: append_records(given.out, records(given.number, given.rounds)))
+    num_items, size, threads = given.of
     with connected("cpu"):
-        speed = positions_per_second(int(given.of[0]), given.of[1])
+        speed = positions_per_second(int(num_items), size, int(threads))
         if process_index() == 0:
             print(json.dumps(speed), flush=True)
     return 0

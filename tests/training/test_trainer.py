@@ -139,6 +139,20 @@ def test_sampled_negatives_serve_a_catalog_that_is_too_large(shop_parts: Parts) 
     assert sampled[-1]["nll"] != full[-1]["nll"]
 
 
+def test_step_with_negatives_changes_no_more_numbers_than_it_looks_at(shop_parts: Parts) -> None:
+    trainer, sizes = trainer_for(shop_parts, max_epochs=1, full_softmax_max_items=10, num_negatives=2), []
+
+    def step(parameters: Any, *more: Any) -> None:
+        gradient_step(parameters := list(parameters), *more)
+        sizes.append(sum(one.numel() for one in parameters))
+        assert trainer.network.embedding.item.grad is None
+
+    with every_step(step):
+        trainer.run()
+    of_all = sum(one.numel() for one in trainer.network.parameters())
+    assert min(sizes) < of_all
+
+
 def test_averaged_network_is_validated_and_moves_slower_than_the_trained_one(shop_parts: Parts) -> None:
     trainer = trainer_for(shop_parts, max_epochs=1, ema_decay=0.99)
     start, validation = weights_of(trainer.network)["embedding.item"], trainer.validation

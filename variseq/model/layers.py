@@ -306,16 +306,19 @@ class BatchNorm(nn.BatchNorm1d):
         if not self.training or num_processes() == 1:
             normalized: Tensor = super().forward(numbers)
             return normalized
-        number = total(numbers.new_tensor(len(numbers)))
-        mean = total(numbers.sum(dim=0)) / number
-        centered = numbers - mean
-        variance = total(centered.square().sum(dim=0)) / number
+        # One message for all sums, as each makes the processes wait for each other.
+        exact = numbers.double()
+        sums = total(torch.stack([torch.ones_like(exact), exact, exact.square()]).sum(dim=1))
+        number, mean = sums[0], sums[1] / sums[0]
+        variance = sums[2] / number - mean.square()
+        unbiased = variance * number / (number - 1)
+        mean, variance, unbiased = (one.to(numbers.dtype) for one in (mean, variance, unbiased))
         with torch.no_grad():
-            statistics = ((self.running_mean, mean), (self.running_var, variance * number / (number - 1)))
+            statistics = ((self.running_mean, mean), (self.running_var, unbiased))
             for running, current in statistics:
                 assert running is not None
                 running.lerp_(current, self.momentum or 0.0)
-        return centered * torch.rsqrt(variance + self.eps)
+        return (numbers - mean) * torch.rsqrt(variance + self.eps)
 
 
 class LatentHead(nn.Module):

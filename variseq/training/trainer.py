@@ -233,10 +233,11 @@ class Trainer:
         self.items = (
             None if self.frequency is None else LazyAdamW(network, self.averaged, weight_decays(network, config))
         )
-        others = () if self.items is None else ITEM_TABLES
-        self.optimizer = build_optimizer(network, config, others)
-        pairs = zip(self.averaged.named_parameters(), network.parameters(), strict=True)
-        self._averages = [(average, current) for (name, average), current in pairs if name not in others]
+        lazy = () if self.items is None else ITEM_TABLES
+        self.optimizer = build_optimizer(network, config, lazy)
+        # What `items` does not move, and its average.
+        self._others: list[Tensor] = [one for name, one in network.named_parameters() if name not in lazy]
+        self._averages: list[Tensor] = [one for name, one in self.averaged.named_parameters() if name not in lazy]
         self.num_steps = 1
         self.records: list[dict[str, Any]] = []
         # Each process has noise of its own.
@@ -353,7 +354,7 @@ class Trainer:
         batch = batch.to(device)
         if self.frequency is None or self.items is None:
             objective = network.objective(batch, weights, None, counts)
-            self._move(objective, network.parameters())
+            nll, kl, regression = self._move(objective, self._others)
         else:
             negatives = self.frequency.draw(config.num_negatives, seed_of_step(config.seed, progress.step))
             of_batch = batch if counts is None else whole.to(device)
@@ -361,12 +362,9 @@ class Trainer:
             taken = self.items.take(rows, progress.step)
             tensors, of_rows = network.of_rows(rows) | taken, negatives.among(rows)
             objective = objective_with(network, tensors, batch.among(rows), weights, of_rows, counts)
-            self._move(objective, [*network.parameters(), *taken.values()])
+            nll, kl, regression = self._move(objective, [*self._others, *taken.values()])
             self.items.step(rows, {name: one.grad for name, one in taken.items()}, progress.step)
         self._average_weights()
-        nll, kl, regression = totals(
-            [float(one) for one in (objective.nll, objective.kl, objective.regression)], device
-        )
         if share > 0:
             progress.beta = adapted_beta(progress.beta, kl, config.kl_target)
         progress.step += 1
@@ -380,17 +378,18 @@ class Trainer:
         for name, value in added.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
 
-    def _move(self, objective: Objective, parameters: Iterable[Tensor]) -> None:
-        self._check_finite(objective)
-        gradient_step(parameters, self.optimizer, objective.loss, self.config.max_grad_norm)
-
-    def _check_finite(self, objective: Objective) -> None:
-        loss = totals([float(objective.loss.detach())], self.network.item_bias.device)[0]
+    def _move(self, objective: Objective, parameters: Iterable[Tensor]) -> list[float]:
+        """Update the parameters; NLL, KL and regression of the whole batch."""
+        terms = (objective.loss.detach(), objective.nll, objective.kl, objective.regression)
+        loss, *of_terms = totals([float(term) for term in terms], self.network.item_bias.device)
         if not math.isfinite(loss):
+            nll, kl, regression = of_terms
             self._stop(
                 f"The loss is {loss} in epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1} "
-                f"(NLL {objective.nll:.4g}, KL {objective.kl:.4g}, regression {objective.regression:.4g})."
+                f"(NLL {nll:.4g}, KL {kl:.4g}, regression {regression:.4g})."
             )
+        gradient_step(parameters, self.optimizer, objective.loss, self.config.max_grad_norm)
+        return of_terms
 
     def _check_weights(self) -> None:
         # No loss follows the last update of an epoch, so broken weights would go unnoticed.
@@ -410,8 +409,7 @@ class Trainer:
 
     @torch.no_grad()
     def _average_weights(self) -> None:
-        averages, parameters = zip(*self._averages, strict=True)
-        torch._foreach_lerp_(averages, parameters, 1 - self._average_decay(self.progress.step))
+        torch._foreach_lerp_(self._averages, self._others, 1 - self._average_decay(self.progress.step))
         # Those of the batch-norm; no other buffer changes in training.
         for average, current in zip(self.averaged.latent.buffers(), self.network.latent.buffers(), strict=True):
             average.copy_(current)
