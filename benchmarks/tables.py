@@ -149,7 +149,7 @@ TABLES = {
          Column("peak_gigaflops", "peak, GFLOP/s", 0), Column("share_of_peak", "share of peak", 2)),
     ),
     "processes": Table(
-        "processes", ("case", "processes"),
+        "processes", ("case", "processes", "threads"),
         (Column("positions_per_second", "positions / s", 0), Column("speed_ratio", "times one process", 2)),
     ),
     "busy-machine": Table(
