@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import math
 import re
 import time
@@ -17,8 +16,6 @@ SMALLEST_ID, LARGEST_ID = -(2**63), 2**63 - 1
 MAX_DIGITS = 19
 # Up to here every whole number is exact as a 64-bit float too, which is what Redis sorts by: the year 2255.
 LARGEST_TIMESTAMP = 2**53
-BEFORE_ALL_TIME = -(2**63)
-SECRET_BYTES = 32  # Of the key of the hashes, made with the store.
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +152,6 @@ def check_id(value: object, name: str) -> None:
             f"{name} is text or a whole number from {SMALLEST_ID} to {LARGEST_ID}; "
             f"got {value!r} ({type(value).__name__})."
         )
-
-
-def user_hash(secret: bytes, user_id: Id) -> bytes:
-    """The erasure marker of a user: HMAC-SHA256 of the id with its type, since 12 and "12" are different users.
-
-    >>> user_hash(b"key", 12) == user_hash(b"key", "12")
-    False
-    """
-    typed = f"{'i' if isinstance(user_id, int) else 's'}:{user_id}"
-    return hmac.digest(secret, typed.encode("utf-8"), "sha256")
 
 
 def erased_until(latest_timestamp: int | None) -> int:

@@ -34,9 +34,8 @@ from redis.retry import Retry
 
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id
+from variseq.privacy.erased_users import BEFORE_ALL_TIME, SECRET_BYTES, user_hash
 from variseq.serving.stores.protocol import (
-    BEFORE_ALL_TIME,
-    SECRET_BYTES,
     Appended,
     Event,
     EventConflict,
@@ -44,7 +43,6 @@ from variseq.serving.stores.protocol import (
     StoreUnavailable,
     check_id,
     integer_prefix_ranges,
-    user_hash,
     validate_events,
 )
 from variseq.serving.stores.sqlite import SqliteStore

@@ -13,15 +13,13 @@ from typing import Any, Literal
 
 from variseq.errors import InputError, VariseqError
 from variseq.events.vocabulary import Id
+from variseq.privacy.erased_users import BEFORE_ALL_TIME, SECRET_BYTES, user_hash
 from variseq.serving.stores.protocol import (
-    BEFORE_ALL_TIME,
-    SECRET_BYTES,
     Appended,
     Event,
     EventConflict,
     StoreUnavailable,
     erased_until,
-    user_hash,
 )
 
 Durability = Literal["durable", "fast"]

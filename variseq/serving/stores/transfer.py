@@ -21,6 +21,7 @@ from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Id, Vocabulary
+from variseq.privacy.erased_users import ErasedUsers, erased_users_above
 from variseq.serving.stores.protocol import Appended, Event, HistoryStore
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.sqlite_file import connect, readable
@@ -137,7 +138,8 @@ def import_run(store: HistoryStore, run: Path, mode: str, report: Report = lambd
     """Import the histories of a run into a store; `report` takes lines about the progress.
 
     Mode "auto" imports into an empty store, and continues an import that was interrupted. A store that has events is
-    left as it is: those of a later run would be the same events under other ids. Mode "no" imports nothing.
+    left as it is: those of a later run would be the same events under other ids. Mode "no" imports nothing. Events
+    of users who were erased by `variseq erase` stay out, also of a store that does not know them.
     Raises InputError for mode "yes" and a run without histories, CheckpointError for a damaged run.
     """
     has_histories = (run / HISTORIES).is_file()
@@ -153,12 +155,29 @@ def import_run(store: HistoryStore, run: Path, mode: str, report: Report = lambd
         return
     if marker is not None:
         marker.touch()
-    done = import_histories(store, _with_progress(run, report))
+    erased = _ErasedRows(erased_users_above(run))
+    done = import_histories(store, erased.without(_with_progress(run, report)))
     if marker is not None:
         marker.unlink()
-    refused = f"; {done.refused:,} are of erased users and stay out" if done.refused else ""
+    num_refused = done.refused + erased.num_rows
+    refused = f"; {num_refused:,} are of erased users and stay out" if num_refused else ""
     known = f", {done.duplicates:,} were there" if done.duplicates else ""
     report(f"Imported {done.accepted:,} events of {run} into the store{known}{refused}.")
+
+
+class _ErasedRows:
+    """Leaves out and counts rows of users who were erased from the runs of this folder, whatever the store knows."""
+
+    def __init__(self, erased: list[ErasedUsers]) -> None:
+        self.erased = erased
+        self.num_rows = 0
+
+    def without(self, rows: Iterator[Row]) -> Iterator[Row]:
+        for row in rows:
+            if any(one.refuses(row[0], row[2]) for one in self.erased):
+                self.num_rows += 1
+            else:
+                yield row
 
 
 def import_histories(store: HistoryStore, rows: Iterable[Row]) -> Appended:

@@ -1,0 +1,1 @@
+"""What protects people: erasure with receipts."""
