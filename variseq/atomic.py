@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,3 +56,29 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         os.rename(unfinished, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+
+
+def replace_directory(path: Path, new: Path) -> None:
+    """Put a finished folder in the place of another one of the same parent, and remove that.
+
+    On Linux the two change their names in one step (renameat2), so at each moment one of them is whole at `path`.
+    Elsewhere, and in file systems that cannot do it, the old one has the name `.NAME.replaced` for a moment.
+    """
+    if not _exchange(path, new):
+        aside = path.with_name(f".{path.name}.replaced")
+        os.rename(path, aside)
+        os.rename(new, path)
+        new = aside
+    shutil.rmtree(new)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Whether two names were exchanged."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    names = os.fsencode(first), os.fsencode(second)
+    return rename is not None and rename(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0

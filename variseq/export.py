@@ -38,6 +38,7 @@ RECALL_HISTORIES = 500
 """So many histories show how much an index finds."""
 SERVED_MANIFEST = (
     *("network", "calibration", "usual_behavior", "exclude_seen", "latent", "protocol", "created", "versions"),
+    "erasures",
 )
 """What the manifest of an export takes over from that of the run: nothing that quotes rows of the log."""
 
@@ -72,7 +73,7 @@ def export(run: Path, out: Path | None = None, compress: Compression = "none") -
             add_files(run, files)
             return run
         vocabulary = replace(checkpoint.vocabulary, users=checkpoint.vocabulary.users[:0])
-        manifest = {key: checkpoint.manifest[key] for key in SERVED_MANIFEST}
+        manifest = {key: checkpoint.manifest[key] for key in SERVED_MANIFEST if key in checkpoint.manifest}
         with new_artifact(out, manifest, vocabulary, checkpoint.items) as unfinished:
             if checkpoint.changes != CatalogChanges():
                 write_changes(unfinished, checkpoint.changes)

@@ -29,7 +29,6 @@ from variseq.recommend.network_model import CONTENT, count_events, mixture_model
 from variseq.recommend.next_time import fit_next_time
 from variseq.recommend.transfer import transferred
 from variseq.recommend.values import calibrate_spread
-from variseq.training.config import TrainingConfig
 from variseq.training.defaults import FROM_THE_LOG, LogProperties, Size, network_config, training_config
 from variseq.training.diagnosis import chosen_epoch
 from variseq.training.run import RunContext, Settings, Trained, train_network
@@ -121,7 +120,7 @@ def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context:
         histories=replace(train.part.histories, is_target=None),
         bounds=np.stack([train.part.target_end, valid.part.target_end]),
         counts=counts,
-        manifest=_manifest(train, settings.training, trained, calibrated),
+        manifest=_manifest(train, settings, trained, calibrated),
         config=config,
         metrics=trained.metrics,
     )
@@ -150,9 +149,7 @@ def _calibrated(
     return calibrated, count_events(train.part.num_items, latest) | further
 
 
-def _manifest(
-    train: LogPart, config: TrainingConfig, trained: Trained, calibrated: CalibrationResult
-) -> dict[str, Any]:
+def _manifest(train: LogPart, settings: Settings, trained: Trained, calibrated: CalibrationResult) -> dict[str, Any]:
     protocol = {key: value for key, value in train.part.protocol.items() if key != "part"}
     method = [
         key for key in protocol if key in ("method", "test", "valid", "targets_of") or key.endswith("_microseconds")
@@ -163,10 +160,11 @@ def _manifest(
     return {
         "calibration": calibrated.to_json(),
         "usual_behavior": train.vocabulary.behaviors.index(max(counts, key=lambda name: counts[name])),
-        "exclude_seen": config.exclude_seen,
+        "exclude_seen": settings.training.exclude_seen,
         "latent": {"posterior": chosen["health"], "alarms": chosen["alarms"]},
         "protocol": protocol,
         "split_params": method,
+        "is_warm_start": settings.start is not None,
         "log": report.to_json(),
         "seconds": round(trained.seconds, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -186,7 +184,15 @@ def split_of(checkpoint: Checkpoint) -> Split:
 
 
 def refuse_leak(earlier: Checkpoint, train: LogPart, valid: LogPart) -> None:
-    """Raises InputError where an earlier run has learned from a test part's events; warns of a validation part's."""
+    """Raises InputError where an earlier run has learned from a test part's events or from people who were erased.
+
+    Warns where it has learned from a validation part's events.
+    """
+    if earlier.needs_refit:
+        raise InputError(
+            "The earlier run has learned from people who were erased since, and a run that starts from it would too. "
+            "Fit it again first: variseq erase --refit"
+        )
     if earlier.histories is None:
         warnings.warn(
             "The earlier run was saved without histories. Whether it has learned from events of the validation or "

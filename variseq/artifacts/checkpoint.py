@@ -27,6 +27,7 @@ from variseq.artifacts.folder import (
     RUN_FILES,
     VOCABULARY,
     WEIGHTS,
+    needs_refit,
     new_artifact,
     read_items,
     reading,
@@ -101,6 +102,11 @@ class Checkpoint:
     def is_refitted(self) -> bool:
         """Whether the network has also learned from the validation events."""
         return bool(self.config["training"]["refit_fraction"])
+
+    @property
+    def needs_refit(self) -> bool:
+        """Whether the weights have learned from people who were erased since."""
+        return needs_refit(self.manifest)
 
     def without_histories(self) -> Checkpoint:
         """The same, naming no user and holding nobody's events."""

@@ -104,6 +104,11 @@ def has_file(folder: Path, name: str) -> bool:
     return name in read_manifest(folder).get("sha256", {})
 
 
+def needs_refit(manifest: Manifest) -> bool:
+    """Whether the weights of an artifact have learned from people who were erased since."""
+    return bool(manifest.get("erasures", {}).get("needs_refit", False))
+
+
 @contextmanager
 def reading(folder: Path, files: tuple[str, ...]) -> Iterator[Manifest]:
     """The manifest of an artifact that holds `RUN_FILES` or `SERVED_FILES`, all as they were written.

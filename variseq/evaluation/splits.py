@@ -212,7 +212,7 @@ def by_time(
     for start in (valid_start, test_start):
         earlier = np.concatenate([[0], np.cumsum(time < start)])
         bounds.append(histories.offsets[:-1] + np.diff(earlier[histories.offsets]))
-    cuts = {"method": "time", "valid_start_microseconds": int(valid_start)}
+    cuts = {"method": "time", "test": test, "valid": valid, "valid_start_microseconds": int(valid_start)}
     if test is not None:
         cuts["test_start_microseconds"] = int(test_start)
     return split_at(histories, bounds[0], bounds[1], num_items, cuts)

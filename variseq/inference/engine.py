@@ -17,6 +17,7 @@ from variseq.artifacts.folder import (
     SERVED_FILES,
     TABLES,
     VOCABULARY,
+    needs_refit,
     read_items,
     reading,
     require_equal,
@@ -85,6 +86,7 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
                 "created": manifest["created"],
                 "protocol": manifest["protocol"],
                 "validation": calibrated.validation,
+                "needs_refit": needs_refit(manifest),
                 **manifest["latent"],
             },
         )

@@ -166,7 +166,16 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
         ("Hardware", ", ".join(f"{name} {value}" for name, value in manifest["hardware"].items())),
         ("Versions", ", ".join(f"{name} {value}" for name, value in manifest["versions"].items())),
         ("Created", str(manifest["created"])),
+        *_facts_of_erasures(checkpoint),
     ]  # fmt: skip
+
+
+def _facts_of_erasures(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    erasures = checkpoint.manifest.get("erasures")
+    if erasures is None:
+        return []
+    due = "the weights have learned from them, and a refit is due" if checkpoint.needs_refit else "fitted without them"
+    return [("Erased people", f"{erasures['num_people']:,}, last on {erasures['date']}: {due}")]
 
 
 def _facts_of_content(checkpoint: Checkpoint) -> list[tuple[str, str]]:
