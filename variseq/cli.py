@@ -14,6 +14,7 @@ import typer
 
 from variseq.errors import InputError, MissingDependencyError, VariseqError
 from variseq.output.printable import printable, printable_lines
+from variseq.terminal.erase import commands as erase_commands
 from variseq.terminal.items import commands as items_commands
 from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
 from variseq.threads import use_threads
@@ -25,6 +26,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 keys = typer.Typer(help="API keys of a server.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys, name="keys")
 app.add_typer(items_commands, name="items")
+app.add_typer(erase_commands)
 
 
 def option(text: str, *names: str) -> Any:
