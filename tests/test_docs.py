@@ -89,14 +89,14 @@ def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl")
-@pytest.mark.parametrize("name", ["your-own-log", "serve", "read-the-report"])
-def test_commands_of_tutorial_run(
-    name: str, reader_folder: Path, reading: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    "name", ["tutorials/your-own-log", "tutorials/serve", "tutorials/read-the-report", "how-to/erase-a-person"]
+)
+def test_commands_of_a_page_run(name: str, reader_folder: Path, reading: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands of ours run in this process, all from the first in the background on in one shell."""
     monkeypatch.chdir(reader_folder)
-    page = of_one_epoch((DOCS / "tutorials" / f"{name}.md").read_text(encoding="utf-8"))
-    commands = [line for line in re.findall(r"^\$ (.*)$", page, re.MULTILINE) if not line.startswith("pip ")]
+    page = of_one_epoch((DOCS / f"{name}.md").read_text(encoding="utf-8"))
+    commands = [line for line in re.findall(r"^ *\$ (.*)$", page, re.MULTILINE) if not line.startswith("pip ")]
     while commands and not commands[0].endswith("&"):
         line = commands.pop(0)
         out = re.search(r" --out (\S+)", line)
