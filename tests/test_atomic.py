@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from variseq.atomic import atomic_directory, atomic_write
+from variseq.atomic import atomic_directory, atomic_write, replace_directory, restore_replaced
 
 
 def names(folder: Path) -> list[str]:
@@ -48,3 +48,21 @@ def test_what_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
             broken_off(unfinished / part)
     assert path.read_text() == "before"
     assert names(tmp_path) == ["page.txt"]
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+def test_folder_takes_the_place_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    monkeypatch.setattr("sys.platform", platform)
+    for name in ("run", ".run.erasing"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "named").write_text(name)
+    replace_directory(tmp_path / "run", tmp_path / ".run.erasing")
+    assert names(tmp_path) == ["run"]
+    assert (tmp_path / "run" / "named").read_text() == ".run.erasing"
+
+
+def test_folder_that_was_left_without_its_name_gets_it_back(tmp_path: Path) -> None:
+    for name in (".run.replaced", ".other.replaced", "other"):
+        (tmp_path / "deep" / name).mkdir(parents=True)
+    restore_replaced(tmp_path)
+    assert names(tmp_path / "deep") == [".other.replaced", "other", "run"]

@@ -59,20 +59,30 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
+REPLACED = ".replaced"
 
 
 def replace_directory(path: Path, new: Path) -> None:
     """Put a finished folder in the place of another one of the same parent, and remove that.
 
     On Linux the two change their names in one step (renameat2), so at each moment one of them is whole at `path`.
-    Elsewhere, and in file systems that cannot do it, the old one has the name `.NAME.replaced` for a moment.
+    Elsewhere, and in file systems that cannot do it, the old one has the name `.NAME.replaced` for a moment; see
+    `restore_replaced`.
     """
     if not _exchange(path, new):
-        aside = path.with_name(f".{path.name}.replaced")
+        aside = path.with_name(f".{path.name}{REPLACED}")
         os.rename(path, aside)
         os.rename(new, path)
         new = aside
     shutil.rmtree(new)
+
+
+def restore_replaced(root: Path) -> None:
+    """Give folders below `root` their names back that an interrupted `replace_directory` has left without."""
+    for aside in root.rglob(f".*{REPLACED}"):
+        path = aside.with_name(aside.name.removeprefix(".").removesuffix(REPLACED))
+        if not path.exists():
+            os.rename(aside, path)
 
 
 def _exchange(first: Path, second: Path) -> bool:

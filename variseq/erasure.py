@@ -75,8 +75,9 @@ def erasures(checkpoint: Checkpoint, num_people: int, needs_refit: bool) -> dict
 def fit_again(checkpoint: Checkpoint, context: RunContext) -> Checkpoint:
     """A fit of the histories that a run has, with the run's own split, seed and settings.
 
-    It equals a fit of the log without those who were erased: the split is made anew, and items and behaviors that
-    nobody has any more are left out. Attributes of users are not in a run, so the result has none.
+    It equals a fit of the log without those who were erased: the split and all that follows from the log are made anew,
+    and items and behaviors that nobody has any more are left out. A run of an earlier release keeps all its settings.
+    Attributes of users are not in a run, so the result has none.
 
     Raises:
         InputError: Where such a fit would not be exact, or too little is left.
@@ -89,7 +90,11 @@ def fit_again(checkpoint: Checkpoint, context: RunContext) -> Checkpoint:
         )
     train, valid = remaining_parts(checkpoint)
     config = checkpoint.config
-    settings = run_settings(train, config["size"], config["seed"], config["model"], config["training"])
+    by_hand = checkpoint.manifest.get("set_by_hand", [*config["model"], *config["training"]])
+    model, training = (
+        {name: config[part][name] for name in by_hand if name in config[part]} for part in ("model", "training")
+    )
+    settings = run_settings(train, config["size"], config["seed"], model, training)
     fitted = fit(train, valid, config["size"], settings, context)
     manifest = fitted.manifest | {"erasures": erasures(checkpoint, 0, needs_refit=False)}
     return replace(fitted, manifest=manifest, changes=checkpoint.changes)

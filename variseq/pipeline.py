@@ -78,7 +78,7 @@ def run_settings(
         is_known = np.bincount(train.part.history().item, minlength=len(ids)) > 0
         encoder = ItemContent.fit(table, is_known, ids=ids)
         content = None if encoder is None else encoder.encode(table, ids)
-    return Settings(network, config, links, start, content, encoder)
+    return Settings(network, config, links, start, content, encoder, frozenset(model | training))
 
 
 def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context: RunContext) -> Checkpoint:
@@ -165,6 +165,7 @@ def _manifest(train: LogPart, settings: Settings, trained: Trained, calibrated: 
         "protocol": protocol,
         "split_params": method,
         "is_warm_start": settings.start is not None,
+        "set_by_hand": sorted(settings.by_hand),
         "log": report.to_json(),
         "seconds": round(trained.seconds, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.conftest import export_as, small_model
+from tests.conftest import SHORT_TRAINING, SMALL_NETWORK, export_as
 from tests.terminal.invoke import refuse, succeed, variseq
 from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from variseq.artifacts.folder import MANIFEST, WEIGHTS, read_manifest
 from variseq.erasure import remaining_parts, without_users
 from variseq.errors import InputError
-from variseq.estimator import load
+from variseq.estimator import VariationalAttention, load
 from variseq.events.options import ReadOptions
 from variseq.events.simulate import Simulation
 from variseq.inference.engine import load_engine
@@ -39,6 +39,13 @@ Parts = tuple[LogPart, LogPart, LogPart]
 ERASED = ("u007", "u042")
 ONLY = "only-once"
 """An item that one of the erased people alone has."""
+
+
+def model() -> VariationalAttention:
+    """Of the settings that are not set here, some are others without the erased people."""
+    network = {name: value for name, value in SMALL_NETWORK.items() if name != "max_seq_len"}
+    training = {name: value for name, value in SHORT_TRAINING.items() if name != "item_weight_decay"}
+    return VariationalAttention("tiny", 0, "cpu", network, training | {"max_epochs": 2})
 
 
 def with_one_more_item(events: pa.Table) -> pa.Table:
@@ -67,7 +74,7 @@ def original(events: pa.Table, shop: Simulation, tmp_path_factory: pytest.TempPa
     """A run that has learned from everybody."""
     train, valid, _ = read(events, items=shop.items()).split("leave-one-out")
     folder = tmp_path_factory.mktemp("original") / "run"
-    small_model(max_epochs=2).fit(train, valid, folder, verbose=0)
+    model().fit(train, valid, folder, verbose=0)
     return folder
 
 
@@ -76,7 +83,7 @@ def never(events: pa.Table, shop: Simulation, tmp_path_factory: pytest.TempPathF
     """A run of the log without the erased people."""
     train, valid, _ = read(without(events), items=shop.items()).split("leave-one-out")
     folder = tmp_path_factory.mktemp("never") / "run"
-    small_model(max_epochs=2).fit(train, valid, folder, verbose=0)
+    model().fit(train, valid, folder, verbose=0)
     return folder
 
 
@@ -136,7 +143,7 @@ def test_manifest_is_marked_and_quotes_nobody(original: Path, tmp_path: Path) ->
     assert not after.manifest["log"]["first_faults"]
     save_checkpoint(after, tmp_path / "run")
     with pytest.raises(InputError, match="erased"):
-        small_model().fit(*remaining_parts(after), start=load(tmp_path / "run"), verbose=0)
+        model().fit(*remaining_parts(after), start=load(tmp_path / "run"), verbose=0)
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +275,7 @@ def test_refit_equals_a_fit_that_never_had_them(erased: Path, never: Path, tmp_p
     assert found.vocabulary.items.equals(expected.vocabulary.items)
     assert all(torch.equal(found.counts[name], tensor) for name, tensor in expected.counts.items())
     assert not found.needs_refit
+    assert found.config == expected.config != load_checkpoint(erased / "runs" / "first").config
     assert found.manifest["protocol"] == expected.manifest["protocol"]
     second = receipts / "receipt-000002.json"
     told = succeed("verify", second, "--run", run, "--refit-again").out

@@ -75,7 +75,8 @@ class ErasedUsers:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
-                f"{path} cannot be read ({error}), so who was erased is not known. Restore it from a copy."
+                f"{path} cannot be read ({error}), so who was erased is not known. Restore it from a copy, or "
+                "give who runs this the right to read it."
             ) from error
 
 

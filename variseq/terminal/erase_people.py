@@ -19,7 +19,7 @@ import typer
 from variseq.artifacts.catalog_changes import locked
 from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from variseq.artifacts.folder import COUNTS, HISTORIES, MANIFEST, WEIGHTS, needs_refit, read_manifest
-from variseq.atomic import replace_directory
+from variseq.atomic import replace_directory, restore_replaced
 from variseq.erasure import fit_again, without_users
 from variseq.errors import CheckpointError, InputError
 from variseq.events.vocabulary import Id
@@ -105,6 +105,8 @@ def erase_people(options: EraseOptions) -> None:
             return
         receipts = Receipts.open(options.receipts)
         opened.enter_context(locked(receipts.folder))
+        for folder in options.folders:
+            restore_replaced(folder)
         num_left = _erase(options, stores, receipts) if options.users else 0
         if options.refit:
             _refit(options, receipts)
@@ -149,9 +151,8 @@ def _erase(options: EraseOptions, stores: dict[str, HistoryStore], receipts: Rec
     # First of all, so that no run brings them back while the rest is going on.
     _remember(options, now)
     found = _listed(options, stores)
-    for store in stores.values():
-        for user_id in options.ids:
-            store.erase(user_id)
+    for name, store in stores.items():
+        _erase_from_store(name, store, options.ids, now)
     for one in found:
         if one.kind == "table":
             remove_rows(one.path, options.users)
@@ -179,6 +180,13 @@ def _erase(options: EraseOptions, stores: dict[str, HistoryStore], receipts: Rec
     if runs and not options.refit:
         typer.echo("The weights of these runs have learned from them. The same command with --refit fits them again.")
     return sum(one.kind != "export" for one in left)
+
+
+def _erase_from_store(name: str, store: HistoryStore, users: Sequence[Id], now: int) -> None:
+    for user_id in users:
+        store.erase(user_id)
+        if any(event.timestamp <= now for event in store.history(user_id)):
+            raise InputError(f"{name}: events were found after the erasure. Give the same command again.")
 
 
 def _counted(changed: Sequence[Found], left: Sequence[Found], num_stores: int) -> dict[str, Any]:

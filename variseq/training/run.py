@@ -50,6 +50,7 @@ class Settings:
         start: A warm start.
         content: The content vectors of items.
         encoder: What gave the content vectors.
+        by_hand: The names of the settings of network and training that do not follow from the size and the log.
     """
 
     network: NetworkConfig
@@ -58,6 +59,7 @@ class Settings:
     start: Start | None = None
     content: Float[np.ndarray, "item content"] | None = None
     encoder: ItemContent | None = None
+    by_hand: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
