@@ -127,6 +127,10 @@ TABLES = {
          Column("value_interval_coverage_90", "coverage of 90 % intervals", 3), Column("num_values", "targets", 0),
          Column("num_values_warm", "warm", 0)),
     ),
+    "erasure": Table(
+        "erasure", ("data", "attack", "state"),
+        (Column("auc", "AUC", 3), Column("true_positives", "true-positive rate at 5 % false ones", 3)),
+    ),
     "time-to-next": Table(
         "time_to_next", ("data", "split", "model"),
         (Column("gap_nll", "NLL, nats", 3), Column("gap_log_rmse", "RMSE of log gap", 3),

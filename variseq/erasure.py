@@ -54,12 +54,14 @@ def without_users(checkpoint: Checkpoint, users: Int[np.ndarray, " user"]) -> Ch
     known = valid.history_with_targets() if checkpoint.is_refitted else train.history()
     of_groups = (ITEM, COUNT, RECORD)
     others = {name: tensor for name, tensor in checkpoint.counts.items() if name not in of_groups}
+    # An item that they alone had keeps the vector that it was given by events; as a new one it would have p = 0.
+    counts = others | count_events(vocabulary.num_items, known) | {"is_new": others["is_new"]}
     manifest = checkpoint.manifest | {
         "protocol": {key: value for key, value in train.protocol.items() if key != "part"},
         "log": _report(checkpoint.manifest["log"], remaining, vocabulary).to_json(),
         "erasures": erasures(checkpoint, len(users), needs_refit=True),
     }
-    return replace(fewer, counts=others | count_events(vocabulary.num_items, known), manifest=manifest)
+    return replace(fewer, counts=counts, manifest=manifest)
 
 
 def erasures(checkpoint: Checkpoint, num_people: int, needs_refit: bool) -> dict[str, Any]:

@@ -27,6 +27,7 @@ SEQUENCES = Sequences({1: [10, 11, 12, 13], 2: [13, 12, 10, 11], 3: [11, 13, 10,
 SCRIPTS = (
     "ablations",
     "competitors.run",
+    "erasure",
     "growth",
     "reading",
     "serving",
