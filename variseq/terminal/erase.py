@@ -25,7 +25,9 @@ def erase(
     """Erase people from stores, runs, tables and backups, and write a receipt that names nobody."""
     from variseq.terminal.erase_people import EraseOptions, erase_people
 
-    erase_people(EraseOptions(tuple(user or ()), runs, receipts, store, tuple(backup or ()), refit, dry_run))
+    erase_people(
+        EraseOptions(tuple(dict.fromkeys(user or ())), runs, receipts, store, tuple(backup or ()), refit, dry_run)
+    )
 
 
 @commands.command()
