@@ -28,15 +28,15 @@ from variseq.evaluation.significance import compare as compare_evaluations
 from variseq.evaluation.splits import TEST_FILE, Part, Split
 from variseq.evaluation.user_sample import sampled_users
 from variseq.events.items import read_users
-from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
+from variseq.events.vocabulary import Id, Vocabulary
 from variseq.log import Log, LogPart
 from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
 from variseq.pipeline import fit, refuse_leak, run_settings, split_of
 from variseq.ranking.catalog_changes import CatalogChanges
-from variseq.ranking.engine import NO_HISTORY, Engine, KnownHistory
-from variseq.ranking.known_users import histories_at, recommend_users
+from variseq.ranking.engine import NO_HISTORY
+from variseq.ranking.known_users import histories_at, known_history, recommend_users
 from variseq.ranking.options import RecommendOptions, id_list
 from variseq.ranking.recommendations import Recommendations, write_tables
 from variseq.ranking.when import WITHIN, WhenOptions
@@ -44,14 +44,11 @@ from variseq.recommend.changing_catalog import ChangingCatalog
 from variseq.recommend.network_model import NAME, ModelRecommender
 from variseq.recommend.values import forecast_values
 from variseq.recommend.vectors import item_table, user_tables
-from variseq.sequences.given_history import given_history
 from variseq.sequences.histories import Histories
 from variseq.threads import short_waits_when_busy
 from variseq.training.callbacks import TrainingCallback
 from variseq.training.defaults import SIZES, Size, refuse_bad_settings
 from variseq.training.run import RunContext, Settings, choose_device
-
-MAX_HINTS = 3
 
 
 class VariationalAttention(ChangingCatalog):
@@ -260,7 +257,7 @@ class VariationalAttention(ChangingCatalog):
         if users is not None and history is not None:
             raise InputError("Give either users or a history, not both.")
         if history is not None:
-            known = self._known_history(engine, history)
+            known = known_history(engine, history)
             fallback = None if known.num_events else NO_HISTORY
             return engine.recommend(known.at_request(wanted), [None], [fallback], wanted)
         if users is None:
@@ -304,7 +301,7 @@ class VariationalAttention(ChangingCatalog):
         if (users is None) == (history is None):
             raise InputError("Give either users=[...] or history=[...], not both and not neither.")
         if users is None:
-            known = self._known_history(engine, history)
+            known = known_history(engine, history)
             if not known.has_times:
                 raise InputError("The history has items without times. Give events with item_id and timestamp.")
             return engine.when(known.histories, options).to_pandas([None], within)
@@ -417,21 +414,6 @@ class VariationalAttention(ChangingCatalog):
         if histories is None:
             raise InputError("This run was saved without histories, so users are not known to it. Give a history.")
         return histories
-
-    def _known_history(self, engine: Engine, history: object) -> KnownHistory:
-        """A history as the model reads it. Warns of items that are left out."""
-        known = engine.given(given_history(history))
-        if unknown := known.unknown:
-            ids = self.vocabulary.items.to_pylist()
-            hints = [nearest_hint(item, ids) for item in unknown[:MAX_HINTS]] + [""] * len(unknown[MAX_HINTS:])
-            named = ", ".join(f"{item!r}{hint}" for item, hint in zip(unknown[:10], hints, strict=False))
-            warnings.warn(
-                f"{len(unknown)} of {len(unknown) + known.num_events} items of the history are not in the catalog and "
-                f"were left out: {named}{', …' if len(unknown) > 10 else ''}",
-                UserWarning,
-                stacklevel=3,
-            )
-        return known
 
     def _given_part(self, part: LogPart | Log | None, split: Split) -> tuple[Vocabulary, Part | None]:
         """The vocabulary of the part's users, and the part; None is the test part. Warns of doubtful test files."""

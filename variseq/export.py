@@ -64,7 +64,7 @@ def export(run: Path, out: Path | None = None, compress: Compression = "none") -
         raise InputError(f"compress={compress!r} is not possible. Allowed: {', '.join(COMPRESSIONS)}.")
     if out is not None:
         refuse_existing(out)
-    elif has_file(run, ENCODER):
+    elif has_file(run, TABLES):
         raise InputError(f"{run} is exported already. Choose another folder with --out.")
     checkpoint = load_checkpoint(run)
     with tempfile.TemporaryDirectory() as workspace:

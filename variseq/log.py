@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
+import pyarrow as pa
 
 from variseq.errors import InputError
 from variseq.evaluation.splits import Part, by_time, by_user_time, by_users, leave_one_out, marked_targets
-from variseq.events.items import ItemTable, UserColumn, read_users
+from variseq.events.items import ItemTable, UserColumn, read_new_items, read_users
 from variseq.events.options import ReadOptions
 from variseq.events.read import read as read_events
 from variseq.events.report import CheckReport, Events, ReadReport, check, visit_gap_of
-from variseq.events.vocabulary import Vocabulary
+from variseq.events.table import EventTable
+from variseq.events.vocabulary import Vocabulary, positions_in
 from variseq.ranking.attributes import left_out
 from variseq.sequences.histories import Histories
 
@@ -129,6 +131,43 @@ class Log:
             LogPart(part, self.vocabulary, self.items, self.report, self.users) for part in parts
         )
         return of_train, of_valid, of_test
+
+    def on_catalog(self, items: object) -> Log:
+        """The log with the items of a table and no others, also those that nobody had; sorted by their ids.
+
+        Args:
+            items: What `variseq.read` takes as items. It decides which items there are, whatever the log holds.
+
+        Returns:
+            The log; events of other items are counted as filtered, and users without another event are left out.
+
+        Raises:
+            InputError: For a table without ids, or with those of another type, and when no event is left.
+        """
+        ids, table = read_new_items(items, self.vocabulary.items.type, ReadOptions(**self.report.options))
+        order = sorted(range(len(ids)), key=lambda index: ids[index])
+        catalog = pa.array([ids[index] for index in order], self.vocabulary.items.type)
+        position = positions_in(catalog, self.vocabulary.items)[self.histories.item]
+        kept, events = position >= 0, self.histories
+        if not kept.any():
+            raise InputError("No item of the log is in the table of items. Check that the ids are spelled alike.")
+        users, user = np.unique(np.repeat(np.arange(len(events)), events.lengths)[kept], return_inverse=True)
+        columns = (events.timestamp[kept], events.behavior[kept], events.value[kept])
+        item = position[kept].astype(np.int32)
+        vocabulary = Vocabulary(self.vocabulary.users.take(pa.array(users)), catalog, self.vocabulary.behaviors)
+        num_left_out = int((~kept).sum())
+        counts = np.bincount(columns[1], minlength=vocabulary.num_behaviors).tolist()
+        report = replace(
+            self.report,
+            num_events=int(kept.sum()),
+            num_users=len(users),
+            num_items=len(catalog),
+            filtered=self.report.filtered | ({"item not in the catalog": num_left_out} if num_left_out else {}),
+            behaviors=dict(zip(vocabulary.behaviors, counts, strict=True)),
+        )
+        sorted_table = ItemTable(table.table.take(pa.array(order)))
+        events_table = EventTable(user.astype(np.int32), item, columns[0], columns[1], columns[2])
+        return Log.of(Events(events_table, vocabulary, sorted_table, report))
 
     def _target_behaviors(self, targets_of: str | Sequence[str] | None) -> tuple[str, ...] | None:
         """The behaviors of targets; None where it is all of them. Raises InputError for an unknown one."""

@@ -4,8 +4,8 @@ A run and its export have one format. Both hold the manifest, the vocabulary and
 
 - a run also has `weights.safetensors`, `counts.safetensors`, `config.yaml`, `metrics.jsonl` and, unless it was saved
   without them, the histories;
-- what is served also has `encoder.onnx`, `tables.safetensors` and, for a large catalog, `index.faiss`. These are added
-  to the run, or written to a folder of their own that names no user.
+- what is served also has `tables.safetensors`, `encoder.onnx` and, for a large catalog, `index.faiss`. These are added
+  to the run, or written to a folder of their own that names no user. A private model has the tables alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ENCODER, TABLES, INDEX = "encoder.onnx", "tables.safetensors", "index.faiss"
 CHANGES = "catalog_changes.json"
 """Beside the files of an artifact; no digest of the manifest is of it, for it changes."""
 RUN_FILES = (WEIGHTS, COUNTS, CONFIG, METRICS, HISTORIES, BOUNDS)
-SERVED_FILES = (ENCODER, TABLES, INDEX)
+SERVED_FILES = (TABLES, ENCODER, INDEX)
 """The files that only a run, or only what is served, has. The first one is never missing."""
 Manifest = dict[str, Any]
 

@@ -29,9 +29,10 @@ from variseq.ranking.attributes import UserAttributes
 from variseq.ranking.calibration import CalibrationResult
 from variseq.ranking.catalog import Catalog
 from variseq.ranking.content_table import ContentTable
+from variseq.ranking.encoding import Encoder, NoEncoder
 from variseq.ranking.engine import Engine
 from variseq.ranking.index import ItemIndex
-from variseq.ranking.item_codes import ItemCodes, without_bias
+from variseq.ranking.item_codes import ItemCodes, ItemVectors, without_bias
 from variseq.ranking.mixture import ItemTables, MixtureModel
 from variseq.ranking.new_items import NewItemVectors
 from variseq.ranking.next_time import NextTime
@@ -55,14 +56,15 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
         arrays = load_file(folder / TABLES)
         _refuse_other_lengths(arrays, vocabulary.num_items)
         vectors = ItemCodes.of_tensors(arrays) if "codes" in arrays else arrays["item_vectors"]
-        require_equal({"start vector": len(arrays["start_vector"]) + 1, "item vectors": vectors.shape[1]}, "columns")
         counted = ("log_share", "log_trend", "offsets", "follower", "count", "is_new")
         content = ContentTable(arrays["item_content"]) if "item_content" in arrays else None
         log_share, log_trend, offsets, follower, count, is_new = (arrays[name] for name in counted)
         tables = ItemTables(vectors, log_share, log_trend, offsets, follower, count, is_new, content)
         network, calibrated = manifest["network"], CalibrationResult.from_json(manifest["calibration"])
-        of_encoder = (without_bias(vectors), arrays["start_vector"], arrays["distance_biases"])
-        encoder = OnnxEncoder(folder / ENCODER, *of_encoder, int(network["latent_dim"]))
+        encoder: Encoder = NoEncoder(vectors.shape[1] - 1)
+        if network is not None:
+            encoder = _onnx_encoder(folder / ENCODER, vectors, arrays, int(network["latent_dim"]))
+        visit_gap = None if network is None else network["visit_gap"]
         hurdle, attributes = calibrated.hurdle(bool(manifest["exclude_seen"])), UserAttributes.of_tensors(arrays)
         has_index = INDEX in manifest["sha256"] and not exact
         return Engine(
@@ -75,14 +77,13 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
             thresholds_at_request=calibrated.thresholds_at_request,
             next_time=NextTime.of_tensors(arrays),
             new_item_vectors=NewItemVectors.of_tensors(arrays),
-            visit_gap=network["visit_gap"],
+            visit_gap=visit_gap,
             index=ItemIndex(folder / INDEX, vectors) if has_index else None,
             version=hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:12],
             health={
-                "network": {name: network[name] for name in SHOWN_OF_NETWORK},
-                "visit_gap_seconds": None
-                if network["visit_gap"] is None
-                else network["visit_gap"] / MICROSECONDS_PER_SECOND,
+                "network": None if network is None else {name: network[name] for name in SHOWN_OF_NETWORK},
+                "visit_gap_seconds": None if visit_gap is None else visit_gap / MICROSECONDS_PER_SECOND,
+                "privacy": manifest.get("privacy"),
                 "created": manifest["created"],
                 "protocol": manifest["protocol"],
                 "validation": calibrated.validation,
@@ -90,6 +91,11 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
                 **manifest["latent"],
             },
         )
+
+
+def _onnx_encoder(path: Path, vectors: ItemVectors, arrays: dict[str, np.ndarray], latent_dim: int) -> OnnxEncoder:
+    require_equal({"start vector": len(arrays["start_vector"]) + 1, "item vectors": vectors.shape[1]}, "columns")
+    return OnnxEncoder(path, without_bias(vectors), arrays["start_vector"], arrays["distance_biases"], latent_dim)
 
 
 def _refuse_other_lengths(arrays: dict[str, np.ndarray], num_items: int) -> None:

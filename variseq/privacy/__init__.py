@@ -1,1 +1,1 @@
-"""What protects people: erasure with receipts."""
+"""What protects people: noisy releases with a ledger of what they cost, and erasure with receipts."""

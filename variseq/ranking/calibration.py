@@ -111,6 +111,8 @@ class Calibration:
         visit: The probability that the next visit holds an item; None in a log without visits.
         new: How items without a training event are forecast, whether or not the request time is known; None: as all
             others.
+        lags: The counted transitions are those from so many of the last events.
+        lag_decay: The weight of each of them over that of the next one.
     """
 
     num_samples: int = NUM_SAMPLES
@@ -121,6 +123,8 @@ class Calibration:
     log_gaps: tuple[float, float] = (0.0, LARGEST_LOG_GAP)
     visit: VisitProbability | None = None
     new: NewItemForecast | None = None
+    lags: int = 1
+    lag_decay: float = 1.0
 
     def of(self, histories: Histories) -> Calibration:
         """The one for these histories: whether their request time is known decides."""
@@ -149,6 +153,8 @@ class Calibration:
         record = {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "gate": gate, "own": own}
         if self.at_request is not None:
             record["at_request"] = self.at_request.to_json() | {"log_gaps": list(self.at_request.log_gaps)}
+        if self.lags > 1:
+            record |= {"lags": self.lags, "lag_decay": self.lag_decay}
         return record | {"visit": visit, "new": None if self.new is None else asdict(self.new)}
 
     @classmethod
@@ -170,10 +176,9 @@ class Calibration:
             log_count, log_p = (tuple(map(float, found[name])) for name in ("log_count", "log_probability"))
             visit = VisitProbability(log_count, log_p, float(found["mean_size"]))
         new = None if record["new"] is None else NewItemForecast(**record["new"])
-        gap_range = (least, largest)
-        return cls(
-            int(record["num_samples"]), temperatures, GatingNetwork(**gate), own, at_request, gap_range, visit, new
-        )
+        lags, lag_decay = int(record.get("lags", cls.lags)), float(record.get("lag_decay", cls.lag_decay))
+        of_log = (own, at_request, (least, largest), visit, new)
+        return cls(int(record["num_samples"]), temperatures, GatingNetwork(**gate), *of_log, lags, lag_decay)
 
     def temperature(self, lengths: Int[np.ndarray, " history"]) -> Float[np.ndarray, " history"]:
         """The temperature of histories of these lengths."""
@@ -273,14 +278,14 @@ class CalibrationResult:
 
     Args:
         calibration: Temperatures and gating network.
-        thresholds: Thresholds of conformal sets.
+        thresholds: Thresholds of conformal sets; None for a model that was not calibrated on validation.
         repeat_share: The counted probability of a repeat; see `repeat_share`.
         validation: NDCG@10 and negative log-likelihood of the calibrated model on validation.
         thresholds_at_request: Thresholds where the request time is known; None for a log without times.
     """
 
     calibration: Calibration
-    thresholds: ConformalThresholds
+    thresholds: ConformalThresholds | None
     repeat_share: float
     validation: dict[str, float]
     thresholds_at_request: ConformalThresholds | None = None
@@ -291,12 +296,12 @@ class CalibrationResult:
 
     def to_json(self) -> dict[str, Any]:
         """The record for the manifest."""
-        at_request = self.thresholds_at_request
+        fitted, at_request = self.thresholds, self.thresholds_at_request
         return {
             **self.calibration.to_json(),
-            "conformal": self.thresholds.to_json(),
+            "conformal": None if fitted is None else fitted.to_json(),
             "conformal_at_request": None if at_request is None else at_request.to_json(),
-            "conformal_users": self.thresholds.num_users,
+            "conformal_users": 0 if fitted is None else fitted.num_users,
             "repeat_share": self.repeat_share,
             "validation": self.validation,
         }
@@ -304,11 +309,10 @@ class CalibrationResult:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> CalibrationResult:
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for a record that is not one."""
-        at_request, num_users = record["conformal_at_request"], int(record.get("conformal_users", 0))
-        return cls(
-            Calibration.from_json(record),
-            ConformalThresholds.from_json(record["conformal"], num_users),
-            float(record["repeat_share"]),
-            dict(record["validation"]),
-            None if at_request is None else ConformalThresholds.from_json(at_request, num_users),
+        num_users = int(record.get("conformal_users", 0))
+        fitted, at_request = (
+            None if record[name] is None else ConformalThresholds.from_json(record[name], num_users)
+            for name in ("conformal", "conformal_at_request")
         )
+        calibration, repeat_share = Calibration.from_json(record), float(record["repeat_share"])
+        return cls(calibration, fitted, repeat_share, dict(record["validation"]), at_request)

@@ -117,11 +117,17 @@ def followers(
     offsets: Integer[np.ndarray, " item_plus_one"],
     follower: Integer[np.ndarray, " cell"],
     count: Num[np.ndarray, " cell"],
+    lags: int = 1,
+    decay: float = 1.0,
 ) -> CountedItems:
     """What followed the last item of each history; with visits the items of the last visit, each once.
 
-    The followers of item i are the cells `offsets[i]:offsets[i + 1]`.
+    The followers of item i are the cells `offsets[i]:offsets[i + 1]`. With several lags it is the mean of what followed
+    each of the last events, as probabilities, where an event has `decay` times the weight of the next one.
+    Source: the mixture transition distribution (Raftery 1985).
     """
+    if lags > 1:
+        return _followers_of_lags(histories, offsets, follower, count, lags, decay)
     num_items, (known, last_item) = len(offsets) - 1, last_items(histories)
     start = offsets[last_item].astype(np.int64)
     lengths = offsets[last_item + 1] - start
@@ -134,6 +140,36 @@ def followers(
     # Without any cell numpy counts in integers.
     total = np.bincount(row, weights=value, minlength=len(histories)).astype(np.float64)
     return CountedItems(total, row, item, value)
+
+
+def _followers_of_lags(
+    histories: Histories,
+    offsets: Integer[np.ndarray, " item_plus_one"],
+    follower: Integer[np.ndarray, " cell"],
+    count: Num[np.ndarray, " cell"],
+    lags: int,
+    decay: float,
+) -> CountedItems:
+    num_items, num_histories, events = len(offsets) - 1, len(histories), np.diff(offsets)
+    cumulated = np.concatenate([[0.0], np.cumsum(count, dtype=np.float64)])
+    total = cumulated[offsets[1:]] - cumulated[offsets[:-1]]
+    pairs, shares, counted, weight = [], [], np.zeros(num_histories), np.zeros(num_histories)
+    for lag in range(lags):
+        row = np.flatnonzero(histories.lengths > lag)
+        item = histories.item[histories.offsets[1:][row] - 1 - lag]
+        # Each item has its own share of the popularity, as with one lag.
+        of_lag = decay**lag / (total[item] + PRIOR_EVENTS)
+        index = ragged_index(offsets[item].astype(np.int64), events[item])
+        pairs.append(np.repeat(row, events[item]) * num_items + follower[index].astype(np.int64))
+        shares.append(np.repeat(of_lag, events[item]) * count[index])
+        counted[row] += of_lag * total[item]
+        weight[row] += decay**lag
+    pair, cell = np.unique(np.concatenate(pairs), return_inverse=True)
+    share = np.bincount(cell, weights=np.concatenate(shares), minlength=len(pair)).astype(np.float64)
+    # The total that leaves the popularity the same share in (count + m · popularity) / (total + m).
+    prior_share = np.where(weight > 0, 1 - counted / np.maximum(weight, 1e-300), 1.0)
+    all_events, row = PRIOR_EVENTS / prior_share, pair // num_items
+    return CountedItems(all_events - PRIOR_EVENTS, row, pair % num_items, share * all_events[row] / weight[row])
 
 
 def own_history(histories: Histories, options: OwnHistory) -> CountedItems:

@@ -61,6 +61,33 @@ class Encoder(Protocol):
         ...
 
 
+class NoEncoder:
+    """`Encoder` of a model without a network: all preferences are zero, so that the item biases alone decide.
+
+    Args:
+        hidden_size: Numbers of a preference.
+    """
+
+    max_seq_len, latent_dim = 1, 0
+
+    def __init__(self, hidden_size: int) -> None:
+        self.hidden_size = hidden_size
+
+    def encode(
+        self,
+        histories: Histories,
+        noise: Float[np.ndarray, "sample position latent"],
+        source: Int[np.ndarray, " history"] | None = None,
+    ) -> EncodedHistories:
+        """See `Encoder.encode`."""
+        preference = np.zeros((len(noise), len(histories), self.hidden_size), dtype=np.float32)
+        return EncodedHistories(preference, np.zeros(len(histories)))
+
+    def with_items(self, vectors: Float[np.ndarray, "added hidden"]) -> NoEncoder:
+        """See `Encoder.with_items`."""
+        return self
+
+
 def antithetic_noise(
     num_samples: int, max_seq_len: int, latent_dim: int, seed: int = 0
 ) -> Float[np.ndarray, "sample position latent"]:

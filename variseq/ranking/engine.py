@@ -148,7 +148,7 @@ class Engine:
     Args:
         model: The mixture model.
         catalog: Its items.
-        thresholds: Of its conformal sets.
+        thresholds: Of its conformal sets; None: it forecasts none.
         repeat_share: Probability that the next event is a seen item.
         exclude_seen: What the log suggested.
         usual_behavior: Behavior of an event that names none.
@@ -165,7 +165,7 @@ class Engine:
         self,
         model: MixtureModel,
         catalog: Catalog,
-        thresholds: ConformalThresholds,
+        thresholds: ConformalThresholds | None,
         *,
         repeat_share: float,
         exclude_seen: bool,
@@ -222,7 +222,14 @@ class Engine:
         num_items = self.vocabulary.num_items
         check_k(options.k, num_items, "the size of the catalog")
         if options.conformal_level is not None:
+            if self.thresholds is None:
+                raise InputError(
+                    "This model was not calibrated on validation, so it has no conformal sets. Leave out "
+                    "conformal_level."
+                )
             self.thresholds.at(options.conformal_level)
+        if options.explore is not None and not self.model.encoder.latent_dim:
+            raise InputError("This model has no posterior, so it cannot explore. Leave out explore.")
         if options.at is not None:
             self.model.calibration.require_at_request("The model")
         if options.next == "visit" and self.model.calibration.visit is None:

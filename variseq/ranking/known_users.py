@@ -1,21 +1,39 @@
-"""Recommendations for the users of a log, some thousand at a time."""
+"""Recommendations for the users of a log, some thousand at a time, and the history that somebody gives."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Int
 
-from variseq.events.vocabulary import Id
-from variseq.ranking.engine import UNKNOWN_USER, Engine
+from variseq.events.vocabulary import Id, nearest_hint
+from variseq.ranking.engine import UNKNOWN_USER, Engine, KnownHistory
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import Recommendations
-from variseq.sequences.given_history import too_early
+from variseq.sequences.given_history import given_history, too_early
 from variseq.sequences.histories import Histories
 
 USERS_AT_ONCE = 2048
+MAX_HINTS = 3
+
+
+def known_history(engine: Engine, history: object) -> KnownHistory:
+    """A history that somebody gives, as the model reads it; see `given_history`. Warns of items that are left out."""
+    known = engine.given(given_history(history))
+    if unknown := known.unknown:
+        ids = engine.vocabulary.items.to_pylist()
+        hints = [nearest_hint(item, ids) for item in unknown[:MAX_HINTS]] + [""] * len(unknown[MAX_HINTS:])
+        named = ", ".join(f"{item!r}{hint}" for item, hint in zip(unknown[:10], hints, strict=False))
+        warnings.warn(
+            f"{len(unknown)} of {len(unknown) + known.num_events} items of the history are not in the catalog and "
+            f"were left out: {named}{', …' if len(unknown) > 10 else ''}",
+            UserWarning,
+            stacklevel=3,
+        )
+    return known
 
 
 def histories_at(known: Histories, positions: Int[np.ndarray, " user"]) -> Histories:

@@ -166,7 +166,8 @@ class MixtureModel:
     """The mixture of five components, p(i) = Σ weight · p_component(i).
 
     - network: the mean over samples of softmax(network / temperature)(i). It is the posterior predictive.
-    - transitions: what followed the last item, (count(last, i) + m · popularity(i)) / (count(last) + m), m = 100.
+    - transitions: what followed the last item, (count(last, i) + m · popularity(i)) / (count(last) + m), m = 100; or
+      the mean over several last items.
     - trend: what was popular of late.
     - uniform: 1 / n.
     - own: what the person did before, see `own_history`; only in logs where people return to items.
@@ -289,7 +290,9 @@ class MixtureModel:
 
     def followers(self, histories: Histories) -> CountedItems:
         """What followed the last item of each history; with visits the items of the last visit, each once."""
-        return followers(histories, self.tables.offsets, self.tables.follower, self.tables.count)
+        tables, calibration = self.tables, self.calibration
+        table = (tables.offsets, tables.follower, tables.count)
+        return followers(histories, *table, calibration.lags, calibration.lag_decay)
 
 
 def _entropy(

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 
 from variseq.artifacts.catalog_changes import locked, read_changes, write_changes
-from variseq.artifacts.folder import CHANGES, ENCODER, has_file
+from variseq.artifacts.folder import CHANGES, TABLES, has_file
 from variseq.atomic import write_durably
 from variseq.errors import CheckpointError, InputError, VariseqError
 from variseq.inference.engine import load_engine as engine_of_folder
@@ -37,10 +37,10 @@ def exported_model(folder: Path, report: Report = lambda text: None) -> Path:
     The server does not import what training needs. `report` takes lines about the export. Raises CheckpointError for a
     folder that is neither, and where the export fails.
     """
-    if not has_file(folder, ENCODER):
+    if not has_file(folder, TABLES):
         # Of several processes that need the same export, one makes it and the others wait.
         with locked(folder):
-            if not has_file(folder, ENCODER):
+            if not has_file(folder, TABLES):
                 _export(folder, report)
     return folder
 

@@ -62,10 +62,10 @@ def show(run: RunFolder) -> None:
 
 def _engines(run: Path) -> ChangeableEngine:
     """The model of a run or an export. Raises CheckpointError."""
-    from variseq.artifacts.folder import ENCODER, has_file
+    from variseq.artifacts.folder import TABLES, has_file
     from variseq.ranking.changed_engine import ChangeableEngine
 
-    if has_file(run, ENCODER):
+    if has_file(run, TABLES):
         from variseq.inference.engine import load_engine
 
         return ChangeableEngine(load_engine(run))

@@ -125,10 +125,10 @@ def recommend_run(run: Path, typed: dict[str, Any]) -> None:
             _show_promise(model.checkpoint.calibrated.thresholds, options.conformal_level)
 
 
-def _show_promise(thresholds: ConformalThresholds, level: float) -> None:
+def _show_promise(thresholds: ConformalThresholds | None, level: float) -> None:
     """What the level of a conformal set is worth where few people were in validation."""
-    expected = thresholds.chance_range(level)
-    if expected is not None and level - expected[0] > LOOSE:
+    expected = None if thresholds is None else thresholds.chance_range(level)
+    if thresholds is not None and expected is not None and level - expected[0] > LOOSE:
         low, high = expected
         console(stderr=True).print(
             f"note: a level of {level:.0%} cannot be promised: validation had {thresholds.num_users:,} people, so sets "

@@ -1,0 +1,95 @@
+"""What each user adds to a released sum: scaled to a norm of at most 1, in whole steps, so that sums are exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from variseq.privacy.noise import GRID
+from variseq.sequences.histories import Histories
+
+WINDOW, DECAY = 8, 0.8
+"""Two events of a user are a pair if they are at most so many events apart; pairs farther apart count less."""
+PAIRS_AT_ONCE = 4_000_000
+
+
+def latest_events(histories: Histories, max_events: int) -> Histories:
+    """The last events of each user, at most so many."""
+    ends = histories.offsets[1:]
+    return histories.select(np.maximum(histories.offsets[:-1], ends - max_events), ends)
+
+
+def popularity_sums(histories: Histories, num_items: int) -> Int[np.ndarray, " item"]:
+    """How often users had each item; the counts of one user have a norm of at most 1. In steps of `GRID`."""
+    user = np.repeat(np.arange(len(histories)), histories.lengths)
+    return _sums_of_users(user, histories.item.astype(np.int64), np.ones(len(user)), num_items)
+
+
+def pair_sums(histories: Histories, chosen: Int[np.ndarray, " chosen"], num_items: int) -> Int[np.ndarray, " pair"]:
+    """How often users had two chosen items near each other; the counts of one user have a norm of at most 1.
+
+    Two events that lie k ≤ `WINDOW` events apart count `DECAY`^(k − 1), whichever came first.
+
+    Args:
+        histories: All events that count.
+        chosen: The items whose pairs are counted, ascending.
+        num_items: Size of the catalog.
+
+    Returns:
+        One number for each pair of chosen items, in the order of `pair_index`, in steps of `GRID`.
+    """
+    position = np.full(num_items, -1)
+    position[chosen] = np.arange(len(chosen))
+    num_pairs = len(chosen) * (len(chosen) - 1) // 2
+    sums = np.zeros(num_pairs, dtype=np.int64)
+    for part in _parts(histories):
+        user = np.repeat(np.arange(len(part)), part.lengths)
+        item = position[part.item]
+        users, pairs, weights = [], [], []
+        for lag in range(1, WINDOW + 1):
+            first, second = item[:-lag], item[lag:]
+            counts = (user[:-lag] == user[lag:]) & (first >= 0) & (second >= 0) & (first != second)
+            first, second = first[counts], second[counts]
+            users.append(user[lag:][counts])
+            pairs.append(pair_index(np.minimum(first, second), np.maximum(first, second), len(chosen)))
+            weights.append(np.full(len(first), DECAY ** (lag - 1)))
+        sums += _sums_of_users(np.concatenate(users), np.concatenate(pairs), np.concatenate(weights), num_pairs)
+    return sums
+
+
+def pair_index(
+    first: Int[np.ndarray, " pair"], second: Int[np.ndarray, " pair"], num_chosen: int
+) -> Int[np.ndarray, " pair"]:
+    """The number of each pair of chosen items with first < second: the rows of a triangle, one after the other.
+
+    >>> pair_index(np.array([0, 0, 1]), np.array([1, 2, 2]), 3)
+    array([0, 1, 2])
+    """
+    return first * (2 * num_chosen - first - 1) // 2 + second - first - 1
+
+
+def _parts(histories: Histories) -> Iterator[Histories]:
+    """Some users at a time, so that memory does not grow with the log."""
+    block = histories.offsets[1:] * WINDOW // PAIRS_AT_ONCE
+    for rows in np.split(np.arange(len(histories)), np.flatnonzero(np.diff(block)) + 1):
+        yield histories.rows(rows)
+
+
+def _sums_of_users(
+    user: Int[np.ndarray, " event"],
+    cell: Int[np.ndarray, " event"],
+    weight: Float[np.ndarray, " event"],
+    num_cells: int,
+) -> Int[np.ndarray, " cell"]:
+    """Add up the weights of each user and cell, divide them by their norm over the user's cells, and sum over users."""
+    pair, index = np.unique(user * num_cells + cell, return_inverse=True)
+    count = np.bincount(index, weights=weight, minlength=len(pair))
+    owner = pair // max(1, num_cells)
+    norm = np.sqrt(np.bincount(owner, weights=count**2))[owner]
+    # Rounded down, so that no norm is above 1.
+    steps = np.floor(count / norm * ((1 - 1e-9) / GRID)).astype(np.int64)
+    sums = np.zeros(num_cells, dtype=np.int64)
+    np.add.at(sums, pair % max(1, num_cells), steps)
+    return sums

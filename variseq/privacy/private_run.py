@@ -1,0 +1,140 @@
+"""A run that is made of private releases alone: what is fitted, and the folder that it is written to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from safetensors.numpy import save_file
+
+from variseq.artifacts.folder import TABLES, new_artifact
+from variseq.events.items import ItemTable
+from variseq.events.vocabulary import Vocabulary
+from variseq.privacy.contributions import DECAY, WINDOW
+from variseq.privacy.release import PairCounts, PrivacyOptions, Release, pair_counts
+from variseq.ranking.calibration import Calibration, CalibrationResult, GatingNetwork
+from variseq.ranking.counts import OwnHistory
+
+TRANSITIONS, POPULARITY, UNIFORM = 0.9, 0.08, 0.02
+"""The weights of the mixture. They are the same for every log, as validation would look at it."""
+OWN = 0.5
+"""The weight of what the person did before, in place of so much of the transitions, where people return to items."""
+VECTOR_SIZE = 32
+"""Numbers of an item vector; vectors show which items are alike and order no list."""
+PUBLIC = (
+    "the catalog of items, with all that is known of them",
+    "the number of users, rounded up to one digit",
+    "the names of behaviors and columns, the unit of times, and all options of the fit",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class PrivateRun:
+    """What was fitted with differential privacy. Nothing in it was computed from the log but the release.
+
+    Args:
+        released: What left the log.
+        counts: What is made of it.
+        options: The budget, and what is public.
+        vocabulary: The public catalog; it names no user.
+        items: What is known of the items.
+        split: How the log was divided, without counts.
+    """
+
+    released: Release
+    counts: PairCounts
+    options: PrivacyOptions
+    vocabulary: Vocabulary
+    items: ItemTable
+    split: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        released: Release,
+        options: PrivacyOptions,
+        vocabulary: Vocabulary,
+        items: ItemTable,
+        split: dict[str, Any],
+    ) -> PrivateRun:
+        """The run of a release, whose vocabulary loses its users."""
+        nobody = Vocabulary(vocabulary.users[:0], vocabulary.items, vocabulary.behaviors)
+        return cls(released, pair_counts(released), options, nobody, items, split)
+
+    def save(self, folder: Path) -> None:
+        """Write the folder, whole or not at all. Raises InputError when it exists or cannot be written."""
+        counts, num_items = self.counts, self.vocabulary.num_items
+        log_share = np.log(counts.share).astype(np.float32)
+        tables = {
+            "item_vectors": np.concatenate([item_vectors(counts), log_share[:, None]], axis=1),
+            "log_share": log_share,
+            "log_trend": log_share,
+            "offsets": counts.offsets,
+            "follower": counts.neighbor,
+            "count": counts.count,
+            "is_new": np.zeros(num_items, dtype=bool),
+        }
+        with new_artifact(folder, self._manifest(), self.vocabulary, self.items) as unfinished:
+            save_file({name: np.ascontiguousarray(table) for name, table in tables.items()}, unfinished / TABLES)
+
+    def _manifest(self) -> dict[str, Any]:
+        excludes = self.options.exclude_seen
+        calibrated = CalibrationResult(calibration(excludes), None, 0.0, {})
+        return {
+            "privacy": self.released.ledger.to_json() | {"public": list(PUBLIC), "options": asdict(self.options)},
+            "network": None,
+            "calibration": calibrated.to_json(),
+            "usual_behavior": 0,
+            "exclude_seen": excludes,
+            "latent": {},
+            "protocol": self.split,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {name: version(name) for name in ("variseq", "numpy")},
+        }
+
+
+def calibration(exclude_seen: bool) -> Calibration:
+    """The mixture of popularity, pairs and a uniform part; with seen items also of what the person did before."""
+    own = 0.0 if exclude_seen else OWN
+    logits = {
+        name: (math.log(weight / POPULARITY), 0.0, 0.0)
+        for name, weight in (("transitions", TRANSITIONS - own), ("uniform", UNIFORM), ("own", own))
+        if weight
+    }
+    return Calibration(
+        num_samples=0,
+        gate=GatingNetwork(**logits),
+        own=OwnHistory() if own else None,
+        lags=WINDOW,
+        lag_decay=DECAY,
+    )
+
+
+def item_vectors(counts: PairCounts) -> Float[np.ndarray, "item vector"]:
+    """Vectors whose cosines are high for items that are near the same items; zero for items without pairs.
+
+    They are the eigenvectors of the counts over the root of both totals, times the root of the eigenvalues.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.linalg import eigsh
+
+    num_items = len(counts.share)
+    vectors = np.zeros((num_items, VECTOR_SIZE), dtype=np.float32)
+    has_pairs = np.flatnonzero(np.diff(counts.offsets))
+    table = csr_array((counts.count.astype(np.float64), counts.neighbor, counts.offsets), (num_items, num_items))
+    table = table[has_pairs][:, has_pairs]
+    table = (table + table.T) / 2
+    scale = 1 / np.sqrt(np.maximum(table.sum(axis=1), 1e-12))
+    size = min(VECTOR_SIZE, len(has_pairs) - 1)
+    if size < 1:
+        return vectors
+    start = np.full(len(has_pairs), 1.0)
+    values, found = eigsh(table.multiply(scale[:, None]).multiply(scale).tocsr(), k=size, which="LA", v0=start)
+    vectors[has_pairs, :size] = found * np.sqrt(np.maximum(values, 0))
+    return vectors

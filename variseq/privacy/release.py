@@ -1,0 +1,143 @@
+"""Two private releases of a log, popularity and pairs of items, and the counts that are made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from variseq.errors import InputError
+from variseq.privacy.accounting import Ledger, Mechanism, default_delta, noise_multipliers
+from variseq.privacy.contributions import latest_events, pair_index, pair_sums, popularity_sums
+from variseq.privacy.denoising import posterior_means
+from variseq.privacy.noise import GRID, Noise, secure_noise
+from variseq.sequences.histories import Histories
+
+POPULARITY_SHARE = 0.1
+"""Of 1 / noise multiplier²; the pairs have the rest."""
+LEAST_POPULARITY = 5.0
+"""Pairs are counted of items whose noisy popularity has at least so many standard deviations of its noise."""
+MOST_ITEMS = 8_000
+"""Pairs are counted of at most so many items, the most popular ones: 32 million pairs."""
+MOST_FOLLOWERS = 300
+"""So many pairs of each item are kept."""
+MEAN_EVENTS = 5_000.0
+"""Counts are scaled so that an item has so many on average, beside the events that a popularity counts for."""
+
+
+@dataclass(frozen=True)
+class PrivacyOptions:
+    """What a private fit is allowed to cost, and what is public.
+
+    Args:
+        epsilon: The budget ε.
+        delta: The budget δ; None: `default_delta` of the number of users.
+        max_user_events: Only the last events of each user count, at most so many.
+        exclude_seen: Whether items of a person's own history are left out. A private fit does not look at the log to
+            decide it. Without it what the person did before is a part of the answer.
+    """
+
+    epsilon: float
+    delta: float | None = None
+    max_user_events: int = 1000
+    exclude_seen: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_user_events < 2:
+            raise InputError(f"max_user_events={self.max_user_events} is not possible. Give 2 or more.")
+
+
+@dataclass(frozen=True, eq=False)
+class Release:
+    """What leaves the log: two noisy sums, in units of the norm that one user adds at most.
+
+    Args:
+        popularity: Of every item of the catalog.
+        chosen: The items whose pairs were counted, by their noisy popularity, ascending.
+        pairs: Of every pair of chosen items, in the order of `pair_index`.
+        ledger: What the two cost.
+    """
+
+    popularity: Float[np.ndarray, " item"]
+    chosen: Int[np.ndarray, " chosen"]
+    pairs: Float[np.ndarray, " pair"]
+    ledger: Ledger
+
+    @property
+    def noise(self) -> tuple[float, float]:
+        """The standard deviation of the noise of popularity and pairs."""
+        popularity, pairs = (one.noise_multiplier for one in self.ledger.mechanisms)
+        return popularity, pairs
+
+
+def release(histories: Histories, num_items: int, options: PrivacyOptions, noise: Noise = secure_noise) -> Release:
+    """Release the popularity of items and the counts of pairs with Gaussian noise.
+
+    One user adds a vector with a norm of at most 1 to each of the two sums; noise is on every cell, also on those where
+    nothing was counted. Source: Dwork and Roth 2014, appendix A, for the Gaussian mechanism.
+
+    Args:
+        histories: All events of the users that the run may learn from.
+        num_items: Size of the public catalog.
+        options: The budget.
+        noise: For tests and audits only; without it there is no privacy.
+
+    Raises:
+        InputError: For a budget that is not possible.
+    """
+    delta = default_delta(len(histories)) if options.delta is None else options.delta
+    multipliers = noise_multipliers(options.epsilon, delta, (POPULARITY_SHARE, 1 - POPULARITY_SHARE))
+    what = ("popularity of each item of the catalog", "counts of pairs of items near each other")
+    mechanisms = tuple(Mechanism(*one) for one in zip(what, multipliers, strict=True))
+    bounded = latest_events(histories, options.max_user_events)
+    popularity = (popularity_sums(bounded, num_items) + noise(multipliers[0], num_items)) * GRID
+    likely = np.flatnonzero(popularity >= LEAST_POPULARITY * multipliers[0])
+    chosen = np.sort(likely[np.argsort(-popularity[likely], kind="stable")[:MOST_ITEMS]])
+    sums = pair_sums(bounded, chosen, num_items)
+    pairs = ((sums + noise(multipliers[1], len(sums))) * GRID).astype(np.float32)
+    return Release(popularity, chosen, pairs, Ledger(mechanisms, delta))
+
+
+@dataclass(frozen=True, eq=False)
+class PairCounts:
+    """What is known of the items after a release. The neighbors of item i are the cells `offsets[i]:offsets[i + 1]`.
+
+    Args:
+        share: The popularity of each item; they sum to 1.
+        offsets: Where the neighbors of each item begin.
+        neighbor: Items that users had near an item.
+        count: How often, in events.
+    """
+
+    share: Float[np.ndarray, " item"]
+    offsets: Int[np.ndarray, " item_plus_one"]
+    neighbor: Int[np.ndarray, " cell"]
+    count: Float[np.ndarray, " cell"]
+
+
+def pair_counts(released: Release) -> PairCounts:
+    """Counts without most of the noise. They are made of the release alone, so they cost no privacy."""
+    num_items, num_chosen = len(released.popularity), len(released.chosen)
+    of_popularity, of_pairs = released.noise
+    # What is below the noise is about as large as the mean of the positive half of it.
+    popularity = np.maximum(released.popularity, 0.3 * of_popularity)
+    table = np.zeros((num_chosen, num_chosen), dtype=np.float32)
+    first, second = np.triu_indices(num_chosen, 1)
+    of_chosen = popularity[released.chosen]
+    expected = of_chosen[first] * of_chosen[second]
+    table[first, second] = posterior_means(released.pairs / of_pairs, expected)[pair_index(first, second, num_chosen)]
+    table += table.T
+    kept = min(MOST_FOLLOWERS, num_chosen)
+    columns = np.sort(np.argpartition(-table, kept - 1, axis=1)[:, :kept], axis=1) if num_chosen else table[:, :0]
+    count = np.take_along_axis(table, columns.astype(np.int64), axis=1)
+    row, _ = np.nonzero(count)
+    lengths = np.zeros(num_items, dtype=np.int64)
+    lengths[released.chosen] = np.bincount(row, minlength=num_chosen)
+    scale = MEAN_EVENTS * num_chosen / max(float(count.sum()), 1e-9)
+    return PairCounts(
+        share=popularity / popularity.sum(),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        neighbor=released.chosen[columns[count > 0].astype(np.int64)].astype(np.int32),
+        count=(count[count > 0] * scale).astype(np.float32),
+    )
