@@ -16,17 +16,20 @@ from variseq.errors import InputError, MissingDependencyError, VariseqError
 from variseq.output.printable import printable, printable_lines
 from variseq.terminal.erase import commands as erase_commands
 from variseq.terminal.items import commands as items_commands
+from variseq.terminal.privacy import commands as privacy_commands
 from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
+from variseq.terminal.server_files import backup_commands, keys_commands
 from variseq.threads import use_threads
 
 if TYPE_CHECKING:
     from variseq.ranking.item_codes import Compression
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-keys = typer.Typer(help="API keys of a server.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(keys, name="keys")
+app.add_typer(keys_commands, name="keys")
 app.add_typer(items_commands, name="items")
 app.add_typer(erase_commands)
+app.add_typer(backup_commands)
+app.add_typer(privacy_commands)
 
 
 def option(text: str, *names: str) -> Any:
@@ -124,6 +127,11 @@ def fit(
         Path | None,
         option("Earlier run to start from, with 0.3 of the epochs; read old and new events.", "--from"),
     ] = None,
+    private: Annotated[
+        float | None, option("ε of a differentially private fit of counts; --items is then the public catalog.")
+    ] = None,
+    delta: Annotated[float | None, option("δ of a private fit; users^−1.1 otherwise.")] = None,
+    max_user_events: Annotated[int, option("For a private fit: the last events of each user that count.")] = 1000,
     resume: Annotated[bool, option("Go on with an unfinished run.", "--resume")] = False,
     tensorboard: Annotated[bool, option("Also write TensorBoard files.", "--tensorboard")] = False,
     quiet: Annotated[bool, option("Print the results only.", "--quiet")] = False,
@@ -146,6 +154,13 @@ def fit(
         "training.calendar": calendar,
         **read,
     }
+    if private is not None:
+        from variseq.terminal.fit_private import fit_private, refuse_not_private
+
+        refuse_not_private(dict(locals()))
+        wanted = run_config(config, flags, settings or [], {"split": {"by": "leave-one-out"}})
+        fit_private(_source(source), wanted, out, items, private, delta, max_user_events, quiet)
+        return
     start = None if from_run is None else load(from_run, device or "auto")
     wanted = run_config(config, flags, settings or [], None if start is None else settings_of(start))
     level = 0 if quiet else 1 + verbose
@@ -413,37 +428,6 @@ def export(
     typer.echo(f"Export: {printable(folder)}")
     if (recall := recall_of_index(run, folder)) is not None:
         typer.echo(f"Index: it finds {recall:.1%} of the ten best items of a sample of users.")
-
-
-@keys.command("create")
-def create_key(
-    name: Annotated[str, option("Who gets the key.")],
-    role: Annotated[list[str], option("read, write, erase or admin; repeatable.")],
-    file: Annotated[Path, option("File of keys; made if it is not there.")],
-) -> None:
-    """Make a key, show it once, and keep its hash in the file."""
-    from variseq.serving.keys import create_key as make_key
-
-    key = make_key(file, name, role)
-    typer.echo(f"The key {name!r} is shown only once; its hash is in {printable(file)}.", err=True)
-    typer.echo(key)
-
-
-@app.command()
-def backup(
-    store: Annotated[str, typer.Argument(help="URL of the store: sqlite:///events.db")],
-    target: Annotated[Path, typer.Argument(help="File for the copy.")],
-) -> None:
-    """Copy a store as it is at one moment, while a server uses it."""
-    from variseq.serving.stores.transfer import back_up
-    from variseq.terminal.read_options import open_file_store
-
-    opened = open_file_store(store)
-    try:
-        back_up(opened, target)
-    finally:
-        opened.close()
-    typer.echo(f"Backup: {printable(target)}")
 
 
 def _show_warning(

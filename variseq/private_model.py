@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from variseq.artifacts.folder import refuse_existing
+from variseq.artifacts.folder import is_private, read_manifest, refuse_existing
 from variseq.errors import InputError
 from variseq.evaluation.baselines import baselines
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
@@ -51,9 +51,9 @@ class PrivateModel:
     """
 
     def __init__(self, folder: Path | str) -> None:
-        self.engine: Engine = load_engine(Path(folder))
-        if self.engine.health["privacy"] is None:
+        if not is_private(read_manifest(Path(folder))):
             raise InputError(f"{folder} is no private run. Load it with variseq.load, or fit with --private.")
+        self.engine: Engine = load_engine(Path(folder))
 
     @classmethod
     def fit(cls, train: LogPart, valid: LogPart, folder: Path | str, options: PrivacyOptions) -> PrivateModel:
@@ -149,5 +149,5 @@ def refuse_dependent_reading(train: LogPart) -> None:
         if options.get(name, only) != only and not (name == "missing_value" and options[name] == "zero"):
             raise InputError(
                 f"{name}={options[name]!r} keeps or fills events of one user by those of others, which is not private. "
-                f"Leave it out."
+                "Leave it out."
             )

@@ -32,6 +32,7 @@ PUBLIC = (
     "the number of users, rounded up to one digit",
     "the names of behaviors and columns, the unit of times, and all options of the fit",
 )
+NOT_COVERED = ("the log itself", "evaluations of it", "the histories in the store of a server")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,12 @@ class PrivateRun:
         excludes = self.options.exclude_seen
         calibrated = CalibrationResult(calibration(excludes), None, 0.0, {})
         return {
-            "privacy": self.released.ledger.to_json() | {"public": list(PUBLIC), "options": asdict(self.options)},
+            "privacy": {
+                **self.released.ledger.to_json(),
+                "public": list(PUBLIC),
+                "not_covered": list(NOT_COVERED),
+                "options": asdict(self.options),
+            },
             "network": None,
             "calibration": calibrated.to_json(),
             "usual_behavior": 0,

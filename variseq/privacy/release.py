@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from variseq.errors import InputError
 from variseq.privacy.accounting import Ledger, Mechanism, default_delta, noise_multipliers
-from variseq.privacy.contributions import latest_events, pair_index, pair_sums, popularity_sums
+from variseq.privacy.contributions import latest_events, pair_sums, popularity_sums
 from variseq.privacy.denoising import posterior_means
 from variseq.privacy.noise import GRID, Noise, secure_noise
 from variseq.sequences.histories import Histories
@@ -18,8 +18,8 @@ POPULARITY_SHARE = 0.1
 """Of 1 / noise multiplier²; the pairs have the rest."""
 LEAST_POPULARITY = 5.0
 """Pairs are counted of items whose noisy popularity has at least so many standard deviations of its noise."""
-MOST_ITEMS = 8_000
-"""Pairs are counted of at most so many items, the most popular ones: 32 million pairs."""
+MOST_ITEMS = 5_000
+"""Pairs are counted of at most so many items, the most popular ones: 12 million pairs."""
 MOST_FOLLOWERS = 300
 """So many pairs of each item are kept."""
 MEAN_EVENTS = 5_000.0
@@ -123,10 +123,9 @@ def pair_counts(released: Release) -> PairCounts:
     # What is below the noise is about as large as the mean of the positive half of it.
     popularity = np.maximum(released.popularity, 0.3 * of_popularity)
     table = np.zeros((num_chosen, num_chosen), dtype=np.float32)
-    first, second = np.triu_indices(num_chosen, 1)
+    first, second = np.triu_indices(num_chosen, 1)  # in the order of `pair_index`
     of_chosen = popularity[released.chosen]
-    expected = of_chosen[first] * of_chosen[second]
-    table[first, second] = posterior_means(released.pairs / of_pairs, expected)[pair_index(first, second, num_chosen)]
+    table[first, second] = posterior_means(released.pairs / of_pairs, of_chosen[first] * of_chosen[second])
     table += table.T
     kept = min(MOST_FOLLOWERS, num_chosen)
     columns = np.sort(np.argpartition(-table, kept - 1, axis=1)[:, :kept], axis=1) if num_chosen else table[:, :0]

@@ -11,11 +11,13 @@ from typing import Any
 
 from rich.table import Table
 
+from variseq.artifacts.folder import is_private, read_manifest
 from variseq.errors import InputError
 from variseq.estimator import load
 from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
 from variseq.output.console import console
 from variseq.output.printable import printable
+from variseq.private_model import PrivateModel
 from variseq.ranking.calibration import ConformalThresholds
 from variseq.ranking.engine import UNKNOWN_USER
 from variseq.ranking.options import RecommendOptions
@@ -109,20 +111,25 @@ def recommend_run(run: Path, typed: dict[str, Any]) -> None:
         num_rows = recommend_all(run, out, read, typed["approximate"], typed["workers"])
         console().print(f"{num_rows:,} rows: {printable(out)}", soft_wrap=True)
         return
-    model = load(run)
+    model = PrivateModel(run) if is_private(read_manifest(run)) else load(run)
     vocabulary = model.vocabulary
     options = read(vocabulary)
     items, ids = NamedItems(vocabulary), [vocabulary.parse_user_id(text) for text in users] or None
     events: list[Any] | None = [] if is_new else items.ids("--history", history)
     if history_json is not None:
         events = items.history_of_json("--history-json", history_json)
-    recommendations = model.recommend(ids, events, options=options)
+    if isinstance(model, PrivateModel):
+        if users:
+            raise InputError("A private run names no user. Give --history i9,i3 in place of --user.")
+        recommendations = model.recommend(events or [], options=options)
+    else:
+        recommendations = model.recommend(ids, events, options=options)
     if typed["json"]:
         print(json.dumps(recommendations.to_dicts()))
     else:
         _show(recommendations, options, ids, vocabulary)
-        if options.conformal_level is not None and model.checkpoint is not None:
-            _show_promise(model.checkpoint.calibrated.thresholds, options.conformal_level)
+        if options.conformal_level is not None:
+            _show_promise(model._engine().thresholds, options.conformal_level)
 
 
 def _show_promise(thresholds: ConformalThresholds | None, level: float) -> None:

@@ -15,6 +15,7 @@ const FACTS = [
   ["Layers", (health) => health.network?.num_layers],
   ["Attention", (health) => health.network?.attention],
   ["Split", (health) => health.protocol?.method],
+  ["Differential privacy", (health) => health.privacy && `ε = ${health.privacy.epsilon.toPrecision(3)}, δ = ${health.privacy.delta.toPrecision(2)}; ${health.privacy.unit}`],
   ["NDCG@10 on validation", (health) => health.validation?.ndcg],
   ["NLL on validation", (health) => isNumber(health.validation?.nll) ? `${nats(health.validation.nll)}, as of ${equallyLikely(health.validation.nll)} items` : null],
 ];

@@ -1,0 +1,136 @@
+"""A private run from a log to recommendations: what its folder holds, what it answers, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import variseq as vs
+from variseq.cli import app
+from variseq.errors import CheckpointError, InputError
+from variseq.log import Log
+from variseq.privacy.private_folder import faults_of
+from variseq.privacy.release import PrivacyOptions
+from variseq.private_model import PrivateModel
+
+SHOP = vs.simulate(vs.SimulationOptions(num_users=500, num_items=40, seed=5))
+CATALOG = pd.concat(
+    [SHOP.items().to_pandas(), pd.DataFrame({"item_id": ["never"], "title": ["Nobody had it"], "category": ["Toys"]})]
+)
+
+
+@pytest.fixture(scope="module")
+def log() -> Log:
+    return vs.read(SHOP.events()).on_catalog(CATALOG)
+
+
+@pytest.fixture(scope="module")
+def private_run(log: Log, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("private") / "run"
+    train, valid, _ = log.split("leave-one-out")
+    PrivateModel.fit(train, valid, folder, PrivacyOptions(8.0, exclude_seen=False))
+    return folder
+
+
+def test_catalog_decides_which_items_there_are(log: Log) -> None:
+    assert log.vocabulary.items.to_pylist() == sorted(CATALOG["item_id"])
+    assert log.items is not None
+    position = log.vocabulary.item_positions(["never"])[0]
+    assert log.items.titles([position]) == ["Nobody had it"]
+    assert position not in log.histories.item
+
+
+def test_events_of_other_items_are_counted_and_left_out() -> None:
+    whole = vs.read(SHOP.events())
+    few = whole.on_catalog(CATALOG.iloc[:10])
+    expected = np.isin(whole.vocabulary.item_ids(whole.histories.item), CATALOG["item_id"].iloc[:10]).sum()
+    assert few.histories.num_events == expected
+    assert few.report.filtered["item not in the catalog"] == whole.histories.num_events - expected
+    assert few.vocabulary.num_users == (few.histories.lengths > 0).sum()
+    titles = few.items.titles(range(10)) if few.items is not None else []
+    assert titles == CATALOG.iloc[:10].sort_values("item_id")["title"].tolist()
+
+
+def test_folder_names_no_user_and_holds_nothing_but_the_release(private_run: Path) -> None:
+    assert faults_of(private_run) == []
+    content = b"".join(path.read_bytes() for path in private_run.rglob("*") if path.is_file())
+    users = SHOP.events().to_pandas()["user_id"].unique()
+    assert not any(f'"{user}"'.encode() in content for user in users)
+    manifest = json.loads((private_run / "manifest.json").read_text())
+    assert "split_hash" not in json.dumps(manifest)
+    assert manifest["privacy"]["epsilon"] <= 8
+
+
+def test_further_file_in_the_folder_is_found(private_run: Path) -> None:
+    further = private_run / "evaluation.json"
+    further.write_text("{}")
+    found = faults_of(private_run)
+    further.unlink()
+    assert len(found) == 1
+    assert "evaluation.json" in found[0]
+
+
+def test_private_model_is_better_than_popularity_and_recommends_the_catalog(log: Log, private_run: Path) -> None:
+    model = PrivateModel(private_run)
+    _, valid, test = log.split("leave-one-out")
+    results = model.evaluate(test, valid)
+    assert results.row("variseq, private")["ndcg@10"] > 1.5 * results.row("popular")["ndcg@10"]
+    assert results.row("variseq, private")["nll"] < results.row("popular")["nll"]
+    found = model.recommend(["i01", "i02"], k=5).to_pandas()
+    assert len(found) == 5
+    assert np.all(np.diff(found["probability"]) <= 0)
+    assert model.recommend([], k=1).to_pandas()["fallback"].notna().all()
+    assert model.engine.catalog.similar("i01", 3)[0]["score"] <= 1.0001
+
+
+def test_same_log_gives_another_release_each_time(log: Log, private_run: Path, tmp_path: Path) -> None:
+    train, valid, _ = log.split("leave-one-out")
+    again = PrivateModel.fit(train, valid, tmp_path / "again", PrivacyOptions(8.0, exclude_seen=False))
+    assert (again.engine.model.tables.log_share != PrivateModel(private_run).engine.model.tables.log_share).any()
+
+
+@pytest.mark.parametrize("options", [{"conformal_level": 0.9}, {"explore": "thompson"}])
+def test_what_a_private_model_has_not_is_refused(private_run: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        PrivateModel(private_run).recommend(["i01"], **options)
+
+
+def test_reading_that_depends_on_other_users_is_refused(log: Log, tmp_path: Path) -> None:
+    without = vs.read(SHOP.events()).split("leave-one-out")
+    by_time = log.split("time")
+    core = vs.read(SHOP.events(), options=vs.ReadOptions(min_item_events=5)).on_catalog(CATALOG).split("leave-one-out")
+    for (train, valid, _), word in ((without, "catalog"), (by_time, "split"), (core, "min_item_events")):
+        with pytest.raises(InputError, match=word):
+            PrivateModel.fit(train, valid, tmp_path / "run", PrivacyOptions(1.0))
+    assert not (tmp_path / "run").exists()
+
+
+def test_private_run_has_no_network_to_load(private_run: Path) -> None:
+    with pytest.raises(CheckpointError, match="private"):
+        vs.load(private_run)
+
+
+def test_command_fits_prints_the_guarantee_and_recommends(tmp_path: Path) -> None:
+    events, items, out = tmp_path / "events.csv", tmp_path / "items.csv", str(tmp_path / "run")
+    SHOP.events().to_pandas().to_csv(events, index=False)
+    CATALOG.to_csv(items, index=False)
+    runner, fit = CliRunner(), ["fit", str(events), "--private", "3", "--out", out]
+    assert isinstance(runner.invoke(app, fit).exception, InputError)
+    for wrong in (["--size", "tiny"], ["--resume"], ["--set", "model.hidden_size=8"]):
+        assert isinstance(runner.invoke(app, [*fit, "--items", str(items), *wrong]).exception, InputError)
+    done = runner.invoke(app, [*fit, "--items", str(items)])
+    assert done.exit_code == 0, done.exception
+    assert "ε = 3.000" in done.stdout
+    assert "variseq, private" in done.stdout
+    checked = runner.invoke(app, ["privacy", out, "--files"])
+    assert checked.exit_code == 0
+    assert "one user with all events" in checked.stdout
+    listed = runner.invoke(app, ["recommend", out, "--history", "i01,i02", "-k", "3", "--json"])
+    assert len(json.loads(listed.stdout)) == 3
+    assert isinstance(runner.invoke(app, ["recommend", out, "--user", "u1"]).exception, InputError)

@@ -1,0 +1,132 @@
+"""Contributions of users are bounded, releases are exact but for their noise, and counts are made of releases alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from variseq.privacy.contributions import DECAY, WINDOW, latest_events, pair_index, pair_sums, popularity_sums
+from variseq.privacy.denoising import posterior_means
+from variseq.privacy.noise import GRID, no_noise
+from variseq.privacy.release import PrivacyOptions, pair_counts, release
+from variseq.sequences.histories import Histories
+
+NUM_ITEMS = 6
+HISTORIES = st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), max_size=25), min_size=1, max_size=6)
+
+
+def plain_pairs(history: list[int], chosen: list[int]) -> np.ndarray:
+    """The contribution of one user, pair by pair."""
+    counts: Counter[tuple[int, int]] = Counter()
+    for end, last in enumerate(history):
+        for lag in range(1, min(WINDOW, end) + 1):
+            first = history[end - lag]
+            if first != last and first in chosen and last in chosen:
+                counts[min(first, last), max(first, last)] += DECAY ** (lag - 1)
+    pairs = [(a, b) for number, a in enumerate(chosen) for b in chosen[number + 1 :]]
+    vector = np.array([counts[pair] for pair in pairs], dtype=np.float64)
+    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+
+@given(HISTORIES, st.lists(st.integers(0, NUM_ITEMS - 1), min_size=2, unique=True))
+def test_sums_are_those_of_each_user_alone(histories: list[list[int]], chosen: list[int]) -> None:
+    chosen = sorted(chosen)
+    sums = pair_sums(Histories.of_items(histories), np.array(chosen), NUM_ITEMS) * GRID
+    plain = np.sum([plain_pairs(history, chosen) for history in histories], axis=0)
+    np.testing.assert_allclose(sums, plain, atol=2 * GRID * len(histories))
+
+
+@settings(max_examples=60)
+@given(HISTORIES, st.integers(0, 5))
+def test_one_user_changes_each_sum_by_a_norm_of_at_most_one(histories: list[list[int]], row: int) -> None:
+    row, chosen = row % len(histories), np.arange(NUM_ITEMS)
+    whole = Histories.of_items(histories)
+    others = Histories.of_items([one for number, one in enumerate(histories) if number != row])
+    assert np.linalg.norm((popularity_sums(whole, NUM_ITEMS) - popularity_sums(others, NUM_ITEMS)) * GRID) <= 1
+    changed = pair_sums(whole, chosen, NUM_ITEMS) - pair_sums(others, chosen, NUM_ITEMS)
+    assert np.linalg.norm(changed * GRID) <= 1
+
+
+@pytest.mark.parametrize("events", [0, 1, 2000])
+def test_longest_shortest_and_empty_users_are_bounded_alike(events: int) -> None:
+    random = np.random.default_rng(0)
+    others = [random.integers(0, 50, 20).tolist() for _ in range(30)]
+    one = random.integers(0, 50, events).tolist()
+    chosen = np.arange(50)
+    with_one, without = (Histories.of_items(histories) for histories in ([*others, one], others))
+    for sums in (lambda histories: popularity_sums(histories, 50), lambda histories: pair_sums(histories, chosen, 50)):
+        change = float(np.linalg.norm((sums(with_one) - sums(without)) * GRID))
+        assert change <= 1
+        assert change > 0.99 or events < 2
+
+
+def test_sums_do_not_depend_on_how_users_are_divided() -> None:
+    """Silos that add up their sums have those of the joined log, bit for bit."""
+    random = np.random.default_rng(1)
+    histories = [random.integers(0, 20, length).tolist() for length in random.integers(0, 40, 50)]
+    chosen, parts = np.arange(20), (histories[:17], histories[17:])
+    whole = pair_sums(Histories.of_items(histories), chosen, 20)
+    assert np.array_equal(whole, sum(pair_sums(Histories.of_items(part), chosen, 20) for part in parts))
+
+
+def test_pairs_are_numbered_as_a_triangle() -> None:
+    first, second = np.triu_indices(7, 1)
+    assert np.array_equal(pair_index(first, second, 7), np.arange(21))
+
+
+def test_only_the_last_events_of_a_user_count() -> None:
+    histories = Histories.of_items([[1, 2, 3, 4], [5], []])
+    assert latest_events(histories, 2).item.tolist() == [3, 4, 5]
+
+
+def made_up_log(num_users: int = 400) -> Histories:
+    """Two groups of people: those with items 0 to 9, and those with items 10 to 19."""
+    random = np.random.default_rng(2)
+    rows = [(random.integers(0, 10, 20) + 10 * (user % 2)).tolist() for user in range(num_users)]
+    return Histories.of_items(rows)
+
+
+def test_release_without_noise_is_the_sums_and_with_noise_is_near_them() -> None:
+    histories, options = made_up_log(), PrivacyOptions(8.0)
+    exact, noisy = release(histories, 30, options, no_noise), release(histories, 30, options)
+    assert np.array_equal(exact.popularity, popularity_sums(histories, 30) * GRID)
+    assert noisy.ledger == exact.ledger
+    of_popularity, of_pairs = noisy.noise
+    assert (noisy.popularity != exact.popularity).all()
+    assert np.abs(noisy.popularity - exact.popularity).max() < 6 * of_popularity
+    assert np.array_equal(noisy.chosen, np.arange(20))
+    assert len(noisy.pairs) == 190
+    sums = pair_sums(histories, noisy.chosen, 30) * GRID
+    assert (noisy.pairs - sums).std() == pytest.approx(of_pairs, rel=0.2)
+
+
+def test_counts_of_a_release_find_who_is_near_whom() -> None:
+    counts = pair_counts(release(made_up_log(), 30, PrivacyOptions(8.0)))
+    assert counts.share.sum() == pytest.approx(1)
+    assert counts.share[:20].min() > 2 * counts.share[20:].max()
+    for item in range(20):
+        cells = slice(counts.offsets[item], counts.offsets[item + 1])
+        same = (counts.neighbor[cells] < 10) == (item < 10)
+        assert counts.count[cells][same].sum() > 20 * counts.count[cells][~same].sum()
+    assert np.diff(counts.offsets)[20:].sum() == 0
+
+
+def test_posterior_means_are_nearer_to_the_truth_than_noisy_counts() -> None:
+    random = np.random.default_rng(3)
+    expected = random.exponential(1.0, 20_000)
+    truth = np.where(random.random(20_000) < 0.1, 8 * expected, 0.0)
+    noisy = truth + random.normal(size=20_000)
+    estimates = posterior_means(noisy, expected)
+    assert np.mean((estimates - truth) ** 2) < 0.35 * np.mean((noisy - truth) ** 2)
+    assert estimates.min() >= 0
+    assert np.array_equal(estimates[noisy > 12], noisy[noisy > 12])
+
+
+def test_empty_catalog_of_pairs_is_possible() -> None:
+    counts = pair_counts(release(Histories.of_items([[0], [1]]), 5, PrivacyOptions(0.1)))
+    assert len(counts.count) == 0
+    assert counts.share.sum() == pytest.approx(1)

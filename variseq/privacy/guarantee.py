@@ -1,0 +1,79 @@
+"""The guarantee of a private run in words, and what an ordinary run tells of the people in its log."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+from variseq.artifacts.folder import BOUNDS, CONFIG, COUNTS, HISTORIES, METRICS, TABLES, VOCABULARY, WEIGHTS
+from variseq.privacy.accounting import Ledger
+
+FALSE_POSITIVES = 0.01
+TOLD_BY = {
+    HISTORIES: "all events of every user",
+    BOUNDS: "how many events each user has",
+    f"{VOCABULARY}/users.parquet": "the ids of the users",
+    COUNTS: "exact counts of what followed what: one pair of rare items shows that a person is in the log",
+    TABLES: "the same exact counts",
+    WEIGHTS: "a network whose forecasts are better for the people it was trained on",
+    METRICS: "exact losses and metrics of each epoch",
+    CONFIG: "settings that were chosen by looking at the log",
+    "manifest.json": "a hash of all histories, exact numbers of users and events, and rows that were rejected",
+    "evaluation.json": "exact metrics on the events of the test part",
+    "report.html": "exact metrics on the events of the test part",
+}
+"""What each file of an ordinary run tells."""
+
+
+def true_positives(ledger: Ledger, false_positives: float) -> float:
+    """The largest share of people in the log that an attack can find, when it accuses so many others wrongly.
+
+    It holds for every attack that sees all that was released, and knows all other users. Source: Dong, Roth and Su
+    2022, "Gaussian differential privacy", section 2.3.
+
+    >>> from variseq.privacy.accounting import Mechanism
+    >>> round(true_positives(Ledger((Mechanism("counts", 1.0),), 1e-5), 0.5), 3)
+    0.841
+    """
+    normal = NormalDist()
+    mean = math.sqrt(sum(one.noise_multiplier**-2 for one in ledger.mechanisms))
+    return normal.cdf(normal.inv_cdf(false_positives) + mean)
+
+
+def guarantee(record: dict[str, Any]) -> str:
+    """What a private run guarantees, from whom, and what not.
+
+    Args:
+        record: The part `privacy` of its manifest.
+    """
+    ledger, options = Ledger.from_json(record), record["options"]
+    found = true_positives(ledger, FALSE_POSITIVES)
+    lines = [
+        f"This run is differentially private: ε = {ledger.epsilon():.3f} at δ = {ledger.delta:.2g}.",
+        f"Unit: {record['unit']}; the last {options['max_user_events']:,} events of each user count.",
+        f"Who reads this folder and accuses {FALSE_POSITIVES:.0%} of others wrongly, finds at most {found:.1%} of "
+        "those who are in the log.",
+        "Mechanisms, each run once:",
+        *(
+            f"  - {one.released}: normal noise of {one.noise_multiplier:.3f} times what one user adds at most"
+            for one in ledger.mechanisms
+        ),
+        "Declared public, and not protected:",
+        *(f"  - {one}" for one in record["public"]),
+        "Not covered: " + "; ".join(record["not_covered"]) + ".",
+    ]
+    return "\n".join(lines)
+
+
+def told_by_ordinary_run(folder: Path) -> str:
+    """What the files of a run that is not private tell of the people in its log."""
+    told = [f"  - {name}: {what}" for name, what in TOLD_BY.items() if (folder / name).is_file()]
+    return "\n".join(
+        [
+            f"{folder} is not private. Who reads it can learn:",
+            *told,
+            "Fit with `variseq fit LOG --items CATALOG --private 8` for a run with a guarantee.",
+        ]
+    )

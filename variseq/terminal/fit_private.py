@@ -1,0 +1,67 @@
+"""`variseq fit --private`: reads a log on a public catalog, releases noisy counts of it, and evaluates them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from variseq.artifacts.folder import refuse_existing
+from variseq.errors import InputError
+from variseq.log import read
+from variseq.output.console import console
+from variseq.output.printable import printable
+from variseq.privacy.guarantee import guarantee
+from variseq.privacy.release import PrivacyOptions
+from variseq.private_model import PrivateModel
+from variseq.terminal.read_options import events_source
+from variseq.terminal.run_config import RunConfig
+
+NUM_RANKED = 10
+OF_A_NETWORK = ("users", "test_file", "calendar", "size", "seed", "device", "from_run", "resume", "tensorboard")
+"""Options of `variseq fit` that are for a network."""
+
+
+def refuse_not_private(typed: dict[str, Any]) -> None:
+    """Raises InputError for options that a private fit does not have."""
+    given = [name for name in OF_A_NETWORK if typed[name]]
+    if given:
+        names = ", ".join(f"--{name.replace('_run', '').replace('_', '-')}" for name in given)
+        raise InputError(f"{names} cannot go with --private, which trains no network. Leave it out.")
+
+
+def fit_private(
+    source: str | list[str],
+    config: RunConfig,
+    out: Path,
+    items: str | None,
+    epsilon: float,
+    delta: float | None,
+    max_user_events: int,
+    quiet: bool = False,
+) -> None:
+    """Read, release, save, print the guarantee and evaluate. The folder is written as a whole, or not at all.
+
+    Raises:
+        InputError: A source, an option or the folder cannot be used.
+    """
+    refuse_existing(out)
+    other = [f"model.{name}" for name in config.model] + [f"training.{name}" for name in config.training]
+    if other := [name for name in other if name != "training.exclude_seen"]:
+        raise InputError(f"{other[0]} cannot be set with --private. Allowed: training.exclude_seen, read.*, split.*.")
+    if items is None:
+        raise InputError(
+            "--private needs --items FILE, the public catalog. Items of the log alone would tell what people had."
+        )
+    excludes = bool(config.training.get("exclude_seen", True))
+    options = PrivacyOptions(epsilon, delta, max_user_events, excludes)
+    with events_source(source) as events:
+        log = read(events, options=config.read).on_catalog(items)
+    progress = console(quiet=quiet)
+    progress.print(log.check())
+    train, valid, test = log.split(config.split.by, config.split.test, config.split.valid, config.split.targets_of)
+    model = PrivateModel.fit(train, valid, out, options)
+    progress.print(guarantee(model.engine.health["privacy"]), soft_wrap=True)
+    if test.part.protocol["num_test_events"]:
+        results = model.evaluate(test, valid, k=min(NUM_RANKED, model.vocabulary.num_items))
+        console().print(str(results), soft_wrap=True)
+    console().print(f"Run: {printable(out)}", soft_wrap=True)
