@@ -88,6 +88,9 @@ class PrivateModel:
         """What the model cost."""
         return Ledger.from_json(self.engine.health["privacy"])
 
+    def _engine(self) -> Engine:
+        return self.engine
+
     @property
     def vocabulary(self) -> Vocabulary:
         """The ids of the items; it names no user."""
@@ -119,12 +122,19 @@ class PrivateModel:
 
     def recommend(
         self,
-        history: Sequence[Id | Mapping[str, Any]] | pd.DataFrame | pa.Table,
+        users: Sequence[Id] | None = None,
+        history: Sequence[Id | Mapping[str, Any]] | pd.DataFrame | pa.Table | None = None,
         *,
         options: RecommendOptions | None = None,
         **fields: Any,
     ) -> Recommendations:
-        """What somebody with this history will want next; see `VariationalAttention.recommend`."""
+        """What somebody with this history will want next; see `VariationalAttention.recommend`.
+
+        Raises:
+            InputError: With users, whom a private model does not name, and for options that are not possible.
+        """
+        if users is not None or history is None:
+            raise InputError("A private model names no user. Give a history (--history i9,i3).")
         wanted = RecommendOptions.of(options, fields)
         known = known_history(self.engine, history)
         fallback = None if known.num_events else NO_HISTORY

@@ -82,10 +82,10 @@ def test_private_model_is_better_than_popularity_and_recommends_the_catalog(log:
     results = model.evaluate(test, valid)
     assert results.row("variseq, private")["ndcg@10"] > 1.5 * results.row("popular")["ndcg@10"]
     assert results.row("variseq, private")["nll"] < results.row("popular")["nll"]
-    found = model.recommend(["i01", "i02"], k=5).to_pandas()
+    found = model.recommend(history=["i01", "i02"], k=5).to_pandas()
     assert len(found) == 5
     assert np.all(np.diff(found["probability"]) <= 0)
-    assert model.recommend([], k=1).to_pandas()["fallback"].notna().all()
+    assert model.recommend(history=[], k=1).to_pandas()["fallback"].notna().all()
     assert model.engine.catalog.similar("i01", 3)[0]["score"] <= 1.0001
 
 
@@ -98,7 +98,7 @@ def test_same_log_gives_another_release_each_time(log: Log, private_run: Path, t
 @pytest.mark.parametrize("options", [{"conformal_level": 0.9}, {"explore": "thompson"}])
 def test_what_a_private_model_has_not_is_refused(private_run: Path, options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
-        PrivateModel(private_run).recommend(["i01"], **options)
+        PrivateModel(private_run).recommend(history=["i01"], **options)
 
 
 def test_reading_that_depends_on_other_users_is_refused(log: Log, tmp_path: Path) -> None:

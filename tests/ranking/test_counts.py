@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from variseq.ranking.counts import OTHER_HOURS, OwnHistory, own_history
+from variseq.ranking.counts import OTHER_HOURS, PRIOR_EVENTS, OwnHistory, followers, own_history
 from variseq.sequences.histories import Histories
 
 HOUR = 3_600_000_000
@@ -65,3 +65,24 @@ def test_hours_mean_nothing_without_a_request_time_or_a_calendar(
     np.testing.assert_array_equal(own_history(replace(known, request_time=None), OPTIONS).count, expected)
     no_calendar = replace(OPTIONS, gap=0.0, calendar="none")
     np.testing.assert_array_equal(own_history(known, no_calendar).count, expected)
+
+
+def test_followers_of_several_lags_are_the_weighted_mean_of_those_of_each_event() -> None:
+    random, num_items, lags, decay = np.random.default_rng(0), 7, 3, 0.5
+    table = random.integers(0, 5, (num_items, num_items)) * 40.0
+    offsets = np.concatenate([[0], np.cumsum((table > 0).sum(axis=1))])
+    follower, count = np.nonzero(table)[1], table[table > 0]
+    share = random.dirichlet(np.ones(num_items))
+    rows = [[0, 1, 2, 3, 4], [5, 6], [2], []]
+    found = followers(Histories.of_items(rows), offsets, follower, count, lags, decay)
+    smoothed = (table + PRIOR_EVENTS * share) / (table.sum(axis=1, keepdims=True) + PRIOR_EVENTS)
+    plain = np.stack(
+        [
+            np.average(smoothed[row[: -lags - 1 : -1]], axis=0, weights=decay ** np.arange(min(lags, len(row))))
+            if row
+            else share
+            for row in rows
+        ]
+    )
+    np.testing.assert_allclose(found.dense(PRIOR_EVENTS * share), plain, rtol=1e-9)
+    assert len(np.unique(found.row * num_items + found.item)) == len(found.row)

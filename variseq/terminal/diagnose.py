@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from variseq.artifacts.folder import is_private
 from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
 from variseq.terminal.evaluate import refuse_unwritable
@@ -60,7 +61,10 @@ def read_records(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         raise CheckpointError(f"{folder} {there}. Give the folder that `variseq fit --out` or `model.save` wrote.")
     try:
         if finished.exists():
-            network = json.loads(finished.read_text(encoding="utf-8"))["network"]
+            manifest = json.loads(finished.read_text(encoding="utf-8"))
+            if is_private(manifest):
+                raise CheckpointError(f"{folder} is a private run and has no network. Show it with `variseq privacy`.")
+            network = manifest["network"]
             config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             settings = flat_settings(network, config["training"])
         else:

@@ -118,12 +118,7 @@ def recommend_run(run: Path, typed: dict[str, Any]) -> None:
     events: list[Any] | None = [] if is_new else items.ids("--history", history)
     if history_json is not None:
         events = items.history_of_json("--history-json", history_json)
-    if isinstance(model, PrivateModel):
-        if users:
-            raise InputError("A private run names no user. Give --history i9,i3 in place of --user.")
-        recommendations = model.recommend(events or [], options=options)
-    else:
-        recommendations = model.recommend(ids, events, options=options)
+    recommendations = model.recommend(ids, events, options=options)
     if typed["json"]:
         print(json.dumps(recommendations.to_dicts()))
     else:
