@@ -152,6 +152,10 @@ TABLES = {
         (Column("positions_per_second", "positions / s", 0), Column("megaflops_per_position", "MFLOP a position", 2),
          Column("peak_gigaflops", "peak, GFLOP/s", 0), Column("share_of_peak", "share of peak", 2)),
     ),
+    "privacy": Table(
+        "privacy", ("data", "model", "epsilon"),
+        (*QUALITY, Column("items_with_pairs", "items with pairs", 0), Column("fit_seconds", "fit, CPU s", 1)),
+    ),
     "processes": Table(
         "processes", ("case", "processes", "threads"),
         (Column("positions_per_second", "positions / s", 0), Column("speed_ratio", "times one process", 2)),

@@ -20,6 +20,8 @@ PUBLIC = [
     "InputError",
     "MissingDependencyError",
     "PosteriorCollapseWarning",
+    "PrivacyOptions",
+    "PrivateModel",
     "ReadOptions",
     "RecommendOptions",
     "Recommendations",

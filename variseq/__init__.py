@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from variseq.events.options import ReadOptions
     from variseq.events.simulate import SimulationOptions, simulate
     from variseq.log import read
+    from variseq.privacy.release import PrivacyOptions
+    from variseq.private_model import PrivateModel
     from variseq.training.callbacks import TrainingCallback
 
 _MODULES = {
@@ -27,6 +29,8 @@ _MODULES = {
     "PosteriorCollapseWarning": "variseq.errors",
     "InputError": "variseq.errors",
     "MissingDependencyError": "variseq.errors",
+    "PrivacyOptions": "variseq.privacy.release",
+    "PrivateModel": "variseq.private_model",
     "ReadOptions": "variseq.events.options",
     "RecommendOptions": "variseq.ranking.options",
     "Recommendations": "variseq.ranking.recommendations",
@@ -46,6 +50,8 @@ __all__ = [
     "InputError",
     "MissingDependencyError",
     "PosteriorCollapseWarning",
+    "PrivacyOptions",
+    "PrivateModel",
     "ReadOptions",
     "RecommendOptions",
     "Recommendations",

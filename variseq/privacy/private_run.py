@@ -21,16 +21,16 @@ from variseq.privacy.release import PairCounts, PrivacyOptions, Release, pair_co
 from variseq.ranking.calibration import Calibration, CalibrationResult, GatingNetwork
 from variseq.ranking.counts import OwnHistory
 
-TRANSITIONS, POPULARITY, UNIFORM = 0.9, 0.08, 0.02
-"""The weights of the mixture. They are the same for every log, as validation would look at it."""
+POPULARITY, UNIFORM = 0.08, 0.02
+"""The weights of popularity and of a uniform part. They are public, as validation would look at the log."""
 OWN = 0.5
-"""The weight of what the person did before, in place of so much of the transitions, where people return to items."""
+"""The weight of what the person did before, where people return to items."""
 VECTOR_SIZE = 32
 """Numbers of an item vector; vectors show which items are alike and order no list."""
 PUBLIC = (
     "the catalog of items, with all that is known of them",
     "the number of users, rounded up to one digit",
-    "the names of behaviors and columns, the unit of times, and all options of the fit",
+    "the names of behaviors and columns, how rows are read, and all options of the fit",
 )
 NOT_COVERED = ("the log itself", "evaluations of it", "the histories in the store of a server")
 
@@ -86,7 +86,7 @@ class PrivateRun:
 
     def _manifest(self) -> dict[str, Any]:
         excludes = self.options.exclude_seen
-        calibrated = CalibrationResult(calibration(excludes), None, 0.0, {})
+        calibrated = CalibrationResult(calibration(excludes, self.counts.chosen_share), None, 0.0, {})
         return {
             "privacy": {
                 **self.released.ledger.to_json(),
@@ -105,14 +105,16 @@ class PrivateRun:
         }
 
 
-def calibration(exclude_seen: bool) -> Calibration:
-    """The mixture of popularity, pairs and a uniform part; with seen items also of what the person did before."""
-    own = 0.0 if exclude_seen else OWN
-    logits = {
-        name: (math.log(weight / POPULARITY), 0.0, 0.0)
-        for name, weight in (("transitions", TRANSITIONS - own), ("uniform", UNIFORM), ("own", own))
-        if weight
-    }
+def calibration(exclude_seen: bool, chosen_share: float) -> Calibration:
+    """The mixture of popularity, pairs and a uniform part; with seen items also of what the person did before.
+
+    The uniform part has the probability of items without pairs, which the release cannot tell apart.
+    """
+    share, own = max(chosen_share, UNIFORM), 0.0 if exclude_seen else OWN
+    of_release = share * (1 - own) * (1 - UNIFORM)
+    transitions, popularity = (1 - POPULARITY) * of_release, POPULARITY * of_release
+    weights = {"transitions": transitions, "uniform": 1 - own - of_release, "own": own}
+    logits = {name: (math.log(weight / popularity), 0.0, 0.0) for name, weight in weights.items() if weight}
     return Calibration(
         num_samples=0,
         gate=GatingNetwork(**logits),

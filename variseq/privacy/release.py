@@ -108,12 +108,14 @@ class PairCounts:
         offsets: Where the neighbors of each item begin.
         neighbor: Items that users had near an item.
         count: How often, in events.
+        chosen_share: The share of the events that are of items with pairs.
     """
 
     share: Float[np.ndarray, " item"]
     offsets: Int[np.ndarray, " item_plus_one"]
     neighbor: Int[np.ndarray, " cell"]
     count: Float[np.ndarray, " cell"]
+    chosen_share: float
 
 
 def pair_counts(released: Release) -> PairCounts:
@@ -139,4 +141,5 @@ def pair_counts(released: Release) -> PairCounts:
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         neighbor=released.chosen[columns[count > 0].astype(np.int64)].astype(np.int32),
         count=(count[count > 0] * scale).astype(np.float32),
+        chosen_share=float(np.clip(of_chosen.sum() / max(released.popularity.sum(), of_chosen.sum(), 1e-9), 0, 1)),
     )
