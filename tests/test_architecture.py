@@ -21,7 +21,7 @@ LAYERS = [
     {"recommend", "training", "log"},
     {"comparison", "pipeline"},
     {"estimator", "inference", "erasure"},
-    {"reports", "serving", "export"},
+    {"reports", "serving", "export", "private_model"},
     {"terminal"},
     {"cli"},
     {"__main__"},

@@ -18,6 +18,7 @@ from variseq.log import Log
 from variseq.privacy.private_folder import faults_of
 from variseq.privacy.release import PrivacyOptions
 from variseq.private_model import PrivateModel
+from variseq.terminal.personal_data import find
 
 SHOP = vs.simulate(vs.SimulationOptions(num_users=500, num_items=40, seed=5))
 CATALOG = pd.concat(
@@ -65,6 +66,11 @@ def test_folder_names_no_user_and_holds_nothing_but_the_release(private_run: Pat
     manifest = json.loads((private_run / "manifest.json").read_text())
     assert "split_hash" not in json.dumps(manifest)
     assert manifest["privacy"]["epsilon"] <= 8
+
+
+def test_erasure_leaves_private_runs_as_they_are(private_run: Path) -> None:
+    users = SHOP.events().to_pandas()["user_id"].unique().tolist()
+    assert find(private_run.parent, users, private_run.parent / "receipts") == []
 
 
 def test_further_file_in_the_folder_is_found(private_run: Path) -> None:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
-from variseq.artifacts.folder import HISTORIES, MANIFEST, RUN_FILES, SERVED_FILES, VOCABULARY, read_manifest
+from variseq.artifacts.folder import HISTORIES, MANIFEST, RUN_FILES, SERVED_FILES, VOCABULARY, is_private, read_manifest
 from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
 from variseq.events.table import Columns
@@ -102,6 +102,9 @@ def _artifacts(paths: Sequence[Path], users: Sequence[str]) -> list[Found]:
                 others.append((path, json.loads((path / "settings.json").read_bytes())))
                 continue
             manifest = read_manifest(path)
+            if is_private(manifest):
+                # It would be almost the same without them; ε says how nearly.
+                continue
             if HISTORIES in manifest["sha256"]:
                 if len(chosen := positions(Vocabulary.load(path / VOCABULARY), users)):
                     runs.append(Found("run", path, len(chosen), chosen))
