@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 
@@ -38,6 +38,7 @@ from variseq.evaluation.baselines import LastItemTransitions, Popular
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.evaluation import Evaluation
 from variseq.log import Log, LogPart
+from variseq.privacy.contributions import Pairs
 from variseq.privacy.private_run import PrivateRun
 from variseq.privacy.release import PrivacyOptions, release
 from variseq.private_model import PrivateModel
@@ -48,7 +49,9 @@ EPSILONS = (8.0, 3.0, 1.0)
 EXACT, PRIVATE = ("popular, exact", "last-item-transitions, exact"), "private"
 
 
-def records(name: str, log: Log, data: dict[str, Any], epsilons: Sequence[float], releases: int) -> Iterable[Record]:
+def records(
+    name: str, log: Log, data: dict[str, Any], epsilons: Sequence[float], releases: int, pairs: Pairs
+) -> Iterable[Record]:
     """One record for each release, and one for each exact baseline."""
     columns = {} if log.items is None else {one: log.items.table.column(one) for one in log.items.table.column_names}
     train, valid, test = log.on_catalog(pa.table({"item_id": log.vocabulary.items, **columns})).split("leave-one-out")
@@ -60,9 +63,12 @@ def records(name: str, log: Log, data: dict[str, Any], epsilons: Sequence[float]
         yield record_of("privacy", {"data": name, "model": model}, metrics_of(found), data=data)
     for number in range(releases):
         for epsilon in epsilons:
-            found, seconds = private(train, valid, test, PrivacyOptions(epsilon))
-            case = {"data": name, "model": PRIVATE, "epsilon": epsilon}
-            yield record_of("privacy", case, metrics_of(found) | seconds, seed=number, data=data, threads=1)
+            found, spent = private(train, valid, test, PrivacyOptions(epsilon, pairs=pairs))
+            case = {"data": name, "model": f"{PRIVATE}, {pairs}, ε = {epsilon:g}"}
+            settings = {"epsilon": epsilon, "pairs": pairs}
+            yield record_of(
+                "privacy", case, metrics_of(found) | spent, seed=number, settings=settings, data=data, threads=1
+            )
 
 
 def private(
@@ -105,12 +111,12 @@ def draw(found: Iterable[Record], path: Path) -> None:
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         of_data = [one for one in latest.values() if one["case"]["data"] == name]
-        points = sorted(
-            (one["case"]["epsilon"], one["metrics"]["ndcg@10"]) for one in of_data if "epsilon" in one["case"]
-        )
-        color = LIGHT.colors[0]
-        axes.plot(*zip(*points, strict=True), color=color, marker=MARKERS[0], linestyle="none", label="private")
-        for number, (model, style) in enumerate(zip(EXACT, (":", "--"), strict=True), 1):
+        for number, pairs in enumerate(get_args(Pairs)):
+            of_pairs = [one for one in of_data if one["settings"].get("pairs") == pairs]
+            points = sorted((one["settings"]["epsilon"], one["metrics"]["ndcg@10"]) for one in of_pairs)
+            how = {"color": LIGHT.colors[number], "marker": MARKERS[number], "linestyle": "none"}
+            axes.plot([one for one, _ in points], [one for _, one in points], label=f"{PRIVATE}, {pairs}", **how)
+        for number, (model, style) in enumerate(zip(EXACT, (":", "--"), strict=True), 2):
             value = next(one["metrics"]["ndcg@10"] for one in of_data if one["case"]["model"] == model)
             axes.axhline(value, color=LIGHT.colors[number], linestyle=style, label=model)
         axes.set(xscale="log", xticks=EPSILONS, xticklabels=[f"{one:g}" for one in EPSILONS], facecolor=LIGHT.paper)
@@ -133,6 +139,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--users", type=int, default=100_000, help="of a simulated log")
     parser.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS))
     parser.add_argument("--releases", type=int, default=3)
+    parser.add_argument("--pairs", choices=get_args(Pairs), default="near")
     parser.add_argument("--draw", action="store_true", help="draw the picture from the records")
     given = parser.parse_args(words)
 
@@ -148,7 +155,7 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             loaded = load_dataset(given.name, given.folder)
             log, data = loaded.log, loaded.description
-        for one in records(given.name, log, data, given.epsilons, given.releases):
+        for one in records(given.name, log, data, given.epsilons, given.releases, given.pairs):
             append_records(given.out, [one])
             print(one["case"], one["metrics"], flush=True)
 

@@ -153,7 +153,7 @@ TABLES = {
          Column("peak_gigaflops", "peak, GFLOP/s", 0), Column("share_of_peak", "share of peak", 2)),
     ),
     "privacy": Table(
-        "privacy", ("data", "model", "epsilon"),
+        "privacy", ("data", "model"),
         (*QUALITY, Column("items_with_pairs", "items with pairs", 0), Column("fit_seconds", "fit, CPU s", 1)),
     ),
     "processes": Table(

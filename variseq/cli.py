@@ -22,6 +22,7 @@ from variseq.terminal.server_files import backup_commands, keys_commands
 from variseq.threads import use_threads
 
 if TYPE_CHECKING:
+    from variseq.privacy.contributions import Pairs
     from variseq.ranking.item_codes import Compression
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -132,6 +133,7 @@ def fit(
     ] = None,
     delta: Annotated[float | None, option("δ of a private fit; users^−1.1 otherwise.")] = None,
     max_user_events: Annotated[int, option("For a private fit: the last events of each user that count.")] = 1000,
+    pairs: Annotated[str, option("For a private fit: near, or next where an item follows from the last one.")] = "near",
     resume: Annotated[bool, option("Go on with an unfinished run.", "--resume")] = False,
     tensorboard: Annotated[bool, option("Also write TensorBoard files.", "--tensorboard")] = False,
     quiet: Annotated[bool, option("Print the results only.", "--quiet")] = False,
@@ -155,11 +157,13 @@ def fit(
         **read,
     }
     if private is not None:
+        from variseq.privacy.release import PrivacyOptions
         from variseq.terminal.fit_private import fit_private, refuse_not_private
 
         refuse_not_private(dict(locals()))
         wanted = run_config(config, flags, settings or [], {"split": {"by": "leave-one-out"}})
-        fit_private(_source(source), wanted, out, items, private, delta, max_user_events, quiet)
+        options = PrivacyOptions(private, delta, max_user_events, pairs=cast("Pairs", pairs))
+        fit_private(_source(source), wanted, out, items, options, quiet)
         return
     start = None if from_run is None else load(from_run, device or "auto")
     wanted = run_config(config, flags, settings or [], None if start is None else settings_of(start))

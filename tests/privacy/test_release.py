@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from variseq.privacy.contributions import DECAY, WINDOW, latest_events, pair_index, pair_sums, popularity_sums
+from variseq.privacy.contributions import (
+    DECAY,
+    WINDOW,
+    Pairs,
+    latest_events,
+    pair_index,
+    pair_sums,
+    popularity_sums,
+)
 from variseq.privacy.denoising import posterior_means
 from variseq.privacy.noise import GRID, no_noise
 from variseq.privacy.release import PrivacyOptions, pair_counts, release
@@ -19,35 +27,39 @@ NUM_ITEMS = 6
 HISTORIES = st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), max_size=25), min_size=1, max_size=6)
 
 
-def plain_pairs(history: list[int], chosen: list[int]) -> np.ndarray:
+KINDS: tuple[Pairs, ...] = ("near", "next")
+
+
+def plain_pairs(history: list[int], chosen: list[int], kind: Pairs) -> np.ndarray:
     """The contribution of one user, pair by pair."""
     counts: Counter[tuple[int, int]] = Counter()
     for end, last in enumerate(history):
-        for lag in range(1, min(WINDOW, end) + 1):
+        for lag in range(1, min(WINDOW if kind == "near" else 1, end) + 1):
             first = history[end - lag]
             if first != last and first in chosen and last in chosen:
-                counts[min(first, last), max(first, last)] += DECAY ** (lag - 1)
-    pairs = [(a, b) for number, a in enumerate(chosen) for b in chosen[number + 1 :]]
+                pair = (min(first, last), max(first, last)) if kind == "near" else (first, last)
+                counts[pair] += DECAY ** (lag - 1)
+    pairs = [(a, b) for number, a in enumerate(chosen) for b in (chosen[number + 1 :] if kind == "near" else chosen)]
     vector = np.array([counts[pair] for pair in pairs], dtype=np.float64)
     return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
 
-@given(HISTORIES, st.lists(st.integers(0, NUM_ITEMS - 1), min_size=2, unique=True))
-def test_sums_are_those_of_each_user_alone(histories: list[list[int]], chosen: list[int]) -> None:
+@given(HISTORIES, st.lists(st.integers(0, NUM_ITEMS - 1), min_size=2, unique=True), st.sampled_from(KINDS))
+def test_sums_are_those_of_each_user_alone(histories: list[list[int]], chosen: list[int], kind: Pairs) -> None:
     chosen = sorted(chosen)
-    sums = pair_sums(Histories.of_items(histories), np.array(chosen), NUM_ITEMS) * GRID
-    plain = np.sum([plain_pairs(history, chosen) for history in histories], axis=0)
+    sums = pair_sums(Histories.of_items(histories), np.array(chosen), NUM_ITEMS, kind) * GRID
+    plain = np.sum([plain_pairs(history, chosen, kind) for history in histories], axis=0)
     np.testing.assert_allclose(sums, plain, atol=2 * GRID * len(histories))
 
 
 @settings(max_examples=60)
-@given(HISTORIES, st.integers(0, 5))
-def test_one_user_changes_each_sum_by_a_norm_of_at_most_one(histories: list[list[int]], row: int) -> None:
+@given(HISTORIES, st.integers(0, 5), st.sampled_from(KINDS))
+def test_one_user_changes_each_sum_by_a_norm_of_at_most_one(histories: list[list[int]], row: int, kind: Pairs) -> None:
     row, chosen = row % len(histories), np.arange(NUM_ITEMS)
     whole = Histories.of_items(histories)
     others = Histories.of_items([one for number, one in enumerate(histories) if number != row])
     assert np.linalg.norm((popularity_sums(whole, NUM_ITEMS) - popularity_sums(others, NUM_ITEMS)) * GRID) <= 1
-    changed = pair_sums(whole, chosen, NUM_ITEMS) - pair_sums(others, chosen, NUM_ITEMS)
+    changed = pair_sums(whole, chosen, NUM_ITEMS, kind) - pair_sums(others, chosen, NUM_ITEMS, kind)
     assert np.linalg.norm(changed * GRID) <= 1
 
 
@@ -113,6 +125,15 @@ def test_counts_of_a_release_find_who_is_near_whom() -> None:
         same = (counts.neighbor[cells] < 10) == (item < 10)
         assert counts.count[cells][same].sum() > 20 * counts.count[cells][~same].sum()
     assert np.diff(counts.offsets)[20:].sum() == 0
+
+
+def test_pairs_in_a_row_keep_their_order() -> None:
+    random = np.random.default_rng(4)
+    rounds = Histories.of_items([((start + np.arange(12)) % 5).tolist() for start in random.integers(0, 5, 300)])
+    counts = pair_counts(release(rounds, 5, PrivacyOptions(8.0, pairs="next")))
+    for item in range(5):
+        cells = slice(counts.offsets[item], counts.offsets[item + 1])
+        assert counts.neighbor[cells][np.argmax(counts.count[cells])] == (item + 1) % 5
 
 
 def test_posterior_means_are_nearer_to_the_truth_than_noisy_counts() -> None:

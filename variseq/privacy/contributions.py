@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,6 +14,7 @@ from variseq.sequences.histories import Histories
 WINDOW, DECAY = 8, 0.8
 """Two events of a user are a pair if they are at most so many events apart; pairs farther apart count less."""
 PAIRS_AT_ONCE = 4_000_000
+Pairs = Literal["near", "next"]
 
 
 def latest_events(histories: Histories, max_events: int) -> Histories:
@@ -27,47 +29,58 @@ def popularity_sums(histories: Histories, num_items: int) -> Int[np.ndarray, " i
     return _sums_of_users(user, histories.item.astype(np.int64), np.ones(len(user)), num_items)
 
 
-def pair_sums(histories: Histories, chosen: Int[np.ndarray, " chosen"], num_items: int) -> Int[np.ndarray, " pair"]:
+def pair_sums(
+    histories: Histories, chosen: Int[np.ndarray, " chosen"], num_items: int, pairs: Pairs = "near"
+) -> Int[np.ndarray, " pair"]:
     """How often users had two chosen items near each other; the counts of one user have a norm of at most 1.
-
-    Two events that lie k ≤ `WINDOW` events apart count `DECAY`^(k − 1), whichever came first.
 
     Args:
         histories: All events that count.
         chosen: The items whose pairs are counted, ascending.
         num_items: Size of the catalog.
+        pairs: "near": two events that lie k ≤ `WINDOW` events apart count `DECAY`^(k − 1), whichever came first.
+            "next": an event and the one right after it, in this order.
 
     Returns:
         One number for each pair of chosen items, in the order of `pair_index`, in steps of `GRID`.
     """
     position = np.full(num_items, -1)
     position[chosen] = np.arange(len(chosen))
-    num_pairs = len(chosen) * (len(chosen) - 1) // 2
+    num_pairs = number_of_pairs(len(chosen), pairs)
     sums = np.zeros(num_pairs, dtype=np.int64)
     for part in _parts(histories):
         user = np.repeat(np.arange(len(part)), part.lengths)
         item = position[part.item]
-        users, pairs, weights = [], [], []
-        for lag in range(1, WINDOW + 1):
+        users, cells, weights = [], [], []
+        for lag in range(1, WINDOW + 1 if pairs == "near" else 2):
             first, second = item[:-lag], item[lag:]
             counts = (user[:-lag] == user[lag:]) & (first >= 0) & (second >= 0) & (first != second)
-            first, second = first[counts], second[counts]
             users.append(user[lag:][counts])
-            pairs.append(pair_index(np.minimum(first, second), np.maximum(first, second), len(chosen)))
-            weights.append(np.full(len(first), DECAY ** (lag - 1)))
-        sums += _sums_of_users(np.concatenate(users), np.concatenate(pairs), np.concatenate(weights), num_pairs)
+            cells.append(pair_index(first[counts], second[counts], len(chosen), pairs))
+            weights.append(np.full(int(counts.sum()), DECAY ** (lag - 1)))
+        sums += _sums_of_users(np.concatenate(users), np.concatenate(cells), np.concatenate(weights), num_pairs)
     return sums
 
 
-def pair_index(
-    first: Int[np.ndarray, " pair"], second: Int[np.ndarray, " pair"], num_chosen: int
-) -> Int[np.ndarray, " pair"]:
-    """The number of each pair of chosen items with first < second: the rows of a triangle, one after the other.
+def number_of_pairs(num_chosen: int, pairs: Pairs) -> int:
+    """How many pairs of chosen items there are."""
+    return num_chosen * (num_chosen - 1) // 2 if pairs == "near" else num_chosen**2
 
-    >>> pair_index(np.array([0, 0, 1]), np.array([1, 2, 2]), 3)
+
+def pair_index(
+    first: Int[np.ndarray, " pair"], second: Int[np.ndarray, " pair"], num_chosen: int, pairs: Pairs = "near"
+) -> Int[np.ndarray, " pair"]:
+    """The number of each pair of chosen items. Pairs of near items are the rows of a triangle, one after the other.
+
+    >>> pair_index(np.array([0, 2, 1]), np.array([1, 0, 2]), 3)
     array([0, 1, 2])
+    >>> pair_index(np.array([0, 2, 1]), np.array([1, 0, 2]), 3, "next")
+    array([1, 6, 5])
     """
-    return first * (2 * num_chosen - first - 1) // 2 + second - first - 1
+    if pairs == "next":
+        return first * num_chosen + second
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    return low * (2 * num_chosen - low - 1) // 2 + high - low - 1
 
 
 def _parts(histories: Histories) -> Iterator[Histories]:

@@ -86,7 +86,7 @@ class PrivateRun:
 
     def _manifest(self) -> dict[str, Any]:
         excludes = self.options.exclude_seen
-        calibrated = CalibrationResult(calibration(excludes, self.counts.chosen_share), None, 0.0, {})
+        calibrated = CalibrationResult(calibration(self.options, self.counts.chosen_share), None, 0.0, {})
         return {
             "privacy": {
                 **self.released.ledger.to_json(),
@@ -105,12 +105,12 @@ class PrivateRun:
         }
 
 
-def calibration(exclude_seen: bool, chosen_share: float) -> Calibration:
+def calibration(options: PrivacyOptions, chosen_share: float) -> Calibration:
     """The mixture of popularity, pairs and a uniform part; with seen items also of what the person did before.
 
     The uniform part has the probability of items without pairs, which the release cannot tell apart.
     """
-    share, own = max(chosen_share, UNIFORM), 0.0 if exclude_seen else OWN
+    share, own = max(chosen_share, UNIFORM), 0.0 if options.exclude_seen else OWN
     of_release = share * (1 - own) * (1 - UNIFORM)
     transitions, popularity = (1 - POPULARITY) * of_release, POPULARITY * of_release
     weights = {"transitions": transitions, "uniform": 1 - own - of_release, "own": own}
@@ -119,7 +119,7 @@ def calibration(exclude_seen: bool, chosen_share: float) -> Calibration:
         num_samples=0,
         gate=GatingNetwork(**logits),
         own=OwnHistory() if own else None,
-        lags=WINDOW,
+        lags=WINDOW if options.pairs == "near" else 1,
         lag_decay=DECAY,
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.errors import InputError
 from variseq.privacy.accounting import Ledger, Mechanism, default_delta, noise_multipliers
-from variseq.privacy.contributions import latest_events, pair_sums, popularity_sums
+from variseq.privacy.contributions import Pairs, latest_events, pair_sums, popularity_sums
 from variseq.privacy.denoising import posterior_means
 from variseq.privacy.noise import GRID, Noise, secure_noise
 from variseq.sequences.histories import Histories
@@ -36,14 +37,19 @@ class PrivacyOptions:
         max_user_events: Only the last events of each user count, at most so many.
         exclude_seen: Whether items of a person's own history are left out. A private fit does not look at the log to
             decide it. Without it what the person did before is a part of the answer.
+        pairs: Which pairs are counted, see `pair_sums`. "next" is for logs where the next item follows from the last
+            one, such as stations or episodes.
     """
 
     epsilon: float
     delta: float | None = None
     max_user_events: int = 1000
     exclude_seen: bool = True
+    pairs: Pairs = "near"
 
     def __post_init__(self) -> None:
+        if self.pairs not in get_args(Pairs):
+            raise InputError(f"pairs={self.pairs!r} is not possible. Allowed: {', '.join(get_args(Pairs))}.")
         if self.max_user_events < 2:
             raise InputError(f"max_user_events={self.max_user_events} is not possible. Give 2 or more.")
 
@@ -56,12 +62,14 @@ class Release:
         popularity: Of every item of the catalog.
         chosen: The items whose pairs were counted, by their noisy popularity, ascending.
         pairs: Of every pair of chosen items, in the order of `pair_index`.
+        kind: Which pairs they are.
         ledger: What the two cost.
     """
 
     popularity: Float[np.ndarray, " item"]
     chosen: Int[np.ndarray, " chosen"]
     pairs: Float[np.ndarray, " pair"]
+    kind: Pairs
     ledger: Ledger
 
     @property
@@ -88,15 +96,16 @@ def release(histories: Histories, num_items: int, options: PrivacyOptions, noise
     """
     delta = default_delta(len(histories)) if options.delta is None else options.delta
     multipliers = noise_multipliers(options.epsilon, delta, (POPULARITY_SHARE, 1 - POPULARITY_SHARE))
-    what = ("popularity of each item of the catalog", "counts of pairs of items near each other")
+    of_pairs = {"near": "counts of pairs of items near each other", "next": "counts of pairs of items in a row"}
+    what = ("popularity of each item of the catalog", of_pairs[options.pairs])
     mechanisms = tuple(Mechanism(*one) for one in zip(what, multipliers, strict=True))
     bounded = latest_events(histories, options.max_user_events)
     popularity = (popularity_sums(bounded, num_items) + noise(multipliers[0], num_items)) * GRID
     likely = np.flatnonzero(popularity >= LEAST_POPULARITY * multipliers[0])
     chosen = np.sort(likely[np.argsort(-popularity[likely], kind="stable")[:MOST_ITEMS]])
-    sums = pair_sums(bounded, chosen, num_items)
+    sums = pair_sums(bounded, chosen, num_items, options.pairs)
     pairs = ((sums + noise(multipliers[1], len(sums))) * GRID).astype(np.float32)
-    return Release(popularity, chosen, pairs, Ledger(mechanisms, delta))
+    return Release(popularity, chosen, pairs, options.pairs, Ledger(mechanisms, delta))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,10 +134,15 @@ def pair_counts(released: Release) -> PairCounts:
     # What is below the noise is about as large as the mean of the positive half of it.
     popularity = np.maximum(released.popularity, 0.3 * of_popularity)
     table = np.zeros((num_chosen, num_chosen), dtype=np.float32)
-    first, second = np.triu_indices(num_chosen, 1)  # in the order of `pair_index`
     of_chosen = popularity[released.chosen]
+    # In the order of `pair_index`.
+    first, second = (
+        np.triu_indices(num_chosen, 1) if released.kind == "near" else np.indices(table.shape).reshape(2, -1)
+    )
     table[first, second] = posterior_means(released.pairs / of_pairs, of_chosen[first] * of_chosen[second])
-    table += table.T
+    if released.kind == "near":
+        table += table.T
+    np.fill_diagonal(table, 0)
     kept = min(MOST_FOLLOWERS, num_chosen)
     columns = np.sort(np.argpartition(-table, kept - 1, axis=1)[:, :kept], axis=1) if num_chosen else table[:, :0]
     count = np.take_along_axis(table, columns.astype(np.int64), axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,7 @@ def fit_private(
     config: RunConfig,
     out: Path,
     items: str | None,
-    epsilon: float,
-    delta: float | None,
-    max_user_events: int,
+    options: PrivacyOptions,
     quiet: bool = False,
 ) -> None:
     """Read, release, save, print the guarantee and evaluate. The folder is written as a whole, or not at all.
@@ -52,8 +51,7 @@ def fit_private(
         raise InputError(
             "--private needs --items FILE, the public catalog. Items of the log alone would tell what people had."
         )
-    excludes = bool(config.training.get("exclude_seen", True))
-    options = PrivacyOptions(epsilon, delta, max_user_events, excludes)
+    options = replace(options, exclude_seen=bool(config.training.get("exclude_seen", True)))
     with events_source(source) as events:
         log = read(events, options=config.read).on_catalog(items)
     progress = console(quiet=quiet)
