@@ -79,6 +79,13 @@ def test_titles_and_categories_follow_the_positions(tmp_path: Path) -> None:
     assert any("1 items of the log have no row" in note for note in events.report.notes)
 
 
+def test_table_of_ids_alone_has_a_row_for_each_item() -> None:
+    events = pa.table({"user_id": [1, 1, 2], "item_id": [3, 4, 3], "timestamp": [1e9, 1e9 + 1, 1e9]})
+    items = read(events, items=pa.table({"item_id": [4, 3]})).items
+    assert items is not None
+    assert (items.titles([0, 1]), items.categories([0, 1])) == ([None, None], [(), ()])
+
+
 def test_every_source_of_items_is_read(tmp_path: Path) -> None:
     rows = [
         {"item_id": 20, "name": "Twenty", "categories": ["x", "y"]},

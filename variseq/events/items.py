@@ -335,6 +335,9 @@ def read_items(session: Session, source: object, vocabulary: Vocabulary, options
     wanted = Wanted(options.item_columns, ITEM_ALIASES, (Columns.ITEM,), "item_columns")
     table, _ = _read_aligned(session, source, options.for_items(), wanted, Columns.ITEM, vocabulary.items, _LABEL)
     empty = pa.nulls(vocabulary.num_items, pa.string())
+    if not table.num_columns:
+        # A table of ids alone; without a column it would have no rows.
+        table = pa.table({Columns.TITLE: empty})
     title, category = (
         table.column(name) if name in table.column_names else empty for name in (Columns.TITLE, Columns.CATEGORY)
     )

@@ -23,8 +23,11 @@ MOST_ITEMS = 5_000
 """Pairs are counted of at most so many items, the most popular ones: 12 million pairs."""
 MOST_FOLLOWERS = 300
 """So many pairs of each item are kept."""
-MEAN_EVENTS = 5_000.0
-"""Counts are scaled so that an item has so many on average, beside the events that a popularity counts for."""
+MEAN_EVENTS: dict[Pairs, float] = {"near": 5_000.0, "next": 250.0}
+"""Counts are scaled so that an item has so many on average, beside the events that the popularity counts for.
+
+The mean over several items of a history needs less of the popularity than what followed one item.
+"""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def pair_counts(released: Release) -> PairCounts:
     row, _ = np.nonzero(count)
     lengths = np.zeros(num_items, dtype=np.int64)
     lengths[released.chosen] = np.bincount(row, minlength=num_chosen)
-    scale = MEAN_EVENTS * num_chosen / max(float(count.sum()), 1e-9)
+    scale = MEAN_EVENTS[released.kind] * num_chosen / max(float(count.sum()), 1e-9)
     return PairCounts(
         share=popularity / popularity.sum(),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
