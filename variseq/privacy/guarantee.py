@@ -1,4 +1,4 @@
-"""The guarantee of a private run in words, and what an ordinary run tells of the people in its log."""
+"""The guarantee of a private run in words, and what a run without privacy gives away."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from variseq.artifacts.folder import BOUNDS, CONFIG, COUNTS, HISTORIES, METRICS,
 from variseq.privacy.accounting import Ledger
 
 FALSE_POSITIVES = 0.01
-TOLD_BY = {
+LEAKS = {
     HISTORIES: "all events of every user",
     BOUNDS: "how many events each user has",
     f"{VOCABULARY}/users.parquet": "the ids of the users",
@@ -24,7 +24,7 @@ TOLD_BY = {
     "evaluation.json": "exact metrics on the events of the test part",
     "report.html": "exact metrics on the events of the test part",
 }
-"""What each file of an ordinary run tells."""
+"""What each file of a run without privacy gives away."""
 
 
 def true_positives(ledger: Ledger, false_positives: float) -> float:
@@ -67,13 +67,13 @@ def guarantee(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def told_by_ordinary_run(folder: Path) -> str:
-    """What the files of a run that is not private tell of the people in its log."""
-    told = [f"  - {name}: {what}" for name, what in TOLD_BY.items() if (folder / name).is_file()]
+def leaks_of_run(folder: Path) -> str:
+    """What the files of a run without privacy give away of the people in its log."""
+    leaks = [f"  - {name}: {what}" for name, what in LEAKS.items() if (folder / name).is_file()]
     return "\n".join(
         [
             f"{folder} is not private. Who reads it can learn:",
-            *told,
+            *leaks,
             "Fit with `variseq fit LOG --items CATALOG --private 8` for a run with a guarantee.",
         ]
     )

@@ -1,4 +1,4 @@
-"""The command `privacy`: what a run guarantees, or what an ordinary run would tell of the people in its log."""
+"""The command `privacy`: what a run guarantees, or what an ordinary run gives away of the people in its log."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def privacy(
     from variseq.artifacts.folder import is_private, read_manifest
     from variseq.output.console import console
     from variseq.output.printable import printable
-    from variseq.privacy.guarantee import guarantee, told_by_ordinary_run
+    from variseq.privacy.guarantee import guarantee, leaks_of_run
     from variseq.privacy.private_folder import faults_of
 
     manifest = read_manifest(run)
     if not is_private(manifest):
-        console().print(printable(told_by_ordinary_run(run)), soft_wrap=True)
+        console().print(printable(leaks_of_run(run)), soft_wrap=True)
         raise typer.Exit(1)
     console().print(guarantee(manifest["privacy"]), soft_wrap=True)
     if files:
