@@ -126,7 +126,8 @@ def draw(found: Iterable[Record], path: Path) -> None:
         axes.set_xlabel("ε, less is more private", color=LIGHT.ink, fontsize=FONT_POINTS)
         axes.tick_params(colors=LIGHT.ink, labelsize=FONT_POINTS)
     panels[0].set_ylabel("NDCG@10", color=LIGHT.ink, fontsize=FONT_POINTS)
-    panels[0].legend(fontsize=FONT_POINTS - 1, frameon=False)
+    entries = panels[0].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", ncols=4, fontsize=FONT_POINTS, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "privacy"}):
         figure.savefig(path, format="svg", metadata={"Date": None})
