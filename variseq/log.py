@@ -144,9 +144,7 @@ class Log:
         Raises:
             InputError: For a table without ids, or with those of another type, and when no event is left.
         """
-        ids, table = read_new_items(items, self.vocabulary.items.type, ReadOptions(**self.report.options))
-        order = sorted(range(len(ids)), key=lambda index: ids[index])
-        catalog = pa.array([ids[index] for index in order], self.vocabulary.items.type)
+        catalog, table = read_catalog(items, self.vocabulary.items.type, ReadOptions(**self.report.options))
         position = positions_in(catalog, self.vocabulary.items)[self.histories.item]
         kept, events = position >= 0, self.histories
         if not kept.any():
@@ -165,9 +163,8 @@ class Log:
             filtered=self.report.filtered | ({"item not in the catalog": num_left_out} if num_left_out else {}),
             behaviors=dict(zip(vocabulary.behaviors, counts, strict=True)),
         )
-        sorted_table = ItemTable(table.table.take(pa.array(order)))
         events_table = EventTable(user.astype(np.int32), item, columns[0], columns[1], columns[2])
-        return Log.of(Events(events_table, vocabulary, sorted_table, report))
+        return Log.of(Events(events_table, vocabulary, table, report))
 
     def _target_behaviors(self, targets_of: str | Sequence[str] | None) -> tuple[str, ...] | None:
         """The behaviors of targets; None where it is all of them. Raises InputError for an unknown one."""
@@ -182,6 +179,16 @@ class Log:
             what = f"names {unknown[0]!r}, which no target can have" if unknown else "is empty"
             raise InputError(f"targets_of {what}. The behaviors of the log, with their events: {counts or 'none'}.")
         return None if set(wanted) == set(behaviors) else tuple(name for name in behaviors if name in wanted)
+
+
+def read_catalog(items: object, kind: pa.DataType, options: ReadOptions) -> tuple[pa.Array, ItemTable]:
+    """The sorted ids of a table of items, and its columns in that order.
+
+    Raises InputError for a table without ids, and with ids of another type.
+    """
+    ids, table = read_new_items(items, kind, options)
+    order = sorted(range(len(ids)), key=lambda index: ids[index])
+    return pa.array([ids[index] for index in order], kind), ItemTable(table.table.take(pa.array(order)))
 
 
 def read(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -47,7 +48,7 @@ class Ledger:
         Privacy loss distributions are composed. Source: Sommer et al. 2019, "Privacy loss classes"; the library is
         dp-accounting, whose ε is an upper bound.
         """
-        return _epsilon([one.noise_multiplier for one in self.mechanisms], self.delta)
+        return _epsilon(tuple(one.noise_multiplier for one in self.mechanisms), self.delta)
 
     def to_json(self) -> dict[str, Any]:
         """The record for the manifest."""
@@ -91,9 +92,9 @@ def noise_multipliers(epsilon: float, delta: float, shares: Sequence[float]) -> 
         middle = math.sqrt(low * high)
         low, high = (middle, high) if _exact_delta(middle, epsilon) > delta else (low, middle)
     while True:
-        multipliers = [high / math.sqrt(share) for share in shares]
+        multipliers = tuple(high / math.sqrt(share) for share in shares)
         if _epsilon(multipliers, delta) <= epsilon:
-            return tuple(multipliers)
+            return multipliers
         high *= 1.0005
 
 
@@ -114,7 +115,8 @@ def default_delta(num_users: int) -> float:
     return float((math.ceil(num_users / digits) * digits) ** -1.1)
 
 
-def _epsilon(multipliers: Sequence[float], delta: float) -> float:
+@lru_cache
+def _epsilon(multipliers: tuple[float, ...], delta: float) -> float:
     try:
         from dp_accounting import dp_event
         from dp_accounting.pld import PLDAccountant

@@ -1,7 +1,8 @@
-"""Two private releases of a log, popularity and pairs of items, and the counts that are made of them."""
+"""Two releases of a log with noise, popularity and pairs of items, and the counts that are made of them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -75,11 +76,81 @@ class Release:
     kind: Pairs
     ledger: Ledger
 
+    @classmethod
+    def of_sums(
+        cls, popularity: Int[np.ndarray, " item"], pairs: Int[np.ndarray, " pair"], kind: Pairs, ledger: Ledger
+    ) -> Release:
+        """The release of two sums in steps of `GRID`, which hold the noise of the ledger."""
+        chosen = chosen_items(popularity, ledger)
+        return cls(popularity * GRID, chosen, (pairs * GRID).astype(np.float32), kind, ledger)
+
     @property
     def noise(self) -> tuple[float, float]:
         """The standard deviation of the noise of popularity and pairs."""
         popularity, pairs = (one.noise_multiplier for one in self.ledger.mechanisms)
         return popularity, pairs
+
+
+def private_ledger(options: PrivacyOptions, num_users: int) -> Ledger:
+    """The two mechanisms of a release and their noise. Raises InputError for a budget that is not possible."""
+    delta = default_delta(num_users) if options.delta is None else options.delta
+    multipliers = noise_multipliers(options.epsilon, delta, (POPULARITY_SHARE, 1 - POPULARITY_SHARE))
+    return _ledger(options, multipliers, delta)
+
+
+def exact_ledger(options: PrivacyOptions) -> Ledger:
+    """Two sums without noise: ε is infinite, and nothing is private."""
+    return _ledger(options, (0.0, 0.0), 1.0)
+
+
+def _ledger(options: PrivacyOptions, multipliers: tuple[float, ...], delta: float) -> Ledger:
+    of_pairs = {"near": "counts of pairs of items near each other", "next": "counts of pairs of items in a row"}
+    what = ("popularity of each item of the catalog", of_pairs[options.pairs])
+    return Ledger(tuple(Mechanism(*one) for one in zip(what, multipliers, strict=True)), delta)
+
+
+@dataclass(frozen=True, eq=False)
+class NoisySums:
+    """The two sums of one log with their noise, in steps of `GRID`.
+
+    Args:
+        histories: All events of the users that the run may learn from.
+        num_items: Size of the public catalog.
+        options: What is counted.
+        ledger: The noise of each sum, in units of the norm that one user adds at most.
+        parties: How many logs are summed. Each adds noise of the standard deviation over √parties, independently, so
+            that the noise of the sum is that of the ledger.
+        noise: For tests and audits only; without it there is no privacy.
+    """
+
+    histories: Histories
+    num_items: int
+    options: PrivacyOptions
+    ledger: Ledger
+    parties: int = 1
+    noise: Noise = secure_noise
+
+    def popularity(self) -> Int[np.ndarray, " item"]:
+        """The first sum, see `popularity_sums`."""
+        return self._noisy(0, popularity_sums(self._bounded(), self.num_items))
+
+    def pairs(self, chosen: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " pair"]:
+        """The second sum, see `pair_sums`, of the items that were chosen by the first."""
+        return self._noisy(1, pair_sums(self._bounded(), chosen, self.num_items, self.options.pairs))
+
+    def _bounded(self) -> Histories:
+        return latest_events(self.histories, self.options.max_user_events)
+
+    def _noisy(self, number: int, sums: Int[np.ndarray, " cell"]) -> Int[np.ndarray, " cell"]:
+        multiplier = self.ledger.mechanisms[number].noise_multiplier
+        return sums + self.noise(multiplier / math.sqrt(self.parties), len(sums))
+
+
+def chosen_items(popularity: Int[np.ndarray, " item"], ledger: Ledger) -> Int[np.ndarray, " chosen"]:
+    """The items whose pairs are counted, ascending: the most popular ones by the noisy first sum."""
+    least = max(LEAST_POPULARITY * ledger.mechanisms[0].noise_multiplier, GRID)
+    likely = np.flatnonzero(popularity * GRID >= least)
+    return np.sort(likely[np.argsort(-popularity[likely], kind="stable")[:MOST_ITEMS]])
 
 
 def release(histories: Histories, num_items: int, options: PrivacyOptions, noise: Noise = secure_noise) -> Release:
@@ -97,18 +168,10 @@ def release(histories: Histories, num_items: int, options: PrivacyOptions, noise
     Raises:
         InputError: For a budget that is not possible.
     """
-    delta = default_delta(len(histories)) if options.delta is None else options.delta
-    multipliers = noise_multipliers(options.epsilon, delta, (POPULARITY_SHARE, 1 - POPULARITY_SHARE))
-    of_pairs = {"near": "counts of pairs of items near each other", "next": "counts of pairs of items in a row"}
-    what = ("popularity of each item of the catalog", of_pairs[options.pairs])
-    mechanisms = tuple(Mechanism(*one) for one in zip(what, multipliers, strict=True))
-    bounded = latest_events(histories, options.max_user_events)
-    popularity = (popularity_sums(bounded, num_items) + noise(multipliers[0], num_items)) * GRID
-    likely = np.flatnonzero(popularity >= LEAST_POPULARITY * multipliers[0])
-    chosen = np.sort(likely[np.argsort(-popularity[likely], kind="stable")[:MOST_ITEMS]])
-    sums = pair_sums(bounded, chosen, num_items, options.pairs)
-    pairs = ((sums + noise(multipliers[1], len(sums))) * GRID).astype(np.float32)
-    return Release(popularity, chosen, pairs, options.pairs, Ledger(mechanisms, delta))
+    ledger = private_ledger(options, len(histories))
+    sums = NoisySums(histories, num_items, options, ledger, noise=noise)
+    popularity = sums.popularity()
+    return Release.of_sums(popularity, sums.pairs(chosen_items(popularity, ledger)), options.pairs, ledger)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,14 +198,16 @@ def pair_counts(released: Release) -> PairCounts:
     num_items, num_chosen = len(released.popularity), len(released.chosen)
     of_popularity, of_pairs = released.noise
     # What is below the noise is about as large as the mean of the positive half of it.
-    popularity = np.maximum(released.popularity, 0.3 * of_popularity)
+    popularity = np.maximum(released.popularity, 0.3 * (of_popularity or 1.0))
     table = np.zeros((num_chosen, num_chosen), dtype=np.float32)
     of_chosen = popularity[released.chosen]
     # In the order of `pair_index`.
     first, second = (
         np.triu_indices(num_chosen, 1) if released.kind == "near" else np.indices(table.shape).reshape(2, -1)
     )
-    table[first, second] = posterior_means(released.pairs / of_pairs, of_chosen[first] * of_chosen[second])
+    table[first, second] = released.pairs
+    if of_pairs:
+        table[first, second] = posterior_means(released.pairs / of_pairs, of_chosen[first] * of_chosen[second])
     if released.kind == "near":
         table += table.T
     np.fill_diagonal(table, 0)
