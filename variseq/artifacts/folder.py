@@ -114,6 +114,11 @@ def is_private(manifest: Manifest) -> bool:
     return manifest.get("privacy") is not None
 
 
+def has_network(manifest: Manifest) -> bool:
+    """Whether an artifact has a network; one of released counts has none."""
+    return manifest.get("network") is not None
+
+
 @contextmanager
 def reading(folder: Path, files: tuple[str, ...]) -> Iterator[Manifest]:
     """The manifest of an artifact that holds `RUN_FILES` or `SERVED_FILES`, all as they were written.
@@ -126,8 +131,8 @@ def reading(folder: Path, files: tuple[str, ...]) -> Iterator[Manifest]:
         written: dict[str, str] = dict(manifest["sha256"])
         if files[0] not in written:
             remedy = "Give the run that was exported." if files is RUN_FILES else f"Run: variseq export {folder}"
-            if is_private(manifest):
-                remedy = "A private run has no network and names no user: serve it, or use recommend --history."
+            if not has_network(manifest):
+                remedy = "A run of counts has no network and names no user: serve it, or use recommend --history."
             raise CheckpointError(f"{folder} has no {files[0]}. {remedy}")
         names = [name for name in written if name in files or name not in RUN_FILES + SERVED_FILES]
         if missing := [name for name in names if not (folder / name).is_file()]:

@@ -7,7 +7,18 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from variseq.artifacts.folder import BOUNDS, CONFIG, COUNTS, HISTORIES, METRICS, TABLES, VOCABULARY, WEIGHTS
+from variseq.artifacts.folder import (
+    BOUNDS,
+    CONFIG,
+    COUNTS,
+    HISTORIES,
+    METRICS,
+    TABLES,
+    VOCABULARY,
+    WEIGHTS,
+    has_network,
+    read_manifest,
+)
 from variseq.privacy.accounting import Ledger
 
 FALSE_POSITIVES = 0.01
@@ -50,11 +61,14 @@ def guarantee(record: dict[str, Any]) -> str:
     """
     ledger, options = Ledger.from_json(record), record["options"]
     found = true_positives(ledger, FALSE_POSITIVES)
+    parties = record.get("federated", {}).get("parties")
+    federated = [f"Federated: {parties} parties, each with its share of the noise."] if parties else []
     lines = [
         f"This run is differentially private: ε = {ledger.epsilon():.3f} at δ = {ledger.delta:.2g}.",
         f"Unit: {record['unit']}; the last {options['max_user_events']:,} events of each user count.",
         f"Who reads this folder and accuses {FALSE_POSITIVES:.0%} of others wrongly, finds at most {found:.1%} of "
         "those who are in the log.",
+        *federated,
         "Mechanisms, each run once:",
         *(
             f"  - {one.released}: normal noise of {one.noise_multiplier:.3f} times what one user adds at most"
@@ -69,7 +83,8 @@ def guarantee(record: dict[str, Any]) -> str:
 
 def leaks_of_run(folder: Path) -> str:
     """What the files of a run without privacy give away of the people in its log."""
-    leaks = [f"  - {name}: {what}" for name, what in LEAKS.items() if (folder / name).is_file()]
+    names = LEAKS if has_network(read_manifest(folder)) else {TABLES: LEAKS[COUNTS]}
+    leaks = [f"  - {name}: {what}" for name, what in names.items() if (folder / name).is_file()]
     return "\n".join(
         [
             f"{folder} is not private. Who reads it can learn:",

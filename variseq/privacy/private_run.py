@@ -46,6 +46,7 @@ class PrivateRun:
         vocabulary: The public catalog; it names no user.
         items: What is known of the items.
         split: How the log was divided, without counts.
+        parties: How many logs were summed.
     """
 
     released: Release
@@ -54,6 +55,7 @@ class PrivateRun:
     vocabulary: Vocabulary
     items: ItemTable
     split: dict[str, Any]
+    parties: int = 1
 
     @classmethod
     def of(
@@ -63,10 +65,11 @@ class PrivateRun:
         vocabulary: Vocabulary,
         items: ItemTable,
         split: dict[str, Any],
+        parties: int = 1,
     ) -> PrivateRun:
         """The run of a release, whose vocabulary loses its users."""
         nobody = Vocabulary(vocabulary.users[:0], vocabulary.items, vocabulary.behaviors)
-        return cls(released, pair_counts(released), options, nobody, items, split)
+        return cls(released, pair_counts(released), options, nobody, items, split, parties)
 
     def save(self, folder: Path) -> None:
         """Write the folder, whole or not at all. Raises InputError when it exists or cannot be written."""
@@ -87,13 +90,18 @@ class PrivateRun:
     def _manifest(self) -> dict[str, Any]:
         excludes = self.options.exclude_seen
         calibrated = CalibrationResult(calibration(self.options, self.counts.chosen_share), None, 0.0, {})
+        federated = {"federated": {"parties": self.parties}} if self.parties > 1 else {}
+        privacy = {
+            **self.released.ledger.to_json(),
+            "public": list(PUBLIC),
+            "not_covered": list(NOT_COVERED),
+            "options": asdict(self.options),
+            **federated,
+        }
+        is_exact = self.released.noise == (0.0, 0.0)
         return {
-            "privacy": {
-                **self.released.ledger.to_json(),
-                "public": list(PUBLIC),
-                "not_covered": list(NOT_COVERED),
-                "options": asdict(self.options),
-            },
+            **(federated if is_exact else {}),
+            "privacy": None if is_exact else privacy,
             "network": None,
             "calibration": calibrated.to_json(),
             "usual_behavior": 0,

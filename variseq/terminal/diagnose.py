@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from variseq.artifacts.folder import is_private
+from variseq.artifacts.folder import has_network
 from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
 from variseq.terminal.evaluate import refuse_unwritable
@@ -62,8 +62,8 @@ def read_records(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     try:
         if finished.exists():
             manifest = json.loads(finished.read_text(encoding="utf-8"))
-            if is_private(manifest):
-                raise CheckpointError(f"{folder} is a private run and has no network. Show it with `variseq privacy`.")
+            if not has_network(manifest):
+                raise CheckpointError(f"{folder} is a run of counts without a network. Show it with `variseq privacy`.")
             network = manifest["network"]
             config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             settings = flat_settings(network, config["training"])

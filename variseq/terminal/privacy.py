@@ -24,7 +24,7 @@ def privacy(
 
     manifest = read_manifest(run)
     if not is_private(manifest):
-        console().print(printable(leaks_of_run(run)), soft_wrap=True)
+        console().print(leaks_of_run(run), soft_wrap=True)
         raise typer.Exit(1)
     console().print(guarantee(manifest["privacy"]), soft_wrap=True)
     if files:
