@@ -21,7 +21,7 @@ LAYERS = [
     {"recommend", "training", "log"},
     {"comparison", "pipeline"},
     {"estimator", "inference", "erasure"},
-    {"reports", "serving", "export", "private_model"},
+    {"reports", "serving", "export", "private_model", "federation"},
     {"terminal"},
     {"cli"},
     {"__main__"},

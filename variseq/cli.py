@@ -15,6 +15,7 @@ import typer
 from variseq.errors import InputError, MissingDependencyError, VariseqError
 from variseq.output.printable import printable, printable_lines
 from variseq.terminal.erase import commands as erase_commands
+from variseq.terminal.federate import commands as federate_commands
 from variseq.terminal.items import commands as items_commands
 from variseq.terminal.privacy import commands as privacy_commands
 from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
@@ -31,6 +32,7 @@ app.add_typer(items_commands, name="items")
 app.add_typer(erase_commands)
 app.add_typer(backup_commands)
 app.add_typer(privacy_commands)
+app.add_typer(federate_commands, name="federate")
 
 
 def option(text: str, *names: str) -> Any:

@@ -1,0 +1,56 @@
+"""What a federation begins with and ends with: a public catalog, terms, and a run."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+
+from variseq.errors import InputError
+from variseq.events.items import ItemTable
+from variseq.events.options import ReadOptions
+from variseq.events.vocabulary import Vocabulary
+from variseq.federation.messages import Terms, catalog_digest
+from variseq.log import read_catalog
+from variseq.privacy.private_run import PrivateRun
+from variseq.privacy.release import PrivacyOptions, Release
+
+FEDERATION_BYTES = 16
+WITHOUT_TEST = {"method": "leave-one-out"}
+"""The split of a federation: as the commands of one log have it, with no test part."""
+
+
+def read_public_catalog(source: str, options: ReadOptions) -> tuple[Vocabulary, ItemTable]:
+    """The catalog of a coordinator, which has no log: ids are integers where all are. Raises InputError."""
+    with suppress(InputError):
+        return _catalog(source, pa.int64(), options)
+    return _catalog(source, pa.string(), options)
+
+
+def _catalog(source: str, kind: pa.DataType, options: ReadOptions) -> tuple[Vocabulary, ItemTable]:
+    items, table = read_catalog(source, kind, options)
+    return Vocabulary(pa.array([], pa.string()), items, ("event",)), table
+
+
+def new_terms(vocabulary: Vocabulary, parties: int, num_users: int, options: PrivacyOptions, is_private: bool) -> Terms:
+    """The terms of a new federation; without privacy the budget of the options is not looked at."""
+    return Terms(
+        federation=secrets.token_bytes(FEDERATION_BYTES),
+        parties=parties,
+        catalog=catalog_digest(vocabulary.items),
+        num_items=vocabulary.num_items,
+        num_users=num_users,
+        epsilon=options.epsilon if is_private else None,
+        delta=options.delta,
+        max_user_events=options.max_user_events,
+        exclude_seen=options.exclude_seen,
+        pairs=options.pairs,
+    )
+
+
+def save_run(released: Release, terms: Terms, vocabulary: Vocabulary, items: ItemTable, folder: Path) -> None:
+    """Write the run of a federation; its tables are the same at the coordinator and at every party."""
+    run = PrivateRun.of(released, terms.options(), vocabulary, items, WITHOUT_TEST, terms.parties)
+    run.save(folder)
