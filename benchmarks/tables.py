@@ -156,6 +156,10 @@ TABLES = {
         "privacy", ("data", "model"),
         (*QUALITY, Column("items_with_pairs", "items with pairs", 0), Column("fit_seconds", "fit, CPU s", 1)),
     ),
+    "federation": Table(
+        "federation", ("data", "silos", "epsilon"),
+        (*QUALITY, Column("megabytes", "MB a party", 2), Column("cpu_seconds", "CPU s a party", 3)),
+    ),
     "processes": Table(
         "processes", ("case", "processes", "threads"),
         (Column("positions_per_second", "positions / s", 0), Column("speed_ratio", "times one process", 2)),
