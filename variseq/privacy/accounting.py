@@ -109,7 +109,7 @@ def default_delta(num_users: int) -> float:
     """δ = N^−1.1 of the number of users, which is rounded up to one digit, so that δ does not give it away.
 
     >>> round(1 / default_delta(6040))
-    16964
+    16967
     """
     digits = 10 ** (len(str(num_users)) - 1)
     return float((math.ceil(num_users / digits) * digits) ** -1.1)

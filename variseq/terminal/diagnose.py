@@ -11,7 +11,6 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from variseq.artifacts.folder import has_network
 from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
 from variseq.terminal.evaluate import refuse_unwritable
@@ -62,15 +61,17 @@ def read_records(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     try:
         if finished.exists():
             manifest = json.loads(finished.read_text(encoding="utf-8"))
-            if not has_network(manifest):
-                raise CheckpointError(f"{folder} is a run of counts without a network. Show it with `variseq privacy`.")
             network = manifest["network"]
+            if network is None:
+                raise CheckpointError(f"{folder} is a run of counts without a network. Show it with `variseq privacy`.")
             config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             settings = flat_settings(network, config["training"])
         else:
             settings = json.loads(unfinished.read_text(encoding="utf-8"))
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]
+    except CheckpointError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise _damaged(folder, str(error).splitlines()[0]) from error
     if not records:
