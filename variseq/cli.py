@@ -14,6 +14,7 @@ import typer
 
 from variseq.errors import InputError, MissingDependencyError, VariseqError
 from variseq.output.printable import printable, printable_lines
+from variseq.terminal.audit import commands as audit_commands
 from variseq.terminal.erase import commands as erase_commands
 from variseq.terminal.federate import commands as federate_commands
 from variseq.terminal.items import commands as items_commands
@@ -33,6 +34,7 @@ app.add_typer(erase_commands)
 app.add_typer(backup_commands)
 app.add_typer(privacy_commands)
 app.add_typer(federate_commands, name="federate")
+app.add_typer(audit_commands)
 
 
 def option(text: str, *names: str) -> Any:
