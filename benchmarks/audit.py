@@ -53,7 +53,7 @@ def fit_records(dataset: LoadedDataset, num_shadows: int, training: Training) ->
 
 def release_records(dataset: LoadedDataset, epsilon: float, audited: OneRunAudit, seconds: float) -> Iterable[Record]:
     """One record for the release and one for its positive control without noise."""
-    claim = {"epsilon_claimed": audited.epsilon, "delta": audited.delta}
+    claim = {"epsilon_claimed": audited.epsilon, "delta": audited.delta, "largest_auc": audited.largest_auc}
     for found in (audited.found, audited.control):
         metrics = metrics_of(found.attack) | claim | {"cpu_seconds": seconds}
         metrics |= {name: value for name, value in found.to_json().items() if name not in metrics and name != "attack"}

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(rich_markup_mode=None)
 PICTURES = (".png", ".svg")
+NOTE = (
+    "An AUC of 0.5 is guessing. Found: the share of those in the log who are found, where 1 % (5 %) of others are "
+    "accused wrongly. In brackets: 95 % intervals."
+)
 
 
 @commands.command()
@@ -75,18 +79,16 @@ def _audit_fit(log: Log, **options: Any) -> list[Attack]:
         f"{included.sum()} of {len(included)} made-up people were in the log of {log.vocabulary.num_users:,} people.",
         soft_wrap=True,
     )
-    table = _table("attack", "AUC", "found at 1 % false", "at 5 % false")
+    table = _table("attack", "AUC", "found at 1 % FPR", "found at 5 % FPR")
     for attack in found:
         rates = (attack.true_positive_rate(rate) for rate in (0.01, 0.05))
         table.add_row(attack.name, _interval(attack.auc(), 3), *(_interval(rate, 2) for rate in rates))
     shown.print(table)
-    shown.print("An AUC of 0.5 is guessing. In brackets: 95 % intervals.", soft_wrap=True)
+    shown.print(NOTE, soft_wrap=True)
     return found
 
 
 def _audit_private(log: Log, items: str | None, epsilon: float, canaries: int | None, seed: int) -> OneRunAudit:
-    from statistics import NormalDist
-
     from variseq.log import NO_TEST
     from variseq.output.console import console
     from variseq.privacy.one_run_audit import audit_release
@@ -103,12 +105,12 @@ def _audit_private(log: Log, items: str | None, epsilon: float, canaries: int | 
         f"people. The ledger claims ε = {audited.epsilon:.3g} at δ = {audited.delta:.2g}.",
         soft_wrap=True,
     )
-    table = _table("release", "correct guesses", "so ε is above", "AUC", "found at 1 % false")
+    table = _table("release", "correct guesses", "so ε is above", "AUC", "found at 1 % FPR")
     for found in (audited.found, audited.control):
         table.add_row(*_row(found))
     shown.print(table)
-    most = NormalDist().cdf(NormalDist().inv_cdf(0.01) + audited.mu)
-    shown.print(f"The claim allows to find {most:.2f} at 1 % false. In brackets: 95 % intervals.", soft_wrap=True)
+    most = f"an AUC of at most {audited.largest_auc:.3f} and {audited.largest_true_positive_rate(0.01):.2f} found"
+    shown.print(f"The claim allows {most}. {NOTE}", soft_wrap=True)
     for sentence in sentences_of(audited):
         shown.print(sentence, soft_wrap=True)
     return audited
@@ -117,10 +119,11 @@ def _audit_private(log: Log, items: str | None, epsilon: float, canaries: int | 
 def sentences_of(audited: OneRunAudit) -> list[str]:
     """What the audit found, in plain words."""
     bound, control = audited.found.epsilon_lower_bound, audited.control.epsilon_lower_bound
+    first = f"With noise, the attack shows that ε is above {bound:.2f}."
     if audited.holds:
-        first = f"With noise, the attack shows that ε is above {bound:.2f}. That is below the claim, as it must be."
+        first += " That is below the claim, as it must be."
     else:
-        first = f"REFUTED: with noise, the attack shows that ε is above {bound:.2f}, which is more than the claim."
+        first = f"The claim is refuted: the attack is better than it allows. {first}"
     if audited.control_breaks:
         second = (
             f"Without noise, it shows that ε is above {control:.2f}. So this audit would find that noise is missing."
