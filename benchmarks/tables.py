@@ -88,6 +88,20 @@ TABLES = {
          Column("nll", "NLL", 3)),
         note="Means over the visits that are not the first of their person",
     ),
+    "attacks": Table(
+        "attacks", ("data", "epochs", "attack"),
+        (Column("auc", "AUC", 3), Column("tpr@0.01", "TPR at 1 % FPR", 2), Column("tpr@0.05", "TPR at 5 % FPR", 2),
+         Column("num_canaries", "canaries", 0), Column("cpu_seconds", "a fit, CPU s", 0)),
+        note="Intervals are over canaries",
+    ),
+    "one-run-audit": Table(
+        "one_run_audit", ("data", "epsilon", "release"),
+        (Column("epsilon_lower_bound", "ε is above", 2), Column("num_canaries", "canaries", 0),
+         Column("num_guesses", "guesses", 0), Column("num_correct", "correct", 0), Column("auc", "AUC", 3),
+         Column("largest_auc", "largest AUC allowed", 3), Column("tpr@0.01", "TPR at 1 % FPR", 3),
+         Column("cpu_seconds", "both releases, CPU s", 1)),
+        note="Intervals are over canaries",
+    ),
     "significance": Table("significance", ("data", "model", "compared_with", "metric"), DIFFERENCE),
     "ablations": Table(
         "ablations", ("data", "change"),
