@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,13 @@ def test_bound_with_noise_is_below_the_claim_and_without_noise_above(audited: On
     assert audited.holds
     assert audited.control_breaks
     assert audited.control.num_correct == audited.control.num_guesses == len(audited.control.attack.score)
+
+
+def test_pairs_in_a_row_are_audited_alike() -> None:
+    audited = audit_release(log(), NUM_ITEMS, PrivacyOptions(OPTIONS.epsilon, pairs="next"))
+    assert audited.holds
+    assert audited.control_breaks
+    assert audited.found.attack.auc()[0] > 0.55
 
 
 def test_few_canaries_cannot_refute_the_claim_and_say_so() -> None:
@@ -94,7 +102,7 @@ def test_noise_on_observed_cells_alone_is_refuted() -> None:
     right, exact = (release(histories, NUM_ITEMS, options, noise) for noise in (secure_noise, no_noise))
     assert len(right.chosen) == len(exact.chosen) == NUM_ITEMS
     observed = np.where(exact.pairs != 0, right.pairs, 0)
-    wrong = Release(right.popularity, right.chosen, observed, right.ledger)
+    wrong = replace(right, pairs=observed)
     assert bound(wrong) > options.epsilon
     assert bound(right) <= options.epsilon
 

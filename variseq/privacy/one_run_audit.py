@@ -80,8 +80,8 @@ class PairCanaries:
         position[released.chosen] = np.arange(len(released.chosen))
         first, second = position[self.first], position[self.second]
         is_counted = (first >= 0) & (second >= 0)
-        cell = pair_index(first[is_counted], second[is_counted], len(released.chosen))
-        others = pair_sums(known, released.chosen, num_items)[cell] * GRID
+        cell = pair_index(first[is_counted], second[is_counted], len(released.chosen), released.kind)
+        others = pair_sums(known, released.chosen, num_items, released.kind)[cell] * GRID
         score = of_items[self.first] + of_items[self.second]
         score[is_counted] += (released.pairs[cell] - others - 0.5) / of_pairs**2
         return Attack(name, score, self.included)

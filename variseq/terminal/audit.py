@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from variseq.log import Log
     from variseq.privacy.attacks import Attack
+    from variseq.privacy.contributions import Pairs
     from variseq.privacy.one_run_audit import Finding, OneRunAudit
+    from variseq.privacy.release import PrivacyOptions
     from variseq.training.defaults import Size
 
 commands = typer.Typer(rich_markup_mode=None)
@@ -36,6 +38,7 @@ def audit(
     private: Annotated[
         float | None, typer.Option(help="Attack a private fit of this ε, in place of an ordinary one.")
     ] = None,
+    pairs: Annotated[str, typer.Option(help="For a private fit: near or next, as for fit.")] = "near",
     canaries: Annotated[int | None, typer.Option(help="How many made-up people.")] = None,
     shadows: Annotated[int, typer.Option(help="Shadow fits for the likelihood ratio attack; 0 leaves it out.")] = 0,
     size: Annotated[str | None, typer.Option(help="tiny, small, medium or large; tiny otherwise.")] = None,
@@ -47,6 +50,7 @@ def audit(
     """Put made-up people into a log, fit, and find out who was in. Nothing is kept. Exit code 1: ε is refuted."""
     use_threads(threads)
     from variseq.log import read as read_log
+    from variseq.privacy.release import PrivacyOptions
     from variseq.terminal.run_config import run_config
 
     if private is not None and (shadows or size):
@@ -60,7 +64,7 @@ def audit(
         found = _audit_fit(log, num_shadows=shadows, size=cast("Size", size or "tiny"), seed=seed, **number)
         _write(json, picture, {"attacks": [one.to_json() for one in found]}, found)
         return
-    audited = _audit_private(log, items, private, canaries, seed)
+    audited = _audit_private(log, items, PrivacyOptions(private, pairs=cast("Pairs", pairs)), canaries, seed)
     guarantee = (audited.epsilon, audited.mu)
     _write(json, picture, audited.to_json(), [audited.found.attack, audited.control.attack], guarantee)
     if not audited.holds:
@@ -88,16 +92,17 @@ def _audit_fit(log: Log, **options: Any) -> list[Attack]:
     return found
 
 
-def _audit_private(log: Log, items: str | None, epsilon: float, canaries: int | None, seed: int) -> OneRunAudit:
+def _audit_private(
+    log: Log, items: str | None, options: PrivacyOptions, canaries: int | None, seed: int
+) -> OneRunAudit:
     from variseq.log import NO_TEST
     from variseq.output.console import console
     from variseq.privacy.one_run_audit import audit_release
-    from variseq.privacy.release import PrivacyOptions
     from variseq.private_model import refuse_dependent_reading
 
     log = log if items is None else log.on_catalog(items)
     refuse_dependent_reading(log.split("leave-one-out", NO_TEST)[0])
-    audited = audit_release(log.histories, log.vocabulary.num_items, PrivacyOptions(epsilon), canaries, seed)
+    audited = audit_release(log.histories, log.vocabulary.num_items, options, canaries, seed)
     included = audited.found.attack.included
     shown = console()
     shown.print(
