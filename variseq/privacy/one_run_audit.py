@@ -146,12 +146,16 @@ class OneRunAudit:
 
     @property
     def holds(self) -> bool:
-        """Whether the claim explains the attack: neither the bound on ε nor the interval of the AUC is above it.
+        """Whether the claim explains the attack: neither the bound on ε nor the AUC is above it.
 
-        The AUC finds noise that is a little too weak, which the bound on ε does not. Its interval takes canaries as
-        independent; they are nearly so, as no two of them share a pair.
+        The AUC finds noise that is a little too weak, which the bound on ε does not. It refutes the claim where the
+        best attack that is allowed would have it in less than 1 of 1,000 audits. That takes canaries as independent;
+        they are nearly so, as no two of them share a pair. Its largest variance is that of Birnbaum and Klose 1957.
         """
-        return self.found.epsilon_lower_bound <= self.epsilon and self.found.attack.auc()[1] <= self.largest_auc
+        included = self.found.attack.included
+        variance = self.largest_auc * (1 - self.largest_auc) / min(included.sum(), (~included).sum())
+        most = self.largest_auc + NormalDist().inv_cdf(0.999) * math.sqrt(variance)
+        return self.found.epsilon_lower_bound <= self.epsilon and self.found.attack.auc()[0] <= most
 
     @property
     def control_breaks(self) -> bool:
