@@ -46,11 +46,12 @@ from variseq.recommend.network_model import ModelRecommender
 
 PICTURE = ROOT / "docs" / "pictures" / "privacy.svg"
 EPSILONS = (8.0, 3.0, 1.0)
+KINDS = (*get_args(Pairs), "content")
 EXACT, PRIVATE = ("popular, exact", "last-item-transitions, exact"), "private"
 
 
 def records(
-    name: str, log: Log, data: dict[str, Any], epsilons: Sequence[float], releases: int, pairs: Pairs
+    name: str, log: Log, data: dict[str, Any], epsilons: Sequence[float], releases: int, how: dict[str, Any]
 ) -> Iterable[Record]:
     """One record for each release, and one for each exact baseline."""
     columns = {} if log.items is None else {one: log.items.table.column(one) for one in log.items.table.column_names}
@@ -63,9 +64,10 @@ def records(
         yield record_of("privacy", {"data": name, "model": model}, metrics_of(found), data=data)
     for number in range(releases):
         for epsilon in epsilons:
-            found, spent = private(train, valid, test, PrivacyOptions(epsilon, pairs=pairs))
-            case = {"data": name, "model": f"{PRIVATE}, {pairs}, ε = {epsilon:g}"}
-            settings = {"epsilon": epsilon, "pairs": pairs}
+            found, spent = private(train, valid, test, PrivacyOptions(epsilon, **how))
+            kind = "content" if how["content"] else how["pairs"]
+            case = {"data": name, "model": f"{PRIVATE}, {kind}, ε = {epsilon:g}"}
+            settings = {"epsilon": epsilon, "kind": kind, **how}
             yield record_of(
                 "privacy", case, metrics_of(found) | spent, seed=number, settings=settings, data=data, threads=1
             )
@@ -111,12 +113,12 @@ def draw(found: Iterable[Record], path: Path) -> None:
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         of_data = [one for one in latest.values() if one["case"]["data"] == name]
-        for number, pairs in enumerate(get_args(Pairs)):
-            of_pairs = [one for one in of_data if one["settings"].get("pairs") == pairs]
-            points = sorted((one["settings"]["epsilon"], one["metrics"]["ndcg@10"]) for one in of_pairs)
-            how = {"color": LIGHT.colors[number], "marker": MARKERS[number], "linestyle": "none"}
-            axes.plot([one for one, _ in points], [one for _, one in points], label=f"{PRIVATE}, {pairs}", **how)
-        for number, (model, style) in enumerate(zip(EXACT, (":", "--"), strict=True), 2):
+        for number, kind in enumerate(KINDS):
+            of_kind = [one for one in of_data if one["settings"].get("kind") == kind]
+            points = sorted((one["settings"]["epsilon"], one["metrics"]["ndcg@10"]) for one in of_kind)
+            look = {"color": LIGHT.colors[number], "marker": MARKERS[number], "linestyle": "none"}
+            axes.plot([one for one, _ in points], [one for _, one in points], label=f"{PRIVATE}, {kind}", **look)
+        for number, (model, style) in enumerate(zip(EXACT, (":", "--"), strict=True), len(KINDS)):
             value = next(one["metrics"]["ndcg@10"] for one in of_data if one["case"]["model"] == model)
             axes.axhline(value, color=LIGHT.colors[number], linestyle=style, label=model)
         axes.set(xscale="log", xticks=EPSILONS, xticklabels=[f"{one:g}" for one in EPSILONS], facecolor=LIGHT.paper)
@@ -127,7 +129,7 @@ def draw(found: Iterable[Record], path: Path) -> None:
         axes.tick_params(colors=LIGHT.ink, labelsize=FONT_POINTS)
     panels[0].set_ylabel("NDCG@10", color=LIGHT.ink, fontsize=FONT_POINTS)
     entries = panels[0].get_legend_handles_labels()
-    figure.legend(*entries, loc="outside lower center", ncols=4, fontsize=FONT_POINTS, frameon=False)
+    figure.legend(*entries, loc="outside lower center", ncols=5, fontsize=FONT_POINTS, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "privacy"}):
         figure.savefig(path, format="svg", metadata={"Date": None})
@@ -141,6 +143,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS))
     parser.add_argument("--releases", type=int, default=3)
     parser.add_argument("--pairs", choices=get_args(Pairs), default="near")
+    parser.add_argument("--content", type=float, default=0.0, help="weight of items with like content")
     parser.add_argument("--draw", action="store_true", help="draw the picture from the records")
     given = parser.parse_args(words)
 
@@ -156,7 +159,8 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             loaded = load_dataset(given.name, given.folder)
             log, data = loaded.log, loaded.description
-        for one in records(given.name, log, data, given.epsilons, given.releases, given.pairs):
+        how = {"pairs": given.pairs, "content": given.content}
+        for one in records(given.name, log, data, given.epsilons, given.releases, how):
             append_records(given.out, [one])
             print(one["case"], one["metrics"], flush=True)
 

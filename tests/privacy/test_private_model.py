@@ -95,6 +95,21 @@ def test_private_model_is_better_than_popularity_and_recommends_the_catalog(log:
     assert model.engine.catalog.similar("i01", 3)[0]["score"] <= 1.0001
 
 
+def test_content_of_the_catalog_helps_where_noise_is_large(log: Log, tmp_path: Path) -> None:
+    train, valid, test = log.split("leave-one-out")
+    found = {}
+    for content in (0.0, 0.5):
+        options = PrivacyOptions(0.2, exclude_seen=False, content=content)
+        model = PrivateModel.fit(train, valid, tmp_path / str(content), options)
+        found[content] = model.evaluate(test, valid).row("variseq, private")["nll"]
+    assert found[0.5] < found[0.0]
+    bare = vs.read(SHOP.events()).on_catalog(CATALOG[["item_id"]]).split("leave-one-out")
+    with pytest.raises(InputError, match="content"):
+        PrivateModel.fit(*bare[:2], tmp_path / "bare", PrivacyOptions(1.0, content=0.3))
+    with pytest.raises(InputError, match="content"):
+        PrivacyOptions(1.0, content=1.0)
+
+
 def test_same_log_gives_another_release_each_time(log: Log, private_run: Path, tmp_path: Path) -> None:
     train, valid, _ = log.split("leave-one-out")
     again = PrivateModel.fit(train, valid, tmp_path / "again", PrivacyOptions(8.0, exclude_seen=False))

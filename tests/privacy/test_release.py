@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from variseq.privacy.content_pairs import POPULARITY_POWER, SHARPNESS, with_content
 from variseq.privacy.contributions import (
     DECAY,
     WINDOW,
@@ -20,7 +21,8 @@ from variseq.privacy.contributions import (
 )
 from variseq.privacy.denoising import posterior_means
 from variseq.privacy.noise import GRID, no_noise
-from variseq.privacy.release import PrivacyOptions, pair_counts, release
+from variseq.privacy.release import PairCounts, PrivacyOptions, pair_counts, release
+from variseq.ranking.counts import PRIOR_EVENTS, followers
 from variseq.sequences.histories import Histories
 
 NUM_ITEMS = 6
@@ -134,6 +136,36 @@ def test_pairs_in_a_row_keep_their_order() -> None:
     for item in range(5):
         cells = slice(counts.offsets[item], counts.offsets[item + 1])
         assert counts.neighbor[cells][np.argmax(counts.count[cells])] == (item + 1) % 5
+
+
+def test_content_is_a_part_of_each_distribution_with_its_weight() -> None:
+    """An item with pairs has both; one without has content beside popularity."""
+    random, num_items, weight = np.random.default_rng(5), 12, 0.4
+    counts = PairCounts(
+        share=random.dirichlet(np.ones(num_items)),
+        offsets=np.array([0, 2, 3, *[3] * 10]),
+        neighbor=np.array([1, 2, 5], dtype=np.int32),
+        count=np.array([30.0, 10.0, 50.0], dtype=np.float32),
+        chosen_share=0.5,
+    )
+    directions = random.normal(size=(num_items, 4)).astype(np.float32)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    alike = np.maximum(directions @ directions.T, 0) ** SHARPNESS * counts.share**POPULARITY_POWER
+    np.fill_diagonal(alike, 0)
+    alike /= alike.sum(axis=1, keepdims=True)
+    found = with_content(counts, directions, weight)
+    rows = [[0], [1], [7]]
+    smoothed = followers(Histories.of_items(rows), found.offsets, found.neighbor, found.count).dense(
+        PRIOR_EVENTS * counts.share
+    )
+    pairs = followers(Histories.of_items(rows), counts.offsets, counts.neighbor, counts.count)
+    for row, (item,) in enumerate(rows):
+        total = pairs.total[row]
+        mass = (total or PRIOR_EVENTS) * weight / (1 - weight)
+        counted = np.bincount(pairs.item[pairs.row == row], pairs.count[pairs.row == row], minlength=num_items)
+        plain = (counted + mass * alike[item] + PRIOR_EVENTS * counts.share) / (total + mass + PRIOR_EVENTS)
+        np.testing.assert_allclose(smoothed[row], plain, rtol=1e-4)
+    assert found.chosen_share == pytest.approx(0.7)
 
 
 def test_posterior_means_are_nearer_to_the_truth_than_noisy_counts() -> None:

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from variseq.artifacts.folder import TABLES, new_artifact
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
+from variseq.privacy.content_pairs import content_directions, with_content
 from variseq.privacy.contributions import DECAY, WINDOW
 from variseq.privacy.release import PairCounts, PrivacyOptions, Release, pair_counts
 from variseq.ranking.calibration import Calibration, CalibrationResult, GatingNetwork
@@ -67,9 +68,15 @@ class PrivateRun:
         split: dict[str, Any],
         parties: int = 1,
     ) -> PrivateRun:
-        """The run of a release, whose vocabulary loses its users."""
+        """The run of a release, whose vocabulary loses its users.
+
+        Raises InputError where content is wanted and the catalog has none.
+        """
         nobody = Vocabulary(vocabulary.users[:0], vocabulary.items, vocabulary.behaviors)
-        return cls(released, pair_counts(released), options, nobody, items, split, parties)
+        counts = pair_counts(released)
+        if options.content:
+            counts = with_content(counts, content_directions(items, nobody), options.content)
+        return cls(released, counts, options, nobody, items, split, parties)
 
     def save(self, folder: Path) -> None:
         """Write the folder, whole or not at all. Raises InputError when it exists or cannot be written."""

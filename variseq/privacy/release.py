@@ -43,6 +43,8 @@ class PrivacyOptions:
             decide it. Without it what the person did before is a part of the answer.
         pairs: Which pairs are counted, see `pair_sums`. "next" is for logs where the next item follows from the last
             one, such as stations or episodes.
+        content: The weight of items with like content beside the pairs, from 0 to below 1. It needs a catalog with
+            texts or categories, which are public, and helps where these say what is bought together.
     """
 
     epsilon: float
@@ -50,10 +52,13 @@ class PrivacyOptions:
     max_user_events: int = 1000
     exclude_seen: bool = True
     pairs: Pairs = "near"
+    content: float = 0.0
 
     def __post_init__(self) -> None:
         if self.pairs not in get_args(Pairs):
             raise InputError(f"pairs={self.pairs!r} is not possible. Allowed: {', '.join(get_args(Pairs))}.")
+        if not 0 <= self.content < 1:
+            raise InputError(f"content={self.content:g} is not possible. Give a weight from 0 to below 1, such as 0.3.")
         if self.max_user_events < 2:
             raise InputError(f"max_user_events={self.max_user_events} is not possible. Give 2 or more.")
 
