@@ -39,14 +39,14 @@ from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.evaluation import Evaluation
 from variseq.log import Log, LogPart
 from variseq.privacy.contributions import Pairs
-from variseq.privacy.private_run import PrivateRun
-from variseq.privacy.release import PrivacyOptions, release
+from variseq.privacy.release import PrivacyOptions
 from variseq.private_model import PrivateModel
 from variseq.recommend.network_model import ModelRecommender
+from variseq.terminal.fit_private import content_weight
 
 PICTURE = ROOT / "docs" / "pictures" / "privacy.svg"
 EPSILONS = (8.0, 3.0, 1.0)
-KINDS = (*get_args(Pairs), "content")
+KINDS = (*get_args(Pairs), "content auto")
 EXACT, PRIVATE = ("popular, exact", "last-item-transitions, exact"), "private"
 
 
@@ -65,7 +65,7 @@ def records(
     for number in range(releases):
         for epsilon in epsilons:
             found, spent = private(train, valid, test, PrivacyOptions(epsilon, **how))
-            kind = "content" if how["content"] else how["pairs"]
+            kind = f"content {how['content']}" if how["content"] else how["pairs"]
             case = {"data": name, "model": f"{PRIVATE}, {kind}, ε = {epsilon:g}"}
             settings = {"epsilon": epsilon, "kind": kind, **how}
             yield record_of(
@@ -78,16 +78,13 @@ def private(
 ) -> tuple[Evaluation, dict[str, float]]:
     """The evaluation of one private run, with the CPU seconds of its fit and what it spent."""
     begun = time.process_time()
-    assert train.items is not None
-    released = release(valid.part.history_with_targets(), train.part.num_items, options)
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        PrivateRun.of(released, options, train.vocabulary, train.items, {"method": "leave-one-out"}).save(run)
+        model = PrivateModel.fit(train, valid, Path(folder) / "run", options)
         seconds = time.process_time() - begun
-        model = PrivateModel(run)
         found = evaluate(ModelRecommender(model.engine.model, PRIVATE), test.part, EvaluationOptions())
-    spent = {"fit_seconds": seconds, "epsilon_spent": released.ledger.epsilon(), "delta": released.ledger.delta}
-    return found, spent | {"items_with_pairs": len(released.chosen)}
+    spent = {"fit_seconds": seconds, "epsilon_spent": model.ledger.epsilon(), "delta": model.ledger.delta}
+    chosen = model.engine.health["privacy"]["options"]["content"]
+    return found, spent | {"content": chosen}
 
 
 def metrics_of(found: Evaluation) -> dict[str, float]:
@@ -143,7 +140,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS))
     parser.add_argument("--releases", type=int, default=3)
     parser.add_argument("--pairs", choices=get_args(Pairs), default="near")
-    parser.add_argument("--content", type=float, default=0.0, help="weight of items with like content")
+    parser.add_argument("--content", type=content_weight, default=0.0, help="weight of like content, or auto")
     parser.add_argument("--draw", action="store_true", help="draw the picture from the records")
     given = parser.parse_args(words)
 

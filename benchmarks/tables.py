@@ -168,7 +168,7 @@ TABLES = {
     ),
     "privacy": Table(
         "privacy", ("data", "model"),
-        (*QUALITY, Column("items_with_pairs", "items with pairs", 0), Column("fit_seconds", "fit, CPU s", 1)),
+        (*QUALITY, Column("content", "weight of content", 2), Column("fit_seconds", "fit, CPU s", 1)),
     ),
     "federation": Table(
         "federation", ("data", "silos", "epsilon"),

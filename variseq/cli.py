@@ -139,8 +139,8 @@ def fit(
     max_user_events: Annotated[int, option("For a private fit: the last events of each user that count.")] = 1000,
     pairs: Annotated[str, option("For a private fit: near, or next where an item follows from the last one.")] = "near",
     content: Annotated[
-        float, option("For a private fit: weight of items with like content, such as 0.3 where titles tell.")
-    ] = 0.0,
+        str, option("For a private fit: weight of items with like content, 0 to 1; auto pays for the choice.")
+    ] = "auto",
     resume: Annotated[bool, option("Go on with an unfinished run.", "--resume")] = False,
     tensorboard: Annotated[bool, option("Also write TensorBoard files.", "--tensorboard")] = False,
     quiet: Annotated[bool, option("Print the results only.", "--quiet")] = False,
@@ -165,11 +165,12 @@ def fit(
     }
     if private is not None:
         from variseq.privacy.release import PrivacyOptions
-        from variseq.terminal.fit_private import fit_private, refuse_not_private
+        from variseq.terminal.fit_private import content_weight, fit_private, refuse_not_private
 
         refuse_not_private(dict(locals()))
         wanted = run_config(config, flags, settings or [], {"split": {"by": "leave-one-out"}})
-        options = PrivacyOptions(private, delta, max_user_events, pairs=cast("Pairs", pairs), content=content)
+        weight = content_weight(content)
+        options = PrivacyOptions(private, delta, max_user_events, pairs=cast("Pairs", pairs), content=weight)
         fit_private(_source(source), wanted, out, items, options, quiet)
         return
     start = None if from_run is None else load(from_run, device or "auto")

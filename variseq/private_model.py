@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from jaxtyping import Bool, Float, Int
 
 from variseq.artifacts.folder import has_network, read_manifest, refuse_existing
 from variseq.errors import InputError
 from variseq.evaluation.baselines import baselines
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.results import Results
-from variseq.evaluation.splits import trained_on
+from variseq.evaluation.splits import Part, trained_on
 from variseq.evaluation.user_sample import sampled_users
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.inference.engine import load_engine
 from variseq.log import LogPart
-from variseq.privacy.accounting import Ledger
+from variseq.privacy.accounting import Ledger, public_users
+from variseq.privacy.content_pairs import content_directions
+from variseq.privacy.contributions import bounded_steps
+from variseq.privacy.noise import Noise, secure_noise
 from variseq.privacy.private_run import PrivateRun
 from variseq.privacy.release import PrivacyOptions, release
 from variseq.ranking.engine import NO_HISTORY, Engine
 from variseq.ranking.known_users import known_history
+from variseq.ranking.mixture import MixtureModel
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import Recommendations
 from variseq.recommend.network_model import ModelRecommender
+from variseq.sequences.histories import Histories
 
+WEIGHTS = (0.0, 0.03, 0.1, 0.3)
+"""Of content, among which "auto" chooses."""
+MOST_CELLS = 300_000_000
+"""About so many probabilities are computed for each weight; with more users or items, some users have no say."""
 PRIVATE_NAME = "variseq, private"
 SPLITS = ("leave-one-out", "user-time")
 """Splits that divide each user's events by that user alone. Others move events of all when one user is added."""
-
-
 NOT_PRIVATE = "These figures are computed from the exact log. They are not private, and the folder does not hold them."
 
 
@@ -61,7 +73,8 @@ class PrivateModel:
 
         Args:
             train: The training part of `log.on_catalog(items).split("leave-one-out")`, or of "user-time".
-            valid: The validation part of the same split. Nothing is chosen on it, so it is learned from at once.
+            valid: The validation part of the same split. It is learned from at once, unless the weight of content is
+                chosen on it.
             folder: A folder that does not exist yet.
             options: The budget.
 
@@ -77,10 +90,24 @@ class PrivateModel:
         refuse_existing(folder)
         refuse_dependent_reading(train)
         assert train.items is not None
-        known = valid.part.history_with_targets()
+        directions = content_directions(train.items, train.vocabulary) if options.content else None
+        if directions is None:
+            options = replace(options, content=_without_content(options))
+        chooses = options.content == "auto"
+        known = train.part.history() if chooses else valid.part.history_with_targets()
         released = release(known, train.part.num_items, options)
-        split = {"method": train.part.protocol["method"]}
-        PrivateRun.of(released, options, train.vocabulary, train.items, split).save(folder)
+        split, catalog = {"method": train.part.protocol["method"]}, (train.vocabulary, train.items)
+
+        def run_of(content: float) -> PrivateRun:
+            with_weight = replace(options, content=content)
+            return PrivateRun.of(released, with_weight, *catalog, split, directions=directions)
+
+        if chooses:
+            users = train.vocabulary.users.to_pylist()
+            weight = chosen_weight(run_of, valid.part, users, released.ledger.mechanisms[-1].noise_multiplier)
+            options = replace(options, content=weight)
+        assert options.content != "auto"
+        run_of(options.content).save(folder)
         return cls(folder)
 
     @property
@@ -161,3 +188,69 @@ def refuse_dependent_reading(train: LogPart) -> None:
                 f"{name}={options[name]!r} keeps or fills events of one user by those of others, which is not private. "
                 "Leave it out."
             )
+
+
+def _without_content(options: PrivacyOptions) -> float:
+    """The weight for a catalog without content. Raises InputError where another one was wanted."""
+    if options.content in (0, "auto"):
+        return 0.0
+    raise InputError(
+        f"content={options.content:g} needs a catalog with titles, categories or other content, and it has none. Leave "
+        "out --content, or give such a catalog."
+    )
+
+
+def chosen_weight(
+    run_of: Callable[[float], PrivateRun],
+    valid: Part,
+    users: list[Id],
+    noise_multiplier: float,
+    noise: Noise = secure_noise,
+) -> float:
+    """The weight of content with the best lists for users' next items, by a noisy sum over users.
+
+    A user adds the gains in NDCG@10 of the last validation target, one for each weight, scaled down to a norm of 1
+    where it is larger. What is released is the noisy sum of gains, one more Gaussian mechanism of the ledger; the
+    choice follows from it.
+
+    Args:
+        run_of: The run of the release with a weight of content.
+        valid: The validation part, of which the release has not learned.
+        users: The ids of all users, in the order of the part.
+        noise_multiplier: Standard deviation of the noise over the norm of what one user adds at most.
+        noise: For tests only; without it there is no privacy.
+    """
+    queries = valid.queries("last")
+    has_say = _have_say(users, min(1.0, MOST_CELLS / (valid.num_items * public_users(len(users)))))[queries.user]
+    queries = replace(queries, user=queries.user[has_say], position=queries.position[has_say])
+    histories = valid.histories_before(queries)
+    target = valid.histories.item[queries.position].astype(np.int64)
+    ndcg = np.stack([_ndcg(_model_of(run_of(weight)), histories, target) for weight in WEIGHTS], axis=1)
+    sums = bounded_steps(ndcg[:, 1:] - ndcg[:, :1]).sum(axis=0) + noise(noise_multiplier, len(WEIGHTS) - 1)
+    return WEIGHTS[int(np.argmax(np.concatenate([[0], sums])))]
+
+
+def _have_say(users: list[Id], share: float) -> Bool[np.ndarray, " user"]:
+    """About this share of the users; whether one is among them depends on the own id alone."""
+    digests = (hashlib.sha256(repr(one).encode()).digest() for one in users)
+    return np.array([int.from_bytes(digest[:8], "big") < share * 2**64 for digest in digests], dtype=bool)
+
+
+def _model_of(run: PrivateRun) -> MixtureModel:
+    with tempfile.TemporaryDirectory() as folder:
+        run.save(Path(folder) / "run")
+        return load_engine(Path(folder) / "run").model
+
+
+def _ndcg(
+    model: MixtureModel, histories: Histories, target: Int[np.ndarray, " history"]
+) -> Float[np.ndarray, " history"]:
+    """NDCG@10 of one item for each history; where seen items are left out, they have the least probability."""
+    found, size = np.zeros(len(histories)), model.rows_at_once(1)
+    for first in range(0, len(histories), size):
+        rows = np.arange(first, min(first + size, len(histories)))
+        part = histories.rows(rows)
+        p = model.distribution(model.encode(part), part).probabilities()
+        rank = (p >= p[np.arange(len(rows)), target[rows]][:, None]).sum(axis=1)
+        found[rows] = np.where(rank <= 10, 1 / np.log2(rank + 1), 0.0)
+    return found

@@ -111,8 +111,17 @@ def default_delta(num_users: int) -> float:
     >>> round(1 / default_delta(6040))
     16967
     """
+    return float(public_users(num_users) ** -1.1)
+
+
+def public_users(num_users: int) -> int:
+    """The number of users that a private run declares: rounded up to one digit.
+
+    >>> public_users(6040)
+    7000
+    """
     digits = 10 ** (len(str(num_users)) - 1)
-    return float((math.ceil(num_users / digits) * digits) ** -1.1)
+    return math.ceil(num_users / digits) * digits
 
 
 @lru_cache

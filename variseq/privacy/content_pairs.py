@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.content.item_content import ItemContent
-from variseq.errors import InputError
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.privacy.release import PairCounts
@@ -23,17 +22,15 @@ MOST_ALIKE = 100
 CELLS_AT_ONCE = 1 << 24
 
 
-def content_directions(items: ItemTable, vocabulary: Vocabulary) -> Float[np.ndarray, "item content"]:
+def content_directions(items: ItemTable, vocabulary: Vocabulary) -> Float[np.ndarray, "item content"] | None:
     """The content of each item of a public catalog as a vector of length 1, or 0 where nothing is known.
 
-    The encoder is fitted to the catalog alone. Raises InputError for a catalog without texts, categories and vectors.
+    The encoder is fitted to the catalog alone. None for a catalog without texts, categories and vectors.
     """
     ids = vocabulary.items.to_pylist()
     encoder = ItemContent.fit(items.table, np.ones(len(ids), dtype=bool), ids=ids)
     if encoder is None:
-        raise InputError(
-            "The catalog has no content, such as title or category. Leave out --content, or give a catalog with some."
-        )
+        return None
     vectors = encoder.encode(items.table, ids)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     directions: Float[np.ndarray, "item content"] = (vectors / np.maximum(lengths, 1e-9)).astype(np.float32)

@@ -90,6 +90,18 @@ def _parts(histories: Histories) -> Iterator[Histories]:
         yield histories.rows(rows)
 
 
+def bounded_steps(vectors: Float[np.ndarray, "user number"]) -> Int[np.ndarray, "user number"]:
+    """The vector of each user, scaled down to a norm of 1 where it is larger, in whole steps of `GRID`.
+
+    >>> bounded_steps(np.array([[3.0, 4.0], [0.0, 0.5]])) * GRID
+    array([[0.59997559, 0.79998779],
+           [0.        , 0.49993896]])
+    """
+    norm = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1)
+    # Toward zero, so that no norm is above 1.
+    return np.trunc(vectors / norm * ((1 - 1e-9) / GRID)).astype(np.int64)
+
+
 def _sums_of_users(
     user: Int[np.ndarray, " event"],
     cell: Int[np.ndarray, " event"],

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from variseq.artifacts.folder import TABLES, new_artifact
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
-from variseq.privacy.content_pairs import content_directions, with_content
+from variseq.privacy.content_pairs import with_content
 from variseq.privacy.contributions import DECAY, WINDOW
 from variseq.privacy.release import PairCounts, PrivacyOptions, Release, pair_counts
 from variseq.ranking.calibration import Calibration, CalibrationResult, GatingNetwork
@@ -67,15 +67,13 @@ class PrivateRun:
         items: ItemTable,
         split: dict[str, Any],
         parties: int = 1,
+        directions: Float[np.ndarray, "item content"] | None = None,
     ) -> PrivateRun:
-        """The run of a release, whose vocabulary loses its users.
-
-        Raises InputError where content is wanted and the catalog has none.
-        """
+        """The run of a release, whose vocabulary loses its users; `directions` are the content of the catalog."""
         nobody = Vocabulary(vocabulary.users[:0], vocabulary.items, vocabulary.behaviors)
         counts = pair_counts(released)
-        if options.content:
-            counts = with_content(counts, content_directions(items, nobody), options.content)
+        if directions is not None and options.content and options.content != "auto":
+            counts = with_content(counts, directions, options.content)
         return cls(released, counts, options, nobody, items, split, parties)
 
     def save(self, folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,6 +18,8 @@ from variseq.sequences.histories import Histories
 
 POPULARITY_SHARE = 0.1
 """Of 1 / noise multiplier²; the pairs have the rest."""
+CONTENT_SHARE = 0.03
+"""The same for the choice of the weight of content."""
 LEAST_POPULARITY = 5.0
 """Pairs are counted of items whose noisy popularity has at least so many standard deviations of its noise."""
 MOST_ITEMS = 5_000
@@ -44,7 +46,8 @@ class PrivacyOptions:
         pairs: Which pairs are counted, see `pair_sums`. "next" is for logs where the next item follows from the last
             one, such as stations or episodes.
         content: The weight of items with like content beside the pairs, from 0 to below 1. It needs a catalog with
-            texts or categories, which are public, and helps where these say what is bought together.
+            texts or categories, which are public, and helps where these say what is bought together. "auto" chooses it
+            by validation and pays for it, see `CONTENT_SHARE`.
     """
 
     epsilon: float
@@ -52,13 +55,13 @@ class PrivacyOptions:
     max_user_events: int = 1000
     exclude_seen: bool = True
     pairs: Pairs = "near"
-    content: float = 0.0
+    content: float | Literal["auto"] = 0.0
 
     def __post_init__(self) -> None:
         if self.pairs not in get_args(Pairs):
             raise InputError(f"pairs={self.pairs!r} is not possible. Allowed: {', '.join(get_args(Pairs))}.")
-        if not 0 <= self.content < 1:
-            raise InputError(f"content={self.content:g} is not possible. Give a weight from 0 to below 1, such as 0.3.")
+        if self.content != "auto" and not 0 <= self.content < 1:
+            raise InputError(f"content={self.content:g} is not possible. Give a weight from 0 to below 1, or 'auto'.")
         if self.max_user_events < 2:
             raise InputError(f"max_user_events={self.max_user_events} is not possible. Give 2 or more.")
 
@@ -92,15 +95,19 @@ class Release:
     @property
     def noise(self) -> tuple[float, float]:
         """The standard deviation of the noise of popularity and pairs."""
-        popularity, pairs = (one.noise_multiplier for one in self.ledger.mechanisms)
+        popularity, pairs = (one.noise_multiplier for one in self.ledger.mechanisms[:2])
         return popularity, pairs
 
 
 def private_ledger(options: PrivacyOptions, num_users: int) -> Ledger:
-    """The two mechanisms of a release and their noise. Raises InputError for a budget that is not possible."""
+    """The mechanisms of a run and their noise: two sums, and the choice of content where it is left to the log.
+
+    Raises InputError for a budget that is not possible.
+    """
     delta = default_delta(num_users) if options.delta is None else options.delta
-    multipliers = noise_multipliers(options.epsilon, delta, (POPULARITY_SHARE, 1 - POPULARITY_SHARE))
-    return _ledger(options, multipliers, delta)
+    others = (POPULARITY_SHARE, CONTENT_SHARE) if options.content == "auto" else (POPULARITY_SHARE,)
+    shares = (POPULARITY_SHARE, 1 - sum(others), *others[1:])
+    return _ledger(options, noise_multipliers(options.epsilon, delta, shares), delta)
 
 
 def exact_ledger(options: PrivacyOptions) -> Ledger:
@@ -110,8 +117,8 @@ def exact_ledger(options: PrivacyOptions) -> Ledger:
 
 def _ledger(options: PrivacyOptions, multipliers: tuple[float, ...], delta: float) -> Ledger:
     of_pairs = {"near": "counts of pairs of items near each other", "next": "counts of pairs of items in a row"}
-    what = ("popularity of each item of the catalog", of_pairs[options.pairs])
-    return Ledger(tuple(Mechanism(*one) for one in zip(what, multipliers, strict=True)), delta)
+    what = ("popularity of each item of the catalog", of_pairs[options.pairs], "gains of some weights of content")
+    return Ledger(tuple(Mechanism(*one) for one in zip(what, multipliers, strict=False)), delta)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from variseq.artifacts.folder import refuse_existing
 from variseq.errors import InputError
@@ -28,6 +28,14 @@ def refuse_not_private(typed: dict[str, Any]) -> None:
     if given:
         names = ", ".join(f"--{name.replace('_run', '').replace('_', '-')}" for name in given)
         raise InputError(f"{names} cannot go with --private, which trains no network. Leave it out.")
+
+
+def content_weight(text: str) -> float | Literal["auto"]:
+    """The weight of content as it was typed. Raises InputError for what is neither a number nor auto."""
+    try:
+        return "auto" if text == "auto" else float(text)
+    except ValueError as error:
+        raise InputError(f"--content {text!r} is no number. Give a weight from 0 to below 1, or auto.") from error
 
 
 def fit_private(
