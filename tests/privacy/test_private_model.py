@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from typer.testing import CliRunner
 import variseq as vs
 from variseq.cli import app
 from variseq.errors import CheckpointError, InputError
+from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.log import Log
+from variseq.privacy.content_pairs import content_directions
+from variseq.privacy.noise import no_noise
 from variseq.privacy.private_folder import faults_of
-from variseq.privacy.release import PrivacyOptions
-from variseq.private_model import PrivateModel
+from variseq.privacy.private_run import PrivateRun
+from variseq.privacy.release import PrivacyOptions, release
+from variseq.private_model import WEIGHTS, PrivateModel, chosen_weight
+from variseq.recommend.network_model import ModelRecommender
 from variseq.terminal.personal_data import find
 
 SHOP = vs.simulate(vs.SimulationOptions(num_users=500, num_items=40, seed=5))
@@ -108,6 +114,43 @@ def test_content_of_the_catalog_helps_where_noise_is_large(log: Log, tmp_path: P
         PrivateModel.fit(*bare[:2], tmp_path / "bare", PrivacyOptions(1.0, content=0.3))
     with pytest.raises(InputError, match="content"):
         PrivacyOptions(1.0, content=1.0)
+
+
+def test_weight_of_content_is_chosen_where_it_helps_and_paid_for(log: Log, tmp_path: Path) -> None:
+    """Titles of the shop name its groups; titles that are dealt anew say nothing."""
+    dealt = CATALOG.assign(item_id=np.random.default_rng(0).permutation(CATALOG["item_id"]))
+    chosen = {}
+    for name, of_catalog in (("own", log), ("dealt", vs.read(SHOP.events()).on_catalog(dealt))):
+        train, valid, _ = of_catalog.split("leave-one-out")
+        model = PrivateModel.fit(train, valid, tmp_path / name, PrivacyOptions(3.0, content="auto"))
+        assert len(model.ledger.mechanisms) == 3
+        assert 2.9 < model.ledger.epsilon() <= 3
+        chosen[name] = json.loads((tmp_path / name / "manifest.json").read_text())["privacy"]["options"]["content"]
+    assert chosen["own"] > chosen["dealt"]
+    bare = vs.read(SHOP.events()).on_catalog(CATALOG[["item_id"]]).split("leave-one-out")
+    without = PrivateModel.fit(*bare[:2], tmp_path / "bare", PrivacyOptions(3.0, content="auto"))
+    assert len(without.ledger.mechanisms) == 2
+
+
+def test_choice_without_noise_is_that_of_the_best_weight(log: Log) -> None:
+    """Each weight is a run whose ranks are known: the noisy sum without noise finds the best one."""
+    train, valid, _ = log.split("leave-one-out")
+    released = release(train.part.history(), train.part.num_items, PrivacyOptions(3.0), no_noise)
+    assert train.items is not None
+    directions = content_directions(train.items, train.vocabulary)
+
+    def run_of(content: float) -> PrivateRun:
+        catalog = (train.vocabulary, train.items, {"method": "leave-one-out"})
+        return PrivateRun.of(released, PrivacyOptions(3.0, content=content), *catalog, directions=directions)
+
+    found = chosen_weight(run_of, valid.part, train.vocabulary.users.to_pylist(), 1.0, no_noise)
+    ndcg = []
+    for number, weight in enumerate(WEIGHTS):
+        with tempfile.TemporaryDirectory() as folder:
+            run_of(weight).save(Path(folder) / str(number))
+            engine = PrivateModel(Path(folder) / str(number)).engine
+        ndcg.append(evaluate(ModelRecommender(engine.model), valid.part, EvaluationOptions()).metric("ndcg").mean())
+    assert found == WEIGHTS[int(np.argmax(ndcg))]
 
 
 def test_same_log_gives_another_release_each_time(log: Log, private_run: Path, tmp_path: Path) -> None:
