@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,41 +117,49 @@ def test_content_of_the_catalog_helps_where_noise_is_large(log: Log, tmp_path: P
         PrivacyOptions(1.0, content=1.0)
 
 
-def test_weight_of_content_is_chosen_where_it_helps_and_paid_for(log: Log, tmp_path: Path) -> None:
-    """Titles of the shop name its groups; titles that are dealt anew say nothing."""
-    dealt = CATALOG.assign(item_id=np.random.default_rng(0).permutation(CATALOG["item_id"]))
-    chosen = {}
-    for name, of_catalog in (("own", log), ("dealt", vs.read(SHOP.events()).on_catalog(dealt))):
+def test_choice_of_content_is_paid_for_where_there_is_content(log: Log, tmp_path: Path) -> None:
+    bare = vs.read(SHOP.events()).on_catalog(CATALOG[["item_id"]])
+    for name, of_catalog, num_mechanisms in (("own", log, 3), ("bare", bare, 2)):
         train, valid, _ = of_catalog.split("leave-one-out")
         model = PrivateModel.fit(train, valid, tmp_path / name, PrivacyOptions(3.0, content="auto"))
-        assert len(model.ledger.mechanisms) == 3
+        assert len(model.ledger.mechanisms) == num_mechanisms
         assert 2.9 < model.ledger.epsilon() <= 3
-        chosen[name] = json.loads((tmp_path / name / "manifest.json").read_text())["privacy"]["options"]["content"]
-    assert chosen["own"] > chosen["dealt"]
-    bare = vs.read(SHOP.events()).on_catalog(CATALOG[["item_id"]]).split("leave-one-out")
-    without = PrivateModel.fit(*bare[:2], tmp_path / "bare", PrivacyOptions(3.0, content="auto"))
-    assert len(without.ledger.mechanisms) == 2
+
+
+def test_content_that_says_nothing_is_not_chosen(log: Log) -> None:
+    """Titles of the shop name its groups; titles that are dealt anew say nothing."""
+    dealt = CATALOG.assign(item_id=np.random.default_rng(0).permutation(CATALOG["item_id"]))
+    assert chosen_of(log) > chosen_of(vs.read(SHOP.events()).on_catalog(dealt))
+
+
+def chosen_of(log: Log) -> float:
+    """The weight that is chosen for a log without noise."""
+    train, valid, _ = log.split("leave-one-out")
+    return chosen_weight(runs_of(log), valid.part, train.vocabulary.users.to_pylist(), 1.0, no_noise)
+
+
+def runs_of(log: Log) -> Callable[[float], PrivateRun]:
+    """The run of a release without noise, by the weight of content."""
+    train, _, _ = log.split("leave-one-out")
+    released = release(train.part.history(), train.part.num_items, PrivacyOptions(3.0), no_noise)
+    assert train.items is not None
+    catalog = (train.vocabulary, train.items, {"method": "leave-one-out"})
+    directions = content_directions(train.items, train.vocabulary)
+    return lambda content: PrivateRun.of(
+        released, PrivacyOptions(3.0, content=content), *catalog, directions=directions
+    )
 
 
 def test_choice_without_noise_is_that_of_the_best_weight(log: Log) -> None:
     """Each weight is a run whose ranks are known: the noisy sum without noise finds the best one."""
-    train, valid, _ = log.split("leave-one-out")
-    released = release(train.part.history(), train.part.num_items, PrivacyOptions(3.0), no_noise)
-    assert train.items is not None
-    directions = content_directions(train.items, train.vocabulary)
-
-    def run_of(content: float) -> PrivateRun:
-        catalog = (train.vocabulary, train.items, {"method": "leave-one-out"})
-        return PrivateRun.of(released, PrivacyOptions(3.0, content=content), *catalog, directions=directions)
-
-    found = chosen_weight(run_of, valid.part, train.vocabulary.users.to_pylist(), 1.0, no_noise)
+    _, valid, _ = log.split("leave-one-out")
     ndcg = []
     for number, weight in enumerate(WEIGHTS):
         with tempfile.TemporaryDirectory() as folder:
-            run_of(weight).save(Path(folder) / str(number))
+            runs_of(log)(weight).save(Path(folder) / str(number))
             engine = PrivateModel(Path(folder) / str(number)).engine
         ndcg.append(evaluate(ModelRecommender(engine.model), valid.part, EvaluationOptions()).metric("ndcg").mean())
-    assert found == WEIGHTS[int(np.argmax(ndcg))]
+    assert chosen_of(log) == WEIGHTS[int(np.argmax(ndcg))]
 
 
 def test_same_log_gives_another_release_each_time(log: Log, private_run: Path, tmp_path: Path) -> None:
