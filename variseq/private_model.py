@@ -41,7 +41,7 @@ from variseq.sequences.histories import Histories
 WEIGHTS = (0.0, 0.03, 0.1, 0.3)
 """Of content, among which "auto" chooses."""
 MOST_CELLS = 300_000_000
-"""About so many probabilities are computed for each weight; with more users or items, some users have no say."""
+"""About so many probabilities are computed for each weight; with more users or items, users are sampled."""
 PRIVATE_NAME = "variseq, private"
 SPLITS = ("leave-one-out", "user-time")
 """Splits that divide each user's events by that user alone. Others move events of all when one user is added."""
@@ -221,8 +221,8 @@ def chosen_weight(
         noise: For tests only; without it there is no privacy.
     """
     queries = valid.queries("last")
-    has_say = _have_say(users, min(1.0, MOST_CELLS / (valid.num_items * public_users(len(users)))))[queries.user]
-    queries = replace(queries, user=queries.user[has_say], position=queries.position[has_say])
+    is_sampled = _are_sampled(users, min(1.0, MOST_CELLS / (valid.num_items * public_users(len(users)))))[queries.user]
+    queries = replace(queries, user=queries.user[is_sampled], position=queries.position[is_sampled])
     histories = valid.histories_before(queries)
     target = valid.histories.item[queries.position].astype(np.int64)
     ndcg = np.stack([_ndcg(_model_of(run_of(weight)), histories, target) for weight in WEIGHTS], axis=1)
@@ -230,7 +230,7 @@ def chosen_weight(
     return WEIGHTS[int(np.argmax(np.concatenate([[0], sums])))]
 
 
-def _have_say(users: list[Id], share: float) -> Bool[np.ndarray, " user"]:
+def _are_sampled(users: list[Id], share: float) -> Bool[np.ndarray, " user"]:
     """About this share of the users; whether one is among them depends on the own id alone."""
     digests = (hashlib.sha256(repr(one).encode()).digest() for one in users)
     return np.array([int.from_bytes(digest[:8], "big") < share * 2**64 for digest in digests], dtype=bool)
