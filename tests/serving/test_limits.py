@@ -100,9 +100,11 @@ def test_full_queue_is_refused_with_retry_after_and_the_rest_is_answered(bundle_
 
 def test_answer_that_does_not_come_in_time_is_503(bundle_folder: Path) -> None:
     with serving_here(bundle_folder, timeout_seconds=0.0001) as server:
-        response = server.client.post("/v1/recommend", json={"history": ["i00"]})
-        assert response.status_code == 503
-        assert response.headers["retry-after"] == "1"
+        # On a busy machine an answer may be there before the clock is looked at.
+        answers = [server.client.post("/v1/recommend", json={"history": ["i00"]}) for _ in range(20)]
+        late = [answer for answer in answers if answer.status_code != 200]
+        assert {answer.status_code for answer in late} == {503}
+        assert {answer.headers["retry-after"] for answer in late} == {"1"}
 
 
 def test_store_that_cannot_be_used_is_503_and_not_ready_and_names_no_file(bundle_folder: Path, tmp_path: Path) -> None:
