@@ -15,7 +15,6 @@ import typer
 from variseq.errors import InputError, MissingDependencyError, VariseqError
 from variseq.output.printable import printable, printable_lines
 from variseq.terminal.audit import commands as audit_commands
-from variseq.terminal.erase import commands as erase_commands
 from variseq.terminal.federate import commands as federate_commands
 from variseq.terminal.items import commands as items_commands
 from variseq.terminal.privacy import commands as privacy_commands
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(keys_commands, name="keys")
 app.add_typer(items_commands, name="items")
-app.add_typer(erase_commands)
 app.add_typer(backup_commands)
 app.add_typer(privacy_commands)
 app.add_typer(federate_commands, name="federate")

@@ -29,7 +29,7 @@ from variseq.inference.engine import load_engine
 from variseq.log import Log, LogPart, read
 from variseq.pipeline import split_of
 from variseq.privacy.erased_users import ERASED_USERS
-from variseq.privacy.history_hashes import data_tree
+from variseq.privacy.merkle import data_tree
 from variseq.privacy.receipts import read_key
 from variseq.recommend.network_model import count_events
 from variseq.serving.stores.sqlite import SqliteStore

@@ -30,8 +30,8 @@ from variseq.artifacts.folder import TABLES
 from variseq.cli import app
 from variseq.errors import InputError
 from variseq.privacy.contributions import Pairs, pair_sums, popularity_sums
+from variseq.privacy.guarantee import faults_of
 from variseq.privacy.noise import GRID
-from variseq.privacy.private_folder import faults_of
 from variseq.privacy.release import NoisySums, PrivacyOptions, Release, private_ledger
 from variseq.sequences.histories import Histories
 

@@ -19,8 +19,8 @@ from variseq.errors import CheckpointError, InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.log import Log
 from variseq.privacy.content_pairs import content_directions
+from variseq.privacy.guarantee import faults_of
 from variseq.privacy.noise import no_noise
-from variseq.privacy.private_folder import faults_of
 from variseq.privacy.private_run import PrivateRun
 from variseq.privacy.release import PrivacyOptions, release
 from variseq.private_model import WEIGHTS, PrivateModel, chosen_weight

@@ -14,7 +14,6 @@ from variseq.privacy.contributions import (
     DECAY,
     WINDOW,
     Pairs,
-    latest_events,
     pair_index,
     pair_sums,
     popularity_sums,
@@ -93,8 +92,11 @@ def test_pairs_are_numbered_as_a_triangle() -> None:
 
 
 def test_only_the_last_events_of_a_user_count() -> None:
-    histories = Histories.of_items([[1, 2, 3, 4], [5], []])
-    assert latest_events(histories, 2).item.tolist() == [3, 4, 5]
+    options = PrivacyOptions(8.0, max_user_events=2)
+    whole = release(Histories.of_items([[1, 2, 3, 4], [5], []]), 6, options, no_noise)
+    latest = release(Histories.of_items([[3, 4], [5], []]), 6, options, no_noise)
+    assert np.array_equal(whole.popularity, latest.popularity)
+    assert np.array_equal(whole.pairs, latest.pairs)
 
 
 def made_up_log(num_users: int = 400) -> Histories:

@@ -17,12 +17,6 @@ PAIRS_AT_ONCE = 4_000_000
 Pairs = Literal["near", "next"]
 
 
-def latest_events(histories: Histories, max_events: int) -> Histories:
-    """The last events of each user, at most so many."""
-    ends = histories.offsets[1:]
-    return histories.select(np.maximum(histories.offsets[:-1], ends - max_events), ends)
-
-
 def popularity_sums(histories: Histories, num_items: int) -> Int[np.ndarray, " item"]:
     """How often users had each item; the counts of one user have a norm of at most 1. In steps of `GRID`."""
     user = np.repeat(np.arange(len(histories)), histories.lengths)

@@ -1,4 +1,4 @@
-"""The guarantee of a private run in words, and what a run without privacy gives away."""
+"""The guarantee of a private run in words, what its folder may hold, and what a run without privacy gives away."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+import pyarrow.parquet as pq
+from safetensors import safe_open
+
 from variseq.artifacts.folder import (
     BOUNDS,
+    CHANGES,
     CONFIG,
     COUNTS,
     HISTORIES,
+    ITEM_COLUMNS,
+    MANIFEST,
     METRICS,
+    SERVED_FILES,
     TABLES,
     VOCABULARY,
     WEIGHTS,
     has_network,
     read_manifest,
+    reading,
 )
 from variseq.privacy.accounting import Ledger
 
@@ -31,11 +39,23 @@ LEAKS = {
     WEIGHTS: "a network whose forecasts are better for the people it was trained on",
     METRICS: "exact losses and metrics of each epoch",
     CONFIG: "settings that were chosen by looking at the log",
-    "manifest.json": "a hash of all histories, exact numbers of users and events, and rows that were rejected",
+    MANIFEST: "a hash of all histories, exact numbers of users and events, and rows that were rejected",
     "evaluation.json": "exact metrics on the events of the test part",
     "report.html": "exact metrics on the events of the test part",
 }
 """What each file of a run without privacy gives away."""
+
+
+FILES = {
+    *(MANIFEST, TABLES, ITEM_COLUMNS, CHANGES),
+    *(f"{VOCABULARY}/{name}" for name in ("users.parquet", "items.parquet", "vocabulary.json")),
+}
+ARRAYS = {"item_vectors", "log_share", "log_trend", "offsets", "follower", "count", "is_new"}
+ENTRIES = {
+    *("format_version", "privacy", "network", "calibration", "usual_behavior", "exclude_seen", "latent", "protocol"),
+    *("created", "versions", "sha256"),
+}
+"""What the folder, the tables and the manifest of a private run may hold, and nothing else."""
 
 
 def true_positives(ledger: Ledger, false_positives: float) -> float:
@@ -63,12 +83,15 @@ def guarantee(record: dict[str, Any]) -> str:
     found = true_positives(ledger, FALSE_POSITIVES)
     parties = record.get("federated", {}).get("parties")
     federated = [f"Federated: {parties} parties, each with its share of the noise."] if parties else []
+    weight = options["content"]
+    content = [f"Items with like public content have the weight {weight:g}."] if weight else []
     lines = [
         f"This run is differentially private: ε = {ledger.epsilon():.3f} at δ = {ledger.delta:.2g}.",
         f"Unit: {record['unit']}; the last {options['max_user_events']:,} events of each user count.",
         f"Who reads this folder and accuses {FALSE_POSITIVES:.0%} of others wrongly, finds at most {found:.1%} of "
         "those who are in the log.",
         *federated,
+        *content,
         "Mechanisms, each run once:",
         *(
             f"  - {one.released}: normal noise of {one.noise_multiplier:.3f} times what one user adds at most"
@@ -92,3 +115,21 @@ def leaks_of_run(folder: Path) -> str:
             "Fit with `variseq fit LOG --items CATALOG --private 8` for a run with a guarantee.",
         ]
     )
+
+
+def faults_of(folder: Path) -> list[str]:
+    """What a folder holds besides what a private run may hold, a sentence each.
+
+    Raises CheckpointError for a folder that is missing, damaged or changed since it was written.
+    """
+    with reading(folder, SERVED_FILES) as manifest:
+        names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+        faults = [f"The file {name} is not part of a private run. Remove it." for name in sorted(names - FILES)]
+        with safe_open(folder / TABLES, framework="np") as tables:
+            faults += [f"{TABLES} has an array {name!r}." for name in sorted(set(tables.keys()) - ARRAYS)]
+        faults += [f"{MANIFEST} has an entry {name!r}." for name in sorted(manifest.keys() - ENTRIES)]
+        faults += [f"{MANIFEST} has protocol.{name}." for name in sorted(manifest["protocol"].keys() - {"method"})]
+        num_users = pq.read_metadata(folder / VOCABULARY / "users.parquet").num_rows
+        if num_users:
+            faults.append(f"{VOCABULARY}/users.parquet names {num_users:,} users.")
+    return faults

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int
 from variseq.errors import InputError
 from variseq.privacy.accounting import default_delta, noise_multipliers
 from variseq.privacy.attacks import CONFIDENCE, Attack
-from variseq.privacy.contributions import latest_events, pair_index, pair_sums, popularity_sums
+from variseq.privacy.contributions import pair_index, pair_sums, popularity_sums
 from variseq.privacy.noise import GRID, Noise, no_noise, secure_noise
 from variseq.privacy.release import LEAST_POPULARITY, POPULARITY_SHARE, PrivacyOptions, Release, release
 from variseq.sequences.histories import Histories
@@ -191,7 +191,7 @@ def audit_release(
         InputError: For a log without two items that are popular enough, for too few canaries, and for a budget that
             is not possible.
     """
-    bounded = latest_events(histories, options.max_user_events)
+    bounded = histories.latest(options.max_user_events)
     popularity = popularity_sums(bounded, num_items) * GRID
     wanted = _enough_canaries(options, len(histories)) if num_canaries is None else num_canaries
     if not LEAST_CANARIES <= wanted <= MOST_CANARIES:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from variseq.errors import InputError
 from variseq.privacy.accounting import Ledger, Mechanism, default_delta, noise_multipliers
-from variseq.privacy.contributions import Pairs, latest_events, pair_sums, popularity_sums
+from variseq.privacy.contributions import Pairs, pair_sums, popularity_sums
 from variseq.privacy.denoising import posterior_means
 from variseq.privacy.noise import GRID, Noise, secure_noise
 from variseq.sequences.histories import Histories
@@ -151,7 +151,7 @@ class NoisySums:
         return self._noisy(1, pair_sums(self._bounded(), chosen, self.num_items, self.options.pairs))
 
     def _bounded(self) -> Histories:
-        return latest_events(self.histories, self.options.max_user_events)
+        return self.histories.latest(self.options.max_user_events)
 
     def _noisy(self, number: int, sums: Int[np.ndarray, " cell"]) -> Int[np.ndarray, " cell"]:
         multiplier = self.ledger.mechanisms[number].noise_multiplier

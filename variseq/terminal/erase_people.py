@@ -26,7 +26,7 @@ from variseq.events.vocabulary import Id
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
 from variseq.privacy.erased_users import ErasedUsers, user_hash
-from variseq.privacy.history_hashes import data_tree
+from variseq.privacy.merkle import data_tree
 from variseq.privacy.receipts import Receipts, proof_of, source_sha256
 from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import HistoryStore

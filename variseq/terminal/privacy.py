@@ -1,4 +1,4 @@
-"""The command `privacy`: what a run guarantees, or what an ordinary run gives away of the people in its log."""
+"""Commands for the people in a log: what a run guarantees them or gives away, and how one of them is erased."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ def privacy(
     from variseq.artifacts.folder import is_private, read_manifest
     from variseq.output.console import console
     from variseq.output.printable import printable
-    from variseq.privacy.guarantee import guarantee, leaks_of_run
-    from variseq.privacy.private_folder import faults_of
+    from variseq.privacy.guarantee import faults_of, guarantee, leaks_of_run
 
     manifest = read_manifest(run)
     if not is_private(manifest):
@@ -34,3 +33,37 @@ def privacy(
         if faults:
             raise typer.Exit(1)
         console().print("The folder holds the private tables and the public catalog, and nothing else.")
+
+
+@commands.command()
+def erase(
+    runs: Annotated[Path, typer.Option(help="Folder of runs; all below it is searched.")],
+    receipts: Annotated[Path, typer.Option(help="Folder of receipts and their secret key; made if it is not there.")],
+    user: Annotated[list[str] | None, typer.Option(help="A user id; repeatable.")] = None,
+    store: Annotated[str | None, typer.Option(help="URL of the store of a server.")] = None,
+    backup: Annotated[
+        list[Path] | None, typer.Option(help="A copy of a store, a table, or a folder of runs; repeatable.")
+    ] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Fit the runs again that have learned from them.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what holds them.")] = False,
+) -> None:
+    """Erase people from stores, runs, tables and backups, and write a receipt that names nobody."""
+    from variseq.terminal.erase_people import EraseOptions, erase_people
+
+    erase_people(
+        EraseOptions(tuple(dict.fromkeys(user or ())), runs, receipts, store, tuple(backup or ()), refit, dry_run)
+    )
+
+
+@commands.command()
+def verify(
+    receipt: Annotated[Path, typer.Argument(help="A receipt of `variseq erase`.")],
+    run: Annotated[Path | None, typer.Option(help="Compare the data and the weights of this run too.")] = None,
+    refit_again: Annotated[
+        bool, typer.Option("--refit-again", help="Fit the run again and compare the weights.")
+    ] = False,
+) -> None:
+    """Check a receipt: that it was not altered, that nobody erased is in the data, and what a run holds now."""
+    from variseq.terminal.verify_receipt import verify_run
+
+    verify_run(receipt, run, refit_again)
