@@ -23,7 +23,6 @@ from variseq.terminal.server_files import backup_commands, keys_commands
 from variseq.threads import use_threads
 
 if TYPE_CHECKING:
-    from variseq.privacy.contributions import Pairs
     from variseq.ranking.item_codes import Compression
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -134,11 +133,15 @@ def fit(
         float | None, option("ε of a differentially private fit of counts; --items is then the public catalog.")
     ] = None,
     delta: Annotated[float | None, option("δ of a private fit; users^−1.1 otherwise.")] = None,
-    max_user_events: Annotated[int, option("For a private fit: the last events of each user that count.")] = 1000,
-    pairs: Annotated[str, option("For a private fit: near, or next where an item follows from the last one.")] = "near",
+    max_user_events: Annotated[
+        int | None, option("For a private fit: the last events of each user that count; 1000 otherwise.")
+    ] = None,
+    pairs: Annotated[
+        str | None, option("For a private fit: near, or next where an item follows from the last one; near otherwise.")
+    ] = None,
     content: Annotated[
-        str, option("For a private fit: weight of items with like content, 0 to 1; auto pays for the choice.")
-    ] = "auto",
+        str | None, option("For a private fit: weight of like content, 0 to 1; otherwise auto, which pays for it.")
+    ] = None,
     resume: Annotated[bool, option("Go on with an unfinished run.", "--resume")] = False,
     tensorboard: Annotated[bool, option("Also write TensorBoard files.", "--tensorboard")] = False,
     quiet: Annotated[bool, option("Print the results only.", "--quiet")] = False,
@@ -149,6 +152,7 @@ def fit(
     from variseq.estimator import load
     from variseq.model.processes import connected
     from variseq.terminal.fit import fit_run, settings_of
+    from variseq.terminal.fit_private import fit_private, privacy_options
     from variseq.terminal.run_config import run_config
 
     flags = {
@@ -161,15 +165,10 @@ def fit(
         "training.calendar": calendar,
         **read,
     }
-    if private is not None:
-        from variseq.privacy.release import PrivacyOptions
-        from variseq.terminal.fit_private import content_weight, fit_private, refuse_not_private
-
-        refuse_not_private(dict(locals()))
+    typed = dict(locals())
+    if (budget := privacy_options(typed)) is not None:
         wanted = run_config(config, flags, settings or [], {"split": {"by": "leave-one-out"}})
-        weight = content_weight(content)
-        options = PrivacyOptions(private, delta, max_user_events, pairs=cast("Pairs", pairs), content=weight)
-        fit_private(_source(source), wanted, out, items, options, quiet)
+        fit_private(_source(source), wanted, out, items, budget, quiet)
         return
     start = None if from_run is None else load(from_run, device or "auto")
     wanted = run_config(config, flags, settings or [], None if start is None else settings_of(start))

@@ -283,8 +283,8 @@ def test_refit_equals_a_fit_that_never_had_them(erased: Path, never: Path, tmp_p
     assert found.config == expected.config != load_checkpoint(erased / "runs" / "first").config
     assert found.manifest["protocol"] == expected.manifest["protocol"]
     second = receipts / "receipt-000002.json"
-    told = succeed("verify", second, "--run", run, "--refit-again").out
-    assert "gives the same weights" in told
+    printed = succeed("verify", second, "--run", run, "--refit-again").out
+    assert "gives the same weights" in printed
     refuse("not those of this receipt", "verify", second.with_name("receipt-000001.json"), "--run", run)
     key = read_key(receipts)
     assert json.loads(second.read_bytes())["runs"][0]["after"]["root"] == (
@@ -362,15 +362,15 @@ def test_rare_items_are_dropped_again(events: pa.Table, shop: Simulation, origin
 
 
 @pytest.mark.parametrize(
-    ("told", "given"),
+    ("printed", "given"),
     [
         ("nobody to erase", []),
         ("does not exist", ["--user", "u1", "--backup", "nothing.db"]),
         ("There is no store", ["--user", "u1", "--store", "sqlite:///nothing.db"]),
     ],
 )
-def test_what_is_not_there_is_one_message(told: str, given: list[str], tmp_path: Path) -> None:
-    refuse(told, "erase", "--runs", tmp_path, "--receipts", tmp_path / "receipts", *given)
+def test_what_is_not_there_is_one_message(printed: str, given: list[str], tmp_path: Path) -> None:
+    refuse(printed, "erase", "--runs", tmp_path, "--receipts", tmp_path / "receipts", *given)
     refuse("does not exist", "erase", "--runs", tmp_path / "none", "--receipts", tmp_path / "receipts", "--user", "u")
     assert list(tmp_path.iterdir()) == []
 

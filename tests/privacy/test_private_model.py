@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from variseq.cli import app
 from variseq.errors import CheckpointError, InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.log import Log
-from variseq.privacy.content_pairs import content_directions
+from variseq.privacy.content_pairs import WEIGHTS, AlikeItems, chosen_weight, public_content, with_content
 from variseq.privacy.guarantee import faults_of
 from variseq.privacy.noise import no_noise
-from variseq.privacy.private_run import PrivateRun
-from variseq.privacy.release import PrivacyOptions, release
-from variseq.private_model import WEIGHTS, PrivateModel, chosen_weight
+from variseq.privacy.private_run import PrivateRun, mixture_model
+from variseq.privacy.release import PrivacyOptions, pair_counts, release
+from variseq.private_model import PrivateModel
+from variseq.ranking.mixture import MixtureModel
 from variseq.recommend.network_model import ModelRecommender
 from variseq.terminal.personal_data import find
 
@@ -135,31 +135,42 @@ def test_content_that_says_nothing_is_not_chosen(log: Log) -> None:
 def chosen_of(log: Log) -> float:
     """The weight that is chosen for a log without noise."""
     train, valid, _ = log.split("leave-one-out")
-    return chosen_weight(runs_of(log), valid.part, train.vocabulary.users.to_pylist(), 1.0, no_noise)
+    return chosen_weight(model_of(log), valid.part, train.vocabulary.users.to_pylist(), 1.0, no_noise)
 
 
-def runs_of(log: Log) -> Callable[[float], PrivateRun]:
-    """The run of a release without noise, by the weight of content."""
+def model_of(log: Log) -> Callable[[float], MixtureModel]:
+    """The model of a release without noise, by the weight of content."""
     train, _, _ = log.split("leave-one-out")
-    released = release(train.part.history(), train.part.num_items, PrivacyOptions(3.0), no_noise)
     assert train.items is not None
-    catalog = (train.vocabulary, train.items, {"method": "leave-one-out"})
-    directions = content_directions(train.items, train.vocabulary)
-    return lambda content: PrivateRun.of(
-        released, PrivacyOptions(3.0, content=content), *catalog, directions=directions
-    )
+    options, content = PrivacyOptions(3.0), public_content(train.items, train.vocabulary)
+    assert content is not None
+    counts = pair_counts(release(train.part.history(), train.part.num_items, options, no_noise))
+    alike = AlikeItems.of(content, counts.share)
+    return lambda weight: mixture_model(with_content(counts, alike, weight), options)
 
 
 def test_choice_without_noise_is_that_of_the_best_weight(log: Log) -> None:
-    """Each weight is a run whose ranks are known: the noisy sum without noise finds the best one."""
+    """The noisy sum without noise finds the weight whose evaluation is best."""
     _, valid, _ = log.split("leave-one-out")
-    ndcg = []
-    for number, weight in enumerate(WEIGHTS):
-        with tempfile.TemporaryDirectory() as folder:
-            runs_of(log)(weight).save(Path(folder) / str(number))
-            engine = PrivateModel(Path(folder) / str(number)).engine
-        ndcg.append(evaluate(ModelRecommender(engine.model), valid.part, EvaluationOptions()).metric("ndcg").mean())
+    models = [ModelRecommender(model_of(log)(weight)) for weight in WEIGHTS]
+    ndcg = [evaluate(model, valid.part, EvaluationOptions()).metric("ndcg").mean() for model in models]
     assert chosen_of(log) == WEIGHTS[int(np.argmax(ndcg))]
+
+
+def test_model_in_memory_answers_as_the_one_of_the_folder(log: Log, tmp_path: Path) -> None:
+    train, _, test = log.split("leave-one-out")
+    assert train.items is not None
+    options = PrivacyOptions(3.0, content=0.0)
+    released = release(train.part.history(), train.part.num_items, options)
+    counts = pair_counts(released)
+    catalog = (train.vocabulary, train.items, {"method": "leave-one-out"})
+    PrivateRun(released.ledger, counts, options, *catalog).save(tmp_path / "run")
+    histories = test.part.histories_before(test.part.queries())
+    scores = [
+        ModelRecommender(model).scores(histories)
+        for model in (mixture_model(counts, options), PrivateModel(tmp_path / "run").engine.model)
+    ]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-5)
 
 
 def test_same_log_gives_another_release_each_time(log: Log, private_run: Path, tmp_path: Path) -> None:
@@ -177,8 +188,12 @@ def test_what_a_private_model_has_not_is_refused(private_run: Path, options: dic
 def test_reading_that_depends_on_other_users_is_refused(log: Log, tmp_path: Path) -> None:
     without = vs.read(SHOP.events()).split("leave-one-out")
     by_time = log.split("time")
-    core = vs.read(SHOP.events(), options=vs.ReadOptions(min_item_events=5)).on_catalog(CATALOG).split("leave-one-out")
-    for (train, valid, _), word in ((without, "catalog"), (by_time, "split"), (core, "min_item_events")):
+    core, drawn = (
+        vs.read(SHOP.events(), options=options).on_catalog(CATALOG).split("leave-one-out")
+        for options in (vs.ReadOptions(min_item_events=5), vs.ReadOptions(ties="shuffle"))
+    )
+    parts = {"catalog": without, "split": by_time, "min_item_events": core, "ties": drawn}
+    for word, (train, valid, _) in parts.items():
         with pytest.raises(InputError, match=word):
             PrivateModel.fit(train, valid, tmp_path / "run", PrivacyOptions(1.0))
     assert not (tmp_path / "run").exists()
@@ -195,8 +210,10 @@ def test_command_fits_prints_the_guarantee_and_recommends(tmp_path: Path) -> Non
     CATALOG.to_csv(items, index=False)
     runner, fit = CliRunner(), ["fit", str(events), "--private", "3", "--out", out]
     assert isinstance(runner.invoke(app, fit).exception, InputError)
-    for wrong in (["--size", "tiny"], ["--resume"], ["--set", "model.hidden_size=8"]):
+    for wrong in (["--size", "tiny"], ["--seed", "0"], ["--resume"], ["--set", "model.hidden_size=8"]):
         assert isinstance(runner.invoke(app, [*fit, "--items", str(items), *wrong]).exception, InputError)
+    for option in (["--delta", "1e-6"], ["--max-user-events", "5"], ["--pairs", "near"], ["--content", "0"]):
+        assert isinstance(runner.invoke(app, ["fit", str(events), "--out", out, *option]).exception, InputError)
     done = runner.invoke(app, [*fit, "--items", str(items)])
     assert done.exit_code == 0, done.exception
     assert "ε = 3.000" in done.stdout

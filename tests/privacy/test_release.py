@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from variseq.privacy.content_pairs import POPULARITY_POWER, SHARPNESS, with_content
+from variseq.privacy.content_pairs import POPULARITY_POWER, SHARPNESS, AlikeItems, with_content
 from variseq.privacy.contributions import (
     DECAY,
     WINDOW,
@@ -21,6 +21,7 @@ from variseq.privacy.contributions import (
 from variseq.privacy.denoising import posterior_means
 from variseq.privacy.noise import GRID, no_noise
 from variseq.privacy.release import PairCounts, PrivacyOptions, pair_counts, release
+from variseq.ranking.content_table import ContentTable
 from variseq.ranking.counts import PRIOR_EVENTS, followers
 from variseq.sequences.histories import Histories
 
@@ -151,11 +152,12 @@ def test_content_is_a_part_of_each_distribution_with_its_weight() -> None:
         chosen_share=0.5,
     )
     directions = random.normal(size=(num_items, 4)).astype(np.float32)
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    content = ContentTable.of(directions)
+    directions = content.directions(slice(None))
     alike = np.maximum(directions @ directions.T, 0) ** SHARPNESS * counts.share**POPULARITY_POWER
     np.fill_diagonal(alike, 0)
     alike /= alike.sum(axis=1, keepdims=True)
-    found = with_content(counts, directions, weight)
+    found = with_content(counts, AlikeItems.of(content, counts.share), weight)
     rows = [[0], [1], [7]]
     smoothed = followers(Histories.of_items(rows), found.offsets, found.neighbor, found.count).dense(
         PRIOR_EVENTS * counts.share

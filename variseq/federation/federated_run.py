@@ -15,7 +15,7 @@ from variseq.events.vocabulary import Vocabulary
 from variseq.federation.messages import Terms, catalog_digest
 from variseq.log import read_catalog
 from variseq.privacy.private_run import PrivateRun
-from variseq.privacy.release import PrivacyOptions, Release
+from variseq.privacy.release import PrivacyOptions, Release, pair_counts
 
 FEDERATION_BYTES = 16
 WITHOUT_TEST = {"method": "leave-one-out"}
@@ -52,5 +52,5 @@ def new_terms(vocabulary: Vocabulary, parties: int, num_users: int, options: Pri
 
 def save_run(released: Release, terms: Terms, vocabulary: Vocabulary, items: ItemTable, folder: Path) -> None:
     """Write the run of a federation; its tables are the same at the coordinator and at every party."""
-    run = PrivateRun.of(released, terms.options(), vocabulary, items, WITHOUT_TEST, terms.parties)
-    run.save(folder)
+    counts = pair_counts(released)
+    PrivateRun(released.ledger, counts, terms.options(), vocabulary, items, WITHOUT_TEST, terms.parties).save(folder)

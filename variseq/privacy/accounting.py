@@ -13,6 +13,8 @@ from variseq.errors import InputError, MissingDependencyError
 
 LARGEST_EPSILON = 50.0
 UNIT = "one user with all events, added or removed"
+CHOICE = "gains of some weights of content"
+"""What the mechanism releases that chooses the weight of content."""
 _NOISE_RANGE = (0.05, 2000.0)
 """The noise multipliers that are tried."""
 
@@ -41,6 +43,11 @@ class Ledger:
 
     mechanisms: tuple[Mechanism, ...]
     delta: float
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether something was chosen on validation events, which are then not learned from."""
+        return any(one.released == CHOICE for one in self.mechanisms)
 
     def epsilon(self) -> float:
         """ε of all mechanisms together at `delta`, where one user with all events is added or removed.

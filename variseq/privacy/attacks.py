@@ -38,8 +38,8 @@ class Attack:
     def __post_init__(self) -> None:
         if self.included.all() or not self.included.any():
             raise InputError(
-                f"All of the {len(self.included)} canaries are on one side of the coin flips, so nothing can be told "
-                "apart. Take more canaries, or another seed."
+                f"All of the {len(self.included)} canaries are on one side of the coin flips, so there is nothing "
+                "to compare. Take more canaries, or another seed."
             )
 
     def auc(self) -> Interval:

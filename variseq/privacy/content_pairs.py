@@ -1,17 +1,26 @@
-"""Pairs of items whose public content is alike: they add to the released pairs and cost no privacy."""
+"""Items with like public content: they stand beside the released pairs, with a weight that is given or paid for."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from variseq.content.item_content import ItemContent
+from variseq.evaluation.splits import Part
 from variseq.events.items import ItemTable
-from variseq.events.vocabulary import Vocabulary
+from variseq.events.vocabulary import Id, Vocabulary
+from variseq.privacy.accounting import public_users
+from variseq.privacy.contributions import bounded_steps
+from variseq.privacy.noise import Noise, secure_noise
 from variseq.privacy.release import PairCounts
+from variseq.ranking.content_table import ContentTable
 from variseq.ranking.counts import PRIOR_EVENTS
+from variseq.ranking.mixture import MixtureModel
+from variseq.sequences.histories import Histories
 
 SHARPNESS = 4
 """Two items are alike as the fourth power of their cosine: few items are much alike."""
@@ -20,44 +29,69 @@ POPULARITY_POWER = 0.5
 MOST_ALIKE = 100
 """So many items are kept for each item."""
 CELLS_AT_ONCE = 1 << 24
+WEIGHTS = (0.0, 0.03, 0.1, 0.3)
+"""Of content, among which "auto" chooses."""
+MOST_CELLS = 300_000_000
+"""About so many probabilities are computed for each weight; with more users or items, users are sampled."""
 
 
-def content_directions(items: ItemTable, vocabulary: Vocabulary) -> Float[np.ndarray, "item content"] | None:
-    """The content of each item of a public catalog as a vector of length 1, or 0 where nothing is known.
+@dataclass(frozen=True, eq=False)
+class AlikeItems:
+    """The items whose public content is most like that of each item.
 
-    The encoder is fitted to the catalog alone. None for a catalog without texts, categories and vectors.
+    Args:
+        item: Which they are.
+        share: How alike, times the root of their popularity; a row sums to 1, or to 0 where nothing is alike.
     """
+
+    item: Int[np.ndarray, "item alike"]
+    share: Float[np.ndarray, "item alike"]
+
+    @classmethod
+    def of(cls, content: ContentTable, popularity: Float[np.ndarray, " item"]) -> AlikeItems:
+        """By the content of each item and its released popularity."""
+        num_items, directions = len(popularity), content.directions(slice(None))
+        size, number = max(1, CELLS_AT_ONCE // num_items), min(MOST_ALIKE, num_items - 1)
+        factor = popularity.astype(np.float32) ** POPULARITY_POWER
+        item = np.zeros((num_items, number), dtype=np.int64)
+        share = np.zeros((num_items, number))
+        for first in range(0, num_items, size):
+            rows = np.arange(first, min(first + size, num_items))
+            likeness = np.maximum(directions[rows] @ directions.T, 0) ** SHARPNESS * factor
+            likeness[np.arange(len(rows)), rows] = 0
+            item[rows] = np.argpartition(-likeness, number - 1, axis=1)[:, :number]
+            share[rows] = np.take_along_axis(likeness, item[rows], axis=1)
+        return cls(item, share / np.maximum(share.sum(axis=1, keepdims=True), 1e-30))
+
+
+def public_content(items: ItemTable, vocabulary: Vocabulary) -> ContentTable | None:
+    """The content of a public catalog, by an encoder that is fitted to it alone; None for one without content."""
     ids = vocabulary.items.to_pylist()
     encoder = ItemContent.fit(items.table, np.ones(len(ids), dtype=bool), ids=ids)
-    if encoder is None:
-        return None
-    vectors = encoder.encode(items.table, ids)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    directions: Float[np.ndarray, "item content"] = (vectors / np.maximum(lengths, 1e-9)).astype(np.float32)
-    return directions
+    return None if encoder is None else ContentTable.of(encoder.encode(items.table, ids))
 
 
-def with_content(counts: PairCounts, directions: Float[np.ndarray, "item content"], weight: float) -> PairCounts:
+def with_content(counts: PairCounts, alike: AlikeItems, weight: float) -> PairCounts:
     """The released pairs of each item and the items most like it, with a weight for the latter.
 
     An item without released pairs has the likeness alone; the popularity then has the rest of the weight.
 
     Args:
         counts: What was released.
-        directions: The public content of each item.
-        weight: Of content, between 0 and 1.
+        alike: The items with like public content.
+        weight: Of content, from 0 to below 1.
     """
+    if not weight:
+        return counts
     num_items = len(counts.share)
-    lengths = np.diff(counts.offsets)
-    row = np.repeat(np.arange(num_items), lengths)
+    row = np.repeat(np.arange(num_items), np.diff(counts.offsets))
     total = np.bincount(row, weights=counts.count, minlength=num_items)
     # As probabilities, (1 − weight) · pairs + weight · content; where there are no pairs they are the popularity.
     of_content = np.where(total > 0, total, PRIOR_EVENTS) * weight / (1 - weight)
-    alike, share = _most_alike(directions, counts.share)
-    kept = share > 0
+    kept = alike.share > 0
     added = np.repeat(np.arange(num_items), kept.sum(axis=1))
-    pair = np.concatenate([row * num_items + counts.neighbor, added * num_items + alike[kept]])
-    count = np.concatenate([counts.count, (share * of_content[:, None])[kept]])
+    pair = np.concatenate([row * num_items + counts.neighbor, added * num_items + alike.item[kept]])
+    count = np.concatenate([counts.count, (alike.share * of_content[:, None])[kept]])
     pair, cell = np.unique(pair, return_inverse=True)
     return replace(
         counts,
@@ -68,20 +102,52 @@ def with_content(counts: PairCounts, directions: Float[np.ndarray, "item content
     )
 
 
-def _most_alike(
-    directions: Float[np.ndarray, "item content"], popularity: Float[np.ndarray, " item"]
-) -> tuple[Int[np.ndarray, "item alike"], Float[np.ndarray, "item alike"]]:
-    """The items most like each item, and their shares, which sum to 1 where any item is alike."""
-    num_items = len(popularity)
-    size, number = max(1, CELLS_AT_ONCE // num_items), min(MOST_ALIKE, num_items - 1)
-    factor = popularity.astype(np.float32) ** POPULARITY_POWER
-    alike = np.zeros((num_items, number), dtype=np.int64)
-    share = np.zeros((num_items, number))
-    for first in range(0, num_items, size):
-        rows = np.arange(first, min(first + size, num_items))
-        likeness = np.maximum(directions[rows] @ directions.T, 0) ** SHARPNESS * factor
-        likeness[np.arange(len(rows)), rows] = 0
-        alike[rows] = np.argpartition(-likeness, number - 1, axis=1)[:, :number]
-        share[rows] = np.take_along_axis(likeness, alike[rows], axis=1)
-    share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-30)
-    return alike, share
+def chosen_weight(
+    model_of: Callable[[float], MixtureModel],
+    valid: Part,
+    users: Sequence[Id],
+    noise_multiplier: float,
+    noise: Noise = secure_noise,
+) -> float:
+    """The weight of content with the best lists for users' next items, by a noisy sum over users.
+
+    A user adds the gains in NDCG@10 of the last validation target, one for each weight, scaled down to a norm of 1
+    where it is larger. What is released is the noisy sum of gains, one more Gaussian mechanism of the ledger; the
+    choice follows from it.
+
+    Args:
+        model_of: The model of a release with a weight of content.
+        valid: The validation part, of which the release has not learned.
+        users: The ids of all users, in the order of the part.
+        noise_multiplier: Standard deviation of the noise over the norm of what one user adds at most.
+        noise: For tests only; without it there is no privacy.
+    """
+    queries = valid.queries("last")
+    share = min(1.0, MOST_CELLS / (valid.num_items * public_users(len(users))))
+    is_sampled = _are_sampled(users, share)[queries.user]
+    queries = replace(queries, user=queries.user[is_sampled], position=queries.position[is_sampled])
+    histories = valid.histories_before(queries)
+    target = valid.histories.item[queries.position].astype(np.int64)
+    ndcg = np.stack([_ndcg(model_of(weight), histories, target) for weight in WEIGHTS], axis=1)
+    sums = bounded_steps(ndcg[:, 1:] - ndcg[:, :1]).sum(axis=0) + noise(noise_multiplier, len(WEIGHTS) - 1)
+    return WEIGHTS[int(np.argmax(np.concatenate([[0], sums])))]
+
+
+def _are_sampled(users: Sequence[Id], share: float) -> Bool[np.ndarray, " user"]:
+    """About this share of the users; whether one is among them depends on the own id alone."""
+    digests = (hashlib.sha256(repr(one).encode()).digest() for one in users)
+    return np.array([int.from_bytes(digest[:8], "big") < share * 2**64 for digest in digests], dtype=bool)
+
+
+def _ndcg(
+    model: MixtureModel, histories: Histories, target: Int[np.ndarray, " history"]
+) -> Float[np.ndarray, " history"]:
+    """NDCG@10 of one item for each history; where seen items are left out, they have the least probability."""
+    found, size = np.zeros(len(histories)), model.rows_at_once(1)
+    for first in range(0, len(histories), size):
+        rows = np.arange(first, min(first + size, len(histories)))
+        part = histories.rows(rows)
+        p = model.distribution(model.encode(part), part).probabilities()
+        rank = (p >= p[np.arange(len(rows)), target[rows]][:, None]).sum(axis=1)
+        found[rows] = np.where(rank <= 10, 1 / np.log2(rank + 1), 0.0)
+    return found

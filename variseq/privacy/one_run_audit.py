@@ -124,7 +124,7 @@ class OneRunAudit:
     Args:
         epsilon: What the ledger of the release claims.
         delta: The δ of the claim.
-        mu: The μ of the claim: no attack is better than one that tells N(0, 1) from N(μ, 1).
+        mu: The μ of the claim: no attack is better than one that separates N(0, 1) and N(μ, 1).
         found: What was found with noise.
         control: What was found without noise.
     """
@@ -197,7 +197,8 @@ def audit_release(
     if not LEAST_CANARIES <= wanted <= MOST_CANARIES:
         raise InputError(f"{wanted:,} canaries are not possible. Give {LEAST_CANARIES} to {MOST_CANARIES:,}.")
     delta = default_delta(len(histories) + wanted // 2) if options.delta is None else options.delta
-    options = replace(options, delta=delta)
+    # The choice of the weight of content is not attacked.
+    options = replace(options, delta=delta, content=0.0)
     noise_of_popularity = noise_multipliers(options.epsilon, delta, (POPULARITY_SHARE, 1 - POPULARITY_SHARE))[0]
     popular = np.argsort(-popularity, kind="stable")[:MOST_ITEMS]
     popular = popular[popularity[popular] >= MARGIN * LEAST_POPULARITY * noise_of_popularity]

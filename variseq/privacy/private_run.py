@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,16 +16,22 @@ from safetensors.numpy import save_file
 from variseq.artifacts.folder import TABLES, new_artifact
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
-from variseq.privacy.content_pairs import with_content
+from variseq.privacy.accounting import Ledger
 from variseq.privacy.contributions import DECAY, WINDOW
-from variseq.privacy.release import PairCounts, PrivacyOptions, Release, pair_counts
+from variseq.privacy.release import PairCounts, PrivacyOptions
 from variseq.ranking.calibration import Calibration, CalibrationResult, GatingNetwork
 from variseq.ranking.counts import OwnHistory
+from variseq.ranking.encoding import NoEncoder
+from variseq.ranking.mixture import ItemTables, MixtureModel
 
 POPULARITY, UNIFORM = 0.08, 0.02
 """The weights of popularity and of a uniform part. They are public, as validation would look at the log."""
 OWN = 0.5
 """The weight of what the person did before, where people return to items."""
+REPEATS = 0.0
+"""The probability of seen items where they are left out."""
+COUNTED = ("log_share", "log_trend", "offsets", "follower", "count", "is_new")
+"""The tables of a folder besides the vectors, as an export has them."""
 VECTOR_SIZE = 32
 """Numbers of an item vector; vectors show which items are alike and order no list."""
 PUBLIC = (
@@ -38,19 +44,19 @@ NOT_COVERED = ("the log itself", "evaluations of it", "the histories in the stor
 
 @dataclass(frozen=True, eq=False)
 class PrivateRun:
-    """What was fitted with differential privacy. Nothing in it was computed from the log but the release.
+    """What was fitted with differential privacy. Nothing in it was computed from the log but what the ledger lists.
 
     Args:
-        released: What left the log.
-        counts: What is made of it.
+        ledger: What was released of the log.
+        counts: What is made of the release.
         options: The budget, and what is public.
-        vocabulary: The public catalog; it names no user.
+        vocabulary: The public catalog; its users are not written.
         items: What is known of the items.
         split: How the log was divided, without counts.
         parties: How many logs were summed.
     """
 
-    released: Release
+    ledger: Ledger
     counts: PairCounts
     options: PrivacyOptions
     vocabulary: Vocabulary
@@ -58,52 +64,26 @@ class PrivateRun:
     split: dict[str, Any]
     parties: int = 1
 
-    @classmethod
-    def of(
-        cls,
-        released: Release,
-        options: PrivacyOptions,
-        vocabulary: Vocabulary,
-        items: ItemTable,
-        split: dict[str, Any],
-        parties: int = 1,
-        directions: Float[np.ndarray, "item content"] | None = None,
-    ) -> PrivateRun:
-        """The run of a release, whose vocabulary loses its users; `directions` are the content of the catalog."""
-        nobody = Vocabulary(vocabulary.users[:0], vocabulary.items, vocabulary.behaviors)
-        counts = pair_counts(released)
-        if directions is not None and options.content and options.content != "auto":
-            counts = with_content(counts, directions, options.content)
-        return cls(released, counts, options, nobody, items, split, parties)
-
     def save(self, folder: Path) -> None:
         """Write the folder, whole or not at all. Raises InputError when it exists or cannot be written."""
-        counts, num_items = self.counts, self.vocabulary.num_items
-        log_share = np.log(counts.share).astype(np.float32)
-        tables = {
-            "item_vectors": np.concatenate([item_vectors(counts), log_share[:, None]], axis=1),
-            "log_share": log_share,
-            "log_trend": log_share,
-            "offsets": counts.offsets,
-            "follower": counts.neighbor,
-            "count": counts.count,
-            "is_new": np.zeros(num_items, dtype=bool),
-        }
-        with new_artifact(folder, self._manifest(), self.vocabulary, self.items) as unfinished:
-            save_file({name: np.ascontiguousarray(table) for name, table in tables.items()}, unfinished / TABLES)
+        nobody = replace(self.vocabulary, users=self.vocabulary.users[:0])
+        tables = item_tables(self.counts, item_vectors(self.counts))
+        named = {"item_vectors": tables.vectors[:]} | {name: getattr(tables, name) for name in COUNTED}
+        with new_artifact(folder, self._manifest(), nobody, self.items) as unfinished:
+            save_file({name: np.ascontiguousarray(table) for name, table in named.items()}, unfinished / TABLES)
 
     def _manifest(self) -> dict[str, Any]:
         excludes = self.options.exclude_seen
-        calibrated = CalibrationResult(calibration(self.options, self.counts.chosen_share), None, 0.0, {})
+        calibrated = CalibrationResult(calibration(self.options, self.counts.chosen_share), None, REPEATS, {})
         federated = {"federated": {"parties": self.parties}} if self.parties > 1 else {}
+        is_exact = not any(one.noise_multiplier for one in self.ledger.mechanisms)
         privacy = {
-            **self.released.ledger.to_json(),
+            **({} if is_exact else self.ledger.to_json()),
             "public": list(PUBLIC),
             "not_covered": list(NOT_COVERED),
             "options": asdict(self.options),
             **federated,
         }
-        is_exact = self.released.noise == (0.0, 0.0)
         return {
             **(federated if is_exact else {}),
             "privacy": None if is_exact else privacy,
@@ -116,6 +96,21 @@ class PrivateRun:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {name: version(name) for name in ("variseq", "numpy")},
         }
+
+
+def item_tables(counts: PairCounts, vectors: Float[np.ndarray, "item vector"]) -> ItemTables:
+    """What a private model has of its items; the item bias is the popularity."""
+    log_share = np.log(counts.share).astype(np.float32)
+    with_bias = np.concatenate([vectors, log_share[:, None]], axis=1)
+    is_new = np.zeros(len(log_share), dtype=bool)
+    return ItemTables(with_bias, log_share, log_share, counts.offsets, counts.neighbor, counts.count, is_new)
+
+
+def mixture_model(counts: PairCounts, options: PrivacyOptions) -> MixtureModel:
+    """The model that a folder with these counts answers with, without its item vectors, which order no list."""
+    tables = item_tables(counts, np.zeros((len(counts.share), 1), dtype=np.float32))
+    repeats = REPEATS if options.exclude_seen else None
+    return MixtureModel(NoEncoder(1), tables, calibration(options, counts.chosen_share), repeats)
 
 
 def calibration(options: PrivacyOptions, chosen_share: float) -> Calibration:

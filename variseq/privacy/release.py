@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.errors import InputError
-from variseq.privacy.accounting import Ledger, Mechanism, default_delta, noise_multipliers
+from variseq.privacy.accounting import CHOICE, Ledger, Mechanism, default_delta, noise_multipliers
 from variseq.privacy.contributions import Pairs, pair_sums, popularity_sums
 from variseq.privacy.denoising import posterior_means
 from variseq.privacy.noise import GRID, Noise, secure_noise
@@ -55,7 +55,7 @@ class PrivacyOptions:
     max_user_events: int = 1000
     exclude_seen: bool = True
     pairs: Pairs = "near"
-    content: float | Literal["auto"] = 0.0
+    content: float | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         if self.pairs not in get_args(Pairs):
@@ -117,7 +117,7 @@ def exact_ledger(options: PrivacyOptions) -> Ledger:
 
 def _ledger(options: PrivacyOptions, multipliers: tuple[float, ...], delta: float) -> Ledger:
     of_pairs = {"near": "counts of pairs of items near each other", "next": "counts of pairs of items in a row"}
-    what = ("popularity of each item of the catalog", of_pairs[options.pairs], "gains of some weights of content")
+    what = ("popularity of each item of the catalog", of_pairs[options.pairs], CHOICE)
     return Ledger(tuple(Mechanism(*one) for one in zip(what, multipliers, strict=False)), delta)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from variseq.errors import InputError, MissingDependencyError
-from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
 
@@ -156,4 +155,6 @@ def _dependencies() -> Iterator[None]:
 
 
 def _print(text: Any) -> None:
+    from variseq.output.console import console
+
     console().print(printable(text), soft_wrap=True)

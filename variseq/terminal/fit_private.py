@@ -18,16 +18,30 @@ from variseq.terminal.read_options import events_source
 from variseq.terminal.run_config import RunConfig
 
 NUM_RANKED = 10
-OF_A_NETWORK = ("users", "test_file", "calendar", "size", "seed", "device", "from_run", "resume", "tensorboard")
-"""Options of `variseq fit` that are for a network."""
+OF_A_NETWORK = (
+    *("users", "test_file", "calendar", "size", "seed", "device", "from_run", "resume", "tensorboard", "verbose"),
+)
+OF_PRIVACY = ("delta", "max_user_events", "pairs", "content")
+"""Options of `variseq fit` that are for a network, and for a private fit."""
 
 
-def refuse_not_private(typed: dict[str, Any]) -> None:
-    """Raises InputError for options that a private fit does not have."""
-    given = [name for name in OF_A_NETWORK if typed[name]]
-    if given:
-        names = ", ".join(f"--{name.replace('_run', '').replace('_', '-')}" for name in given)
-        raise InputError(f"{names} cannot go with --private, which trains no network. Leave it out.")
+def privacy_options(typed: dict[str, Any]) -> PrivacyOptions | None:
+    """The options of a private fit as they were typed; None without --private.
+
+    Raises InputError for an option of the other kind of fit, and for one that is not possible.
+    """
+    is_private = typed["private"] is not None
+    other = OF_A_NETWORK if is_private else OF_PRIVACY
+    if given := [name for name in other if typed[name] is not None and typed[name] is not False]:
+        option = "--from" if given[0] == "from_run" else f"--{given[0].replace('_', '-')}"
+        reason = "cannot go with --private, which trains no network" if is_private else "is for --private"
+        raise InputError(f"{option} {reason}. Leave it out.")
+    if not is_private:
+        return None
+    given_values = {name: typed[name] for name in OF_PRIVACY if typed[name] is not None}
+    if "content" in given_values:
+        given_values["content"] = content_weight(given_values["content"])
+    return PrivacyOptions(typed["private"], **given_values)
 
 
 def content_weight(text: str) -> float | Literal["auto"]:

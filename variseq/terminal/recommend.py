@@ -13,7 +13,7 @@ from rich.table import Table
 
 from variseq.artifacts.folder import has_network, read_manifest
 from variseq.errors import InputError
-from variseq.estimator import load
+from variseq.estimator import VariationalAttention, load
 from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
 from variseq.output.console import console
 from variseq.output.printable import printable
@@ -123,14 +123,16 @@ def recommend_run(run: Path, typed: dict[str, Any]) -> None:
         print(json.dumps(recommendations.to_dicts()))
     else:
         _show(recommendations, options, ids, vocabulary)
-        if options.conformal_level is not None:
-            _show_promise(model._engine().thresholds, options.conformal_level)
+        if options.conformal_level is not None and isinstance(model, VariationalAttention):
+            thresholds = None if model.checkpoint is None else model.checkpoint.calibrated.thresholds
+            assert thresholds is not None
+            _show_promise(thresholds, options.conformal_level)
 
 
-def _show_promise(thresholds: ConformalThresholds | None, level: float) -> None:
+def _show_promise(thresholds: ConformalThresholds, level: float) -> None:
     """What the level of a conformal set is worth where few people were in validation."""
-    expected = None if thresholds is None else thresholds.chance_range(level)
-    if thresholds is not None and expected is not None and level - expected[0] > LOOSE:
+    expected = thresholds.chance_range(level)
+    if expected is not None and level - expected[0] > LOOSE:
         low, high = expected
         console(stderr=True).print(
             f"note: a level of {level:.0%} cannot be promised: validation had {thresholds.num_users:,} people, so sets "
