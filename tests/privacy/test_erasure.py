@@ -195,7 +195,7 @@ def test_dry_run_lists_everything_and_changes_nothing(shop_run: Path) -> None:
         assert f"{shop_run / 'runs' / name}:" in out, name
     assert "evaluation.json" in out
     assert "copy.db" in out
-    assert "other.unfinished" not in out
+    assert f"nameless {shop_run / 'runs' / 'other.unfinished'}: left" in out
     assert "titles.csv" not in out
     assert content(shop_run / "runs") == before
     assert not (shop_run / "receipts").exists()

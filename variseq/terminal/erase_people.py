@@ -41,9 +41,10 @@ ACTIONS: dict[Kind, str] = {
     "unfinished run": "removed: it has learned from them and cannot go on without them",
     "rest of a write": "removed",
     "table": "{num} rows removed",
+    "nameless": "left: it names nobody, so whether it has learned from them is not known; if so, make it again",
     "unreadable": "left: it cannot be read; remove it by hand",
 }
-LEFT: tuple[Kind, ...] = ("export", "unreadable")
+LEFT: tuple[Kind, ...] = ("export", "nameless", "unreadable")
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _erase(options: EraseOptions, stores: dict[str, HistoryStore], receipts: Rec
         _replace(one.path)
     if runs and not options.refit:
         typer.echo("The weights of these runs have learned from them. The same command with --refit fits them again.")
-    return sum(one.kind != "export" for one in left)
+    return sum(one.kind not in ("export", "nameless") for one in left)
 
 
 def _erase_from_store(name: str, store: HistoryStore, users: Sequence[Id], now: int) -> None:

@@ -23,7 +23,7 @@ from variseq.errors import CheckpointError, InputError
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Id, Vocabulary
 
-Kind = Literal["run", "export", "unfinished run", "rest of a write", "table", "unreadable"]
+Kind = Literal["run", "export", "unfinished run", "rest of a write", "table", "unreadable", "nameless"]
 DERIVED = ("evaluation.json", "report.html", "report", *SERVED_FILES)
 """What was made of the histories of a run and can be made again."""
 TABLES = (".parquet", ".csv")
@@ -92,7 +92,10 @@ def find(folder: Path, users: Sequence[str], skip: Path) -> list[Found]:
 
 
 def _artifacts(paths: Sequence[Path], users: Sequence[str]) -> list[Found]:
-    """Runs that hold the users; then exports and unfinished runs of the same log, which have learned from them."""
+    """Runs that hold the users; then what names nobody.
+
+    Of that, exports and unfinished runs of the same log have learned from the users, and of the rest it is not known.
+    """
     runs: list[Found] = []
     others: list[tuple[Path, dict[str, Any]]] = []
     marks: set[str] = set()
@@ -113,8 +116,14 @@ def _artifacts(paths: Sequence[Path], users: Sequence[str]) -> list[Found]:
             others.append((path, manifest))
         except (CheckpointError, OSError, ValueError, KeyError, TypeError):
             runs += [Found("unreadable", path)] if _names_any(path, users) else []
-    of_runs = [path for path, manifest in others if _marks(manifest) & marks]
-    return runs + [Found("unfinished run" if _is_unfinished(path) else "export", path) for path in of_runs]
+    return runs + [Found(_kind(path, manifest, marks), path) for path, manifest in others]
+
+
+def _kind(path: Path, manifest: dict[str, Any], marks: set[str]) -> Kind:
+    """What an artifact without histories is, given the marks of the runs that hold the users."""
+    if not _marks(manifest) & marks:
+        return "nameless"
+    return "unfinished run" if _is_unfinished(path) else "export"
 
 
 def _is_unfinished(path: Path) -> bool:
