@@ -266,7 +266,7 @@ def test_receipt_is_verified_and_names_nobody(erased: Path) -> None:
     assert run["before"]["weights"] == run["after"]["weights"]
     assert run["before"]["root"] != run["after"]["root"]
     assert run["before"]["num_users"] == run["after"]["num_users"] + 2
-    assert record["left"] == {"export": 1}
+    assert record["left"] == {"export": 1, "nameless": 1}
     refuse("learned from people", "verify", receipt, "--run", erased / "runs" / "first", "--refit-again")
     refuse("--run", "verify", receipt, "--refit-again")
 
