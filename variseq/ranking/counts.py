@@ -150,19 +150,20 @@ def _followers_of_lags(
     lags: int,
     decay: float,
 ) -> CountedItems:
-    num_items, num_histories, events = len(offsets) - 1, len(histories), np.diff(offsets)
-    cumulated = np.concatenate([[0.0], np.cumsum(count, dtype=np.float64)])
-    total = cumulated[offsets[1:]] - cumulated[offsets[:-1]]
+    num_items, num_histories = len(offsets) - 1, len(histories)
     pairs, shares, counted, weight = [], [], np.zeros(num_histories), np.zeros(num_histories)
     for lag in range(lags):
         row = np.flatnonzero(histories.lengths > lag)
         item = histories.item[histories.offsets[1:][row] - 1 - lag]
+        start = offsets[item].astype(np.int64)
+        lengths = offsets[item + 1] - start
+        index, cell = ragged_index(start, lengths), np.repeat(np.arange(len(row)), lengths)
+        total = np.bincount(cell, weights=count[index], minlength=len(row))
         # Each item has its own share of the popularity, as with one lag.
-        of_lag = decay**lag / (total[item] + PRIOR_EVENTS)
-        index = ragged_index(offsets[item].astype(np.int64), events[item])
-        pairs.append(np.repeat(row, events[item]) * num_items + follower[index].astype(np.int64))
-        shares.append(np.repeat(of_lag, events[item]) * count[index])
-        counted[row] += of_lag * total[item]
+        of_lag = decay**lag / (total + PRIOR_EVENTS)
+        pairs.append(row[cell] * num_items + follower[index].astype(np.int64))
+        shares.append(of_lag[cell] * count[index])
+        counted[row] += of_lag * total
         weight[row] += decay**lag
     pair, cell = np.unique(np.concatenate(pairs), return_inverse=True)
     share = np.bincount(cell, weights=np.concatenate(shares), minlength=len(pair)).astype(np.float64)
