@@ -88,7 +88,7 @@ $(VENV)/ready-to-use: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/ready-to-develop: $(VENV)/ready-to-use
-	$(INSTALL) --no-build-isolation -e ".[train,report,serve,index,redis,lake,test,check]"
+	$(INSTALL) --no-build-isolation -e ".[train,report,serve,index,redis,lake,privacy,federate,test,check]"
 	@touch $@
 
 $(VENV)/ready-to-document: $(VENV)/ready-to-use
