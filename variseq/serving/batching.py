@@ -16,7 +16,7 @@ from variseq.ranking.engine import Answer, Engine, KnownHistory, Request
 from variseq.sequences.given_history import GivenEvent
 from variseq.serving.http import overloaded, unavailable
 from variseq.serving.models import ModelManager
-from variseq.serving.schemas import other_model
+from variseq.serving.pages import other_model
 from variseq.serving.stores.protocol import HistoryStore
 
 log = logging.getLogger("variseq.serving")
@@ -255,7 +255,8 @@ class Batcher:
         known = self.cache.get(request.user_id, version, engine.version)
         if known is None:
             events = self.store.history(request.user_id)
-            known = engine.history([(one.item_id, one.timestamp, one.behavior, one.value) for one in events])
+            rows = [(one.item_id, one.timestamp, one.behavior, one.value) for one in events]
+            known = engine.history(rows, request.user_id)
             self.cache.put(request.user_id, version, engine.version, known)
         return known
 
