@@ -27,7 +27,7 @@ from variseq.model.network import Network
 from variseq.ranking.catalog_changes import CatalogChanges
 from variseq.ranking.index import EXACT_ITEMS, build_index
 from variseq.ranking.item_codes import COMPRESSIONS, Compression, ItemCodes, int8_codes, product_codes
-from variseq.ranking.mixture import MixtureModel
+from variseq.ranking.mixture import SCORE_OFFSET, MixtureModel
 from variseq.ranking.options import RecommendOptions
 from variseq.recommend.network_model import CONTENT, mixture_model
 from variseq.sequences.histories import Histories
@@ -194,7 +194,11 @@ def _tables(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     return {
         "start_vector": network.embedding.vectors()[-1].detach().numpy(),
         "distance_biases": distance_biases(network).numpy(),
-        **{name: counts[name].numpy() for name in ("log_share", "log_trend", "is_new", CONTENT) if name in counts},
+        **{
+            name: counts[name].numpy()
+            for name in ("log_share", "log_trend", "is_new", CONTENT, SCORE_OFFSET)
+            if name in counts
+        },
         "offsets": _smallest_type(counts["offsets"].numpy()),
         "follower": _smallest_type(counts["item"].numpy()),
         "count": _smallest_type(counts["value"].numpy()),

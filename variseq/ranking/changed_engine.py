@@ -112,6 +112,7 @@ class ChangeableEngine:
                 log_trend=_with_rare(tables.log_trend, num_added),
                 offsets=np.concatenate([tables.offsets, end]),
                 is_new=np.concatenate([tables.is_new, np.ones(num_added, dtype=bool)]),
+                score_offset=None if tables.score_offset is None else np.pad(tables.score_offset, (0, num_added)),
                 content=content,
             ),
             _with_added(trained.calibration, self._forecast, num_added),

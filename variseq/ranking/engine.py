@@ -217,13 +217,15 @@ class Engine:
         )
 
     def _log_boost(self, options: RecommendOptions) -> Float[np.ndarray, " item"] | None:
-        log_boost = self.catalog.log_boost(options)
-        if options.query is None:
-            return log_boost
-        of_query = self.catalog.query_boost(
-            options.query, None if self.new_item_vectors is None else self.new_item_vectors.encoder
-        )
-        return of_query if log_boost is None else log_boost + of_query
+        """What is added to log p before ranking: by boosts, by a query, and learned from rewards; None: nothing."""
+        parts = [self.catalog.log_boost(options)]
+        # A set is defined by probabilities alone.
+        parts += [self.model.tables.score_offset] if options.conformal_level is None else []
+        if options.query is not None:
+            encoder = None if self.new_item_vectors is None else self.new_item_vectors.encoder
+            parts.append(self.catalog.query_boost(options.query, encoder))
+        given = [one for one in parts if one is not None]
+        return np.asarray(np.sum(given, axis=0, dtype=np.float32)) if given else None
 
     def recommend(
         self,

@@ -23,6 +23,8 @@ from variseq.sequences.histories import Histories
 CELLS_AT_ONCE = 1 << 22
 """At most so many samples × histories × items are held at once: 16 MB."""
 HISTORIES_AT_ONCE = 64
+SCORE_OFFSET = "score_offset"
+"""The name of what rewards add to scores, among the tables of a model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,7 @@ class ItemTables:
         count: How often.
         is_new: Which items have no training event.
         content: What is known of the items; None for a model without content.
+        score_offset: What is added to log p before items are ranked, learned from rewards; None: nothing.
     """
 
     vectors: ItemVectors
@@ -48,6 +51,7 @@ class ItemTables:
     count: Num[np.ndarray, " cell"]
     is_new: Bool[np.ndarray, " item"]
     content: ContentTable | None = None
+    score_offset: Float[np.ndarray, " item"] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from variseq.ranking.catalog import Catalog
 from variseq.ranking.content_table import ContentTable
 from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.engine import Engine
-from variseq.ranking.mixture import ItemTables, MixtureModel
+from variseq.ranking.mixture import SCORE_OFFSET, ItemTables, MixtureModel
 from variseq.sequences.histories import Histories
 
 NAME = "variseq"
@@ -77,7 +77,8 @@ def mixture_model(
     names = ("log_share", "log_trend", "offsets", "item", "value", "is_new")
     content = ContentTable(counts[CONTENT].numpy()) if CONTENT in counts else None
     log_share, log_trend, offsets, follower, count, is_new = (counts[name].numpy() for name in names)
-    tables = ItemTables(vectors, log_share, log_trend, offsets, follower, count, is_new, content)
+    score_offset = counts[SCORE_OFFSET].numpy() if SCORE_OFFSET in counts else None
+    tables = ItemTables(vectors, log_share, log_trend, offsets, follower, count, is_new, content, score_offset)
     return MixtureModel(NetworkEncoder(network), tables, calibration, repeat_share, attributes)
 
 

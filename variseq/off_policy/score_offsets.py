@@ -1,0 +1,142 @@
+"""Offsets of items' scores that raise the expected reward of drawn lists, learned from exposures with propensities.
+
+The estimate of what offsets θ are worth is that of inverse propensity scores, with the probability of an item to be in
+the list as in the top-K correction of Chen et al. (2019), "Top-K off-policy correction for a REINFORCE recommender
+system": Σ r · min(1/ρ, c) · P_θ(item in list) over what was listed, with rewards r and propensities ρ. A ridge term
+keeps the policy near the one that has been learned from events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from variseq.errors import MissingDependencyError
+
+MAX_WEIGHT = 10.0
+"""The largest inverse propensity, which bounds what one reward can change."""
+NEWTON_STEPS = 10
+LISTS_AT_ONCE = 10_000
+MAX_ITERATIONS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class RankedPools:
+    """The pools that lists are drawn from, and what the logged lists earned.
+
+    Args:
+        item: The items of each pool, −1 where a pool is smaller.
+        score: What they are ranked by, without offsets; −inf where there is none.
+        num_drawn: Length of each list without pinned items.
+        gain: Of each item Σ r · min(1/ρ, c) over the list that was logged; 0 where it was not in the list.
+    """
+
+    item: Int[np.ndarray, "list pool"]
+    score: Float[np.ndarray, "list pool"]
+    num_drawn: Int[np.ndarray, " list"]
+    gain: Float[np.ndarray, "list pool"]
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def lists(self, chosen: Int[np.ndarray, " chosen"] | slice) -> RankedPools:
+        """Some of the lists."""
+        return RankedPools(self.item[chosen], self.score[chosen], self.num_drawn[chosen], self.gain[chosen])
+
+
+def smooth_inclusion(
+    score: Float[np.ndarray, "list pool"], temperature: float, num_drawn: Int[np.ndarray, " list"]
+) -> tuple[Float[np.ndarray, "list pool"], Float[np.ndarray, "list pool"]]:
+    """The probability of each item to be in a drawn list, nearly, and its slope.
+
+    Items come at exponential times with rates exp(score / temperature). A list holds about what has come by the time at
+    which k items are expected: 1 − exp(−rate · time). That is off by a few hundredths, and has a simple derivative.
+
+    Args:
+        score: What items are ranked by; −inf where there is none.
+        temperature: Of the softmax.
+        num_drawn: Lengths of the lists, less than the number of items.
+
+    Returns:
+        The probabilities, which sum to the length of the list; and exp(−rate · time) · rate · time, by which a change
+        of the score of one item moves them.
+    """
+    rate = np.exp((score - score.max(axis=1, keepdims=True)) / temperature)
+    wanted = num_drawn[:, None].astype(np.float64)
+    # At about the time of the k-th item the sum rises.
+    ordered = -np.partition(-rate, np.unique(num_drawn) - 1, axis=1)
+    log_time = -np.log(np.take_along_axis(ordered, num_drawn[:, None] - 1, axis=1))
+    for _ in range(NEWTON_STEPS):
+        come = rate * np.exp(log_time)
+        left = np.exp(-come)
+        missing = wanted - (1 - left).sum(axis=1, keepdims=True)
+        log_time += np.clip(missing / np.maximum((come * left).sum(axis=1, keepdims=True), 1e-9), -1.0, 1.0)
+    come = rate * np.exp(log_time)
+    left = np.exp(-come)
+    return 1 - left, come * left
+
+
+def expected_gain(
+    pools: RankedPools, offset: Float[np.ndarray, " item"], temperature: float
+) -> tuple[float, Float[np.ndarray, " item"]]:
+    """The mean estimated reward of a list under some offsets, and its gradient."""
+    value, gradient = 0.0, np.zeros(len(offset))
+    for first in range(0, len(pools), LISTS_AT_ONCE):
+        part = pools.lists(slice(first, first + LISTS_AT_ONCE))
+        is_there = part.item >= 0
+        moved = np.where(is_there, part.score + offset[np.maximum(part.item, 0)], -np.inf)
+        included, slope = smooth_inclusion(moved, temperature, part.num_drawn)
+        value += float((part.gain * included).sum())
+        # What one item gains in probability the others lose, in proportion to their slopes.
+        mean = (part.gain * slope).sum(axis=1, keepdims=True) / np.maximum(slope.sum(axis=1, keepdims=True), 1e-12)
+        of_cells = (slope * (part.gain - mean) / temperature)[is_there]
+        gradient += np.bincount(part.item[is_there], of_cells, len(offset))
+    return value / len(pools), gradient / len(pools)
+
+
+def fit_offsets(
+    pools: RankedPools,
+    num_items: int,
+    temperature: float,
+    strength: float,
+    start: Float[np.ndarray, " item"] | None = None,
+) -> Float[np.ndarray, " item"]:
+    """The offsets with the largest estimated reward minus a ridge term.
+
+    Args:
+        pools: Exposures to learn from.
+        num_items: Size of the catalog.
+        temperature: Of the softmax that lists will be drawn by.
+        strength: Of the ridge term strength · reward · Σ θ² / (2 · num_items), with the estimated reward of a list
+            without offsets as its unit.
+        start: Where to begin; zeros otherwise.
+
+    Returns:
+        An offset for each item of the catalog; 0 for items that no pool has.
+
+    Raises:
+        MissingDependencyError: scipy is not installed.
+    """
+    try:
+        from scipy.optimize import minimize
+    except ImportError as error:
+        raise MissingDependencyError("scipy", "train") from error
+    unit, _ = expected_gain(pools, np.zeros(num_items), temperature)
+    if unit <= 0:
+        return np.zeros(num_items)
+    ridge = strength / num_items
+
+    def loss(offset: Float[np.ndarray, " item"]) -> tuple[float, Float[np.ndarray, " item"]]:
+        value, gradient = expected_gain(pools, offset, temperature)
+        return ridge / 2 * float(offset @ offset) - value / unit, ridge * offset - gradient / unit
+
+    found = minimize(
+        loss,
+        np.zeros(num_items) if start is None else start,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": MAX_ITERATIONS},
+    )
+    return np.asarray(found.x, dtype=np.float64)
