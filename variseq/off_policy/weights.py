@@ -16,8 +16,8 @@ Kind = Literal["item", "cascade", "whole list"]
 LEAST_EFFECTIVE_SAMPLE = 100
 LARGEST_SHARE = 0.1
 MOST_STANDARD_ERRORS = 3.0
-SAME_WEIGHT = 1e-6
-"""Mean weights that are so near to 1 differ by rounding alone."""
+SAME_WEIGHT = 1e-3
+"""A mean weight so near to 1 is no reason to refuse: an export of a run has scores that differ by rounding."""
 
 
 @dataclass(frozen=True, eq=False)
