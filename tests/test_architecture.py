@@ -18,7 +18,7 @@ LAYERS = [
     {"model", "evaluation"},
     {"artifacts"},
     {"privacy"},
-    {"recommend", "training", "log"},
+    {"recommend", "training", "log", "exposures"},
     {"comparison", "pipeline"},
     {"estimator", "inference", "erasure"},
     {"reports", "serving", "export", "private_model", "federation"},

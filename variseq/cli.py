@@ -15,6 +15,7 @@ import typer
 from variseq.errors import InputError, MissingDependencyError, VariseqError
 from variseq.output.printable import printable, printable_lines
 from variseq.terminal.audit import commands as audit_commands
+from variseq.terminal.exposures import commands as exposures_commands
 from variseq.terminal.federate import commands as federate_commands
 from variseq.terminal.items import commands as items_commands
 from variseq.terminal.privacy import commands as privacy_commands
@@ -31,6 +32,7 @@ app.add_typer(items_commands, name="items")
 app.add_typer(backup_commands)
 app.add_typer(privacy_commands)
 app.add_typer(federate_commands, name="federate")
+app.add_typer(exposures_commands, name="exposures")
 app.add_typer(audit_commands)
 
 
@@ -392,6 +394,8 @@ def serve(
     images: Annotated[Path | None, option("Folder of the pictures that the table of items names.")] = None,
     keys: Annotated[Path | None, option("File of API keys; see `variseq keys create`.")] = None,
     audit_log: Annotated[Path | None, option("File for the audit log.")] = None,
+    exposures: Annotated[Path | None, option("Folder for what answers listed; see `variseq exposures`.")] = None,
+    exposures_days: Annotated[int | None, option("Days to keep it; for ever otherwise.")] = None,
     workers: Annotated[int | None, option("Processes; 1 otherwise.")] = None,
     rate_limit: Annotated[float | None, option("Requests a second for each key and worker.")] = None,
     burst: Annotated[int | None, option("Requests at once; twice the rate otherwise.")] = None,

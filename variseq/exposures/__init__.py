@@ -1,1 +1,1 @@
-"""Lists that were given to people, what followed from them, and with which probabilities they were drawn."""
+"""Exposures: lists that answers gave to people, their record, and what people did with them."""

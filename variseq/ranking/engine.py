@@ -43,13 +43,14 @@ MOST_BOOSTED, MOST_EXCLUDED, MOST_LISTED = 1000, 100, 100
 class KnownHistory:
     """Somebody's events as the model reads them, oldest first; `unknown` are the items that it does not know.
 
-    `has_times` is False where the events have an order only.
+    `has_times` is False where the events have an order only. `hash` is that of the events, where exposures are kept.
     """
 
     histories: Histories
     unknown: list[Id]
     latest: int | None
     has_times: bool = True
+    hash: str | None = None
 
     @property
     def num_events(self) -> int:

@@ -1,0 +1,82 @@
+"""A folder of exposures: its segments, and its key, by which users are hashed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from variseq.errors import InputError
+from variseq.events.vocabulary import Id
+from variseq.privacy.erased_users import SECRET_BYTES, read_or_make_secret, user_hash
+from variseq.sequences.given_history import EPOCH
+
+KEY = "user_hash.key"
+SEGMENTS = "exposures-*.jsonl"
+USER_BYTES = 16
+"""Of the hash of a user that stands in a record."""
+
+
+def segments(folder: Path) -> list[Path]:
+    """The segments of a folder, or the one that was named, in the order of their first records."""
+    return sorted(folder.glob(SEGMENTS)) if folder.is_dir() else [folder]
+
+
+def make_key(folder: Path) -> bytes:
+    """The key of a folder; it and the folder are made where they are not there.
+
+    Raises:
+        InputError: The folder cannot be written, or it has segments and no key.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (folder / KEY).exists() and segments(folder):
+            raise InputError(_without_key(folder))
+        read_or_make_secret(folder / KEY)
+    except OSError as error:
+        raise InputError(f"Exposures cannot be kept in {folder}: {error.strerror or error}.") from error
+    return read_key(folder)
+
+
+def read_key(folder: Path) -> bytes:
+    """The key of a folder. Raises InputError where it is missing or damaged."""
+    try:
+        key = (folder / KEY).read_bytes()
+    except OSError as error:
+        raise InputError(_without_key(folder)) from error
+    if len(key) != SECRET_BYTES:
+        raise InputError(f"{folder / KEY} has {len(key)} bytes, and a key has {SECRET_BYTES}. Restore it from a copy.")
+    return key
+
+
+def _without_key(folder: Path) -> str:
+    return (
+        f"{folder / KEY} cannot be read. Without this key nobody can be found in the exposures. Restore it from a "
+        "copy, or choose another folder."
+    )
+
+
+def hashed_user(key: bytes, user_id: Id) -> str:
+    """What stands for a user in records: 32 hexadecimal digits of `user_hash`.
+
+    >>> len(hashed_user(b"key", "ann")), hashed_user(b"key", 12) == hashed_user(b"key", "12")
+    (32, False)
+    """
+    return user_hash(key, user_id)[:USER_BYTES].hex()
+
+
+def iso_time(microseconds: int) -> str:
+    """UTC microseconds as text.
+
+    >>> iso_time(1_764_504_000_000_001)
+    '2025-11-30T12:00:00.000001Z'
+    """
+    return (EPOCH + timedelta(microseconds=microseconds)).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def microseconds_of(text: str) -> int:
+    """UTC microseconds of such a text. Raises ValueError or TypeError for another one.
+
+    >>> microseconds_of("2025-11-30T12:00:00.000001Z")
+    1764504000000001
+    """
+    return (datetime.fromisoformat(text) - EPOCH) // timedelta(microseconds=1)
