@@ -19,7 +19,7 @@ LAYERS = [
     {"artifacts"},
     {"privacy"},
     {"recommend", "training", "log", "exposures"},
-    {"comparison", "pipeline"},
+    {"comparison", "pipeline", "off_policy"},
     {"estimator", "inference", "erasure"},
     {"reports", "serving", "export", "private_model", "federation"},
     {"terminal"},

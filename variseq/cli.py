@@ -18,6 +18,7 @@ from variseq.terminal.audit import commands as audit_commands
 from variseq.terminal.exposures import commands as exposures_commands
 from variseq.terminal.federate import commands as federate_commands
 from variseq.terminal.items import commands as items_commands
+from variseq.terminal.ope import commands as ope_commands
 from variseq.terminal.privacy import commands as privacy_commands
 from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
 from variseq.terminal.server_files import backup_commands, keys_commands
@@ -34,6 +35,7 @@ app.add_typer(privacy_commands)
 app.add_typer(federate_commands, name="federate")
 app.add_typer(exposures_commands, name="exposures")
 app.add_typer(audit_commands)
+app.add_typer(ope_commands)
 
 
 def option(text: str, *names: str) -> Any:

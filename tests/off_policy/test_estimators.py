@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.off_policy.lists import EveryList, TablePolicy, exposures_of, random_log
-from variseq.exposures.table import Exposures
 from variseq.off_policy.estimators import doubly_robust, sums_of
 from variseq.off_policy.evaluation import OffPolicyEvaluation, evaluate_policies
-from variseq.off_policy.logged import logged_lists, some_exposures
+from variseq.off_policy.logged import logged_lists
 from variseq.off_policy.policies import LoggingPolicy, TargetProbabilities, UniformPolicy
 from variseq.off_policy.reward_model import RewardModel, fit_reward_model
 from variseq.off_policy.weights import importance_weights
@@ -69,22 +68,9 @@ def test_order_of_exposures_changes_no_estimate(seed: int) -> None:
     moved = TargetProbabilities(policy.target.at_rank[rows], policy.target.in_list[rows], policy.target.expected)
     found = values(evaluate_policies(exposures, [policy], show_refused=True, num_resamples=20))
     again = values(
-        evaluate_policies(in_order(exposures, order), [TablePolicy(moved)], show_refused=True, num_resamples=20)
+        evaluate_policies(exposures.exposures(order), [TablePolicy(moved)], show_refused=True, num_resamples=20)
     )
     assert again == pytest.approx(found)
-
-
-def in_order(exposures: Exposures, order: np.ndarray) -> Exposures:
-    rows = np.concatenate([np.arange(exposures.offsets[one], exposures.offsets[one + 1]) for one in order])
-    names = ("item", "rank", "propensity_at_rank", "propensity_in_list", "is_pinned", "reward")
-    return replace(
-        exposures,
-        offsets=np.concatenate([[0], np.cumsum(np.diff(exposures.offsets)[order])]),
-        exposure_id=[exposures.exposure_id[one] for one in order],
-        user=[exposures.user[one] for one in order],
-        time=exposures.time[order],
-        **{name: getattr(exposures, name)[rows] for name in names},
-    )
 
 
 @given(seed=seeds)
@@ -167,10 +153,9 @@ def test_exposures_that_a_policy_does_not_know_are_left_out_for_all() -> None:
     in_list = np.where(rows, policy.target.in_list, np.nan)
     partly = TablePolicy(replace(policy.target, in_list=in_list, left_out={"no history": 30}), "partly")
     found = evaluate_policies(exposures, [LoggingPolicy(), partly], show_refused=True, num_resamples=20)
-    kept = some_exposures(exposures, known)
     free = ~exposures.is_pinned & ~rows
     lost = np.bincount(exposures.row_exposure, weights=free, minlength=60) > 0
-    kept = some_exposures(exposures, ~lost)
+    kept = exposures.exposures(np.flatnonzero(~lost))
     assert found.num_exposures == kept.num_exposures
     assert found.on_policy.value == pytest.approx(kept.reward.sum() / kept.num_exposures)
     assert found.policies[1].left_out == {"no history": 30}

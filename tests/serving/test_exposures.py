@@ -158,6 +158,8 @@ def test_server_without_exposures_says_so(server: LocalServer) -> None:
     assert server.add(named)["accepted"] == 1
 
 
-@pytest.mark.parametrize("shown", [{"exposure_id": "x", "ranks": [0]}, {"exposure_id": "", "ranks": []}, {"ranks": [1]}])
+@pytest.mark.parametrize(
+    "shown", [{"exposure_id": "x", "ranks": [0]}, {"exposure_id": "", "ranks": []}, {"ranks": [1]}]
+)
 def test_confirmation_that_is_none_is_refused(keeping: LocalServer, shown: dict[str, Any]) -> None:
     assert keeping.client.post("/v1/shown", json=shown).status_code == 400

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -256,7 +255,7 @@ class _Ratios:
         samples = np.divide(
             self.resampled[estimator.numerator], below, out=np.full(len(below), np.nan), where=below > 0
         )
-        return self.total[estimator.numerator] / (self.total[estimator.denominator] or math.nan), samples
+        return self.total[estimator.numerator] / self.total[estimator.denominator], samples
 
 
 def _difference(

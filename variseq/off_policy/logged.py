@@ -43,7 +43,9 @@ class LoggedLists:
         """Some of the exposures. Raises InputError where none is left."""
         if not kept.any():
             raise InputError("No exposure is left to evaluate. Check the policy and the log.")
-        found = some_exposures(self.exposures, kept)
+        if kept.all():
+            return self
+        found = self.exposures.exposures(np.flatnonzero(kept))
         return replace(self, exposures=found, user=np.unique(self.user[kept], return_inverse=True)[1])
 
 
@@ -68,7 +70,7 @@ def logged_lists(exposures: Exposures) -> LoggedLists:
     if (some := np.flatnonzero((num_missing > 0) & ~has_none)).size:
         name = exposures.exposure_id[some[0]]
         raise InputError(f"Exposure {name!r} has propensities in some rows only. Give them for all rows or for none.")
-    kept = some_exposures(exposures, ~has_none)
+    kept = exposures.exposures(np.flatnonzero(~has_none))
     refuse_no_probabilities(kept, kept.propensity_in_list, "the propensity in the list", is_logged=True)
     if not np.isnan(kept.propensity_at_rank[~kept.is_pinned]).any():
         refuse_no_probabilities(kept, kept.propensity_at_rank, "the propensity at its rank", is_logged=True)
@@ -94,21 +96,3 @@ def refuse_no_probabilities(exposures: Exposures, value: Float[np.ndarray, " row
             f"Exposure {exposure!r}, item {exposures.item_ids[int(exposures.item[row])]!r}: {name} is {value[row]:g}. "
             f"Allowed: {allowed}. Correct the log, or leave the exposure out."
         )
-
-
-def some_exposures(exposures: Exposures, kept: Bool[np.ndarray, " exposure"]) -> Exposures:
-    """The exposures that are kept, with all items of the log."""
-    if kept.all():
-        return exposures
-    rows = kept[exposures.row_exposure]
-    chosen = np.flatnonzero(kept).tolist()
-    columns = ("item", "rank", "propensity_at_rank", "propensity_in_list", "is_pinned", "reward")
-    return replace(
-        exposures,
-        offsets=np.concatenate([[0], np.cumsum(np.diff(exposures.offsets)[kept])]),
-        exposure_id=[exposures.exposure_id[one] for one in chosen],
-        user=[exposures.user[one] for one in chosen],
-        time=exposures.time[kept],
-        context=None if exposures.context is None else [exposures.context[one] for one in chosen],
-        **{name: getattr(exposures, name)[rows] for name in columns},
-    )

@@ -34,12 +34,15 @@ class Weights:
 
 
 def importance_weights(lists: LoggedLists, target: TargetProbabilities) -> list[Weights]:
-    """The weights of each kind, as far as propensities and probabilities of the target are known for them."""
+    """The weights of each kind, as far as propensities and probabilities of the target are known for them.
+
+    For lists of one item all kinds are the same, so there is the first one only.
+    """
     log = lists.exposures
     in_list = np.where(log.is_pinned, 1.0, target.in_list / log.propensity_in_list)
     at_rank = np.where(log.is_pinned, 1.0, target.at_rank / log.propensity_at_rank)
     found = [Weights("item", in_list)]
-    if not np.isnan(at_rank).any():
+    if lists.lengths.max(initial=0) > 1 and not np.isnan(at_rank).any():
         cascade = at_rank.copy()
         for index in range(1, int(lists.lengths.max(initial=0))):
             row = log.offsets[:-1][lists.lengths > index] + index

@@ -48,8 +48,8 @@ def _draw_estimates(axes: Axes, found: OffPolicyEvaluation, names: list[str]) ->
         for one in policy.estimates:
             height = names.index(one.estimator) + (number - (len(found.policies) - 1) / 2) * step
             if one.value is None:
-                style = {"color": color, "fontsize": FONT_POINTS - 2, "va": "center", "ha": "center"}
-                axes.text(0.5, height, "refused", transform=axes.get_yaxis_transform(), **style)
+                size, across = FONT_POINTS - 2, axes.get_yaxis_transform()
+                axes.text(0.02, height, "refused", color=color, fontsize=size, va="center", transform=across)
                 continue
             low, high = one.interval or (one.value, one.value)
             axes.plot([low, high], [height, height], color=color, linewidth=2)
@@ -59,8 +59,7 @@ def _draw_estimates(axes: Axes, found: OffPolicyEvaluation, names: list[str]) ->
             label = None
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    name_axes(axes, LIGHT, "reward a list, 95 % intervals; hollow: no interval, or not to be trusted")
-    axes.xaxis.label.set_size(FONT_POINTS - 1)
+    name_axes(axes, LIGHT, "reward a list; hollow: no interval, or refused")
 
 
 def _draw_weights(axes: Axes, found: OffPolicyEvaluation) -> None:

@@ -39,9 +39,12 @@ def ope(
     ] = None,
     columns: Annotated[str | None, typer.Option(help="Names in a table: item_id=sku,reward=sold,propensity=p.")] = None,
     reward: Annotated[
-        list[str] | None, typer.Option(help="What a behavior is worth: purchase=1,click=0.2; each is worth 1 otherwise.")
+        list[str] | None,
+        typer.Option(help="What a behavior is worth: purchase=1,click=0.2; each is worth 1 otherwise."),
     ] = None,
-    window: Annotated[str, typer.Option(help="An event without exposure_id belongs to a list so long before it.")] = "24h",
+    window: Annotated[
+        str, typer.Option(help="An event without exposure_id belongs to a list so long before it.")
+    ] = "24h",
     only_shown: Annotated[
         bool, typer.Option("--only-shown", help="Leave out what was not confirmed by /v1/shown.")
     ] = False,
@@ -74,10 +77,9 @@ def ope(
     exposures, _ = read_exposures(source, names, None if is_default else options)
     changes = {"strategy": strategy, "temperature": temperature, "pool": pool, "floor": floor}
     policies: list[TargetPolicy] = [
-        _policy(name, exposures, source, store, changes)
-        for name in policy or ([] if target_column else ["logged"])
+        _policy(name, exposures, source, store, changes) for name in policy or ([] if target_column else ["logged"])
     ]
-    policies += [_of_column(one, exposures, source, names or {}) for one in target_column or []]
+    policies += [_of_column(one, source, names or {}) for one in target_column or []]
     found = evaluate_policies(exposures, policies, show_refused, seed=seed)
     _print(found, precision)
     if out is not None:
@@ -86,9 +88,7 @@ def ope(
         raise typer.Exit(1)
 
 
-def _policy(
-    name: str, exposures: Exposures, source: Path, store: str | None, changes: dict[str, Any]
-) -> TargetPolicy:
+def _policy(name: str, exposures: Exposures, source: Path, store: str | None, changes: dict[str, Any]) -> TargetPolicy:
     """A target policy by its name. Raises InputError for one that is neither a rule nor a run."""
     from variseq.off_policy.policies import LoggingPolicy, UniformPolicy
 
@@ -99,7 +99,7 @@ def _policy(
     raise InputError(f"--policy {name!r} is no folder of a run. Allowed: {', '.join(RULES)}, or such a folder.")
 
 
-def _of_column(column: str, exposures: Exposures, source: Path, names: dict[str, str]) -> TargetPolicy:
+def _of_column(column: str, source: Path, names: dict[str, str | int] | list[str]) -> TargetPolicy:
     """The policy whose probabilities a column of the table has: the table is read again with it as propensity."""
     import numpy as np
 
@@ -108,8 +108,10 @@ def _of_column(column: str, exposures: Exposures, source: Path, names: dict[str,
 
     if source.is_dir():
         raise InputError("--target-column is for a table, and this is a folder of exposures. Name a --policy.")
+    if isinstance(names, list):
+        raise InputError("--target-column needs names of columns. Write --columns item_id=sku,reward=sold.")
     is_list = "propensity_in_list" in names
-    others = {name: one for name, one in names.items() if not name.startswith("propensity")}
+    others: dict[str, str | int] = {name: one for name, one in names.items() if not name.startswith("propensity")}
     wanted = others | {"propensity_in_list" if is_list else "propensity": column}
     again, _ = read_exposures(source, wanted, allow_impossible=True)
     parts = np.split(again.propensity_in_list, again.offsets[1:-1])
@@ -144,7 +146,9 @@ def _print(found: OffPolicyEvaluation, precision: float | None) -> None:
 
 
 def _diagnostics(policies: Sequence[PolicyEvaluation]) -> Table:
-    table = _table("policy", "weights of", "mean", "3 SE", "effective lists", "of rewards", "largest", "least p", "no overlap")
+    table = _table(
+        "policy", "weights of", "mean", "3 SE", "effective lists", "of rewards", "largest", "least p", "no overlap"
+    )
     for policy in policies:
         for one in policy.diagnostics:
             table.add_row(
@@ -195,8 +199,8 @@ def sentences_of(found: OffPolicyEvaluation, precision: float | None = None) -> 
         yield from (text for one in policy.checks if (text := _checked(one)))
         if precision is not None and (number := best.num_exposures_for(precision, found.num_exposures)) is not None:
             yield (
-                f"An interval of ± {precision:.1%} of the {best.estimator} estimate needs about {number:,} lists; there "
-                f"are {found.num_exposures:,}."
+                f"An interval of ± {precision:.1%} of the {best.estimator} estimate needs about {number:,} lists; "
+                f"there are {found.num_exposures:,}."
             )
 
 
@@ -207,7 +211,11 @@ def best_estimate(policy: PolicyEvaluation) -> Estimate | None:
 
 
 def _compared(one: Estimate) -> str:
-    if one.difference is None or one.difference_interval is None or one.difference_interval[0] == one.difference_interval[1]:
+    if (
+        one.difference is None
+        or one.difference_interval is None
+        or one.difference_interval[0] == one.difference_interval[1]
+    ):
         return f"the same as the logging policy, by the {one.estimator} estimate."
     more = "more" if one.difference > 0 else "less"
     verdict = "is larger than chance explains" if one.is_certain_difference else "may be chance"
@@ -225,8 +233,8 @@ def _checked(one: Estimate) -> str:
         return f"{one.estimator} and IPS do not differ by more than chance: rewards may be taken to add up."
     reason = "on the items above" if one.estimator == "RIPS" else "on the rest of the list"
     return (
-        f"{one.estimator} differs from IPS by {_number(one.value, one.interval, '+')}: rewards depend {reason}, so IPS, "
-        "SNIPS and doubly robust are biased."
+        f"{one.estimator} differs from IPS by {_number(one.value, one.interval, '+')}: rewards depend {reason}, so "
+        "IPS, SNIPS and doubly robust are biased."
     )
 
 
