@@ -24,6 +24,7 @@ import pandas as pd
 from measurement.records import Record, append_records, command_parser, exit_code, record_of, sha256_of
 from variseq.errors import InputError
 from variseq.exposures.table import Exposures
+from variseq.off_policy.estimators import IPS, WHOLE_LIST
 from variseq.off_policy.evaluation import OffPolicyEvaluation, evaluate_policies
 from variseq.off_policy.logged import LoggedLists
 from variseq.off_policy.policies import TargetProbabilities, UniformPolicy
@@ -130,17 +131,20 @@ def simulated(num_lists: int, replications: int, first_seed: int = 0) -> Iterato
         if not (seed + 1) % 10:
             print(f"{num_lists} lists, replication {seed + 1}", file=sys.stderr, flush=True)
     data = {"name": "simulated shop", "num_items": NUM_ITEMS, "length": LENGTH, "visits": VISITS}
-    settings = {"num_lists": num_lists, "replications": replications, "first_seed": first_seed}
-    for (policy, estimator), rows in found.items():
-        metrics = summary(np.array(rows), shop.value(policy))
+    settings = {"replications": replications, "first_seed": first_seed}
+    metrics = {case: summary(np.array(rows), shop.value(case[0])) for case, rows in found.items()}
+    for (policy, estimator), of_case in metrics.items():
+        for other in (IPS, WHOLE_LIST):
+            of_other = metrics[policy, other.name]["rmse_percent"]
+            of_case[f"rmse_over_{other.name}"] = of_case["rmse_percent"] / of_other
         case = {"num_lists": num_lists, "policy": policy, "estimator": estimator}
-        yield record_of("off_policy", case, metrics, settings=settings, data=data, threads=1)
+        yield record_of("off_policy", case, of_case, settings=settings, data=data, threads=1)
 
 
-def summary(rows: np.ndarray, truth: float) -> dict[str, float | None]:
+def summary(rows: np.ndarray, truth: float) -> dict[str, float]:
     """Bias and error in percent of the true value, and how often intervals hold it."""
     error = rows[:, 0] - truth
-    metrics: dict[str, float | None] = {
+    metrics = {
         "truth": truth,
         "bias_percent": 100 * error.mean() / truth,
         "bias_standard_errors": error.mean() / (error.std(ddof=1) / np.sqrt(len(error))),
