@@ -61,7 +61,8 @@ class WeightDiagnostics:
         mean: The mean weight of an exposure. It is 1 if propensities are right and the target's lists have support.
         standard_error: Of the mean, over people.
         num_exposures: How many exposures there are.
-        effective_sample: How many exposures of equal weights are as good as these (Kish, 1965).
+        effective_sample: How many exposures of equal weights are as good as these (Kish, 1965). Rows are counted, for a
+            reward has the weight of its row; the number is over the mean number of rows.
         effective_rewards: The same of rows with a reward, by weight times reward.
         largest_share: Share of the largest weight in the sum of all.
         smallest_propensity: The smallest probability that the logging policy gave to anything logged.
@@ -122,7 +123,7 @@ def diagnose(lists: LoggedLists, weights: Weights) -> WeightDiagnostics:
         mean=float(of_exposure.mean()),
         standard_error=spread / len(of_exposure),
         num_exposures=len(of_exposure),
-        effective_sample=effective_sample(of_exposure),
+        effective_sample=effective_sample(single) * len(of_exposure) / max(len(single), 1),
         effective_rewards=effective_sample(single * reward[counted]),
         largest_share=float(single.max(initial=0.0) / max(single.sum(), 1e-300)),
         smallest_propensity=_smallest_propensity(lists, weights.kind),
