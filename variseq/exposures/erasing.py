@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from variseq.artifacts.catalog_changes import locked
-from variseq.atomic import atomic_write
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id
-from variseq.exposures.folder import SEGMENTS, hashed_user, read_key, segments
+from variseq.exposures.folder import hashed_user, read_key, segment_lines, segments, written_anew
 from variseq.privacy.erased_users import ErasedUsers
 
 SHOWN = b'"kind":"shown"'
@@ -21,7 +19,8 @@ SHOWN = b'"kind":"shown"'
 def count_lines(folder: Path, users: Sequence[Id]) -> int:
     """How many lines of a folder are of some users. Raises InputError where it cannot be read."""
     hashes = _hashes(folder, users)
-    return sum(of_users for path in segments(folder) for _, of_users in _marked(path, hashes, set()))
+    exposure_ids = _exposure_ids(folder, hashes)
+    return sum(of_users for path in segments(folder) for _, of_users in _marked(path, hashes, exposure_ids))
 
 
 def erase_users(folder: Path, users: Sequence[Id]) -> int:
@@ -37,16 +36,14 @@ def erase_users(folder: Path, users: Sequence[Id]) -> int:
     Raises:
         InputError: The folder cannot be read or written.
     """
-    hashes, exposure_ids, num_lines = _hashes(folder, users), set[str](), 0
+    hashes, num_lines = _hashes(folder, users), 0
     try:
         with locked(folder):
             (ErasedUsers.read(folder) or ErasedUsers()).with_users(users, time.time_ns() // 1000).write(folder)
-            for rest in folder.glob(f".{SEGMENTS}.partial"):
+            for rest in folder.glob(".exposures-*.partial"):
                 rest.unlink()
         # From here on no process appends a line of them: each looks at the file above before it writes.
-        for path in segments(folder):
-            of_users = (line for line, is_of_users in _marked(path, hashes, set()) if is_of_users)
-            exposure_ids |= {found for line in of_users if (found := _exposure_id(line)) is not None}
+        exposure_ids = _exposure_ids(folder, hashes)
         for path in segments(folder):
             if any(is_of_users for _, is_of_users in _marked(path, hashes, exposure_ids)):
                 with locked(folder):
@@ -63,20 +60,17 @@ def _hashes(folder: Path, users: Sequence[Id]) -> list[bytes]:
     return [hashed_user(key, one).encode() for one in users]
 
 
-def _marked(path: Path, hashes: Sequence[bytes], exposure_ids: set[str]) -> Iterator[tuple[bytes, bool]]:
-    """The lines of a segment, and whether they are of the users: they have a hash of 16 bytes, or such an id.
+def _exposure_ids(folder: Path, hashes: Sequence[bytes]) -> set[str]:
+    """Of the lists of users, and of those that their events name."""
+    lines = (line for path in segments(folder) for line, is_of_users in _marked(path, hashes, set()) if is_of_users)
+    return {found for line in lines if (found := _exposure_id(line)) is not None}
 
-    None of a segment that was deleted meanwhile, as it was too old.
-    """
-    try:
-        with path.open("rb") as stream:
-            for line in stream:
-                is_shown_to_them = bool(exposure_ids) and SHOWN in line and _exposure_id(line) in exposure_ids
-                yield line, is_shown_to_them or any(one in line for one in hashes)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+def _marked(path: Path, hashes: Sequence[bytes], exposure_ids: set[str]) -> Iterator[tuple[bytes, bool]]:
+    """The lines of a segment, and whether they are of the users: they have a hash of 16 bytes, or such an id."""
+    for line in segment_lines(path):
+        is_shown_to_them = bool(exposure_ids) and SHOWN in line and _exposure_id(line) in exposure_ids
+        yield line, is_shown_to_them or any(one in line for one in hashes)
 
 
 def _exposure_id(line: bytes) -> str | None:
@@ -90,17 +84,12 @@ def _exposure_id(line: bytes) -> str | None:
 def _rewrite(path: Path, hashes: Sequence[bytes], exposure_ids: set[str]) -> int:
     """Write a segment again without some lines; how many. Nothing is left of a segment without others."""
     num_lines, num_left = 0, 0
-    with (
-        atomic_write(path) as unfinished,
-        os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream,
-    ):
+    with written_anew(path) as stream:
         for line, is_of_users in _marked(path, hashes, exposure_ids):
             num_lines += is_of_users
             num_left += not is_of_users
             if not is_of_users:
                 stream.write(line)
-        stream.flush()
-        os.fsync(stream.fileno())
     if not num_left:
         path.unlink()
     return num_lines

@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import IO
 
+from variseq.atomic import atomic_write
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id
 from variseq.privacy.erased_users import SECRET_BYTES, read_or_make_secret, user_hash
 from variseq.sequences.given_history import EPOCH
 
 KEY = "user_hash.key"
-SEGMENTS = "exposures-*.jsonl"
+SEGMENTS = ("exposures-*.jsonl", "exposures-*.jsonl.gz")
+GZIP_LEVEL = 1
 USER_BYTES = 16
 """Of the hash of a user that stands in a record."""
 
 
 def segments(folder: Path) -> list[Path]:
     """The segments of a folder, or the one that was named, in the order of their first records."""
-    return sorted(folder.glob(SEGMENTS)) if folder.is_dir() else [folder]
+    if folder.is_file():
+        return [folder]
+    return sorted(path for pattern in SEGMENTS for path in folder.glob(pattern))
+
+
+def segment_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a segment; none of one that was deleted meanwhile, as it was too old.
+
+    Raises InputError where it cannot be read to its end.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            yield from stream
+    except FileNotFoundError:
+        return
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read ({error}). Restore it from a copy, or remove it.") from error
+
+
+@contextmanager
+def written_anew(path: Path) -> Iterator[IO[bytes]]:
+    """A segment to write, which takes the place of `path` at the end; it is on the disk then."""
+    with atomic_write(path) as unfinished:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as plain:
+            packed = gzip.GzipFile("", "wb", GZIP_LEVEL, plain) if path.suffix == ".gz" else nullcontext(plain)
+            with packed as stream:
+                yield stream
+            plain.flush()
+            os.fsync(plain.fileno())
 
 
 def make_key(folder: Path) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from variseq.errors import InputError
 from variseq.events.options import ColumnNames
 from variseq.events.parse import DEFAULT_EVENT
 from variseq.events.vocabulary import Id
-from variseq.exposures.folder import SEGMENTS, microseconds_of, segments
+from variseq.exposures.folder import SEGMENTS, microseconds_of, segment_lines, segments
 from variseq.exposures.impressions import read_impressions
 from variseq.exposures.report import ExposureReport
 from variseq.exposures.rewards import LoggedEvent, RewardOptions, confirmed, with_rewards
@@ -49,7 +49,7 @@ def read_exposures(
         InputError: Nothing can be read, a column is missing, or a propensity is impossible.
     """
     path = Path(source) if isinstance(source, str | Path) else None
-    if path is not None and (path.is_dir() or path.match(SEGMENTS)):
+    if path is not None and (path.is_dir() or any(map(path.match, SEGMENTS))):
         if columns:
             raise InputError(f"columns are for a table, and {path} has exposures of Variseq. Leave them out.")
         exposures, report = read_segments(path, options or RewardOptions())
@@ -78,9 +78,12 @@ def read_segments(path: Path, options: RewardOptions) -> tuple[Exposures, Exposu
     """The exposures of a folder of segments, or of one segment. Raises InputError where there are none."""
     paths, report, lines = segments(path), ExposureReport(), _Lines()
     if not paths:
-        raise InputError(f"{path} has no {SEGMENTS}. Give a folder that `variseq serve --exposures` wrote.")
+        raise InputError(f"{path} has no {SEGMENTS[0]}. Give a folder that `variseq serve --exposures` wrote.")
     for one in paths:
-        for number, text in _lines(one, report):
+        for number, text in enumerate(segment_lines(one), 1):
+            if not text.endswith(b"\n"):  # A process is writing it.
+                report.lines["unfinished"] += 1
+                continue
             try:
                 record = json.loads(text)
                 READERS[record["kind"]](record, lines, report)
@@ -104,19 +107,6 @@ def read_segments(path: Path, options: RewardOptions) -> tuple[Exposures, Exposu
     exposures, outcomes = with_rewards(exposures, lines.events.values(), options)
     report.events.update(outcomes)
     return exposures, report
-
-
-def _lines(path: Path, report: ExposureReport) -> Iterator[tuple[int, bytes]]:
-    """The whole lines of a segment; what a process has not finished writing is counted."""
-    try:
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.endswith(b"\n"):
-                    yield number, line
-                else:
-                    report.lines["unfinished"] += 1
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _read_exposure(record: dict[str, Any], lines: _Lines, report: ExposureReport) -> None:
