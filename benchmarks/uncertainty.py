@@ -125,7 +125,7 @@ def diversity_records(name: str, model: VariationalAttention, queries: Queries) 
     table = np.stack(vectors["vector"].to_numpy())
     unit = table / np.linalg.norm(table, axis=1, keepdims=True)
     options: list[dict[str, Any]] = [{"diversity": value} for value in DIVERSITIES]
-    ways = [*options, {"explore": "thompson", "seed": 0}] if _can_explore(model) else options
+    ways = [*options, {"strategy": "thompson", "seed": 0}] if _can_explore(model) else options
     records = []
     for way in ways:
         begun = time.process_time()

@@ -39,7 +39,7 @@ def test_answers_are_those_of_the_decoded_vectors(compressed: Path, bundle_folde
     codes = ItemCodes.of_tensors(load_file(compressed / TABLES))
     vectors: Callable[[Arrays], Arrays] = lambda _: {"item_vectors": codes[0 : len(codes)]}  # noqa: E731
     engines = [load_engine(compressed), load_engine(damaged(bundle_folder, tmp_path / "decoded", vectors))]
-    asked = [{}, {"diversity": 0.5}, {"explore": "thompson", "seed": 1}, {"conformal_level": 0.6}]
+    asked = [{}, {"diversity": 0.5}, {"strategy": "thompson", "seed": 1}, {"conformal_level": 0.6}]
     answers = []
     for engine in engines:
         histories = [engine.given(engine.catalog.ids[:size]) for size in (0, 3, 9, 30)]

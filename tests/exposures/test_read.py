@@ -28,7 +28,12 @@ def test_lists_come_back_as_they_were_written(tmp_path: Path) -> None:
         exposure("early", [7, "7"], None, pin={2: "7"}),
     )
     exposures, report = read_exposures(tmp_path)
-    assert rows_of(exposures) == [("early", 7, 1, 0.0), ("early", "7", 2, 0.0), ("late", "b", 1, 0.0), ("late", "a", 2, 0.0)]
+    assert rows_of(exposures) == [
+        ("early", 7, 1, 0.0),
+        ("early", "7", 2, 0.0),
+        ("late", "b", 1, 0.0),
+        ("late", "a", 2, 0.0),
+    ]
     assert exposures.time.tolist() == [START, START + SECOND]
     assert exposures.user[0] is None
     np.testing.assert_allclose(exposures.propensity_at_rank, [np.nan, np.nan, 0.5, 1 / 3], rtol=1e-9)

@@ -22,7 +22,7 @@ LISTS = st.lists(
 )
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["u", "v"]), st.integers(0, 9), st.sampled_from("abcd"), st.sampled_from(["buy", "click", "look"]),
+        st.sampled_from("uv"), st.integers(0, 9), st.sampled_from("abcd"), st.sampled_from(["buy", "click", "look"]),
         st.one_of(st.none(), st.integers(0, 5)), st.one_of(st.none(), st.integers(1, 3)),
     ),
     max_size=8,

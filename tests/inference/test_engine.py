@@ -50,6 +50,8 @@ def assert_same(answer: Answer, expected: pd.DataFrame) -> None:
         assert found[column].tolist() == expected[column].tolist()
     for column in ("score", "probability", "probability_low", "probability_high"):
         np.testing.assert_allclose(found[column], expected[column], atol=1e-5, rtol=1e-4)
+    for column in found.columns[found.columns.str.startswith("propensity")]:
+        np.testing.assert_allclose(found[column], expected[column], rtol=1e-4)
     assert found["reasons"].map(list).tolist() == expected["reasons"].map(list).tolist()
     for name, value in answer.uncertainty.items():
         assert value == pytest.approx(expected[f"uncertainty_{name}"].iloc[0], abs=1e-4)
@@ -57,15 +59,24 @@ def assert_same(answer: Answer, expected: pd.DataFrame) -> None:
 
 QUESTIONS: dict[str, dict[str, Any]] = {
     "as it comes": {},
-    "another sample of every posterior": {"k": 5, "explore": "thompson", "seed": 3},
+    "another sample of every posterior": {"k": 5, "strategy": "thompson", "seed": 3},
     "a spread": {"k": 6, "diversity": 0.4},
     "a set": {"conformal_level": 0.6},
-    "a spread of one sample": {"explore": "thompson", "seed": 1, "diversity": 0.7},
+    "a spread of one sample": {"strategy": "thompson", "seed": 1, "diversity": 0.7},
     "what is known too": {"exclude_seen": False},
     "some of it": {"k": 4},
     "boosted": {"boost_items": "first", "boost_categories": "first", "k": 7},
     "pinned": {"pin": "first", "k": 5},
-    "pinned in one sample": {"explore": "thompson", "seed": 2, "pin": "first", "k": 5},
+    "pinned in one sample": {"strategy": "thompson", "seed": 2, "pin": "first", "k": 5},
+    "drawn": {"k": 5, "strategy": "softmax", "seed": 4, "temperature": 1.0},
+    "drawn with pins": {
+        "k": 6,
+        "strategy": "softmax",
+        "seed": 5,
+        "pin": "first",
+        "boost_categories": "first",
+        "pool": 9,
+    },
     "all at once": {"boost_items": "first", "pin": "first", "exclude": "some", "diversity": 0.2, "exclude_seen": False},
     "of a category": {"categories": "first", "exclude": "some", "pin": "first"},
     "only these": {"candidates": "some", "k": 3},
@@ -96,7 +107,7 @@ def test_answer_without_torch_is_that_of_the_model(engine: Engine, fitted: Varia
     request = Request(RecommendOptions(**wanted))
     users = fitted.vocabulary.user_ids(USERS)
     expected = fitted.recommend(users=users, **wanted).to_pandas()
-    asked = [(engine.history(rows_of(fitted, user)), request) for user in USERS]
+    asked = [(engine.history(rows_of(fitted, user), name), request) for user, name in zip(USERS, users, strict=True)]
     for user, answer in zip(users, answered(engine, asked), strict=True):
         assert_same(answer, expected[expected["user_id"] == user])
 
@@ -128,7 +139,7 @@ def test_empty_history_is_answered_with_what_is_expected_of_nobody(
 
 
 def test_answer_does_not_depend_on_what_is_asked_along(engine: Engine, fitted: VariationalAttention) -> None:
-    requests = [asking(), asking(k=3, explore="thompson"), asking(reasons=False), asking(diversity=0.5)]
+    requests = [asking(), asking(k=3, strategy="thompson"), asking(reasons=False), asking(diversity=0.5)]
     asked = [(engine.history(rows_of(fitted, user)), requests[user % 4]) for user in USERS]
     together = answered(engine, asked)
     for one, answer in zip(asked, together, strict=True):

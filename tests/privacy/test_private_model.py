@@ -179,7 +179,7 @@ def test_same_log_gives_another_release_each_time(log: Log, private_run: Path, t
     assert (again.engine.model.tables.log_share != PrivateModel(private_run).engine.model.tables.log_share).any()
 
 
-@pytest.mark.parametrize("options", [{"conformal_level": 0.9}, {"explore": "thompson"}])
+@pytest.mark.parametrize("options", [{"conformal_level": 0.9}, {"strategy": "thompson"}])
 def test_what_a_private_model_has_not_is_refused(private_run: Path, options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
         PrivateModel(private_run).recommend(history=["i01"], **options)

@@ -93,7 +93,7 @@ def with_index(engine: Engine, folder: Path, candidates: int, sampled: int, patc
 
 OPTIONS = [
     RecommendOptions(k=5),
-    RecommendOptions(k=5, explore="thompson", seed=2),
+    RecommendOptions(k=5, strategy="thompson", seed=2),
     RecommendOptions(k=3, diversity=0.3),
     RecommendOptions(k=4, reasons=False, exclude_seen=False),
 ]

@@ -17,7 +17,7 @@ from variseq.ranking.recommendations import ITEM_COLUMNS, Recommendations
 from variseq.ranking.selection import with_pins
 from variseq.serving import schemas
 
-MORE = {"explore": "thompson", "diversity": 0.2, "conformal_level": 0.9}
+MORE = {"strategy": "thompson", "diversity": 0.2, "conformal_level": 0.9}
 NAMES = {field.name for field in fields(RecommendOptions)}
 
 
@@ -112,8 +112,14 @@ def test_what_may_not_be_recommended_is_not_pinned(fitted: VariationalAttention,
         ({"conformal_level": 0.9, "diversity": 0.2}, "Give one or the others"),
         ({"conformal_level": 0.3}, "0.5 to 0.99"),
         *(({"diversity": value}, "diversity") for value in (-0.1, 1.1, float("nan"))),
-        ({"explore": "ucb"}, "Allowed: None and 'thompson'"),
-        ({"explore": "thompson", "seed": -1}, "whole numbers from 0"),
+        ({"strategy": "ucb"}, "Allowed: 'greedy', 'softmax' and 'thompson'"),
+        ({"strategy": "softmax", "temperature": 0}, "numbers from 0.05"),
+        ({"strategy": "softmax", "floor": 1.5}, "numbers from 0.0001 to 0.9999"),
+        ({"strategy": "softmax", "pool": 3}, "Give a larger pool"),
+        ({"strategy": "softmax", "diversity": 0.2}, "would change them"),
+        ({"strategy": "softmax", "conformal_level": 0.9}, "Give one or the others"),
+        ({"strategy": "softmax", "new_items_share": 0.2}, "would change them"),
+        ({"strategy": "thompson", "seed": -1}, "whole numbers from 0"),
         *(({"ranks_only": True, name: value}, "ranks_only gives the plain order") for name, value in MORE.items()),
     ],
 )

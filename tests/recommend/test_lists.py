@@ -42,16 +42,16 @@ def test_probabilities_of_everything_sum_to_one(fitted: VariationalAttention, us
 
 def test_one_seed_is_one_answer_and_another_seed_another(fitted: VariationalAttention, user_ids: list[str]) -> None:
     users = user_ids[:40]
-    first = lists_of(fitted.recommend(users=users, k=5, explore="thompson", seed=1).to_pandas())
-    assert first == lists_of(fitted.recommend(users=users, k=5, explore="thompson", seed=1).to_pandas())
-    assert first != lists_of(fitted.recommend(users=users, k=5, explore="thompson", seed=2).to_pandas())
+    first = lists_of(fitted.recommend(users=users, k=5, strategy="thompson", seed=1).to_pandas())
+    assert first == lists_of(fitted.recommend(users=users, k=5, strategy="thompson", seed=1).to_pandas())
+    assert first != lists_of(fitted.recommend(users=users, k=5, strategy="thompson", seed=2).to_pandas())
     assert first != lists_of(fitted.recommend(users=users, k=5).to_pandas())
 
 
 def test_exploring_changes_the_order_and_no_probability(fitted: VariationalAttention, user_ids: list[str]) -> None:
     num_items = fitted.vocabulary.num_items
     plain = fitted.recommend(users=user_ids[:5], k=num_items).to_pandas()
-    explored = fitted.recommend(users=user_ids[:5], k=num_items, explore="thompson", seed=3).to_pandas()
+    explored = fitted.recommend(users=user_ids[:5], k=num_items, strategy="thompson", seed=3).to_pandas()
     both = plain.merge(explored, on=["user_id", "item_id"], suffixes=("", "_explored"))
     assert len(both) == len(plain) == len(explored)
     np.testing.assert_allclose(both["probability_explored"], both["probability"], rtol=1e-3)

@@ -13,7 +13,7 @@ USERS = [f"batch-{place}" for place in range(12)]
 WISHES: dict[str, dict[str, Any]] = {
     "as it comes": {},
     "filters": {"k": 4, "exclude": ["i00", "i05"], "exclude_seen": False, "attention": True},
-    "exploring with a pin": {"k": 6, "explore": "thompson", "seed": 3, "pin": {2: "i09"}},
+    "exploring with a pin": {"k": 6, "strategy": "thompson", "seed": 3, "pin": {2: "i09"}},
     "a spread with boosts": {"k": 5, "diversity": 0.5, "boost_items": {"i07": 3.0}, "categories": ["Toys"]},
 }
 CHANGING = {"request_id", "latest_event_age_seconds"}

@@ -62,6 +62,23 @@ def test_answer_is_recorded_with_what_it_was_made_from(keeping: LocalServer) -> 
     assert abs(microseconds_of(record["time"]) / 1e6 - time.time()) < 60
 
 
+def test_propensities_of_a_drawn_list_are_recorded_as_they_were_answered(keeping: LocalServer) -> None:
+    answer = keeping.recommend("ann", k=4, strategy="softmax", temperature=0.5, pool=20, floor=0.1, pin={"2": "i20"})
+    (record,) = records(keeping, of_list(answer["exposure_id"]), 1)
+    for name in ("propensity_at_rank", "propensity_in_list"):
+        answered = [one[name] for one in answer["recommendations"]]
+        assert record[name] == pytest.approx(answered, rel=1e-9)
+        assert record[name][1] == 1.0
+    policy = record["policy"]
+    again = {name: policy[name] for name in ("strategy", "temperature", "pool", "floor", "seed")}
+    repeated = keeping.recommend("ann", k=4, pin={"2": "i20"}, **again)
+    assert repeated["recommendations"] == answer["recommendations"]
+    exposures, _ = read_exposures(folder_of(keeping))
+    number = exposures.exposure_id.index(answer["exposure_id"])
+    rows = slice(exposures.offsets[number], exposures.offsets[number + 1])
+    assert exposures.is_pinned[rows].tolist() == [False, True, False, False]
+
+
 def test_history_of_a_list_can_be_built_again_from_the_store(keeping: LocalServer) -> None:
     keeping.add(*(event(f"eve-{number}", "eve", f"i{number:02}", NOW - 90) for number in range(3)))
     answers = [keeping.recommend("eve")["exposure_id"], keeping.recommend("eve")["exposure_id"]]

@@ -38,7 +38,7 @@ WISHES: dict[str, st.SearchStrategy[Any]] = {
     "candidates": st.lists(ids, max_size=5),
     "categories": st.just(["Toys"]) | st.lists(st.text(max_size=5), max_size=3),
     "exclude_seen": st.booleans(),
-    "explore": st.sampled_from(["thompson", "greedy"]),
+    "strategy": st.sampled_from(["thompson", "greedy", "softmax"]),
     "seed": st.integers(-1, 2**33),
     "diversity": st.floats(-0.1, 1.1),
     "conformal_level": st.floats(0.4, 1.0),

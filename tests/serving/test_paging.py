@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from variseq.errors import InputError
 from variseq.events.vocabulary import Vocabulary
-from variseq.serving.schemas import MAX_SHOWN, MAX_TOKEN, next_page, shown_items
+from variseq.serving.pages import MAX_SHOWN, next_page, shown_items
+from variseq.serving.schemas import MAX_TOKEN
 
 ITEMS = Vocabulary(pa.array([], pa.int64()), pa.array([10 * n for n in range(100_000)]), ("event",))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.serving.server_process import LocalServer, event
+from tests.serving.server_process import LocalServer, event, serving_here
 
 
 def ids_of(answer: dict[str, Any]) -> list[str]:
@@ -133,7 +134,7 @@ def test_options_hold(server: LocalServer) -> None:
     toys = server.recommend(history=["i00", "i05"], k=3, categories=["Toys"])["recommendations"]
     assert all(one["title"].startswith("Toys") for one in toys)
     assert ids_of(server.recommend(history=["i00", "i05"], k=10, diversity=0.9)) != plain
-    sampled = [ids_of(server.recommend(history=["i00"], k=10, explore="thompson", seed=seed)) for seed in (1, 1, 2, 3)]
+    sampled = [ids_of(server.recommend(history=["i00"], k=10, strategy="thompson", seed=seed)) for seed in (1, 1, 2, 3)]
     assert sampled[0] == sampled[1]
     assert len({tuple(one) for one in sampled}) > 1
 
@@ -180,7 +181,7 @@ def test_answer_says_what_it_is(server: LocalServer) -> None:
         ({"history": [], "pin": {str(n): "i00" for n in range(1, 102)}}, "$.pin"),
         ({"history": [], "candidates": ["nothing"]}, "not in the catalog"),
         ({"history": [], "categories": ["nothing"]}, "Toys"),
-        ({"history": [], "explore": "greedy"}, "$.explore"),
+        ({"history": [], "strategy": "ucb"}, "$.strategy"),
         ({"history": [], "diversity": 1.1}, "$.diversity"),
         ({"history": [], "conformal_level": 0.3}, "$.conformal_level"),
         ({"history": [], "page": "nonsense"}, "no token of this server"),
@@ -238,3 +239,19 @@ def test_times_are_read_in_every_allowed_form(server: LocalServer) -> None:
     assert [one["timestamp"] for one in shown] == [
         "1970-01-01T00:00:01Z", "1970-01-01T00:00:02.500000Z", "1970-01-01T00:00:04Z", "1970-01-01T00:00:05.250000Z",
     ]  # fmt: skip
+
+
+def test_server_draws_lists_apart_where_its_policy_is_a_softmax(bundle_folder: Path) -> None:
+    with serving_here(bundle_folder, strategy="softmax", temperature=2.0, floor=0.3) as server:
+        answers = [server.recommend(history=["i00"], k=5, reasons=False) for _ in range(8)]
+        assert len({tuple(ids_of(one)) for one in answers}) > 1
+        for one in answers[0]["recommendations"]:
+            assert 0 < one["propensity_at_rank"] < 1
+            assert 0 < one["propensity_in_list"] < 1
+        for other in ({"strategy": "greedy"}, {"diversity": 0.2}, {"conformal_level": 0.9}):
+            greedy = [server.recommend(history=["i00"], reasons=False, **other) for _ in range(2)]
+            assert ids_of(greedy[0]) == ids_of(greedy[1])
+            assert "propensity_in_list" not in greedy[0]["recommendations"][0]
+        batch = server.client.post("/v1/recommend/batch", json={"users": ["new", "newer"], "seed": 3}).json()["answers"]
+        assert ids_of(batch[0]) != ids_of(batch[1])
+        assert ids_of(batch[1]) == ids_of(server.recommend("newer", seed=3))

@@ -46,15 +46,18 @@ def segment_lines(path: Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def written_anew(path: Path) -> Iterator[IO[bytes]]:
+def written_anew(path: Path) -> Iterator[gzip.GzipFile | IO[bytes]]:
     """A segment to write, which takes the place of `path` at the end; it is on the disk then."""
-    with atomic_write(path) as unfinished:
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as plain:
-            packed = gzip.GzipFile("", "wb", GZIP_LEVEL, plain) if path.suffix == ".gz" else nullcontext(plain)
-            with packed as stream:
-                yield stream
-            plain.flush()
-            os.fsync(plain.fileno())
+    with atomic_write(path) as unfinished, open(unfinished, "wb", opener=_private) as plain:
+        is_packed = path.suffix == ".gz"
+        with gzip.GzipFile("", "wb", GZIP_LEVEL, plain) if is_packed else nullcontext(plain) as stream:
+            yield stream
+        plain.flush()
+        os.fsync(plain.fileno())
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def make_key(folder: Path) -> bytes:

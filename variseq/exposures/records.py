@@ -75,8 +75,8 @@ class ExposureRecord:
             fields_of_line["arm"] = self.arm
         numbers = (
             ("log_p", self.listed.score, SCORE),
-            ("propensity_at_rank", getattr(self.listed, "propensity_at_rank", None), PROPENSITY),
-            ("propensity_in_list", getattr(self.listed, "propensity_in_list", None), PROPENSITY),
+            ("propensity_at_rank", self.listed.propensity_at_rank, PROPENSITY),
+            ("propensity_in_list", self.listed.propensity_in_list, PROPENSITY),
         )
         text = "".join(f',"{name}":{_numbers(column, form)}' for name, column, form in numbers)
         return _json(fields_of_line)[:-1] + text.encode("ascii") + b"}\n"
@@ -138,9 +138,9 @@ def policy_of(options: RecommendOptions) -> dict[str, Any]:
     >>> policy_of(RecommendOptions())
     {'strategy': 'greedy'}
     """
-    if getattr(options, "strategy", "greedy") == "greedy":
-        return {"strategy": "greedy"}
-    names = POLICY if getattr(options, "strategy", "greedy") == "softmax" else ("strategy", "seed")
+    if options.strategy == "greedy":
+        return {"strategy": options.strategy}
+    names = POLICY if options.strategy == "softmax" else ("strategy", "seed")
     return {name: getattr(options, name) for name in names}
 
 

@@ -19,7 +19,7 @@ class Support:
 
     Args:
         num_rows: How many there are.
-        num_known: How many have a propensity at their rank.
+        num_known: How many have a propensity at their rank that is possible.
         smallest: The smallest propensity; NaN where none is known.
         is_deterministic: Whether all known propensities are 1.
         uniform_weight: Mean weight (probability of a uniform policy over the same items, by the propensity). It is 1
@@ -40,11 +40,12 @@ class Support:
 
 
 def support(exposures: Exposures) -> Support:
-    """The support of exposures whose propensities are possible.
+    """The support of exposures; a propensity that is impossible counts as unknown.
 
     A uniform policy draws among the items of the pool, or among all items of the table, without those above.
     """
-    known = ~exposures.is_pinned & ~np.isnan(exposures.propensity_at_rank)
+    is_possible = (exposures.propensity_at_rank > 0) & (exposures.propensity_at_rank <= 1)
+    known = ~exposures.is_pinned & is_possible
     propensity, of_list = exposures.propensity_at_rank[known], exposures.row_exposure[known]
     above = np.arange(len(exposures)) - exposures.offsets[exposures.row_exposure]
     num_items = np.full(exposures.num_exposures, len(exposures.item_ids))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from variseq.errors import InputError
 from variseq.events.table import MICROSECONDS_PER_SECOND
@@ -17,6 +17,7 @@ from variseq.events.vocabulary import Id
 from variseq.ranking.attributes import given_in_words, with_attributes
 from variseq.ranking.calibration import NORMAL_90, ConformalThresholds, length_group
 from variseq.ranking.catalog import Catalog, check_k
+from variseq.ranking.drawing import draw
 from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.index import ItemIndex
 from variseq.ranking.item_codes import without_bias
@@ -24,7 +25,9 @@ from variseq.ranking.mixture import HISTORIES_AT_ONCE, Distribution, MixtureMode
 from variseq.ranking.new_items import NewItemVectors
 from variseq.ranking.next_time import NextTime
 from variseq.ranking.options import RecommendOptions
-from variseq.ranking.reasons import NUM_CANDIDATES, Reasons, log_probability, reasons
+from variseq.ranking.plackett_luce import random_key
+from variseq.ranking.ranked_lists import RankedLists
+from variseq.ranking.reasons import NUM_CANDIDATES, log_probability, reasons
 from variseq.ranking.recommendations import Recommendations
 from variseq.ranking.selection import Constraints, Selector
 from variseq.ranking.softmax import Columns
@@ -43,13 +46,15 @@ MOST_BOOSTED, MOST_EXCLUDED, MOST_LISTED = 1000, 100, 100
 class KnownHistory:
     """Somebody's events as the model reads them, oldest first; `unknown` are the items that it does not know.
 
-    `has_times` is False where the events have an order only. `hash` is that of the events, where exposures are kept.
+    `has_times` is False where the events have an order only. `user_id` is None for a history that was given. `hash` is
+    that of the events, where exposures are kept.
     """
 
     histories: Histories
     unknown: list[Id]
     latest: int | None
     has_times: bool = True
+    user_id: Id | None = None
     hash: str | None = None
 
     @property
@@ -104,45 +109,6 @@ class Answer:
     when: NextTimes | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class RankedLists:
-    """Lists of several histories, best first, −1 where a list is shorter; with `ranks_only` the rest is None."""
-
-    item: Int[np.ndarray, "history k"]
-    score: Float[np.ndarray, "history k"]
-    approximate: Bool[np.ndarray, " history"]
-    probability: Float[np.ndarray, "history k"] | None = None
-    low: Float[np.ndarray, "history k"] | None = None
-    high: Float[np.ndarray, "history k"] | None = None
-    total: Float[np.ndarray, " history"] | None = None
-    aleatoric: Float[np.ndarray, " history"] | None = None
-    reasons: Reasons | None = None
-    attention: list[np.ndarray] | None = None
-
-    @classmethod
-    def joined(cls, parts: Sequence[RankedLists]) -> RankedLists:
-        """The lists of all parts, one part after the other."""
-        width = max(part.item.shape[1] for part in parts)
-        columns: dict[str, Any] = {}
-        for name in (one.name for one in fields(cls) if getattr(parts[0], one.name) is not None):
-            values = [getattr(part, name) for part in parts]
-            if isinstance(values[0], list):
-                columns[name] = [one for value in values for one in value]
-                continue
-            fill = {"item": -1, "score": -np.inf}.get(name, 0)
-            wide = [np.pad(v, ((0, 0), (0, width - v.shape[1])), constant_values=fill) for v in values if v.ndim == 2]
-            columns[name] = np.concatenate(wide or values)
-        return cls(**columns)
-
-    def rows(self, chosen: Sequence[int]) -> RankedLists:
-        """Some of the lists."""
-        columns: dict[str, Any] = {}
-        for name in (one.name for one in fields(self) if getattr(self, one.name) is not None):
-            column = getattr(self, name)
-            columns[name] = [column[row] for row in chosen] if isinstance(column, list) else column[chosen]
-        return RankedLists(**columns)
-
-
 class Engine:
     """A fitted model that recommends. One thread at a time may use it.
 
@@ -187,14 +153,14 @@ class Engine:
         self.version, self.health = version, {"version": version, **(health or {})}
         self.vocabulary, self.items = catalog.vocabulary, catalog.items
 
-    def history(self, events: Iterable[HistoryRow]) -> KnownHistory:
+    def history(self, events: Iterable[HistoryRow], user_id: Id | None = None) -> KnownHistory:
         """Somebody's events, oldest first, as the model reads them. Raises InputError for ids of the other type.
 
         Items that the model does not know are left out. A behavior that it does not know is read as the usual one.
         """
         rows = list(events)
         histories, unknown = as_histories(rows, self.vocabulary, self.usual_behavior, self.visit_gap)
-        return KnownHistory(histories, unknown, rows[-1][1] if rows else None)
+        return KnownHistory(histories, unknown, rows[-1][1] if rows else None, user_id=user_id)
 
     def given(self, history: Sequence[Id | GivenEvent]) -> KnownHistory:
         """A history as a caller gives it. Raises InputError; see `history_rows`."""
@@ -218,7 +184,9 @@ class Engine:
             raise InputError("The history has items without times, so no time can be forecast. Send events with times.")
         return self.when(history.histories, options)
 
-    def constraints(self, options: RecommendOptions, shown: Sequence[Id] = ()) -> Constraints:
+    def constraints(
+        self, options: RecommendOptions, shown: Sequence[Id] = (), user_id: Id | None = None
+    ) -> Constraints:
         """Options as numbers of the catalog. Raises InputError for what the catalog does not have."""
         num_items = self.vocabulary.num_items
         check_k(options.k, num_items, "the size of the catalog")
@@ -229,8 +197,8 @@ class Engine:
                     "conformal_level."
                 )
             self.thresholds.at(options.conformal_level)
-        if options.explore is not None and not self.model.encoder.latent_dim:
-            raise InputError("This model has no posterior, so it cannot explore. Leave out explore.")
+        if options.strategy == "thompson" and not self.model.encoder.latent_dim:
+            raise InputError("This model has no posterior to sample. Give strategy='softmax', or leave it out.")
         if options.at is not None:
             self.model.calibration.require_at_request("The model")
         if options.next == "visit" and self.model.calibration.visit is None:
@@ -247,6 +215,7 @@ class Engine:
             pins=self.catalog.pins(options),
             num_new=math.ceil(options.new_items_share * options.k - 1e-9),
             is_new=self.model.tables.is_new,
+            random_key=random_key(options.seed, user_id),
         )
 
     def _log_boost(self, options: RecommendOptions) -> Float[np.ndarray, " item"] | None:
@@ -269,9 +238,10 @@ class Engine:
 
         Raises InputError for options that the catalog does not allow.
         """
-        constraints = [self.constraints(options)] * len(histories)
+        of_all = self.constraints(options)
+        constraints = [replace(of_all, random_key=random_key(options.seed, one)) for one in users]
         attributes, given = self.model.attributes, options.attributes
-        lists = self._rank(with_attributes(attributes, histories, given), constraints, options)
+        lists = self.rank(with_attributes(attributes, histories, given), constraints, options)
         return self._table(lists, users, [one and one + given_in_words(attributes, given) for one in fallback])
 
     def answer(self, requests: Sequence[tuple[KnownHistory, Request]]) -> list[Answer | InputError]:
@@ -283,18 +253,18 @@ class Engine:
             options = request.options
             try:
                 times[number] = self._when(history, request.when)
-                constraints = self.constraints(options, request.shown)
+                constraints = self.constraints(options, request.shown, history.user_id)
                 of_request = with_attributes(self.model.attributes, history.at_request(options), options.attributes)
             except InputError as error:
                 answers[number] = error
                 continue
-            how = (options.explore, options.seed, options.diversity, options.conformal_level)
+            how = (*options.strategy_key, options.diversity, options.conformal_level)
             key = (*how, options.ranks_only, options.reasons, options.at is None, options.next)
             alike.setdefault(key, []).append((number, constraints, of_request))
         for members in alike.values():
             histories = _together([of_request for _, _, of_request in members])
             options = requests[members[0][0]][1].options
-            lists = self._rank(histories, [constraints for _, constraints, _ in members], options)
+            lists = self.rank(histories, [constraints for _, constraints, _ in members], options)
             for row, (number, _, _) in enumerate(members):
                 answers[number] = replace(self._answer(lists, row, *requests[number]), when=times[number])
         return [answer for answer in answers if answer is not None]
@@ -319,7 +289,7 @@ class Engine:
             attention,
         )
 
-    def _rank(self, histories: Histories, constraints: Sequence[Constraints], options: RecommendOptions) -> RankedLists:
+    def rank(self, histories: Histories, constraints: Sequence[Constraints], options: RecommendOptions) -> RankedLists:
         """A list for each history, some histories at a time."""
         _keep_freed_memory()
         model = self.model
@@ -355,8 +325,8 @@ class Engine:
         index: ItemIndex | None,
     ) -> RankedLists:
         model, explored = self.model, None
-        if options.explore is not None:
-            explored = model.encoder.encode(histories, model.noise(1, options.seed))
+        if options.strategy == "thompson":
+            explored = model.encoder.encode(histories, model.noise(1, options.seed or 0))
         columns = None if index is None else self._short(histories, [encoded, explored], constraints, index)
         leaves_out = np.array([one.exclude_seen for one in constraints])
         repeats = np.where(leaves_out | self.exclude_seen, self.repeat_share, np.nan)
@@ -364,7 +334,10 @@ class Engine:
         p = distribution.probabilities()
         ranking = p if explored is None else model.distribution(explored, histories, columns, repeats).probabilities()
         selector = Selector.of(histories, constraints, columns or model.everything)
-        if options.conformal_level is None:
+        drawn = draw(selector, ranking, options) if options.strategy == "softmax" else None
+        if drawn is not None:
+            item, score = drawn.item, drawn.score
+        elif options.conformal_level is None:
             vectors = without_bias(model.tables.vectors)
             item, score = selector.best(ranking, options.diversity, vectors, options.ranks_only)
         else:
@@ -384,7 +357,8 @@ class Engine:
             of_visit = model.calibration.visit
             middle, low, high = (of_visit.probability(one, histories) for one in intervals)
             intervals = middle, low, high
-        return RankedLists(item, score, approximate, *intervals, total, aleatoric, found, encoded.attention)
+        lists = RankedLists(item, score, approximate, *intervals, total, aleatoric, found, encoded.attention)
+        return lists if drawn is None else drawn.added_to(lists)
 
     def _short(
         self,
@@ -422,8 +396,8 @@ class Engine:
         item, rows, catalog = lists.item[row, index].tolist(), row.tolist(), self.catalog
         total = None if lists.total is None else lists.total[row]
         aleatoric = None if lists.aleatoric is None else lists.aleatoric[row]
-        tables = (lists.probability, lists.low, lists.high)
-        probability, low, high = (None if one is None else one[row, index] for one in tables)
+        tables = (lists.probability, lists.low, lists.high, lists.at_rank, lists.in_list)
+        probability, low, high, at_rank, in_list = (None if one is None else one[row, index] for one in tables)
         named = None
         if lists.reasons is not None:
             of_items = (lists.reasons[one][rank] for one, rank in zip(rows, index.tolist(), strict=True))
@@ -443,6 +417,8 @@ class Engine:
             uncertainty_total=total,
             uncertainty_aleatoric=aleatoric,
             uncertainty_epistemic=None if total is None else np.maximum(0.0, total - aleatoric),
+            propensity_at_rank=at_rank,
+            propensity_in_list=in_list,
             id_types=(self.vocabulary.users.type, self.vocabulary.items.type),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -14,10 +15,13 @@ from variseq.errors import InputError
 from variseq.events.vocabulary import Id, nearest_hint
 from variseq.sequences.given_history import request_microseconds
 
-EXPLORE = (None, "thompson")
+STRATEGIES = ("greedy", "softmax", "thompson")
 NEXT = ("event", "visit")
 
 
+MIN_TEMPERATURE = 0.05
+"""With less than this, weights of probable items would be zero in 64 bits."""
+MIN_FLOOR = 0.0001
 MAX_QUERY = 500
 """Characters of a query, at most."""
 
@@ -38,8 +42,14 @@ class RecommendOptions:
         boost_categories: The same for all items of a category.
         query: A text; items whose content is like it are ranked higher. Needs a model of items with text.
         pin: Item id for each rank (from 1 to k) where it is put, if it may be recommended.
-        explore: "thompson" ranks by one sample of each posterior (Thompson sampling) in place of the mean over samples.
-        seed: Seed of that sample, a whole number from 0.
+        strategy: "greedy" ranks by probability. "softmax" draws a list by chance, with known propensities (see
+            `ranking.plackett_luce`). "thompson" ranks by one sample of each posterior (Thompson, 1933), with unknown
+            ones: its lists cannot be used for off-policy evaluation.
+        temperature: Of the softmax, from 0.05: small is close to greedy, 1 draws items as they are probable.
+        pool: The softmax draws among so many of the items that are ranked highest, from k on.
+        floor: Share of the last place of a list that all items of the pool get equally, above 0 and below 1.
+        seed: Of what is drawn, a whole number from 0; None: one from the system's source of randomness. Lists of
+            several people are drawn apart from each other.
         new_items_share: At least this share of the list, rounded up, are items without events, as far as there are any.
         diversity: From 0 (most relevant items) to 1 (items far from each other), by maximal marginal relevance.
         conformal_level: From 0.5 to 0.99: in place of k items the smallest set that holds the next item with this
@@ -67,8 +77,11 @@ class RecommendOptions:
     boost_categories: Mapping[str, float] = field(default_factory=dict)
     query: str | None = None
     pin: Mapping[int, Id] = field(default_factory=dict)
-    explore: str | None = None
-    seed: int = 0
+    strategy: str = "greedy"
+    temperature: float = 0.3
+    pool: int = 100
+    floor: float = 0.05
+    seed: int | None = None
     new_items_share: float = 0.0
     diversity: float = 0.0
     conformal_level: float | None = None
@@ -93,9 +106,8 @@ class RecommendOptions:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(id_list(getattr(self, name), name)))
         _require(_is_whole(self.k, 1), f"k={self.k!r}", "whole numbers from 1 to the size of the catalog")
-        _require(self.explore in EXPLORE, f"explore={self.explore!r}", "None and 'thompson'")
+        self._check_strategy()
         _require(self.next in NEXT, f"next={self.next!r}", "'event' and 'visit'")
-        _require(_is_whole(self.seed, 0), f"seed={self.seed!r}", "whole numbers from 0")
         _require(
             _is_number(self.new_items_share) and 0 <= float(self.new_items_share) <= 1,
             f"new_items_share={self.new_items_share!r}",
@@ -114,9 +126,31 @@ class RecommendOptions:
         self._check_combinations()
         self.request_time()
 
+    @property
+    def strategy_key(self) -> tuple[object, ...]:
+        """What lists of one pass have in common: a sample of posteriors is drawn once, a list for each history."""
+        if self.strategy == "softmax":
+            return self.strategy, self.temperature, self.pool, self.floor
+        return self.strategy, self.seed
+
     def request_time(self) -> int | None:
         """`at` in UTC microseconds; None where it is not given."""
         return None if self.at is None else request_microseconds(self.at)
+
+    def _check_strategy(self) -> None:
+        allowed = "'greedy', 'softmax' and 'thompson'"
+        _require(self.strategy in STRATEGIES, f"strategy={self.strategy!r}", allowed)
+        is_temperature = _is_number(self.temperature) and MIN_TEMPERATURE <= float(self.temperature) < math.inf
+        _require(is_temperature, f"temperature={self.temperature!r}", f"numbers from {MIN_TEMPERATURE}")
+        _require(_is_whole(self.pool, 1), f"pool={self.pool!r}", f"whole numbers from k={self.k}")
+        is_floor = _is_number(self.floor) and MIN_FLOOR <= float(self.floor) <= 1 - MIN_FLOOR
+        _require(is_floor, f"floor={self.floor!r}", f"numbers from {MIN_FLOOR} to {1 - MIN_FLOOR}")
+        if self.strategy == "softmax" and self.pool < self.k:
+            raise InputError(f"A list of k={self.k} cannot be drawn from pool={self.pool} items. Give a larger pool.")
+        is_seed = self.seed is None or _is_whole(self.seed, 0)
+        _require(is_seed, f"seed={self.seed!r}", "whole numbers from 0, and None")
+        if self.seed is None and self.strategy != "greedy":
+            object.__setattr__(self, "seed", secrets.randbits(32))
 
     def _check_boosts_and_pins(self) -> None:
         for option in ("boost_items", "boost_categories", "pin"):
@@ -140,16 +174,22 @@ class RecommendOptions:
             _require(isinstance(value, kinds), f"attributes: {name!r} with {value!r}", "texts and numbers")
 
     def _check_combinations(self) -> None:
-        if self.ranks_only and (self.explore or self.diversity or self.conformal_level is not None):
+        is_drawn = self.strategy != "greedy"
+        if self.ranks_only and (is_drawn or self.diversity or self.conformal_level is not None):
             raise InputError(
-                "ranks_only gives the plain order; explore, diversity and conformal_level need more than that. Leave "
+                "ranks_only gives the plain order; strategy, diversity and conformal_level need more than that. Leave "
                 "one or the other out."
             )
-        names = ("explore", "diversity", "new_items_share", "boost_items", "boost_categories", "query", "pin")
-        reordered = any(getattr(self, name) for name in names)
+        if self.strategy == "softmax" and (self.diversity or self.new_items_share):
+            raise InputError(
+                "strategy='softmax' draws lists with known propensities; diversity and new_items_share would change "
+                "them. Leave one or the other out, or boost new items."
+            )
+        names = ("diversity", "new_items_share", "boost_items", "boost_categories", "query", "pin")
+        reordered = is_drawn or any(getattr(self, name) for name in names)
         if self.conformal_level is not None and reordered:
             raise InputError(
-                "conformal_level asks for a set that holds the next item; explore, diversity, new_items_share, "
+                "conformal_level asks for a set that holds the next item; strategy, diversity, new_items_share, "
                 "boosts, query and pin for another order of a list. Give one or the others."
             )
 

@@ -7,32 +7,75 @@ has its weight as rate; so the probability to be in a list is an integral of one
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-STEP = 0.2
-"""Width of a step of the integral in the logarithm of time; the error falls as exp(−π²/STEP), below 1e-12 here."""
-FIRST_TIME, LAST_TIME = 1e-12, 50.0
-"""Where the integral begins, in units of one over the sum of weights, and ends, in those of one over the k-th weight."""
+from variseq.events.vocabulary import Id
+
+LONGEST_STEP, STEP_OF_ONE = 0.3, 0.8
+"""A step of the integral in the logarithm of time, which is shorter for longer lists: the time of the k-th item varies
+by 1/√k. The error is below 1e-9 for pools of up to 500 equal items, where it is largest."""
+FIRST_TIME, LAST_TIME = 1e-10, 40.0
+"""Where the integral begins, in units of 1 / the sum of weights, and ends, in units of 1 / the k-th weight."""
 
 
 def softmax_weights(
-    score: Float[np.ndarray, "history pool"], temperature: float, floor: float
+    score: Float[np.ndarray, "history pool"], temperature: float, floor: float, k: Int[np.ndarray, " history"]
 ) -> Float[np.ndarray, "history pool"]:
-    """What a list is drawn by: the softmax of score / temperature, of which a share `floor` is dealt to all equally.
+    """What lists are drawn by: exp(score / temperature), and the same addition for all items of a pool.
 
-    A score of −inf stands for no item: it has weight 0. Rows sum to 1; a row without items has zeros.
+    The addition gets a share `floor` of the probability of the last place, where the best items are taken by the places
+    before. It gets less of earlier places, so a list begins with items that are probable.
 
-    >>> softmax_weights(np.log([[0.6, 0.3, 0.1]]), temperature=1.0, floor=0.1).round(3)
-    array([[0.573, 0.303, 0.123]])
+    Args:
+        score: Highest first; −inf stands for no item, which has weight 0.
+        temperature: Above 0, so large that no difference of scores over it is above 700.
+        floor: Above 0, below 1.
+        k: Lengths of the lists.
+
+    Returns:
+        Weights; rows sum to 1, and to 0 where there is no item.
+
+    >>> softmax_weights(np.log([[0.6, 0.3, 0.1]]), temperature=1.0, floor=0.2, k=np.array([2])).round(3)
+    array([[0.576, 0.303, 0.121]])
     """
     is_there = score > -np.inf
-    highest = np.where(is_there, score, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
-    weight = np.exp((score - np.where(highest > -np.inf, highest, 0.0)) / temperature, dtype=np.float64)
-    weight /= np.maximum(weight.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    return (1 - floor) * weight + floor * is_there / np.maximum(is_there.sum(axis=1, keepdims=True), 1)
+    weight = np.exp((score - np.where(is_there[:, :1], score[:, :1], 0.0)) / temperature, dtype=np.float64)
+    # What is left for the last place, at least one item.
+    last = np.minimum(np.minimum(k, is_there.sum(axis=1)), weight.shape[1])[:, None] - 1
+    left = np.where(np.arange(weight.shape[1]) >= last, weight, 0.0).sum(axis=1, keepdims=True)
+    num_left = np.maximum(is_there.sum(axis=1, keepdims=True) - np.maximum(last, 0), 1)
+    weight += is_there * left * floor / (1 - floor) / num_left
+    return np.asarray(weight / np.maximum(weight.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny))
+
+
+def random_key(seed: int | None, user_id: Id | None) -> int:
+    """The key (64 bits) of the random numbers of one list: the same for a seed and a user.
+
+    >>> random_key(1, 12) == random_key(1, "12")
+    False
+    """
+    typed = "" if user_id is None else f"{'s' if isinstance(user_id, str) else 'i'}:{user_id}"
+    return int.from_bytes(hashlib.blake2b(f"{seed or 0}/{typed}".encode(), digest_size=8).digest(), "big")
+
+
+def uniform_numbers(keys: Sequence[int], number: Int[np.ndarray, "key number"]) -> Float[np.ndarray, "key number"]:
+    """A number between 0 and 1 for each key and whole number from 0, the same at any place and in any order.
+
+    That is the output of SplitMix64 with the key as its seed (Steele, Lea and Flood, 2014) at a place of its sequence.
+    """
+    with np.errstate(over="ignore"):
+        state = np.array(keys, dtype=np.uint64)[:, None] + (number + 1).astype(np.uint64) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return ((state >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +94,26 @@ class DrawnLists:
 
 
 def draw_lists(
-    weight: Float[np.ndarray, "history pool"], k: Int[np.ndarray, " history"], seeds: Int[np.ndarray, " history"]
+    item: Int[np.ndarray, "history pool"],
+    weight: Float[np.ndarray, "history pool"],
+    k: Int[np.ndarray, " history"],
+    keys: Sequence[int],
 ) -> DrawnLists:
-    """One list of up to k items for each history, from random numbers of its own seed alone.
+    """One list of up to k items for each history.
 
-    >>> drawn = draw_lists(np.array([[0.5, 0.3, 0.2, 0.0]]), np.array([2]), np.array([1]))
+    Args:
+        item: The items of the pools. An item has the same random number wherever it stands in its pool.
+        weight: What they are drawn by; those of weight 0 are never drawn.
+        k: Lengths of the lists.
+        keys: Of the random numbers; see `random_key`.
+
+    >>> drawn = draw_lists(np.array([[7, 4, 9]]), np.array([[0.5, 0.3, 0.2]]), np.array([2]), [random_key(1, "u1")])
     >>> drawn.index.shape, bool(0 < drawn.at_rank.min() <= drawn.in_list.min() <= 1)
     ((1, 2), True)
     """
     width = int(min(k.max(initial=0), weight.shape[1]))
+    uniform = uniform_numbers(keys, np.maximum(item, 0))
     # The earliest of exponential times; the logarithm keeps weights apart that are almost 0.
-    uniform = np.stack([np.random.Generator(np.random.Philox(int(seed))).random(weight.shape[1]) for seed in seeds])
     with np.errstate(divide="ignore"):
         time = np.where(weight > 0, np.log(-np.log1p(-uniform)) - np.log(weight), np.inf)
     index = np.argsort(time, axis=1, kind="stable")[:, :width]
@@ -101,7 +153,7 @@ def in_list(
     >>> weight = np.array([[0.5, 0.3, 0.2]])
     >>> in_list(weight, np.array([[0, 1, 2]]), np.array([1])).round(9)
     array([[0.5, 0.3, 0.2]])
-    >>> in_list(weight, np.array([[0, 1, 2]]), np.array([2])).sum().round(9)
+    >>> in_list(weight, np.array([[0, 1, 2]]), np.array([2])).sum().round(9).item()
     2.0
     """
     found = np.zeros(index.shape)
@@ -132,8 +184,8 @@ def _in_list(
     """For rows that have more than k items."""
     kth = -np.partition(-weight, k, axis=1)[:, k]  # With one of the k before it left out, this is the k-th.
     first, last = np.log(FIRST_TIME / weight.sum(axis=1)), np.log(LAST_TIME / kth)
-    num_steps = int(np.ceil((last - first).max() / STEP))
-    time = np.exp(first[:, None] + STEP * np.arange(num_steps))
+    step = min(LONGEST_STEP, STEP_OF_ONE / np.sqrt(k))
+    time = np.exp(first[:, None] + step * np.arange(int(np.ceil((last - first).max() / step))))
     chosen, rest = _chosen_and_rest(weight, index)
     # Of each item and time: has it come, has it not. `num` counts those that have come, up to k − 1.
     num = np.zeros((*time.shape, k))
@@ -153,7 +205,7 @@ def _in_list(
         # Fewer than k of those before and after it: Σ_a before[a] · P(after ≤ k − 1 − a).
         fewer = (before[column] * np.cumsum(after, axis=2)[..., ::-1]).sum(axis=2)
         rate = chosen[:, column, None] * time
-        result[:, column] = STEP * (rate * np.exp(-rate) * fewer).sum(axis=1)
+        result[:, column] = step * (rate * np.exp(-rate) * fewer).sum(axis=1)
         _count(after, has_come[:, :, column])
     return np.minimum(result, 1.0)
 

@@ -22,6 +22,7 @@ from variseq.events.vocabulary import Id
 
 ITEM_COLUMNS = (
     "item_id", "rank", "score", "probability", "probability_low", "probability_high", "title", "source", "reasons",
+    "propensity_at_rank", "propensity_in_list",
 )  # fmt: skip
 """The columns that differ from item to item of one list."""
 
@@ -45,6 +46,9 @@ class Recommendations:
         uncertainty_total: Entropy of the distribution over the next item, in nats.
         uncertainty_aleatoric: The part that stays when the posterior is a point.
         uncertainty_epistemic: The part that comes from the width of the posterior.
+        propensity_at_rank: Probability with which strategy="softmax" drew the item at its rank, given those above it;
+            1 for a pinned item. None for another strategy.
+        propensity_in_list: Probability with which it drew the item into the list, at any rank.
     """
 
     user_id: Sequence[Id | None]
@@ -61,6 +65,8 @@ class Recommendations:
     uncertainty_total: Float[np.ndarray, " row"] | None
     uncertainty_aleatoric: Float[np.ndarray, " row"] | None
     uncertainty_epistemic: Float[np.ndarray, " row"] | None
+    propensity_at_rank: Float[np.ndarray, " row"] | None = None
+    propensity_in_list: Float[np.ndarray, " row"] | None = None
     id_types: tuple[pa.DataType, pa.DataType] = (pa.string(), pa.string())
     """The Arrow types of user ids and item ids."""
 

@@ -34,6 +34,7 @@ class Constraints:
         pins: Indices in the list, ascending, and the items that are put there.
         num_new: At least so many items of the list are new ones, where there are so many.
         is_new: Which items are new.
+        random_key: Of the random numbers that a list is drawn by; see `random_key`.
     """
 
     num_items: int
@@ -44,6 +45,7 @@ class Constraints:
     pins: tuple[tuple[int, int], ...] = ()
     num_new: int = 0
     is_new: Bool[np.ndarray, " item"] | None = None
+    random_key: int = 0
 
     def allowed_pins(self, seen: Int[np.ndarray, " event"]) -> list[tuple[int, int]]:
         """The pins whose items may be recommended to somebody who has seen some items."""
@@ -85,24 +87,13 @@ class Selector:
 
         `overwrite` allows that p is changed, which saves a copy.
         """
-        ranked, is_log = self._candidates(p if overwrite else p.copy()), np.zeros(len(p), dtype=bool)
-        for row, one in enumerate(self.constraints):
-            if one.log_boost is not None:
-                # A factor may be larger than any number of 32 bits.
-                ranked[row] = np.log(ranked[row], where=ranked[row] > 0, out=ranked[row])
-                ranked[row] += self.columns.of_listed(row, one.log_boost)
-                is_log[row] = True
-            if one.candidates is not None:
-                ranked[row, ~self.columns.of_listed(row, one.candidates)] = -np.inf
+        ranked, is_log = self.ranked(p if overwrite else p.copy())
         sizes = [pool_size(one.k, one.num_items) if diversity else one.k for one in self.constraints]
-        column, value = top_k(ranked, max(sizes))
+        item, score = self.highest(ranked, is_log, sizes)
         of_row = np.arange(len(ranked))[:, None]
-        is_there = (value > -np.inf) & (np.arange(column.shape[1]) < np.array(sizes)[:, None])
-        item = np.where(is_there, self.columns.items_at(of_row, column), -1)
-        score = np.where(is_there, _log(value, is_log[:, None]), -np.inf)
         if diversity:
             k = np.array([one.k for one in self.constraints])
-            relevance = np.exp(score - np.where(is_there[:, :1], score[:, :1], 0.0))
+            relevance = np.exp(score - np.where(item[:, :1] >= 0, score[:, :1], 0.0))
             chosen = diverse(item, relevance, vectors, int(k.max()), diversity)
             chosen[np.arange(chosen.shape[1]) >= k[:, None]] = -1
             item, score = (
@@ -111,6 +102,43 @@ class Selector:
         if any(one.pins or one.num_new for one in self.constraints):
             return self._rearranged(item, ranked, is_log)
         return item, score
+
+    def ranked(
+        self, p: Float[np.ndarray, "history column"]
+    ) -> tuple[Float[np.ndarray, "history listed"], Bool[np.ndarray, " history"]]:
+        """What items are ranked by, −inf for those that may not be recommended; and of which histories it is a log.
+
+        p is changed.
+        """
+        ranked, is_log = self._candidates(p), np.zeros(len(p), dtype=bool)
+        for row, one in enumerate(self.constraints):
+            if one.log_boost is not None:
+                # A factor may be larger than any number of 32 bits.
+                ranked[row] = np.log(ranked[row], where=ranked[row] > 0, out=ranked[row])
+                ranked[row] += self.columns.of_listed(row, one.log_boost)
+                is_log[row] = True
+            if one.candidates is not None:
+                ranked[row, ~self.columns.of_listed(row, one.candidates)] = -np.inf
+        return ranked, is_log
+
+    def highest(
+        self, ranked: Float[np.ndarray, "history listed"], is_log: Bool[np.ndarray, " history"], sizes: Sequence[int]
+    ) -> Ranked:
+        """So many items of each history, best first."""
+        column, value = top_k(ranked, max(sizes))
+        is_there = (value > -np.inf) & (np.arange(column.shape[1]) < np.array(sizes)[:, None])
+        item = np.where(is_there, self.columns.items_at(np.arange(len(ranked))[:, None], column), -1)
+        return item, np.where(is_there, _log(value, is_log[:, None]), -np.inf)
+
+    def scores(
+        self,
+        ranked: Float[np.ndarray, "history listed"],
+        is_log: Bool[np.ndarray, " history"],
+        row: int,
+        item: Int[np.ndarray, " chosen"],
+    ) -> Float[np.ndarray, " chosen"]:
+        """What some items of one history are ranked by."""
+        return _log(ranked[row, self.columns.of_items(np.array(row), item)], is_log[row])
 
     def conformal_set(self, p: Float[np.ndarray, "history column"], limits: Float[np.ndarray, " history"]) -> Ranked:
         """The items before which a list has at most so much probability, those of them that may be recommended."""
@@ -153,7 +181,7 @@ class Selector:
                 new = self.columns.items_at(np.array(row), best).tolist()
                 found = with_new(found, new, {other for _, other in pins}, one.num_new, one.k)
             chosen = np.array(found, dtype=np.int64)
-            lists.append((chosen, _log(ranked[row, self.columns.of_items(np.array(row), chosen)], is_log[row])))
+            lists.append((chosen, self.scores(ranked, is_log, row, chosen)))
         return _table(lists)
 
 

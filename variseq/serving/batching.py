@@ -17,7 +17,7 @@ from variseq.ranking.engine import Answer, Engine, KnownHistory, Request
 from variseq.sequences.given_history import GivenEvent, HistoryRow, history_rows
 from variseq.serving.http import overloaded, unavailable
 from variseq.serving.models import ModelManager
-from variseq.serving.schemas import other_model
+from variseq.serving.pages import other_model
 from variseq.serving.stores.protocol import HistoryStore
 
 log = logging.getLogger("variseq.serving")
@@ -263,7 +263,7 @@ class Batcher:
         if known is None:
             events = self.store.history(request.user_id)
             rows = [(one.item_id, one.timestamp, one.behavior, one.value) for one in events]
-            known = self._hashed(engine.history(rows), rows)
+            known = self._hashed(engine.history(rows, request.user_id), rows)
             self.cache.put(request.user_id, version, engine.version, known)
         return known
 

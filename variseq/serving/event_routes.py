@@ -14,9 +14,9 @@ from variseq.exposures.records import EventRecord, ShownRecord
 from variseq.exposures.segments import ExposureLog
 from variseq.sequences.given_history import latest_time, microseconds
 from variseq.serving.http import KIB, RequestContext, Route
+from variseq.serving.pages import MAX_SHOWN
 from variseq.serving.schemas import (
     MAX_K,
-    MAX_SHOWN,
     AnyId,
     IdsAsText,
     Moment,

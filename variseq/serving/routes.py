@@ -23,6 +23,7 @@ from variseq.serving.http import Handler, HTTPError, Page, RequestContext, Route
 from variseq.serving.item_routes import ITEM_ROUTES
 from variseq.serving.keys import Role
 from variseq.serving.openapi import HTML, REVALIDATE, page_route
+from variseq.serving.pages import next_page
 from variseq.serving.schemas import (
     MAX_BATCH_ITEMS,
     BatchRequest,
@@ -53,7 +54,6 @@ from variseq.serving.schemas import (
     item_id_of,
     list_request,
     moment,
-    next_page,
     options_of,
     user_id_of,
     when_of,
@@ -89,7 +89,7 @@ async def recommend(services: Services, context: RequestContext, body: Recommend
     """Recommend items to a user or for a history."""
     engine = services.models.engine
     vocabulary = engine.vocabulary
-    request = list_request(body, vocabulary, engine.version)
+    request = list_request(body, vocabulary, engine.version, services.settings.policy)
     user_id = None if body.user_id is None else user_id_of(body.user_id, vocabulary)
     needed = None if body.page is None else engine.version
     query = InferenceRequest(request, user_id, history_of(body, vocabulary), needed)
@@ -115,7 +115,9 @@ async def recommend_batch(services: Services, context: RequestContext, body: Bat
         )
     services.auth.charge(context.caller, num_users - 1)
     vocabulary = services.models.engine.vocabulary
-    request = Request(options_of(body, vocabulary), attention=body.attention, when=when_of(body))
+    request = Request(
+        options_of(body, vocabulary, services.settings.policy), attention=body.attention, when=when_of(body)
+    )
     users = [user_id_of(one, vocabulary) for one in body.users]
     queries = [InferenceRequest(request, user_id) for user_id in users]
     results = await services.batcher.submit_all(queries)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-import msgspec
-import numpy as np
 import pyarrow as pa
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from variseq.errors import InputError
 from variseq.events.vocabulary import MAX_ID_BYTES, Id, Vocabulary, check_text
 from variseq.ranking.engine import Request
-from variseq.ranking.options import MAX_QUERY, RecommendOptions
+from variseq.ranking.options import MAX_QUERY, MIN_FLOOR, MIN_TEMPERATURE, RecommendOptions
 from variseq.ranking.when import MOST_HORIZONS, WITHIN, WhenOptions
 from variseq.sequences.given_history import EPOCH, LARGEST_VALUE, GivenEvent, given_history
+from variseq.serving.pages import shown_items
 
 MAX_K = 1000
 MAX_LIST = 10_000
@@ -29,9 +28,10 @@ MAX_ATTRIBUTES = 100
 MAX_FACTOR = 1000.0
 MAX_TOKEN = 16_384
 MAX_SEED = 2**32 - 1
+MAX_POOL = 1000
+Strategy = Literal["greedy", "softmax", "thompson"]
 MAX_BATCH_USERS = 1000
 MAX_BATCH_ITEMS = 20_000
-MAX_SHOWN = 1000
 _SHOWN_CHARACTERS = 64
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
@@ -105,8 +105,11 @@ class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     boost_items: Annotated[dict[str, Factor], Meta(max_length=MAX_BOOSTS)] = {}
     boost_categories: Annotated[dict[str, Factor], Meta(max_length=MAX_BOOSTS)] = {}
     pin: Annotated[dict[Annotated[int, Meta(ge=1, le=MAX_K)], AnyId], Meta(max_length=MAX_PINS)] = {}
-    explore: Literal["thompson"] | None = None
-    seed: Annotated[int, Meta(ge=0, le=MAX_SEED)] = 0
+    strategy: Annotated[Strategy, Meta(description="that of the server where none is given")] | None = None
+    temperature: Annotated[float, Meta(ge=MIN_TEMPERATURE)] | None = None
+    pool: Annotated[int, Meta(ge=1, le=MAX_POOL)] | None = None
+    floor: Annotated[float, Meta(ge=MIN_FLOOR, le=1 - MIN_FLOOR)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=MAX_SEED, description="of what is drawn; else one by chance")] | None = None
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     new_items_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     query: Annotated[str, Meta(min_length=1, max_length=MAX_QUERY)] | None = None
@@ -153,6 +156,8 @@ class Recommendation(Struct):
     title: str | None
     source: Literal["events", "content"]
     reasons: list[str]
+    propensity_at_rank: float | UnsetType = UNSET
+    propensity_in_list: float | UnsetType = UNSET
 
 
 class Uncertainty(Struct):
@@ -358,12 +363,14 @@ def _id_of(given: Id, kind: str, of_data: pa.DataType) -> Id:
     return given
 
 
-def list_request(request: RecommendRequest, vocabulary: Vocabulary, model: str) -> Request:
+def list_request(
+    request: RecommendRequest, vocabulary: Vocabulary, model: str, policy: Mapping[str, Any] = MappingProxyType({})
+) -> Request:
     """A request for one list. Raises InputError where it contradicts itself or names what cannot be."""
     if (request.user_id is None) == (request.history is None):
         raise InputError("Give either user_id or history (a list of item ids, oldest first), not both and not neither.")
     shown = () if request.page is None else shown_items(request.page, model, vocabulary)
-    options = options_of(request, vocabulary, request.conformal_level)
+    options = options_of(request, vocabulary, policy, request.conformal_level)
     return Request(options, shown, request.attention, when_of(request))
 
 
@@ -374,13 +381,21 @@ def when_of(request: ListRequest) -> WhenOptions | None:
 
 
 _SAME = (
-    *("k", "categories", "exclude_seen", "boost_categories", "explore", "seed", "diversity", "new_items_share"),
-    *("query", "reasons", "attributes", "at", "next"),
+    *("k", "categories", "exclude_seen", "boost_categories", "diversity", "new_items_share", "query", "reasons"),
+    *("seed", "attributes", "at", "next"),
 )
 
 
-def options_of(request: ListRequest, vocabulary: Vocabulary, conformal_level: float | None = None) -> RecommendOptions:
-    """The options of a request in the ids of the catalog. Raises InputError."""
+def options_of(
+    request: ListRequest,
+    vocabulary: Vocabulary,
+    policy: Mapping[str, Any] = MappingProxyType({}),
+    conformal_level: float | None = None,
+) -> RecommendOptions:
+    """The options of a request in the ids of the catalog, with a policy of the server. Raises InputError.
+
+    A request with another order, or for a set, is answered greedily where it names no strategy.
+    """
     if len(request.boost_items) + len(request.boost_categories) > MAX_BOOSTS:
         raise InputError(f"There are more than {MAX_BOOSTS} boosts. Send fewer.")
     candidates = request.candidates
@@ -391,6 +406,10 @@ def options_of(request: ListRequest, vocabulary: Vocabulary, conformal_level: fl
         "pin": {rank: item_id_of(one, vocabulary) for rank, one in request.pin.items()},
     }
     as_they_are = {name: getattr(request, name) for name in _SAME}
+    is_other = bool(conformal_level is not None or request.diversity or request.new_items_share)
+    as_they_are |= {name: value for name, value in policy.items() if name != "strategy" or not is_other}
+    of_request = {name: getattr(request, name) for name in ("strategy", "temperature", "pool", "floor")}
+    as_they_are |= {name: value for name, value in of_request.items() if value is not None}
     return RecommendOptions(**as_they_are, **in_ids_of_the_catalog, conformal_level=conformal_level)
 
 
@@ -416,43 +435,3 @@ def history_of(request: RecommendRequest, vocabulary: Vocabulary) -> list[Id | G
 def moment(microseconds: int) -> datetime:
     """Microseconds since 1970 as a time with a zone."""
     return EPOCH + timedelta(microseconds=microseconds)
-
-
-class _Token(Struct, array_like=True, forbid_unknown_fields=True):
-    model: Annotated[str, Meta(max_length=64)]
-    shown: Annotated[list[Annotated[int, Meta(ge=0, le=2**31 - 1)]], Meta(min_length=1, max_length=MAX_SHOWN)]
-
-
-_decoder = msgspec.json.Decoder(_Token)
-
-
-def next_page(model: str, vocabulary: Vocabulary, shown: list[Id]) -> str | None:
-    """The token of the page after these items; None where the pages have become too long to go on."""
-    if not shown or len(shown) > MAX_SHOWN:
-        return None
-    positions = vocabulary.item_positions(shown).tolist()
-    return base64.urlsafe_b64encode(msgspec.json.encode(_Token(model, positions))).decode("ascii").rstrip("=")
-
-
-def shown_items(token: str, model: str, vocabulary: Vocabulary) -> list[Id]:
-    """The items of earlier pages. Raises InputError for a token that is damaged or of another model."""
-    damaged = InputError("page is no token of this server. Send next_page of an answer as it came.")
-    try:
-        padded = token + "=" * (-len(token) % 4)
-        read = _decoder.decode(base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
-        raise damaged from error
-    if read.model != model:
-        raise other_model(read.model, model)
-    positions = np.array(read.shown, dtype=np.int64)
-    if positions.max() >= vocabulary.num_items or len(np.unique(positions)) < len(positions):
-        raise damaged
-    return vocabulary.item_ids(positions)
-
-
-def other_model(before: str, now: str) -> InputError:
-    """The model was changed between two pages."""
-    return InputError(
-        f"page comes from model {before!r} and {now!r} answers now, so pages would not fit together. Start again "
-        "without page."
-    )

@@ -133,7 +133,7 @@ def _rows(exposures: Exposures, report: ExposureReport, found: Support) -> Itera
             f"{report.num_not_positive:,} of 0 or less, {report.num_above_one:,} above 1"
         ),
     )
-    if found.num_known and not report.first_impossible:
+    if found.num_known and report.first_impossible is None:
         yield (
             "weights of a uniform policy",
             f"mean {found.uniform_weight:.3g} ± {found.standard_error:.2g}, "

@@ -99,7 +99,7 @@ def test_link_with_settings_asks_for_them(visit: Open, stocked: LocalServer) -> 
         "exclude_seen=false": {"exclude_seen": False},
         "exclude_seen=true": {"exclude_seen": True},
         "diversity=0.8": {"diversity": 0.8},
-        "explore=thompson&seed=3": {"explore": "thompson", "seed": 3},
+        "explore=thompson&seed=3": {"strategy": "thompson", "seed": 3},
         "coverage=0.5": {"conformal_level": 0.5},
         "at=2026-11-24T15:00Z": {"at": "2026-11-24T15:00:00Z"},
     }
@@ -132,9 +132,9 @@ def test_draws_are_made_again_with_another_seed(visit: Open, stocked: LocalServe
         tab.page.click("#settings summary")
         assert not tab.page.is_visible("#set-seed")
         tab.set("#set-explore", "thompson")
-        assert tab.titles() == titled(stocked.recommend("reader", explore="thompson", seed=0))
+        assert tab.titles() == titled(stocked.recommend("reader", strategy="thompson", seed=0))
         tab.click("text=Draw again")
-        assert tab.titles() == titled(stocked.recommend("reader", explore="thompson", seed=1))
+        assert tab.titles() == titled(stocked.recommend("reader", strategy="thompson", seed=1))
 
 
 def test_set_of_a_coverage_puts_other_controls_out_of_use(visit: Open, stocked: LocalServer) -> None:

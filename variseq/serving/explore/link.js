@@ -1,7 +1,7 @@
 // What is looked at into the part of the address after #, and back.
 
 export const SETTINGS = {
-  k: "10", category: "", exclude_seen: "", diversity: "0", explore: "", seed: "0", coverage: "", at: "",
+  k: "10", category: "", exclude_seen: "", diversity: "0", strategy: "greedy", seed: "0", coverage: "", at: "",
 };
 
 const list = (ids) => ids.map((id) => encodeURIComponent(String(id))).join(",");

@@ -46,7 +46,7 @@ export class Recommendations {
       element("span", { class: "rank" }, String(one.rank), moveBadge(change)),
       element("span", { class: "what" }, picture(one),
         element("span", { class: "title" }, nameOf(one), isStruck ? element("span", { class: "badge" }, "struck out in the history") : null),
-        reasons(one)),
+        propensities(one), reasons(one)),
       bar(one, change, most),
       element("span", { class: "probability" },
         element("strong", {}, percent(one.probability)),
@@ -105,6 +105,12 @@ function bar(one, change, most) {
   };
   const before = change.before === null || change.before === undefined ? null : part("before", change.before, change.before);
   return element("span", { class: "bar", "aria-hidden": "true" }, part("band", one.probability_low, one.probability_high), part("filled", 0, one.probability), before);
+}
+
+/** With which probabilities a list that was drawn has the item; nothing in other lists. */
+function propensities(one) {
+  if (one.propensity_at_rank === undefined) return null;
+  return element("span", { class: "propensity" }, `drawn with ${percent(one.propensity_at_rank)} at this rank, ${percent(one.propensity_in_list)} in the list`);
 }
 
 function rowWords(one, change) {

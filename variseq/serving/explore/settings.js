@@ -5,6 +5,7 @@ import { SETTINGS } from "./link.js";
 import { plural } from "./words.js";
 
 const SEEN = [["", "as the log suggests"], ["true", "leave out"], ["false", "may come again"]];
+const STRATEGIES = [["greedy", "what is likeliest"], ["softmax", "a draw with known propensities"], ["thompson", "one draw of the posterior"]];
 const COVERAGES = [["", "off"], ["0.5", "holds the next in 50 %"], ["0.8", "in 80 %"], ["0.9", "in 90 %"], ["0.95", "in 95 %"], ["0.99", "in 99 %"]];
 const PAUSE_MILLISECONDS = 150;
 
@@ -30,7 +31,7 @@ export class Settings {
       field("Category", element("input", { id: "set-category", name: "category", type: "text", list: "category-names", placeholder: "any", autocomplete: "off" })),
       field("Items in the history", element("select", { id: "set-exclude_seen", name: "exclude_seen" }, ...options(SEEN))),
       field(["Diversity ", this.spread], element("input", { id: "set-diversity", name: "diversity", type: "range", min: 0, max: 1, step: 0.05 })),
-      field("Order by", element("select", { id: "set-explore", name: "explore" }, ...options([["", "what is likeliest"], ["thompson", "one draw of the posterior"]]))),
+      field("Order by", element("select", { id: "set-strategy", name: "strategy" }, ...options(STRATEGIES))),
       field("Seed of the draw", element("input", { id: "set-seed", name: "seed", type: "number", min: 0, step: 1, required: true }), again),
       field("Set instead of a list", element("select", { id: "set-coverage", name: "coverage" }, ...options(COVERAGES))),
       field("Wanted at", element("input", { id: "set-at", name: "at", placeholder: "now, 2026-11-24T08:00Z" })),
@@ -75,32 +76,35 @@ export class Settings {
     const inputs = this.form.elements;
     this.values = Object.fromEntries(Object.keys(SETTINGS).map((name) => [name, inputs[name].value.trim()]));
     const isSet = this.values.coverage !== "";
-    for (const name of ["k", "diversity", "explore"]) inputs[name].disabled = isSet; // a set has no number and no other order
-    inputs.seed.disabled = isSet || !this.values.explore;
-    inputs.seed.parentElement.hidden = !this.values.explore;
+    for (const name of ["k", "strategy"]) inputs[name].disabled = isSet; // a set has no number and no other order
+    inputs.diversity.disabled = isSet || this.values.strategy === "softmax"; // it would change the propensities
+    const isDrawn = this.values.strategy !== "greedy";
+    inputs.seed.disabled = isSet || !isDrawn;
+    inputs.seed.parentElement.hidden = !isDrawn;
     setText(this.spread, this.values.diversity);
     setText(this.words, this.inWords());
   }
 
   inWords() {
-    const { k, category, exclude_seen: seen, diversity, explore, seed, coverage, at } = this.values;
+    const { k, category, exclude_seen: seen, diversity, strategy, seed, coverage, at } = this.values;
     const first = coverage ? `the smallest set that holds the next item in ${Math.round(coverage * 100)} % of cases` : plural(Number(k), "item");
     const parts = [first, category && `in ${category}`, at && `wanted at ${at}`, seen && `history: ${SEEN.find(([value]) => value === seen)[1]}`];
-    if (!coverage) parts.push(Number(diversity) > 0 && `diversity ${diversity}`, explore && `draw ${seed}`);
+    if (!coverage && strategy !== "softmax") parts.push(Number(diversity) > 0 && `diversity ${diversity}`);
+    if (!coverage && strategy !== "greedy") parts.push(`${strategy === "softmax" ? "softmax" : "posterior"} draw ${seed}`);
     return parts.filter(Boolean).join(", ");
   }
 
   /** The fields of a request; what is usual is left to the server. */
   get question() {
-    const { k, category, exclude_seen: seen, diversity, explore, seed, coverage, at } = this.values;
+    const { k, category, exclude_seen: seen, diversity, strategy, seed, coverage, at } = this.values;
     const asked = { attention: true };
     if (category) asked.categories = [category];
     if (at) asked.at = at;
     if (seen) asked.exclude_seen = seen === "true";
     if (coverage) return { ...asked, conformal_level: Number(coverage) };
     asked.k = Number(k);
-    if (Number(diversity) > 0) asked.diversity = Number(diversity);
-    if (explore) Object.assign(asked, { explore, seed: Number(seed) });
+    if (Number(diversity) > 0 && strategy !== "softmax") asked.diversity = Number(diversity);
+    if (strategy !== "greedy") Object.assign(asked, { strategy, seed: Number(seed) });
     return asked;
   }
 }
