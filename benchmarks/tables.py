@@ -170,6 +170,20 @@ TABLES = {
         "privacy", ("data", "model"),
         (*QUALITY, Column("content", "weight of content", 2), Column("fit_seconds", "fit, CPU s", 1)),
     ),
+    "off-policy": Table(
+        "off_policy", ("num_lists", "policy", "estimator"),
+        (Column("bias_percent", "bias, %", 2), Column("bias_standard_errors", "in its standard errors", 1),
+         Column("rmse_percent", "RMSE, %", 2), Column("rmse_over_IPS", "over that of IPS", 2),
+         Column("rmse_over_whole-list IPS", "of whole-list IPS", 2), Column("coverage", "intervals hold", 3),
+         Column("refused", "refused", 3)),
+        note="200 replications. Percent of the true value. Refused logs are in all columns",
+    ),
+    "open-bandit": Table(
+        "open_bandit", ("data", "policy"),
+        (Column("mean_weight", "mean weight", 3), Column("effective_sample", "effective sample", 0),
+         Column("largest_share", "largest weight", 3), Column("on-policy_mean", "mean of the log"),
+         Column("ips", "IPS"), Column("snips", "SNIPS"), Column("doubly_robust", "doubly robust")),
+    ),
     "federation": Table(
         "federation", ("data", "silos", "epsilon"),
         (*QUALITY, Column("megabytes", "MB a party", 2), Column("cpu_seconds", "CPU s a party", 3)),

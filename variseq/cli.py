@@ -15,8 +15,10 @@ import typer
 from variseq.errors import InputError, MissingDependencyError, VariseqError
 from variseq.output.printable import printable, printable_lines
 from variseq.terminal.audit import commands as audit_commands
+from variseq.terminal.exposures import commands as exposures_commands
 from variseq.terminal.federate import commands as federate_commands
 from variseq.terminal.items import commands as items_commands
+from variseq.terminal.ope import commands as ope_commands
 from variseq.terminal.privacy import commands as privacy_commands
 from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
 from variseq.terminal.server_files import backup_commands, keys_commands
@@ -31,7 +33,9 @@ app.add_typer(items_commands, name="items")
 app.add_typer(backup_commands)
 app.add_typer(privacy_commands)
 app.add_typer(federate_commands, name="federate")
+app.add_typer(exposures_commands, name="exposures")
 app.add_typer(audit_commands)
+app.add_typer(ope_commands)
 
 
 def option(text: str, *names: str) -> Any:
@@ -395,6 +399,8 @@ def serve(
     images: Annotated[Path | None, option("Folder of the pictures that the table of items names.")] = None,
     keys: Annotated[Path | None, option("File of API keys; see `variseq keys create`.")] = None,
     audit_log: Annotated[Path | None, option("File for the audit log.")] = None,
+    exposures: Annotated[Path | None, option("Folder for what answers listed; see `variseq exposures`.")] = None,
+    exposures_days: Annotated[int | None, option("Days to keep it; for ever otherwise.")] = None,
     workers: Annotated[int | None, option("Processes; 1 otherwise.")] = None,
     rate_limit: Annotated[float | None, option("Requests a second for each key and worker.")] = None,
     burst: Annotated[int | None, option("Requests at once; twice the rate otherwise.")] = None,

@@ -29,6 +29,7 @@ SCRIPTS = (
     "competitors.run",
     "erasure",
     "growth",
+    "off_policy",
     "reading",
     "serving",
     "speed",

@@ -41,8 +41,11 @@ def write_changes(folder: Path, changes: CatalogChanges) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process or thread at a time is inside, for each folder. Raises CheckpointError for a missing folder."""
+def locked(folder: Path, shared: bool = False) -> Iterator[None]:
+    """One process or thread at a time is inside, for each folder; or several that are all `shared`.
+
+    Raises CheckpointError for a missing folder.
+    """
     if sys.platform == "win32":
         yield
         return
@@ -53,7 +56,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be read: {error.strerror}.") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

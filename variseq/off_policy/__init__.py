@@ -1,0 +1,1 @@
+"""Off-policy evaluation: what a policy is worth, by the lists that another one has given."""

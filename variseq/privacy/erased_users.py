@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,6 +37,20 @@ def user_hash(secret: bytes, user_id: Id) -> bytes:
     False
     """
     return hmac.digest(secret, typed(user_id).encode("utf-8"), "sha256")
+
+
+def read_or_make_secret(path: Path) -> bytes:
+    """The key of hashes in a file, made where it is not there; of several processes that start at once, one makes it.
+
+    Raises OSError where it cannot be read or made.
+    """
+    if not path.exists():
+        own = path.with_name(f".{path.name}.{os.getpid()}")
+        write_durably(own, secrets.token_bytes(SECRET_BYTES))
+        with suppress(FileExistsError):
+            os.link(own, path)
+        own.unlink()
+    return path.read_bytes()
 
 
 @dataclass(frozen=True)

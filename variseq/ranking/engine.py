@@ -46,7 +46,8 @@ MOST_BOOSTED, MOST_EXCLUDED, MOST_LISTED = 1000, 100, 100
 class KnownHistory:
     """Somebody's events as the model reads them, oldest first; `unknown` are the items that it does not know.
 
-    `has_times` is False where the events have an order only. `user_id` is None for a history that was given.
+    `has_times` is False where the events have an order only. `user_id` is None for a history that was given. `hash` is
+    that of the events, where exposures are kept.
     """
 
     histories: Histories
@@ -54,6 +55,7 @@ class KnownHistory:
     latest: int | None
     has_times: bool = True
     user_id: Id | None = None
+    hash: str | None = None
 
     @property
     def num_events(self) -> int:
@@ -262,7 +264,7 @@ class Engine:
             key = (*how, options.ranks_only, options.reasons, options.at is None, options.next)
             alike.setdefault(key, []).append((number, constraints, of_request))
         for members in alike.values():
-            histories = _together([of_request for _, _, of_request in members])
+            histories = together([of_request for _, _, of_request in members])
             options = requests[members[0][0]][1].options
             lists = self.rank(histories, [constraints for _, constraints, _ in members], options)
             for row, (number, _, _) in enumerate(members):
@@ -455,14 +457,14 @@ def _can_be_approximate(constraints: Constraints, options: RecommendOptions, num
     return bool(options.conformal_level is None and few_boosts and is_short)
 
 
-def _together(histories: Sequence[Histories]) -> Histories:
+def together(histories: Sequence[Histories]) -> Histories:
     """Histories of one each as one table."""
     offsets = np.cumsum([0, *(one.num_events for one in histories)]).astype(np.int64)
     names = ("item", "behavior", "timestamp", "value")
     columns = (np.concatenate([getattr(one, name) for one in histories]) for name in names)
-    together = Histories(offsets, *columns, visit_gap=histories[0].visit_gap)
+    found = Histories(offsets, *columns, visit_gap=histories[0].visit_gap)
     for name in ("request_time", "attributes"):
         known = [getattr(one, name) for one in histories if getattr(one, name) is not None]
         changes: dict[str, Any] = {name: np.concatenate(known)} if known else {}
-        together = replace(together, **changes)
-    return together
+        found = replace(found, **changes)
+    return found

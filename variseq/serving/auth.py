@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import hashlib
 import hmac
@@ -11,7 +10,6 @@ import json
 import logging
 import os
 import re
-import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,14 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
-from variseq.atomic import write_durably
 from variseq.errors import InputError
 from variseq.events.vocabulary import Id
+from variseq.privacy.erased_users import read_or_make_secret
 from variseq.serving.http import HTTPError, RequestContext, overloaded, unavailable
 from variseq.serving.keys import Key, find_key
 
 log = logging.getLogger("variseq.serving")
-SECRET_BYTES = 32
 MAX_NAMES = 10_000
 NO_WAIT_SECONDS = 1e-9  # Sums of floats are this far off.
 FAILED_RATE, FAILED_BURST = 5.0, 20.0  # Requests a second without a valid key, of one address.
@@ -94,7 +91,7 @@ class AuditLog:
         if path is None:
             return
         try:
-            self._secret = _read_or_make_secret(path.with_name(path.name + ".key"))
+            self._secret = read_or_make_secret(path.with_name(path.name + ".key"))
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
             raise InputError(f"The audit log {path} cannot be written: {error.strerror}.") from error
@@ -127,17 +124,6 @@ class AuditLog:
         if os.write(self._descriptor, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(self._descriptor)
-
-
-def _read_or_make_secret(path: Path) -> bytes:
-    """The key of the hashes, made at the first start; of several processes that start at once, one makes it."""
-    if not path.exists():
-        own = path.with_name(f".{path.name}.{os.getpid()}")
-        write_durably(own, secrets.token_bytes(SECRET_BYTES))
-        with contextlib.suppress(FileExistsError):
-            os.link(own, path)
-        own.unlink()
-    return path.read_bytes()
 
 
 @dataclass

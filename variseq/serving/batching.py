@@ -7,13 +7,14 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from time import monotonic
 
 from variseq.events.vocabulary import Id
+from variseq.exposures.history import HistoryDigest, history_hash
 from variseq.ranking.engine import Answer, Engine, KnownHistory, Request
-from variseq.sequences.given_history import GivenEvent
+from variseq.sequences.given_history import GivenEvent, HistoryRow, history_rows
 from variseq.serving.http import overloaded, unavailable
 from variseq.serving.models import ModelManager
 from variseq.serving.pages import other_model
@@ -85,6 +86,8 @@ class InferenceResult:
     num_events: int
     num_unknown: int
     latest: int | None
+    history: HistoryDigest | None = None
+    """Where exposures are kept."""
 
 
 @dataclass(slots=True, eq=False)
@@ -115,6 +118,8 @@ class Batcher:
         self.timeout_seconds = timeout_seconds
         self.num_waiting = 0
         self.on_batch: Callable[[int], None] = lambda size: None
+        self.history_key: bytes | None = None
+        """Of the hashes of histories; None where no exposures are kept."""
         self._queue: SimpleQueue[_Job | Callable[[], None] | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
@@ -242,7 +247,8 @@ class Batcher:
         for (job, history), answer in zip(ready, answers, strict=True):
             if isinstance(answer, Answer):
                 latest = None if job.query.user_id is None else history.latest
-                job.result = InferenceResult(answer, engine, history.num_events, len(history.unknown), latest)
+                num_unknown, digest = len(history.unknown), _digest(history)
+                job.result = InferenceResult(answer, engine, history.num_events, num_unknown, latest, digest)
             else:
                 job.result = answer
 
@@ -250,15 +256,20 @@ class Batcher:
         if request.model is not None and request.model != engine.version:
             raise other_model(request.model, engine.version)
         if request.user_id is None:
-            return engine.given(request.history)
+            given = engine.given(request.history)
+            return given if self.history_key is None else self._hashed(given, history_rows(request.history))
         version = self.store.version(request.user_id)
         known = self.cache.get(request.user_id, version, engine.version)
         if known is None:
             events = self.store.history(request.user_id)
             rows = [(one.item_id, one.timestamp, one.behavior, one.value) for one in events]
-            known = engine.history(rows, request.user_id)
+            known = self._hashed(engine.history(rows, request.user_id), rows)
             self.cache.put(request.user_id, version, engine.version, known)
         return known
+
+    def _hashed(self, history: KnownHistory, rows: Sequence[HistoryRow]) -> KnownHistory:
+        key = self.history_key
+        return history if key is None else replace(history, hash=history_hash(rows, key))
 
     def _deliver(self, batch: list[_Job]) -> None:
         for job in batch:
@@ -269,6 +280,13 @@ class Batcher:
                 job.future.set_result(job.result)
             else:
                 job.future.set_exception(job.result or unavailable("The request waited too long. Try again later."))
+
+
+def _digest(history: KnownHistory) -> HistoryDigest | None:
+    if history.hash is None:
+        return None
+    num_events = history.num_events + len(history.unknown)
+    return HistoryDigest(history.hash, num_events, history.latest if history.has_times else None)
 
 
 def _alone(engine: Engine, history: KnownHistory, request: Request) -> Answer | Exception:

@@ -17,7 +17,9 @@ from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import ITEM_COLUMNS
 from variseq.ranking.when import NextTimes, WhenOptions
 from variseq.serving.batching import InferenceRequest, InferenceResult
-from variseq.serving.http import KIB, Handler, HTTPError, Page, RequestContext, Route
+from variseq.serving.event_routes import EVENT_ROUTES, EVENTS_BYTES
+from variseq.serving.exposures import add_exposure, erase_exposures
+from variseq.serving.http import Handler, HTTPError, Page, RequestContext, Route
 from variseq.serving.item_routes import ITEM_ROUTES
 from variseq.serving.keys import Role
 from variseq.serving.openapi import HTML, REVALIDATE, page_route
@@ -27,8 +29,6 @@ from variseq.serving.schemas import (
     BatchRequest,
     BatchResponse,
     ErasureResponse,
-    EventsRequest,
-    EventsResponse,
     FindQuery,
     HealthResponse,
     IdsQuery,
@@ -49,7 +49,6 @@ from variseq.serving.schemas import (
     UserListResponse,
     UserResponse,
     UsersResponse,
-    events_of,
     format_id,
     history_of,
     item_id_of,
@@ -64,7 +63,6 @@ from variseq.serving.stores.protocol import Event
 from variseq.serving.telemetry import CONTENT_TYPE
 
 log = logging.getLogger("variseq.serving")
-EVENTS_BYTES = 512 * KIB  # A thousand events: what may be stored at once, and the length of most histories.
 MEDIA_TYPES = {
     ".html": HTML,
     ".js": b"text/javascript; charset=utf-8",
@@ -96,7 +94,9 @@ async def recommend(services: Services, context: RequestContext, body: Recommend
     needed = None if body.page is None else engine.version
     query = InferenceRequest(request, user_id, history_of(body, vocabulary), needed)
     result = await services.batcher.submit(query)
-    return RecommendResponse(**_list_fields(query, result, body.ids_as_text), request_id=context.request_id)
+    exposure_id = add_exposure(services.exposures, context.request_id, query, result)
+    fields = _list_fields(query, result, body.ids_as_text)
+    return RecommendResponse(**fields, exposure_id=exposure_id, request_id=context.request_id)
 
 
 @route("POST", "/v1/recommend/batch", "read", max_bytes=EVENTS_BYTES, statuses=(503,))
@@ -121,10 +121,11 @@ async def recommend_batch(services: Services, context: RequestContext, body: Bat
     users = [user_id_of(one, vocabulary) for one in body.users]
     queries = [InferenceRequest(request, user_id) for user_id in users]
     results = await services.batcher.submit_all(queries)
-    answers = [
-        UserListResponse(**_list_fields(query, result, body.ids_as_text), user_id=format_id(user, body.ids_as_text))
-        for user, query, result in zip(users, queries, results, strict=True)
-    ]
+    answers = []
+    for number, (user, query, result) in enumerate(zip(users, queries, results, strict=True)):
+        exposure_id = add_exposure(services.exposures, f"{context.request_id}.{number}", query, result)
+        fields = _list_fields(query, result, body.ids_as_text)
+        answers.append(UserListResponse(**fields, exposure_id=exposure_id, user_id=format_id(user, body.ids_as_text)))
     return BatchResponse(answers, context.request_id)
 
 
@@ -165,27 +166,7 @@ def _next_event(found: NextTimes | None, options: WhenOptions) -> NextEvent | No
     return NextEvent(low, median, high, dict(zip(options.within, found.within[0].tolist(), strict=True)))
 
 
-@route("POST", "/v1/events", "write", max_bytes=EVENTS_BYTES, statuses=(409, 503))
-async def add_events(services: Services, context: RequestContext, body: EventsRequest) -> EventsResponse:
-    """Store what users did.
-
-    The answer comes when the events are durable and every later recommendation sees them.
-    """
-    vocabulary = services.models.engine.vocabulary
-    events = events_of(body.events, vocabulary)
-    appended = await services.writers.run(lambda: services.store.append(events))
-    item_ids = list(dict.fromkeys(event.item_id for event in events))
-    positions = vocabulary.item_positions(item_ids).tolist()
-    unknown = [
-        format_id(item_id, body.ids_as_text)
-        for item_id, position in zip(item_ids, positions, strict=True)
-        if position < 0
-    ]
-    counts = (("accepted", appended.accepted), ("duplicate", appended.duplicates), ("refused", appended.refused))
-    for outcome, num_events in counts:
-        if num_events:
-            services.metrics.events.labels(outcome).inc(num_events)
-    return EventsResponse(appended.accepted, appended.duplicates, appended.refused, unknown)
+API += EVENT_ROUTES
 
 
 @route("GET", "/v1/items", "read")
@@ -300,7 +281,7 @@ def _stored_events(engine: Engine, events: Sequence[Event], as_text: bool) -> li
 async def erase_user(services: Services, context: RequestContext, user_id: str) -> ErasureResponse:
     """Erase a user.
 
-    All events are removed and what is cached is dropped; then it is verified that nothing is left.
+    All events and exposures are removed and what is cached is dropped; then it is verified that nothing is left.
     """
     known_id = user_id_of(user_id, services.models.engine.vocabulary)
     began = int(time() * 1e6)
@@ -308,6 +289,7 @@ async def erase_user(services: Services, context: RequestContext, user_id: str) 
     try:
         num_events = await services.writers.run(lambda: services.store.erase(known_id))
         await services.batcher.forget(known_id)
+        await erase_exposures(services, known_id)
         left = await services.readers.run(lambda: services.store.history(known_id))
         # An event that was sent after the erasure begins a new history.
         is_verified = all(event.timestamp >= began for event in left)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -16,12 +16,10 @@ from variseq.events.vocabulary import MAX_ID_BYTES, Id, Vocabulary, check_text
 from variseq.ranking.engine import Request
 from variseq.ranking.options import MAX_QUERY, MIN_FLOOR, MIN_TEMPERATURE, RecommendOptions
 from variseq.ranking.when import MOST_HORIZONS, WITHIN, WhenOptions
-from variseq.sequences.given_history import EPOCH, LARGEST_VALUE, GivenEvent, given_history, latest_time, microseconds
+from variseq.sequences.given_history import EPOCH, LARGEST_VALUE, GivenEvent, given_history
 from variseq.serving.pages import shown_items
-from variseq.serving.stores.protocol import Event
 
 MAX_K = 1000
-MAX_EVENTS = 1000
 MAX_LIST = 10_000
 MAX_BOOSTS = 1000
 MAX_PINS = 100
@@ -68,33 +66,6 @@ At = (
     | Annotated[int, Meta(ge=0, le=10**15, description="seconds since 1970")]
     | Annotated[float, Meta(ge=0, le=1e15, description="seconds since 1970")]
 )
-
-
-class EventInput(Struct, forbid_unknown_fields=True):
-    """One thing that a user did. The same `event_id` sent again is stored once."""
-
-    event_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
-    user_id: AnyId
-    item_id: AnyId
-    timestamp: Moment
-    event: Name | None = None
-    value: Value | None = None
-
-
-class EventsRequest(Struct, forbid_unknown_fields=True):
-    """1 to 1,000 events, stored all or not at all."""
-
-    events: Annotated[list[EventInput], Meta(min_length=1, max_length=MAX_EVENTS)]
-    ids_as_text: IdsAsText = False
-
-
-class EventsResponse(Struct):
-    """What became of the events. `unknown_items` are stored, but the model that is loaded cannot use them yet."""
-
-    accepted: int
-    duplicates: int
-    refused: int
-    unknown_items: list[int | str]
 
 
 class HistoryEvent(Struct, forbid_unknown_fields=True):
@@ -207,7 +178,10 @@ class NextEvent(Struct):
 
 
 class ListResponse(Struct, kw_only=True):
-    """The list, and facts about the history. `next_page` requests the items that follow from /v1/recommend."""
+    """The list, and facts about the history. `next_page` requests the items that follow from /v1/recommend.
+
+    `exposure_id` names the list where exposures are kept.
+    """
 
     recommendations: list[Recommendation]
     model_version: str
@@ -221,6 +195,7 @@ class ListResponse(Struct, kw_only=True):
     next_page: str | None
     attention: list[float] | UnsetType = UNSET
     when: NextEvent | UnsetType | None = UNSET
+    exposure_id: str | UnsetType = UNSET
 
 
 class RecommendResponse(ListResponse, kw_only=True):
@@ -455,17 +430,6 @@ def history_of(request: RecommendRequest, vocabulary: Vocabulary) -> list[Id | G
         for one in given
         if not isinstance(one, list)
     ]
-
-
-def events_of(given: Iterable[EventInput], vocabulary: Vocabulary) -> list[Event]:
-    """Events as they are stored. Raises InputError for an id of the wrong kind or a time that cannot be."""
-    latest = latest_time()
-    events = []
-    for one in given:
-        user_id, item_id = user_id_of(one.user_id, vocabulary), item_id_of(one.item_id, vocabulary)
-        timestamp = microseconds(one.timestamp, latest)
-        events.append(Event(one.event_id, user_id, item_id, timestamp, one.event, one.value))
-    return events
 
 
 def moment(microseconds: int) -> datetime:

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TypeVar
 
 from variseq.errors import InputError, VariseqError
+from variseq.exposures.segments import ExposureLog
 from variseq.serving.auth import AuditLog, Auth, TokenBuckets
 from variseq.serving.batching import Batcher, HistoryCache
 from variseq.serving.http import overloaded
@@ -72,6 +73,11 @@ class Services:
             self.models, self.store, cache, limits.batch_size, limits.queue_length, limits.timeout_seconds
         )
         self.metrics = Metrics()
+        self.exposures: ExposureLog | None = None
+        if settings.exposures is not None:
+            count = self.metrics.exposure
+            self.exposures = ExposureLog(settings.exposures, settings.exposures_days, count=count)
+            self.batcher.history_key = self.exposures.key
         self.metrics.model(self.models.engines.trained.version)
         self.batcher.on_batch = self.metrics.batch_size.observe
         # Appends have threads of their own, so that they wait for nothing else.
@@ -138,6 +144,8 @@ class Services:
         self.writers.close()
         self.readers.close()
         self.changers.close()
+        if self.exposures is not None:
+            self.exposures.close()
         self.auth.audit.close()
         self.store.close()
         # At the end of the process libraries look for what was not collected.

@@ -49,12 +49,18 @@ class Metrics:
         self._model_versions: set[str] = set()
         self.store_errors = Counter("variseq_store_errors", "Calls that the store could not serve.", registry=own)
         self.events = Counter("variseq_events", "Events by outcome.", ("outcome",), registry=own)
+        about = "Records of exposures by kind and outcome."
+        self._exposures = Counter("variseq_exposures", about, ("kind", "outcome"), registry=own)
         self.rejected_models = Counter("variseq_rejected_models", "Models that could not be loaded.", registry=own)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+    def exposure(self, kind: str, outcome: str) -> None:
+        """Count one record of exposures."""
+        self._exposures.labels(kind, outcome).inc()
 
     def model(self, version: str) -> None:
         """Set which model answers."""

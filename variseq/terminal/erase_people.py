@@ -23,6 +23,8 @@ from variseq.atomic import replace_directory, restore_replaced
 from variseq.erasure import fit_again, without_users
 from variseq.errors import CheckpointError, InputError
 from variseq.events.vocabulary import Id
+from variseq.exposures.erasing import erase_users
+from variseq.exposures.folder import read_key
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
 from variseq.privacy.erased_users import ErasedUsers, user_hash
@@ -41,6 +43,7 @@ ACTIONS: dict[Kind, str] = {
     "unfinished run": "removed: it has learned from them and cannot go on without them",
     "rest of a write": "removed",
     "table": "{num} rows removed",
+    "exposures": "{num} lines removed",
     "nameless": "left: it names nobody, so whether it has learned from them is not known; if so, make it again",
     "unreadable": "left: it cannot be read; remove it by hand",
 }
@@ -57,6 +60,7 @@ class EraseOptions:
         receipts: The folder of the receipts.
         store: URL of the store of a server.
         backups: Copies of stores, tables, and folders of runs.
+        exposures: The folder of exposures of a server.
         refit: Whether the runs are fitted again.
         dry_run: Whether nothing is changed.
     """
@@ -66,6 +70,7 @@ class EraseOptions:
     receipts: Path
     store: str | None = None
     backups: tuple[Path, ...] = ()
+    exposures: Path | None = None
     refit: bool = False
     dry_run: bool = False
 
@@ -81,8 +86,9 @@ class EraseOptions:
 
     @property
     def searched(self) -> list[Path]:
-        """Folders of runs, and backups that are tables."""
-        return [*self.folders, *(path for path in self.backups if path.is_file() and path.suffix in TABLES)]
+        """Folders of runs, backups that are tables, and exposures."""
+        tables = (path for path in self.backups if path.is_file() and path.suffix in TABLES)
+        return [*self.folders, *tables, *([] if self.exposures is None else [self.exposures])]
 
 
 def erase_people(options: EraseOptions) -> None:
@@ -97,6 +103,8 @@ def erase_people(options: EraseOptions) -> None:
     """
     if not options.users and not options.refit:
         raise InputError("There is nobody to erase. Give --user ID, or --refit alone to fit marked runs again.")
+    if options.exposures is not None:
+        read_key(options.exposures)
     if not options.runs.is_dir():
         raise InputError(f"The folder of runs {options.runs} does not exist. Give one with --runs.")
     with ExitStack() as opened:
@@ -154,6 +162,10 @@ def _erase(options: EraseOptions, stores: dict[str, HistoryStore], receipts: Rec
     found = _listed(options, stores)
     for name, store in stores.items():
         _erase_from_store(name, store, options.ids, now)
+    # Those of a server even where nothing was found: it may have something that is not written yet.
+    exposures = [one.path for one in found if one.kind == "exposures"]
+    for folder in dict.fromkeys(exposures if options.exposures is None else [options.exposures, *exposures]):
+        erase_users(folder, options.ids)
     for one in found:
         if one.kind == "table":
             remove_rows(one.path, options.users)

@@ -1,4 +1,4 @@
-"""Finds everything in a folder that holds some people: runs, unfinished runs, exports, and tables with user ids."""
+"""Finds everything in a folder that holds some people: runs, unfinished runs, exports, tables and exposures."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Id, Vocabulary
+from variseq.exposures.erasing import count_lines
+from variseq.exposures.folder import KEY
 
-Kind = Literal["run", "export", "unfinished run", "rest of a write", "table", "unreadable", "nameless"]
+Kind = Literal["run", "export", "unfinished run", "rest of a write", "table", "exposures", "unreadable", "nameless"]
 DERIVED = ("evaluation.json", "report.html", "report", *SERVED_FILES)
 """What was made of the histories of a run and can be made again."""
 TABLES = (".parquet", ".csv")
@@ -37,7 +39,7 @@ class Found:
     Args:
         kind: What it is.
         path: Where it is.
-        num: How many of the people, for a table how many rows.
+        num: How many of the people, for a table how many rows, for exposures how many lines.
         users: For a run their positions in its vocabulary.
     """
 
@@ -76,6 +78,8 @@ def find(folder: Path, users: Sequence[str], skip: Path) -> list[Found]:
         path = Path(root)
         names[:] = sorted(name for name in names if (path / name).resolve() != skip.resolve())
         is_artifact = MANIFEST in files
+        if KEY in files and (num := count_lines(path, [one for text in users for one in ids_of(text)])):
+            found.append(Found("exposures", path, num))
         if path.name.endswith(".unfinished") and "settings.json" in files:
             artifacts.append(path)
             names.clear()

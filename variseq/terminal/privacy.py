@@ -44,15 +44,15 @@ def erase(
     backup: Annotated[
         list[Path] | None, typer.Option(help="A copy of a store, a table, or a folder of runs; repeatable.")
     ] = None,
+    exposures: Annotated[Path | None, typer.Option(help="Folder of exposures of a server.")] = None,
     refit: Annotated[bool, typer.Option("--refit", help="Fit the runs again that have learned from them.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what holds them.")] = False,
 ) -> None:
-    """Erase people from stores, runs, tables and backups, and write a receipt that names nobody."""
+    """Erase people from stores, runs, tables, exposures and backups, and write a receipt that names nobody."""
     from variseq.terminal.erase_people import EraseOptions, erase_people
 
-    erase_people(
-        EraseOptions(tuple(dict.fromkeys(user or ())), runs, receipts, store, tuple(backup or ()), refit, dry_run)
-    )
+    users, backups = tuple(dict.fromkeys(user or ())), tuple(backup or ())
+    erase_people(EraseOptions(users, runs, receipts, store, backups, exposures, refit, dry_run))
 
 
 @commands.command()

@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from variseq.errors import InputError, VariseqError
@@ -39,11 +39,13 @@ class Appended:
     """The outcome of a batch: each event is one of the three.
 
     `duplicates` were known with the same content; `refused` are of a user who was erased, from before the erasure.
+    `accepted_ids` are the event ids of those that are accepted.
     """
 
     accepted: int
     duplicates: int
     refused: int
+    accepted_ids: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 -- script APPEND
 -- ARGV: log, run that is expected ("" while the log is being pushed), limit, then for each event: user, number of
 -- the user ("" for text), erasure marker of the user, event id, digest, timestamp, content.
--- Returns {"ok", accepted, duplicates, refused}, {"not filled"} or {"conflict", event id}.
+-- Returns {"ok", accepted, duplicates, refused, ids of those accepted}, {"not filled"} or {"conflict", event id}.
 local is_filling = ARGV[2] == ''
 if not is_filling and redis.call('HGET', 'variseq:filled', ARGV[1]) ~= ARGV[2] then return {'not filled'} end
 local limit, width = tonumber(ARGV[3]), 7
@@ -18,7 +18,7 @@ for at = 4, #ARGV, width do
     return {'conflict', ARGV[at + 3]}
   end
 end
-local accepted, duplicates, refused, changed, trimmed = 0, 0, 0, {}, {}
+local accepted, duplicates, refused, changed, trimmed, ids = 0, 0, 0, {}, {}, {}
 for at = 4, #ARGV, width do
   local user, timestamp = ARGV[at], ARGV[at + 5]
   if trimmed[user] == nil then trimmed[user] = tonumber(redis.call('HGET', 'variseq:trimmed', user) or '-inf') end
@@ -28,6 +28,7 @@ for at = 4, #ARGV, width do
     duplicates = duplicates + 1
   else
     accepted = accepted + 1
+    ids[accepted] = ARGV[at + 3]
     if tonumber(timestamp) > trimmed[user] then
       local arrival = redis.call('INCR', 'variseq:clock')
       local length = string.format('%08.0f', #ARGV[at + 3])
@@ -55,7 +56,7 @@ for user, change in pairs(changed) do
     redis.call('ZADD', 'variseq:users:i', change[2], string.sub(user, 3))
   end
 end
-return {'ok', accepted, duplicates, refused}
+return {'ok', accepted, duplicates, refused, ids}
 
 -- script ERASE
 -- ARGV: log, run that is expected, user, erasure marker of the user, time of the erasure, "all" or "until".

@@ -22,6 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -163,7 +164,7 @@ class RedisStore:
         if self._num_fillings != num_fillings:
             # The events may have come to Redis with the rest of the log: the log knows which were new.
             return logged
-        return Appended(pushed.accepted, pushed.duplicates, pushed.refused + len(valid) - len(taken))
+        return replace(pushed, refused=pushed.refused + len(valid) - len(taken))
 
     def history(self, user_id: Id) -> list[Event]:
         """The user's latest events of all replicas, oldest first."""
@@ -262,7 +263,8 @@ class RedisStore:
         if reply[0] == b"conflict":
             # Two replicas took the same id with different content in the same moment; the other one was first.
             raise EventConflict(next(event for event in events if event.event_id.encode() == reply[1]))
-        return Appended(*(int(count) for count in reply[1:]))
+        accepted, duplicates, refused, ids = reply[1:]
+        return Appended(int(accepted), int(duplicates), int(refused), frozenset(one.decode() for one in ids))
 
     def _erase(self, user_id: Id, until: int, extent: str, run: str) -> int:
         marker = self._marker(user_id)

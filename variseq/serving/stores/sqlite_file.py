@@ -280,19 +280,24 @@ def insert_events(connection: sqlite3.Connection, events: Sequence[Event], histo
     """Store the batch within the open transaction. Raises EventConflict, and the caller then rolls back."""
     batch = _Batch(connection)
     duplicates = refused = 0
+    accepted_ids = set()
     for event in events:
         user = batch.user(event.user_id)
         if event.timestamp <= user.erased_until:
             refused += 1
+            continue
         # Trimmed and kept events may share a time, and a trimmed one may not come back: of events that are older than
         # all that is kept, the ids that are still known decide, and nothing is stored.
-        elif event.timestamp <= user.trimmed_until or not batch.insert(user, event):
-            duplicates += batch.is_known(event)
+        is_new = event.timestamp > user.trimmed_until and batch.insert(user, event)
+        if not is_new and batch.is_known(event):
+            duplicates += 1
+        else:
+            accepted_ids.add(event.event_id)
     for user in batch.users.values():
         if user.last_arrival:
             batch.trim(user, history_limit)
     batch.end()
-    return Appended(len(events) - duplicates - refused, duplicates, refused)
+    return Appended(len(events) - duplicates - refused, duplicates, refused, frozenset(accepted_ids))
 
 
 def delete_user(connection: sqlite3.Connection, user_id: Id, until: int | None = None) -> int:

@@ -1,0 +1,185 @@
+"""Estimators against plain loops and against enumerations of all lists."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.off_policy.lists import EveryList, TablePolicy, exposures_of, random_log
+from variseq.off_policy.estimators import doubly_robust, sums_of
+from variseq.off_policy.evaluation import OffPolicyEvaluation, evaluate_policies
+from variseq.off_policy.logged import logged_lists
+from variseq.off_policy.policies import LoggingPolicy, TargetProbabilities, UniformPolicy
+from variseq.off_policy.reward_model import RewardModel, fit_reward_model
+from variseq.off_policy.weights import importance_weights
+
+seeds = st.integers(0, 10_000)
+
+
+def values(found: OffPolicyEvaluation) -> dict[str, float | None]:
+    return {one.estimator: one.value for one in found.policies[0].estimates}
+
+
+@given(seed=seeds)
+def test_logging_policy_has_weights_of_exactly_1_and_its_own_mean(seed: int) -> None:
+    exposures, _ = random_log(seed)
+    lists = logged_lists(exposures)
+    target = LoggingPolicy().probabilities(lists)
+    for one in importance_weights(lists, target):
+        assert np.array_equal(one.row, np.ones(len(exposures.item)))
+    mean = exposures.reward.sum() / exposures.num_exposures
+    found = evaluate_policies(exposures, [LoggingPolicy()], show_refused=True, num_resamples=20)
+    for one in found.policies[0].estimates:
+        assert one.value == pytest.approx(mean, rel=1e-12, abs=1e-12)
+        assert one.difference == pytest.approx(0, abs=1e-12)
+        assert one.difference_interval == pytest.approx((0, 0), abs=1e-12)
+
+
+@given(seed=seeds)
+def test_weighted_means_equal_plain_loops(seed: int) -> None:
+    exposures, policy = random_log(seed)
+    ips = rips = whole_list = 0.0
+    for number in range(exposures.num_exposures):
+        down_to_here, reward = 1.0, 0.0
+        for row in range(exposures.offsets[number], exposures.offsets[number + 1]):
+            item_weight = policy.target.in_list[row] / exposures.propensity_in_list[row]
+            if exposures.is_pinned[row]:
+                item_weight = 1.0
+            else:
+                down_to_here *= policy.target.at_rank[row] / exposures.propensity_at_rank[row]
+            ips += item_weight * exposures.reward[row]
+            rips += down_to_here * exposures.reward[row]
+            reward += exposures.reward[row]
+        whole_list += down_to_here * reward
+    found = values(evaluate_policies(exposures, [policy], show_refused=True, num_resamples=20))
+    for name, total in (("IPS", ips), ("RIPS", rips), ("whole-list IPS", whole_list)):
+        assert found[name] == pytest.approx(total / exposures.num_exposures)
+
+
+@given(seed=seeds)
+def test_order_of_exposures_changes_no_estimate(seed: int) -> None:
+    exposures, policy = random_log(seed)
+    order = np.random.default_rng(seed).permutation(exposures.num_exposures)
+    rows = np.concatenate([np.arange(exposures.offsets[one], exposures.offsets[one + 1]) for one in order])
+    moved = TargetProbabilities(policy.target.at_rank[rows], policy.target.in_list[rows], policy.target.expected)
+    found = values(evaluate_policies(exposures, [policy], show_refused=True, num_resamples=20))
+    again = values(
+        evaluate_policies(exposures.exposures(order), [TablePolicy(moved)], show_refused=True, num_resamples=20)
+    )
+    assert again == pytest.approx(found)
+
+
+@settings(max_examples=15)
+@given(seed=seeds)
+def test_expectation_over_all_lists_is_the_value_of_the_target(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    logging, target = (EveryList(random.uniform(0.1, 1, 5), 3) for _ in range(2))
+    of_item = random.uniform(0, 1, 5)
+    # Rewards that add up, that depend on what stands above, and that depend on the whole list.
+    adds_up = np.array([of_item[list(one)] for one in logging.lists])
+    of_lists = random.uniform(0, 1, len(logging.lists))
+    above = np.array([[hash(one[: rank + 1]) % 97 / 97 for rank in range(3)] for one in logging.lists])
+    whole = of_lists[:, None] * adds_up
+    for name, reward in (
+        ("ips", adds_up), ("doubly robust", adds_up), ("mean_weight", adds_up), ("rips", above), ("whole_list", whole),
+    ):  # fmt: skip
+        found = logging.probability @ added(logging, target, reward, random.uniform(0, 1, (1, 5)))[name]
+        truth = 1.0 if name == "mean_weight" else target.probability @ reward.sum(axis=1)
+        assert found == pytest.approx(truth, abs=1e-12)
+
+
+def added(logging: EveryList, target: EveryList, reward: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+    """What each list adds to the sums, in the order of the lists; each is of a person of its own."""
+    index = np.array(logging.lists)
+    exposures = exposures_of(
+        index.tolist(), logging.at_rank.tolist(), logging.in_list[index].tolist(), reward.tolist(), num_items=5
+    )
+    lists, rewards = logged_lists(exposures), RewardModel(np.zeros(len(index), dtype=np.int64), predicted)
+    expected = lambda predicted, fold: (predicted @ target.in_list)[fold]  # noqa: E731
+    probabilities = TargetProbabilities(target.at_rank.ravel(), target.in_list[index].ravel(), expected)
+    weights = importance_weights(lists, probabilities)
+    found = {name: column[lists.user] for name, column in sums_of(lists, probabilities, weights).items()}
+    return found | {"doubly robust": doubly_robust(lists, expected, weights[0].row, rewards)}
+
+
+def test_uniform_policy_has_the_probabilities_of_equal_weights() -> None:
+    uniform = EveryList(np.ones(5), 3)
+    index = np.array(uniform.lists)
+    exposures = exposures_of(
+        index.tolist(), uniform.at_rank.tolist(), uniform.in_list[index].tolist(), np.zeros(index.shape).tolist(),
+        num_items=5,
+    )  # fmt: skip
+    found = UniformPolicy().probabilities(logged_lists(exposures))
+    assert found.at_rank == pytest.approx(uniform.at_rank.ravel())
+    assert found.in_list == pytest.approx(uniform.in_list[index].ravel())
+    predicted = np.array([[0.1, 0.2, 0.3, 0.4, 0.5]])
+    assert found.expected is not None
+    assert found.expected(predicted, np.zeros(60, dtype=np.int64)) == pytest.approx(
+        float(uniform.in_list @ predicted[0])
+    )
+
+
+def test_uniform_policy_draws_no_pinned_item() -> None:
+    exposures = exposures_of(
+        [[3, 0, 1]], [[1, 0.5, 0.5]], [[1, 0.5, 0.5]], [[0, 0, 0]], [[True, False, False]], num_items=5
+    )
+    found = UniformPolicy().probabilities(logged_lists(exposures))
+    assert found.at_rank[1:] == pytest.approx([1 / 4, 1 / 3])
+    assert found.in_list[1:] == pytest.approx([0.5, 0.5])
+    assert found.expected is not None
+    expected = found.expected(np.array([[0.1, 0.1, 0.1, 1.0, 0.1]]), np.zeros(1, dtype=np.int64))
+    assert expected == pytest.approx(1.0 + 0.5 * 0.4)
+
+
+def test_difference_of_two_policies_is_that_of_their_estimates() -> None:
+    exposures, policy = random_log(3, 200)
+    _, other = random_log(4, 200)
+    other = TablePolicy(TargetProbabilities(policy.target.at_rank * 0.5, policy.target.in_list * 0.5), "other")
+    found = evaluate_policies(exposures, [policy, other], show_refused=True, num_resamples=50)
+    first, second = found.policies
+    for one in found.differences[0].estimates:
+        assert one.value == pytest.approx(first.estimate(one.estimator).value - second.estimate(one.estimator).value)
+        assert one.interval is not None
+        assert one.interval[0] <= one.value <= one.interval[1]
+
+
+def test_exposures_that_a_policy_does_not_know_are_left_out_for_all() -> None:
+    exposures, policy = random_log(5)
+    known = np.arange(60) % 2 == 0
+    rows = known[exposures.row_exposure]
+    in_list = np.where(rows, policy.target.in_list, np.nan)
+    partly = TablePolicy(replace(policy.target, in_list=in_list, left_out={"no history": 30}), "partly")
+    found = evaluate_policies(exposures, [LoggingPolicy(), partly], show_refused=True, num_resamples=20)
+    free = ~exposures.is_pinned & ~rows
+    lost = np.bincount(exposures.row_exposure, weights=free, minlength=60) > 0
+    kept = exposures.exposures(np.flatnonzero(~lost))
+    assert found.num_exposures == kept.num_exposures
+    assert found.on_policy.value == pytest.approx(kept.reward.sum() / kept.num_exposures)
+    assert found.policies[1].left_out == {"no history": 30}
+
+
+def test_predicted_reward_is_learned_from_other_people() -> None:
+    exposures, _ = random_log(7)
+    lists = logged_lists(exposures)
+    weight = np.ones(len(exposures.item))
+    found = fit_reward_model(lists, weight)
+    of_fold = found.fold == 0
+    changed = np.where(of_fold[exposures.row_exposure], 100.0, exposures.reward)
+    again = fit_reward_model(replace(lists, exposures=replace(exposures, reward=changed)), weight)
+    assert again.predicted[0] == pytest.approx(found.predicted[0])
+    assert again.predicted[1] != pytest.approx(found.predicted[1])
+
+
+def test_predicted_rewards_approach_the_means_of_items_that_have_many_rows() -> None:
+    random = np.random.default_rng(8)
+    item, rate = random.integers(4, size=20_000), np.array([0.1, 0.3, 0.5, 0.9])
+    reward = (random.random(20_000) < rate[item]).astype(float)
+    exposures = exposures_of(
+        item[:, None].tolist(), [[0.25]] * 20_000, [[0.25]] * 20_000, reward[:, None].tolist(), num_items=4
+    )
+    found = fit_reward_model(logged_lists(exposures), np.ones(20_000))
+    assert found.predicted == pytest.approx(np.tile(rate, (5, 1)), abs=0.05)

@@ -1,0 +1,1 @@
+"""Exposures: lists that answers gave to people, their record, and what people did with them."""

@@ -1,0 +1,215 @@
+"""Reads a folder of segments, or a shop's own table, into exposures; every line is accounted for."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from variseq.errors import InputError
+from variseq.events.options import ColumnNames
+from variseq.events.parse import DEFAULT_EVENT
+from variseq.events.vocabulary import Id
+from variseq.exposures.folder import SEGMENTS, microseconds_of, segment_lines, segments
+from variseq.exposures.impressions import read_impressions
+from variseq.exposures.report import ExposureReport
+from variseq.exposures.rewards import LoggedEvent, RewardOptions, confirmed, with_rewards
+from variseq.exposures.table import Exposures
+
+CONTEXT = ("history", "model", "policy", "filters", "log_p", "arm")
+PROPENSITIES = ("propensity_at_rank", "propensity_in_list")
+LARGEST_RANK = 1_000_000_000
+FAULTS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+
+def read_exposures(
+    source: object,
+    columns: ColumnNames | None = None,
+    options: RewardOptions | None = None,
+    allow_impossible: bool = False,
+) -> tuple[Exposures, ExposureReport]:
+    """Exposures with their rewards, and what became of every line.
+
+    Args:
+        source: A folder of segments or one segment; or a table with a row for each impression (a file such as CSV or
+            Parquet, or a data frame).
+        columns: For a table, names of its columns where they are not found: {"propensity": "pscore"}.
+        options: What actions are worth, for segments.
+        allow_impossible: Whether propensities of 0 and above 1 are counted only.
+
+    Returns:
+        The exposures and the report.
+
+    Raises:
+        InputError: Nothing can be read, a column is missing, or a propensity is impossible.
+    """
+    path = Path(source) if isinstance(source, str | Path) else None
+    if path is not None and (path.is_dir() or any(map(path.match, SEGMENTS))):
+        if columns:
+            raise InputError(f"columns are for a table, and {path} has exposures of Variseq. Leave them out.")
+        exposures, report = read_segments(path, options or RewardOptions())
+    elif options is not None:
+        raise InputError(
+            "Rewards by behavior are for exposures of Variseq; a table has a column reward. Leave them out."
+        )
+    else:
+        exposures, report = read_impressions(source, columns or {})
+    if not allow_impossible:
+        report.refuse_impossible()
+    return exposures, report
+
+
+@dataclass(slots=True)
+class _Lines:
+    """What the lines of segments have, by their ids."""
+
+    exposures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    in_conflict: set[str] = field(default_factory=set)
+    shown: list[tuple[str, int]] = field(default_factory=list)
+    events: dict[str, LoggedEvent] = field(default_factory=dict)
+
+
+def read_segments(path: Path, options: RewardOptions) -> tuple[Exposures, ExposureReport]:
+    """The exposures of a folder of segments, or of one segment. Raises InputError where there are none."""
+    paths, report, lines = segments(path), ExposureReport(), _Lines()
+    if not paths:
+        raise InputError(f"{path} has no {SEGMENTS[0]}. Give a folder that `variseq serve --exposures` wrote.")
+    for one in paths:
+        for number, text in enumerate(segment_lines(one), 1):
+            if not text.endswith(b"\n"):  # A process is writing it.
+                report.lines["unfinished"] += 1
+                continue
+            try:
+                record = json.loads(text)
+                READERS[record["kind"]](record, lines, report)
+                report.lines[record["kind"]] += 1
+            except FAULTS as error:
+                report.lines["unreadable"] += 1
+                report.first_fault = report.first_fault or f"{one.name}, line {number}: {type(error).__name__}: {error}"
+    for exposure_id in lines.in_conflict:
+        del lines.exposures[exposure_id]
+    exposures = _table(lines.exposures, report)
+    report.exposures["kept"] = exposures.num_exposures
+    last_shown: dict[str, int] = {}
+    known = set(exposures.exposure_id)
+    for exposure_id, last in lines.shown:
+        report.shown["of a list" if exposure_id in known else "of no list"] += 1
+        if exposure_id in known:
+            last_shown[exposure_id] = max(last, last_shown.get(exposure_id, 0))
+    if options.only_shown:
+        exposures, outcomes = confirmed(exposures, last_shown)
+        report.exposures.update(outcomes)
+    exposures, outcomes = with_rewards(exposures, lines.events.values(), options)
+    report.events.update(outcomes)
+    return exposures, report
+
+
+def _read_exposure(record: dict[str, Any], lines: _Lines, report: ExposureReport) -> None:
+    exposure_id, items = _text(record["exposure_id"]), [_id(one) for one in record["item_id"]]
+    first_rank = _rank(record["first_rank"])
+    row: dict[str, Any] = {name: record[name] for name in CONTEXT if name in record}
+    row |= {"time": microseconds_of(record["time"]), "user": None if record["user"] is None else _text(record["user"])}
+    row |= {"items": items, "first_rank": first_rank, "pin": dict(record["filters"].get("pin", {}))}
+    for name in PROPENSITIES:
+        given = record[name]
+        column = [math.nan if one is None else float(one) for one in ([None] * len(items) if given is None else given)]
+        if len(column) != len(items):
+            raise ValueError(f"{name} has {len(column)} numbers for {len(items)} items")
+        row[name] = column
+    before = lines.exposures.setdefault(exposure_id, row)
+    if before is row:
+        return
+    is_equal = before["items"] == items and before["first_rank"] == first_rank
+    if is_equal and exposure_id not in lines.in_conflict:
+        report.exposures["repeated"] += 1
+        return
+    # Which of them a person saw is not known.
+    report.exposures["in conflict"] += 1 if exposure_id in lines.in_conflict else 2
+    lines.in_conflict.add(exposure_id)
+
+
+def _read_shown(record: dict[str, Any], lines: _Lines, report: ExposureReport) -> None:
+    ranks = [_rank(one) for one in record["ranks"]]
+    lines.shown.append((_text(record["exposure_id"]), max(ranks, default=0)))
+
+
+def _read_event(record: dict[str, Any], lines: _Lines, report: ExposureReport) -> None:
+    behavior, exposure_id, rank = record["behavior"], record.get("exposure_id"), record.get("rank")
+    event = LoggedEvent(
+        _text(record["event_id"]),
+        microseconds_of(record["time"]),
+        _text(record["user"]),
+        _id(record["item_id"]),
+        DEFAULT_EVENT if behavior is None else _text(behavior),
+        None if exposure_id is None else _text(exposure_id),
+        None if rank is None else _rank(rank),
+    )
+    if event.event_id in lines.events:
+        report.events["repeated"] += 1
+        return
+    lines.events[event.event_id] = event
+    report.behaviors[event.behavior] += 1
+
+
+READERS = {"exposure": _read_exposure, "shown": _read_shown, "event": _read_event}
+
+
+def _text(given: object) -> str:
+    if not isinstance(given, str):
+        raise TypeError(f"{given!r} is no text")
+    return given
+
+
+def _id(given: object) -> Id:
+    if not isinstance(given, str | int) or isinstance(given, bool):
+        raise TypeError(f"{given!r} is no id")
+    return given
+
+
+def _rank(given: object) -> int:
+    if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= LARGEST_RANK:
+        raise TypeError(f"{given!r} is no rank")
+    return given
+
+
+def _table(found: Mapping[str, dict[str, Any]], report: ExposureReport) -> Exposures:
+    """Lists by time, and those of one time by their ids, so that the order of segments changes nothing."""
+    chosen = sorted(found.items(), key=lambda one: (one[1]["time"], one[0]))
+    rows = [row for _, row in chosen]
+    lengths = [len(row["items"]) for row in rows]
+    index: dict[Id, int] = {}
+    item = [index.setdefault(one, len(index)) for row in rows for one in row["items"]]
+    rank = [row["first_rank"] + number for row in rows for number in range(len(row["items"]))]
+    pinned = [
+        row["pin"].get(str(row["first_rank"] + number)) == one
+        for row in rows
+        for number, one in enumerate(row["items"])
+    ]
+    at_rank, in_list = (np.array([one for row in rows for one in row[name]], dtype=np.float64) for name in PROPENSITIES)
+    exposures = Exposures(
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        exposure_id=[exposure_id for exposure_id, _ in chosen],
+        user=[row["user"] for row in rows],
+        time=np.array([row["time"] for row in rows], dtype=np.int64),
+        context=[{name: row[name] for name in CONTEXT if name in row} for row in rows],
+        item=np.array(item, dtype=np.int64),
+        item_ids=list(index),
+        rank=np.array(rank, dtype=np.int64),
+        propensity_at_rank=at_rank,
+        propensity_in_list=in_list,
+        is_pinned=np.array(pinned, dtype=bool),
+        reward=np.zeros(len(item)),
+    )
+
+    def where(row: int) -> str:
+        number = int(np.searchsorted(exposures.offsets, row, side="right")) - 1
+        return f"exposure {exposures.exposure_id[number]!r} at rank {exposures.rank[row]}"
+
+    for name in PROPENSITIES:
+        report.add_propensities(name, getattr(exposures, name), where)
+    return exposures
