@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +19,7 @@ def some_pools(seed: int, num_lists: int = 40, size: int = 9, k: int = 3) -> Ran
     score = -np.sort(-random.normal(0, 1, (num_lists, size)), axis=1)
     item[0, -2:], score[0, -2:] = -1, -np.inf
     gain = (random.random((num_lists, size)) < 0.2) * random.uniform(0, 5, (num_lists, size)) * (item >= 0)
-    return RankedPools(item, score, np.full(num_lists, k), gain)
+    return RankedPools(item, score, np.full(num_lists, k), (gain > 0).astype(int), gain, gain)
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.1, 0.3, 1.0]), st.integers(1, 8))
@@ -48,8 +50,8 @@ def test_gradient_is_that_of_differences(seed: int, temperature: float) -> None:
 def test_item_whose_reward_is_larger_moves_up_and_the_ridge_holds_it_back() -> None:
     pools = some_pools(0)
     is_better = pools.item == 4
-    better = RankedPools(pools.item, pools.score, pools.num_drawn, np.where(is_better, 5.0, 0.1 * pools.gain))
-    free, held = (fit_offsets(better, NUM_ITEMS, 0.3, strength) for strength in (0.05, 5.0))
+    better = replace(pools, gain=np.where(is_better, 5.0, 0.1 * pools.gain))
+    free, held = (fit_offsets(better, NUM_ITEMS, 0.3, strength, np.zeros(NUM_ITEMS)) for strength in (0.05, 5.0))
     assert free.argmax() == held.argmax() == 4
     assert free[4] > 1.5 * held[4] > 0
     before, _ = expected_gain(better, np.zeros(NUM_ITEMS), 0.3)
@@ -58,5 +60,5 @@ def test_item_whose_reward_is_larger_moves_up_and_the_ridge_holds_it_back() -> N
 
 def test_without_rewards_nothing_moves() -> None:
     pools = some_pools(1)
-    none = RankedPools(pools.item, pools.score, pools.num_drawn, np.zeros_like(pools.gain))
-    assert not fit_offsets(none, NUM_ITEMS, 0.3, 0.1).any()
+    none = replace(pools, gain=np.zeros_like(pools.gain))
+    assert not fit_offsets(none, NUM_ITEMS, 0.3, 0.1, np.zeros(NUM_ITEMS)).any()

@@ -18,6 +18,7 @@ from variseq.off_policy.policies import TargetProbabilities
 from variseq.ranking.engine import Engine, together
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.plackett_luce import at_rank, in_list
+from variseq.ranking.ranked_lists import RankedLists
 from variseq.ranking.selection import Constraints
 from variseq.sequences.given_history import HistoryRow
 from variseq.sequences.histories import Histories
@@ -68,28 +69,37 @@ class RunPolicy:
             )
         left_out: Counter[str] = Counter()
         found = _Found(lists, position, self.engine.vocabulary.num_items, self.options)
-        # Requests with and without a time are ranked apart from each other.
-        waiting: dict[bool, list[_Request]] = {True: [], False: []}
-        for request in self._requests(lists, log.context, left_out):
-            batch = waiting[request.history.request_time is None]
-            batch.append(request)
-            if len(batch) == LISTS_AT_ONCE:
-                self._add(found, batch)
-        for batch in waiting.values():
-            self._add(found, batch)
-        return TargetProbabilities(found.at_rank, found.in_list, found.expected, dict(left_out))
-
-    def _add(self, found: _Found, batch: list[_Request]) -> None:
-        """Rank some requests, and forget them."""
-        if batch:
-            histories = together([one.history for one in batch])
-            ranked = self.engine.rank(histories, [one.constraints for one in batch], self._options(batch))
+        for batch, ranked in self.ranked(lists, left_out):
             assert ranked.pool_item is not None
             assert ranked.pool_weight is not None
             found.add(batch, ranked.pool_item, ranked.pool_weight)
-            batch.clear()
+        return TargetProbabilities(found.at_rank, found.in_list, found.expected, dict(left_out))
 
-    def _options(self, batch: Sequence[_Request]) -> RecommendOptions:
+    def ranked(
+        self, lists: LoggedLists, left_out: Counter[str]
+    ) -> Iterator[tuple[Sequence[LoggedRequest], RankedLists]]:
+        """What the run ranks at all lists whose history is proved, some at a time; the rest is counted by its reason.
+
+        The lists have pools, scores and weights also where the strategy is greedy.
+        """
+        assert lists.exposures.context is not None
+        # Requests with and without a time are ranked apart from each other.
+        waiting: dict[bool, list[LoggedRequest]] = {True: [], False: []}
+        for request in self._requests(lists, lists.exposures.context, left_out):
+            batch = waiting[request.history.request_time is None]
+            batch.append(request)
+            if len(batch) == LISTS_AT_ONCE:
+                yield batch, self._rank(batch)
+                batch.clear()
+        for batch in waiting.values():
+            if batch:
+                yield batch, self._rank(batch)
+
+    def _rank(self, batch: Sequence[LoggedRequest]) -> RankedLists:
+        histories = together([one.history for one in batch])
+        return self.engine.rank(histories, [one.constraints for one in batch], self._options(batch))
+
+    def _options(self, batch: Sequence[LoggedRequest]) -> RecommendOptions:
         """Those of a batch. A greedy policy shows the first items of a pool, which come best first."""
         longest = max(one.constraints.k for one in batch)
         pool = longest if self.options.strategy == "greedy" else max(self.options.pool, longest)
@@ -97,7 +107,7 @@ class RunPolicy:
 
     def _requests(
         self, lists: LoggedLists, contexts: Sequence[Mapping[str, Any]], left_out: Counter[str]
-    ) -> Iterator[_Request]:
+    ) -> Iterator[LoggedRequest]:
         """What the run is asked, person by person; the rest is counted by its reason."""
         log = lists.exposures
         user: str | None = None
@@ -122,7 +132,7 @@ class RunPolicy:
             try:
                 options = self._of_request(context, int(lists.lengths[number]))
                 history = self.engine.history(rebuilt).at_request(options)
-                yield _Request(number, history, self.engine.constraints(options))
+                yield LoggedRequest(number, history, self.engine.constraints(options))
             except InputError:
                 left_out[NO_OPTIONS] += 1
 
@@ -135,7 +145,7 @@ class RunPolicy:
 
 
 @dataclass(frozen=True, eq=False)
-class _Request:
+class LoggedRequest:
     """A list that a run is asked for: the number of its exposure, and what it is made from."""
 
     number: int
@@ -161,7 +171,7 @@ class _Found:
 
     def add(
         self,
-        batch: Sequence[_Request],
+        batch: Sequence[LoggedRequest],
         item: Int[np.ndarray, "history pool"],
         weight: Float[np.ndarray, "history pool"],
     ) -> None:

@@ -8,10 +8,10 @@ keeps the policy near the one that has been learned from events.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from variseq.errors import MissingDependencyError
 
@@ -20,6 +20,8 @@ MAX_WEIGHT = 10.0
 NEWTON_STEPS = 10
 LISTS_AT_ONCE = 10_000
 MAX_ITERATIONS = 40
+RATE_STRENGTHS = (0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 1e9)
+"""Numbers of expected rewards that the mean rate counts for; the last one makes all items equal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,20 +32,30 @@ class RankedPools:
         item: The items of each pool, −1 where a pool is smaller.
         score: What they are ranked by, without offsets; −inf where there is none.
         num_drawn: Length of each list without pinned items.
-        gain: Of each item Σ r · min(1/ρ, c) over the list that was logged; 0 where it was not in the list.
+        num_shown: How often each item was in the logged list: 0 or 1, or more for lists of one pool that are summed.
+        reward: What it earned there.
+        gain: Σ reward · min(1/ρ, c).
     """
 
     item: Int[np.ndarray, "list pool"]
     score: Float[np.ndarray, "list pool"]
     num_drawn: Int[np.ndarray, " list"]
+    num_shown: Int[np.ndarray, "list pool"]
+    reward: Float[np.ndarray, "list pool"]
     gain: Float[np.ndarray, "list pool"]
 
     def __len__(self) -> int:
         return len(self.item)
 
-    def lists(self, chosen: Int[np.ndarray, " chosen"] | slice) -> RankedPools:
+    def lists(self, chosen: Int[np.ndarray, " chosen"] | Bool[np.ndarray, " list"] | slice) -> RankedPools:
         """Some of the lists."""
-        return RankedPools(self.item[chosen], self.score[chosen], self.num_drawn[chosen], self.gain[chosen])
+        return RankedPools(*(getattr(self, one.name)[chosen] for one in fields(self)))
+
+    def joined(self, other: RankedPools) -> RankedPools:
+        """These lists and others, with pools of one size."""
+        return RankedPools(
+            *(np.concatenate([getattr(self, one.name), getattr(other, one.name)]) for one in fields(self))
+        )
 
 
 def smooth_inclusion(
@@ -101,7 +113,7 @@ def fit_offsets(
     num_items: int,
     temperature: float,
     strength: float,
-    start: Float[np.ndarray, " item"] | None = None,
+    center: Float[np.ndarray, " item"],
 ) -> Float[np.ndarray, " item"]:
     """The offsets with the largest estimated reward minus a ridge term.
 
@@ -109,12 +121,12 @@ def fit_offsets(
         pools: Exposures to learn from.
         num_items: Size of the catalog.
         temperature: Of the softmax that lists will be drawn by.
-        strength: Of the ridge term strength · reward · Σ θ² / (2 · num_items), with the estimated reward of a list
-            without offsets as its unit.
-        start: Where to begin; zeros otherwise.
+        strength: Of the ridge term strength · reward · Σ (θ − center)² / (2 · num_items), with the estimated reward of
+            a list without offsets as its unit.
+        center: Where offsets are without evidence.
 
     Returns:
-        An offset for each item of the catalog; 0 for items that no pool has.
+        An offset for each item of the catalog, their center for items that no pool has.
 
     Raises:
         MissingDependencyError: scipy is not installed.
@@ -125,18 +137,53 @@ def fit_offsets(
         raise MissingDependencyError("scipy", "train") from error
     unit, _ = expected_gain(pools, np.zeros(num_items), temperature)
     if unit <= 0:
-        return np.zeros(num_items)
+        return center
     ridge = strength / num_items
 
     def loss(offset: Float[np.ndarray, " item"]) -> tuple[float, Float[np.ndarray, " item"]]:
         value, gradient = expected_gain(pools, offset, temperature)
-        return ridge / 2 * float(offset @ offset) - value / unit, ridge * offset - gradient / unit
+        away = offset - center
+        return ridge / 2 * float(away @ away) - value / unit, ridge * away - gradient / unit
 
     found = minimize(
         loss,
-        np.zeros(num_items) if start is None else start,
+        center,
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": MAX_ITERATIONS},
     )
     return np.asarray(found.x, dtype=np.float64)
+
+
+def log_reward_rates(pools: RankedPools, num_items: int) -> Float[np.ndarray, " item"]:
+    """The logarithm of the reward of each item over that expected of its probability, around a mean of 0.
+
+    Rates have a gamma distribution over items, whose strength makes the rewards most likely (empirical Bayes; Robbins,
+    1956). An item that was shown little has nearly the mean rate.
+
+    Args:
+        pools: Their scores are log p, and boosts.
+        num_items: Size of the catalog.
+    """
+    try:
+        from scipy.special import gammaln
+    except ImportError as error:
+        raise MissingDependencyError("scipy", "train") from error
+    shown = pools.num_shown > 0
+    item = pools.item[shown]
+    expected = np.bincount(item, pools.num_shown[shown] * np.exp(pools.score[shown]), num_items)
+    rewarded = np.bincount(item, pools.reward[shown], num_items)
+    mean = rewarded.sum() / max(expected.sum(), np.finfo(np.float64).tiny)
+    if mean <= 0:
+        return np.zeros(num_items)
+    # In units of the mean, so that rewards may have any unit.
+    expected = expected * mean
+
+    def likelihood(strength: float) -> float:
+        shape = rewarded + strength
+        terms = gammaln(shape) - gammaln(strength) + strength * np.log(strength) - shape * np.log(strength + expected)
+        return float(terms.sum())
+
+    strength = max(RATE_STRENGTHS, key=likelihood)
+    rate = np.log((rewarded + strength) / (expected + strength))
+    return np.asarray(rate - np.average(rate, weights=expected))

@@ -34,7 +34,8 @@ class DrawnItems:
     def added_to(self, lists: RankedLists) -> RankedLists:
         """The lists with propensities and pools."""
         pool = self.pool
-        return replace(lists, at_rank=self.at_rank, in_list=self.in_list, pool_item=pool.item, pool_weight=pool.weight)
+        found = replace(lists, at_rank=self.at_rank, in_list=self.in_list)
+        return replace(found, pool_item=pool.item, pool_score=pool.score, pool_weight=pool.weight)
 
 
 @dataclass(frozen=True, eq=False)

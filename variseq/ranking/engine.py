@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -152,6 +153,13 @@ class Engine:
         self.visit_gap = visit_gap
         self.version, self.health = version, {"version": version, **(health or {})}
         self.vocabulary, self.items = catalog.vocabulary, catalog.items
+
+    def with_score_offset(self, offset: Float[np.ndarray, " item"]) -> Engine:
+        """The same engine, which adds an offset to the score of each item."""
+        engine = copy.copy(self)
+        engine.model = copy.copy(self.model)
+        engine.model.tables = replace(self.model.tables, score_offset=offset.astype(np.float32))
+        return engine
 
     def history(self, events: Iterable[HistoryRow], user_id: Id | None = None) -> KnownHistory:
         """Somebody's events, oldest first, as the model reads them. Raises InputError for ids of the other type.

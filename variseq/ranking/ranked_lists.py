@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from variseq.ranking.reasons import Reasons
 
-FILLS = {"item": -1, "score": -np.inf, "pool_item": -1}
+FILLS = {"item": -1, "score": -np.inf, "pool_item": -1, "pool_score": -np.inf}
 """What stands after the end of a list; 0 in other columns."""
 
 
@@ -20,7 +20,7 @@ class RankedLists:
     """Lists of several histories, best first, −1 where a list is shorter; with `ranks_only` the rest is None.
 
     Only lists that were drawn have propensities `at_rank` and `in_list`, the pools that they were drawn from, and the
-    weights that they were drawn by.
+    scores and weights in them.
     """
 
     item: Int[np.ndarray, "history k"]
@@ -36,6 +36,7 @@ class RankedLists:
     at_rank: Float[np.ndarray, "history k"] | None = None
     in_list: Float[np.ndarray, "history k"] | None = None
     pool_item: Int[np.ndarray, "history pool"] | None = None
+    pool_score: Float[np.ndarray, "history pool"] | None = None
     pool_weight: Float[np.ndarray, "history pool"] | None = None
 
     @classmethod

@@ -1,0 +1,224 @@
+"""A better policy from exposures of another: offsets of scores are fitted, chosen and compared on different people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from variseq.errors import InputError
+from variseq.exposures.table import Exposures
+from variseq.off_policy.evaluation import Estimate, evaluate_policies
+from variseq.off_policy.logged import LoggedLists, logged_lists
+from variseq.off_policy.run_policy import RunPolicy
+from variseq.off_policy.score_offsets import MAX_WEIGHT, RankedPools, fit_offsets, log_reward_rates
+from variseq.ranking.options import RecommendOptions
+from variseq.ranking.plackett_luce import in_list, softmax_weights
+
+STRENGTHS = (2.0, 0.5)
+CENTERS = (0.0, 0.5, 1.0)
+"""Shares of the logarithm of an item's own reward rate that offsets are drawn to."""
+CHOOSING, HELD_OUT = 0.2, 0.2
+"""Shares of people on which strength and center are chosen, and on which the result is compared."""
+MIN_REWARDS = 50
+BEST = ("doubly robust", "SNIPS", "IPS")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One strength and center, with the estimated reward of a list of those people on whom it is chosen."""
+
+    strength: float
+    center: float
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Improvement:
+    """What was learned, and what it is worth to people of whom nothing was learned.
+
+    Args:
+        offset: What is added to the score of each item of the catalog.
+        trials: What was tried; the chosen one has the largest value.
+        base_value: The value without offsets, estimated like those of the trials.
+        num_lists: Lists to fit, to choose, and held out.
+        estimate: The difference of rewards a list, with offsets minus without, on the people held out.
+        base: The same people's reward a list without offsets.
+        left_out: Lists that could not be used, by reason.
+    """
+
+    offset: Float[np.ndarray, " item"]
+    trials: list[Trial]
+    base_value: float
+    num_lists: tuple[int, int, int]
+    estimate: Estimate
+    base: Estimate
+    left_out: dict[str, int]
+
+    @property
+    def best(self) -> Trial:
+        """The chosen trial."""
+        return max(self.trials, key=lambda one: one.value)
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the interval of the difference is above 0."""
+        interval = self.estimate.interval
+        return interval is not None and interval[0] > 0
+
+
+def improve(
+    exposures: Exposures,
+    policy: RunPolicy,
+    seed: int = 0,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Improvement:
+    """Learn offsets of scores from rewards.
+
+    Args:
+        exposures: Lists with propensities and rewards, as a server logged them.
+        policy: The policy of the run that is to become better.
+        seed: Divides the people.
+        report: Called with the number of fits that are done and that of all.
+
+    Returns:
+        The offsets, and their value on people who were held out.
+
+    Raises:
+        InputError: There are too few rewards, or no list can be used.
+        MissingDependencyError: scipy is not installed.
+    """
+    lists = logged_lists(exposures)
+    if (num_rewards := int((lists.exposures.reward != 0).sum())) < MIN_REWARDS:
+        raise InputError(
+            f"The exposures have {num_rewards:,} rewards, too few to learn from. Log more lists; thousands of rewards "
+            f"are better, and {MIN_REWARDS} are the least."
+        )
+    left_out: Counter[str] = Counter()
+    pools, number = _pools(policy, lists, left_out)
+    if not len(pools):
+        raise InputError(f"No list can be used: {'; '.join(left_out)}.")
+    part = np.random.default_rng(seed).random(lists.num_users)[lists.user]
+    is_held_out, is_choosing = part < HELD_OUT, part < HELD_OUT + CHOOSING
+    fitted, choosing = pools.lists(~is_choosing[number]), pools.lists((is_choosing & ~is_held_out)[number])
+    num_items = policy.engine.vocabulary.num_items
+    offset, trials, base_value = learned_offsets(fitted, choosing, num_items, policy.options, report)
+    if policy.engine.model.tables.score_offset is not None:
+        offset = offset + policy.engine.model.tables.score_offset
+    held_out = lists.exposures.exposures(np.flatnonzero(is_held_out))
+    better = replace(policy, name=f"{policy.name}, improved", engine=policy.engine.with_score_offset(offset))
+    found = evaluate_policies(held_out, [better, policy], show_refused=True)
+    differences = {one.estimator: one for one in found.differences[0].estimates}
+    name = next(one for one in BEST if one in differences)
+    num_lists = (len(fitted), len(choosing), found.num_exposures)
+    base = found.policies[1].estimate(name)
+    return Improvement(offset, trials, base_value, num_lists, differences[name], base, dict(left_out))
+
+
+def learned_offsets(
+    fitted: RankedPools,
+    choosing: RankedPools,
+    num_items: int,
+    options: RecommendOptions,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Float[np.ndarray, " item"], list[Trial], float]:
+    """Fit offsets with each strength and center, choose one by other lists, and fit again on all.
+
+    Args:
+        fitted: Lists to fit.
+        choosing: Lists to choose by.
+        num_items: Size of the catalog.
+        options: Temperature and floor of the softmax that lists will be drawn by.
+        report: Called with the number of fits that are done and that of all.
+
+    Returns:
+        The offsets, the trials, and the value without offsets.
+    """
+    trials: list[Trial] = []
+    rates, grid = log_reward_rates(fitted, num_items), [(one, other) for other in CENTERS for one in STRENGTHS]
+    for strength, center in grid:
+        report(len(trials), len(grid) + 1)
+        offset = fit_offsets(fitted, num_items, options.temperature, strength, center * rates)
+        trials.append(Trial(strength, center, value_of(choosing, offset, options)))
+    report(len(grid), len(grid) + 1)
+    best, every = max(trials, key=lambda one: one.value), fitted.joined(choosing)
+    rates = log_reward_rates(every, num_items)
+    offset = fit_offsets(every, num_items, options.temperature, best.strength, best.center * rates)
+    report(len(grid) + 1, len(grid) + 1)
+    return offset, trials, value_of(choosing, np.zeros(num_items), options)
+
+
+def _pools(
+    policy: RunPolicy, lists: LoggedLists, left_out: Counter[str]
+) -> tuple[RankedPools, Int[np.ndarray, " list"]]:
+    """The pools of all lists whose history is proved, with what was logged at each item; and their numbers."""
+    log = lists.exposures
+    position = policy.engine.vocabulary.item_positions(log.item_ids)[log.item]
+    parts: list[tuple[np.ndarray, ...]] = []
+    for batch, ranked in policy.ranked(lists, left_out):
+        assert ranked.pool_item is not None
+        assert ranked.pool_score is not None
+        item = ranked.pool_item
+        number = np.array([one.number for one in batch])
+        reward, propensity = np.zeros(item.shape), np.zeros(item.shape)
+        num_drawn = np.array([one.constraints.k for one in batch])
+        for row, one in enumerate(batch):
+            cells = np.arange(log.offsets[one.number], log.offsets[one.number + 1])
+            num_drawn[row] -= int(log.is_pinned[cells].sum())
+            cells = cells[~log.is_pinned[cells]]
+            index = {other: place for place, other in enumerate(item[row].tolist()) if other >= 0}
+            for cell, other in zip(cells.tolist(), position[cells].tolist(), strict=True):
+                if (found := index.get(other)) is not None:
+                    reward[row, found], propensity[row, found] = log.reward[cell], log.propensity_in_list[cell]
+        parts.append((item, ranked.pool_score.astype(np.float64), num_drawn, reward, propensity, number))
+    if not parts:
+        cells, none = np.zeros((0, 1)), np.zeros(0, dtype=np.int64)
+        whole = cells.astype(np.int64)
+        return RankedPools(whole, cells, none, whole, cells, cells), none
+    width = max(part[0].shape[1] for part in parts)
+    item, score, num_drawn, reward, propensity, number = (
+        np.concatenate([_padded(part[column], width, fill) for part in parts])
+        for column, fill in enumerate((-1, -np.inf, 0, 0, 0, 0))
+    )
+    shown = propensity > 0
+    # A list that takes all of its pool has nothing to choose.
+    has_choice = (num_drawn > 0) & (num_drawn < (item >= 0).sum(axis=1))
+    if num_certain := int((~has_choice).sum()):
+        left_out["their pool has no more items than the list"] += num_certain
+    weight = np.minimum(np.divide(1.0, propensity, out=np.zeros_like(propensity), where=shown), MAX_WEIGHT)
+    pools = RankedPools(item, score, num_drawn, shown.astype(np.int64), reward, reward * weight)
+    return pools.lists(has_choice), number[has_choice]
+
+
+def _padded(values: np.ndarray, width: int, fill: float) -> np.ndarray:
+    if values.ndim == 1:
+        return values
+    return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=fill)
+
+
+def value_of(pools: RankedPools, offset: Float[np.ndarray, " item"], options: RecommendOptions) -> float:
+    """The estimated reward of a list under offsets, by exact probabilities and the same bounded weights."""
+    is_there = pools.item >= 0
+    score = np.where(is_there, pools.score + offset[np.maximum(pools.item, 0)], -np.inf)
+    order = np.argsort(-score, axis=1, kind="stable")
+    total = 0.0
+    # Only lists with a reward add something.
+    for row in np.array_split(np.flatnonzero(pools.gain.any(axis=1)), max(1, len(pools) // 200)):
+        if len(row):
+            ranked = np.take_along_axis(score[row], order[row], axis=1)
+            weight = softmax_weights(ranked, options.temperature, options.floor, pools.num_drawn[row])
+            gain = np.take_along_axis(pools.gain[row], order[row], axis=1)
+            rewarded = _first_columns(gain > 0)
+            found = in_list(weight, rewarded, pools.num_drawn[row])
+            total += float((np.take_along_axis(gain, np.maximum(rewarded, 0), axis=1) * found).sum())
+    return total / len(pools)
+
+
+def _first_columns(chosen: Bool[np.ndarray, "row column"]) -> Int[np.ndarray, "row chosen"]:
+    """The columns that are chosen in each row, −1 behind them."""
+    count = chosen.sum(axis=1)
+    order = np.argsort(~chosen, axis=1, kind="stable")[:, : int(count.max())]
+    return np.where(np.arange(order.shape[1]) < count[:, None], order, -1)
