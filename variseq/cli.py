@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 
-from variseq.errors import InputError, MissingDependencyError, VariseqError
+from variseq.errors import MissingDependencyError, VariseqError
 from variseq.output.printable import printable, printable_lines
 from variseq.terminal.audit import commands as audit_commands
 from variseq.terminal.exposures import commands as exposures_commands
 from variseq.terminal.federate import commands as federate_commands
+from variseq.terminal.improve import commands as improve_commands
 from variseq.terminal.items import commands as items_commands
 from variseq.terminal.ope import commands as ope_commands
 from variseq.terminal.privacy import commands as privacy_commands
 from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
+from variseq.terminal.serve import commands as serve_commands
 from variseq.terminal.server_files import backup_commands, keys_commands
 from variseq.threads import use_threads
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(keys_commands, name="keys")
+app.add_typer(serve_commands)
 app.add_typer(items_commands, name="items")
 app.add_typer(backup_commands)
 app.add_typer(privacy_commands)
@@ -36,6 +39,7 @@ app.add_typer(federate_commands, name="federate")
 app.add_typer(exposures_commands, name="exposures")
 app.add_typer(audit_commands)
 app.add_typer(ope_commands)
+app.add_typer(improve_commands)
 
 
 def option(text: str, *names: str) -> Any:
@@ -384,56 +388,6 @@ def demo(
     from variseq.terminal.demo import run_demo
 
     run_demo(out, seed, console())
-
-
-@app.command()
-def serve(
-    run: Annotated[Path | None, typer.Argument(help="Folder of a finished run, or of an export.")] = None,
-    host: Annotated[str | None, option("Address to listen on; 127.0.0.1 otherwise.")] = None,
-    port: Annotated[int | None, option("Port; 8000 otherwise, 0 takes a free one.")] = None,
-    store: Annotated[str | None, option("URL of the store of histories; sqlite:///events.db otherwise.")] = None,
-    import_histories: Annotated[
-        str | None, option("Import the run's histories: yes, no, or auto (into an empty store).")
-    ] = None,
-    model_dir: Annotated[Path | None, option("Folder of models that can replace the run.")] = None,
-    images: Annotated[Path | None, option("Folder of the pictures that the table of items names.")] = None,
-    keys: Annotated[Path | None, option("File of API keys; see `variseq keys create`.")] = None,
-    audit_log: Annotated[Path | None, option("File for the audit log.")] = None,
-    exposures: Annotated[Path | None, option("Folder for what answers listed; see `variseq exposures`.")] = None,
-    exposures_days: Annotated[int | None, option("Days to keep it; for ever otherwise.")] = None,
-    workers: Annotated[int | None, option("Processes; 1 otherwise.")] = None,
-    rate_limit: Annotated[float | None, option("Requests a second for each key and worker.")] = None,
-    burst: Annotated[int | None, option("Requests at once; twice the rate otherwise.")] = None,
-    queue_length: Annotated[int | None, option("Requests that may wait for the model.")] = None,
-    batch_size: Annotated[int | None, option("Requests answered in one pass.")] = None,
-    batch_users: Annotated[int | None, option("Users in one request of /v1/recommend/batch.")] = None,
-    timeout_seconds: Annotated[float | None, option("Time for an answer.")] = None,
-    request_timeout_seconds: Annotated[float | None, option("Time for a client to send a request.")] = None,
-    keep_alive_seconds: Annotated[float | None, option("Time an idle connection is kept open.")] = None,
-    shutdown_grace_seconds: Annotated[float | None, option("Time between not ready and the end of listening.")] = None,
-    cache_megabytes: Annotated[float | None, option("Decoded histories in RAM, a worker.")] = None,
-    max_connections: Annotated[int | None, option("Open connections, a worker.")] = None,
-    strategy: Annotated[str | None, option("Of requests that name none: greedy, softmax or thompson.")] = None,
-    temperature: Annotated[float | None, option("Of the softmax; 0.3 otherwise.")] = None,
-    pool: Annotated[int | None, option("Items among which the softmax draws; 100 otherwise.")] = None,
-    floor: Annotated[float | None, option("Share of the last place for the whole pool; 0.05 otherwise.")] = None,
-    log_requests: Annotated[bool | None, option("A line on stderr for each request.")] = None,
-    config: Annotated[Path | None, option("YAML file with these same names.")] = None,
-) -> None:
-    """Answer over HTTP: events in, the very next answer reflects them. Each option is also VARISEQ_SERVE_<NAME>."""
-    flags = {name: value for name, value in locals().items() if name != "config"}
-    if sys.platform == "win32":
-        raise InputError(
-            "The server does not run on Windows: it needs the sockets and file locks of Linux and macOS. Run it in WSL "
-            "or in a container."
-        )
-    try:
-        from variseq.terminal.serve import serve_run
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("variseq"):
-            raise
-        raise MissingDependencyError(error.name or "a library", "serve") from error
-    serve_run(flags, config)
 
 
 @app.command()

@@ -254,4 +254,9 @@ def test_server_draws_lists_apart_where_its_policy_is_a_softmax(bundle_folder: P
             assert "propensity_in_list" not in greedy[0]["recommendations"][0]
         batch = server.client.post("/v1/recommend/batch", json={"users": ["new", "newer"], "seed": 3}).json()["answers"]
         assert ids_of(batch[0]) != ids_of(batch[1])
+        again = [
+            server.client.post("/v1/recommend", json={"history": ["i00"]}, headers={"X-Request-Id": name}).json()
+            for name in ("first", "second", "first")
+        ]
+        assert ids_of(again[0]) == ids_of(again[2]) != ids_of(again[1])
         assert ids_of(batch[1]) == ids_of(server.recommend("newer", seed=3))

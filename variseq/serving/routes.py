@@ -89,7 +89,7 @@ async def recommend(services: Services, context: RequestContext, body: Recommend
     """Recommend items to a user or for a history."""
     engine = services.models.engine
     vocabulary = engine.vocabulary
-    request = list_request(body, vocabulary, engine.version, services.settings.policy)
+    request = list_request(body, vocabulary, engine.version, services.policy(context.request_id))
     user_id = None if body.user_id is None else user_id_of(body.user_id, vocabulary)
     needed = None if body.page is None else engine.version
     query = InferenceRequest(request, user_id, history_of(body, vocabulary), needed)
@@ -116,7 +116,7 @@ async def recommend_batch(services: Services, context: RequestContext, body: Bat
     services.auth.charge(context.caller, num_users - 1)
     vocabulary = services.models.engine.vocabulary
     request = Request(
-        options_of(body, vocabulary, services.settings.policy), attention=body.attention, when=when_of(body)
+        options_of(body, vocabulary, services.policy(context.request_id)), attention=body.attention, when=when_of(body)
     )
     users = [user_id_of(one, vocabulary) for one in body.users]
     queries = [InferenceRequest(request, user_id) for user_id in users]

@@ -109,7 +109,7 @@ class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     temperature: Annotated[float, Meta(ge=MIN_TEMPERATURE)] | None = None
     pool: Annotated[int, Meta(ge=1, le=MAX_POOL)] | None = None
     floor: Annotated[float, Meta(ge=MIN_FLOOR, le=1 - MIN_FLOOR)] | None = None
-    seed: Annotated[int, Meta(ge=0, le=MAX_SEED, description="of what is drawn; else one by chance")] | None = None
+    seed: Annotated[int, Meta(ge=0, le=MAX_SEED, description="else it follows from X-Request-Id")] | None = None
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     new_items_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     query: Annotated[str, Meta(min_length=1, max_length=MAX_QUERY)] | None = None
@@ -382,7 +382,7 @@ def when_of(request: ListRequest) -> WhenOptions | None:
 
 _SAME = (
     *("k", "categories", "exclude_seen", "boost_categories", "diversity", "new_items_share", "query", "reasons"),
-    *("seed", "attributes", "at", "next"),
+    *("attributes", "at", "next"),
 )
 
 
@@ -408,7 +408,7 @@ def options_of(
     as_they_are = {name: getattr(request, name) for name in _SAME}
     is_other = bool(conformal_level is not None or request.diversity or request.new_items_share)
     as_they_are |= {name: value for name, value in policy.items() if name != "strategy" or not is_other}
-    of_request = {name: getattr(request, name) for name in ("strategy", "temperature", "pool", "floor")}
+    of_request = {name: getattr(request, name) for name in ("strategy", "temperature", "pool", "floor", "seed")}
     as_they_are |= {name: value for name, value in of_request.items() if value is not None}
     return RecommendOptions(**as_they_are, **in_ids_of_the_catalog, conformal_level=conformal_level)
 

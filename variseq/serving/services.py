@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import logging
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from variseq.errors import InputError, VariseqError
 from variseq.exposures.segments import ExposureLog
@@ -78,6 +80,8 @@ class Services:
             count = self.metrics.exposure
             self.exposures = ExposureLog(settings.exposures, settings.exposures_days, count=count)
             self.batcher.history_key = self.exposures.key
+        # The same in all processes where there are exposures, so that a request that is sent again gets the same list.
+        self._seed_key = secrets.token_bytes(32) if self.exposures is None else self.exposures.key
         self.metrics.model(self.models.engines.trained.version)
         self.batcher.on_batch = self.metrics.batch_size.observe
         # Appends have threads of their own, so that they wait for nothing else.
@@ -88,6 +92,11 @@ class Services:
         self.catalog_lock = Lock()
         self._checked = -STORE_CHECK_SECONDS
         self._store_problem: str | None = None
+
+    def policy(self, request_id: str) -> dict[str, Any]:
+        """What `RecommendOptions` has of a request that names nothing else; the seed follows from its id."""
+        seed = hashlib.blake2b(request_id.encode("ascii"), digest_size=4, key=self._seed_key).digest()
+        return {**self.settings.policy, "seed": int.from_bytes(seed, "big")}
 
     async def store_problem(self) -> str | None:
         """Why the store cannot be used now; it is checked once a second at most."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from variseq.exposures.table import Exposures
     from variseq.off_policy.evaluation import Estimate, Interval, OffPolicyEvaluation, PolicyEvaluation
     from variseq.off_policy.policies import TargetPolicy
+    from variseq.off_policy.run_policy import RunPolicy
     from variseq.ranking.engine import Engine
     from variseq.sequences.given_history import HistoryRow
 
@@ -109,12 +110,12 @@ def _policy(
         return LoggingPolicy()
     if not Path(name).is_dir():
         raise InputError(f"--policy {name!r} is no folder of a run. Allowed: {', '.join(RULES)}, or such a folder.")
-    return _of_run(name, exposures, source, store, changes, bar)
+    return run_policy(name, exposures, source, store, changes, bar)
 
 
-def _of_run(
+def run_policy(
     name: str, exposures: Exposures, source: Path, store: str | None, changes: dict[str, Any], bar: Progress
-) -> TargetPolicy:
+) -> RunPolicy:
     """The policy of a run or of its export, with the settings that were logged and what changes them."""
     from variseq.exposures.folder import hashed_user, read_key
     from variseq.off_policy.run_policy import RunPolicy
