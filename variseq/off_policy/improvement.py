@@ -38,7 +38,7 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Improvement:
-    """What was learned, and what it is worth to people of whom nothing was learned.
+    """What was learned, and what it is worth to people of whom nothing was every_one.
 
     Args:
         offset: What is added to the score of each item of the catalog.
@@ -105,7 +105,7 @@ def improve(
     is_held_out, is_choosing = part < HELD_OUT, part < HELD_OUT + CHOOSING
     fitted, choosing = pools.lists(~is_choosing[number]), pools.lists((is_choosing & ~is_held_out)[number])
     num_items = policy.engine.vocabulary.num_items
-    offset, trials, base_value = learned_offsets(fitted, choosing, num_items, policy.options, report)
+    offset, trials, base_value = offsets_by_trials(fitted, choosing, num_items, policy.options, report)
     if policy.engine.model.tables.score_offset is not None:
         offset = offset + policy.engine.model.tables.score_offset
     held_out = lists.exposures.exposures(np.flatnonzero(is_held_out))
@@ -118,7 +118,7 @@ def improve(
     return Improvement(offset, trials, base_value, num_lists, differences[name], base, dict(left_out))
 
 
-def learned_offsets(
+def offsets_by_trials(
     fitted: RankedPools,
     choosing: RankedPools,
     num_items: int,
@@ -169,7 +169,7 @@ def _pools(
             cells = np.arange(log.offsets[one.number], log.offsets[one.number + 1])
             num_drawn[row] -= int(log.is_pinned[cells].sum())
             cells = cells[~log.is_pinned[cells]]
-            index = {other: place for place, other in enumerate(item[row].tolist()) if other >= 0}
+            index = {other: column for column, other in enumerate(item[row].tolist()) if other >= 0}
             for cell, other in zip(cells.tolist(), position[cells].tolist(), strict=True):
                 if (found := index.get(other)) is not None:
                     reward[row, found], propensity[row, found] = log.reward[cell], log.propensity_in_list[cell]
