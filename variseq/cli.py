@@ -28,14 +28,12 @@ if TYPE_CHECKING:
     from variseq.ranking.item_codes import Compression
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+for commands in (backup_commands, privacy_commands, audit_commands, ope_commands):
+    app.add_typer(commands)
 app.add_typer(keys_commands, name="keys")
 app.add_typer(items_commands, name="items")
-app.add_typer(backup_commands)
-app.add_typer(privacy_commands)
 app.add_typer(federate_commands, name="federate")
 app.add_typer(exposures_commands, name="exposures")
-app.add_typer(audit_commands)
-app.add_typer(ope_commands)
 
 
 def option(text: str, *names: str) -> Any:
