@@ -254,37 +254,36 @@ def sentences_of(found: OffPolicyEvaluation, precision: float | None = None) -> 
                 refusals.setdefault(one.refusal, []).append(one.kind)
         for sentence, kinds in refusals.items():
             yield f"{policy.policy}, weights of {' and '.join(kinds)}: refused. {sentence}"
-        best = best_estimate(policy)
+        best = best_estimate(policy.estimates)
         if best is None:
             yield f"Nothing is known of {policy.policy} from this log."
             continue
-        yield f"{policy.policy}: {_compared(best)}"
+        yield f"{policy.policy}: {_compared(best, best.difference, best.difference_interval, 'the logging policy')}"
         yield from (text for one in policy.checks if (text := _checked(one)))
         if precision is not None and (number := best.num_exposures_for(precision, found.num_exposures)) is not None:
             yield (
                 f"An interval of ± {precision:.1%} of the {best.estimator} estimate needs about {number:,} lists; "
                 f"there are {found.num_exposures:,}."
             )
+    for pair in found.differences:
+        if (best := best_estimate(pair.estimates)) is not None:
+            yield f"{pair.first}: {_compared(best, best.value, best.interval, pair.second)}"
 
 
-def best_estimate(policy: PolicyEvaluation) -> Estimate | None:
+def best_estimate(estimates: Sequence[Estimate]) -> Estimate | None:
     """The estimate to report: the first of `BEST` that is not refused."""
-    trusted = {one.estimator: one for one in policy.estimates if one.value is not None and one.refusal is None}
+    trusted = {one.estimator: one for one in estimates if one.value is not None and one.refusal is None}
     return next((trusted[name] for name in BEST if name in trusted), None)
 
 
-def _compared(one: Estimate) -> str:
-    if (
-        one.difference is None
-        or one.difference_interval is None
-        or one.difference_interval[0] == one.difference_interval[1]
-    ):
-        return f"the same as the logging policy, by the {one.estimator} estimate."
-    more = "more" if one.difference > 0 else "less"
-    verdict = "is larger than chance explains" if one.is_certain_difference else "may be chance"
+def _compared(one: Estimate, difference: float | None, interval: Interval | None, other: str) -> str:
+    """A difference in words."""
+    if difference is None or interval is None or interval[0] == interval[1]:
+        return f"the same as {other}, by the {one.estimator} estimate."
+    more = "more" if difference > 0 else "less"
+    verdict = "may be chance" if interval[0] <= 0 <= interval[1] else "is larger than chance explains"
     return (
-        f"{abs(one.difference):.4g} a list {more} than the logging policy, by the {one.estimator} estimate. The "
-        f"difference {verdict}."
+        f"{abs(difference):.4g} a list {more} than {other}, by the {one.estimator} estimate. The difference {verdict}."
     )
 
 
