@@ -37,7 +37,9 @@ class ExposureRecord:
         options: Of the request.
         listed: The list.
         shown: Items of earlier pages, which are left out.
-        arm: The part of an experiment, where there is one.
+        experiment: The experiment that the user is in, where there is one.
+        arm: The user's arm of it.
+        uncertainty: Of the model about this history, in nats; recorded in an experiment.
     """
 
     exposure_id: str
@@ -48,7 +50,9 @@ class ExposureRecord:
     options: RecommendOptions
     listed: Recommendations
     shown: Sequence[Id] = ()
+    experiment: str | None = None
     arm: str | None = None
+    uncertainty: float | None = None
 
     kind = "exposure"
 
@@ -72,7 +76,9 @@ class ExposureRecord:
             "item_id": list(self.listed.item_id),
         }
         if self.arm is not None:
-            fields_of_line["arm"] = self.arm
+            fields_of_line |= {"experiment": self.experiment, "arm": self.arm}
+            if self.uncertainty is not None:
+                fields_of_line["uncertainty"] = float(SCORE % self.uncertainty)
         numbers = (
             ("log_p", self.listed.score, SCORE),
             ("propensity_at_rank", self.listed.propensity_at_rank, PROPENSITY),
