@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -69,7 +69,7 @@ class Experiment(BaseModel):
     planned_users: int = Field(10_000, ge=100)
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> Experiment:
         twice = [name for name, number in Counter(arm.name for arm in self.arms).items() if number > 1]
         if twice:
             raise ValueError(f"two arms have the name {twice[0]!r}; give each its own")

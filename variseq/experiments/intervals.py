@@ -30,7 +30,7 @@ def always_valid_reach(num_users: float, planned_users: float, alpha: float = AL
     arXiv:2103.06476), whose free number ρ² = x / planned_users is such that the interval is tightest there: the
     derivative is 0 where x = log(1 + x) - 2 log alpha.
 
-    >>> [round(always_valid_reach(num_users, 10_000), 2) for num_users in (1_000, 10_000, 100_000)]
+    >>> [round(always_valid_reach(num_users, 1e4), 2) for num_users in (1e3, 1e4, 1e5)]
     [3.82, 3.04, 3.25]
     """
     tightest = 0.0
@@ -60,7 +60,7 @@ class Difference:
 
     def always_valid(self, planned_users: float, alpha: float = ALPHA) -> tuple[float, float]:
         """The interval for any number of looks."""
-        return self._around(always_valid_reach(self.num_users, planned_users, alpha))
+        return self._around(always_valid_reach(float(self.num_users), planned_users, alpha))
 
     def _around(self, reach: float) -> tuple[float, float]:
         return self.value - reach * self.standard_error, self.value + reach * self.standard_error
@@ -102,7 +102,7 @@ def sample_size(rate: float, effect: float, power: float = 0.8, alpha: float = A
         raise InputError(f"power={power:g} is not possible. Allowed: 0.5 to less than 1, for example 0.8.")
     variance = (rate * (1 - rate) + treated * (1 - treated)) / (treated - rate) ** 2
     of_power = NormalDist().inv_cdf(power)
-    reaches = fixed_reach(alpha), always_valid_reach(1, 1, alpha)
+    reaches = fixed_reach(alpha), always_valid_reach(1.0, 1.0, alpha)
     return SampleSize(*(math.ceil((reach + of_power) ** 2 * variance) for reach in reaches))
 
 
