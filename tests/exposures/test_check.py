@@ -79,10 +79,11 @@ def test_conclusion_names_what_is_missing(change: dict[str, object], part: str) 
 
 
 def test_pinned_items_are_no_part_of_the_support(tmp_path: Path) -> None:
-    write(tmp_path, exposure("e1", ["a", "b"], at_rank=[1.0, 0.5], pin={1: "a"}, strategy="softmax", pool=11, seed=1))
+    drawn_list = exposure("e1", ["a", "b"], at_rank=[1.0, 0.5], pin={1: "a"}, strategy="softmax", pool=11, seed=1)
+    write(tmp_path, drawn_list, exposure("e2", list("abcdefghijklmnop")))
     found = support(read_exposures(tmp_path)[0])
-    assert (found.num_rows, found.num_known, found.smallest) == (1, 1, 0.5)
-    assert found.uniform_weight == pytest.approx(1 / (0.5 * 10))
+    assert (found.num_rows, found.num_known, found.smallest) == (17, 1, 0.5)
+    assert found.uniform_weight == pytest.approx(1 / (0.5 * 10)), "one of the pool of 11 is above"
 
 
 def test_command_shows_every_count(tmp_path: Path) -> None:

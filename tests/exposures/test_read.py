@@ -14,6 +14,7 @@ from variseq.exposures.folder import segments
 from variseq.exposures.read import read_exposures
 from variseq.exposures.records import ShownRecord
 from variseq.exposures.rewards import RewardOptions
+from variseq.exposures.support import support
 
 
 def append(folder: Path, *lines: str) -> None:
@@ -86,7 +87,9 @@ def test_line_that_cannot_be_read_is_counted_and_shown(tmp_path: Path, line: str
     assert report.first_fault.startswith("exposures-20251130-120000-other.jsonl, line 1: ")
 
 
-@pytest.mark.parametrize("name", ["item_id", "time", "propensity_at_rank", "filters", "first_rank", "user"])
+@pytest.mark.parametrize(
+    "name", ["item_id", "time", "propensity_at_rank", "filters", "first_rank", "user", "policy", "model", "history"]
+)
 @pytest.mark.parametrize("wrong", [{"a": []}, [[1]], "x" * 40, 1e400, -1, True])
 def test_field_of_a_wrong_kind_makes_a_line_unreadable_or_changes_nothing_else(
     tmp_path: Path, name: str, wrong: object
@@ -96,6 +99,7 @@ def test_field_of_a_wrong_kind_makes_a_line_unreadable_or_changes_nothing_else(
     record = json.loads(path.read_text())
     append(tmp_path, json.dumps(record | {"exposure_id": "e2", name: wrong}) + "\n")
     exposures, report = read_exposures(tmp_path, allow_impossible=True)
+    support(exposures)
     assert report.lines.total() == 2
     assert exposures.num_exposures == 2 - report.lines["unreadable"]
 

@@ -113,8 +113,10 @@ def _read_exposure(record: dict[str, Any], lines: _Lines, report: ExposureReport
     exposure_id, items = _text(record["exposure_id"]), [_id(one) for one in record["item_id"]]
     first_rank = _rank(record["first_rank"])
     row: dict[str, Any] = {name: record[name] for name in CONTEXT if name in record}
+    row |= {name: dict(record[name]) for name in ("history", "policy", "filters")} | {"model": _text(record["model"])}
+    _rank(row["policy"].get("pool", 1))
     row |= {"time": microseconds_of(record["time"]), "user": None if record["user"] is None else _text(record["user"])}
-    row |= {"items": items, "first_rank": first_rank, "pin": dict(record["filters"].get("pin", {}))}
+    row |= {"items": items, "first_rank": first_rank, "pin": dict(row["filters"].get("pin", {}))}
     for name in PROPENSITIES:
         given = record[name]
         column = [math.nan if one is None else float(one) for one in ([None] * len(items) if given is None else given)]

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from variseq.events.vocabulary import Id
 from variseq.exposures.folder import hashed_user, iso_time
 from variseq.exposures.history import HistoryDigest
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import Recommendations
+from variseq.sequences.given_history import NOW
 
 SCORE, PROPENSITY = "%.7g", "%.10g"
 """How numbers are written. Ten digits keep the product of ten propensities to a part in 10^9."""
@@ -167,7 +171,7 @@ def filters_of(options: RecommendOptions, shown: Sequence[Id], key: bytes) -> di
     if options.attributes:
         found["attributes"] = sorted(options.attributes)
     if (at := options.request_time()) is not None:
-        found["at"] = iso_time(at)
+        found["at"] = NOW if options.at == NOW else iso_time(at)
     if shown:
         found["shown"] = _hash(shown, key)
     return found
@@ -182,11 +186,11 @@ def _hash(given: Any, key: bytes) -> str:
     return hashlib.blake2b(json.dumps(plain).encode("ascii"), digest_size=FILTER_BYTES, key=key).hexdigest()
 
 
-def _numbers(column: Iterable[float] | None, form: str) -> str:
+def _numbers(column: Float[np.ndarray, " row"] | None, form: str) -> str:
     """A list of JSON; null for no number."""
     if column is None:
         return "null"
-    return "[" + ",".join(form % one if math.isfinite(one) else "null" for one in column) + "]"
+    return "[" + ",".join(form % one if math.isfinite(one) else "null" for one in column.tolist()) + "]"
 
 
 def _json(fields_of_line: Mapping[str, Any]) -> bytes:

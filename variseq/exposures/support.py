@@ -50,8 +50,8 @@ def support(exposures: Exposures) -> Support:
     above = np.arange(len(exposures)) - exposures.offsets[exposures.row_exposure]
     num_items = np.full(exposures.num_exposures, len(exposures.item_ids))
     if exposures.context is not None:
-        of_policies = [context["policy"].get("pool") for context in exposures.context]
-        num_items = np.array([len(exposures.item_ids) if one is None else one for one in of_policies], dtype=np.int64)
+        pools = [context["policy"].get("pool", len(exposures.item_ids)) for context in exposures.context]
+        num_items = np.minimum(num_items, np.array(pools, dtype=np.int64))
     left = np.maximum(num_items[of_list] - above[known], 1)
     weight = 1 / (propensity * left)
     num_lists = len(np.unique(of_list))

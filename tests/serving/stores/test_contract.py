@@ -95,7 +95,8 @@ def test_number_and_text_are_different_users(make: Stores) -> None:
     assert ids(store.history("12")) == ["e-2"]
     assert store.erase("12") == 1
     assert ids(store.history(12)) == ["e-1"]
-    assert store.append([Event("e-3", 12, 1, 3), Event("e-4", "12", 1, 3)]) == Appended(1, 0, 1)
+    appended = store.append([Event("e-3", 12, 1, 3), Event("e-4", "12", 1, 3)])
+    assert (appended, appended.accepted_ids) == (Appended(1, 0, 1), {"e-3"})
 
 
 def test_unknown_user_has_no_history_and_version_zero(make: Stores) -> None:
@@ -109,7 +110,8 @@ def test_unknown_user_has_no_history_and_version_zero(make: Stores) -> None:
 def test_repeated_events_are_counted_and_not_stored_again(make: Stores) -> None:
     store = make(100)
     batch = [some_event(1), some_event(2), some_event(1)]
-    assert store.append(batch) == Appended(2, 1, 0)
+    appended = store.append(batch)
+    assert (appended, appended.accepted_ids) == (Appended(2, 1, 0), {"e-1", "e-2"})
     version = store.version("ann")
     assert store.append(batch) == Appended(0, 3, 0)
     assert store.version("ann") == version, "nothing changed"
