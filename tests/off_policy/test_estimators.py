@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.off_policy.lists import EveryList, TablePolicy, exposures_of, random_log
@@ -73,6 +73,7 @@ def test_order_of_exposures_changes_no_estimate(seed: int) -> None:
     assert again == pytest.approx(found)
 
 
+@settings(max_examples=15)
 @given(seed=seeds)
 def test_expectation_over_all_lists_is_the_value_of_the_target(seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -90,7 +90,7 @@ def test_mean_weight_away_from_1_is_refused() -> None:
 
 def test_small_effective_sample_is_refused() -> None:
     is_rare = np.arange(400) % 10 == 0
-    assert "effective sample is 40 of 400" in refusal(single([0.1] * 400), np.where(is_rare, 1.0, 0.0))
+    assert "effective sample is 40 of 400 lists" in refusal(single([0.1] * 400), np.where(is_rare, 1.0, 0.0))
 
 
 def test_weight_that_is_a_large_part_of_all_is_refused() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import ITEM_COLUMNS, Recommendations
 from variseq.ranking.selection import with_pins
 from variseq.serving import schemas
+from variseq.serving.settings import ServeSettings
 
 MORE = {"strategy": "thompson", "diversity": 0.2, "conformal_level": 0.9}
 NAMES = {field.name for field in fields(RecommendOptions)}
@@ -34,8 +36,10 @@ def test_http_has_each_option_but_ranks_only_under_its_name_with_its_default() -
     request, plain = schemas.RecommendRequest(), RecommendOptions()
     own = {"user_id", "history", "page", "attention", "ids_as_text", "when"}
     assert set(request.__struct_fields__) - own == NAMES - {"ranks_only"}
+    of_server = ServeSettings(run=Path("run")).policy
     for name in NAMES - {"ranks_only"}:
-        assert (getattr(request, name) or None) == (getattr(plain, name) or None), name
+        default = getattr(request, name) if name not in of_server else of_server[name]
+        assert (default or None) == (getattr(plain, name) or None), name
     assert set(schemas.Recommendation.__struct_fields__) == set(ITEM_COLUMNS)
     assert set(ITEM_COLUMNS) < {field.name for field in fields(Recommendations)}
 

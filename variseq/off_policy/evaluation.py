@@ -42,13 +42,6 @@ class Estimate:
     difference_interval: Interval | None = None
     refusal: str | None = None
 
-    @property
-    def is_certain_difference(self) -> bool:
-        """Whether the interval of the difference leaves out 0."""
-        return (
-            self.difference_interval is not None and not self.difference_interval[0] <= 0 <= self.difference_interval[1]
-        )
-
     def num_exposures_for(self, precision: float, num_exposures: int) -> int | None:
         """How many exposures an interval of ± precision times the value needs, if people and policies stay as they are.
 

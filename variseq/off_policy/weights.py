@@ -95,7 +95,7 @@ class WeightDiagnostics:
             )
         if self.effective_sample < LEAST_EFFECTIVE_SAMPLE:
             return (
-                f"The effective sample is {self.effective_sample:.0f} of {self.num_exposures:,} exposures, and at "
+                f"The effective sample is {self.effective_sample:.0f} of {self.num_exposures:,} lists, and at "
                 f"least {LEAST_EFFECTIVE_SAMPLE} are needed. The policies differ too much for this log."
             )
         return None

@@ -262,7 +262,7 @@ class Engine:
             key = (*how, options.ranks_only, options.reasons, options.at is None, options.next)
             alike.setdefault(key, []).append((number, constraints, of_request))
         for members in alike.values():
-            histories = _together([of_request for _, _, of_request in members])
+            histories = together([of_request for _, _, of_request in members])
             options = requests[members[0][0]][1].options
             lists = self.rank(histories, [constraints for _, constraints, _ in members], options)
             for row, (number, _, _) in enumerate(members):
@@ -455,14 +455,14 @@ def _can_be_approximate(constraints: Constraints, options: RecommendOptions, num
     return bool(options.conformal_level is None and few_boosts and is_short)
 
 
-def _together(histories: Sequence[Histories]) -> Histories:
+def together(histories: Sequence[Histories]) -> Histories:
     """Histories of one each as one table."""
     offsets = np.cumsum([0, *(one.num_events for one in histories)]).astype(np.int64)
     names = ("item", "behavior", "timestamp", "value")
     columns = (np.concatenate([getattr(one, name) for one in histories]) for name in names)
-    together = Histories(offsets, *columns, visit_gap=histories[0].visit_gap)
+    found = Histories(offsets, *columns, visit_gap=histories[0].visit_gap)
     for name in ("request_time", "attributes"):
         known = [getattr(one, name) for one in histories if getattr(one, name) is not None]
         changes: dict[str, Any] = {name: np.concatenate(known)} if known else {}
-        together = replace(together, **changes)
-    return together
+        found = replace(found, **changes)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +14,14 @@ from variseq.output.printable import printable
 from variseq.terminal.read_options import read_columns
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from rich.table import Table
 
     from variseq.exposures.table import Exposures
     from variseq.off_policy.evaluation import Estimate, Interval, OffPolicyEvaluation, PolicyEvaluation
     from variseq.off_policy.policies import TargetPolicy
+    from variseq.ranking.engine import Engine
+    from variseq.sequences.given_history import HistoryRow
 
 commands = typer.Typer(rich_markup_mode=None)
 RULES = ("uniform", "logged")
@@ -63,9 +67,12 @@ def ope(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
 ) -> None:
     """Estimate what other policies would have earned, or refuse to. Exit code 1: every policy is refused."""
+    from rich.progress import Progress
+
     from variseq.exposures.read import read_exposures
     from variseq.exposures.rewards import RewardOptions
     from variseq.off_policy.evaluation import evaluate_policies
+    from variseq.output.console import console
     from variseq.terminal.exposures import rewards_of
 
     if precision is not None and not 0 < precision < 1:
@@ -75,12 +82,14 @@ def ope(
     options = RewardOptions(rewards_of(reward), window, only_shown)
     is_default = reward is None and options == RewardOptions()
     exposures, _ = read_exposures(source, names, None if is_default else options)
-    changes = {"strategy": strategy, "temperature": temperature, "pool": pool, "floor": floor}
-    policies: list[TargetPolicy] = [
-        _policy(name, exposures, source, store, changes) for name in policy or ([] if target_column else ["logged"])
-    ]
-    policies += [_of_column(one, source, names or {}) for one in target_column or []]
-    found = evaluate_policies(exposures, policies, show_refused, seed=seed)
+    given = {"strategy": strategy, "temperature": temperature, "pool": pool, "floor": floor}
+    changes = {name: one for name, one in given.items() if one is not None}
+    bar = Progress(console=console(stderr=True), transient=True)
+    with bar if bar.console.is_terminal else nullcontext():
+        chosen = policy or ([] if target_column else ["logged"])
+        policies = [_policy(one, exposures, source, store, changes, bar) for one in chosen]
+        policies += [_of_column(one, source, names or {}) for one in target_column or []]
+        found = evaluate_policies(exposures, policies, show_refused, seed=seed)
     _print(found, precision)
     if out is not None:
         _write(found, out)
@@ -88,7 +97,9 @@ def ope(
         raise typer.Exit(1)
 
 
-def _policy(name: str, exposures: Exposures, source: Path, store: str | None, changes: dict[str, Any]) -> TargetPolicy:
+def _policy(
+    name: str, exposures: Exposures, source: Path, store: str | None, changes: dict[str, Any], bar: Progress
+) -> TargetPolicy:
     """A target policy by its name. Raises InputError for one that is neither a rule nor a run."""
     from variseq.off_policy.policies import LoggingPolicy, UniformPolicy
 
@@ -96,7 +107,58 @@ def _policy(name: str, exposures: Exposures, source: Path, store: str | None, ch
         return UniformPolicy()
     if name == "logged":
         return LoggingPolicy()
-    raise InputError(f"--policy {name!r} is no folder of a run. Allowed: {', '.join(RULES)}, or such a folder.")
+    if not Path(name).is_dir():
+        raise InputError(f"--policy {name!r} is no folder of a run. Allowed: {', '.join(RULES)}, or such a folder.")
+    return _of_run(name, exposures, source, store, changes, bar)
+
+
+def _of_run(
+    name: str, exposures: Exposures, source: Path, store: str | None, changes: dict[str, Any], bar: Progress
+) -> TargetPolicy:
+    """The policy of a run or of its export, with the settings that were logged and what changes them."""
+    from variseq.exposures.folder import hashed_user, read_key
+    from variseq.off_policy.run_policy import RunPolicy
+    from variseq.ranking.options import RecommendOptions
+    from variseq.serving.stores import open_store
+    from variseq.terminal.read_options import STORE, open_file_store
+
+    if exposures.context is None or not source.is_dir():
+        raise InputError(f"--policy {name} needs the folder of `variseq serve --exposures`. A table has no histories.")
+    if store is None:
+        raise InputError(f"--policy {name} needs the histories of the server. Name its store with --store.")
+    key, histories = read_key(source), (open_file_store if store.startswith(STORE) else open_store)(store)
+    task = bar.add_task(f"Lists of {printable(name)}", total=exposures.num_exposures)
+    users = {hashed_user(key, one): one for one in histories.users("", max(1, histories.counts().users))}
+    drawn = [one["policy"] for one in exposures.context if one["policy"]["strategy"] == "softmax"]
+    logged = {setting: drawn[0][setting] for setting in ("strategy", "temperature", "pool", "floor")} if drawn else {}
+
+    def history_of(user: str) -> list[HistoryRow] | None:
+        if (known := users.get(user)) is None:
+            return None
+        return [(one.item_id, one.timestamp, one.behavior, one.value) for one in histories.history(known)]
+
+    def report(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+
+    return RunPolicy(name, _engine(Path(name)), RecommendOptions(**logged | changes), history_of, key, report)
+
+
+def _engine(run: Path) -> Engine:
+    """What answers for a run under its changes of the catalog; its export where there is one, as a server uses it."""
+    from variseq.artifacts.catalog_changes import read_changes
+    from variseq.artifacts.folder import TABLES, has_file
+    from variseq.ranking.changed_engine import ChangeableEngine
+
+    if has_file(run, TABLES):
+        from variseq.inference.engine import load_engine
+
+        trained = load_engine(run)
+    else:
+        from variseq.artifacts.checkpoint import load_checkpoint
+        from variseq.recommend.network_model import engine_of
+
+        trained = engine_of(load_checkpoint(run))
+    return ChangeableEngine(trained).engine(read_changes(run))
 
 
 def _of_column(column: str, source: Path, names: dict[str, str | int] | list[str]) -> TargetPolicy:
@@ -191,37 +253,36 @@ def sentences_of(found: OffPolicyEvaluation, precision: float | None = None) -> 
                 refusals.setdefault(one.refusal, []).append(one.kind)
         for sentence, kinds in refusals.items():
             yield f"{policy.policy}, weights of {' and '.join(kinds)}: refused. {sentence}"
-        best = best_estimate(policy)
+        best = best_estimate(policy.estimates)
         if best is None:
             yield f"Nothing is known of {policy.policy} from this log."
             continue
-        yield f"{policy.policy}: {_compared(best)}"
+        yield f"{policy.policy}: {_compared(best, best.difference, best.difference_interval, 'the logging policy')}"
         yield from (text for one in policy.checks if (text := _checked(one)))
         if precision is not None and (number := best.num_exposures_for(precision, found.num_exposures)) is not None:
             yield (
                 f"An interval of ± {precision:.1%} of the {best.estimator} estimate needs about {number:,} lists; "
                 f"there are {found.num_exposures:,}."
             )
+    for pair in found.differences:
+        if (best := best_estimate(pair.estimates)) is not None:
+            yield f"{pair.first}: {_compared(best, best.value, best.interval, pair.second)}"
 
 
-def best_estimate(policy: PolicyEvaluation) -> Estimate | None:
+def best_estimate(estimates: Sequence[Estimate]) -> Estimate | None:
     """The estimate to report: the first of `BEST` that is not refused."""
-    trusted = {one.estimator: one for one in policy.estimates if one.value is not None and one.refusal is None}
+    trusted = {one.estimator: one for one in estimates if one.value is not None and one.refusal is None}
     return next((trusted[name] for name in BEST if name in trusted), None)
 
 
-def _compared(one: Estimate) -> str:
-    if (
-        one.difference is None
-        or one.difference_interval is None
-        or one.difference_interval[0] == one.difference_interval[1]
-    ):
-        return f"the same as the logging policy, by the {one.estimator} estimate."
-    more = "more" if one.difference > 0 else "less"
-    verdict = "is larger than chance explains" if one.is_certain_difference else "may be chance"
+def _compared(one: Estimate, difference: float | None, interval: Interval | None, other: str) -> str:
+    """A difference in words."""
+    if difference is None or interval is None or interval[0] == interval[1]:
+        return f"the same as {other}, by the {one.estimator} estimate."
+    more = "more" if difference > 0 else "less"
+    verdict = "may be chance" if interval[0] <= 0 <= interval[1] else "is larger than chance explains"
     return (
-        f"{abs(one.difference):.4g} a list {more} than the logging policy, by the {one.estimator} estimate. The "
-        f"difference {verdict}."
+        f"{abs(difference):.4g} a list {more} than {other}, by the {one.estimator} estimate. The difference {verdict}."
     )
 
 
