@@ -23,8 +23,11 @@ def test_looking_all_the_time_errs_in_at_most_5_percent_of_experiments_without_a
         found = [difference(reward[:end], is_treated[:end], nothing[:end]) for end in looks]
         given = [one for one in found if one is not None]
         assert len(given) > LOOKS / 2
-        wrong["always"] += any(low > 0 or high < 0 for low, high in (one.always_valid(float(NUM_USERS)) for one in given))
-        wrong["fixed"] += any(low > 0 or high < 0 for low, high in (one.fixed() for one in given))
+        for kind, intervals in (
+            ("always", [one.always_valid(float(NUM_USERS)) for one in given]),
+            ("fixed", [one.fixed() for one in given]),
+        ):
+            wrong[kind] += any(low > 0 or high < 0 for low, high in intervals)
     assert wrong["always"] / RUNS <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / RUNS)
     assert wrong["fixed"] / RUNS > 0.15
 
@@ -41,14 +44,17 @@ def test_planned_users_find_the_difference_as_often_as_was_wanted(effect: float)
     random, rate, runs = np.random.default_rng(1), 0.2, 4000
     found = sample_size(rate, effect, power=0.8)
     assert found.fixed < found.always_valid
-    for number, reach in ((found.fixed, fixed_reach()), (found.always_valid, always_valid_reach(1.0, 1.0))):
+    at_any_time = always_valid_reach(1.0, 1.0)
+    for number, reach in ((found.fixed, fixed_reach()), (found.always_valid, at_any_time)):
         control, treated = (random.binomial(number, one, runs) / number for one in (rate, rate * (1 + effect)))
         error = np.sqrt((control * (1 - control) + treated * (1 - treated)) / number)
         power = np.mean(abs(treated - control) > reach * error)
         assert power == pytest.approx(0.8, abs=0.01 + 5 * 0.4 / np.sqrt(runs))
 
 
-@pytest.mark.parametrize(("rate", "effect", "power"), [(0.0, 0.1, 0.8), (0.5, 1.5, 0.8), (0.5, 0.0, 0.8), (0.5, 0.1, 1.0)])
+@pytest.mark.parametrize(
+    ("rate", "effect", "power"), [(0.0, 0.1, 0.8), (0.5, 1.5, 0.8), (0.5, 0.0, 0.8), (0.5, 0.1, 1.0)]
+)
 def test_size_of_what_cannot_be_is_refused(rate: float, effect: float, power: float) -> None:
     with pytest.raises(InputError, match="not possible"):
         sample_size(rate, effect, power)
