@@ -11,7 +11,7 @@ import pytest
 
 from variseq.experiments.analysis import DAY, ExperimentAnalysis, analyze, difference
 from variseq.experiments.experiment import Experiment
-from variseq.experiments.users import EVENTS_BEFORE, UNCERTAINTY, ExperimentUsers, users_of
+from variseq.experiments.users import NUM_EVENTS, UNCERTAINTY, ExperimentUsers, users_of
 from variseq.exposures.table import Exposures
 
 ARMS = ({"name": "control", "share": 0.5}, {"name": "drawn", "share": 0.5, "strategy": "softmax"})
@@ -27,7 +27,7 @@ def simulated(num_users: int, effect: float, correlation: float = 0.7, share: fl
     reward = correlation * covariate + np.sqrt(1 - correlation**2) * random.normal(size=num_users) + effect * arm
     time = START + np.sort(random.integers(0, 10 * DAY, num_users))
     ones = np.ones(num_users, dtype=np.int64)
-    names = (EVENTS_BEFORE,)
+    names = (NUM_EVENTS,)
     return ExperimentUsers(arm, time + DAY, reward, ones, covariate[:, None], names, int(time[0]), int(time[-1]))
 
 
@@ -88,7 +88,7 @@ def test_covariate_that_an_arm_changes_is_not_used() -> None:
     users = simulated(6000, effect=0.0)
     changed = replace(users, covariate=users.covariate + 0.5 * users.arm[:, None])
     found = analyze(changed, EXPERIMENT)
-    assert (found.covariates, found.unbalanced) == ((), (EVENTS_BEFORE,))
+    assert (found.covariates, found.unbalanced) == ((), (NUM_EVENTS,))
     one = compared(found)
     assert one.adjusted == one.plain
     wrong = difference(users.reward, users.arm == 1, changed.covariate)
@@ -151,7 +151,7 @@ def test_rewards_within_the_follow_up_are_counted_and_every_list_is_accounted_fo
     users, left_out = users_of(given, EXPERIMENT, window=DAY // 2)
     assert (users.arm.tolist(), users.reward.tolist(), users.num_exposures.tolist()) == ([0, 1], [3.0, 0.0], [2, 1])
     assert (users.complete_at - START).tolist() == [DAY + DAY // 2] * 2
-    assert users.names == (EVENTS_BEFORE, UNCERTAINTY)
+    assert users.names == (NUM_EVENTS, UNCERTAINTY)
     np.testing.assert_allclose(users.covariate, [[0.0, 2.0], [np.log(2), 3.0]])
     assert {reason: number for reason, number in left_out.items() if number} == {
         "lists outside the experiment": 2,
@@ -165,4 +165,4 @@ def test_forecast_is_no_covariate_where_arms_differ_in_what_it_leaves_out() -> N
     arms = ({"name": "control", "share": 0.5}, {"name": "drawn", "share": 0.5, "exclude_seen": True})
     other = Experiment.model_validate({"name": "ranking", "arms": arms})
     users, _ = users_of(exposures(("ann", 0, "control", 1.0)), other, window=0)
-    assert users.names == (EVENTS_BEFORE,)
+    assert users.names == (NUM_EVENTS,)

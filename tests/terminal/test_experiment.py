@@ -57,7 +57,7 @@ def test_arm_that_earns_more_is_decided(folder: Path, experiment_file: Path, tmp
     assert 0 < low < RATES["drawn"] - RATES["control"] < high
     assert sum(arm["num_users"] for arm in found["arms"]) == NUM_USERS + 1
     assert sum(arm["num_complete"] for arm in found["arms"]) == NUM_USERS
-    assert found["covariates"] == ["events before", "uncertainty of the model"]
+    assert found["covariates"] == ["number of events", "uncertainty of the model"]
 
 
 def test_reward_that_nobody_earned_decides_nothing(folder: Path, experiment_file: Path) -> None:

@@ -12,7 +12,7 @@ from variseq.errors import InputError
 from variseq.experiments.experiment import Experiment
 from variseq.exposures.table import Exposures
 
-EVENTS_BEFORE, UNCERTAINTY = "events before", "uncertainty of the model"
+NUM_EVENTS, UNCERTAINTY = "number of events", "uncertainty of the model"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ def _covariates(
     Both come from the history before the list. Probabilities of the listed items would not do: the arm chose them. For
     the same reason the entropy is left out where arms differ in `exclude_seen`, which changes the forecast.
     """
-    columns = {EVENTS_BEFORE: [np.log1p(_number(one.get("history"), "num_events")) for one in contexts]}
+    columns = {NUM_EVENTS: [np.log1p(_number(one.get("history"), "num_events")) for one in contexts]}
     if len({arm.exclude_seen for arm in experiment.arms}) == 1:
         columns[UNCERTAINTY] = [_number(one, "uncertainty") for one in contexts]
     known = {name: column for name, column in columns.items() if np.isfinite(column).all()}

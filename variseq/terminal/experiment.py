@@ -136,14 +136,14 @@ def sentences_of(found: ExperimentAnalysis) -> Iterator[str]:
         f"the time to join events are over. The split agrees with the shares (p = {found.sample_ratio_p:.2g})."
     )
     for name in found.unbalanced:
-        yield f"The {name} differ between arms by more than chance, so nothing is adjusted by them."
+        yield f"Arms differ in the {name} by more than chance explains, so nothing is adjusted by it."
     for name, one in found.comparisons.items():
         if one is None:
             yield f"{name}: too few users so far. Each arm needs 100 complete users, of whom 10 have a reward."
             continue
         if found.covariates:
             yield (
-                f"{name}: the adjustment by {' and '.join(found.covariates)} before the first list changes the "
+                f"{name}: the adjustment by the {' and the '.join(found.covariates)} before the first list changes the "
                 f"variance by {one.variance_ratio - 1:+.1%}."
             )
         yield _decided(one, control.mean_reward)
