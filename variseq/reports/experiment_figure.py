@@ -44,5 +44,5 @@ def _draw(axes: Axes, one: ArmComparison, found: ExperimentAnalysis, begin: int)
     axes.plot(days, values, color=color, linewidth=2, marker=marker, label="difference")
     axes.axhline(0, color=LIGHT.ink, linewidth=1)
     reach = abs(values[-1]) + REACH * (high[-1] - low[-1]) / 2
-    axes.set_ylim(max(min(low), -reach), min(max(high), reach))
+    axes.set_ylim(max(min(0, *low), -reach), min(max(0, *high), reach))
     name_axes(axes, LIGHT, "days since the first interval", up=f"reward a user: {one.arm} minus the control")
