@@ -24,7 +24,7 @@ from variseq.recommend.network_model import engine_of
 from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import Event
 
-NUM_USERS, LISTS = 150, 5
+NUM_USERS, LISTS = 100, 5
 SOFTMAX: dict[str, Any] = {"strategy": "softmax", "temperature": 0.7, "pool": 20, "floor": 0.3, "k": 4}
 
 
@@ -98,7 +98,8 @@ def test_better_run_lists_what_is_rewarded_and_forecasts_as_before(
         model.recommend(users=["u001"], conformal_level=0.6).to_pandas()["item_id"].tolist() for model in (base, better)
     ]
     assert sets[0] == sets[1]
-    served = load_engine(export(out, tmp_path / "export"))
+    export_as(exported_run, out, tmp_path / "export")
+    served = load_engine(tmp_path / "export")
     known = served.history([(item, START, None, None) for item in rewarded[:1]])
     (answer,) = served.answer([(known, Request(RecommendOptions(k=6)))])
     expected = better.recommend(history=[{"item_id": rewarded[0], "timestamp": START / 1e6}], k=6)
