@@ -283,6 +283,7 @@ def recommend(
     ] = None,
     boost_items: Annotated[Texts, option("Rank an item as if that much more probable: i9=1.5.")] = None,
     boost_categories: Annotated[Texts, option("The same for a category: Drama=2.")] = None,
+    boost_columns: Annotated[Texts, option("Rank by p times a number of the item to a power: price=0.5.")] = None,
     query: Annotated[str | None, option("Rank items whose content is like this text higher.")] = None,
     pin: Annotated[Texts, option("Put an item at a rank: 1=i9.")] = None,
     reasons: Annotated[bool, option("Name the earlier items behind each item.", "--reasons/--no-reasons")] = True,

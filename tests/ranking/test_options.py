@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import typer
 from hypothesis import given
@@ -81,6 +82,26 @@ def test_boost_of_a_category_is_that_of_its_items(fitted: VariationalAttention, 
     pd.testing.assert_frame_equal(by_category, everything(fitted, user, boost_items=dict.fromkeys(inside, 3.0)))
 
 
+def test_power_of_a_column_ranks_by_expected_value(fitted: VariationalAttention, user: str) -> None:
+    checkpoint = fitted.checkpoint
+    assert checkpoint is not None
+    table = checkpoint.items.table
+    price = [None if number % 7 == 0 else float(1 + number) for number in range(len(table))]
+    priced = VariationalAttention()
+    items = replace(checkpoint.items, table=table.append_column("price", pa.array(price)))
+    priced.checkpoint = replace(checkpoint, items=items)
+    plain, ranked = everything(fitted, user), everything(priced, user, boost_columns={"price": 0.5})
+    known = dict(zip(checkpoint.vocabulary.items.to_pylist(), price, strict=True))
+    middle = float(np.median([one for one in price if one]))
+    expected = plain["probability"] * np.sqrt([known[item] or middle for item in plain["item_id"]])
+    order = plain["item_id"][expected.sort_values(ascending=False, kind="stable").index].tolist()
+    assert ranked["item_id"].tolist() == order
+    first, second = (one.set_index("item_id")["probability"][order] for one in (ranked, plain))
+    np.testing.assert_allclose(first, second, rtol=1e-4)
+    with pytest.raises(InputError, match="There are: price"):
+        everything(priced, user, boost_columns={"title": 1.0})
+
+
 def test_pinned_items_stand_at_their_ranks_and_the_others_in_their_order(
     fitted: VariationalAttention, user: str
 ) -> None:
@@ -108,6 +129,8 @@ def test_what_may_not_be_recommended_is_not_pinned(fitted: VariationalAttention,
         ({"boost_items": {"i01": float("nan")}}, "Allowed: positive numbers"),
         ({"boost_items": {"nothing": 2.0}}, "boost_items names items that are not in the catalog"),
         ({"boost_categories": {"nothing": 2.0}}, "which no item has. There are: "),
+        ({"boost_columns": {"price": 1.0}}, "no columns of numbers"),
+        ({"boost_columns": {"price": 11.0}}, "numbers from -10 to 10"),
         ({"pin": {0: "i01"}}, "Allowed: ranks from 1 to k=5"),
         ({"pin": {6: "i01"}}, "Allowed: ranks from 1 to k=5"),
         ({"pin": {1: "i01", 2: "i01"}}, "at two ranks"),

@@ -23,7 +23,7 @@ SCORE, PROPENSITY = "%.7g", "%.10g"
 """How numbers are written. Ten digits keep the product of ten propensities to a part in 10^9."""
 POLICY = ("strategy", "temperature", "pool", "floor", "seed")
 AS_THEY_ARE = ("exclude_seen", "diversity", "new_items_share", "conformal_level", "next")
-HASHED = ("candidates", "exclude", "categories", "boost_items", "boost_categories", "query")
+HASHED = ("candidates", "exclude", "categories", "boost_items", "boost_categories", "boost_columns", "query")
 FILTER_BYTES = 8
 DEFAULTS = RecommendOptions()
 

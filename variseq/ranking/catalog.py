@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
+from variseq.content.columns import numbers
 from variseq.content.item_content import ItemContent
 from variseq.content.paths import path_columns, path_of
 from variseq.content.sources import TEXT
@@ -53,6 +54,7 @@ class Catalog:
     ) -> None:
         self.vocabulary, self.items, self.tables = vocabulary, items, tables
         self.removed = np.zeros(vocabulary.num_items, dtype=bool) if removed is None else removed
+        self._log_values: dict[str, Float[np.ndarray, " item"]] = {}
 
     @cached_property
     def ids(self) -> list[Id]:
@@ -118,16 +120,35 @@ class Catalog:
 
     def log_boost(self, options: RecommendOptions) -> Float[np.ndarray, " item"] | None:
         """What is added to log p before ranking; None where nothing is boosted."""
-        if not options.boost_items and not options.boost_categories:
+        if not options.boost_items and not options.boost_categories and not options.boost_columns:
             return None
         log_boost = np.zeros(self.vocabulary.num_items, dtype=np.float32)
         for name, factor in options.boost_categories.items():
             if name not in self.members:
                 raise InputError(f"boost_categories names {name!r}, which no item has. {self._there_are()}")
             log_boost[self.members[name]] += math.log(factor)
+        for name, exponent in options.boost_columns.items():
+            log_boost += exponent * self._log_value(name)
         item = self.known_items(list(options.boost_items), "boost_items")
         np.add.at(log_boost, item, np.log(np.array(list(options.boost_items.values()), dtype=np.float64)).astype("f4"))
         return log_boost
+
+    def _log_value(self, name: str) -> Float[np.ndarray, " item"]:
+        """Logarithms of a column of numbers over their median, 0 where there is no positive number."""
+        if name in self._log_values:
+            return self._log_values[name]
+        table = pa.table({}) if self.items is None else self.items.table
+        columns = dict(zip(table.column_names, table.columns, strict=True))
+        value = numbers(columns[name]) if name in columns else None
+        if value is None:
+            there = [one for one, column in columns.items() if numbers(column) is not None]
+            there_are = f"There are: {', '.join(there)}." if there else "The items have no columns of numbers."
+            raise InputError(f"boost_columns names {name!r}, which is no column of numbers of the items. {there_are}")
+        is_there = (value > 0) & np.isfinite(value)
+        logarithm = np.log(np.where(is_there, value, 1.0))
+        middle = float(np.median(logarithm[is_there])) if is_there.any() else 0.0
+        self._log_values[name] = np.where(is_there, logarithm - middle, 0.0).astype(np.float32)
+        return self._log_values[name]
 
     def query_boost(self, query: str, encoder: ItemContent | None) -> Float[np.ndarray, " item"]:
         """What is added to log p of each item for its likeness to a text.

@@ -22,6 +22,7 @@ NEXT = ("event", "visit")
 MIN_TEMPERATURE = 0.05
 """With less than this, weights of probable items would be zero in 64 bits."""
 MIN_FLOOR = 0.0001
+MAX_EXPONENT = 10
 MAX_QUERY = 500
 """Characters of a query, at most."""
 
@@ -40,6 +41,8 @@ class RecommendOptions:
         exclude_seen: Leave out the items of the user's history; None: what the log suggested in `fit`.
         boost_items: Factor for each item id that its probability is multiplied by before ranking.
         boost_categories: The same for all items of a category.
+        boost_columns: An exponent for each column of numbers of the items, such as {"price": 0.5}: items are ranked by
+            p · price^0.5. An exponent of 1 ranks by expected value. Items without a positive number have the median.
         query: A text; items whose content is like it are ranked higher. Needs a model of items with text.
         pin: Item id for each rank (from 1 to k) where it is put, if it may be recommended.
         strategy: "greedy" ranks by probability. "softmax" draws a list by chance, with known propensities (see
@@ -75,6 +78,7 @@ class RecommendOptions:
     exclude_seen: bool | None = None
     boost_items: Mapping[Id, float] = field(default_factory=dict)
     boost_categories: Mapping[str, float] = field(default_factory=dict)
+    boost_columns: Mapping[str, float] = field(default_factory=dict)
     query: str | None = None
     pin: Mapping[int, Id] = field(default_factory=dict)
     strategy: str = "greedy"
@@ -153,7 +157,7 @@ class RecommendOptions:
             object.__setattr__(self, "seed", secrets.randbits(32))
 
     def _check_boosts_and_pins(self) -> None:
-        for option in ("boost_items", "boost_categories", "pin"):
+        for option in ("boost_items", "boost_categories", "boost_columns", "pin"):
             if not isinstance(getattr(self, option), Mapping):
                 example = "{1: 'i9'}" if option == "pin" else "{'i9': 1.5}"
                 raise InputError(f"{option}={getattr(self, option)!r} is no mapping. Give one, such as {example}.")
@@ -161,6 +165,9 @@ class RecommendOptions:
             for name, factor in getattr(self, option).items():
                 is_factor = _is_number(factor) and 0 < float(factor) < math.inf
                 _require(is_factor, f"{option}: {name!r} by {factor!r}", "positive numbers")
+        for name, exponent in self.boost_columns.items():
+            is_exponent = _is_number(exponent) and abs(float(exponent)) <= MAX_EXPONENT
+            _require(is_exponent, f"boost_columns: {name!r} to the power of {exponent!r}", "numbers from -10 to 10")
         for rank in self.pin:
             _require(_is_whole(rank, 1) and int(rank) <= self.k, f"pin at rank {rank!r}", f"ranks from 1 to k={self.k}")
         if len(set(self.pin.values())) < len(self.pin):
@@ -185,7 +192,7 @@ class RecommendOptions:
                 "strategy='softmax' draws lists with known propensities; diversity and new_items_share would change "
                 "them. Leave one or the other out, or boost new items."
             )
-        names = ("diversity", "new_items_share", "boost_items", "boost_categories", "query", "pin")
+        names = ("diversity", "new_items_share", "boost_items", "boost_categories", "boost_columns", "query", "pin")
         reordered = is_drawn or any(getattr(self, name) for name in names)
         if self.conformal_level is not None and reordered:
             raise InputError(

@@ -104,6 +104,7 @@ class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     exclude_seen: bool | None = None
     boost_items: Annotated[dict[str, Factor], Meta(max_length=MAX_BOOSTS)] = {}
     boost_categories: Annotated[dict[str, Factor], Meta(max_length=MAX_BOOSTS)] = {}
+    boost_columns: Annotated[dict[str, Annotated[float, Meta(ge=-10, le=10)]], Meta(max_length=MAX_BOOSTS)] = {}
     pin: Annotated[dict[Annotated[int, Meta(ge=1, le=MAX_K)], AnyId], Meta(max_length=MAX_PINS)] = {}
     strategy: Annotated[Strategy, Meta(description="that of the server where none is given")] | None = None
     temperature: Annotated[float, Meta(ge=MIN_TEMPERATURE)] | None = None
@@ -381,7 +382,7 @@ def when_of(request: ListRequest) -> WhenOptions | None:
     return None if wanted is None else WhenOptions(at=request.at, level=wanted.level, within=wanted.within)
 
 
-_SAME = (*("k", "categories", "boost_categories", "query", "reasons", "attributes", "at", "next"),)
+_SAME = (*("k", "categories", "boost_categories", "boost_columns", "query", "reasons", "attributes", "at", "next"),)
 _ORDER = ("strategy", "diversity", "new_items_share")
 _OF_POLICY = (*_ORDER, "temperature", "pool", "floor", "exclude_seen", "seed")
 """What a server or an arm of an experiment sets for requests that do not."""

@@ -42,6 +42,7 @@ def read_options(typed: dict[str, Any], vocabulary: Vocabulary) -> RecommendOpti
     if k > vocabulary.num_items:
         warnings.warn(f"the catalog has {vocabulary.num_items:,} items, fewer than -k {k}", UserWarning, stacklevel=2)
     of_categories = named_values("--boost-categories", typed["boost_categories"])
+    of_columns = named_values("--boost-columns", typed["boost_columns"])
     read = {
         "k": min(k, vocabulary.num_items),
         "exclude": exclude,
@@ -49,6 +50,7 @@ def read_options(typed: dict[str, Any], vocabulary: Vocabulary) -> RecommendOpti
         "categories": typed["categories"] or None,
         "boost_items": items.boosts("--boost-items", typed["boost_items"]),
         "boost_categories": {name: factor("--boost-categories", value) for name, value in of_categories},
+        "boost_columns": {name: factor("--boost-columns", value) for name, value in of_columns},
         "pin": items.pins("--pin", typed["pin"]),
         "attributes": typed_attributes(typed["attributes"] or []),
         "at": typed_moment(typed["at"]),
