@@ -35,7 +35,7 @@ def test_command_line_has_each_option_under_its_name_with_its_default() -> None:
 
 def test_http_has_each_option_but_ranks_only_under_its_name_with_its_default() -> None:
     request, plain = schemas.RecommendRequest(), RecommendOptions()
-    own = {"user_id", "history", "page", "attention", "ids_as_text", "when"}
+    own = {"user_id", "history", "page", "attention", "ids_as_text", "when", "log_exposure"}
     assert set(request.__struct_fields__) - own == NAMES - {"ranks_only"}
     of_server = ServeSettings(run=Path("run")).policy
     for name in NAMES - {"ranks_only"}:
@@ -140,7 +140,7 @@ def test_what_may_not_be_recommended_is_not_pinned(fitted: VariationalAttention,
         ({"conformal_level": 0.3}, "0.5 to 0.99"),
         *(({"diversity": value}, "diversity") for value in (-0.1, 1.1, float("nan"))),
         ({"strategy": "ucb"}, "Allowed: 'greedy', 'softmax' and 'thompson'"),
-        ({"strategy": "softmax", "temperature": 0}, "numbers from 0.05"),
+        ({"strategy": "softmax", "temperature": 0.0}, "numbers from 0.05"),
         ({"strategy": "softmax", "floor": 1.5}, "numbers from 0.0001 to 0.9999"),
         ({"strategy": "softmax", "pool": 3}, "Give a larger pool"),
         ({"strategy": "softmax", "diversity": 0.2}, "would change them"),

@@ -111,6 +111,19 @@ def test_list_for_a_history_that_was_sent_along_is_of_nobody(keeping: LocalServe
     assert (record["user"], record["history"]) == (None, digest)
 
 
+def test_list_that_nobody_is_shown_is_not_recorded(keeping: LocalServer) -> None:
+    assert "exposure_id" not in keeping.recommend("ann", k=2, log_exposure=False)
+    shown = keeping.recommend("ann", k=2)["exposure_id"]
+    batch = keeping.client.post("/v1/recommend/batch", json={"users": ["ann"], "k": 2, "log_exposure": False}).json()
+    assert "exposure_id" not in batch["answers"][0]
+    # The thread writes records in their order.
+    records(keeping, of_list(shown), 1)
+    lines = [json.loads(line) for path in segments(folder_of(keeping)) for line in path.read_text().splitlines()]
+    assert not [
+        one for one in lines if one["kind"] == "exposure" and one["exposure_id"].startswith(batch["request_id"])
+    ]
+
+
 def test_later_page_goes_on_with_its_ranks(keeping: LocalServer) -> None:
     page = keeping.recommend("ann", k=3)["next_page"]
     (record,) = records(keeping, of_list(keeping.recommend("ann", k=3, page=page)["exposure_id"]), 1)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from variseq.cli import serve
 from variseq.errors import InputError
 from variseq.serving.settings import ServeSettings, serve_settings
+from variseq.terminal.serve import serve
 
 
 def test_flags_win_over_environment_and_environment_over_the_file(tmp_path: Path) -> None:

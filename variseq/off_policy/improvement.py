@@ -193,7 +193,7 @@ def _pools(
     return pools.lists(has_choice), number[has_choice]
 
 
-def _padded(values: np.ndarray, width: int, fill: float) -> np.ndarray:
+def _padded(values: np.ndarray, width: int, fill: int | float) -> np.ndarray:
     if values.ndim == 1:
         return values
     return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=fill)

@@ -95,7 +95,7 @@ async def recommend(services: Services, context: RequestContext, body: Recommend
     needed = None if body.page is None else engine.version
     query = InferenceRequest(request, user_id, history_of(body, vocabulary), needed, arm)
     result = await services.batcher.submit(query)
-    exposure_id = add_exposure(services, context.request_id, query, result)
+    exposure_id = add_exposure(services, context.request_id, query, result) if body.log_exposure else UNSET
     fields = _list_fields(query, result, body.ids_as_text)
     return RecommendResponse(**fields, exposure_id=exposure_id, request_id=context.request_id)
 
@@ -130,7 +130,8 @@ async def recommend_batch(services: Services, context: RequestContext, body: Bat
     results = await services.batcher.submit_all(queries)
     answers = []
     for number, (user, query, result) in enumerate(zip(users, queries, results, strict=True)):
-        exposure_id = add_exposure(services, f"{context.request_id}.{number}", query, result)
+        name = f"{context.request_id}.{number}"
+        exposure_id = add_exposure(services, name, query, result) if body.log_exposure else UNSET
         fields = _list_fields(query, result, body.ids_as_text)
         answers.append(UserListResponse(**fields, exposure_id=exposure_id, user_id=format_id(user, body.ids_as_text)))
     return BatchResponse(answers, context.request_id)

@@ -122,6 +122,7 @@ class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     at: Annotated[At, Meta(description="when the answer is wanted; not before the latest event")] | None = None
     next: Literal["event", "visit"] = "event"
     attention: bool = False
+    log_exposure: Annotated[bool, Meta(description="false where nobody is shown the list")] = True
     when: WhenRequest | None = None
     ids_as_text: IdsAsText = False
 

@@ -21,7 +21,7 @@ def look(tab: Visit, name: str) -> Any:
 def busy(tab: Visit) -> None:
     """Every part of the page in use: settings open, an event picked, one struck out, an item of the map picked."""
     tab.page.click("#settings summary")
-    tab.set("#set-explore", "thompson")
+    tab.set("#set-strategy", "thompson")
     tab.click("#events li:nth-child(2) .strike")
     tab.click("#events li:nth-child(3) .title")
     tab.page.evaluate("document.getElementById('map-list').open = true")

@@ -99,7 +99,8 @@ def test_link_with_settings_asks_for_them(visit: Open, stocked: LocalServer) -> 
         "exclude_seen=false": {"exclude_seen": False},
         "exclude_seen=true": {"exclude_seen": True},
         "diversity=0.8": {"diversity": 0.8},
-        "explore=thompson&seed=3": {"strategy": "thompson", "seed": 3},
+        "strategy=thompson&seed=3": {"strategy": "thompson", "seed": 3},
+        "strategy=softmax&seed=4&diversity=0.8": {"strategy": "softmax", "seed": 4},
         "coverage=0.5": {"conformal_level": 0.5},
         "at=2026-11-24T15:00Z": {"at": "2026-11-24T15:00:00Z"},
     }
@@ -131,7 +132,7 @@ def test_draws_are_made_again_with_another_seed(visit: Open, stocked: LocalServe
     with visit("#user=reader") as tab:
         tab.page.click("#settings summary")
         assert not tab.page.is_visible("#set-seed")
-        tab.set("#set-explore", "thompson")
+        tab.set("#set-strategy", "thompson")
         assert tab.titles() == titled(stocked.recommend("reader", strategy="thompson", seed=0))
         tab.click("text=Draw again")
         assert tab.titles() == titled(stocked.recommend("reader", strategy="thompson", seed=1))
@@ -142,7 +143,7 @@ def test_set_of_a_coverage_puts_other_controls_out_of_use(visit: Open, stocked: 
         tab.page.click("#settings summary")
         tab.set("#set-coverage", "0.8")
         assert tab.titles() == titled(stocked.recommend("reader", conformal_level=0.8))
-        assert all(tab.page.is_disabled(f"#set-{name}") for name in ("k", "diversity", "explore"))
+        assert all(tab.page.is_disabled(f"#set-{name}") for name in ("k", "diversity", "strategy"))
 
 
 def test_more_are_shown_without_repeats(visit: Open, stocked: LocalServer) -> None:

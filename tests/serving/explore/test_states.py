@@ -112,7 +112,7 @@ def test_edits_of_a_link_are_left_out_when_the_history_has_grown(visit: Open, st
 
 def test_damaged_link_breaks_nothing(visit: Open) -> None:
     with visit("#user=", expected=(400, 404)) as tab:
-        for link in ("#history=", "#k=x&diversity=9&explore=no&history=i01", "#%%%", "#user=ready&added=x:y&of=5"):
+        for link in ("#history=", "#k=x&diversity=9&strategy=no&history=i01", "#%%%", "#user=ready&added=x:y&of=5"):
             tab.go(link)
             assert tab.page.is_visible("#history-heading")
             assert tab.page.is_visible("#answer-message > *") or tab.page.is_visible("#answer-body"), link

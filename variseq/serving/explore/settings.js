@@ -97,14 +97,15 @@ export class Settings {
   /** The fields of a request; what is usual is left to the server. */
   get question() {
     const { k, category, exclude_seen: seen, diversity, strategy, seed, coverage, at } = this.values;
-    const asked = { attention: true };
+    const asked = { attention: true, log_exposure: false };
     if (category) asked.categories = [category];
     if (at) asked.at = at;
     if (seen) asked.exclude_seen = seen === "true";
     if (coverage) return { ...asked, conformal_level: Number(coverage) };
     asked.k = Number(k);
     if (Number(diversity) > 0 && strategy !== "softmax") asked.diversity = Number(diversity);
-    if (strategy !== "greedy") Object.assign(asked, { strategy, seed: Number(seed) });
+    asked.strategy = strategy; // not that of the server, which may draw
+    if (strategy !== "greedy") asked.seed = Number(seed);
     return asked;
   }
 }
