@@ -1,6 +1,6 @@
 """Does a long view win? Reward over 50 rounds by greedy lists, the reward of one step and SlateQ, in simulated worlds.
 
-    python -m benchmarks.long_term                # 20 worlds in five settings, about half an hour; resumable
+    python -m benchmarks.long_term                # 20 worlds in five settings, about a quarter of an hour; resumable
     python -m benchmarks.long_term --draw         # docs/pictures/long-term.svg from the records
 
 Every policy learns from two logs of equal size. The first has random lists. The second has lists that the policy itself
@@ -36,7 +36,13 @@ from measurement.records import (
     rounded,
 )
 from variseq.errors import InputError
-from variseq.evaluation.significance import holm, mean_interval, sign_flip_p_value
+from variseq.evaluation.significance import (
+    holm,
+    mean_interval,
+    percentile_interval,
+    resampled_sums,
+    sign_flip_p_value,
+)
 
 PICTURE = ROOT / "docs" / "pictures" / "long-term.svg"
 WORLDS = ROOT / ".cache" / "long_term_worlds.jsonl"
@@ -168,7 +174,8 @@ def summaries(worlds: Sequence[Record]) -> list[Record]:
         worlds_of = np.arange(len(of_setting))
         curves = {one: np.array([world["metrics"][one]["curve"] for world in of_setting]) for one in POLICIES}
         for policy, curve in curves.items():
-            bands = [mean_interval(worlds_of, of_round) for of_round in curve.T]
+            resampled = resampled_sums(curve) / len(curve)
+            bands = [percentile_interval(of_round) for of_round in resampled.T]
             metrics: dict[str, Any] = {"reward": curve[:, -1].mean(), "reward_interval": bands[-1]}
             for metric in ("rounds", "taken"):
                 metrics[metric] = np.mean([world["metrics"][policy][metric] for world in of_setting])
