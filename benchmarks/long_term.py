@@ -217,11 +217,12 @@ def draw(records: Iterable[Record], path: Path) -> None:
     for axes, name in zip(panels, SETTINGS, strict=False):
         for number, policy in enumerate(POLICIES):
             curve, color = latest[name, policy], LIGHT.colors[number]
-            rounds = np.arange(len(curve["mean"])) + 1
-            axes.fill_between(rounds, curve["low"], curve["high"], color=color, alpha=0.15, linewidth=0)
-            axes.plot(rounds, curve["mean"], color=color, linestyle=LINES[number], label=policy)
+            rounds = np.unique(np.append(np.arange(0, len(curve["mean"]) + 1, 5).clip(1), len(curve["mean"])))
+            mean, low, high = (np.array(curve[key])[rounds - 1] for key in ("mean", "low", "high"))
+            axes.fill_between(rounds, low, high, color=color, alpha=0.15, linewidth=0)
+            axes.plot(rounds, mean, color=color, linestyle=LINES[number], label=policy)
         axes.set_title(name, color=LIGHT.ink, fontsize=FONT_POINTS)
-        axes.set(facecolor=LIGHT.paper, xlim=(1, len(rounds)), ylim=(0, None))
+        axes.set(facecolor=LIGHT.paper, xlim=(1, rounds[-1]), ylim=(0, None))
         axes.set_xlabel("round", color=LIGHT.ink, fontsize=FONT_POINTS)
         axes.tick_params(colors=LIGHT.ink, labelsize=FONT_POINTS)
     for axes in panels[::3]:

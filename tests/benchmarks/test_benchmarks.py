@@ -29,6 +29,7 @@ SCRIPTS = (
     "competitors.run",
     "erasure",
     "growth",
+    "long_term",
     "reading",
     "serving",
     "speed",
