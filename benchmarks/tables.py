@@ -263,6 +263,13 @@ TABLES = {
         (("mode", "first-days"),),
         "After a refit",
     ),
+    "long-term": Table(
+        "long_term", ("setting", "policy"),
+        (Column("reward", "reward", 2), Column("to_greedy", "to greedy", 2), Column("p_value_greedy", "p (Holm)", 3),
+         Column("to_one_step", "to one step", 2), Column("p_value_one_step", "p (Holm)", 3),
+         Column("rounds", "rounds", 1), Column("taken", "items taken", 1)),
+        note="Means per visitor; intervals over 20 worlds, seeds 0 to 19; differences are paired by world",
+    ),
     "growth": Table(
         "growth", ("events", "items"),
         (*(Column(f"{stage}_seconds", name, 1) for stage, name in STAGES.items() if not stage.startswith("fit_")),

@@ -30,6 +30,7 @@ SCRIPTS = (
     "erasure",
     "experiments",
     "growth",
+    "long_term",
     "off_policy",
     "reading",
     "serving",
