@@ -108,3 +108,19 @@ def test_every_behavior_is_worth_one_where_no_rewards_are_given() -> None:
 def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         RewardOptions(**options)
+
+
+def test_value_of_an_event_can_be_its_reward_and_the_largest_counts() -> None:
+    exposures = table([("u", 0, ["a", "b"])])
+    events = [
+        LoggedEvent(f"{number}", MINUTE * (1 + number), "u", item, behavior, value=value)
+        for number, (item, behavior, value) in enumerate(
+            [("a", "play", 30.0), ("a", "play", 120.0), ("a", "buy", 9.0), ("b", "play", None), ("b", "look", 5.0)]
+        )
+    ]
+    found, outcomes = with_rewards(exposures, events, RewardOptions({"play": "value", "buy": 1.0}))
+    assert found.reward.tolist() == [121.0, 0.0]
+    assert outcomes["without the value that is its reward"] == 1
+    assert outcomes["of a behavior without a reward"] == 1
+    with pytest.raises(InputError, match="is no number"):
+        RewardOptions({"play": float("nan")})

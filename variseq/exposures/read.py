@@ -150,6 +150,7 @@ def _read_event(record: dict[str, Any], lines: _Lines, report: ExposureReport) -
         DEFAULT_EVENT if behavior is None else _text(behavior),
         None if exposure_id is None else _text(exposure_id),
         None if rank is None else _rank(rank),
+        None if (value := record.get("value")) is None else _number(value),
     )
     if event.event_id in lines.events:
         report.events["repeated"] += 1
@@ -171,6 +172,12 @@ def _id(given: object) -> Id:
     if not isinstance(given, str | int) or isinstance(given, bool):
         raise TypeError(f"{given!r} is no id")
     return given
+
+
+def _number(given: object) -> float:
+    if not isinstance(given, int | float) or isinstance(given, bool) or not math.isfinite(given):
+        raise TypeError(f"{given!r} is no number")
+    return float(given)
 
 
 def _rank(given: object) -> int:

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
@@ -19,7 +20,10 @@ from variseq.exposures.table import Exposures
 
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
-    """An event of a segment. `behavior` is "event" where it names none; `time` is UTC microseconds."""
+    """An event of a segment. `behavior` is "event" where it names none; `time` is UTC microseconds.
+
+    `value` is what the event has: a price, a rating, seconds of play.
+    """
 
     event_id: str
     time: int
@@ -28,6 +32,12 @@ class LoggedEvent:
     behavior: str = DEFAULT_EVENT
     exposure_id: str | None = None
     rank: int | None = None
+    value: float | None = None
+
+
+VALUE = "value"
+Reward = float | Literal["value"]
+"""What an event is worth: a number, or the value of the event itself."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ class RewardOptions:
     """What actions are worth, and how events are joined to lists.
 
     Args:
-        rewards: Reward of each behavior; others are worth nothing. None: every behavior is worth 1, once for a row.
+        rewards: Reward of each behavior, a number or "value"; others are worth nothing. None: every behavior is worth
+            1, once for a row.
         window: An event that names no list is joined to the latest list of the user with the item, at most so long
             before.
         only_shown: Leave out lists and ranks that were not confirmed as shown.
@@ -44,7 +55,7 @@ class RewardOptions:
         InputError: For a reward that is no number, and for a window that is no duration.
     """
 
-    rewards: Mapping[str, float] | None = None
+    rewards: Mapping[str, Reward] | None = None
     window: str = "24h"
     only_shown: bool = False
     window_microseconds: int = field(init=False)
@@ -52,8 +63,12 @@ class RewardOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "window_microseconds", duration(self.window, "window"))
         for behavior, reward in (self.rewards or {}).items():
-            if not math.isfinite(reward):
-                raise InputError(f"The reward {reward!r} of {behavior!r} is no number. Give one, such as 1 or 0.2.")
+            is_number = isinstance(reward, int | float) and math.isfinite(reward)
+            if not is_number and reward != VALUE:
+                raise InputError(
+                    f"The reward {reward!r} of {behavior!r} is no number. Give one, such as 1 or 0.2, or 'value': that "
+                    "of each event."
+                )
 
 
 def with_rewards(
@@ -61,7 +76,8 @@ def with_rewards(
 ) -> tuple[Exposures, Counter[str]]:
     """The exposures with the rewards of their rows, and how many events had each outcome.
 
-    The reward of a row is the sum over its behaviors, each counted once: three clicks on an item of a list are one.
+    The reward of a row is the sum over its behaviors, each counted once: three clicks on an item of a list are one. Of
+    several events whose value is the reward, the largest one counts.
 
     Args:
         exposures: Their own rewards are replaced.
@@ -72,20 +88,23 @@ def with_rewards(
         The exposures, and numbers of events by outcome.
     """
     joiner, outcomes = _Joiner(exposures, options), Counter[str]()
-    behaviors: set[tuple[int, str]] = set()
+    worth: dict[tuple[int, str], float] = {}
     for event in events:
         row, outcome = joiner.row_of(event)
-        if row is not None and options.rewards is not None and event.behavior not in options.rewards:
-            outcome = "of a behavior without a reward"
-        elif row is not None:
-            behaviors.add((row, event.behavior))
+        if row is not None:
+            wanted = 1.0 if options.rewards is None else options.rewards.get(event.behavior)
+            reward_of = event.value if wanted == VALUE else wanted
+            if wanted is None:
+                outcome = "of a behavior without a reward"
+            elif reward_of is None:
+                outcome = "without the value that is its reward"
+            else:
+                cell = (row, event.behavior)
+                worth[cell] = max(worth.get(cell, -math.inf), float(reward_of))
         outcomes[outcome] += 1
     reward = np.zeros(len(exposures))
-    for row, behavior in sorted(behaviors):
-        if options.rewards is None:
-            reward[row] = 1.0
-        else:
-            reward[row] += options.rewards[behavior]
+    for (row, _), value in sorted(worth.items()):
+        reward[row] = 1.0 if options.rewards is None else reward[row] + value
     return replace(exposures, reward=reward), outcomes
 
 

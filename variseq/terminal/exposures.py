@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from variseq.exposures.report import ExposureReport
+    from variseq.exposures.rewards import Reward
     from variseq.exposures.support import Support
     from variseq.exposures.table import Exposures
 
@@ -69,19 +70,27 @@ def check(
         shown.print(sentence, soft_wrap=True)
 
 
-def rewards_of(given: list[str] | None) -> Mapping[str, float] | None:
-    """Rewards by behavior. Raises InputError for one that is no number.
+def rewards_of(given: list[str] | None) -> Mapping[str, Reward] | None:
+    """Rewards by behavior: a number, or "value" for that of each event. Raises InputError for another one.
 
-    >>> rewards_of(["purchase=1,cart=0.2"])
-    {'purchase': 1.0, 'cart': 0.2}
+    >>> rewards_of(["purchase=1,cart=0.2", "play=value"])
+    {'purchase': 1.0, 'cart': 0.2, 'play': 'value'}
     """
     if given is None:
         return None
     pairs = [one.strip().rpartition("=") for text in given for one in text.split(",")]
     try:
-        return {behavior: float(number) for behavior, _, number in pairs if behavior or float(f"no behavior {number}")}
+        return {behavior: _reward(behavior, number) for behavior, _, number in pairs}
     except ValueError as error:
-        raise InputError(f"Rewards {','.join(given)!r} cannot be read. Write purchase=1,cart=0.2.") from error
+        raise InputError(
+            f"Rewards {','.join(given)!r} cannot be read. Write purchase=1,cart=0.2, or play=value."
+        ) from error
+
+
+def _reward(behavior: str, text: str) -> Reward:
+    if not behavior:
+        raise ValueError("no behavior")
+    return "value" if text == "value" else float(text)
 
 
 def _table(exposures: Exposures, report: ExposureReport, found: Support) -> Table:
