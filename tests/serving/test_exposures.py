@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.serving.server_process import LocalServer, event, serving_here
@@ -177,6 +178,20 @@ def test_metrics_count_what_was_written(keeping: LocalServer) -> None:
     (written,) = re.findall(r'variseq_exposures_total\{kind="exposure",outcome="written"\} (\S+)', text)
     assert record
     assert float(written) >= 1
+
+
+def test_effective_number_of_drawn_items_follows_from_metrics(keeping: LocalServer) -> None:
+    def sums() -> np.ndarray:
+        text = keeping.client.get("/metrics").text
+        names = ("variseq_inverse_propensities_total", "variseq_inverse_propensity_squares_total")
+        return np.array([float(re.findall(rf"^{name} (\S+)", text, re.MULTILINE)[0]) for name in names])
+
+    before = sums()
+    keeping.recommend("ann", k=4)
+    np.testing.assert_array_equal(sums(), before)
+    drawn = keeping.recommend("ann", k=4, strategy="softmax", seed=1)["recommendations"]
+    inverse = np.array([1 / one["propensity_in_list"] for one in drawn])
+    np.testing.assert_allclose(sums() - before, [inverse.sum(), (inverse**2).sum()])
 
 
 def test_server_without_exposures_says_so(server: LocalServer) -> None:

@@ -27,6 +27,8 @@ def add_exposure(
     of_experiment: tuple[str, str, float | None] | tuple[()] = ()
     if services.experiment is not None and query.arm is not None:
         of_experiment = services.experiment.name, query.arm.name, result.answer.uncertainty.get("total")
+    if (in_list := result.answer.recommendations.propensity_in_list) is not None:
+        services.metrics.propensities(in_list)
     services.exposures.add(
         ExposureRecord(
             exposure_id,

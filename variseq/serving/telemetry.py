@@ -16,6 +16,8 @@ from queue import Full, Queue
 from typing import Any
 
 import msgspec
+import numpy as np
+from jaxtyping import Float
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -51,12 +53,22 @@ class Metrics:
         self.events = Counter("variseq_events", "Events by outcome.", ("outcome",), registry=own)
         about = "Records of exposures by kind and outcome."
         self._exposures = Counter("variseq_exposures", about, ("kind", "outcome"), registry=own)
+        about = "Sum of 1 / propensity in the list over items that were drawn."
+        self._inverse = Counter("variseq_inverse_propensities", about, registry=own)
+        about = "Sum of the squares of these; the effective number of items is the sum's square over it."
+        self._inverse_squares = Counter("variseq_inverse_propensity_squares", about, registry=own)
         self.rejected_models = Counter("variseq_rejected_models", "Models that could not be loaded.", registry=own)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+    def propensities(self, in_list: Float[np.ndarray, " row"]) -> None:
+        """Add the propensities of a list that was drawn."""
+        inverse = 1 / in_list
+        self._inverse.inc(float(inverse.sum()))
+        self._inverse_squares.inc(float(np.square(inverse).sum()))
 
     def exposure(self, kind: str, outcome: str) -> None:
         """Count one record of exposures."""
