@@ -41,7 +41,7 @@ def softmax_weights(
         Weights; rows sum to 1, and to 0 where there is no item.
 
     >>> softmax_weights(np.log([[0.6, 0.3, 0.1]]), temperature=1.0, floor=0.2, k=np.array([2])).round(3)
-    array([[0.576, 0.303, 0.121]])
+    array([[0.565, 0.304, 0.13 ]])
     """
     is_there = score > -np.inf
     weight = np.exp((score - np.where(is_there[:, :1], score[:, :1], 0.0)) / temperature, dtype=np.float64)
