@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,7 @@ class _Lines:
     """What the lines of segments have, by their ids."""
 
     exposures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    num_repeated: Counter[str] = field(default_factory=Counter)
     in_conflict: set[str] = field(default_factory=set)
     shown: list[tuple[str, int]] = field(default_factory=list)
     events: dict[str, LoggedEvent] = field(default_factory=dict)
@@ -93,6 +95,8 @@ def read_segments(path: Path, options: RewardOptions) -> tuple[Exposures, Exposu
                 report.first_fault = report.first_fault or f"{one.name}, line {number}: {type(error).__name__}: {error}"
     for exposure_id in lines.in_conflict:
         del lines.exposures[exposure_id]
+        report.exposures["in conflict"] += 1 + lines.num_repeated.pop(exposure_id)
+    report.exposures["repeated"] += lines.num_repeated.total()
     exposures = _table(lines.exposures, report)
     report.exposures["kept"] = exposures.num_exposures
     last_shown: dict[str, int] = {}
@@ -126,13 +130,9 @@ def _read_exposure(record: dict[str, Any], lines: _Lines, report: ExposureReport
     before = lines.exposures.setdefault(exposure_id, row)
     if before is row:
         return
-    is_equal = before["items"] == items and before["first_rank"] == first_rank
-    if is_equal and exposure_id not in lines.in_conflict:
-        report.exposures["repeated"] += 1
-        return
-    # Which of them a person saw is not known.
-    report.exposures["in conflict"] += 1 if exposure_id in lines.in_conflict else 2
-    lines.in_conflict.add(exposure_id)
+    lines.num_repeated[exposure_id] += 1
+    if before["items"] != items or before["first_rank"] != first_rank:
+        lines.in_conflict.add(exposure_id)  # Which of them a person saw is not known.
 
 
 def _read_shown(record: dict[str, Any], lines: _Lines, report: ExposureReport) -> None:
