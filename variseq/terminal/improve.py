@@ -71,7 +71,8 @@ def improve(
     num_items = checkpoint.vocabulary.num_items
     _print(found, policy.engine.catalog, found.offset[:num_items])
     if not found.is_certain and not even_if_uncertain:
-        console().print("Nothing was written: the difference may be chance. Log more lists.", soft_wrap=True)
+        reason = found.estimate.refusal or "The difference may be chance. Log more lists."
+        console().print(f"Nothing was written. {reason}", soft_wrap=True)
         raise typer.Exit(1)
     import torch
 
