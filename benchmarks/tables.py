@@ -178,6 +178,16 @@ TABLES = {
          Column("refused", "refused", 3)),
         note="200 replications. Percent of the true value. Refused logs are in all columns",
     ),
+    "experiments": Table(
+        "experiments", ("case",),
+        (Column("always_valid", "always-valid, looks each day", 3),
+         Column("fixed_each_day", "fixed, looks each day", 3),
+         Column("fixed_at_the_end", "fixed, one look at the end", 3),
+         Column("mean_users", "users until always-valid found it", 0),
+         Column("users_of_one_look", "users of one look", 0),
+         Column("planned_users", "planned", 0)),
+        note="Share of 1,000 experiments of 60 days in which the interval left out 0",
+    ),
     "open-bandit": Table(
         "open_bandit", ("data", "policy"),
         (Column("mean_weight", "mean weight", 3), Column("effective_sample", "effective sample", 0),

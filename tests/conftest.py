@@ -28,7 +28,10 @@ settings.register_profile("quick", settings.get_profile("variseq"), max_examples
 settings.load_profile("variseq")
 
 TESTS = Path(__file__).parent
-COMPUTED = ("model", "sequences", "content", "training", "ranking", "recommend", "evaluation", "privacy", "exposures")
+COMPUTED = (
+    *("model", "sequences", "content", "training", "ranking", "recommend", "evaluation", "privacy"),
+    *("exposures", "off_policy", "experiments"),
+)
 """Folders of tests of code that computes arrays."""
 BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn", "own-frequency", "own-transitions"]
 SMALL_NETWORK = {

@@ -19,7 +19,7 @@ LAYERS = [
     {"artifacts"},
     {"privacy"},
     {"recommend", "training", "log", "exposures"},
-    {"comparison", "pipeline", "off_policy"},
+    {"comparison", "pipeline", "off_policy", "experiments"},
     {"estimator", "inference", "erasure"},
     {"reports", "serving", "export", "private_model", "federation"},
     {"terminal"},

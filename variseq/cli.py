@@ -15,6 +15,7 @@ import typer
 from variseq.errors import MissingDependencyError, VariseqError
 from variseq.output.printable import printable, printable_lines
 from variseq.terminal.audit import commands as audit_commands
+from variseq.terminal.experiment import commands as experiment_commands
 from variseq.terminal.exposures import commands as exposures_commands
 from variseq.terminal.federate import commands as federate_commands
 from variseq.terminal.improve import commands as improve_commands
@@ -30,16 +31,13 @@ if TYPE_CHECKING:
     from variseq.ranking.item_codes import Compression
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-app.add_typer(keys_commands, name="keys")
-app.add_typer(serve_commands)
-app.add_typer(items_commands, name="items")
-app.add_typer(backup_commands)
-app.add_typer(privacy_commands)
-app.add_typer(federate_commands, name="federate")
-app.add_typer(exposures_commands, name="exposures")
-app.add_typer(audit_commands)
-app.add_typer(ope_commands)
-app.add_typer(improve_commands)
+for name, group in (
+    *(("keys", keys_commands), ("items", items_commands), ("federate", federate_commands)),
+    *(("exposures", exposures_commands), ("experiment", experiment_commands)),
+    *((None, one) for one in (serve_commands, backup_commands, privacy_commands, audit_commands, ope_commands)),
+    (None, improve_commands),
+):
+    app.add_typer(group, name=name)
 
 
 def option(text: str, *names: str) -> Any:
@@ -134,8 +132,7 @@ def fit(
     config: Annotated[Path | None, option("YAML file with size, read, split, model, training.")] = None,
     settings: Annotated[Texts, option("A setting: model.hidden_size=128, ...", "--set")] = None,
     from_run: Annotated[
-        Path | None,
-        option("Earlier run to start from, with 0.3 of the epochs; read old and new events.", "--from"),
+        Path | None, option("Earlier run to start from, with 0.3 of the epochs; read old and new events.", "--from")
     ] = None,
     private: Annotated[
         float | None, option("ε of a differentially private fit of counts; --items is then the public catalog.")
@@ -271,8 +268,7 @@ def recommend(
     candidates: Annotated[Texts, option("Item ids to choose from; repeated: one id each.")] = None,
     categories: Annotated[Texts, option("Keep items of this category; repeatable.")] = None,
     exclude_seen: Annotated[
-        bool | None,
-        option("Leave out what the user knows, or not; else as the log suggested.", Seen),
+        bool | None, option("Leave out what the user knows, or not; else as the log suggested.", Seen)
     ] = None,
     strategy: Annotated[str, option("greedy; softmax: lists are drawn; thompson: by a posterior sample.")] = "greedy",
     temperature: Annotated[float, option("Of the softmax: small is close to greedy.")] = 0.3,

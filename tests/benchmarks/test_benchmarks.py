@@ -28,6 +28,7 @@ SCRIPTS = (
     "ablations",
     "competitors.run",
     "erasure",
+    "experiments",
     "growth",
     "off_policy",
     "reading",

@@ -21,7 +21,7 @@ from variseq.exposures.report import ExposureReport
 from variseq.exposures.rewards import LoggedEvent, RewardOptions, confirmed, with_rewards
 from variseq.exposures.table import Exposures
 
-CONTEXT = ("history", "model", "policy", "filters", "log_p", "arm")
+CONTEXT = ("history", "model", "policy", "filters", "log_p", "experiment", "arm", "uncertainty")
 PROPENSITIES = ("propensity_at_rank", "propensity_in_list")
 LARGEST_RANK = 1_000_000_000
 FAULTS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)

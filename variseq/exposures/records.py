@@ -41,7 +41,9 @@ class ExposureRecord:
         options: Of the request.
         listed: The list.
         shown: Items of earlier pages, which are left out.
-        arm: The part of an experiment, where there is one.
+        experiment: The experiment that the user is in, where there is one.
+        arm: The user's arm of it.
+        uncertainty: Of the model about this history, in nats; recorded in an experiment.
     """
 
     exposure_id: str
@@ -52,7 +54,9 @@ class ExposureRecord:
     options: RecommendOptions
     listed: Recommendations
     shown: Sequence[Id] = ()
+    experiment: str | None = None
     arm: str | None = None
+    uncertainty: float | None = None
 
     kind = "exposure"
 
@@ -76,7 +80,9 @@ class ExposureRecord:
             "item_id": list(self.listed.item_id),
         }
         if self.arm is not None:
-            fields_of_line["arm"] = self.arm
+            fields_of_line |= {"experiment": self.experiment, "arm": self.arm}
+            if self.uncertainty is not None:
+                fields_of_line["uncertainty"] = float(SCORE % self.uncertainty)
         numbers = (
             ("log_p", self.listed.score, SCORE),
             ("propensity_at_rank", self.listed.propensity_at_rank, PROPENSITY),

@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from variseq.events.vocabulary import Id
+from variseq.experiments.experiment import Arm
 from variseq.exposures.history import HistoryDigest, history_hash
 from variseq.ranking.engine import Answer, Engine, KnownHistory, Request
 from variseq.sequences.given_history import GivenEvent, HistoryRow, history_rows
@@ -69,12 +70,16 @@ class HistoryCache:
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """A request about a user of the store, or about a history that was sent. `model` is the version that it needs."""
+    """A request about a user of the store, or about a history that was sent.
+
+    `model` is the version that it needs, `arm` that of the user in an experiment.
+    """
 
     request: Request
     user_id: Id | None = None
     history: Sequence[Id | GivenEvent] = ()
     model: str | None = None
+    arm: Arm | None = None
 
 
 @dataclass(frozen=True, slots=True)

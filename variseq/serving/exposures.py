@@ -11,7 +11,6 @@ from variseq.errors import InputError
 from variseq.events.vocabulary import Id
 from variseq.exposures.erasing import erase_users
 from variseq.exposures.records import ExposureRecord
-from variseq.exposures.segments import ExposureLog
 from variseq.serving.batching import InferenceRequest, InferenceResult
 from variseq.serving.http import unavailable
 from variseq.serving.services import Services
@@ -20,12 +19,15 @@ log = logging.getLogger("variseq.serving")
 
 
 def add_exposure(
-    exposures: ExposureLog | None, exposure_id: str, query: InferenceRequest, result: InferenceResult
+    services: Services, exposure_id: str, query: InferenceRequest, result: InferenceResult
 ) -> str | UnsetType:
     """Leave a list to the thread that writes exposures; its id for the answer."""
-    if exposures is None or result.history is None:
+    if services.exposures is None or result.history is None:
         return UNSET
-    exposures.add(
+    of_experiment: tuple[str, str, float | None] | tuple[()] = ()
+    if services.experiment is not None and query.arm is not None:
+        of_experiment = services.experiment.name, query.arm.name, result.answer.uncertainty.get("total")
+    services.exposures.add(
         ExposureRecord(
             exposure_id,
             time_ns() // 1000,
@@ -35,6 +37,7 @@ def add_exposure(
             query.request.options,
             result.answer.recommendations,
             query.request.shown,
+            *of_experiment,
         )
     )
     return exposure_id

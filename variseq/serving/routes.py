@@ -89,12 +89,13 @@ async def recommend(services: Services, context: RequestContext, body: Recommend
     """Recommend items to a user or for a history."""
     engine = services.models.engine
     vocabulary = engine.vocabulary
-    request = list_request(body, vocabulary, engine.version, services.policy(context.request_id))
     user_id = None if body.user_id is None else user_id_of(body.user_id, vocabulary)
+    arm = services.arm_of(user_id)
+    request = list_request(body, vocabulary, engine.version, services.policy_of(arm, context.request_id))
     needed = None if body.page is None else engine.version
-    query = InferenceRequest(request, user_id, history_of(body, vocabulary), needed)
+    query = InferenceRequest(request, user_id, history_of(body, vocabulary), needed, arm)
     result = await services.batcher.submit(query)
-    exposure_id = add_exposure(services.exposures, context.request_id, query, result)
+    exposure_id = add_exposure(services, context.request_id, query, result)
     fields = _list_fields(query, result, body.ids_as_text)
     return RecommendResponse(**fields, exposure_id=exposure_id, request_id=context.request_id)
 
@@ -115,15 +116,21 @@ async def recommend_batch(services: Services, context: RequestContext, body: Bat
         )
     services.auth.charge(context.caller, num_users - 1)
     vocabulary = services.models.engine.vocabulary
-    request = Request(
-        options_of(body, vocabulary, services.policy(context.request_id)), attention=body.attention, when=when_of(body)
-    )
     users = [user_id_of(one, vocabulary) for one in body.users]
-    queries = [InferenceRequest(request, user_id) for user_id in users]
+    arms = [services.arm_of(user_id) for user_id in users]
+    requests = {
+        arm: Request(
+            options_of(body, vocabulary, services.policy_of(arm, context.request_id)),
+            attention=body.attention,
+            when=when_of(body),
+        )
+        for arm in dict.fromkeys(arms)
+    }
+    queries = [InferenceRequest(requests[arm], user_id, arm=arm) for user_id, arm in zip(users, arms, strict=True)]
     results = await services.batcher.submit_all(queries)
     answers = []
     for number, (user, query, result) in enumerate(zip(users, queries, results, strict=True)):
-        exposure_id = add_exposure(services.exposures, f"{context.request_id}.{number}", query, result)
+        exposure_id = add_exposure(services, f"{context.request_id}.{number}", query, result)
         fields = _list_fields(query, result, body.ids_as_text)
         answers.append(UserListResponse(**fields, exposure_id=exposure_id, user_id=format_id(user, body.ids_as_text)))
     return BatchResponse(answers, context.request_id)
@@ -154,6 +161,7 @@ def _list_fields(query: InferenceRequest, result: InferenceResult, as_text: bool
         "uncertainty": Uncertainty(**answer.uncertainty),
         "approximate": answer.approximate,
         "next_page": next_page(result.engine.version, result.engine.vocabulary, shown),
+        "arm": UNSET if query.arm is None else query.arm.name,
         "attention": UNSET if answer.attention is None else answer.attention,
         "when": UNSET if query.request.when is None else _next_event(answer.when, query.request.when),
     }

@@ -110,8 +110,8 @@ class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     pool: Annotated[int, Meta(ge=1, le=MAX_POOL)] | None = None
     floor: Annotated[float, Meta(ge=MIN_FLOOR, le=1 - MIN_FLOOR)] | None = None
     seed: Annotated[int, Meta(ge=0, le=MAX_SEED, description="else it follows from X-Request-Id")] | None = None
-    diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    new_items_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    diversity: Annotated[float, Meta(ge=0, le=1, description="0 where none is given")] | None = None
+    new_items_share: Annotated[float, Meta(ge=0, le=1, description="0 where none is given")] | None = None
     query: Annotated[str, Meta(min_length=1, max_length=MAX_QUERY)] | None = None
     reasons: bool = True
     attributes: Annotated[
@@ -193,6 +193,7 @@ class ListResponse(Struct, kw_only=True):
     uncertainty: Uncertainty
     approximate: bool
     next_page: str | None
+    arm: Annotated[str, Meta(description="of the experiment that the user is in")] | UnsetType = UNSET
     attention: list[float] | UnsetType = UNSET
     when: NextEvent | UnsetType | None = UNSET
     exposure_id: str | UnsetType = UNSET
@@ -380,10 +381,10 @@ def when_of(request: ListRequest) -> WhenOptions | None:
     return None if wanted is None else WhenOptions(at=request.at, level=wanted.level, within=wanted.within)
 
 
-_SAME = (
-    *("k", "categories", "exclude_seen", "boost_categories", "diversity", "new_items_share", "query", "reasons"),
-    *("attributes", "at", "next"),
-)
+_SAME = (*("k", "categories", "boost_categories", "query", "reasons", "attributes", "at", "next"),)
+_ORDER = ("strategy", "diversity", "new_items_share")
+_OF_POLICY = (*_ORDER, "temperature", "pool", "floor", "exclude_seen", "seed")
+"""What a server or an arm of an experiment sets for requests that do not."""
 
 
 def options_of(
@@ -392,9 +393,9 @@ def options_of(
     policy: Mapping[str, Any] = MappingProxyType({}),
     conformal_level: float | None = None,
 ) -> RecommendOptions:
-    """The options of a request in the ids of the catalog, with a policy of the server. Raises InputError.
+    """The options of a request in the ids of the catalog, with those of a policy where it names none.
 
-    A request with another order, or for a set, is answered greedily where it names no strategy.
+    A request that names an order of its own, or is for a set, takes none of the policy's order. Raises InputError.
     """
     if len(request.boost_items) + len(request.boost_categories) > MAX_BOOSTS:
         raise InputError(f"There are more than {MAX_BOOSTS} boosts. Send fewer.")
@@ -406,9 +407,9 @@ def options_of(
         "pin": {rank: item_id_of(one, vocabulary) for rank, one in request.pin.items()},
     }
     as_they_are = {name: getattr(request, name) for name in _SAME}
-    is_other = bool(conformal_level is not None or request.diversity or request.new_items_share)
-    as_they_are |= {name: value for name, value in policy.items() if name != "strategy" or not is_other}
-    of_request = {name: getattr(request, name) for name in ("strategy", "temperature", "pool", "floor", "seed")}
+    is_other = conformal_level is not None or any(getattr(request, name) for name in _ORDER)
+    as_they_are |= {name: value for name, value in policy.items() if name not in _ORDER or not is_other}
+    of_request = {name: getattr(request, name) for name in _OF_POLICY}
     as_they_are |= {name: value for name, value in of_request.items() if value is not None}
     return RecommendOptions(**as_they_are, **in_ids_of_the_catalog, conformal_level=conformal_level)
 

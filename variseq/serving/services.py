@@ -14,6 +14,8 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from variseq.errors import InputError, VariseqError
+from variseq.events.vocabulary import Id
+from variseq.experiments.experiment import Arm, read_experiment
 from variseq.exposures.segments import ExposureLog
 from variseq.serving.auth import AuditLog, Auth, TokenBuckets
 from variseq.serving.batching import Batcher, HistoryCache
@@ -62,6 +64,9 @@ class Services:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
+        self.experiment = None if settings.experiment is None else read_experiment(settings.experiment)
+        for arm in () if self.experiment is None else self.experiment.arms:
+            arm.refuse_impossible(settings.policy)
         self.models = ModelManager(settings.run, settings.model_dir)
         self.images = None if settings.images is None else ImageFolder(settings.images)
         keys = None if settings.keys is None else read_keys(settings.keys)
@@ -93,10 +98,18 @@ class Services:
         self._checked = -STORE_CHECK_SECONDS
         self._store_problem: str | None = None
 
-    def policy(self, request_id: str) -> dict[str, Any]:
-        """What `RecommendOptions` has of a request that names nothing else; the seed follows from its id."""
+    def arm_of(self, user_id: Id | None) -> Arm | None:
+        """The arm of a user; None without an experiment, and for a history that was sent along."""
+        return None if self.experiment is None or user_id is None else self.experiment.arm_of(user_id)
+
+    def policy_of(self, arm: Arm | None, request_id: str) -> dict[str, Any]:
+        """The options of requests that name nothing else: those of the server, with those of the arm before them.
+
+        The seed follows from the id of the request.
+        """
         seed = hashlib.blake2b(request_id.encode("ascii"), digest_size=4, key=self._seed_key).digest()
-        return {**self.settings.policy, "seed": int.from_bytes(seed, "big")}
+        of_arm = {} if arm is None else arm.policy
+        return {**self.settings.policy, **of_arm, "seed": int.from_bytes(seed, "big")}
 
     async def store_problem(self) -> str | None:
         """Why the store cannot be used now; it is checked once a second at most."""

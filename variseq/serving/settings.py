@@ -32,6 +32,7 @@ class ServeSettings(BaseModel):
     keys: Path | None = Field(None, description="file of API keys")
     audit_log: Path | None = Field(None, description="file for the audit log")
     exposures: Path | None = Field(None, description="folder for exposures")
+    experiment: Path | None = Field(None, description="file of an experiment")
     exposures_days: int | None = Field(None, ge=1, le=36_500, description="days to keep exposures")
     workers: int = Field(1, ge=1, le=64, description="processes")
     rate_limit: float | None = Field(None, gt=0, le=1e6, description="requests a second for each key and worker")

@@ -28,6 +28,7 @@ def serve(
     audit_log: Annotated[Path | None, typer.Option(help="File for the audit log.")] = None,
     exposures: Annotated[Path | None, typer.Option(help="Folder for lists that were answered.")] = None,
     exposures_days: Annotated[int | None, typer.Option(help="Days to keep it; for ever otherwise.")] = None,
+    experiment: Annotated[Path | None, typer.Option(help="YAML file with arms.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; 1 otherwise.")] = None,
     rate_limit: Annotated[float | None, typer.Option(help="Requests a second for each key and worker.")] = None,
     burst: Annotated[int | None, typer.Option(help="Requests at once; twice the rate otherwise.")] = None,

@@ -1,0 +1,144 @@
+"""A run that learned from exposures ranks what is rewarded higher, and is written where that is no chance."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.exposures.lists import SECOND, START, event, write
+from tests.terminal.invoke import refuse, succeed, variseq
+from variseq.artifacts.checkpoint import load_checkpoint
+from variseq.artifacts.folder import ENCODER
+from variseq.estimator import load
+from variseq.export import export
+from variseq.exposures.folder import make_key
+from variseq.exposures.history import HistoryDigest, history_hash
+from variseq.exposures.records import ExposureRecord
+from variseq.inference.engine import load_engine
+from variseq.ranking.engine import Engine, Request
+from variseq.ranking.options import RecommendOptions
+from variseq.recommend.network_model import engine_of
+from variseq.serving.stores import open_store
+from variseq.serving.stores.protocol import Event
+
+NUM_USERS, LISTS = 100, 5
+SOFTMAX: dict[str, Any] = {"strategy": "softmax", "temperature": 0.7, "pool": 20, "floor": 0.3, "k": 4}
+
+
+@pytest.fixture(scope="module")
+def engine(run_folder: Path) -> Engine:
+    return engine_of(load_checkpoint(run_folder))
+
+
+@pytest.fixture(scope="module")
+def rewarded(engine: Engine) -> list[str]:
+    """Two items that people buy whenever they are listed; nothing else is bought."""
+    return engine.vocabulary.item_ids([7, 23])
+
+
+@pytest.fixture(scope="module")
+def log(engine: Engine, rewarded: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """What a server would have logged, and the URL of its store."""
+    folder = tmp_path_factory.mktemp("rewards")
+    url = f"sqlite:///{folder / 'events.db'}"
+    exposures = folder / "exposures"
+    exposures.mkdir()
+    key, records, stored = make_key(exposures), [], []
+    items, random = engine.vocabulary.items.to_pylist(), np.random.default_rng(1)
+    for user in (f"u{number}" for number in range(NUM_USERS)):
+        rows = [(items[random.integers(len(items))], START + second * SECOND, None, None) for second in range(3)]
+        stored += [Event(f"{user}-{time}", user, item, time) for item, time, _, _ in rows]
+        history, digest = engine.history(rows, user), HistoryDigest(history_hash(rows, key), 3, rows[-1][1])
+        asked = [RecommendOptions(**SOFTMAX, seed=seed, reasons=False) for seed in range(LISTS)]
+        for number, answer in enumerate(engine.answer([(history, Request(one)) for one in asked])):
+            name, time = f"{user}.{number}", START + 100 * SECOND + number
+            listed = answer.recommendations
+            records.append(ExposureRecord(name, time, user, digest, "m1", asked[number], listed))
+            records += [
+                event(f"{name}-{item}", item, time + 1, user, behavior="purchase", exposure_id=name)
+                for item in listed.item_id
+                if item in rewarded
+            ]
+    write(exposures, *records)
+    store = open_store(url)
+    store.append(stored)
+    store.close()
+    return exposures, url
+
+
+def listed(model: Any, items: list[str], **options: Any) -> float:
+    """How many of some items a list has, over lists of people of the log."""
+    users = model.vocabulary.user_ids(range(40))
+    table = model.recommend(users=users, k=4, exclude_seen=False, **options).to_pandas()
+    return float(table["item_id"].isin(items).sum() / len(users))
+
+
+def test_better_run_lists_what_is_rewarded_and_forecasts_as_before(
+    run_folder: Path,
+    exported_run: Path,
+    log: tuple[Path, str],
+    rewarded: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exposures, url = log
+    out = tmp_path / "better"
+    printed = succeed(
+        *("improve", str(run_folder), str(exposures), "--store", url, "--out", str(out)),
+        *("--reward", "purchase=1"),
+    )
+    assert "Most up: " in printed.out
+    base, better = load(run_folder), load(out)
+    assert listed(better, rewarded) > listed(base, rewarded) + 0.3
+    record = json.loads((out / "manifest.json").read_text())["improvement"]
+    assert record["difference"]["interval"][0] > 0
+    assert record["num_lists"]["held out"] > 0
+    pairs = [model.recommend(users=["u001"], k=40, exclude_seen=False).to_pandas() for model in (base, better)]
+    first, second = (pair.set_index("item_id")["probability"].sort_index() for pair in pairs)
+    np.testing.assert_allclose(first, second, rtol=1e-5)
+    sets = [
+        model.recommend(users=["u001"], conformal_level=0.6).to_pandas()["item_id"].tolist() for model in (base, better)
+    ]
+    assert sets[0] == sets[1]
+    # The encoder is that of the run, and takes ten seconds to make.
+    monkeypatch.setattr("variseq.export.write_encoder", lambda _, path: shutil.copyfile(exported_run / ENCODER, path))
+    served = load_engine(export(out, tmp_path / "export"))
+    known = served.history([(item, START, None, None) for item in rewarded[:1]])
+    (answer,) = served.answer([(known, Request(RecommendOptions(k=6)))])
+    expected = better.recommend(history=[{"item_id": rewarded[0], "timestamp": START / 1e6}], k=6)
+    assert answer.recommendations.item_id == expected.item_id
+
+
+def test_rewards_by_chance_write_nothing(run_folder: Path, log: tuple[Path, str], tmp_path: Path) -> None:
+    exposures, url = log
+    copy = tmp_path / "exposures"
+    copy.mkdir()
+    (copy / "user_hash.key").write_bytes((exposures / "user_hash.key").read_bytes())
+    random = np.random.default_rng(3)
+    for segment in exposures.glob("*.jsonl"):
+        lines = [json.loads(line) for line in segment.read_text().splitlines()]
+        lists = [one for one in lines if one["kind"] == "exposure"]
+        bought = [
+            {
+                "kind": "event", "event_id": f"p{number}", "time": one["time"], "user": one["user"],
+                "item_id": one["item_id"][random.integers(4)], "behavior": "purchase", "value": None,
+                "exposure_id": one["exposure_id"],
+            }
+            for number, one in enumerate(lists) if random.random() < 0.3
+        ]  # fmt: skip
+        (copy / segment.name).write_text("".join(json.dumps(one) + "\n" for one in [*lists, *bought]))
+    result = variseq("improve", str(run_folder), str(copy), "--store", url, "--out", str(tmp_path / "better"))
+    assert result.code == 1
+    assert "Nothing was written" in result.out
+    assert not (tmp_path / "better").exists()
+
+
+def test_exposures_without_rewards_are_refused(run_folder: Path, log: tuple[Path, str], tmp_path: Path) -> None:
+    exposures, url = log
+    command = ("improve", str(run_folder), str(exposures), "--store", url, "--out", str(tmp_path / "better"))
+    refuse("too few to learn from", *command, "--reward", "click=1")

@@ -1,0 +1,1 @@
+"""Live experiments: which policy each user gets, and what follows from their exposures."""
