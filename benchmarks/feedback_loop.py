@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,10 @@ class Client:
 
     def __post_init__(self) -> None:
         self.connection = http.client.HTTPConnection(HOST, self.port, timeout=60)
+
+    def close(self) -> None:
+        """End the connection."""
+        self.connection.close()
 
     def post(self, path: str, body: Any) -> Any:
         """The answer to a request. Raises RuntimeError where it is refused."""
@@ -172,8 +176,7 @@ def options_of(folder: Path, strategy: str = "softmax", has_exposures: bool = Tr
 def serve(run: Path, folder: Path, seed: int, rounds: int) -> Metrics:
     """Visitors of one seed, their exposures read back, and the evaluation of another policy beside its truth."""
     visitors, begun = Visitors(shop_of(SHOP_SEED), seed), time.perf_counter()
-    with server(run, None, 2 * START_SECONDS, options_of(folder)) as port:
-        client = Client(port)
+    with server(run, None, 2 * START_SECONDS, options_of(folder)) as port, closing(Client(port)) as client:
         num_events = sum(visitors.visit(client) for _ in range(rounds))
         num_dropped = client.num_exposures("dropped")
     return read_back(run, folder, visitors) | {
@@ -233,7 +236,7 @@ def cost(run: Path, folder: Path, num_requests: int) -> Iterator[tuple[Metrics, 
             for has_exposures in taken:
                 options = options_of(folder / f"{strategy}-{has_exposures}", strategy, has_exposures)
                 port = stack.enter_context(server(run, None, 2 * START_SECONDS, options))
-                clients[has_exposures] = Client(port)
+                clients[has_exposures] = stack.enter_context(closing(Client(port)))
             for number in range(num_requests):
                 for has_exposures in (True, False) if number % 2 else (False, True):
                     body = {"user_id": users[number % len(users)], "k": K}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.feedback_loop import BUY_RATE, FOLDER, NUM_ITEMS, NUM_USERS, Computed, K, Metrics, is_measured, shop_of
+from benchmarks.feedback_loop import BUY_RATE, FOLDER, NUM_USERS, Computed, K, Metrics, is_measured, shop_of
 from measurement.records import append_records, command_parser, exit_code, read_records, record_of
 from variseq.events.simulate import Simulation
 from variseq.exposures.table import Exposures
@@ -97,7 +97,7 @@ class World:
         ]
         item = np.take_along_axis(pool[person], np.concatenate(drawn), axis=1)
         wanted = (np.cumsum(self.wanted, axis=1)[person] < random.random(num_lists)[:, None]).sum(axis=1)
-        is_bought = random.random(num_lists) < self.buy_rate[np.minimum(wanted, NUM_ITEMS - 1)]
+        is_bought = random.random(num_lists) < self.buy_rate[np.minimum(wanted, len(self.buy_rate) - 1)]
         return person, item, ((item == wanted[:, None]) & is_bought[:, None]).astype(float)
 
 

@@ -103,6 +103,8 @@ def server(
             timer.cancel()
             process.terminate()
             process.wait(60)
+            assert process.stdout is not None
+            process.stdout.close()
 
 
 def histories(items: Sequence[Any]) -> list[list[Any]]:

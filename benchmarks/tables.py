@@ -207,7 +207,7 @@ TABLES = {
         (Column("purchases", "purchases", 0), Column("learned drawn", "drawn, %", 2),
          Column("learned drawn taken", "taken, %", 2), Column("learned greedy", "greedy, %", 2),
          Column("learned greedy taken", "taken, %", 2), Column("learned held out", "held out, %", 2),
-         Column("learned above 0", "above 0", 2), Column("learned holds", "intervals hold", 2)),
+         Column("learned above 0", "above 0, not refused", 2), Column("learned holds", "intervals hold", 2)),
         note="Changes of purchases a list, and of items taken, by drawn and by greedy lists. Held out: the estimate by "
         "other people",
     ),
@@ -215,7 +215,7 @@ TABLES = {
         "improvement", ("num_lists",),
         (Column("simple drawn", "drawn, %", 2), Column("simple drawn taken", "taken, %", 2),
          Column("simple greedy", "greedy, %", 2), Column("simple greedy taken", "taken, %", 2),
-         Column("simple above 0", "above 0", 2), Column("true drawn", "true rates, drawn, %", 2),
+         Column("simple above 0", "above 0, not refused", 2), Column("true drawn", "true rates, drawn, %", 2),
          Column("true drawn taken", "taken, %", 2), Column("true greedy", "greedy, %", 2)),
         note="Offsets are the logarithms of shrunk reward rates; then those of the true rates",
     ),

@@ -20,8 +20,8 @@ from variseq.ranking.plackett_luce import in_list, softmax_weights
 
 STRENGTHS = (8.0, 2.0)
 CENTERS = (0.0, 0.5)
-"""Shares of the logarithm of an item's own reward rate that offsets are drawn to. The share 1 earned no more purchases in
-two simulated shops, and lost three times as many taken items."""
+"""Shares of the logarithm of an item's own reward rate that offsets are drawn to. In two simulated shops the share 1
+earned no more purchases, and lost three times as many taken items."""
 CHOOSING, HELD_OUT = 0.2, 0.2
 """Shares of people on which strength and center are chosen, and on which the result is compared."""
 MIN_REWARDS = 50
@@ -66,9 +66,9 @@ class Improvement:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the interval of the difference is above 0, and the diagnostics do not refuse it."""
+        """Whether the interval of the difference is above 0."""
         interval = self.estimate.interval
-        return interval is not None and interval[0] > 0 and self.estimate.refusal is None
+        return interval is not None and interval[0] > 0
 
 
 def improve(
