@@ -74,14 +74,20 @@ def model_of(num_items: int, folder: Path) -> Path:
 
 
 @contextmanager
-def server(model: Path, core: int | None = SERVER_CORE, start_seconds: float = START_SECONDS) -> Iterator[int]:
-    """`variseq serve` with one thread and an SQLite store, on a core of its own unless `core` is None; its port."""
+def server(
+    model: Path, core: int | None = SERVER_CORE, start_seconds: float = START_SECONDS, options: Sequence[str] = ()
+) -> Iterator[int]:
+    """`variseq serve` with one thread and an SQLite store, on a core of its own unless `core` is None; its port.
+
+    More options may name another store.
+    """
     pinned = ["taskset", "-c", str(core)] if core is not None and sys.platform == "linux" else []
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "errors").open("w+") as errors:
         words = ["serve", str(model.resolve()), "--port", "0", "--store", f"sqlite:///{folder}/events.db"]
         process = subprocess.Popen(
-            [*pinned, sys.executable, "-c", CLI, *words, "--no-log-requests"], stdout=subprocess.PIPE, stderr=errors,
-            text=True, cwd=ROOT, env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)},
+            [*pinned, sys.executable, "-c", CLI, *words, "--no-log-requests", *options],
+            stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT,
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         timer = threading.Timer(start_seconds, process.kill)
         timer.start()
@@ -97,6 +103,8 @@ def server(model: Path, core: int | None = SERVER_CORE, start_seconds: float = S
             timer.cancel()
             process.terminate()
             process.wait(60)
+            assert process.stdout is not None
+            process.stdout.close()
 
 
 def histories(items: Sequence[Any]) -> list[list[Any]]:

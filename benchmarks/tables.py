@@ -194,6 +194,38 @@ TABLES = {
          Column("largest_share", "largest weight", 3), Column("on-policy_mean", "mean of the log"),
          Column("ips", "IPS"), Column("snips", "SNIPS"), Column("doubly_robust", "doubly robust")),
     ),
+    "feedback-loop": Table(
+        "feedback_loop", ("num_lists",),
+        (Column("num_rebuilt", "histories rebuilt", 0), Column("num_dropped", "dropped", 0),
+         Column("num_events", "events", 0), Column("num_joined", "joined", 0), Column("truth", "truth"),
+         Column("SNIPS", "SNIPS"), Column("SNIPS holds", "its intervals hold", 2),
+         Column("doubly robust", "doubly robust"), Column("doubly robust holds", "its intervals hold", 2)),
+        note="Purchases a list of the policy at temperature 0.5, from lists at 0.3",
+    ),
+    "improvement": Table(
+        "improvement", ("num_lists",),
+        (Column("purchases", "purchases", 0), Column("learned drawn", "drawn, %", 2),
+         Column("learned drawn taken", "taken, %", 2), Column("learned greedy", "greedy, %", 2),
+         Column("learned greedy taken", "taken, %", 2), Column("learned held out", "held out, %", 2),
+         Column("learned above 0", "above 0, not refused", 2), Column("learned holds", "intervals hold", 2)),
+        note="Changes of purchases a list, and of items taken, by drawn and by greedy lists. Held out: the estimate by "
+        "other people",
+    ),
+    "improvement-simple": Table(
+        "improvement", ("num_lists",),
+        (Column("simple drawn", "drawn, %", 2), Column("simple drawn taken", "taken, %", 2),
+         Column("simple greedy", "greedy, %", 2), Column("simple greedy taken", "taken, %", 2),
+         Column("simple above 0", "above 0, not refused", 2), Column("true drawn", "true rates, drawn, %", 2),
+         Column("true drawn taken", "taken, %", 2), Column("true greedy", "greedy, %", 2)),
+        note="Offsets are the logarithms of shrunk reward rates; then those of the true rates",
+    ),
+    "feedback-cost": Table(
+        "feedback_cost", ("strategy",),
+        (Column("p50_without", "p50 without, ms", 2), Column("p50_with", "with, ms", 2),
+         Column("p99_without", "p99 without, ms", 2), Column("p99_with", "with, ms", 2),
+         Column("line_bytes", "bytes a list", 0), Column("compressed_line_bytes", "compressed", 0)),
+        note="One client, 2,000 requests to each of two servers in turn, lists of ten",
+    ),
     "federation": Table(
         "federation", ("data", "silos", "epsilon"),
         (*QUALITY, Column("megabytes", "MB a party", 2), Column("cpu_seconds", "CPU s a party", 3)),

@@ -146,3 +146,9 @@ def test_list_without_items_is_a_list(tmp_path: Path) -> None:
     write(tmp_path, exposure("empty", []), exposure("e1", ["i1"], time=START + 1))
     exposures, _ = read_exposures(tmp_path)
     assert (exposures.offsets.tolist(), exposures.exposure_id) == ([0, 0, 1], ["empty", "e1"])
+
+
+def test_behavior_with_a_reward_that_no_event_has_is_noted(tmp_path: Path) -> None:
+    write(tmp_path, exposure("e1", ["i1"]), event("v1", "i1", START, behavior="view"))
+    notes = [read_exposures(tmp_path, None, RewardOptions({name: 1.0}))[1].notes for name in ("buy", "view")]
+    assert notes == [["No event has the behavior 'buy'. There are: view."], []]

@@ -51,6 +51,13 @@ def test_empty_log_is_an_error() -> None:
         logged_lists(exposures_of([], [], [], []))
 
 
+def test_policy_that_knows_no_list_is_an_error_with_the_reasons() -> None:
+    unknown = np.full(3, math.nan)
+    policy = TablePolicy(TargetProbabilities(unknown, unknown, None, {"of no user in the store": 3}))
+    with pytest.raises(InputError, match="3 of no user in the store"):
+        evaluate_policies(single([0.25] * 3), [policy])
+
+
 def test_policy_that_shows_nothing_that_was_logged_is_an_error() -> None:
     exposures = single([0.25] * 200)
     nothing = TablePolicy(TargetProbabilities(np.zeros(200), np.zeros(200)))

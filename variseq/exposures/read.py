@@ -110,6 +110,9 @@ def read_segments(path: Path, options: RewardOptions) -> tuple[Exposures, Exposu
         report.exposures.update(outcomes)
     exposures, outcomes = with_rewards(exposures, lines.events.values(), options)
     report.events.update(outcomes)
+    unknown = sorted(set(options.rewards or ()) - report.behaviors.keys()) if report.behaviors else []
+    there = ", ".join(sorted(report.behaviors))
+    report.notes += [f"No event has the behavior {one!r}. There are: {there}." for one in unknown]
     return exposures, report
 
 

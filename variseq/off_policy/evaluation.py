@@ -168,6 +168,12 @@ def evaluate_policies(
     known = np.ones(lists.exposures.num_exposures, dtype=bool)
     for target in targets:
         known &= lists.per_exposure((np.isnan(target.in_list) & ~lists.exposures.is_pinned).astype(float)) == 0
+    if not known.any():
+        reasons = [f"{num:,} {reason}" for one in targets for reason, num in one.left_out.items()]
+        raise InputError(
+            f"No list is left to evaluate: {'; '.join(reasons) or 'the policies know different ones'}. Check the "
+            "policy and the log."
+        )
     kept = lists.only(known)
     targets = [_some(one, known, known[lists.exposures.row_exposure]) for one in targets]
     weights = [importance_weights(kept, target) for target in targets]

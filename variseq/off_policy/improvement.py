@@ -18,9 +18,10 @@ from variseq.off_policy.score_offsets import MAX_WEIGHT, RankedPools, fit_offset
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.plackett_luce import in_list, softmax_weights
 
-STRENGTHS = (2.0, 0.5)
-CENTERS = (0.0, 0.5, 1.0)
-"""Shares of the logarithm of an item's own reward rate that offsets are drawn to."""
+STRENGTHS = (8.0, 2.0)
+CENTERS = (0.0, 0.5)
+"""Shares of the logarithm of an item's own reward rate that offsets are drawn to. In two simulated shops the share 1
+earned no more purchases, and lost three times as many taken items."""
 CHOOSING, HELD_OUT = 0.2, 0.2
 """Shares of people on which strength and center are chosen, and on which the result is compared."""
 MIN_REWARDS = 50
@@ -38,7 +39,7 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Improvement:
-    """What was learned, and what it is worth to people of whom nothing was every_one.
+    """What was learned, and what it is worth to people from whom nothing was learned.
 
     Args:
         offset: What is added to the score of each item of the catalog.

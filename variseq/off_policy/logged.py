@@ -40,9 +40,7 @@ class LoggedLists:
         return np.bincount(self.exposures.row_exposure, weights=value, minlength=self.exposures.num_exposures)
 
     def only(self, kept: Bool[np.ndarray, " exposure"]) -> LoggedLists:
-        """Some of the exposures. Raises InputError where none is left."""
-        if not kept.any():
-            raise InputError("No exposure is left to evaluate. Check the policy and the log.")
+        """Some of the exposures, at least one."""
         if kept.all():
             return self
         found = self.exposures.exposures(np.flatnonzero(kept))

@@ -63,11 +63,18 @@ def check(
     found = support(exposures)
     shown = console()
     shown.print(_table(exposures, report, found))
-    for note in report.notes:
-        shown.print(f"Note: {printable(note)}", soft_wrap=True)
+    print_notes(report)
     report.refuse_impossible()
     for sentence in conclusions(exposures, found):
         shown.print(sentence, soft_wrap=True)
+
+
+def print_notes(report: ExposureReport) -> None:
+    """What was noted on how exposures were read."""
+    from variseq.output.console import console
+
+    for note in report.notes:
+        console().print(f"Note: {printable(note)}", soft_wrap=True)
 
 
 def rewards_of(given: list[str] | None) -> Mapping[str, Reward] | None:

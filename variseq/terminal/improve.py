@@ -54,13 +54,14 @@ def improve(
     from variseq.exposures.rewards import RewardOptions
     from variseq.off_policy.improvement import improve as improved
     from variseq.output.console import console
-    from variseq.terminal.exposures import rewards_of
+    from variseq.terminal.exposures import print_notes, rewards_of
     from variseq.terminal.ope import run_policy
 
     refuse_existing(out)
     checkpoint = load_checkpoint(run)
     rewards = RewardOptions(rewards_of(reward), window, only_shown)
-    logged, _ = read_exposures(exposures, None, rewards)
+    logged, report = read_exposures(exposures, None, rewards)
+    print_notes(report)
     bar = Progress(console=console(stderr=True), transient=True)
     with bar if bar.console.is_terminal else nullcontext():
         policy = run_policy(str(run), logged, exposures, store, {}, bar)
@@ -130,3 +131,5 @@ def _print(found: Improvement, catalog: Catalog, offset: np.ndarray) -> None:
         f"[{interval[0] / base:+.1%} to {interval[1] / base:+.1%}], by the {found.estimate.estimator} estimate.",
         soft_wrap=True,
     )
+    if found.estimate.refusal is not None:
+        shown.print(f"Caution: {found.estimate.refusal}", soft_wrap=True)

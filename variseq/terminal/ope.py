@@ -74,7 +74,7 @@ def ope(
     from variseq.exposures.rewards import RewardOptions
     from variseq.off_policy.evaluation import evaluate_policies
     from variseq.output.console import console
-    from variseq.terminal.exposures import rewards_of
+    from variseq.terminal.exposures import print_notes, rewards_of
 
     if precision is not None and not 0 < precision < 1:
         raise InputError(f"--precision {precision:g} is not possible. Give a share between 0 and 1, such as 0.05.")
@@ -82,7 +82,8 @@ def ope(
     names = read_columns(columns)
     options = RewardOptions(rewards_of(reward), window, only_shown)
     is_default = reward is None and options == RewardOptions()
-    exposures, _ = read_exposures(source, names, None if is_default else options)
+    exposures, report = read_exposures(source, names, None if is_default else options)
+    print_notes(report)
     given = {"strategy": strategy, "temperature": temperature, "pool": pool, "floor": floor}
     changes = {name: one for name, one in given.items() if one is not None}
     bar = Progress(console=console(stderr=True), transient=True)
