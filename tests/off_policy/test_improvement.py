@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from variseq.recommend.network_model import engine_of
 from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import Event
 
-NUM_USERS, LISTS = 100, 5
-SOFTMAX: dict[str, Any] = {"strategy": "softmax", "temperature": 0.7, "pool": 20, "floor": 0.3, "k": 4}
+NUM_USERS, LISTS = 100, 20
+SOFTMAX: dict[str, Any] = {"strategy": "softmax", "temperature": 1.5, "pool": 40, "floor": 0.5, "k": 4}
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +115,39 @@ def test_better_run_lists_what_is_rewarded_and_forecasts_as_before(
     assert answer.recommendations.item_id == expected.item_id
 
 
+def written_anew(exposures: Path, folder: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Path:
+    """A copy of a folder of exposures with other lines."""
+    folder.mkdir()
+    shutil.copy(exposures / "user_hash.key", folder)
+    for segment in exposures.glob("*.jsonl"):
+        lines = change([json.loads(line) for line in segment.read_text().splitlines()])
+        (folder / segment.name).write_text("".join(json.dumps(one) + "\n" for one in lines))
+    return folder
+
+
+def test_certain_difference_that_diagnostics_refuse_is_written_only_on_demand(
+    run_folder: Path, log: tuple[Path, str], tmp_path: Path
+) -> None:
+    few = written_anew(
+        log[0], tmp_path / "few", lambda lines: [one for one in lines if int(one["exposure_id"].split(".")[1]) < 5]
+    )
+    out = tmp_path / "better"
+    command = ("improve", str(run_folder), str(few), "--store", log[1], "--out", str(out), "--reward", "purchase=1")
+    result = variseq(*command)
+    assert result.code == 1
+    assert "Refused: The effective sample" in result.out
+    assert not out.exists()
+    assert "Refused" in succeed(*command, "--even-if-uncertain").out
+    assert json.loads((out / "manifest.json").read_text())["improvement"]["difference"]["refusal"]
+
+
 def test_rewards_by_chance_write_nothing(run_folder: Path, log: tuple[Path, str], tmp_path: Path) -> None:
     exposures, url = log
-    copy = tmp_path / "exposures"
-    copy.mkdir()
-    (copy / "user_hash.key").write_bytes((exposures / "user_hash.key").read_bytes())
     random = np.random.default_rng(3)
-    for segment in exposures.glob("*.jsonl"):
-        lines = [json.loads(line) for line in segment.read_text().splitlines()]
+
+    def bought(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         lists = [one for one in lines if one["kind"] == "exposure"]
-        bought = [
+        return lists + [
             {
                 "kind": "event", "event_id": f"p{number}", "time": one["time"], "user": one["user"],
                 "item_id": one["item_id"][random.integers(4)], "behavior": "purchase", "value": None,
@@ -131,7 +155,8 @@ def test_rewards_by_chance_write_nothing(run_folder: Path, log: tuple[Path, str]
             }
             for number, one in enumerate(lists) if random.random() < 0.3
         ]  # fmt: skip
-        (copy / segment.name).write_text("".join(json.dumps(one) + "\n" for one in [*lists, *bought]))
+
+    copy = written_anew(exposures, tmp_path / "exposures", bought)
     result = variseq("improve", str(run_folder), str(copy), "--store", url, "--out", str(tmp_path / "better"))
     assert result.code == 1
     assert "Nothing was written" in result.out

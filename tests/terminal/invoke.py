@@ -39,7 +39,7 @@ def variseq(*words: object) -> Finished:
 def succeed(*words: object) -> Finished:
     """Run a command that has to succeed."""
     finished = variseq(*words)
-    assert finished.code == 0, finished.err
+    assert finished.code == 0, finished.out + finished.err
     return finished
 
 

@@ -66,9 +66,9 @@ class Improvement:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the interval of the difference is above 0."""
+        """Whether the interval of the difference is above 0, and the diagnostics do not refuse it."""
         interval = self.estimate.interval
-        return interval is not None and interval[0] > 0
+        return interval is not None and interval[0] > 0 and self.estimate.refusal is None
 
 
 def improve(

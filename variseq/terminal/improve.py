@@ -41,11 +41,11 @@ def improve(
         bool, typer.Option("--only-shown", help="Leave out what was not confirmed by /v1/shown.")
     ] = False,
     even_if_uncertain: Annotated[
-        bool, typer.Option("--even-if-uncertain", help="Write the run also where the difference may be chance.")
+        bool, typer.Option("--even-if-uncertain", help="Write the run also where it may be no better.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Divides people into those to learn from and those to compare.")] = 0,
 ) -> None:
-    """Learn from rewards which items to rank higher. Exit code 1: it may be chance, and nothing was written."""
+    """Learn from rewards which items to rank higher. Exit code 1: it may be no better, and nothing was written."""
     from rich.progress import Progress
 
     from variseq.artifacts.checkpoint import load_checkpoint, save_checkpoint
@@ -72,7 +72,8 @@ def improve(
     num_items = checkpoint.vocabulary.num_items
     _print(found, policy.engine.catalog, found.offset[:num_items])
     if not found.is_certain and not even_if_uncertain:
-        console().print("Nothing was written: the difference may be chance. Log more lists.", soft_wrap=True)
+        reason = "the comparison is refused" if found.estimate.refusal else "the difference may be chance"
+        console().print(f"Nothing was written: {reason}. Log more lists.", soft_wrap=True)
         raise typer.Exit(1)
     import torch
 
@@ -132,4 +133,4 @@ def _print(found: Improvement, catalog: Catalog, offset: np.ndarray) -> None:
         soft_wrap=True,
     )
     if found.estimate.refusal is not None:
-        shown.print(f"Caution: {found.estimate.refusal}", soft_wrap=True)
+        shown.print(f"Refused: {found.estimate.refusal}", soft_wrap=True)
