@@ -10,7 +10,7 @@ INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 # Shapes and types are checked at run time where arrays are computed, which doubles the time of a small training.
-COMPUTED := variseq.model,variseq.sequences,variseq.content,variseq.training,variseq.ranking,variseq.recommend,variseq.evaluation,variseq.privacy,variseq.exposures,variseq.off_policy,variseq.experiments
+COMPUTED := $(shell sed -n '/^COMPUTED = (/,/^)/p' tests/conftest.py | grep -o '"[a-z_]*"' | tr -d '"' | sed 's/^/variseq./' | paste -s -d , -)
 
 .PHONY: help demo test quick test-lowest check docs bench competitors format setup hooks clean
 # The folder with a folder for each data set of the benchmarks, and the CPU minutes that each competitor trains there.

@@ -59,7 +59,7 @@ class World:
         found = np.zeros_like(self.score)
         for part in np.array_split(np.arange(len(item)), max(1, len(item) // 100)):
             k = np.full(len(part), K)
-            weight = softmax_weights(score[part], LOGGED.temperature, LOGGED.floor, k)
+            weight = softmax_weights(score[part], LOGGED.temperature, LOGGED.uniform_share, k)
             every = np.tile(np.arange(item.shape[1]), (len(part), 1))
             found[part[:, None], item[part]] = in_list(weight, every, k)
         return found
@@ -89,7 +89,7 @@ class World:
         """Lists drawn without offsets: the person of each, its items, and their purchases."""
         random = np.random.default_rng([seed, 2])
         pool, score = self.pools(np.zeros(self.score.shape[1]))
-        weight = softmax_weights(score, LOGGED.temperature, LOGGED.floor, np.full(len(score), K))
+        weight = softmax_weights(score, LOGGED.temperature, LOGGED.uniform_share, np.full(len(score), K))
         person = random.integers(len(pool), size=num_lists)
         drawn = [
             np.argsort(random.exponential(size=(len(part), POOL)) / weight[part], axis=1)[:, :K]
@@ -231,7 +231,7 @@ def main(words: Sequence[str] | None = None) -> int:
                     continue
                 metrics = improve(World.of(seed, given.folder), num_lists, seed)
                 settings = {"num_users": NUM_USERS, "max_epochs": EPOCHS, "temperature": LOGGED.temperature}
-                settings |= {"pool": POOL, "floor": LOGGED.floor}
+                settings |= {"pool": POOL, "uniform_share": LOGGED.uniform_share}
                 append_records(
                     given.out, [record_of("improvement", case, metrics, seed=seed, settings=settings, threads=1)]
                 )

@@ -273,7 +273,7 @@ def recommend(
     strategy: Annotated[str, option("greedy; softmax: lists are drawn; thompson: by a posterior sample.")] = "greedy",
     temperature: Annotated[float, option("Of the softmax: small is close to greedy.")] = 0.3,
     pool: Annotated[int, option("The softmax draws among so many of the best items.")] = 100,
-    floor: Annotated[float, option("Share of the last place that all items of the pool get equally.")] = 0.05,
+    uniform_share: Annotated[float, option("Share of the last place that all items of the pool get equally.")] = 0.05,
     seed: Annotated[int | None, option("Of what is drawn; else one by chance.")] = None,
     diversity: Annotated[float, option("0 to 1: trade relevance for spread.")] = 0.0,
     new_items_share: Annotated[float, option("0 to 1: at least this share of a list is new items.")] = 0.0,

@@ -28,12 +28,13 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def test_record_of_a_drawn_list_has_all_that_its_probabilities_depend_on(tmp_path: Path) -> None:
     drawn = exposure(
-        "e1", ["i1", "i2"], at_rank=[0.25, 1 / 3], strategy="softmax", temperature=0.5, pool=20, floor=0.1, seed=7,
+        "e1", ["i1", "i2"], at_rank=[0.25, 1 / 3],
+        strategy="softmax", temperature=0.5, pool=20, uniform_share=0.1, seed=7,
         candidates=["i1", "i2", "i3"], boost_items={"i1": 2.0}, attributes={"country": "DE"}, query="red boots",
     )  # fmt: skip
     write(tmp_path, drawn)
     (record,) = lines(tmp_path)
-    assert record["policy"] == {"strategy": "softmax", "temperature": 0.5, "pool": 20, "floor": 0.1, "seed": 7}
+    assert record["policy"] == {"strategy": "softmax", "temperature": 0.5, "pool": 20, "uniform_share": 0.1, "seed": 7}
     assert record["propensity_at_rank"] == pytest.approx([0.25, 1 / 3], rel=1e-9)
     assert record["filters"]["attributes"] == ["country"]
     assert {"candidates", "boost_items", "query"} <= set(record["filters"])

@@ -28,7 +28,7 @@ from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import Event
 
 NUM_USERS, LISTS = 100, 20
-SOFTMAX: dict[str, Any] = {"strategy": "softmax", "temperature": 1.5, "pool": 40, "floor": 0.5, "k": 4}
+SOFTMAX: dict[str, Any] = {"strategy": "softmax", "temperature": 1.5, "pool": 40, "uniform_share": 0.5, "k": 4}
 
 
 @pytest.fixture(scope="module")

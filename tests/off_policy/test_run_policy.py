@@ -29,7 +29,7 @@ from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import Event
 
 NUM_USERS, VISITS = 60, 4
-SOFTMAX: dict[str, Any] = {"strategy": "softmax", "temperature": 0.7, "pool": 15, "floor": 0.2, "k": 4}
+SOFTMAX: dict[str, Any] = {"strategy": "softmax", "temperature": 0.7, "pool": 15, "uniform_share": 0.2, "k": 4}
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from variseq.ranking.plackett_luce import at_rank, draw_lists, in_list, random_k
 seeds = st.integers(0, 10_000)
 
 
-def some_weights(seed: int, num_items: int, spread: float = 2.0, floor: float = 0.01, k: int = 3) -> np.ndarray:
+def some_weights(seed: int, num_items: int, spread: float = 2.0, uniform_share: float = 0.01, k: int = 3) -> np.ndarray:
     score = -np.sort(np.random.default_rng(seed).normal(0, spread, (1, num_items)))
-    return softmax_weights(score, 1.0, floor, np.array([k]))
+    return softmax_weights(score, 1.0, uniform_share, np.array([k]))
 
 
 def probability_of(weight: np.ndarray, order: tuple[int, ...]) -> float:
@@ -54,12 +54,12 @@ def test_propensities_of_a_pool_sum_to_the_length_of_the_list(seed: int, spread:
 
 
 @given(seeds, st.integers(1, 6), st.floats(0.01, 0.99))
-def test_floor_is_a_share_of_the_last_place_and_keeps_the_order(seed: int, k: int, floor: float) -> None:
+def test_uniform_share_is_that_of_the_last_place_and_keeps_the_order(seed: int, k: int, uniform_share: float) -> None:
     score = -np.sort(np.random.default_rng(seed).normal(0, 4, (1, 6)))
-    weight = softmax_weights(score, 0.5, floor, np.array([k]))[0]
+    weight = softmax_weights(score, 0.5, uniform_share, np.array([k]))[0]
     plain = np.exp((score[0] - score[0, 0]) / 0.5)
     left = plain[k - 1 :] / plain[k - 1 :].sum()
-    expected = (1 - floor) * left + floor / len(left)
+    expected = (1 - uniform_share) * left + uniform_share / len(left)
     np.testing.assert_allclose(weight[k - 1 :] / weight[k - 1 :].sum(), expected, rtol=1e-9)
     assert (np.diff(weight) <= 0).all()
 
@@ -73,7 +73,7 @@ def test_propensity_of_some_items_is_that_among_all() -> None:
 
 
 def test_lists_are_drawn_as_often_as_their_propensities_promise() -> None:
-    num_draws, weight = 20_000, some_weights(3, 8, floor=0.05)
+    num_draws, weight = 20_000, some_weights(3, 8, uniform_share=0.05)
     many = np.repeat(weight, num_draws, axis=0)
     item = np.tile(np.arange(8), (num_draws, 1))
     drawn = draw_lists(item, many, np.full(num_draws, 3), [random_key(seed, None) for seed in range(num_draws)])
@@ -113,7 +113,9 @@ def test_small_temperature_is_nearly_greedy_and_no_probability_changes(fitted: V
     in_greedy = set(zip(greedy["user_id"], greedy["item_id"], strict=True))
     shares = []
     for temperature in (0.05, 0.3, 3.0):
-        drawn = fitted.recommend(users=users, k=5, strategy="softmax", temperature=temperature, floor=1e-4, seed=0)
+        drawn = fitted.recommend(
+            users=users, k=5, strategy="softmax", temperature=temperature, uniform_share=1e-4, seed=0
+        )
         shares.append(len(in_greedy & set(zip(drawn.user_id, drawn.item_id, strict=True))) / len(in_greedy))
     assert shares[0] > 0.8 > shares[1] > shares[2]
     warm = fitted.recommend(users=users, k=40, pool=40, strategy="softmax", temperature=3.0, seed=1).to_pandas()
@@ -153,7 +155,13 @@ def test_items_that_may_not_be_recommended_are_never_drawn(fitted: VariationalAt
     items = fitted.vocabulary.item_ids(range(40))
     for seed in range(5):
         drawn = fitted.recommend(
-            history=items[:3], candidates=items[:6], k=5, strategy="softmax", floor=0.9, seed=seed, exclude_seen=True
+            history=items[:3],
+            candidates=items[:6],
+            k=5,
+            strategy="softmax",
+            uniform_share=0.9,
+            seed=seed,
+            exclude_seen=True,
         ).to_pandas()
         assert set(drawn["item_id"]) == set(items[3:6])
         assert drawn["propensity_in_list"].tolist() == [1, 1, 1]

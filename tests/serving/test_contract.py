@@ -39,7 +39,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "nobody known": {"user_id": "nobody"},
     "filters": {"user_id": "u002", "k": 4, "exclude": ["i00", "i05"], "exclude_seen": False},
     "exploring": {"user_id": "u003", "strategy": "thompson", "seed": 7},
-    "drawn": {"user_id": "u009", "k": 4, "strategy": "softmax", "seed": 6, "floor": 0.2, "pin": {1: "i11"}},
+    "drawn": {"user_id": "u009", "k": 4, "strategy": "softmax", "seed": 6, "uniform_share": 0.2, "pin": {1: "i11"}},
     "a spread": {"user_id": "u004", "diversity": 0.5},
     "a set": {"user_id": "u005", "conformal_level": 0.6},
     "boosts and pins": {"user_id": "u006", "k": 6, "boost_items": {"i07": 3.0}, "pin": {2: "i09"}},

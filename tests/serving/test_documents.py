@@ -137,6 +137,7 @@ def test_each_request_is_one_line_of_json(server: LocalServer) -> None:
 
 def test_metrics_tell_routes_latency_queue_batches_cache_model_and_memory(server: LocalServer) -> None:
     server.recommend(history=["i00"])
+    server.add(event("counted", "counted", "i00", 1_600_000_000))
     text = server.client.get("/metrics").text
     for name in (
         'variseq_requests_total{method="POST",route="/v1/recommend",status="200"}',

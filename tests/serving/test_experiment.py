@@ -40,7 +40,7 @@ def server(
     bundle_folder: Path, experiment_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("exposures")
-    with serving_here(bundle_folder, experiment=experiment_file, exposures=folder, floor=0.2) as started:
+    with serving_here(bundle_folder, experiment=experiment_file, exposures=folder, uniform_share=0.2) as started:
         yield started
 
 
@@ -75,7 +75,7 @@ def test_each_user_gets_the_options_of_the_arm(server: LocalServer, experiment: 
         assert isinstance(policy, dict)
         policy.pop("seed", None)
         if arm.name == "drawn":
-            assert policy == {"strategy": "softmax", "temperature": 0.7, "pool": 20, "floor": 0.2}
+            assert policy == {"strategy": "softmax", "temperature": 0.7, "pool": 20, "uniform_share": 0.2}
         else:
             assert policy == {"strategy": "greedy"}
         assert filters == ({"exclude_seen": False, "diversity": 0.6} if arm.name == "spread" else {})

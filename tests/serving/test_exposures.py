@@ -64,14 +64,16 @@ def test_answer_is_recorded_with_what_it_was_made_from(keeping: LocalServer) -> 
 
 
 def test_propensities_of_a_drawn_list_are_recorded_as_they_were_answered(keeping: LocalServer) -> None:
-    answer = keeping.recommend("ann", k=4, strategy="softmax", temperature=0.5, pool=20, floor=0.1, pin={"2": "i20"})
+    answer = keeping.recommend(
+        "ann", k=4, strategy="softmax", temperature=0.5, pool=20, uniform_share=0.1, pin={"2": "i20"}
+    )
     (record,) = records(keeping, of_list(answer["exposure_id"]), 1)
     for name in ("propensity_at_rank", "propensity_in_list"):
         answered = [one[name] for one in answer["recommendations"]]
         assert record[name] == pytest.approx(answered, rel=1e-9)
         assert record[name][1] == 1.0
     policy = record["policy"]
-    again = {name: policy[name] for name in ("strategy", "temperature", "pool", "floor", "seed")}
+    again = {name: policy[name] for name in ("strategy", "temperature", "pool", "uniform_share", "seed")}
     repeated = keeping.recommend("ann", k=4, pin={"2": "i20"}, **again)
     assert repeated["recommendations"] == answer["recommendations"]
     exposures, _ = read_exposures(folder_of(keeping))

@@ -242,7 +242,7 @@ def test_times_are_read_in_every_allowed_form(server: LocalServer) -> None:
 
 
 def test_server_draws_lists_apart_where_its_policy_is_a_softmax(bundle_folder: Path) -> None:
-    with serving_here(bundle_folder, strategy="softmax", temperature=2.0, floor=0.3) as server:
+    with serving_here(bundle_folder, strategy="softmax", temperature=2.0, uniform_share=0.3) as server:
         answers = [server.recommend(history=["i00"], k=5, reasons=False) for _ in range(8)]
         assert len({tuple(ids_of(one)) for one in answers}) > 1
         for one in answers[0]["recommendations"]:

@@ -226,6 +226,15 @@ MAX_COMPARED = 20_000
 """Comparing letters takes about half a second for so many ids; of more only the spelling is compared."""
 
 
+def typed(one: Id) -> str:
+    """An id with its type, since 12 and "12" are different ids.
+
+    >>> typed(12), typed("12")
+    ('i:12', 's:12')
+    """
+    return f"{'s' if isinstance(one, str) else 'i'}:{one}"
+
+
 def nearest_hint(wanted: Id, known: Sequence[Id]) -> str:
     """A hint to put behind an unknown id; empty for a number and where no known id is like it.
 

@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from variseq.errors import InputError
 from variseq.events.options import duration
-from variseq.events.vocabulary import Id
-from variseq.privacy.erased_users import typed
+from variseq.events.vocabulary import Id, typed
 from variseq.ranking.options import RecommendOptions
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -33,7 +32,7 @@ class Arm(BaseModel):
     strategy: str | None = None
     temperature: float | None = None
     pool: int | None = None
-    floor: float | None = None
+    uniform_share: float | None = None
     diversity: float | None = None
     new_items_share: float | None = None
     exclude_seen: bool | None = None

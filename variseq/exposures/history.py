@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from variseq.privacy.erased_users import typed
+from variseq.events.vocabulary import typed
 from variseq.sequences.given_history import HistoryRow
 
 HASH_BYTES = 16

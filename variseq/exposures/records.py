@@ -15,13 +15,12 @@ from jaxtyping import Float
 from variseq.events.vocabulary import Id
 from variseq.exposures.folder import hashed_user, iso_time
 from variseq.exposures.history import HistoryDigest
-from variseq.ranking.options import RecommendOptions
+from variseq.ranking.options import SOFTMAX, RecommendOptions
 from variseq.ranking.recommendations import Recommendations
 from variseq.sequences.given_history import NOW
 
 SCORE, PROPENSITY = "%.7g", "%.10g"
 """How numbers are written. Ten digits keep the product of ten propensities to a part in 10^9."""
-POLICY = ("strategy", "temperature", "pool", "floor", "seed")
 AS_THEY_ARE = ("exclude_seen", "diversity", "new_items_share", "conformal_level", "next")
 HASHED = ("candidates", "exclude", "categories", "boost_items", "boost_categories", "boost_columns", "query")
 FILTER_BYTES = 8
@@ -150,7 +149,7 @@ def policy_of(options: RecommendOptions) -> dict[str, Any]:
     """
     if options.strategy == "greedy":
         return {"strategy": options.strategy}
-    names = POLICY if options.strategy == "softmax" else ("strategy", "seed")
+    names = ("strategy", *(SOFTMAX if options.strategy == "softmax" else ()), "seed")
     return {name: getattr(options, name) for name in names}
 
 

@@ -132,7 +132,7 @@ def offsets_by_trials(
         fitted: Lists to fit.
         choosing: Lists to choose by.
         num_items: Size of the catalog.
-        options: Temperature and floor of the softmax that lists will be drawn by.
+        options: Temperature and uniform_share of the softmax that lists will be drawn by.
         report: Called with the number of fits that are done and that of all.
 
     Returns:
@@ -210,7 +210,7 @@ def value_of(pools: RankedPools, offset: Float[np.ndarray, " item"], options: Re
     for row in np.array_split(np.flatnonzero(pools.gain.any(axis=1)), max(1, len(pools) // 200)):
         if len(row):
             ranked = np.take_along_axis(score[row], order[row], axis=1)
-            weight = softmax_weights(ranked, options.temperature, options.floor, pools.num_drawn[row])
+            weight = softmax_weights(ranked, options.temperature, options.uniform_share, pools.num_drawn[row])
             gain = np.take_along_axis(pools.gain[row], order[row], axis=1)
             rewarded = _first_columns(gain > 0)
             found = in_list(weight, rewarded, pools.num_drawn[row])

@@ -33,7 +33,7 @@ class LoggedLists:
     @property
     def lengths(self) -> Int[np.ndarray, " exposure"]:
         """The number of rows of each exposure."""
-        return np.diff(self.exposures.offsets)
+        return self.exposures.lengths
 
     def per_exposure(self, value: Float[np.ndarray, " row"]) -> Float[np.ndarray, " exposure"]:
         """Sums over the rows of each exposure."""

@@ -40,7 +40,7 @@ class RunPolicy:
     Args:
         name: Names it in tables.
         engine: Of the run.
-        options: Its strategy, temperature, pool and floor. Of the rest, the log has what each request wanted.
+        options: Its strategy, temperature, pool and uniform_share. Of the rest, the log has what each request wanted.
         history_of: The events of a user of the log, oldest first; None where the store does not know the user.
         key: The key of the folder of exposures, which proves histories.
         report: Called with the number of lists that are done and that of all.

@@ -13,21 +13,12 @@ from pathlib import Path
 
 from variseq.atomic import write_durably
 from variseq.errors import CheckpointError
-from variseq.events.vocabulary import Id
+from variseq.events.vocabulary import Id, typed
 
 ERASED_USERS = "erased_users.json"
 SECRET_BYTES = 32
 """Of the key of the hashes."""
 BEFORE_ALL_TIME = -(2**63)
-
-
-def typed(one: Id) -> str:
-    """An id with its type, since 12 and "12" are different ids.
-
-    >>> typed(12), typed("12")
-    ('i:12', 's:12')
-    """
-    return f"{'i' if isinstance(one, int) else 's'}:{one}"
 
 
 def user_hash(secret: bytes, user_id: Id) -> bytes:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from variseq.events.vocabulary import Vocabulary
-from variseq.privacy.erased_users import typed, user_hash
+from variseq.events.vocabulary import Vocabulary, typed
+from variseq.privacy.erased_users import user_hash
 from variseq.sequences.histories import Histories
 
 

@@ -70,7 +70,7 @@ class Pool:
             ranked[row, selector.columns.of_items(np.array(row), item)] = -np.inf
         item, score = selector.highest(ranked, is_log, [options.pool] * len(p))
         num_drawn = np.array([one.k for one in selector.constraints]) - list(map(len, pins))
-        weight = softmax_weights(score.astype(np.float64), options.temperature, options.floor, num_drawn)
+        weight = softmax_weights(score.astype(np.float64), options.temperature, options.uniform_share, num_drawn)
         return cls(item, score, weight, num_drawn, pins)
 
 

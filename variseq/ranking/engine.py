@@ -223,7 +223,7 @@ class Engine:
             pins=self.catalog.pins(options),
             num_new=math.ceil(options.new_items_share * options.k - 1e-9),
             is_new=self.model.tables.is_new,
-            random_key=random_key(options.seed, user_id),
+            random_key=random_key(options.seed, user_id) if options.strategy == "softmax" else 0,
         )
 
     def _log_boost(self, options: RecommendOptions) -> Float[np.ndarray, " item"] | None:
@@ -248,8 +248,10 @@ class Engine:
 
         Raises InputError for options that the catalog does not allow.
         """
-        of_all = self.constraints(options)
-        constraints = [replace(of_all, random_key=random_key(options.seed, one)) for one in users]
+        constraints = [self.constraints(options)] * len(histories)
+        if options.strategy == "softmax":
+            keys = (random_key(options.seed, one) for one in users)
+            constraints = [replace(of_all, random_key=key) for of_all, key in zip(constraints, keys, strict=True)]
         attributes, given = self.model.attributes, options.attributes
         lists = self.rank(with_attributes(attributes, histories, given), constraints, options)
         return self._table(lists, users, [one and one + given_in_words(attributes, given) for one in fallback])

@@ -16,12 +16,12 @@ from variseq.events.vocabulary import Id, nearest_hint
 from variseq.sequences.given_history import request_microseconds
 
 STRATEGIES = ("greedy", "softmax", "thompson")
+SOFTMAX = ("temperature", "pool", "uniform_share")
+"""The options that the probabilities of a list depend on with strategy="softmax"."""
 NEXT = ("event", "visit")
-
-
 MIN_TEMPERATURE = 0.05
 """With less than this, weights of probable items would be zero in 64 bits."""
-MIN_FLOOR = 0.0001
+MIN_UNIFORM_SHARE = 0.0001
 MAX_EXPONENT = 10
 MAX_QUERY = 500
 """Characters of a query, at most."""
@@ -50,7 +50,7 @@ class RecommendOptions:
             ones: its lists cannot be used for off-policy evaluation.
         temperature: Of the softmax, from 0.05: small is close to greedy, 1 draws items as they are probable.
         pool: The softmax draws among so many of the items that are ranked highest, from k on.
-        floor: Share of the last place of a list that all items of the pool get equally, above 0 and below 1.
+        uniform_share: Share of the last place of a list that all items of the pool get equally, above 0 and below 1.
         seed: Of what is drawn, a whole number from 0; None: one from the system's source of randomness. Lists of
             several people are drawn apart from each other.
         new_items_share: At least this share of the list, rounded up, are items without events, as far as there are any.
@@ -84,7 +84,7 @@ class RecommendOptions:
     strategy: str = "greedy"
     temperature: float = 0.3
     pool: int = 100
-    floor: float = 0.05
+    uniform_share: float = 0.05
     seed: int | None = None
     new_items_share: float = 0.0
     diversity: float = 0.0
@@ -134,7 +134,7 @@ class RecommendOptions:
     def strategy_key(self) -> tuple[object, ...]:
         """What lists of one pass have in common: a sample of posteriors is drawn once, a list for each history."""
         if self.strategy == "softmax":
-            return self.strategy, self.temperature, self.pool, self.floor
+            return self.strategy, *(getattr(self, name) for name in SOFTMAX)
         return self.strategy, self.seed
 
     def request_time(self) -> int | None:
@@ -147,8 +147,9 @@ class RecommendOptions:
         is_temperature = _is_number(self.temperature) and MIN_TEMPERATURE <= float(self.temperature) < math.inf
         _require(is_temperature, f"temperature={self.temperature!r}", f"numbers from {MIN_TEMPERATURE}")
         _require(_is_whole(self.pool, 1), f"pool={self.pool!r}", f"whole numbers from k={self.k}")
-        is_floor = _is_number(self.floor) and MIN_FLOOR <= float(self.floor) <= 1 - MIN_FLOOR
-        _require(is_floor, f"floor={self.floor!r}", f"numbers from {MIN_FLOOR} to {1 - MIN_FLOOR}")
+        least, share = MIN_UNIFORM_SHARE, self.uniform_share
+        is_share = _is_number(share) and least <= float(share) <= 1 - least
+        _require(is_share, f"uniform_share={share!r}", f"numbers from {least} to {1 - least}")
         if self.strategy == "softmax" and self.pool < self.k:
             raise InputError(f"A list of k={self.k} cannot be drawn from pool={self.pool} items. Give a larger pool.")
         is_seed = self.seed is None or _is_whole(self.seed, 0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from variseq.events.vocabulary import Id
+from variseq.events.vocabulary import Id, typed
 
 LONGEST_STEP, STEP_OF_ONE = 0.3, 0.8
 """A step of the integral in the logarithm of time, which is shorter for longer lists: the time of the k-th item varies
@@ -24,23 +24,23 @@ FIRST_TIME, LAST_TIME = 1e-10, 40.0
 
 
 def softmax_weights(
-    score: Float[np.ndarray, "history pool"], temperature: float, floor: float, k: Int[np.ndarray, " history"]
+    score: Float[np.ndarray, "history pool"], temperature: float, uniform_share: float, k: Int[np.ndarray, " history"]
 ) -> Float[np.ndarray, "history pool"]:
     """What lists are drawn by: exp(score / temperature), and the same addition for all items of a pool.
 
-    The addition gets a share `floor` of the probability of the last place, where the best items are taken by the places
-    before. It gets less of earlier places, so a list begins with items that are probable.
+    The addition gets the `uniform_share` of the probability of the last place, where the best items are taken by the
+    places before. It gets less of earlier places, so a list begins with items that are probable.
 
     Args:
         score: Highest first; −inf stands for no item, which has weight 0.
         temperature: Above 0, so large that no difference of scores over it is above 700.
-        floor: Above 0, below 1.
+        uniform_share: Above 0, below 1.
         k: Lengths of the lists.
 
     Returns:
         Weights; rows sum to 1, and to 0 where there is no item.
 
-    >>> softmax_weights(np.log([[0.6, 0.3, 0.1]]), temperature=1.0, floor=0.2, k=np.array([2])).round(3)
+    >>> softmax_weights(np.log([[0.6, 0.3, 0.1]]), temperature=1.0, uniform_share=0.2, k=np.array([2])).round(3)
     array([[0.565, 0.304, 0.13 ]])
     """
     is_there = score > -np.inf
@@ -49,7 +49,7 @@ def softmax_weights(
     last = np.minimum(np.minimum(k, is_there.sum(axis=1)), weight.shape[1])[:, None] - 1
     left = np.where(np.arange(weight.shape[1]) >= last, weight, 0.0).sum(axis=1, keepdims=True)
     num_left = np.maximum(is_there.sum(axis=1, keepdims=True) - np.maximum(last, 0), 1)
-    weight += is_there * left * floor / (1 - floor) / num_left
+    weight += is_there * left * uniform_share / (1 - uniform_share) / num_left
     return np.asarray(weight / np.maximum(weight.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny))
 
 
@@ -59,8 +59,8 @@ def random_key(seed: int | None, user_id: Id | None) -> int:
     >>> random_key(1, 12) == random_key(1, "12")
     False
     """
-    typed = "" if user_id is None else f"{'s' if isinstance(user_id, str) else 'i'}:{user_id}"
-    return int.from_bytes(hashlib.blake2b(f"{seed or 0}/{typed}".encode(), digest_size=8).digest(), "big")
+    of_user = "" if user_id is None else typed(user_id)
+    return int.from_bytes(hashlib.blake2b(f"{seed or 0}/{of_user}".encode(), digest_size=8).digest(), "big")
 
 
 def uniform_numbers(keys: Sequence[int], number: Int[np.ndarray, "key number"]) -> Float[np.ndarray, "key number"]:

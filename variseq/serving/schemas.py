@@ -14,7 +14,14 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from variseq.errors import InputError
 from variseq.events.vocabulary import MAX_ID_BYTES, Id, Vocabulary, check_text
 from variseq.ranking.engine import Request
-from variseq.ranking.options import MAX_QUERY, MIN_FLOOR, MIN_TEMPERATURE, RecommendOptions
+from variseq.ranking.options import (
+    MAX_EXPONENT,
+    MAX_QUERY,
+    MIN_TEMPERATURE,
+    MIN_UNIFORM_SHARE,
+    SOFTMAX,
+    RecommendOptions,
+)
 from variseq.ranking.when import MOST_HORIZONS, WITHIN, WhenOptions
 from variseq.sequences.given_history import EPOCH, LARGEST_VALUE, GivenEvent, given_history
 from variseq.serving.pages import shown_items
@@ -50,6 +57,7 @@ IdsAsText = Annotated[
 ]
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
 Value = Annotated[float, Meta(ge=-LARGEST_VALUE, le=LARGEST_VALUE)]
+Exponent = Annotated[float, Meta(ge=-MAX_EXPONENT, le=MAX_EXPONENT)]
 Factor = Annotated[float, Meta(gt=0, le=MAX_FACTOR)]
 K = Annotated[int, Meta(ge=1, le=MAX_K)]
 Duration = Annotated[str, Meta(min_length=2, max_length=20, description="a number and s, m, h, d or w, such as 7d")]
@@ -104,12 +112,12 @@ class ListRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     exclude_seen: bool | None = None
     boost_items: Annotated[dict[str, Factor], Meta(max_length=MAX_BOOSTS)] = {}
     boost_categories: Annotated[dict[str, Factor], Meta(max_length=MAX_BOOSTS)] = {}
-    boost_columns: Annotated[dict[str, Annotated[float, Meta(ge=-10, le=10)]], Meta(max_length=MAX_BOOSTS)] = {}
+    boost_columns: Annotated[dict[str, Exponent], Meta(max_length=MAX_BOOSTS)] = {}
     pin: Annotated[dict[Annotated[int, Meta(ge=1, le=MAX_K)], AnyId], Meta(max_length=MAX_PINS)] = {}
     strategy: Annotated[Strategy, Meta(description="that of the server where none is given")] | None = None
     temperature: Annotated[float, Meta(ge=MIN_TEMPERATURE)] | None = None
     pool: Annotated[int, Meta(ge=1, le=MAX_POOL)] | None = None
-    floor: Annotated[float, Meta(ge=MIN_FLOOR, le=1 - MIN_FLOOR)] | None = None
+    uniform_share: Annotated[float, Meta(ge=MIN_UNIFORM_SHARE, le=1 - MIN_UNIFORM_SHARE)] | None = None
     seed: Annotated[int, Meta(ge=0, le=MAX_SEED, description="else it follows from X-Request-Id")] | None = None
     diversity: Annotated[float, Meta(ge=0, le=1, description="0 where none is given")] | None = None
     new_items_share: Annotated[float, Meta(ge=0, le=1, description="0 where none is given")] | None = None
@@ -385,7 +393,7 @@ def when_of(request: ListRequest) -> WhenOptions | None:
 
 _SAME = (*("k", "categories", "boost_categories", "boost_columns", "query", "reasons", "attributes", "at", "next"),)
 _ORDER = ("strategy", "diversity", "new_items_share")
-_OF_POLICY = (*_ORDER, "temperature", "pool", "floor", "exclude_seen", "seed")
+_OF_POLICY = (*_ORDER, *SOFTMAX, "exclude_seen", "seed")
 """What a server or an arm of an experiment sets for requests that do not."""
 
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from variseq.errors import InputError
-from variseq.ranking.options import MIN_FLOOR, MIN_TEMPERATURE
+from variseq.ranking.options import MIN_TEMPERATURE, MIN_UNIFORM_SHARE, SOFTMAX, RecommendOptions
 from variseq.serving.schemas import MAX_BATCH_USERS, MAX_POOL, Strategy
 
 ENVIRONMENT_PREFIX = "VARISEQ_SERVE_"
@@ -49,15 +49,20 @@ class ServeSettings(BaseModel):
     cache_megabytes: float = Field(64.0, ge=0, le=1e6, description="decoded histories in RAM, a worker")
     max_connections: int = Field(1024, ge=1, le=100_000, description="open connections, a worker")
     strategy: Strategy = Field("greedy", description="of requests that name none")
-    temperature: float = Field(0.3, ge=MIN_TEMPERATURE, description="of the strategy softmax")
-    pool: int = Field(100, ge=1, le=MAX_POOL, description="items among which the softmax draws")
-    floor: float = Field(0.05, ge=MIN_FLOOR, le=1 - MIN_FLOOR, description="share of the last place for the whole pool")
+    temperature: float = Field(RecommendOptions.temperature, ge=MIN_TEMPERATURE, description="of the strategy softmax")
+    pool: int = Field(RecommendOptions.pool, ge=1, le=MAX_POOL, description="items among which the softmax draws")
+    uniform_share: float = Field(
+        RecommendOptions.uniform_share,
+        ge=MIN_UNIFORM_SHARE,
+        le=1 - MIN_UNIFORM_SHARE,
+        description="share of the last place for the whole pool",
+    )
     log_requests: bool = Field(True, description="a line for each request")
 
     @property
     def policy(self) -> dict[str, Any]:
         """What `RecommendOptions` has of requests that name nothing else."""
-        return {name: getattr(self, name) for name in ("strategy", "temperature", "pool", "floor")}
+        return {name: getattr(self, name) for name in ("strategy", *SOFTMAX)}
 
 
 def serve_settings(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> ServeSettings:

@@ -57,7 +57,7 @@ def ope(
     strategy: Annotated[str | None, typer.Option(help="Of runs: softmax or greedy; as logged otherwise.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of runs with softmax; as logged otherwise.")] = None,
     pool: Annotated[int | None, typer.Option(help="Of runs with softmax; as logged otherwise.")] = None,
-    floor: Annotated[float | None, typer.Option(help="Of runs with softmax; as logged otherwise.")] = None,
+    uniform_share: Annotated[float | None, typer.Option(help="Of runs with softmax; as logged otherwise.")] = None,
     precision: Annotated[
         float | None, typer.Option(help="Wanted reach of intervals, as a share of the estimate: 0.05.")
     ] = None,
@@ -84,7 +84,7 @@ def ope(
     is_default = reward is None and options == RewardOptions()
     exposures, report = read_exposures(source, names, None if is_default else options)
     print_notes(report)
-    given = {"strategy": strategy, "temperature": temperature, "pool": pool, "floor": floor}
+    given = {"strategy": strategy, "temperature": temperature, "pool": pool, "uniform_share": uniform_share}
     changes = {name: one for name, one in given.items() if one is not None}
     bar = Progress(console=console(stderr=True), transient=True)
     with bar if bar.console.is_terminal else nullcontext():
@@ -120,7 +120,7 @@ def run_policy(
     """The policy of a run or of its export, with the settings that were logged and what changes them."""
     from variseq.exposures.folder import hashed_user, read_key
     from variseq.off_policy.run_policy import RunPolicy
-    from variseq.ranking.options import RecommendOptions
+    from variseq.ranking.options import SOFTMAX, RecommendOptions
     from variseq.serving.stores import open_store
     from variseq.terminal.read_options import STORE, open_file_store
 
@@ -132,7 +132,7 @@ def run_policy(
     task = bar.add_task(f"Lists of {printable(name)}", total=exposures.num_exposures)
     users = {hashed_user(key, one): one for one in histories.users("", max(1, histories.counts().users))}
     drawn = [one["policy"] for one in exposures.context if one["policy"]["strategy"] == "softmax"]
-    logged = {setting: drawn[0][setting] for setting in ("strategy", "temperature", "pool", "floor")} if drawn else {}
+    logged = {setting: drawn[0][setting] for setting in ("strategy", *SOFTMAX)} if drawn else {}
 
     def history_of(user: str) -> list[HistoryRow] | None:
         if (known := users.get(user)) is None:

@@ -44,9 +44,9 @@ def serve(
     cache_megabytes: Annotated[float | None, typer.Option(help="Decoded histories in RAM, a worker.")] = None,
     max_connections: Annotated[int | None, typer.Option(help="Open connections, a worker.")] = None,
     strategy: Annotated[str | None, typer.Option(help="Of requests: greedy, softmax or thompson.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of the softmax; 0.3 otherwise.")] = None,
-    pool: Annotated[int | None, typer.Option(help="Items among which the softmax draws; 100 otherwise.")] = None,
-    floor: Annotated[float | None, typer.Option(help="Share of the last place for all; 0.05 otherwise.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the softmax: small is close to greedy.")] = None,
+    pool: Annotated[int | None, typer.Option(help="Items among which the softmax draws.")] = None,
+    uniform_share: Annotated[float | None, typer.Option(help="Share of the last place for the whole pool.")] = None,
     log_requests: Annotated[bool | None, typer.Option(help="A line on stderr for each request.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with these same names.")] = None,
 ) -> None:
