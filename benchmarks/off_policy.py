@@ -28,19 +28,23 @@ from variseq.off_policy.estimators import IPS, WHOLE_LIST
 from variseq.off_policy.evaluation import OffPolicyEvaluation, evaluate_policies
 from variseq.off_policy.logged import LoggedLists
 from variseq.off_policy.policies import TargetProbabilities, UniformPolicy
-from variseq.ranking.plackett_luce import at_rank, in_list
+from variseq.ranking.plackett_luce import at_rank, in_list, softmax_weights
 
 NUM_ITEMS, LENGTH, NUM_TASTES, VISITS = 60, 5, 400, 4
+UNIFORM_SHARE = 0.05
 LOGGING, POPULARITY = "softmax 1", "popularity"
 NEAR = {"softmax 1.5": 1.5, "softmax 2": 2.0}
 """Policies by the forecasts of the logging policy, at other temperatures."""
 CAMPAIGNS = [(policy, campaign) for policy in ("bts", "random") for campaign in ("all", "men", "women")]
 
 
-def softmax(score: np.ndarray, temperature: float, floor: float) -> np.ndarray:
-    """The softmax of score / temperature, of which all items get the share `floor` equally."""
-    weight = np.exp((score - score.max(axis=1, keepdims=True)) / temperature)
-    return (1 - floor) * weight / weight.sum(axis=1, keepdims=True) + floor / score.shape[1]
+def policy_weights(score: np.ndarray, temperature: float) -> np.ndarray:
+    """What strategy="softmax" draws lists by, among all items."""
+    order = np.argsort(-score, axis=1)
+    weight, length = np.empty(score.shape), np.full(len(score), LENGTH)
+    ranked = softmax_weights(np.take_along_axis(score, order, axis=1), temperature, UNIFORM_SHARE, length)
+    np.put_along_axis(weight, order, ranked, axis=1)
+    return weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +62,12 @@ class Shop:
         forecast = taste + random.normal(0, 0.7, taste.shape)
         flat = np.broadcast_to(popularity, taste.shape)
         weight = {
-            LOGGING: softmax(forecast, 1.0, 0.05),
-            **{name: softmax(forecast, temperature, 0.05) for name, temperature in NEAR.items()},
-            POPULARITY: softmax(flat, 0.5, 0.0),
+            LOGGING: policy_weights(forecast, 1.0),
+            **{name: policy_weights(forecast, temperature) for name, temperature in NEAR.items()},
+            POPULARITY: policy_weights(flat, 0.5),
         }
-        return cls(softmax(taste, 1.0, 0.0), weight)
+        wanted = np.exp(taste)
+        return cls(wanted / wanted.sum(axis=1, keepdims=True), weight)
 
     @cached_property
     def in_list(self) -> dict[str, np.ndarray]:

@@ -13,7 +13,6 @@ import pytest
 
 from tests.exposures.lists import SECOND, START, event, write
 from tests.terminal.invoke import refuse, succeed, variseq
-from variseq.artifacts.checkpoint import load_checkpoint
 from variseq.artifacts.folder import ENCODER
 from variseq.estimator import load
 from variseq.export import export
@@ -23,17 +22,11 @@ from variseq.exposures.records import ExposureRecord
 from variseq.inference.engine import load_engine
 from variseq.ranking.engine import Engine, Request
 from variseq.ranking.options import RecommendOptions
-from variseq.recommend.network_model import engine_of
 from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import Event
 
 NUM_USERS, LISTS = 100, 20
 SOFTMAX: dict[str, Any] = {"strategy": "softmax", "temperature": 1.5, "pool": 40, "uniform_share": 0.5, "k": 4}
-
-
-@pytest.fixture(scope="module")
-def engine(run_folder: Path) -> Engine:
-    return engine_of(load_checkpoint(run_folder))
 
 
 @pytest.fixture(scope="module")

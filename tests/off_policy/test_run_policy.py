@@ -11,7 +11,6 @@ import pytest
 
 from tests.exposures.lists import SECOND, START, event, write
 from tests.terminal.invoke import succeed, variseq
-from variseq.artifacts.checkpoint import load_checkpoint
 from variseq.errors import InputError
 from variseq.exposures.folder import hashed_user, make_key
 from variseq.exposures.history import HistoryDigest, history_hash
@@ -23,18 +22,12 @@ from variseq.off_policy.logged import logged_lists
 from variseq.off_policy.run_policy import NO_FILTERS, NO_HISTORY, NO_OPTIONS, NO_USER, RunPolicy
 from variseq.ranking.engine import Engine, Request
 from variseq.ranking.options import RecommendOptions
-from variseq.recommend.network_model import engine_of
 from variseq.sequences.given_history import HistoryRow
 from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import Event
 
 NUM_USERS, VISITS = 60, 4
 SOFTMAX: dict[str, Any] = {"strategy": "softmax", "temperature": 0.7, "pool": 15, "uniform_share": 0.2, "k": 4}
-
-
-@pytest.fixture(scope="module")
-def engine(run_folder: Path) -> Engine:
-    return engine_of(load_checkpoint(run_folder))
 
 
 @pytest.fixture(scope="module")

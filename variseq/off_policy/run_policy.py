@@ -97,7 +97,7 @@ class RunPolicy:
 
     def _rank(self, batch: Sequence[LoggedRequest]) -> RankedLists:
         histories = together([one.history for one in batch])
-        return self.engine.rank(histories, [one.constraints for one in batch], self._options(batch))
+        return self.engine.rank(histories, [one.constraints for one in batch], self._options(batch), only_pools=True)
 
     def _options(self, batch: Sequence[LoggedRequest]) -> RecommendOptions:
         """Those of a batch. A greedy policy shows the first items of a pool, which come best first."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.plackett_luce import draw_lists, softmax_weights
-from variseq.ranking.ranked_lists import RankedLists
-from variseq.ranking.selection import Selector
+from variseq.ranking.selection import Constraints, Selector
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,20 +22,12 @@ class DrawnItems:
         score: What they would be ranked by.
         at_rank: Propensity of each at its rank, given those above it; 1 for a pinned item.
         in_list: Propensity of each to be in the list at any rank.
-        pool: What they were drawn from.
     """
 
     item: Int[np.ndarray, "history k"]
     score: Float[np.ndarray, "history k"]
     at_rank: Float[np.ndarray, "history k"]
     in_list: Float[np.ndarray, "history k"]
-    pool: Pool
-
-    def added_to(self, lists: RankedLists) -> RankedLists:
-        """The lists with propensities and pools."""
-        pool = self.pool
-        found = replace(lists, at_rank=self.at_rank, in_list=self.in_list)
-        return replace(found, pool_item=pool.item, pool_score=pool.score, pool_weight=pool.weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +46,6 @@ class Pool:
     score: Float[np.ndarray, "history pool"]
     weight: Float[np.ndarray, "history pool"]
     num_drawn: Int[np.ndarray, " history"]
-
     pins: list[dict[int, tuple[int, float]]]
 
     @classmethod
@@ -74,12 +65,11 @@ class Pool:
         return cls(item, score, weight, num_drawn, pins)
 
 
-def draw(selector: Selector, p: Float[np.ndarray, "history column"], options: RecommendOptions) -> DrawnItems:
-    """A list for each history, by the random key of its constraints. Pinned items keep their ranks."""
-    pool = Pool.of(selector, p, options)
-    drawn = draw_lists(pool.item, pool.weight, pool.num_drawn, [one.random_key for one in selector.constraints])
-    shape = (len(p), max(one.k for one in selector.constraints))
-    found = DrawnItems(np.full(shape, -1), np.full(shape, -np.inf), np.zeros(shape), np.zeros(shape), pool)
+def draw(pool: Pool, constraints: Sequence[Constraints]) -> DrawnItems:
+    """A list from each pool, by the random key of its constraints. Pinned items keep their ranks."""
+    drawn = draw_lists(pool.item, pool.weight, pool.num_drawn, [one.random_key for one in constraints])
+    shape = (len(constraints), max(one.k for one in constraints))
+    found = DrawnItems(np.full(shape, -1), np.full(shape, -np.inf), np.zeros(shape), np.zeros(shape))
     for row, pins in enumerate(pool.pins):
         index = drawn.index[row][drawn.index[row] >= 0]
         num_drawn = len(index)

@@ -18,7 +18,7 @@ from variseq.events.vocabulary import Id
 from variseq.ranking.attributes import given_in_words, with_attributes
 from variseq.ranking.calibration import NORMAL_90, ConformalThresholds, length_group
 from variseq.ranking.catalog import Catalog, check_k
-from variseq.ranking.drawing import draw
+from variseq.ranking.drawing import Pool, draw
 from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.index import ItemIndex
 from variseq.ranking.item_codes import without_bias
@@ -301,8 +301,14 @@ class Engine:
             attention,
         )
 
-    def rank(self, histories: Histories, constraints: Sequence[Constraints], options: RecommendOptions) -> RankedLists:
-        """A list for each history, some histories at a time."""
+    def rank(
+        self,
+        histories: Histories,
+        constraints: Sequence[Constraints],
+        options: RecommendOptions,
+        only_pools: bool = False,
+    ) -> RankedLists:
+        """A list for each history, some histories at a time; or what strategy="softmax" would draw it from."""
         _keep_freed_memory()
         model = self.model
         noise = model.noise(0 if options.ranks_only else model.calibration.num_samples)
@@ -324,7 +330,7 @@ class Engine:
                 chosen = rows[first : first + size]
                 of_chosen = [constraints[row] for row in chosen.tolist()]
                 part = (histories.rows(chosen), encoded.rows(chosen), of_chosen)
-                parts.append(self._rank_part(*part, options, index))
+                parts.append(self._rank_part(*part, options, index, only_pools))
                 order.append(chosen)
         return RankedLists.joined(parts).rows(np.argsort(np.concatenate(order)).tolist())
 
@@ -335,6 +341,7 @@ class Engine:
         constraints: Sequence[Constraints],
         options: RecommendOptions,
         index: ItemIndex | None,
+        only_pools: bool,
     ) -> RankedLists:
         model, explored = self.model, None
         if options.strategy == "thompson":
@@ -346,8 +353,19 @@ class Engine:
         p = distribution.probabilities()
         ranking = p if explored is None else model.distribution(explored, histories, columns, repeats).probabilities()
         selector = Selector.of(histories, constraints, columns or model.everything)
-        drawn = draw(selector, ranking, options) if options.strategy == "softmax" else None
-        if drawn is not None:
+        approximate, drawn = np.full(len(p), index is not None), None
+        if options.strategy == "softmax":
+            pool = Pool.of(selector, ranking, options)
+            if only_pools:
+                return RankedLists(
+                    pool.item[:, : options.k],
+                    pool.score[:, : options.k],
+                    approximate,
+                    pool_item=pool.item,
+                    pool_score=pool.score,
+                    pool_weight=pool.weight,
+                )
+            drawn = draw(pool, constraints)
             item, score = drawn.item, drawn.score
         elif options.conformal_level is None:
             vectors = without_bias(model.tables.vectors)
@@ -357,7 +375,6 @@ class Engine:
             assert fitted is not None
             limits = fitted.at(options.conformal_level)[length_group(histories.lengths)]
             item, score = selector.conformal_set(ranking, limits)
-        approximate = np.full(len(item), index is not None)
         if options.ranks_only:
             return RankedLists(item, score, approximate)
         total, aleatoric = distribution.entropies(p)
@@ -370,7 +387,7 @@ class Engine:
             middle, low, high = (of_visit.probability(one, histories) for one in intervals)
             intervals = middle, low, high
         lists = RankedLists(item, score, approximate, *intervals, total, aleatoric, found, encoded.attention)
-        return lists if drawn is None else drawn.added_to(lists)
+        return lists if drawn is None else replace(lists, at_rank=drawn.at_rank, in_list=drawn.in_list)
 
     def _short(
         self,

@@ -19,8 +19,8 @@ FILLS = {"item": -1, "score": -np.inf, "pool_item": -1, "pool_score": -np.inf}
 class RankedLists:
     """Lists of several histories, best first, −1 where a list is shorter; with `ranks_only` the rest is None.
 
-    Only lists that were drawn have propensities `at_rank` and `in_list`, the pools that they were drawn from, and the
-    scores and weights in them.
+    Lists that were drawn have propensities `at_rank` and `in_list`. With `only_pools` there are the pools that lists
+    would be drawn from, with scores and weights, and each list is the beginning of its pool.
     """
 
     item: Int[np.ndarray, "history k"]

@@ -10,7 +10,7 @@ import typer
 
 from variseq.errors import InputError, MissingDependencyError
 from variseq.output.printable import printable
-from variseq.terminal.exposures import rewards_of
+from variseq.terminal.exposures import WINDOW, RewardOption, Window, rewards_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,13 +24,8 @@ commands = typer.Typer(help="Comparisons of policies on live users.", no_args_is
 def analyze(
     source: Annotated[Path, typer.Argument(metavar="EXPOSURES", help="Folder of `serve --exposures`.")],
     experiment: Annotated[Path, typer.Option(help="The YAML file that the server was started with.")],
-    reward: Annotated[
-        list[str] | None,
-        typer.Option(help="What a behavior is worth: purchase=1,click=0.2; each is worth 1 otherwise."),
-    ] = None,
-    window: Annotated[
-        str, typer.Option(help="An event without exposure_id belongs to a list so long before it.")
-    ] = "24h",
+    reward: RewardOption = None,
+    window: Window = WINDOW,
     json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
     picture: Annotated[Path | None, typer.Option(help="File for the difference over days: .png or .svg.")] = None,
 ) -> None:

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from variseq.exposures.support import Support
     from variseq.exposures.table import Exposures
 
+Columns = Annotated[str | None, typer.Option(help="Names in a table: item_id=sku,reward=sold,propensity=p,...")]
+RewardOption = Annotated[
+    list[str] | None,
+    typer.Option(help="What a behavior is worth: purchase=1,click=0.2,play=value; each is worth 1 otherwise."),
+]
+Window = Annotated[str, typer.Option(help="An event without exposure_id belongs to a list so long before it.")]
+OnlyShown = Annotated[bool, typer.Option("--only-shown", help="Leave out what was not confirmed by /v1/shown.")]
+WINDOW = "24h"
+"""These options are those of all commands that read exposures."""
 commands = typer.Typer(help="Lists that were given to people.", no_args_is_help=True, rich_markup_mode=None)
 SHOWN_POLICIES = 5
 
@@ -36,18 +45,10 @@ def check(
     source: Annotated[
         Path, typer.Argument(help="Folder of `serve --exposures`, or a table with a row for each item that was shown.")
     ],
-    columns: Annotated[
-        str | None, typer.Option(help="Names in a table: item_id=sku,reward=sold,propensity=p,...")
-    ] = None,
-    reward: Annotated[
-        list[str] | None, typer.Option(help="What a behavior is worth: purchase=1; repeatable. All count 1 otherwise.")
-    ] = None,
-    window: Annotated[
-        str, typer.Option(help="An event without exposure_id belongs to a list so long before it.")
-    ] = "24h",
-    only_shown: Annotated[
-        bool, typer.Option("--only-shown", help="Leave out what was not confirmed by /v1/shown.")
-    ] = False,
+    columns: Columns = None,
+    reward: RewardOption = None,
+    window: Window = WINDOW,
+    only_shown: OnlyShown = False,
 ) -> None:
     """What came, and what can be concluded from it. The exit code is 2 where a propensity is impossible."""
     from variseq.exposures.read import read_exposures

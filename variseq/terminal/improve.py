@@ -11,6 +11,7 @@ import typer
 
 from variseq.errors import InputError
 from variseq.output.printable import printable
+from variseq.terminal.exposures import WINDOW, OnlyShown, RewardOption, Window, print_notes, rewards_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,15 +32,9 @@ def improve(
     ],
     store: Annotated[str, typer.Option(help="URL of the server's store of histories.")],
     out: Annotated[Path, typer.Option(help="Folder for the better run; it does not exist yet.")],
-    reward: Annotated[
-        list[str] | None, typer.Option(help="What a behavior is worth: purchase=1,click=0; each is worth 1 otherwise.")
-    ] = None,
-    window: Annotated[str, typer.Option(help="An event without exposure_id belongs to a list so long before it.")] = (
-        "24h"
-    ),
-    only_shown: Annotated[
-        bool, typer.Option("--only-shown", help="Leave out what was not confirmed by /v1/shown.")
-    ] = False,
+    reward: RewardOption = None,
+    window: Window = WINDOW,
+    only_shown: OnlyShown = False,
     even_if_uncertain: Annotated[
         bool, typer.Option("--even-if-uncertain", help="Write the run also where it may be no better.")
     ] = False,
@@ -54,7 +49,6 @@ def improve(
     from variseq.exposures.rewards import RewardOptions
     from variseq.off_policy.improvement import improve as improved
     from variseq.output.console import console
-    from variseq.terminal.exposures import print_notes, rewards_of
     from variseq.terminal.ope import run_policy
 
     refuse_existing(out)

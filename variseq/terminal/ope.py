@@ -11,6 +11,7 @@ import typer
 
 from variseq.errors import InputError, MissingDependencyError
 from variseq.output.printable import printable
+from variseq.terminal.exposures import WINDOW, Columns, OnlyShown, RewardOption, Window, print_notes, rewards_of
 from variseq.terminal.read_options import read_columns
 
 if TYPE_CHECKING:
@@ -42,17 +43,10 @@ def ope(
     target_column: Annotated[
         list[str] | None, typer.Option(help="Column of a table with the probabilities of another policy; repeatable.")
     ] = None,
-    columns: Annotated[str | None, typer.Option(help="Names in a table: item_id=sku,reward=sold,propensity=p.")] = None,
-    reward: Annotated[
-        list[str] | None,
-        typer.Option(help="What a behavior is worth: purchase=1,click=0.2; each is worth 1 otherwise."),
-    ] = None,
-    window: Annotated[
-        str, typer.Option(help="An event without exposure_id belongs to a list so long before it.")
-    ] = "24h",
-    only_shown: Annotated[
-        bool, typer.Option("--only-shown", help="Leave out what was not confirmed by /v1/shown.")
-    ] = False,
+    columns: Columns = None,
+    reward: RewardOption = None,
+    window: Window = WINDOW,
+    only_shown: OnlyShown = False,
     store: Annotated[str | None, typer.Option(help="URL of the store of histories, for the policy of a run.")] = None,
     strategy: Annotated[str | None, typer.Option(help="Of runs: softmax or greedy; as logged otherwise.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of runs with softmax; as logged otherwise.")] = None,
@@ -74,7 +68,6 @@ def ope(
     from variseq.exposures.rewards import RewardOptions
     from variseq.off_policy.evaluation import evaluate_policies
     from variseq.output.console import console
-    from variseq.terminal.exposures import print_notes, rewards_of
 
     if precision is not None and not 0 < precision < 1:
         raise InputError(f"--precision {precision:g} is not possible. Give a share between 0 and 1, such as 0.05.")
