@@ -11,7 +11,7 @@ import pytest
 
 from variseq.experiments.analysis import DAY, ExperimentAnalysis, analyze, difference
 from variseq.experiments.experiment import Experiment
-from variseq.experiments.users import NUM_EVENTS, UNCERTAINTY, ExperimentUsers, users_of
+from variseq.experiments.users import NUM_EVENTS, RETURN, REWARD, UNCERTAINTY, ExperimentUsers, users_of
 from variseq.exposures.table import Exposures
 
 ARMS = ({"name": "control", "share": 0.5}, {"name": "drawn", "share": 0.5, "strategy": "softmax"})
@@ -28,7 +28,8 @@ def simulated(num_users: int, effect: float, correlation: float = 0.7, share: fl
     time = START + np.sort(random.integers(0, 10 * DAY, num_users))
     ones = np.ones(num_users, dtype=np.int64)
     names = (NUM_EVENTS,)
-    return ExperimentUsers(arm, time + DAY, reward, ones, covariate[:, None], names, int(time[0]), int(time[-1]))
+    numbers = (arm, time + DAY, reward, ones, covariate[:, None], names, REWARD, int(time[0]), int(time[-1]))
+    return ExperimentUsers(*numbers)
 
 
 def compared(found: ExperimentAnalysis, arm: str = "drawn") -> Any:
@@ -159,6 +160,14 @@ def test_rewards_within_the_follow_up_are_counted_and_every_list_is_accounted_fo
         "users in two arms": 1,
         "lists after the follow-up": 1,
     }
+
+
+def test_return_after_the_first_list_is_the_metric_of_lists_with_rewards() -> None:
+    given = exposures(("ann", 0, "control", 1.0), ("bob", 1, "drawn", 0.0), ("ann", 2, "control", 0.0))
+    users, _ = users_of(replace(given, rewards_lists=True), EXPERIMENT, window=3 * DAY)
+    assert (users.reward.tolist(), users.metric) == ([1.0, 0.0], RETURN)
+    assert users.complete(users.end).all()
+    assert users.complete(users.end - 2 * DAY).tolist() == [True, False]
 
 
 def test_forecast_is_no_covariate_where_arms_differ_in_what_it_leaves_out() -> None:

@@ -84,6 +84,7 @@ class ExperimentAnalysis:
 
     Args:
         experiment: The experiment.
+        metric: What is compared.
         arms: The control first.
         sample_ratio_p: Of the chi-square test of the numbers of users against the shares.
         alpha: Of each interval: 5 % divided by the number of comparisons.
@@ -93,6 +94,7 @@ class ExperimentAnalysis:
     """
 
     experiment: Experiment
+    metric: str
     arms: list[ArmResult]
     sample_ratio_p: float
     alpha: float
@@ -115,7 +117,7 @@ class ExperimentAnalysis:
                 compared[name] = found
         return {
             "experiment": self.experiment.model_dump(exclude_none=True),
-            "metric": "mean reward a user within the follow-up",
+            "metric": self.metric,
             "arms": [asdict(arm) for arm in self.arms],
             "sample_ratio_p": self.sample_ratio_p,
             "is_refused": self.is_refused,
@@ -145,6 +147,7 @@ def analyze(users: ExperimentUsers, experiment: Experiment) -> ExperimentAnalysi
     refused = p < LEAST_P
     return ExperimentAnalysis(
         experiment,
+        users.metric,
         [_arm_result(users, experiment, number, now) for number in range(len(counts))],
         p,
         alpha,

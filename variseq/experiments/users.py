@@ -12,6 +12,8 @@ from variseq.errors import InputError
 from variseq.experiments.experiment import Experiment
 from variseq.exposures.table import Exposures
 
+REWARD = "mean reward a user within the follow-up"
+RETURN = "share of users who came back after their first list"
 NUM_EVENTS, UNCERTAINTY = "number of events", "uncertainty of the model"
 
 
@@ -22,12 +24,13 @@ class ExperimentUsers:
     Args:
         arm: Index of the arm of each user.
         complete_at: When a user's follow-up and the time to join events are over, in UTC microseconds.
-        reward: What a user did within the follow-up is worth.
+        reward: What a user did within the follow-up is worth; where whole lists have rewards, that of the first list.
         num_exposures: Lists within the follow-up.
         covariate: What was known of a user before the first list, with a column for each name.
         names: Of the covariates.
+        metric: What the mean of the rewards is.
         begin: Time of the first list of all.
-        end: Time of the last list of all.
+        end: Time up to which all is known: that of the last list of all, or when its return is known.
     """
 
     arm: Int[np.ndarray, " user"]
@@ -36,6 +39,7 @@ class ExperimentUsers:
     num_exposures: Int[np.ndarray, " user"]
     covariate: Float[np.ndarray, "user covariate"]
     names: tuple[str, ...]
+    metric: str
     begin: int
     end: int
 
@@ -53,7 +57,7 @@ def users_of(exposures: Exposures, experiment: Experiment, window: int) -> tuple
     Args:
         exposures: In the order of their times, with rewards.
         experiment: The one that made the lists.
-        window: Microseconds after a list in which events are joined to it.
+        window: Microseconds after a list in which events are joined to it, or in which a return is one.
 
     Returns:
         The users and the counts.
@@ -87,18 +91,25 @@ def users_of(exposures: Exposures, experiment: Experiment, window: int) -> tuple
     is_counted = exposures.time[chosen] <= entry[row] + experiment.follow_up_microseconds
     left_out["lists after the follow-up"] = int((~is_counted).sum())
     row, chosen = row[is_counted], chosen[is_counted]
+    follow_up, metric, later = experiment.follow_up_microseconds + window, REWARD, 0
+    if exposures.rewards_lists:
+        # Only lists whose returns are known are there.
+        follow_up, metric, later = window, RETURN, window
+        is_first = np.isin(chosen, first)
+        row, chosen = row[is_first], chosen[is_first]
     of_list = np.bincount(exposures.row_exposure, weights=exposures.reward, minlength=exposures.num_exposures)
     names, covariate = _covariates([contexts[one] for one in first.tolist()], experiment)
     every = [one for of_user in lists.values() for one in of_user]
     found = ExperimentUsers(
         arm=np.array([next(iter(arms[user])) for user in users], dtype=np.int64),
-        complete_at=entry + experiment.follow_up_microseconds + window,
+        complete_at=entry + follow_up,
         reward=np.bincount(row, weights=of_list[chosen], minlength=len(users)),
         num_exposures=np.bincount(row, minlength=len(users)),
         covariate=covariate,
         names=names,
+        metric=metric,
         begin=int(exposures.time[min(every)]),
-        end=int(exposures.time[max(every)]),
+        end=int(exposures.time[max(every)]) + later,
     )
     return found, left_out
 

@@ -19,6 +19,7 @@ from variseq.events.vocabulary import Id
 from variseq.exposures.folder import SEGMENTS, microseconds_of, segment_lines, segments
 from variseq.exposures.impressions import read_impressions
 from variseq.exposures.report import ExposureReport
+from variseq.exposures.returns import with_returns
 from variseq.exposures.rewards import LoggedEvent, RewardOptions, confirmed, with_rewards
 from variseq.exposures.table import Exposures
 
@@ -108,12 +109,23 @@ def read_segments(path: Path, options: RewardOptions) -> tuple[Exposures, Exposu
     if options.only_shown:
         exposures, outcomes = confirmed(exposures, last_shown)
         report.exposures.update(outcomes)
-    exposures, outcomes = with_rewards(exposures, lines.events.values(), options)
-    report.events.update(outcomes)
+    return _rewarded(exposures, lines, options, report), report
+
+
+def _rewarded(exposures: Exposures, lines: _Lines, options: RewardOptions, report: ExposureReport) -> Exposures:
+    """The exposures with their rewards; what became of the events is counted."""
+    events = lines.events.values()
+    if options.return_microseconds is not None:
+        found, outcomes, of_events = with_returns(exposures, events, options.return_microseconds)
+        report.exposures.update(outcomes | {"kept": found.num_exposures - report.exposures["kept"]})
+        report.events.update(of_events)
+        return found
+    found, of_events = with_rewards(exposures, events, options)
+    report.events.update(of_events)
     unknown = sorted(set(options.rewards or ()) - report.behaviors.keys()) if report.behaviors else []
     there = ", ".join(sorted(report.behaviors))
     report.notes += [f"No event has the behavior {one!r}. There are: {there}." for one in unknown]
-    return exposures, report
+    return found
 
 
 def _read_exposure(record: dict[str, Any], lines: _Lines, report: ExposureReport) -> None:

@@ -36,6 +36,8 @@ class LoggedEvent:
 
 
 VALUE = "value"
+DAY = 86_400_000_000
+"""In microseconds; what a person does within a day of a list is no return."""
 Reward = float | Literal["value"]
 """What an event is worth: a number, or the value of the event itself."""
 
@@ -50,18 +52,28 @@ class RewardOptions:
         window: An event that names no list is joined to the latest list of the user with the item, at most so long
             before.
         only_shown: Leave out lists and ranks that were not confirmed as shown.
+        return_within: In place of rewards: a list is worth 1 where the person came back later than a day after it and
+            within this time, such as "7d".
 
     Raises:
-        InputError: For a reward that is no number, and for a window that is no duration.
+        InputError: For a reward that is no number, a window that is no duration, and for rewards beside returns.
     """
 
     rewards: Mapping[str, Reward] | None = None
     window: str = "24h"
     only_shown: bool = False
+    return_within: str | None = None
     window_microseconds: int = field(init=False)
+    return_microseconds: int | None = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "window_microseconds", duration(self.window, "window"))
+        within = None if self.return_within is None else duration(self.return_within, "return_within")
+        object.__setattr__(self, "return_microseconds", within)
+        if within is not None and within <= DAY:
+            raise InputError(f"return_within={self.return_within!r} is not possible. Give more than a day, such as 7d.")
+        if within is not None and self.rewards is not None:
+            raise InputError("return_within replaces the rewards of behaviors. Give one of the two.")
         for behavior, reward in (self.rewards or {}).items():
             is_number = isinstance(reward, int | float) and math.isfinite(reward)
             if not is_number and reward != VALUE:

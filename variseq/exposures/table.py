@@ -33,6 +33,8 @@ class Exposures:
         propensity_in_list: Probability that it put the item into the list at any rank; NaN where it is not known.
         is_pinned: Whether the item was put there by the request.
         reward: What people's actions on the row are worth.
+        rewards_lists: Whether rewards are of whole lists. They are in the last row of each, and no item has earned
+            them.
     """
 
     offsets: Int[np.ndarray, " exposure_plus_one"]
@@ -47,6 +49,7 @@ class Exposures:
     propensity_in_list: Float[np.ndarray, " row"]
     is_pinned: Bool[np.ndarray, " row"]
     reward: Float[np.ndarray, " row"]
+    rewards_lists: bool = False
 
     def __len__(self) -> int:
         return len(self.item)

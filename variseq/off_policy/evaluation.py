@@ -100,7 +100,7 @@ class OffPolicyEvaluation:
         num_exposures: How many exposures were evaluated.
         num_rows: How many rows they have.
         num_users: How many people they were given to.
-        num_rewarded: How many rows have a reward.
+        num_rewarded: How many rewards are not 0.
         num_without_propensity: Exposures that were left out for that.
         on_policy: The mean of the logging policy itself.
         policies: One for each target policy.
@@ -146,6 +146,8 @@ def evaluate_policies(
 ) -> OffPolicyEvaluation:
     """Estimate what each policy would have earned on these exposures.
 
+    Rewards of whole lists are estimated by the weights of whole lists alone.
+
     Args:
         exposures: Lists with propensities and rewards.
         policies: Target policies, each with a name of its own. All are evaluated on the exposures that all know.
@@ -164,6 +166,14 @@ def evaluate_policies(
     if not names or len(set(names)) < len(names):
         raise InputError(f"The policies are {names}. Give at least one, and each once.")
     lists = logged_lists(exposures)
+    # In lists of one item all weights are the same.
+    of_lists = exposures.rewards_lists and bool(lists.lengths.max() > 1)
+    estimators = (WHOLE_LIST,) if of_lists else ESTIMATORS
+    if of_lists and np.isnan(lists.exposures.propensity_at_rank[~lists.exposures.is_pinned]).any():
+        raise InputError(
+            "Rewards of whole lists need the probability of each item at its rank, and the log has none. Serve lists "
+            "with strategy 'softmax', or reward single items."
+        )
     targets = [one.probabilities(lists) for one in policies]
     known = np.ones(lists.exposures.num_exposures, dtype=bool)
     for target in targets:
@@ -184,19 +194,21 @@ def evaluate_policies(
                 f"The policy {policy.name} shows none of the items that were logged, in any list. Check that it is of "
                 "the same catalog and of the same people."
             )
+    checks = () if of_lists else (RIPS, WHOLE_LIST)
     sums = [sums_of(kept, *one) for one in zip(targets, weights, strict=True)]
     resampled = _resampled(sums, num_resamples, seed)
     found = []
     for policy, target, of_policy, columns, again in zip(policies, targets, weights, sums, resampled, strict=True):
-        diagnostics = [diagnose(kept, one) for one in of_policy]
+        used = {one.kind for one in estimators}
+        diagnostics = [diagnose(kept, one) for one in of_policy if one.kind in used]
         totals = {name: float(column.sum()) for name, column in columns.items()}
         ratios = _Ratios(totals, again, {one.kind: one.refusal for one in diagnostics}, show_refused)
         free = of_policy[0].row[~kept.exposures.is_pinned]
         one = PolicyEvaluation(
             policy.name,
-            [ratios.estimate(one) for one in ESTIMATORS if one.numerator in columns],
+            [ratios.estimate(one) for one in estimators if one.numerator in columns],
             diagnostics,
-            [ratios.minus(one, ratios, IPS) for one in (RIPS, WHOLE_LIST) if one.numerator in columns],
+            [ratios.minus(one, ratios, IPS) for one in checks if one.numerator in columns],
             dict(target.left_out),
             free,
         )
@@ -210,7 +222,7 @@ def evaluate_policies(
         num_without_propensity=lists.num_without_propensity,
         on_policy=found[0][1].estimate(ON_POLICY),
         policies=[one for one, _ in found],
-        differences=[_difference(*first, *second) for first, second in itertools.combinations(found, 2)],
+        differences=[_difference(estimators, *pair) for pair in itertools.combinations(found, 2)],
     )
 
 
@@ -258,9 +270,10 @@ class _Ratios:
 
 
 def _difference(
-    first: PolicyEvaluation, of_first: _Ratios, second: PolicyEvaluation, of_second: _Ratios
+    estimators: Sequence[Estimator], minuend: tuple[PolicyEvaluation, _Ratios], other: tuple[PolicyEvaluation, _Ratios]
 ) -> PolicyDifference:
-    shared = [one for one in ESTIMATORS if one.numerator in of_first.total and one.numerator in of_second.total]
+    (first, of_first), (second, of_second) = minuend, other
+    shared = [one for one in estimators if one.numerator in of_first.total and one.numerator in of_second.total]
     return PolicyDifference(first.policy, second.policy, [of_first.minus(one, of_second, one) for one in shared])
 
 

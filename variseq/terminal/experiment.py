@@ -10,7 +10,7 @@ import typer
 
 from variseq.errors import InputError, MissingDependencyError
 from variseq.output.printable import printable
-from variseq.terminal.exposures import WINDOW, RewardOption, Window, rewards_of
+from variseq.terminal.exposures import WINDOW, ReturnWithin, RewardOption, Window, rewards_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,6 +26,7 @@ def analyze(
     experiment: Annotated[Path, typer.Option(help="The YAML file that the server was started with.")],
     reward: RewardOption = None,
     window: Window = WINDOW,
+    return_within: ReturnWithin = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
     picture: Annotated[Path | None, typer.Option(help="File for the difference over days: .png or .svg.")] = None,
 ) -> None:
@@ -38,11 +39,12 @@ def analyze(
     from variseq.output.console import console
 
     _refuse_undrawable(picture)
-    wanted, options = read_experiment(experiment), RewardOptions(rewards_of(reward), window)
+    wanted = read_experiment(experiment)
+    options = RewardOptions(rewards_of(reward), window, return_within=return_within)
     if not source.is_dir():
         raise InputError(f"{source} is no folder. Give the folder of a server with --exposures and --experiment.")
     exposures, report = read_exposures(source, options=options)
-    users, left_out = users_of(exposures, wanted, options.window_microseconds)
+    users, left_out = users_of(exposures, wanted, options.return_microseconds or options.window_microseconds)
     found = analyze(users, wanted)
     counts = {"unreadable or unfinished lines": report.lines["unreadable"] + report.lines["unfinished"], **left_out}
     if json:
@@ -51,6 +53,7 @@ def analyze(
         typer.echo(dumps(found.to_json() | {"left_out": counts}, indent=2, allow_nan=False))
     else:
         shown = console()
+        shown.print(f"Metric: {found.metric}.")
         shown.print(_arms(found))
         if any(found.comparisons.values()):
             shown.print(_comparisons(found))

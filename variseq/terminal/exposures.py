@@ -29,6 +29,9 @@ RewardOption = Annotated[
 ]
 Window = Annotated[str, typer.Option(help="An event without exposure_id belongs to a list so long before it.")]
 OnlyShown = Annotated[bool, typer.Option("--only-shown", help="Leave out what was not confirmed by /v1/shown.")]
+ReturnWithin = Annotated[
+    str | None, typer.Option(help="Reward lists after which people came back within 7d, in place of behaviors.")
+]
 WINDOW = "24h"
 """These options are those of all commands that read exposures."""
 commands = typer.Typer(help="Lists that were given to people.", no_args_is_help=True, rich_markup_mode=None)
@@ -49,6 +52,7 @@ def check(
     reward: RewardOption = None,
     window: Window = WINDOW,
     only_shown: OnlyShown = False,
+    return_within: ReturnWithin = None,
 ) -> None:
     """What came, and what can be concluded from it. The exit code is 2 where a propensity is impossible."""
     from variseq.exposures.read import read_exposures
@@ -56,7 +60,7 @@ def check(
     from variseq.exposures.support import conclusions, support
     from variseq.output.console import console
 
-    options = RewardOptions(rewards_of(reward), window, only_shown)
+    options = RewardOptions(rewards_of(reward), window, only_shown, return_within)
     is_default = reward is None and options == RewardOptions()
     exposures, report = read_exposures(
         source, read_columns(columns), None if is_default else options, allow_impossible=True
@@ -141,7 +145,7 @@ def _rows(exposures: Exposures, report: ExposureReport, found: Support) -> Itera
         yield "models", _counted(Counter(one["model"] for one in exposures.context))
     of_lists = exposures.reward.sum() / exposures.num_exposures
     num_rewarded = int((exposures.reward != 0).sum())
-    yield "rewards", f"{num_rewarded:,} rows, {exposures.reward.sum():,.6g} in all, {of_lists:.4g} a list"
+    yield "rewards", f"{num_rewarded:,} not 0, {exposures.reward.sum():,.6g} in all, {of_lists:.4g} a list"
     yield "pinned", f"{int(exposures.is_pinned.sum()):,} rows"
     yield (
         "propensities",

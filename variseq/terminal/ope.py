@@ -11,7 +11,16 @@ import typer
 
 from variseq.errors import InputError, MissingDependencyError
 from variseq.output.printable import printable
-from variseq.terminal.exposures import WINDOW, Columns, OnlyShown, RewardOption, Window, print_notes, rewards_of
+from variseq.terminal.exposures import (
+    WINDOW,
+    Columns,
+    OnlyShown,
+    ReturnWithin,
+    RewardOption,
+    Window,
+    print_notes,
+    rewards_of,
+)
 from variseq.terminal.read_options import read_columns
 
 if TYPE_CHECKING:
@@ -28,7 +37,7 @@ if TYPE_CHECKING:
 commands = typer.Typer(rich_markup_mode=None)
 RULES = ("uniform", "logged")
 RECORD, PICTURE = "ope.json", "ope.png"
-BEST = ("doubly robust", "SNIPS", "RIPS")
+BEST = ("doubly robust", "SNIPS", "RIPS", "whole-list IPS")
 """The estimators that sentences are about: the first one that has a number."""
 
 
@@ -47,6 +56,7 @@ def ope(
     reward: RewardOption = None,
     window: Window = WINDOW,
     only_shown: OnlyShown = False,
+    return_within: ReturnWithin = None,
     store: Annotated[str | None, typer.Option(help="URL of the store of histories, for the policy of a run.")] = None,
     strategy: Annotated[str | None, typer.Option(help="Of runs: softmax or greedy; as logged otherwise.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of runs with softmax; as logged otherwise.")] = None,
@@ -73,7 +83,7 @@ def ope(
         raise InputError(f"--precision {precision:g} is not possible. Give a share between 0 and 1, such as 0.05.")
     _refuse_unwritable(out)
     names = read_columns(columns)
-    options = RewardOptions(rewards_of(reward), window, only_shown)
+    options = RewardOptions(rewards_of(reward), window, only_shown, return_within)
     is_default = reward is None and options == RewardOptions()
     exposures, report = read_exposures(source, names, None if is_default else options)
     print_notes(report)
@@ -181,7 +191,7 @@ def _print(found: OffPolicyEvaluation, precision: float | None) -> None:
     shown = console()
     shown.print(
         f"{found.num_exposures:,} lists with {found.num_rows:,} items of {found.num_users:,} people; "
-        f"{found.num_rewarded:,} items have a reward.",
+        f"{found.num_rewarded:,} rewards are not 0.",
         soft_wrap=True,
     )
     if found.num_without_propensity:
