@@ -85,7 +85,7 @@ class PrivateModel:
             options = replace(options, content=_without_content(options))
         known = train.part.history() if options.content == "auto" else valid.part.history_with_targets()
         released = release(known, train.part.num_items, options)
-        counts = pair_counts(released)
+        options, counts = replace(options, pairs=released.kind), pair_counts(released)
         if content is not None:
             alike, pairs = AlikeItems.of(content, counts.share), counts
             if options.content == "auto":
