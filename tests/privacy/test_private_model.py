@@ -77,7 +77,7 @@ def test_folder_names_no_user_and_holds_nothing_but_the_release(private_run: Pat
 
 def test_erasure_leaves_private_runs_as_they_are(private_run: Path) -> None:
     users = SHOP.events().to_pandas()["user_id"].unique().tolist()
-    assert find(private_run.parent, users, private_run.parent / "receipts") == []
+    assert find([private_run.parent], users, private_run.parent / "receipts") == []
 
 
 def test_further_file_in_the_folder_is_found(private_run: Path) -> None:
