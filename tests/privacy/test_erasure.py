@@ -20,7 +20,7 @@ import torch
 from tests.conftest import SHORT_TRAINING, SMALL_NETWORK, export_as
 from tests.terminal.invoke import refuse, succeed, variseq
 from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from variseq.artifacts.folder import MANIFEST, WEIGHTS, read_manifest
+from variseq.artifacts.folder import IMPROVEMENT, MANIFEST, WEIGHTS, read_manifest
 from variseq.artifacts.lineage import weights_digest
 from variseq.erasure import remaining_parts, without_users
 from variseq.errors import InputError
@@ -33,6 +33,7 @@ from variseq.pipeline import split_of
 from variseq.privacy.erased_users import ERASED_USERS
 from variseq.privacy.merkle import data_tree
 from variseq.privacy.receipts import read_key
+from variseq.ranking.mixture import SCORE_OFFSET
 from variseq.recommend.network_model import count_events
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.transfer import import_run
@@ -477,3 +478,19 @@ def test_run_that_began_with_one_of_a_longer_chain_is_found(chain: Chain, tmp_pa
     assert found == {"last": "descendant", "first": "run", "a second": "descendant"}
     alone = find([tmp_path], users, tmp_path / "receipts")
     assert [one.kind for one in alone] == ["start elsewhere"]
+
+
+def test_offsets_of_an_improved_run_are_listed_and_a_refit_has_none(original: Path, tmp_path: Path) -> None:
+    """They are chosen from exposures, which may be of people whom the run does not have."""
+    run = load_checkpoint(original)
+    counts = run.counts | {SCORE_OFFSET: torch.ones(run.vocabulary.num_items)}
+    improved = replace(run, counts=counts, manifest=run.manifest | {IMPROVEMENT: {}})
+    save_checkpoint(improved, tmp_path / "runs" / "better")
+    words = ("erase", "--runs", tmp_path / "runs", "--receipts", tmp_path / "receipts")
+    assert "improved run" in succeed(*words, "--user", "nobody").out
+    assert "left until the refit" in succeed(*words, "--user", ERASED[0], "--user", ERASED[1]).out
+    assert SCORE_OFFSET in load_checkpoint(tmp_path / "runs" / "better").counts
+    succeed(*words, "--refit")
+    again = load_checkpoint(tmp_path / "runs" / "better")
+    assert SCORE_OFFSET not in again.counts
+    assert IMPROVEMENT not in again.manifest

@@ -33,6 +33,8 @@ VOCABULARY, ITEM_COLUMNS = "vocabulary", "item_columns.parquet"
 WEIGHTS, COUNTS, CONFIG, METRICS = "weights.safetensors", "counts.safetensors", "config.yaml", "metrics.jsonl"
 HISTORIES, BOUNDS = "histories.parquet", "history_bounds.parquet"
 ENCODER, TABLES, INDEX = "encoder.onnx", "tables.safetensors", "index.faiss"
+IMPROVEMENT = "improvement"
+"""In the manifest: how offsets of the scores were chosen from exposures."""
 CHANGES = "catalog_changes.json"
 """Beside the files of an artifact; no digest of the manifest is of it, for it changes."""
 RUN_FILES = (WEIGHTS, COUNTS, CONFIG, METRICS, HISTORIES, BOUNDS)

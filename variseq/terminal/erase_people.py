@@ -48,9 +48,11 @@ ACTIONS: dict[Kind, str] = {
     "exposures": "{num} lines removed",
     "nameless": "left: it names nobody, so whether it has learned from them is not known; if so, make it again",
     "start elsewhere": "left: it began with a run that is not here; if that one had them, fit it again from the log",
+    "improved run": "left: it names nobody of them, but its offsets may be of their exposures; if so, improve again",
     "unreadable": "left: it cannot be read; remove it by hand",
 }
-LEFT: tuple[Kind, ...] = ("export", "nameless", "start elsewhere", "unreadable")
+NOT_KNOWN: tuple[Kind, ...] = ("export", "nameless", "start elsewhere", "improved run")
+LEFT: tuple[Kind, ...] = (*NOT_KNOWN, "unreadable")
 RUNS: tuple[Kind, ...] = ("run", "descendant")
 
 
@@ -152,6 +154,8 @@ def _listed(options: EraseOptions, stores: dict[str, HistoryStore]) -> list[Foun
         made = [name for name in DERIVED if one.kind in RUNS and (one.path / name).exists()]
         if made:
             typer.echo(printable(f"  {', '.join(made)}: removed, as made of them; make them again"))
+        if one.is_improved:
+            typer.echo("  offsets of variseq improve: left until the refit, which has none; then improve the run again")
     if not found and not stores:
         typer.echo("Nothing holds them.")
     return found
@@ -195,7 +199,7 @@ def _erase(options: EraseOptions, stores: dict[str, HistoryStore], receipts: Rec
         _replace(one.path)
     if runs and not options.refit:
         typer.echo("The weights of these runs have learned from them. The same command with --refit fits them again.")
-    return sum(one.kind not in ("export", "nameless", "start elsewhere") for one in left)
+    return sum(one.kind not in NOT_KNOWN for one in left)
 
 
 def _erase_from_store(name: str, store: HistoryStore, users: Sequence[Id], now: int) -> None:

@@ -17,7 +17,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
-from variseq.artifacts.folder import HISTORIES, MANIFEST, RUN_FILES, SERVED_FILES, VOCABULARY, is_private, read_manifest
+from variseq.artifacts.folder import (
+    HISTORIES,
+    IMPROVEMENT,
+    MANIFEST,
+    RUN_FILES,
+    SERVED_FILES,
+    VOCABULARY,
+    is_private,
+    read_manifest,
+)
 from variseq.artifacts.lineage import STARTED_FROM, begins_elsewhere, weights_of
 from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
@@ -30,6 +39,7 @@ Kind = Literal[
     "run",
     "descendant",
     "start elsewhere",
+    "improved run",
     "export",
     "unfinished run",
     "rest of a write",
@@ -52,12 +62,14 @@ class Found:
         kind: What it is.
         path: Where it is.
         num: How many of the people, for a table how many rows, for exposures how many lines.
+        is_improved: Whether a run has offsets of `variseq improve`.
         users: For a run their positions in its vocabulary.
     """
 
     kind: Kind
     path: Path
     num: int = 0
+    is_improved: bool = False
     users: Int[np.ndarray, " user"] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
@@ -138,7 +150,7 @@ def _artifacts(paths: Sequence[Path], users: Sequence[str]) -> list[Found]:
             known |= weights_of(manifest)
             if HISTORIES in manifest["sha256"]:
                 if len(chosen := positions(Vocabulary.load(path / VOCABULARY), users)):
-                    runs.append(Found("run", path, len(chosen), chosen))
+                    runs.append(Found("run", path, len(chosen), IMPROVEMENT in manifest, chosen))
                     marks |= _marks(manifest)
                     theirs |= weights_of(manifest)
                 else:
@@ -148,12 +160,26 @@ def _artifacts(paths: Sequence[Path], users: Sequence[str]) -> list[Found]:
         except (CheckpointError, OSError, ValueError, KeyError, TypeError):
             runs += [Found("unreadable", path)] if _names_any(path, users) else []
     for path, manifest in without:
-        if theirs & set(manifest.get(STARTED_FROM, [])):
-            runs.append(Found("descendant", path))
-            marks |= _marks(manifest)
-        elif begins_elsewhere(manifest, known):
-            runs.append(Found("start elsewhere", path))
+        if (one := _run_without(path, manifest, theirs, known)) is not None:
+            runs.append(one)
+            marks |= _marks(manifest) if one.kind == "descendant" else set()
     return runs + [Found(_kind(path, manifest, marks), path) for path, manifest in others]
+
+
+def _run_without(path: Path, manifest: dict[str, Any], theirs: set[str], known: set[str]) -> Found | None:
+    """A run that names none of the users and has or may have learned from them; None for another one.
+
+    Args:
+        path: Its folder.
+        manifest: Its manifest.
+        theirs: The weights of runs that hold the users.
+        known: The weights of all runs that were found.
+    """
+    if theirs & set(manifest.get(STARTED_FROM, [])):
+        return Found("descendant", path, is_improved=IMPROVEMENT in manifest)
+    if begins_elsewhere(manifest, known):
+        return Found("start elsewhere", path)
+    return Found("improved run", path) if IMPROVEMENT in manifest else None
 
 
 def _kind(path: Path, manifest: dict[str, Any], marks: set[str]) -> Kind:
