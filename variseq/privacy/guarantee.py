@@ -15,6 +15,7 @@ from variseq.artifacts.folder import (
     CHANGES,
     CONFIG,
     COUNTS,
+    ENCODER,
     HISTORIES,
     ITEM_COLUMNS,
     MANIFEST,
@@ -23,7 +24,7 @@ from variseq.artifacts.folder import (
     TABLES,
     VOCABULARY,
     WEIGHTS,
-    has_network,
+    is_of_sums,
     read_manifest,
     reading,
 )
@@ -35,8 +36,9 @@ LEAKS = {
     BOUNDS: "how many events each user has",
     f"{VOCABULARY}/users.parquet": "the ids of the users",
     COUNTS: "exact counts of what followed what: one pair of rare items shows that a person is in the log",
-    TABLES: "the same exact counts",
+    TABLES: "exact counts of what followed what",
     WEIGHTS: "a network whose forecasts are better for the people it was trained on",
+    ENCODER: "a network whose forecasts are better for the people it was trained on",
     METRICS: "exact losses and metrics of each epoch",
     CONFIG: "settings that were chosen by looking at the log",
     MANIFEST: "a hash of all histories, exact numbers of users and events, and rows that were rejected",
@@ -47,10 +49,13 @@ LEAKS = {
 
 
 FILES = {
-    *(MANIFEST, TABLES, ITEM_COLUMNS, CHANGES),
+    *(MANIFEST, TABLES, ENCODER, ITEM_COLUMNS, CHANGES),
     *(f"{VOCABULARY}/{name}" for name in ("users.parquet", "items.parquet", "vocabulary.json")),
 }
-ARRAYS = {"item_vectors", "log_share", "log_trend", "offsets", "follower", "count", "is_new"}
+ARRAYS = {
+    *("item_vectors", "log_share", "log_trend", "offsets", "follower", "count", "is_new"),
+    *("start_vector", "distance_biases"),
+}
 ENTRIES = {
     *("format_version", "privacy", "network", "calibration", "usual_behavior", "exclude_seen", "latent", "protocol"),
     *("created", "versions", "sha256"),
@@ -106,7 +111,7 @@ def guarantee(record: dict[str, Any]) -> str:
 
 def leaks_of_run(folder: Path) -> str:
     """What the files of a run without privacy give away of the people in its log."""
-    names = LEAKS if has_network(read_manifest(folder)) else {TABLES: LEAKS[COUNTS]}
+    names = {name: LEAKS[name] for name in (TABLES, ENCODER)} if is_of_sums(read_manifest(folder)) else LEAKS
     leaks = [f"  - {name}: {what}" for name, what in names.items() if (folder / name).is_file()]
     return "\n".join(
         [
