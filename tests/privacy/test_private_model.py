@@ -77,6 +77,14 @@ def test_folder_names_no_user_and_holds_nothing_but_the_release(private_run: Pat
     assert manifest["privacy"]["epsilon"] <= 8
 
 
+def test_what_an_ordinary_run_gives_away_names_each_of_its_files(run_folder: Path) -> None:
+    printed = CliRunner().invoke(app, ["privacy", str(run_folder)])
+    assert printed.exit_code == 1
+    assert "is not private" in printed.stdout
+    files = {path.relative_to(run_folder).as_posix() for path in run_folder.rglob("*") if path.is_file()}
+    assert [name for name in files if f"- {name}: " not in printed.stdout] == []
+
+
 def test_erasure_leaves_private_runs_as_they_are(private_run: Path) -> None:
     users = SHOP.events().to_pandas()["user_id"].unique().tolist()
     assert find([private_run.parent], users, private_run.parent / "receipts") == []
