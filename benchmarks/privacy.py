@@ -66,6 +66,7 @@ def records(
         for epsilon in epsilons:
             found, spent = private(train, valid, test, PrivacyOptions(epsilon, **how))
             kind = f"content {how['content']}" if how["content"] else how["pairs"]
+            kind = "pairs auto" if how["choose_pairs"] else kind
             case = {"data": name, "model": f"{PRIVATE}, {kind}, ε = {epsilon:g}"}
             settings = {"epsilon": epsilon, "kind": kind, **how}
             yield record_of(
@@ -139,7 +140,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--users", type=int, default=100_000, help="of a simulated log")
     parser.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS))
     parser.add_argument("--releases", type=int, default=3)
-    parser.add_argument("--pairs", choices=get_args(Pairs), default="near")
+    parser.add_argument("--pairs", choices=(*get_args(Pairs), "auto"), default="near")
     parser.add_argument("--content", type=content_weight, default=0.0, help="weight of like content, or auto")
     parser.add_argument("--draw", action="store_true", help="draw the picture from the records")
     given = parser.parse_args(words)
@@ -156,7 +157,8 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             loaded = load_dataset(given.name, given.folder)
             log, data = loaded.log, loaded.description
-        how = {"pairs": given.pairs, "content": given.content}
+        is_chosen = given.pairs == "auto"
+        how = {"pairs": "near" if is_chosen else given.pairs, "content": given.content, "choose_pairs": is_chosen}
         for one in records(given.name, log, data, given.epsilons, given.releases, how):
             append_records(given.out, [one])
             print(one["case"], one["metrics"], flush=True)

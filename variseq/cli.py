@@ -142,7 +142,8 @@ def fit(
         int | None, option("For a private fit: the last events of each user that count; 1000 otherwise.")
     ] = None,
     pairs: Annotated[
-        str | None, option("For a private fit: near, or next where an item follows from the last one; near otherwise.")
+        str | None,
+        option("For a private fit: near; next where an item follows from the last one; auto pays to choose."),
     ] = None,
     content: Annotated[
         str | None, option("For a private fit: weight of like content, 0 to 1; otherwise auto, which pays for it.")

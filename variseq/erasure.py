@@ -12,21 +12,17 @@ import pyarrow as pa
 from jaxtyping import Bool, Int
 
 from variseq.artifacts.checkpoint import Checkpoint
+from variseq.artifacts.lineage import replaces, started_from
 from variseq.errors import InputError
 from variseq.events.report import Events, ReadReport, utc_text
 from variseq.events.table import EventTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.log import NO_TEST, Log, LogPart
-from variseq.pipeline import fit, run_settings, split_of
+from variseq.pipeline import fit, refuse_leak, run_settings, split_of
 from variseq.ranking.attributes import COUNT, ITEM, RECORD
 from variseq.recommend.network_model import count_events
 from variseq.sequences.histories import Histories
 from variseq.training.run import RunContext
-
-NOT_EXACT = {
-    "is_warm_start": "it began with the weights of an earlier run (fit --from)",
-    "mean": "missing values were filled with the mean over all people (missing_value=mean)",
-}
 
 
 def without_users(checkpoint: Checkpoint, users: Int[np.ndarray, " user"]) -> Checkpoint:
@@ -74,21 +70,38 @@ def erasures(checkpoint: Checkpoint, num_people: int, needs_refit: bool) -> dict
     }
 
 
-def fit_again(checkpoint: Checkpoint, context: RunContext) -> Checkpoint:
+def marked(checkpoint: Checkpoint) -> Checkpoint:
+    """A run without the people, with a mark that it began with the weights of one that has learned from them."""
+    manifest = checkpoint.manifest | {"erasures": erasures(checkpoint, 0, needs_refit=True)}
+    return replace(checkpoint, manifest=manifest)
+
+
+def fit_again(checkpoint: Checkpoint, context: RunContext, earlier: Checkpoint | None = None) -> Checkpoint:
     """A fit of the histories that a run has, with the run's own split, seed and settings.
 
     It equals a fit of the log without those who were erased: the split and all that follows from the log are made anew,
     and items and behaviors that nobody has any more are left out. A run of an earlier release keeps all its settings.
     Attributes of users are not in a run, so the result has none.
 
+    Args:
+        checkpoint: The run, without those who were erased.
+        context: Device, callback, and the folder of the unfinished run.
+        earlier: The run that it began with (`fit --from`), fitted again where that was due.
+
     Raises:
         InputError: Where such a fit would not be exact, or too little is left.
     """
     options = checkpoint.manifest["log"]["options"]
-    reason = "is_warm_start" if checkpoint.manifest.get("is_warm_start") else options.get("missing_value")
-    if reason in NOT_EXACT:
+    if options.get("missing_value") == "mean":
         raise InputError(
-            f"This run cannot be fitted again exactly: {NOT_EXACT[reason]}. Fit it again from the log with variseq fit."
+            "This run cannot be fitted again exactly: missing values were filled with the mean over all people "
+            "(missing_value=mean). Fit it again from the log with variseq fit."
+        )
+    if checkpoint.manifest.get("is_warm_start") and earlier is None:
+        raise InputError(
+            "This run cannot be fitted again exactly: it began with the weights of an earlier run (fit --from), which "
+            "is not there with its histories. Give the folder that it is in (--runs, --backup), or fit again from the "
+            "log with variseq fit."
         )
     train, valid = remaining_parts(checkpoint)
     config = checkpoint.config
@@ -96,9 +109,12 @@ def fit_again(checkpoint: Checkpoint, context: RunContext) -> Checkpoint:
     model, training = (
         {name: config[part][name] for name in by_hand if name in config[part]} for part in ("model", "training")
     )
-    settings = run_settings(train, config["size"], config["seed"], model, training)
+    settings = run_settings(train, config["size"], config["seed"], model, training, earlier)
+    if earlier is not None:
+        refuse_leak(earlier, train, valid)
     fitted = fit(train, valid, config["size"], settings, context)
-    manifest = fitted.manifest | {"erasures": erasures(checkpoint, 0, needs_refit=False)}
+    manifest = fitted.manifest | {"erasures": erasures(checkpoint, 0, needs_refit=False)} | replaces(checkpoint)
+    manifest |= {} if earlier is None else started_from(earlier)
     return replace(fitted, manifest=manifest, changes=checkpoint.changes)
 
 

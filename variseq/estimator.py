@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from variseq.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from variseq.artifacts.folder import refuse_existing
+from variseq.artifacts.lineage import started_from
 from variseq.comparison import ComparedRun, evaluated_part, named_forecasts, refuse_same_names, with_attributes
 from variseq.errors import InputError
 from variseq.evaluation.baselines import baselines
@@ -34,7 +35,6 @@ from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
 from variseq.pipeline import fit, refuse_leak, run_settings, split_of
-from variseq.ranking.catalog_changes import CatalogChanges
 from variseq.ranking.engine import NO_HISTORY
 from variseq.ranking.known_users import histories_at, known_history, recommend_users
 from variseq.ranking.options import RecommendOptions, id_list
@@ -133,8 +133,12 @@ class VariationalAttention(ChangingCatalog):
             for note in settings.encoder.notes:
                 console(quiet=verbose == 0).print(printable(note), soft_wrap=True)
         context = RunContext(self.device, callback or ProgressPrinter(verbose), unfinished, resume, tensorboard)
-        changes = CatalogChanges() if start is None else start._fitted().changes
-        self.checkpoint = replace(fit(train, valid, self.size, settings, context), changes=changes)
+        fitted = fit(train, valid, self.size, settings, context)
+        if start is not None:
+            earlier = start._fitted()
+            manifest = fitted.manifest | started_from(earlier)
+            fitted = replace(fitted, manifest=manifest, changes=earlier.changes)
+        self.checkpoint = fitted
         if folder is not None and unfinished is not None:
             self.save(folder)
             if (unfinished / "tensorboard").exists():

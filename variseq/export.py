@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from safetensors.numpy import save_file
 
 from variseq.artifacts.catalog_changes import write_changes
 from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint
 from variseq.artifacts.folder import ENCODER, INDEX, TABLES, add_files, has_file, new_artifact, refuse_existing
-from variseq.errors import InputError, MissingDependencyError
-from variseq.inference.encoder import INPUTS, OUTPUTS
+from variseq.errors import InputError
 from variseq.inference.engine import load_engine
-from variseq.model.exportable import LastPreference, distance_biases
-from variseq.model.network import Network
+from variseq.model.exportable import encoder_tables, write_encoder
 from variseq.ranking.catalog_changes import CatalogChanges
 from variseq.ranking.index import EXACT_ITEMS, build_index
 from variseq.ranking.item_codes import COMPRESSIONS, Compression, ItemCodes, int8_codes, product_codes
@@ -32,7 +25,6 @@ from variseq.ranking.options import RecommendOptions
 from variseq.recommend.network_model import CONTENT, mixture_model
 from variseq.sequences.histories import Histories
 
-OPSET = 23
 SAMPLED_HISTORIES = 2000
 RECALL_HISTORIES = 500
 """So many histories show how much an index finds."""
@@ -137,63 +129,11 @@ def _codes(
     return product_codes(vectors, preference.T @ preference / len(preference), popularity)
 
 
-def write_encoder(network: Network, path: Path) -> None:
-    """The network as ONNX, for trees of any number and hidden_size; a history has at most `max_seq_len` tokens."""
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("onnx and onnxscript", "train") from error
-    config = network.config
-    tokens, vectors = min(7, config.max_seq_len), torch.zeros(5, config.hidden_size)
-    gap = torch.zeros(3, tokens, dtype=torch.int64)
-    of_events = (3, tokens) if config.visit_gap is None else (3, tokens, 5)
-    item, behavior = torch.zeros(of_events, dtype=torch.int64), torch.zeros(of_events, dtype=torch.int64)
-    value, has_value = torch.zeros(of_events), torch.zeros(of_events, dtype=torch.bool)
-    bias = torch.zeros(config.num_layers, config.num_heads, 3, tokens, tokens)
-    query, position = torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2, tokens, dtype=torch.int64)
-    noise = torch.zeros(2, tokens, config.latent_dim)
-    names = ("tree", "token", "branch", "sample", "row")
-    tree, token, branch, sample, row = (torch.export.Dim(name) for name in names)
-    cells, pairs = {0: tree, 1: token}, {2: tree, 3: token, 4: token}
-    events = cells if config.visit_gap is None else {**cells, 2: torch.export.Dim("event")}
-    ends = ({0: tree, 1: branch}, {0: tree, 1: branch, 2: token}, {0: sample, 1: torch.export.Dim("position")})
-    shapes = ((events, events, cells, events, events), {0: row}, pairs, *ends)
-    given = ((item, behavior, gap, value, has_value), vectors, bias, query, position, noise)
-    with _quiet(), torch.no_grad():
-        torch.onnx.export(
-            LastPreference(network),
-            given,
-            str(path),
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
-            dynamic_shapes=shapes,
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Exporters warn of their own insides; what they made is held against the network in the tests."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
 def _tables(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """The numbers outside the encoder; the followers of item i are those at `offsets[i]:offsets[i + 1]`."""
-    network, counts = checkpoint.network, checkpoint.counts
+    counts = checkpoint.counts
     return {
-        "start_vector": network.embedding.vectors()[-1].detach().numpy(),
-        "distance_biases": distance_biases(network).numpy(),
+        **encoder_tables(checkpoint.network),
         **{
             name: counts[name].numpy()
             for name in ("log_share", "log_trend", "is_new", CONTENT, SCORE_OFFSET)

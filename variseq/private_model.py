@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from variseq.artifacts.folder import has_network, read_manifest, refuse_existing
+from variseq.artifacts.folder import is_of_sums, read_manifest, refuse_existing
 from variseq.errors import InputError
 from variseq.evaluation.baselines import baselines
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
@@ -41,8 +41,9 @@ NOT_PRIVATE = "These figures are computed from the exact log. They are not priva
 class PrivateModel:
     """A model whose folder is differentially private: one user more or less hardly changes what is in it.
 
-    It has no network. It recommends what other people had near the last eight items of a history, by counts that were
-    released with noise, see `variseq.privacy.release`. Only a run of a federation without privacy has exact counts.
+    It recommends what other people had near the last eight items of a history, by counts that were released with noise,
+    see `variseq.privacy.release`. It may have a network beside them. Only a run of a federation without privacy has
+    exact counts.
 
     Args:
         folder: What `fit` or `variseq fit --private` wrote.
@@ -53,7 +54,7 @@ class PrivateModel:
     """
 
     def __init__(self, folder: Path | str) -> None:
-        if has_network(read_manifest(Path(folder))):
+        if not is_of_sums(read_manifest(Path(folder))):
             raise InputError(f"{folder} is no private run. Load it with variseq.load, or fit with --private.")
         self.engine: Engine = load_engine(Path(folder))
 
@@ -85,7 +86,7 @@ class PrivateModel:
             options = replace(options, content=_without_content(options))
         known = train.part.history() if options.content == "auto" else valid.part.history_with_targets()
         released = release(known, train.part.num_items, options)
-        counts = pair_counts(released)
+        options, counts = replace(options, pairs=released.kind), pair_counts(released)
         if content is not None:
             alike, pairs = AlikeItems.of(content, counts.share), counts
             if options.content == "auto":

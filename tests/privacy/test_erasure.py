@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,8 @@ import torch
 from tests.conftest import SHORT_TRAINING, SMALL_NETWORK, export_as
 from tests.terminal.invoke import refuse, succeed, variseq
 from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from variseq.artifacts.folder import MANIFEST, WEIGHTS, read_manifest
+from variseq.artifacts.folder import IMPROVEMENT, MANIFEST, WEIGHTS, read_manifest
+from variseq.artifacts.lineage import weights_digest
 from variseq.erasure import remaining_parts, without_users
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention, load
@@ -31,9 +33,11 @@ from variseq.pipeline import split_of
 from variseq.privacy.erased_users import ERASED_USERS
 from variseq.privacy.merkle import data_tree
 from variseq.privacy.receipts import read_key
+from variseq.ranking.mixture import SCORE_OFFSET
 from variseq.recommend.network_model import count_events
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.transfer import import_run
+from variseq.terminal.personal_data import find
 
 Parts = tuple[LogPart, LogPart, LogPart]
 ERASED = ("u007", "u042")
@@ -409,3 +413,84 @@ def test_whole_numbers_and_text_are_both_taken(original: Path, tmp_path: Path) -
     assert "leaves no event" in finished.err
     assert load_checkpoint(tmp_path / "runs" / "numbers").vocabulary.users.to_pylist() == [7, 9]
     assert json.loads((tmp_path / "receipts" / "receipt-000003.json").read_bytes())["left"]["run"] == 1
+
+
+class Chain(NamedTuple):
+    """Folders of two runs, of which the second began with the first; and the same without the erased people."""
+
+    runs: Path
+    never: Path
+
+
+@pytest.fixture(scope="module")
+def chain(events: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """The first run alone has histories of the erased people."""
+    times = events.column("timestamp").to_numpy()
+    older = events.filter(pa.array(times < np.sort(times)[len(times) // 2]))
+    root = tmp_path_factory.mktemp("chain")
+    for name, first in (("all", older), ("never", without(older))):
+        start = model().fit(*read(first).split("time", test="none")[:2], root / name / "first", verbose=0)
+        train, valid, _ = read(without(events)).split("time", test=0.2, valid=0.2)
+        model().fit(train, valid, root / name / "a second", verbose=0, start=start)
+    return Chain(root / "all", root / "never")
+
+
+def test_digest_of_weights_is_that_of_their_file(chain: Chain) -> None:
+    assert weights_digest(load_checkpoint(chain.runs / "first")) == weights_of(chain.runs / "first")
+    assert read_manifest(chain.runs / "a second")["started_from"] == [weights_of(chain.runs / "first")]
+
+
+def test_run_that_began_with_one_that_knew_them_is_fitted_again_after_it(chain: Chain, tmp_path: Path) -> None:
+    runs, receipts = tmp_path / "runs", tmp_path / "receipts"
+    shutil.copytree(chain.runs / "first", runs / "first")
+    backup = shutil.copytree(chain.runs / "a second", tmp_path / "backup" / "second")
+    words = ("--receipts", receipts, "--runs", runs, "--backup", tmp_path / "backup")
+    out = succeed("erase", "--user", ERASED[0], "--user", ERASED[1], *words).out
+    assert f"descendant {backup}" in out
+    folders = (runs / "first", backup)
+    assert all(load_checkpoint(folder).needs_refit for folder in folders)
+    succeed("erase", *words, "--refit")
+    assert [weights_of(folder) for folder in folders] == [
+        weights_of(chain.never / one) for one in ("first", "a second")
+    ]
+    assert not any(load_checkpoint(folder).needs_refit for folder in folders)
+    assert read_manifest(backup)["started_from"] == [weights_of(runs / "first")]
+
+
+def test_run_without_the_run_that_it_began_with_is_listed_and_not_fitted_again(chain: Chain, tmp_path: Path) -> None:
+    run = shutil.copytree(chain.runs / "a second", tmp_path / "runs" / "second")
+    words = ("erase", "--receipts", tmp_path / "receipts", "--runs", tmp_path / "runs")
+    assert "it began with a run that is not here" in succeed(*words, "--user", ERASED[0]).out
+    succeed(*words, "--user", "u008")
+    finished = variseq(*words, "--refit")
+    assert finished.code == 2
+    assert "--backup" in finished.err
+    assert load_checkpoint(run).needs_refit
+
+
+def test_run_that_began_with_one_of_a_longer_chain_is_found(chain: Chain, tmp_path: Path) -> None:
+    """The run between the two is not there."""
+    last = load_checkpoint(chain.runs / "a second")
+    started = {"started_from": ["0" * 64, weights_of(chain.runs / "first")]}
+    save_checkpoint(replace(last, manifest=last.manifest | started), tmp_path / "last")
+    users = (*ERASED, "nobody")
+    found = {one.path.name: one.kind for one in find([tmp_path, chain.runs], users, tmp_path / "receipts")}
+    assert found == {"last": "descendant", "first": "run", "a second": "descendant"}
+    alone = find([tmp_path], users, tmp_path / "receipts")
+    assert [one.kind for one in alone] == ["start elsewhere"]
+
+
+def test_offsets_of_an_improved_run_are_listed_and_a_refit_has_none(original: Path, tmp_path: Path) -> None:
+    """They are chosen from exposures, which may be of people whom the run does not have."""
+    run = load_checkpoint(original)
+    counts = run.counts | {SCORE_OFFSET: torch.ones(run.vocabulary.num_items)}
+    improved = replace(run, counts=counts, manifest=run.manifest | {IMPROVEMENT: {}})
+    save_checkpoint(improved, tmp_path / "runs" / "better")
+    words = ("erase", "--runs", tmp_path / "runs", "--receipts", tmp_path / "receipts")
+    assert "improved run" in succeed(*words, "--user", "nobody").out
+    assert "left until the refit" in succeed(*words, "--user", ERASED[0], "--user", ERASED[1]).out
+    assert SCORE_OFFSET in load_checkpoint(tmp_path / "runs" / "better").counts
+    succeed(*words, "--refit")
+    again = load_checkpoint(tmp_path / "runs" / "better")
+    assert SCORE_OFFSET not in again.counts
+    assert IMPROVEMENT not in again.manifest

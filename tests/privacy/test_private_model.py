@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import variseq as vs
+from tests.model.some_networks import small_network
 from variseq.cli import app
 from variseq.errors import CheckpointError, InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
@@ -20,11 +21,12 @@ from variseq.log import Log
 from variseq.privacy.content_pairs import WEIGHTS, AlikeItems, chosen_weight, public_content, with_content
 from variseq.privacy.guarantee import faults_of
 from variseq.privacy.noise import no_noise
-from variseq.privacy.private_run import PrivateRun, mixture_model
+from variseq.privacy.private_run import NetworkShare, PrivateRun, item_tables, mixture_model, vectors_of_network
 from variseq.privacy.release import PrivacyOptions, pair_counts, release
 from variseq.private_model import PrivateModel
+from variseq.ranking.calibration import LENGTH_EDGES, Calibration
 from variseq.ranking.mixture import MixtureModel
-from variseq.recommend.network_model import ModelRecommender
+from variseq.recommend.network_model import ModelRecommender, NetworkEncoder
 from variseq.terminal.personal_data import find
 
 SHOP = vs.simulate(vs.SimulationOptions(num_users=500, num_items=40, seed=5))
@@ -75,9 +77,17 @@ def test_folder_names_no_user_and_holds_nothing_but_the_release(private_run: Pat
     assert manifest["privacy"]["epsilon"] <= 8
 
 
+def test_what_an_ordinary_run_gives_away_names_each_of_its_files(run_folder: Path) -> None:
+    printed = CliRunner().invoke(app, ["privacy", str(run_folder)])
+    assert printed.exit_code == 1
+    assert "is not private" in printed.stdout
+    files = {path.relative_to(run_folder).as_posix() for path in run_folder.rglob("*") if path.is_file()}
+    assert [name for name in files if f"- {name}: " not in printed.stdout] == []
+
+
 def test_erasure_leaves_private_runs_as_they_are(private_run: Path) -> None:
     users = SHOP.events().to_pandas()["user_id"].unique().tolist()
-    assert find(private_run.parent, users, private_run.parent / "receipts") == []
+    assert find([private_run.parent], users, private_run.parent / "receipts") == []
 
 
 def test_further_file_in_the_folder_is_found(private_run: Path) -> None:
@@ -171,6 +181,32 @@ def test_model_in_memory_answers_as_the_one_of_the_folder(log: Log, tmp_path: Pa
         for model in (mixture_model(counts, options), PrivateModel(tmp_path / "run").engine.model)
     ]
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-5)
+
+
+def test_network_stands_beside_the_counts(log: Log, tmp_path: Path) -> None:
+    """With weight w, p is w times that of the network and 1 - w times that of the counts; the folder answers alike."""
+    train, _, test = log.split("leave-one-out")
+    assert train.items is not None
+    options, share = PrivacyOptions(3.0, content=0.0, exclude_seen=False), NetworkShare(0.3, temperature=1.5)
+    released = release(train.part.history(), train.part.num_items, options)
+    counts, network = pair_counts(released), small_network(num_items=train.part.num_items)
+    catalog = (train.vocabulary, train.items, {"method": "leave-one-out"})
+    PrivateRun(released.ledger, counts, options, *catalog, network=(network, share)).save(tmp_path / "run")
+    found = PrivateModel(tmp_path / "run")
+    assert not faults_of(tmp_path / "run")
+    histories = test.part.histories_before(test.part.queries()).rows(np.arange(20))
+    encoder, vectors = NetworkEncoder(network), vectors_of_network(network)
+    warm = Calibration(0, temperatures=(share.temperature,) * len(LENGTH_EDGES))
+    models = [
+        mixture_model(counts, options, (encoder, vectors, share)),
+        found.engine.model,
+        mixture_model(counts, options),
+        MixtureModel(encoder, item_tables(counts, vectors), warm),
+    ]
+    in_memory, of_folder, of_counts, alone = (ModelRecommender(one).scores(histories).exp().numpy() for one in models)
+    np.testing.assert_allclose(in_memory, 0.3 * alone + 0.7 * of_counts, rtol=2e-4, atol=1e-7)
+    np.testing.assert_allclose(of_folder, in_memory, rtol=1e-3, atol=1e-6)
+    assert len(found.recommend(history=["i01", "i02"]).item_id) == 10
 
 
 def test_same_log_gives_another_release_each_time(log: Log, private_run: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from variseq.privacy.contributions import (
     popularity_sums,
 )
 from variseq.privacy.denoising import posterior_means
-from variseq.privacy.noise import GRID, no_noise
-from variseq.privacy.release import PairCounts, PrivacyOptions, pair_counts, release
+from variseq.privacy.noise import GRID, Noise, no_noise
+from variseq.privacy.release import NoisySums, PairCounts, PrivacyOptions, pair_counts, private_ledger, release
 from variseq.ranking.content_table import ContentTable
 from variseq.ranking.counts import PRIOR_EVENTS, followers
 from variseq.sequences.histories import Histories
@@ -98,6 +98,26 @@ def test_only_the_last_events_of_a_user_count() -> None:
     latest = release(Histories.of_items([[3, 4], [5], []]), 6, options, no_noise)
     assert np.array_equal(whole.popularity, latest.popularity)
     assert np.array_equal(whole.pairs, latest.pairs)
+
+
+def seeded_noise(seed: int) -> Noise:
+    random = np.random.default_rng(seed)
+    return lambda deviation, number: np.rint(random.normal(0, deviation / GRID, number)).astype(np.int64)
+
+
+@pytest.mark.parametrize("is_on_all_cells", [True, False])
+def test_noise_is_on_the_same_cells_with_and_without_one_user(is_on_all_cells: bool) -> None:
+    """Noise on observed cells alone, the negative control, shows which pairs are of the one user."""
+    others, options = [[0, 1, 2], [1, 2, 3]], PrivacyOptions(1.0, delta=1e-5)
+    ledger, chosen = private_ledger(options, 3), np.arange(NUM_ITEMS)
+
+    def released(histories: Histories, seed: int) -> np.ndarray:
+        sums = NoisySums(histories, NUM_ITEMS, options, ledger, noise=seeded_noise(seed)).pairs(chosen)
+        return sums if is_on_all_cells else np.where(pair_sums(histories, chosen, NUM_ITEMS) != 0, sums, 0)
+
+    logs = [Histories.of_items(rows) for rows in (others, [*others, [4, 5]])]
+    noisy = [released(log, 0) != released(log, 1) for log in logs]
+    assert np.array_equal(*noisy) == is_on_all_cells
 
 
 def made_up_log(num_users: int = 400) -> Histories:

@@ -5,7 +5,7 @@ A run and its export have one format. Both hold the manifest, the vocabulary and
 - a run also has `weights.safetensors`, `counts.safetensors`, `config.yaml`, `metrics.jsonl` and, unless it was saved
   without them, the histories;
 - what is served also has `tables.safetensors`, `encoder.onnx` and, for a large catalog, `index.faiss`. These are added
-  to the run, or written to a folder of their own that names no user. A private model has the tables alone.
+  to the run, or written to a folder of their own that names no user. A private model has these alone.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ VOCABULARY, ITEM_COLUMNS = "vocabulary", "item_columns.parquet"
 WEIGHTS, COUNTS, CONFIG, METRICS = "weights.safetensors", "counts.safetensors", "config.yaml", "metrics.jsonl"
 HISTORIES, BOUNDS = "histories.parquet", "history_bounds.parquet"
 ENCODER, TABLES, INDEX = "encoder.onnx", "tables.safetensors", "index.faiss"
+IMPROVEMENT = "improvement"
+"""In the manifest: how offsets of the scores were chosen from exposures."""
 CHANGES = "catalog_changes.json"
 """Beside the files of an artifact; no digest of the manifest is of it, for it changes."""
 RUN_FILES = (WEIGHTS, COUNTS, CONFIG, METRICS, HISTORIES, BOUNDS)
@@ -114,9 +116,9 @@ def is_private(manifest: Manifest) -> bool:
     return manifest.get("privacy") is not None
 
 
-def has_network(manifest: Manifest) -> bool:
-    """Whether an artifact has a network; one of released counts has none."""
-    return manifest.get("network") is not None
+def is_of_sums(manifest: Manifest) -> bool:
+    """Whether an artifact was made of sums over people, private or not; it names no user and is no run of `fit`."""
+    return "privacy" in manifest
 
 
 @contextmanager
@@ -131,8 +133,8 @@ def reading(folder: Path, files: tuple[str, ...]) -> Iterator[Manifest]:
         written: dict[str, str] = dict(manifest["sha256"])
         if files[0] not in written:
             remedy = "Give the run that was exported." if files is RUN_FILES else f"Run: variseq export {folder}"
-            if not has_network(manifest):
-                remedy = "A run of counts has no network and names no user: serve it, or use recommend --history."
+            if is_of_sums(manifest):
+                remedy = "A run of sums names no user and is not trained further: serve it, or use recommend --history."
             raise CheckpointError(f"{folder} has no {files[0]}. {remedy}")
         names = [name for name in written if name in files or name not in RUN_FILES + SERVED_FILES]
         if missing := [name for name in names if not (folder / name).is_file()]:

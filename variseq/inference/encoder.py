@@ -11,12 +11,10 @@ from jaxtyping import Bool, Float, Int
 
 from variseq.errors import CheckpointError, MissingDependencyError
 from variseq.events.table import MICROSECONDS_PER_SECOND
-from variseq.ranking.encoding import EncodedHistories
+from variseq.ranking.encoding import OUTPUTS, EncodedHistories
 from variseq.ranking.item_codes import ItemVectors, with_rows
 from variseq.sequences.histories import Histories, gap_bucket
 
-INPUTS = ("item", "behavior", "gap", "value", "has_value", "vectors", "bias", "query", "position", "noise")
-OUTPUTS = ("preference", "log_variance", "attention")
 CELLS_AT_ONCE = 1 << 15
 """At most about so many samples × histories × tokens are encoded in one run, which bounds its memory."""
 

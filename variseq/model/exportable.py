@@ -1,13 +1,20 @@
-"""The part of the network that a server runs, in operations that ONNX has: the preferences at the end of histories."""
+"""The part of the network that a server runs, the preferences at the end of histories, and how it becomes a file."""
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from variseq.errors import MissingDependencyError
 from variseq.model.layers import (
     MAX_LOG_VARIANCE,
     MIN_LOG_VARIANCE,
@@ -17,7 +24,9 @@ from variseq.model.layers import (
     distance_bucket,
 )
 from variseq.model.network import Network
+from variseq.ranking.encoding import INPUTS, OUTPUTS
 
+OPSET = 23
 UNSEEN = -80.0
 """The energy of tokens that cannot be seen: their weight, e⁻⁸⁰, is lost in rounding. Lower energies give subnormal
 numbers in the softmax, which are seven times slower."""
@@ -28,6 +37,14 @@ def distance_biases(network: Network) -> Float[Tensor, "block head distance_plus
     bucket = distance_bucket(torch.arange(network.config.max_seq_len))
     seen = torch.stack([block.attention.distance_bias[:, bucket] for block in _blocks(network)]).detach()
     return torch.cat([seen, torch.full_like(seen[..., :1], UNSEEN)], dim=2)
+
+
+def encoder_tables(network: Network) -> dict[str, np.ndarray]:
+    """The arrays of the encoder that are no part of its file."""
+    return {
+        "start_vector": network.embedding.vectors()[-1].detach().cpu().numpy(),
+        "distance_biases": distance_biases(network).cpu().numpy(),
+    }
 
 
 class LastPreference(nn.Module):
@@ -112,3 +129,54 @@ def _of_visits(tokens: Tokens) -> tuple[Tokens, Pooling | None]:
 
 def _blocks(network: Network) -> list[EncoderBlock]:
     return [block for block in network.encoder.blocks if isinstance(block, EncoderBlock)]
+
+
+def write_encoder(network: Network, path: Path) -> None:
+    """The network as ONNX, for trees of any number and hidden_size; a history has at most `max_seq_len` tokens."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("onnx and onnxscript", "train") from error
+    config = network.config
+    tokens, vectors = min(7, config.max_seq_len), torch.zeros(5, config.hidden_size)
+    gap = torch.zeros(3, tokens, dtype=torch.int64)
+    of_events = (3, tokens) if config.visit_gap is None else (3, tokens, 5)
+    item, behavior = torch.zeros(of_events, dtype=torch.int64), torch.zeros(of_events, dtype=torch.int64)
+    value, has_value = torch.zeros(of_events), torch.zeros(of_events, dtype=torch.bool)
+    bias = torch.zeros(config.num_layers, config.num_heads, 3, tokens, tokens)
+    query, position = torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2, tokens, dtype=torch.int64)
+    noise = torch.zeros(2, tokens, config.latent_dim)
+    names = ("tree", "token", "branch", "sample", "row")
+    tree, token, branch, sample, row = (torch.export.Dim(name) for name in names)
+    cells, pairs = {0: tree, 1: token}, {2: tree, 3: token, 4: token}
+    events = cells if config.visit_gap is None else {**cells, 2: torch.export.Dim("event")}
+    ends = ({0: tree, 1: branch}, {0: tree, 1: branch, 2: token}, {0: sample, 1: torch.export.Dim("position")})
+    shapes = ((events, events, cells, events, events), {0: row}, pairs, *ends)
+    given = ((item, behavior, gap, value, has_value), vectors, bias, query, position, noise)
+    with _quiet(), torch.no_grad():
+        torch.onnx.export(
+            LastPreference(network),
+            given,
+            str(path),
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters warn of their own insides; what they made is held against the network in the tests."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -15,6 +15,8 @@ LARGEST_EPSILON = 50.0
 UNIT = "one user with all events, added or removed"
 CHOICE = "gains of some weights of content"
 """What the mechanism releases that chooses the weight of content."""
+PAIR_CHOICE = "votes of groups of users for pairs in a row"
+"""What the mechanism releases that chooses the pairs."""
 _NOISE_RANGE = (0.05, 2000.0)
 """The noise multipliers that are tried."""
 
@@ -46,7 +48,7 @@ class Ledger:
 
     @property
     def has_choice(self) -> bool:
-        """Whether something was chosen on validation events, which are then not learned from."""
+        """Whether content was chosen on validation events, which are then not learned from."""
         return any(one.released == CHOICE for one in self.mechanisms)
 
     def epsilon(self) -> float:

@@ -43,17 +43,31 @@ def pair_sums(
     num_pairs = number_of_pairs(len(chosen), pairs)
     sums = np.zeros(num_pairs, dtype=np.int64)
     for part in _parts(histories):
-        user = np.repeat(np.arange(len(part)), part.lengths)
-        item = position[part.item]
-        users, cells, weights = [], [], []
-        for lag in range(1, WINDOW + 1 if pairs == "near" else 2):
-            first, second = item[:-lag], item[lag:]
-            counts = (user[:-lag] == user[lag:]) & (first >= 0) & (second >= 0) & (first != second)
-            users.append(user[lag:][counts])
-            cells.append(pair_index(first[counts], second[counts], len(chosen), pairs))
-            weights.append(np.full(int(counts.sum()), DECAY ** (lag - 1)))
-        sums += _sums_of_users(np.concatenate(users), np.concatenate(cells), np.concatenate(weights), num_pairs)
+        owner = np.repeat(np.arange(len(part)), part.lengths)
+        user, first, second, weight = listed_pairs(owner, position[part.item], pairs)
+        sums += _sums_of_users(user, pair_index(first, second, len(chosen), pairs), weight, num_pairs)
     return sums
+
+
+def listed_pairs(
+    user: Int[np.ndarray, " event"], item: Int[np.ndarray, " event"], pairs: Pairs
+) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"], Int[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
+    """The pairs of each user as they occur: the user, the earlier item, the later one, and the weight.
+
+    Args:
+        user: The user of each event, ascending.
+        item: Its item; pairs with a negative number do not count.
+        pairs: Which pairs, see `pair_sums`.
+    """
+    users, firsts, seconds, weights = [], [], [], []
+    for lag in range(1, WINDOW + 1 if pairs == "near" else 2):
+        first, second = item[:-lag], item[lag:]
+        counts = (user[:-lag] == user[lag:]) & (first >= 0) & (second >= 0) & (first != second)
+        users.append(user[lag:][counts])
+        firsts.append(first[counts])
+        seconds.append(second[counts])
+        weights.append(np.full(int(counts.sum()), DECAY ** (lag - 1)))
+    return np.concatenate(users), np.concatenate(firsts), np.concatenate(seconds), np.concatenate(weights)
 
 
 def number_of_pairs(num_chosen: int, pairs: Pairs) -> int:

@@ -15,7 +15,9 @@ from variseq.artifacts.folder import (
     CHANGES,
     CONFIG,
     COUNTS,
+    ENCODER,
     HISTORIES,
+    INDEX,
     ITEM_COLUMNS,
     MANIFEST,
     METRICS,
@@ -23,7 +25,7 @@ from variseq.artifacts.folder import (
     TABLES,
     VOCABULARY,
     WEIGHTS,
-    has_network,
+    is_of_sums,
     read_manifest,
     reading,
 )
@@ -34,23 +36,36 @@ LEAKS = {
     HISTORIES: "all events of every user",
     BOUNDS: "how many events each user has",
     f"{VOCABULARY}/users.parquet": "the ids of the users",
-    COUNTS: "exact counts of what followed what: one pair of rare items shows that a person is in the log",
-    TABLES: "the same exact counts",
-    WEIGHTS: "a network whose forecasts are better for the people it was trained on",
+    f"{VOCABULARY}/items.parquet": "the items of the log, also one that a single person had",
+    f"{VOCABULARY}/vocabulary.json": "exact numbers of users and items, and the behaviors of the log",
+    ITEM_COLUMNS: "what is known of these items",
+    COUNTS: "exact counts of what followed what: one pair of rare items shows that a person is in the log; popularity, "
+    "also of late, times between events, and what groups of people take",
+    TABLES: "exact counts of what followed what",
+    WEIGHTS: "a network whose forecasts are better for the people it was trained on; the number and the bias of the "
+    "values of each item",
+    ENCODER: "a network whose forecasts are better for the people it was trained on",
+    INDEX: "vectors of items of such a network",
     METRICS: "exact losses and metrics of each epoch",
+    "tensorboard": "the same",
     CONFIG: "settings that were chosen by looking at the log",
-    MANIFEST: "a hash of all histories, exact numbers of users and events, and rows that were rejected",
+    MANIFEST: "a hash of all histories, exact numbers of users and events, the first and the last time, rows that were "
+    "rejected, and weights, temperatures and thresholds that were fitted to validation events",
     "evaluation.json": "exact metrics on the events of the test part",
     "report.html": "exact metrics on the events of the test part",
+    "report": "the same",
 }
 """What each file of a run without privacy gives away."""
 
 
 FILES = {
-    *(MANIFEST, TABLES, ITEM_COLUMNS, CHANGES),
+    *(MANIFEST, TABLES, ENCODER, ITEM_COLUMNS, CHANGES),
     *(f"{VOCABULARY}/{name}" for name in ("users.parquet", "items.parquet", "vocabulary.json")),
 }
-ARRAYS = {"item_vectors", "log_share", "log_trend", "offsets", "follower", "count", "is_new"}
+ARRAYS = {
+    *("item_vectors", "log_share", "log_trend", "offsets", "follower", "count", "is_new"),
+    *("start_vector", "distance_biases"),
+}
 ENTRIES = {
     *("format_version", "privacy", "network", "calibration", "usual_behavior", "exclude_seen", "latent", "protocol"),
     *("created", "versions", "sha256"),
@@ -106,8 +121,8 @@ def guarantee(record: dict[str, Any]) -> str:
 
 def leaks_of_run(folder: Path) -> str:
     """What the files of a run without privacy give away of the people in its log."""
-    names = LEAKS if has_network(read_manifest(folder)) else {TABLES: LEAKS[COUNTS]}
-    leaks = [f"  - {name}: {what}" for name, what in names.items() if (folder / name).is_file()]
+    names = {name: LEAKS[name] for name in (TABLES, ENCODER)} if is_of_sums(read_manifest(folder)) else LEAKS
+    leaks = [f"  - {name}: {what}" for name, what in names.items() if (folder / name).exists()]
     return "\n".join(
         [
             f"{folder} is not private. Who reads it can learn:",

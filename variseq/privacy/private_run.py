@@ -7,22 +7,25 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 from safetensors.numpy import save_file
 
-from variseq.artifacts.folder import TABLES, new_artifact
+from variseq.artifacts.folder import ENCODER, TABLES, new_artifact
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.privacy.accounting import Ledger
 from variseq.privacy.contributions import DECAY, WINDOW
 from variseq.privacy.release import PairCounts, PrivacyOptions
-from variseq.ranking.calibration import Calibration, CalibrationResult, GatingNetwork
+from variseq.ranking.calibration import LENGTH_EDGES, Calibration, CalibrationResult, GatingNetwork
 from variseq.ranking.counts import OwnHistory
-from variseq.ranking.encoding import NoEncoder
+from variseq.ranking.encoding import Encoder, NoEncoder
 from variseq.ranking.mixture import ItemTables, MixtureModel
+
+if TYPE_CHECKING:
+    from variseq.model.network import Network
 
 POPULARITY, UNIFORM = 0.08, 0.02
 """The weights of popularity and of a uniform part. They are public, as validation would look at the log."""
@@ -42,6 +45,19 @@ PUBLIC = (
 NOT_COVERED = ("the log itself", "evaluations of it", "the histories in the store of a server")
 
 
+@dataclass(frozen=True)
+class NetworkShare:
+    """How a network stands beside the counts.
+
+    Args:
+        weight: Its weight in the mixture, above 0 and below 1.
+        temperature: What its scores are divided by.
+    """
+
+    weight: float
+    temperature: float = 1.0
+
+
 @dataclass(frozen=True, eq=False)
 class PrivateRun:
     """What was fitted with differential privacy. Nothing in it was computed from the log but what the ledger lists.
@@ -54,6 +70,7 @@ class PrivateRun:
         items: What is known of the items.
         split: How the log was divided, without counts.
         parties: How many logs were summed.
+        network: A network that was trained on the same items, with its share; None: counts alone.
     """
 
     ledger: Ledger
@@ -63,18 +80,31 @@ class PrivateRun:
     items: ItemTable
     split: dict[str, Any]
     parties: int = 1
+    network: tuple[Network, NetworkShare] | None = None
 
     def save(self, folder: Path) -> None:
-        """Write the folder, whole or not at all. Raises InputError when it exists or cannot be written."""
+        """Write the folder, whole or not at all.
+
+        Raises:
+            InputError: The folder exists or cannot be written.
+            MissingDependencyError: A network needs the extra `train`.
+        """
         nobody = replace(self.vocabulary, users=self.vocabulary.users[:0])
-        tables = item_tables(self.counts, item_vectors(self.counts))
+        vectors = item_vectors(self.counts) if self.network is None else vectors_of_network(self.network[0])
+        tables = item_tables(self.counts, vectors)
         named = {"item_vectors": tables.vectors[:]} | {name: getattr(tables, name) for name in COUNTED}
         with new_artifact(folder, self._manifest(), nobody, self.items) as unfinished:
+            if self.network is not None:
+                from variseq.model.exportable import encoder_tables, write_encoder
+
+                named |= encoder_tables(self.network[0])
+                write_encoder(self.network[0], unfinished / ENCODER)
             save_file({name: np.ascontiguousarray(table) for name, table in named.items()}, unfinished / TABLES)
 
     def _manifest(self) -> dict[str, Any]:
         excludes = self.options.exclude_seen
-        calibrated = CalibrationResult(calibration(self.options, self.counts.chosen_share), None, REPEATS, {})
+        network, share = (None, None) if self.network is None else self.network
+        calibrated = CalibrationResult(calibration(self.options, self.counts.chosen_share, share), None, REPEATS, {})
         federated = {"federated": {"parties": self.parties}} if self.parties > 1 else {}
         is_exact = not any(one.noise_multiplier for one in self.ledger.mechanisms)
         privacy = {
@@ -87,7 +117,7 @@ class PrivateRun:
         return {
             **(federated if is_exact else {}),
             "privacy": None if is_exact else privacy,
-            "network": None,
+            "network": None if network is None else network.config.model_dump(),
             "calibration": calibrated.to_json(),
             "usual_behavior": 0,
             "exclude_seen": excludes,
@@ -98,33 +128,56 @@ class PrivateRun:
         }
 
 
-def item_tables(counts: PairCounts, vectors: Float[np.ndarray, "item vector"]) -> ItemTables:
-    """What a private model has of its items; the item bias is the popularity."""
+def item_tables(counts: PairCounts, vectors: Float[np.ndarray, "item vector_plus_one"]) -> ItemTables:
+    """What a private model has of its items."""
     log_share = np.log(counts.share).astype(np.float32)
-    with_bias = np.concatenate([vectors, log_share[:, None]], axis=1)
     is_new = np.zeros(len(log_share), dtype=bool)
-    return ItemTables(with_bias, log_share, log_share, counts.offsets, counts.neighbor, counts.count, is_new)
+    return ItemTables(vectors, log_share, log_share, counts.offsets, counts.neighbor, counts.count, is_new)
 
 
-def mixture_model(counts: PairCounts, options: PrivacyOptions) -> MixtureModel:
-    """The model that a folder with these counts answers with, without its item vectors, which order no list."""
-    tables = item_tables(counts, np.zeros((len(counts.share), 1), dtype=np.float32))
+def mixture_model(
+    counts: PairCounts,
+    options: PrivacyOptions,
+    network: tuple[Encoder, Float[np.ndarray, "item vector_plus_one"], NetworkShare] | None = None,
+) -> MixtureModel:
+    """The model that a folder with these counts answers with.
+
+    Args:
+        counts: What was released.
+        options: The options of the fit.
+        network: The encoder, `vectors_of_network` and share of a network. Without one there are no item vectors, which
+            order no list.
+    """
     repeats = REPEATS if options.exclude_seen else None
-    return MixtureModel(NoEncoder(1), tables, calibration(options, counts.chosen_share), repeats)
+    if network is None:
+        log_share = np.log(counts.share).astype(np.float32)
+        tables = item_tables(counts, np.stack([np.zeros_like(log_share), log_share], axis=1))
+        return MixtureModel(NoEncoder(1), tables, calibration(options, counts.chosen_share), repeats)
+    encoder, vectors, share = network
+    return MixtureModel(
+        encoder, item_tables(counts, vectors), calibration(options, counts.chosen_share, share), repeats
+    )
 
 
-def calibration(options: PrivacyOptions, chosen_share: float) -> Calibration:
+def calibration(options: PrivacyOptions, chosen_share: float, network: NetworkShare | None = None) -> Calibration:
     """The mixture of popularity, pairs and a uniform part; with seen items also of what the person did before.
 
-    The uniform part has the probability of items without pairs, which the release cannot tell apart.
+    The uniform part has the probability of items without pairs, which the release cannot tell apart. A network takes
+    its weight from all others. Without one the softmax of the item biases alone is the popularity; with one the trend
+    is.
     """
     share, own = max(chosen_share, UNIFORM), 0.0 if options.exclude_seen else OWN
     of_release = share * (1 - own) * (1 - UNIFORM)
     transitions, popularity = (1 - POPULARITY) * of_release, POPULARITY * of_release
     weights = {"transitions": transitions, "uniform": 1 - own - of_release, "own": own}
-    logits = {name: (math.log(weight / popularity), 0.0, 0.0) for name, weight in weights.items() if weight}
+    first = popularity
+    if network is not None:
+        weights = {name: (1 - network.weight) * weight for name, weight in (weights | {"trend": popularity}).items()}
+        first = network.weight
+    logits = {name: (math.log(weight / first), 0.0, 0.0) for name, weight in weights.items() if weight}
     return Calibration(
         num_samples=0,
+        temperatures=(1.0 if network is None else network.temperature,) * len(LENGTH_EDGES),
         gate=GatingNetwork(**logits),
         own=OwnHistory() if own else None,
         lags=WINDOW if options.pairs == "near" else 1,
@@ -132,16 +185,26 @@ def calibration(options: PrivacyOptions, chosen_share: float) -> Calibration:
     )
 
 
-def item_vectors(counts: PairCounts) -> Float[np.ndarray, "item vector"]:
-    """Vectors whose cosines are high for items that are near the same items; zero for items without pairs.
+def vectors_of_network(network: Network) -> Float[np.ndarray, "item vector_plus_one"]:
+    """The item vectors of a network with the item bias as last column."""
+    vectors = np.concatenate(
+        [network.item_vectors.detach().cpu().numpy(), network.item_bias.detach().cpu().numpy()[:, None]], axis=1
+    )
+    return vectors.astype(np.float32)
 
-    They are the eigenvectors of the counts over the root of both totals, times the root of the eigenvalues.
+
+def item_vectors(counts: PairCounts) -> Float[np.ndarray, "item vector_plus_one"]:
+    """Vectors whose cosines are high for items that are near the same items, and the popularity as last column.
+
+    They are the eigenvectors of the counts over the root of both totals, times the root of the eigenvalues; zero for
+    items without pairs.
     """
     from scipy.sparse import csr_array
     from scipy.sparse.linalg import eigsh
 
     num_items = len(counts.share)
-    vectors = np.zeros((num_items, VECTOR_SIZE), dtype=np.float32)
+    vectors = np.zeros((num_items, VECTOR_SIZE + 1), dtype=np.float32)
+    vectors[:, -1] = np.log(counts.share)
     has_pairs = np.flatnonzero(np.diff(counts.offsets))
     table = csr_array((counts.count.astype(np.float64), counts.neighbor, counts.offsets), (num_items, num_items))
     table = table[has_pairs][:, has_pairs]

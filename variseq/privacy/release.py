@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.errors import InputError
-from variseq.privacy.accounting import CHOICE, Ledger, Mechanism, default_delta, noise_multipliers
+from variseq.privacy.accounting import CHOICE, PAIR_CHOICE, Ledger, Mechanism, default_delta, noise_multipliers
 from variseq.privacy.contributions import Pairs, pair_sums, popularity_sums
 from variseq.privacy.denoising import posterior_means
 from variseq.privacy.noise import GRID, Noise, secure_noise
+from variseq.privacy.pair_choice import chosen_pairs
 from variseq.sequences.histories import Histories
 
 POPULARITY_SHARE = 0.1
 """Of 1 / noise multiplier²; the pairs have the rest."""
 CONTENT_SHARE = 0.03
 """The same for the choice of the weight of content."""
+PAIR_CHOICE_SHARE = 0.02
+"""The same for the choice of the pairs."""
 LEAST_POPULARITY = 5.0
 """Pairs are counted of items whose noisy popularity has at least so many standard deviations of its noise."""
 MOST_ITEMS = 5_000
@@ -48,6 +52,7 @@ class PrivacyOptions:
         content: The weight of items with like content beside the pairs, from 0 to below 1. It needs a catalog with
             texts or categories, which are public, and helps where these say what is bought together. "auto" chooses it
             by validation and pays for it, see `CONTENT_SHARE`.
+        choose_pairs: Whether `pairs` is chosen by the log, which is paid for, see `chosen_pairs`.
     """
 
     epsilon: float
@@ -56,10 +61,14 @@ class PrivacyOptions:
     exclude_seen: bool = True
     pairs: Pairs = "near"
     content: float | Literal["auto"] = "auto"
+    choose_pairs: bool = False
 
     def __post_init__(self) -> None:
         if self.pairs not in get_args(Pairs):
-            raise InputError(f"pairs={self.pairs!r} is not possible. Allowed: {', '.join(get_args(Pairs))}.")
+            raise InputError(
+                f"pairs={self.pairs!r} is not possible. Allowed: {', '.join(get_args(Pairs))}; for one log also "
+                "--pairs auto, in Python choose_pairs=True."
+            )
         if self.content != "auto" and not 0 <= self.content < 1:
             raise InputError(f"content={self.content:g} is not possible. Give a weight from 0 to below 1, or 'auto'.")
         if self.max_user_events < 2:
@@ -100,25 +109,32 @@ class Release:
 
 
 def private_ledger(options: PrivacyOptions, num_users: int) -> Ledger:
-    """The mechanisms of a run and their noise: two sums, and the choice of content where it is left to the log.
+    """The mechanisms of a run and their noise: two sums, and the choices that are left to the log.
 
     Raises InputError for a budget that is not possible.
     """
     delta = default_delta(num_users) if options.delta is None else options.delta
-    others = (POPULARITY_SHARE, CONTENT_SHARE) if options.content == "auto" else (POPULARITY_SHARE,)
-    shares = (POPULARITY_SHARE, 1 - sum(others), *others[1:])
-    return _ledger(options, noise_multipliers(options.epsilon, delta, shares), delta)
+    choices = (
+        (PAIR_CHOICE, PAIR_CHOICE_SHARE, options.choose_pairs),
+        (CHOICE, CONTENT_SHARE, options.content == "auto"),
+    )
+    paid = [(what, share) for what, share, is_paid in choices if is_paid]
+    shares = [share for _, share in paid]
+    multipliers = noise_multipliers(
+        options.epsilon, delta, (POPULARITY_SHARE, 1 - POPULARITY_SHARE - sum(shares), *shares)
+    )
+    return _ledger(options, multipliers, delta, [what for what, _ in paid])
 
 
 def exact_ledger(options: PrivacyOptions) -> Ledger:
     """Two sums without noise: ε is infinite, and nothing is private."""
-    return _ledger(options, (0.0, 0.0), 1.0)
+    return _ledger(options, (0.0, 0.0), 1.0, [])
 
 
-def _ledger(options: PrivacyOptions, multipliers: tuple[float, ...], delta: float) -> Ledger:
+def _ledger(options: PrivacyOptions, multipliers: Sequence[float], delta: float, choices: Sequence[str]) -> Ledger:
     of_pairs = {"near": "counts of pairs of items near each other", "next": "counts of pairs of items in a row"}
-    what = ("popularity of each item of the catalog", of_pairs[options.pairs], CHOICE)
-    return Ledger(tuple(Mechanism(*one) for one in zip(what, multipliers, strict=False)), delta)
+    what = ("popularity of each item of the catalog", of_pairs[options.pairs], *choices)
+    return Ledger(tuple(Mechanism(*one) for one in zip(what, multipliers, strict=True)), delta)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +197,11 @@ def release(histories: Histories, num_items: int, options: PrivacyOptions, noise
         InputError: For a budget that is not possible.
     """
     ledger = private_ledger(options, len(histories))
+    if options.choose_pairs:
+        bounded, multiplier = histories.latest(options.max_user_events), ledger.mechanisms[2].noise_multiplier
+        pairs = chosen_pairs(bounded, num_items, options.exclude_seen, multiplier, noise)
+        options = replace(options, pairs=pairs)
+        ledger = private_ledger(options, len(histories))
     sums = NoisySums(histories, num_items, options, ledger, noise=noise)
     popularity = sums.popularity()
     return Release.of_sums(popularity, sums.pairs(chosen_items(popularity, ledger)), options.pairs, ledger)

@@ -10,6 +10,10 @@ from jaxtyping import Float, Int
 
 from variseq.sequences.histories import Histories
 
+INPUTS = ("item", "behavior", "gap", "value", "has_value", "vectors", "bias", "query", "position", "noise")
+OUTPUTS = ("preference", "log_variance", "attention")
+"""What an exported encoder takes and gives, by the names of the file."""
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedHistories:

@@ -19,8 +19,9 @@ import typer
 from variseq.artifacts.catalog_changes import locked
 from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from variseq.artifacts.folder import COUNTS, HISTORIES, MANIFEST, WEIGHTS, needs_refit, read_manifest
+from variseq.artifacts.lineage import STARTED_FROM, earlier_run
 from variseq.atomic import replace_directory, restore_replaced
-from variseq.erasure import fit_again, without_users
+from variseq.erasure import fit_again, marked, without_users
 from variseq.errors import CheckpointError, InputError
 from variseq.events.vocabulary import Id
 from variseq.exposures.erasing import erase_users
@@ -39,15 +40,20 @@ from variseq.training.run import RunContext, choose_device
 
 ACTIONS: dict[Kind, str] = {
     "run": "histories, ids and counts of {num} without them; the weights have learned from them until a refit",
+    "descendant": "names nobody of them, but began with a run that has learned from them; marked until a refit",
     "export": "left: its weights and counts have learned from them; export the run again after a refit",
     "unfinished run": "removed: it has learned from them and cannot go on without them",
     "rest of a write": "removed",
     "table": "{num} rows removed",
     "exposures": "{num} lines removed",
     "nameless": "left: it names nobody, so whether it has learned from them is not known; if so, make it again",
+    "start elsewhere": "left: it began with a run that is not here; if that one had them, fit it again from the log",
+    "improved run": "left: it names nobody of them, but its offsets may be of their exposures; if so, improve again",
     "unreadable": "left: it cannot be read; remove it by hand",
 }
-LEFT: tuple[Kind, ...] = ("export", "nameless", "unreadable")
+NOT_KNOWN: tuple[Kind, ...] = ("export", "nameless", "start elsewhere", "improved run")
+LEFT: tuple[Kind, ...] = (*NOT_KNOWN, "unreadable")
+RUNS: tuple[Kind, ...] = ("run", "descendant")
 
 
 @dataclass(frozen=True)
@@ -139,16 +145,17 @@ def _stores(options: EraseOptions) -> dict[str, HistoryStore]:
 
 def _listed(options: EraseOptions, stores: dict[str, HistoryStore]) -> list[Found]:
     """Print a line for each thing that holds the people, with what is done about it."""
-    every = (one for path in options.searched for one in find(path, options.users, options.receipts))
-    found = list({one.path.resolve(): one for one in every}.values())
+    found = find(options.searched, options.users, options.receipts)
     for name, store in stores.items():
         num_events = sum(len(store.history(one)) for one in options.ids)
         typer.echo(printable(f"{name}: {num_events:,} events removed; older events are refused from now on"))
     for one in found:
         typer.echo(printable(f"{one.kind} {one.path}: {ACTIONS[one.kind].format(num=one.num)}"))
-        made = [name for name in DERIVED if one.kind == "run" and (one.path / name).exists()]
+        made = [name for name in DERIVED if one.kind in RUNS and (one.path / name).exists()]
         if made:
-            typer.echo(printable(f"  {', '.join(made)}: removed, as made of their histories; make them again"))
+            typer.echo(printable(f"  {', '.join(made)}: removed, as made of them; make them again"))
+        if one.is_improved:
+            typer.echo("  offsets of variseq improve: left until the refit, which has none; then improve the run again")
     if not found and not stores:
         typer.echo("Nothing holds them.")
     return found
@@ -173,12 +180,12 @@ def _erase(options: EraseOptions, stores: dict[str, HistoryStore], receipts: Rec
             shutil.rmtree(one.path)
     markers = [user_hash(receipts.key, user_id) for user_id in options.ids]
     changed = [one for one in found if one.kind not in LEFT]
-    runs, entries = [one for one in changed if one.kind == "run"], []
+    runs, entries = [one for one in changed if one.kind in RUNS], []
     for one in list(runs):
         try:
             before = load_checkpoint(one.path)
             assert before.histories is not None
-            after = without_users(before, one.users)
+            after = without_users(before, one.users) if one.kind == "run" else marked(before)
         except InputError as error:
             runs.remove(one)
             changed.remove(one)
@@ -192,7 +199,7 @@ def _erase(options: EraseOptions, stores: dict[str, HistoryStore], receipts: Rec
         _replace(one.path)
     if runs and not options.refit:
         typer.echo("The weights of these runs have learned from them. The same command with --refit fits them again.")
-    return sum(one.kind not in ("export", "nameless") for one in left)
+    return sum(one.kind not in NOT_KNOWN for one in left)
 
 
 def _erase_from_store(name: str, store: HistoryStore, users: Sequence[Id], now: int) -> None:
@@ -212,15 +219,19 @@ def _counted(changed: Sequence[Found], left: Sequence[Found], num_stores: int) -
 
 
 def _refit(options: EraseOptions, receipts: Receipts) -> None:
-    """Fit all marked runs again; each gets a receipt and takes the place of the run before."""
-    folders = [folder for root in options.folders for folder in marked_runs(root)]
+    """Fit all marked runs again; each gets a receipt and takes the place of the run before.
+
+    A run that others began with (`fit --from`) is fitted before them.
+    """
+    folders = marked_runs(options.folders)
     markers = [user_hash(receipts.key, one) for one in options.ids]
     num_failed = 0
     for folder in folders:
         typer.echo(printable(f"Fitting {folder} again."))
         try:
             before = load_checkpoint(folder)
-            after = fit_again(before, RunContext(choose_device("auto"), ProgressPrinter(verbose=1)))
+            earlier = earlier_run(before.manifest, options.folders)
+            after = fit_again(before, RunContext(choose_device("auto"), ProgressPrinter(verbose=1)), earlier)
         except InputError as error:
             num_failed += 1
             typer.echo(printable(f"{folder}: {error}"), err=True)
@@ -235,17 +246,17 @@ def _refit(options: EraseOptions, receipts: Receipts) -> None:
         raise InputError(f"{num_failed} of {len(folders)} runs could not be fitted again and stay marked; see above.")
 
 
-def marked_runs(root: Path) -> list[Path]:
-    """The runs below a folder whose weights have learned from people who were erased."""
-    found = []
-    for path in sorted(root.rglob(MANIFEST)):
+def marked_runs(roots: Sequence[Path]) -> list[Path]:
+    """The runs below folders whose weights have learned from people who were erased; no run is before its start."""
+    found: dict[Path, int] = {}
+    for path in (path for root in roots for path in sorted(root.rglob(MANIFEST))):
         try:
             manifest = read_manifest(path.parent)
         except CheckpointError:
             continue
         if not path.parent.name.startswith(".") and HISTORIES in manifest["sha256"] and needs_refit(manifest):
-            found.append(path.parent)
-    return found
+            found.setdefault(path.parent, len(manifest.get(STARTED_FROM, [])))
+    return sorted(found, key=lambda folder: found[folder])
 
 
 def _remember(options: EraseOptions, until: int) -> None:

@@ -41,6 +41,8 @@ def privacy_options(typed: dict[str, Any]) -> PrivacyOptions | None:
     given_values = {name: typed[name] for name in OF_PRIVACY if typed[name] is not None}
     if "content" in given_values:
         given_values["content"] = content_weight(given_values["content"])
+    if given_values.get("pairs") == "auto":
+        given_values |= {"pairs": "near", "choose_pairs": True}
     return PrivacyOptions(typed["private"], **given_values)
 
 

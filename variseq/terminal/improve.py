@@ -44,7 +44,7 @@ def improve(
     from rich.progress import Progress
 
     from variseq.artifacts.checkpoint import load_checkpoint, save_checkpoint
-    from variseq.artifacts.folder import refuse_existing
+    from variseq.artifacts.folder import IMPROVEMENT, refuse_existing
     from variseq.exposures.read import read_exposures
     from variseq.exposures.rewards import RewardOptions
     from variseq.off_policy.improvement import improve as improved
@@ -86,7 +86,7 @@ def improve(
     better = replace(
         checkpoint,
         counts=checkpoint.counts | {SCORE_OFFSET: offset},
-        manifest=checkpoint.manifest | {"improvement": record},
+        manifest=checkpoint.manifest | {IMPROVEMENT: record},
     )
     save_checkpoint(better, out)
     typer.echo(f"Run: {printable(out)}")

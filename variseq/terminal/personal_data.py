@@ -17,7 +17,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
-from variseq.artifacts.folder import HISTORIES, MANIFEST, RUN_FILES, SERVED_FILES, VOCABULARY, is_private, read_manifest
+from variseq.artifacts.folder import (
+    HISTORIES,
+    IMPROVEMENT,
+    MANIFEST,
+    RUN_FILES,
+    SERVED_FILES,
+    VOCABULARY,
+    is_private,
+    read_manifest,
+)
+from variseq.artifacts.lineage import STARTED_FROM, begins_elsewhere, weights_of
 from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
 from variseq.events.table import Columns
@@ -25,7 +35,19 @@ from variseq.events.vocabulary import Id, Vocabulary
 from variseq.exposures.erasing import count_lines
 from variseq.exposures.folder import KEY
 
-Kind = Literal["run", "export", "unfinished run", "rest of a write", "table", "exposures", "unreadable", "nameless"]
+Kind = Literal[
+    "run",
+    "descendant",
+    "start elsewhere",
+    "improved run",
+    "export",
+    "unfinished run",
+    "rest of a write",
+    "table",
+    "exposures",
+    "unreadable",
+    "nameless",
+]
 DERIVED = ("evaluation.json", "report.html", "report", *SERVED_FILES)
 """What was made of the histories of a run and can be made again."""
 TABLES = (".parquet", ".csv")
@@ -40,12 +62,14 @@ class Found:
         kind: What it is.
         path: Where it is.
         num: How many of the people, for a table how many rows, for exposures how many lines.
+        is_improved: Whether a run has offsets of `variseq improve`.
         users: For a run their positions in its vocabulary.
     """
 
     kind: Kind
     path: Path
     num: int = 0
+    is_improved: bool = False
     users: Int[np.ndarray, " user"] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
@@ -69,11 +93,19 @@ def positions(vocabulary: Vocabulary, users: Sequence[str]) -> Int[np.ndarray, "
     return found[found >= 0]
 
 
-def find(folder: Path, users: Sequence[str], skip: Path) -> list[Found]:
-    """What below a folder holds the users or has learned from them, but for what is below `skip`; or a table alone."""
-    if folder.is_file():
-        return [one for one in [_table(folder, set(users))] if one is not None]
-    artifacts, found = [], []
+def find(paths: Sequence[Path], users: Sequence[str], skip: Path) -> list[Found]:
+    """What holds the users or has learned from them: tables, and all below folders but for what is below `skip`."""
+    artifacts: list[Path] = []
+    files = (_table(path, set(users)) for path in paths if path.is_file())
+    found = [one for one in files if one is not None]
+    for path in paths:
+        found += _walked(path, users, skip, artifacts)
+    return list({one.path.resolve(): one for one in [*_artifacts(artifacts, users), *found]}.values())
+
+
+def _walked(folder: Path, users: Sequence[str], skip: Path, artifacts: list[Path]) -> list[Found]:
+    """Tables, exposures and rests below a folder that hold the users; artifacts are added to the list."""
+    found: list[Found] = []
     for root, names, files in os.walk(folder):
         path = Path(root)
         names[:] = sorted(name for name in names if (path / name).resolve() != skip.resolve())
@@ -92,17 +124,20 @@ def find(folder: Path, users: Sequence[str], skip: Path) -> list[Found]:
         own = (*RUN_FILES, *SERVED_FILES, "item_columns.parquet") if is_artifact else ()
         tables = (path / name for name in sorted(files) if name.endswith(TABLES) and name not in own)
         found += [one for table in tables if (one := _table(table, set(users)))]
-    return _artifacts(artifacts, users) + found
+    return found
 
 
 def _artifacts(paths: Sequence[Path], users: Sequence[str]) -> list[Found]:
-    """Runs that hold the users; then what names nobody.
+    """Runs that hold the users, and those that began with one of them; then what names nobody.
 
     Of that, exports and unfinished runs of the same log have learned from the users, and of the rest it is not known.
     """
     runs: list[Found] = []
     others: list[tuple[Path, dict[str, Any]]] = []
+    without: list[tuple[Path, dict[str, Any]]] = []
     marks: set[str] = set()
+    theirs: set[str] = set()
+    known: set[str] = set()
     for path in paths:
         try:
             if _is_unfinished(path):
@@ -112,15 +147,39 @@ def _artifacts(paths: Sequence[Path], users: Sequence[str]) -> list[Found]:
             if is_private(manifest):
                 # It would be almost the same without them; ε says how nearly.
                 continue
+            known |= weights_of(manifest)
             if HISTORIES in manifest["sha256"]:
                 if len(chosen := positions(Vocabulary.load(path / VOCABULARY), users)):
-                    runs.append(Found("run", path, len(chosen), chosen))
+                    runs.append(Found("run", path, len(chosen), IMPROVEMENT in manifest, chosen))
                     marks |= _marks(manifest)
+                    theirs |= weights_of(manifest)
+                else:
+                    without.append((path, manifest))
                 continue
             others.append((path, manifest))
         except (CheckpointError, OSError, ValueError, KeyError, TypeError):
             runs += [Found("unreadable", path)] if _names_any(path, users) else []
+    for path, manifest in without:
+        if (one := _run_without(path, manifest, theirs, known)) is not None:
+            runs.append(one)
+            marks |= _marks(manifest) if one.kind == "descendant" else set()
     return runs + [Found(_kind(path, manifest, marks), path) for path, manifest in others]
+
+
+def _run_without(path: Path, manifest: dict[str, Any], theirs: set[str], known: set[str]) -> Found | None:
+    """A run that names none of the users and has or may have learned from them; None for another one.
+
+    Args:
+        path: Its folder.
+        manifest: Its manifest.
+        theirs: The weights of runs that hold the users.
+        known: The weights of all runs that were found.
+    """
+    if theirs & set(manifest.get(STARTED_FROM, [])):
+        return Found("descendant", path, is_improved=IMPROVEMENT in manifest)
+    if begins_elsewhere(manifest, known):
+        return Found("start elsewhere", path)
+    return Found("improved run", path) if IMPROVEMENT in manifest else None
 
 
 def _kind(path: Path, manifest: dict[str, Any], marks: set[str]) -> Kind:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from variseq.artifacts.folder import has_network, read_manifest
+from variseq.artifacts.folder import is_of_sums, read_manifest
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention, load
 from variseq.events.vocabulary import Id, Vocabulary, nearest_hint
@@ -113,7 +113,7 @@ def recommend_run(run: Path, typed: dict[str, Any]) -> None:
         num_rows = recommend_all(run, out, read, typed["approximate"], typed["workers"])
         console().print(f"{num_rows:,} rows: {printable(out)}", soft_wrap=True)
         return
-    model = load(run) if has_network(read_manifest(run)) else PrivateModel(run)
+    model = PrivateModel(run) if is_of_sums(read_manifest(run)) else load(run)
     vocabulary = model.vocabulary
     options = read(vocabulary)
     items, ids = NamedItems(vocabulary), [vocabulary.parse_user_id(text) for text in users] or None

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from variseq.artifacts.lineage import earlier_run
 from variseq.erasure import fit_again
 from variseq.errors import InputError
 from variseq.output.printable import printable
@@ -35,7 +36,7 @@ def verify_run(receipt: Path, run: Path | None, refit_again: bool) -> None:
     entry = _entry(content, run, checkpoint, read_key(receipt.parent))
     typer.echo(printable(f"{run} has the data and the weights of the receipt."))
     if refit_again:
-        _compare(entry, checkpoint)
+        _compare(entry, checkpoint, earlier_run(checkpoint.manifest, [run.resolve().parent]))
         typer.echo("A fit that was made again gives the same weights.")
 
 
@@ -53,13 +54,13 @@ def _entry(content: dict[str, Any], run: Path, checkpoint: Checkpoint, key: byte
     return same[0]
 
 
-def _compare(entry: dict[str, Any], checkpoint: Checkpoint) -> None:
+def _compare(entry: dict[str, Any], checkpoint: Checkpoint, earlier: Checkpoint | None) -> None:
     if entry["needs_refit"]:
         raise InputError(
             "The weights of this receipt have learned from people who were erased, so no fit gives them again. Run: "
             "variseq erase --refit"
         )
-    fitted = fit_again(checkpoint, RunContext(choose_device("auto"), ProgressPrinter(verbose=1)))
+    fitted = fit_again(checkpoint, RunContext(choose_device("auto"), ProgressPrinter(verbose=1)), earlier)
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(fitted, Path(folder) / "run")
         weights = state_of(Path(folder) / "run")["weights"]
