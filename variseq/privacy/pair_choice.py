@@ -14,7 +14,7 @@ from variseq.ranking.counts import followers
 from variseq.sequences.histories import Histories
 
 GROUPS_PER_NOISE = 8
-"""XX the choice of groups that agree once in 30,000."""
+"""Where all groups agree, noise turns the choice once in 30,000 (four standard deviations)."""
 MOST_QUERIES = 200
 """Of each group, so many users are ranked for; all of them are counted."""
 NUM_RANKED = 10
