@@ -37,8 +37,8 @@ class UserGradients:
 
     def norms(self) -> Float[Tensor, " user"]:
         """The norm of each user's gradient over all parameters together. It is not private."""
-        squares = [one.flatten(1).square().sum(dim=1, dtype=torch.float64) for one in self.of_users.values()]
-        return torch.stack(squares).sum(dim=0).sqrt()
+        norms = [torch.linalg.vector_norm(one.flatten(1), dim=1).double() for one in self.of_users.values()]
+        return torch.linalg.vector_norm(torch.stack(norms), dim=0)
 
     def factors(self, max_norm: float) -> Float[Tensor, " user"]:
         """What each user's gradient is multiplied by, so that its norm is at most `max_norm`; 0 where it is not finite."""
@@ -55,13 +55,15 @@ class UserGradients:
             max_norm: The largest norm of a user's gradient over all parameters together.
             like: Tensors with the shape of each parameter.
         """
-        factor = self.factors(max_norm) * ((1 - 1e-5) / (max_norm * GRID))
+        # The norms are of float32, and less than 10⁻⁴ too small.
+        factor = self.factors(max_norm) * ((1 - 1e-4) / (max_norm * GRID))
+        assert len(factor) * GRID**-1 < 2**24, "sums of so many users are not exact in float32"
         found = {}
         for name, one in self.of_users.items():
             scaled = one * factor.to(one.dtype).view(-1, *[1] * (one.dim() - 1))
             if not factor.all():
                 scaled.nan_to_num_(0.0, 0.0, 0.0)
-            steps = scaled.trunc_().sum(dim=0, dtype=torch.float64).long()
+            steps = scaled.trunc_().sum(dim=0).long()
             if self.rows is not None and name in (OF_ITEMS[0], BIAS, VALUE_VECTOR):
                 rows = self.rows if len(like[name]) > int(self.rows[-1]) else self.rows[:-1]
                 steps = torch.zeros_like(like[name], dtype=torch.int64).index_copy(0, rows, steps[: len(rows)])
