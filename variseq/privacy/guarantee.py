@@ -67,14 +67,17 @@ def true_positives(ledger: Ledger, false_positives: float) -> float:
     """The largest share of people in the log that an attack can find, when it accuses so many others wrongly.
 
     It holds for every attack that sees all that was released, and knows all other users. Source: Dong, Roth and Su
-    2022, "Gaussian differential privacy", section 2.3.
+    2022, "Gaussian differential privacy", section 2.3, and proposition 2.4 for mechanisms on sampled users.
 
     >>> from variseq.privacy.accounting import Mechanism
     >>> round(true_positives(Ledger((Mechanism("counts", 1.0),), 1e-5), 0.5), 3)
     0.841
     """
+    if any(one.sampling_rate < 1 for one in ledger.mechanisms):
+        epsilons = [0.1 * step for step in range(101)]
+        return min(1.0, *(math.exp(one) * false_positives + ledger.delta_at(one) for one in epsilons))
     normal = NormalDist()
-    mean = math.sqrt(sum(one.noise_multiplier**-2 for one in ledger.mechanisms))
+    mean = math.sqrt(sum(one.num_steps * one.noise_multiplier**-2 for one in ledger.mechanisms))
     return normal.cdf(normal.inv_cdf(false_positives) + mean)
 
 
@@ -97,9 +100,14 @@ def guarantee(record: dict[str, Any]) -> str:
         "those who are in the log.",
         *federated,
         *content,
-        "Mechanisms, each run once:",
+        "Mechanisms:",
         *(
             f"  - {one.released}: normal noise of {one.noise_multiplier:.3f} times what one user adds at most"
+            + (
+                f", in each of {one.num_steps:,} steps with {one.sampling_rate:.1%} of the users, drawn at random"
+                if one.num_steps > 1
+                else ""
+            )
             for one in ledger.mechanisms
         ),
         "Declared public, and not protected:",
