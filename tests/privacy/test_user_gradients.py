@@ -74,7 +74,9 @@ def assert_equal_to_one_at_a_time(network: Network, weights: Weights, negatives:
                 assert found.rows is not None
                 rows = found.rows[: len(own)]
                 own = torch.zeros_like(like[name]).index_copy(0, rows, own)
-            torch.testing.assert_close(own, gradient, atol=1e-9, rtol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                own, gradient, atol=1e-9, rtol=1e-9, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 @pytest.mark.parametrize("attention", ["additive", "dot"])

@@ -1,4 +1,4 @@
-"""What private releases of one log cost together: a ledger of Gaussian mechanisms, some on sampled users, and the noise for a given budget."""
+"""What private releases of one log cost together: a ledger of Gaussian mechanisms, and the noise for a budget."""
 
 from __future__ import annotations
 

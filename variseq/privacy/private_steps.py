@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -46,7 +45,7 @@ class StepSchedule:
     learning_rate: float = 0.003
     max_events: int = 50
     ema_decay: float = 0.9
-    weights: Weights = Weights(noise=0.0)
+    weights: Weights = field(default_factory=lambda: Weights(noise=0.0))
 
 
 def train_privately(
@@ -80,7 +79,9 @@ def train_privately(
     for step in range(schedule.num_steps):
         chosen = np.flatnonzero(generator.random(len(histories)) < schedule.sampling_rate)
         negatives = None if frequency is None else frequency.draw(NUM_NEGATIVES, seed=step)
-        total = clipped_sum(network, random_windows(histories, chosen, schedule.max_events, generator), schedule, negatives)
+        total = clipped_sum(
+            network, random_windows(histories, chosen, schedule.max_events, generator), schedule, negatives
+        )
         total = total + noise(noise_multiplier, len(total))
         mean = torch.from_numpy(total * (GRID * schedule.max_norm / (schedule.sampling_rate * num_users)))
         vector_to_parameters(optimizer.moved(mean.to(start)), trained)

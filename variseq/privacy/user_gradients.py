@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,11 +28,11 @@ class UserGradients:
     """The gradients of each user.
 
     Args:
-        of_users: For each parameter that is trained, by its name.
+        of_users: For each parameter that is trained, by its name; the first axis is that of the users.
         rows: The rows of parameters with a row for each item that the gradients are of; None: all rows.
     """
 
-    of_users: dict[str, Float[Tensor, "user *parameter"]]
+    of_users: dict[str, Tensor]
     rows: Int[Tensor, " row"] | None
 
     def norms(self) -> Float[Tensor, " user"]:
@@ -41,11 +41,11 @@ class UserGradients:
         return torch.linalg.vector_norm(torch.stack(norms), dim=0)
 
     def factors(self, max_norm: float) -> Float[Tensor, " user"]:
-        """What each user's gradient is multiplied by, so that its norm is at most `max_norm`; 0 where it is not finite."""
+        """What each user's gradient is multiplied by, so that its norm is at most `max_norm`; 0 for no number."""
         norms = self.norms()
         return torch.where(norms.isfinite(), (max_norm / norms.clamp(min=1e-30)).clamp(max=1.0), 0.0)
 
-    def clipped_steps(self, max_norm: float, like: dict[str, Tensor]) -> dict[str, Int[Tensor, "*parameter"]]:
+    def clipped_steps(self, max_norm: float, like: Mapping[str, Tensor]) -> dict[str, Int[Tensor, "*number"]]:
         """The sum over users of their clipped gradients over `max_norm`, in whole steps of `GRID`.
 
         A user adds a vector of whole numbers whose norm is at most 1 / `GRID`, exactly, as they are rounded toward
@@ -213,16 +213,16 @@ class _Pass:
         columns["target_value"] = layout.rectangle(value).masked_fill(self._is_empty(), torch.nan)
         module = _OneUser(self.network, self.weights)
 
-        def of_user(own: dict[str, Tensor], columns: dict[str, Tensor], length: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        def of_user(
+            own: dict[str, Tensor], columns: dict[str, Tensor], length: Tensor, rows: Tensor
+        ) -> tuple[Tensor, ...]:
             named = {f"network.{name}": one for name, one in own.items()}
             found: tuple[Tensor, ...] = functional_call(module, named, (columns, length, rows))
             return found
 
         with _in_one_piece(self.network):
-            found: tuple[Tensor, Tensor] = torch.vmap(of_user, randomness="different")(
-                tensors, columns, layout.lengths, rows
-            )
-        return found
+            preference, others = torch.vmap(of_user, randomness="different")(tensors, columns, layout.lengths, rows)
+        return preference, others
 
     def _is_empty(self) -> Bool[Tensor, "user longest"]:
         layout = self.batch.layout
@@ -261,9 +261,7 @@ class _Pass:
             own = user == row
             rows = preference[row][:, position[own]].contiguous().requires_grad_()
             of_seen = None if seen is None else seen.of_tokens(own)
-            loss = losses.softmax_loss(
-                rows, vectors, bias, losses.Targets.next(target[own]), self.negatives, of_seen
-            )
+            loss = losses.softmax_loss(rows, vectors, bias, losses.Targets.next(target[own]), self.negatives, of_seen)
             grads = torch.autograd.grad(loss, (rows, vectors, bias))
             of_preference[row, :, position[own]], of_vectors[row, :num_items], of_bias[row] = grads
         return of_preference, of_vectors if self.made_of else None, of_bias
