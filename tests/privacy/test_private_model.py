@@ -18,7 +18,8 @@ from variseq.cli import app
 from variseq.errors import CheckpointError, InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.log import Log
-from variseq.privacy.content_pairs import WEIGHTS, AlikeItems, chosen_weight, public_content, with_content
+from variseq.privacy.chosen_weight import CONTENT_WEIGHTS, chosen_weight
+from variseq.privacy.content_pairs import AlikeItems, public_content, with_content
 from variseq.privacy.guarantee import faults_of
 from variseq.privacy.noise import no_noise
 from variseq.privacy.private_run import NetworkShare, PrivateRun, item_tables, mixture_model, vectors_of_network
@@ -137,7 +138,7 @@ def test_content_that_says_nothing_is_not_chosen(log: Log) -> None:
 def chosen_of(log: Log) -> float:
     """The weight that is chosen for a log without noise."""
     train, valid, _ = log.split("leave-one-out")
-    return chosen_weight(model_of(log), valid.part, train.vocabulary.users.to_pylist(), 1.0, no_noise)
+    return chosen_weight(model_of(log), CONTENT_WEIGHTS, valid.part, train.vocabulary.users.to_pylist(), 1.0, no_noise)
 
 
 def model_of(log: Log) -> Callable[[float], MixtureModel]:
@@ -154,9 +155,9 @@ def model_of(log: Log) -> Callable[[float], MixtureModel]:
 def test_choice_without_noise_is_that_of_the_best_weight(log: Log) -> None:
     """The noisy sum without noise finds the weight whose evaluation is best."""
     _, valid, _ = log.split("leave-one-out")
-    models = [ModelRecommender(model_of(log)(weight)) for weight in WEIGHTS]
+    models = [ModelRecommender(model_of(log)(weight)) for weight in CONTENT_WEIGHTS]
     ndcg = [evaluate(model, valid.part, EvaluationOptions()).metric("ndcg").mean() for model in models]
-    assert chosen_of(log) == WEIGHTS[int(np.argmax(ndcg))]
+    assert chosen_of(log) == CONTENT_WEIGHTS[int(np.argmax(ndcg))]
 
 
 def test_model_in_memory_answers_as_the_one_of_the_folder(log: Log, tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ from torch.nn.utils import parameters_to_vector
 
 from variseq.model.network import Network, NetworkConfig, Weights
 from variseq.privacy.noise import GRID, no_noise
-from variseq.privacy.private_steps import NoisyAdam, StepSchedule, clipped_sum, random_windows, train_privately
+from variseq.privacy.private_steps import NoisyAdam, clipped_sum, random_windows, train_privately
+from variseq.privacy.schedule import StepSchedule
 from variseq.sequences.batches import Windows, make_batch
 from variseq.sequences.histories import Histories
 
 NUM_ITEMS = 20
-SCHEDULE = StepSchedule(5, 0.5, 0.3, 0.01, 10, 0.9, Weights(noise=0.0, mask_seen=True))
+SCHEDULE = StepSchedule(60, 0.5, num_steps=5, max_norm=0.3, learning_rate=0.01, max_events=10)
+WEIGHTS = Weights(noise=0.0, mask_seen=True)
 LENGTHS = (12, 1, 0, 7, 300, 2)
 
 
@@ -83,7 +85,7 @@ def test_noise_is_added_where_no_user_is_sampled() -> None:
         return np.ones(number, dtype=np.int64)
 
     before = parameters_to_vector(model.parameters()).clone()
-    train_privately(model, histories_of((3, 4)), replace(SCHEDULE, sampling_rate=1e-9), 2.0, 5, noise=noise)
+    train_privately(model, histories_of((3, 4)), replace(SCHEDULE, sampling_rate=1e-9), 2.0, noise=noise)
     number = sum(one.numel() for one in model.parameters() if one.requires_grad)
     assert drawn == [(2.0, number)] * SCHEDULE.num_steps
     assert not torch.equal(before, parameters_to_vector(model.parameters()))
@@ -94,11 +96,11 @@ def test_frozen_parameters_stay_and_the_loss_falls_without_noise() -> None:
     histories = Histories.of_items([[user % 5, (user + 1) % 5, (user + 2) % 5, (user + 3) % 5] for user in range(60)])
     windows = windows_of(histories)
     batch = make_batch(*windows, np.arange(60), NUM_ITEMS)
-    items, before = model.item_vectors.clone(), model.objective(batch, SCHEDULE.weights).nll.item()
+    items, before = model.item_vectors.clone(), model.objective(batch, WEIGHTS).nll.item()
     schedule = replace(SCHEDULE, num_steps=30, max_norm=5.0)
-    train_privately(model, histories, schedule, 0.0, 60, noise=no_noise)
+    train_privately(model, histories, schedule, 0.0, noise=no_noise)
     assert torch.equal(items, model.item_vectors)
-    assert model.objective(batch, SCHEDULE.weights).nll.item() < before - 0.3
+    assert model.objective(batch, WEIGHTS).nll.item() < before - 0.3
 
 
 def test_optimizer_without_noise_is_adam() -> None:

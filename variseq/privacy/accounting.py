@@ -14,7 +14,9 @@ from variseq.errors import InputError, MissingDependencyError
 LARGEST_EPSILON = 50.0
 UNIT = "one user with all events, added or removed"
 CHOICE = "gains of some weights of content"
-"""What the mechanism releases that chooses the weight of content."""
+NETWORK_CHOICE = "gains of some weights of the network"
+"""What the mechanisms release that choose weights."""
+NETWORK_STEPS = "gradients of the network"
 Event = tuple[float, float, int]
 """Noise multiplier, sampling rate and number of steps."""
 _NOISE_RANGE = (0.05, 2000.0)
@@ -53,7 +55,11 @@ class Ledger:
     @property
     def has_choice(self) -> bool:
         """Whether something was chosen on validation events, which are then not learned from."""
-        return any(one.released == CHOICE for one in self.mechanisms)
+        return any(one.released in (CHOICE, NETWORK_CHOICE) for one in self.mechanisms)
+
+    def noise_of(self, released: str) -> float:
+        """The noise multiplier of the mechanism that releases this."""
+        return next(one.noise_multiplier for one in self.mechanisms if one.released == released)
 
     def epsilon(self) -> float:
         """ε of all mechanisms together at `delta`, where one user with all events is added or removed.

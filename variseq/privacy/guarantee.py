@@ -93,6 +93,7 @@ def guarantee(record: dict[str, Any]) -> str:
     federated = [f"Federated: {parties} parties, each with its share of the noise."] if parties else []
     weight = options["content"]
     content = [f"Items with like public content have the weight {weight:g}."] if weight else []
+    network = [f"A network has the weight {record['network_weight']:g}."] if "network_weight" in record else []
     lines = [
         f"This run is differentially private: ε = {ledger.epsilon():.3f} at δ = {ledger.delta:.2g}.",
         f"Unit: {record['unit']}; the last {options['max_user_events']:,} events of each user count.",
@@ -100,6 +101,7 @@ def guarantee(record: dict[str, Any]) -> str:
         "those who are in the log.",
         *federated,
         *content,
+        *network,
         "Mechanisms:",
         *(
             f"  - {one.released}: normal noise of {one.noise_multiplier:.3f} times what one user adds at most"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from variseq.model.losses import ItemFrequency, Negatives
 from variseq.model.network import Network, Weights
 from variseq.privacy.noise import GRID, Noise, secure_noise
+from variseq.privacy.schedule import StepSchedule
 from variseq.privacy.user_gradients import user_gradients
 from variseq.sequences.batches import Windows, group_by_length, make_batch
 from variseq.sequences.histories import Histories
@@ -21,31 +22,9 @@ TOKENS_AT_ONCE = 4096
 USERS_AT_ONCE = 128
 """Gradients of at most so many users are in memory together."""
 BETAS = (0.9, 0.98)
-LEAST_VARIANCE = 1e-16
+LEAST_VARIANCE, LEAST_SHARE = 1e-16, 0.1
+"""The corrected second moment is at least so large, and at least this share of the variance of the noise."""
 NUM_NEGATIVES = 2048
-
-
-@dataclass(frozen=True)
-class StepSchedule:
-    """The fixed, public schedule of private steps.
-
-    Args:
-        num_steps: How many there are.
-        sampling_rate: The probability of each user to be in a step.
-        max_norm: The largest norm of a user's gradient over all parameters together.
-        learning_rate: Of Adam in the first step; it falls to zero in a line.
-        max_events: A user adds a random window of at most so many events to a step.
-        ema_decay: Of the moving average of the weights, which is what training returns.
-        weights: Of the terms of the objective.
-    """
-
-    num_steps: int = 60
-    sampling_rate: float = 0.2
-    max_norm: float = 0.5
-    learning_rate: float = 0.003
-    max_events: int = 50
-    ema_decay: float = 0.9
-    weights: Weights = field(default_factory=lambda: Weights(noise=0.0))
 
 
 def train_privately(
@@ -53,7 +32,6 @@ def train_privately(
     histories: Histories,
     schedule: StepSchedule,
     noise_multiplier: float,
-    num_users: int,
     frequency: ItemFrequency | None = None,
     noise: Noise = secure_noise,
 ) -> None:
@@ -67,14 +45,13 @@ def train_privately(
         histories: All events of the users that the run may learn from.
         schedule: What is public.
         noise_multiplier: Standard deviation of the noise over `max_norm`.
-        num_users: The public number of users.
         frequency: How often items are drawn as negatives, which no user decides; None: the softmax is over all items.
         noise: For tests and audits only; without it there is no privacy.
     """
     generator = np.random.default_rng()
     trained = [one for one in network.parameters() if one.requires_grad]
     start = parameters_to_vector(trained).detach()
-    optimizer = NoisyAdam.of(start, schedule, noise_multiplier / (schedule.sampling_rate * num_users))
+    optimizer = NoisyAdam.of(start, schedule, noise_multiplier / schedule.expected_users)
     average = start.clone()
     for step in range(schedule.num_steps):
         chosen = np.flatnonzero(generator.random(len(histories)) < schedule.sampling_rate)
@@ -83,7 +60,7 @@ def train_privately(
             network, random_windows(histories, chosen, schedule.max_events, generator), schedule, negatives
         )
         total = total + noise(noise_multiplier, len(total))
-        mean = torch.from_numpy(total * (GRID * schedule.max_norm / (schedule.sampling_rate * num_users)))
+        mean = torch.from_numpy(total * (GRID * schedule.max_norm / schedule.expected_users))
         vector_to_parameters(optimizer.moved(mean.to(start)), trained)
         decay = min(schedule.ema_decay, (1 + step) / (10 + step))
         average.lerp_(parameters_to_vector(trained).detach(), 1 - decay)
@@ -112,12 +89,13 @@ def clipped_sum(
     that require a gradient, one after the other. Users are worked on in groups of like length, which bounds memory.
     """
     histories, of_users = windows
+    weights = Weights(noise=0.0, mask_seen=schedule.mask_seen)
     like = {name: one for name, one in network.named_parameters() if one.requires_grad}
     total = np.zeros(sum(one.numel() for one in like.values()), dtype=np.int64)
     for group in group_by_length(of_users.lengths, TOKENS_AT_ONCE, np.arange(len(of_users.lengths))):
         for members in np.split(group, range(USERS_AT_ONCE, len(group), USERS_AT_ONCE)):
             batch = make_batch(histories, of_users, members, network.config.num_items).to(network.item_bias.device)
-            gradients = user_gradients(network, batch, schedule.weights, negatives)
+            gradients = user_gradients(network, batch, weights, negatives)
             steps = gradients.clipped_steps(schedule.max_norm, like)
             total += torch.cat([one.flatten() for one in steps.values()]).cpu().numpy()
     return total
@@ -151,8 +129,6 @@ class NoisyAdam:
         self.second.lerp_(gradient.square(), 1 - BETAS[1])
         mean = self.first / (1 - BETAS[0] ** self.step)
         variance = self.second / (1 - BETAS[1] ** self.step) - self.noise_variance
-        floor = max(LEAST_VARIANCE, self.floor * self.noise_variance)
+        floor = max(LEAST_VARIANCE, LEAST_SHARE * self.noise_variance)
         self.position = self.position - rate * mean / variance.clamp(min=floor).sqrt()
         return self.position
-
-    floor: float = 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,16 +11,30 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.errors import InputError
-from variseq.privacy.accounting import CHOICE, Ledger, Mechanism, default_delta, noise_multipliers
+from variseq.privacy.accounting import (
+    CHOICE,
+    NETWORK_CHOICE,
+    NETWORK_STEPS,
+    Ledger,
+    Mechanism,
+    default_delta,
+    noise_multipliers,
+    public_users,
+)
 from variseq.privacy.contributions import Pairs, pair_sums, popularity_sums
 from variseq.privacy.denoising import posterior_means
 from variseq.privacy.noise import GRID, Noise, secure_noise
+from variseq.privacy.schedule import StepSchedule
 from variseq.sequences.histories import Histories
 
 POPULARITY_SHARE = 0.1
 """Of 1 / noise multiplier²; the pairs have the rest."""
-CONTENT_SHARE = 0.03
-"""The same for the choice of the weight of content."""
+CHOICE_SHARE = 0.03
+"""The same for each choice of a weight."""
+NETWORK_SHARE = 0.4
+"""The same for the steps of a network; all others then have the rest."""
+LEAST_BUDGET = 100_000
+"""A network is trained where ε times the number of users is at least this (docs/development/log.md)."""
 LEAST_POPULARITY = 5.0
 """Pairs are counted of items whose noisy popularity has at least so many standard deviations of its noise."""
 MOST_ITEMS = 5_000
@@ -47,7 +62,9 @@ class PrivacyOptions:
             one, such as stations or episodes.
         content: The weight of items with like content beside the pairs, from 0 to below 1. It needs a catalog with
             texts or categories, which are public, and helps where these say what is bought together. "auto" chooses it
-            by validation and pays for it, see `CONTENT_SHARE`.
+            by validation and pays for it, see `CHOICE_SHARE`.
+        network: Whether a network is trained beside the counts, by noisy steps. "auto": where users are many enough for
+            the budget, see `LEAST_BUDGET`. Its weight is chosen by validation and paid for.
     """
 
     epsilon: float
@@ -56,14 +73,23 @@ class PrivacyOptions:
     exclude_seen: bool = True
     pairs: Pairs = "near"
     content: float | Literal["auto"] = "auto"
+    network: Literal["auto", "yes", "no"] = "auto"
 
     def __post_init__(self) -> None:
+        if self.network not in ("auto", "yes", "no"):
+            raise InputError(f"network={self.network!r} is not possible. Allowed: auto, yes, no.")
         if self.pairs not in get_args(Pairs):
             raise InputError(f"pairs={self.pairs!r} is not possible. Allowed: {', '.join(get_args(Pairs))}.")
         if self.content != "auto" and not 0 <= self.content < 1:
             raise InputError(f"content={self.content:g} is not possible. Give a weight from 0 to below 1, or 'auto'.")
         if self.max_user_events < 2:
             raise InputError(f"max_user_events={self.max_user_events} is not possible. Give 2 or more.")
+
+    def schedule(self, num_users: int) -> StepSchedule | None:
+        """The steps of a network for this public number of users; None where none is trained."""
+        if self.network == "no" or (self.network == "auto" and self.epsilon * num_users < LEAST_BUDGET):
+            return None
+        return StepSchedule.of_users(num_users, self.exclude_seen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,14 +126,20 @@ class Release:
 
 
 def private_ledger(options: PrivacyOptions, num_users: int) -> Ledger:
-    """The mechanisms of a run and their noise: two sums, and the choice of content where it is left to the log.
+    """The mechanisms of a run and their noise: two sums, choices of weights by the log, and the steps of a network.
 
     Raises InputError for a budget that is not possible.
     """
     delta = default_delta(num_users) if options.delta is None else options.delta
-    others = (POPULARITY_SHARE, CONTENT_SHARE) if options.content == "auto" else (POPULARITY_SHARE,)
-    shares = (POPULARITY_SHARE, 1 - sum(others), *others[1:])
-    return _ledger(options, noise_multipliers(options.epsilon, delta, shares), delta)
+    schedule = options.schedule(public_users(num_users))
+    chosen = [CHOICE] if options.content == "auto" else []
+    shares, sampled = [POPULARITY_SHARE, 1 - POPULARITY_SHARE - CHOICE_SHARE * len(chosen)], []
+    shares += [CHOICE_SHARE] * len(chosen)
+    if schedule is not None:
+        sampled = [(schedule.sampling_rate, schedule.num_steps)]
+        shares = [(1 - CHOICE_SHARE - NETWORK_SHARE) * share for share in shares] + [CHOICE_SHARE, NETWORK_SHARE]
+        chosen += [NETWORK_CHOICE, NETWORK_STEPS]
+    return _ledger(options, noise_multipliers(options.epsilon, delta, shares, sampled), delta, chosen, sampled)
 
 
 def exact_ledger(options: PrivacyOptions) -> Ledger:
@@ -115,10 +147,18 @@ def exact_ledger(options: PrivacyOptions) -> Ledger:
     return _ledger(options, (0.0, 0.0), 1.0)
 
 
-def _ledger(options: PrivacyOptions, multipliers: tuple[float, ...], delta: float) -> Ledger:
+def _ledger(
+    options: PrivacyOptions,
+    multipliers: tuple[float, ...],
+    delta: float,
+    others: Sequence[str] = (),
+    sampled: Sequence[tuple[float, int]] = (),
+) -> Ledger:
     of_pairs = {"near": "counts of pairs of items near each other", "next": "counts of pairs of items in a row"}
-    what = ("popularity of each item of the catalog", of_pairs[options.pairs], CHOICE)
-    return Ledger(tuple(Mechanism(*one) for one in zip(what, multipliers, strict=False)), delta)
+    what = ("popularity of each item of the catalog", of_pairs[options.pairs], *others)
+    how = [(1.0, 1)] * (len(what) - len(sampled)) + list(sampled)
+    mechanisms = (Mechanism(name, noise, *kind) for name, noise, kind in zip(what, multipliers, how, strict=True))
+    return Ledger(tuple(mechanisms), delta)
 
 
 @dataclass(frozen=True, eq=False)
