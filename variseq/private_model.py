@@ -35,6 +35,8 @@ from variseq.recommend.network_model import ModelRecommender, NetworkEncoder
 PRIVATE_NAME = "variseq, private"
 SPLITS = ("leave-one-out", "user-time")
 """Splits that divide each user's events by that user alone. Others move events of all when one user is added."""
+NOTHING = 1e-9
+"""A weight in place of 0, with which a mixture has all its parts."""
 INDEPENDENT = {"min_item_events": (1,), "missing_value": ("keep", "zero"), "ties": ("keep",)}
 """Options of reading, with the values that read each user alone; the first one is the default."""
 NOT_PRIVATE = "These figures are computed from the exact log. They are not private, and the folder does not hold them."
@@ -112,7 +114,7 @@ class PrivateModel:
         if network is not None:
             encoder, vectors = NetworkEncoder(network), vectors_of_network(network)
             weight = chosen_weight(
-                lambda weight: mixture_model(counts, options, (encoder, vectors, NetworkShare(weight))),
+                lambda weight: mixture_model(counts, options, (encoder, vectors, NetworkShare(weight or NOTHING))),
                 NETWORK_WEIGHTS,
                 valid.part,
                 users,

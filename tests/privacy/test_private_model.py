@@ -20,7 +20,7 @@ from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.log import Log
 from variseq.privacy.chosen_weight import CONTENT_WEIGHTS, chosen_weight
 from variseq.privacy.content_pairs import AlikeItems, public_content, with_content
-from variseq.privacy.guarantee import faults_of
+from variseq.privacy.guarantee import faults_of, guarantee
 from variseq.privacy.noise import no_noise
 from variseq.privacy.private_run import NetworkShare, PrivateRun, item_tables, mixture_model, vectors_of_network
 from variseq.privacy.release import PrivacyOptions, pair_counts, release
@@ -253,3 +253,29 @@ def test_command_fits_prints_the_guarantee_and_recommends(tmp_path: Path) -> Non
     listed = runner.invoke(app, ["recommend", out, "--history", "i01,i02", "-k", "3", "--json"])
     assert len(json.loads(listed.stdout)) == 3
     assert isinstance(runner.invoke(app, ["recommend", out, "--user", "u1"]).exception, InputError)
+
+
+def test_network_is_trained_where_it_is_wanted_and_stays_in_the_budget(tmp_path: Path) -> None:
+    shop = vs.simulate(vs.SimulationOptions(num_users=30, num_items=12, num_categories=2, mean_events=6, seed=5))
+    train, valid, test = vs.read(shop.events()).on_catalog(shop.items()).split("leave-one-out")
+    options = PrivacyOptions(8.0, exclude_seen=False, content=0.0, network="yes")
+    model = PrivateModel.fit(train, valid, tmp_path / "run", options)
+    assert model.ledger.has_choice
+    assert 0.99 * 8 < model.ledger.epsilon() <= 8
+    *_, steps = model.ledger.mechanisms
+    assert (steps.num_steps, steps.sampling_rate) == (100, 0.2)
+    assert "100 steps with 20.0% of the users" in guarantee(model.engine.health["privacy"])
+    assert not faults_of(tmp_path / "run")
+    scores = ModelRecommender(model.engine.model).scores(test.part.histories_before(test.part.queries()))
+    np.testing.assert_allclose(scores.exp().sum(dim=1), 1.0, rtol=1e-3)
+
+
+def test_network_is_trained_for_many_users_alone() -> None:
+    few, many = PrivacyOptions(8.0).schedule(1_000), PrivacyOptions(8.0).schedule(100_000)
+    assert few is None
+    assert many is not None
+    assert many.expected_users == 1_000
+    assert PrivacyOptions(0.1).schedule(100_000) is None
+    assert PrivacyOptions(8.0, network="no").schedule(100_000) is None
+    with pytest.raises(InputError, match="auto, yes, no"):
+        PrivacyOptions(8.0, network="maybe")  # type: ignore[arg-type]

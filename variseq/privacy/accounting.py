@@ -180,9 +180,11 @@ def _accountant(events: tuple[Event, ...]) -> Any:
     except ImportError as error:
         raise MissingDependencyError("dp-accounting", "privacy") from error
     accountant = PLDAccountant()
-    for multiplier, sampling_rate, num_steps in events:
-        event: Any = dp_event.GaussianDpEvent(multiplier)
-        if sampling_rate < 1:
-            event = dp_event.PoissonSampledDpEvent(sampling_rate, event)
-        accountant.compose(event, num_steps)
+    # Gaussian mechanisms on all users are together one of them, exactly.
+    of_all = sum(num_steps * multiplier**-2 for multiplier, rate, num_steps in events if rate == 1)
+    if of_all:
+        accountant.compose(dp_event.GaussianDpEvent(of_all**-0.5))
+    for multiplier, rate, num_steps in events:
+        if rate < 1:
+            accountant.compose(dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(multiplier)), num_steps)
     return accountant

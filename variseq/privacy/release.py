@@ -31,7 +31,7 @@ POPULARITY_SHARE = 0.1
 """Of 1 / noise multiplier²; the pairs have the rest."""
 CHOICE_SHARE = 0.03
 """The same for each choice of a weight."""
-NETWORK_SHARE = 0.4
+NETWORK_SHARE = 0.2
 """The same for the steps of a network; all others then have the rest."""
 LEAST_BUDGET = 100_000
 """A network is trained where ε times the number of users is at least this (docs/development/log.md)."""

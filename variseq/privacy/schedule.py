@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-USERS_OF_A_STEP = 2_000
+USERS_OF_A_STEP = 1_000
 """So many users are expected in a step, if there are so many."""
 LARGEST_RATE = 0.2
 
@@ -28,8 +28,8 @@ class StepSchedule:
     sampling_rate: float
     num_steps: int = 100
     max_norm: float = 0.2
-    learning_rate: float = 0.02
-    max_events: int = 30
+    learning_rate: float = 0.01
+    max_events: int = 50
     ema_decay: float = 0.9
     mask_seen: bool = True
 
