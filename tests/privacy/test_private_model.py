@@ -182,7 +182,7 @@ def test_network_stands_beside_the_counts(log: Log, tmp_path: Path) -> None:
     assert train.items is not None
     options, share = PrivacyOptions(3.0, content=0.0, exclude_seen=False), NetworkShare(0.3, temperature=1.5)
     released = release(train.part.history(), train.part.num_items, options)
-    counts, network = pair_counts(released), small_network(num_items=train.part.num_items)
+    counts, network = pair_counts(released), small_network(num_items=train.part.num_items, mean_norm="rms")
     catalog = (train.vocabulary, train.items, {"method": "leave-one-out"})
     PrivateRun(released.ledger, counts, options, *catalog, network=(network, share)).save(tmp_path / "run")
     found = PrivateModel(tmp_path / "run")
@@ -241,7 +241,13 @@ def test_command_fits_prints_the_guarantee_and_recommends(tmp_path: Path) -> Non
     assert isinstance(runner.invoke(app, fit).exception, InputError)
     for wrong in (["--size", "tiny"], ["--seed", "0"], ["--resume"], ["--set", "model.hidden_size=8"]):
         assert isinstance(runner.invoke(app, [*fit, "--items", str(items), *wrong]).exception, InputError)
-    for option in (["--delta", "1e-6"], ["--max-user-events", "5"], ["--pairs", "near"], ["--content", "0"]):
+    for option in (
+        ["--delta", "1e-6"],
+        ["--max-user-events", "5"],
+        ["--pairs", "near"],
+        ["--content", "0"],
+        ["--network", "no"],
+    ):
         assert isinstance(runner.invoke(app, ["fit", str(events), "--out", out, *option]).exception, InputError)
     done = runner.invoke(app, [*fit, "--items", str(items)])
     assert done.exit_code == 0, done.exception

@@ -33,7 +33,7 @@ CHOICE_SHARE = 0.03
 """The same for each choice of a weight."""
 NETWORK_SHARE = 0.2
 """The same for the steps of a network; all others then have the rest."""
-LEAST_BUDGET = 100_000
+LEAST_BUDGET = 50_000
 """A network is trained where ε times the number of users is at least this (docs/development/log.md)."""
 LEAST_POPULARITY = 5.0
 """Pairs are counted of items whose noisy popularity has at least so many standard deviations of its noise."""
