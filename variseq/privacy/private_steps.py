@@ -19,8 +19,8 @@ from variseq.sequences.batches import Windows, group_by_length, make_batch
 from variseq.sequences.histories import Histories
 
 TOKENS_AT_ONCE = 4096
-USERS_AT_ONCE = 128
-"""Gradients of at most so many users are in memory together."""
+USERS_AT_ONCE, NUMBERS_AT_ONCE = 128, 1 << 26
+"""Gradients of at most so many users, and so many numbers of them, are in memory together."""
 BETAS = (0.9, 0.98)
 LEAST_VARIANCE, LEAST_SHARE = 1e-16, 0.1
 """The corrected second moment is at least so large, and at least this share of the variance of the noise."""
@@ -85,15 +85,17 @@ def clipped_sum(
 ) -> Int[np.ndarray, " parameter"]:
     """The sum of the clipped gradients of users, one window each, in steps of `GRID` times `max_norm`.
 
-    One user more or less changes it by a vector with a norm of at most 1 / `GRID`. The order is that of the parameters
+    One user more or less changes it by a vector with a norm of at most 1 / `GRID`, but for the last bits of float32: a
+    number of another user may fall on the next step of the grid where its group has other members. The order is that of the parameters
     that require a gradient, one after the other. Users are worked on in groups of like length, which bounds memory.
     """
     histories, of_users = windows
     weights = Weights(noise=0.0, mask_seen=schedule.mask_seen)
     like = {name: one for name, one in network.named_parameters() if one.requires_grad}
     total = np.zeros(sum(one.numel() for one in like.values()), dtype=np.int64)
+    at_once = int(np.clip(NUMBERS_AT_ONCE // max(1, len(total)), 1, USERS_AT_ONCE))
     for group in group_by_length(of_users.lengths, TOKENS_AT_ONCE, np.arange(len(of_users.lengths))):
-        for members in np.split(group, range(USERS_AT_ONCE, len(group), USERS_AT_ONCE)):
+        for members in np.split(group, range(at_once, len(group), at_once)):
             batch = make_batch(histories, of_users, members, network.config.num_items).to(network.item_bias.device)
             gradients = user_gradients(network, batch, weights, negatives)
             steps = gradients.clipped_steps(schedule.max_norm, like)
