@@ -46,7 +46,7 @@ from variseq.terminal.fit_private import content_weight
 
 PICTURE = ROOT / "docs" / "pictures" / "privacy.svg"
 EPSILONS = (8.0, 3.0, 1.0)
-KINDS = (*get_args(Pairs), "content auto")
+KINDS = (*get_args(Pairs), "content auto", "near, network")
 EXACT, PRIVATE = ("popular, exact", "last-item-transitions, exact"), "private"
 
 
@@ -66,7 +66,7 @@ def records(
         for epsilon in epsilons:
             found, spent = private(train, valid, test, PrivacyOptions(epsilon, **how))
             kind = f"content {how['content']}" if how["content"] else how["pairs"]
-            kind = "pairs auto" if how["choose_pairs"] else kind
+            kind += ", network" if how["network"] == "yes" else ""
             case = {"data": name, "model": f"{PRIVATE}, {kind}, ε = {epsilon:g}"}
             settings = {"epsilon": epsilon, "kind": kind, **how}
             yield record_of(
@@ -84,8 +84,8 @@ def private(
         seconds = time.process_time() - begun
         found = evaluate(ModelRecommender(model.engine.model, PRIVATE), test.part, EvaluationOptions())
     spent = {"fit_seconds": seconds, "epsilon_spent": model.ledger.epsilon(), "delta": model.ledger.delta}
-    chosen = model.engine.health["privacy"]["options"]["content"]
-    return found, spent | {"content": chosen}
+    record = model.engine.health["privacy"]
+    return found, spent | {"content": record["options"]["content"], "network": record.get("network_weight", 0.0)}
 
 
 def metrics_of(found: Evaluation) -> dict[str, float]:
@@ -142,6 +142,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--releases", type=int, default=3)
     parser.add_argument("--pairs", choices=(*get_args(Pairs), "auto"), default="near")
     parser.add_argument("--content", type=content_weight, default=0.0, help="weight of like content, or auto")
+    parser.add_argument("--network", choices=("yes", "no"), default="no", help="whether a network is trained")
     parser.add_argument("--draw", action="store_true", help="draw the picture from the records")
     given = parser.parse_args(words)
 
@@ -157,8 +158,7 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             loaded = load_dataset(given.name, given.folder)
             log, data = loaded.log, loaded.description
-        is_chosen = given.pairs == "auto"
-        how = {"pairs": "near" if is_chosen else given.pairs, "content": given.content, "choose_pairs": is_chosen}
+        how = {"pairs": given.pairs, "content": given.content, "network": given.network}
         for one in records(given.name, log, data, given.epsilons, given.releases, how):
             append_records(given.out, [one])
             print(one["case"], one["metrics"], flush=True)

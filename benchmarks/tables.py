@@ -168,7 +168,15 @@ TABLES = {
     ),
     "privacy": Table(
         "privacy", ("data", "model"),
-        (*QUALITY, Column("content", "weight of content", 2), Column("fit_seconds", "fit, CPU s", 1)),
+        (*QUALITY, Column("content", "weight of content", 2), Column("network", "of a network", 2),
+         Column("fit_seconds", "fit, CPU s", 1)),
+    ),
+    "private-steps": Table(
+        "private_steps", ("items", "users", "events"),
+        (Column("plain_ms", "plain step, CPU ms", 0), Column("all_ms", "of each user", 0),
+         Column("all_ratio", "over plain", 2), Column("frozen_ms", "items frozen", 0),
+         Column("frozen_ratio", "over plain", 2)),
+        note="One thread; from 4,096 items on with 2,048 negatives",
     ),
     "off-policy": Table(
         "off_policy", ("num_lists", "policy", "estimator"),

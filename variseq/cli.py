@@ -148,6 +148,9 @@ def fit(
     content: Annotated[
         str | None, option("For a private fit: weight of like content, 0 to 1; otherwise auto, which pays for it.")
     ] = None,
+    network: Annotated[
+        str | None, option("For a private fit: yes, no, or auto, which trains a network where users are many enough.")
+    ] = None,
     resume: Annotated[bool, option("Go on with an unfinished run.", "--resume")] = False,
     tensorboard: Annotated[bool, option("Also write TensorBoard files.", "--tensorboard")] = False,
     quiet: Annotated[bool, option("Print the results only.", "--quiet")] = False,

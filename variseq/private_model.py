@@ -20,19 +20,23 @@ from variseq.evaluation.user_sample import sampled_users
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.inference.engine import load_engine
 from variseq.log import LogPart
-from variseq.privacy.accounting import Ledger
-from variseq.privacy.content_pairs import AlikeItems, chosen_weight, public_content, with_content
-from variseq.privacy.private_run import PrivateRun, mixture_model
+from variseq.privacy.accounting import CHOICE, NETWORK_CHOICE, NETWORK_STEPS, Ledger, public_users
+from variseq.privacy.chosen_weight import CONTENT_WEIGHTS, NETWORK_WEIGHTS, chosen_weight
+from variseq.privacy.content_pairs import AlikeItems, public_content, with_content
+from variseq.privacy.private_network import private_network
+from variseq.privacy.private_run import NetworkShare, PrivateRun, mixture_model, vectors_of_network
 from variseq.privacy.release import PrivacyOptions, pair_counts, release
 from variseq.ranking.engine import NO_HISTORY, Engine
 from variseq.ranking.known_users import known_history
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import Recommendations
-from variseq.recommend.network_model import ModelRecommender
+from variseq.recommend.network_model import ModelRecommender, NetworkEncoder
 
 PRIVATE_NAME = "variseq, private"
 SPLITS = ("leave-one-out", "user-time")
 """Splits that divide each user's events by that user alone. Others move events of all when one user is added."""
+NOTHING = 1e-9
+"""A weight in place of 0, with which a mixture has all its parts."""
 INDEPENDENT = {"min_item_events": (1,), "missing_value": ("keep", "zero"), "ties": ("keep",)}
 """Options of reading, with the values that read each user alone; the first one is the default."""
 NOT_PRIVATE = "These figures are computed from the exact log. They are not private, and the folder does not hold them."
@@ -62,10 +66,11 @@ class PrivateModel:
     def fit(cls, train: LogPart, valid: LogPart, folder: Path | str, options: PrivacyOptions) -> PrivateModel:
         """Release the counts of the training and validation part, and write the folder of the private run.
 
+        Where users are many enough for the budget, a network is trained beside them, see `PrivacyOptions`.
+
         Args:
             train: The training part of `log.on_catalog(items).split("leave-one-out")`, or of "user-time".
-            valid: The validation part of the same split. It is learned from at once, unless the weight of content is
-                chosen on it.
+            valid: The validation part of the same split. It is learned from at once, unless a weight is chosen on it.
             folder: A folder that does not exist yet.
             options: The budget.
 
@@ -84,22 +89,41 @@ class PrivateModel:
         content = public_content(train.items, train.vocabulary) if options.content else None
         if content is None:
             options = replace(options, content=_without_content(options))
-        known = train.part.history() if options.content == "auto" else valid.part.history_with_targets()
+        users = valid.vocabulary.users.to_pylist()
+        schedule = options.schedule(public_users(len(users)))
+        is_chosen = options.content == "auto" or schedule is not None
+        known = train.part.history() if is_chosen else valid.part.history_with_targets()
         released = release(known, train.part.num_items, options)
-        options, counts = replace(options, pairs=released.kind), pair_counts(released)
+        options, ledger = replace(options, pairs=released.kind), released.ledger
+        counts, network = pair_counts(released), None
+        if schedule is not None:
+            bounded = known.latest(options.max_user_events)
+            network = private_network(counts, bounded, schedule, ledger.noise_of(NETWORK_STEPS))
         if content is not None:
             alike, pairs = AlikeItems.of(content, counts.share), counts
             if options.content == "auto":
                 weight = chosen_weight(
                     lambda weight: mixture_model(with_content(pairs, alike, weight), options),
+                    CONTENT_WEIGHTS,
                     valid.part,
-                    valid.vocabulary.users.to_pylist(),
-                    released.ledger.mechanisms[-1].noise_multiplier,
+                    users,
+                    ledger.noise_of(CHOICE),
                 )
                 options = replace(options, content=weight)
             counts = with_content(pairs, alike, float(options.content))
+        share = None
+        if network is not None:
+            encoder, vectors = NetworkEncoder(network), vectors_of_network(network)
+            weight = chosen_weight(
+                lambda weight: mixture_model(counts, options, (encoder, vectors, NetworkShare(weight or NOTHING))),
+                NETWORK_WEIGHTS,
+                valid.part,
+                users,
+                ledger.noise_of(NETWORK_CHOICE),
+            )
+            share = (network, NetworkShare(weight)) if weight else None
         split = {"method": train.part.protocol["method"]}
-        PrivateRun(released.ledger, counts, options, train.vocabulary, train.items, split).save(folder)
+        PrivateRun(ledger, counts, options, train.vocabulary, train.items, split, network=share).save(folder)
         return cls(folder)
 
     @property

@@ -37,6 +37,28 @@ def test_shares_divide_the_budget() -> None:
     assert (second / first) ** 2 == pytest.approx(0.25)
 
 
+def test_steps_on_all_users_cost_as_one_mechanism_and_steps_on_a_part_cost_less() -> None:
+    """Composition of Gaussian mechanisms is exact: T steps of noise σ√T are one of noise σ."""
+    once = Ledger((Mechanism("sums", 1.5),), 1e-5).epsilon()
+    assert Ledger((Mechanism("steps", 1.5 * 4, 1.0, 16),), 1e-5).epsilon() == pytest.approx(once, rel=1e-3)
+    assert Ledger((Mechanism("steps", 1.5 * 4, 0.2, 16),), 1e-5).epsilon() < 0.3 * once
+
+
+def test_noise_for_sampled_steps_spends_the_budget_and_no_more() -> None:
+    shares, steps = (0.1, 0.5, 0.4), (0.1, 40)
+    multipliers = noise_multipliers(2.0, 1e-5, shares, [steps])
+    once = [Mechanism("counts", one) for one in multipliers[:2]]
+    ledger = Ledger((*once, Mechanism("steps", multipliers[2], *steps)), 1e-5)
+    assert 0.999 * 2 < ledger.epsilon() <= 2
+    assert Ledger.from_json(ledger.to_json()) == ledger
+
+
+def test_attack_on_sampled_steps_finds_at_most_what_delta_allows() -> None:
+    steps = Ledger((Mechanism("steps", 1.0, 0.1, 40),), 1e-5)
+    found = true_positives(steps, 0.01)
+    assert 0.01 < found <= min(math.exp(one) * 0.01 + steps.delta_at(one) for one in (0.5, 1.0, 2.0))
+
+
 def test_every_further_mechanism_costs() -> None:
     one, two = (Ledger((Mechanism("counts", 2.0),) * number, 1e-5) for number in (1, 2))
     assert two.epsilon() > one.epsilon()

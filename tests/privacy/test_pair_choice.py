@@ -84,7 +84,7 @@ def log_of(kind: Pairs, num_users: int = 1500) -> Histories:
 
 @pytest.mark.parametrize(("kind", "epsilon"), [("near", 8.0), ("next", 8.0), ("next", 2.0)])
 def test_better_kind_is_released_and_paid_for(kind: Pairs, epsilon: float) -> None:
-    histories, options = log_of(kind), PrivacyOptions(epsilon, content=0.0, choose_pairs=True)
+    histories, options = log_of(kind), PrivacyOptions(epsilon, content=0.0, pairs="auto")
     without = private_ledger(PrivacyOptions(epsilon, content=0.0), len(histories))
     released = release(histories, 40, options)
     assert released.kind == kind

@@ -18,8 +18,9 @@ from variseq.cli import app
 from variseq.errors import CheckpointError, InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.log import Log
-from variseq.privacy.content_pairs import WEIGHTS, AlikeItems, chosen_weight, public_content, with_content
-from variseq.privacy.guarantee import faults_of
+from variseq.privacy.chosen_weight import CONTENT_WEIGHTS, chosen_weight
+from variseq.privacy.content_pairs import AlikeItems, public_content, with_content
+from variseq.privacy.guarantee import faults_of, guarantee
 from variseq.privacy.noise import no_noise
 from variseq.privacy.private_run import NetworkShare, PrivateRun, item_tables, mixture_model, vectors_of_network
 from variseq.privacy.release import PrivacyOptions, pair_counts, release
@@ -145,7 +146,7 @@ def test_content_that_says_nothing_is_not_chosen(log: Log) -> None:
 def chosen_of(log: Log) -> float:
     """The weight that is chosen for a log without noise."""
     train, valid, _ = log.split("leave-one-out")
-    return chosen_weight(model_of(log), valid.part, train.vocabulary.users.to_pylist(), 1.0, no_noise)
+    return chosen_weight(model_of(log), CONTENT_WEIGHTS, valid.part, train.vocabulary.users.to_pylist(), 1.0, no_noise)
 
 
 def model_of(log: Log) -> Callable[[float], MixtureModel]:
@@ -162,9 +163,9 @@ def model_of(log: Log) -> Callable[[float], MixtureModel]:
 def test_choice_without_noise_is_that_of_the_best_weight(log: Log) -> None:
     """The noisy sum without noise finds the weight whose evaluation is best."""
     _, valid, _ = log.split("leave-one-out")
-    models = [ModelRecommender(model_of(log)(weight)) for weight in WEIGHTS]
+    models = [ModelRecommender(model_of(log)(weight)) for weight in CONTENT_WEIGHTS]
     ndcg = [evaluate(model, valid.part, EvaluationOptions()).metric("ndcg").mean() for model in models]
-    assert chosen_of(log) == WEIGHTS[int(np.argmax(ndcg))]
+    assert chosen_of(log) == CONTENT_WEIGHTS[int(np.argmax(ndcg))]
 
 
 def test_model_in_memory_answers_as_the_one_of_the_folder(log: Log, tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_network_stands_beside_the_counts(log: Log, tmp_path: Path) -> None:
     assert train.items is not None
     options, share = PrivacyOptions(3.0, content=0.0, exclude_seen=False), NetworkShare(0.3, temperature=1.5)
     released = release(train.part.history(), train.part.num_items, options)
-    counts, network = pair_counts(released), small_network(num_items=train.part.num_items)
+    counts, network = pair_counts(released), small_network(num_items=train.part.num_items, mean_norm="rms")
     catalog = (train.vocabulary, train.items, {"method": "leave-one-out"})
     PrivateRun(released.ledger, counts, options, *catalog, network=(network, share)).save(tmp_path / "run")
     found = PrivateModel(tmp_path / "run")
@@ -248,7 +249,13 @@ def test_command_fits_prints_the_guarantee_and_recommends(tmp_path: Path) -> Non
     assert isinstance(runner.invoke(app, fit).exception, InputError)
     for wrong in (["--size", "tiny"], ["--seed", "0"], ["--resume"], ["--set", "model.hidden_size=8"]):
         assert isinstance(runner.invoke(app, [*fit, "--items", str(items), *wrong]).exception, InputError)
-    for option in (["--delta", "1e-6"], ["--max-user-events", "5"], ["--pairs", "near"], ["--content", "0"]):
+    for option in (
+        ["--delta", "1e-6"],
+        ["--max-user-events", "5"],
+        ["--pairs", "near"],
+        ["--content", "0"],
+        ["--network", "no"],
+    ):
         assert isinstance(runner.invoke(app, ["fit", str(events), "--out", out, *option]).exception, InputError)
     done = runner.invoke(app, [*fit, "--items", str(items)])
     assert done.exit_code == 0, done.exception
@@ -260,3 +267,29 @@ def test_command_fits_prints_the_guarantee_and_recommends(tmp_path: Path) -> Non
     listed = runner.invoke(app, ["recommend", out, "--history", "i01,i02", "-k", "3", "--json"])
     assert len(json.loads(listed.stdout)) == 3
     assert isinstance(runner.invoke(app, ["recommend", out, "--user", "u1"]).exception, InputError)
+
+
+def test_network_is_trained_where_it_is_wanted_and_stays_in_the_budget(tmp_path: Path) -> None:
+    shop = vs.simulate(vs.SimulationOptions(num_users=30, num_items=12, num_categories=2, mean_events=6, seed=5))
+    train, valid, test = vs.read(shop.events()).on_catalog(shop.items()).split("leave-one-out")
+    options = PrivacyOptions(8.0, exclude_seen=False, content=0.0, network="yes")
+    model = PrivateModel.fit(train, valid, tmp_path / "run", options)
+    assert model.ledger.has_choice
+    assert 0.99 * 8 < model.ledger.epsilon() <= 8
+    *_, steps = model.ledger.mechanisms
+    assert (steps.num_steps, steps.sampling_rate) == (100, 0.2)
+    assert "100 steps with 20.0% of the users" in guarantee(model.engine.health["privacy"])
+    assert not faults_of(tmp_path / "run")
+    scores = ModelRecommender(model.engine.model).scores(test.part.histories_before(test.part.queries()))
+    np.testing.assert_allclose(scores.exp().sum(dim=1), 1.0, rtol=1e-3)
+
+
+def test_network_is_trained_for_many_users_alone() -> None:
+    few, many = PrivacyOptions(8.0).schedule(1_000), PrivacyOptions(8.0).schedule(100_000)
+    assert few is None
+    assert many is not None
+    assert many.expected_users == 1_000
+    assert PrivacyOptions(0.1).schedule(100_000) is None
+    assert PrivacyOptions(8.0, network="no").schedule(100_000) is None
+    with pytest.raises(InputError, match="auto, yes, no"):
+        PrivacyOptions(8.0, network="maybe")  # type: ignore[arg-type]

@@ -35,7 +35,12 @@ def _catalog(source: str, kind: pa.DataType, options: ReadOptions) -> tuple[Voca
 
 
 def new_terms(vocabulary: Vocabulary, parties: int, num_users: int, options: PrivacyOptions, is_private: bool) -> Terms:
-    """The terms of a new federation; without privacy the budget of the options is not looked at."""
+    """The terms of a new federation; without privacy the budget of the options is not looked at.
+
+    Raises InputError where the kind of pairs is left to the log.
+    """
+    if options.pairs == "auto":
+        raise InputError("pairs='auto' looks at one log, and a federation has several. Give near or next.")
     return Terms(
         federation=secrets.token_bytes(FEDERATION_BYTES),
         parties=parties,

@@ -53,7 +53,8 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def options(self) -> PrivacyOptions:
         """The options of the run. Raises InputError for ones that are not possible."""
         epsilon = float("inf") if self.epsilon is None else self.epsilon
-        return PrivacyOptions(epsilon, self.delta, self.max_user_events, self.exclude_seen, self.pairs, content=0.0)
+        given = (epsilon, self.delta, self.max_user_events, self.exclude_seen, self.pairs)
+        return PrivacyOptions(*given, content=0.0, network="no")
 
     def ledger(self) -> Ledger:
         """The noise of each sum, which every party computes alone. Raises InputError for an impossible budget."""

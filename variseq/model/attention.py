@@ -179,6 +179,7 @@ class AdditiveAttention(DotProductAttention):
 
     def __init__(self, latent_dim: int, attention_dim: int) -> None:
         super().__init__(latent_dim, attention_dim)
+        self.in_chunks = True
         self.score = nn.Parameter(torch.randn(attention_dim) / math.sqrt(attention_dim))
 
     def forward(
@@ -189,6 +190,8 @@ class AdditiveAttention(DotProductAttention):
         position: Int[Tensor, "history query"],
     ) -> Float[Tensor, "history query content"]:
         """c_t without the pairs of queries and keys in RAM."""
+        if not self.in_chunks:
+            return super().forward(query, key, value, position)
         return additive_context(self.query(query), self.key(key), value, self.score, position)
 
     def energy(

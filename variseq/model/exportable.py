@@ -18,6 +18,7 @@ from variseq.errors import MissingDependencyError
 from variseq.model.layers import (
     MAX_LOG_VARIANCE,
     MIN_LOG_VARIANCE,
+    BatchNorm,
     EncoderBlock,
     Pooling,
     Tokens,
@@ -61,13 +62,16 @@ class LastPreference(nn.Module):
         self.network = network.folded().eval()
         self.mean_shift: Tensor
         self.mean_factor: Tensor
-        mean, variance = network.latent.norm.running_mean, network.latent.norm.running_var
-        assert mean is not None
-        assert variance is not None
-        scale = torch.rsqrt(variance + network.latent.norm.eps) * (config.bn_gamma or 0.0)
-        has_norm = config.bn_gamma is not None
-        self.register_buffer("mean_shift", mean if has_norm else torch.zeros_like(mean))
-        self.register_buffer("mean_factor", scale if has_norm else torch.ones_like(scale))
+        shift, factor, norm = torch.zeros(config.latent_dim), torch.ones(config.latent_dim), network.latent.norm
+        if config.bn_gamma is not None:
+            factor = factor * config.bn_gamma
+            if isinstance(norm, BatchNorm):
+                assert norm.running_mean is not None
+                assert norm.running_var is not None
+                shift, factor = norm.running_mean, torch.rsqrt(norm.running_var + norm.eps) * config.bn_gamma
+        self.norm = norm if isinstance(norm, nn.RMSNorm) and config.bn_gamma is not None else nn.Identity()
+        self.register_buffer("mean_shift", shift)
+        self.register_buffer("mean_factor", factor)
 
     def forward(
         self,
@@ -92,7 +96,7 @@ class LastPreference(nn.Module):
             hidden = self._block(block, hidden, bias[number])
         hidden = self.network.encoder.norm(hidden)
         latent = self.network.latent
-        mean = (latent.mean(hidden) - self.mean_shift) * self.mean_factor
+        mean = (self.norm(latent.mean(hidden)) - self.mean_shift) * self.mean_factor
         log_variance = latent.log_variance(hidden).clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)
         sigma = torch.exp(0.5 * log_variance)
         posteriors = mean[:, None] + sigma[:, None] * noise[:, offset.clamp(min=0)]

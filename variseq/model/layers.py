@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -327,13 +328,25 @@ class LatentHead(nn.Module):
     The mean is batch-normalized over the tokens of a batch with a fixed scale γ (Zhu et al. 2020, equation 5). Its
     aggregate cannot shrink to the prior, so the expected KL is at least ½ γ² nats per dimension. With `bn_gamma=None`
     the mean is not normalized, and can collapse. The log-variance is clamped between −10 and 2.
+
+    The batch mixes people, which a private network must not do. With `mean_norm="rms"` each token is normalized by its
+    own dimensions; the KL is then at least ½ γ² nats per dimension on average.
     """
 
-    def __init__(self, hidden_size: int, latent_dim: int, bn_gamma: float | None) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        latent_dim: int,
+        bn_gamma: float | None,
+        mean_norm: Literal["batch", "rms"] = "batch",
+    ) -> None:
         super().__init__()
         self.mean = nn.Linear(hidden_size, latent_dim)
         self.log_variance = nn.Linear(hidden_size, latent_dim)
-        self.norm = BatchNorm(latent_dim, affine=False)
+        of_batch = mean_norm == "batch"
+        self.norm = (
+            BatchNorm(latent_dim, affine=False) if of_batch else nn.RMSNorm(latent_dim, elementwise_affine=False)
+        )
         self.bn_gamma = bn_gamma
 
     def forward(self, hidden: Float[Tensor, "token hidden"]) -> Posterior:
@@ -343,7 +356,7 @@ class LatentHead(nn.Module):
         return Posterior(mean, self.log_variance(hidden).clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE))
 
     def _normalized(self, mean: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
-        if len(mean) > 1 or num_processes() > 1:
+        if len(mean) > 1 or num_processes() > 1 or not isinstance(self.norm, BatchNorm):
             normalized: Tensor = self.norm(mean)
             return normalized
         # One token alone has no variance, so the running statistics normalize it.

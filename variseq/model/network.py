@@ -62,6 +62,9 @@ class NetworkConfig(BaseModel):
     bn_gamma: float | None = Field(
         default=1.0, gt=0, description="γ of the batch-norm on μ: KL ≥ ½ γ² per dimension; None: no batch-norm"
     )
+    mean_norm: Literal["batch", "rms"] = Field(
+        default="batch", description="norm of μ: over the tokens of a batch, or over the dimensions of each token alone"
+    )
     value_loss: Literal["gaussian", "squared"] = Field(default="gaussian", description="regression loss")
 
     @model_validator(mode="after")
@@ -148,7 +151,7 @@ class Network(nn.Module):
             config.num_items, config.hidden_size, config.num_behaviors, config.has_gaps, config.has_values
         )
         self.encoder = Encoder(config.hidden_size, config.num_heads, config.num_layers, config.dropout)
-        self.latent = LatentHead(config.hidden_size, config.latent_dim, config.bn_gamma)
+        self.latent = LatentHead(config.hidden_size, config.latent_dim, config.bn_gamma, config.mean_norm)
         attention = ATTENTION_OF[config.attention](config.latent_dim, config.attention_dim)
         self.decoder = Decoder(config.latent_dim, config.hidden_size, attention, config.dropout)
         self.skip_gram = SkipGram(config.hidden_size, config.dropout) if config.skip_gram_window else None

@@ -1,4 +1,4 @@
-"""What private releases of one log cost together: a ledger of Gaussian mechanisms, and the noise for a given budget."""
+"""What private releases of one log cost together: a ledger of Gaussian mechanisms, and the noise for a budget."""
 
 from __future__ import annotations
 
@@ -14,24 +14,32 @@ from variseq.errors import InputError, MissingDependencyError
 LARGEST_EPSILON = 50.0
 UNIT = "one user with all events, added or removed"
 CHOICE = "gains of some weights of content"
-"""What the mechanism releases that chooses the weight of content."""
+NETWORK_CHOICE = "gains of some weights of the network"
+"""What the mechanisms release that choose weights."""
 PAIR_CHOICE = "votes of groups of users for pairs in a row"
 """What the mechanism releases that chooses the pairs."""
+NETWORK_STEPS = "gradients of the network"
+Event = tuple[float, float, int]
+"""Noise multiplier, sampling rate and number of steps."""
 _NOISE_RANGE = (0.05, 2000.0)
 """The noise multipliers that are tried."""
 
 
 @dataclass(frozen=True)
 class Mechanism:
-    """A Gaussian mechanism: a sum over users plus normal noise.
+    """A Gaussian mechanism: a sum over users plus normal noise, once or in several steps.
 
     Args:
         released: What is released, in words.
         noise_multiplier: Standard deviation of the noise over the largest norm of what one user adds to the sum.
+        sampling_rate: The probability of each user to be in a step, drawn for each user and step alone.
+        num_steps: How many sums are released.
     """
 
     released: str
     noise_multiplier: float
+    sampling_rate: float = 1.0
+    num_steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,12 @@ class Ledger:
 
     @property
     def has_choice(self) -> bool:
-        """Whether content was chosen on validation events, which are then not learned from."""
-        return any(one.released == CHOICE for one in self.mechanisms)
+        """Whether something was chosen on validation events, which are then not learned from."""
+        return any(one.released in (CHOICE, NETWORK_CHOICE) for one in self.mechanisms)
+
+    def noise_of(self, released: str) -> float:
+        """The noise multiplier of the mechanism that releases this."""
+        return next(one.noise_multiplier for one in self.mechanisms if one.released == released)
 
     def epsilon(self) -> float:
         """ε of all mechanisms together at `delta`, where one user with all events is added or removed.
@@ -57,7 +69,14 @@ class Ledger:
         Privacy loss distributions are composed. Source: Sommer et al. 2019, "Privacy loss classes"; the library is
         dp-accounting, whose ε is an upper bound.
         """
-        return _epsilon(tuple(one.noise_multiplier for one in self.mechanisms), self.delta)
+        return float(_accountant(self._events()).get_epsilon(self.delta))
+
+    def delta_at(self, epsilon: float) -> float:
+        """δ of all mechanisms together at another ε."""
+        return float(_accountant(self._events()).get_delta(epsilon))
+
+    def _events(self) -> tuple[Event, ...]:
+        return tuple((one.noise_multiplier, one.sampling_rate, one.num_steps) for one in self.mechanisms)
 
     def to_json(self) -> dict[str, Any]:
         """The record for the manifest."""
@@ -68,18 +87,30 @@ class Ledger:
     def from_json(cls, record: dict[str, Any]) -> Ledger:
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for a record that is not one."""
         mechanisms = tuple(
-            Mechanism(str(one["released"]), float(one["noise_multiplier"])) for one in record["mechanisms"]
+            Mechanism(
+                str(one["released"]),
+                float(one["noise_multiplier"]),
+                float(one.get("sampling_rate", 1.0)),
+                int(one.get("num_steps", 1)),
+            )
+            for one in record["mechanisms"]
         )
         return cls(mechanisms, float(record["delta"]))
 
 
-def noise_multipliers(epsilon: float, delta: float, shares: Sequence[float]) -> tuple[float, ...]:
+def noise_multipliers(
+    epsilon: float, delta: float, shares: Sequence[float], sampled: Sequence[tuple[float, int]] = ()
+) -> tuple[float, ...]:
     """The least noise of several mechanisms that cost at most ε together.
 
     Args:
         epsilon: The budget, above 0 and at most `LARGEST_EPSILON`.
         delta: Above 0 and below 1.
         shares: The share of each mechanism in 1 / noise multiplier², which add up for Gaussian mechanisms.
+        sampled: Sampling rate and number of steps of the last mechanisms; all others are run once on all users. For
+            sampled steps a share is one of the limit rate² · steps · (exp(1 / noise multiplier²) − 1), which counts
+            as 1 / noise multiplier² does (Bu, Dong, Long and Su 2020, "Deep learning with Gaussian differential
+            privacy", corollary 5.4). The ε of the result is that of the ledger, without a limit.
 
     Returns:
         The noise multiplier of each mechanism.
@@ -100,11 +131,21 @@ def noise_multipliers(epsilon: float, delta: float, shares: Sequence[float]) -> 
     while high / low > 1.00001:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if _exact_delta(middle, epsilon) > delta else (low, middle)
+    once = [(1.0, 1)] * (len(shares) - len(sampled))
     while True:
-        multipliers = tuple(high / math.sqrt(share) for share in shares)
-        if _epsilon(multipliers, delta) <= epsilon:
-            return multipliers
-        high *= 1.0005
+        kinds = list(zip(shares, [*once, *sampled], strict=True))
+        events = tuple((_multiplier(high, share, *kind), *kind) for share, kind in kinds)
+        spent = float(_accountant(events).get_epsilon(delta))
+        if spent <= epsilon and (not sampled or spent > 0.999 * epsilon):
+            return tuple(multiplier for multiplier, *_ in events)
+        high *= spent / (0.9995 * epsilon) if sampled else 1.0005
+
+
+def _multiplier(noise: float, share: float, sampling_rate: float, num_steps: int) -> float:
+    """The noise multiplier of a mechanism with a share of the privacy of one Gaussian mechanism with this noise."""
+    if sampling_rate == 1:
+        return noise * math.sqrt(num_steps / share)
+    return float(math.log1p(share / (noise * sampling_rate) ** 2 / num_steps) ** -0.5)
 
 
 def _exact_delta(multiplier: float, epsilon: float) -> float:
@@ -134,13 +175,18 @@ def public_users(num_users: int) -> int:
 
 
 @lru_cache
-def _epsilon(multipliers: tuple[float, ...], delta: float) -> float:
+def _accountant(events: tuple[Event, ...]) -> Any:
     try:
         from dp_accounting import dp_event
         from dp_accounting.pld import PLDAccountant
     except ImportError as error:
         raise MissingDependencyError("dp-accounting", "privacy") from error
     accountant = PLDAccountant()
-    for multiplier in multipliers:
-        accountant.compose(dp_event.GaussianDpEvent(multiplier))
-    return float(accountant.get_epsilon(delta))
+    # Gaussian mechanisms on all users are together one of them, exactly.
+    of_all = sum(num_steps * multiplier**-2 for multiplier, rate, num_steps in events if rate == 1)
+    if of_all:
+        accountant.compose(dp_event.GaussianDpEvent(of_all**-0.5))
+    for multiplier, rate, num_steps in events:
+        if rate < 1:
+            accountant.compose(dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(multiplier)), num_steps)
+    return accountant

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from variseq.content.item_content import ItemContent
-from variseq.evaluation.splits import Part
 from variseq.events.items import ItemTable
-from variseq.events.vocabulary import Id, Vocabulary
-from variseq.privacy.accounting import public_users
-from variseq.privacy.contributions import bounded_steps
-from variseq.privacy.noise import Noise, secure_noise
+from variseq.events.vocabulary import Vocabulary
 from variseq.privacy.release import PairCounts
 from variseq.ranking.content_table import ContentTable
 from variseq.ranking.counts import PRIOR_EVENTS
-from variseq.ranking.mixture import MixtureModel
-from variseq.sequences.histories import Histories
 
 SHARPNESS = 4
 """Two items are alike as the fourth power of their cosine: few items are much alike."""
@@ -29,10 +21,6 @@ POPULARITY_POWER = 0.5
 MOST_ALIKE = 100
 """So many items are kept for each item."""
 CELLS_AT_ONCE = 1 << 24
-WEIGHTS = (0.0, 0.03, 0.1, 0.3)
-"""Of content, among which "auto" chooses."""
-MOST_CELLS = 300_000_000
-"""About so many probabilities are computed for each weight; with more users or items, users are sampled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,54 +88,3 @@ def with_content(counts: PairCounts, alike: AlikeItems, weight: float) -> PairCo
         count=np.bincount(cell, weights=count, minlength=len(pair)).astype(np.float32),
         chosen_share=weight + (1 - weight) * counts.chosen_share,
     )
-
-
-def chosen_weight(
-    model_of: Callable[[float], MixtureModel],
-    valid: Part,
-    users: Sequence[Id],
-    noise_multiplier: float,
-    noise: Noise = secure_noise,
-) -> float:
-    """The weight of content with the best lists for users' next items, by a noisy sum over users.
-
-    A user adds the gains in NDCG@10 of the last validation target, one for each weight, scaled down to a norm of 1
-    where it is larger. What is released is the noisy sum of gains, one more Gaussian mechanism of the ledger; the
-    choice follows from it.
-
-    Args:
-        model_of: The model of a release with a weight of content.
-        valid: The validation part, of which the release has not learned.
-        users: The ids of all users, in the order of the part.
-        noise_multiplier: Standard deviation of the noise over the norm of what one user adds at most.
-        noise: For tests only; without it there is no privacy.
-    """
-    queries = valid.queries("last")
-    share = min(1.0, MOST_CELLS / (valid.num_items * public_users(len(users))))
-    is_sampled = _are_sampled(users, share)[queries.user]
-    queries = replace(queries, user=queries.user[is_sampled], position=queries.position[is_sampled])
-    histories = valid.histories_before(queries)
-    target = valid.histories.item[queries.position].astype(np.int64)
-    ndcg = np.stack([_ndcg(model_of(weight), histories, target) for weight in WEIGHTS], axis=1)
-    sums = bounded_steps(ndcg[:, 1:] - ndcg[:, :1]).sum(axis=0) + noise(noise_multiplier, len(WEIGHTS) - 1)
-    return WEIGHTS[int(np.argmax(np.concatenate([[0], sums])))]
-
-
-def _are_sampled(users: Sequence[Id], share: float) -> Bool[np.ndarray, " user"]:
-    """About this share of the users; whether one is among them depends on the own id alone."""
-    digests = (hashlib.sha256(repr(one).encode()).digest() for one in users)
-    return np.array([int.from_bytes(digest[:8], "big") < share * 2**64 for digest in digests], dtype=bool)
-
-
-def _ndcg(
-    model: MixtureModel, histories: Histories, target: Int[np.ndarray, " history"]
-) -> Float[np.ndarray, " history"]:
-    """NDCG@10 of one item for each history; where seen items are left out, they have the least probability."""
-    found, size = np.zeros(len(histories)), model.rows_at_once(1)
-    for first in range(0, len(histories), size):
-        rows = np.arange(first, min(first + size, len(histories)))
-        part = histories.rows(rows)
-        p = model.distribution(model.encode(part), part).probabilities()
-        rank = (p >= p[np.arange(len(rows)), target[rows]][:, None]).sum(axis=1)
-        found[rows] = np.where(rank <= 10, 1 / np.log2(rank + 1), 0.0)
-    return found

@@ -77,14 +77,17 @@ def true_positives(ledger: Ledger, false_positives: float) -> float:
     """The largest share of people in the log that an attack can find, when it accuses so many others wrongly.
 
     It holds for every attack that sees all that was released, and knows all other users. Source: Dong, Roth and Su
-    2022, "Gaussian differential privacy", section 2.3.
+    2022, "Gaussian differential privacy", section 2.3, and proposition 2.4 for mechanisms on sampled users.
 
     >>> from variseq.privacy.accounting import Mechanism
     >>> round(true_positives(Ledger((Mechanism("counts", 1.0),), 1e-5), 0.5), 3)
     0.841
     """
+    if any(one.sampling_rate < 1 for one in ledger.mechanisms):
+        epsilons = [0.1 * step for step in range(101)]
+        return min(1.0, *(math.exp(one) * false_positives + ledger.delta_at(one) for one in epsilons))
     normal = NormalDist()
-    mean = math.sqrt(sum(one.noise_multiplier**-2 for one in ledger.mechanisms))
+    mean = math.sqrt(sum(one.num_steps * one.noise_multiplier**-2 for one in ledger.mechanisms))
     return normal.cdf(normal.inv_cdf(false_positives) + mean)
 
 
@@ -100,6 +103,7 @@ def guarantee(record: dict[str, Any]) -> str:
     federated = [f"Federated: {parties} parties, each with its share of the noise."] if parties else []
     weight = options["content"]
     content = [f"Items with like public content have the weight {weight:g}."] if weight else []
+    network = [f"A network has the weight {record['network_weight']:g}."] if "network_weight" in record else []
     lines = [
         f"This run is differentially private: ε = {ledger.epsilon():.3f} at δ = {ledger.delta:.2g}.",
         f"Unit: {record['unit']}; the last {options['max_user_events']:,} events of each user count.",
@@ -107,9 +111,15 @@ def guarantee(record: dict[str, Any]) -> str:
         "those who are in the log.",
         *federated,
         *content,
-        "Mechanisms, each run once:",
+        *network,
+        "Mechanisms:",
         *(
             f"  - {one.released}: normal noise of {one.noise_multiplier:.3f} times what one user adds at most"
+            + (
+                f", in each of {one.num_steps:,} steps with {one.sampling_rate:.1%} of the users, drawn at random"
+                if one.num_steps > 1
+                else ""
+            )
             for one in ledger.mechanisms
         ),
         "Declared public, and not protected:",

@@ -197,8 +197,8 @@ def audit_release(
     if not LEAST_CANARIES <= wanted <= MOST_CANARIES:
         raise InputError(f"{wanted:,} canaries are not possible. Give {LEAST_CANARIES} to {MOST_CANARIES:,}.")
     delta = default_delta(len(histories) + wanted // 2) if options.delta is None else options.delta
-    # The choice of the weight of content is not attacked.
-    options = replace(options, delta=delta, content=0.0)
+    # Choices of weights and a network are not attacked.
+    options = replace(options, delta=delta, content=0.0, network="no")
     noise_of_popularity = noise_multipliers(options.epsilon, delta, (POPULARITY_SHARE, 1 - POPULARITY_SHARE))[0]
     popular = np.argsort(-popularity, kind="stable")[:MOST_ITEMS]
     popular = popular[popularity[popular] >= MARGIN * LEAST_POPULARITY * noise_of_popularity]

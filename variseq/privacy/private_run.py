@@ -112,6 +112,7 @@ class PrivateRun:
             "public": list(PUBLIC),
             "not_covered": list(NOT_COVERED),
             "options": asdict(self.options),
+            **({} if share is None else {"network_weight": share.weight}),
             **federated,
         }
         return {

@@ -5,25 +5,46 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from variseq.errors import InputError
-from variseq.privacy.accounting import CHOICE, PAIR_CHOICE, Ledger, Mechanism, default_delta, noise_multipliers
+from variseq.privacy.accounting import (
+    CHOICE,
+    NETWORK_CHOICE,
+    NETWORK_STEPS,
+    PAIR_CHOICE,
+    Ledger,
+    Mechanism,
+    default_delta,
+    noise_multipliers,
+    public_users,
+)
 from variseq.privacy.contributions import Pairs, pair_sums, popularity_sums
 from variseq.privacy.denoising import posterior_means
 from variseq.privacy.noise import GRID, Noise, secure_noise
 from variseq.privacy.pair_choice import chosen_pairs
+from variseq.privacy.schedule import StepSchedule
 from variseq.sequences.histories import Histories
 
 POPULARITY_SHARE = 0.1
 """Of 1 / noise multiplier²; the pairs have the rest."""
-CONTENT_SHARE = 0.03
-"""The same for the choice of the weight of content."""
+CHOICE_SHARE = 0.03
+"""The same for each choice of a weight."""
 PAIR_CHOICE_SHARE = 0.02
 """The same for the choice of the pairs."""
+NETWORK_SHARE = 0.2
+"""The same for the steps of a network; all others then have the rest."""
+LEAST_BUDGET = 50_000
+"""A network is trained where ε times the number of users is at least this (docs/development/log.md)."""
+OF_PAIRS = {
+    "near": "counts of pairs of items near each other",
+    "next": "counts of pairs of items in a row",
+    "auto": "counts of pairs of items",
+}
+"""What the second sum releases."""
 LEAST_POPULARITY = 5.0
 """Pairs are counted of items whose noisy popularity has at least so many standard deviations of its noise."""
 MOST_ITEMS = 5_000
@@ -48,31 +69,38 @@ class PrivacyOptions:
         exclude_seen: Whether items of a person's own history are left out. A private fit does not look at the log to
             decide it. Without it what the person did before is a part of the answer.
         pairs: Which pairs are counted, see `pair_sums`. "next" is for logs where the next item follows from the last
-            one, such as stations or episodes.
+            one, such as stations or episodes. "auto" chooses between the two by the log and pays for it, see
+            `chosen_pairs`.
         content: The weight of items with like content beside the pairs, from 0 to below 1. It needs a catalog with
             texts or categories, which are public, and helps where these say what is bought together. "auto" chooses it
-            by validation and pays for it, see `CONTENT_SHARE`.
-        choose_pairs: Whether `pairs` is chosen by the log, which is paid for, see `chosen_pairs`.
+            by validation and pays for it, see `CHOICE_SHARE`.
+        network: Whether a network is trained beside the counts, by noisy steps. "auto": where users are many enough for
+            the budget, see `LEAST_BUDGET`. Its weight is chosen by validation and paid for.
     """
 
     epsilon: float
     delta: float | None = None
     max_user_events: int = 1000
     exclude_seen: bool = True
-    pairs: Pairs = "near"
+    pairs: Pairs | Literal["auto"] = "near"
     content: float | Literal["auto"] = "auto"
-    choose_pairs: bool = False
+    network: Literal["auto", "yes", "no"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.pairs not in get_args(Pairs):
-            raise InputError(
-                f"pairs={self.pairs!r} is not possible. Allowed: {', '.join(get_args(Pairs))}; for one log also "
-                "--pairs auto, in Python choose_pairs=True."
-            )
+        if self.network not in ("auto", "yes", "no"):
+            raise InputError(f"network={self.network!r} is not possible. Allowed: auto, yes, no.")
+        if self.pairs not in OF_PAIRS:
+            raise InputError(f"pairs={self.pairs!r} is not possible. Allowed: {', '.join(OF_PAIRS)}.")
         if self.content != "auto" and not 0 <= self.content < 1:
             raise InputError(f"content={self.content:g} is not possible. Give a weight from 0 to below 1, or 'auto'.")
         if self.max_user_events < 2:
             raise InputError(f"max_user_events={self.max_user_events} is not possible. Give 2 or more.")
+
+    def schedule(self, num_users: int) -> StepSchedule | None:
+        """The steps of a network for this public number of users; None where none is trained."""
+        if self.network == "no" or (self.network == "auto" and self.epsilon * num_users < LEAST_BUDGET):
+            return None
+        return StepSchedule.of_users(num_users, self.exclude_seen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,21 +137,25 @@ class Release:
 
 
 def private_ledger(options: PrivacyOptions, num_users: int) -> Ledger:
-    """The mechanisms of a run and their noise: two sums, and the choices that are left to the log.
+    """The mechanisms of a run and their noise: two sums, choices by the log, and the steps of a network.
 
     Raises InputError for a budget that is not possible.
     """
     delta = default_delta(num_users) if options.delta is None else options.delta
+    schedule = options.schedule(public_users(num_users))
     choices = (
-        (PAIR_CHOICE, PAIR_CHOICE_SHARE, options.choose_pairs),
-        (CHOICE, CONTENT_SHARE, options.content == "auto"),
+        (PAIR_CHOICE, PAIR_CHOICE_SHARE, options.pairs == "auto"),
+        (CHOICE, CHOICE_SHARE, options.content == "auto"),
+        (NETWORK_CHOICE, CHOICE_SHARE, schedule is not None),
     )
-    paid = [(what, share) for what, share, is_paid in choices if is_paid]
-    shares = [share for _, share in paid]
-    multipliers = noise_multipliers(
-        options.epsilon, delta, (POPULARITY_SHARE, 1 - POPULARITY_SHARE - sum(shares), *shares)
-    )
-    return _ledger(options, multipliers, delta, [what for what, _ in paid])
+    others = {what: share for what, share, is_paid in choices if is_paid}
+    sampled = []
+    if schedule is not None:
+        others[NETWORK_STEPS] = NETWORK_SHARE
+        sampled = [(schedule.sampling_rate, schedule.num_steps)]
+    rest = 1 - sum(others.values())
+    shares = (POPULARITY_SHARE * rest, (1 - POPULARITY_SHARE) * rest, *others.values())
+    return _ledger(options, noise_multipliers(options.epsilon, delta, shares, sampled), delta, list(others), sampled)
 
 
 def exact_ledger(options: PrivacyOptions) -> Ledger:
@@ -131,10 +163,17 @@ def exact_ledger(options: PrivacyOptions) -> Ledger:
     return _ledger(options, (0.0, 0.0), 1.0, [])
 
 
-def _ledger(options: PrivacyOptions, multipliers: Sequence[float], delta: float, choices: Sequence[str]) -> Ledger:
-    of_pairs = {"near": "counts of pairs of items near each other", "next": "counts of pairs of items in a row"}
-    what = ("popularity of each item of the catalog", of_pairs[options.pairs], *choices)
-    return Ledger(tuple(Mechanism(*one) for one in zip(what, multipliers, strict=True)), delta)
+def _ledger(
+    options: PrivacyOptions,
+    multipliers: tuple[float, ...],
+    delta: float,
+    others: Sequence[str] = (),
+    sampled: Sequence[tuple[float, int]] = (),
+) -> Ledger:
+    what = ("popularity of each item of the catalog", OF_PAIRS[options.pairs], *others)
+    how = [(1.0, 1)] * (len(what) - len(sampled)) + list(sampled)
+    mechanisms = (Mechanism(name, noise, *kind) for name, noise, kind in zip(what, multipliers, how, strict=True))
+    return Ledger(tuple(mechanisms), delta)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +203,7 @@ class NoisySums:
 
     def pairs(self, chosen: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " pair"]:
         """The second sum, see `pair_sums`, of the items that were chosen by the first."""
+        assert self.options.pairs != "auto", "the kind of pairs has to be chosen before"
         return self._noisy(1, pair_sums(self._bounded(), chosen, self.num_items, self.options.pairs))
 
     def _bounded(self) -> Histories:
@@ -197,14 +237,16 @@ def release(histories: Histories, num_items: int, options: PrivacyOptions, noise
         InputError: For a budget that is not possible.
     """
     ledger = private_ledger(options, len(histories))
-    if options.choose_pairs:
-        bounded, multiplier = histories.latest(options.max_user_events), ledger.mechanisms[2].noise_multiplier
-        pairs = chosen_pairs(bounded, num_items, options.exclude_seen, multiplier, noise)
-        options = replace(options, pairs=pairs)
-        ledger = private_ledger(options, len(histories))
+    kind = options.pairs
+    if kind == "auto":
+        bounded = histories.latest(options.max_user_events)
+        kind = chosen_pairs(bounded, num_items, options.exclude_seen, ledger.noise_of(PAIR_CHOICE), noise)
+        options = replace(options, pairs=kind)
+        of_pairs = replace(ledger.mechanisms[1], released=OF_PAIRS[kind])
+        ledger = replace(ledger, mechanisms=(ledger.mechanisms[0], of_pairs, *ledger.mechanisms[2:]))
     sums = NoisySums(histories, num_items, options, ledger, noise=noise)
     popularity = sums.popularity()
-    return Release.of_sums(popularity, sums.pairs(chosen_items(popularity, ledger)), options.pairs, ledger)
+    return Release.of_sums(popularity, sums.pairs(chosen_items(popularity, ledger)), kind, ledger)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ NUM_RANKED = 10
 OF_A_NETWORK = (
     *("users", "test_file", "calendar", "size", "seed", "device", "from_run", "resume", "tensorboard", "verbose"),
 )
-OF_PRIVACY = ("delta", "max_user_events", "pairs", "content")
+OF_PRIVACY = ("delta", "max_user_events", "pairs", "content", "network")
 """Options of `variseq fit` that are for a network, and for a private fit."""
 
 
@@ -34,15 +34,13 @@ def privacy_options(typed: dict[str, Any]) -> PrivacyOptions | None:
     other = OF_A_NETWORK if is_private else OF_PRIVACY
     if given := [name for name in other if typed[name] is not None and typed[name] is not False]:
         option = "--from" if given[0] == "from_run" else f"--{given[0].replace('_', '-')}"
-        reason = "cannot go with --private, which trains no network" if is_private else "is for --private"
+        reason = "cannot go with --private" if is_private else "is for --private"
         raise InputError(f"{option} {reason}. Leave it out.")
     if not is_private:
         return None
     given_values = {name: typed[name] for name in OF_PRIVACY if typed[name] is not None}
     if "content" in given_values:
         given_values["content"] = content_weight(given_values["content"])
-    if given_values.get("pairs") == "auto":
-        given_values |= {"pairs": "near", "choose_pairs": True}
     return PrivacyOptions(typed["private"], **given_values)
 
 

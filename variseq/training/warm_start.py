@@ -18,7 +18,8 @@ from variseq.model.network import ITEM_TABLES, Network, NetworkConfig
 from variseq.training.config import TrainingConfig
 
 SHAPE = (
-    *("hidden_size", "latent_dim", "num_layers", "num_heads", "attention", "attention_dim", "bn_gamma", "value_loss"),
+    *("hidden_size", "latent_dim", "num_layers", "num_heads", "attention", "attention_dim"),
+    *("bn_gamma", "mean_norm", "value_loss"),
 )
 """Settings that determine the shapes of the weights; a warm start takes them from the earlier run."""
 EPOCHS_SHARE = 0.3

@@ -1,0 +1,125 @@
+"""Private training steps: what one user changes, how noise is added, and how the parameters move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.utils import parameters_to_vector
+
+from variseq.model.network import Network, NetworkConfig, Weights
+from variseq.privacy.noise import GRID, no_noise
+from variseq.privacy.private_steps import NoisyAdam, clipped_sum, random_windows, train_privately
+from variseq.privacy.schedule import StepSchedule
+from variseq.sequences.batches import Windows, make_batch
+from variseq.sequences.histories import Histories
+
+NUM_ITEMS = 20
+SCHEDULE = StepSchedule(60, 0.5, num_steps=5, max_norm=0.3, learning_rate=0.01, max_events=10)
+WEIGHTS = Weights(noise=0.0, mask_seen=True)
+LENGTHS = (12, 1, 0, 7, 300, 2)
+
+
+def network() -> Network:
+    """A small network with frozen item vectors."""
+    torch.manual_seed(1)
+    parts = {"hidden_size": 8, "latent_dim": 8, "num_layers": 1, "attention_dim": 4}
+    found = Network(NetworkConfig(num_items=NUM_ITEMS, dropout=0.0, mean_norm="rms", **parts))
+    found.embedding.item.data.normal_()
+    found.embedding.item.requires_grad_(False)
+    found.item_bias.requires_grad_(False)
+    return found
+
+
+def histories_of(lengths: tuple[int, ...]) -> Histories:
+    generator = np.random.default_rng(4)
+    return Histories.of_items([generator.integers(NUM_ITEMS, size=length).tolist() for length in lengths])
+
+
+def windows_of(histories: Histories) -> tuple[Histories, Windows]:
+    """The latest events of each user that has any."""
+    users = np.flatnonzero(histories.lengths)
+    start, end = histories.offsets[users], histories.offsets[users + 1]
+    return histories, Windows(start, np.maximum(start, end - SCHEDULE.max_events), end)
+
+
+@pytest.mark.parametrize("user", range(len(LENGTHS)))
+@pytest.mark.parametrize("trains_items", [False, True])
+def test_one_user_changes_a_sum_by_at_most_the_norm(user: int, trains_items: bool) -> None:
+    whole, model = histories_of(LENGTHS), network()
+    model.embedding.item.requires_grad_(trains_items)
+    without = whole.rows(np.delete(np.arange(len(LENGTHS)), user))
+    change = clipped_sum(model, windows_of(whole), SCHEDULE) - clipped_sum(model, windows_of(without), SCHEDULE)
+    # Rounding may put a number of another user on the next step of the grid, as users are then in other groups.
+    assert np.linalg.norm(change) <= 1 / GRID + len(LENGTHS) * np.sqrt(len(change))
+    assert np.linalg.norm(change) * GRID == pytest.approx(1.0 if LENGTHS[user] else 0.0, abs=0.02)
+
+
+def test_no_user_adds_nothing() -> None:
+    nobody = histories_of(())
+    empty = random_windows(nobody, np.arange(0), 10, np.random.default_rng(0))
+    assert not clipped_sum(network(), empty, SCHEDULE).any()
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.integers(1, 12))
+@settings(max_examples=30)
+def test_a_user_has_one_window_of_own_events(lengths: list[int], max_events: int) -> None:
+    histories = histories_of(tuple(lengths))
+    _, found = random_windows(histories, np.arange(len(lengths)), max_events, np.random.default_rng(0))
+    users = np.flatnonzero(lengths)
+    assert (found.lengths == np.minimum(np.array(lengths)[users], max_events)).all()
+    assert (found.start == histories.offsets[users]).all()
+    assert (found.first >= found.start).all()
+    assert (found.last <= histories.offsets[users + 1]).all()
+
+
+def test_noise_is_added_where_no_user_is_sampled() -> None:
+    model, drawn = network(), []
+
+    def noise(deviation: float, number: int) -> np.ndarray:
+        drawn.append((deviation, number))
+        return np.ones(number, dtype=np.int64)
+
+    before = parameters_to_vector(model.parameters()).clone()
+    train_privately(model, histories_of((3, 4)), replace(SCHEDULE, sampling_rate=1e-9), 2.0, noise=noise)
+    number = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    assert drawn == [(2.0, number)] * SCHEDULE.num_steps
+    assert not torch.equal(before, parameters_to_vector(model.parameters()))
+
+
+def test_frozen_parameters_stay_and_the_loss_falls_without_noise() -> None:
+    model = network()
+    histories = Histories.of_items([[user % 5, (user + 1) % 5, (user + 2) % 5, (user + 3) % 5] for user in range(60)])
+    windows = windows_of(histories)
+    batch = make_batch(*windows, np.arange(60), NUM_ITEMS)
+    items, before = model.item_vectors.clone(), model.objective(batch, WEIGHTS).nll.item()
+    schedule = replace(SCHEDULE, num_steps=30, max_norm=5.0)
+    train_privately(model, histories, schedule, 0.0, noise=no_noise)
+    assert torch.equal(items, model.item_vectors)
+    assert model.objective(batch, WEIGHTS).nll.item() < before - 0.3
+
+
+def test_optimizer_without_noise_is_adam() -> None:
+    start = torch.randn(6, generator=torch.Generator().manual_seed(0))
+    own, theirs = NoisyAdam.of(start, replace(SCHEDULE, num_steps=10**9), 0.0), torch.nn.Parameter(start.clone())
+    adam = torch.optim.Adam([theirs], lr=SCHEDULE.learning_rate, betas=(0.9, 0.98), eps=0.0)
+    for step in range(20):
+        gradient = torch.randn(6, generator=torch.Generator().manual_seed(step + 1))
+        theirs.grad = gradient.clone()
+        adam.step()
+        torch.testing.assert_close(own.moved(gradient), theirs.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_second_moment_does_not_count_the_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    signal, deviation = 0.02, 0.03
+    own = NoisyAdam.of(torch.zeros(4000), replace(SCHEDULE, num_steps=10**9), deviation / SCHEDULE.max_norm)
+    for _ in range(300):
+        own.moved(signal + deviation * torch.randn(4000, generator=generator))
+    moved = own.moved(torch.full((4000,), signal)) - own.moved(torch.full((4000,), signal))
+    # The mean step is the learning rate, as if there were no noise; plain Adam would move by about half of it.
+    assert float(moved.mean()) == pytest.approx(SCHEDULE.learning_rate, rel=0.15)

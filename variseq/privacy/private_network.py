@@ -1,0 +1,74 @@
+"""A network beside private counts: it starts from vectors of the release, and its body is trained by noisy steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from variseq.model.losses import ItemFrequency
+from variseq.model.network import Network, NetworkConfig
+from variseq.privacy.noise import Noise, secure_noise
+from variseq.privacy.private_run import VECTOR_SIZE, item_vectors
+from variseq.privacy.private_steps import train_privately
+from variseq.privacy.release import PairCounts
+from variseq.privacy.schedule import StepSchedule
+from variseq.sequences.histories import Histories
+
+MAX_SEQ_LEN, NUM_LAYERS, ATTENTION_DIM = 50, 1, 16
+FULL_SOFTMAX_MAX_ITEMS = 4096
+"""Of larger catalogs items are drawn as negatives, by their released popularity."""
+
+
+def network_of_release(counts: PairCounts) -> Network:
+    """A network whose item vectors and biases are made of a release, and frozen; it has not seen the log.
+
+    The vectors have a norm of 1, or 0 for items without pairs. The biases are the log popularity. The body starts from
+    a public seed, close to the map that scores what is like the last item.
+    """
+    num_items = len(counts.share)
+    vectors = item_vectors(counts)[:, :-1]
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Network(
+            NetworkConfig(
+                num_items=num_items,
+                hidden_size=VECTOR_SIZE,
+                latent_dim=VECTOR_SIZE,
+                num_layers=NUM_LAYERS,
+                max_seq_len=MAX_SEQ_LEN,
+                attention_dim=ATTENTION_DIM,
+                dropout=0.0,
+                mean_norm="rms",
+            )
+        )
+    with torch.no_grad():
+        network.embedding.item[:-1] = torch.from_numpy(vectors)
+        network.embedding.item[-1] = 0.0
+        network.item_bias.copy_(torch.from_numpy(np.log(counts.share)))
+    network.embedding.item.requires_grad_(False)
+    network.item_bias.requires_grad_(False)
+    return network
+
+
+def private_network(
+    counts: PairCounts,
+    histories: Histories,
+    schedule: StepSchedule,
+    noise_multiplier: float,
+    noise: Noise = secure_noise,
+) -> Network:
+    """The network of a release, trained by the steps of the schedule.
+
+    Args:
+        counts: What was released.
+        histories: All events of the users that the run may learn from, after the bound on events of a user.
+        schedule: Of the steps.
+        noise_multiplier: Of each step.
+        noise: For tests and audits only; without it there is no privacy.
+    """
+    network = network_of_release(counts)
+    is_large = len(counts.share) > FULL_SOFTMAX_MAX_ITEMS
+    frequency = ItemFrequency.of(network.item_bias.detach()) if is_large else None
+    train_privately(network, histories, schedule, noise_multiplier, frequency, noise)
+    return network.eval()

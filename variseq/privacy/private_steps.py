@@ -1,0 +1,136 @@
+"""Training of a network with differential privacy: noisy sums of clipped gradients of a random part of the users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from variseq.model.losses import ItemFrequency, Negatives
+from variseq.model.network import Network, Weights
+from variseq.privacy.noise import GRID, Noise, secure_noise
+from variseq.privacy.schedule import StepSchedule
+from variseq.privacy.user_gradients import user_gradients
+from variseq.sequences.batches import Windows, group_by_length, make_batch
+from variseq.sequences.histories import Histories
+
+TOKENS_AT_ONCE = 4096
+USERS_AT_ONCE, NUMBERS_AT_ONCE = 128, 1 << 26
+"""Gradients of at most so many users, and so many numbers of them, are in memory together."""
+BETAS = (0.9, 0.98)
+LEAST_VARIANCE, LEAST_SHARE = 1e-16, 0.1
+"""The corrected second moment is at least so large, and at least this share of the variance of the noise."""
+NUM_NEGATIVES = 2048
+
+
+def train_privately(
+    network: Network,
+    histories: Histories,
+    schedule: StepSchedule,
+    noise_multiplier: float,
+    frequency: ItemFrequency | None = None,
+    noise: Noise = secure_noise,
+) -> None:
+    """Train the parameters that require a gradient, in place, by DP-SGD. Source: Abadi et al. 2016, algorithm 1.
+
+    Users are sampled one by one (Poisson sampling), so that a step may have none of them; it has its noise all the
+    same. The sum is divided by the public expected number of users.
+
+    Args:
+        network: See `user_gradients`. It starts from what is public or was released.
+        histories: All events of the users that the run may learn from.
+        schedule: What is public.
+        noise_multiplier: Standard deviation of the noise over `max_norm`.
+        frequency: How often items are drawn as negatives, which no user decides; None: the softmax is over all items.
+        noise: For tests and audits only; without it there is no privacy.
+    """
+    generator = np.random.default_rng()
+    trained = [one for one in network.parameters() if one.requires_grad]
+    start = parameters_to_vector(trained).detach()
+    optimizer = NoisyAdam.of(start, schedule, noise_multiplier / schedule.expected_users)
+    average = start.clone()
+    for step in range(schedule.num_steps):
+        chosen = np.flatnonzero(generator.random(len(histories)) < schedule.sampling_rate)
+        negatives = None if frequency is None else frequency.draw(NUM_NEGATIVES, seed=step)
+        total = clipped_sum(
+            network, random_windows(histories, chosen, schedule.max_events, generator), schedule, negatives
+        )
+        total = total + noise(noise_multiplier, len(total))
+        mean = torch.from_numpy(total * (GRID * schedule.max_norm / schedule.expected_users))
+        vector_to_parameters(optimizer.moved(mean.to(start)), trained)
+        decay = min(schedule.ema_decay, (1 + step) / (10 + step))
+        average.lerp_(parameters_to_vector(trained).detach(), 1 - decay)
+    vector_to_parameters(average, trained)
+
+
+def random_windows(
+    histories: Histories, users: Int[np.ndarray, " user"], max_events: int, generator: np.random.Generator
+) -> tuple[Histories, Windows]:
+    """A random window of at most `max_events` events of each user; users without events have none."""
+    users = users[histories.lengths[users] > 0]
+    start, lengths = histories.offsets[users], histories.lengths[users]
+    first = start + generator.integers(0, np.maximum(lengths - max_events, 0) + 1)
+    return histories, Windows(start, first, np.minimum(first + max_events, start + lengths))
+
+
+def clipped_sum(
+    network: Network,
+    windows: tuple[Histories, Windows],
+    schedule: StepSchedule,
+    negatives: Negatives | None = None,
+) -> Int[np.ndarray, " parameter"]:
+    """The sum of the clipped gradients of users, one window each, in steps of `GRID` times `max_norm`.
+
+    One user more or less changes it by a vector with a norm of at most 1 / `GRID`, but for the last bits of float32: a
+    number of another user may fall on the next step of the grid where its group has other members. The order is that of the parameters
+    that require a gradient, one after the other. Users are worked on in groups of like length, which bounds memory.
+    """
+    histories, of_users = windows
+    weights = Weights(noise=0.0, mask_seen=schedule.mask_seen)
+    like = {name: one for name, one in network.named_parameters() if one.requires_grad}
+    total = np.zeros(sum(one.numel() for one in like.values()), dtype=np.int64)
+    at_once = int(np.clip(NUMBERS_AT_ONCE // max(1, len(total)), 1, USERS_AT_ONCE))
+    for group in group_by_length(of_users.lengths, TOKENS_AT_ONCE, np.arange(len(of_users.lengths))):
+        for members in np.split(group, range(at_once, len(group), at_once)):
+            batch = make_batch(histories, of_users, members, network.config.num_items).to(network.item_bias.device)
+            gradients = user_gradients(network, batch, weights, negatives)
+            steps = gradients.clipped_steps(schedule.max_norm, like)
+            total += torch.cat([one.flatten() for one in steps.values()]).cpu().numpy()
+    return total
+
+
+@dataclass(eq=False)
+class NoisyAdam:
+    """Adam whose second moment does not count the noise of the gradient.
+
+    Source: Tang, Shpilevskiy and Lécuyer 2023, "DP-AdamBC", algorithm 1: m̂ / √max(v̂ − noise variance, floor).
+    """
+
+    position: Float[Tensor, " parameter"]
+    schedule: StepSchedule
+    noise_variance: float
+    first: Float[Tensor, " parameter"]
+    second: Float[Tensor, " parameter"]
+    step: int = 0
+
+    @classmethod
+    def of(cls, start: Float[Tensor, " parameter"], schedule: StepSchedule, relative_noise: float) -> NoisyAdam:
+        """`relative_noise` is the standard deviation of the gradient's noise over `max_norm`."""
+        noise = relative_noise * schedule.max_norm
+        return cls(start.clone(), schedule, noise**2, torch.zeros_like(start), torch.zeros_like(start))
+
+    def moved(self, gradient: Float[Tensor, " parameter"]) -> Float[Tensor, " parameter"]:
+        """The parameters after one more step."""
+        rate = self.schedule.learning_rate * (1 - self.step / self.schedule.num_steps)
+        self.step += 1
+        self.first.lerp_(gradient, 1 - BETAS[0])
+        self.second.lerp_(gradient.square(), 1 - BETAS[1])
+        mean = self.first / (1 - BETAS[0] ** self.step)
+        variance = self.second / (1 - BETAS[1] ** self.step) - self.noise_variance
+        floor = max(LEAST_VARIANCE, LEAST_SHARE * self.noise_variance)
+        self.position = self.position - rate * mean / variance.clamp(min=floor).sqrt()
+        return self.position
