@@ -90,6 +90,7 @@ class PrivateModel:
         if content is None:
             options = replace(options, content=_without_content(options))
         users = valid.vocabulary.users.to_pylist()
+        options = options.decided(public_users(len(users)), train.part.num_items)
         schedule = options.schedule(public_users(len(users)))
         is_chosen = options.content == "auto" or schedule is not None
         known = train.part.history() if is_chosen else valid.part.history_with_targets()

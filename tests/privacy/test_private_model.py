@@ -285,11 +285,10 @@ def test_network_is_trained_where_it_is_wanted_and_stays_in_the_budget(tmp_path:
 
 
 def test_network_is_trained_for_many_users_alone() -> None:
-    few, many = PrivacyOptions(8.0).schedule(1_000), PrivacyOptions(8.0).schedule(100_000)
-    assert few is None
-    assert many is not None
-    assert many.expected_users == 1_000
-    assert PrivacyOptions(0.1).schedule(100_000) is None
-    assert PrivacyOptions(8.0, network="no").schedule(100_000) is None
-    with pytest.raises(InputError, match="auto, yes, no"):
-        PrivacyOptions(8.0, network="maybe")  # type: ignore[arg-type]
+    decided = [PrivacyOptions(8.0).decided(*one).network for one in ((1_000, 500), (100_000, 500), (100_000, 50_000))]
+    assert decided == ["no", "yes", "no"]
+    assert PrivacyOptions(0.1).decided(100_000, 500).network == "no"
+    assert PrivacyOptions(8.0, network="no").decided(100_000, 500).schedule(100_000) is None
+    steps = PrivacyOptions(8.0, network="yes").schedule(100_000)
+    assert steps is not None
+    assert steps.expected_users == 1_000

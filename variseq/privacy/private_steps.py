@@ -86,8 +86,8 @@ def clipped_sum(
     """The sum of the clipped gradients of users, one window each, in steps of `GRID` times `max_norm`.
 
     One user more or less changes it by a vector with a norm of at most 1 / `GRID`, but for the last bits of float32: a
-    number of another user may fall on the next step of the grid where its group has other members. The order is that of the parameters
-    that require a gradient, one after the other. Users are worked on in groups of like length, which bounds memory.
+    number of another user may fall on the next step of the grid where its group has other members. The order is that of
+    the parameters that require a gradient. Users are worked on in groups of like length, which bounds memory.
     """
     histories, of_users = windows
     weights = Weights(noise=0.0, mask_seen=schedule.mask_seen)

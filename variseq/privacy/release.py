@@ -38,7 +38,10 @@ PAIR_CHOICE_SHARE = 0.02
 NETWORK_SHARE = 0.2
 """The same for the steps of a network; all others then have the rest."""
 LEAST_BUDGET = 50_000
-"""A network is trained where ε times the number of users is at least this (docs/development/log.md)."""
+"""A network is trained where ε times the number of users is at least this, and the catalog has at most `MOST_ITEMS`.
+
+Pairs are not counted of more items, and the vectors of others are zero. For what it gains see docs/development/log.md.
+"""
 OF_PAIRS = {
     "near": "counts of pairs of items near each other",
     "next": "counts of pairs of items in a row",
@@ -74,8 +77,8 @@ class PrivacyOptions:
         content: The weight of items with like content beside the pairs, from 0 to below 1. It needs a catalog with
             texts or categories, which are public, and helps where these say what is bought together. "auto" chooses it
             by validation and pays for it, see `CHOICE_SHARE`.
-        network: Whether a network is trained beside the counts, by noisy steps. "auto": where users are many enough for
-            the budget, see `LEAST_BUDGET`. Its weight is chosen by validation and paid for.
+        network: Whether a network is trained beside the counts, by noisy steps; its weight is chosen by validation and
+            paid for. "auto": where users are many enough, see `LEAST_BUDGET`; `PrivateModel.fit` decides.
     """
 
     epsilon: float
@@ -96,11 +99,16 @@ class PrivacyOptions:
         if self.max_user_events < 2:
             raise InputError(f"max_user_events={self.max_user_events} is not possible. Give 2 or more.")
 
+    def decided(self, num_users: int, num_items: int) -> PrivacyOptions:
+        """The same options with "yes" or "no" for a network in place of "auto", by public numbers alone."""
+        if self.network != "auto":
+            return self
+        pays = self.epsilon * num_users >= LEAST_BUDGET and num_items <= MOST_ITEMS
+        return replace(self, network="yes" if pays else "no")
+
     def schedule(self, num_users: int) -> StepSchedule | None:
-        """The steps of a network for this public number of users; None where none is trained."""
-        if self.network == "no" or (self.network == "auto" and self.epsilon * num_users < LEAST_BUDGET):
-            return None
-        return StepSchedule.of_users(num_users, self.exclude_seen)
+        """The steps of a network for this public number of users; None where none is wanted."""
+        return StepSchedule.of_users(num_users, self.exclude_seen) if self.network == "yes" else None
 
 
 @dataclass(frozen=True, eq=False)
