@@ -21,8 +21,8 @@ from variseq.events.vocabulary import Id, Vocabulary
 from variseq.inference.engine import load_engine
 from variseq.log import LogPart
 from variseq.privacy.accounting import CHOICE, NETWORK_CHOICE, NETWORK_STEPS, Ledger, public_users
+from variseq.privacy.alike_items import AlikeItems, public_content, smoothed_counts, with_alike
 from variseq.privacy.chosen_weight import CONTENT_WEIGHTS, NETWORK_WEIGHTS, chosen_weight
-from variseq.privacy.content_pairs import AlikeItems, public_content, with_content
 from variseq.privacy.private_network import private_network
 from variseq.privacy.private_run import NetworkShare, PrivateRun, mixture_model, vectors_of_network
 from variseq.privacy.release import PrivacyOptions, pair_counts, release
@@ -96,22 +96,23 @@ class PrivateModel:
         known = train.part.history() if is_chosen else valid.part.history_with_targets()
         released = release(known, train.part.num_items, options)
         options, ledger = replace(options, pairs=released.kind), released.ledger
-        counts, network = pair_counts(released), None
+        plain, network = pair_counts(released), None
+        counts = smoothed_counts(plain, released.kind)
         if schedule is not None:
             bounded = known.latest(options.max_user_events)
-            network = private_network(counts, bounded, schedule, ledger.noise_of(NETWORK_STEPS))
+            network = private_network(plain, bounded, schedule, ledger.noise_of(NETWORK_STEPS))
         if content is not None:
             alike, pairs = AlikeItems.of(content, counts.share), counts
             if options.content == "auto":
                 weight = chosen_weight(
-                    lambda weight: mixture_model(with_content(pairs, alike, weight), options),
+                    lambda weight: mixture_model(with_alike(pairs, alike, weight), options),
                     CONTENT_WEIGHTS,
                     valid.part,
                     users,
                     ledger.noise_of(CHOICE),
                 )
                 options = replace(options, content=weight)
-            counts = with_content(pairs, alike, float(options.content))
+            counts = with_alike(pairs, alike, float(options.content))
         share = None
         if network is not None:
             encoder, vectors = NetworkEncoder(network), vectors_of_network(network)

@@ -18,8 +18,8 @@ from variseq.cli import app
 from variseq.errors import CheckpointError, InputError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.log import Log
+from variseq.privacy.alike_items import AlikeItems, public_content, with_alike
 from variseq.privacy.chosen_weight import CONTENT_WEIGHTS, chosen_weight
-from variseq.privacy.content_pairs import AlikeItems, public_content, with_content
 from variseq.privacy.guarantee import faults_of, guarantee
 from variseq.privacy.noise import no_noise
 from variseq.privacy.private_run import NetworkShare, PrivateRun, item_tables, mixture_model, vectors_of_network
@@ -157,7 +157,7 @@ def model_of(log: Log) -> Callable[[float], MixtureModel]:
     assert content is not None
     counts = pair_counts(release(train.part.history(), train.part.num_items, options, no_noise))
     alike = AlikeItems.of(content, counts.share)
-    return lambda weight: mixture_model(with_content(counts, alike, weight), options)
+    return lambda weight: mixture_model(with_alike(counts, alike, weight), options)
 
 
 def test_choice_without_noise_is_that_of_the_best_weight(log: Log) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from variseq.privacy.content_pairs import POPULARITY_POWER, SHARPNESS, AlikeItems, with_content
+from variseq.privacy.alike_items import POPULARITY_POWER, SHARPNESS, AlikeItems, smoothed_counts, with_alike
 from variseq.privacy.contributions import (
     DECAY,
     WINDOW,
@@ -153,6 +153,26 @@ def test_counts_of_a_release_find_who_is_near_whom() -> None:
     assert np.diff(counts.offsets)[20:].sum() == 0
 
 
+def share_within_groups(counts: PairCounts) -> float:
+    """The mean share of the neighbors of items 0 to 19 that are of the own group."""
+    shares = []
+    for item in range(20):
+        cells = slice(counts.offsets[item], counts.offsets[item + 1])
+        same = (counts.neighbor[cells] < 10) == (item < 10)
+        shares.append(counts.count[cells][same].sum() / max(counts.count[cells].sum(), 1e-9))
+    return float(np.mean(shares))
+
+
+def test_items_with_like_neighbors_make_up_for_pairs_that_noise_hides() -> None:
+    for seed in range(3):
+        released = release(made_up_log(), 30, PrivacyOptions(1.0), seeded_noise(seed))
+        counts = pair_counts(released)
+        smoothed = smoothed_counts(counts, "near")
+        assert share_within_groups(smoothed) > share_within_groups(counts)
+        assert smoothed.share is counts.share
+    assert smoothed_counts(counts, "next") is counts
+
+
 def test_pairs_in_a_row_keep_their_order() -> None:
     random = np.random.default_rng(4)
     rounds = Histories.of_items([((start + np.arange(12)) % 5).tolist() for start in random.integers(0, 5, 300)])
@@ -178,7 +198,7 @@ def test_content_is_a_part_of_each_distribution_with_its_weight() -> None:
     alike = np.maximum(directions @ directions.T, 0) ** SHARPNESS * counts.share**POPULARITY_POWER
     np.fill_diagonal(alike, 0)
     alike /= alike.sum(axis=1, keepdims=True)
-    found = with_content(counts, AlikeItems.of(content, counts.share), weight)
+    found = with_alike(counts, AlikeItems.of(content, counts.share), weight)
     rows = [[0], [1], [7]]
     smoothed = followers(Histories.of_items(rows), found.offsets, found.neighbor, found.count).dense(
         PRIOR_EVENTS * counts.share

@@ -14,6 +14,7 @@ from variseq.events.options import ReadOptions
 from variseq.events.vocabulary import Vocabulary
 from variseq.federation.messages import Terms, catalog_digest
 from variseq.log import read_catalog
+from variseq.privacy.alike_items import smoothed_counts
 from variseq.privacy.private_run import PrivateRun
 from variseq.privacy.release import PrivacyOptions, Release, pair_counts
 
@@ -57,5 +58,5 @@ def new_terms(vocabulary: Vocabulary, parties: int, num_users: int, options: Pri
 
 def save_run(released: Release, terms: Terms, vocabulary: Vocabulary, items: ItemTable, folder: Path) -> None:
     """Write the run of a federation; its tables are the same at the coordinator and at every party."""
-    counts = pair_counts(released)
+    counts = smoothed_counts(pair_counts(released), released.kind)
     PrivateRun(released.ledger, counts, terms.options(), vocabulary, items, WITHOUT_TEST, terms.parties).save(folder)

@@ -7,8 +7,8 @@ import torch
 
 from variseq.model.losses import ItemFrequency
 from variseq.model.network import Network, NetworkConfig
+from variseq.privacy.alike_items import VECTOR_SIZE, item_vectors
 from variseq.privacy.noise import Noise, secure_noise
-from variseq.privacy.private_run import VECTOR_SIZE, item_vectors
 from variseq.privacy.private_steps import train_privately
 from variseq.privacy.release import PairCounts
 from variseq.privacy.schedule import StepSchedule

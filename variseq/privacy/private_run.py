@@ -17,6 +17,7 @@ from variseq.artifacts.folder import ENCODER, TABLES, new_artifact
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.privacy.accounting import Ledger
+from variseq.privacy.alike_items import item_vectors
 from variseq.privacy.contributions import DECAY, WINDOW
 from variseq.privacy.release import PairCounts, PrivacyOptions
 from variseq.ranking.calibration import LENGTH_EDGES, Calibration, CalibrationResult, GatingNetwork
@@ -35,8 +36,6 @@ REPEATS = 0.0
 """The probability of seen items where they are left out."""
 COUNTED = ("log_share", "log_trend", "offsets", "follower", "count", "is_new")
 """The tables of a folder besides the vectors, as an export has them."""
-VECTOR_SIZE = 32
-"""Numbers of an item vector; vectors show which items are alike and order no list."""
 PUBLIC = (
     "the catalog of items, with all that is known of them",
     "the number of users, rounded up to one digit",
@@ -192,29 +191,3 @@ def vectors_of_network(network: Network) -> Float[np.ndarray, "item vector_plus_
         [network.item_vectors.detach().cpu().numpy(), network.item_bias.detach().cpu().numpy()[:, None]], axis=1
     )
     return vectors.astype(np.float32)
-
-
-def item_vectors(counts: PairCounts) -> Float[np.ndarray, "item vector_plus_one"]:
-    """Vectors whose cosines are high for items that are near the same items, and the popularity as last column.
-
-    They are the eigenvectors of the counts over the root of both totals, times the root of the eigenvalues; zero for
-    items without pairs.
-    """
-    from scipy.sparse import csr_array
-    from scipy.sparse.linalg import eigsh
-
-    num_items = len(counts.share)
-    vectors = np.zeros((num_items, VECTOR_SIZE + 1), dtype=np.float32)
-    vectors[:, -1] = np.log(counts.share)
-    has_pairs = np.flatnonzero(np.diff(counts.offsets))
-    table = csr_array((counts.count.astype(np.float64), counts.neighbor, counts.offsets), (num_items, num_items))
-    table = table[has_pairs][:, has_pairs]
-    table = (table + table.T) / 2
-    scale = 1 / np.sqrt(np.maximum(table.sum(axis=1), 1e-12))
-    size = min(VECTOR_SIZE, len(has_pairs) - 1)
-    if size < 1:
-        return vectors
-    start = np.full(len(has_pairs), 1.0)
-    values, found = eigsh(table.multiply(scale[:, None]).multiply(scale).tocsr(), k=size, which="LA", v0=start)
-    vectors[has_pairs, :size] = found * np.sqrt(np.maximum(values, 0))
-    return vectors

@@ -38,7 +38,8 @@ def train_privately(
     """Train the parameters that require a gradient, in place, by DP-SGD. Source: Abadi et al. 2016, algorithm 1.
 
     Users are sampled one by one (Poisson sampling), so that a step may have none of them; it has its noise all the
-    same. The sum is divided by the public expected number of users.
+    same. The sum is divided by the public expected number of users. The steps are computed in float64, see
+    `clipped_sum`; the trained network is one of float32.
 
     Args:
         network: See `user_gradients`. It starts from what is public or was released.
@@ -49,6 +50,7 @@ def train_privately(
         noise: For tests and audits only; without it there is no privacy.
     """
     generator = np.random.default_rng()
+    network.double()
     trained = [one for one in network.parameters() if one.requires_grad]
     start = parameters_to_vector(trained).detach()
     optimizer = NoisyAdam.of(start, schedule, noise_multiplier / schedule.expected_users)
@@ -65,6 +67,7 @@ def train_privately(
         decay = min(schedule.ema_decay, (1 + step) / (10 + step))
         average.lerp_(parameters_to_vector(trained).detach(), 1 - decay)
     vector_to_parameters(average, trained)
+    network.float()
 
 
 def random_windows(
@@ -85,9 +88,10 @@ def clipped_sum(
 ) -> Int[np.ndarray, " parameter"]:
     """The sum of the clipped gradients of users, one window each, in steps of `GRID` times `max_norm`.
 
-    One user more or less changes it by a vector with a norm of at most 1 / `GRID`, but for the last bits of float32: a
-    number of another user may fall on the next step of the grid where its group has other members. The order is that of
-    the parameters that require a gradient. Users are worked on in groups of like length, which bounds memory.
+    One user more or less changes it by a vector with a norm of at most 1 / `GRID`. Users are worked on in groups of
+    like length, which bounds memory, and the last bits of a gradient depend on its group. So the network is to be one
+    of float64: there such a bit moves a number of another user to the next step of the grid about once in 5,000 sums,
+    and the norms have room for one such move. The order is that of the parameters that require a gradient.
     """
     histories, of_users = windows
     weights = Weights(noise=0.0, mask_seen=schedule.mask_seen)

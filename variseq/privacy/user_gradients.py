@@ -55,7 +55,7 @@ class UserGradients:
             max_norm: The largest norm of a user's gradient over all parameters together.
             like: Tensors with the shape of each parameter.
         """
-        # The norms are of float32, and less than 10⁻⁴ too small.
+        # Room for the rounding of norms in float32, and for a number that falls on the next step; see `clipped_sum`.
         factor = self.factors(max_norm) * ((1 - 1e-4) / (max_norm * GRID))
         assert len(factor) * GRID**-1 < 2**24, "sums of so many users are not exact in float32"
         found = {}
