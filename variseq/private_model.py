@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,14 @@ class PrivateModel:
         self.engine: Engine = load_engine(Path(folder))
 
     @classmethod
-    def fit(cls, train: LogPart, valid: LogPart, folder: Path | str, options: PrivacyOptions) -> PrivateModel:
+    def fit(
+        cls,
+        train: LogPart,
+        valid: LogPart,
+        folder: Path | str,
+        options: PrivacyOptions,
+        report: Callable[[int, int], None] = lambda done, total: None,
+    ) -> PrivateModel:
         """Release the counts of the training and validation part, and write the folder of the private run.
 
         Where users are many enough for the budget, a network is trained beside them, see `PrivacyOptions`.
@@ -73,6 +80,7 @@ class PrivateModel:
             valid: The validation part of the same split. It is learned from at once, unless a weight is chosen on it.
             folder: A folder that does not exist yet.
             options: The budget.
+            report: Gets the number of steps of the network that are done, and of all.
 
         Returns:
             The model that was written.
@@ -100,7 +108,7 @@ class PrivateModel:
         counts = smoothed_counts(plain, released.kind)
         if schedule is not None:
             bounded = known.latest(options.max_user_events)
-            network = private_network(plain, bounded, schedule, ledger.noise_of(NETWORK_STEPS))
+            network = private_network(plain, bounded, schedule, ledger.noise_of(NETWORK_STEPS), report)
         if content is not None:
             alike, pairs = AlikeItems.of(content, counts.share), counts
             if options.content == "auto":

@@ -8,8 +8,7 @@ import torch
 from variseq.model.losses import ItemFrequency
 from variseq.model.network import Network, NetworkConfig
 from variseq.privacy.alike_items import VECTOR_SIZE, item_vectors
-from variseq.privacy.noise import Noise, secure_noise
-from variseq.privacy.private_steps import train_privately
+from variseq.privacy.private_steps import Report, train_privately
 from variseq.privacy.release import PairCounts
 from variseq.privacy.schedule import StepSchedule
 from variseq.sequences.histories import Histories
@@ -56,7 +55,7 @@ def private_network(
     histories: Histories,
     schedule: StepSchedule,
     noise_multiplier: float,
-    noise: Noise = secure_noise,
+    report: Report = lambda done, total: None,
 ) -> Network:
     """The network of a release, trained by the steps of the schedule.
 
@@ -65,10 +64,10 @@ def private_network(
         histories: All events of the users that the run may learn from, after the bound on events of a user.
         schedule: Of the steps.
         noise_multiplier: Of each step.
-        noise: For tests and audits only; without it there is no privacy.
+        report: Gets the number of steps that are done, and of all.
     """
     network = network_of_release(counts)
     is_large = len(counts.share) > FULL_SOFTMAX_MAX_ITEMS
     frequency = ItemFrequency.of(network.item_bias.detach()) if is_large else None
-    train_privately(network, histories, schedule, noise_multiplier, frequency, noise)
+    train_privately(network, histories, schedule, noise_multiplier, frequency, report=report)
     return network.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ BETAS = (0.9, 0.98)
 LEAST_VARIANCE, LEAST_SHARE = 1e-16, 0.1
 """The corrected second moment is at least so large, and at least this share of the variance of the noise."""
 NUM_NEGATIVES = 2048
+Report = Callable[[int, int], None]
 
 
 def train_privately(
@@ -34,6 +36,7 @@ def train_privately(
     noise_multiplier: float,
     frequency: ItemFrequency | None = None,
     noise: Noise = secure_noise,
+    report: Report = lambda done, total: None,
 ) -> None:
     """Train the parameters that require a gradient, in place, by DP-SGD. Source: Abadi et al. 2016, algorithm 1.
 
@@ -48,6 +51,7 @@ def train_privately(
         noise_multiplier: Standard deviation of the noise over `max_norm`.
         frequency: How often items are drawn as negatives, which no user decides; None: the softmax is over all items.
         noise: For tests and audits only; without it there is no privacy.
+        report: Gets the number of steps that are done, and of all.
     """
     generator = np.random.default_rng()
     network.double()
@@ -66,6 +70,7 @@ def train_privately(
         vector_to_parameters(optimizer.moved(mean.to(start)), trained)
         decay = min(schedule.ema_decay, (1 + step) / (10 + step))
         average.lerp_(parameters_to_vector(trained).detach(), 1 - decay)
+        report(step + 1, schedule.num_steps)
     vector_to_parameters(average, trained)
     network.float()
 

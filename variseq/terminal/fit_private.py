@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+
+from rich.progress import Progress
 
 from variseq.artifacts.folder import refuse_existing
 from variseq.errors import InputError
@@ -79,7 +82,14 @@ def fit_private(
     progress = console(quiet=quiet)
     progress.print(log.check())
     train, valid, test = log.split(config.split.by, config.split.test, config.split.valid, config.split.targets_of)
-    model = PrivateModel.fit(train, valid, out, options)
+    bar = Progress(console=console(stderr=True, quiet=quiet), transient=True)
+    task = bar.add_task("Steps of the network", total=None, visible=False)
+
+    def report(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total, visible=True)
+
+    with bar if bar.console.is_terminal else nullcontext():
+        model = PrivateModel.fit(train, valid, out, options, report)
     progress.print(guarantee(model.engine.health["privacy"]), soft_wrap=True)
     if test.part.protocol["num_test_events"]:
         results = model.evaluate(test, valid, k=min(NUM_RANKED, model.vocabulary.num_items))
