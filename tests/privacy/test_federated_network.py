@@ -246,5 +246,5 @@ def test_commands_write_a_run_with_the_network(keys: tuple[Path, list[PartyKey]]
         for future in [threads.submit(command, one) for one in commands]:
             future.result()
     listed = PrivateModel(tmp_path / "run").recommend(history=["i01", "i02"], k=3)
-    assert len(listed.to_dicts()) == 1
+    assert len(listed.to_dicts()) == 3
     assert {"start_vector", "distance_biases"} <= load_file(tmp_path / "run" / TABLES).keys()
