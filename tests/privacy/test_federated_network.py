@@ -19,7 +19,7 @@ import variseq as vs
 from variseq.artifacts.folder import TABLES
 from variseq.cli import app
 from variseq.errors import InputError, TrainingDivergedError
-from variseq.evaluation.splits import Part, leave_one_out
+from variseq.evaluation.splits import leave_one_out
 from variseq.events.vocabulary import Vocabulary
 from variseq.privacy.noise import GRID
 from variseq.private_model import PrivateModel
@@ -123,7 +123,8 @@ def test_next_network_is_the_weighted_mean_of_what_each_log_trains(begun: Rounds
 def test_validation_of_the_parties_is_that_of_the_joined_log(undisturbed: Rounds) -> None:
     shared = shared_of(undisturbed)
     best = max(shared.scores, key=lambda one: one["ndcg"])
-    assert Validation(POOLED, shared.config).score(shared.network)["validation_ndcg"] == pytest.approx(best["ndcg"], abs=1e-4)
+    of_joined = Validation(POOLED, shared.config).score(shared.network)
+    assert of_joined["validation_ndcg"] == pytest.approx(best["ndcg"], abs=1e-4)
 
 
 def test_network_and_share_are_chosen(undisturbed: Rounds) -> None:

@@ -141,7 +141,7 @@ def join(
 
 
 def _validation_part(log: Log) -> Part:
-    """The last event of each user is for validation. Raises InputError where what is kept of one user depends on others."""
+    """The last event of each user. Raises InputError where what is kept of one user depends on others."""
     from variseq.private_model import refuse_dependent_reading
 
     train, valid, _ = log.split("leave-one-out", test="none")
