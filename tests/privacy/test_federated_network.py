@@ -39,7 +39,7 @@ from variseq.federation.messages import NetworkTerms, Terms, catalog_digest
 from variseq.federation.party import refuse_terms, take_part
 from variseq.federation.rounds import Rounds, own_sum
 from variseq.federation.server import Address, serve
-from variseq.federation.shared_network import NUM_LAST, SharedNetwork, parameters_of, seeded
+from variseq.federation.shared_network import NUM_LAST, WITHOUT_BATCH_NORM, SharedNetwork, parameters_of, seeded
 
 NUM_ITEMS, PARTIES, ROUNDS = 30, 3, 2
 CATALOG = catalog_digest(pa.array(range(NUM_ITEMS)))
@@ -97,7 +97,7 @@ def test_settings_are_those_of_the_joined_log(begun: Rounds) -> None:
     properties = LogProperties.of(POOLED.history(), VOCABULARY)
     summed = summed_properties(np.sum([property_sums(one.history()) for one in PARTS], axis=0), NUM_ITEMS, 3, 90, 1000)
     assert summed == replace(properties, has_values=False)
-    shape = network_config("tiny", replace(properties, has_values=False), {})
+    shape = network_config("tiny", replace(properties, has_values=False), WITHOUT_BATCH_NORM)
     config = training_config(properties, shape, 3, {"max_epochs": ROUNDS, "exclude_seen": True})
     assert shared_of(begun).network.config == shape
     assert shared_of(begun).config.model_copy(update={"batch_tokens": config.batch_tokens}) == config
