@@ -100,7 +100,10 @@ def test_settings_are_those_of_the_joined_log(begun: Rounds) -> None:
     shape = network_config("tiny", replace(properties, has_values=False), WITHOUT_BATCH_NORM)
     config = training_config(properties, shape, 3, {"max_epochs": ROUNDS, "exclude_seen": True})
     assert shared_of(begun).network.config == shape
-    assert shared_of(begun).config.model_copy(update={"batch_tokens": config.batch_tokens}) == config
+    of_party = shared_of(begun).config
+    assert of_party.batch_tokens == config.batch_tokens // PARTIES
+    kept = {name: getattr(config, name) for name in ("batch_tokens", "learning_rate")}
+    assert of_party.model_copy(update=kept) == config
 
 
 def test_next_network_is_the_weighted_mean_of_what_each_log_trains(begun: Rounds) -> None:
@@ -202,6 +205,12 @@ def test_party_sends_no_network_that_is_not_finite_or_too_large(begun: Rounds) -
         shared.network.embedding.item.data[3, 3] = parameter
         with pytest.raises((InputError, TrainingDivergedError)):
             trained_sums(shared, PARTS[0], 1)
+
+
+def test_behaviors_of_a_log_count_as_one() -> None:
+    histories = replace(PARTS[0].histories, behavior=np.full_like(PARTS[0].histories.behavior, 3))
+    rounds = add_up(Rounds(terms_of()), 3)
+    assert np.array_equal(own_sum(rounds, replace(PARTS[0], histories=histories), 1), own_sum(rounds, PARTS[0], 1))
 
 
 def test_log_without_an_event_to_train_on_adds_nothing(begun: Rounds) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -24,6 +26,12 @@ from variseq.privacy.release import PairCounts
 from variseq.recommend.calibrate import Calibrator
 from variseq.recommend.network_model import NetworkEncoder
 from variseq.training.trainer import Trainer, Validation
+
+
+def plain_part(part: Part) -> Part:
+    """The part as every log has it: with one behavior, and without visits."""
+    histories = replace(part.histories, behavior=np.zeros_like(part.histories.behavior), visit_gap=None)
+    return replace(part, histories=histories)
 
 
 def trained_sums(shared: SharedNetwork, part: Part, party: int) -> Int[np.ndarray, " number"]:

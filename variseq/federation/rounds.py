@@ -170,12 +170,12 @@ def own_sum(rounds: Rounds, part: Part, party: int, noise: Noise = secure_noise)
     if running < LENGTHS:
         noisy = NoisySums(histories, terms.num_items, terms.options(), rounds.ledger, terms.parties, noise)
         return noisy.popularity() if running == POPULARITY else noisy.pairs(rounds.chosen())
-    from variseq.federation.local_training import calibration_sums, trained_sums, validation_sums
+    from variseq.federation.local_training import calibration_sums, plain_part, trained_sums, validation_sums
     from variseq.federation.log_properties import property_sums
 
-    shared = rounds.network
+    shared, part = rounds.network, plain_part(part)
     if shared is None:
-        return property_sums(histories.latest(terms.max_user_events))
+        return property_sums(part.history().latest(terms.max_user_events))
     if shared.round < shared.rounds:
         return trained_sums(shared, part, party)
     if shared.round == shared.rounds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,9 +93,11 @@ class SharedNetwork:
         shape = network_config(cast("Size", terms.network.size), properties, WITHOUT_BATCH_NORM)
         by_hand = {"max_epochs": self.rounds, "exclude_seen": terms.exclude_seen}
         config = training_config(properties, shape, seed, by_hand)
-        # The parties together take as many steps in a round as one log does in an epoch.
+        # A party takes as many steps in a round as one log does in an epoch. Its gradients have more noise, by which Adam
+        # divides: with the same rate the mean of the parties would move less.
         batch_tokens = max(LEAST_BATCH_TOKENS, config.batch_tokens // terms.parties)
-        self.config = config.model_copy(update={"batch_tokens": batch_tokens})
+        rate = config.learning_rate * math.sqrt(terms.parties)
+        self.config = config.model_copy(update={"batch_tokens": batch_tokens, "learning_rate": rate})
         with seeded(seed):
             self.network = Network(shape).eval()
         self.network.embedding.has_own[:-1, 0] = torch.from_numpy(has_events)

@@ -302,6 +302,7 @@ class Trainer:
         self.progress.epoch, self.progress.step = epoch, epoch * len(groups)
         with Interrupt() as interrupt:
             self._train_epoch((), interrupt)
+            self._stop_if_requested(interrupt)
         self._check_weights()
         return self.progress.sums
 
