@@ -93,8 +93,8 @@ class SharedNetwork:
         shape = network_config(cast("Size", terms.network.size), properties, WITHOUT_BATCH_NORM)
         by_hand = {"max_epochs": self.rounds, "exclude_seen": terms.exclude_seen}
         config = training_config(properties, shape, seed, by_hand)
-        # A party takes as many steps in a round as one log does in an epoch. Its gradients have more noise, by which Adam
-        # divides: with the same rate the mean of the parties would move less.
+        # A party takes as many steps in a round as one log does in an epoch. Its gradients have more noise, by which
+        # Adam divides: with the same rate the mean of the parties would move less.
         batch_tokens = max(LEAST_BATCH_TOKENS, config.batch_tokens // terms.parties)
         rate = config.learning_rate * math.sqrt(terms.parties)
         self.config = config.model_copy(update={"batch_tokens": batch_tokens, "learning_rate": rate})
