@@ -33,7 +33,7 @@ from variseq.federation.keys import create_keys, read_party_key, read_public_key
 from variseq.federation.local_training import calibration_sums
 from variseq.federation.messages import NetworkTerms, Terms
 from variseq.federation.party import take_part
-from variseq.federation.rounds import LENGTHS, Rounds, own_sum
+from variseq.federation.rounds import LENGTHS, OwnSums, Rounds
 from variseq.federation.server import Address, serve
 from variseq.federation.shared_network import SharedNetwork, parameters_of, seeded, set_parameters
 from variseq.log import Log
@@ -103,7 +103,7 @@ def trained_on(joined: Part, terms: Terms) -> tuple[Rounds, dict[str, float]]:
     """The same network, trained by the ordinary trainer on the joined log; and its CPU seconds."""
     begun, rounds = time.thread_time(), Rounds(replace(terms, parties=1))
     while len(rounds.sums) <= LENGTHS:
-        rounds.add(own_sum(rounds, joined, 1).astype("<i8").tobytes())
+        rounds.add(OwnSums(joined, 1).of(rounds).astype("<i8").tobytes())
     assert rounds.network is not None
     shared: SharedNetwork = rounds.network
     network = shared.copy()

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 import typer
 from safetensors.numpy import load_file
 
@@ -37,9 +38,16 @@ from variseq.federation.local_training import trained_sums
 from variseq.federation.log_properties import property_sums, summed_properties
 from variseq.federation.messages import NetworkTerms, Terms, catalog_digest
 from variseq.federation.party import refuse_terms, take_part
-from variseq.federation.rounds import Rounds, own_sum
+from variseq.federation.rounds import LENGTHS, OwnSums, Rounds
 from variseq.federation.server import Address, serve
-from variseq.federation.shared_network import NUM_LAST, WITHOUT_BATCH_NORM, SharedNetwork, parameters_of, seeded
+from variseq.federation.shared_network import (
+    NUM_LAST,
+    WITHOUT_BATCH_NORM,
+    SharedNetwork,
+    parameters_of,
+    seeded,
+    set_parameters,
+)
 
 NUM_ITEMS, PARTIES, ROUNDS = 30, 3, 2
 CATALOG = catalog_digest(pa.array(range(NUM_ITEMS)))
@@ -68,10 +76,15 @@ def terms_of(**changed: object) -> Terms:
     return msgspec.structs.replace(terms, **changed)
 
 
-def add_up(rounds: Rounds, until: int) -> Rounds:
+def parties_of() -> list[OwnSums]:
+    return [OwnSums(part, party) for party, part in enumerate(PARTS, 1)]
+
+
+def add_up(rounds: Rounds, until: int, parties: list[OwnSums] | None = None) -> Rounds:
     """Rounds with plain sums, without masks and messages."""
+    parties = parties or parties_of()
     while len(rounds.sums) < until:
-        total = np.sum([own_sum(rounds, part, party) for party, part in enumerate(PARTS, 1)], axis=0)
+        total = np.sum([party.of(rounds) for party in parties], axis=0)
         rounds.add(total.astype("<i8").tobytes())
     return rounds
 
@@ -106,21 +119,26 @@ def test_settings_are_those_of_the_joined_log(begun: Rounds) -> None:
     assert of_party.model_copy(update=kept) == config
 
 
-def test_next_network_is_the_weighted_mean_of_what_each_log_trains(begun: Rounds) -> None:
-    shared = shared_of(begun)
-    parameters, weights = [], []
-    for party, part in enumerate(PARTS, 1):
-        seed = int(np.random.SeedSequence([3, party, 0]).generate_state(1)[0])
-        with seeded(seed):
-            trainer = Trainer(shared.copy(), part.history(), None, shared.config.model_copy(update={"seed": seed}))
-            weights.append(trainer.run_epoch(0)["targets"])
-        parameters.append(parameters_of(trainer.network))
-        own = trained_sums(shared, part, party)[:-NUM_LAST] * GRID
-        assert np.abs(own - weights[-1] * parameters[-1]).max() <= GRID / 2
-    add_up(begun, 4)
-    mean = np.average(parameters, axis=0, weights=weights)
-    assert parameters_of(shared.network) == pytest.approx(mean, abs=1e-6)
-    assert np.abs(begun.sums[3][:-NUM_LAST] * GRID - mean * sum(weights)).max() <= PARTIES * GRID / 2 * (1 + 1e-9)
+def test_next_network_is_the_weighted_mean_of_what_each_log_trains_with_its_moments_kept(begun: Rounds) -> None:
+    shared, parties, trainers = shared_of(begun), parties_of(), {}
+    for number in range(ROUNDS):
+        parameters, weights = [], []
+        for party, part in enumerate(PARTS, 1):
+            seed = int(np.random.SeedSequence([3, party, number]).generate_state(1)[0])
+            with seeded(seed):
+                if number == 0:
+                    config = shared.config.model_copy(update={"seed": seed})
+                    trainers[party] = Trainer(shared.copy(), part.history(), None, config)
+                set_parameters(trainers[party].network, parameters_of(shared.network))
+                trainers[party].progress.beta = shared.beta
+                torch.manual_seed(seed)
+                weights.append(trainers[party].run_epoch(number)["targets"])
+            parameters.append(parameters_of(trainers[party].network))
+        add_up(begun, LENGTHS + number + 2, parties)
+        mean = np.average(parameters, axis=0, weights=weights)
+        assert parameters_of(shared.network) == pytest.approx(mean, abs=1e-6)
+        total = begun.sums[-1][:-NUM_LAST] * GRID
+        assert np.abs(total - mean * sum(weights)).max() <= PARTIES * GRID / 2 * (1 + 1e-9)
 
 
 def test_validation_of_the_parties_is_that_of_the_joined_log(undisturbed: Rounds) -> None:
@@ -144,9 +162,12 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[PartyKey]
     return folder / "coordinator.json", [read_party_key(folder / f"party-{party}.json") for party in range(1, 4)]
 
 
-def test_party_that_is_killed_in_training_comes_back_and_the_network_is_the_same(
-    undisturbed: Rounds, keys: tuple[Path, list[PartyKey]]
+def test_party_that_is_killed_in_training_goes_on_without_moments_and_all_have_one_network(
+    keys: tuple[Path, list[PartyKey]],
 ) -> None:
+    parties = parties_of()
+    expected = add_up(Rounds(terms_of()), 4, parties)
+    add_up(expected, expected.number, [*parties[:2], OwnSums(PARTS[2], 3)])
     lines: list[str] = []
     coordinator = Coordinator(terms_of(), read_public_keys(keys[0]), lines.append)
     address = Address("127.0.0.1", 0)
@@ -172,9 +193,9 @@ def test_party_that_is_killed_in_training_comes_back_and_the_network_is_the_same
         found = [future.result() for future in futures]
         ended.result()
     for one in [coordinator.rounds, *found]:
-        assert all(np.array_equal(*pair) for pair in zip(one.sums, undisturbed.sums, strict=True))
-        assert np.array_equal(parameters_of(shared_of(one).network), parameters_of(shared_of(undisturbed).network))
-        assert shared_of(one).share == shared_of(undisturbed).share
+        assert all(np.array_equal(*pair) for pair in zip(one.sums, expected.sums, strict=True))
+        assert np.array_equal(parameters_of(shared_of(one).network), parameters_of(shared_of(expected).network))
+        assert shared_of(one).share == shared_of(expected).share
     assert any("left" in line for line in lines)
 
 
@@ -210,13 +231,13 @@ def test_party_sends_no_network_that_is_not_finite_or_too_large(begun: Rounds) -
 def test_behaviors_of_a_log_count_as_one() -> None:
     histories = replace(PARTS[0].histories, behavior=np.full_like(PARTS[0].histories.behavior, 3))
     rounds = add_up(Rounds(terms_of()), 3)
-    assert np.array_equal(own_sum(rounds, replace(PARTS[0], histories=histories), 1), own_sum(rounds, PARTS[0], 1))
+    assert np.array_equal(*(OwnSums(one, 1).of(rounds) for one in (replace(PARTS[0], histories=histories), PARTS[0])))
 
 
 def test_log_without_an_event_to_train_on_adds_nothing(begun: Rounds) -> None:
     histories = Histories.of_items([[1], [2], []])
     part = replace(PARTS[0], histories=histories, history_end=histories.offsets[1:], target_end=histories.offsets[1:])
-    assert not trained_sums(shared_of(begun), part, 1).any()
+    assert not trained_sums(shared_of(begun), part, 1)[0].any()
 
 
 @pytest.mark.parametrize(

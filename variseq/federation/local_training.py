@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from variseq.errors import InputError
@@ -20,6 +21,7 @@ from variseq.federation.shared_network import (
     in_steps,
     parameters_of,
     seeded,
+    set_parameters,
 )
 from variseq.privacy.private_run import NetworkShare, calibration, mixture_model, vectors_of_network
 from variseq.privacy.release import PairCounts
@@ -34,15 +36,21 @@ def plain_part(part: Part) -> Part:
     return replace(part, histories=histories)
 
 
-def trained_sums(shared: SharedNetwork, part: Part, party: int) -> Int[np.ndarray, " number"]:
+def trained_sums(
+    shared: SharedNetwork, part: Part, party: int, trainer: Trainer | None = None
+) -> tuple[Int[np.ndarray, " number"], Trainer | None]:
     """One epoch on the training events of a log: the parameters times their weight, and what comes after them.
 
-    The same log and the same round give the same numbers.
+    The same log, round and trainer give the same numbers.
 
     Args:
         shared: The network of all.
         part: The validation part of the log.
         party: The number of the party; its random numbers are its own.
+        trainer: That of the round before, with the moments of its optimizer; None: they begin at zero.
+
+    Returns:
+        The numbers, and the trainer for the next round.
 
     Raises:
         InputError: For parameters that are not finite or too large.
@@ -50,20 +58,23 @@ def trained_sums(shared: SharedNetwork, part: Part, party: int) -> Int[np.ndarra
     """
     histories, scores = part.history().latest(shared.terms.max_user_events), _scores(shared, part)
     if not (histories.lengths >= 2).any():
-        return np.concatenate([np.zeros(shared.size - NUM_SCORES, dtype=np.int64), in_steps(scores)])
-    network, config = shared.copy(), shared.config
-    seed = int(np.random.SeedSequence([config.seed, party, shared.round]).generate_state(1)[0])
+        return np.concatenate([np.zeros(shared.size - NUM_SCORES, dtype=np.int64), in_steps(scores)]), None
+    seed = int(np.random.SeedSequence([shared.config.seed, party, shared.round]).generate_state(1)[0])
     with seeded(seed):
-        config = config.model_copy(update={"seed": seed, "beta": shared.beta})
-        trainer = Trainer(network, histories, None, config)
+        if trainer is None:
+            trainer = Trainer(shared.copy(), histories, None, shared.config.model_copy(update={"seed": seed}))
+        torch.manual_seed(seed)
+        set_parameters(trainer.network, parameters_of(shared.network))
+        trainer.progress.beta = shared.beta
         weight = trainer.run_epoch(shared.round)["targets"]
-    parameters = parameters_of(network)
+    parameters = parameters_of(trainer.network)
     if not np.abs(parameters).max() <= LARGEST_PARAMETER:
         raise InputError(
             f"A parameter of the network that was trained here is not between ±{LARGEST_PARAMETER:,.0f}. Nothing was "
             "sent. Check the log."
         )
-    return in_steps(np.concatenate([weight * parameters, [weight, weight * trainer.progress.beta], scores]))
+    last = [weight, weight * trainer.progress.beta]
+    return in_steps(np.concatenate([weight * parameters, last, scores])), trainer
 
 
 def validation_sums(shared: SharedNetwork, part: Part) -> Int[np.ndarray, " number"]:

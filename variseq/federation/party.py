@@ -28,7 +28,7 @@ from variseq.federation.messages import (
     sealed,
     transcript,
 )
-from variseq.federation.rounds import Rounds, own_sum, refuse_network
+from variseq.federation.rounds import OwnSums, Rounds, refuse_network
 from variseq.privacy.noise import Noise, secure_noise
 from variseq.privacy.secure_sum import masked
 
@@ -73,8 +73,9 @@ def take_part(
         report(f"A network of size {network.size} is trained in {network.rounds} rounds, without privacy.")
     party = _Party(connection, key, rounds, report)
     party.ask(Join(catalog))
+    own = OwnSums(part, key.party, noise)
     while not rounds.is_complete:
-        party.add_sum_of_all(lambda: own_sum(rounds, part, key.party, noise))
+        party.add_sum_of_all(lambda: own.of(rounds))
     party.ask(Done())
     return rounds
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from variseq.federation.shared_network import SharedNetwork
     from variseq.model.network import Network
     from variseq.privacy.private_run import NetworkShare
+    from variseq.training.trainer import Trainer
 
 POPULARITY, PAIRS, LENGTHS = 0, 1, 2
 """The rounds of counts, and with a network that of the lengths of histories; those of the network follow."""
@@ -153,31 +154,36 @@ def refuse_network(terms: Terms) -> None:
         )
 
 
-def own_sum(rounds: Rounds, part: Part, party: int, noise: Noise = secure_noise) -> Int[np.ndarray, " number"]:
-    """What one party adds in the running round.
+class OwnSums:
+    """What one party adds in each round.
 
     Args:
-        rounds: Those of the federation.
         part: The validation part of the log. Without a network its targets are learned from, too.
         party: The number of the party.
         noise: For tests only; without it there is no privacy.
-
-    Raises:
-        InputError: For a network whose training went wrong.
     """
-    terms, running = rounds.terms, len(rounds.sums)
-    histories = part.history_with_targets() if terms.network is None else part.history()
-    if running < LENGTHS:
-        noisy = NoisySums(histories, terms.num_items, terms.options(), rounds.ledger, terms.parties, noise)
-        return noisy.popularity() if running == POPULARITY else noisy.pairs(rounds.chosen())
-    from variseq.federation.local_training import calibration_sums, plain_part, trained_sums, validation_sums
-    from variseq.federation.log_properties import property_sums
 
-    shared, part = rounds.network, plain_part(part)
-    if shared is None:
-        return property_sums(part.history().latest(terms.max_user_events))
-    if shared.round < shared.rounds:
-        return trained_sums(shared, part, party)
-    if shared.round == shared.rounds:
-        return validation_sums(shared, part)
-    return calibration_sums(shared, part, rounds.counts)
+    def __init__(self, part: Part, party: int, noise: Noise = secure_noise) -> None:
+        self._part, self._party, self._noise = part, party, noise
+        self._trainer: Trainer | None = None
+
+    def of(self, rounds: Rounds) -> Int[np.ndarray, " number"]:
+        """The numbers of the running round. Raises InputError for a network whose training went wrong."""
+        terms, running, part = rounds.terms, len(rounds.sums), self._part
+        if running < LENGTHS:
+            histories = part.history_with_targets() if terms.network is None else part.history()
+            options = terms.options()
+            noisy = NoisySums(histories, terms.num_items, options, rounds.ledger, terms.parties, self._noise)
+            return noisy.popularity() if running == POPULARITY else noisy.pairs(rounds.chosen())
+        from variseq.federation.local_training import calibration_sums, plain_part, trained_sums, validation_sums
+        from variseq.federation.log_properties import property_sums
+
+        shared, part = rounds.network, plain_part(part)
+        if shared is None:
+            return property_sums(part.history().latest(terms.max_user_events))
+        if shared.round < shared.rounds:
+            sums, self._trainer = trained_sums(shared, part, self._party, self._trainer)
+            return sums
+        if shared.round == shared.rounds:
+            return validation_sums(shared, part)
+        return calibration_sums(shared, part, rounds.counts)

@@ -299,7 +299,10 @@ class Trainer:
         KeyboardInterrupt comes after the running step.
         """
         _, groups = epoch_plan(self.histories, self.network.config, self.config, epoch)
-        self.progress.epoch, self.progress.step = epoch, epoch * len(groups)
+        progress = self.progress
+        # A trainer that goes on counts its own steps, which its moments belong to.
+        progress.epoch, progress.step = epoch, progress.step or epoch * len(groups)
+        progress.batch, progress.seconds, progress.sums = 0, 0.0, {}
         with Interrupt() as interrupt:
             self._train_epoch((), interrupt)
             self._stop_if_requested(interrupt)
