@@ -231,7 +231,8 @@ def test_party_sends_no_network_that_is_not_finite_or_too_large(begun: Rounds) -
 def test_behaviors_of_a_log_count_as_one() -> None:
     histories = replace(PARTS[0].histories, behavior=np.full_like(PARTS[0].histories.behavior, 3))
     rounds = add_up(Rounds(terms_of()), 3)
-    assert np.array_equal(*(OwnSums(one, 1).of(rounds) for one in (replace(PARTS[0], histories=histories), PARTS[0])))
+    found = [OwnSums(one, 1).of(rounds) for one in (PARTS[0], replace(PARTS[0], histories=histories))]
+    assert np.array_equal(found[0], found[1])
 
 
 def test_log_without_an_event_to_train_on_adds_nothing(begun: Rounds) -> None:
