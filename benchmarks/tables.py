@@ -238,6 +238,11 @@ TABLES = {
         "federation", ("data", "silos", "epsilon"),
         (*QUALITY, Column("megabytes", "MB a party", 2), Column("cpu_seconds", "CPU s a party", 3)),
     ),
+    "federated-network": Table(
+        "federated_network", ("data", "size", "silos"),
+        (*QUALITY, Column("weight", "weight of the network", 2), Column("counts ndcg@10", "NDCG@10 of the counts"),
+         Column("megabytes", "MB a party", 1), Column("cpu_seconds", "CPU s a party", 0)),
+    ),
     "processes": Table(
         "processes", ("case", "processes", "threads"),
         (Column("positions_per_second", "positions / s", 0), Column("speed_ratio", "times one process", 2)),

@@ -29,10 +29,11 @@ import variseq as vs
 from variseq.artifacts.folder import TABLES
 from variseq.cli import app
 from variseq.errors import InputError
+from variseq.evaluation.splits import Part, leave_one_out
 from variseq.privacy.contributions import Pairs, pair_sums, popularity_sums
 from variseq.privacy.guarantee import faults_of
 from variseq.privacy.noise import GRID
-from variseq.privacy.release import NoisySums, PrivacyOptions, Release, private_ledger
+from variseq.privacy.release import NoisySums, PrivacyOptions, private_ledger
 from variseq.sequences.histories import Histories
 
 pytest.importorskip("cryptography")
@@ -60,6 +61,7 @@ from variseq.federation.messages import (
     sealed,
 )
 from variseq.federation.party import refuse_terms, take_part
+from variseq.federation.rounds import Rounds
 from variseq.federation.server import Address, serve
 from variseq.privacy.secure_sum import masked, sum_of_masked
 
@@ -71,6 +73,11 @@ PROCESS = b"first process of it"
 def rows_of(seed: int, num_users: int = 60) -> list[list[int]]:
     random = np.random.default_rng(seed)
     return [random.integers(0, NUM_ITEMS, length).tolist() for length in random.integers(1, 30, num_users)]
+
+
+def part_of(histories: Histories) -> Part:
+    """The validation part of a log without a test part."""
+    return leave_one_out(histories, NUM_ITEMS, with_test=False)[1]
 
 
 ROWS = [rows_of(seed) for seed in range(PARTIES)]
@@ -114,11 +121,11 @@ def served(
             coordinator.failure = coordinator.failure or InputError("The test is over.")
 
 
-def begin(url: str, threads: ThreadPoolExecutor, keys: Sequence[PartyKey]) -> list[Future[tuple[Terms, Release]]]:
+def begin(url: str, threads: ThreadPoolExecutor, keys: Sequence[PartyKey]) -> list[Future[Rounds]]:
     """Parties that take part, each in a thread."""
     return [
         threads.submit(
-            take_part, Connection(url, 10.0, 0.01), key, CATALOG, LOGS[key.party - 1], None, lambda text: None
+            take_part, Connection(url, 10.0, 0.01), key, CATALOG, part_of(LOGS[key.party - 1]), None, lambda text: None
         )
         for key in keys
     ]
@@ -172,14 +179,14 @@ def test_sums_of_three_parties_are_those_of_the_joined_log_bit_for_bit(
 ) -> None:
     coordinator = Coordinator(terms_of(pairs=pairs), public, lambda text: None)
     with served(coordinator) as (url, threads, ended):
-        releases = [future.result()[1] for future in begin(url, threads, keys)]
+        releases = [future.result().release() for future in begin(url, threads, keys)]
         ended.result()
-    popularity, chosen = popularity_sums(POOLED, NUM_ITEMS), coordinator.release().chosen
-    assert np.array_equal(coordinator.sums[0], popularity)
-    assert np.array_equal(coordinator.sums[1], pair_sums(POOLED, chosen, NUM_ITEMS, pairs))
+    popularity, chosen = popularity_sums(POOLED, NUM_ITEMS), coordinator.rounds.release().chosen
+    assert np.array_equal(coordinator.rounds.sums[0], popularity)
+    assert np.array_equal(coordinator.rounds.sums[1], pair_sums(POOLED, chosen, NUM_ITEMS, pairs))
     for released in releases:
         assert np.array_equal(released.popularity, popularity * GRID)
-        assert np.array_equal(released.pairs, coordinator.release().pairs)
+        assert np.array_equal(released.pairs, coordinator.rounds.release().pairs)
 
 
 def test_noise_of_the_sum_has_the_declared_standard_deviation() -> None:
@@ -206,7 +213,7 @@ def test_party_that_was_killed_comes_back_and_the_round_begins_again(public: Pub
             time.sleep(0.01)
         assert "party 3" in coordinator.progress()
         futures = others + begin(url, threads, keys[2:])
-        releases = [future.result()[1] for future in futures]
+        releases = [future.result().release() for future in futures]
         ended.result()
     assert any("begins again" in line for line in lines)
     assert all(np.array_equal(one.popularity, popularity_sums(POOLED, NUM_ITEMS) * GRID) for one in releases)
@@ -310,11 +317,11 @@ def test_body_that_is_too_large_is_refused(public: PublicKeys) -> None:
 
 def test_sum_that_the_declared_users_cannot_make_ends_the_federation(public: PublicKeys, keys: list[PartyKey]) -> None:
     coordinator = Coordinator(terms_of(num_users=61), public, lambda text: None)
-    broken = Histories.of_items([[0]] * 61)
+    broken = Histories.of_items([[0] * 3] * 61)
     with served(coordinator) as (url, threads, ended):
         for key in keys:
             connection = Connection(url, 0.1, 0.01)
-            threads.submit(take_part, connection, key, CATALOG, broken, None, lambda text: None)
+            threads.submit(take_part, connection, key, CATALOG, part_of(broken), None, lambda text: None)
         assert "61 users" in str(ended.exception())
 
 
@@ -400,7 +407,7 @@ def test_certificate_that_is_trusted_serves_and_another_is_refused(
         for future in begin(url, threads, keys):
             future.result()
         ended.result()
-    assert np.array_equal(coordinator.sums[0], popularity_sums(POOLED, NUM_ITEMS))
+    assert np.array_equal(coordinator.rounds.sums[0], popularity_sums(POOLED, NUM_ITEMS))
 
 
 @pytest.mark.parametrize(("ids", "kind"), [([3, 1, 2], pa.int64()), (["b", "7"], pa.string())])

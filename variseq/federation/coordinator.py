@@ -6,12 +6,10 @@ from collections.abc import Callable
 from time import monotonic
 
 import numpy as np
-from jaxtyping import Int
 
 from variseq.errors import InputError
 from variseq.federation.keys import PublicKeys
 from variseq.federation.messages import (
-    ROUNDS,
     Done,
     Envelope,
     EphemeralKey,
@@ -25,16 +23,12 @@ from variseq.federation.messages import (
     opened,
     transcript,
 )
-from variseq.privacy.contributions import number_of_pairs
-from variseq.privacy.noise import GRID
-from variseq.privacy.release import Release, chosen_items
+from variseq.federation.rounds import Rounds
 from variseq.privacy.secure_sum import sum_of_masked
 
 HEAD_BYTES = 64 * 1024
 """The size of a message without its numbers."""
 KEY_BYTES = 32
-LARGEST_NOISE = 12
-"""Standard deviations of noise that no cell of a sum reaches."""
 
 
 class OutdatedError(InputError):
@@ -52,8 +46,7 @@ class Coordinator:
 
     def __init__(self, terms: Terms, keys: PublicKeys, report: Callable[[str], None]) -> None:
         self.terms, self.keys, self.report = terms, keys, report
-        self.ledger = terms.ledger()
-        self.sums: list[Int[np.ndarray, " number"]] = []
+        self.rounds = Rounds(terms)
         self.finished: set[int] = set()
         self.failure: InputError | None = None
         self.attempt = 0
@@ -63,17 +56,16 @@ class Coordinator:
         self._past_processes: set[tuple[int, bytes]] = set()
         self._ephemeral: dict[int, Envelope] = {}
         self._updates: dict[int, bytes] = {}
-        self._numbers = terms.num_items
 
     @property
     def max_bytes(self) -> int:
         """The size of the largest message that is taken."""
-        return 8 * self._numbers + HEAD_BYTES
+        return 8 * self.rounds.size + HEAD_BYTES
 
     @property
     def is_complete(self) -> bool:
         """Whether all sums are there."""
-        return len(self.sums) == len(ROUNDS)
+        return self.rounds.is_complete
 
     @property
     def awaited(self) -> list[int]:
@@ -83,18 +75,13 @@ class Coordinator:
 
     @property
     def position(self) -> tuple[int, int, list[int]]:
-        """Changes with each round, each attempt, and each awaited message that comes."""
-        return len(self.sums), self.attempt, self.awaited
+        """Changes with each round and each attempt, and with each party that has all sums."""
+        return self.num_sums, self.attempt, self.awaited if self.is_complete else []
 
     def progress(self) -> str:
         """Where the federation is, and whom it awaits."""
-        step = "the sums are complete" if self.is_complete else f"round {len(self.sums) + 1} of {len(ROUNDS)}"
-        return f"{step[0].upper()}{step[1:]}; awaited: {', '.join(map(self._party, self.awaited)) or 'nobody'}."
-
-    def release(self) -> Release:
-        """The release of all parties together, when the sums are complete."""
-        popularity, pairs = self.sums
-        return Release.of_sums(popularity, pairs, self.terms.pairs, self.ledger)
+        step = "The sums are complete" if self.is_complete else self.rounds.progress()
+        return f"{step}; awaited: {', '.join(map(self._party, self.awaited)) or 'nobody'}."
 
     def answer(self, body: bytes) -> bytes:
         """The state, after a message was taken. Raises InputError, which names the party, for one that is refused."""
@@ -105,10 +92,15 @@ class Coordinator:
         except InputError as error:
             self.report(f"Refused: {error}")
             raise
-        have = getattr(content.message, "num_sums", len(self.sums))
-        total = self.sums[have].astype("<i8").tobytes() if 0 <= have < len(self.sums) else None
+        have = getattr(content.message, "num_sums", self.num_sums)
+        total = self.rounds.sums[have].astype("<i8").tobytes() if 0 <= have < self.num_sums else None
         keys = [self._ephemeral[party] for party in sorted(self._ephemeral)] if self._has_keys else []
-        return encode(State(len(self.sums), self.attempt, self.awaited, keys, total))
+        return encode(State(self.num_sums, self.attempt, self.awaited, keys, total))
+
+    @property
+    def num_sums(self) -> int:
+        """How many rounds are over."""
+        return len(self.rounds.sums)
 
     @property
     def _has_keys(self) -> bool:
@@ -156,7 +148,7 @@ class Coordinator:
         self.last_progress = monotonic()
         self.report(f"Party {party} has joined.")
         if begins_again:
-            self.report(f"Round {len(self.sums) + 1} begins again with new keys, as party {party} had left it.")
+            self.report(f"Round {self.num_sums + 1} begins again with new keys, as party {party} had left it.")
             self._begin(self.attempt + 1)
 
     def _begin(self, attempt: int) -> None:
@@ -164,7 +156,7 @@ class Coordinator:
         self._ephemeral, self._updates = {}, {}
 
     def _refuse_other_attempt(self, party: int, message: EphemeralKey | Update) -> None:
-        here, sent = (len(self.sums), self.attempt), (message.round, message.attempt)
+        here, sent = (self.num_sums, self.attempt), (message.round, message.attempt)
         what = "key" if isinstance(message, EphemeralKey) else "update"
         if here != sent:
             raise OutdatedError(
@@ -175,14 +167,14 @@ class Coordinator:
             raise InputError(f"The {what} of party {party} is not awaited now. It is not taken.")
 
     def _add(self, party: int, update: Update) -> None:
-        if len(update.values) != 8 * self._numbers:
+        size = self.rounds.size
+        if len(update.values) != 8 * size:
             raise InputError(
-                f"The update of party {party} has {len(update.values):,} bytes; {self._numbers:,} integers of 8 bytes "
+                f"The update of party {party} has {len(update.values):,} bytes; {size:,} integers of 8 bytes "
                 "are awaited. It is not taken."
             )
-        sums = [one.astype("<i8").tobytes() for one in self.sums]
         keys = [self._ephemeral[one] for one in sorted(self._ephemeral)]
-        if update.transcript != transcript(self.terms, len(self.sums), self.attempt, keys, sums):
+        if update.transcript != transcript(self.terms, self.num_sums, self.attempt, keys, self.rounds.digests):
             raise InputError(f"Party {party} has seen other terms, keys or sums than those of here. It is not taken.")
         self._updates[party] = update.values
         if len(self._updates) == self.terms.parties:
@@ -190,13 +182,9 @@ class Coordinator:
 
     def _complete(self) -> None:
         total = sum_of_masked(np.frombuffer(values, dtype="<u8") for values in self._updates.values())
-        noise = LARGEST_NOISE * self.ledger.mechanisms[len(self.sums)].noise_multiplier
-        if len(total) and np.abs(total * GRID).max() > self.terms.num_users + noise:
-            self.failure = InputError(
-                f"The sum of round {len(self.sums) + 1} is larger than {self.terms.num_users:,} users can make it. A "
-                "party is broken, or --users is too low. Start all again."
-            )
+        try:
+            self.rounds.add(total.astype("<i8").tobytes())
+        except InputError as error:
+            self.failure = error
             return
-        self.sums.append(total)
-        self._numbers = number_of_pairs(len(chosen_items(self.sums[0], self.ledger)), self.terms.pairs)
         self._begin(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,13 +13,14 @@ from variseq.errors import InputError
 from variseq.events.items import ItemTable
 from variseq.events.options import ReadOptions
 from variseq.events.vocabulary import Vocabulary
-from variseq.federation.messages import Terms, catalog_digest
+from variseq.federation.messages import NetworkTerms, Terms, catalog_digest
+from variseq.federation.rounds import Rounds, refuse_network
 from variseq.log import read_catalog
-from variseq.privacy.alike_items import smoothed_counts
 from variseq.privacy.private_run import PrivateRun
-from variseq.privacy.release import PrivacyOptions, Release, pair_counts
+from variseq.privacy.release import PrivacyOptions
 
 FEDERATION_BYTES = 16
+BEHAVIOR = "event"
 WITHOUT_TEST = {"method": "leave-one-out"}
 """The split of a federation: as the commands of one log have it, with no test part."""
 
@@ -32,17 +34,25 @@ def read_public_catalog(source: str, options: ReadOptions) -> tuple[Vocabulary, 
 
 def _catalog(source: str, kind: pa.DataType, options: ReadOptions) -> tuple[Vocabulary, ItemTable]:
     items, table = read_catalog(source, kind, options)
-    return Vocabulary(pa.array([], pa.string()), items, ("event",)), table
+    return Vocabulary(pa.array([], pa.string()), items, (BEHAVIOR,)), table
 
 
-def new_terms(vocabulary: Vocabulary, parties: int, num_users: int, options: PrivacyOptions, is_private: bool) -> Terms:
+def new_terms(
+    vocabulary: Vocabulary,
+    parties: int,
+    num_users: int,
+    options: PrivacyOptions,
+    is_private: bool,
+    network: NetworkTerms | None = None,
+) -> Terms:
     """The terms of a new federation; without privacy the budget of the options is not looked at.
 
-    Raises InputError where the kind of pairs is left to the log.
+    Raises InputError for a network with privacy, of a size that there is not, or of too many items, and where the kind
+    of pairs is left to the log.
     """
     if options.pairs == "auto":
         raise InputError("pairs='auto' looks at one log, and a federation has several. Give near or next.")
-    return Terms(
+    terms = Terms(
         federation=secrets.token_bytes(FEDERATION_BYTES),
         parties=parties,
         catalog=catalog_digest(vocabulary.items),
@@ -53,10 +63,17 @@ def new_terms(vocabulary: Vocabulary, parties: int, num_users: int, options: Pri
         max_user_events=options.max_user_events,
         exclude_seen=options.exclude_seen,
         pairs=options.pairs,
+        network=network,
     )
+    refuse_network(terms)
+    return terms
 
 
-def save_run(released: Release, terms: Terms, vocabulary: Vocabulary, items: ItemTable, folder: Path) -> None:
+def save_run(rounds: Rounds, vocabulary: Vocabulary, items: ItemTable, folder: Path) -> None:
     """Write the run of a federation; its tables are the same at the coordinator and at every party."""
-    counts = smoothed_counts(pair_counts(released), released.kind)
-    PrivateRun(released.ledger, counts, terms.options(), vocabulary, items, WITHOUT_TEST, terms.parties).save(folder)
+    terms, network = rounds.terms, rounds.trained()
+    if network is not None:
+        # A network across silos knows one behavior.
+        vocabulary = replace(vocabulary, behaviors=(BEHAVIOR,))
+    run = (rounds.ledger, rounds.counts, terms.options(), vocabulary, items, WITHOUT_TEST, terms.parties, network)
+    PrivateRun(*run).save(folder)

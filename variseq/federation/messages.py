@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
@@ -17,10 +17,24 @@ from variseq.privacy.accounting import Ledger
 from variseq.privacy.contributions import Pairs
 from variseq.privacy.release import PrivacyOptions, exact_ledger, private_ledger
 
-ROUNDS = ("popularity", "pairs")
 SIGNED = b"variseq federation 1\0"
 """Stands before all that is signed, so that a signature is of use nowhere else."""
+MOST_ROUNDS = 1000
 encode = msgspec.msgpack.Encoder().encode
+
+
+class NetworkTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The network that is trained after the counts; its other settings follow from sums over the logs.
+
+    Args:
+        size: The size that the settings follow from, one of `variseq.training.defaults.SIZES`.
+        rounds: Rounds of training, each of one epoch at every party.
+        seed: Seed of the parameters that all parties begin with, and of training.
+    """
+
+    size: str
+    rounds: Annotated[int, msgspec.Meta(ge=1, le=MOST_ROUNDS)]
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
 
 class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +51,8 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_user_events: Only the last events of each user count, at most so many.
         exclude_seen: Whether items of a person's own history are left out of answers.
         pairs: Which pairs are counted, see `pair_sums`.
+        network: The network to train; None: counts alone. With one the last event of each user is kept for validation,
+            and the counts are of those before it.
     """
 
     federation: bytes
@@ -49,6 +65,7 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_user_events: int
     exclude_seen: bool
     pairs: Pairs
+    network: NetworkTerms | None = None
 
     def options(self) -> PrivacyOptions:
         """The options of the run. Raises InputError for ones that are not possible."""
@@ -160,9 +177,14 @@ def decoded(body: bytes, kind: type[Any], who: str) -> Any:
 
 
 def transcript(terms: Terms, number: int, attempt: int, keys: Iterable[Envelope], sums: Iterable[bytes]) -> bytes:
-    """A hash of all that the parties of one attempt have to agree on."""
-    parts = [encode(terms), encode((number, attempt)), *(one.content for one in keys), *sums]
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
+    """A hash of all that the parties of one attempt have to agree on; `sums` are `digest` of each sum before."""
+    parts = [encode(terms), encode((number, attempt)), *(one.content for one in keys)]
+    return digest(b"".join([*map(digest, parts), *sums]))
+
+
+def digest(part: bytes) -> bytes:
+    """SHA-256."""
+    return hashlib.sha256(part).digest()
 
 
 def catalog_digest(items: pa.Array) -> str:

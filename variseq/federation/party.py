@@ -1,4 +1,4 @@
-"""A party: it keeps its log, adds its share of the noise to its sums, masks them, and takes the sums of all."""
+"""A party: it keeps its log, masks what it adds to each sum, and takes the sums of all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from jaxtyping import Int
 
 from variseq.errors import InputError
+from variseq.evaluation.splits import Part
 from variseq.federation.connection import Connection
 from variseq.federation.keys import PartyKey
 from variseq.federation.messages import (
-    ROUNDS,
     Done,
     EphemeralKey,
     Join,
@@ -28,10 +28,9 @@ from variseq.federation.messages import (
     sealed,
     transcript,
 )
+from variseq.federation.rounds import OwnSums, Rounds, refuse_network
 from variseq.privacy.noise import Noise, secure_noise
-from variseq.privacy.release import NoisySums, Release, chosen_items
 from variseq.privacy.secure_sum import masked
-from variseq.sequences.histories import Histories
 
 PROCESS_BYTES = 16
 Report = Callable[[str], None]
@@ -41,41 +40,44 @@ def take_part(
     connection: Connection,
     key: PartyKey,
     catalog: str,
-    histories: Histories,
+    part: Part,
     largest_epsilon: float | None,
     report: Report,
     noise: Noise = secure_noise,
-) -> tuple[Terms, Release]:
+) -> Rounds:
     """Add the sums of a log to those of the other parties.
 
     Args:
         connection: To the coordinator.
         key: The key file of this party.
         catalog: `catalog_digest` of the items that the histories are made of.
-        histories: All events of the log that may be learned from.
+        part: The validation part of the log, without a test part. Its targets are learned from, too, unless a network
+            is trained.
         largest_epsilon: A federation with a larger ε, or without privacy, is refused; None: none is.
         report: Takes lines about what is done and awaited.
         noise: For tests only; without it there is no privacy.
 
     Returns:
-        The terms, and the release of all parties together.
+        The rounds with the sums of all parties.
 
     Raises:
         InputError: For terms that this party does not accept, a message that is refused, keys of other parties that
             they did not sign, and a coordinator that does not answer.
     """
     terms = connection.terms()
-    refuse_terms(terms, key, len(histories), largest_epsilon)
-    ledger = terms.ledger()
-    spent = "exact sums, which are not private" if terms.epsilon is None else f"ε = {ledger.epsilon():.3f}"
+    refuse_terms(terms, key, len(part.histories), largest_epsilon)
+    rounds = Rounds(terms)
+    spent = "exact sums, which are not private" if terms.epsilon is None else f"ε = {rounds.ledger.epsilon():.3f}"
     report(f"Party {key.party} of {terms.parties}: {spent}, {terms.num_users:,} users declared.")
-    noisy = NoisySums(histories, terms.num_items, terms.options(), ledger, terms.parties, noise)
-    party = _Party(connection, key, terms, report)
+    if (network := terms.network) is not None:
+        report(f"A network of size {network.size} is trained in {network.rounds} rounds, without privacy.")
+    party = _Party(connection, key, rounds, report)
     party.ask(Join(catalog))
-    popularity = party.sum_of_all(noisy.popularity)
-    pairs = party.sum_of_all(lambda: noisy.pairs(chosen_items(popularity, ledger)))
+    own = OwnSums(part, key.party, noise)
+    while not rounds.is_complete:
+        party.add_sum_of_all(lambda: own.of(rounds))
     party.ask(Done())
-    return terms, Release.of_sums(popularity, pairs, terms.pairs, ledger)
+    return rounds
 
 
 def refuse_terms(terms: Terms, key: PartyKey, num_users: int, largest_epsilon: float | None) -> None:
@@ -90,6 +92,7 @@ def refuse_terms(terms: Terms, key: PartyKey, num_users: int, largest_epsilon: f
             f"This log alone has more users than the {terms.num_users:,} that the coordinator declares. Start it with "
             "a larger --users."
         )
+    refuse_network(terms)
     if largest_epsilon is None:
         return
     if terms.epsilon is None or terms.epsilon > largest_epsilon:
@@ -103,18 +106,17 @@ def refuse_terms(terms: Terms, key: PartyKey, num_users: int, largest_epsilon: f
 class _Party:
     """The messages of one process of a party."""
 
-    def __init__(self, connection: Connection, key: PartyKey, terms: Terms, report: Report) -> None:
-        self._connection, self._key, self._terms, self._report = connection, key, terms, report
-        self._process = secrets.token_bytes(PROCESS_BYTES)
-        self._sums: list[bytes] = []
+    def __init__(self, connection: Connection, key: PartyKey, rounds: Rounds, report: Report) -> None:
+        self._connection, self._key, self._rounds, self._report = connection, key, rounds, report
+        self._terms, self._process = rounds.terms, secrets.token_bytes(PROCESS_BYTES)
         self._awaited: list[int] = []
 
     def ask(self, message: Message) -> State:
         """The state after a message that may arrive twice."""
         return self._connection.waiting(lambda: self._send(message))
 
-    def sum_of_all(self, own: Callable[[], Int[np.ndarray, " number"]]) -> Int[np.ndarray, " number"]:
-        """The next sum of all parties.
+    def add_sum_of_all(self, own: Callable[[], Int[np.ndarray, " number"]]) -> None:
+        """Take the next sum of all parties.
 
         The numbers of this party, with their noise, are computed once. Each attempt masks the same ones, so that a
         coordinator that begins a round again learns nothing new.
@@ -122,14 +124,14 @@ class _Party:
         values: Int[np.ndarray, " number"] | None = None
         attempt, ephemeral = -1, X25519PrivateKey.generate()
         while True:
-            state = self.ask(Poll(len(self._sums)))
+            state = self.ask(Poll(len(self._rounds.sums)))
             if state.total is not None:
-                self._sums.append(state.total)
-                return np.frombuffer(state.total, dtype="<i8").astype(np.int64)
-            if state.round != len(self._sums) or state.attempt < attempt:
+                self._rounds.add(state.total)
+                return
+            if state.round != len(self._rounds.sums) or state.attempt < attempt:
                 raise InputError("The coordinator went back to an earlier round or attempt. Start this command again.")
             if values is None:
-                self._report(f"Round {state.round + 1} of {len(ROUNDS)}: adding up this log.")
+                self._report(f"{self._rounds.progress()}.")
                 values = own()
             if state.attempt > attempt:
                 attempt, ephemeral = state.attempt, X25519PrivateKey.generate()
@@ -149,7 +151,7 @@ class _Party:
     ) -> EphemeralKey | Update:
         if not state.keys:
             return EphemeralKey(state.round, state.attempt, ephemeral.public_key().public_bytes_raw())
-        seen = transcript(self._terms, state.round, state.attempt, state.keys, self._sums)
+        seen = transcript(self._terms, state.round, state.attempt, state.keys, self._rounds.digests)
         hidden = masked(values, ephemeral, self._key.party, self._public_keys(state, ephemeral), seen)
         return Update(state.round, state.attempt, seen, hidden.astype("<u8").tobytes())
 

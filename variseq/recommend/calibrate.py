@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -236,6 +236,19 @@ class Calibrator:
         if self.histories.visit_gap is not None:
             known = replace(known, visit=self._visit_probability(replace(calibration, at_request=known), known=True))
         return replace(calibration, at_request=known)
+
+    @torch.no_grad()
+    def losses(self, gates: Sequence[GatingNetwork]) -> Float[Tensor, "temperature gate query"]:
+        """−log p of each target at each of `TEMPERATURES` with each gating network.
+
+        Own events are counted as the model does.
+        """
+        self.own = self.model.calibration.own
+        table, number = self._table(), len(self.first_weights)
+        rows = [torch.tensor(astuple(gate)[:number]) for gate in gates]
+        return torch.stack(
+            [torch.stack([table.losses(index, row) for row in rows]) for index in range(len(TEMPERATURES))]
+        )
 
     def _fit_at_request(
         self, table: Table, histories: Histories, chosen: list[int]

@@ -1,4 +1,4 @@
-"""The commands `federate keys`, `serve` and `join`: counts over several logs that stay where they are."""
+"""The commands `federate keys`, `serve` and `join`: one run of several logs that stay where they are."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from variseq.output.printable import printable
 from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
 
 if TYPE_CHECKING:
+    from variseq.evaluation.splits import Part
     from variseq.log import Log
     from variseq.privacy.contributions import Pairs
-    from variseq.sequences.histories import Histories
 
 commands = typer.Typer(
-    help="Counts over several logs that stay where they are.", no_args_is_help=True, rich_markup_mode=None
+    help="One run of several logs that stay where they are.", no_args_is_help=True, rich_markup_mode=None
 )
 Catalog = Annotated[Path, typer.Option("--items", help="The public catalog: the same file for every party.")]
 Timeout = Annotated[float, typer.Option(help="Seconds without progress, or without an answer, after which it ends.")]
@@ -53,6 +53,10 @@ def serve(
         bool, typer.Option("--exclude-seen/--include-seen", help="Leave items of the history out of answers, or not.")
     ] = True,
     pairs: Annotated[str, typer.Option(help="near, or next where an item follows from the last one.")] = "near",
+    network: Annotated[bool, typer.Option("--network", help="Train a network, too; without privacy.")] = False,
+    size: Annotated[str, typer.Option(help="Size of the network: tiny, small, medium, large.")] = "small",
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of its training.")] = 30,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of its training.")] = 0,
     item_columns: Annotated[str | None, typer.Option(help="Names in --items: item_id=sku,title=name,...")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; another machine's needs TLS.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8100,
@@ -65,6 +69,7 @@ def serve(
         from variseq.federation.coordinator import Coordinator
         from variseq.federation.federated_run import new_terms, read_public_catalog, save_run
         from variseq.federation.keys import read_public_keys, refuse_other_number
+        from variseq.federation.messages import NetworkTerms
         from variseq.federation.server import Address, serve
 
     from variseq.artifacts.folder import refuse_existing
@@ -81,11 +86,12 @@ def serve(
     vocabulary, table = read_public_catalog(str(items), options)
     epsilon = math.inf if private is None else private
     wanted = PrivacyOptions(epsilon, delta, max_user_events, exclude_seen, cast("Pairs", pairs))
-    terms = new_terms(vocabulary, parties, users, wanted, private is not None)
+    trained = NetworkTerms(size, rounds, seed) if network else None
+    terms = new_terms(vocabulary, parties, users, wanted, private is not None, trained)
     coordinator = Coordinator(terms, public_keys, _print)
 
     def save() -> None:
-        save_run(coordinator.release(), terms, vocabulary, table, out)
+        save_run(coordinator.rounds, vocabulary, table, out)
         _print(f"Run: {out}")
 
     with address.bind() as listener:
@@ -108,7 +114,7 @@ def join(
     ] = None,
     timeout: Timeout = 600.0,
 ) -> None:
-    """Add the counts of a log to those of the other parties. The log stays here; the same command starts again."""
+    """Take part in a federation with a log. The log stays here; the same command starts again."""
     with _dependencies():
         from variseq.federation.connection import Connection
         from variseq.federation.federated_run import save_run
@@ -125,22 +131,22 @@ def join(
     party_key, connection = read_party_key(key), Connection(server, timeout)
     with events_source(log[0] if len(log) == 1 else log) as events:
         found = read_log(events, options=run_config(None, read, []).read).on_catalog(str(items))
-    digest, histories = catalog_digest(found.vocabulary.items), _known_histories(found)
-    terms, released = take_part(connection, party_key, digest, histories, max_epsilon, _print)
+    digest = catalog_digest(found.vocabulary.items)
+    federated = take_part(connection, party_key, digest, _validation_part(found), max_epsilon, _print)
     if out is not None:
         assert found.items is not None
-        save_run(released, terms, found.vocabulary, found.items, out)
+        save_run(federated, found.vocabulary, found.items, out)
         _print(f"Run: {out}")
     _print(f"Done: {connection.num_bytes:,} bytes were sent and received.")
 
 
-def _known_histories(log: Log) -> Histories:
-    """All events of a log on a catalog. Raises InputError where what is kept of one user depends on others."""
+def _validation_part(log: Log) -> Part:
+    """The last event of each user. Raises InputError where what is kept of one user depends on others."""
     from variseq.private_model import refuse_dependent_reading
 
     train, valid, _ = log.split("leave-one-out", test="none")
     refuse_dependent_reading(train)
-    return valid.part.history_with_targets()
+    return valid.part
 
 
 @contextmanager

@@ -293,6 +293,22 @@ class Trainer:
         out_of_patience = self.progress.best_epoch >= 0 and waited >= self.config.patience
         return self.progress.epoch >= self.config.max_epochs or out_of_patience
 
+    def run_epoch(self, epoch: int) -> dict[str, float]:
+        """Train as in one epoch of the schedule alone, without validation; the sums of its losses, tokens and targets.
+
+        KeyboardInterrupt comes after the running step.
+        """
+        _, groups = epoch_plan(self.histories, self.network.config, self.config, epoch)
+        progress = self.progress
+        # A trainer that goes on counts its own steps, which its moments belong to.
+        progress.epoch, progress.step = epoch, progress.step or epoch * len(groups)
+        progress.batch, progress.seconds, progress.sums = 0, 0.0, {}
+        with Interrupt() as interrupt:
+            self._train_epoch((), interrupt)
+            self._stop_if_requested(interrupt)
+        self._check_weights()
+        return self.progress.sums
+
     def _epoch(self, callbacks: Sequence[TrainingCallback], interrupt: Interrupt) -> None:
         # An epoch that was interrupted has also cost what its batches took.
         begun = time.perf_counter() - self.progress.seconds
