@@ -23,8 +23,9 @@ from variseq.log import LogPart
 from variseq.privacy.accounting import CHOICE, NETWORK_CHOICE, NETWORK_STEPS, Ledger, public_users
 from variseq.privacy.alike_items import AlikeItems, public_content, smoothed_counts, with_alike
 from variseq.privacy.chosen_weight import CONTENT_WEIGHTS, NETWORK_WEIGHTS, chosen_weight
-from variseq.privacy.private_network import private_network
+from variseq.privacy.private_network import private_training
 from variseq.privacy.private_run import NetworkShare, PrivateRun, mixture_model, vectors_of_network
+from variseq.privacy.private_steps import train_privately
 from variseq.privacy.release import PrivacyOptions, pair_counts, release
 from variseq.ranking.engine import NO_HISTORY, Engine
 from variseq.ranking.known_users import known_history
@@ -35,8 +36,6 @@ from variseq.recommend.network_model import ModelRecommender, NetworkEncoder
 PRIVATE_NAME = "variseq, private"
 SPLITS = ("leave-one-out", "user-time")
 """Splits that divide each user's events by that user alone. Others move events of all when one user is added."""
-NOTHING = 1e-9
-"""A weight in place of 0, with which a mixture has all its parts."""
 INDEPENDENT = {"min_item_events": (1,), "missing_value": ("keep", "zero"), "ties": ("keep",)}
 """Options of reading, with the values that read each user alone; the first one is the default."""
 NOT_PRIVATE = "These figures are computed from the exact log. They are not private, and the folder does not hold them."
@@ -108,7 +107,9 @@ class PrivateModel:
         counts = smoothed_counts(plain, released.kind)
         if schedule is not None:
             bounded = known.latest(options.max_user_events)
-            network = private_network(plain, bounded, schedule, ledger.noise_of(NETWORK_STEPS), report)
+            training = private_training(plain, schedule, ledger.noise_of(NETWORK_STEPS))
+            train_privately(training, bounded, report=report)
+            network = training.network
         if content is not None:
             alike, pairs = AlikeItems.of(content, counts.share), counts
             if options.content == "auto":
@@ -125,7 +126,7 @@ class PrivateModel:
         if network is not None:
             encoder, vectors = NetworkEncoder(network), vectors_of_network(network)
             weight = chosen_weight(
-                lambda weight: mixture_model(counts, options, (encoder, vectors, NetworkShare(weight or NOTHING))),
+                lambda weight: mixture_model(counts, options, (encoder, vectors, NetworkShare(weight))),
                 NETWORK_WEIGHTS,
                 valid.part,
                 users,

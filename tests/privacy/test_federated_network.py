@@ -245,6 +245,7 @@ def test_log_without_an_event_to_train_on_adds_nothing(begun: Rounds) -> None:
     ("changed", "word"),
     [
         ({"epsilon": 3.0}, "without privacy"),
+        ({"network": None, "private_network": True}, "budget"),
         ({"network": NetworkTerms("huge", 5, 0)}, "huge"),
         ({"num_items": 10**8}, "items"),
     ],

@@ -13,7 +13,7 @@ from torch.nn.utils import parameters_to_vector
 
 from variseq.model.network import Network, NetworkConfig, Weights
 from variseq.privacy.noise import GRID, no_noise
-from variseq.privacy.private_steps import NoisyAdam, clipped_sum, random_windows, train_privately
+from variseq.privacy.private_steps import NoisyAdam, PrivateTraining, clipped_sum, random_windows, train_privately
 from variseq.privacy.schedule import StepSchedule
 from variseq.sequences.batches import Windows, make_batch
 from variseq.sequences.histories import Histories
@@ -85,7 +85,8 @@ def test_noise_is_added_where_no_user_is_sampled() -> None:
         return np.ones(number, dtype=np.int64)
 
     before = parameters_to_vector(model.parameters()).clone()
-    train_privately(model, histories_of((3, 4)), replace(SCHEDULE, sampling_rate=1e-9), 2.0, noise=noise)
+    training = PrivateTraining(model, replace(SCHEDULE, sampling_rate=1e-9), 2.0)
+    train_privately(training, histories_of((3, 4)), noise)
     number = sum(one.numel() for one in model.parameters() if one.requires_grad)
     assert drawn == [(2.0, number)] * SCHEDULE.num_steps
     assert not torch.equal(before, parameters_to_vector(model.parameters()))
@@ -98,7 +99,7 @@ def test_frozen_parameters_stay_and_the_loss_falls_without_noise() -> None:
     batch = make_batch(*windows, np.arange(60), NUM_ITEMS)
     items, before = model.item_vectors.clone(), model.objective(batch, WEIGHTS).nll.item()
     schedule = replace(SCHEDULE, num_steps=30, max_norm=5.0)
-    train_privately(model, histories, schedule, 0.0, noise=no_noise)
+    train_privately(PrivateTraining(model, schedule, 0.0), histories, no_noise)
     assert torch.equal(items, model.item_vectors)
     assert model.objective(batch, WEIGHTS).nll.item() < before - 0.3
 

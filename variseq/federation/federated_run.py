@@ -47,8 +47,10 @@ def new_terms(
 ) -> Terms:
     """The terms of a new federation; without privacy the budget of the options is not looked at.
 
-    Raises InputError for a network with privacy, of a size that there is not, or of too many items, and where the kind
-    of pairs is left to the log.
+    A network of a private federation has the settings of a private fit, and not those of `network`.
+
+    Raises InputError for a network of a size that there is not, or of too many items, and where the kind of pairs is
+    left to the log.
     """
     if options.pairs == "auto":
         raise InputError("pairs='auto' looks at one log, and a federation has several. Give near or next.")
@@ -63,7 +65,8 @@ def new_terms(
         max_user_events=options.max_user_events,
         exclude_seen=options.exclude_seen,
         pairs=options.pairs,
-        network=network,
+        network=None if is_private else network,
+        private_network=is_private and network is not None,
     )
     refuse_network(terms)
     return terms

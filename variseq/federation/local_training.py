@@ -20,9 +20,9 @@ from variseq.federation.shared_network import (
     SharedNetwork,
     in_steps,
     parameters_of,
-    seeded,
     set_parameters,
 )
+from variseq.privacy.private_network import seeded
 from variseq.privacy.private_run import NetworkShare, calibration, mixture_model, vectors_of_network
 from variseq.privacy.release import PairCounts
 from variseq.recommend.calibrate import Calibrator

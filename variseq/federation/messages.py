@@ -17,7 +17,7 @@ from variseq.privacy.accounting import Ledger
 from variseq.privacy.contributions import Pairs
 from variseq.privacy.release import PrivacyOptions, exact_ledger, private_ledger
 
-SIGNED = b"variseq federation 1\0"
+SIGNED = b"variseq federation 2\0"
 """Stands before all that is signed, so that a signature is of use nowhere else."""
 MOST_ROUNDS = 1000
 encode = msgspec.msgpack.Encoder().encode
@@ -51,8 +51,10 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_user_events: Only the last events of each user count, at most so many.
         exclude_seen: Whether items of a person's own history are left out of answers.
         pairs: Which pairs are counted, see `pair_sums`.
-        network: The network to train; None: counts alone. With one the last event of each user is kept for validation,
-            and the counts are of those before it.
+        network: The network to train without privacy; None: none. With one the last event of each user is kept for
+            validation, and the counts are of those before it.
+        private_network: Whether a network is trained by noisy steps, within the budget; its settings are those of
+            `PrivacyOptions`. Then the last events are kept for the choice of its weight.
     """
 
     federation: bytes
@@ -66,12 +68,13 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exclude_seen: bool
     pairs: Pairs
     network: NetworkTerms | None = None
+    private_network: bool = False
 
     def options(self) -> PrivacyOptions:
         """The options of the run. Raises InputError for ones that are not possible."""
         epsilon = float("inf") if self.epsilon is None else self.epsilon
         given = (epsilon, self.delta, self.max_user_events, self.exclude_seen, self.pairs)
-        return PrivacyOptions(*given, content=0.0, network="no")
+        return PrivacyOptions(*given, content=0.0, network="yes" if self.private_network else "no")
 
     def ledger(self) -> Ledger:
         """The noise of each sum, which every party computes alone. Raises InputError for an impossible budget."""

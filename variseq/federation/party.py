@@ -69,6 +69,8 @@ def take_part(
     rounds = Rounds(terms)
     spent = "exact sums, which are not private" if terms.epsilon is None else f"ε = {rounds.ledger.epsilon():.3f}"
     report(f"Party {key.party} of {terms.parties}: {spent}, {terms.num_users:,} users declared.")
+    if terms.private_network:
+        report(f"A network is trained in {rounds.number - 3} steps with noise, within this ε.")
     if (network := terms.network) is not None:
         report(f"A network of size {network.size} is trained in {network.rounds} rounds, without privacy.")
     party = _Party(connection, key, rounds, report)

@@ -14,12 +14,14 @@ from variseq.errors import InputError
 from variseq.evaluation.splits import Part
 from variseq.federation.messages import Terms, digest
 from variseq.output.progress import clock
+from variseq.privacy.accounting import public_users
 from variseq.privacy.alike_items import smoothed_counts
 from variseq.privacy.contributions import number_of_pairs
-from variseq.privacy.noise import GRID, Noise, secure_noise
+from variseq.privacy.noise import GRID, LARGEST_NOISE, Noise, secure_noise
 from variseq.privacy.release import NoisySums, PairCounts, Release, chosen_items, pair_counts
 
 if TYPE_CHECKING:
+    from variseq.federation.noisy_steps import NoisySteps
     from variseq.federation.shared_network import SharedNetwork
     from variseq.model.network import Network
     from variseq.privacy.private_run import NetworkShare
@@ -31,8 +33,6 @@ FURTHER_ROUNDS = 2
 """Validation of the last network, and calibration of the best one."""
 MOST_BYTES = 4 * 10**9
 """The sums of all rounds of a network, which the coordinator keeps for a party that starts again."""
-LARGEST_NOISE = 12
-"""Standard deviations of noise that no cell of a sum reaches."""
 
 
 class Rounds:
@@ -47,11 +47,14 @@ class Rounds:
         self.sums: list[Int[np.ndarray, " number"]] = []
         self.digests: list[bytes] = []
         """`digest` of the bytes of each sum."""
-        self.network: SharedNetwork | None = None
+        self.network: SharedNetwork | NoisySteps | None = None
         self.size = terms.num_items
         """How many numbers each party adds in the running round."""
         self._last_seconds, self._begun = math.nan, monotonic()
-        self.number = LENGTHS if terms.network is None else LENGTHS + 1 + terms.network.rounds + FURTHER_ROUNDS
+        schedule = terms.options().schedule(public_users(terms.num_users))
+        self.number = LENGTHS if schedule is None else LENGTHS + schedule.num_steps + 1
+        if terms.network is not None:
+            self.number = LENGTHS + 1 + terms.network.rounds + FURTHER_ROUNDS
         """How many rounds there are."""
 
     @property
@@ -94,6 +97,10 @@ class Rounds:
             raise InputError(f"The sum of round {len(self.sums) + 1} is not possible. {error}") from error
         self.sums.append(numbers)
         self.digests.append(digest(total))
+        if self.terms.private_network and len(self.sums) == LENGTHS:
+            from variseq.federation.noisy_steps import NoisySteps
+
+            self.network = NoisySteps(self.terms, self.ledger, pair_counts(self.release()), self.counts)
         self.size = self._next_size()
         self._last_seconds, self._begun = monotonic() - self._begun, monotonic()
 
@@ -137,11 +144,13 @@ class Rounds:
 
 
 def refuse_network(terms: Terms) -> None:
-    """Raises InputError for a network with privacy, of a size that there is not, or whose sums take too much memory."""
+    """Raises InputError for an unknown size, sums that take too much memory, and a network that undoes the privacy."""
+    if terms.private_network and terms.epsilon is None:
+        raise InputError("A network with privacy needs a budget. Give --private.")
     if terms.network is None:
         return
     if terms.epsilon is not None:
-        raise InputError("Networks are federated without privacy. Leave out --network, or --private.")
+        raise InputError("A network without privacy cannot go with a private release: it would undo it.")
     from variseq.training.defaults import SIZES
 
     size, rounds = terms.network.size, terms.network.rounds
@@ -172,14 +181,18 @@ class OwnSums:
         """The numbers of the running round. Raises InputError for a network whose training went wrong."""
         terms, running, part = rounds.terms, len(rounds.sums), self._part
         if running < LENGTHS:
-            histories = part.history_with_targets() if terms.network is None else part.history()
+            is_validated = terms.network is not None or terms.private_network
+            histories = part.history() if is_validated else part.history_with_targets()
             options = terms.options()
             noisy = NoisySums(histories, terms.num_items, options, rounds.ledger, terms.parties, self._noise)
             return noisy.popularity() if running == POPULARITY else noisy.pairs(rounds.chosen())
         from variseq.federation.local_training import calibration_sums, plain_part, trained_sums, validation_sums
         from variseq.federation.log_properties import property_sums
+        from variseq.federation.noisy_steps import NoisySteps
 
         shared, part = rounds.network, plain_part(part)
+        if isinstance(shared, NoisySteps):
+            return shared.own_sum(part, self._noise)
         if shared is None:
             return property_sums(part.history().latest(terms.max_user_events))
         if shared.round < shared.rounds:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -17,6 +14,7 @@ from torch import Tensor
 from variseq.errors import InputError
 from variseq.model.network import Network
 from variseq.privacy.noise import GRID
+from variseq.privacy.private_network import seeded
 from variseq.privacy.private_run import NetworkShare
 from variseq.recommend.calibrate import TEMPERATURES
 from variseq.training.defaults import LogProperties, Size, network_config, training_config
@@ -39,15 +37,6 @@ NUM_LAST = 2 + NUM_SCORES
 WEIGHTS = tuple(round(0.05 * twentieth, 2) for twentieth in range(1, 20))
 """The weights of the network in the mixture that are tried."""
 NUM_TRIED = len(TEMPERATURES) * len(WEIGHTS)
-_GENERATOR = threading.Lock()
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of torch by a seed. Its generator is one for all threads, so others wait; it is set back."""
-    with _GENERATOR, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def in_steps(numbers: Float[np.ndarray, " number"]) -> Int[np.ndarray, " number"]:

@@ -131,6 +131,8 @@ def item_vectors(counts: PairCounts) -> Float[np.ndarray, "item vector_plus_one"
     if size < 1:
         return vectors
     start = np.full(len(has_pairs), 1.0)
+    # The sign of an eigenvector is arbitrary; parties of a federation need the same one.
     values, found = eigsh(table.multiply(scale[:, None]).multiply(scale).tocsr(), k=size, which="LA", v0=start)
+    found = found * np.sign(found[np.abs(found).argmax(axis=0), np.arange(size)])
     vectors[has_pairs, :size] = found * np.sqrt(np.maximum(values, 0))
     return vectors

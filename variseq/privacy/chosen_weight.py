@@ -46,15 +46,32 @@ def chosen_weight(
         noise_multiplier: Standard deviation of the noise over the norm of what one user adds at most.
         noise: For tests only; without it there is no privacy.
     """
+    sums = summed_gains(model_of, weights, valid, users)
+    return best_weight(weights, sums + noise(noise_multiplier, len(sums)))
+
+
+def best_weight(weights: Sequence[float], gains: Int[np.ndarray, " other"]) -> float:
+    """The weight with the largest gain; that of the first weight is 0."""
+    return weights[int(np.argmax(np.concatenate([[0], gains])))]
+
+
+def summed_gains(
+    model_of: Callable[[float], MixtureModel], weights: Sequence[float], valid: Part, users: Sequence[Id] | None = None
+) -> Int[np.ndarray, " other"]:
+    """The sums of `chosen_weight` without noise, in steps of `GRID`: one for each weight but the first.
+
+    Without `users` all of them are asked, however many they are.
+    """
     queries = valid.queries("last")
-    share = min(1.0, MOST_CELLS / (valid.num_items * public_users(len(users))))
-    is_sampled = _are_sampled(users, share)[queries.user]
-    queries = replace(queries, user=queries.user[is_sampled], position=queries.position[is_sampled])
+    if users is not None:
+        share = min(1.0, MOST_CELLS / (valid.num_items * public_users(len(users))))
+        is_sampled = _are_sampled(users, share)[queries.user]
+        queries = replace(queries, user=queries.user[is_sampled], position=queries.position[is_sampled])
     histories = valid.histories_before(queries)
     target = valid.histories.item[queries.position].astype(np.int64)
     ndcg = _ndcg([model_of(weight) for weight in weights], histories, target)
-    sums = bounded_steps(ndcg[:, 1:] - ndcg[:, :1]).sum(axis=0) + noise(noise_multiplier, len(weights) - 1)
-    return weights[int(np.argmax(np.concatenate([[0], sums])))]
+    gains: Int[np.ndarray, " other"] = bounded_steps(ndcg[:, 1:] - ndcg[:, :1]).sum(axis=0)
+    return gains
 
 
 def _are_sampled(users: Sequence[Id], share: float) -> Bool[np.ndarray, " user"]:

@@ -10,6 +10,8 @@ from jaxtyping import Int
 
 GRID = 2.0**-14
 """A step of the grid, where one user adds at most a norm of 1: sums and noise are whole numbers of steps."""
+LARGEST_NOISE = 12
+"""Standard deviations of noise that no number of a sum reaches."""
 
 Noise = Callable[[float, int], Int[np.ndarray, " number"]]
 """Gives so many numbers, in steps of `GRID`, with a standard deviation in units of the norm."""

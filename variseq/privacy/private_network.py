@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
 from variseq.model.losses import ItemFrequency
 from variseq.model.network import Network, NetworkConfig
 from variseq.privacy.alike_items import VECTOR_SIZE, item_vectors
-from variseq.privacy.private_steps import Report, train_privately
+from variseq.privacy.private_steps import PrivateTraining
 from variseq.privacy.release import PairCounts
 from variseq.privacy.schedule import StepSchedule
-from variseq.sequences.histories import Histories
 
 MAX_SEQ_LEN, NUM_LAYERS, ATTENTION_DIM = 50, 1, 16
 FULL_SOFTMAX_MAX_ITEMS = 4096
 """Of larger catalogs items are drawn as negatives, by their released popularity."""
+_GENERATOR = threading.Lock()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of torch by a seed. Its generator is one for all threads, so others wait; it is set back."""
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def network_of_release(counts: PairCounts) -> Network:
@@ -27,8 +39,7 @@ def network_of_release(counts: PairCounts) -> Network:
     num_items = len(counts.share)
     vectors = item_vectors(counts)[:, :-1]
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         network = Network(
             NetworkConfig(
                 num_items=num_items,
@@ -50,24 +61,15 @@ def network_of_release(counts: PairCounts) -> Network:
     return network
 
 
-def private_network(
-    counts: PairCounts,
-    histories: Histories,
-    schedule: StepSchedule,
-    noise_multiplier: float,
-    report: Report = lambda done, total: None,
-) -> Network:
-    """The network of a release, trained by the steps of the schedule.
+def private_training(counts: PairCounts, schedule: StepSchedule, noise_multiplier: float) -> PrivateTraining:
+    """The training of the network of a release.
 
     Args:
         counts: What was released.
-        histories: All events of the users that the run may learn from, after the bound on events of a user.
         schedule: Of the steps.
         noise_multiplier: Of each step.
-        report: Gets the number of steps that are done, and of all.
     """
     network = network_of_release(counts)
     is_large = len(counts.share) > FULL_SOFTMAX_MAX_ITEMS
     frequency = ItemFrequency.of(network.item_bias.detach()) if is_large else None
-    train_privately(network, histories, schedule, noise_multiplier, frequency, report=report)
-    return network.eval()
+    return PrivateTraining(network, schedule, noise_multiplier, frequency)

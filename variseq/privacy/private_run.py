@@ -32,6 +32,8 @@ POPULARITY, UNIFORM = 0.08, 0.02
 """The weights of popularity and of a uniform part. They are public, as validation would look at the log."""
 OWN = 0.5
 """The weight of what the person did before, where people return to items."""
+LEAST_WEIGHT = 1e-9
+"""Of a network, in place of 0: weights are a softmax."""
 REPEATS = 0.0
 """The probability of seen items where they are left out."""
 COUNTED = ("log_share", "log_trend", "offsets", "follower", "count", "is_new")
@@ -49,7 +51,7 @@ class NetworkShare:
     """How a network stands beside the counts.
 
     Args:
-        weight: Its weight in the mixture, above 0 and below 1.
+        weight: Its weight in the mixture, from 0 to below 1.
         temperature: What its scores are divided by.
     """
 
@@ -172,8 +174,8 @@ def calibration(options: PrivacyOptions, chosen_share: float, network: NetworkSh
     weights = {"transitions": transitions, "uniform": 1 - own - of_release, "own": own}
     first = popularity
     if network is not None:
-        weights = {name: (1 - network.weight) * weight for name, weight in (weights | {"trend": popularity}).items()}
-        first = network.weight
+        first = max(network.weight, LEAST_WEIGHT)
+        weights = {name: (1 - first) * weight for name, weight in (weights | {"trend": popularity}).items()}
     logits = {name: (math.log(weight / first), 0.0, 0.0) for name, weight in weights.items() if weight}
     return Calibration(
         num_samples=0,

@@ -29,50 +29,84 @@ NUM_NEGATIVES = 2048
 Report = Callable[[int, int], None]
 
 
-def train_privately(
-    network: Network,
-    histories: Histories,
-    schedule: StepSchedule,
-    noise_multiplier: float,
-    frequency: ItemFrequency | None = None,
-    noise: Noise = secure_noise,
-    report: Report = lambda done, total: None,
-) -> None:
-    """Train the parameters that require a gradient, in place, by DP-SGD. Source: Abadi et al. 2016, algorithm 1.
+class PrivateTraining:
+    """DP-SGD of the parameters that require a gradient, step by step. Source: Abadi et al. 2016, algorithm 1.
 
     Users are sampled one by one (Poisson sampling), so that a step may have none of them; it has its noise all the
     same. The sum is divided by the public expected number of users. The steps are computed in float64, see
     `clipped_sum`; the trained network is one of float32.
 
     Args:
-        network: See `user_gradients`. It starts from what is public or was released.
-        histories: All events of the users that the run may learn from.
+        network: See `user_gradients`. It starts from what is public or was released, and is trained in place.
         schedule: What is public.
-        noise_multiplier: Standard deviation of the noise over `max_norm`.
+        noise_multiplier: Standard deviation of the noise of a whole sum over `max_norm`.
         frequency: How often items are drawn as negatives, which no user decides; None: the softmax is over all items.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        schedule: StepSchedule,
+        noise_multiplier: float,
+        frequency: ItemFrequency | None = None,
+    ) -> None:
+        self.network, self.schedule, self.noise_multiplier = network.double(), schedule, noise_multiplier
+        self.step = 0
+        self._frequency = frequency
+        self._trained = [one for one in network.parameters() if one.requires_grad]
+        start = parameters_to_vector(self._trained).detach()
+        self._optimizer = NoisyAdam.of(start, schedule, noise_multiplier / schedule.expected_users)
+        self._average = start.clone()
+
+    @property
+    def size(self) -> int:
+        """How many numbers a step sums."""
+        return len(self._average)
+
+    def sum_of(self, histories: Histories, generator: np.random.Generator) -> Int[np.ndarray, " parameter"]:
+        """What the users of a log add to the running step, without noise; see `clipped_sum`.
+
+        Args:
+            histories: All events of the users that the run may learn from.
+            generator: Samples users and windows. Nobody may know its state.
+        """
+        chosen = np.flatnonzero(generator.random(len(histories)) < self.schedule.sampling_rate)
+        windows = random_windows(histories, chosen, self.schedule.max_events, generator)
+        negatives = None if self._frequency is None else self._frequency.draw(NUM_NEGATIVES, seed=self.step)
+        return clipped_sum(self.network, windows, self.schedule, negatives)
+
+    def move(self, total: Int[np.ndarray, " parameter"]) -> None:
+        """Take the running step by the sum over all users, with its noise; after the last one the average is taken."""
+        schedule = self.schedule
+        mean = torch.from_numpy(total * (GRID * schedule.max_norm / schedule.expected_users))
+        vector_to_parameters(self._optimizer.moved(mean), self._trained)
+        decay = min(schedule.ema_decay, (1 + self.step) / (10 + self.step))
+        self._average.lerp_(parameters_to_vector(self._trained).detach(), 1 - decay)
+        self.step += 1
+        if self.step == schedule.num_steps:
+            vector_to_parameters(self._average, self._trained)
+            self.network.float().eval()
+
+
+def train_privately(
+    training: PrivateTraining,
+    histories: Histories,
+    noise: Noise = secure_noise,
+    report: Report = lambda done, total: None,
+) -> None:
+    """Take all steps on one log.
+
+    Args:
+        training: Before its first step.
+        histories: All events of the users that the run may learn from.
         noise: For tests and audits only; without it there is no privacy.
         report: Gets the number of steps that are done, and of all.
     """
     generator = np.random.default_rng()
-    network.double()
-    trained = [one for one in network.parameters() if one.requires_grad]
-    start = parameters_to_vector(trained).detach()
-    optimizer = NoisyAdam.of(start, schedule, noise_multiplier / schedule.expected_users)
-    average = start.clone()
-    for step in range(schedule.num_steps):
-        chosen = np.flatnonzero(generator.random(len(histories)) < schedule.sampling_rate)
-        negatives = None if frequency is None else frequency.draw(NUM_NEGATIVES, seed=step)
-        total = clipped_sum(
-            network, random_windows(histories, chosen, schedule.max_events, generator), schedule, negatives
-        )
-        total = total + noise(noise_multiplier, len(total))
-        mean = torch.from_numpy(total * (GRID * schedule.max_norm / schedule.expected_users))
-        vector_to_parameters(optimizer.moved(mean.to(start)), trained)
-        decay = min(schedule.ema_decay, (1 + step) / (10 + step))
-        average.lerp_(parameters_to_vector(trained).detach(), 1 - decay)
-        report(step + 1, schedule.num_steps)
-    vector_to_parameters(average, trained)
-    network.float()
+    while training.step < training.schedule.num_steps:
+        total = training.sum_of(histories, generator)
+        training.move(total + noise(training.noise_multiplier, len(total)))
+        report(training.step, training.schedule.num_steps)
 
 
 def random_windows(
