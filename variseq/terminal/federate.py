@@ -55,7 +55,7 @@ def serve(
     pairs: Annotated[str, typer.Option(help="near, or next where an item follows from the last one.")] = "near",
     network: Annotated[bool, typer.Option("--network", help="Train a network, too; without privacy.")] = False,
     size: Annotated[str, typer.Option(help="Size of the network: tiny, small, medium, large.")] = "small",
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of its training.")] = 30,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of its training.")] = 40,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of its training.")] = 0,
     item_columns: Annotated[str | None, typer.Option(help="Names in --items: item_id=sku,title=name,...")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; another machine's needs TLS.")] = "127.0.0.1",
