@@ -3,7 +3,8 @@
     python -m benchmarks.federated_network ml-100k DATA
 
 Both have the settings that follow from the joined log, the same counts beside them, and weights from one grid that are
-chosen on validation events. They are trained on training events alone, for as many epochs.
+chosen on validation events. They are trained on training events alone, for as many epochs at most, and the best
+round or epoch is taken.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="DATA", help="the folder with its files")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--size", default="small")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=40)
     given = parser.parse_args(words)
 
     def run() -> None:

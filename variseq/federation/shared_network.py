@@ -65,9 +65,9 @@ def _tensors(network: Network) -> list[Tensor]:
 class SharedNetwork:
     """Federated averaging: each round trains the same network on each log for an epoch, and takes the weighted mean.
 
-    The weights are the numbers of training targets. Each round starts with a new optimizer, so a party keeps nothing
-    from round to round, and one that starts again goes on with the sums alone. After the training rounds come one of
-    validation and one of calibration.
+    The weights are the numbers of training targets. Each party keeps the moments of its optimizer in memory; one that
+    starts again goes on with the sums alone, and with moments of zero. After the training rounds come one of validation
+    and one of calibration.
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from decentralized data".
 
     Args:

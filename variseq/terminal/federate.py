@@ -57,7 +57,7 @@ def serve(
         bool, typer.Option("--network", help="Train a network, too; with --private by noisy steps.")
     ] = False,
     size: Annotated[str, typer.Option(help="Size of a network without privacy: tiny, small, medium, large.")] = "small",
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of its training, without privacy.")] = 30,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of its training, without privacy.")] = 40,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of its training.")] = 0,
     item_columns: Annotated[str | None, typer.Option(help="Names in --items: item_id=sku,title=name,...")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; another machine's needs TLS.")] = "127.0.0.1",
