@@ -11,39 +11,31 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from msgspec.structs import replace
 
+from benchmarks.federation import PARTIES, federated, parts_of
 from benchmarks.privacy import metrics_of
 from measurement.datasets import load_dataset
 from measurement.records import Record, append_records, command_parser, exit_code, record_of
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
-from variseq.evaluation.splits import Part, leave_one_out
-from variseq.federation.connection import Connection
-from variseq.federation.coordinator import Coordinator
+from variseq.evaluation.splits import Part
 from variseq.federation.federated_run import new_terms
-from variseq.federation.keys import create_keys, read_party_key, read_public_keys
 from variseq.federation.local_training import calibration_sums
 from variseq.federation.messages import NetworkTerms, Terms
-from variseq.federation.party import take_part
 from variseq.federation.rounds import LENGTHS, OwnSums, Rounds
-from variseq.federation.server import Address, serve
-from variseq.federation.shared_network import SharedNetwork, parameters_of, seeded, set_parameters
+from variseq.federation.shared_network import SharedNetwork, parameters_of, set_parameters
 from variseq.log import Log
+from variseq.privacy.private_network import seeded
 from variseq.privacy.private_run import mixture_model, vectors_of_network
 from variseq.privacy.release import PrivacyOptions
 from variseq.recommend.network_model import ModelRecommender, NetworkEncoder
 from variseq.training.trainer import Trainer, Validation
-
-PARTIES = 3
 
 
 def records(name: str, log: Log, data: dict[str, Any], seeds: int, network: NetworkTerms) -> Iterable[Record]:
@@ -52,11 +44,7 @@ def records(name: str, log: Log, data: dict[str, Any], seeds: int, network: Netw
     on_catalog = log.on_catalog(pa.table({"item_id": log.vocabulary.items, **columns}))
     train, valid, test = on_catalog.split("leave-one-out")
     known = valid.part.history_with_targets()
-    parts = [
-        leave_one_out(known.rows(np.arange(party, len(known), PARTIES)), train.part.num_items, with_test=False)[1]
-        for party in range(PARTIES)
-    ]
-    joined = leave_one_out(known, train.part.num_items, with_test=False)[1]
+    joined, parts = parts_of(known, train.part.num_items)
     data = data | {"num_users": len(known), "num_items": train.part.num_items}
     for seed in range(seeds):
         terms = new_terms(
@@ -75,38 +63,13 @@ def records(name: str, log: Log, data: dict[str, Any], seeds: int, network: Netw
             yield record_of("federated_network", case, metrics, seed=seed, settings=settings, data=data, threads=1)
 
 
-def federated(parts: Sequence[Part], terms: Terms) -> tuple[Rounds, dict[str, float]]:
-    """The rounds of the coordinator, and the mean CPU seconds and bytes of a party."""
-
-    def party(number: int) -> tuple[float, int]:
-        begun, connection = time.thread_time(), Connection(url, 60.0, 0.05)
-        key = read_party_key(keys / f"party-{number + 1}.json")
-        take_part(connection, key, terms.catalog, parts[number], None, lambda text: None)
-        return time.thread_time() - begun, connection.num_bytes
-
-    address = Address("127.0.0.1", 0)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        address.bind() as listener,
-        ThreadPoolExecutor(len(parts) + 1) as threads,
-    ):
-        keys, url = Path(folder) / "keys", f"http://127.0.0.1:{listener.getsockname()[1]}"
-        create_keys(keys, len(parts))
-        coordinator = Coordinator(terms, read_public_keys(keys / "coordinator.json"), lambda text: None)
-        ended = threads.submit(serve, coordinator, address, listener, 3600.0, lambda: None)
-        costs = [one.result() for one in [threads.submit(party, number) for number in range(len(parts))]]
-        ended.result()
-    seconds, num_bytes = np.mean(costs, axis=0)
-    return coordinator.rounds, {"cpu_seconds": float(seconds), "megabytes": float(num_bytes) / 1e6}
-
-
 def trained_on(joined: Part, terms: Terms) -> tuple[Rounds, dict[str, float]]:
     """The same network, trained by the ordinary trainer on the joined log; and its CPU seconds."""
     begun, rounds = time.thread_time(), Rounds(replace(terms, parties=1))
     while len(rounds.sums) <= LENGTHS:
         rounds.add(OwnSums(joined, 1).of(rounds).astype("<i8").tobytes())
-    assert rounds.network is not None
-    shared: SharedNetwork = rounds.network
+    shared = rounds.network
+    assert isinstance(shared, SharedNetwork)
     network = shared.copy()
     with seeded(shared.config.seed):
         Trainer(network, joined.history(), Validation(joined, shared.config), shared.config).run()

@@ -12,6 +12,7 @@ from variseq.errors import InputError
 from variseq.privacy.accounting import Ledger, Mechanism, default_delta, noise_multipliers
 from variseq.privacy.guarantee import true_positives
 from variseq.privacy.noise import GRID, secure_noise
+from variseq.privacy.release import PrivacyOptions, exact_ledger
 
 
 def exact_delta(mean: float, epsilon: float) -> float:
@@ -94,3 +95,7 @@ def test_noise_is_normal_and_whole_and_never_the_same() -> None:
 def test_attack_finds_nobody_where_the_noise_is_large() -> None:
     ledger = Ledger((Mechanism("counts", 1000.0),), 1e-5)
     assert true_positives(ledger, 0.01) == pytest.approx(0.01, rel=0.01)
+
+
+def test_sums_without_noise_have_no_epsilon() -> None:
+    assert exact_ledger(PrivacyOptions(8.0)).epsilon() == math.inf

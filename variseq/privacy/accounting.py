@@ -67,8 +67,10 @@ class Ledger:
         """ε of all mechanisms together at `delta`, where one user with all events is added or removed.
 
         Privacy loss distributions are composed. Source: Sommer et al. 2019, "Privacy loss classes"; the library is
-        dp-accounting, whose ε is an upper bound.
+        dp-accounting, whose ε is an upper bound. Without noise it is infinite.
         """
+        if not all(one.noise_multiplier for one in self.mechanisms):
+            return math.inf
         return float(_accountant(self._events()).get_epsilon(self.delta))
 
     def delta_at(self, epsilon: float) -> float:
