@@ -18,8 +18,10 @@ from variseq.evaluation.results import Results
 from variseq.evaluation.splits import trained_on
 from variseq.evaluation.user_sample import sampled_users
 from variseq.events.vocabulary import Id, Vocabulary
+from variseq.inference.encoder import require_runtime
 from variseq.inference.engine import load_engine
 from variseq.log import LogPart
+from variseq.model.exportable import require_exporter
 from variseq.privacy.accounting import CHOICE, NETWORK_CHOICE, NETWORK_STEPS, Ledger, public_users
 from variseq.privacy.alike_items import AlikeItems, public_content, smoothed_counts, with_alike
 from variseq.privacy.chosen_weight import CONTENT_WEIGHTS, NETWORK_WEIGHTS, chosen_weight
@@ -87,7 +89,7 @@ class PrivateModel:
         Raises:
             InputError: For a log without a catalog, a split or a way of reading that is not private, a budget that is
                 not possible, and a folder that exists.
-            MissingDependencyError: Without the extra `privacy`.
+            MissingDependencyError: Without the extra `privacy`, and with a network without the extra `serve`.
         """
         folder = Path(folder)
         refuse_existing(folder)
@@ -99,6 +101,10 @@ class PrivateModel:
         users = valid.vocabulary.users.to_pylist()
         options = options.decided(public_users(len(users)), train.part.num_items)
         schedule = options.schedule(public_users(len(users)))
+        if schedule is not None:
+            # Before minutes of training.
+            require_exporter()
+            require_runtime()
         is_chosen = options.content == "auto" or schedule is not None
         known = train.part.history() if is_chosen else valid.part.history_with_targets()
         released = release(known, train.part.num_items, options)

@@ -147,6 +147,11 @@ def refuse_network(terms: Terms) -> None:
     """Raises InputError for an unknown size, sums that take too much memory, and a network that undoes the privacy."""
     if terms.private_network and terms.epsilon is None:
         raise InputError("A network with privacy needs a budget. Give --private.")
+    if terms.private_network or terms.network is not None:
+        from variseq.model.exportable import require_exporter
+
+        # Before hours of rounds, at the end of which it is needed.
+        require_exporter()
     if terms.network is None:
         return
     if terms.epsilon is not None:

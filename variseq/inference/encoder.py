@@ -19,6 +19,14 @@ CELLS_AT_ONCE = 1 << 15
 """At most about so many samples × histories × tokens are encoded in one run, which bounds its memory."""
 
 
+def require_runtime() -> None:
+    """Raises MissingDependencyError where no exported encoder can be run."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("onnxruntime", "serve") from error
+
+
 class OnnxEncoder:
     """An exported encoder. One session, used by one thread at a time, on one core."""
 
@@ -34,10 +42,9 @@ class OnnxEncoder:
 
         Raises CheckpointError for a file that ONNX Runtime cannot read.
         """
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingDependencyError("onnxruntime", "serve") from error
+        require_runtime()
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3

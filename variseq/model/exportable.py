@@ -135,13 +135,18 @@ def _blocks(network: Network) -> list[EncoderBlock]:
     return [block for block in network.encoder.blocks if isinstance(block, EncoderBlock)]
 
 
-def write_encoder(network: Network, path: Path) -> None:
-    """The network as ONNX, for trees of any number and hidden_size; a history has at most `max_seq_len` tokens."""
+def require_exporter() -> None:
+    """Raises MissingDependencyError where no encoder can be written."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError("onnx and onnxscript", "train") from error
+
+
+def write_encoder(network: Network, path: Path) -> None:
+    """The network as ONNX, for trees of any number and hidden_size; a history has at most `max_seq_len` tokens."""
+    require_exporter()
     config = network.config
     tokens, vectors = min(7, config.max_seq_len), torch.zeros(5, config.hidden_size)
     gap = torch.zeros(3, tokens, dtype=torch.int64)
