@@ -130,7 +130,8 @@ def clipped_sum(
     One user more or less changes it by a vector with a norm of at most 1 / `GRID`. Users are worked on in groups of
     like length, which bounds memory, and the last bits of a gradient depend on its group. So the network is to be one
     of float64. When one user of 300 left, five of 21,856 sums moved by one more step of the grid in float32, and none
-    in float64 (twelve trials on MovieLens-1M). The norms have room for one such move. The order is that of the parameters that require a gradient.
+    in float64 (twelve trials on MovieLens-1M). The norms have room for one such move. The order is that of the
+    parameters that require a gradient.
     """
     histories, of_users = windows
     weights = Weights(noise=0.0, mask_seen=schedule.mask_seen)
