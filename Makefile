@@ -8,7 +8,9 @@ INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 
 # Compiled files are kept, whatever the environment says: each of the many processes of the tests imports the package.
 unexport PYTHONDONTWRITEBYTECODE
-TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# One process more than there are cores: many tests wait for a server or a browser.
+WORKERS := $(shell $(PYTHON) -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
+TEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 # Shapes and types are checked at run time where arrays are computed, which doubles the time of a small training.
 COMPUTED := $(shell sed -n '/^COMPUTED = (/,/^)/p' tests/conftest.py | grep -o '"[a-z_]*"' | tr -d '"' | sed 's/^/variseq./' | paste -s -d , -)
 
