@@ -10,7 +10,7 @@ INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 # One process more than there are cores: many tests wait for a server or a browser.
 WORKERS := $(shell $(PYTHON) -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
-TEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+TEST := $(BIN)/python -m pytest --maxprocesses 4 --dist worksteal --numprocesses
 # Shapes and types are checked at run time where arrays are computed, which doubles the time of a small training.
 COMPUTED := $(shell sed -n '/^COMPUTED = (/,/^)/p' tests/conftest.py | grep -o '"[a-z_]*"' | tr -d '"' | sed 's/^/variseq./' | paste -s -d , -)
 
@@ -27,11 +27,11 @@ demo: $(VENV)/ready-to-use  ## the whole journey on real data, in minutes
 	$(BIN)/variseq demo
 
 test: $(VENV)/ready-to-develop  ## all tests and docstring examples; those of arrays with their shapes and types checked
-	$(TEST) -m "computed and not slow" --jaxtyping-packages=$(COMPUTED),beartype.beartype
-	$(TEST) -m "slow or not computed"
+	$(TEST) auto -m "computed and not slow" --jaxtyping-packages=$(COMPUTED),beartype.beartype
+	$(TEST) $(WORKERS) -m "slow or not computed"
 
 quick: $(VENV)/ready-to-develop  ## the fast tests, about a minute
-	$(TEST) --hypothesis-profile quick -m "not slow and not browser and not redis and not network"
+	$(TEST) $(WORKERS) --hypothesis-profile quick -m "not slow and not browser and not redis and not network"
 
 # Tests that drive a browser are left out: an old playwright does not know the browser that is installed.
 test-lowest: $(LOWEST)/ready-to-test  ## the core tests with the lowest versions that pyproject.toml allows
