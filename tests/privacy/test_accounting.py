@@ -45,12 +45,14 @@ def test_steps_on_all_users_cost_as_one_mechanism_and_steps_on_a_part_cost_less(
     assert Ledger((Mechanism("steps", 1.5 * 4, 0.2, 16),), 1e-5).epsilon() < 0.3 * once
 
 
-def test_noise_for_sampled_steps_spends_the_budget_and_no_more() -> None:
-    shares, steps = (0.1, 0.5, 0.4), (0.1, 40)
-    multipliers = noise_multipliers(2.0, 1e-5, shares, [steps])
+@pytest.mark.parametrize(("epsilon", "rate", "num_steps"), [(2.0, 0.1, 40), (0.5, 0.001, 100), (8.0, 0.2, 100)])
+def test_noise_for_sampled_steps_spends_the_budget_and_no_more(epsilon: float, rate: float, num_steps: int) -> None:
+    shares = (0.1, 0.7, 0.2)
+    multipliers = noise_multipliers(epsilon, 1e-5, shares, (rate, num_steps))
     once = [Mechanism("counts", one) for one in multipliers[:2]]
-    ledger = Ledger((*once, Mechanism("steps", multipliers[2], *steps)), 1e-5)
-    assert 0.999 * 2 < ledger.epsilon() <= 2
+    ledger = Ledger((*once, Mechanism("steps", multipliers[2], rate, num_steps)), 1e-5)
+    assert 0.995 * epsilon < ledger.epsilon() <= epsilon
+    assert multipliers[0] / multipliers[1] == pytest.approx(math.sqrt(7))
     assert Ledger.from_json(ledger.to_json()) == ledger
 
 

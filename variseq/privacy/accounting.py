@@ -101,7 +101,7 @@ class Ledger:
 
 
 def noise_multipliers(
-    epsilon: float, delta: float, shares: Sequence[float], sampled: Sequence[tuple[float, int]] = ()
+    epsilon: float, delta: float, shares: Sequence[float], steps: tuple[float, int] | None = None
 ) -> tuple[float, ...]:
     """The least noise of several mechanisms that cost at most ε together.
 
@@ -109,10 +109,8 @@ def noise_multipliers(
         epsilon: The budget, above 0 and at most `LARGEST_EPSILON`.
         delta: Above 0 and below 1.
         shares: The share of each mechanism in 1 / noise multiplier², which add up for Gaussian mechanisms.
-        sampled: Sampling rate and number of steps of the last mechanisms; all others are run once on all users. For
-            sampled steps a share is one of the limit rate² · steps · (exp(1 / noise multiplier²) − 1), which counts
-            as 1 / noise multiplier² does (Bu, Dong, Long and Su 2020, "Deep learning with Gaussian differential
-            privacy", corollary 5.4). The ε of the result is that of the ledger, without a limit.
+        steps: Sampling rate and number of steps of the last mechanism, which gets what the others leave; None: all are
+            run once on all users.
 
     Returns:
         The noise multiplier of each mechanism.
@@ -133,21 +131,44 @@ def noise_multipliers(
     while high / low > 1.00001:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if _exact_delta(middle, epsilon) > delta else (low, middle)
-    once = [(1.0, 1)] * (len(shares) - len(sampled))
+    if steps is not None:
+        once = tuple(high / math.sqrt(share) for share in shares[:-1])
+        # The limit of many steps (Bu, Dong, Long and Su 2020, "Deep learning with Gaussian differential privacy",
+        # corollary 5.4) is near what is left.
+        sampling_rate, num_steps = steps
+        near = math.log1p(shares[-1] / (high * sampling_rate) ** 2 / num_steps) ** -0.5
+        return *once, _noise_of_steps(epsilon, delta, once, steps, near)
     while True:
-        kinds = list(zip(shares, [*once, *sampled], strict=True))
-        events = tuple((_multiplier(high, share, *kind), *kind) for share, kind in kinds)
-        spent = float(_accountant(events).get_epsilon(delta))
-        if spent <= epsilon and (not sampled or spent > 0.999 * epsilon):
-            return tuple(multiplier for multiplier, *_ in events)
-        high *= spent / (0.9995 * epsilon) if sampled else 1.0005
+        multipliers = tuple(high / math.sqrt(share) for share in shares)
+        if _spent(delta, multipliers) <= epsilon:
+            return multipliers
+        high *= 1.0005
 
 
-def _multiplier(noise: float, share: float, sampling_rate: float, num_steps: int) -> float:
-    """The noise multiplier of a mechanism with a share of the privacy of one Gaussian mechanism with this noise."""
-    if sampling_rate == 1:
-        return noise * math.sqrt(num_steps / share)
-    return float(math.log1p(share / (noise * sampling_rate) ** 2 / num_steps) ** -0.5)
+def _noise_of_steps(
+    epsilon: float, delta: float, once: tuple[float, ...], steps: tuple[float, int], near: float
+) -> float:
+    """The least noise multiplier of sampled steps beside mechanisms that are run once; the search begins at `near`."""
+    from scipy.optimize import brentq
+
+    def excess(log_noise: float) -> float:
+        return math.log(_spent(delta, once, (math.exp(log_noise), *steps)) / epsilon)
+
+    low = high = math.log(near)
+    while excess(low) < 0:
+        low -= 0.1
+    while excess(high) > 0:
+        high += 0.1
+    found = float(brentq(excess, low, high, xtol=2e-4))
+    while excess(found) > 0:
+        found += 1e-4
+    return math.exp(found)
+
+
+def _spent(delta: float, once: Sequence[float], steps: Event | None = None) -> float:
+    """ε of mechanisms that are run once with these noise multipliers, and of steps."""
+    events = tuple((one, 1.0, 1) for one in once) + (() if steps is None else (steps,))
+    return float(_accountant(events).get_epsilon(delta))
 
 
 def _exact_delta(multiplier: float, epsilon: float) -> float:
@@ -176,7 +197,7 @@ def public_users(num_users: int) -> int:
     return math.ceil(num_users / digits) * digits
 
 
-@lru_cache
+@lru_cache(maxsize=4)
 def _accountant(events: tuple[Event, ...]) -> Any:
     try:
         from dp_accounting import dp_event

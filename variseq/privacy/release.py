@@ -157,18 +157,18 @@ def private_ledger(options: PrivacyOptions, num_users: int) -> Ledger:
         (NETWORK_CHOICE, CHOICE_SHARE, schedule is not None),
     )
     others = {what: share for what, share, is_paid in choices if is_paid}
-    sampled = []
+    steps = None
     if schedule is not None:
         others[NETWORK_STEPS] = NETWORK_SHARE
-        sampled = [(schedule.sampling_rate, schedule.num_steps)]
+        steps = (schedule.sampling_rate, schedule.num_steps)
     rest = 1 - sum(others.values())
     shares = (POPULARITY_SHARE * rest, (1 - POPULARITY_SHARE) * rest, *others.values())
-    return _ledger(options, noise_multipliers(options.epsilon, delta, shares, sampled), delta, list(others), sampled)
+    return _ledger(options, noise_multipliers(options.epsilon, delta, shares, steps), delta, tuple(others), steps)
 
 
 def exact_ledger(options: PrivacyOptions) -> Ledger:
     """Two sums without noise: ε is infinite, and nothing is private."""
-    return _ledger(options, (0.0, 0.0), 1.0, [])
+    return _ledger(options, (0.0, 0.0), 1.0)
 
 
 def _ledger(
@@ -176,11 +176,12 @@ def _ledger(
     multipliers: tuple[float, ...],
     delta: float,
     others: Sequence[str] = (),
-    sampled: Sequence[tuple[float, int]] = (),
+    steps: tuple[float, int] | None = None,
 ) -> Ledger:
     what = ("popularity of each item of the catalog", OF_PAIRS[options.pairs], *others)
-    how = [(1.0, 1)] * (len(what) - len(sampled)) + list(sampled)
-    mechanisms = (Mechanism(name, noise, *kind) for name, noise, kind in zip(what, multipliers, how, strict=True))
+    mechanisms = [Mechanism(*one) for one in zip(what, multipliers, strict=True)]
+    if steps is not None:
+        mechanisms[-1] = Mechanism(what[-1], multipliers[-1], *steps)
     return Ledger(tuple(mechanisms), delta)
 
 
