@@ -298,10 +298,12 @@ class Trainer:
 
         KeyboardInterrupt comes after the running step.
         """
-        _, groups = epoch_plan(self.histories, self.network.config, self.config, epoch)
         progress = self.progress
-        # A trainer that goes on counts its own steps, which its moments belong to.
-        progress.epoch, progress.step = epoch, progress.step or epoch * len(groups)
+        if not progress.step:
+            # A trainer that goes on counts its own steps, which its moments belong to.
+            _, groups = epoch_plan(self.histories, self.network.config, self.config, epoch)
+            progress.step = epoch * len(groups)
+        progress.epoch = epoch
         progress.batch, progress.seconds, progress.sums = 0, 0.0, {}
         with Interrupt() as interrupt:
             self._train_epoch((), interrupt)
