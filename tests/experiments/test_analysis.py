@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from variseq.experiments.analysis import DAY, ExperimentAnalysis, analyze, difference
+from variseq.events.report import DAY
+from variseq.experiments.analysis import ExperimentAnalysis, analyze, difference
 from variseq.experiments.experiment import Experiment
 from variseq.experiments.users import NUM_EVENTS, RETURN, REWARD, UNCERTAINTY, ExperimentUsers, users_of
 from variseq.exposures.table import Exposures

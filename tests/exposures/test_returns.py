@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tests.exposures.test_rewards import table
 from variseq.errors import InputError
+from variseq.events.report import DAY
 from variseq.exposures.returns import with_returns
-from variseq.exposures.rewards import DAY, LoggedEvent, RewardOptions
+from variseq.exposures.rewards import LoggedEvent, RewardOptions
 from variseq.off_policy.evaluation import evaluate_policies
 from variseq.off_policy.policies import GivenProbabilities, LoggingPolicy
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from variseq.events.report import DAY
 from variseq.experiments.experiment import Experiment
 from variseq.experiments.intervals import ALPHA, Difference, chi_square_tail
 from variseq.experiments.users import ExperimentUsers
@@ -18,7 +19,6 @@ LEAST_P = 0.001
 LEAST_USERS = 100
 LEAST_REWARDED = 10
 """In each arm, before an interval is given: it rests on the central limit theorem."""
-DAY = 86_400_000_000
 MAX_LOOKS = 400
 
 

@@ -57,7 +57,7 @@ def read_exposures(
         exposures, report = read_segments(path, options or RewardOptions())
     elif options is not None:
         raise InputError(
-            "Rewards by behavior are for exposures of Variseq; a table has a column reward. Leave them out."
+            "Rewards by behavior and returns are for exposures of Variseq; a table has a column reward. Leave them out."
         )
     else:
         exposures, report = read_impressions(source, columns or {})

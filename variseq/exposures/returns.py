@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from variseq.errors import InputError
-from variseq.exposures.rewards import DAY, LoggedEvent
+from variseq.events.report import DAY
+from variseq.exposures.rewards import LoggedEvent
 from variseq.exposures.table import Exposures
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from variseq.errors import InputError
 from variseq.events.options import duration
 from variseq.events.parse import DEFAULT_EVENT
+from variseq.events.report import DAY
 from variseq.events.vocabulary import Id
 from variseq.exposures.table import Exposures
 
@@ -36,8 +37,6 @@ class LoggedEvent:
 
 
 VALUE = "value"
-DAY = 86_400_000_000
-"""In microseconds; what a person does within a day of a list is no return."""
 Reward = float | Literal["value"]
 """What an event is worth: a number, or the value of the event itself."""
 

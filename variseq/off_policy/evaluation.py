@@ -14,11 +14,13 @@ from variseq.errors import InputError
 from variseq.evaluation.significance import NUM_RESAMPLES, percentile_interval, resampled_sums
 from variseq.exposures.table import Exposures
 from variseq.off_policy.estimators import ESTIMATORS, IPS, ON_POLICY, RIPS, WHOLE_LIST, Columns, Estimator, sums_of
-from variseq.off_policy.logged import logged_lists
+from variseq.off_policy.logged import LoggedLists, logged_lists
 from variseq.off_policy.policies import TargetPolicy, TargetProbabilities
 from variseq.off_policy.weights import Kind, WeightDiagnostics, diagnose, importance_weights
 
 Interval = tuple[float, float]
+CHECKED = (RIPS, WHOLE_LIST)
+"""They differ from IPS where rewards of items do not add up."""
 Resampled = dict[str, Float[np.ndarray, " resample"]]
 
 
@@ -166,24 +168,9 @@ def evaluate_policies(
     if not names or len(set(names)) < len(names):
         raise InputError(f"The policies are {names}. Give at least one, and each once.")
     lists = logged_lists(exposures)
-    # In lists of one item all weights are the same.
-    of_lists = exposures.rewards_lists and bool(lists.lengths.max() > 1)
-    estimators = (WHOLE_LIST,) if of_lists else ESTIMATORS
-    if of_lists and np.isnan(lists.exposures.propensity_at_rank[~lists.exposures.is_pinned]).any():
-        raise InputError(
-            "Rewards of whole lists need the probability of each item at its rank, and the log has none. Serve lists "
-            "with strategy 'softmax', or reward single items."
-        )
+    estimators = _estimators(lists)
     targets = [one.probabilities(lists) for one in policies]
-    known = np.ones(lists.exposures.num_exposures, dtype=bool)
-    for target in targets:
-        known &= lists.per_exposure((np.isnan(target.in_list) & ~lists.exposures.is_pinned).astype(float)) == 0
-    if not known.any():
-        reasons = [f"{num:,} {reason}" for one in targets for reason, num in one.left_out.items()]
-        raise InputError(
-            f"No list is left to evaluate: {'; '.join(reasons) or 'the policies know different ones'}. Check the "
-            "policy and the log."
-        )
+    known = _known_to_all(lists, targets)
     kept = lists.only(known)
     targets = [_some(one, known, known[lists.exposures.row_exposure]) for one in targets]
     weights = [importance_weights(kept, target) for target in targets]
@@ -194,7 +181,6 @@ def evaluate_policies(
                 f"The policy {policy.name} shows none of the items that were logged, in any list. Check that it is of "
                 "the same catalog and of the same people."
             )
-    checks = () if of_lists else (RIPS, WHOLE_LIST)
     sums = [sums_of(kept, *one) for one in zip(targets, weights, strict=True)]
     resampled = _resampled(sums, num_resamples, seed)
     found = []
@@ -208,7 +194,7 @@ def evaluate_policies(
             policy.name,
             [ratios.estimate(one) for one in estimators if one.numerator in columns],
             diagnostics,
-            [ratios.minus(one, ratios, IPS) for one in checks if one.numerator in columns],
+            [ratios.minus(one, ratios, IPS) for one in CHECKED if one.numerator in columns and IPS in estimators],
             dict(target.left_out),
             free,
         )
@@ -224,6 +210,34 @@ def evaluate_policies(
         policies=[one for one, _ in found],
         differences=[_difference(estimators, *pair) for pair in itertools.combinations(found, 2)],
     )
+
+
+def _estimators(lists: LoggedLists) -> Sequence[Estimator]:
+    """What is unbiased for the rewards of these lists. Raises InputError where the probabilities of it are missing."""
+    log = lists.exposures
+    # In lists of one item all weights are the same.
+    if not log.rewards_lists or lists.lengths.max() <= 1:
+        return ESTIMATORS
+    if np.isnan(log.propensity_at_rank[~log.is_pinned]).any():
+        raise InputError(
+            "Rewards of whole lists need the probability of each item at its rank, and the log has none. Serve lists "
+            "with strategy 'softmax', or reward single items."
+        )
+    return (WHOLE_LIST,)
+
+
+def _known_to_all(lists: LoggedLists, targets: Sequence[TargetProbabilities]) -> Bool[np.ndarray, " exposure"]:
+    """The exposures whose probabilities all targets know. Raises InputError where there is none."""
+    known = np.ones(lists.exposures.num_exposures, dtype=bool)
+    for target in targets:
+        known &= lists.per_exposure((np.isnan(target.in_list) & ~lists.exposures.is_pinned).astype(float)) == 0
+    if not known.any():
+        reasons = [f"{num:,} {reason}" for one in targets for reason, num in one.left_out.items()]
+        raise InputError(
+            f"No list is left to evaluate: {'; '.join(reasons) or 'the policies know different ones'}. Check the "
+            "policy and the log."
+        )
+    return known
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from variseq.atomic import atomic_write
-from variseq.experiments.analysis import DAY, ArmComparison, ExperimentAnalysis
+from variseq.events.report import DAY
+from variseq.experiments.analysis import ArmComparison, ExperimentAnalysis
 from variseq.reports.style import DOTS_PER_INCH, LIGHT, add_legend, name_axes, new_figure
 
 PANEL_INCHES = 2.7
