@@ -22,6 +22,7 @@ from variseq.cli import app
 from variseq.errors import InputError, TrainingDivergedError
 from variseq.evaluation.splits import leave_one_out
 from variseq.events.vocabulary import Vocabulary
+from variseq.model.network import seeded
 from variseq.privacy.noise import GRID
 from variseq.private_model import PrivateModel
 from variseq.sequences.histories import Histories
@@ -45,7 +46,6 @@ from variseq.federation.shared_network import (
     WITHOUT_BATCH_NORM,
     SharedNetwork,
     parameters_of,
-    seeded,
     set_parameters,
 )
 
@@ -255,6 +255,20 @@ def test_networks_that_cannot_be_federated_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=word):
         refuse_terms(terms_of(**changed), keys[1][0], 30, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [(["--rounds", "3"], "--network"), (["--network", "--private", "8", "--size", "tiny"], "privacy")],
+)
+def test_settings_that_nothing_takes_are_refused(
+    given: list[str], word: str, keys: tuple[Path, list[PartyKey]], tmp_path: Path
+) -> None:
+    items = tmp_path / "items.csv"
+    items.write_text("item_id\na\nb\n")
+    words = ["serve", "--parties", "3", "--users", "9", "--keys", str(keys[0]), "--out", str(tmp_path / "run")]
+    with pytest.raises(InputError, match=word):
+        typer.main.get_command(app).main(["federate", *words, "--items", str(items), *given], standalone_mode=False)
 
 
 def test_commands_write_a_run_with_the_network(keys: tuple[Path, list[PartyKey]], tmp_path: Path) -> None:

@@ -8,13 +8,16 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 from cryptography.exceptions import InvalidSignature
+from jaxtyping import Int
 
 from variseq.errors import InputError
 from variseq.federation.keys import PartyKey, PublicKeys
 from variseq.privacy.accounting import Ledger
 from variseq.privacy.contributions import Pairs
+from variseq.privacy.noise import GRID, LARGEST_NOISE
 from variseq.privacy.release import PrivacyOptions, exact_ledger, private_ledger
 
 SIGNED = b"variseq federation 2\0"
@@ -32,9 +35,9 @@ class NetworkTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         seed: Seed of the parameters that all parties begin with, and of training.
     """
 
-    size: str
-    rounds: Annotated[int, msgspec.Meta(ge=1, le=MOST_ROUNDS)]
-    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+    size: str = "small"
+    rounds: Annotated[int, msgspec.Meta(ge=1, le=MOST_ROUNDS)] = 40
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
 
 
 class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +78,15 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         epsilon = float("inf") if self.epsilon is None else self.epsilon
         given = (epsilon, self.delta, self.max_user_events, self.exclude_seen, self.pairs)
         return PrivacyOptions(*given, content=0.0, network="yes" if self.private_network else "no")
+
+    def refuse_sum(self, total: Int[np.ndarray, " number"], noise_multiplier: float) -> None:
+        """Raises InputError for a sum with a number that the declared users and the noise cannot make."""
+        most = self.num_users + LARGEST_NOISE * noise_multiplier
+        if np.abs(total * GRID).max(initial=0.0) > most:
+            raise InputError(
+                f"It is larger than {self.num_users:,} users can make it. A party is broken, or --users is too low. "
+                "Start all again."
+            )
 
     def ledger(self) -> Ledger:
         """The noise of each sum, which every party computes alone. Raises InputError for an impossible budget."""

@@ -56,9 +56,13 @@ def serve(
     network: Annotated[
         bool, typer.Option("--network", help="Train a network, too; with --private by noisy steps.")
     ] = False,
-    size: Annotated[str, typer.Option(help="Size of a network without privacy: tiny, small, medium, large.")] = "small",
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of its training, without privacy.")] = 40,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of its training.")] = 0,
+    size: Annotated[str | None, typer.Option(help="Of a network without privacy: tiny, small, medium, large.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Of the training of a network without privacy; 40 otherwise.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Of the training of a network without privacy.")
+    ] = None,
     item_columns: Annotated[str | None, typer.Option(help="Names in --items: item_id=sku,title=name,...")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; another machine's needs TLS.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8100,
@@ -78,6 +82,11 @@ def serve(
     from variseq.privacy.release import PrivacyOptions
     from variseq.terminal.run_config import run_config
 
+    given: dict[str, Any] = {"size": size, "rounds": rounds, "seed": seed}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if chosen and (private is not None or not network):
+        reason = "is for a network without privacy" if network else "is for --network"
+        raise InputError(f"--{next(iter(chosen))} {reason}. Leave it out.")
     refuse_existing(out)
     refuse_other_number(parties)
     public_keys = read_public_keys(keys)
@@ -88,7 +97,7 @@ def serve(
     vocabulary, table = read_public_catalog(str(items), options)
     epsilon = math.inf if private is None else private
     wanted = PrivacyOptions(epsilon, delta, max_user_events, exclude_seen, cast("Pairs", pairs))
-    trained = NetworkTerms(size, rounds, seed) if network else None
+    trained = NetworkTerms(**chosen) if network else None
     terms = new_terms(vocabulary, parties, users, wanted, private is not None, trained)
     coordinator = Coordinator(terms, public_keys, _print)
 
