@@ -26,7 +26,7 @@ from variseq.privacy.accounting import CHOICE, NETWORK_CHOICE, NETWORK_STEPS, Le
 from variseq.privacy.alike_items import AlikeItems, public_content, smoothed_counts, with_alike
 from variseq.privacy.chosen_weight import CONTENT_WEIGHTS, NETWORK_WEIGHTS, chosen_weight
 from variseq.privacy.private_network import private_training
-from variseq.privacy.private_run import NetworkShare, PrivateRun, mixture_model, vectors_of_network
+from variseq.privacy.private_run import NetworkShare, PrivateRun, mixture_model
 from variseq.privacy.private_steps import train_privately
 from variseq.privacy.release import PrivacyOptions, pair_counts, release
 from variseq.ranking.engine import NO_HISTORY, Engine
@@ -130,7 +130,7 @@ class PrivateModel:
             counts = with_alike(pairs, alike, float(options.content))
         share = None
         if network is not None:
-            encoder, vectors = NetworkEncoder(network), vectors_of_network(network)
+            encoder, vectors = NetworkEncoder(network), network.vectors_with_bias
             weight = chosen_weight(
                 lambda weight: mixture_model(counts, options, (encoder, vectors, NetworkShare(weight))),
                 NETWORK_WEIGHTS,

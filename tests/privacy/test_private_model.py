@@ -22,7 +22,7 @@ from variseq.privacy.alike_items import AlikeItems, public_content, with_alike
 from variseq.privacy.chosen_weight import CONTENT_WEIGHTS, chosen_weight
 from variseq.privacy.guarantee import faults_of, guarantee
 from variseq.privacy.noise import no_noise
-from variseq.privacy.private_run import NetworkShare, PrivateRun, item_tables, mixture_model, vectors_of_network
+from variseq.privacy.private_run import NetworkShare, PrivateRun, item_tables, mixture_model
 from variseq.privacy.release import PrivacyOptions, pair_counts, release
 from variseq.private_model import PrivateModel
 from variseq.ranking.calibration import LENGTH_EDGES, Calibration
@@ -196,7 +196,7 @@ def test_network_stands_beside_the_counts(log: Log, tmp_path: Path) -> None:
     found = PrivateModel(tmp_path / "run")
     assert not faults_of(tmp_path / "run")
     histories = test.part.histories_before(test.part.queries()).rows(np.arange(20))
-    encoder, vectors = NetworkEncoder(network), vectors_of_network(network)
+    encoder, vectors = NetworkEncoder(network), network.vectors_with_bias
     warm = Calibration(0, temperatures=(share.temperature,) * len(LENGTH_EDGES))
     models = [
         mixture_model(counts, options, (encoder, vectors, share)),

@@ -22,8 +22,8 @@ from variseq.federation.shared_network import (
     parameters_of,
     set_parameters,
 )
-from variseq.privacy.private_network import seeded
-from variseq.privacy.private_run import NetworkShare, calibration, mixture_model, vectors_of_network
+from variseq.model.network import seeded
+from variseq.privacy.private_run import NetworkShare, calibration, mixture_model
 from variseq.privacy.release import PairCounts
 from variseq.recommend.calibrate import Calibrator
 from variseq.recommend.network_model import NetworkEncoder
@@ -93,7 +93,7 @@ def calibration_sums(shared: SharedNetwork, part: Part, counts: PairCounts) -> I
     options, network = shared.terms.options(), shared.network
     if not len(part.queries(shared.config.targets)):
         return np.zeros(NUM_TRIED + 1, dtype=np.int64)
-    encoder = NetworkEncoder(network), vectors_of_network(network), NetworkShare(WEIGHTS[0])
+    encoder = NetworkEncoder(network), network.vectors_with_bias, NetworkShare(WEIGHTS[0])
     evaluation = EvaluationOptions(targets=shared.config.targets, exclude_seen=options.exclude_seen)
     calibrator = Calibrator(mixture_model(counts, options, encoder), part, evaluation)
     gates = [calibration(options, counts.chosen_share, NetworkShare(weight)).gate for weight in WEIGHTS]

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int
 
-from variseq.errors import InputError
 from variseq.evaluation.splits import Part
 from variseq.model.network import Network
 from variseq.privacy.accounting import NETWORK_CHOICE, NETWORK_STEPS, Ledger, public_users
 from variseq.privacy.chosen_weight import NETWORK_WEIGHTS, best_weight, summed_gains
-from variseq.privacy.noise import GRID, LARGEST_NOISE, Noise
+from variseq.privacy.noise import Noise
 from variseq.privacy.private_network import private_training
-from variseq.privacy.private_run import NetworkShare, mixture_model, vectors_of_network
+from variseq.privacy.private_run import NetworkShare, mixture_model
 from variseq.privacy.release import PairCounts
 from variseq.recommend.network_model import NetworkEncoder
 
@@ -57,12 +56,7 @@ class NoisySteps:
 
     def add(self, total: Int[np.ndarray, " number"]) -> None:
         """Take the sum of a round. Raises InputError for one that the declared users cannot make."""
-        most = self.terms.num_users + LARGEST_NOISE * self._noise_multiplier
-        if np.abs(total * GRID).max() > most:
-            raise InputError(
-                f"It is larger than {self.terms.num_users:,} users can make it. A party is broken, or --users is too "
-                "low. Start all again."
-            )
+        self.terms.refuse_sum(total, self._noise_multiplier)
         if self.round < self.rounds:
             self.training.move(total)
         elif weight := best_weight(NETWORK_WEIGHTS, total):
@@ -81,7 +75,7 @@ class NoisySteps:
             histories = part.history().latest(options.max_user_events)
             found = self.training.sum_of(histories, np.random.default_rng())
         else:
-            encoder, vectors = NetworkEncoder(self.network), vectors_of_network(self.network)
+            encoder, vectors = NetworkEncoder(self.network), self.network.vectors_with_bias
             found = summed_gains(
                 lambda weight: mixture_model(self.counts, options, (encoder, vectors, NetworkShare(weight))),
                 NETWORK_WEIGHTS,

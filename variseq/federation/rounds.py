@@ -17,7 +17,7 @@ from variseq.output.progress import clock
 from variseq.privacy.accounting import public_users
 from variseq.privacy.alike_items import smoothed_counts
 from variseq.privacy.contributions import number_of_pairs
-from variseq.privacy.noise import GRID, LARGEST_NOISE, Noise, secure_noise
+from variseq.privacy.noise import Noise, secure_noise
 from variseq.privacy.release import NoisySums, PairCounts, Release, chosen_items, pair_counts
 
 if TYPE_CHECKING:
@@ -51,11 +51,14 @@ class Rounds:
         self.size = terms.num_items
         """How many numbers each party adds in the running round."""
         self._last_seconds, self._begun = math.nan, monotonic()
-        schedule = terms.options().schedule(public_users(terms.num_users))
-        self.number = LENGTHS if schedule is None else LENGTHS + schedule.num_steps + 1
-        if terms.network is not None:
-            self.number = LENGTHS + 1 + terms.network.rounds + FURTHER_ROUNDS
+
+    @cached_property
+    def number(self) -> int:
         """How many rounds there are."""
+        if self.terms.network is not None:
+            return LENGTHS + 1 + self.terms.network.rounds + FURTHER_ROUNDS
+        schedule = self.terms.options().schedule(public_users(self.terms.num_users))
+        return LENGTHS if schedule is None else LENGTHS + schedule.num_steps + 1
 
     @property
     def is_complete(self) -> bool:
@@ -100,19 +103,14 @@ class Rounds:
         if self.terms.private_network and len(self.sums) == LENGTHS:
             from variseq.federation.noisy_steps import NoisySteps
 
-            self.network = NoisySteps(self.terms, self.ledger, pair_counts(self.release()), self.counts)
+            self.network = NoisySteps(self.terms, self.ledger, self._plain_counts, self.counts)
         self.size = self._next_size()
         self._last_seconds, self._begun = monotonic() - self._begun, monotonic()
 
     def _take(self, total: Int[np.ndarray, " number"]) -> None:
         running, terms = len(self.sums), self.terms
         if running < LENGTHS:
-            noise = LARGEST_NOISE * self.ledger.mechanisms[running].noise_multiplier
-            if len(total) and np.abs(total * GRID).max() > terms.num_users + noise:
-                raise InputError(
-                    f"It is larger than {terms.num_users:,} users can make it. A party is broken, or --users is too "
-                    "low. Start all again."
-                )
+            terms.refuse_sum(total, self.ledger.mechanisms[running].noise_multiplier)
         elif self.network is None:
             from variseq.federation.log_properties import summed_properties
             from variseq.federation.shared_network import SharedNetwork
@@ -134,7 +132,11 @@ class Rounds:
     @cached_property
     def counts(self) -> PairCounts:
         """What is made of the release."""
-        return smoothed_counts(pair_counts(self.release()), self.terms.pairs)
+        return smoothed_counts(self._plain_counts, self.terms.pairs)
+
+    @cached_property
+    def _plain_counts(self) -> PairCounts:
+        return pair_counts(self.release())
 
     def trained(self) -> tuple[Network, NetworkShare] | None:
         """The network and its share in the mixture, when the sums are complete; None: counts alone."""

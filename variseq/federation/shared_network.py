@@ -12,9 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from variseq.errors import InputError
-from variseq.model.network import Network
+from variseq.model.network import Network, seeded
 from variseq.privacy.noise import GRID
-from variseq.privacy.private_network import seeded
 from variseq.privacy.private_run import NetworkShare
 from variseq.recommend.calibrate import TEMPERATURES
 from variseq.training.defaults import LogProperties, Size, network_config, training_config

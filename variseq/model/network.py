@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,6 +37,15 @@ from variseq.sequences.value_biases import ValueBiases
 
 ITEM_TABLES = ("embedding.item", "item_bias", "value_head.vector")
 """Parameters with a row for each item; a log without values has no value head."""
+_GENERATOR = threading.Lock()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of torch by a seed. Its generator is one for all threads, so others wait; it is set back."""
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 class NetworkConfig(BaseModel):
@@ -184,6 +196,11 @@ class Network(nn.Module):
     def item_vectors(self) -> Float[Tensor, "item hidden"]:
         """The output vectors of all items: those of the embedding, without the start token."""
         return self.embedding.vectors()[: self.config.num_items]
+
+    @property
+    def vectors_with_bias(self) -> Float[np.ndarray, "item hidden_plus_one"]:
+        """The item vectors with the item bias as last column, as `ItemTables` has them."""
+        return torch.cat([self.item_vectors, self.item_bias[:, None]], dim=1).detach().cpu().numpy()
 
     def forward(self, batch: Batch, noise: float = 0.0) -> Output:
         """Posteriors and preferences at z = μ + noise · σ ⊙ ε: 0 gives the posterior mean, 1 a sample."""

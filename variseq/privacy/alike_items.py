@@ -15,8 +15,6 @@ from variseq.privacy.release import PairCounts
 from variseq.ranking.content_table import ContentTable
 from variseq.ranking.counts import PRIOR_EVENTS
 
-VECTOR_SIZE = 32
-"""Numbers of an item vector; vectors show which items are alike and order no list."""
 RELEASE_WEIGHT = 0.2
 """Of items with like neighbors in the release. It is public; docs/development/log.md has what others give."""
 SHARPNESS = 4
@@ -106,33 +104,5 @@ def smoothed_counts(counts: PairCounts, kind: Pairs) -> PairCounts:
     """
     if kind != "near":
         return counts
-    directions = ContentTable.of(item_vectors(counts)[:, :-1])
+    directions = ContentTable.of(counts.vectors[:, :-1])
     return with_alike(counts, AlikeItems.of(directions, counts.share), RELEASE_WEIGHT)
-
-
-def item_vectors(counts: PairCounts) -> Float[np.ndarray, "item vector_plus_one"]:
-    """Vectors whose cosines are high for items that are near the same items, and the popularity as last column.
-
-    They are the eigenvectors of the counts over the root of both totals, times the root of the eigenvalues; zero for
-    items without pairs.
-    """
-    from scipy.sparse import csr_array
-    from scipy.sparse.linalg import eigsh
-
-    num_items = len(counts.share)
-    vectors = np.zeros((num_items, VECTOR_SIZE + 1), dtype=np.float32)
-    vectors[:, -1] = np.log(counts.share)
-    has_pairs = np.flatnonzero(np.diff(counts.offsets))
-    table = csr_array((counts.count.astype(np.float64), counts.neighbor, counts.offsets), (num_items, num_items))
-    table = table[has_pairs][:, has_pairs]
-    table = (table + table.T) / 2
-    scale = 1 / np.sqrt(np.maximum(table.sum(axis=1), 1e-12))
-    size = min(VECTOR_SIZE, len(has_pairs) - 1)
-    if size < 1:
-        return vectors
-    start = np.full(len(has_pairs), 1.0)
-    # The sign of an eigenvector is arbitrary; parties of a federation need the same one.
-    values, found = eigsh(table.multiply(scale[:, None]).multiply(scale).tocsr(), k=size, which="LA", v0=start)
-    found = found * np.sign(found[np.abs(found).argmax(axis=0), np.arange(size)])
-    vectors[has_pairs, :size] = found * np.sqrt(np.maximum(values, 0))
-    return vectors

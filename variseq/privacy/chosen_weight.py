@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from variseq.evaluation.metrics import ndcg
 from variseq.evaluation.splits import Part
 from variseq.events.vocabulary import Id
 from variseq.privacy.accounting import public_users
@@ -69,8 +70,8 @@ def summed_gains(
         queries = replace(queries, user=queries.user[is_sampled], position=queries.position[is_sampled])
     histories = valid.histories_before(queries)
     target = valid.histories.item[queries.position].astype(np.int64)
-    ndcg = _ndcg([model_of(weight) for weight in weights], histories, target)
-    gains: Int[np.ndarray, " other"] = bounded_steps(ndcg[:, 1:] - ndcg[:, :1]).sum(axis=0)
+    found = _ndcg([model_of(weight) for weight in weights], histories, target)
+    gains: Int[np.ndarray, " other"] = bounded_steps(found[:, 1:] - found[:, :1]).sum(axis=0)
     return gains
 
 
@@ -92,5 +93,5 @@ def _ndcg(
         for number, model in enumerate(models):
             p = model.distribution(encoded, part).probabilities()
             rank = (p >= p[np.arange(len(rows)), target[rows]][:, None]).sum(axis=1)
-            found[rows, number] = np.where(rank <= 10, 1 / np.log2(rank + 1), 0.0)
+            found[rows, number] = ndcg(rank, 10)
     return found

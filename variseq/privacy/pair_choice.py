@@ -8,6 +8,7 @@ import math
 import numpy as np
 from jaxtyping import Int
 
+from variseq.evaluation.metrics import ndcg
 from variseq.privacy.contributions import DECAY, WINDOW, Pairs, listed_pairs
 from variseq.privacy.noise import GRID, Noise, secure_noise
 from variseq.ranking.counts import followers
@@ -102,5 +103,4 @@ def _sum_of_ndcg(
         better &= ~np.isin(counted.row * num_items + counted.item, owner * num_items + item)
         of_target[np.isin(np.arange(len(queries)) * num_items + target, owner * num_items + item)] = 0
     rank = np.bincount(counted.row[better], minlength=len(queries))
-    is_ranked = (of_target > 0) & (rank <= NUM_RANKED)
-    return float((1 / np.log2(rank[is_ranked] + 1)).sum())
+    return float(ndcg(rank[of_target > 0], NUM_RANKED).sum())

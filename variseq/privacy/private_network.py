@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 
 from variseq.model.losses import ItemFrequency
-from variseq.model.network import Network, NetworkConfig
-from variseq.privacy.alike_items import VECTOR_SIZE, item_vectors
+from variseq.model.network import Network, NetworkConfig, seeded
 from variseq.privacy.private_steps import PrivateTraining
-from variseq.privacy.release import PairCounts
+from variseq.privacy.release import VECTOR_SIZE, PairCounts
 from variseq.privacy.schedule import StepSchedule
 
 MAX_SEQ_LEN, NUM_LAYERS, ATTENTION_DIM = 50, 1, 16
 FULL_SOFTMAX_MAX_ITEMS = 4096
 """Of larger catalogs items are drawn as negatives, by their released popularity."""
-_GENERATOR = threading.Lock()
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of torch by a seed. Its generator is one for all threads, so others wait; it is set back."""
-    with _GENERATOR, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def network_of_release(counts: PairCounts) -> Network:
@@ -37,8 +23,8 @@ def network_of_release(counts: PairCounts) -> Network:
     a public seed, close to the map that scores what is like the last item.
     """
     num_items = len(counts.share)
-    vectors = item_vectors(counts)[:, :-1]
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    vectors = counts.vectors[:, :-1]
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     with seeded(0):
         network = Network(
             NetworkConfig(

@@ -17,7 +17,6 @@ from variseq.artifacts.folder import ENCODER, TABLES, new_artifact
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 from variseq.privacy.accounting import Ledger
-from variseq.privacy.alike_items import item_vectors
 from variseq.privacy.contributions import DECAY, WINDOW
 from variseq.privacy.release import PairCounts, PrivacyOptions
 from variseq.ranking.calibration import LENGTH_EDGES, Calibration, CalibrationResult, GatingNetwork
@@ -91,7 +90,7 @@ class PrivateRun:
             MissingDependencyError: A network needs the extra `train`.
         """
         nobody = replace(self.vocabulary, users=self.vocabulary.users[:0])
-        vectors = item_vectors(self.counts) if self.network is None else vectors_of_network(self.network[0])
+        vectors = self.counts.vectors if self.network is None else self.network[0].vectors_with_bias
         tables = item_tables(self.counts, vectors)
         named = {"item_vectors": tables.vectors[:]} | {name: getattr(tables, name) for name in COUNTED}
         with new_artifact(folder, self._manifest(), nobody, self.items) as unfinished:
@@ -147,7 +146,7 @@ def mixture_model(
     Args:
         counts: What was released.
         options: The options of the fit.
-        network: The encoder, `vectors_of_network` and share of a network. Without one there are no item vectors, which
+        network: The encoder, `vectors_with_bias` and share of a network. Without one there are no item vectors, which
             order no list.
     """
     repeats = REPEATS if options.exclude_seen else None
@@ -185,11 +184,3 @@ def calibration(options: PrivacyOptions, chosen_share: float, network: NetworkSh
         lags=WINDOW if options.pairs == "near" else 1,
         lag_decay=DECAY,
     )
-
-
-def vectors_of_network(network: Network) -> Float[np.ndarray, "item vector_plus_one"]:
-    """The item vectors of a network with the item bias as last column."""
-    vectors = np.concatenate(
-        [network.item_vectors.detach().cpu().numpy(), network.item_bias.detach().cpu().numpy()[:, None]], axis=1
-    )
-    return vectors.astype(np.float32)

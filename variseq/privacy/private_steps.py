@@ -151,7 +151,7 @@ def clipped_sum(
 class NoisyAdam:
     """Adam whose second moment does not count the noise of the gradient.
 
-    Source: Tang, Shpilevskiy and Lécuyer 2023, "DP-AdamBC", algorithm 1: m̂ / √max(v̂ − noise variance, floor).
+    Source: Tang, Shpilevskiy and Lécuyer 2023, "DP-AdamBC", algorithm 1: m̂ / √max(v̂ − noise variance, least).
     """
 
     position: Float[Tensor, " parameter"]
@@ -175,6 +175,6 @@ class NoisyAdam:
         self.second.lerp_(gradient.square(), 1 - BETAS[1])
         mean = self.first / (1 - BETAS[0] ** self.step)
         variance = self.second / (1 - BETAS[1] ** self.step) - self.noise_variance
-        floor = max(LEAST_VARIANCE, LEAST_SHARE * self.noise_variance)
-        self.position = self.position - rate * mean / variance.clamp(min=floor).sqrt()
+        least = max(LEAST_VARIANCE, LEAST_SHARE * self.noise_variance)
+        self.position = self.position - rate * mean / variance.clamp(min=least).sqrt()
         return self.position

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -52,6 +53,8 @@ LEAST_POPULARITY = 5.0
 """Pairs are counted of items whose noisy popularity has at least so many standard deviations of its noise."""
 MOST_ITEMS = 5_000
 """Pairs are counted of at most so many items, the most popular ones: 12 million pairs."""
+VECTOR_SIZE = 32
+"""Numbers of an item vector; vectors show which items are alike and order no list."""
 MOST_FOLLOWERS = 300
 """So many pairs of each item are kept."""
 MEAN_EVENTS: dict[Pairs, float] = {"near": 5_000.0, "next": 250.0}
@@ -275,6 +278,34 @@ class PairCounts:
     neighbor: Int[np.ndarray, " cell"]
     count: Float[np.ndarray, " cell"]
     chosen_share: float
+
+    @cached_property
+    def vectors(self) -> Float[np.ndarray, "item vector_plus_one"]:
+        """Vectors whose cosines are high for items that are near the same items, and the popularity as last column.
+
+        They are the eigenvectors of the counts over the root of both totals, times the root of the eigenvalues; zero
+        for items without pairs.
+        """
+        from scipy.sparse import csr_array
+        from scipy.sparse.linalg import eigsh
+
+        num_items = len(self.share)
+        vectors = np.zeros((num_items, VECTOR_SIZE + 1), dtype=np.float32)
+        vectors[:, -1] = np.log(self.share)
+        has_pairs = np.flatnonzero(np.diff(self.offsets))
+        table = csr_array((self.count.astype(np.float64), self.neighbor, self.offsets), (num_items, num_items))
+        table = table[has_pairs][:, has_pairs]
+        table = (table + table.T) / 2
+        scale = 1 / np.sqrt(np.maximum(table.sum(axis=1), 1e-12))
+        size = min(VECTOR_SIZE, len(has_pairs) - 1)
+        if size < 1:
+            return vectors
+        start = np.full(len(has_pairs), 1.0)
+        # The sign of an eigenvector is arbitrary; parties of a federation need the same one.
+        values, found = eigsh(table.multiply(scale[:, None]).multiply(scale).tocsr(), k=size, which="LA", v0=start)
+        found = found * np.sign(found[np.abs(found).argmax(axis=0), np.arange(size)])
+        vectors[has_pairs, :size] = found * np.sqrt(np.maximum(values, 0))
+        return vectors
 
 
 def pair_counts(released: Release) -> PairCounts:

@@ -1,4 +1,4 @@
-"""The public schedule of private training, and for which logs it pays."""
+"""The public schedule of private training: how many steps of how many users, and how large each may be."""
 
 from __future__ import annotations
 

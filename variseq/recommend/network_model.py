@@ -73,7 +73,7 @@ def mixture_model(
 ) -> MixtureModel:
     """The mixture of a network and the counts of `count_events`, with the network's own encoder."""
     attributes = UserAttributes.of_tensors({name: tensor.numpy() for name, tensor in counts.items()})
-    vectors = torch.cat([network.item_vectors, network.item_bias[:, None]], dim=1).detach().cpu().numpy()
+    vectors = network.vectors_with_bias
     names = ("log_share", "log_trend", "offsets", "item", "value", "is_new")
     content = ContentTable(counts[CONTENT].numpy()) if CONTENT in counts else None
     log_share, log_trend, offsets, follower, count, is_new = (counts[name].numpy() for name in names)
