@@ -31,15 +31,15 @@ from variseq.federation.messages import NetworkTerms, Terms
 from variseq.federation.rounds import LENGTHS, OwnSums, Rounds
 from variseq.federation.shared_network import SharedNetwork, parameters_of, set_parameters
 from variseq.log import Log
-from variseq.privacy.private_network import seeded
-from variseq.privacy.private_run import mixture_model, vectors_of_network
+from variseq.model.network import seeded
+from variseq.privacy.private_run import mixture_model
 from variseq.privacy.release import PrivacyOptions
 from variseq.recommend.network_model import ModelRecommender, NetworkEncoder
 from variseq.training.trainer import Trainer, Validation
 
 
 def records(name: str, log: Log, data: dict[str, Any], seeds: int, network: NetworkTerms) -> Iterable[Record]:
-    """Of each seed a record of the joined log and one of three parties; and one of the counts alone."""
+    """Of each seed a record of three parties and one of the joined log; each has the counts alone beside it."""
     columns = {} if log.items is None else {one: log.items.table.column(one) for one in log.items.table.column_names}
     on_catalog = log.on_catalog(pa.table({"item_id": log.vocabulary.items, **columns}))
     train, valid, test = on_catalog.split("leave-one-out")
@@ -84,7 +84,7 @@ def quality(rounds: Rounds, test: Part) -> dict[str, float]:
     trained = rounds.trained()
     assert trained is not None
     network, share = trained
-    beside = (NetworkEncoder(network), vectors_of_network(network), share)
+    beside = (NetworkEncoder(network), network.vectors_with_bias, share)
     metrics = {"weight": share.weight, "temperature": share.temperature}
     for prefix, of_network in (("", beside), ("counts ", None)):
         model = ModelRecommender(mixture_model(rounds.counts, rounds.terms.options(), of_network))
@@ -98,7 +98,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("name", help="a data set of the recipes")
     parser.add_argument("folder", type=Path, metavar="DATA", help="the folder with its files")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--size", default="small")
+    parser.add_argument("--size", default="tiny")
     parser.add_argument("--rounds", type=int, default=40)
     given = parser.parse_args(words)
 
