@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 
 from variseq.artifacts.checkpoint import Checkpoint
 from variseq.artifacts.lineage import replaces, started_from
+from variseq.distinct import distinct
 from variseq.errors import InputError
 from variseq.events.report import Events, ReadReport, utc_text
 from variseq.events.table import EventTable
@@ -139,7 +140,7 @@ def _log(checkpoint: Checkpoint) -> Log:
     user = np.repeat(np.arange(len(histories), dtype=np.int32), histories.lengths)
     table = EventTable(user, histories.item, histories.timestamp, histories.behavior, histories.value)
     table = _rows(table, _are_kept(table, checkpoint.manifest["log"]["options"]))
-    users, items, behaviors = (np.unique(column) for column in (table.user, table.item, table.behavior))
+    users, items, behaviors = (distinct(column) for column in (table.user, table.item, table.behavior))
     names = tuple(before.behaviors[position] for position in behaviors)
     vocabulary = Vocabulary(before.users.take(pa.array(users)), before.items.take(pa.array(items)), names)
     table = replace(

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from variseq.distinct import distinct
 from variseq.errors import InputError
 from variseq.evaluation.calibration import brier
 from variseq.evaluation.evaluation import Evaluation, Forecasts
@@ -117,7 +118,7 @@ def evaluate(recommender: Recommender, part: Part, options: EvaluationOptions | 
         visits = VisitRanks(begin, rank, found["is_repeat"] & ~is_unknown, among_new, length > 0)
     return Evaluation(
         model=recommender.name,
-        protocol=_protocol(part, options, len(np.unique(queries.user))),
+        protocol=_protocol(part, options, len(distinct(queries.user))),
         user=queries.user,
         target=np.where(is_unknown, -1, target),
         history_length=length,

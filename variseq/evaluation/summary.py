@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from variseq.distinct import distinct
 from variseq.evaluation.calibration import answered, equal_mass_bins, risk_coverage, wilson_interval
 from variseq.evaluation.evaluation import CONFORMAL_LEVEL, Evaluation, Forecasts
 from variseq.evaluation.groups import Groups, SizeThirds, by_length
@@ -67,7 +68,7 @@ def summarize(
     visits = _Pool(evaluation, _visit_ratios(evaluation))
     pools = [overall, selection, visits]
     pools += [pool for some in [*groups.values(), *columns.values()] for pool in some.values()]
-    drawn = resampled_tables([pool.table for pool in pools], len(np.unique(evaluation.user)), num_resamples, seed)
+    drawn = resampled_tables([pool.table for pool in pools], len(distinct(evaluation.user)), num_resamples, seed)
     for pool, sums in zip(pools, drawn, strict=True):
         pool.resample(sums)
     return {
@@ -132,7 +133,7 @@ class _Pool:
         columns = np.concatenate([np.zeros((len(evaluation.user), 0)), *parts], axis=1)
         is_used = columns.any(axis=1)
         user = evaluation.user[is_used]
-        index = np.searchsorted(np.unique(evaluation.user), np.unique(user))
+        index = np.searchsorted(distinct(evaluation.user), distinct(user))
         self.table = UserColumns(index, sums_by_user(user, columns[is_used]))
         numbers = self._numbers(self.table.columns.sum(axis=0, keepdims=True))
         self.values = {name: float(value) for name, (value,) in numbers.items() if not np.isnan(value)}
@@ -200,7 +201,7 @@ class _Group(_Pool):
             ratios["entropy"] = _mean(forecasts.entropy, inside * 1.0)
             ratios |= {name: _calibration_error(forecasts, filled[:, :d]) for name, d in _calibration_errors(k).items()}
         super().__init__(evaluation, ratios)
-        self.num_queries, self.num_users = int(inside.sum()), len(np.unique(evaluation.user[inside]))
+        self.num_queries, self.num_users = int(inside.sum()), len(distinct(evaluation.user[inside]))
         self.covered = None if covered is None or not inside.any() else float(covered[inside].mean())
 
     def summary(self) -> dict[str, Any]:
@@ -224,7 +225,7 @@ def _by_chance(evaluation: Evaluation, thresholds: ConformalThresholds | None) -
     is_new = ~evaluation.target_was_seen
     if thresholds is None or not is_new.any():
         return None
-    expected = thresholds.chance_range(CONFORMAL_LEVEL, len(np.unique(evaluation.user[is_new])))
+    expected = thresholds.chance_range(CONFORMAL_LEVEL, len(distinct(evaluation.user[is_new])))
     return None if expected is None else [float(is_new.mean() * end) for end in expected]
 
 
@@ -336,7 +337,7 @@ def _visit_ratios(evaluation: Evaluation) -> dict[str, Ratio | None]:
 def _counts(evaluation: Evaluation) -> dict[str, int]:
     return {
         "num_queries": len(evaluation.rank),
-        "num_users": len(np.unique(evaluation.user)),
+        "num_users": len(distinct(evaluation.user)),
         "unseen_targets": int((evaluation.target_count == 0).sum()),
         "unknown_targets": int((evaluation.target < 0).sum()),
         "repeat_targets": int(evaluation.target_was_seen.sum()),

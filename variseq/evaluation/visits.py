@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from variseq.distinct import distinct
 from variseq.evaluation.metrics import ndcg
 
 
@@ -31,7 +32,7 @@ class VisitRanks:
     @property
     def num_counted(self) -> int:
         """How many visits are not the first of their person."""
-        return len(np.unique(self.visit[self.has_history]))
+        return len(distinct(self.visit[self.has_history]))
 
     def metrics(self, k: int) -> dict[str, tuple[Float[np.ndarray, " query"], Float[np.ndarray, " query"]]]:
         """The value of each metric at each query, and a weight; the weights of a visit sum to 1, or to 0 without value.

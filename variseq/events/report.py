@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from variseq.distinct import distinct
 from variseq.events.items import ItemTable
 from variseq.events.options import duration
 from variseq.events.table import MICROSECONDS_PER_SECOND, Columns, EventTable
@@ -263,7 +264,7 @@ def _are_whole_days(timestamp: Int[np.ndarray, " event"], zone: str | None) -> b
         return False
     if zone is None:
         return not (timestamp % DAY).any()
-    moments = np.unique(timestamp) // MICROSECONDS_PER_SECOND
+    moments = distinct(timestamp) // MICROSECONDS_PER_SECOND
     days = (datetime.fromtimestamp(int(moment), ZoneInfo(zone)) for moment in moments)
     # A day whose midnight is skipped begins when the clock goes on; that is what its midnight is taken for.
     return all(day.timestamp() == day.replace(hour=0, minute=0, second=0).timestamp() for day in days)
@@ -273,7 +274,7 @@ def _num_burst_users(table: EventTable) -> int:
     """An event and the one `BURST_NUM_EVENTS` further on, of the same user, within the time of a burst."""
     same_user = table.user[BURST_NUM_EVENTS:] == table.user[:-BURST_NUM_EVENTS]
     seconds = (table.timestamp[BURST_NUM_EVENTS:] - table.timestamp[:-BURST_NUM_EVENTS]) / MICROSECONDS_PER_SECOND
-    return len(np.unique(table.user[BURST_NUM_EVENTS:][same_user & (seconds < BURST_SECONDS)]))
+    return len(distinct(table.user[BURST_NUM_EVENTS:][same_user & (seconds < BURST_SECONDS)]))
 
 
 def _histogram(lengths: Int[np.ndarray, " user"]) -> list[tuple[int, int, int]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, Integer, Num
 
+from variseq.distinct import distinct
 from variseq.errors import InputError
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.sequences.calendar import NO_CALENDAR, UTC, hour_and_weekend
@@ -217,7 +218,7 @@ def _follows_last(histories: Histories, row: Int[np.ndarray, " visit"], width: i
     if histories.visit_gap is None:
         follows[1:] = (row[1:] == row[:-1]) & (item[:-1] == item[last[1:]])
         return follows
-    pair = np.unique(visits.of(np.arange(len(item))) * width + item)
+    pair = distinct(visits.of(np.arange(len(item))) * width + item)
     visit, is_in_last = pair // width, np.isin(last[pair // width] * width + pair % width, pair)
     shared = np.bincount(visit, weights=is_in_last, minlength=len(visits))
     size = np.bincount(visit, minlength=len(visits))

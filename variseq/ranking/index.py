@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from variseq.distinct import distinct
 from variseq.errors import CheckpointError, MissingDependencyError
 from variseq.ranking.item_codes import PART_WIDTH, Compression, ItemVectors
 from variseq.ranking.softmax import Block, Columns
@@ -62,9 +63,16 @@ class ItemIndex:
             raise CheckpointError(f"{path} is of another model. Export the run again: variseq export RUN")
         self.index.nprobe, self._chosen = PROBED_LISTS, None
         faiss.omp_set_num_threads(1)
-        self.vectors, self.num_trending = vectors, NUM_TRENDING
+        self.num_trending = NUM_TRENDING
         self.sampled = np.sort(np.random.default_rng(0).permutation(len(vectors))[:NUM_SAMPLED])
         self._of_sample = np.ascontiguousarray(vectors[self.sampled].T)
+        self._set(vectors)
+
+    def _set(self, vectors: ItemVectors) -> None:
+        self.vectors = vectors
+        self._column_of = np.full(len(vectors), -1, dtype=np.int32)
+        """The column of each item in the sample, −1 outside of it."""
+        self._column_of[self.sampled] = np.arange(len(self.sampled))
 
     def best(self, query: Float[np.ndarray, "history hidden_plus_one"]) -> Int[np.ndarray, "history candidate"]:
         """The items with the highest inner products, nearly always; −1 where too few were found."""
@@ -74,7 +82,7 @@ class ItemIndex:
     def changed(self, vectors: ItemVectors, removed: Int[np.ndarray, " removed"]) -> ItemIndex:
         """The same index for a catalog with items behind its own, which it does not find, and without removed ones."""
         index, faiss = copy.copy(self), _faiss()
-        index.vectors = vectors
+        index._set(vectors)
         if len(removed):
             selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(removed))
             index._chosen = faiss.SearchParametersIVF(sel=selector, nprobe=PROBED_LISTS)
@@ -87,15 +95,12 @@ class ItemIndex:
         """
         listed, is_own = shortlists(row, item, num_histories)
         # What is listed stands for itself there, and for nothing in the sample.
-        cell_row, cell = np.nonzero(is_own)
-        item = listed[cell_row, cell]
-        index = np.searchsorted(self.sampled, item).clip(max=len(self.sampled) - 1)
-        is_both = self.sampled[index] == item
-        num_listed = is_own.sum(axis=1)
-        num_both = np.bincount(cell_row[is_both], minlength=num_histories)
-        stands_for = (len(self.vectors) - num_listed) / np.maximum(1, len(self.sampled) - num_both)
+        column = self._column_of[listed]
+        row, cell = np.nonzero(is_own & (column >= 0))
+        num_both = np.bincount(row, minlength=num_histories)
+        stands_for = (len(self.vectors) - is_own.sum(axis=1)) / np.maximum(1, len(self.sampled) - num_both)
         counts = np.repeat(stands_for[:, None].astype(np.float32), len(self.sampled), axis=1)
-        counts[cell_row[is_both], index[is_both]] = 0.0
+        counts[row, column[row, cell]] = 0.0
         middle = listed.shape[1]
         own = Block(slice(0, middle), self.vectors[listed].swapaxes(1, 2), is_own.astype(np.float32))
         rest = Block(slice(middle, middle + len(self.sampled)), self._of_sample, counts)
@@ -119,7 +124,7 @@ def shortlists(
            [ True,  True]]))
     """
     num_items = int(item.max()) + 1
-    row, item = np.divmod(np.unique(row * num_items + item), num_items)
+    row, item = np.divmod(distinct(row * num_items + item), num_items)
     lengths = np.bincount(row, minlength=num_histories)
     position, end = np.arange(lengths.max()), np.cumsum(lengths)
     source = np.minimum((end - lengths)[:, None] + position, end[:, None] - 1)

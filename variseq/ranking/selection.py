@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from variseq.distinct import distinct
 from variseq.ranking.item_codes import ItemVectors
 from variseq.ranking.softmax import SMALLEST, Columns
 from variseq.sequences.histories import Histories
@@ -73,7 +74,7 @@ class Selector:
         row = np.repeat(np.arange(len(histories)), histories.lengths)
         excludes = np.array([one.exclude_seen for one in constraints])
         row, item = row[excludes[row]], histories.item[excludes[row]].astype(np.int64)
-        cell = np.unique(row * columns.num_columns + columns.of_items(row, item))
+        cell = distinct(row * columns.num_columns + columns.of_items(row, item))
         return cls(histories, constraints, columns, *np.divmod(cell, columns.num_columns))
 
     def best(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Int
 
+from variseq.distinct import distinct
 from variseq.evaluation.splits import Part, Queries
 from variseq.events.items import UserColumn
 from variseq.ranking.attributes import (
@@ -83,7 +84,7 @@ class _Counter:
         person = np.repeat(np.arange(len(known)), lengths)
         if known.is_target is not None:
             person, index = person[known.is_target[index]], index[known.is_target[index]]
-        pair = np.unique(person * num_items + known.item[index])
+        pair = distinct(person * num_items + known.item[index])
         person, item = np.divmod(pair, num_items)
         self.item = np.flatnonzero(np.bincount(item, minlength=num_items) >= MIN_PEOPLE)
         is_counted = np.isin(item, self.item)

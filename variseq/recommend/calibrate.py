@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from variseq.distinct import distinct
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part, Queries
 from variseq.ranking.calibration import (
@@ -128,7 +129,7 @@ def _thresholds(
     # Where seen items are not ranked, sets hold new items: they cover the next item that is one.
     is_new = ~evaluation.target_was_seen
     group = length_group(evaluation.history_length)
-    num_users = len(np.unique(evaluation.user[is_new]))
+    num_users = len(distinct(evaluation.user[is_new]))
     thresholds = ConformalThresholds.fit(evaluation.forecasts.mass_before[is_new], group[is_new], num_users)
     return thresholds, {name: float(evaluation.metric(name).mean()) for name in ("ndcg", "nll")}
 

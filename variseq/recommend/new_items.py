@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 from jaxtyping import Int
 
+from variseq.distinct import distinct
 from variseq.ranking.calibration import Calibration
 from variseq.ranking.mixture import MixtureModel
 from variseq.ranking.new_items import NewItemForecast
@@ -79,5 +80,5 @@ def rate_of_new_items(known: Histories, num_items: int) -> float:
         return rare
     is_late = known.timestamp > np.quantile(known.timestamp, 1 - LATEST_SHARE)
     is_new = is_late & ~np.isin(known.item, known.item[~is_late])
-    num_new = len(np.unique(known.item[is_new]))
+    num_new = len(distinct(known.item[is_new]))
     return float(is_new.sum() / is_late.sum() / num_new) if num_new else rare

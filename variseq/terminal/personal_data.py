@@ -29,6 +29,7 @@ from variseq.artifacts.folder import (
 )
 from variseq.artifacts.lineage import STARTED_FROM, begins_elsewhere, weights_of
 from variseq.atomic import atomic_write
+from variseq.distinct import distinct
 from variseq.errors import CheckpointError, InputError
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Id, Vocabulary
@@ -89,7 +90,7 @@ def positions(vocabulary: Vocabulary, users: Sequence[str]) -> Int[np.ndarray, "
     """The positions of the users that a vocabulary has."""
     whole = pa.types.is_integer(vocabulary.users.type)
     known = [one for text in users for one in ids_of(text) if isinstance(one, int) == whole]
-    found = np.unique(vocabulary.user_positions(known))
+    found = distinct(vocabulary.user_positions(known))
     return found[found >= 0]
 
 

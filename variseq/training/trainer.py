@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from variseq.distinct import distinct
 from variseq.errors import InputError, TrainingDivergedError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part
@@ -107,7 +108,7 @@ class Validation:
         The users are dealt to the processes.
         """
         was_training, names = network.training, ("ndcg", "recall", "nll")
-        users = np.unique(self.part.queries(self.options.targets).user)
+        users = distinct(self.part.queries(self.options.targets).user)
         own = users[process_index() :: num_processes()]
         sums, num_queries = [0.0] * len(names), 0
         if len(own):
