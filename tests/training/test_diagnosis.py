@@ -128,6 +128,14 @@ def test_suggested_changes_make_the_run_healthy(made: Runs, shop_parts: Parts, n
     assert after.kind == "healthy", after.paragraph()
 
 
+def test_decoder_that_was_still_learning_needs_more_epochs_and_no_smaller_steps(made: Runs) -> None:
+    run = made["blind decoder"]
+    records = [record | {"is_best": record is run.records[-1]} for record in run.records]
+    (change,) = Run(records, run.settings).diagnosis().changes
+    assert change.setting == "training.max_epochs"
+    assert change.suggested > change.current
+
+
 def test_over_regularized_run_shows_its_target_and_its_beta(made: Runs) -> None:
     text = made["tiny target"].diagnosis().paragraph()
     assert "β reached 1 in epoch" in text

@@ -72,7 +72,8 @@ class RunMetrics:
     `target` is the KL that β is steered to, `min_kl` the least that any β gives. `noise_cost` is by how much the loss
     of a sample exceeds that of the mean, `noise_fraction` the same as a fraction of the gain from the posterior, which
     is the swap gap at the mean. `noise_share` is the share of the epochs with full noise. `rise` is the last training
-    loss minus the lowest under the same noise; `late_ndcg` is the last NDCG@10 over the kept one.
+    loss minus the lowest under the same noise; `late_ndcg` is the last NDCG@10 over the kept one. A run `was_improving`
+    whose kept epoch is its last.
 
     Raises:
         KeyError, TypeError: The records are incomplete.
@@ -84,6 +85,7 @@ class RunMetrics:
         same_noise = [record["nll"] for record in epochs if record["noise"] == last["noise"]]
         self.settings, self.health = settings, PosteriorHealth(**chosen["health"])
         self.epoch: int = chosen["epoch"] + 1
+        self.was_improving = chosen is last
         self.noise: float = chosen["noise"]
         self.beta: float = chosen["beta"]
         self.highest_beta: float = strongest["beta"]
@@ -301,6 +303,9 @@ def _suggested_changes(run: RunMetrics, kind: Kind) -> list[SettingChange]:
     elif kind == "deterministic" and run.settings["training.deterministic_fraction"] > DEFAULT.deterministic_fraction:
         why = "only where uncertainty is needed: the noise then begins after a third of the run"
         changes = {"training.deterministic_fraction": (DEFAULT.deterministic_fraction, why)}
+    elif kind == "decoder ignores z" and run.was_improving:
+        why = "validation was still improving, and a decoder needs epochs to learn to use z"
+        changes = {"training.max_epochs": (max(20, 2 * run.settings["training.max_epochs"]), why)}
     if not changes and kind not in ("healthy", "deterministic"):
         changes = _smaller_steps(run)
     return [SettingChange(name, run.settings[name], value, why) for name, (value, why) in changes.items()]
