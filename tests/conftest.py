@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import settings
 
-from variseq.artifacts.folder import ENCODER, TABLES
 from variseq.estimator import VariationalAttention
 from variseq.events.simulate import Simulation, SimulationOptions, simulate
 from variseq.export import export
@@ -33,6 +32,8 @@ COMPUTED = (
     *("exposures", "off_policy", "experiments"),
 )
 """Folders of tests of code that computes arrays."""
+SERVED = {"first_export", "bundle_folder", "numbered_run", "pictured_run"}
+"""Fixtures of what is served."""
 BASELINES = ["popular", "recent-popular", "last-item-transitions", "item-knn", "own-frequency", "own-transitions"]
 SMALL_NETWORK = {
     "hidden_size": 16,
@@ -122,13 +123,6 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     return root / name
 
 
-def export_as(exported: Path, run: Path, *out: Path) -> None:
-    """Export with the encoder and tables of another export of the same sizes, as they take long to make."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("variseq.export._files", lambda *_: {name: exported / name for name in (ENCODER, TABLES)})
-        export(run, *out)
-
-
 @pytest.fixture(scope="session")
 def run_folder(shop_parts: tuple[LogPart, LogPart, LogPart], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run."""
@@ -156,9 +150,9 @@ def exported_run(first_export: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundle_folder(run_folder: Path, exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_folder(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, exported to be served."""
-    return made_once(tmp_path_factory, "model", lambda folder: export_as(exported_run, run_folder, folder))
+    return made_once(tmp_path_factory, "model", lambda folder: export(run_folder, folder))
 
 
 @pytest.fixture(scope="session")
@@ -171,7 +165,7 @@ def fitted(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark by their fixtures what drives a browser and what needs an export, which takes ten seconds.
+    """Mark by their fixtures what drives a browser and what serves a run.
 
     What computes arrays is marked by its folder. The search of faiss is slow where types are checked.
     """
@@ -181,5 +175,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if "browser" in fixtures:
             item.add_marker(pytest.mark.browser)
-        if "first_export" in fixtures:
+        if fixtures & SERVED:
             item.add_marker(pytest.mark.slow)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.artifacts.test_export_folder import Arrays, damaged
 from variseq.artifacts.checkpoint import load_checkpoint
-from variseq.artifacts.folder import ENCODER, TABLES
+from variseq.artifacts.folder import TABLES
 from variseq.cli import app
 from variseq.errors import CheckpointError, InputError
 from variseq.export import _codes, export
@@ -26,13 +25,8 @@ from variseq.recommend.network_model import mixture_model
 
 
 @pytest.fixture(scope="module", params=["int8", "pq"])
-def compressed(
-    request: pytest.FixtureRequest, run_folder: Path, bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    with pytest.MonkeyPatch.context() as patched:
-        # The encoder is that of every export, and takes long to make.
-        patched.setattr("variseq.export.write_encoder", lambda _, path: shutil.copyfile(bundle_folder / ENCODER, path))
-        return export(run_folder, tmp_path_factory.mktemp("compressed") / request.param, request.param)
+def compressed(request: pytest.FixtureRequest, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(run_folder, tmp_path_factory.mktemp("compressed") / request.param, request.param)
 
 
 def test_answers_are_those_of_the_decoded_vectors(compressed: Path, bundle_folder: Path, tmp_path: Path) -> None:
@@ -61,10 +55,7 @@ def test_damaged_code_book_is_refused(compressed: Path, tmp_path: Path) -> None:
         load_engine(damaged(compressed, tmp_path / "damaged", shorter))
 
 
-def test_command_writes_what_python_writes(
-    compressed: Path, run_folder: Path, bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("variseq.export.write_encoder", lambda _, path: shutil.copyfile(bundle_folder / ENCODER, path))
+def test_command_writes_what_python_writes(compressed: Path, run_folder: Path, tmp_path: Path) -> None:
     words = ["export", str(run_folder), "--out", str(tmp_path / "out"), "--compress", compressed.name]
     assert CliRunner().invoke(app, words).exit_code == 0
     assert (tmp_path / "out" / TABLES).read_bytes() == (compressed / TABLES).read_bytes()

@@ -13,7 +13,6 @@ import pytest
 
 from tests.exposures.lists import SECOND, START, event, write
 from tests.terminal.invoke import refuse, succeed, variseq
-from variseq.artifacts.folder import ENCODER
 from variseq.estimator import load
 from variseq.export import export
 from variseq.exposures.folder import make_key
@@ -74,11 +73,9 @@ def listed(model: Any, items: list[str], **options: Any) -> float:
 
 def test_better_run_lists_what_is_rewarded_and_forecasts_as_before(
     run_folder: Path,
-    exported_run: Path,
     log: tuple[Path, str],
     rewarded: list[str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exposures, url = log
     out = tmp_path / "better"
@@ -99,8 +96,6 @@ def test_better_run_lists_what_is_rewarded_and_forecasts_as_before(
         model.recommend(users=["u001"], conformal_level=0.6).to_pandas()["item_id"].tolist() for model in (base, better)
     ]
     assert sets[0] == sets[1]
-    # The encoder is that of the run, and takes ten seconds to make.
-    monkeypatch.setattr("variseq.export.write_encoder", lambda _, path: shutil.copyfile(exported_run / ENCODER, path))
     served = load_engine(export(out, tmp_path / "export"))
     known = served.history([(item, START, None, None) for item in rewarded[:1]])
     (answer,) = served.answer([(known, Request(RecommendOptions(k=6)))])

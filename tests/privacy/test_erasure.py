@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.conftest import SHORT_TRAINING, SMALL_NETWORK, export_as
+from tests.conftest import SHORT_TRAINING, SMALL_NETWORK
 from tests.terminal.invoke import refuse, succeed, variseq
 from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from variseq.artifacts.folder import IMPROVEMENT, MANIFEST, WEIGHTS, read_manifest
@@ -27,6 +27,7 @@ from variseq.errors import InputError
 from variseq.estimator import VariationalAttention, load
 from variseq.events.options import ReadOptions
 from variseq.events.simulate import Simulation
+from variseq.export import export
 from variseq.inference.engine import load_engine
 from variseq.log import Log, LogPart, read
 from variseq.pipeline import split_of
@@ -390,11 +391,11 @@ def test_run_that_cannot_be_fitted_exactly_says_why(original: Path, tmp_path: Pa
     assert not load_checkpoint(tmp_path / "runs" / "plain").needs_refit
 
 
-def test_server_says_that_a_refit_is_due(run_folder: Path, exported_run: Path, tmp_path: Path) -> None:
+def test_server_says_that_a_refit_is_due(run_folder: Path, tmp_path: Path) -> None:
     before = load_checkpoint(run_folder)
     save_checkpoint(without_users(before, np.array([3])), tmp_path / "run")
     for run, is_due in ((run_folder, False), (tmp_path / "run", True)):
-        export_as(exported_run, run, tmp_path / f"export {is_due}")
+        export(run, tmp_path / f"export {is_due}")
         assert load_engine(tmp_path / f"export {is_due}").health["needs_refit"] is is_due
 
 

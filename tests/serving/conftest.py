@@ -11,10 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tests.conftest import export_as, made_once, small_model
+from tests.conftest import made_once, small_model
 from tests.serving.server_process import LocalServer, serving_here
 from variseq.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from variseq.events.simulate import Simulation
+from variseq.export import export
 from variseq.log import read
 from variseq.serving.stores.transfer import import_run
 
@@ -37,14 +38,14 @@ def numbered_ids(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def numbered_run(shop: Simulation, exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def numbered_run(shop: Simulation, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose ids are whole numbers above 2^53."""
 
     def make(folder: Path) -> None:
         events, items = (numbered_ids(table.to_pandas()) for table in (shop.events(), shop.items()))
         train, valid, _ = read(events, items=items).split("leave-one-out")
         small_model(max_epochs=1).fit(train, valid, folder=folder, verbose=0)
-        export_as(exported_run, folder)
+        export(folder)
 
     return made_once(tmp_path_factory, "numbered", make)
 
@@ -64,9 +65,7 @@ PNG = base64.b64decode(
 
 
 @pytest.fixture(scope="session")
-def pictured_run(
-    shop: Simulation, run_folder: Path, exported_run: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def pictured_run(shop: Simulation, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported run of the shop where the table of items names a picture of all items but i09."""
 
     def make(folder: Path) -> None:
@@ -74,7 +73,7 @@ def pictured_run(
         items = read(shop.events(), items=shop.items().append_column("poster_path", pa.array(names))).items
         folder.mkdir()
         save_checkpoint(replace(load_checkpoint(run_folder), items=items), folder / "run")
-        export_as(exported_run, folder / "run", folder / "export")
+        export(folder / "run", folder / "export")
 
     return made_once(tmp_path_factory, "pictured", make) / "export"
 

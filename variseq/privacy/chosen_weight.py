@@ -93,5 +93,5 @@ def _ndcg(
         for number, model in enumerate(models):
             p = model.distribution(encoded, part).probabilities()
             rank = (p >= p[np.arange(len(rows)), target[rows]][:, None]).sum(axis=1)
-            found[rows, number] = ndcg(rank, 10)
+            found[rows, number] = ndcg(rank.astype(np.float64), 10)
     return found

@@ -103,4 +103,4 @@ def _sum_of_ndcg(
         better &= ~np.isin(counted.row * num_items + counted.item, owner * num_items + item)
         of_target[np.isin(np.arange(len(queries)) * num_items + target, owner * num_items + item)] = 0
     rank = np.bincount(counted.row[better], minlength=len(queries))
-    return float(ndcg(rank[of_target > 0], NUM_RANKED).sum())
+    return float(ndcg(rank[of_target > 0].astype(np.float64), NUM_RANKED).sum())
