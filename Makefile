@@ -12,7 +12,9 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS := $(shell $(PYTHON) -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
 TEST := $(BIN)/python -m pytest --maxprocesses 4 --dist worksteal --numprocesses
 # Shapes and types are checked at run time where arrays are computed, which doubles the time of a small training.
+COMMA := ,
 COMPUTED := $(shell sed -n '/^COMPUTED = (/,/^)/p' tests/conftest.py | grep -o '"[a-z_]*"' | tr -d '"' | sed 's/^/variseq./' | paste -s -d , -)
+COMPUTED_TESTS = $(subst variseq.,tests/,$(subst $(COMMA), ,$(COMPUTED)))
 
 .PHONY: help demo test quick test-lowest check docs bench competitors format setup hooks clean
 # The folder with a folder for each data set of the benchmarks, and the CPU minutes that each competitor trains there.
@@ -27,7 +29,7 @@ demo: $(VENV)/ready-to-use  ## the whole journey on real data, in minutes
 	$(BIN)/variseq demo
 
 test: $(VENV)/ready-to-develop  ## all tests and docstring examples; those of arrays with their shapes and types checked
-	$(TEST) auto -m "computed and not slow" --jaxtyping-packages=$(COMPUTED),beartype.beartype
+	$(TEST) auto -m "computed and not slow" --jaxtyping-packages=$(COMPUTED),beartype.beartype $(COMPUTED_TESTS)
 	$(TEST) $(WORKERS) -m "slow or not computed"
 
 quick: $(VENV)/ready-to-develop  ## the fast tests, about a minute

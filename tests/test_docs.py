@@ -1,4 +1,4 @@
-"""What the README, the tutorials and the notebooks show is run, with one epoch of each training."""
+"""What the README, the tutorials and the notebooks show is run, with few users and one epoch of each training."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ PYTHONPATH='{ROOT}' exec '{sys.executable}' -c 'from variseq.cli import main; ma
 """
 
 
-def of_one_epoch(text: str) -> str:
-    """Code or commands that train for one epoch, whatever they say."""
-    return re.sub(r"(max_epochs\W+)\d+", r"\g<1>1", text)
+def shortened(text: str) -> str:
+    """Code or commands that train for one epoch on few users, whatever they say."""
+    return re.sub(r"(num_users=)\d+", r"\g<1>200", re.sub(r"(max_epochs\W+)\d+", r"\g<1>1", text))
 
 
 def python_of(page: Path) -> str:
@@ -74,7 +74,7 @@ def test_python_of_a_page_runs(
     pyplot = pytest.importorskip("matplotlib.pyplot")
     monkeypatch.chdir(reading)
     pyplot.switch_backend("agg")
-    exec(of_one_epoch(python_of(page)), {})
+    exec(shortened(python_of(page)), {})
     pyplot.close("all")
     if page.stem == "README":
         assert "item-knn" in capsys.readouterr().out
@@ -95,7 +95,7 @@ def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_commands_of_a_page_run(name: str, reader_folder: Path, reading: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands of ours run in this process, all from the first in the background on in one shell."""
     monkeypatch.chdir(reader_folder)
-    page = of_one_epoch((DOCS / f"{name}.md").read_text(encoding="utf-8"))
+    page = shortened((DOCS / f"{name}.md").read_text(encoding="utf-8"))
     commands = [line for line in re.findall(r"^ *\$ (.*)$", page, re.MULTILINE) if not line.startswith("pip ")]
     while commands and not commands[0].endswith("&"):
         line = commands.pop(0)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,14 +17,19 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from variseq.log import read
 from variseq.privacy.contributions import popularity_sums
 from variseq.sequences.histories import Histories
 
 pytest.importorskip("cryptography")
-from variseq.federation.keys import create_keys
-from variseq.federation.messages import Envelope
+from variseq.federation.connection import Connection
+from variseq.federation.keys import create_keys, read_party_key
+from variseq.federation.messages import Envelope, catalog_digest
+from variseq.federation.party import take_part
+from variseq.federation.rounds import Rounds
 
 NUM_ITEMS, PARTIES, NUM_USERS = 400, 3, 60
 SECONDS = 60.0
@@ -47,10 +53,15 @@ def rows_of(party: int) -> list[list[int]]:
     return [random.integers(0, NUM_ITEMS, 50).tolist() for _ in range(NUM_USERS)]
 
 
-def write_log(path: Path, party: int) -> None:
+def join(url: str, folder: Path, party: int) -> Rounds:
+    """Take part with the log of a party, which this process holds: the coordinator is another one."""
     rows = enumerate(rows_of(party))
-    lines = [f"u{party}-{user},i{item:03},{moment}\n" for user, row in rows for moment, item in enumerate(row)]
-    path.write_text("user_id,item_id,timestamp\n" + "".join(lines))
+    events = [(f"u{party}-{user}", f"i{item:03}", moment) for user, row in rows for moment, item in enumerate(row)]
+    table = pa.table(dict(zip(("user_id", "item_id", "timestamp"), zip(*events, strict=True), strict=True)))
+    log = read(table).on_catalog(str(folder / "items.csv"))
+    _, valid, _ = log.split("leave-one-out", test="none")
+    key, digest = read_party_key(folder / "keys" / f"party-{party}.json"), catalog_digest(log.vocabulary.items)
+    return take_part(Connection(url, SECONDS), key, digest, valid.part, None, lambda _: None)
 
 
 class Relay(ThreadingHTTPServer):
@@ -185,12 +196,9 @@ def test_memory_of_the_coordinator_has_masked_updates_alone(tmp_path: Path) -> N
             stack, "federate", "serve", *shared, *keys, "--parties", PARTIES, "--users", PARTIES * NUM_USERS
         )
         wait_for(port)
-        parties = []
-        for party in range(1, PARTIES + 1):
-            write_log(tmp_path / f"log{party}.csv", party)
-            key = ("--key", tmp_path / "keys" / f"party-{party}.json")
-            server = ("--server", f"http://127.0.0.1:{relay.server_port}")
-            parties.append(start(stack, "federate", "join", tmp_path / f"log{party}.csv", *shared, *key, *server))
+        threads = stack.enter_context(ThreadPoolExecutor())
+        url = f"http://127.0.0.1:{relay.server_port}"
+        parties = [threads.submit(join, url, tmp_path, party) for party in range(1, PARTIES + 1)]
         assert relay.all_are_there.wait(SECONDS)
         # The last update is there but for the last byte of its signature, which may still be on its way.
         deadline = time.monotonic() + SECONDS
@@ -198,7 +206,8 @@ def test_memory_of_the_coordinator_has_masked_updates_alone(tmp_path: Path) -> N
         while not all(values in memory for values in relay.values()) and time.monotonic() < deadline:
             memory = memory_of(coordinator.pid)
         relay.go_on.set()
-        assert [process.wait(SECONDS) for process in (*parties, coordinator)] == [0] * (PARTIES + 1)
+        assert all(party.result(SECONDS).is_complete for party in parties)
+        assert coordinator.wait(SECONDS) == 0
     sent = relay.values()
     plain = [popularity_sums(Histories.of_items(rows_of(party)), NUM_ITEMS) for party in range(1, PARTIES + 1)]
     masked = np.sum([np.frombuffer(one, dtype="<u8") for one in sent], axis=0, dtype=np.uint64)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from tests.terminal.invoke import refuse, succeed
 from tests.training.two_processes import CASES, computed
 from variseq.estimator import load
 from variseq.events.simulate import SimulationOptions, simulate
@@ -32,9 +33,9 @@ SETTINGS = {
 }
 
 
-def started(*words: str, number: int = 2) -> subprocess.Popen[str]:
-    """So many processes of a module with its arguments, by `torchrun`; a single one without it."""
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(number), "-m"] if number > 1 else []
+def started(*words: str) -> subprocess.Popen[str]:
+    """Two processes of a module with its arguments, by `torchrun`."""
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     command = [sys.executable, "-m", *launch, *words]
     pipe = subprocess.PIPE
@@ -43,16 +44,15 @@ def started(*words: str, number: int = 2) -> subprocess.Popen[str]:
     )
 
 
-def output_of(process: subprocess.Popen[str], expected: int = 0) -> str:
-    out, error = process.communicate(timeout=200)
-    assert process.returncode == expected, error
-    return out + error
+def finish(process: subprocess.Popen[str]) -> None:
+    _, error = process.communicate(timeout=200)
+    assert process.returncode == 0, error
 
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     path = tmp_path_factory.mktemp("processes") / "found.pt"
-    output_of(started("tests.training.two_processes", str(path)))
+    finish(started("tests.training.two_processes", str(path)))
     return torch.load(path, weights_only=True)
 
 
@@ -85,7 +85,7 @@ def vectors_of(run: Path) -> np.ndarray:
 
 def test_run_of_two_processes_is_that_of_one_up_to_rounding_also_after_ctrl_c(log: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    output_of(started(*fit_words(log, one), number=1))
+    succeed(*fit_words(log, one)[1:])
     running = started(*fit_words(log, two))
     state = tmp_path / "two.unfinished" / "metrics.jsonl"
     while not (state.exists() and state.stat().st_size) and running.poll() is None:
@@ -94,7 +94,6 @@ def test_run_of_two_processes_is_that_of_one_up_to_rounding_also_after_ctrl_c(lo
     out, error = running.communicate(timeout=200)
     if not two.exists():
         assert "--resume goes on" in out + error
-        alone = started(*fit_words(log, two, "--resume"), number=1)
-        assert "--nproc-per-node 2" in output_of(alone, expected=2)
-        output_of(started(*fit_words(log, two, "--resume")))
+        refuse("--nproc-per-node 2", *fit_words(log, two, "--resume")[1:])
+        finish(started(*fit_words(log, two, "--resume")))
     np.testing.assert_allclose(vectors_of(two), vectors_of(one), atol=1e-4)
