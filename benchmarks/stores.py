@@ -53,7 +53,8 @@ def redis_server(folder: Path) -> Iterator[Any]:
 
 def events_of(first: int, number: int, num_users: int) -> list[Event]:
     """Events one after the other in time; each next one is of another user."""
-    return [Event(f"{n:036d}", n % num_users, n * 7919 % 100_000, 1_700_000_000_000_000 + n) for n in range(first, number)]
+    numbers, time_us = range(first, number), 1_700_000_000_000_000
+    return [Event(f"{n:036d}", n % num_users, n * 7919 % 100_000, time_us + n) for n in numbers]
 
 
 def measured(url: str, num_users: int, file: Path, redis: Any) -> dict[str, float]:

@@ -61,10 +61,14 @@ def test_events_of_one_time_are_in_the_order_of_files_and_rows(
     for number, part in enumerate((log[:4], log[4:])):
         part.to_parquet(tmp_path / "events" / f"{number}.parquet")
     words = ["recommend", exported, "-k", 5, "--ranks-only", "--engine", "spark"]
-    succeed(*words, "--histories", tmp_path / "events", "--out", tmp_path / "out")
+    spark.sql(f"CREATE DATABASE shop LOCATION 'file://{tmp_path / 'shop'}'")
+    succeed(*words, "--histories", tmp_path / "events", "--out", "table:shop.answers")
     history = log[["item_id", "timestamp", "event", "value"]]
     expected = load(exported).recommend(history=history, k=5, ranks_only=True).to_pandas()
-    assert pd.read_parquet(tmp_path / "out")["item_id"].tolist() == expected["item_id"].tolist()
+    found = spark.table("shop.answers").toArrow().to_pandas().sort_values("rank")
+    assert found["item_id"].tolist() == expected["item_id"].tolist()
+    refuse("ALREADY_EXISTS", *words, "--histories", tmp_path / "events", "--out", "table:shop.answers")
+    spark.sql("DROP DATABASE shop CASCADE")
 
 
 def test_what_a_worker_refuses_is_one_message_and_leaves_nothing(

@@ -61,15 +61,18 @@ def recommend_on_spark(
         CheckpointError: For a folder that is missing, damaged or not exported.
         InputError: For missing columns, columns of another type, and options that are not possible.
     """
+    return recommended(opened(Path(folder)), folder, histories, RecommendOptions.of(options, fields))
+
+
+def recommended(engine: Engine, folder: Path | str, histories: DataFrame, options: RecommendOptions) -> DataFrame:
+    """`recommend_on_spark` with the engine of the folder."""
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    wanted = RecommendOptions.of(options, fields)
-    if wanted.at == NOW:  # the same moment in all partitions
-        wanted = replace(wanted, at=datetime.fromtimestamp(time(), UTC))
-    engine = opened(Path(folder))
+    if options.at == NOW:  # the same moment in all partitions
+        options = replace(options, at=datetime.fromtimestamp(time(), UTC))
     empty = as_histories([], engine.vocabulary, engine.usual_behavior, engine.visit_gap)[0]
-    schema = engine.recommend(empty, [None], [NO_HISTORY], wanted).to_arrow().schema
-    answer = partial(answers, str(folder), engine.version, wanted)
+    schema = engine.recommend(empty, [None], [NO_HISTORY], options).to_arrow().schema
+    answer = partial(answers, str(folder), engine.version, options)
     return events_by_user(histories, engine).mapInArrow(answer, from_arrow_schema(schema))
 
 

@@ -13,7 +13,7 @@ from variseq.artifacts.folder import refuse_existing
 from variseq.atomic import atomic_directory
 from variseq.errors import InputError
 from variseq.events.spark_session import open_spark
-from variseq.inference.spark_answers import INPUT_ROW, opened, recommend_on_spark
+from variseq.inference.spark_answers import INPUT_ROW, opened, recommended
 from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.ranking.options import RecommendOptions
@@ -50,9 +50,10 @@ def recommend_table(run: Path, typed: dict[str, Any]) -> None:
         )
     if not out.startswith(TABLE) and not URI.match(out):
         refuse_existing(Path(out))
-    options = recommend_options(typed, opened(run).vocabulary)
+    engine = opened(run)
+    options = recommend_options(typed, engine.vocabulary)
     with open_spark() as spark, one_message():
-        answers = recommend_on_spark(run, table_of(spark, histories), options)
+        answers = recommended(engine, run, table_of(spark, histories), options)
         _write(answers, out)
         num_rows = table_of(spark, out).count()
     console().print(f"{num_rows:,} rows: {printable(out)}", soft_wrap=True)
