@@ -61,10 +61,11 @@ def model_of(num_items: int, folder: Path) -> Path:
 
         from variseq import ReadOptions, VariationalAttention, read
 
-        # Every item occurs, some often; users of ten events.
+        # Users of 16 events; each item is among the first eight of one, so that it has training events.
         generator = np.random.default_rng(0)
-        item = np.concatenate([generator.permutation(num_items), generator.zipf(1.3, num_items) % num_items])
-        columns = {"user": np.arange(len(item)) // 10, "item": item, "timestamp": np.arange(len(item)) + 1_600_000_000}
+        each, often = generator.permutation(num_items), generator.zipf(1.3, num_items) % num_items
+        item = np.concatenate([part[: num_items // 8 * 8].reshape(-1, 8) for part in (each, often)], axis=1).ravel()
+        columns = {"user": np.arange(len(item)) // 16, "item": item, "timestamp": np.arange(len(item)) + 1_600_000_000}
         log = read(pa.table(columns), options=ReadOptions(time_unit="seconds"))
         train, valid, _ = log.split("leave-one-out")
         training = {"max_epochs": 1, "batch_tokens": 16_384, "refit_fraction": 0.0, "validation_users": 100}
