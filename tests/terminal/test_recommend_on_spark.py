@@ -79,7 +79,9 @@ def test_what_a_worker_refuses_is_one_message_and_leaves_nothing(
     refuse("before the latest event of user", *words, "table:shop_events", "--at", "1000")
     refuse("Spark ended: .*TABLE_OR_VIEW_NOT_FOUND", *words, "table:nothing")
     refuse("Spark ended: .*PATH_NOT_FOUND", *words, tmp_path / "nothing")
-    assert left_in(tmp_path) == []
+    (tmp_path / "bad.parquet").write_text("no Parquet")
+    refuse("Spark ended: .*bad.parquet", *words, tmp_path / "bad.parquet")
+    assert left_in(tmp_path) == ["bad.parquet"]
 
 
 def test_options_that_do_not_fit_are_refused(run: Path, tmp_path: Path) -> None:

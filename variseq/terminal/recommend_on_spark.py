@@ -86,12 +86,17 @@ def _write(answers: DataFrame, out: str) -> None:
 
 @contextmanager
 def one_message() -> Iterator[None]:
-    """What Spark or a worker raises becomes one InputError."""
+    """What Spark or a worker raises becomes one InputError: the message of ours, or the innermost cause."""
     from pyspark.errors import PySparkException
 
     try:
         yield
-    except PySparkException as error:
-        text = str(error)
-        ours = re.findall(r"^variseq\.errors\.\w+: (.+)$", text, re.MULTILINE)
-        raise InputError(ours[-1] if ours else f"Spark ended: {text.strip().splitlines()[0]}") from error
+    except Exception as error:
+        # pyspark has no type of its own for many errors of Java.
+        if not isinstance(error, PySparkException) and type(error).__module__ != "py4j.protocol":
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        ours = [found[1] for line in lines if (found := re.match(r"variseq\.errors\.\w+: (.+)", line))]
+        causes = [line for line in lines if re.match(r"(Caused by: )?[\w.$]+(Error|Exception): .", line)]
+        reason = causes[-1].removeprefix("Caused by: ") if causes else lines[0]
+        raise InputError(ours[-1] if ours else f"Spark ended: {reason}") from error
