@@ -3,10 +3,12 @@
     python -m benchmarks.serving load --items 100000 --seconds 8 --rounds 3
     python -m benchmarks.serving sizes --items 1000 10000 100000
     python -m benchmarks.serving load --model EXPORT         # a model of your own
+    python -m benchmarks.serving cpu --items 1000 10000 100000
 
 The server runs on core 0, the client on core 1. The limit (`recommend` of the same model in a loop in one process, on
 core 0, without HTTP and store) is measured before and after each round. Without --model, a model of width 64 is fitted
-for one epoch on simulated events of so many items; to answer costs the same as with a trained one.
+for one epoch on simulated events of so many items; to answer costs the same as with a trained one. `cpu` counts the CPU
+seconds of the server, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
@@ -59,10 +61,11 @@ def model_of(num_items: int, folder: Path) -> Path:
 
         from variseq import ReadOptions, VariationalAttention, read
 
-        # Every item occurs, some often; users of ten events.
+        # Users of 16 events; each item is among the first eight of one, so that it has training events.
         generator = np.random.default_rng(0)
-        item = np.concatenate([generator.permutation(num_items), generator.zipf(1.3, num_items) % num_items])
-        columns = {"user": np.arange(len(item)) // 10, "item": item, "timestamp": np.arange(len(item)) + 1_600_000_000}
+        each, often = generator.permutation(num_items), generator.zipf(1.3, num_items) % num_items
+        item = np.concatenate([part[: num_items // 8 * 8].reshape(-1, 8) for part in (each, often)], axis=1).ravel()
+        columns = {"user": np.arange(len(item)) // 16, "item": item, "timestamp": np.arange(len(item)) + 1_600_000_000}
         log = read(pa.table(columns), options=ReadOptions(time_unit="seconds"))
         train, valid, _ = log.split("leave-one-out")
         training = {"max_epochs": 1, "batch_tokens": 16_384, "refit_fraction": 0.0, "validation_users": 100}
@@ -81,6 +84,15 @@ def server(
 
     More options may name another store.
     """
+    with server_process(model, core, start_seconds, options) as (port, _):
+        yield port
+
+
+@contextmanager
+def server_process(
+    model: Path, core: int | None, start_seconds: float = START_SECONDS, options: Sequence[str] = ()
+) -> Iterator[tuple[int, int]]:
+    """`server`; its port and the number of its process."""
     pinned = ["taskset", "-c", str(core)] if core is not None and sys.platform == "linux" else []
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "errors").open("w+") as errors:
         words = ["serve", str(model.resolve()), "--port", "0", "--store", f"sqlite:///{folder}/events.db"]
@@ -98,7 +110,7 @@ def server(
             if address is None:
                 errors.seek(0)
                 raise RuntimeError(f"the server did not start: {errors.read()[-2000:]}")
-            yield int(address.rstrip("/").rsplit(":", 1)[1])
+            yield int(address.rstrip("/").rsplit(":", 1)[1]), process.pid
         finally:
             timer.cancel()
             process.terminate()
@@ -162,7 +174,7 @@ async def load(port: int, connections: int, seconds: float, bodies: Sequence[byt
     begun = time.perf_counter()
     await asyncio.gather(*(connection() for _ in range(connections)))
     row = _latencies(taken, time.perf_counter() - begun)
-    return row | {"failed": sum(count for status, count in statuses.items() if status != 200)}
+    return row | {"requests": len(taken), "failed": sum(count for status, count in statuses.items() if status != 200)}
 
 
 async def _status(reader: asyncio.StreamReader) -> int:
@@ -228,6 +240,48 @@ def measure_sizes(sizes: Sequence[int], folder: Path, out: Path) -> None:
         print(f"{num_items:,} items: {metrics['peak_megabytes']:.0f} MB, {metrics['p50_ms']:.2f} ms a call", flush=True)
 
 
+def measure_cpu(sizes: Sequence[int], folder: Path, seconds: float, out: Path) -> None:
+    """A record for each size of catalog and kind of request: CPU milliseconds of the server a request, its memory."""
+    users = np.random.default_rng(1).permutation(NUM_USERS).tolist()
+    for num_items in sizes:
+        model = model_of(num_items, folder)
+        items = item_ids(model)
+        with server_process(model, None) as (port, process):
+            fill(port, items)
+            asked = [{"user_id": FIRST_USER + user, "k": 10} for user in users]
+            taken_in = [
+                {"events": [{"user_id": FIRST_USER + n % 100_000, "event_id": f"e{n}", "item_id": items[n % len(items)],
+                             "timestamp": 1.71e9 + n}]}
+                for n in range(100_000)
+            ]  # fmt: skip
+            for name, path, bodies in (
+                ("list with reasons", "/v1/recommend", asked),
+                ("list without reasons", "/v1/recommend", [{**one, "reasons": False} for one in asked]),
+                ("one event", "/v1/events", taken_in),
+            ):
+                requests = [request(path, body, port) for body in bodies]
+                for connections in (1, 16):
+                    begun = cpu_seconds(process)
+                    metrics = asyncio.run(load(port, connections, seconds, requests))
+                    metrics["cpu_milliseconds"] = 1e3 * (cpu_seconds(process) - begun) / metrics["requests"]
+                    metrics["peak_megabytes"] = peak_megabytes_of(process)
+                    case = {"items": num_items, "request": name, "connections": connections}
+                    append_records(out, [record_of("serving_cpu", case, metrics, seed=0, threads=1)])
+                    print(f"{case}: {metrics['cpu_milliseconds']:.2f} CPU ms, {metrics['peak_megabytes']:.0f} MB")
+
+
+def cpu_seconds(process: int) -> float:
+    """The CPU time of another process so far."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_megabytes_of(process: int) -> float:
+    """The most memory that another process has had."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3
+
+
 def client(port: int, connections: int, seconds: float) -> Row:
     """The load of one process that asks for the users that `fill` has written."""
     _pin(CLIENT_CORE)
@@ -244,7 +298,7 @@ def _pin(core: int) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = command_parser(__doc__, "serving")
-    parser.add_argument("what", choices=("load", "sizes", "limit", "client"))
+    parser.add_argument("what", choices=("load", "sizes", "cpu", "limit", "client"))
     parser.add_argument("arguments", nargs="*", help="of limit and client, which run in processes of their own")
     parser.add_argument("--items", type=int, nargs="+", default=[100_000])
     parser.add_argument("--model", type=Path, help="an export; the run folder has the same name with run- for export-")
@@ -257,6 +311,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print(json.dumps(limit(Path(given.arguments[0]), float(given.arguments[1]))))
     elif given.what == "client":
         print(json.dumps(client(int(given.arguments[0]), int(given.arguments[1]), float(given.arguments[2]))))
+    elif given.what == "cpu":
+        return exit_code(lambda: measure_cpu(given.items, given.folder, given.seconds, given.out))
     elif given.what == "sizes":
         return exit_code(lambda: measure_sizes(given.items, given.folder, given.out))
     else:

@@ -26,6 +26,7 @@ from variseq.errors import InputError
 PAGES = (
     *sorted((ROOT / "docs" / "results").glob("*.md")),
     *(ROOT / "docs" / "explanation" / f"{name}.md" for name in ("time-to-the-next-event", "what-the-latent-is-worth")),
+    ROOT / "docs" / "how-to" / "size-a-deployment.md",
     ROOT / "docs" / "development" / "log.md",
 )
 NOTHING = "–"
@@ -265,6 +266,18 @@ TABLES = {
         "serving_sizes", ("items",),
         (Column("folder_megabytes", "folder, MB", 1), Column("peak_megabytes", "memory, MB", 0),
          Column("p50_ms", "one call, ms", 1)),
+    ),
+    "sizing-requests": Table(
+        "serving_cpu", ("items", "request", "connections"),
+        (Column("cpu_milliseconds", "CPU ms a request", 2), Column("peak_megabytes", "memory, MB", 0)),
+        note="CPU time of the server; other work ran on the machine",
+    ),
+    "sizing-stores": Table(
+        "stores", ("store", "users"),
+        (Column("append_cpu_us", "one event, CPU µs", 0), Column("append_batch_cpu_us", "an event of 100, CPU µs", 0),
+         Column("history_cpu_us", "a history, CPU µs", 0), Column("redis_cpu_us", "Redis: an event of 100, CPU µs", 0),
+         Column("disk_bytes", "disk, bytes an event", 0), Column("redis_bytes", "Redis, bytes an event", 0)),
+        note="50 events a user, ids of events of 36 characters",
     ),
     "joint": Table(
         "joint", ("data", "form"),

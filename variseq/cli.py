@@ -262,7 +262,9 @@ def recommend(
     history: Annotated[Texts, option("Item ids of somebody else, oldest first: i9,i3; repeated: one id each.")] = None,
     history_json: Annotated[str | None, option('The same as JSON: ["i9","i3"], [{"item_id":"i9",...}].')] = None,
     all_users: Annotated[bool, option("Everybody; needs --out.", "--all-users")] = False,
-    out: Annotated[Path | None, option("File for --all-users: .parquet or .csv. Replaces an existing one.")] = None,
+    out: Annotated[str | None, option("File for --all-users: .parquet or .csv. Replaces an existing one.")] = None,
+    engine: Annotated[str | None, option("spark: answer everybody in --histories; writes --out.")] = None,
+    histories: Annotated[str | None, option("For --engine spark: Parquet path, or table:NAME of the catalog.")] = None,
     workers: Annotated[int, option("Processes for --all-users; the file is the same.")] = 1,
     approximate: Annotated[
         bool, option("For --all-users: through the index of an exported run.", "--approximate")
@@ -300,6 +302,11 @@ def recommend(
     """Who should see what next, how probable it is, and why."""
     typed = dict(locals())
     use_threads(threads)
+    if engine is not None or histories is not None:
+        from variseq.terminal.recommend_on_spark import recommend_table
+
+        recommend_table(run, typed)
+        return
     from variseq.terminal.recommend import recommend_run
 
     recommend_run(run, typed)

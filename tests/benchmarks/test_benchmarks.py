@@ -38,6 +38,7 @@ SCRIPTS = (
     "serving",
     "speed",
     "startup",
+    "stores",
     "tables",
     "uncertainty",
     "values",

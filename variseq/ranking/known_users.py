@@ -65,11 +65,24 @@ def recommend_rows(
 
     Raises InputError for a request time before the last event of one of them.
     """
-    histories = histories_at(known, positions)
+    fallback = [None if position >= 0 else UNKNOWN_USER for position in positions.tolist()]
+    return recommend_histories(engine, histories_at(known, positions), ids, fallback, options)
+
+
+def recommend_histories(
+    engine: Engine,
+    histories: Histories,
+    ids: Sequence[Id],
+    fallback: Sequence[str | None],
+    options: RecommendOptions,
+) -> Recommendations:
+    """Recommendations for histories of people with these ids; `fallback` says why a history is empty.
+
+    Raises InputError for a request time before the last event of one of them.
+    """
     if (at := options.request_time()) is not None:
         latest = np.array([one.max(initial=0) for one in np.split(histories.timestamp, histories.offsets[1:-1])])
         if len(early := np.flatnonzero(latest > at)):
             raise too_early(options.at, int(latest[early[0]]), f"user {ids[early[0]]!r}")
         histories = replace(histories, request_time=np.full(len(histories), at))
-    fallback = [None if position >= 0 else UNKNOWN_USER for position in positions.tolist()]
     return engine.recommend(histories, list(ids), fallback, options)

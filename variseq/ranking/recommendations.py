@@ -76,7 +76,7 @@ class Recommendations:
     def to_arrow(self) -> pa.Table:
         """The columns that are not None as an Arrow table; ids have the type of the log."""
         types = {"user_id": self.id_types[0], "item_id": self.id_types[1], "title": pa.string()}
-        types |= {"reasons": pa.list_(pa.string()), "fallback": pa.string()}
+        types |= {"source": pa.string(), "reasons": pa.list_(pa.string()), "fallback": pa.string()}
         columns = {name: getattr(self, name) for name in COLUMNS if getattr(self, name) is not None}
         return pa.table({name: pa.array(column, types.get(name)) for name, column in columns.items()})
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from jaxtyping import Int
 
 from variseq.errors import InputError
 from variseq.events.table import MICROSECONDS_PER_SECOND, Columns
@@ -104,13 +105,19 @@ def history_rows(given: Sequence[Id | GivenEvent], step: int = MICROSECONDS_PER_
 
 
 def as_histories(
-    rows: Sequence[HistoryRow], vocabulary: Vocabulary, usual_behavior: int, visit_gap: int | None = None
+    rows: Sequence[HistoryRow],
+    vocabulary: Vocabulary,
+    usual_behavior: int,
+    visit_gap: int | None = None,
+    ends: Sequence[int] | Int[np.ndarray, " history"] | None = None,
 ) -> tuple[Histories, list[Id]]:
     """Rows, oldest first, as a model reads them, and the ids that are not in the vocabulary, which are left out.
 
-    An unknown behavior, or none, is taken for the usual one. Raises InputError for ids of the other type.
+    All rows are one history, or several, of which each ends before a row of `ends`. An unknown behavior, or none, is
+    taken for the usual one. Raises InputError for ids of the other type.
     """
     position = vocabulary.item_positions([row[0] for row in rows])
+    num_known = np.concatenate([[0], np.cumsum(position >= 0)]).astype(np.int64)
     indices = np.flatnonzero(position >= 0).tolist()
     of_name = {name: index for index, name in enumerate(vocabulary.behaviors)}
     behavior = [
@@ -118,7 +125,7 @@ def as_histories(
     ]
     value = [math.nan if (found := rows[at][3]) is None else found for at in indices]
     histories = Histories(
-        np.array([0, len(indices)], dtype=np.int64),
+        num_known[[0, *([len(rows)] if ends is None else ends)]],
         position[indices].astype(np.int32),
         np.array(behavior, dtype=np.uint8),
         np.array([rows[at][1] for at in indices], dtype=np.int64),

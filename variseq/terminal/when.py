@@ -11,7 +11,7 @@ from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.ranking.when import WITHIN
 from variseq.terminal.named_items import NamedItems
-from variseq.terminal.recommend import typed_moment
+from variseq.terminal.recommend_options import typed_moment
 
 TIMES = ("last_event", "low", "median", "high")
 USERS_AT_ONCE = 3
