@@ -31,7 +31,7 @@ test: $(VENV)/ready-to-develop  ## all tests and docstring examples; those of ar
 	$(TEST) $(WORKERS) -m "slow or not computed"
 
 quick: $(VENV)/ready-to-develop  ## the fast tests, about a minute
-	$(TEST) $(WORKERS) --hypothesis-profile quick -m "not slow and not browser and not redis and not network"
+	$(TEST) $(WORKERS) --hypothesis-profile quick -m "not slow and not browser and not redis and not spark and not network"
 
 # Tests that drive a browser are left out: an old playwright does not know the browser that is installed.
 test-lowest: $(LOWEST)/ready-to-test  ## the core tests with the lowest versions that pyproject.toml allows

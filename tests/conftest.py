@@ -9,17 +9,23 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import settings
 
 from variseq.artifacts.folder import ENCODER, TABLES
+from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.events.simulate import Simulation, SimulationOptions, simulate
+from variseq.events.spark_session import open_spark
 from variseq.export import export
 from variseq.log import Log, LogPart, read
 from variseq.serving.models import exported_model
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 # How long an example takes says nothing on a machine that is shared; the same examples each time, so that a failure
 # is one for everybody.
@@ -170,8 +176,22 @@ def fitted(
     return small_model().fit(train, valid, verbose=0)
 
 
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """Spark on two cores of this machine; starting it takes about ten seconds."""
+    pytest.importorskip("pyspark", reason="pyspark is not installed: pip install 'variseq[spark]'")
+    opened = open_spark(2, "1g")
+    try:
+        session = opened.__enter__()
+    except InputError as error:
+        pytest.skip(str(error))
+    session.conf.set("spark.sql.shuffle.partitions", "3")
+    yield session
+    opened.__exit__(None, None, None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark by their fixtures what drives a browser and what needs an export, which takes ten seconds.
+    """Mark by their fixtures what drives a browser or Spark, and what needs an export, which takes ten seconds.
 
     What computes arrays is marked by its folder. The search of faiss is slow where types are checked.
     """
@@ -183,3 +203,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
         if "first_export" in fixtures:
             item.add_marker(pytest.mark.slow)
+        if "spark" in fixtures:
+            item.add_marker(pytest.mark.spark)
+            # Sockets that pyspark leaves to the collector.
+            item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))

@@ -67,7 +67,7 @@ def test_only_training_requires_torch() -> None:
     extras = project["optional-dependencies"]
     assert [name for name, needs in extras.items() if any(one.startswith("torch") for one in needs)] == ["train"]
     assert not any(one.startswith("torch") for one in project["dependencies"])
-    assert all(extra in extras["all"][0] for extra in extras if extra not in ("all", "docs", "test", "check"))
+    assert all(extra in extras["all"][0] for extra in extras if extra not in ("all", "spark", "docs", "test", "check"))
 
 
 @pytest.mark.slow
