@@ -21,6 +21,7 @@ from variseq.terminal.federate import commands as federate_commands
 from variseq.terminal.improve import commands as improve_commands
 from variseq.terminal.items import commands as items_commands
 from variseq.terminal.ope import commands as ope_commands
+from variseq.terminal.prepare import commands as prepare_commands
 from variseq.terminal.privacy import commands as privacy_commands
 from variseq.terminal.read_options import ReadFlags, events_source, read_columns, takes_read_options
 from variseq.terminal.serve import commands as serve_commands
@@ -35,7 +36,7 @@ for name, group in (
     *(("keys", keys_commands), ("items", items_commands), ("federate", federate_commands)),
     *(("exposures", exposures_commands), ("experiment", experiment_commands)),
     *((None, one) for one in (serve_commands, backup_commands, privacy_commands, audit_commands, ope_commands)),
-    (None, improve_commands),
+    *((None, one) for one in (improve_commands, prepare_commands)),
 ):
     app.add_typer(group, name=name)
 

@@ -194,7 +194,8 @@ def read_catalog(items: object, kind: pa.DataType, options: ReadOptions) -> tupl
 def read(
     source: object, items: object | None = None, options: ReadOptions | None = None, users: object | None = None
 ) -> Log:
-    """Read a log: `source` is a path, a glob, a list of paths, a pandas, Polars or Arrow table, or a DuckDB relation.
+    """Read a log: `source` is a path, a glob, a list of paths, a folder that `variseq prepare` wrote, a pandas, Polars,
+    Arrow or Spark table, or a DuckDB relation.
 
     Columns are found by their usual names, invalid rows are left out and counted with their reasons, and `items` adds
     titles and categories. See `ReadOptions` for what can be set. `users` is a table with user_id and attributes of

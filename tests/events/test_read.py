@@ -331,6 +331,21 @@ def test_values_that_are_not_finite_cost_no_event() -> None:
     np.testing.assert_array_equal(events.table.value, np.array([1, np.nan, np.nan], dtype=np.float32))
 
 
+def test_nan_in_parquet_is_nothing_though_statistics_leave_it_out(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "user": ["a", "b", "c"],
+            "item": ["x"] * 3,
+            "timestamp": [1.6e9, float("nan"), 1.6e9],
+            "rating": [float("nan"), 1.0, 3.0],
+        }
+    )
+    pq.write_table(table, tmp_path / "log.parquet")
+    events = read(tmp_path / "log.parquet", options=ReadOptions(missing_value="mean"))
+    assert events.report.rejected == {"missing time": 1}
+    assert events.table.value.tolist() == [3.0, 3.0]
+
+
 def test_rejects_are_written_when_no_row_is_valid_and_when_all_are(tmp_path: Path) -> None:
     rejects = tmp_path / "rejects.csv"
     (tmp_path / "log.csv").write_bytes(b"user,item,ts\n,i,1600000000\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from variseq.atomic import atomic_write
 from variseq.errors import InputError
 from variseq.events.ingest import Ingested
 from variseq.events.options import ReadOptions
-from variseq.events.session import Session, name_in_sql, shortened, text_in_sql
+from variseq.events.parse import low_suffix
+from variseq.events.session import Session, SqlEngine, name_in_sql, shortened, text_in_sql
 from variseq.events.table import Columns, EventTable
-from variseq.events.visits import by_visit
 from variseq.events.vocabulary import Vocabulary
 
 MAX_NUM_BEHAVIORS = 256  # a behavior is stored in one byte
@@ -27,96 +28,101 @@ def statements() -> dict[str, str]:
     """The named statements of clean.sql; any engine that has `parsed` and `settings` can run them in this order.
 
     >>> list(statements())[:2]
-    ['user_codes', 'item_codes']
+    ['user_ids', 'item_ids']
     """
     text = resources.files("variseq.events").joinpath("clean.sql").read_text(encoding="utf-8")
     parts = [part.partition("\n") for part in text.split("\n-- name: ")[1:]]
     return {name.strip(): body.strip() for name, _, body in parts}
 
 
-def drop_duplicates(session: Session, options: ReadOptions) -> int:
+_KINDS = {"user": "user_id", "item": "item_id", "event": "event"}
+
+
+def drop_duplicates(engine: SqlEngine) -> int:
     """From `parsed`, make the coded events and the list of rows that are dropped from them; their number."""
     sql = statements()
-    if options.low_values == "negative":
-        session.run("UPDATE parsed SET event = event || ? WHERE value < ?", [_low_suffix(options), options.min_value])
-    for name in ("user_codes", "item_codes", "event_codes", "encoded", "dropped", "kept"):
-        session.run(sql[name])
-    return session.number("SELECT count(*) FROM dropped")
+    for kind, column in _KINDS.items():
+        engine.number_ids(f"{kind}_codes", column, f"{kind}_code", sql[f"{kind}_ids"])
+    for name in ("encoded", "dropped", "kept"):
+        engine.run(sql[name])
+    return _count_dropped(engine)
 
 
-def drop_rare_and_repeated(session: Session, options: ReadOptions) -> dict[str, int]:
+def _count_dropped(engine: SqlEngine) -> int:
+    ((number,),) = engine.rows("SELECT count(*) FROM dropped")
+    return int(number)
+
+
+def drop_rare_and_repeated(engine: SqlEngine, options: ReadOptions) -> dict[str, int]:
     """Drop until nothing more has to go: one removal can make another user rare, or two events neighbors.
 
     Returns the numbers of dropped events by reason.
     """
-    session.run("DROP TABLE parsed")  # only its coded copy is needed from here on
+    engine.drop("parsed")  # only its coded copy is needed from here on
     sql = statements()
     names = ["consecutive_repeats"] if options.collapse_repeats else []
     names += ["rare_users"] if options.min_user_events > 1 else []
     names += ["rare_items"] if options.min_item_events > 1 else []
-    session.run(
-        "CREATE TABLE settings AS SELECT CAST(? AS BIGINT) AS min_user_events, CAST(? AS BIGINT) AS min_item_events, "
-        "CAST(? AS DOUBLE) AS min_value, CAST(NULL AS DOUBLE) AS fill_value",
-        [options.min_user_events, options.min_item_events, options.min_value],
+    min_value = "NULL" if options.min_value is None else f"'{options.min_value!r}'"
+    engine.run(
+        f"CREATE TABLE settings AS SELECT {options.min_user_events} AS min_user_events, "
+        f"{options.min_item_events} AS min_item_events, CAST({min_value} AS DOUBLE) AS min_value"
     )
     has_minimum = options.min_value is not None and options.low_values == "leave-out"
     if has_minimum:
-        session.run(sql["low_values"])
+        engine.run(sql["low_values"])
     if not names and not has_minimum:
         return {}
     num_dropped = -1
-    while names and num_dropped != (num_dropped := session.number("SELECT count(*) FROM dropped")):
+    while names and num_dropped != (num_dropped := _count_dropped(engine)):
         for name in names:
-            session.run(sql[name])
-    counts = session.rows(
+            engine.run(sql[name])
+    counts = engine.rows(
         "SELECT reason, count(*) FROM dropped WHERE reason <> 'exact duplicate' GROUP BY reason ORDER BY reason"
     )
     return {str(reason): int(count) for reason, count in counts}
 
 
-def number_and_order(
-    session: Session, options: ReadOptions, num_events: int, is_filtered: bool, has_visits: bool
-) -> tuple[EventTable, Vocabulary]:
-    """Positions for what is left, and the events in the order of (user, time, row of the input)."""
+def number_what_is_left(engine: SqlEngine, options: ReadOptions, is_filtered: bool) -> Vocabulary:
+    """Positions for what is left. Raises InputError for too many behaviors."""
     sql = statements()
-    for kind in ("user", "item", "event"):
-        all_of_kind = f"CREATE VIEW {kind}s AS SELECT *, {kind}_code AS {kind}_position FROM {kind}_codes"
-        session.run(sql[f"{kind}s"] if is_filtered else all_of_kind)
-    if options.missing_value != "keep":
-        mean = "0" if options.missing_value == "zero" else "(SELECT avg(value) FROM kept)"
-        session.run(f"UPDATE settings SET fill_value = {mean}")
-    behaviors = tuple(str(event) for (event,) in session.rows("SELECT event FROM events ORDER BY event_position"))
+    for kind in _KINDS:
+        if is_filtered:
+            engine.number_ids(f"{kind}s", f"{kind}_code", f"{kind}_position", sql[f"{kind}s_left"])
+        else:
+            engine.run(f"CREATE VIEW {kind}s AS SELECT *, {kind}_code AS {kind}_position FROM {kind}_codes")
+    filling = {"keep": "NULL", "zero": "0", "mean": "(SELECT avg(value) FROM kept)"}[options.missing_value]
+    engine.run(f"CREATE TABLE filling AS SELECT CAST({filling} AS DOUBLE) AS fill_value")
+    behaviors = tuple(str(event) for (event,) in engine.rows("SELECT event FROM events ORDER BY event_position"))
     if len(behaviors) > MAX_NUM_BEHAVIORS:
         raise InputError(
             f"The event column has {len(behaviors)} different behaviors, e.g. {', '.join(behaviors[:3])}; at most "
             f"{MAX_NUM_BEHAVIORS} are allowed. Is it the right column? Leave it out with columns={{'event': ''}}."
         )
-    vocabulary = Vocabulary(_ids(session, "user"), _ids(session, "item"), behaviors)
-    table = _stream_to_arrays(session, sql["ordered"], num_events)
-    if has_visits:
-        table = by_visit(session, table, vocabulary)
-    return table, vocabulary
+    return Vocabulary(_ids(engine, "user"), _ids(engine, "item"), behaviors)
+
+
+def ordered(engine: SqlEngine) -> pa.RecordBatchReader:
+    """The events in the order of (user, time, row of the input), in batches; the sixth column is the row."""
+    return engine.stream(statements()["ordered"], "user_position", "time_us", "input_row")
 
 
 def low_behaviors(vocabulary: Vocabulary, options: ReadOptions) -> list[str]:
     """The behaviors that low values were put under."""
     if options.low_values != "negative":
         return []
-    return [name for name in vocabulary.behaviors if name.endswith(_low_suffix(options))]
+    return [name for name in vocabulary.behaviors if name.endswith(low_suffix(options))]
 
 
-def _low_suffix(options: ReadOptions) -> str:
-    return f" below {options.min_value:g}"
-
-
-def _ids(session: Session, kind: str) -> pa.Array:
-    column = session.arrow(f"SELECT {kind}_id FROM {kind}s ORDER BY {kind}_position").column(0).combine_chunks()
+def _ids(engine: SqlEngine, kind: str) -> pa.Array:
+    ids = engine.stream(f"SELECT {kind}_id, {kind}_position FROM {kind}s", f"{kind}_position").read_all()
+    column = ids.column(0).combine_chunks()
     wanted = pa.int64() if pa.types.is_integer(column.type) else pa.string()
     return column.cast(wanted)
 
 
-def _stream_to_arrays(session: Session, query: str, num_events: int) -> EventTable:
-    """Batches are copied into arrays made beforehand: the sorted result is never held twice."""
+def to_arrays(batches: Iterable[pa.RecordBatch], num_events: int) -> EventTable:
+    """Batches of `ordered` are copied into arrays made beforehand: the sorted result is never held twice."""
     table = EventTable(
         user=np.empty(num_events, dtype=np.int32),
         item=np.empty(num_events, dtype=np.int32),
@@ -126,9 +132,9 @@ def _stream_to_arrays(session: Session, query: str, num_events: int) -> EventTab
     )
     columns = (table.user, table.item, table.timestamp, table.behavior, table.value)
     start = 0
-    for batch in session.stream(query):
+    for batch in batches:
         end = start + batch.num_rows
-        for column, values in zip(columns, batch.columns, strict=True):
+        for column, values in zip(columns, batch.columns, strict=False):
             filled = pc.fill_null(values, np.nan) if values.null_count else values
             column[start:end] = filled.to_numpy(zero_copy_only=False)
         start = end
@@ -154,21 +160,25 @@ _FAULTY = {
 }
 
 
-def count_rejects(session: Session, with_duplicates: bool) -> dict[str, int]:
-    """Make the table `rejected` of the rows that were not kept; its counts by reason, most frequent first."""
-    duplicates = (
-        "UNION ALL SELECT input_row, 0, NULL, reason, NULL, 0 FROM dropped WHERE reason = 'exact duplicate'"
-        if with_duplicates
-        else ""
-    )
+def count_rejects(session: Session, with_duplicates: bool, all_rows: bool) -> dict[str, int]:
+    """Counts of the rows that were not kept by reason, most frequent first.
+
+    The table `rejected` has all of them, or all broken lines and the first row of each other reason.
+    """
+    rows = "SELECT input_row, reason FROM parsed WHERE reason IS NOT NULL"
+    if with_duplicates:
+        rows += " UNION ALL SELECT input_row, reason FROM dropped WHERE reason = 'exact duplicate'"
+    of_reasons = "SELECT reason, count(*) FROM {} GROUP BY reason"
+    counts = session.engine.rows(of_reasons.format(f"({rows}) AS rejected_rows"))
+    counts += session.rows(of_reasons.format("malformed"))
+    first = f"SELECT min(input_row) AS input_row, reason FROM ({rows}) AS rejected_rows GROUP BY reason"
+    session.make_found(rows if all_rows else first)
     session.run(
         "CREATE OR REPLACE TABLE rejected AS "
-        "SELECT input_row, 0 AS extra, NULL AS file_index, reason, NULL AS line, 0 AS line_number FROM parsed "
-        "WHERE reason IS NOT NULL UNION ALL "
-        f"SELECT input_row, extra, file_index, reason, line, line_number FROM malformed {duplicates}"
+        "SELECT input_row, 0 AS extra, NULL AS file_index, reason, NULL AS line, 0 AS line_number FROM found "
+        "UNION ALL SELECT input_row, extra, file_index, reason, line, line_number FROM malformed"
     )
-    counts = session.rows("SELECT reason, count(*) FROM rejected GROUP BY reason ORDER BY count(*) DESC, reason")
-    return {str(reason): int(count) for reason, count in counts}
+    return {str(reason): int(count) for reason, count in sorted(counts, key=lambda row: (-row[1], row[0]))}
 
 
 def first_faults(session: Session, ingested: Ingested) -> dict[str, str]:

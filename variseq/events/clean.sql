@@ -6,25 +6,23 @@
 --
 -- In:   parsed   (input_row, user_id, item_id, time_us, event, value, is_unreadable, reason); reason is NULL for a
 --       valid row, is_unreadable where the value could not be read and is NULL
---       settings (min_user_events, min_item_events, min_value, fill_value): one row
+--       settings (min_user_events, min_item_events, min_value): one row
 -- Out:  users, items, events: outside id and dense position; and the statement `ordered`
+--
+-- The engine numbers what the statements *_ids and *_left give, for Spark would do `row_number() OVER (ORDER BY id)` in one
+-- task: user_codes, item_codes and event_codes; later, of what is left, users, items and events. `filling` has one row, the
+-- value of events without one.
 --
 -- Each statement has its name in the comment line above it. `dropped` grows until nothing more is dropped; `kept` shows the rest.
 
--- name: user_codes
-CREATE TABLE user_codes AS
-SELECT user_id, CAST(row_number() OVER (ORDER BY user_id) - 1 AS INT) AS user_code
-FROM (SELECT DISTINCT user_id FROM parsed WHERE reason IS NULL) AS distinct_users
+-- name: user_ids
+SELECT DISTINCT user_id FROM parsed WHERE reason IS NULL
 
--- name: item_codes
-CREATE TABLE item_codes AS
-SELECT item_id, CAST(row_number() OVER (ORDER BY item_id) - 1 AS INT) AS item_code
-FROM (SELECT DISTINCT item_id FROM parsed WHERE reason IS NULL) AS distinct_items
+-- name: item_ids
+SELECT DISTINCT item_id FROM parsed WHERE reason IS NULL
 
--- name: event_codes
-CREATE TABLE event_codes AS
-SELECT event, CAST(row_number() OVER (ORDER BY event) - 1 AS INT) AS event_code
-FROM (SELECT DISTINCT event FROM parsed WHERE reason IS NULL) AS distinct_events
+-- name: event_ids
+SELECT DISTINCT event FROM parsed WHERE reason IS NULL
 
 -- name: encoded
 -- Integers from here on: sorting and grouping text would cost several times more.
@@ -96,34 +94,26 @@ JOIN (
     GROUP BY item_code HAVING count(*) < (SELECT min_item_events FROM settings)
 ) AS rare ON kept.item_code = rare.item_code
 
--- name: users
-CREATE TABLE users AS
-SELECT user_id, user_code, CAST(row_number() OVER (ORDER BY user_code) - 1 AS INT) AS user_position
-FROM user_codes
-WHERE user_code IN (SELECT user_code FROM kept)
+-- name: users_left
+SELECT user_id, user_code FROM user_codes WHERE user_code IN (SELECT user_code FROM kept)
 
--- name: items
-CREATE TABLE items AS
-SELECT item_id, item_code, CAST(row_number() OVER (ORDER BY item_code) - 1 AS INT) AS item_position
-FROM item_codes
-WHERE item_code IN (SELECT item_code FROM kept)
+-- name: items_left
+SELECT item_id, item_code FROM item_codes WHERE item_code IN (SELECT item_code FROM kept)
 
--- name: events
-CREATE TABLE events AS
-SELECT event, event_code, CAST(row_number() OVER (ORDER BY event_code) - 1 AS INT) AS event_position
-FROM event_codes
-WHERE event_code IN (SELECT event_code FROM kept)
+-- name: events_left
+SELECT event, event_code FROM event_codes WHERE event_code IN (SELECT event_code FROM kept)
 
 -- name: ordered
--- Ties in time keep the order of the input, so that the same file always gives the same histories.
+-- The engine orders it by user_position, time_us, input_row: ties in time keep the order of the input, so that the same file
+-- always gives the same histories.
 SELECT
     users.user_position,
     items.item_position,
     kept.time_us,
     events.event_position,
-    coalesce(kept.value, (SELECT fill_value FROM settings)) AS value
+    coalesce(kept.value, (SELECT fill_value FROM filling)) AS value,
+    kept.input_row
 FROM kept
 JOIN users ON kept.user_code = users.user_code
 JOIN items ON kept.item_code = items.item_code
 JOIN events ON kept.event_code = events.event_code
-ORDER BY users.user_position, kept.time_us, kept.input_row

@@ -58,7 +58,7 @@ def read_text_cells(session: Session, types: Mapping[str, str], names: Sequence[
         cells[column] = TextCells(cleaned(text) if found["blanks"].num or found["words"].num else text)
         if found["blanks"].num:
             trimmed_texts = f"{texts} WHERE {has_blanks} AND NOT {is_word_for_nothing(trimmed('t'))}"
-            cells[column] = replace(cells[column], num_trimmed=session.number(f"SELECT count(*) FROM {trimmed_texts}"))
+            cells[column] = replace(cells[column], num_trimmed=_count(session, trimmed_texts))
     return cells
 
 
@@ -135,12 +135,11 @@ def _from_decimals(session: Session, quoted: str, name: str, kind: str, deciding
     broken = f"{quoted} <> floor({quoted})"
     if kind in _EXACT_UP_TO:
         broken += f" OR abs({quoted}) > {_EXACT_UP_TO[kind]}"
-    found = session.rows(
-        f"SELECT CAST({quoted} AS VARCHAR) FROM raw WHERE NOT {missing} AND ({broken}) AND {deciding} LIMIT 1"
-    )
-    if found:
+    text = f"SELECT min(CAST({quoted} AS VARCHAR)) FROM raw WHERE NOT {missing} AND ({broken}) AND {deciding}"
+    ((example,),) = session.aggregate(text, "min")
+    if example is not None:
         raise InputError(
-            f"Ids in {name!r} are decimal numbers, e.g. {found[0][0]}, and not whole or too large to be exact. Give "
+            f"Ids in {name!r} are decimal numbers, e.g. {example}, and not whole or too large to be exact. Give "
             "ids as integers or as text."
         )
     if kind == "DECIMAL" and _some_are_beyond_64_bits(session, quoted, name):
@@ -196,11 +195,12 @@ def _warn_of_few_odd_ids(session: Session, name: str, text: str, deciding: str, 
     num_odd = num_filled - found["whole"].num
     if num_odd > _MAX_ODD_SHARE * num_filled:
         return
-    row, example = session.row(
-        "SELECT min(input_row), arg_min(id, input_row) FROM "
-        f"(SELECT input_row, {text} AS id FROM raw WHERE {deciding}) "
-        f"WHERE NOT regexp_full_match(id, {_INTEGER}) AND NOT regexp_full_match(id, {_WHOLE_DECIMAL})"
+    ((row,),) = session.aggregate(
+        f"SELECT min(input_row) FROM (SELECT input_row, {text} AS id FROM raw WHERE {deciding}) "
+        f"WHERE NOT regexp_full_match(id, {_INTEGER}) AND NOT regexp_full_match(id, {_WHOLE_DECIMAL})",
+        "min",
     )
+    ((example,),) = session.aggregate(f"SELECT min({text}) FROM raw WHERE input_row = {row}", "min")
     session.warnings.append(
         f"all ids in {name!r} are text, because {num_odd:,} of {num_filled:,} are no integers (first: row {row}: "
         f"{example!r}). Are these rows right?"
@@ -228,8 +228,8 @@ def _json_ids_are_numbers(session: Session, column: str, name: str, text: str, d
     """Raises InputError when some ids of JSON lines are numbers and some are text."""
     kinds = {
         str(kind)
-        for (kind,) in session.rows(
-            f"SELECT DISTINCT {name_in_sql(column + '_type')} FROM raw WHERE {text} IS NOT NULL AND {deciding}"
+        for (kind,) in session.aggregate(
+            f"SELECT DISTINCT {name_in_sql(column + '_type')} FROM raw WHERE {text} IS NOT NULL AND {deciding}", "key"
         )
         if kind not in (None, "NULL")
     }
@@ -246,10 +246,15 @@ def _note_blanks(session: Session, column: str, name: str, cells: TextCells) -> 
     if not cells.num_trimmed:
         return
     before = f"CASE WHEN {cells.sql} IS NOT NULL THEN CAST({name_in_sql(column)} AS VARCHAR) END"
-    num_before, num_after = session.row(f"SELECT count(DISTINCT {before}), count(DISTINCT {cells.sql}) FROM raw")
+    num_before, num_after = session.num_distinct(before, cells.sql)
     equal = f"; {num_before - num_after:,} spellings became equal to others by it" if num_before > num_after else ""
     session.notes.append(f"blanks around {cells.num_trimmed:,} ids in {name!r} were cut{equal}")
 
 
 def _any(session: Session, condition: str) -> bool:
-    return bool(session.rows(f"SELECT 1 FROM raw WHERE {condition} LIMIT 1"))
+    return bool(_count(session, f"(SELECT 1 FROM raw WHERE {condition} LIMIT 1)"))
+
+
+def _count(session: Session, source: str) -> int:
+    ((number,),) = session.aggregate(f"SELECT count(*) FROM {source}", "sum")
+    return int(number)

@@ -253,7 +253,9 @@ def _ingest_parquet(session: Session, files: Sequence[DataFile], ingested: Inges
         )
         parts.append(
             f"SELECT file_row_number + {ingested.num_rows + 1} AS input_row, {fields} "
-            f"FROM read_parquet({text_in_sql(literal_path(file.path))}, file_row_number=true, hive_partitioning=false)"
+            # Statistics in Parquet leave NaN out: without can_have_nan, isnan() is false for each of its rows.
+            f"FROM read_parquet({text_in_sql(literal_path(file.path))}, file_row_number=true, hive_partitioning=false, "
+            "can_have_nan=true)"
         )
         ingested.offsets.append(ingested.num_rows)
         rows = session.row("SELECT coalesce(sum(num_rows), 0) FROM parquet_file_metadata(?)", [literal_path(file.path)])

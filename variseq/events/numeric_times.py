@@ -202,10 +202,11 @@ def _measure(session: Session, number: str) -> _Measured | None:
     Zero, what is negative and what is out of any calendar decide nothing.
     """
     limits = " ".join(f"WHEN x < {limit!r} THEN '{unit}'" for unit, limit in zip(UNITS, _LIMITS[:-1], strict=False))
-    groups = session.rows(
+    groups = session.aggregate(
         f"SELECT CASE WHEN x = 0 THEN 'zero' WHEN x < {_EARLIEST!r} THEN 'early' {limits} ELSE '{UNITS[-1]}' END AS "
         f"size, count(*), min(x), max(x) FROM (SELECT {number} AS x FROM raw WHERE {number} >= 0 AND {number} < 1e19) "
-        "GROUP BY size"
+        "GROUP BY size",
+        "key sum min max",
     )
     found = {str(size): _Group(int(count), float(first), float(last)) for size, count, first, last in groups}
     zero, early = found.pop("zero", None), found.pop("early", None)
@@ -261,8 +262,9 @@ def _refuse_other_clocks(session: Session, numbers: Numbers, seen: _Measured) ->
     for other, (low, high, zero, step) in _OTHER_CLOCKS.items():
         if first > high or last < low:
             continue
-        num_within, example = session.row(
-            f"SELECT count(*), min({numbers.number}) FROM raw WHERE {numbers.number} BETWEEN {low} AND {high}"
+        ((num_within, example),) = session.aggregate(
+            f"SELECT count(*), min({numbers.number}) FROM raw WHERE {numbers.number} BETWEEN {low} AND {high}",
+            "sum min",
         )
         # Counters run through the numbers of days as well, so that only a few may lie outside of these.
         most_outside = count / 2 if step < 1 else max(1, MAX_CONTRADICTING * count)
@@ -278,9 +280,10 @@ def _refuse_other_clocks(session: Session, numbers: Numbers, seen: _Measured) ->
         )
     if unit == "seconds" and last >= 1_970_010_100 and first <= 2_099_123_123:
         hours = f"try_strptime({numbers.digits}, '%Y%m%d%H')"
-        num_hours, example = session.row(
+        ((num_hours, example),) = session.aggregate(
             f"SELECT count(*), min({numbers.number}) FROM raw "
-            f"WHERE {numbers.number} BETWEEN 1970010100 AND 2099123123 AND {hours} IS NOT NULL"
+            f"WHERE {numbers.number} BETWEEN 1970010100 AND 2099123123 AND {hours} IS NOT NULL",
+            "sum min",
         )
         if 2 * num_hours > count:
             raise InputError(
@@ -318,7 +321,7 @@ def _of_several_units(session: Session, numbers: Numbers, seen: _Measured, stray
         within = f"{number} >= {low!r} AND {number} < {high!r}"
         microseconds = _scaled(numbers, other)
         fits = f"{microseconds} BETWEEN {first - _MARGIN_MICROSECONDS} AND {last + _MARGIN_MICROSECONDS}"
-        num_fitting = session.number(f"SELECT count(*) FROM raw WHERE {within} AND {fits}")
+        ((num_fitting,),) = session.aggregate(f"SELECT count(*) FROM raw WHERE {within} AND {fits}", "sum")
         if num_fitting:
             parts.append(f"{num_fitting:,} {other}")
         branches.append(f"WHEN {within} THEN CASE WHEN {fits} THEN {microseconds} ELSE -1 END")

@@ -10,7 +10,7 @@ from variseq.events.identifiers import Ids, TextCells, read_ids, read_text_cells
 from variseq.events.ingest import Ingested
 from variseq.events.numeric_times import LATEST_MICROSECONDS, TimeReading
 from variseq.events.options import ReadOptions
-from variseq.events.session import Evidence, Session, group_of, name_in_sql, shortened
+from variseq.events.session import Evidence, Session, group_of, name_in_sql, shortened, text_in_sql
 from variseq.events.table import Columns
 from variseq.events.times import local_zone, read_time
 from variseq.events.vocabulary import MAX_ID_BYTES
@@ -76,7 +76,8 @@ def read_value(
 
 def warn_of_unreadable(session: Session, ingested: Ingested, count: int, row: int) -> None:
     """Show the first value that cannot be read, which is in `row`."""
-    (cell,) = session.row(f"SELECT CAST({name_in_sql(Columns.VALUE)} AS VARCHAR) FROM raw WHERE input_row = ?", [row])
+    column = name_in_sql(Columns.VALUE)
+    ((cell,),) = session.aggregate(f"SELECT min(CAST({column} AS VARCHAR)) FROM raw WHERE input_row = {row}", "min")
     hint = next((f"; {hint}" for pattern, hint in _HINTS.items() if re.fullmatch(pattern, cell.strip())), "")
     session.warnings.append(
         f"{count:,} values in {ingested.columns[Columns.VALUE]!r} could not be read as numbers, so these events have "
@@ -220,8 +221,8 @@ def parse(session: Session, ingested: Ingested, options: ReadOptions) -> Parsed:
         user, item = (read_ids(session, ingested, column, cells, deciding) for column in (Columns.USER, Columns.ITEM))
         event = read_event(session, ingested, cells, deciding)
         value = read_value(session, ingested, cells, deciding)
-        _make_parsed(session, user, item, time, event, value)
-        num_valid, num_unreadable, first = session.row(
+        session.make_parsed(_parsing(session, options, user, item, time, event, value))
+        ((num_valid, num_unreadable, first),) = session.engine.rows(
             "SELECT count(*), count(*) FILTER (WHERE is_unreadable), min(input_row) FILTER (WHERE is_unreadable) "
             "FROM parsed WHERE reason IS NULL"
         )
@@ -245,19 +246,29 @@ def _deciding(cells: dict[str, TextCells], time: TimeReading) -> str:
 
 def _too_long(session: Session, user: Ids, item: Ids) -> str:
     """The branches of CASE for ids that are longer than allowed; numbers never are."""
-    kinds = session.rows(f"DESCRIBE SELECT {user.sql} AS user_id, {item.sql} AS item_id FROM raw")
+    kinds = session.column_types(f"SELECT {user.sql} AS user_id, {item.sql} AS item_id FROM raw")
     return " ".join(
         f"WHEN strlen({name}) > {MAX_ID_BYTES} THEN 'too long {name.removesuffix('_id')}'"
-        for name, kind, *_ in kinds
+        for name, kind in kinds.items()
         if kind == "VARCHAR"
     )
 
 
-def _make_parsed(session: Session, user: Ids, item: Ids, time: TimeReading, event: str, value: ValueReading) -> None:
-    session.run(
-        f"""
-        CREATE TABLE parsed AS
-        SELECT input_row, user_id, item_id, time_us, event, value, is_unreadable,
+def low_suffix(options: ReadOptions) -> str:
+    """The end of the name of a behavior that low values are put under."""
+    return f" below {options.min_value:g}"
+
+
+def _parsing(
+    session: Session, options: ReadOptions, user: Ids, item: Ids, time: TimeReading, event: str, value: ValueReading
+) -> str:
+    """SQL of `parsed`, which goes from row to row of `raw`."""
+    named = "event"
+    if options.low_values == "negative":
+        low = f"value < CAST('{options.min_value!r}' AS DOUBLE)"
+        named = f"CASE WHEN {low} THEN event || {text_in_sql(low_suffix(options))} ELSE event END AS event"
+    return f"""
+        SELECT input_row, user_id, item_id, time_us, {named}, value, is_unreadable,
             CASE
                 WHEN user_missing THEN 'missing user'
                 WHEN item_missing THEN 'missing item'
@@ -276,5 +287,4 @@ def _make_parsed(session: Session, user: Ids, item: Ids, time: TimeReading, even
                 {value.unreadable} AS is_unreadable
             FROM {f"(SELECT *, {time.parts} AS time_parts FROM raw)" if time.parts != "NULL" else "raw"}
         )
-        """
-    )
+    """

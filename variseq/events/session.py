@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -30,6 +30,25 @@ class Evidence(NamedTuple):
 
     num: int
     example: Any
+
+
+class SqlEngine(Protocol):
+    """Runs the statements of clean.sql: this database, or Spark."""
+
+    def run(self, statement: str) -> None:
+        """CREATE TABLE ... AS, CREATE VIEW ... AS, or INSERT INTO."""
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """A small result."""
+
+    def stream(self, query: str, *order: str) -> pa.RecordBatchReader:
+        """A result in batches, so that it need not fit into memory; in the order of some of its columns."""
+
+    def drop(self, name: str) -> None:
+        """Drop a table or view, if it is there."""
+
+    def number_ids(self, table: str, column: str, position: str, query: str) -> None:
+        """Make a table of what a query gives and one more column, the index of the row in the order of `column`."""
 
 
 class Session:
@@ -68,6 +87,36 @@ class Session:
         """The one number that a query gives; of INSERT and DELETE the number of rows."""
         return int(self.row(query, parameters)[0])
 
+    @property
+    def engine(self) -> SqlEngine:
+        """What cleans `parsed`: this database."""
+        return self
+
+    def aggregate(self, query: str, how: str) -> list[tuple[Any, ...]]:
+        """Rows of an aggregate over `raw`. `how` joins those of its parts, by column: "key", "sum", "min" or "max"."""
+        return self.rows(query)
+
+    def num_distinct(self, *expressions: str) -> tuple[int, ...]:
+        """How many different values each expression over `raw` has."""
+        return self.row(f"SELECT {', '.join(f'count(DISTINCT {one})' for one in expressions)} FROM raw")
+
+    def make_parsed(self, query: str) -> None:
+        """Make the table `parsed` by a query that takes `raw` row by row."""
+        self.run(f"CREATE TABLE parsed AS {query}")
+
+    def make_found(self, query: str) -> None:
+        """Make the table `found` by a query of the engine for input_row and reason; `raw` has at least these rows."""
+        self.run(f"CREATE OR REPLACE TABLE found AS {query}")
+
+    def number_ids(self, table: str, column: str, position: str, query: str) -> None:
+        """Make a table of what a query gives and one more column, the index of the row in the order of `column`."""
+        number = f"CAST(row_number() OVER (ORDER BY {column}) - 1 AS INT) AS {position}"
+        self.run(f"CREATE TABLE {table} AS SELECT *, {number} FROM ({query})")
+
+    def set_zone(self, zone: str) -> None:
+        """The zone of times that name none."""
+        self.run(f"SET TimeZone = {text_in_sql(zone)}")
+
     def counts(
         self, conditions: Mapping[str, str], source: str, examples: Mapping[str, str] | None = None
     ) -> dict[str, Evidence]:
@@ -76,16 +125,17 @@ class Session:
             f"count(*) FILTER (WHERE {condition}), min({(examples or {}).get(name, 'NULL')}) FILTER (WHERE {condition})"
             for name, condition in conditions.items()
         )
-        found = self.row(f"SELECT {columns} FROM {source}")
+        (found,) = self.aggregate(f"SELECT {columns} FROM {source}", "sum min " * len(conditions))
         return {name: Evidence(*found[2 * index : 2 * index + 2]) for index, name in enumerate(conditions)}
 
     def arrow(self, query: str) -> pa.Table:
         """A result that is known to be small enough for memory."""
         return self.stream(query).read_all()
 
-    def stream(self, query: str) -> pa.RecordBatchReader:
-        """A result in batches, so that it need not fit into memory."""
-        return pa.RecordBatchReader.from_stream(self.connection.sql(query))
+    def stream(self, query: str, *order: str) -> pa.RecordBatchReader:
+        """A result in batches, so that it need not fit into memory; in the order of some of its columns."""
+        in_order = f"{query} ORDER BY {', '.join(order)}" if order else query
+        return pa.RecordBatchReader.from_stream(self.connection.sql(in_order))
 
     @contextmanager
     def registered(self, name: str, table: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
@@ -103,12 +153,14 @@ class Session:
         except duckdb.CatalogException:  # a view
             self.run(f"DROP VIEW {name_in_sql(name)}")
 
-    def column_types(self, table: str) -> dict[str, str]:
-        return {name: str(kind) for name, kind, *_ in self.rows(f"DESCRIBE {name_in_sql(table)}")}
+    def column_types(self, table_or_query: str) -> dict[str, str]:
+        return {name: str(kind) for name, kind, *_ in self.rows(f"DESCRIBE {table_or_query}")}
 
 
 @contextmanager
-def open_session(memory_limit: str, temporary_folder: Path | None) -> Iterator[Session]:
+def open_session(
+    memory_limit: str, temporary_folder: Path | None, make: Callable[[str, Path], Session] = Session
+) -> Iterator[Session]:
     """A session in a folder that is removed at the end. Failures of room become InputError."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="variseq-", dir=temporary_folder, ignore_cleanup_errors=True)
@@ -117,7 +169,7 @@ def open_session(memory_limit: str, temporary_folder: Path | None) -> Iterator[S
             f"The temporary folder cannot be used: {error}. Choose another: temporary_folder=..."
         ) from error
     with folder as name:
-        session, parent = Session(memory_limit, Path(name)), Path(name).parent
+        session, parent = make(memory_limit, Path(name)), Path(name).parent
         try:
             yield session
         except duckdb.OutOfMemoryException as error:

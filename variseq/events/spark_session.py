@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 MIN_JAVA = 17
 _OF_A_CLUSTER = ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION")
 """Environment variables of Spark Connect, of spark-submit and of Databricks: there a session needs no settings."""
+TABLE = "table:"
+"""What stands before the name of a table that Spark knows, where a path could stand too."""
 
 
 @contextmanager
-def open_spark(num_cores: int | str = "*", memory: str = "2g") -> Iterator[SparkSession]:
+def open_spark(num_cores: int | str = "*", memory: str | None = None) -> Iterator[SparkSession]:
     """A session of Spark 4; one that is started here is stopped at the end.
 
     Args:
         num_cores: Cores of a session on this machine; "*" for all. A cluster has its own settings.
-        memory: Of the Java process of a session on this machine.
+        memory: Of the Java process of a session on this machine, such as "2g"; else as Spark is set up, or 1 GB.
 
     Raises:
         MissingDependencyError: pyspark is not installed.
@@ -40,17 +42,18 @@ def open_spark(num_cores: int | str = "*", memory: str = "2g") -> Iterator[Spark
         return
     builder = spark_class.builder.appName("variseq")
     if not any(name in os.environ for name in _OF_A_CLUSTER):
-        _check_java()
+        check_java()
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else its workers take another Python
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         settings = {
-            "spark.driver.memory": memory,
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
-            "spark.log.level": "ERROR",
+            "spark.log.level": "OFF",  # a failure is an error here, with its reason
         }
+        if memory is not None:
+            settings["spark.driver.memory"] = memory
         builder = builder.master(f"local[{num_cores}]").config(map=settings)
     try:
         session = builder.getOrCreate()
@@ -61,6 +64,19 @@ def open_spark(num_cores: int | str = "*", memory: str = "2g") -> Iterator[Spark
         yield session
     finally:
         session.stop()
+
+
+@contextmanager
+def spark_failures() -> Iterator[None]:
+    """Failures of Spark become InputError: with our own message where a worker had one, else with their first line."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("pyspark.", "py4j.")):
+            raise
+        of_worker = re.findall(r"^variseq\.errors\.\w+: (.+)$", str(error), re.MULTILINE)
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InputError(of_worker[-1] if of_worker else f"Spark could not do it: {first[:500]}") from error
 
 
 def _import_spark() -> type[SparkSession]:
@@ -76,7 +92,7 @@ def _import_spark() -> type[SparkSession]:
     return SparkSession
 
 
-def _check_java() -> None:
+def check_java() -> None:
     """Raises InputError where there is no Java that Spark 4 runs on."""
     home = os.environ.get("JAVA_HOME")
     command = os.path.join(home, "bin", "java") if home else "java"

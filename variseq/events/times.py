@@ -76,11 +76,11 @@ def local_zone(session: Session, zone: str | None) -> Iterator[None]:
             f"time_zone={zone!r} is no zone of the IANA list. Give a full name such as {', '.join(near)}: short names "
             "such as BST stand for several zones."
         )
-    session.run(f"SET TimeZone = {text_in_sql(zone)}")
+    session.set_zone(zone)
     try:
         yield
     finally:
-        session.run("SET TimeZone = 'UTC'")
+        session.set_zone("UTC")
 
 
 def _native(column: str, family: str, options: ReadOptions) -> TimeReading:
@@ -144,7 +144,7 @@ def _check_format(session: Session, form: str) -> None:
 
 def _warn_of_rounding(session: Session, column: str) -> None:
     """32-bit floats keep 24 binary digits, so large numbers are rounded to a multiple of a power of two."""
-    (largest,) = session.row(f"SELECT max(abs({column})) FILTER (WHERE isfinite({column})) FROM raw")
+    ((largest,),) = session.aggregate(f"SELECT max(abs({column})) FILTER (WHERE isfinite({column})) FROM raw", "max")
     if largest is not None and largest >= 2**24:
         session.warnings.append(
             f"the times are 32-bit floats, which are exact only to {2 ** (int(largest).bit_length() - 24)}: times were "
@@ -249,9 +249,10 @@ def read_text(session: Session, text: str, options: ReadOptions) -> TimeReading:
 def _warn_of_rounded_text(session: Session, text: str) -> None:
     """Spreadsheets show large numbers as 1.58E+12, and save what they show."""
     decimals = "strlen(regexp_extract(t, '\\.([0-9]*)', 1))"
-    most, power, example = session.row(
+    ((most, power, example),) = session.aggregate(
         f"SELECT max({decimals}), min(CAST(regexp_extract(t, '[eE]\\+?([0-9]{{1,4}})', 1) AS INT)), min(t) "
-        f"FROM (SELECT {text} AS t FROM raw) WHERE regexp_full_match(t, '[0-9](\\.[0-9]*)?[eE]\\+?[0-9]{{1,4}}')"
+        f"FROM (SELECT {text} AS t FROM raw) WHERE regexp_full_match(t, '[0-9](\\.[0-9]*)?[eE]\\+?[0-9]{{1,4}}')",
+        "max min min",
     )
     if most is not None and most <= _MOST_DECIMALS_SHOWN and most < power:
         session.warnings.append(
@@ -269,15 +270,17 @@ def _are_numbers(session: Session, text: str, numbers: Numbers, found: Mapping[s
     if not num_numbers:
         return False
     if num_numbers <= found["filled"].num / 2:
-        num_dates = session.number(
+        ((num_dates,),) = session.aggregate(
             f"SELECT count(*) FROM raw WHERE regexp_matches({text}, '{_PATTERN}') "
-            f"AND NOT regexp_full_match({text}, {_NUMBER})"
+            f"AND NOT regexp_full_match({text}, {_NUMBER})",
+            "sum",
         )
         if num_numbers < num_dates:
             return False
     if not found["iso"].num:
         return True
-    return 2 * session.number(f"SELECT count(try_strptime({numbers.digits}, '%Y%m%d')) FROM raw") <= num_numbers
+    ((num_dates,),) = session.aggregate(f"SELECT count(try_strptime({numbers.digits}, '%Y%m%d')) FROM raw", "sum")
+    return 2 * num_dates <= num_numbers
 
 
 def _parts(text: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from variseq.artifacts.folder import refuse_existing
 from variseq.atomic import atomic_directory
 from variseq.errors import InputError
-from variseq.events.spark_session import open_spark
+from variseq.events.spark_session import TABLE, open_spark, spark_failures
 from variseq.inference.spark_answers import INPUT_ROW, opened, recommended
 from variseq.output.console import console
 from variseq.output.printable import printable
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 OWN = ("run", "engine", "histories", "out")
-TABLE = "table:"
-"""What stands before the name of a table of the catalog; everything else is a path."""
 URI = re.compile(r"[a-z][a-z0-9+.-]+:/")
 """How a path of another file system begins; without it a path is one of this machine."""
 
@@ -52,7 +48,7 @@ def recommend_table(run: Path, typed: dict[str, Any]) -> None:
         refuse_existing(Path(out))
     engine = opened(run)
     options = recommend_options(typed, engine.vocabulary)
-    with open_spark() as spark, one_message():
+    with open_spark() as spark, spark_failures():
         answers = recommended(engine, run, table_of(spark, histories), options)
         _write(answers, out)
         num_rows = table_of(spark, out).count()
@@ -82,21 +78,3 @@ def _write(answers: DataFrame, out: str) -> None:
     else:
         with atomic_directory(Path(out)) as unfinished:
             answers.write.mode("append").parquet(_located(str(unfinished)))
-
-
-@contextmanager
-def one_message() -> Iterator[None]:
-    """What Spark or a worker raises becomes one InputError: the message of ours, or the innermost cause."""
-    from pyspark.errors import PySparkException
-
-    try:
-        yield
-    except Exception as error:
-        # pyspark has no type of its own for many errors of Java.
-        if not isinstance(error, PySparkException) and type(error).__module__ != "py4j.protocol":
-            raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        ours = [found[1] for line in lines if (found := re.match(r"variseq\.errors\.\w+: (.+)", line))]
-        causes = [line for line in lines if re.match(r"(Caused by: )?[\w.$]+(Error|Exception): .", line)]
-        reason = causes[-1].removeprefix("Caused by: ") if causes else lines[0]
-        raise InputError(ours[-1] if ours else f"Spark ended: {reason}") from error
