@@ -93,6 +93,7 @@ $(VENV)/ready-to-use: pyproject.toml constraints.txt
 
 $(VENV)/ready-to-develop: $(VENV)/ready-to-use
 	$(INSTALL) --no-build-isolation -e ".[train,report,serve,index,redis,lake,privacy,federate,test,check]"
+	$(INSTALL) --no-build-isolation -e ".[spark]" || echo "pyspark (450 MB) is not installed: tests of Spark are skipped"
 	@touch $@
 
 $(VENV)/ready-to-document: $(VENV)/ready-to-use

@@ -53,6 +53,20 @@ def test_table_is_that_of_all_users(
     refuse("exists already", *words, "--engine", "spark", "--histories", events, "--out", "many")
 
 
+def test_prepared_dataset_is_answered_as_the_log_that_it_was_made_of(
+    spark: SparkSession, exported: Path, shop_file: Path, tmp_path: Path
+) -> None:
+    dataset, one, many = tmp_path / "dataset", tmp_path / "one.parquet", tmp_path / "many"
+    words = ["recommend", exported, "-k", 3, "--ranks-only"]
+    succeed("prepare", shop_file, "--out", dataset)
+    succeed(*words, "--all-users", "--out", one)
+    succeed(*words, "--engine", "spark", "--histories", dataset, "--out", many)
+    expected, found = pd.read_parquet(one), pd.read_parquet(many).sort_values(["user_id", "rank"])
+    assert found[["user_id", "item_id"]].to_numpy().tolist() == expected[["user_id", "item_id"]].to_numpy().tolist()
+    (dataset / "buckets" / "00000.parquet").unlink()
+    refuse("is missing", *words, "--engine", "spark", "--histories", dataset, "--out", tmp_path / "another")
+
+
 def test_events_of_one_time_are_in_the_order_of_files_and_rows(
     spark: SparkSession, exported: Path, events: Path, tmp_path: Path
 ) -> None:
@@ -77,10 +91,10 @@ def test_what_a_worker_refuses_is_one_message_and_leaves_nothing(
     spark.read.parquet(str(events)).createOrReplaceTempView("shop_events")
     words = ["recommend", exported, "--engine", "spark", "--out", tmp_path / "out", "--histories"]
     refuse("before the latest event of user", *words, "table:shop_events", "--at", "1000")
-    refuse("Spark ended: .*TABLE_OR_VIEW_NOT_FOUND", *words, "table:nothing")
-    refuse("Spark ended: .*PATH_NOT_FOUND", *words, tmp_path / "nothing")
+    refuse("TABLE_OR_VIEW_NOT_FOUND", *words, "table:nothing")
+    refuse("Spark could not do it: .*PATH_NOT_FOUND", *words, tmp_path / "nothing")
     (tmp_path / "bad.parquet").write_text("no Parquet")
-    refuse("Spark ended: .*bad.parquet", *words, tmp_path / "bad.parquet")
+    refuse("Spark could not do it: .*bad.parquet", *words, tmp_path / "bad.parquet")
     assert left_in(tmp_path) == ["bad.parquet"]
 
 

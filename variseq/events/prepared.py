@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,9 @@ from variseq.events.options import ReadOptions
 from variseq.events.report import Events, ReadReport
 from variseq.events.session import open_session
 from variseq.events.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 FORMAT_VERSION = 1
 MANIFEST, VOCABULARY, BUCKETS = "prepared.json", "vocabulary", "buckets"
@@ -125,6 +128,39 @@ def read_prepared(folder: Path, items: object | None, options: ReadOptions) -> E
             report.warnings.extend(session.warnings)
     kept = options.model_dump(mode="json", exclude={"memory_limit", "temporary_folder", "rejects"})
     return Events(table, vocabulary, item_table, replace(report, options=kept))
+
+
+def prepared_on_spark(spark: SparkSession, folder: Path) -> DataFrame:
+    """The events of a dataset as a frame of Spark, with ids, times and behaviors; `input_row` has their order.
+
+    Raises InputError for another format and for a file that is missing; contents are not checked.
+    """
+    from pyspark.sql import functions as F
+
+    manifest = _manifest(folder)
+    for name in manifest["sha256"]:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} is missing. Prepare the log again.")
+
+    def ids(name: str) -> DataFrame:
+        table = spark.read.parquet(f"file://{(folder / VOCABULARY / name).absolute()}.parquet")
+        return table.select("*", F.col("_metadata.row_index").cast("int").alias(name[:-1]))
+
+    row = F.struct("_metadata.file_path", "_metadata.row_index").alias("input_row")
+    events = spark.read.parquet(f"file://{(folder / BUCKETS).absolute()}").select("*", row)
+    behaviors = F.array(*map(F.lit, Vocabulary.load(folder / VOCABULARY).behaviors))
+    return (
+        events.join(ids("users"), "user")
+        .join(ids("items"), "item")
+        .select(
+            "user_id",
+            "item_id",
+            F.timestamp_micros("timestamp").alias("timestamp"),
+            F.get(behaviors, F.col("behavior").cast("int")).alias("event"),
+            F.nanvl("value", F.lit(None)).alias("value"),
+            "input_row",
+        )
+    )
 
 
 def _buckets(batches: Iterable[pa.RecordBatch], num_events: int) -> Iterator[pa.Table]:

@@ -69,6 +69,11 @@ def open_spark(num_cores: int | str = "*", memory: str | None = None) -> Iterato
 @contextmanager
 def spark_failures() -> Iterator[None]:
     """Failures of Spark become InputError: with our own message where a worker had one, else with their first line."""
+    from pyspark.logger import PySparkLogger
+
+    # They write failures of queries to the terminal, as JSON.
+    for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
+        PySparkLogger.getLogger(name).setLevel("CRITICAL")
     try:
         yield
     except Exception as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from variseq.artifacts.folder import refuse_existing
 from variseq.atomic import atomic_directory
 from variseq.errors import InputError
+from variseq.events.prepared import prepared_folder, prepared_on_spark
 from variseq.events.spark_session import TABLE, open_spark, spark_failures
 from variseq.inference.spark_answers import INPUT_ROW, opened, recommended
 from variseq.output.console import console
@@ -56,9 +57,11 @@ def recommend_table(run: Path, typed: dict[str, Any]) -> None:
 
 
 def table_of(spark: SparkSession, named: str) -> DataFrame:
-    """A table of the catalog, or the Parquet files of a path with the order of their rows."""
+    """A table of the catalog, a prepared dataset, or the Parquet files of a path with the order of their rows."""
     if named.startswith(TABLE):
         return spark.table(named.removeprefix(TABLE))
+    if (folder := prepared_folder(named)) is not None:
+        return prepared_on_spark(spark, folder)
     rows = spark.read.parquet(_located(named))
     if INPUT_ROW in rows.columns:
         return rows
