@@ -1,18 +1,24 @@
 """Seconds and memory of reading a log larger than memory, compared with a bare DuckDB sort of the same file.
 
     python -m benchmarks.reading --events 50000000 --memory 1GB --folder FOLDER
+    python -m benchmarks.reading --events 10000000 --jobs read prepare dataset spark
 
-makes a Parquet file of simulated events (or takes the one in FOLDER) and runs each job in a process of its own.
+makes a Parquet file of simulated events (or takes the one in FOLDER) and runs each job in a process of its own. The job
+`dataset` reads what `prepare` has written. The job `spark` needs the extra spark: its CPU seconds are of all processes,
+its memory is of the largest one.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +27,13 @@ import duckdb
 from measurement.records import append_records, child, command_parser, exit_code, peak_megabytes, record_of
 
 SEED = 7
-JOBS = {"read": "variseq.read", "sort": "bare DuckDB sort to Parquet"}
+JOBS = {
+    "read": "variseq.read",
+    "sort": "bare DuckDB sort to Parquet",
+    "prepare": "variseq prepare",
+    "dataset": "variseq.read of the dataset",
+    "spark": "variseq prepare, Spark",
+}
 
 
 def make_log(path: Path, num_events: int) -> None:
@@ -48,27 +60,66 @@ def make_log(path: Path, num_events: int) -> None:
 
 def run_job(job: str, path: Path, memory_limit: str) -> dict[str, Any]:
     """One job in this process: seconds, CPU seconds and peak memory."""
-    begun = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        if job == "read":
-            from variseq import ReadOptions, read
+    from variseq import ReadOptions, read
+    from variseq.events.read import prepare
 
-            read(path, options=ReadOptions(memory_limit=memory_limit, temporary_folder=Path(scratch)))
+    begun = time.perf_counter()
+    dataset, others = path.with_suffix(".dataset"), (0.0, 0.0)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        options = ReadOptions(memory_limit=memory_limit, temporary_folder=Path(scratch))
+        if job == "read":
+            read(path, options=options)
+        elif job == "prepare":
+            shutil.rmtree(dataset, ignore_errors=True)
+            prepare(path, dataset, options)
+        elif job == "dataset":
+            read(dataset)
+        elif job == "spark":
+            from variseq.events.spark_session import open_spark
+
+            with open_spark() as session:
+                prepare(path, Path(scratch) / "dataset", options, session)
+                others = descendants()
         else:
             connection = duckdb.connect(config={"memory_limit": memory_limit, "temp_directory": f"{scratch}/spill"})
             connection.read_parquet(str(path)).order("user_id, timestamp").write_parquet(f"{scratch}/sorted.parquet")
+    seconds = time.perf_counter() - begun
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = usage.ru_utime + usage.ru_stime
-    return {"seconds": time.perf_counter() - begun, "cpu_seconds": cpu, "peak_megabytes": peak_megabytes()}
+    cpu = usage.ru_utime + usage.ru_stime + others[0]
+    return {"seconds": seconds, "cpu_seconds": cpu, "peak_megabytes": max(peak_megabytes(), others[1])}
 
 
-def measure(num_events: int, memory_limit: str, folder: Path | None, out: Path) -> None:
-    """Both jobs, a record each."""
+def descendants() -> tuple[float, float]:
+    """CPU seconds of all processes that this one has started, and the peak memory of the largest in MB (Linux)."""
+    parents: dict[int, int] = {}
+    cpu: dict[int, float] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # The name of a process ends at the last parenthesis; what follows begins with its state and its parent.
+            fields = path.read_text().rpartition(")")[2].split()
+            parents[int(path.parent.name)] = int(fields[1])
+            cpu[int(path.parent.name)] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    found: set[int] = set()
+    below = {os.getpid()}
+    while below:
+        below = {process for process, parent in parents.items() if parent in below}
+        found |= below
+    peaks = [0.0]
+    for process in found:
+        with suppress(OSError):
+            status = Path(f"/proc/{process}/status").read_text()
+            peaks += [int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")]
+    return sum(cpu[process] for process in found), max(peaks)
+
+
+def measure(num_events: int, jobs: Sequence[str], memory_limit: str, folder: Path | None, out: Path) -> None:
+    """A record of each job."""
     with tempfile.TemporaryDirectory(prefix="variseq-benchmark-", dir=folder) as scratch:
         path = (folder or Path(scratch)) / f"log-{num_events}.parquet"
         if not path.exists():
             make_log(path, num_events)
-        for job, name in JOBS.items():
+        for job in jobs:
+            name = JOBS[job]
             metrics = child("benchmarks.reading", "--job", job, "--file", str(path), "--memory", memory_limit)
             case = {"events": num_events, "job": name}
             settings = {"memory_limit": memory_limit}
@@ -81,13 +132,14 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--events", type=int, default=50_000_000)
     parser.add_argument("--memory", default="1GB", help="memory limit of the database, for both jobs")
     parser.add_argument("--folder", type=Path, help="an existing folder on a disk with room; the file stays there")
+    parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=["read", "sort"], help="in this order")
     parser.add_argument("--job", choices=list(JOBS), help="run one job on --file and print its numbers")
     parser.add_argument("--file", type=Path)
     given = parser.parse_args(words)
     if given.job:
         print(json.dumps(run_job(given.job, given.file, given.memory)))
         return 0
-    return exit_code(lambda: measure(given.events, given.memory, given.folder, given.out))
+    return exit_code(lambda: measure(given.events, given.jobs, given.memory, given.folder, given.out))
 
 
 if __name__ == "__main__":
