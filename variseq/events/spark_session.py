@@ -68,7 +68,7 @@ def open_spark(num_cores: int | str = "*", memory: str | None = None) -> Iterato
 
 @contextmanager
 def spark_failures() -> Iterator[None]:
-    """Failures of Spark become InputError: with our own message where a worker had one, else with their first line."""
+    """Failures of Spark become InputError: with our own message where a worker had one, else with the first cause."""
     from pyspark.logger import PySparkLogger
 
     # They write failures of queries to the terminal, as JSON.
@@ -79,9 +79,12 @@ def spark_failures() -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith(("pyspark.", "py4j.")):
             raise
-        of_worker = re.findall(r"^variseq\.errors\.\w+: (.+)$", str(error), re.MULTILINE)
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise InputError(of_worker[-1] if of_worker else f"Spark could not do it: {first[:500]}") from error
+        text = str(error)
+        if of_worker := re.findall(r"^variseq\.errors\.\w+: (.+)$", text, re.MULTILINE):
+            raise InputError(of_worker[-1]) from error
+        causes = re.findall(r"^Caused by: [\w.$]+: (.+)$", text, re.MULTILINE)
+        reason = causes[-1] if causes else next(filter(None, map(str.strip, text.splitlines())), type(error).__name__)
+        raise InputError(f"Spark could not do it: {reason[:500]}") from error
 
 
 def _import_spark() -> type[SparkSession]:
