@@ -270,7 +270,7 @@ TABLES = {
     "sizing-requests": Table(
         "serving_cpu", ("items", "request", "connections"),
         (Column("cpu_milliseconds", "CPU ms a request", 2), Column("peak_megabytes", "memory, MB", 0)),
-        note="CPU time of the server; other work ran on the machine",
+        note="CPU time of the server, whose client had the other core",
     ),
     "sizing-stores": Table(
         "stores", ("store", "users"),
