@@ -190,11 +190,12 @@ def stages_of(cell: Cell, settings: Settings, log: Path, run: Path) -> Iterator[
     yield "fit", [*_stage("fit"), *of_log, "--run", str(run), *epochs]
     yield "export", ["-c", CLI, "export", str(run)]
     yield "serve", [*_stage("serve"), "--run", str(run)]
-    if cell.items > EXACT_ITEMS:
-        yield "recommend_index", [*_stage("recommend_index"), "--run", str(run)]
-    yield "evaluate", ["-c", CLI, "evaluate", str(run)]
     lists = str(run.with_name("lists.parquet"))
-    yield "recommend", ["-c", CLI, "recommend", str(run), "--all-users", "--out", lists, "--ranks-only"]
+    recommend = ["-c", CLI, "recommend", str(run), "--all-users", "--out", lists, "--ranks-only"]
+    if cell.items > EXACT_ITEMS:
+        yield "recommend_index", [*recommend, "--approximate", "--workers", str(settings.threads)]
+    yield "evaluate", ["-c", CLI, "evaluate", str(run)]
+    yield "recommend", recommend
 
 
 def _stage(name: str) -> list[str]:

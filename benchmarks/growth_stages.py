@@ -13,7 +13,7 @@ import json
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,30 +168,6 @@ def fit_stage(given: argparse.Namespace, parts: Parts) -> None:
     parts.end("evaluation")
 
 
-def recommend_index_stage(given: argparse.Namespace, parts: Parts) -> None:
-    """Recommendations for all users through the index of an exported run."""
-    from variseq import RecommendOptions, load
-    from variseq.inference.engine import load_engine
-    from variseq.ranking.known_users import USERS_AT_ONCE
-    from variseq.ranking.recommendations import write_tables
-
-    checkpoint, engine = load(given.run, device="cpu").checkpoint, load_engine(given.run)
-    assert checkpoint is not None
-    assert checkpoint.histories is not None
-    assert engine.index is not None
-    histories, users, options = checkpoint.histories, checkpoint.vocabulary.users, RecommendOptions(ranks_only=True)
-    parts.end("load")
-
-    def tables() -> Iterator[Any]:
-        for first in range(0, len(users), USERS_AT_ONCE):
-            ids = users[first : first + USERS_AT_ONCE].to_pylist()
-            rows = histories.rows(np.arange(first, first + len(ids)))
-            yield engine.recommend(rows, ids, [None] * len(ids), options).to_arrow()
-
-    write_tables(tables(), given.run.with_name("through-index.parquet"))
-    parts.end("lists")
-
-
 def serve_stage(given: argparse.Namespace, parts: Parts) -> None:
     """Start `variseq serve` with an empty store, into which it imports all histories, and answer one request."""
     from benchmarks.serving import HOST, server
@@ -209,7 +185,6 @@ STAGES: dict[str, Callable[[argparse.Namespace, Parts], None]] = {
     "simulate": lambda given, _: write_log(given.log, given.events, given.items),
     "read": read_stage,
     "fit": fit_stage,
-    "recommend_index": recommend_index_stage,
     "serve": serve_stage,
 }
 

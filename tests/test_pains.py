@@ -62,7 +62,7 @@ def test_base_install_asks_for_no_compiler_no_conda_and_no_gpu_library() -> None
     needs = {re.split(r"[><=~!\[;]", line)[0] for line in re.findall(r'"([^"]+)"', block)}
     assert needs == {
         "numpy", "duckdb", "pyarrow", "pandas", "narwhals", "pydantic", "pyyaml", "typer", "rich",
-        "safetensors", "jaxtyping",
+        "safetensors", "jaxtyping", "threadpoolctl",
     }  # fmt: skip
     assert not re.search(r"<|==|~=", block), "a cap keeps users from updating"
     assert "ext_modules" not in text

@@ -28,10 +28,16 @@ def prepare_threads() -> None:
 
 
 def use_threads(number: int | None) -> None:
-    """Compute with so many threads in this process; None leaves the number as it is."""
+    """Compute with so many threads in this process; None leaves the number as it is.
+
+    Libraries that are loaded already ignore the environment, and the threads of BLAS spin between two products.
+    """
     if number is None:
         return
+    from threadpoolctl import threadpool_limits
+
     os.environ[NUMBER] = str(number)
+    threadpool_limits(number)
     if "torch" in sys.modules:
         import torch
 

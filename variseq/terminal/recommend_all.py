@@ -71,6 +71,8 @@ def recommend_all(
     Raises:
         InputError: For what cannot be opened or written, and where a worker has ended.
     """
+    if approximate:
+        use_threads(1)  # products with a shortlist are too small to share
     of_run = opened(run, approximate)
     options = read(of_run[0].vocabulary)
     of_run[0].constraints(options)  # what is not possible is known before processes are started
