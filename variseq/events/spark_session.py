@@ -49,7 +49,7 @@ def open_spark(num_cores: int | str = "*", memory: str | None = None) -> Iterato
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.ui.enabled": "false",
-            "spark.ui.showConsoleProgress": "false",
+            "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
             "spark.log.level": "OFF",  # a failure is an error here, with its reason
         }
         if memory is not None:
