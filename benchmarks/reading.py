@@ -24,7 +24,15 @@ from typing import Any
 
 import duckdb
 
-from measurement.records import append_records, child, command_parser, exit_code, peak_megabytes, record_of
+from measurement.records import (
+    append_records,
+    child,
+    command_parser,
+    cpu_seconds_of,
+    exit_code,
+    peak_megabytes,
+    record_of,
+)
 
 SEED = 7
 JOBS = {
@@ -92,24 +100,16 @@ def run_job(job: str, path: Path, memory_limit: str) -> dict[str, Any]:
 def descendants() -> tuple[float, float]:
     """CPU seconds of all processes that this one has started, and the peak memory of the largest in MB (Linux)."""
     parents: dict[int, int] = {}
-    cpu: dict[int, float] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # The name of a process ends at the last parenthesis; what follows begins with its state and its parent.
-            fields = path.read_text().rpartition(")")[2].split()
-            parents[int(path.parent.name)] = int(fields[1])
-            cpu[int(path.parent.name)] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-    found: set[int] = set()
-    below = {os.getpid()}
-    while below:
-        below = {process for process, parent in parents.items() if parent in below}
-        found |= below
-    peaks = [0.0]
-    for process in found:
-        with suppress(OSError):
-            status = Path(f"/proc/{process}/status").read_text()
-            peaks += [int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")]
-    return sum(cpu[process] for process in found), max(peaks)
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    cpu, peak, below = 0.0, 0.0, {os.getpid()}
+    while below := {process for process, parent in parents.items() if parent in below}:
+        for process in below:
+            with suppress(OSError):
+                cpu += cpu_seconds_of(process)
+                peak = max(peak, peak_megabytes(process))
+    return cpu, peak
 
 
 def measure(num_events: int, jobs: Sequence[str], memory_limit: str, folder: Path | None, out: Path) -> None:

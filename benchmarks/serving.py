@@ -37,6 +37,7 @@ from measurement.records import (
     append_records,
     child,
     command_parser,
+    cpu_seconds_of,
     exit_code,
     peak_megabytes,
     record_of,
@@ -261,25 +262,13 @@ def measure_cpu(sizes: Sequence[int], folder: Path, seconds: float, out: Path) -
             ):
                 requests = [request(path, body, port) for body in bodies]
                 for connections in (1, 16):
-                    begun = cpu_seconds(process)
+                    begun = cpu_seconds_of(process)
                     metrics = asyncio.run(load(port, connections, seconds, requests))
-                    metrics["cpu_milliseconds"] = 1e3 * (cpu_seconds(process) - begun) / metrics["requests"]
-                    metrics["peak_megabytes"] = peak_megabytes_of(process)
+                    metrics["cpu_milliseconds"] = 1e3 * (cpu_seconds_of(process) - begun) / metrics["requests"]
+                    metrics["peak_megabytes"] = peak_megabytes(process)
                     case = {"items": num_items, "request": name, "connections": connections}
                     append_records(out, [record_of("serving_cpu", case, metrics, seed=0, threads=1)])
                     print(f"{case}: {metrics['cpu_milliseconds']:.2f} CPU ms, {metrics['peak_megabytes']:.0f} MB")
-
-
-def cpu_seconds(process: int) -> float:
-    """The CPU time of another process so far."""
-    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def peak_megabytes_of(process: int) -> float:
-    """The most memory that another process has had."""
-    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e3
 
 
 def client(port: int, connections: int, seconds: float) -> Row:

@@ -129,14 +129,21 @@ def hardware(threads: int | None = None) -> dict[str, str | int | None]:
     return {"cpu": cpu, "cores": os.cpu_count(), "threads": threads, "system": platform.system()}
 
 
-def peak_megabytes() -> float:
-    """The most memory that this process has held so far, in MB."""
-    status = Path("/proc/self/status")
+def peak_megabytes(process: int | None = None) -> float:
+    """The most memory that this process has held so far, or (on Linux) another one, in MB."""
+    status = Path(f"/proc/{process or 'self'}/status")
     if status.exists():
         # On Linux getrusage of a child includes its parent's peak; this does not.
         fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(fields["VmHWM"].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def cpu_seconds_of(process: int) -> float:
+    """The CPU time of another process and of those that it has waited for (Linux)."""
+    # The name of a process ends at the last parenthesis.
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def sha256_of(path: Path) -> str:

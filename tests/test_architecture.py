@@ -11,7 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "variseq"
 LAYERS = [
-    {"errors", "atomic", "distinct", "output", "threads"},
+    {"errors"},
+    {"atomic", "distinct", "output", "threads"},
     {"events"},
     {"sequences", "content"},
     {"ranking"},

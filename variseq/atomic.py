@@ -10,6 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from variseq.errors import InputError
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raises InputError when there is something at a path where a folder is to be written."""
+    if folder.exists():
+        raise InputError(f"{folder} exists already. Choose another folder, or remove it: nothing is written over.")
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:

@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 
 from variseq.artifacts.checkpoint import load_checkpoint, save_checkpoint
-from variseq.artifacts.folder import refuse_existing
 from variseq.artifacts.lineage import started_from
+from variseq.atomic import refuse_existing
 from variseq.comparison import ComparedRun, evaluated_part, named_forecasts, refuse_same_names, with_attributes
 from variseq.errors import InputError
 from variseq.evaluation.baselines import baselines

@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 from variseq.artifacts.catalog_changes import write_changes
 from variseq.artifacts.checkpoint import Checkpoint, load_checkpoint
-from variseq.artifacts.folder import ENCODER, INDEX, TABLES, add_files, has_file, new_artifact, refuse_existing
+from variseq.artifacts.folder import ENCODER, INDEX, TABLES, add_files, has_file, new_artifact
+from variseq.atomic import refuse_existing
 from variseq.errors import InputError
 from variseq.inference.engine import load_engine
 from variseq.model.exportable import encoder_tables, write_encoder

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from variseq.artifacts.folder import is_of_sums, read_manifest, refuse_existing
+from variseq.artifacts.folder import is_of_sums, read_manifest
+from variseq.atomic import refuse_existing
 from variseq.errors import InputError
 from variseq.evaluation.baselines import baselines
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate

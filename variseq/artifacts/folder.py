@@ -22,7 +22,7 @@ import pyarrow as pa
 import yaml
 from safetensors import SafetensorError
 
-from variseq.atomic import atomic_directory, atomic_write
+from variseq.atomic import atomic_directory, atomic_write, refuse_existing
 from variseq.errors import CheckpointError, InputError
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
@@ -41,12 +41,6 @@ RUN_FILES = (WEIGHTS, COUNTS, CONFIG, METRICS, HISTORIES, BOUNDS)
 SERVED_FILES = (TABLES, ENCODER, INDEX)
 """The files that only a run, or only what is served, has. The first one is never missing."""
 Manifest = dict[str, Any]
-
-
-def refuse_existing(folder: Path) -> None:
-    """Raises InputError when there is something at a path where an artifact is to be written."""
-    if folder.exists():
-        raise InputError(f"{folder} exists already. Choose another folder, or remove it: nothing is written over.")
 
 
 @contextmanager

@@ -27,6 +27,8 @@ from variseq.events.parse import parse
 from variseq.events.report import ReadReport, fault_in_words, utc_text
 from variseq.events.session import Session, name_in_sql, open_session
 from variseq.events.sources import open_source
+from variseq.events.spark_session import spark_failures
+from variseq.events.spark_source import SparkSource
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Vocabulary
 
@@ -63,9 +65,6 @@ def open_cleaned(source: object, options: ReadOptions, spark: SparkSession | Non
         make: Callable[[str, Path], Session] = Session
         failures: AbstractContextManager[None] = nullcontext()
     else:
-        from variseq.events.spark_session import spark_failures
-        from variseq.events.spark_source import SparkSource
-
         make, failures = partial(SparkSource, spark), spark_failures()
     with failures, open_session(options.memory_limit, options.temporary_folder, make) as session:
         columns, ingested = _ingested(session, source, options)
@@ -119,11 +118,8 @@ def _ingested(session: Session, source: Any, options: ReadOptions) -> tuple[dict
         raise InputError(
             f"The column {columns[Columns.VISIT]!r} and visit_gap={options.visit_gap!r} both make visits. Give one."
         )
-    if type(session) is Session:
+    if not isinstance(session, SparkSource):
         return columns, ingest(session, opened, columns, layout, options)
-    from variseq.events.spark_source import SparkSource
-
-    assert isinstance(session, SparkSource)
     refuse_visits(columns)
     if is_frame:
         return columns, session.take_frame(source, columns)

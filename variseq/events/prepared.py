@@ -53,12 +53,6 @@ def prepared_folder(source: object) -> Path | None:
     return found[0] if found else None
 
 
-def refuse_existing(folder: Path) -> None:
-    """Raises InputError when there is something at a path where a dataset is to be written."""
-    if folder.exists():
-        raise InputError(f"{folder} exists already. Choose another folder, or remove it: nothing is written over.")
-
-
 @contextmanager
 def new_dataset(folder: Path) -> Iterator[Path]:
     """A folder to write to, which becomes the dataset at the end. Raises InputError where it cannot."""

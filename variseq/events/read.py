@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from variseq.atomic import refuse_existing
 from variseq.events.clean import ordered, shuffle_ties, to_arrays
 from variseq.events.cleaned import open_cleaned, refuse_visits
 from variseq.events.items import read_items
@@ -16,7 +17,6 @@ from variseq.events.prepared import (
     new_dataset,
     prepared_folder,
     read_prepared,
-    refuse_existing,
     write_events,
 )
 from variseq.events.report import Events, ReadReport

@@ -113,12 +113,14 @@ def stream(frame: DataFrame, *order: str) -> pa.RecordBatchReader:
 def gathered(batches: Iterator[pa.RecordBatch], num_rows: int) -> Iterator[pa.Table]:
     """Small batches, put together to at least so many rows."""
     waiting: list[pa.RecordBatch] = []
+    num_waiting = 0
     for batch in batches:
         waiting.append(batch)
-        if sum(map(len, waiting)) >= num_rows:
+        num_waiting += len(batch)
+        if num_waiting >= num_rows:
             yield pa.Table.from_batches(waiting)
-            waiting = []
-    if any(map(len, waiting)):
+            waiting, num_waiting = [], 0
+    if num_waiting:
         yield pa.Table.from_batches(waiting)
 
 

@@ -9,8 +9,7 @@ from typing import TypeVar
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from variseq.artifacts.folder import refuse_existing
-from variseq.atomic import atomic_directory, write_durably
+from variseq.atomic import atomic_directory, refuse_existing, write_durably
 from variseq.errors import InputError
 from variseq.privacy.secure_sum import LEAST_PARTIES
 

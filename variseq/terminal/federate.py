@@ -78,7 +78,7 @@ def serve(
         from variseq.federation.messages import NetworkTerms
         from variseq.federation.server import Address, serve
 
-    from variseq.artifacts.folder import refuse_existing
+    from variseq.atomic import refuse_existing
     from variseq.privacy.release import PrivacyOptions
     from variseq.terminal.run_config import run_config
 
@@ -133,7 +133,7 @@ def join(
         from variseq.federation.messages import catalog_digest
         from variseq.federation.party import take_part
 
-    from variseq.artifacts.folder import refuse_existing
+    from variseq.atomic import refuse_existing
     from variseq.log import read as read_log
     from variseq.terminal.run_config import run_config
 

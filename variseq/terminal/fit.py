@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from variseq.artifacts.folder import refuse_existing
+from variseq.atomic import refuse_existing
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.external_log import refuse_other_items

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rich.progress import Progress
 
-from variseq.artifacts.folder import refuse_existing
+from variseq.atomic import refuse_existing
 from variseq.errors import InputError
 from variseq.log import read
 from variseq.output.console import console

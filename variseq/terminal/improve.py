@@ -44,7 +44,8 @@ def improve(
     from rich.progress import Progress
 
     from variseq.artifacts.checkpoint import load_checkpoint, save_checkpoint
-    from variseq.artifacts.folder import IMPROVEMENT, refuse_existing
+    from variseq.artifacts.folder import IMPROVEMENT
+    from variseq.atomic import refuse_existing
     from variseq.exposures.read import read_exposures
     from variseq.exposures.rewards import RewardOptions
     from variseq.off_policy.improvement import improve as improved

@@ -7,8 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from variseq.artifacts.folder import refuse_existing
-from variseq.atomic import atomic_directory
+from variseq.atomic import atomic_directory, refuse_existing
 from variseq.errors import InputError
 from variseq.events.prepared import prepared_folder, prepared_on_spark
 from variseq.events.spark_session import TABLE, open_spark, spark_failures
