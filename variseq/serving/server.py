@@ -209,13 +209,7 @@ class Server(uvicorn.Server):
         kept = [socket.socket(fileno=os.dup(one.fileno())) for one in sockets]
         for server in self.servers:
             server.close()
-        accepted: list[socket.socket] = []
-        for one in kept:
-            one.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    accepted.append(one.accept()[0])
-            one.close()
+        accepted = accepted_at_the_end(kept)
         for one in sockets:
             one.close()
         return accepted
@@ -227,6 +221,21 @@ class Server(uvicorn.Server):
         await asyncio.sleep(POLL_SECONDS)
         while (self.server_state.connections or self.server_state.tasks) and monotonic() < end and not self.force_exit:
             await asyncio.sleep(POLL_SECONDS)
+
+
+def accepted_at_the_end(listeners: list[socket.socket]) -> list[socket.socket]:
+    """Close listening sockets, and accept the connections that wait there, which closing alone would reset.
+
+    One that is made after the last of them was accepted, and before the socket is closed, is reset.
+    """
+    accepted: list[socket.socket] = []
+    for one in listeners:
+        one.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                accepted.append(one.accept()[0])
+        one.close()
+    return accepted
 
 
 def _config(application: Application) -> uvicorn.Config:
