@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from measurement.files import find_files, lines_of, read_csv
 from measurement.records import sha256_of
+from measurement.simulated import AccountOracle, DriveOracle, OracleOf, accounts, drives
 from variseq import ReadOptions, read
 from variseq.errors import InputError
 from variseq.log import Log
@@ -48,7 +49,9 @@ class DatasetSpec:
     """A data set: its title, its files (names or patterns), how they become events, and the settings of its split.
 
     With `has_request_time` each event carries the time of the next one; with `evaluates_request_time` the run is
-    evaluated a second time, with the time of each request.
+    evaluated a second time, with the time of each request. The people of `test_file` are the test part. A simulated
+    log has no files, and an `oracle` of its probabilities. With `in_one_record` all models are rows of one record,
+    with the metrics of this name alone.
     """
 
     title: str
@@ -60,14 +63,18 @@ class DatasetSpec:
     k: int = 10
     targets: str = "last"
     evaluates_request_time: bool = False
+    test_file: str | None = None
+    oracle: OracleOf | None = None
+    in_one_record: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class LoadedDataset:
-    """A log, with what a record has to state about its data."""
+    """A log, with what a record has to state about its data; `test` is that of the test file."""
 
     log: Log
     description: dict[str, Any]
+    test: Log | None = None
 
 
 def load_dataset(name: str, folder: Path, options: ReadOptions | None = None) -> LoadedDataset:
@@ -76,7 +83,8 @@ def load_dataset(name: str, folder: Path, options: ReadOptions | None = None) ->
     Raises InputError for an unknown name, and for files that are missing or of another form.
     """
     spec = dataset_spec(name)
-    paths = find_files(folder, *spec.files)
+    paths = find_files(folder, *spec.files) if spec.files else []
+    test_paths = find_files(folder, spec.test_file) if spec.test_file else []
     options = options or ReadOptions(**_read_settings(spec))
     notes = list(spec.notes)
     if spec.events is None:
@@ -85,16 +93,17 @@ def load_dataset(name: str, folder: Path, options: ReadOptions | None = None) ->
         events, items, found = spec.events(paths)
         log = read(events, items=items, options=options)
         notes += found
+    test = read(spec.events(test_paths)[0], options=options) if spec.events and test_paths else None
     description = {
         "name": name,
         "title": spec.title,
-        "sha256": {path.name: sha256_of(path) for path in paths},
+        "sha256": {path.name: sha256_of(path) for path in (*paths, *test_paths)},
         "num_events": log.histories.num_events,
         "num_users": log.vocabulary.num_users,
         "num_items": log.vocabulary.num_items,
         "notes": notes,
     }
-    return LoadedDataset(log, description)
+    return LoadedDataset(log, description, test)
 
 
 def dataset_spec(name: str) -> DatasetSpec:
@@ -106,32 +115,6 @@ def dataset_spec(name: str) -> DatasetSpec:
 
 def _read_settings(spec: DatasetSpec) -> dict[str, Any]:
     return {key.removeprefix("read."): value for key, value in spec.settings.items() if key.startswith("read.")}
-
-
-def find_files(data: Path, *patterns: str) -> list[Path]:
-    """One file for each name or pattern, in the folder `data` or that of the file `data`. Raises InputError."""
-    is_one_of_them = data.is_file() and any(fnmatch(data.name, pattern) for pattern in patterns)
-    folder = data.parent if is_one_of_them else data
-    needed = f"Give the folder that holds {', '.join(patterns)}."
-    if not folder.is_dir():
-        raise InputError(f"DATA {data} is not a folder of this data set. {needed}")
-    found = [[file for file in sorted(folder.glob(pattern)) if file.is_file()] for pattern in patterns]
-    for pattern, files in zip(patterns, found, strict=True):
-        if len(files) != 1:
-            raise InputError(f"One file {pattern} is needed, and {folder} has {len(files)}. {needed}")
-        if not files[0].stat().st_size:
-            raise InputError(f"{files[0]} is empty. {needed}")
-    return [files[0] for files in found]
-
-
-def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file with their numbers from 1. Raises InputError where it is not UTF-8."""
-    try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error.reason}). Is it the file of this data set?") from error
 
 
 def sequences(path: Path, with_gaps: bool = False) -> pa.Table:
@@ -187,36 +170,12 @@ def _positions(events: pa.Table) -> pa.Table:
     return events.set_column(events.column_names.index("timestamp"), "timestamp", position)
 
 
-def _csv(
-    path: Path, columns: dict[str, pa.DataType], header: bool, delimiter: str = ",", may_skip: bool = False
-) -> tuple[pa.Table, int]:
-    """Columns of a delimited file, and how many rows with another number of fields were left out, if allowed."""
-    broken: list[Any] = []
-
-    def leave_out(row: Any) -> str:
-        broken.append(row)
-        return "skip" if may_skip else "error"
-
-    try:
-        # One thread: the order of rows decides between equal times. latin-1: a foreign byte makes a wrong row.
-        names = None if header else list(columns)
-        table = pa.csv.read_csv(
-            path,
-            read_options=pa.csv.ReadOptions(column_names=names, use_threads=False, encoding="latin-1"),
-            parse_options=pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=leave_out),
-            convert_options=pa.csv.ConvertOptions(column_types=columns, include_columns=list(columns)),
-        )
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise InputError(f"{path} is not a table with the columns {', '.join(columns)} ({error}).") from error
-    return table, len(broken)
-
-
 INTEGER = pa.int64()
 
 
 def _movielens_100k(paths: list[Path]) -> Events:
     columns = {"user_id": INTEGER, "item_id": INTEGER, "value": INTEGER, "timestamp": INTEGER}
-    return _csv(paths[0], columns, header=False, delimiter="\t")[0], None, []
+    return read_csv(paths[0], columns, header=False, delimiter="\t")[0], None, []
 
 
 def _movielens_1m(paths: list[Path]) -> Events:
@@ -249,7 +208,7 @@ def _beauty_shuffled(paths: list[Path]) -> Events:
 
 
 def _beauty_by_time(paths: list[Path]) -> Events:
-    table, _ = _csv(paths[0], {"user": INTEGER, "item": INTEGER, "timestamp": INTEGER}, header=True)
+    table, _ = read_csv(paths[0], {"user": INTEGER, "item": INTEGER, "timestamp": INTEGER}, header=True)
     events, note = shuffle_ties(table.rename_columns(["user_id", "item_id", "timestamp"]))
     return events, _beauty_items(paths), [note]
 
@@ -273,7 +232,7 @@ def _beauty_items(paths: list[Path]) -> pa.Table:
 def _taobao(paths: list[Path]) -> Events:
     """Every behavior is an event; the category of an item is that of its first event."""
     text = {"category": INTEGER, "event": pa.string(), "timestamp": INTEGER}
-    table, num_broken = _csv(paths[0], {"user_id": INTEGER, "item_id": INTEGER, **text}, False, may_skip=True)
+    table, num_broken = read_csv(paths[0], {"user_id": INTEGER, "item_id": INTEGER, **text}, False, may_skip=True)
     kept = table.filter(pc.greater_equal(table["timestamp"], TAOBAO_FIRST_SECOND))
     notes = [
         f"{table.num_rows - kept.num_rows:,} of {table.num_rows:,} events have a time before 25 November 2017 in China "
@@ -289,7 +248,7 @@ def _taobao(paths: list[Path]) -> Events:
 def _places(paths: list[Path]) -> Events:
     """Stays of people at places; the files are one log in three parts, with days counted for each person."""
     names = ("user_id", "location_id", "start_day", "start_min")
-    tables = [_csv(path, dict.fromkeys(names, INTEGER), header=True)[0] for path in paths]
+    tables = [read_csv(path, dict.fromkeys(names, INTEGER), header=True)[0] for path in paths]
     stays = pa.concat_tables(tables)
     user, place, day, minute = (stays[name].to_numpy() for name in names)
     time = 60 * (1440 * day + minute)
@@ -304,10 +263,45 @@ def _eicu(paths: list[Path]) -> Events:
     for path in paths:
         kind = path.name.split(".")[0]
         types = {"patientunitstayid": INTEGER, f"{kind}string": pa.string(), f"{kind}offset": INTEGER}
-        stay, code, minute = _csv(path, types, header=True)[0].columns
+        stay, code, minute = read_csv(path, types, header=True)[0].columns
         seconds = [ADMISSION_SECOND + 60 * one for one in minute.to_pylist()]
         rows.append(pa.table({"user_id": stay, "item_id": code, "timestamp": seconds, "event": [kind] * len(seconds)}))
     return pa.concat_tables(rows), None, []
+
+
+def _synthea(paths: list[Path]) -> Events:
+    """Conditions, procedures and medications of patients, all of an encounter at its start."""
+    encounters = read_csv(paths[0], {"Id": pa.string(), "START": pa.timestamp("s", tz="UTC")}, header=True)[0]
+    start = dict(zip(*(column.to_pylist() for column in encounters.columns), strict=True))
+    rows, titles = [], {}
+    for path in paths[1:]:
+        types = dict.fromkeys(("PATIENT", "ENCOUNTER", "CODE", "DESCRIPTION"), pa.string())
+        patient, encounter, code, title = (
+            column.to_pylist() for column in read_csv(path, types, header=True)[0].columns
+        )
+        if not set(encounter) <= set(start):
+            raise InputError(f"{path} has encounters that {paths[0]} does not have. Give the files of one simulation.")
+        columns = {"user_id": patient, "item_id": code, "timestamp": [start[one] for one in encounter]}
+        rows.append(pa.table(columns | {"event": [path.name.split(".")[0]] * len(code)}))
+        titles |= dict(zip(code, title, strict=True))
+    return pa.concat_tables(rows), pa.table({"item_id": list(titles), "title": list(titles.values())}), []
+
+
+def _assistments(paths: list[Path]) -> Events:
+    """Three lines a student: how many answers, their skills, and 1 where one is correct."""
+    lines = [text.strip().rstrip(",") for _, text in lines_of(paths[0])]
+    users, items, values, positions = [], [], [], []
+    for number in range(0, len(lines), 3):
+        try:
+            length, skill, correct = ([int(one) for one in line.split(",")] for line in lines[number : number + 3])
+            is_bad = len(length) != 1 or not length[0] == len(skill) == len(correct) or not set(correct) <= {0, 1}
+        except ValueError:
+            is_bad = True
+        if is_bad:
+            raise InputError(f"{paths[0]}, lines {number + 1} to {number + 3}, are not a number, skills and 0 or 1.")
+        users += [f"{paths[0].stem} {number // 3 + 1}"] * len(skill)
+        items, values, positions = items + skill, values + correct, [*positions, *range(1, len(skill) + 1)]
+    return pa.table({"user_id": users, "item_id": items, "timestamp": positions, "value": values}), None, []
 
 
 def _mind(paths: list[Path]) -> Events:
@@ -413,6 +407,47 @@ DATASETS = {
         (OWN_CALENDAR, "A visit is what is written down in one minute of a stay; stays of one patient stand alone."),
         k=20,
         targets="all",
+    ),
+    "synthea": DatasetSpec(
+        "Synthea, synthetic patients",
+        tuple(f"{name}.csv.gz" for name in ("encounters", "conditions", "procedures", "medications")),
+        _synthea,
+        {"size": "tiny", "split.by": "users", "split.test": 0.35, "split.valid": 0.15, "read.visit_gap": "0s"},
+        ("A visit is an encounter. Synthetic patients: what follows what is written in the simulator.",),
+        k=20,
+        targets="all",
+        in_one_record=("visit_recall@20", "visit_ndcg@20", "visit_recall_repeats@20", "visit_recall_new@20", "nll"),
+    ),
+    "assist2009": DatasetSpec(
+        "ASSISTments 2009-2010, skills",
+        ("train.csv",),
+        _assistments,
+        {"size": "tiny", "split.by": "users", "split.test": "none", "split.valid": 0.2, "read.time_unit": "seconds"},
+        (ORDER_ONLY, "Targets are all answers of the students of test.csv, from the first on."),
+        targets="all",
+        test_file="test.csv",
+        in_one_record=("value_auc", "value_rmse", "num_values"),
+    ),
+    "accounts": DatasetSpec(
+        "Simulated bank accounts",
+        (),
+        lambda _: (accounts(), None, []),
+        {"size": "tiny", "split.by": "user-time"},
+        ("No real account is in it. The value is the natural logarithm of the amount.",),
+        targets="all",
+        oracle=AccountOracle,
+        in_one_record=("ndcg@10", "recall@10", "nll", "value_rmse", "gap_nll"),
+    ),
+    "drives": DatasetSpec(
+        "Simulated drives on a grid",
+        (),
+        lambda _: (drives(), None, []),
+        {"size": "tiny", "split.by": "users"},
+        ("No real drive is in it. The street follows from the last two manoeuvres, not from the last one.",),
+        k=1,
+        targets="all",
+        oracle=DriveOracle,
+        in_one_record=("recall@1", "nll"),
     ),
     "foursquare-nyc": DatasetSpec(
         "Foursquare check-ins, New York",

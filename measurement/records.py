@@ -9,6 +9,8 @@ A record is one line of JSON:
     settings    what else decides the numbers
     data        name, hash and counts of the data; {} where none are used
     commit, dirty, date, hardware, versions
+
+A record may have `rows` in place of metrics: by model its metrics. It is read as one record a model.
 """
 
 from __future__ import annotations
@@ -72,10 +74,24 @@ def read_records(*paths: Path) -> list[Record]:
     for path in paths:
         for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.exists() else []:
             try:
-                records += [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+                found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+                records += [row for one in found for row in rows_of(one)]
             except ValueError as error:
                 raise InputError(f"{file} is damaged ({error}). Remove the line that is no JSON.") from error
     return records
+
+
+def rows_of(record: Record) -> list[Record]:
+    """A record for each of the rows; the seed is that of the model, as nothing else is random."""
+    if "rows" not in record:
+        return [record]
+    shared, rows = {name: one for name, one in record.items() if name != "rows"}, record["rows"].items()
+    return [
+        shared
+        | {"case": record["case"] | {"model": model}, "metrics": metrics}
+        | ({} if model == "variseq" else {"seed": None})
+        for model, metrics in rows
+    ]
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:

@@ -19,7 +19,7 @@ from recipes.run import Recipe, run_recipe
 def main(words: Sequence[str] | None = None) -> int:
     parser = command_parser(__doc__, "accuracy")
     parser.add_argument("name", choices=list(DATASETS), metavar="NAME", help=", ".join(DATASETS))
-    parser.add_argument("data", metavar="DATA", help="folder of the data set, or a file of it")
+    parser.add_argument("data", nargs="?", default=".", metavar="DATA", help="folder of the data set, or a file of it")
     parser.add_argument("--run", required=True, metavar="RUN", help="folder for the run; must not exist yet")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     parser.add_argument(

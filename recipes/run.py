@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from measurement.datasets import dataset_spec, load_dataset
-from measurement.records import Record, append_records, check_writable, peak_megabytes, record_of
+from measurement.records import Record, append_records, check_writable, peak_megabytes, record_of, rounded
 from variseq import VariationalAttention, load
 from variseq.errors import InputError
-from variseq.evaluation.evaluate import REQUEST_TIME
+from variseq.evaluation.evaluate import REQUEST_TIME, EvaluationOptions, evaluate
 from variseq.evaluation.results import Results
 from variseq.terminal.run_config import RunConfig, run_config
 
@@ -32,7 +32,7 @@ class Recipe:
     def settings(self) -> RunConfig:
         """The resolved settings. Raises InputError."""
         settings = run_config(None, {**dataset_spec(self.name).settings, "seed": self.seed}, self.changes)
-        if settings.split.test == "none":
+        if settings.split.test == "none" and dataset_spec(self.name).test_file is None:
             raise InputError("split.test=none leaves no events to evaluate a recipe on. Leave it out.")
         return settings
 
@@ -57,13 +57,21 @@ def run_recipe(recipe: Recipe, out: Path, resume: bool = False, quiet: bool = Fa
     others = {} if recipe.compare_with is None else {"compared": load(recipe.compare_with)}
     begun = time.monotonic()
     spec = dataset_spec(recipe.name)
-    results = model.evaluate(test, spec.k, spec.targets, compare_with=others)
+    results = model.evaluate(dataset.test or test, spec.k, spec.targets, compare_with=others)
     costs = {"training_seconds": training_seconds, "evaluation_seconds": time.monotonic() - begun}
+    oracle = None if spec.oracle is None else spec.oracle(dataset.log.vocabulary)
+    if oracle is not None:
+        is_excluded = bool(results.evaluations[0].protocol["exclude_seen"])
+        results.evaluations.append(evaluate(oracle, test.part, EvaluationOptions(spec.k, spec.targets, is_excluded)))
+        results.table["rows"][-1] |= oracle.other_metrics(test.part)
     results.to_json(Path(recipe.run) / "evaluation.json")
     if not quiet:
         print(results)
     costs["peak_megabytes"] = round(peak_megabytes())
-    records = records_of(recipe, model, results, dataset.description, costs)
+    if spec.in_one_record:
+        records = [one_record_of(recipe, model, results, dataset.description, costs)]
+    else:
+        records = records_of(recipe, model, results, dataset.description, costs)
     if spec.evaluates_request_time:
         known = model.evaluate(test, request_time=True)
         if not quiet:
@@ -106,6 +114,25 @@ def records_of(
         case["metric"] = one["metric"]
         records.append(record_of("significance", case, metrics, seed=recipe.seed, settings=settings, data=data))
     return records
+
+
+def one_record_of(
+    recipe: Recipe, model: VariationalAttention, results: Results, data: dict[str, Any], costs: dict[str, float]
+) -> Record:
+    """One record with a row a model: the metrics that the data set names. The commit decides all other settings."""
+    assert model.checkpoint is not None
+    table, wanted = results.table, dataset_spec(recipe.name).in_one_record
+    of_values = table["rows"][0].get("value_baselines") or {}
+    rows = {row["model"]: row for row in table["rows"] if row["model"] not in of_values}
+    metrics = {}
+    for name, row in (rows | of_values).items():
+        found = {key: row.get(key) for one in wanted for key in (one, f"{one}_interval")}
+        metrics[name] = {key: value for key, value in found.items() if value is not None}
+    metrics["variseq"] |= costs
+    settings = {"size": model.checkpoint.config["size"], "changes": list(recipe.changes)}
+    settings |= {"protocol": {name: table["protocol"].get(name) for name in PROTOCOL}}
+    record = record_of("fields", {"data": recipe.name}, {}, seed=recipe.seed, settings=settings, data=data)
+    return record | {"rows": rounded({name: found for name, found in metrics.items() if found})}
 
 
 def health(model: VariationalAttention) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 _LISTS_AT_ONCE = 256
 
@@ -60,6 +60,31 @@ def reciprocal_rank(rank: Float[np.ndarray, " query"]) -> Float[np.ndarray, " qu
     array([1.  , 0.25, 0.  ])
     """
     return 1 / rank
+
+
+def auc(score: Float[np.ndarray, " query"], is_positive: Bool[np.ndarray, " query"]) -> float | None:
+    """The probability that a random positive has a higher score than a random negative; ties count half.
+
+    Source: Hanley and McNeil, "The meaning and use of the area under a ROC curve" (1982).
+
+    Args:
+        score: What the queries are ordered by.
+        is_positive: Which of them are positive.
+
+    Returns:
+        A value from 0 to 1; None where all queries are of one kind.
+
+    >>> auc(np.array([0.9, 0.4, 0.4, 0.1]), np.array([True, True, False, False]))
+    0.875
+    """
+    num_positives = int(is_positive.sum())
+    num_pairs = num_positives * (len(score) - num_positives)
+    if not num_pairs:
+        return None
+    kind, count = np.unique(score, return_inverse=True, return_counts=True)[1:]
+    mean_rank = np.cumsum(count) - (count - 1) / 2
+    above = float(mean_rank[kind][is_positive].sum()) - num_positives * (num_positives + 1) / 2
+    return above / num_pairs
 
 
 def exposure(top_item: Int[np.ndarray, "query k"], num_items: int) -> Int[np.ndarray, " item"]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from variseq.evaluation.metrics import auc
 from variseq.sequences.histories import Histories
 from variseq.sequences.value_biases import ValueBiases, best_half_life, running_bias
 
@@ -67,7 +68,8 @@ class ValueForecasts:
         Returns:
             `num_values`, `value_rmse`, `value_interval_coverage_90`, each also with the ending `_warm` (user and item
             have training events) and `_cold` (one of them has none), and `value_baselines`: by the name of each
-            baseline its `value_rmse` in the three groups.
+            baseline its `value_rmse` in the three groups. Where the targets have two different values, `value_auc` is
+            beside each `value_rmse`: the probability that a forecast of the larger value is above one of the smaller.
         """
         return {
             **{f"num_values{end}": int(rows.sum()) for end, rows in self._groups().items()},
@@ -81,11 +83,15 @@ class ValueForecasts:
         return {"": known, "_warm": known & self.is_warm, "_cold": known & ~self.is_warm}
 
     def _errors(self, mean: Float[np.ndarray, " query"]) -> dict[str, float | None]:
-        square = np.square(mean - self.value)
-        return {
-            f"value_rmse{end}": float(np.sqrt(square[rows].mean())) if rows.any() else None
-            for end, rows in self._groups().items()
+        square, values = np.square(mean - self.value), np.unique(self.value[~np.isnan(self.value)])
+        groups = self._groups().items()
+        errors = {
+            f"value_rmse{end}": float(np.sqrt(square[rows].mean())) if rows.any() else None for end, rows in groups
         }
+        if len(values) != 2:
+            return errors
+        is_larger = self.value == values[1]
+        return errors | {f"value_auc{end}": auc(mean[rows], is_larger[rows]) for end, rows in groups}
 
     def _coverage(self, rows: Bool[np.ndarray, " query"]) -> float | None:
         if self.standard_deviation is None or not rows.any():
@@ -96,7 +102,8 @@ class ValueForecasts:
         """A sentence for all targets; where some are cold, one for the warm and one for the cold ones."""
         found, sentences = self.summary(), []
         for group, end in GROUPS.items():
-            if found[f"num_values{end}"] and (not end or found["num_values_cold"]):
+            is_some = 0 < found["num_values_cold"] < found["num_values"]
+            if found[f"num_values{end}"] and (not end or is_some):
                 others = (f"{name} {row['value_rmse' + end]:.3f}" for name, row in found["value_baselines"].items())
                 coverage = found[f"value_interval_coverage_90{end}"]
                 sentences.append(
@@ -104,4 +111,7 @@ class ValueForecasts:
                     f"{found['value_rmse' + end]:.3f} ({', '.join(others)})"
                     + ("." if coverage is None else f"; 90 % intervals contain {coverage:.1%}.")
                 )
+                if (area := found.get(f"value_auc{end}")) is not None:
+                    others = (f"{name} {row['value_auc' + end]:.3f}" for name, row in found["value_baselines"].items())
+                    sentences.append(f"AUC of the larger value: {area:.3f} ({', '.join(others)}).")
         return "\n".join(sentences)

@@ -251,14 +251,21 @@ def softmax_loss(
 
 
 def value_loss(
-    estimate: ValueEstimate, value: Float[Tensor, " token"], kind: Literal["gaussian", "squared"]
+    estimate: ValueEstimate, value: Float[Tensor, " token"], kind: Literal["gaussian", "squared", "logistic"]
 ) -> Float[Tensor, ""]:
     """The mean over the values that are known (not NaN), 0 when none is: Gaussian NLL in nats, or squared error.
+
+    "logistic" is the NLL of two values, 0 and 1; a value outside counts as the nearer one.
 
     >>> value_loss(ValueEstimate(torch.zeros(2), torch.zeros(2)), torch.tensor([1.0, float("nan")]), "gaussian")
     tensor(1.4189)
     """
     known = value.isfinite()
+    if kind == "logistic":
+        of_known = functional.binary_cross_entropy_with_logits(
+            estimate.mean, value.clamp(0, 1).nan_to_num(), known.to(value.dtype), reduction="sum"
+        )
+        return of_known / known.sum().clamp(min=1)
     squared = (torch.where(known, value, estimate.mean) - estimate.mean).square()
     if kind == "squared":
         return squared.sum() / known.sum().clamp(min=1)

@@ -30,7 +30,7 @@ from variseq.model.layers import (
     pooling,
 )
 from variseq.model.processes import total
-from variseq.model.value_head import ValueEstimate, ValueHead, ValueTask
+from variseq.model.value_head import TwoValuedHead, ValueEstimate, ValueHead, ValueTask
 from variseq.sequences.batches import Batch
 from variseq.sequences.histories import Histories
 from variseq.sequences.value_biases import ValueBiases
@@ -77,7 +77,9 @@ class NetworkConfig(BaseModel):
     mean_norm: Literal["batch", "rms"] = Field(
         default="batch", description="norm of μ: over the tokens of a batch, or over the dimensions of each token alone"
     )
-    value_loss: Literal["gaussian", "squared"] = Field(default="gaussian", description="regression loss")
+    value_loss: Literal["gaussian", "squared", "logistic"] = Field(
+        default="gaussian", description="loss of values; logistic for logs with two different values"
+    )
 
     @model_validator(mode="after")
     def _check_shapes(self) -> NetworkConfig:
@@ -169,7 +171,8 @@ class Network(nn.Module):
         self.skip_gram = SkipGram(config.hidden_size, config.dropout) if config.skip_gram_window else None
         self.item_bias = nn.Parameter(torch.zeros(config.num_items))
         self.value_task = ValueTask(config.hidden_size) if config.has_values else None
-        self.value_head = ValueHead(config.num_items, config.dropout) if config.has_values else None
+        head = TwoValuedHead if config.value_loss == "logistic" else ValueHead
+        self.value_head = head(config.num_items, config.dropout) if config.has_values else None
         self._begin_as_identity()
 
     @torch.no_grad()

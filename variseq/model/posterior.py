@@ -73,6 +73,9 @@ def value_estimates(
         batch = make_batch(histories, windows, members, network.config.num_items).to(device)
         estimate, last = network.values(batch), batch.by_event()[1].last_tokens()
         both = torch.stack([estimate.mean[last], torch.exp(0.5 * estimate.log_variance[last])])
+        if network.config.value_loss == "logistic":
+            share = both[0].sigmoid()
+            both = torch.stack([share, (share * (1 - share)).sqrt()])
         found[:, members] = both.double().cpu().numpy()
     scale, mean = float(network.embedding.value_scale), float(network.embedding.value_mean)
     return mean + scale * found[0], scale * found[1]

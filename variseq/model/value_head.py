@@ -1,4 +1,4 @@
-"""The value of the next event: a smoother of the person's residuals, and a second task of training."""
+"""The value of the next event: a smoother of the person's residuals, one for two values, and a second task."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ VALUE_HEADS, VALUE_HEAD_WIDTH = 4, 8
 """How many kernels the value head has, and how many numbers each has of an item."""
 LARGEST_ENERGY = 8.0
 """One earlier value counts for at most e⁸ = 3,000."""
+TWO_VALUED_WIDTH, TWO_VALUED_STATE = 32, 64
+"""How many numbers the head of two values has of an item, and of a person."""
+LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class ValueEstimate:
-    """A Gaussian for the value of each event, in standardised units."""
+    """A Gaussian for the value of each event, in standardised units.
+
+    With the logistic loss the mean is the log-odds of the larger one of two values, and the log-variance is 0.
+    """
 
     mean: Float[Tensor, "*token"]
     log_variance: Float[Tensor, "*token"]
@@ -94,6 +100,51 @@ class ValueHead(nn.Module):
     def _heads_of(self, item: Int[Tensor, "history token"]) -> Float[Tensor, "history head token share"]:
         vector = drop(functional.embedding(item, self.vector), self.dropout, self.training)
         return vector.view(*item.shape, VALUE_HEADS, VALUE_HEAD_WIDTH).transpose(1, 2)
+
+
+class TwoValuedHead(nn.Module):
+    """The log-odds of the larger one of two values (correct or not, liked or not); the smaller one is 0, the larger 1.
+
+    Deep knowledge tracing (Piech et al. 2015): a recurrent network (GRU; Cho et al. 2014) reads the earlier items, each
+    with its value. From its state h the log-odds of item i are those of the item's share of larger values, plus
+    a(h) + v_iᵀ B h. The vectors v are those that it reads, so that it has one table of items. Times are not used.
+    """
+
+    def __init__(self, num_items: int, dropout: float) -> None:
+        super().__init__()
+        width, state = TWO_VALUED_WIDTH, TWO_VALUED_STATE
+        self.vector = embedding_vectors(num_items + 1, width)
+        self.scale = math.sqrt(width)
+        self.cell = nn.GRU(2 * width + 1, state, batch_first=True)
+        self.output = nn.Linear(state, width + 1)
+        self.dropout = dropout
+        self.bias: Tensor
+        self.count: Tensor
+        self.spread: Tensor
+        self.register_buffer("bias", torch.full((num_items + 1,), 0.5))
+        self.register_buffer("count", torch.zeros(num_items + 1))
+        self.register_buffer("spread", torch.ones(()))
+
+    def forward(
+        self,
+        item: Int[Tensor, "history query"],
+        time: Int[Tensor, "history query"],
+        position: Int[Tensor, "history query"],
+        earlier_item: Int[Tensor, "history key"],
+        earlier_time: Int[Tensor, "history key"],
+        earlier_value: Float[Tensor, "history key"],
+    ) -> ValueEstimate:
+        """As `ValueHead`, from the earlier events at or before `position`."""
+        sign = torch.nan_to_num(2 * earlier_value - 1).unsqueeze(2)
+        earlier = self.scale * functional.embedding(earlier_item, self.vector)
+        state, _ = self.cell(torch.cat([earlier, sign * earlier, sign], dim=2))
+        # Before the first event the state is 0.
+        state = drop(functional.pad(state, (0, 0, 1, 0)), self.dropout, self.training)
+        state = state.gather(1, (position + 1).unsqueeze(2).expand(-1, -1, state.shape[2]))
+        of_items, of_all = self.output(state).split([TWO_VALUED_WIDTH, 1], dim=2)
+        added = of_all.squeeze(2) + self.scale * (of_items * functional.embedding(item, self.vector)).sum(dim=2)
+        log_odds = torch.logit(self.bias[item], eps=LEAST_SHARE) + added
+        return ValueEstimate(log_odds, torch.zeros_like(log_odds))
 
 
 class ValueTask(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from variseq.evaluation.splits import Part, Queries
+from variseq.evaluation.splits import TEST_FILE, Part, Queries
 from variseq.evaluation.value_forecasts import REACH, ValueBaselines, ValueForecasts
 from variseq.model.network import Network
 from variseq.model.posterior import value_estimates
@@ -30,7 +30,9 @@ def forecast_values(network: Network, part: Part, known: Histories, targets: str
     mean, deviation = (
         np.concatenate(column) for column in zip(*(of_network for of_network, _ in queried), strict=True)
     )
-    is_known_user = np.append(known.lengths > 0, False)[queries.user.clip(max=len(known))]
+    # The people of a test file are numbered anew; those whom the log has begin with its events.
+    of_users = part.history() if part.name == TEST_FILE else known
+    is_known_user = np.append(of_users.lengths > 0, False)[queries.user.clip(max=len(of_users))]
     return ValueForecasts(
         mean,
         deviation if network.config.value_loss == "gaussian" else None,

@@ -70,6 +70,7 @@ class LogProperties:
     has_values: bool
     repeat_share: float
     visit_gap: int | None = None
+    has_two_values: bool = False
 
     @classmethod
     def of(cls, histories: Histories, vocabulary: Vocabulary) -> LogProperties:
@@ -86,6 +87,7 @@ class LogProperties:
             has_values=len(values) > 0 and float(values.std()) > 0,
             repeat_share=histories.num_repeats() / max(1, histories.distinct_in_visits().num_targets),
             visit_gap=histories.visit_gap,
+            has_two_values=len(values) > 0 and len(np.unique(values)) == 2,
         )
 
     @property
@@ -107,10 +109,15 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
     - `dropout`: less for longer histories.
     - `max_seq_len`: covers 95 % of the histories, up to 200 events.
     - `skip_gram_window`: 2 in a log of short histories without repeats and visits.
+    - `value_loss`: logistic where the log has two different values.
     """
     fixed = sorted(set(FROM_THE_LOG) & set(overrides))
     if fixed:
         raise InputError(f"model.{fixed[0]} cannot be set: it follows from the log. Leave it out.")
+    if overrides.get("value_loss") == "logistic" and properties.has_values and not properties.has_two_values:
+        raise InputError(
+            "model.value_loss=logistic is for logs with two different values, and this log has more. Leave it out."
+        )
     mean_length = properties.mean_length
     is_sparse = mean_length < LONG_MEAN_LENGTH and properties.repeat_share <= MAX_REPEAT_SHARE
     derived: dict[str, Any] = {
@@ -119,6 +126,7 @@ def network_config(size: Size, properties: LogProperties, overrides: dict[str, A
         "num_behaviors": properties.num_behaviors,
         "has_gaps": properties.has_gaps,
         "has_values": properties.has_values,
+        "value_loss": "logistic" if properties.has_two_values else "gaussian",
         "visit_gap": properties.visit_gap,
         "skip_gram_window": SKIP_GRAM_WINDOW if is_sparse and properties.visit_gap is None else 0,
         "dropout": 0.5 if mean_length < SHORT_MEAN_LENGTH else 0.3 if mean_length < LONG_MEAN_LENGTH else 0.2,

@@ -189,7 +189,9 @@ def new_network(settings: Settings, known: Histories) -> Network:
         network.embedding.use_content(settings.content)
     values = known.value[np.isfinite(known.value)]
     if settings.network.has_values and len(values):
-        network.embedding.set_value_scale(float(values.mean()), float(values.std()))
+        is_two_valued = settings.network.value_loss == "logistic"
+        low, size = (values.min(), np.ptp(values)) if is_two_valued else (values.mean(), values.std())
+        network.embedding.set_value_scale(float(low), float(size))
     if settings.start is not None:
         take_over(network, settings.start)
     network.set_known(known)
