@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from variseq.evaluation.groups import SizeThirds
 from variseq.evaluation.metrics import (
+    auc,
     catalog_coverage,
     diversity,
     exposure,
@@ -106,3 +107,11 @@ def test_groups_are_ranges_of_sizes_that_do_not_overlap(sizes: list[int]) -> Non
     assert (np.diff(index[order]) >= 0).all()
     for value in set(sizes):
         assert len(set(index[size == value].tolist())) == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=40))
+def test_auc_is_the_share_of_pairs_in_order_and_ties_count_half(rows: list[tuple[int, bool]]) -> None:
+    score, positive = (np.array(column) for column in zip(*rows, strict=True))
+    pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a in score[positive] for b in score[~positive]]
+    found = auc(score.astype(float), positive)
+    assert found == (pytest.approx(np.mean(pairs)) if pairs else None)

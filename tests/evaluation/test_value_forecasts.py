@@ -49,3 +49,28 @@ def test_each_baseline_knows_more_than_the_one_before_where_users_and_items_diff
     errors = [float(np.sqrt(np.mean(np.square(mean - value[:, -1])))) for mean in found.values()]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.8 * errors[-2]
+
+
+def test_forecasts_of_two_different_values_have_an_auc_in_each_group() -> None:
+    value = np.array([0.0, 1.0, 1.0, 0.0, np.nan, 1.0])
+    mean = np.array([0.2, 0.9, 0.4, 0.4, 0.5, 0.1])
+    found = forecasts(mean, None, value)
+    summary = found.summary()
+    assert summary["value_auc"] == pytest.approx((2 + 1.5 + 0) / 6)
+    assert summary["value_auc_warm"] == 1.0
+    assert summary["value_auc_cold"] == pytest.approx(0.5)
+    assert summary["value_baselines"]["mean"]["value_auc"] == 0.5
+    assert "AUC of the larger value: 0.583 (mean 0.500)." in str(found)
+
+
+@pytest.mark.parametrize("value", [[1.0, 1.0, 1.0], [0.0, 1.0, 2.0], [np.nan, np.nan, np.nan]])
+def test_values_without_both_classes_or_with_a_third_one_have_no_auc(value: list[float]) -> None:
+    found = forecasts(np.array([0.1, 0.2, 0.3]), None, np.array(value))
+    assert "value_auc" not in found.summary()
+    assert "AUC" not in str(found)
+
+
+def test_a_group_with_one_class_has_no_auc() -> None:
+    found = forecasts(np.array([0.1, 0.2, 0.3]), None, np.array([1.0, 0.0, 1.0])).summary()
+    assert found["value_auc"] is not None
+    assert found["value_auc_warm"] is None

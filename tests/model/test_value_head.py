@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from tests.model.some_networks import NUM_ITEMS, full_histories, small_network
+from variseq.evaluation.metrics import auc
+from variseq.model.losses import value_loss
 from variseq.model.network import Network, Weights
 from variseq.model.posterior import value_estimates
 from variseq.model.value_head import VALUE_HEAD_WIDTH, VALUE_HEADS, ValueHead
@@ -61,11 +63,21 @@ def test_estimate_is_that_of_the_formula_for_one_kernel_and_event_at_a_time() ->
         assert deviation[row] == pytest.approx(2 * math.exp(0.5 * log_variance), rel=1e-4)
 
 
+def two_valued(histories: Histories) -> tuple[Network, Histories]:
+    """A network for two values, and the histories with such values."""
+    values = (np.arange(histories.num_events) % 3 > 0).astype(np.float32)
+    histories = replace(histories, value=np.where(np.isnan(histories.value), np.nan, values))
+    network = small_network(has_values=True, value_loss="logistic")
+    network.set_known(histories)
+    return network, histories
+
+
 @torch.no_grad()
+@pytest.mark.parametrize("value_loss", ["gaussian", "logistic"])
 @pytest.mark.parametrize("place", [0, 4, 8])
-def test_estimate_depends_on_no_value_from_its_event_on(place: int) -> None:
+def test_estimate_depends_on_no_value_from_its_event_on(place: int, value_loss: str) -> None:
     histories = full_histories([9])
-    network = counted(histories)
+    network = counted(histories) if value_loss == "gaussian" else two_valued(histories)[0]
     windows = training_windows(histories, 50, np.random.default_rng(0))
     changed = replace(histories, value=np.where(np.arange(9) >= place, 7.0, histories.value).astype(np.float32))
     before, after = (
@@ -82,6 +94,54 @@ def test_estimates_in_training_and_of_a_query_are_the_same() -> None:
     windows = training_windows(histories, 50, np.random.default_rng(0))
     in_training = network.values(make_batch(histories, windows, np.arange(2), NUM_ITEMS)).mean
     np.testing.assert_allclose(value_estimates(network, histories)[0], 0.5 + 2 * in_training[[5, 8]].numpy(), rtol=1e-5)
+
+
+@torch.no_grad()
+def test_probabilities_in_training_and_of_a_query_are_the_same_with_their_deviation() -> None:
+    network, histories = two_valued(full_histories([6, 3]))
+    windows = training_windows(histories, 50, np.random.default_rng(0))
+    log_odds = network.values(make_batch(histories, windows, np.arange(2), NUM_ITEMS)).mean
+    mean, deviation = value_estimates(network, histories)
+    np.testing.assert_allclose(mean, torch.sigmoid(log_odds[[5, 8]]).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(deviation, np.sqrt(mean * (1 - mean)), rtol=1e-5)
+
+
+def answers(num_people: int, seed: int) -> tuple[Histories, np.ndarray]:
+    """Answers of people who differ in ability and learn each item by trying it, with the true probabilities."""
+    generator, length = np.random.default_rng(seed), 30
+    item = generator.integers(NUM_ITEMS, size=(num_people, length))
+    tried = np.array([[np.sum(row[:n] == row[n]) for n in range(length)] for row in item])
+    ability = generator.normal(0, 1.5, size=(num_people, 1))
+    share = 1 / (1 + np.exp(-(ability + 0.7 * tried + np.linspace(-2, 1, NUM_ITEMS)[item])))
+    value = (generator.random(share.shape) < share).astype(np.float32)
+    return replace(Histories.of_items(item.tolist()), value=value.ravel()), share.ravel()
+
+
+def test_head_of_two_values_ranks_answers_within_five_percent_of_the_true_probabilities() -> None:
+    torch.manual_seed(0)
+    train, (valid, share) = answers(600, 0)[0], answers(200, 1)
+    network = Network(small_network(has_values=True, value_loss="logistic", dropout=0.0).config)
+    network.set_known(train)
+    windows = training_windows(train, 50, np.random.default_rng(0))
+    optimizer = torch.optim.Adam(network.value_head.parameters(), lr=1e-2)
+    for epoch in range(8):
+        for members in np.random.default_rng(epoch).permutation(600).reshape(-1, 50):
+            batch = make_batch(train, windows, members, NUM_ITEMS)
+            loss = value_loss(network.values(batch), batch.target_value, "logistic")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    network.eval()
+    late = np.arange(valid.num_events) % 30 >= 20
+    with torch.no_grad():
+        batch = make_batch(valid, training_windows(valid, 50, np.random.default_rng(0)), np.arange(200), NUM_ITEMS)
+        found = torch.sigmoid(network.values(batch).mean).double().numpy()[late]
+    share, is_right = share[late], valid.value[late] > 0
+    of_found, of_truth = auc(found, is_right), auc(share, is_right)
+    assert of_found is not None
+    assert of_truth is not None
+    assert of_found > 0.95 * of_truth
+    assert np.abs(found.mean() - share.mean()) < 0.05
 
 
 def test_value_head_moves_nothing_that_ranks_items() -> None:

@@ -106,9 +106,28 @@ def write_stays(folder: Path) -> None:
         write_lines(folder / f"{kind}.csv.gz", [f"patientunitstayid,{kind}string,{kind}offset", *rows])
 
 
-WRITERS |= {"foursquare": write_places, "geolife": write_places, "eicu": write_stays}
-WRITE = {name: WRITERS.get(name.partition("-")[0], write_yoochoose) for name in DATASETS}
-every_dataset = pytest.mark.parametrize("name", DATASETS)
+def write_patients(folder: Path) -> None:
+    encounters = sorted({(u, n // 2) for u, n, _ in EVENTS})
+    rows = [f"e{u}.{n},2015-01-{n + 1:02}T08:00:00Z,{u}" for u, n in encounters]
+    write_lines(folder / "encounters.csv.gz", ["Id,START,PATIENT", *rows])
+    for number, kind in enumerate(("conditions", "procedures", "medications")):
+        rows = [f'{u},e{u}.{n // 2},{100 + i},"Code {i}, of {kind}"' for u, n, i in EVENTS if i % 3 == number]
+        write_lines(folder / f"{kind}.csv.gz", ["PATIENT,ENCOUNTER,CODE,DESCRIPTION", *rows])
+
+
+def write_students(folder: Path) -> None:
+    lines = []
+    for items in histories():
+        correct = [str(int((item + n) % 3 > 0)) for n, item in enumerate(items)]
+        lines += [str(len(items)), ",".join(map(str, items)), ",".join(correct) + ","]
+    write_lines(folder / "train.csv", lines)
+    write_lines(folder / "test.csv", lines[:15])
+
+
+WRITERS |= {"foursquare": write_places, "geolife": write_places, "eicu": write_stays, "synthea": write_patients}
+WRITERS |= {"assist2009": write_students}
+WRITE = {name: WRITERS.get(name.partition("-")[0], write_yoochoose) for name, spec in DATASETS.items() if spec.files}
+every_dataset = pytest.mark.parametrize("name", WRITE)
 
 
 @pytest.fixture
@@ -135,7 +154,8 @@ def test_folder_without_the_files_is_the_users_mistake(name: str, tmp_path: Path
 @pytest.mark.parametrize("content", [b"not what it says it is\n", b"\xff\xfe\x00\x01\n", b""])
 @pytest.mark.parametrize(
     ("name", "file"),
-    [(name, spec.files[0]) for name, spec in DATASETS.items() if name != "yoochoose"]
+    [(name, spec.files[0]) for name, spec in DATASETS.items() if spec.files and name != "yoochoose"]
+    + [("assist2009", "test.csv"), ("synthea", "procedures.csv.gz")]
     + [("yoochoose", "clicks_test.txt"), ("mind", "news.tsv"), ("amazon-beauty", "Beauty_item2attributes.json")],
 )
 def test_file_of_another_form_is_the_users_mistake(name: str, file: str, content: bytes, tmp_path: Path) -> None:
@@ -190,6 +210,41 @@ def test_history_of_mind_is_before_the_first_impression_in_its_order(loaded: Loa
         gaps = np.diff(found.timestamp) / 1e6
         assert (gaps[: len(items) - 2] == 1).all()
         assert gaps[-1] > 3600
+
+
+@pytest.mark.parametrize("name", ["assist2009"])
+def test_students_of_the_test_file_are_other_people(loaded: LoadedDataset) -> None:
+    assert loaded.test is not None
+    assert loaded.test.vocabulary.num_users == 5
+    users = [set(log.vocabulary.user_ids(range(log.vocabulary.num_users))) for log in (loaded.log, loaded.test)]
+    assert not users[0] & users[1]
+    assert set(np.unique(loaded.log.histories.value)) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("name", ["synthea"])
+def test_what_an_encounter_holds_is_one_visit(loaded: LoadedDataset) -> None:
+    assert len(loaded.log.histories.visits) == len({(u, n // 2) for u, n, _ in EVENTS})
+    assert set(loaded.log.vocabulary.behaviors) == {"conditions", "procedures", "medications"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::variseq.errors.PosteriorCollapseWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("name", "others", "metric"),
+    [("assist2009", ["mean", "item mean", "item and user bias", "item and running user bias"], "value_auc")],
+)
+def test_recipe_of_a_field_is_one_line_that_is_read_as_a_record_a_model(
+    name: str, others: list[str], metric: str, tmp_path: Path
+) -> None:
+    WRITE[name](tmp_path)
+    out = tmp_path / "records.jsonl"
+    changes = [word for change in TINY for word in ("--set", change)]
+    assert main([name, str(tmp_path), "--run", str(tmp_path / "run"), "--out", str(out), "--quiet", *changes]) == 0
+    assert len(out.read_text().splitlines()) == 1
+    records = read_records(out)
+    assert [record["case"]["model"] for record in records] == ["variseq", *others]
+    assert all(0 <= record["metrics"][metric] <= 1 for record in records)
+    assert [record["seed"] for record in records] == [0, None, None, None, None]
 
 
 @pytest.mark.slow
