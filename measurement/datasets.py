@@ -346,6 +346,9 @@ def _news(path: Path) -> pa.Table:
 
 ORDERED = {"size": "small", "split.by": "leave-one-out", "read.time_unit": "seconds"}
 BY_TIME = {"size": "small", "split.by": "time"}
+BY_STAY = {"size": "small", "split.by": "users", "split.test": 0.35, "split.valid": 0.15, "read.visit_gap": "0s"}
+SHORT = {"size": "tiny", "training.max_epochs": 10, "training.refit_fraction": 0}
+"""For simulated logs, of which there could be any number of events."""
 FILMS = "movies.csv"
 BEAUTY_ITEMS = ("item_titles.csv", "Beauty_item2attributes.json")
 DATASETS = {
@@ -403,7 +406,7 @@ DATASETS = {
         "eICU demo, diagnoses and treatments",
         ("diagnosis.csv.gz", "treatment.csv.gz"),
         _eicu,
-        {"size": "small", "split.by": "users", "split.test": 0.35, "split.valid": 0.15, "read.visit_gap": "0s"},
+        BY_STAY,
         (OWN_CALENDAR, "A visit is what is written down in one minute of a stay; stays of one patient stand alone."),
         k=20,
         targets="all",
@@ -412,7 +415,7 @@ DATASETS = {
         "Synthea, synthetic patients",
         tuple(f"{name}.csv.gz" for name in ("encounters", "conditions", "procedures", "medications")),
         _synthea,
-        {"size": "tiny", "split.by": "users", "split.test": 0.35, "split.valid": 0.15, "read.visit_gap": "0s"},
+        BY_STAY | {"size": "tiny"},
         ("A visit is an encounter. Synthetic patients: what follows what is written in the simulator.",),
         k=20,
         targets="all",
@@ -433,7 +436,7 @@ DATASETS = {
         "Simulated bank accounts",
         (),
         lambda _: (accounts(), None, []),
-        {"size": "tiny", "split.by": "user-time", "training.max_epochs": 12},
+        SHORT | {"split.by": "user-time"},
         ("No real account is in it. The value is the natural logarithm of the amount.",),
         targets="all",
         oracle=AccountOracle,
@@ -443,7 +446,7 @@ DATASETS = {
         "Simulated drives on a grid",
         (),
         lambda _: (drives(), None, []),
-        {"size": "tiny", "split.by": "users", "training.max_epochs": 12},
+        SHORT | {"split.by": "users"},
         ("No real drive is in it. The street follows from the last two manoeuvres, not from the last one.",),
         k=1,
         targets="all",

@@ -102,7 +102,7 @@ class Account:
             self.last[item] = step
 
 
-def accounts(num_accounts: int = 300, num_events: int = 100, seed: int = 0) -> pa.Table:
+def accounts(num_accounts: int = 200, num_events: int = 80, seed: int = 0) -> pa.Table:
     """A log of simulated accounts: the item is the type or the merchant, the value the logarithm of the amount."""
     random, rows = np.random.default_rng(seed), []
     for user in range(num_accounts):
@@ -176,7 +176,7 @@ def manoeuvre_probability(drives: dict[Drive, float]) -> Float[np.ndarray, " ite
     return found.ravel()
 
 
-def drives(num_drives: int = 800, num_events: int = 50, seed: int = 0) -> pa.Table:
+def drives(num_drives: int = 500, num_events: int = 50, seed: int = 0) -> pa.Table:
     """A log of simulated drives: the item is a manoeuvre at a junction, the time that of the turn."""
     random, rows, starts = np.random.default_rng(seed), [], list(first_drives())
     for user in range(num_drives):

@@ -108,31 +108,31 @@ def test_probabilities_in_training_and_of_a_query_are_the_same_with_their_deviat
 
 def answers(num_people: int, seed: int) -> tuple[Histories, np.ndarray]:
     """Answers of people who differ in ability and learn each item by trying it, with the true probabilities."""
-    generator, length = np.random.default_rng(seed), 30
+    generator, length = np.random.default_rng(seed), 20
     item = generator.integers(NUM_ITEMS, size=(num_people, length))
     tried = np.array([[np.sum(row[:n] == row[n]) for n in range(length)] for row in item])
-    ability = generator.normal(0, 1.5, size=(num_people, 1))
-    share = 1 / (1 + np.exp(-(ability + 0.7 * tried + np.linspace(-2, 1, NUM_ITEMS)[item])))
+    ability = generator.normal(0, 2, size=(num_people, 1))
+    share = 1 / (1 + np.exp(-(ability + 0.5 * tried + np.linspace(-2, 1, NUM_ITEMS)[item])))
     value = (generator.random(share.shape) < share).astype(np.float32)
     return replace(Histories.of_items(item.tolist()), value=value.ravel()), share.ravel()
 
 
 def test_head_of_two_values_ranks_answers_within_five_percent_of_the_true_probabilities() -> None:
     torch.manual_seed(0)
-    train, (valid, share) = answers(600, 0)[0], answers(200, 1)
+    train, (valid, share) = answers(2_000, 0)[0], answers(200, 1)
     network = Network(small_network(has_values=True, value_loss="logistic", dropout=0.0).config)
     network.set_known(train)
     windows = training_windows(train, 50, np.random.default_rng(0))
     optimizer = torch.optim.Adam(network.value_head.parameters(), lr=1e-2)
-    for epoch in range(8):
-        for members in np.random.default_rng(epoch).permutation(600).reshape(-1, 50):
+    for epoch in range(3):
+        for members in np.random.default_rng(epoch).permutation(2_000).reshape(-1, 100):
             batch = make_batch(train, windows, members, NUM_ITEMS)
             loss = value_loss(network.values(batch), batch.target_value, "logistic")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     network.eval()
-    late = np.arange(valid.num_events) % 30 >= 20
+    late = np.arange(valid.num_events) % 20 >= 10
     with torch.no_grad():
         batch = make_batch(valid, training_windows(valid, 50, np.random.default_rng(0)), np.arange(200), NUM_ITEMS)
         found = torch.sigmoid(network.values(batch).mean).double().numpy()[late]

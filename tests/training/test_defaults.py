@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,3 +148,19 @@ def test_order_without_times_has_no_gaps_and_constant_values_are_none() -> None:
     found = LogProperties.of(constant, Vocabulary(pa.array([1, 2]), pa.array(["a", "b"]), ("event",)))
     assert not found.has_gaps
     assert not found.has_values
+
+
+def test_two_different_values_mean_the_logistic_loss_and_more_refuse_it() -> None:
+    order = Histories.of_items([[0, 1, 0], [1, 0]])
+    vocabulary = Vocabulary(pa.array([1, 2]), pa.array(["a", "b"]), ("event",))
+    for values, expected in (
+        ([0, 1, 1, 0, 1], "logistic"),
+        ([1, 5, 5, np.nan, 1], "logistic"),
+        ([0, 1, 2, 0, 1], "gaussian"),
+    ):
+        histories = replace(order, value=np.array(values, np.float32))
+        properties = LogProperties.of(histories, vocabulary)
+        assert network_config("tiny", properties, {}).value_loss == expected
+        assert network_config("tiny", properties, {"value_loss": "squared"}).value_loss == "squared"
+    with pytest.raises(InputError, match=r"model\.value_loss=logistic"):
+        network_config("tiny", properties, {"value_loss": "logistic"})
