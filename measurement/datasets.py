@@ -51,7 +51,7 @@ class DatasetSpec:
     With `has_request_time` each event carries the time of the next one; with `evaluates_request_time` the run is
     evaluated a second time, with the time of each request. The people of `test_file` are the test part. A simulated
     log has no files, and an `oracle` of its probabilities. With `in_one_record` all models are rows of one record,
-    with the metrics of this name alone.
+    with the metrics of this name alone. With `only_values` items are not ranked: values are forecast given the item.
     """
 
     title: str
@@ -66,6 +66,7 @@ class DatasetSpec:
     test_file: str | None = None
     oracle: OracleOf | None = None
     in_one_record: tuple[str, ...] = ()
+    only_values: bool = False
 
 
 @dataclass(frozen=True)
@@ -431,6 +432,7 @@ DATASETS = {
         targets="all",
         test_file="test.csv",
         in_one_record=("value_auc", "value_rmse", "num_values"),
+        only_values=True,
     ),
     "accounts": DatasetSpec(
         "Simulated bank accounts",

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measurement.datasets import dataset_spec, load_dataset
+from measurement.datasets import LoadedDataset, dataset_spec, load_dataset
 from measurement.records import Record, append_records, check_writable, peak_megabytes, record_of, rounded
 from variseq import VariationalAttention, load
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import REQUEST_TIME, EvaluationOptions, evaluate
+from variseq.evaluation.external_log import ExternalLog, part_of_external_log
 from variseq.evaluation.results import Results
+from variseq.pipeline import split_of
+from variseq.recommend.values import forecast_values
 from variseq.terminal.run_config import RunConfig, run_config
 
 PROTOCOL = ("method", "split_hash", "k", "targets", "exclude_seen", "candidates", "ties", "trained_on")
@@ -51,9 +54,13 @@ def run_recipe(recipe: Recipe, out: Path, resume: bool = False, quiet: bool = Fa
     split = settings.split
     train, valid, test = dataset.log.split(split.by, split.test, split.valid, split.targets_of)
     model = VariationalAttention(settings.size, settings.seed, settings.device, settings.model, settings.training)
-    begun = time.monotonic()
+    begun, begun_cpu = time.monotonic(), time.process_time()
     model.fit(train, valid, recipe.run, resume, verbose=0 if quiet else 1)
-    training_seconds = time.monotonic() - begun
+    training_seconds, cpu_seconds = time.monotonic() - begun, time.process_time() - begun_cpu
+    if dataset_spec(recipe.name).only_values:
+        records = [record_of_values(recipe, model, dataset, cpu_seconds, quiet)]
+        append_records(out, records)
+        return records
     others = {} if recipe.compare_with is None else {"compared": load(recipe.compare_with)}
     begun = time.monotonic()
     spec = dataset_spec(recipe.name)
@@ -69,7 +76,9 @@ def run_recipe(recipe: Recipe, out: Path, resume: bool = False, quiet: bool = Fa
         print(results)
     costs["peak_megabytes"] = round(peak_megabytes())
     if spec.in_one_record:
-        records = [one_record_of(recipe, model, results, dataset.description, costs)]
+        rows = {row["model"]: row for row in results.table["rows"]}
+        protocol, rows["variseq"] = results.table["protocol"], rows["variseq"] | {"cpu_seconds": cpu_seconds}
+        records = [one_record_of(recipe, rows, protocol, dataset.description)]
     else:
         records = records_of(recipe, model, results, dataset.description, costs)
     if spec.evaluates_request_time:
@@ -116,23 +125,36 @@ def records_of(
     return records
 
 
+def record_of_values(
+    recipe: Recipe, model: VariationalAttention, dataset: LoadedDataset, cpu_seconds: float, quiet: bool = False
+) -> Record:
+    """The forecasts of the values of the people of the test file, and those of the baselines."""
+    checkpoint, test = model.checkpoint, dataset.test
+    assert checkpoint is not None
+    assert test is not None
+    train, _, own_test = split_of(checkpoint)
+    known = (own_test if checkpoint.is_refitted else train).history()
+    external = ExternalLog(test.histories, test.vocabulary, test.report)
+    part = part_of_external_log(own_test, checkpoint.vocabulary, known, external)
+    found = forecast_values(checkpoint.network, part, known, dataset_spec(recipe.name).targets)
+    assert found is not None
+    if not quiet:
+        print(found)
+    summary = found.summary()
+    rows = {"variseq": summary | {"cpu_seconds": cpu_seconds}, **summary["value_baselines"]}
+    return one_record_of(recipe, rows, part.protocol, dataset.description)
+
+
 def one_record_of(
-    recipe: Recipe, model: VariationalAttention, results: Results, data: dict[str, Any], costs: dict[str, float]
+    recipe: Recipe, rows: dict[str, dict[str, Any]], protocol: dict[str, Any], data: dict[str, Any]
 ) -> Record:
     """One record with a row a model: the metrics that the data set names. The commit decides all other settings."""
-    assert model.checkpoint is not None
-    table, wanted = results.table, dataset_spec(recipe.name).in_one_record
-    of_values = table["rows"][0].get("value_baselines") or {}
-    rows = {row["model"]: row for row in table["rows"] if row["model"] not in of_values}
-    metrics = {}
-    for name, row in (rows | of_values).items():
-        found = {key: row.get(key) for one in wanted for key in (one, f"{one}_interval")}
-        metrics[name] = {key: value for key, value in found.items() if value is not None}
-    metrics["variseq"] |= costs
-    settings = {"size": model.checkpoint.config["size"], "changes": list(recipe.changes)}
-    settings |= {"protocol": {name: table["protocol"].get(name) for name in PROTOCOL}}
+    wanted = ("cpu_seconds", *dataset_spec(recipe.name).in_one_record)
+    names = [name for one in wanted for name in (one, f"{one}_interval")]
+    found = {model: {name: row[name] for name in names if row.get(name) is not None} for model, row in rows.items()}
+    settings = {"changes": list(recipe.changes), "protocol": {name: protocol.get(name) for name in PROTOCOL}}
     record = record_of("fields", {"data": recipe.name}, {}, seed=recipe.seed, settings=settings, data=data)
-    return record | {"rows": rounded({name: found for name, found in metrics.items() if found})}
+    return record | {"rows": rounded({model: metrics for model, metrics in found.items() if metrics})}
 
 
 def health(model: VariationalAttention) -> dict[str, Any]:
