@@ -10,6 +10,7 @@ from typing import Any
 from measurement.datasets import LoadedDataset, dataset_spec, load_dataset
 from measurement.records import Record, append_records, check_writable, peak_megabytes, record_of, rounded
 from variseq import VariationalAttention, load
+from variseq.comparison import evaluated_part
 from variseq.errors import InputError
 from variseq.evaluation.evaluate import REQUEST_TIME, EvaluationOptions, evaluate
 from variseq.evaluation.external_log import ExternalLog, part_of_external_log
@@ -68,9 +69,11 @@ def run_recipe(recipe: Recipe, out: Path, resume: bool = False, quiet: bool = Fa
     costs = {"training_seconds": training_seconds, "evaluation_seconds": time.monotonic() - begun}
     oracle = None if spec.oracle is None else spec.oracle(dataset.log.vocabulary)
     if oracle is not None:
+        assert model.checkpoint is not None
+        part, _ = evaluated_part(split_of(model.checkpoint), test.part, model.checkpoint.is_refitted)
         is_excluded = bool(results.evaluations[0].protocol["exclude_seen"])
-        results.evaluations.append(evaluate(oracle, test.part, EvaluationOptions(spec.k, spec.targets, is_excluded)))
-        results.table["rows"][-1] |= oracle.other_metrics(test.part)
+        results.evaluations.append(evaluate(oracle, part, EvaluationOptions(spec.k, spec.targets, is_excluded)))
+        results.table["rows"][-1] |= oracle.other_metrics(part)
     results.to_json(Path(recipe.run) / "evaluation.json")
     if not quiet:
         print(results)
