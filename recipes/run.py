@@ -80,7 +80,9 @@ def run_recipe(recipe: Recipe, out: Path, resume: bool = False, quiet: bool = Fa
     costs["peak_megabytes"] = round(peak_megabytes())
     if spec.in_one_record:
         rows = {row["model"]: row for row in results.table["rows"]}
-        protocol, rows["variseq"] = results.table["protocol"], rows["variseq"] | {"cpu_seconds": cpu_seconds}
+        of_model = rows["variseq"] | {"cpu_seconds": cpu_seconds}
+        protocol, rows["variseq"] = results.table["protocol"], of_model
+        rows |= (of_model.get("value_baselines") or {}) | (of_model.get("gap_baselines") or {})
         records = [one_record_of(recipe, rows, protocol, dataset.description)]
     else:
         records = records_of(recipe, model, results, dataset.description, costs)
