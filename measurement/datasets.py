@@ -448,7 +448,7 @@ DATASETS = {
         "Simulated drives on a grid",
         (),
         lambda _: (drives(), None, []),
-        SHORT | {"split.by": "users"},
+        SHORT | {"split.by": "users", "training.max_epochs": 30},
         ("No real drive is in it. The street follows from the last two manoeuvres, not from the last one.",),
         k=1,
         targets="all",
