@@ -348,7 +348,7 @@ def _news(path: Path) -> pa.Table:
 ORDERED = {"size": "small", "split.by": "leave-one-out", "read.time_unit": "seconds"}
 BY_TIME = {"size": "small", "split.by": "time"}
 BY_STAY = {"size": "small", "split.by": "users", "split.test": 0.35, "split.valid": 0.15, "read.visit_gap": "0s"}
-SHORT = {"size": "tiny", "training.max_epochs": 10, "training.refit_fraction": 0}
+SHORT = {"size": "tiny", "training.max_epochs": 30, "training.refit_fraction": 0}
 """For simulated logs, of which there could be any number of events."""
 FILMS = "movies.csv"
 BEAUTY_ITEMS = ("item_titles.csv", "Beauty_item2attributes.json")
@@ -448,7 +448,7 @@ DATASETS = {
         "Simulated drives on a grid",
         (),
         lambda _: (drives(), None, []),
-        SHORT | {"split.by": "users", "training.max_epochs": 30},
+        SHORT | {"split.by": "users"},
         ("No real drive is in it. The street follows from the last two manoeuvres, not from the last one.",),
         k=1,
         targets="all",
