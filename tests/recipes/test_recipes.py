@@ -245,6 +245,13 @@ def test_recipe_of_a_field_is_one_line_that_is_read_as_a_record_a_model(
     assert [record["case"]["model"] for record in records] == ["variseq", *others]
     assert all(0 <= record["metrics"][metric] <= 1 for record in records)
     assert [record["seed"] for record in records] == [0, None, None, None, None]
+    values = variseq.load(tmp_path / "run").evaluate(load_dataset(name, tmp_path).test, targets="all").values
+    assert values is not None
+    # People of a test file are new, whatever their number is there.
+    assert (values.summary()["num_values"], values.summary()["num_values_warm"]) == (
+        records[0]["metrics"]["num_values"],
+        0,
+    )
 
 
 @pytest.mark.slow
