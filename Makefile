@@ -4,7 +4,9 @@ VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
-INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
+# pip would compile all modules on one core, in about a minute. Those of other versions of Python cannot be compiled.
+COMPILE := $(BIN)/python -W ignore -m compileall -qq -j 0 -x /tests/ $(VENV)/lib || true
+INSTALL := $(PIP) install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 # Compiled files are kept, whatever the environment says: each of the many processes of the tests imports the package.
 unexport PYTHONDONTWRITEBYTECODE
@@ -91,9 +93,14 @@ $(VENV)/ready-to-use: pyproject.toml constraints.txt
 	$(INSTALL) --no-build-isolation -e ".[train,report,serve]"
 	@touch $@
 
+# pyspark has no wheel on the index: it is built on another core meanwhile.
 $(VENV)/ready-to-develop: $(VENV)/ready-to-use
-	$(INSTALL) --no-build-isolation -e ".[train,report,serve,index,redis,lake,privacy,federate,test,check]"
-	$(INSTALL) --no-build-isolation -e ".[spark]" || echo "pyspark (450 MB) is not installed: tests of Spark are skipped"
+	$(PIP) wheel --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -w $(VENV)/wheels pyspark & \
+	$(INSTALL) --no-build-isolation -e ".[train,report,serve,index,redis,lake,privacy,federate,test,check]" && \
+	{ wait $$! && $(INSTALL) $(VENV)/wheels/*.whl || \
+	echo "pyspark (450 MB) is not installed: tests of Spark are skipped"; }
+	@rm -rf $(VENV)/wheels
+	$(COMPILE)
 	@touch $@
 
 $(VENV)/ready-to-document: $(VENV)/ready-to-use

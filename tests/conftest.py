@@ -12,19 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from hypothesis import settings
 
-from variseq.errors import InputError
-from variseq.estimator import VariationalAttention
-from variseq.events.simulate import Simulation, SimulationOptions, simulate
-from variseq.events.spark_session import open_spark
-from variseq.export import export
-from variseq.log import Log, LogPart, read
-from variseq.serving.models import exported_model
-
+# The process that hands out tests reads this file too: what computes is imported by the fixtures, in those that test.
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from variseq.estimator import VariationalAttention
+    from variseq.events.simulate import Simulation
+    from variseq.log import Log, LogPart
 
 # How long an example takes says nothing on a machine that is shared; the same examples each time, so that a failure
 # is one for everybody.
@@ -76,6 +72,8 @@ SHORT_TRAINING = {
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Networks this small are faster on one thread than on several."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -84,12 +82,16 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shop() -> Simulation:
+    from variseq.events.simulate import SimulationOptions, simulate
+
     options = SimulationOptions(num_users=150, num_items=40, num_categories=4, mean_events=15, seed=3)
     return simulate(options)
 
 
 @pytest.fixture(scope="session")
 def shop_log(shop: Simulation) -> Log:
+    from variseq.log import read
+
     return read(shop.events(), items=shop.items())
 
 
@@ -114,6 +116,8 @@ def largest_file(num_bytes: int) -> Iterator[None]:
 
 def small_model(seed: int = 0, **training: object) -> VariationalAttention:
     """A model that trains in a second or two; every number that its result depends on is set here."""
+    from variseq.estimator import VariationalAttention
+
     return VariationalAttention("tiny", seed, "cpu", SMALL_NETWORK, {**SHORT_TRAINING, **training})
 
 
@@ -140,6 +144,7 @@ def run_folder(shop_parts: tuple[LogPart, LogPart, LogPart], tmp_path_factory: p
 @pytest.fixture(scope="session")
 def first_export(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the run, `run`, exported by a child process as at the first start of a server; `said` has its lines."""
+    from variseq.serving.models import exported_model
 
     def make(folder: Path) -> None:
         said: list[str] = []
@@ -158,22 +163,26 @@ def exported_run(first_export: Path) -> Path:
 @pytest.fixture(scope="session")
 def bundle_folder(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, exported to be served."""
+    from variseq.export import export
+
     return made_once(tmp_path_factory, "model", lambda folder: export(run_folder, folder))
 
 
 @pytest.fixture(scope="session")
-def fitted(
-    shop_parts: tuple[LogPart, LogPart, LogPart], run_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> VariationalAttention:
-    """A model that was trained in this process, the same as that in `run_folder`."""
-    train, valid, _ = shop_parts
-    return small_model().fit(train, valid, verbose=0)
+def fitted(run_folder: Path) -> VariationalAttention:
+    """The model in `run_folder`; tests/test_estimator.py says that it is the one that was trained."""
+    from variseq.estimator import load
+
+    return load(run_folder, device="cpu")
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """Spark on two cores of this machine; starting it takes about ten seconds."""
     pytest.importorskip("pyspark", reason="pyspark is not installed: pip install 'variseq[spark]'")
+    from variseq.errors import InputError
+    from variseq.events.spark_session import open_spark
+
     os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")  # starts in less CPU time
     opened = open_spark(2, "1g")
     try:
@@ -186,12 +195,13 @@ def spark() -> Iterator[SparkSession]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark by their fixtures what drives a browser or Spark, and what serves a run.
+    """Mark by their fixtures what drives a browser or Spark, and what serves a run; by its folder, what computes.
 
-    What computes arrays is marked by its folder. The search of faiss is slow where types are checked.
+    Files with tests of Spark come first: one process then has them all, and starts Spark while much is left to do.
     """
     for item in items:
-        if item.path.parent.name in COMPUTED and item.path.parent.parent == TESTS and item.path.stem != "test_index":
+        is_computed = item.path.parent.name in COMPUTED and item.path.parent.parent == TESTS
+        if is_computed and item.get_closest_marker("unchecked") is None:
             item.add_marker(pytest.mark.computed)
         fixtures = set(getattr(item, "fixturenames", ()))
         if "browser" in fixtures:
@@ -202,3 +212,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.spark)
             # Sockets that pyspark leaves to the collector.
             item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
+    of_spark = {item.path for item in items if item.get_closest_marker("spark")}
+    items.sort(key=lambda item: item.path not in of_spark)

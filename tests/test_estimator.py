@@ -20,25 +20,31 @@ from variseq.training.callbacks import TrainingCallback, read_metrics
 Parts = tuple[LogPart, LogPart, LogPart]
 
 
-def test_loaded_model_recommends_the_same(fitted: VariationalAttention, run_folder: Path) -> None:
+@pytest.fixture(scope="module")
+def trained(shop_parts: Parts) -> VariationalAttention:
+    """A model that was trained in this process as the one in `run_folder` was."""
+    return small_model().fit(*shop_parts[:2], verbose=0)
+
+
+def test_loaded_model_recommends_the_same(trained: VariationalAttention, run_folder: Path) -> None:
     loaded = load(run_folder)
-    users = fitted.vocabulary.users.to_pylist()[:30]
-    assert loaded.recommend(users=users).to_dicts() == fitted.recommend(users=users).to_dicts()
-    items = fitted.vocabulary.items.to_pylist()[:3]
+    users = trained.vocabulary.users.to_pylist()[:30]
+    assert loaded.recommend(users=users).to_dicts() == trained.recommend(users=users).to_dicts()
+    items = trained.vocabulary.items.to_pylist()[:3]
     pd.testing.assert_frame_equal(
-        loaded.recommend(history=items).to_pandas(), fitted.recommend(history=items).to_pandas()
+        loaded.recommend(history=items).to_pandas(), trained.recommend(history=items).to_pandas()
     )
-    pd.testing.assert_frame_equal(loaded.similar_items(items), fitted.similar_items(items))
-    assert repr(loaded) == repr(fitted)
+    pd.testing.assert_frame_equal(loaded.similar_items(items), trained.similar_items(items))
+    assert repr(loaded) == repr(trained)
     assert (loaded.size, loaded.seed) == ("tiny", 0)
     assert loaded.model.items() >= SMALL_NETWORK.items()
     assert loaded.training.items() >= SHORT_TRAINING.items()
 
 
 def test_loaded_model_evaluates_on_its_own_split_to_the_same_numbers(
-    fitted: VariationalAttention, run_folder: Path, shop_parts: Parts
+    trained: VariationalAttention, run_folder: Path, shop_parts: Parts
 ) -> None:
-    own = fitted.evaluate(shop_parts[2], k=5)
+    own = trained.evaluate(shop_parts[2], k=5)
     loaded = load(run_folder).evaluate(k=5)
     assert loaded.row("variseq") == own.row("variseq")
     assert [evaluation.model for evaluation in own.evaluations] == ["variseq", *BASELINES]

@@ -75,6 +75,7 @@ def test_sample_has_the_same_values_as_the_whole_and_is_not_compared_with_it(mon
         require_same_protocol([whole, sample])
 
 
+@pytest.mark.unchecked
 def test_model_says_how_many_users_it_was_evaluated_on(
     fitted: VariationalAttention, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from variseq.artifacts.checkpoint import load_checkpoint
-from variseq.ranking.engine import Engine
-from variseq.recommend.network_model import engine_of
+if TYPE_CHECKING:
+    from variseq.ranking.engine import Engine
 
 
 @pytest.fixture(scope="module")
 def engine(run_folder: Path) -> Engine:
+    from variseq.artifacts.checkpoint import load_checkpoint
+    from variseq.recommend.network_model import engine_of
+
     return engine_of(load_checkpoint(run_folder))

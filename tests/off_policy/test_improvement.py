@@ -113,6 +113,7 @@ def written_anew(exposures: Path, folder: Path, change: Callable[[list[dict[str,
     return folder
 
 
+@pytest.mark.unchecked
 def test_certain_difference_that_diagnostics_refuse_is_written_only_on_demand(
     run_folder: Path, log: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_certain_difference_that_diagnostics_refuse_is_written_only_on_demand(
     assert json.loads((out / "manifest.json").read_text())["improvement"]["difference"]["refusal"]
 
 
+@pytest.mark.unchecked
 def test_rewards_by_chance_write_nothing(run_folder: Path, log: tuple[Path, str], tmp_path: Path) -> None:
     exposures, url = log
     random = np.random.default_rng(3)

@@ -40,6 +40,7 @@ from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.transfer import import_run
 from variseq.terminal.personal_data import find
 
+pytestmark = pytest.mark.unchecked
 Parts = tuple[LogPart, LogPart, LogPart]
 ERASED = ("u007", "u042")
 ONLY = "only-once"

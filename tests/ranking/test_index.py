@@ -18,6 +18,8 @@ from variseq.ranking.index import ItemIndex, build_index
 from variseq.ranking.item_codes import Compression
 from variseq.ranking.options import RecommendOptions
 
+pytestmark = pytest.mark.unchecked
+
 
 def clustered(num_items: int, hidden_size: int = 17, seed: int = 0) -> np.ndarray:
     """Vectors as training leaves them: around a few directions, of different lengths."""

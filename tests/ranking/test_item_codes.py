@@ -59,7 +59,7 @@ def test_softmax_decodes_block_by_block_and_keeps_no_vectors(form: str, monkeypa
 
 @pytest.mark.parametrize(("form", "factor"), [("int8", 3.9), ("pq", 12.5)])
 def test_codes_are_so_much_smaller_than_the_vectors(form: str, factor: float) -> None:
-    vectors = clustered(20_000, 65)
+    vectors = clustered(20_000, 17)
     assert coded(form, vectors).nbytes * factor < vectors.nbytes
 
 

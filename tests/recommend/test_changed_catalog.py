@@ -159,6 +159,7 @@ def test_bad_table_is_one_error_and_changes_nothing(
     assert model.vocabulary.num_items == 40
 
 
+@pytest.mark.unchecked
 def test_evaluation_is_that_of_the_trained_items(model: VariationalAttention) -> None:
     model.add_items(NEW)
     assert "variseq" in str(model.evaluate(k=5))

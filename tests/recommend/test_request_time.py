@@ -107,6 +107,7 @@ def test_results_with_and_without_the_time_are_not_compared() -> None:
         require_same_protocol(both)
 
 
+@pytest.mark.unchecked
 def test_evaluation_with_the_time_says_so_and_has_a_baseline_that_knows_it(fitted: VariationalAttention) -> None:
     plain, known = fitted.evaluate(k=3), fitted.evaluate(k=3, request_time=True)
     assert "the time of each request" in str(known)

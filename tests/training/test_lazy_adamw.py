@@ -16,7 +16,7 @@ from variseq.model.losses import ItemFrequency
 from variseq.model.network import ITEM_TABLES, Weights, objective_with
 from variseq.training.lazy_adamw import BETAS, EPSILON, LazyAdamW
 
-NUM_ROWS, NUM_STEPS = 12, 400
+NUM_ROWS, NUM_STEPS = 12, 200
 
 
 class Tables(nn.Module):
@@ -37,8 +37,8 @@ def average(step: int) -> float:
     return min(0.95, (1 + step) / (10 + step))
 
 
-@settings(max_examples=12)
-@given(seed=st.integers(0, 1000), chance=st.sampled_from([0.003, 0.05, 0.5]), decay=st.sampled_from([0.0, 0.5]))
+@settings(max_examples=9)
+@given(seed=st.integers(0, 1000), chance=st.sampled_from([0.006, 0.05, 0.5]), decay=st.sampled_from([0.0, 0.5]))
 def test_rows_that_wait_end_where_dense_adamw_ends(seed: int, chance: float, decay: float) -> None:
     torch.manual_seed(seed)
     dense = Tables()
@@ -48,8 +48,8 @@ def test_rows_that_wait_end_where_dense_adamw_ends(seed: int, chance: float, dec
     plain = torch.optim.AdamW(groups, lr=1.0, betas=BETAS, eps=EPSILON, weight_decay=0.0)
     items = LazyAdamW(lazy, lazy_average, {"embedding.item": decay, "item_bias": 0.0})
     for step in range(NUM_STEPS):
-        if step in (0, 100, 300):
-            items.plan(step, {0: 100, 100: 200, 300: 100}[step], rate, average)
+        if step in (0, 50, 150):
+            items.plan(step, {0: 50, 50: 100, 150: 50}[step], rate, average)
         rows = torch.cat([torch.nonzero(torch.rand(NUM_ROWS) < chance)[:, 0], torch.tensor([NUM_ROWS])])
         taken = items.take(rows, step)
         gradients = {"embedding.item": torch.randn(len(rows), 3), "item_bias": torch.randn(len(rows) - 1)}
@@ -62,7 +62,7 @@ def test_rows_that_wait_end_where_dense_adamw_ends(seed: int, chance: float, dec
         plain.step()
         for mean, current in zip(dense_average.parameters(), dense.parameters(), strict=True):
             mean.data.lerp_(current.data, 1 - average(step))
-        if step + 1 in (100, 300, NUM_STEPS):
+        if step + 1 in (50, 150, NUM_STEPS):
             items.finish(step + 1)
     for one, other in zip(lazy.parameters(), dense.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
