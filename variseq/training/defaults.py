@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from variseq.errors import InputError
 from variseq.events.vocabulary import Vocabulary
@@ -87,7 +88,7 @@ class LogProperties:
             has_values=len(values) > 0 and float(values.std()) > 0,
             repeat_share=histories.num_repeats() / max(1, histories.distinct_in_visits().num_targets),
             visit_gap=histories.visit_gap,
-            has_two_values=len(values) > 0 and len(np.unique(values)) == 2,
+            has_two_values=_are_two(values),
         )
 
     @property
@@ -180,6 +181,13 @@ def training_config(
         **(ONE_SHORT_REFIT if properties.num_events > HUGE_LOG else {}),
     }
     return validated(TrainingConfig, derived | overrides, "training")
+
+
+def _are_two(values: Float[np.ndarray, " value"]) -> bool:
+    if not len(values):
+        return False
+    least, largest = values.min(), values.max()
+    return bool(least < largest and ((values == least) | (values == largest)).all())
 
 
 def _epochs(num_events: int) -> int:
