@@ -20,7 +20,9 @@ from jaxtyping import Int
 
 from variseq.errors import CheckpointError, InputError
 from variseq.events.columns import ITEM_ALIASES, Wanted, find_layout
+from variseq.events.coordinates import degrees_of
 from variseq.events.frames import Frame
+from variseq.events.hierarchy import nodes_of
 from variseq.events.identifiers import EXACT_NULL_WORDS, NULL_WORDS, read_ids, read_text_cells, trimmed
 from variseq.events.ingest import Ingested, ingest
 from variseq.events.options import ReadOptions
@@ -342,6 +344,8 @@ def read_items(session: Session, source: object, vocabulary: Vocabulary, options
         table.column(name) if name in table.column_names else empty for name in (Columns.TITLE, Columns.CATEGORY)
     )
     categories, notes = split_categories(category.to_pylist())
+    table, nodes = _checked(session, table, vocabulary.items.to_pylist())
+    categories = [list(dict.fromkeys([*names, *of_tree])) for names, of_tree in zip(categories, nodes, strict=True)]
     table = table.select([name for name in table.column_names if name not in (Columns.TITLE, Columns.CATEGORY)])
     table = table.add_column(0, Columns.CATEGORY, pa.array(categories, pa.list_(pa.string())))
     table = table.add_column(0, Columns.TITLE, title.cast(pa.string()))
@@ -356,6 +360,22 @@ def read_items(session: Session, source: object, vocabulary: Vocabulary, options
     session.notes += notes + [message for message, count in messages.items() if count]
     _warn_of_few_matches(session, vocabulary.items)
     return ItemTable(table, num_left_out, num_without_row)
+
+
+def _checked(session: Session, table: pa.Table, ids: list[Id]) -> tuple[pa.Table, list[list[str]]]:
+    """The table with coordinates as numbers and without tree codes, and the nodes of the tree that each item has."""
+    if (degrees := degrees_of(table, ids)) is not None:
+        for column, name in enumerate((Columns.LATITUDE, Columns.LONGITUDE)):
+            cells = pa.array(degrees[:, column], from_pandas=True)
+            table = table.set_column(table.column_names.index(name), name, cells)
+        if num_missing := int(np.isnan(degrees[:, 0]).sum()):
+            session.notes.append(f"{num_missing:,} items of the log have no coordinates")
+    if Columns.HIERARCHY not in table.column_names:
+        return table, [[]] * len(table)
+    nodes = nodes_of(table.column(Columns.HIERARCHY).to_pylist(), ids)
+    if num_missing := sum(not of_item for of_item in nodes):
+        session.notes.append(f"{num_missing:,} items of the log have no tree code")
+    return table.drop_columns(Columns.HIERARCHY), nodes
 
 
 def read_item_rows(source: object, options: ReadOptions | None = None) -> tuple[pa.Table, dict[str, str], list[str]]:

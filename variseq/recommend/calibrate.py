@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from variseq.ranking.calibration import (
 )
 from variseq.ranking.counts import OwnHistory, own_history
 from variseq.ranking.mixture import MixtureModel
+from variseq.ranking.near_items import NearItems
 from variseq.ranking.visits import VisitProbability
 from variseq.recommend.network_model import ModelRecommender
 from variseq.recommend.new_items import fit_new_items
@@ -41,8 +43,12 @@ TEMPERATURES = torch.logspace(-0.25, 0.47, 13, base=10)
 MIN_GROUP_QUERIES = 200
 """A group of history lengths with fewer queries than this takes the temperature of all."""
 GATE_STEPS = 60
-FIRST_WEIGHTS = [[-1.5, 0.0, 0.0], [-3.0, 0.0, 0.0], [-3.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]
-"""Where the search begins: the components in the order of `GatingNetwork`."""
+FIRST_WEIGHTS = {"transitions": -1.5, "trend": -3.0, "uniform": -3.0, "own": -1.0, "near": -3.0}
+"""The bias of each component at which the search begins, in the order of `GatingNetwork`."""
+SCALES_KM, DECAYS_OF_NEAR = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0), (0.3, 0.7, 0.9)
+"""How the distance to the items of a history may count, see `NearItems`."""
+SHARES_OF_NEAR = (0.01, 0.03, 0.1, 0.3)
+"""Weights of near items that are tried beside all other components."""
 DECAYS, DECAYS_OF_VISITS = (0.8, 0.9, 0.95, 0.98, 1.0), (0.01, 0.1, 0.3, 0.5, 0.8, 0.95, 1.0)
 PRIOR_OF_VISITS = 0.2
 """With more, popularity decides too much of the order of new items; with less, the likelihood falls."""
@@ -170,7 +176,18 @@ class Calibrator:
         self.group = torch.from_numpy(length_group(histories.lengths))
         # Where seen items are not ranked, what somebody did before is no candidate.
         self.own = None if options.exclude_seen else self._likeliest(self.histories, target, self._candidates())
-        self.first_weights = FIRST_WEIGHTS[: 3 if self.own is None else 4]
+        self.near: NearItems | None = None
+
+    @property
+    def components(self) -> list[str]:
+        """The components beside the network, in the order of `GatingNetwork`."""
+        left_out = {"own": self.own is None, "near": self.near is None}
+        return [name for name in FIRST_WEIGHTS if not left_out.get(name)]
+
+    @property
+    def first_weights(self) -> list[list[float]]:
+        """Where the search of the gating network begins."""
+        return [[FIRST_WEIGHTS[name], 0.0, 0.0] for name in self.components]
 
     def _candidates(self) -> list[OwnHistory]:
         """How own events may be counted: all pairs of a decay and a weight of transitions."""
@@ -218,12 +235,15 @@ class Calibrator:
         if not len(self.target):
             return self.model.calibration
         table = self._table()
-        gates = [_most_likely_gate(table, index, self.first_weights) for index in range(len(TEMPERATURES))]
-        losses = [float(table.losses(index, gate).mean()) for index, gate in enumerate(gates)]
-        everywhere = int(np.argmin(losses))
-        weights, chosen = gates[everywhere], self._temperatures(table, gates[everywhere], everywhere)
+        everywhere, weights = self._most_likely(table)
+        if self.model.tables.coordinates is not None:
+            self.near = self._likeliest_near(table.losses(everywhere, weights))
+            table = self._with_near(table)
+            everywhere, weights = self._most_likely(table)
+        chosen = self._temperatures(table, weights, everywhere)
         temperatures = tuple(round(float(TEMPERATURES[index]), 4) for index in chosen)
-        calibration = replace(self.model.calibration, temperatures=temperatures, gate=_gate(weights), own=self.own)
+        fitted = {"temperatures": temperatures, "gate": self._gate(weights), "own": self.own, "near": self.near}
+        calibration = replace(self.model.calibration, **fitted)
         if self.histories.visit_gap is not None:
             calibration = replace(calibration, visit=self._visit_probability(calibration))
         if self.at_request is None:
@@ -238,6 +258,40 @@ class Calibrator:
             known = replace(known, visit=self._visit_probability(replace(calibration, at_request=known), known=True))
         return replace(calibration, at_request=known)
 
+    def _most_likely(self, table: Table) -> tuple[int, Float[Tensor, "component weight"]]:
+        """The temperature and the gating network that are likeliest together."""
+        gates = [_most_likely_gate(table, index, self.first_weights) for index in range(len(TEMPERATURES))]
+        losses = [float(table.losses(index, gate).mean()) for index, gate in enumerate(gates)]
+        return int(np.argmin(losses)), gates[int(np.argmin(losses))]
+
+    def _likeliest_near(self, losses: Float[Tensor, " query"]) -> NearItems:
+        """How distance counts where the targets are likeliest, given −log p of each without near items."""
+        others, target = np.exp(-losses.double().numpy()), self.target.numpy()[:, None]
+        likeliest, best = NearItems(SCALES_KM[0]), -np.inf
+        for scale, decay in product(SCALES_KM, DECAYS_OF_NEAR):
+            near = self.model.near_items(NearItems(scale, decay))
+            assert near is not None
+            p = near.at(self.histories, target)[:, 0]
+            found = max(np.log((1 - share) * others + share * p).mean() for share in SHARES_OF_NEAR)
+            if found > best:
+                likeliest, best = near.options, found
+        return likeliest
+
+    def _with_near(self, table: Table) -> Table:
+        """The table with the component of near items."""
+        near, (counted, seen) = self.model.near_items(self.near), torch.zeros(2, 1, len(self.target))
+        assert near is not None
+        for tile, histories, row, item in self._tiles():
+            p = torch.from_numpy(near.dense(histories))
+            counted[0, tile] = p.gather(1, self.target[tile, None]).squeeze(1)
+            seen[0, tile] = torch.zeros(len(p)).index_add_(0, row, p[row, item])
+        with_near = (torch.cat(pair) for pair in ((table.counted, counted), (table.counted_seen, seen)))
+        return replace(table, **dict(zip(("counted", "counted_seen"), with_near, strict=True)))
+
+    def _gate(self, weights: Float[Tensor, "component weight"]) -> GatingNetwork:
+        rounded = [tuple(round(w, 4) for w in of_component) for of_component in weights.tolist()]
+        return GatingNetwork(**dict(zip(self.components, rounded, strict=True)))
+
     @torch.no_grad()
     def losses(self, gates: Sequence[GatingNetwork]) -> Float[Tensor, "temperature gate query"]:
         """−log p of each target at each of `TEMPERATURES` with each gating network.
@@ -245,8 +299,8 @@ class Calibrator:
         Own events are counted as the model does.
         """
         self.own = self.model.calibration.own
-        table, number = self._table(), len(self.first_weights)
-        rows = [torch.tensor(astuple(gate)[:number]) for gate in gates]
+        table = self._table()
+        rows = [torch.tensor([getattr(gate, name) for name in self.components]) for gate in gates]
         return torch.stack(
             [torch.stack([table.losses(index, row) for row in rows]) for index in range(len(TEMPERATURES))]
         )
@@ -269,7 +323,7 @@ class Calibrator:
                 counted[OWN - 1] = torch.from_numpy(self._own_share(histories, self.target.numpy(), own)).float()
             known = Table(neural, neural_seen, log_mass, counted, table.counted_seen, table.log_variance, log_gap)
             weights = _most_likely_gate(known, 0, [[*one, 0.0] for one in self.first_weights])
-            fits.append((float(known.losses(0, weights).mean()), _gate(weights), own))
+            fits.append((float(known.losses(0, weights).mean()), self._gate(weights), own))
         _, gate, own = min(fits, key=lambda fit: fit[0])
         return gate, own
 
@@ -304,7 +358,7 @@ class Calibrator:
         model = self.model
         encoded = model.encode(self.histories)
         neural, neural_seen, log_mass = torch.zeros(3, len(TEMPERATURES), len(self.target))
-        counted, counted_seen = torch.zeros(2, len(self.first_weights), len(self.target))
+        counted, counted_seen = torch.zeros(2, len(self.components), len(self.target))
         sampled, vectors = torch.from_numpy(encoded.preference), torch.from_numpy(model.tables.vectors[:])
         preference = torch.cat([sampled, torch.ones_like(sampled[..., :1])], dim=2)
         for tile, histories, seen_row, seen_item in self._tiles():
@@ -368,7 +422,3 @@ def _most_likely_gate(table: Table, index: int, first_weights: list[list[float]]
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     return unscaled().detach()
-
-
-def _gate(weights: Float[Tensor, "component weight"]) -> GatingNetwork:
-    return GatingNetwork(*(tuple(round(w, 4) for w in of_component) for of_component in weights.tolist()))
