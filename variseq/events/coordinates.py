@@ -39,7 +39,7 @@ def degrees_of(table: pa.Table, ids: Sequence[object]) -> Float[np.ndarray, "ite
         (missing,) = LIMITS.keys() - set(there)
         raise InputError(
             f"The items have the column {there[0]} and no {missing}. Coordinates need both: name the other one with "
-            f"item_columns={{{missing!r}: ...}}, or switch this one off with item_columns={{{there[0]!r}: ''}}."
+            f"item_columns={{{missing!r}: ...}}, or rename this one if it is no coordinate."
         )
     degrees, bad = np.full((len(table), 2), np.nan), np.zeros(len(table), dtype=bool)
     for column, (name, limit) in enumerate(LIMITS.items()):
