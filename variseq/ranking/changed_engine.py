@@ -12,6 +12,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int8
 
 from variseq.errors import InputError
+from variseq.events.coordinates import LIMITS
 from variseq.events.items import ItemTable
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Id, Vocabulary
@@ -58,6 +59,8 @@ class ChangeableEngine:
         self._remember(added, strict=True)
         content = None if self.trained.new_item_vectors is None else self.trained.new_item_vectors.encoder
         names = not_read(added, content)
+        if self.trained.model.near is not None:
+            names = tuple(name for name in names if name not in LIMITS)
         if self.trained.catalog.image_column is None and any(one.image is not None for one in given):
             names = (*names, "image")
         return after, replace(counts, not_read=names)

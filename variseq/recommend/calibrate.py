@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -45,10 +44,8 @@ MIN_GROUP_QUERIES = 200
 GATE_STEPS = 60
 FIRST_WEIGHTS = {"transitions": -1.5, "trend": -3.0, "uniform": -3.0, "own": -1.0, "near": -3.0}
 """The bias of each component at which the search begins, in the order of `GatingNetwork`."""
-SCALES_KM, DECAYS_OF_NEAR = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0), (0.3, 0.7, 0.9)
+SCALES_KM, DECAYS_OF_NEAR = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0), (0.3, 0.5, 0.7, 0.8, 0.9)
 """How the distance to the items of a history may count, see `NearItems`."""
-SHARES_OF_NEAR = (0.01, 0.03, 0.1, 0.3)
-"""Weights of near items that are tried beside all other components."""
 DECAYS, DECAYS_OF_VISITS = (0.8, 0.9, 0.95, 0.98, 1.0), (0.01, 0.1, 0.3, 0.5, 0.8, 0.95, 1.0)
 PRIOR_OF_VISITS = 0.2
 """With more, popularity decides too much of the order of new items; with less, the likelihood falls."""
@@ -237,8 +234,8 @@ class Calibrator:
         table = self._table()
         everywhere, weights = self._most_likely(table)
         if self.model.tables.coordinates is not None:
-            self.near = self._likeliest_near(table.losses(everywhere, weights))
-            table = self._with_near(table)
+            self.near = self._likeliest_near(table, everywhere)
+            table = self._with_near(table, self.near)
             everywhere, weights = self._most_likely(table)
         chosen = self._temperatures(table, weights, everywhere)
         temperatures = tuple(round(float(TEMPERATURES[index]), 4) for index in chosen)
@@ -264,29 +261,30 @@ class Calibrator:
         losses = [float(table.losses(index, gate).mean()) for index, gate in enumerate(gates)]
         return int(np.argmin(losses)), gates[int(np.argmin(losses))]
 
-    def _likeliest_near(self, losses: Float[Tensor, " query"]) -> NearItems:
-        """How distance counts where the targets are likeliest, given −log p of each without near items."""
-        others, target = np.exp(-losses.double().numpy()), self.target.numpy()[:, None]
-        likeliest, best = NearItems(SCALES_KM[0]), -np.inf
-        for scale, decay in product(SCALES_KM, DECAYS_OF_NEAR):
-            near = self.model.near_items(NearItems(scale, decay))
-            assert near is not None
-            p = near.at(self.histories, target)[:, 0]
-            found = max(np.log((1 - share) * others + share * p).mean() for share in SHARES_OF_NEAR)
-            if found > best:
-                likeliest, best = near.options, found
-        return likeliest
+    def _likeliest_near(self, table: Table, index: int) -> NearItems:
+        """How distance counts where the targets are likeliest at a temperature: the scale, and then the decay."""
+        self.near, losses = NearItems(SCALES_KM[0]), {}
+        for name, values in (("scale_km", SCALES_KM), ("decay", DECAYS_OF_NEAR)):
+            for one in [replace(self.near, **{name: value}) for value in values]:
+                if one not in losses:
+                    with_near = self._with_near(table, one)
+                    gate = _most_likely_gate(with_near, index, self.first_weights)
+                    losses[one] = float(with_near.losses(index, gate).mean())
+            self.near = min(losses, key=lambda one: losses[one])
+        return self.near
 
-    def _with_near(self, table: Table) -> Table:
+    def _with_near(self, table: Table, options: NearItems) -> Table:
         """The table with the component of near items."""
-        near, (counted, seen) = self.model.near_items(self.near), torch.zeros(2, 1, len(self.target))
+        near = self.model.near_items(options)
         assert near is not None
-        for tile, histories, row, item in self._tiles():
-            p = torch.from_numpy(near.dense(histories))
-            counted[0, tile] = p.gather(1, self.target[tile, None]).squeeze(1)
-            seen[0, tile] = torch.zeros(len(p)).index_add_(0, row, p[row, item])
-        with_near = (torch.cat(pair) for pair in ((table.counted, counted), (table.counted_seen, seen)))
-        return replace(table, **dict(zip(("counted", "counted_seen"), with_near, strict=True)))
+        target = torch.from_numpy(near.at(self.histories, self.target.numpy()[:, None])).float().T
+        of_seen = torch.zeros_like(target)
+        if self.options.exclude_seen:
+            for tile, histories, row, item in self._tiles():
+                p = torch.from_numpy(near.dense(histories))[row, item]
+                of_seen[0, tile] = torch.zeros(len(histories)).index_add_(0, row, p)
+        counted, counted_seen = torch.cat([table.counted, target]), torch.cat([table.counted_seen, of_seen])
+        return replace(table, counted=counted, counted_seen=counted_seen)
 
     def _gate(self, weights: Float[Tensor, "component weight"]) -> GatingNetwork:
         rounded = [tuple(round(w, 4) for w in of_component) for of_component in weights.tolist()]
