@@ -12,6 +12,7 @@ from variseq.sequences.histories import Histories
 COORDINATES = "coordinates"
 """The name of latitudes and longitudes among the tables of a model."""
 EARTH_RADIUS_KM = 6371.0
+BLOCK_ITEMS = 4096
 NUM_VISITS = 16
 """Earlier visits do not count; without visits, earlier events."""
 
@@ -53,23 +54,29 @@ class NearItemsModel:
         options: NearItems,
     ) -> None:
         self.options, self.popularity = options, popularity.astype(np.float32)
-        self.points, self.is_known = _on_sphere(degrees), ~np.isnan(degrees).any(axis=1)
+        self.is_known = ~np.isnan(degrees).any(axis=1)
         self.is_candidate = is_candidate & self.is_known
+        self._points = np.ascontiguousarray(_on_sphere(degrees).T, np.float32)
+        self._blocks = [slice(first, first + BLOCK_ITEMS) for first in range(0, len(degrees), BLOCK_ITEMS)]
         self._mass = np.full(len(degrees), np.nan)
         """Σ_j k(e, j) of each item e, as soon as it is needed."""
 
-    def kernel(self, of: Int[np.ndarray, " event"], item: Int[np.ndarray, " cell"]) -> Float[np.ndarray, "event cell"]:
-        """k of events of some items and other items."""
-        # The length of the chord, which is that of the arc as long as both are short beside the radius.
-        square = np.maximum(2 - 2 * self.points[of] @ self.points[item].T, 0)
-        return np.where(self.is_candidate[item], 1 / (1 + square * (EARTH_RADIUS_KM / self.options.scale_km) ** 2), 0.0)
+    def kernel(
+        self, of: Int[np.ndarray, " event"], item: Int[np.ndarray, " cell"] | slice
+    ) -> Float[np.ndarray, "event cell"]:
+        """k of events of some items and other items; 0 for other items that are no candidates."""
+        # The chord, which is as long as the arc where both are short. Single precision is 40 centimeters.
+        square = sum((all_of[of, None] - all_of[item]) ** 2 for all_of in self._points)
+        square *= np.float32((EARTH_RADIUS_KM / self.options.scale_km) ** 2)
+        square += 1
+        return self.is_candidate[item] / square
 
     def dense(self, histories: Histories) -> Float[np.ndarray, "history item"]:
         """p of all items."""
         p = np.tile(self.popularity, (len(histories), 1))
-        every = np.arange(len(self.points))
         for row, of, weight in self._events(histories):
-            p[row] = weight @ self.kernel(of, every)
+            for block in self._blocks:
+                p[row, block] = weight @ self.kernel(of, block)
         return p
 
     def likeliest(self, histories: Histories, number: int) -> tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " cell"]]:
@@ -92,20 +99,25 @@ class NearItemsModel:
         age = visits.offsets[1:][row] - 1 - np.arange(len(visits))
         of_event = visits.of(np.arange(histories.num_events))
         chosen = np.flatnonzero((age[of_event] < NUM_VISITS) & self.is_known[histories.item])
-        item = histories.item[chosen].astype(np.int64)
+        row, item = row[of_event[chosen]], histories.item[chosen].astype(np.int64)
+        weight = self.options.decay ** age[of_event[chosen]]
+        # Events of one item are one, which has the sum of their weights.
+        pair, cell = np.unique(row * len(self.popularity) + item, return_inverse=True)
+        row, item = np.divmod(pair, len(self.popularity))
+        weight = np.bincount(cell, weights=weight)
         self._fill_mass(item)
-        row, age, has_mass = row[of_event[chosen]], age[of_event[chosen]], self._mass[item] > 0
-        row, age, item = row[has_mass], age[has_mass], item[has_mass]
-        weight = self.options.decay**age
-        weight /= np.bincount(row, weights=weight)[row] * self._mass[item]
+        has_mass = self._mass[item] > 0
+        row, item, weight = row[has_mass], item[has_mass], weight[has_mass]
+        weight = (weight / (np.bincount(row, weights=weight)[row] * self._mass[item])).astype(np.float32)
         bounds = np.searchsorted(row, np.arange(len(histories) + 1))
         spans = [(number, slice(*bounds[number : number + 2])) for number in np.unique(row).tolist()]
         return [(number, item[span], weight[span]) for number, span in spans]
 
     def _fill_mass(self, item: Int[np.ndarray, " event"]) -> None:
-        every = np.arange(len(self.points))
-        for one in np.unique(item[np.isnan(self._mass[item])])[:, None]:
-            self._mass[one] = self.kernel(one, every).sum()
+        missing = np.unique(item[np.isnan(self._mass[item])])
+        for some in np.array_split(missing, -(-len(missing) // NUM_VISITS) or 1):
+            of_blocks = [self.kernel(some, block).sum(axis=1, dtype=np.float64) for block in self._blocks]
+            self._mass[some] = np.sum(of_blocks, axis=0)
 
 
 def _on_sphere(degrees: Float[np.ndarray, "item two"]) -> Float[np.ndarray, "item three"]:

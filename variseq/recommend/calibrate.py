@@ -239,8 +239,8 @@ class Calibrator:
             everywhere, weights = self._most_likely(table)
         chosen = self._temperatures(table, weights, everywhere)
         temperatures = tuple(round(float(TEMPERATURES[index]), 4) for index in chosen)
-        fitted = {"temperatures": temperatures, "gate": self._gate(weights), "own": self.own, "near": self.near}
-        calibration = replace(self.model.calibration, **fitted)
+        calibration = replace(self.model.calibration, temperatures=temperatures, gate=self._gate(weights))
+        calibration = replace(calibration, own=self.own, near=self.near)
         if self.histories.visit_gap is not None:
             calibration = replace(calibration, visit=self._visit_probability(calibration))
         if self.at_request is None:
