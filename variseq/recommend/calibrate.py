@@ -363,6 +363,8 @@ class Calibrator:
             target = self.target[tile]
             for one in preference[:, tile]:
                 logits = one @ vectors.T
+                # New items are forecast apart and have no part in the softmax.
+                logits[:, model.new_items] = -torch.inf
                 at_target, at_seen = logits.gather(1, target[:, None]).squeeze(1), logits[seen_row, seen_item]
                 for index, temperature in enumerate(TEMPERATURES):
                     mass = torch.logsumexp(logits / temperature, dim=1)
