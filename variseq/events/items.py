@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from variseq.errors import CheckpointError, InputError
 from variseq.events.columns import ITEM_ALIASES, Wanted, find_layout
 from variseq.events.coordinates import degrees_of
 from variseq.events.frames import Frame
-from variseq.events.hierarchy import nodes_of
+from variseq.events.hierarchy import LEVEL_MARK, nodes_of
 from variseq.events.identifiers import EXACT_NULL_WORDS, NULL_WORDS, read_ids, read_text_cells, trimmed
 from variseq.events.ingest import Ingested, ingest
 from variseq.events.options import ReadOptions
@@ -167,6 +167,16 @@ class CategoryLinks:
     @property
     def num_categories(self) -> int:
         return len(self.names)
+
+    @property
+    def weight(self) -> Float[np.ndarray, " link"]:
+        """What each link counts: 1 for a node of a tree, whose vectors are summed; of other categories the mean."""
+        parents = {LEVEL_MARK.join(levels[:-1]) for levels in (name.split(LEVEL_MARK) for name in self.names)}
+        is_node = np.array([LEVEL_MARK in name or name in parents for name in self.names], dtype=bool)[self.category]
+        item = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        num_others = np.bincount(item[~is_node], minlength=len(self.offsets))
+        weight: Float[np.ndarray, " link"] = np.where(is_node, 1.0, 1 / np.maximum(num_others[item], 1)).astype("f4")
+        return weight
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ LikeHistories = tuple[Float[np.ndarray, "history new"] | None, Float[np.ndarray,
 
 @dataclass(frozen=True, eq=False)
 class NewItemVectors:
-    """From what is known of an item to its vector: the mean of the vectors of its categories, plus content · W.
+    """From what is known of an item to its vector: the vectors of its categories, plus content · W.
 
     Args:
         content: W; None for a model without content.
@@ -51,8 +51,9 @@ class NewItemVectors:
             links = items.category_links(self.names)
             length = np.diff(links.offsets)
             of_items = np.zeros((len(length), self.category.shape[1]), dtype=np.float32)
-            np.add.at(of_items, np.repeat(np.arange(len(length)), length), self.category[links.category])
-            parts.append(of_items / np.maximum(length, 1)[:, None])
+            weighted = links.weight[:, None] * self.category[links.category]
+            np.add.at(of_items, np.repeat(np.arange(len(length)), length), weighted)
+            parts.append(of_items)
         return np.asarray(sum(parts[1:], parts[0]), dtype=np.float32), content
 
     def squared_shares(self, items: ItemTable) -> dict[str, float]:
