@@ -258,6 +258,18 @@ def _places(paths: list[Path]) -> Events:
     return pa.table({name: column[order] for name, column in columns.items()}), None, []
 
 
+def _places_on_map(paths: list[Path]) -> Events:
+    """The same with coordinates, which the files have scaled to a box; it is taken for one around New York."""
+    events, _, notes = _places(paths)
+    types = {"location_id": INTEGER, "latitude": pa.float64(), "longitude": pa.float64()}
+    rows = pa.concat_tables([_csv(path, types, header=True)[0] for path in paths])
+    box = {"latitude": (40.77, 0.22), "longitude": (-73.975, 0.295)}
+    degrees = {name: middle + half * rows[name].to_numpy() for name, (middle, half) in box.items()}
+    items = pa.table({"item_id": rows["location_id"], **degrees}).group_by("item_id", use_threads=False)
+    items = items.aggregate([(name, "first") for name in box]).rename_columns(["item_id", *box])
+    return events, items, notes
+
+
 def _eicu(paths: list[Path]) -> Events:
     """Diagnoses and treatments of stays in intensive care, with minutes counted from admission."""
     rows = []
@@ -461,6 +473,17 @@ DATASETS = {
         _places,
         ORDERED,
         (OWN_CALENDAR,),
+        evaluates_request_time=True,
+    ),
+    "foursquare-nyc-map": DatasetSpec(
+        "Foursquare check-ins, New York, with coordinates",
+        tuple(f"foursquare_{part}.csv.gz" for part in ("train", "valid", "test")),
+        _places_on_map,
+        ORDERED,
+        (
+            OWN_CALENDAR,
+            "Coordinates are scaled to a box, which is taken as 40.55 to 40.99 N, 73.68 to 74.27 W.",
+        ),
         evaluates_request_time=True,
     ),
     "geolife": DatasetSpec(

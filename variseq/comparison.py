@@ -184,5 +184,6 @@ def with_mc_dropout(
         )
     untuned = MixtureModel(DropoutEncoder(encoder.network), tables, Calibration(num_passes))
     calibration = Calibrator(untuned, valid, options, calendar).fit()
+    calibration = replace(calibration, new=forecast.model.calibration.new)
     tuned = MixtureModel(untuned.encoder, tables, calibration, forecast.model.repeat_share)
     return ModelRecommender(tuned, f"{forecast.name}, dropout")

@@ -22,6 +22,7 @@ from variseq.ranking.catalog_changes import CatalogChanges
 from variseq.ranking.index import EXACT_ITEMS, build_index
 from variseq.ranking.item_codes import COMPRESSIONS, Compression, ItemCodes, int8_codes, product_codes
 from variseq.ranking.mixture import SCORE_OFFSET, MixtureModel
+from variseq.ranking.near_items import COORDINATES
 from variseq.ranking.options import RecommendOptions
 from variseq.recommend.network_model import CONTENT, mixture_model
 from variseq.sequences.histories import Histories
@@ -137,7 +138,7 @@ def _tables(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
         **encoder_tables(checkpoint.network),
         **{
             name: counts[name].numpy()
-            for name in ("log_share", "log_trend", "is_new", CONTENT, SCORE_OFFSET)
+            for name in ("log_share", "log_trend", "is_new", CONTENT, SCORE_OFFSET, COORDINATES)
             if name in counts
         },
         "offsets": _smallest_type(counts["offsets"].numpy()),

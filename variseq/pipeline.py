@@ -18,11 +18,13 @@ from variseq.content.item_content import ItemContent
 from variseq.errors import InputError
 from variseq.evaluation.external_log import num_trained_of
 from variseq.evaluation.splits import Split, marked_targets, split_at
+from variseq.events.coordinates import degrees_of
 from variseq.events.report import utc_text
 from variseq.log import LogPart
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration, CalibrationResult
 from variseq.ranking.content_table import ContentTable
 from variseq.ranking.mixture import MixtureModel
+from variseq.ranking.near_items import COORDINATES
 from variseq.recommend.attributes import fit_attributes
 from variseq.recommend.calibrate import calibrate
 from variseq.recommend.network_model import CONTENT, count_events, mixture_model
@@ -132,6 +134,8 @@ def _calibrated(
     """Calibrate the chosen network on validation, and transfer the result to the refitted one; with its counts."""
     config, content = settings.training, settings.content
     further = {} if content is None else {CONTENT: torch.from_numpy(ContentTable.of(content).codes)}
+    if train.items is not None and (degrees := degrees_of(train.items.table, train.vocabulary.items)) is not None:
+        further |= {} if np.isnan(degrees).all() else {COORDINATES: torch.from_numpy(degrees)}
     validation, known = Validation(valid.part, config), train.part.history()
     # A network that was trained without noise has no spread that means anything.
     num_samples = NUM_SAMPLES if config.deterministic_fraction < 1 else 0

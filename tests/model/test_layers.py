@@ -182,6 +182,12 @@ def test_categories_of_one_item_or_of_most_items_are_left_out() -> None:
     assert links.category.tolist() == [0, 0, 1, 1]
 
 
+def test_nodes_of_a_tree_are_summed_and_other_categories_are_averaged() -> None:
+    names = ("a", "a|b", "x", "y")
+    links = CategoryLinks(np.array([0, 4, 5, 5]), np.array([0, 1, 2, 3, 2]), names)
+    np.testing.assert_array_equal(links.weight, np.array([1, 1, 0.5, 0.5, 1], np.float32))
+
+
 def test_categories_can_be_left_unused(shop_parts: tuple[LogPart, LogPart, LogPart]) -> None:
     train = shop_parts[0]
     assert VariationalAttention("tiny").settings(train).links is not None

@@ -19,12 +19,16 @@ from variseq.ranking.content_table import ContentTable
 from variseq.ranking.counts import OwnHistory
 from variseq.ranking.encoding import antithetic_noise
 from variseq.ranking.mixture import MixtureModel
+from variseq.ranking.near_items import NearItems
 from variseq.ranking.new_items import NewItemForecast
 from variseq.recommend.network_model import ModelRecommender, count_events, mixture_model
 
 HISTORIES = some_histories(NUM_ITEMS)
 OPEN = GatingNetwork(transitions=(-0.5, 0.1, 0.2), trend=(-0.7, 0.2, -0.1), uniform=(-1.0, -0.1, 0.3))
 WITH_OWN, OWN = replace(OPEN, own=(0.3, 0.1, -0.2)), OwnHistory(decay=0.7, transitions=2.5)
+WITH_NEAR, NEAR = replace(OPEN, near=(0.4, -0.1, 0.2)), NearItems(2.0, 0.6)
+DEGREES = np.random.default_rng(1).normal((40.7, -74.0), 0.05, (NUM_ITEMS, 2))
+DEGREES[[1, 4]] = np.nan
 
 
 def model_of(calibration: Calibration, network: Network | None = None) -> MixtureModel:
@@ -49,7 +53,7 @@ def test_model_keeps_the_recommender_contract(
 
 @pytest.mark.parametrize("num_samples", [0, 1, 4])
 @pytest.mark.parametrize("block_items", [3, 100])
-@pytest.mark.parametrize(("gate", "own"), [(OPEN, None), (WITH_OWN, OWN)])
+@pytest.mark.parametrize(("gate", "own"), [(OPEN, None), (WITH_OWN, OWN), (WITH_NEAR, None)])
 @pytest.mark.parametrize("new_items", [[], [2], [0, 3, NUM_ITEMS - 1]])
 def test_mixture_is_that_of_the_plain_form(
     num_samples: int,
@@ -62,9 +66,12 @@ def test_mixture_is_that_of_the_plain_form(
     monkeypatch.setattr(softmax, "BLOCK_ITEMS", block_items)
     temperatures = tuple(1.0 + 0.1 * group for group in range(10))
     model = model_of(Calibration(num_samples, temperatures, gate, own, new=NewItemForecast(0.2, 0.7, 3.0, 0.3)))
+    if gate is WITH_NEAR:
+        model.calibration = replace(model.calibration, near=NEAR)
     is_new = np.isin(np.arange(NUM_ITEMS), new_items)
     content = ContentTable.of(np.random.default_rng(0).normal(size=(NUM_ITEMS, 3))) if gate is OPEN else None
-    model = MixtureModel(model.encoder, replace(model.tables, is_new=is_new, content=content), model.calibration)
+    tables = replace(model.tables, is_new=is_new, content=content, coordinates=DEGREES)
+    model = MixtureModel(model.encoder, tables, model.calibration)
     distribution = model.distribution(model.encode(HISTORIES), HISTORIES)
     p, plain = distribution.probabilities(), plain_mixture(model, HISTORIES)
     np.testing.assert_allclose(p, plain.mean(axis=1), rtol=1e-4, atol=1e-7)
@@ -101,7 +108,14 @@ def test_noise_is_the_same_each_time_and_its_pairs_cancel_out() -> None:
 def test_calibration_comes_back_from_its_record() -> None:
     temperatures = tuple(np.linspace(0.5, 2, 10).tolist())
     new = Calibration(new=NewItemForecast(0.1, 0.5, 3.0, 0.2, 1e-4))
-    for calibration in (Calibration(), new, Calibration(3, temperatures, OPEN, OWN), Calibration(3, gate=WITH_OWN)):
+    near = Calibration(3, gate=WITH_NEAR, near=NEAR)
+    for calibration in (
+        Calibration(),
+        new,
+        Calibration(3, temperatures, OPEN, OWN),
+        Calibration(3, gate=WITH_OWN),
+        near,
+    ):
         assert Calibration.from_json(calibration.to_json()) == calibration
     assert Calibration().to_json()["gate"]["transitions"][0] is None
     broken = Calibration().to_json() | {"temperatures": [1.0] * 9 + [-1.0]}

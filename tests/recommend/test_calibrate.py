@@ -79,6 +79,30 @@ def test_transitions_have_weight_where_only_they_know_what_comes_next() -> None:
     assert weights_after_fit(count_events(NUM_ITEMS, known), part)[1].mean() > 0.8
 
 
+def test_new_items_have_no_part_in_what_the_weights_are_fitted_to() -> None:
+    """An item without any event is forecast apart, however large its vector is."""
+    generator = np.random.default_rng(0)
+    histories = [generator.integers(NUM_ITEMS - 1, size=6).tolist() for _ in range(100)]
+    part = leave_one_out(Histories.of_items(histories), NUM_ITEMS)[1]
+    found = []
+    for scale in (0.0, 100.0):
+        network = small_network()
+        with torch.no_grad():
+            network.embedding.item[NUM_ITEMS - 1] = scale
+        untuned = mixture_model(network, count_events(NUM_ITEMS, part.history()), Calibration(2))
+        found.append(Calibrator(untuned, part, OPTIONS).fit())
+    assert found[0] == found[1]
+
+
+def test_near_items_have_no_weight_where_no_item_has_coordinates() -> None:
+    part = random_part()
+    calibration = Calibrator(
+        mixture_model(small_network(), count_events(NUM_ITEMS, part.history()), Calibration(0)), part, OPTIONS
+    ).fit()
+    assert calibration.near is None
+    assert calibration.gate.near == GatingNetwork().near
+
+
 def test_own_history_has_weight_where_everybody_returns_to_places_of_their_own() -> None:
     generator = np.random.default_rng(0)
     histories = [generator.choice(generator.choice(NUM_ITEMS, 2), size=20).tolist() for _ in range(300)]

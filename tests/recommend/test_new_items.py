@@ -100,7 +100,7 @@ def test_what_the_targets_follow_is_trusted() -> None:
     histories = KNOWN.rows(np.tile(np.arange(6), 2 * MIN_TARGETS))
     logits = model.encoder.encode(histories, model.noise(0)).preference[0] @ model.tables.vectors[list(NEW), :-1].T
     logits += model.tables.vectors[list(NEW), -1]
-    likeness = model.likeness(histories)
+    likeness, _ = model.like(histories)
     targets = {
         "scale": np.array(NEW)[logits.argmax(axis=1)],
         "likeness": np.array(NEW)[likeness.argmax(axis=1)],

@@ -52,6 +52,9 @@ ITEM_ALIASES: Aliases = {
     Columns.ITEM: EVENT_ALIASES[Columns.ITEM] + (("id",),),
     Columns.TITLE: (("name", "movietitle", "itemname", "itemtitle", "productname", "producttitle", "headline"),),
     Columns.CATEGORY: (("categories", "genre", "genres", "class", "categoryid", "categorycode", "maincategory"),),
+    Columns.HIERARCHY: (("tree", "codetree", "treecode", "taxonomy"),),
+    Columns.LATITUDE: (("lat",),),
+    Columns.LONGITUDE: (("lon", "lng"),),
 }
 
 

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from variseq.errors import CheckpointError, InputError
 from variseq.events.columns import ITEM_ALIASES, Wanted, find_layout
+from variseq.events.coordinates import degrees_of
 from variseq.events.frames import Frame
+from variseq.events.hierarchy import LEVEL_MARK, nodes_of
 from variseq.events.identifiers import EXACT_NULL_WORDS, NULL_WORDS, read_ids, read_text_cells, trimmed
 from variseq.events.ingest import Ingested, ingest
 from variseq.events.options import ReadOptions
@@ -165,6 +167,16 @@ class CategoryLinks:
     @property
     def num_categories(self) -> int:
         return len(self.names)
+
+    @property
+    def weight(self) -> Float[np.ndarray, " link"]:
+        """What each link counts: 1 for a node of a tree, whose vectors are summed; of other categories the mean."""
+        parents = {LEVEL_MARK.join(levels[:-1]) for levels in (name.split(LEVEL_MARK) for name in self.names)}
+        is_node = np.array([LEVEL_MARK in name or name in parents for name in self.names], dtype=bool)[self.category]
+        item = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        num_others = np.bincount(item[~is_node], minlength=len(self.offsets))
+        weight: Float[np.ndarray, " link"] = np.where(is_node, 1.0, 1 / np.maximum(num_others[item], 1)).astype("f4")
+        return weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -342,6 +354,8 @@ def read_items(session: Session, source: object, vocabulary: Vocabulary, options
         table.column(name) if name in table.column_names else empty for name in (Columns.TITLE, Columns.CATEGORY)
     )
     categories, notes = split_categories(category.to_pylist())
+    table, nodes = _checked(session, table, vocabulary.items.to_pylist())
+    categories = [list(dict.fromkeys([*names, *of_tree])) for names, of_tree in zip(categories, nodes, strict=True)]
     table = table.select([name for name in table.column_names if name not in (Columns.TITLE, Columns.CATEGORY)])
     table = table.add_column(0, Columns.CATEGORY, pa.array(categories, pa.list_(pa.string())))
     table = table.add_column(0, Columns.TITLE, title.cast(pa.string()))
@@ -356,6 +370,22 @@ def read_items(session: Session, source: object, vocabulary: Vocabulary, options
     session.notes += notes + [message for message, count in messages.items() if count]
     _warn_of_few_matches(session, vocabulary.items)
     return ItemTable(table, num_left_out, num_without_row)
+
+
+def _checked(session: Session, table: pa.Table, ids: list[Id]) -> tuple[pa.Table, list[list[str]]]:
+    """The table with coordinates as numbers and without tree codes, and the nodes of the tree that each item has."""
+    if (degrees := degrees_of(table, ids)) is not None:
+        for column, name in enumerate((Columns.LATITUDE, Columns.LONGITUDE)):
+            cells = pa.array(degrees[:, column], from_pandas=True)
+            table = table.set_column(table.column_names.index(name), name, cells)
+        if num_missing := int(np.isnan(degrees[:, 0]).sum()):
+            session.notes.append(f"{num_missing:,} items of the log have no coordinates")
+    if Columns.HIERARCHY not in table.column_names:
+        return table, [[]] * len(table)
+    nodes = nodes_of(table.column(Columns.HIERARCHY).to_pylist(), ids)
+    if num_missing := sum(not of_item for of_item in nodes):
+        session.notes.append(f"{num_missing:,} items of the log have no tree code")
+    return table.drop_columns(Columns.HIERARCHY), nodes
 
 
 def read_item_rows(source: object, options: ReadOptions | None = None) -> tuple[pa.Table, dict[str, str], list[str]]:

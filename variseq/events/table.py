@@ -21,6 +21,9 @@ class Columns:
     VISIT = "visit"
     TITLE = "title"
     CATEGORY = "category"
+    HIERARCHY = "hierarchy"
+    LATITUDE = "latitude"
+    LONGITUDE = "longitude"
 
     REQUIRED = (USER, ITEM, TIME)
     OPTIONAL = (EVENT, VALUE, VISIT)

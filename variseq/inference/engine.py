@@ -34,6 +34,7 @@ from variseq.ranking.engine import Engine
 from variseq.ranking.index import ItemIndex
 from variseq.ranking.item_codes import ItemCodes, ItemVectors, without_bias
 from variseq.ranking.mixture import SCORE_OFFSET, ItemTables, MixtureModel
+from variseq.ranking.near_items import COORDINATES
 from variseq.ranking.new_items import NewItemVectors
 from variseq.ranking.next_time import NextTime
 
@@ -60,7 +61,7 @@ def load_engine(folder: Path, exact: bool = False) -> Engine:
         content = ContentTable(arrays["item_content"]) if "item_content" in arrays else None
         log_share, log_trend, offsets, follower, count, is_new = (arrays[name] for name in counted)
         of_items = (vectors, log_share, log_trend, offsets, follower, count, is_new, content)
-        tables = ItemTables(*of_items, arrays.get(SCORE_OFFSET))
+        tables = ItemTables(*of_items, arrays.get(SCORE_OFFSET), arrays.get(COORDINATES))
         network, calibrated = manifest["network"], CalibrationResult.from_json(manifest["calibration"])
         encoder: Encoder = NoEncoder(vectors.shape[1] - 1)
         if network is not None:
@@ -102,7 +103,7 @@ def _onnx_encoder(path: Path, vectors: ItemVectors, arrays: dict[str, np.ndarray
 def _refuse_other_lengths(arrays: dict[str, np.ndarray], num_items: int) -> None:
     offsets = arrays["offsets"]
     of_items = {name: len(arrays[name]) for name in ("log_share", "log_trend", "is_new")}
-    of_items |= {name: len(arrays[name]) for name in ("item_content", SCORE_OFFSET) if name in arrays}
+    of_items |= {name: len(arrays[name]) for name in ("item_content", SCORE_OFFSET, COORDINATES) if name in arrays}
     of_items["item vectors"] = len(arrays["codes" if "codes" in arrays else "item_vectors"])
     require_equal({"vocabulary": num_items, "offsets": len(offsets) - 1, **of_items}, "items")
     cells = {name: len(arrays[name]) for name in ("follower", "count")}

@@ -167,9 +167,9 @@ class EventEmbedding(nn.Module):
     Row `num_items` of V is the start token: what stands before the first event. Parts that the log does not have
     (one behavior, no times, no values) are not built.
 
-    While training, a row of V can be a sum: the item's own vector, the mean of the vectors of its categories, and a
-    linear map of its content vector. So similar items share what they learn. An item without training events has no
-    vector of its own then.
+    While training, a row of V can be a sum: the item's own vector, the sum of the vectors of its nodes in a tree, the
+    mean of those of its other categories, and a linear map of its content vector. So similar items share what they
+    learn. An item without training events has no vector of its own then.
     """
 
     def __init__(self, num_items: int, hidden_size: int, num_behaviors: int, has_gaps: bool, has_values: bool) -> None:
@@ -183,6 +183,7 @@ class EventEmbedding(nn.Module):
         self.value = embedding_vectors(2, hidden_size) if has_values else None
         self.link_offsets: Int[Tensor, " item_plus_one"]
         self.link_category: Int[Tensor, " link"]
+        self.link_weight: Float[Tensor, " link"]
         self.has_own: Bool[Tensor, "item_and_start one"]
         self.content: Float[Tensor, "item content"]
         self.value_mean: Tensor
@@ -196,6 +197,7 @@ class EventEmbedding(nn.Module):
         self.category = embedding_vectors(links.num_categories, self.item.shape[1])
         self.register_buffer("link_offsets", torch.from_numpy(links.offsets.astype(np.int64)), persistent=False)
         self.register_buffer("link_category", torch.from_numpy(links.category.astype(np.int64)), persistent=False)
+        self.register_buffer("link_weight", torch.from_numpy(links.weight), persistent=False)
 
     def use_content(self, content: Float[np.ndarray, "item content"]) -> None:
         """Add a map of content vectors to those of the items; only while training, see `fold`."""
@@ -224,12 +226,17 @@ class EventEmbedding(nn.Module):
     def _with_shared(self, vectors: Float[Tensor, "item_and_start hidden"]) -> Float[Tensor, "item_and_start hidden"]:
         """The vectors with what categories and content add, in place."""
         if self.category is not None:
-            vectors[:-1] += functional.embedding_bag(
-                self.link_category, self.category, self.link_offsets, mode="mean", include_last_offset=True
-            )
+            vectors[:-1] += self.of_categories(self.category)
         if self.content_map is not None:
             vectors[:-1] += self.content @ self.content_map
         return vectors
+
+    def of_categories(self, category: Float[Tensor, "category hidden"]) -> Float[Tensor, "item hidden"]:
+        """The weighted sums of the vectors of each item's categories."""
+        links = (self.link_category, category, self.link_offsets)
+        return functional.embedding_bag(
+            *links, mode="sum", per_sample_weights=self.link_weight, include_last_offset=True
+        )
 
     def of_rows(self, rows: Int[Tensor, " row"]) -> dict[str, Tensor]:
         """Buffers for `rows` alone, by their names; see `Network.of_rows`."""
@@ -238,7 +245,8 @@ class EventEmbedding(nn.Module):
             first = self.link_offsets[items]
             number = self.link_offsets[items + 1] - first
             found["link_offsets"] = torch.cat([number.new_zeros(1), number.cumsum(0)])
-            found["link_category"] = self.link_category[ragged(first, number)[1]]
+            link = ragged(first, number)[1]
+            found |= {"link_category": self.link_category[link], "link_weight": self.link_weight[link]}
         if self.content_map is not None:
             found["content"] = self.content[items]
         return found

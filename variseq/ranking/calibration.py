@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from variseq.errors import InputError
 from variseq.ranking.counts import OwnHistory
+from variseq.ranking.near_items import NearItems
 from variseq.ranking.new_items import NewItemForecast
 from variseq.ranking.visits import VisitProbability
 from variseq.sequences.histories import LARGEST_LOG_GAP, Histories
@@ -24,7 +25,7 @@ LENGTH_EDGES = (0, 1, 2, 3, 6, 11, 21, 51, 101, 201)
 """Where the groups of history lengths begin: 0, 1, 2, 3-5, 6-10, ... events."""
 LEVELS = tuple(round(0.01 * percent, 2) for percent in range(50, 100))
 """The levels of conformal sets: 0.5, 0.51, ..., 0.99."""
-TRANSITIONS, TREND, UNIFORM, OWN = 1, 2, 3, 4
+TRANSITIONS, TREND, UNIFORM, OWN, NEAR = 1, 2, 3, 4, 5
 """The rows of the mixture weights after the network's, in the order of `GatingNetwork`."""
 MIN_QUERIES = 200
 """A group with fewer validation queries than this takes the thresholds of all queries."""
@@ -60,7 +61,7 @@ def repeat_share(histories: Histories) -> float:
 
 @dataclass(frozen=True)
 class GatingNetwork:
-    """The weights of the mixture components: network, counted transitions, trend, uniform distribution, own history.
+    """The weights of the mixture components: network, transitions, trend, uniform part, own history and near items.
 
     The weights are the softmax of 0 (the network) and, for each other component, bias + a · log Z + b · mean log σ².
     log Z is the log-partition function of the network's softmax: it grows with how well the preference fits some items.
@@ -73,12 +74,14 @@ class GatingNetwork:
         trend: The same for what was popular of late when the model was fitted.
         uniform: The same for the uniform distribution.
         own: The same for what the person did before.
+        near: The same for items near those of the history on the map.
     """
 
     transitions: tuple[float, ...] = (-math.inf, 0.0, 0.0)
     trend: tuple[float, ...] = (-math.inf, 0.0, 0.0)
     uniform: tuple[float, ...] = (-math.inf, 0.0, 0.0)
     own: tuple[float, ...] = (-math.inf, 0.0, 0.0)
+    near: tuple[float, ...] = (-math.inf, 0.0, 0.0)
 
     def weights(
         self,
@@ -113,6 +116,7 @@ class Calibration:
             others.
         lags: The counted transitions are those from so many of the last events.
         lag_decay: The weight of each of them over that of the next one.
+        near: How the distance to the items of a history counts; None where items have no coordinates.
     """
 
     num_samples: int = NUM_SAMPLES
@@ -125,6 +129,7 @@ class Calibration:
     new: NewItemForecast | None = None
     lags: int = 1
     lag_decay: float = 1.0
+    near: NearItems | None = None
 
     def of(self, histories: Histories) -> Calibration:
         """The one for these histories: whether their request time is known decides."""
@@ -155,6 +160,8 @@ class Calibration:
             record["at_request"] = self.at_request.to_json() | {"log_gaps": list(self.at_request.log_gaps)}
         if self.lags > 1:
             record |= {"lags": self.lags, "lag_decay": self.lag_decay}
+        if self.near is not None:
+            record["near"] = asdict(self.near)
         return record | {"visit": visit, "new": None if self.new is None else asdict(self.new)}
 
     @classmethod
@@ -162,7 +169,7 @@ class Calibration:
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for a record that is not one."""
         gate = {}
         for name in asdict(GatingNetwork()):
-            bias, of_log_mass, of_log_variance, *of_log_gap = record["gate"][name]
+            bias, of_log_mass, of_log_variance, *of_log_gap = record["gate"].get(name, [None, 0.0, 0.0])
             slopes = (float(slope) for slope in (of_log_mass, of_log_variance, *of_log_gap))
             gate[name] = (-math.inf if bias is None else float(bias), *slopes)
         temperatures = tuple(float(value) for value in record["temperatures"])
@@ -178,7 +185,8 @@ class Calibration:
         new = None if record["new"] is None else NewItemForecast(**record["new"])
         lags, lag_decay = int(record.get("lags", cls.lags)), float(record.get("lag_decay", cls.lag_decay))
         of_log = (own, at_request, (least, largest), visit, new)
-        return cls(int(record["num_samples"]), temperatures, GatingNetwork(**gate), *of_log, lags, lag_decay)
+        near = NearItems(**record["near"]) if "near" in record else None
+        return cls(int(record["num_samples"]), temperatures, GatingNetwork(**gate), *of_log, lags, lag_decay, near)
 
     def temperature(self, lengths: Int[np.ndarray, " history"]) -> Float[np.ndarray, " history"]:
         """The temperature of histories of these lengths."""

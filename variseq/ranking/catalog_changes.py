@@ -7,14 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, StrictStr, StringConstraints, ValidationError
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, StringConstraints, ValidationError, model_validator
 
 from variseq.content.columns import first_of, is_number, is_text, joined_texts, number_lists, numbers, text_columns
 from variseq.content.item_content import ItemContent
 from variseq.content.paths import path_columns, path_of
 from variseq.content.sources import GivenVectors, Numbers, Texts
 from variseq.errors import CheckpointError, InputError
+from variseq.events.coordinates import LIMITS, degrees_of
 from variseq.events.items import ItemTable
 from variseq.events.table import Columns
 from variseq.events.vocabulary import MAX_ID_BYTES, Id, check_text
@@ -67,6 +70,11 @@ class ItemDetails(BaseModel):
             where = ".".join(map(str, first["loc"])) or "its columns"
             message = f"Item {given.get('item_id')!r}: {where}: {first['msg']}. Nothing was changed."
             raise InputError(message) from error
+
+    @model_validator(mode="after")
+    def _check_coordinates(self) -> ItemDetails:
+        coordinates_of([self])
+        return self
 
     def updated(self, given: ItemDetails) -> ItemDetails:
         """This item with what is given of it now."""
@@ -270,6 +278,14 @@ def as_table(items: Sequence[ItemDetails], content: ItemContent | None) -> ItemT
     for name in _names(one.numbers for one in items):
         columns.setdefault(name, pa.array([one.numbers.get(name) for one in items], pa.float64()))
     return ItemTable(pa.table(columns))
+
+
+def coordinates_of(items: Sequence[ItemDetails]) -> Float[np.ndarray, "item two"]:
+    """Latitude and longitude of items in degrees, NaN for none. Raises InputError, see `degrees_of`."""
+    columns = {name: pa.array([one.numbers.get(name) for one in items], pa.float64()) for name in LIMITS}
+    degrees = degrees_of(pa.table(columns), [one.item_id for one in items])
+    assert degrees is not None
+    return degrees
 
 
 def not_read(items: Sequence[ItemDetails], content: ItemContent | None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int8
 
 from variseq.errors import InputError
+from variseq.events.coordinates import LIMITS
 from variseq.events.items import ItemTable
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Id, Vocabulary
@@ -22,6 +23,7 @@ from variseq.ranking.catalog_changes import (
     ChangeCounts,
     ItemDetails,
     as_table,
+    coordinates_of,
     not_read,
     with_items,
     without_items,
@@ -57,6 +59,8 @@ class ChangeableEngine:
         self._remember(added, strict=True)
         content = None if self.trained.new_item_vectors is None else self.trained.new_item_vectors.encoder
         names = not_read(added, content)
+        if self.trained.model.near is not None:
+            names = tuple(name for name in names if name not in LIMITS)
         if self.trained.catalog.image_column is None and any(one.image is not None for one in given):
             names = (*names, "image")
         return after, replace(counts, not_read=names)
@@ -81,7 +85,7 @@ class ChangeableEngine:
         engine = copy.copy(trained)
         if added:
             _, vectors, codes = zip(*self._vectors.values(), strict=True)
-            self._add(engine, np.stack(vectors), np.stack(codes))
+            self._add(engine, added, np.stack(vectors), np.stack(codes))
         vocabulary = _vocabulary(trained.vocabulary, [one.item_id for one in added])
         removed = np.zeros(vocabulary.num_items, dtype=bool)
         gone = vocabulary.item_positions(changes.removed)
@@ -97,12 +101,19 @@ class ChangeableEngine:
         return engine
 
     def _add(
-        self, engine: Engine, vectors: Float[np.ndarray, "added hidden"], codes: Int8[np.ndarray, "added content"]
+        self,
+        engine: Engine,
+        added: Sequence[ItemDetails],
+        vectors: Float[np.ndarray, "added hidden"],
+        codes: Int8[np.ndarray, "added content"],
     ) -> None:
         """Give an engine a model with more items, without events, behind its own."""
         trained, num_added = self.trained.model, len(vectors)
         tables, end = trained.tables, np.repeat(trained.tables.offsets[-1:], num_added)
         content = None if tables.content is None else ContentTable(np.concatenate([tables.content.codes, codes]))
+        coordinates = tables.coordinates
+        if coordinates is not None:
+            coordinates = np.concatenate([coordinates, coordinates_of(added)])
         engine.model = MixtureModel(
             trained.encoder.with_items(vectors),
             replace(
@@ -114,6 +125,7 @@ class ChangeableEngine:
                 is_new=np.concatenate([tables.is_new, np.ones(num_added, dtype=bool)]),
                 score_offset=None if tables.score_offset is None else np.pad(tables.score_offset, (0, num_added)),
                 content=content,
+                coordinates=coordinates,
             ),
             _with_added(trained.calibration, self._forecast, num_added),
             trained.repeat_share,

@@ -20,7 +20,7 @@ from variseq.ranking.calibration import NORMAL_90, ConformalThresholds, length_g
 from variseq.ranking.catalog import Catalog, check_k
 from variseq.ranking.drawing import Pool, draw
 from variseq.ranking.encoding import EncodedHistories
-from variseq.ranking.index import ItemIndex
+from variseq.ranking.index import NUM_NEAR, ItemIndex
 from variseq.ranking.item_codes import without_bias
 from variseq.ranking.mixture import HISTORIES_AT_ONCE, Distribution, MixtureModel
 from variseq.ranking.new_items import NewItemVectors
@@ -410,6 +410,8 @@ class Engine:
             if one is not None:
                 found = index.best(model.scaled(one, histories).mean(axis=1))
                 cells.append((np.repeat(row, found.shape[1]), found.ravel()))
+        if model.near is not None:
+            cells.append(model.near.likeliest(histories, NUM_NEAR))
         for number, of_row in enumerate(constraints):
             boosted = [] if of_row.log_boost is None else np.flatnonzero(of_row.log_boost).tolist()
             named = np.array([*boosted, *(item for _, item in of_row.pins)], dtype=np.int64)

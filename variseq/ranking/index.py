@@ -19,6 +19,8 @@ EXACT_ITEMS = 50_000
 NUM_CANDIDATES = 256
 NUM_TRENDING = 100
 """What was most popular of late is looked at for everybody, as many items as the longest list that is not exact."""
+NUM_NEAR = 100
+"""So many items that are nearest to the history on the map are looked at, where items have coordinates."""
 NUM_SAMPLED = 2048
 LISTS_PER_ROOT = 4
 """The file has so many lists times the square root of the number of items."""

@@ -1,4 +1,4 @@
-"""The probability of every item: a mixture of network, counted transitions, trend, a uniform part and own history."""
+"""The probability of every item: a mixture of network, transitions, trend, uniform part, own history, near items."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, Num
 
 from variseq.ranking.attributes import UserAttributes
-from variseq.ranking.calibration import OWN, TRANSITIONS, TREND, UNIFORM, Calibration
+from variseq.ranking.calibration import NEAR, OWN, TRANSITIONS, TREND, UNIFORM, Calibration
 from variseq.ranking.cell_factors import CellFactors
 from variseq.ranking.content_table import ContentTable
 from variseq.ranking.counts import PRIOR_EVENTS, CountedItems, followers, own_history
 from variseq.ranking.encoding import EncodedHistories, Encoder, antithetic_noise
 from variseq.ranking.item_codes import ItemVectors
-from variseq.ranking.new_items import NewItemCells, NewItemForecast
+from variseq.ranking.near_items import NearItems, NearItemsModel
+from variseq.ranking.new_items import LikeHistories, NewItemCells, NewItemForecast
 from variseq.ranking.softmax import SMALLEST, Columns, Softmaxes
 from variseq.sequences.histories import Histories
 
@@ -41,6 +42,7 @@ class ItemTables:
         is_new: Which items have no training event.
         content: What is known of the items; None for a model without content.
         score_offset: What is added to log p before items are ranked, learned from rewards; None: nothing.
+        coordinates: Latitude and longitude of each item in degrees, NaN for none; None where no item has any.
     """
 
     vectors: ItemVectors
@@ -52,6 +54,7 @@ class ItemTables:
     is_new: Bool[np.ndarray, " item"]
     content: ContentTable | None = None
     score_offset: Float[np.ndarray, " item"] | None = None
+    coordinates: Float[np.ndarray, "item two"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +63,10 @@ class Distribution:
 
     `weights` are those of `GatingNetwork`; `counted` are the components that are counted, each with its number among
     the weights; `column` has for each of them the column of each cell, −1 where it has none; `others` are prior, trend
-    and uniform part of each column. `new` is how new items are forecast, their columns, and how like their content is
-    to that of the histories. `ratios` are the cells of items that people with the attributes of a history take more or
-    less often, with log ratios. `seen` are the cells of seen items, and the shares of repeats; see `CellFactors`.
+    and uniform part of each column. `new` is how new items are forecast, their columns, and how like their content
+    and how near they are to the histories. `ratios` are the cells of items that people with the attributes of a history
+    take more or less often, with log ratios. `seen` are the cells of seen items, and the shares of repeats; see
+    `CellFactors`. `near` is the component of near items.
     """
 
     softmaxes: Softmaxes
@@ -70,9 +74,10 @@ class Distribution:
     counted: Sequence[tuple[int, CountedItems]]
     column: Sequence[np.ndarray]
     others: Float[np.ndarray, "#history three column"]
-    new: tuple[NewItemForecast, Int[np.ndarray, "#history new"], Float[np.ndarray, "history new"] | None] | None = None
+    new: tuple[NewItemForecast, Int[np.ndarray, "#history new"], LikeHistories] | None = None
     ratios: tuple[Int[np.ndarray, " ratio"], Int[np.ndarray, " ratio"], Float[np.ndarray, " ratio"]] | None = None
     seen: tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " cell"], Float[np.ndarray, " history"]] | None = None
+    near: Float[np.ndarray, "history column"] | None = None
 
     def probabilities(self) -> Float[np.ndarray, "history column"]:
         """p of every column, at least `SMALLEST`; the same array each time."""
@@ -82,8 +87,8 @@ class Distribution:
     def _whole(self) -> tuple[Float[np.ndarray, "history column"], NewItemCells | None, list[CellFactors]]:
         p, new, factors = self._mixed(), None, []
         if self.new is not None:
-            forecast, column, likeness = self.new
-            new = NewItemCells.of(forecast, self.softmaxes, column, likeness, p, self.weights[0])
+            forecast, column, like = self.new
+            new = NewItemCells.of(forecast, self.softmaxes, column, like, p, self.weights[0])
             new.apply(p, slice(0, p.shape[1]))
         for cells, make in ((self.ratios, CellFactors.of_ratios), (self.seen, CellFactors.of_repeats)):
             if cells is not None:
@@ -116,6 +121,8 @@ class Distribution:
         weights = self.weights[..., None]
         rest = sum(weights[number] * counted.share(item, prior) for number, counted in self.counted)
         rest += weights[TREND] * trend + weights[UNIFORM] * uniform
+        if self.near is not None:
+            rest += weights[NEAR] * self.near[row, column]
         p = weights[0, ..., None] * network + rest[:, None]
         _, new, factors = self._whole
         p = p if new is None else new.applied(p, column)
@@ -163,11 +170,13 @@ class Distribution:
             row = counted.row[inside]
             # An item occurs once in a row, so no cell is added to twice.
             mixed[row, column[inside] - span.start] += of_event[row] * counted.count[inside]
+        if self.near is not None:
+            mixed += self.weights[NEAR].astype(np.float32)[:, None] * self.near[:, span]
         return mixed
 
 
 class MixtureModel:
-    """The mixture of five components, p(i) = Σ weight · p_component(i).
+    """The mixture of up to six components, p(i) = Σ weight · p_component(i).
 
     - network: the mean over samples of softmax(network / temperature)(i). It is the posterior predictive.
     - transitions: what followed the last item, (count(last, i) + m · popularity(i)) / (count(last) + m), m = 100; or
@@ -175,6 +184,7 @@ class MixtureModel:
     - trend: what was popular of late.
     - uniform: 1 / n.
     - own: what the person did before, see `own_history`; only in logs where people return to items.
+    - near: items near those of the history on the map, see `NearItemsModel`; only where items have coordinates.
 
     The weights sum to 1 for each history, see `GatingNetwork`.
 
@@ -203,6 +213,14 @@ class MixtureModel:
         numbers = [self.prior, self.trend, np.full(self.num_items, 1 / self.num_items)]
         self._others = np.stack([column.astype(np.float32) for column in numbers])
         self.new_items: Int[np.ndarray, " new"] = np.flatnonzero(tables.is_new)
+        self.near = self.near_items(calibration.near)
+
+    def near_items(self, options: NearItems | None) -> NearItemsModel | None:
+        """The component of near items; None without options, and where no item has coordinates."""
+        tables = self.tables
+        if options is None or tables.coordinates is None:
+            return None
+        return NearItemsModel(tables.coordinates, ~tables.is_new, self.prior / PRIOR_EVENTS, options)
 
     def without_attributes(self) -> MixtureModel:
         """The same model, which knows no attributes of people."""
@@ -255,7 +273,7 @@ class MixtureModel:
         columns, calibration, new = columns or self.everything, self.calibration.of(histories), None
         if (forecast := self.calibration.new) is not None and len(self.new_items):
             of_each = np.arange(len(histories) if columns.listed is not None else 1)[:, None]
-            new = forecast, columns.of_items(of_each, self.new_items), self.likeness(histories)
+            new = forecast, columns.of_items(of_each, self.new_items), self.like(histories)
         softmaxes = Softmaxes(columns, self.scaled(encoded, histories), None if new is None else new[1], memory)
         log_gap = calibration.log_gap(histories)
         weights = calibration.gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance, log_gap)
@@ -273,12 +291,29 @@ class MixtureModel:
             of_item = columns.of_items(row, item)
             is_there = (of_item >= 0) & ~np.isnan(repeats)[row]
             seen = row[is_there], of_item[is_there], repeats
-        return Distribution(softmaxes, weights, counted, column, others, new, ratios, seen)
+        near = None if self.near is None else columns.of_rows(self.near.dense(histories))
+        return Distribution(softmaxes, weights, counted, column, others, new, ratios, seen, near)
 
-    def likeness(self, histories: Histories) -> Float[np.ndarray, "history new"] | None:
-        """How like the content of new items is to that of each history; None without content."""
-        content = self.tables.content
-        return None if content is None else content.of_histories(histories) @ self._directions_of_new.T
+    def like(self, histories: Histories) -> LikeHistories:
+        """How like the content of new items is to that of each history, and log p of how near they are.
+
+        None without content, and without coordinates.
+        """
+        content, near = self.tables.content, self._near_new
+        likeness = None if content is None else content.of_histories(histories) @ self._directions_of_new.T
+        if near is None:
+            return likeness, None
+        p = near.at(histories, np.tile(self.new_items, (len(histories), 1)))
+        return likeness, np.log(np.where(near.is_candidate[self.new_items], p, 1 / len(self.new_items)))
+
+    @cached_property
+    def _near_new(self) -> NearItemsModel | None:
+        """How near new items are, among themselves."""
+        if self.near is None:
+            return None
+        is_new = self.tables.is_new
+        assert self.tables.coordinates is not None
+        return NearItemsModel(self.tables.coordinates, is_new, is_new / max(1, is_new.sum()), self.near.options)
 
     @cached_property
     def _directions_of_new(self) -> Float[np.ndarray, "new content"]:

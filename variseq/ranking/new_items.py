@@ -16,11 +16,13 @@ from variseq.events.items import ItemTable
 from variseq.ranking.softmax import SMALLEST, Softmaxes, inside_of
 
 NAMES = "new_items.names"
+LikeHistories = tuple[Float[np.ndarray, "history new"] | None, Float[np.ndarray, "history new"] | None]
+"""How like the content of new items is to that of each history, and log p of how near they are; None for neither."""
 
 
 @dataclass(frozen=True, eq=False)
 class NewItemVectors:
-    """From what is known of an item to its vector: the mean of the vectors of its categories, plus content · W.
+    """From what is known of an item to its vector: the vectors of its categories, plus content · W.
 
     Args:
         content: W; None for a model without content.
@@ -49,8 +51,9 @@ class NewItemVectors:
             links = items.category_links(self.names)
             length = np.diff(links.offsets)
             of_items = np.zeros((len(length), self.category.shape[1]), dtype=np.float32)
-            np.add.at(of_items, np.repeat(np.arange(len(length)), length), self.category[links.category])
-            parts.append(of_items / np.maximum(length, 1)[:, None])
+            weighted = links.weight[:, None] * self.category[links.category]
+            np.add.at(of_items, np.repeat(np.arange(len(length)), length), weighted)
+            parts.append(of_items)
         return np.asarray(sum(parts[1:], parts[0]), dtype=np.float32), content
 
     def squared_shares(self, items: ItemTable) -> dict[str, float]:
@@ -103,7 +106,7 @@ class NewItemForecast:
 
     Together they have the probability `share`. Among them it is 1 − `uniform` parts of a softmax, and `uniform` parts
     of the same for each. The logits are those of the network times `scale`, plus the likeness of the item's content to
-    that of the history times `likeness`.
+    that of the history times `likeness`, plus log p of `NearItemsModel` times `near`.
 
     Args:
         share: The probability that the next item is a new one.
@@ -111,6 +114,7 @@ class NewItemForecast:
         likeness: How much the likeness to the history is trusted.
         uniform: The weight of the uniform distribution.
         rate: The probability of one item that is added later, in its first days.
+        near: How much the distance to the items of the history is trusted, where items have coordinates.
     """
 
     share: float
@@ -118,14 +122,22 @@ class NewItemForecast:
     likeness: float = 8.0
     uniform: float = 0.1
     rate: float = 0.0
+    near: float = 0.75
 
     def of_logits(
-        self, log_p: Float[np.ndarray, "history sample new"], likeness: Float[np.ndarray, "history new"] | None
+        self,
+        log_p: Float[np.ndarray, "history sample new"],
+        likeness: Float[np.ndarray, "history new"] | None,
+        log_near: Float[np.ndarray, "history new"] | None = None,
     ) -> Float[np.ndarray, "history sample new"]:
-        """The probability of each new item if the next item is one; `likeness` is None where there is no content."""
+        """The probability of each new item if the next item is one.
+
+        `likeness` is None where there is no content, `log_near` where there are no coordinates.
+        """
         mixed: Float[np.ndarray, "history sample new"] = self.scale * log_p
-        if likeness is not None:
-            mixed += self.likeness * likeness[:, None]
+        for trust, of_items in ((self.likeness, likeness), (self.near, log_near)):
+            if of_items is not None:
+                mixed += trust * of_items[:, None]
         mixed -= mixed.max(axis=-1, keepdims=True)
         np.exp(mixed, out=mixed)
         mixed *= (1 - self.uniform) / mixed.sum(axis=-1, keepdims=True)
@@ -153,15 +165,18 @@ class NewItemCells:
         forecast: NewItemForecast,
         softmaxes: Softmaxes,
         column: Int[np.ndarray, "#history new"],
-        likeness: Float[np.ndarray, "history new"] | None,
+        like: LikeHistories,
         mixed: Float[np.ndarray, "history column"],
         weight: Float[np.ndarray, " history"],
     ) -> NewItemCells:
-        """From the softmaxes of the network and their weight, and the mixture that knows nothing of new items."""
+        """From the softmaxes of the network and their weight, and the mixture that knows nothing of new items.
+
+        `like` is what `NewItemForecast.of_logits` takes beside logits.
+        """
         found = softmaxes.of_columns(column)
         # The network's own softmax is over the other items.
         of_network = weight * found.mean(axis=1).sum(axis=1, dtype=np.float64)
-        p = forecast.of_logits(np.log(np.maximum(found, SMALLEST, out=found), out=found), likeness)
+        p = forecast.of_logits(np.log(np.maximum(found, SMALLEST, out=found), out=found), *like)
         p *= forecast.share
         of_new = np.take_along_axis(mixed, column, axis=1).sum(axis=1, dtype=np.float64) - of_network
         return cls(column, p.astype(np.float32, copy=False), (1 - forecast.share) / np.maximum(1 - of_new, SMALLEST))

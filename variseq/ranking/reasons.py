@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
-from variseq.ranking.calibration import TREND, UNIFORM
+from variseq.ranking.calibration import NEAR, TREND, UNIFORM
 from variseq.ranking.mixture import HISTORIES_AT_ONCE, MixtureModel
 from variseq.ranking.softmax import Columns, Softmaxes
 from variseq.sequences.histories import Histories, latest_items, without_items
@@ -103,6 +103,8 @@ def log_probability(
     for number, counted in model.counted(copies):
         p += weights[number] * counted.share(items, model.prior[items].astype(np.float32))
     p += weights[TREND] * model.trend[items] + weights[UNIFORM] / columns.num_items
+    if model.near is not None:
+        p += weights[NEAR] * model.near.at(copies, items)
     return np.log(p).astype(np.float32)
 
 

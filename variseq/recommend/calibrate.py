@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from variseq.ranking.calibration import (
 )
 from variseq.ranking.counts import OwnHistory, own_history
 from variseq.ranking.mixture import MixtureModel
+from variseq.ranking.near_items import NearItems
 from variseq.ranking.visits import VisitProbability
 from variseq.recommend.network_model import ModelRecommender
 from variseq.recommend.new_items import fit_new_items
@@ -41,8 +42,10 @@ TEMPERATURES = torch.logspace(-0.25, 0.47, 13, base=10)
 MIN_GROUP_QUERIES = 200
 """A group of history lengths with fewer queries than this takes the temperature of all."""
 GATE_STEPS = 60
-FIRST_WEIGHTS = [[-1.5, 0.0, 0.0], [-3.0, 0.0, 0.0], [-3.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]
-"""Where the search begins: the components in the order of `GatingNetwork`."""
+FIRST_WEIGHTS = {"transitions": -1.5, "trend": -3.0, "uniform": -3.0, "own": -1.0, "near": -3.0}
+"""The bias of each component at which the search begins, in the order of `GatingNetwork`."""
+SCALES_KM, DECAYS_OF_NEAR = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0), (0.3, 0.5, 0.7, 0.8, 0.9)
+"""How the distance to the items of a history may count, see `NearItems`."""
 DECAYS, DECAYS_OF_VISITS = (0.8, 0.9, 0.95, 0.98, 1.0), (0.01, 0.1, 0.3, 0.5, 0.8, 0.95, 1.0)
 PRIOR_OF_VISITS = 0.2
 """With more, popularity decides too much of the order of new items; with less, the likelihood falls."""
@@ -170,7 +173,18 @@ class Calibrator:
         self.group = torch.from_numpy(length_group(histories.lengths))
         # Where seen items are not ranked, what somebody did before is no candidate.
         self.own = None if options.exclude_seen else self._likeliest(self.histories, target, self._candidates())
-        self.first_weights = FIRST_WEIGHTS[: 3 if self.own is None else 4]
+        self.near: NearItems | None = None
+
+    @property
+    def components(self) -> list[str]:
+        """The components beside the network, in the order of `GatingNetwork`."""
+        left_out = {"own": self.own is None, "near": self.near is None}
+        return [name for name in FIRST_WEIGHTS if not left_out.get(name)]
+
+    @property
+    def first_weights(self) -> list[list[float]]:
+        """Where the search of the gating network begins."""
+        return [[FIRST_WEIGHTS[name], 0.0, 0.0] for name in self.components]
 
     def _candidates(self) -> list[OwnHistory]:
         """How own events may be counted: all pairs of a decay and a weight of transitions."""
@@ -218,12 +232,15 @@ class Calibrator:
         if not len(self.target):
             return self.model.calibration
         table = self._table()
-        gates = [_most_likely_gate(table, index, self.first_weights) for index in range(len(TEMPERATURES))]
-        losses = [float(table.losses(index, gate).mean()) for index, gate in enumerate(gates)]
-        everywhere = int(np.argmin(losses))
-        weights, chosen = gates[everywhere], self._temperatures(table, gates[everywhere], everywhere)
+        everywhere, weights = self._most_likely(table)
+        if self.model.tables.coordinates is not None:
+            self.near = self._likeliest_near(table, everywhere)
+            table = self._with_near(table, self.near)
+            everywhere, weights = self._most_likely(table)
+        chosen = self._temperatures(table, weights, everywhere)
         temperatures = tuple(round(float(TEMPERATURES[index]), 4) for index in chosen)
-        calibration = replace(self.model.calibration, temperatures=temperatures, gate=_gate(weights), own=self.own)
+        calibration = replace(self.model.calibration, temperatures=temperatures, gate=self._gate(weights))
+        calibration = replace(calibration, own=self.own, near=self.near)
         if self.histories.visit_gap is not None:
             calibration = replace(calibration, visit=self._visit_probability(calibration))
         if self.at_request is None:
@@ -238,6 +255,41 @@ class Calibrator:
             known = replace(known, visit=self._visit_probability(replace(calibration, at_request=known), known=True))
         return replace(calibration, at_request=known)
 
+    def _most_likely(self, table: Table) -> tuple[int, Float[Tensor, "component weight"]]:
+        """The temperature and the gating network that are likeliest together."""
+        gates = [_most_likely_gate(table, index, self.first_weights) for index in range(len(TEMPERATURES))]
+        losses = [float(table.losses(index, gate).mean()) for index, gate in enumerate(gates)]
+        return int(np.argmin(losses)), gates[int(np.argmin(losses))]
+
+    def _likeliest_near(self, table: Table, index: int) -> NearItems:
+        """How distance counts where the targets are likeliest at a temperature: the scale, and then the decay."""
+        self.near, losses = NearItems(SCALES_KM[0]), {}
+        for name, values in (("scale_km", SCALES_KM), ("decay", DECAYS_OF_NEAR)):
+            for one in [replace(self.near, **{name: value}) for value in values]:
+                if one not in losses:
+                    with_near = self._with_near(table, one)
+                    gate = _most_likely_gate(with_near, index, self.first_weights)
+                    losses[one] = float(with_near.losses(index, gate).mean())
+            self.near = min(losses, key=lambda one: losses[one])
+        return self.near
+
+    def _with_near(self, table: Table, options: NearItems) -> Table:
+        """The table with the component of near items."""
+        near = self.model.near_items(options)
+        assert near is not None
+        target = torch.from_numpy(near.at(self.histories, self.target.numpy()[:, None])).float().T
+        of_seen = torch.zeros_like(target)
+        if self.options.exclude_seen:
+            for tile, histories, row, item in self._tiles():
+                p = torch.from_numpy(near.dense(histories))[row, item]
+                of_seen[0, tile] = torch.zeros(len(histories)).index_add_(0, row, p)
+        counted, counted_seen = torch.cat([table.counted, target]), torch.cat([table.counted_seen, of_seen])
+        return replace(table, counted=counted, counted_seen=counted_seen)
+
+    def _gate(self, weights: Float[Tensor, "component weight"]) -> GatingNetwork:
+        rounded = [tuple(round(w, 4) for w in of_component) for of_component in weights.tolist()]
+        return GatingNetwork(**dict(zip(self.components, rounded, strict=True)))
+
     @torch.no_grad()
     def losses(self, gates: Sequence[GatingNetwork]) -> Float[Tensor, "temperature gate query"]:
         """−log p of each target at each of `TEMPERATURES` with each gating network.
@@ -245,8 +297,8 @@ class Calibrator:
         Own events are counted as the model does.
         """
         self.own = self.model.calibration.own
-        table, number = self._table(), len(self.first_weights)
-        rows = [torch.tensor(astuple(gate)[:number]) for gate in gates]
+        table = self._table()
+        rows = [torch.tensor([getattr(gate, name) for name in self.components]) for gate in gates]
         return torch.stack(
             [torch.stack([table.losses(index, row) for row in rows]) for index in range(len(TEMPERATURES))]
         )
@@ -269,7 +321,7 @@ class Calibrator:
                 counted[OWN - 1] = torch.from_numpy(self._own_share(histories, self.target.numpy(), own)).float()
             known = Table(neural, neural_seen, log_mass, counted, table.counted_seen, table.log_variance, log_gap)
             weights = _most_likely_gate(known, 0, [[*one, 0.0] for one in self.first_weights])
-            fits.append((float(known.losses(0, weights).mean()), _gate(weights), own))
+            fits.append((float(known.losses(0, weights).mean()), self._gate(weights), own))
         _, gate, own = min(fits, key=lambda fit: fit[0])
         return gate, own
 
@@ -304,13 +356,15 @@ class Calibrator:
         model = self.model
         encoded = model.encode(self.histories)
         neural, neural_seen, log_mass = torch.zeros(3, len(TEMPERATURES), len(self.target))
-        counted, counted_seen = torch.zeros(2, len(self.first_weights), len(self.target))
+        counted, counted_seen = torch.zeros(2, len(self.components), len(self.target))
         sampled, vectors = torch.from_numpy(encoded.preference), torch.from_numpy(model.tables.vectors[:])
         preference = torch.cat([sampled, torch.ones_like(sampled[..., :1])], dim=2)
         for tile, histories, seen_row, seen_item in self._tiles():
             target = self.target[tile]
             for one in preference[:, tile]:
                 logits = one @ vectors.T
+                # New items are forecast apart and have no part in the softmax.
+                logits[:, model.new_items] = -torch.inf
                 at_target, at_seen = logits.gather(1, target[:, None]).squeeze(1), logits[seen_row, seen_item]
                 for index, temperature in enumerate(TEMPERATURES):
                     mass = torch.logsumexp(logits / temperature, dim=1)
@@ -368,7 +422,3 @@ def _most_likely_gate(table: Table, index: int, first_weights: list[list[float]]
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     return unscaled().detach()
-
-
-def _gate(weights: Float[Tensor, "component weight"]) -> GatingNetwork:
-    return GatingNetwork(*(tuple(round(w, 4) for w in of_component) for of_component in weights.tolist()))

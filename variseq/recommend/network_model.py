@@ -20,6 +20,7 @@ from variseq.ranking.content_table import ContentTable
 from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.engine import Engine
 from variseq.ranking.mixture import SCORE_OFFSET, ItemTables, MixtureModel
+from variseq.ranking.near_items import COORDINATES
 from variseq.sequences.histories import Histories
 
 NAME = "variseq"
@@ -78,7 +79,9 @@ def mixture_model(
     content = ContentTable(counts[CONTENT].numpy()) if CONTENT in counts else None
     log_share, log_trend, offsets, follower, count, is_new = (counts[name].numpy() for name in names)
     score_offset = counts[SCORE_OFFSET].numpy() if SCORE_OFFSET in counts else None
-    tables = ItemTables(vectors, log_share, log_trend, offsets, follower, count, is_new, content, score_offset)
+    coordinates = counts[COORDINATES].numpy() if COORDINATES in counts else None
+    further = (content, score_offset, coordinates)
+    tables = ItemTables(vectors, log_share, log_trend, offsets, follower, count, is_new, *further)
     return MixtureModel(NetworkEncoder(network), tables, calibration, repeat_share, attributes)
 
 

@@ -14,7 +14,8 @@ from variseq.ranking.mixture import MixtureModel
 from variseq.ranking.new_items import NewItemForecast
 from variseq.sequences.histories import Histories
 
-SCALES, LIKENESS, UNIFORM = (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 2.0, 4.0, 8.0, 12.0), (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+SCALES, LIKENESS, NEAR = (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 2.0, 4.0, 8.0, 12.0), (0.0, 0.5, 0.75, 1.0)
+UNIFORM = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 """What is tried for the fields of `NewItemForecast`."""
 MIN_TARGETS = 20
 """With fewer targets that are new, the usual numbers are taken."""
@@ -51,22 +52,23 @@ def _likeliest(
     """The forecast under which targets, all new, are most likely."""
     new, column = model.new_items, np.searchsorted(model.new_items, target)
     encoded = model.encoder.encode(histories, model.noise(0))
-    total: dict[tuple[float, float, float], float] = {}
+    total: dict[tuple[float, float, float, float], float] = {}
     size = model.rows_at_once(1)
     for first in range(0, len(histories), size):
         rows = np.arange(first, min(first + size, len(histories)))
         some = histories.rows(rows)
         logits = model.scaled(encoded.rows(rows), some) @ model.tables.vectors[new].T
-        likeness = model.likeness(some)
-        for scale, weight in product(SCALES, LIKENESS if likeness is not None else LIKENESS[:1]):
-            tried = replace(forecast, scale=scale, likeness=weight, uniform=0.0)
-            softmax = tried.of_logits(logits, likeness)[np.arange(len(rows)), 0, column[rows]]
+        likeness, log_near = model.like(some)
+        trusts = (LIKENESS if likeness is not None else LIKENESS[:1]), (NEAR if log_near is not None else NEAR[:1])
+        for scale, weight, near in product(SCALES, *trusts):
+            tried = replace(forecast, scale=scale, likeness=weight, near=near, uniform=0.0)
+            softmax = tried.of_logits(logits, likeness, log_near)[np.arange(len(rows)), 0, column[rows]]
             for uniform in UNIFORM:
                 log_p = np.log((1 - uniform) * softmax + uniform / len(new)).sum()
-                key = (scale, weight, uniform)
+                key = (scale, weight, near, uniform)
                 total[key] = total.get(key, 0.0) + float(log_p)
-    scale, weight, uniform = max(total, key=lambda key: total[key])
-    return replace(forecast, scale=scale, likeness=weight, uniform=uniform)
+    scale, weight, near, uniform = max(total, key=lambda key: total[key])
+    return replace(forecast, scale=scale, likeness=weight, near=near, uniform=uniform)
 
 
 def rate_of_new_items(known: Histories, num_items: int) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from variseq.content.item_content import ItemContent
 from variseq.model.layers import EventEmbedding
@@ -66,8 +65,7 @@ def folded_with_new_items(
         if of_content is not None:
             of_all += embedding.content @ of_content
         if of_category is not None:
-            links = (embedding.link_category, of_category, embedding.link_offsets)
-            of_all += functional.embedding_bag(*links, mode="mean", include_last_offset=True)
+            of_all += embedding.of_categories(of_category)
         plain.embedding.item[:-1] = torch.where(is_new[:, None], of_all, plain.embedding.item[:-1])
         plain.item_bias[is_new] = 0.0
     arrays = [None if part is None else part.cpu().numpy() for part in (of_content, of_category)]
@@ -75,12 +73,12 @@ def folded_with_new_items(
 
 
 def _shares(embedding: EventEmbedding) -> Float[Tensor, "item category"]:
-    """Which part of the categories of an item each category is."""
+    """What each category of an item counts."""
     assert embedding.category is not None
     length = embedding.link_offsets.diff()
     row = torch.repeat_interleave(torch.arange(len(length), device=length.device), length)
     shares = torch.zeros(len(length), len(embedding.category), device=length.device)
-    shares[row, embedding.link_category] = 1 / length[row].float()
+    shares[row, embedding.link_category] = embedding.link_weight
     return shares
 
 

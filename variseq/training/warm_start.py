@@ -127,7 +127,9 @@ def _take_over_items(embedding: EventEmbedding, earlier: Tensor, items: Tensor) 
     link_known = is_known[of_link]
     category = embedding.link_category[link_known]
     count = torch.bincount(category, minlength=len(embedding.category))
-    sums = torch.zeros_like(embedding.category).index_add_(0, category, earlier[items[of_link[link_known]]])
+    # The nodes of a tree are summed, so each has its part of the vector.
+    total = torch.zeros(len(items)).index_add_(0, of_link, embedding.link_weight)[of_link[link_known], None]
+    sums = torch.zeros_like(embedding.category).index_add_(0, category, earlier[items[of_link[link_known]]] / total)
     embedding.category.copy_(torch.where(count[:, None] > 0, sums / count.clamp(min=1)[:, None], mean))
     has_categories = (number > 0) & ~is_known
     embedding.item[:-1] = torch.where(has_categories[:, None], noise, wanted - embedding.shared_vectors())
