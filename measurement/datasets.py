@@ -262,7 +262,7 @@ def _places_on_map(paths: list[Path]) -> Events:
     """The same with coordinates, which the files have scaled to a box; it is taken for one around New York."""
     events, _, notes = _places(paths)
     types = {"location_id": INTEGER, "latitude": pa.float64(), "longitude": pa.float64()}
-    rows = pa.concat_tables([_csv(path, types, header=True)[0] for path in paths])
+    rows = pa.concat_tables([read_csv(path, types, header=True)[0] for path in paths])
     box = {"latitude": (40.77, 0.22), "longitude": (-73.975, 0.295)}
     degrees = {name: middle + half * rows[name].to_numpy() for name, (middle, half) in box.items()}
     items = pa.table({"item_id": rows["location_id"], **degrees}).group_by("item_id", use_threads=False)
