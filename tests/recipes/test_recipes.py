@@ -93,8 +93,9 @@ def write_yoochoose(folder: Path) -> None:
 def write_places(folder: Path) -> None:
     for name in ("foursquare", "geolife"):
         for number, part in enumerate(("train", "valid", "test")):
-            rows = [f"{u},{i},{n // 2},{30 + n}" for u, n, i in EVENTS if n % 3 == number]
-            write_lines(folder / f"{name}_{part}.csv.gz", ["user_id,location_id,start_day,start_min", *rows])
+            rows = [f"{u},{i},{n // 2},{30 + n},{i / 10},{-i / 20}" for u, n, i in EVENTS if n % 3 == number]
+            head = "user_id,location_id,start_day,start_min,latitude,longitude"
+            write_lines(folder / f"{name}_{part}.csv.gz", [head, *rows])
 
 
 WRITERS = {"ml": write_movielens, "amazon": write_beauty, "taobao": write_taobao, "mind": write_mind}
