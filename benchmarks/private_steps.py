@@ -36,7 +36,7 @@ MOST_ITEMS, NUM_NEGATIVES = 4_096, 2_048
 def case_record(num_items: int, users: int, events: int, repeats: int) -> Record:
     """The cost of one case."""
     torch.manual_seed(0)
-    network = Network(NetworkConfig(num_items=num_items, dropout=0.0, mean_norm="rms", attention_dim=16))
+    network = Network(NetworkConfig(num_items=num_items, dropout=0.0, attention_dim=16))
     generator = np.random.default_rng(0)
     histories = Histories.of_items(generator.integers(num_items, size=(users, events)).tolist())
     windows = Windows(histories.offsets[:-1], histories.offsets[:-1], histories.offsets[1:])

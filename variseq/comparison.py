@@ -139,7 +139,7 @@ def _are_equal(first: Histories, second: Histories) -> bool:
 
 
 class DropoutEncoder(NetworkEncoder):
-    """MC dropout: one pass with dropout on for each sample, at the posterior mean; batch norm stays as trained.
+    """MC dropout: one pass with dropout on for each sample, at the posterior mean.
 
     The same histories together have the same preferences; which units are dropped for one of them depends on the
     others. Source: Gal and Ghahramani, "Dropout as a Bayesian approximation" (2016).

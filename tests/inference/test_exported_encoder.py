@@ -24,9 +24,9 @@ PARTS: dict[str, dict[str, Any]] = {
     "visits": EVERYTHING | {"visit_gap": 10**10},
     "visits of items alone": {"visit_gap": 10**10},
     "scaled dot products": {"attention": "dot", "latent_dim": 5},
-    "another scale of the means": {"bn_gamma": 0.7, "num_layers": 1, "num_heads": 4},
-    "means as they are": {"bn_gamma": None},
-    "means by their root mean square": {"mean_norm": "rms", "bn_gamma": 0.7},
+    "another scale of the means": {"mean_scale": 0.7, "num_layers": 1, "num_heads": 4},
+    "means as they are": {"mean_scale": None},
+    "a latent of the size of the hidden state": {"latent_dim": 8, "mean_scale": 0.7},
     "categories of items": {},
 }
 

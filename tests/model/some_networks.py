@@ -23,7 +23,6 @@ def small_network(seed: int = 0, **changes: Any) -> Network:
     network = Network(config)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.5)
-    network.latent.norm.running_mean = torch.randn(config.latent_dim)
     return network.eval()
 
 

@@ -107,25 +107,27 @@ def test_kl_equals_its_monte_carlo_estimate() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
-def test_batch_norm_keeps_the_kl_above_half_gamma_squared_per_dimension(scale: float) -> None:
+@pytest.mark.parametrize("latent_dim", [4, 6])
+def test_scale_of_the_mean_keeps_the_kl_of_each_token_above_half_its_square_per_dimension(
+    latent_dim: int, scale: float
+) -> None:
     torch.manual_seed(0)
-    head = LatentHead(hidden_size=6, latent_dim=4, bn_gamma=scale).train()
-    # Weights that nearly collapse the means, and a variance that is the prior's.
-    torch.nn.init.normal_(head.mean.weight, std=0.05)
+    head = LatentHead(hidden_size=6, latent_dim=latent_dim, mean_scale=scale).train()
+    # Hidden states that nearly vanish, and a variance that is the prior's.
     torch.nn.init.zeros_(head.log_variance.weight)
     torch.nn.init.zeros_(head.log_variance.bias)
-    kl = head(torch.randn(500, 6)).kl_to_prior().mean(dim=0)
+    kl = head(0.05 * torch.randn(500, 6)).kl_to_prior().mean(dim=1)
     assert bool((kl >= 0.99 * scale**2 / 2).all())
 
 
-def test_mean_of_one_token_alone_is_finite_in_training() -> None:
-    head = LatentHead(hidden_size=6, latent_dim=4, bn_gamma=1.0).train()
-    posterior = head(torch.randn(1, 6))
-    assert bool(posterior.mean.isfinite().all())
+def test_mean_between_equal_sizes_is_the_direction_of_the_hidden_state() -> None:
+    hidden = torch.randn(20, 6)
+    mean = LatentHead(hidden_size=6, latent_dim=6, mean_scale=0.7)(hidden).mean
+    torch.testing.assert_close(mean, 0.7 * hidden / hidden.square().mean(dim=1, keepdim=True).sqrt())
 
 
 def test_log_variance_stays_inside_its_bounds() -> None:
-    head = LatentHead(hidden_size=6, latent_dim=4, bn_gamma=1.0).eval()
+    head = LatentHead(hidden_size=6, latent_dim=4, mean_scale=1.0).eval()
     log_variance = head(1e4 * torch.randn(50, 6)).log_variance.detach()
     assert float(log_variance.min()) == MIN_LOG_VARIANCE
     assert float(log_variance.max()) == MAX_LOG_VARIANCE

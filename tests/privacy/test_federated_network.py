@@ -43,7 +43,6 @@ from variseq.federation.rounds import LENGTHS, OwnSums, Rounds
 from variseq.federation.server import Address, serve
 from variseq.federation.shared_network import (
     NUM_LAST,
-    WITHOUT_BATCH_NORM,
     SharedNetwork,
     parameters_of,
     set_parameters,
@@ -110,7 +109,7 @@ def test_settings_are_those_of_the_joined_log(begun: Rounds) -> None:
     properties = LogProperties.of(POOLED.history(), VOCABULARY)
     summed = summed_properties(np.sum([property_sums(one.history()) for one in PARTS], axis=0), NUM_ITEMS, 3, 90, 1000)
     assert summed == replace(properties, has_values=False)
-    shape = network_config("tiny", replace(properties, has_values=False), WITHOUT_BATCH_NORM)
+    shape = network_config("tiny", replace(properties, has_values=False), {})
     config = training_config(properties, shape, 3, {"max_epochs": ROUNDS, "exclude_seen": True})
     assert shared_of(begun).network.config == shape
     of_party = shared_of(begun).config

@@ -41,7 +41,7 @@ def test_each_party_adds_its_share_of_the_noise_to_each_step_and_to_the_choice()
     assert rounds.ledger.epsilon() <= 8
     assert isinstance(rounds.network, NoisySteps)
     start, found = network_of_release(pair_counts(rounds.release())), rounds.network.network
-    assert not torch.equal(start.decoder.posterior.weight, found.decoder.posterior.weight)
+    assert not torch.equal(start.decoder.context.weight, found.decoder.context.weight)
     assert torch.equal(start.item_vectors, found.item_vectors)
 
 

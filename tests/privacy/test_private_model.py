@@ -190,7 +190,7 @@ def test_network_stands_beside_the_counts(log: Log, tmp_path: Path) -> None:
     assert train.items is not None
     options, share = PrivacyOptions(3.0, content=0.0, exclude_seen=False), NetworkShare(0.3, temperature=1.5)
     released = release(train.part.history(), train.part.num_items, options)
-    counts, network = pair_counts(released), small_network(num_items=train.part.num_items, mean_norm="rms")
+    counts, network = pair_counts(released), small_network(num_items=train.part.num_items)
     catalog = (train.vocabulary, train.items, {"method": "leave-one-out"})
     PrivateRun(released.ledger, counts, options, *catalog, network=(network, share)).save(tmp_path / "run")
     found = PrivateModel(tmp_path / "run")

@@ -28,7 +28,7 @@ def network() -> Network:
     """A small network with frozen item vectors."""
     torch.manual_seed(1)
     parts = {"hidden_size": 8, "latent_dim": 8, "num_layers": 1, "attention_dim": 4}
-    found = Network(NetworkConfig(num_items=NUM_ITEMS, dropout=0.0, mean_norm="rms", **parts))
+    found = Network(NetworkConfig(num_items=NUM_ITEMS, dropout=0.0, **parts))
     found.embedding.item.data.normal_()
     found.embedding.item.requires_grad_(False)
     found.item_bias.requires_grad_(False)

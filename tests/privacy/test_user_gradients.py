@@ -26,7 +26,7 @@ def private_network(**changes: Any) -> Network:
     """A network in float64 whose parameters all matter."""
     torch.manual_seed(3)
     parts = {"num_behaviors": 3, "has_gaps": True, "has_values": True, "hidden_size": 8, "latent_dim": 4}
-    of_private = {"dropout": 0.0, "mean_norm": "rms", "attention_dim": 3, "max_seq_len": 50}
+    of_private = {"dropout": 0.0, "attention_dim": 3, "max_seq_len": 50}
     network = Network(NetworkConfig(**{"num_items": NUM_ITEMS, **parts, **of_private, **changes}))
     links = CategoryLinks(np.arange(NUM_ITEMS + 1) * 2, np.arange(2 * NUM_ITEMS) % 5, ("a", "b", "c", "d", "e"))
     network.embedding.use_categories(links)
@@ -146,9 +146,8 @@ def test_clipped_steps_of_a_user_have_a_norm_of_at_most_one(max_norm: float) -> 
     assert all((together[name] - total[name]).abs().max() <= len(LENGTHS) for name in total)
 
 
-def test_batch_norm_and_dropout_are_refused() -> None:
+def test_dropout_is_refused() -> None:
     histories, windows = windows_of(LENGTHS)
     batch = make_batch(histories, windows, np.arange(5), NUM_ITEMS)
-    for changes in ({"mean_norm": "batch"}, {"dropout": 0.1}):
-        with pytest.raises(ValueError, match="gradients of users"):
-            user_gradients(Network(NetworkConfig(num_items=NUM_ITEMS, **{"dropout": 0.0, **changes})), batch, WEIGHTS)
+    with pytest.raises(ValueError, match="gradients of users"):
+        user_gradients(Network(NetworkConfig(num_items=NUM_ITEMS, dropout=0.1)), batch, WEIGHTS)

@@ -30,7 +30,7 @@ def collapsed(shop_parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Pa
         "deterministic_fraction": 0.0,
         "kl_anneal_fraction": 0.0,
     }
-    settings = settings_for(shop_parts[0].part, {"bn_gamma": None}, **training)
+    settings = settings_for(shop_parts[0].part, {"mean_scale": None}, **training)
     with pytest.warns(PosteriorCollapseWarning):
         train_network(shop_parts[0].part, shop_parts[1].part, settings, context_in(folder))
     return folder
@@ -53,7 +53,7 @@ def test_collapsed_run_is_told_what_to_change(collapsed: Path) -> None:
     out = succeed("diagnose", collapsed).out
     assert out.startswith("COLLAPSE: The latent is NOT used")
     assert "BAD" in out
-    for advice in ("--set training.kl_target=5.0", "--set training.beta=0.0001", "--set model.bn_gamma=1.0"):
+    for advice in ("--set training.kl_target=5.0", "--set training.beta=0.0001", "--set model.mean_scale=1.0"):
         assert advice in out
 
 

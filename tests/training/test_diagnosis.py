@@ -31,7 +31,7 @@ MADE: dict[str, tuple[str, Changes]] = {
     "heavy fixed beta": (
         "collapse",
         {
-            "model.bn_gamma": None,
+            "model.mean_scale": None,
             "training.kl_target": None,
             "training.beta": 10.0,
             "training.deterministic_fraction": 0.0,
@@ -40,12 +40,12 @@ MADE: dict[str, tuple[str, Changes]] = {
     ),
     "tiny target": (
         "over-regularized",
-        {"model.bn_gamma": None, "training.kl_target": 0.05, "training.beta": 0.3},
+        {"model.mean_scale": None, "training.kl_target": 0.05, "training.beta": 0.3},
     ),
     "huge steps": ("noise-dominated", {"training.learning_rate": 0.3}),
     "late noise": (
         "noise-dominated",
-        {"model.bn_gamma": 0.3, "training.deterministic_fraction": 0.9, "training.kl_anneal_fraction": 0.0},
+        {"model.mean_scale": 0.3, "training.deterministic_fraction": 0.9, "training.kl_anneal_fraction": 0.0},
     ),
     "blind decoder": ("decoder ignores z", {"training.beta": 0.0}),
     "rising steps": (
@@ -187,7 +187,7 @@ share, nats, beta = st.floats(0, 1), st.floats(0, 100), st.floats(0, 100)
     noise=st.sampled_from([0.0, 0.5, 1.0]),
     changes=st.fixed_dictionaries(
         {
-            "model.bn_gamma": st.none() | st.floats(0.1, 3),
+            "model.mean_scale": st.none() | st.floats(0.1, 3),
             "model.latent_dim": st.integers(2, 256),
             "training.kl_target": st.none() | st.floats(0.1, 100),
             "training.beta": st.sampled_from([0.0, 1e-5, 1e-4, 1.0]),

@@ -96,24 +96,24 @@ def network(**changes: Any) -> NetworkConfig:
 
 
 @pytest.mark.parametrize("target", [12.0, 32.0])
-def test_target_that_batch_norm_forbids_is_refused_with_what_to_do(target: float) -> None:
+def test_target_that_the_scale_of_the_mean_forbids_is_refused_with_what_to_do(target: float) -> None:
     with pytest.raises(InputError, match=rf"kl_target={target:g} can never be met") as caught:
         refuse_unreachable_kl_target(network(), TrainingConfig(kl_target=target))
-    for text in ("model.bn_gamma=1", "latent_dim=64", "more than 32", "training.kl_target=40"):
+    for text in ("model.mean_scale=1", "latent_dim=64", "more than 32", "training.kl_target=40"):
         assert text in str(caught.value)
 
 
 def test_target_below_the_free_nats_is_refused() -> None:
     with pytest.raises(InputError, match=r"training.free_nats=0.5 with .*Set training.kl_target=40, or lower"):
-        refuse_unreachable_kl_target(network(bn_gamma=None), TrainingConfig(kl_target=20.0, free_nats=0.5))
+        refuse_unreachable_kl_target(network(mean_scale=None), TrainingConfig(kl_target=20.0, free_nats=0.5))
 
 
 @pytest.mark.parametrize(
     ("changes", "training"),
     [
         ({}, {"kl_target": 32.1}),
-        ({"bn_gamma": None}, {"kl_target": 0.1}),
-        ({"bn_gamma": 0.5}, {"kl_target": 12.0}),
+        ({"mean_scale": None}, {"kl_target": 0.1}),
+        ({"mean_scale": 0.5}, {"kl_target": 12.0}),
         ({}, {"kl_target": None}),
         ({}, {"kl_target": 12.0, "deterministic_fraction": 1.0}),
         ({}, {"kl_target": 12.0, "beta": 0.0}),
@@ -136,5 +136,5 @@ def test_no_posterior_of_a_batch_has_a_kl_below_the_floor(hidden_size: int, scal
 def test_good_kl_is_never_refused(hidden_size: int, scale: float | None, free: float) -> None:
     good = good_kl(hidden_size, scale, free)
     refuse_unreachable_kl_target(
-        network(latent_dim=hidden_size, bn_gamma=scale), TrainingConfig(kl_target=good, free_nats=free)
+        network(latent_dim=hidden_size, mean_scale=scale), TrainingConfig(kl_target=good, free_nats=free)
     )

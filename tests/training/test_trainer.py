@@ -93,7 +93,7 @@ def test_patience_begins_with_the_first_epoch_of_full_noise(shop_parts: Parts, p
 @pytest.mark.slow
 def test_kl_is_adapted_to_its_target(shop_parts: Parts) -> None:
     steered = {"max_epochs": 10, "deterministic_fraction": 0.0, "kl_anneal_fraction": 0.0, "patience": 10, "beta": 0.02}
-    # Batch-norm keeps the KL above half a nat per dimension, which is 4 nats here.
+    # The scale of the means keeps the KL above half a nat per dimension, which is 4 nats here.
     records = run(shop_parts, kl_target=7.0, batch_tokens=128, **steered).records
     assert records[-1]["kl"] == pytest.approx(7.0, rel=0.2)
 

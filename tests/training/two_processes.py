@@ -22,7 +22,7 @@ CASES = {
 
 
 def computed(case: str) -> dict[str, torch.Tensor]:
-    """The loss, the gradients, and the statistics of the batch-norm, over all processes."""
+    """The loss and the gradients, over all processes."""
     network, histories = catalog_of(40, skip_gram=2)
     whole, own = batch_of(histories, 40), batch_of(histories, 40, process_index(), num_processes())
     counts, negatives, tables = Counts.of(whole), None, {}
@@ -37,9 +37,8 @@ def computed(case: str) -> dict[str, torch.Tensor]:
     objective.loss.backward()
     add_gradients([*network.parameters(), *tables.values()])
     gradients = {name: parameter.grad for name, parameter in [*network.named_parameters(), *tables.items()]}
-    statistics = {name: buffer for name, buffer in network.named_buffers() if "running" in name}
     loss = torch.tensor(totals([float(objective.loss.detach()), float(objective.kl)], torch.device("cpu")))
-    return {"loss": loss, **{name: one for name, one in gradients.items() if one is not None}, **statistics}
+    return {"loss": loss, **{name: one for name, one in gradients.items() if one is not None}}
 
 
 if __name__ == "__main__":

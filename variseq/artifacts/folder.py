@@ -27,7 +27,7 @@ from variseq.errors import CheckpointError, InputError
 from variseq.events.items import ItemTable
 from variseq.events.vocabulary import Vocabulary
 
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 MANIFEST = "manifest.json"
 VOCABULARY, ITEM_COLUMNS = "vocabulary", "item_columns.parquet"
 WEIGHTS, COUNTS, CONFIG, METRICS = "weights.safetensors", "counts.safetensors", "config.yaml", "metrics.jsonl"

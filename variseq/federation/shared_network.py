@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 LARGEST_PARAMETER = 1_000.0
 """No parameter of a network that was trained as it should is larger."""
 LEAST_BATCH_TOKENS = 16
-WITHOUT_BATCH_NORM = {"bn_gamma": None}
-"""A batch of one party has few users, and their mean takes with it what sets them apart: on MovieLens-100K validation
-NDCG@10 is .114 with batch-norm on the mean of the posterior and .128 without (size tiny, 20 rounds, three parties)."""
 VALIDATED = ("ndcg", "nll")
 NUM_SCORES = len(VALIDATED) + 1
 """The sums of the metrics of the network before the round, and the number of queries; zeros where none is computed."""
@@ -78,7 +75,7 @@ class SharedNetwork:
     def __init__(self, terms: Terms, properties: LogProperties, has_events: np.ndarray) -> None:
         assert terms.network is not None
         self.terms, self.rounds, seed = terms, terms.network.rounds, terms.network.seed
-        shape = network_config(cast("Size", terms.network.size), properties, WITHOUT_BATCH_NORM)
+        shape = network_config(cast("Size", terms.network.size), properties, {})
         by_hand = {"max_epochs": self.rounds, "exclude_seen": terms.exclude_seen}
         config = training_config(properties, shape, seed, by_hand)
         # A party takes as many steps in a round as one log does in an epoch. Its gradients have more noise, by which

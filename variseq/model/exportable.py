@@ -16,7 +16,6 @@ from variseq.model.attention import AdditiveAttention, DotProductAttention
 from variseq.model.layers import (
     MAX_LOG_VARIANCE,
     MIN_LOG_VARIANCE,
-    BatchNorm,
     EncoderBlock,
     EventEmbedding,
     FeedForward,
@@ -142,6 +141,10 @@ class _Graph:
         product = self("MatMul", given, layer.weight.t())
         return product if layer.bias is None else self("Add", product, layer.bias)
 
+    def mapped(self, given: str, layer: nn.Module) -> str:
+        """A linear map, or the numbers as they are where the layer is none."""
+        return self.linear(given, layer) if isinstance(layer, nn.Linear) else given
+
     def norm(self, given: str, layer: nn.RMSNorm, out: str | None = None) -> str:
         weight = torch.ones(layer.normalized_shape) if layer.weight is None else layer.weight
         epsilon = torch.finfo(weight.dtype).eps if layer.eps is None else layer.eps
@@ -182,7 +185,7 @@ def _add_preferences(graph: _Graph, network: Network) -> None:
     own = graph("Mul", graph("GatherElements", sigma, at_end, axis=1), first)
     own, decoder = graph("Add", query_mean, own), network.decoder
     context = graph.linear(graph("Squeeze", context, [3]), decoder.context)
-    state = graph("Add", graph.linear(own, decoder.posterior), context)
+    state = graph("Add", graph.mapped(own, decoder.posterior), context)
     transformed = graph.feed_forward(graph.norm(state, decoder.feed_forward_norm), decoder.feed_forward)
     graph.norm(graph("Add", state, transformed), decoder.norm, out="preference")
     at_end = graph("GatherElements", log_variance, at_end, axis=1)
@@ -239,15 +242,8 @@ def _after_block(graph: _Graph, block: EncoderBlock, hidden: str, bias: str) -> 
 
 def _normalized_mean(graph: _Graph, network: Network, hidden: str) -> str:
     """The mean of the posterior of every token, see `LatentHead.forward`."""
-    mean, norm, scale = graph.linear(hidden, network.latent.mean), network.latent.norm, network.config.bn_gamma
-    if scale is None:
-        return mean
-    if not isinstance(norm, BatchNorm):
-        return graph("Mul", graph.norm(mean, norm), scale)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    shifted = graph("Sub", mean, norm.running_mean)
-    return graph("Mul", shifted, torch.rsqrt(norm.running_var + norm.eps) * scale)
+    mean, scale = graph.mapped(hidden, network.latent.mean), network.config.mean_scale
+    return mean if scale is None else graph("Mul", graph.norm(mean, network.latent.norm), scale)
 
 
 def _energy(graph: _Graph, attention: DotProductAttention, query: str, key: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from torch.nn import functional
 
 from variseq.events.items import CategoryLinks
 from variseq.model.attention import DotProductAttention
-from variseq.model.processes import num_processes, total
 from variseq.sequences.batches import Layout, ragged
 from variseq.sequences.histories import GAP_BUCKETS
 
@@ -308,80 +306,45 @@ class Posterior:
         return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
 
 
-class BatchNorm(nn.BatchNorm1d):
-    """Batch-norm without scale and shift, over the tokens of all processes that train the network."""
-
-    def forward(self, numbers: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
-        if not self.training or num_processes() == 1:
-            normalized: Tensor = super().forward(numbers)
-            return normalized
-        # One message for all sums, as each makes the processes wait for each other.
-        exact = numbers.double()
-        sums = total(torch.stack([torch.ones_like(exact), exact, exact.square()]).sum(dim=1))
-        number, mean = sums[0], sums[1] / sums[0]
-        variance = sums[2] / number - mean.square()
-        unbiased = variance * number / (number - 1)
-        mean, variance, unbiased = (one.to(numbers.dtype) for one in (mean, variance, unbiased))
-        with torch.no_grad():
-            statistics = ((self.running_mean, mean), (self.running_var, unbiased))
-            for running, current in statistics:
-                assert running is not None
-                running.lerp_(current, self.momentum or 0.0)
-        return (numbers - mean) * torch.rsqrt(variance + self.eps)
-
-
 class LatentHead(nn.Module):
     """Mean and log-variance of the posterior.
 
-    The mean is batch-normalized over the tokens of a batch with a fixed scale γ (Zhu et al. 2020, equation 5). Its
-    aggregate cannot shrink to the prior, so the expected KL is at least ½ γ² nats per dimension. With `bn_gamma=None`
-    the mean is not normalized, and can collapse. The log-variance is clamped between −10 and 2.
+    The mean is the hidden state itself, scaled to the root mean square γ (RMS norm; Zhang and Sennrich 2019). So the KL
+    is at least ½ γ² nats per dimension on average, at each token: the posterior cannot collapse to the prior, as with
+    the batch-norm of Zhu et al. (2020), but without mixing the people of a batch. With `mean_scale=None` the mean is
+    not normalized, and can collapse. The log-variance is clamped between −10 and 2.
 
-    The batch mixes people, which a private network must not do. With `mean_norm="rms"` each token is normalized by its
-    own dimensions; the KL is then at least ½ γ² nats per dimension on average.
+    Where the latent has another size than the hidden state, a linear map comes first. Between equal sizes it cost
+    accuracy (docs/development/log.md).
     """
 
-    def __init__(
-        self,
-        hidden_size: int,
-        latent_dim: int,
-        bn_gamma: float | None,
-        mean_norm: Literal["batch", "rms"] = "batch",
-    ) -> None:
+    def __init__(self, hidden_size: int, latent_dim: int, mean_scale: float | None) -> None:
         super().__init__()
-        self.mean = nn.Linear(hidden_size, latent_dim)
+        self.mean = nn.Identity() if latent_dim == hidden_size else nn.Linear(hidden_size, latent_dim)
         self.log_variance = nn.Linear(hidden_size, latent_dim)
-        of_batch = mean_norm == "batch"
-        self.norm = (
-            BatchNorm(latent_dim, affine=False) if of_batch else nn.RMSNorm(latent_dim, elementwise_affine=False)
-        )
-        self.bn_gamma = bn_gamma
+        self.norm = nn.RMSNorm(latent_dim, elementwise_affine=False)
+        self.mean_scale = mean_scale
 
     def forward(self, hidden: Float[Tensor, "token hidden"]) -> Posterior:
         mean = self.mean(hidden)
-        if self.bn_gamma is not None:
-            mean = self.bn_gamma * self._normalized(mean)
+        if self.mean_scale is not None:
+            mean = self.mean_scale * self.norm(mean)
         return Posterior(mean, self.log_variance(hidden).clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE))
-
-    def _normalized(self, mean: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
-        if len(mean) > 1 or num_processes() > 1 or not isinstance(self.norm, BatchNorm):
-            normalized: Tensor = self.norm(mean)
-            return normalized
-        # One token alone has no variance, so the running statistics normalize it.
-        return functional.batch_norm(mean, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps)
 
 
 class Decoder(nn.Module):
-    """P_t = norm(s_t + feed-forward(norm(s_t))), with s_t = M z_t + dropout(W c_t) and c_t the attention over z_1..z_t.
+    """P_t = norm(s_t + feed-forward(norm(s_t))), with s_t = z_t + dropout(W c_t) and c_t the attention over z_1..z_t.
 
-    W starts at zero, so the network begins without the context. The attention weights are those of the means, once for
-    all samples: weights of each sample were no better and cost more (docs/development/log.md).
+    Where the latent has another size than the hidden state, s_t has M z_t in place of z_t. W starts at zero, so the
+    network begins without the context. The attention weights are those of the means, once for all samples: weights of
+    each sample were no better and cost more (docs/development/log.md).
     """
 
     def __init__(self, latent_dim: int, hidden_size: int, attention: DotProductAttention, dropout: float) -> None:
         super().__init__()
         self.attention = attention
-        self.posterior = nn.Linear(latent_dim, hidden_size, bias=False)
+        is_same = latent_dim == hidden_size
+        self.posterior = nn.Identity() if is_same else nn.Linear(latent_dim, hidden_size, bias=False)
         self.context = nn.Linear(latent_dim, hidden_size, bias=False)
         self.feed_forward_norm = nn.RMSNorm(hidden_size)
         self.feed_forward = FeedForward(hidden_size, 2 * hidden_size)

@@ -71,11 +71,8 @@ class NetworkConfig(BaseModel):
     skip_gram_window: int = Field(
         default=0, ge=0, description="events after the next one that the last item alone forecasts in training; 0: none"
     )
-    bn_gamma: float | None = Field(
-        default=1.0, gt=0, description="γ of the batch-norm on μ: KL ≥ ½ γ² per dimension; None: no batch-norm"
-    )
-    mean_norm: Literal["batch", "rms"] = Field(
-        default="batch", description="norm of μ: over the tokens of a batch, or over the dimensions of each token alone"
+    mean_scale: float | None = Field(
+        default=1.0, gt=0, description="root mean square γ of μ: KL ≥ ½ γ² per dimension; None: μ is not normalized"
     )
     value_loss: Literal["gaussian", "squared", "logistic"] = Field(
         default="gaussian", description="loss of values; logistic for logs with two different values"
@@ -165,7 +162,7 @@ class Network(nn.Module):
             config.num_items, config.hidden_size, config.num_behaviors, config.has_gaps, config.has_values
         )
         self.encoder = Encoder(config.hidden_size, config.num_heads, config.num_layers, config.dropout)
-        self.latent = LatentHead(config.hidden_size, config.latent_dim, config.bn_gamma, config.mean_norm)
+        self.latent = LatentHead(config.hidden_size, config.latent_dim, config.mean_scale)
         attention = ATTENTION_OF[config.attention](config.latent_dim, config.attention_dim)
         self.decoder = Decoder(config.latent_dim, config.hidden_size, attention, config.dropout)
         self.skip_gram = SkipGram(config.hidden_size, config.dropout) if config.skip_gram_window else None
@@ -178,14 +175,15 @@ class Network(nn.Module):
     @torch.no_grad()
     def _begin_as_identity(self) -> None:
         # The network begins by scoring what resembles the last item: blocks add almost nothing, and the decoder undoes
-        # the map to the posterior. On sparse logs this is never quite learned from random maps (development/log.md).
+        # a map to the posterior. On sparse logs this is never quite learned from random maps (development/log.md).
         for part in (self.encoder, self.decoder.feed_forward):
             for module in part.modules():
                 if isinstance(module, nn.Linear):
                     nn.init.normal_(module.weight, std=INITIAL_SCALE)
-        nn.init.orthogonal_(self.latent.mean.weight)
-        nn.init.zeros_(self.latent.mean.bias)
-        self.decoder.posterior.weight.copy_(self.latent.mean.weight.T)
+        if isinstance(self.latent.mean, nn.Linear) and isinstance(self.decoder.posterior, nn.Linear):
+            nn.init.orthogonal_(self.latent.mean.weight)
+            nn.init.zeros_(self.latent.mean.bias)
+            self.decoder.posterior.weight.copy_(self.latent.mean.weight.T)
 
     def folded(self) -> Network:
         """A copy whose item vectors include categories and content; this network itself if it has neither."""

@@ -35,7 +35,6 @@ def network_of_release(counts: PairCounts) -> Network:
                 max_seq_len=MAX_SEQ_LEN,
                 attention_dim=ATTENTION_DIM,
                 dropout=0.0,
-                mean_norm="rms",
             )
         )
     with torch.no_grad():

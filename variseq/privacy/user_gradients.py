@@ -81,14 +81,14 @@ def user_gradients(
     without a target has the gradient zero.
 
     Args:
-        network: Without dropout, visits and what mixes users: `mean_norm="rms"`.
+        network: Without dropout and visits.
         batch: One window for each user.
         weights: Of the terms of the objective; free nats and skip-grams mix positions and are not possible.
         negatives: Shared by all users, and drawn without looking at any of them; None: the softmax is over all items.
     """
     config = network.config
-    if config.dropout or config.visit_gap is not None or (config.bn_gamma is not None and config.mean_norm == "batch"):
-        raise ValueError("gradients of users need dropout=0, mean_norm='rms' and no visits")
+    if config.dropout or config.visit_gap is not None:
+        raise ValueError("gradients of users need dropout=0 and no visits")
     if weights.free_nats or weights.skip_gram:
         raise ValueError("gradients of users need free_nats=0 and skip_gram=0")
     return _Pass.of(network, batch, weights, negatives).gradients()

@@ -157,7 +157,7 @@ def training_config(
       number of steps stays.
     - above a million events one refit, with a fifth of the epochs.
     """
-    kl = max(MIN_KL_TARGET, good_kl(network.latent_dim, network.bn_gamma))
+    kl = max(MIN_KL_TARGET, good_kl(network.latent_dim, network.mean_scale))
     excludes_seen = properties.repeat_share <= MAX_REPEAT_SHARE
     is_large, has_many_events_per_item = properties.num_events >= LARGE_LOG, properties.has_many_events_per_item
     stronger = STRONGER_DECAY if is_large and not has_many_events_per_item else 1.0

@@ -38,7 +38,7 @@ MIN_NOISE_SHARE = 0.15
 FAST_LEARNING_RATE = 0.01
 """Above it even the smallest networks became unstable."""
 DEFAULT = TrainingConfig()
-BN_GAMMA = 1.0
+MEAN_SCALE = 1.0
 
 VERDICTS: dict[Kind, str] = {
     "healthy": "The latent is used, and nothing is wrong with it.",
@@ -91,7 +91,7 @@ class RunMetrics:
         self.highest_beta: float = strongest["beta"]
         self.beta_epoch: int = strongest["epoch"] + 1
         self.target: float | None = settings["training.kl_target"] if settings["training.beta"] else None
-        self.min_kl = min_kl(settings["model.latent_dim"], settings["model.bn_gamma"], settings["training.free_nats"])
+        self.min_kl = min_kl(settings["model.latent_dim"], settings["model.mean_scale"], settings["training.free_nats"])
         self.noise_cost, gain = self.health.loss - self.health.loss_at_mean, self.health.swap_gap_at_mean
         self.noise_fraction = self.noise_cost / gain if gain else None
         self.noise_share = sum(record["noise"] >= 1 for record in epochs) / len(epochs)
@@ -101,10 +101,10 @@ class RunMetrics:
         self.is_far_below_target = self.target is not None and self.health.kl < FAR_BELOW_TARGET * self.target
         self.is_noise_dominated = (self.noise_fraction or 0.0) > MAX_NOISE_FRACTION
         self.is_unstable = self.rise > MAX_RISE_NATS or self.late_ndcg < MIN_LATE_NDCG_SHARE
-        gamma = settings["model.bn_gamma"]
-        self.has_narrow_means = gamma is None or gamma < BN_GAMMA
+        gamma = settings["model.mean_scale"]
+        self.has_narrow_means = gamma is None or gamma < MEAN_SCALE
         # A target that can be met once the means are not narrow.
-        good = good_kl(settings["model.latent_dim"], max(gamma or 0.0, BN_GAMMA), settings["training.free_nats"])
+        good = good_kl(settings["model.latent_dim"], max(gamma or 0.0, MEAN_SCALE), settings["training.free_nats"])
         self.good_target = math.ceil(10 * good) / 10
 
 
@@ -325,7 +325,7 @@ def _less_kl_weight(run: RunMetrics) -> dict[str, tuple[Any, str]]:
     if settings["training.beta"] > DEFAULT.beta:
         changes["training.beta"] = (DEFAULT.beta, "β moves by at most 2 % a step, so a large start falls too late")
     if run.has_narrow_means:
-        changes["model.bn_gamma"] = (BN_GAMMA, "batch-norm on μ keeps the means from shrinking")
+        changes["model.mean_scale"] = (MEAN_SCALE, "means of a fixed scale cannot shrink")
     if settings["training.deterministic_fraction"] == 0:
         why = "the decoder learns to use z before noise and KL begin"
         changes["training.deterministic_fraction"] = (DEFAULT.deterministic_fraction, why)
@@ -344,7 +344,7 @@ def _smaller_variance(run: RunMetrics) -> dict[str, tuple[Any, str]]:
         if settings["training.kl_anneal_fraction"] != DEFAULT.kl_anneal_fraction:
             changes["training.kl_anneal_fraction"] = (DEFAULT.kl_anneal_fraction, "the noise then rises in steps")
     if run.has_narrow_means:
-        changes["model.bn_gamma"] = (BN_GAMMA, "means that vary as much as the prior are larger than σ")
+        changes["model.mean_scale"] = (MEAN_SCALE, "means as large as the prior are larger than σ")
     if run.target is not None and run.target < run.good_target:
         changes["training.kl_target"] = (run.good_target, "a higher KL is a smaller σ")
     return changes

@@ -83,23 +83,23 @@ def adapted_beta(beta: float, kl: float, kl_target: float | None) -> float:
     return math.exp(max(MIN_LOG_BETA, min(MAX_LOG_BETA, math.log(beta) + GAIN * error)))
 
 
-def min_kl(latent_dim: int, bn_gamma: float | None, free_nats: float) -> float:
-    """The least KL of any β: ½ γ² nats per dimension with batch-norm on μ, or the free nats if they are more.
+def min_kl(latent_dim: int, mean_scale: float | None, free_nats: float) -> float:
+    """The least KL of any β: ½ γ² nats per dimension where μ is normalized, or the free nats if they are more.
 
-    >>> min_kl(latent_dim=64, bn_gamma=1.0, free_nats=0.0)
+    >>> min_kl(latent_dim=64, mean_scale=1.0, free_nats=0.0)
     32.0
     """
-    least = 0.0 if bn_gamma is None else 0.5 * bn_gamma**2
+    least = 0.0 if mean_scale is None else 0.5 * mean_scale**2
     return latent_dim * max(least, free_nats)
 
 
-def good_kl(latent_dim: int, bn_gamma: float | None, free_nats: float = 0.0) -> float:
-    """A target that can be met, in nats per position; without batch-norm, that of γ = 1.
+def good_kl(latent_dim: int, mean_scale: float | None, free_nats: float = 0.0) -> float:
+    """A target that can be met, in nats per position; where μ is not normalized, that of γ = 1.
 
-    >>> good_kl(latent_dim=64, bn_gamma=1.0)
+    >>> good_kl(latent_dim=64, mean_scale=1.0)
     40.0
     """
-    scale = 1.0 if bn_gamma is None else bn_gamma
+    scale = 1.0 if mean_scale is None else mean_scale
     return GOOD_KL_OVER_MINIMUM * min_kl(latent_dim, scale, free_nats)
 
 
@@ -109,12 +109,12 @@ def refuse_unreachable_kl_target(network: NetworkConfig, training: TrainingConfi
     >>> refuse_unreachable_kl_target(NetworkConfig(num_items=5, latent_dim=64), TrainingConfig(kl_target=40.0))
     """
     is_adapted = training.kl_target is not None and training.beta > 0 and training.deterministic_fraction < 1
-    least = min_kl(network.latent_dim, network.bn_gamma, training.free_nats)
+    least = min_kl(network.latent_dim, network.mean_scale, training.free_nats)
     if not is_adapted or training.kl_target is None or training.kl_target > least:
         return
-    is_gamma = network.bn_gamma is not None and 0.5 * network.bn_gamma**2 >= training.free_nats
-    holder = f"model.bn_gamma={network.bn_gamma:g}" if is_gamma else f"training.free_nats={training.free_nats:g}"
-    good = good_kl(network.latent_dim, network.bn_gamma, training.free_nats)
+    is_gamma = network.mean_scale is not None and 0.5 * network.mean_scale**2 >= training.free_nats
+    holder = f"model.mean_scale={network.mean_scale:g}" if is_gamma else f"training.free_nats={training.free_nats:g}"
+    good = good_kl(network.latent_dim, network.mean_scale, training.free_nats)
     raise InputError(
         f"training.kl_target={training.kl_target:g} can never be met: {holder} with "
         f"model.latent_dim={network.latent_dim} keeps the KL at {least:g} nats per position or more, and β would "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from variseq.atomic import atomic_write
 from variseq.errors import CheckpointError, InputError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass

@@ -429,9 +429,6 @@ class Trainer:
     @torch.no_grad()
     def _average_weights(self) -> None:
         torch._foreach_lerp_(self._averages, self._others, 1 - self._average_decay(self.progress.step))
-        # Those of the batch-norm; no other buffer changes in training.
-        for average, current in zip(self.averaged.latent.buffers(), self.network.latent.buffers(), strict=True):
-            average.copy_(current)
 
     def _close_epoch(self) -> dict[str, Any]:
         """The record of the epoch, with its validation metrics; keeps the weights of the best epoch."""
