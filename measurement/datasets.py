@@ -414,6 +414,7 @@ DATASETS = {
         _mind,
         ORDERED | {"training.max_epochs": 12},
         (MIND_ORDER,),
+        evaluates_request_time=True,
     ),
     "eicu": DatasetSpec(
         "eICU demo, diagnoses and treatments",
