@@ -73,7 +73,8 @@ class ItemDetails(BaseModel):
 
     @model_validator(mode="after")
     def _check_coordinates(self) -> ItemDetails:
-        coordinates_of([self])
+        if not LIMITS.keys().isdisjoint(self.numbers):
+            coordinates_of([self])
         return self
 
     def updated(self, given: ItemDetails) -> ItemDetails:
