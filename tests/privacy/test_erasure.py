@@ -51,7 +51,7 @@ def model() -> VariationalAttention:
     """Of the settings that are not set here, some are others without the erased people."""
     network = {name: value for name, value in SMALL_NETWORK.items() if name != "max_seq_len"}
     training = {name: value for name, value in SHORT_TRAINING.items() if name != "item_weight_decay"}
-    return VariationalAttention("tiny", 0, "cpu", network, training | {"max_epochs": 2})
+    return VariationalAttention("tiny", 0, "cpu", network, training | {"max_epochs": 3})
 
 
 def with_one_more_item(events: pa.Table) -> pa.Table:

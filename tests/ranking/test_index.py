@@ -117,7 +117,7 @@ def test_where_the_sample_holds_every_item_nothing_is_lost(
     monkeypatch.setattr(selection, "MIN_POOL", 20)
     engine = load_engine(bundle_folder)
     exact = answers(engine, options)
-    with_index(engine, tmp_path, candidates=30, sampled=40, patch=monkeypatch)
+    with_index(engine, tmp_path, candidates=36, sampled=40, patch=monkeypatch)
     for one, other in zip(exact, answers(engine, options), strict=True):
         assert (one.approximate, other.approximate) == (False, True)
         assert one.recommendations.item_id == other.recommendations.item_id

@@ -111,7 +111,7 @@ def test_everybody_is_answered_through_an_index(run: Path, tmp_path: Path, monke
     succeed(*words, tmp_path / "approximate.parquet", "--approximate")
     succeed(*words, tmp_path / "exact.parquet")
     found, exact = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("approximate", "exact"))
-    assert (found["item_id"] == exact["item_id"]).mean() > 0.95
+    assert (found["item_id"] == exact["item_id"]).mean() > 0.9
 
 
 def test_options_hold_for_everybody_too(run: Path, tmp_path: Path) -> None:
