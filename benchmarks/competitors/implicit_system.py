@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from implicit.als import AlternatingLeastSquares
-from implicit.nearest_neighbors import BM25Recommender, bm25_weight
+from implicit.nearest_neighbours import BM25Recommender, bm25_weight
 from process import Histories, Job, K, LearningCurve, Lists, Sequences, Settings, cpu_seconds, measure
 from scipy.sparse import csr_matrix
 

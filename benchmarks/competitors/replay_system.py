@@ -56,7 +56,7 @@ class RePlaySasRec:
             schema,
             embedding_dim=settings.hidden_size,
             num_heads=settings.num_heads,
-            num_layers=settings.num_layers,
+            num_blocks=settings.num_layers,
             max_sequence_length=settings.max_seq_len,
             dropout=settings.dropout,
         )
