@@ -97,9 +97,9 @@ def test_thousand_events_fit_are_zoomed_and_zoomed_out(visit_new: Open) -> None:
         assert tab.page.locator(".stem").count() == 1000
 
 
-def test_event_at_the_pointer_is_named_and_a_click_picks_it(visit: Open, stocked: LocalServer) -> None:
+def test_event_at_the_pointer_is_named_and_a_click_picks_it(visit_new: Open, stocked: LocalServer) -> None:
     title = stocked.client.get("/v1/users/ready").json()["events"][2]["title"]
-    with visit("#user=ready") as tab:
+    with visit_new("#user=ready") as tab:
         stem = tab.page.locator(".stem").nth(2)
         x, y = float(stem.get_attribute("x1") or 0), float(stem.get_attribute("y2") or 0)
         tab.page.hover(".timeline", position={"x": x, "y": y})
