@@ -406,7 +406,11 @@ def table_text(table: Table, records: Iterable[Record]) -> str | None:
     columns = [column for column in table.columns if measured & {column.metric, _least(column)}]
     header = [*table.case, "seeds", *(column.heading for column in columns)]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(table.case) + "---:|" * (len(columns) + 1)]
+    # A model that nothing of this table was measured of has no row.
+    wanted = {name for column in columns for name in (column.metric, _least(column))}
     for case, found in rows:
+        if not any(wanted & one["metrics"].keys() for one in found):
+            continue
         seeds = sum(one["seed"] is not None for one in found)
         cells = [_text(value) for value in case] + [str(seeds) if seeds else NOTHING]
         lines.append("| " + " | ".join([*cells, *(_cell(found, column) for column in columns)]) + " |")
