@@ -291,7 +291,7 @@ class MixtureModel:
             of_item = columns.of_items(row, item)
             is_there = (of_item >= 0) & ~np.isnan(repeats)[row]
             seen = row[is_there], of_item[is_there], repeats
-        near = None if self.near is None else columns.of_rows(self.near.dense(histories))
+        near = None if self.near is None else self.near.of_columns(histories, columns)
         return Distribution(softmaxes, weights, counted, column, others, new, ratios, seen, near)
 
     def like(self, histories: Histories) -> LikeHistories:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from variseq.ranking.softmax import Columns
 from variseq.sequences.histories import Histories
 
 COORDINATES = "coordinates"
@@ -78,6 +79,12 @@ class NearItemsModel:
             for block in self._blocks:
                 p[row, block] = weight @ self.kernel(of, block)
         return p
+
+    def of_columns(self, histories: Histories, columns: Columns) -> Float[np.ndarray, "history column"]:
+        """p of the columns; where each history has a list, of the items on it alone."""
+        if columns.listed is None:
+            return self.dense(histories)
+        return self.at(histories, columns.of_columns(np.arange(columns.num_items))).astype(np.float32)
 
     def likeliest(self, histories: Histories, number: int) -> tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " cell"]]:
         """The likeliest items of each history, at most so many: the row of the history and the item."""

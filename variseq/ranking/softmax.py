@@ -96,12 +96,6 @@ class Columns:
         of_sample = np.broadcast_to(numbers[self.sampled], (len(self.listed), len(self.sampled)))
         return np.concatenate([numbers[self.listed], of_sample], axis=1)
 
-    def of_rows(self, numbers: Float[np.ndarray, "history item"]) -> Float[np.ndarray, "history column"]:
-        """From numbers of all items for each history those of the columns."""
-        if self.listed is None or self.sampled is None:
-            return numbers
-        return np.concatenate([np.take_along_axis(numbers, self.listed, axis=1), numbers[:, self.sampled]], axis=1)
-
     def of_listed(self, row: int, numbers: np.ndarray) -> np.ndarray:
         """From numbers of all items those of the columns that can be recommended to one history."""
         return numbers if self.listed is None else numbers[self.listed[row]]
