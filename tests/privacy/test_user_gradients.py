@@ -146,8 +146,9 @@ def test_clipped_steps_of_a_user_have_a_norm_of_at_most_one(max_norm: float) -> 
     assert all((together[name] - total[name]).abs().max() <= len(LENGTHS) for name in total)
 
 
-def test_dropout_is_refused() -> None:
+@pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"has_values": True, "value_loss": "logistic"}])
+def test_dropout_and_a_recurrent_head_are_refused(changes: dict[str, Any]) -> None:
     histories, windows = windows_of(LENGTHS)
     batch = make_batch(histories, windows, np.arange(5), NUM_ITEMS)
     with pytest.raises(ValueError, match="gradients of users"):
-        user_gradients(Network(NetworkConfig(num_items=NUM_ITEMS, dropout=0.1)), batch, WEIGHTS)
+        user_gradients(Network(NetworkConfig(num_items=NUM_ITEMS, **{"dropout": 0.0, **changes})), batch, WEIGHTS)

@@ -33,7 +33,25 @@ class ValueEstimate:
     log_variance: Float[Tensor, "*token"]
 
 
-class ValueHead(nn.Module):
+class _OfItems(nn.Module):
+    """What both heads have of each item, and last of the start token: a vector, and the bias and number of its values.
+
+    `spread` is a factor of all standard deviations.
+    """
+
+    def __init__(self, num_items: int, width: int, bias: float, dropout: float) -> None:
+        super().__init__()
+        self.vector = embedding_vectors(num_items + 1, width)
+        self.dropout = dropout
+        self.bias: Tensor
+        self.count: Tensor
+        self.spread: Tensor
+        self.register_buffer("bias", torch.full((num_items + 1,), bias))
+        self.register_buffer("count", torch.zeros(num_items + 1))
+        self.register_buffer("spread", torch.ones(()))
+
+
+class ValueHead(_OfItems):
     """The value of an event, given its item, its time, and the person's earlier values.
 
     The residual r of an earlier value is what the item's bias b leaves of it. Head h averages them with weights that
@@ -48,8 +66,7 @@ class ValueHead(nn.Module):
     """
 
     def __init__(self, num_items: int, dropout: float) -> None:
-        super().__init__()
-        self.vector = embedding_vectors(num_items + 1, VALUE_HEADS * VALUE_HEAD_WIDTH)
+        super().__init__(num_items, VALUE_HEADS * VALUE_HEAD_WIDTH, 0.0, dropout)
         self.sharpness = nn.Parameter(torch.full((VALUE_HEADS,), 3.0))
         self.log_time = nn.Parameter(torch.linspace(math.log(60.0), math.log(4e6), VALUE_HEADS))
         self.power = nn.Parameter(torch.zeros(VALUE_HEADS))
@@ -59,13 +76,6 @@ class ValueHead(nn.Module):
         self.output = nn.Linear(32, 2)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
-        self.dropout = dropout
-        self.bias: Tensor
-        self.count: Tensor
-        self.spread: Tensor
-        self.register_buffer("bias", torch.zeros(num_items + 1))
-        self.register_buffer("count", torch.zeros(num_items + 1))
-        self.register_buffer("spread", torch.ones(()))
 
     def forward(
         self,
@@ -102,7 +112,7 @@ class ValueHead(nn.Module):
         return vector.view(*item.shape, VALUE_HEADS, VALUE_HEAD_WIDTH).transpose(1, 2)
 
 
-class TwoValuedHead(nn.Module):
+class TwoValuedHead(_OfItems):
     """The log-odds of the larger one of two values (correct or not, liked or not); the smaller one is 0, the larger 1.
 
     Deep knowledge tracing (Piech et al. 2015): a recurrent network (GRU; Cho et al. 2014) reads the earlier items, each
@@ -111,19 +121,11 @@ class TwoValuedHead(nn.Module):
     """
 
     def __init__(self, num_items: int, dropout: float) -> None:
-        super().__init__()
         width, state = TWO_VALUED_WIDTH, TWO_VALUED_STATE
-        self.vector = embedding_vectors(num_items + 1, width)
+        super().__init__(num_items, width, 0.5, dropout)
         self.scale = math.sqrt(width)
         self.cell = nn.GRU(2 * width + 1, state, batch_first=True)
         self.output = nn.Linear(state, width + 1)
-        self.dropout = dropout
-        self.bias: Tensor
-        self.count: Tensor
-        self.spread: Tensor
-        self.register_buffer("bias", torch.full((num_items + 1,), 0.5))
-        self.register_buffer("count", torch.zeros(num_items + 1))
-        self.register_buffer("spread", torch.ones(()))
 
     def forward(
         self,

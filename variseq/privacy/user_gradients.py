@@ -81,14 +81,15 @@ def user_gradients(
     without a target has the gradient zero.
 
     Args:
-        network: Without dropout and visits.
+        network: Without dropout, visits and values of two kinds, whose recurrent head `vmap` cannot run.
         batch: One window for each user.
         weights: Of the terms of the objective; free nats and skip-grams mix positions and are not possible.
         negatives: Shared by all users, and drawn without looking at any of them; None: the softmax is over all items.
     """
     config = network.config
-    if config.dropout or config.visit_gap is not None:
-        raise ValueError("gradients of users need dropout=0 and no visits")
+    is_recurrent = config.has_values and config.value_loss == "logistic"
+    if config.dropout or config.visit_gap is not None or is_recurrent:
+        raise ValueError("gradients of users need dropout=0, no visits and no values of two kinds")
     if weights.free_nats or weights.skip_gram:
         raise ValueError("gradients of users need free_nats=0 and skip_gram=0")
     return _Pass.of(network, batch, weights, negatives).gradients()
