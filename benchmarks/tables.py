@@ -420,7 +420,8 @@ def table_text(table: Table, records: Iterable[Record]) -> str | None:
 def track_of(record: Record) -> str:
     """What a run of a recipe has learned from: training events alone without content, or all that it may know."""
     training = record["settings"].get("training") or {}
-    is_alone = training.get("refit_fraction") == 0 and training.get("use_categories") is False
+    has_content = training.get("use_categories") is not False or training.get("use_content") is True
+    is_alone = training.get("refit_fraction") == 0 and not has_content
     return TRAINING_ONLY if is_alone else REFITTED
 
 

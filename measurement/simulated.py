@@ -5,6 +5,7 @@ Both probabilities follow from what is in the log, so an oracle computes them fr
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -195,7 +196,7 @@ def _table(rows: list[tuple[int, str, int, float | None]]) -> pa.Table:
     return pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
 
 
-class Oracle:
+class Oracle(ABC):
     """The true probabilities of a simulation, as a model that is evaluated; `probability_of` is one history's."""
 
     name = "oracle"
@@ -205,8 +206,9 @@ class Oracle:
         number = {name: position for position, name in enumerate(names)}
         self.number = np.array([number[name] for name in vocabulary.item_ids(range(vocabulary.num_items))])
 
+    @abstractmethod
     def probability_of(self, history: Histories) -> Float[np.ndarray, " item"]:
-        raise NotImplementedError
+        """The probability of each next item of the simulation."""
 
     def scores(self, histories: Histories) -> Float[Tensor, "history item"]:
         found = [self.probability_of(histories.history(row))[self.number] for row in range(len(histories))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from variseq.evaluation.metrics import auc
 from variseq.sequences.histories import Histories
-from variseq.sequences.value_biases import ValueBiases, best_half_life, running_bias
+from variseq.sequences.value_biases import ValueBiases, best_half_life, running_bias, two_values
 
 REACH = NormalDist().inv_cdf(0.95)
 """The central 90 % of a Gaussian reaches so many standard deviations to both sides."""
@@ -82,15 +83,19 @@ class ValueForecasts:
         known = ~np.isnan(self.value)
         return {"": known, "_warm": known & self.is_warm, "_cold": known & ~self.is_warm}
 
+    @cached_property
+    def _two_values(self) -> tuple[float, float] | None:
+        return two_values(self.value)
+
     def _errors(self, mean: Float[np.ndarray, " query"]) -> dict[str, float | None]:
-        square, values = np.square(mean - self.value), np.unique(self.value[~np.isnan(self.value)])
+        square = np.square(mean - self.value)
         groups = self._groups().items()
         errors = {
             f"value_rmse{end}": float(np.sqrt(square[rows].mean())) if rows.any() else None for end, rows in groups
         }
-        if len(values) != 2:
+        if self._two_values is None:
             return errors
-        is_larger = self.value == values[1]
+        is_larger = self.value == self._two_values[1]
         return errors | {f"value_auc{end}": auc(mean[rows], is_larger[rows]) for end, rows in groups}
 
     def _coverage(self, rows: Bool[np.ndarray, " query"]) -> float | None:

@@ -17,6 +17,20 @@ PRIORS = (1.0, 3.0, 10.0)
 QUERIES_IN_TRAINING = 5_000
 
 
+def two_values(values: Float[np.ndarray, " value"]) -> tuple[float, float] | None:
+    """The smaller and the larger value where there are exactly two different ones; NaN is none.
+
+    >>> two_values(np.array([1.0, 0.0, np.nan, 1.0])), two_values(np.array([1.0, 2.0, 3.0]))
+    ((0.0, 1.0), None)
+    """
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    least, largest = values.min(), values.max()
+    is_either = least < largest and bool(((values == least) | (values == largest)).all())
+    return (float(least), float(largest)) if is_either else None
+
+
 @dataclass(frozen=True, eq=False)
 class ValueBiases:
     """value ≈ mean + the item's bias + the user's bias, each shrunk toward 0 as some events with bias 0 would do it.

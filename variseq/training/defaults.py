@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from variseq.errors import InputError
 from variseq.events.vocabulary import Vocabulary
 from variseq.model.network import NetworkConfig
 from variseq.sequences.histories import Histories
+from variseq.sequences.value_biases import two_values
 from variseq.training.config import TrainingConfig, validated
 from variseq.training.schedule import good_kl, refuse_unreachable_kl_target
 
@@ -88,7 +88,7 @@ class LogProperties:
             has_values=len(values) > 0 and float(values.std()) > 0,
             repeat_share=histories.num_repeats() / max(1, histories.distinct_in_visits().num_targets),
             visit_gap=histories.visit_gap,
-            has_two_values=_are_two(values),
+            has_two_values=two_values(values) is not None,
         )
 
     @property
@@ -181,13 +181,6 @@ def training_config(
         **(ONE_SHORT_REFIT if properties.num_events > HUGE_LOG else {}),
     }
     return validated(TrainingConfig, derived | overrides, "training")
-
-
-def _are_two(values: Float[np.ndarray, " value"]) -> bool:
-    if not len(values):
-        return False
-    least, largest = values.min(), values.max()
-    return bool(least < largest and ((values == least) | (values == largest)).all())
 
 
 def _epochs(num_events: int) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from variseq.evaluation.groups import length_names
+from variseq.model.network import NetworkConfig
 from variseq.training.config import TrainingConfig
 from variseq.training.posterior_health import MIN_ACTIVE_SHARE, MIN_SWAP_GAP_NATS, PosteriorHealth
 from variseq.training.schedule import good_kl, min_kl
@@ -38,7 +39,7 @@ MIN_NOISE_SHARE = 0.15
 FAST_LEARNING_RATE = 0.01
 """Above it even the smallest networks became unstable."""
 DEFAULT = TrainingConfig()
-MEAN_SCALE = 1.0
+MEAN_SCALE: float = NetworkConfig.model_fields["mean_scale"].default
 
 VERDICTS: dict[Kind, str] = {
     "healthy": "The latent is used, and nothing is wrong with it.",
