@@ -19,6 +19,11 @@ def refuse_existing(folder: Path) -> None:
         raise InputError(f"{folder} exists already. Choose another folder, or remove it: nothing is written over.")
 
 
+def unfinished(folder: Path) -> Path:
+    """The folder with the state of a run that is not finished."""
+    return folder.with_name(f"{folder.name}.unfinished")
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; it takes the place of `path` at the end, and is gone when that is not reached.

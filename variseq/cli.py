@@ -178,7 +178,7 @@ def fit(
     typed = dict(locals())
     if (budget := privacy_options(typed)) is not None:
         wanted = run_config(config, flags, settings or [], {"split": {"by": "leave-one-out"}})
-        fit_private(_source(source), wanted, out, items, budget, quiet)
+        fit_private(_source(source), wanted, out, items, budget, quiet, resume)
         return
     start = None if from_run is None else load(from_run, device or "auto")
     wanted = run_config(config, flags, settings or [], None if start is None else settings_of(start))

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from variseq.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from variseq.artifacts.lineage import started_from
-from variseq.atomic import refuse_existing
+from variseq.atomic import refuse_existing, unfinished
 from variseq.comparison import ComparedRun, evaluated_part, named_forecasts, refuse_same_names, with_attributes
 from variseq.errors import InputError
 from variseq.evaluation.baselines import baselines
@@ -121,7 +121,7 @@ class VariationalAttention(ChangingCatalog):
             TrainingDivergedError: When the loss is no number.
         """
         folder = None if folder is None else Path(folder)
-        unfinished = None if folder is None else folder.with_name(folder.name + ".unfinished")
+        state = None if folder is None else unfinished(folder)
         if folder is not None:
             refuse_existing(folder)
         elif resume or tensorboard:
@@ -132,18 +132,18 @@ class VariationalAttention(ChangingCatalog):
         if settings.encoder is not None and callback is None:
             for note in settings.encoder.notes:
                 console(quiet=verbose == 0).print(printable(note), soft_wrap=True)
-        context = RunContext(self.device, callback or ProgressPrinter(verbose), unfinished, resume, tensorboard)
+        context = RunContext(self.device, callback or ProgressPrinter(verbose), state, resume, tensorboard)
         fitted = fit(train, valid, self.size, settings, context)
         if start is not None:
             earlier = start._fitted()
             manifest = fitted.manifest | started_from(earlier)
             fitted = replace(fitted, manifest=manifest, changes=earlier.changes)
         self.checkpoint = fitted
-        if folder is not None and unfinished is not None:
+        if folder is not None and state is not None:
             self.save(folder)
-            if (unfinished / "tensorboard").exists():
-                shutil.move(unfinished / "tensorboard", folder / "tensorboard")
-            shutil.rmtree(unfinished)
+            if (state / "tensorboard").exists():
+                shutil.move(state / "tensorboard", folder / "tensorboard")
+            shutil.rmtree(state)
         return self
 
     def settings(self, train: LogPart, start: VariationalAttention | None = None) -> Settings:

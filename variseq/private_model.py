@@ -11,30 +11,34 @@ import pandas as pd
 import pyarrow as pa
 
 from variseq.artifacts.folder import is_of_sums, read_manifest
-from variseq.atomic import refuse_existing
+from variseq.atomic import refuse_existing, unfinished
 from variseq.errors import InputError
 from variseq.evaluation.baselines import baselines
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.results import Results
 from variseq.evaluation.splits import trained_on
 from variseq.evaluation.user_sample import sampled_users
-from variseq.events.vocabulary import Id, Vocabulary
+from variseq.events.vocabulary import Id, Vocabulary, catalog_digest
 from variseq.inference.encoder import require_runtime
 from variseq.inference.engine import load_engine
 from variseq.log import LogPart
 from variseq.model.exportable import require_exporter
+from variseq.model.network import Network
 from variseq.privacy.accounting import CHOICE, NETWORK_CHOICE, NETWORK_STEPS, Ledger, public_users
 from variseq.privacy.alike_items import AlikeItems, public_content, smoothed_counts, with_alike
 from variseq.privacy.chosen_weight import CONTENT_WEIGHTS, NETWORK_WEIGHTS, chosen_weight
 from variseq.privacy.private_network import private_training
 from variseq.privacy.private_run import NetworkShare, PrivateRun, mixture_model
+from variseq.privacy.private_state import PrivateState
 from variseq.privacy.private_steps import train_privately
-from variseq.privacy.release import PrivacyOptions, pair_counts, release
+from variseq.privacy.release import PrivacyOptions, Release, pair_counts, release
+from variseq.privacy.schedule import StepSchedule
 from variseq.ranking.engine import NO_HISTORY, Engine
 from variseq.ranking.known_users import known_history
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.recommendations import Recommendations
 from variseq.recommend.network_model import ModelRecommender, NetworkEncoder
+from variseq.sequences.histories import Histories
 
 PRIVATE_NAME = "variseq, private"
 SPLITS = ("leave-one-out", "user-time")
@@ -72,6 +76,7 @@ class PrivateModel:
         folder: Path | str,
         options: PrivacyOptions,
         report: Callable[[int, int], None] = lambda done, total: None,
+        resume: bool = False,
     ) -> PrivateModel:
         """Release the counts of the training and validation part, and write the folder of the private run.
 
@@ -83,13 +88,15 @@ class PrivateModel:
             folder: A folder that does not exist yet.
             options: The budget.
             report: Gets the number of steps of the network that are done, and of all.
+            resume: Go on with a fit with a network that was interrupted, from its release and its latest state in
+                `<folder>.unfinished`.
 
         Returns:
             The model that was written.
 
         Raises:
             InputError: For a log without a catalog, a split or a way of reading that is not private, a budget that is
-                not possible, and a folder that exists.
+                not possible, a folder that exists, and an unfinished fit that is there or, with `resume`, is not.
             MissingDependencyError: Without the extra `privacy`, and with a network without the extra `serve`.
         """
         folder = Path(folder)
@@ -108,15 +115,12 @@ class PrivateModel:
             require_runtime()
         is_chosen = options.content == "auto" or schedule is not None
         known = train.part.history() if is_chosen else valid.part.history_with_targets()
-        released = release(known, train.part.num_items, options)
+        state = PrivateState(unfinished(folder), options, catalog_digest(train.vocabulary.items))
+        if schedule is None and resume:
+            raise InputError("A private fit without a network takes seconds and has no state. Leave out --resume.")
+        released, network = _released(known, train.part.num_items, options, schedule, state, resume, report)
         options, ledger = replace(options, pairs=released.kind), released.ledger
-        plain, network = pair_counts(released), None
-        counts = smoothed_counts(plain, released.kind)
-        if schedule is not None:
-            bounded = known.latest(options.max_user_events)
-            training = private_training(plain, schedule, ledger.noise_of(NETWORK_STEPS))
-            train_privately(training, bounded, report=report)
-            network = training.network
+        counts = smoothed_counts(pair_counts(released), released.kind)
         if content is not None:
             alike, pairs = AlikeItems.of(content, counts.share), counts
             if options.content == "auto":
@@ -142,6 +146,7 @@ class PrivateModel:
             share = (network, NetworkShare(weight)) if weight else None
         split = {"method": train.part.protocol["method"]}
         PrivateRun(ledger, counts, options, train.vocabulary, train.items, split, network=share).save(folder)
+        state.remove()
         return cls(folder)
 
     @property
@@ -199,6 +204,33 @@ class PrivateModel:
         known = known_history(self.engine, history)
         fallback = None if known.num_events else NO_HISTORY
         return self.engine.recommend(known.at_request(wanted), [None], [fallback], wanted)
+
+
+def _released(
+    known: Histories,
+    num_items: int,
+    options: PrivacyOptions,
+    schedule: StepSchedule | None,
+    state: PrivateState,
+    resume: bool,
+    report: Callable[[int, int], None],
+) -> tuple[Release, Network | None]:
+    """The release, and the network of it that all steps were taken of; the state is written between steps."""
+    if schedule is None:
+        return release(known, num_items, options), None
+    with state.begun(resume):
+        released, tensors, step = state.load() if resume else (release(known, num_items, options), None, 0)
+        training = private_training(pair_counts(released), schedule, released.ledger.noise_of(NETWORK_STEPS))
+        if tensors is not None:
+            training.go_on(tensors, step)
+
+        def after_step(done: int, total: int) -> None:
+            state.save(released, training)
+            report(done, total)
+
+        state.save(released, training)
+        train_privately(training, known.latest(options.max_user_events), report=after_step)
+    return released, training.network
 
 
 def refuse_dependent_reading(train: LogPart) -> None:

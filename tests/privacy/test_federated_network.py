@@ -21,7 +21,7 @@ from variseq.artifacts.folder import TABLES
 from variseq.cli import app
 from variseq.errors import InputError, TrainingDivergedError
 from variseq.evaluation.splits import leave_one_out
-from variseq.events.vocabulary import Vocabulary
+from variseq.events.vocabulary import Vocabulary, catalog_digest
 from variseq.model.network import seeded
 from variseq.privacy.noise import GRID
 from variseq.private_model import PrivateModel
@@ -37,7 +37,7 @@ from variseq.federation.coordinator import Coordinator
 from variseq.federation.keys import PartyKey, create_keys, read_party_key, read_public_keys
 from variseq.federation.local_training import trained_sums
 from variseq.federation.log_properties import property_sums, summed_properties
-from variseq.federation.messages import NetworkTerms, Terms, catalog_digest
+from variseq.federation.messages import NetworkTerms, Terms
 from variseq.federation.party import refuse_terms, take_part
 from variseq.federation.rounds import LENGTHS, OwnSums, Rounds
 from variseq.federation.server import Address, serve

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 import variseq as vs
@@ -23,6 +25,7 @@ from variseq.privacy.chosen_weight import CONTENT_WEIGHTS, chosen_weight
 from variseq.privacy.guarantee import faults_of, guarantee
 from variseq.privacy.noise import no_noise
 from variseq.privacy.private_run import NetworkShare, PrivateRun, item_tables, mixture_model
+from variseq.privacy.private_state import PrivateState
 from variseq.privacy.release import PrivacyOptions, pair_counts, release
 from variseq.private_model import PrivateModel
 from variseq.ranking.calibration import LENGTH_EDGES, Calibration
@@ -282,6 +285,46 @@ def test_network_is_trained_where_it_is_wanted_and_stays_in_the_budget(tmp_path:
     assert not faults_of(tmp_path / "run")
     scores = ModelRecommender(model.engine.model).scores(test.part.histories_before(test.part.queries()))
     np.testing.assert_allclose(scores.exp().sum(dim=1), 1.0, rtol=1e-3)
+
+
+def test_interrupted_fit_goes_on_from_its_own_release(tmp_path: Path) -> None:
+    shop = vs.simulate(vs.SimulationOptions(num_users=30, num_items=12, num_categories=2, mean_events=6, seed=5))
+    train, valid, _ = vs.read(shop.events()).on_catalog(shop.items()).split("leave-one-out")
+    options, out = PrivacyOptions(8.0, exclude_seen=False, content=0.0, network="yes"), tmp_path / "run"
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InputError):
+        PrivateModel.fit(train, valid, out, options, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        PrivateModel.fit(train, valid, out, options, interrupt)
+    assert [one.name for one in tmp_path.iterdir()] == ["run.unfinished"]
+    with safe_open(tmp_path / "run.unfinished" / "state.safetensors", framework="np") as state:
+        popularity = state.get_tensor("popularity")
+    # A second release would spend the budget again.
+    with pytest.raises(InputError, match="--resume"):
+        PrivateModel.fit(train, valid, out, options)
+    with pytest.raises(InputError, match="epsilon"):
+        PrivateModel.fit(train, valid, out, replace(options, epsilon=7.0), resume=True)
+    model = PrivateModel.fit(train, valid, out, options, resume=True)
+    assert [one.name for one in tmp_path.iterdir()] == ["run"]
+    share = np.exp(model.engine.model.tables.log_share)
+    likely = popularity > np.median(popularity)
+    np.testing.assert_allclose(
+        (share / share.sum())[likely] / popularity[likely], (share / popularity)[likely].mean(), rtol=1e-4
+    )
+    assert model.ledger.epsilon() <= 8
+    with pytest.raises(InputError, match="resume"):
+        PrivateModel.fit(train, valid, tmp_path / "counts", replace(options, network="no"), resume=True)
+
+
+def test_damaged_state_is_one_message(tmp_path: Path) -> None:
+    state = PrivateState(tmp_path, PrivacyOptions(8.0), "digest")
+    (tmp_path / "state.safetensors").write_bytes(b"no state")
+    with pytest.raises(CheckpointError):
+        state.load()
 
 
 def test_network_is_trained_for_many_users_alone() -> None:

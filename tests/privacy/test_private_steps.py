@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils import parameters_to_vector
 
+from variseq.errors import CheckpointError
 from variseq.model.network import Network, NetworkConfig, Weights
 from variseq.privacy.noise import GRID, no_noise
 from variseq.privacy.private_steps import NoisyAdam, PrivateTraining, clipped_sum, random_windows, train_privately
@@ -102,6 +103,22 @@ def test_frozen_parameters_stay_and_the_loss_falls_without_noise() -> None:
     train_privately(PrivateTraining(model, schedule, 0.0), histories, no_noise)
     assert torch.equal(items, model.item_vectors)
     assert model.objective(batch, WEIGHTS).nll.item() < before - 0.3
+
+
+@pytest.mark.parametrize("num_before", [0, 2, SCHEDULE.num_steps])
+def test_training_that_goes_on_ends_like_one_that_was_never_stopped(num_before: int) -> None:
+    histories, schedule = histories_of((3, 4, 5)), replace(SCHEDULE, sampling_rate=1.0, max_events=9)
+    whole = PrivateTraining(network(), schedule, 0.0)
+    train_privately(whole, histories, no_noise)
+    stopped, again = PrivateTraining(network(), schedule, 0.0), PrivateTraining(network(), schedule, 0.0)
+    while stopped.step < num_before:
+        stopped.move(stopped.sum_of(histories, np.random.default_rng(0)))
+    again.go_on({name: tensor.clone() for name, tensor in stopped.tensors().items()}, stopped.step)
+    train_privately(again, histories, no_noise)
+    of_whole, of_again = (parameters_to_vector(one.network.parameters()) for one in (whole, again))
+    assert torch.equal(of_whole, of_again)
+    with pytest.raises(CheckpointError):
+        again.go_on({"position": torch.zeros(3)}, 1)
 
 
 def test_optimizer_without_noise_is_adam() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from bisect import bisect_left
@@ -129,6 +130,15 @@ class Vocabulary:
     @cached_property
     def _items(self) -> _IdList:
         return _IdList(self.items, "item", self.num_added_items)
+
+
+def catalog_digest(items: pa.Array) -> str:
+    """SHA-256 of the type and the ids of a sorted catalog.
+
+    >>> catalog_digest(pa.array([1, 2])) == catalog_digest(pa.array(["1", "2"]))
+    False
+    """
+    return hashlib.sha256(json.dumps(items.to_pylist(), ensure_ascii=True).encode()).hexdigest()
 
 
 def positions_in(known: pa.Array, ids: pa.Array) -> Int[np.ndarray, " id"]:

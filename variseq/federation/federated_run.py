@@ -12,8 +12,8 @@ import pyarrow as pa
 from variseq.errors import InputError
 from variseq.events.items import ItemTable
 from variseq.events.options import ReadOptions
-from variseq.events.vocabulary import Vocabulary
-from variseq.federation.messages import NetworkTerms, Terms, catalog_digest
+from variseq.events.vocabulary import Vocabulary, catalog_digest
+from variseq.federation.messages import NetworkTerms, Terms
 from variseq.federation.rounds import Rounds, refuse_network
 from variseq.log import read_catalog
 from variseq.privacy.private_run import PrivateRun

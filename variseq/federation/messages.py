@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 from cryptography.exceptions import InvalidSignature
 from jaxtyping import Int
 
@@ -200,12 +198,3 @@ def transcript(terms: Terms, number: int, attempt: int, keys: Iterable[Envelope]
 def digest(part: bytes) -> bytes:
     """SHA-256."""
     return hashlib.sha256(part).digest()
-
-
-def catalog_digest(items: pa.Array) -> str:
-    """SHA-256 of the type and the ids of a sorted catalog.
-
-    >>> catalog_digest(pa.array([1, 2])) == catalog_digest(pa.array(["1", "2"]))
-    False
-    """
-    return hashlib.sha256(json.dumps(items.to_pylist(), ensure_ascii=True).encode()).hexdigest()

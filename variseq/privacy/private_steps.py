@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from variseq.errors import CheckpointError
 from variseq.model.losses import ItemFrequency, Negatives
 from variseq.model.network import Network, Weights
 from variseq.privacy.noise import GRID, Noise, secure_noise
@@ -63,6 +64,25 @@ class PrivateTraining:
         """How many numbers a step sums."""
         return len(self._average)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The state between two steps, beside `step`."""
+        moments = {"first": self._optimizer.first, "second": self._optimizer.second}
+        return {"position": self._optimizer.position, "average": self._average, **moments}
+
+    def go_on(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Take the state of `tensors` after so many steps.
+
+        Raises:
+            CheckpointError: The tensors are those of another network.
+        """
+        for name, own in self.tensors().items():
+            if name not in tensors or tensors[name].shape != own.shape:
+                raise CheckpointError(f"The state has no {name} of this network. Start the fit again.")
+            own.copy_(tensors[name])
+        self.step = self._optimizer.step = step
+        vector_to_parameters(self._optimizer.position, self._trained)
+        self._take_average_at_the_end()
+
     def sum_of(self, histories: Histories, generator: np.random.Generator) -> Int[np.ndarray, " parameter"]:
         """What the users of a log add to the running step, without noise; see `clipped_sum`.
 
@@ -83,7 +103,10 @@ class PrivateTraining:
         decay = min(schedule.ema_decay, (1 + self.step) / (10 + self.step))
         self._average.lerp_(parameters_to_vector(self._trained).detach(), 1 - decay)
         self.step += 1
-        if self.step == schedule.num_steps:
+        self._take_average_at_the_end()
+
+    def _take_average_at_the_end(self) -> None:
+        if self.step == self.schedule.num_steps:
             vector_to_parameters(self._average, self._trained)
             self.network.float().eval()
 
@@ -94,10 +117,10 @@ def train_privately(
     noise: Noise = secure_noise,
     report: Report = lambda done, total: None,
 ) -> None:
-    """Take all steps on one log.
+    """Take all steps on one log that are not yet taken.
 
     Args:
-        training: Before its first step.
+        training: Before its first step, or one that goes on.
         histories: All events of the users that the run may learn from.
         noise: For tests and audits only; without it there is no privacy.
         report: Gets the number of steps that are done, and of all.

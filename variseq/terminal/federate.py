@@ -127,10 +127,10 @@ def join(
 ) -> None:
     """Take part in a federation with a log. The log stays here; the same command starts again."""
     with _dependencies():
+        from variseq.events.vocabulary import catalog_digest
         from variseq.federation.connection import Connection
         from variseq.federation.federated_run import save_run
         from variseq.federation.keys import read_party_key
-        from variseq.federation.messages import catalog_digest
         from variseq.federation.party import take_part
 
     from variseq.atomic import refuse_existing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from variseq.atomic import refuse_existing
+from variseq.atomic import refuse_existing, unfinished
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.external_log import refuse_other_items
@@ -52,7 +52,7 @@ def fit_run(
     refuse_existing(out)
     model = VariationalAttention(config.size, config.seed, config.device, config.model, config.training)
     is_first = process_index() == 0
-    progress, unfinished = console(quiet=verbose == 0 or not is_first), out.with_name(out.name + ".unfinished")
+    progress, state = console(quiet=verbose == 0 or not is_first), unfinished(out)
     with events_source(source) as events:
         log = read(events, items, config.read, users)
     progress.print(log.check())
@@ -64,15 +64,13 @@ def fit_run(
     train, valid, _ = log.split(config.split.by, test, config.split.valid, config.split.targets_of)
     progress.print(repr(train))
     if not is_first:
-        context = RunContext(model.device, ProgressPrinter(verbose=0), unfinished, resume)
+        context = RunContext(model.device, ProgressPrinter(verbose=0), state, resume)
         train_network(train.part, valid.part, model.settings(train, start), context)
         return
     try:
         model.fit(train, valid, out, resume, verbose, tensorboard, start)
     except KeyboardInterrupt:
-        if unfinished.exists():
-            message = f"Stopped; the state is in {unfinished}. The same command with --resume goes on."
-            console(stderr=True).print(message, soft_wrap=True)
+        stopped(state)
         raise
     if model.checkpoint is not None and model.checkpoint.attributes is not None:
         progress.print(printable(str(model.checkpoint.attributes)), soft_wrap=True)
@@ -83,6 +81,13 @@ def fit_run(
         results.to_json(out / "evaluation.json")
         console().print(str(results), soft_wrap=True)
     console().print(f"Run: {printable(out)}", soft_wrap=True)
+
+
+def stopped(state: Path) -> None:
+    """Print how to go on after Ctrl-C, where there is a state."""
+    if state.exists():
+        message = f"Stopped; the state is in {printable(state)}. The same command with --resume goes on."
+        console(stderr=True).print(message, soft_wrap=True)
 
 
 def settings_of(start: VariationalAttention) -> dict[str, Any]:

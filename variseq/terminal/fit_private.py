@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rich.progress import Progress
 
-from variseq.atomic import refuse_existing
+from variseq.atomic import refuse_existing, unfinished
 from variseq.errors import InputError
 from variseq.log import read
 from variseq.output.console import console
@@ -17,13 +17,12 @@ from variseq.output.printable import printable
 from variseq.privacy.guarantee import guarantee
 from variseq.privacy.release import PrivacyOptions
 from variseq.private_model import PrivateModel
+from variseq.terminal.fit import stopped
 from variseq.terminal.read_options import events_source
 from variseq.terminal.run_config import RunConfig
 
 NUM_RANKED = 10
-OF_A_NETWORK = (
-    *("users", "test_file", "calendar", "size", "seed", "device", "from_run", "resume", "tensorboard", "verbose"),
-)
+OF_A_NETWORK = (*("users", "test_file", "calendar", "size", "seed", "device", "from_run", "tensorboard", "verbose"),)
 OF_PRIVACY = ("delta", "max_user_events", "pairs", "content", "network")
 """Options of `variseq fit` that are for a network, and for a private fit."""
 
@@ -62,6 +61,7 @@ def fit_private(
     items: str | None,
     options: PrivacyOptions,
     quiet: bool = False,
+    resume: bool = False,
 ) -> None:
     """Read, release, save, print the guarantee and evaluate. The folder is written as a whole, or not at all.
 
@@ -88,8 +88,12 @@ def fit_private(
     def report(done: int, total: int) -> None:
         bar.update(task, completed=done, total=total, visible=True)
 
-    with bar if bar.console.is_terminal else nullcontext():
-        model = PrivateModel.fit(train, valid, out, options, report)
+    try:
+        with bar if bar.console.is_terminal else nullcontext():
+            model = PrivateModel.fit(train, valid, out, options, report, resume)
+    except KeyboardInterrupt:
+        stopped(unfinished(out))
+        raise
     progress.print(guarantee(model.engine.health["privacy"]), soft_wrap=True)
     if test.part.protocol["num_test_events"]:
         results = model.evaluate(test, valid, k=min(NUM_RANKED, model.vocabulary.num_items))
