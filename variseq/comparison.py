@@ -157,7 +157,6 @@ class DropoutEncoder(NetworkEncoder):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(DROPOUT_SEED)
             network.train()
-            network.latent.norm.eval()
             try:
                 passes = [preferences(network, histories) for _ in range(len(noise))]
             finally:

@@ -28,6 +28,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "means as they are": {"mean_scale": None},
     "a latent of the size of the hidden state": {"latent_dim": 8, "mean_scale": 0.7},
     "categories of items": {},
+    "three networks side by side": EVERYTHING | {"hidden_size": 12, "latent_dim": 12, "num_heads": 6, "num_members": 3},
 }
 
 

@@ -16,9 +16,12 @@ from variseq.model.attention import AdditiveAttention, DotProductAttention
 from variseq.model.layers import (
     MAX_LOG_VARIANCE,
     MIN_LOG_VARIANCE,
+    Decoder,
+    Encoder,
     EncoderBlock,
     EventEmbedding,
     FeedForward,
+    LatentHead,
     distance_bucket,
 )
 from variseq.model.network import Network
@@ -36,7 +39,11 @@ Given = str | Tensor | float | list[int]
 def distance_biases(network: Network) -> Float[Tensor, "block head distance_plus_one"]:
     """The bias of each block and head by distance between two tokens; the last is for tokens that cannot be seen."""
     bucket = distance_bucket(torch.arange(network.config.max_seq_len))
-    seen = torch.stack([block.attention.distance_bias[:, bucket] for block in _blocks(network)]).detach()
+    of_members = [
+        torch.stack([block.attention.distance_bias[:, bucket] for block in _blocks(encoder)])
+        for encoder, _, _ in network.members()
+    ]
+    seen = torch.cat(of_members, dim=1).detach()
     return torch.cat([seen, torch.full_like(seen[..., :1], UNSEEN)], dim=2)
 
 
@@ -48,8 +55,8 @@ def encoder_tables(network: Network) -> dict[str, np.ndarray]:
     }
 
 
-def _blocks(network: Network) -> list[EncoderBlock]:
-    return [block for block in network.encoder.blocks if isinstance(block, EncoderBlock)]
+def _blocks(encoder: Encoder) -> list[EncoderBlock]:
+    return [block for block in encoder.blocks if isinstance(block, EncoderBlock)]
 
 
 def require_exporter() -> None:
@@ -137,6 +144,13 @@ class _Graph:
             self.constants[name] = np.array(value, dtype=np.int64 if isinstance(value, list) else np.float32)
         return name
 
+    def part(self, given: str, axis: int, index: int, number: int) -> str:
+        """Part `index` of so many equal ones along an axis."""
+        if number == 1:
+            return given
+        names = [f"of_{len(self.nodes)}_{one}" for one in range(number)]
+        return self.several("Split", names, given, axis=axis, num_outputs=number)[index]
+
     def linear(self, given: str, layer: nn.Linear) -> str:
         product = self("MatMul", given, layer.weight.t())
         return product if layer.bias is None else self("Add", product, layer.bias)
@@ -158,38 +172,56 @@ class _Graph:
 
 
 def _add_preferences(graph: _Graph, network: Network) -> None:
-    """From `INPUTS` to `OUTPUTS`.
+    """From `INPUTS` to `OUTPUTS`; of several members the preferences side by side, and the means of the others."""
+    hidden = _embedded(graph, network.embedding, network.config.visit_gap is not None)
+    number, found = network.config.num_members, []
+    for index, member in enumerate(network.members()):
+        parts = [graph.part(name, axis, index, number) for name, axis in ((hidden, 2), ("bias", 1), ("noise", 2))]
+        found.append(_of_member(graph, network, member, *parts))
+    for name, of_members in zip(OUTPUTS, zip(*found, strict=True), strict=True):
+        if number == 1:
+            graph("Identity", *of_members, out=name)
+        elif name == "preference":
+            graph("Mul", graph("Concat", *of_members, axis=-1), 1 / number, out=name)
+        else:
+            graph("Mean", *of_members, out=name)
+
+
+def _of_member(
+    graph: _Graph, network: Network, member: tuple[Encoder, LatentHead, Decoder], hidden: str, bias: str, noise: str
+) -> tuple[str, str, str]:
+    """The outputs of one network.
 
     The last encoder block is computed at all tokens, because the decoder attends over all posteriors.
     """
-    hidden = _embedded(graph, network.embedding, network.config.visit_gap is not None)
-    for number, block in enumerate(_blocks(network)):
-        hidden = _after_block(graph, block, hidden, graph("Gather", "bias", torch.tensor(number), axis=0))
-    hidden = graph.norm(hidden, network.encoder.norm)
-    mean = _normalized_mean(graph, network, hidden)
-    log_variance = graph.linear(hidden, network.latent.log_variance)
+    encoder, latent, decoder = member
+    for number, block in enumerate(_blocks(encoder)):
+        hidden = _after_block(graph, block, hidden, graph("Gather", bias, torch.tensor(number), axis=0))
+    hidden = graph.norm(hidden, encoder.norm)
+    mean = _normalized_mean(graph, latent, hidden)
+    log_variance = graph.linear(hidden, latent.log_variance)
     log_variance = graph("Clip", log_variance, MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)
     sigma = graph("Exp", graph("Mul", log_variance, 0.5))
     # The noise of each token of each branch: sample × tree × branch × token × dimension.
-    noise = graph("Gather", "noise", graph("Max", "position", [0]), axis=1)
-    posteriors = graph("Mul", graph("Unsqueeze", sigma, [1]), noise)
+    of_tokens = graph("Gather", noise, graph("Max", "position", [0]), axis=1)
+    posteriors = graph("Mul", graph("Unsqueeze", sigma, [1]), of_tokens)
     posteriors = graph("Add", graph("Unsqueeze", mean, [1]), posteriors)
     at_end = graph("Unsqueeze", "query", [2])
-    at_end = graph("Expand", at_end, [1, 1, network.config.latent_dim])
+    at_end = graph("Expand", at_end, [1, 1, latent.log_variance.out_features])
     query_mean = graph("GatherElements", mean, at_end, axis=1)
-    energy = _energy(graph, network.decoder.attention, query_mean, mean)
+    energy = _energy(graph, decoder.attention, query_mean, mean)
     energy = graph("Where", graph("Less", "position", [0]), UNSEEN, energy)
-    weights = graph("Softmax", energy, axis=2, out="attention")
+    weights = graph("Softmax", energy, axis=2)
     context = graph("MatMul", graph("Unsqueeze", weights, [2]), posteriors)
-    first = graph("Unsqueeze", graph("Slice", "noise", [0], [1], [1]), [1])
+    first = graph("Unsqueeze", graph("Slice", noise, [0], [1], [1]), [1])
     own = graph("Mul", graph("GatherElements", sigma, at_end, axis=1), first)
-    own, decoder = graph("Add", query_mean, own), network.decoder
+    own = graph("Add", query_mean, own)
     context = graph.linear(graph("Squeeze", context, [3]), decoder.context)
     state = graph("Add", graph.mapped(own, decoder.posterior), context)
     transformed = graph.feed_forward(graph.norm(state, decoder.feed_forward_norm), decoder.feed_forward)
-    graph.norm(graph("Add", state, transformed), decoder.norm, out="preference")
+    preference = graph.norm(graph("Add", state, transformed), decoder.norm)
     at_end = graph("GatherElements", log_variance, at_end, axis=1)
-    graph("ReduceMean", at_end, [2], keepdims=0, out="log_variance")
+    return preference, graph("ReduceMean", at_end, [2], keepdims=0), weights
 
 
 def _embedded(graph: _Graph, embedding: EventEmbedding, of_visits: bool) -> str:
@@ -240,10 +272,10 @@ def _after_block(graph: _Graph, block: EncoderBlock, hidden: str, bias: str) -> 
     return graph("Add", hidden, transformed)
 
 
-def _normalized_mean(graph: _Graph, network: Network, hidden: str) -> str:
+def _normalized_mean(graph: _Graph, latent: LatentHead, hidden: str) -> str:
     """The mean of the posterior of every token, see `LatentHead.forward`."""
-    mean, scale = graph.mapped(hidden, network.latent.mean), network.config.mean_scale
-    return mean if scale is None else graph("Mul", graph.norm(mean, network.latent.norm), scale)
+    mean, scale = graph.mapped(hidden, latent.mean), latent.mean_scale
+    return mean if scale is None else graph("Mul", graph.norm(mean, latent.norm), scale)
 
 
 def _energy(graph: _Graph, attention: DotProductAttention, query: str, key: str) -> str:

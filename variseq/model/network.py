@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from torch.nn import functional
 
 from variseq.model import losses
 from variseq.model.attention import ATTENTION_OF
+from variseq.model.ensemble import DecoderEnsemble, LatentEnsemble, SideBySide
 from variseq.model.layers import (
     INITIAL_SCALE,
     Decoder,
@@ -64,6 +66,12 @@ class NetworkConfig(BaseModel):
     latent_dim: int = Field(default=64, ge=2, description="dimensions of a posterior")
     num_layers: int = Field(default=2, ge=1, description="encoder blocks")
     num_heads: int = Field(default=2, ge=1, description="attention heads of a block")
+    num_members: int = Field(
+        default=1,
+        ge=1,
+        description="networks side by side whose scores are averaged; each has its part of hidden_size, latent_dim "
+        "and num_heads",
+    )
     max_seq_len: int = Field(default=200, ge=2, description="events that the network looks back on")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="share of numbers dropped in training")
     attention: Literal["additive", "dot"] = Field(default="additive", description="form of encoder-decoder attention")
@@ -84,7 +92,15 @@ class NetworkConfig(BaseModel):
             raise ValueError("skip_gram_window is for logs without visits, whose events have an order: set it to 0")
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        for name in ("hidden_size", "latent_dim", "num_heads"):
+            if (size := getattr(self, name)) % self.num_members:
+                raise ValueError(f"{name} {size} is not a multiple of num_members {self.num_members}")
         return self
+
+    @property
+    def member_size(self) -> int:
+        """The part of `hidden_size` that each member of an ensemble has."""
+        return self.hidden_size // self.num_members
 
 
 @dataclass(frozen=True)
@@ -161,11 +177,22 @@ class Network(nn.Module):
         self.embedding = EventEmbedding(
             config.num_items, config.hidden_size, config.num_behaviors, config.has_gaps, config.has_values
         )
-        self.encoder = Encoder(config.hidden_size, config.num_heads, config.num_layers, config.dropout)
-        self.latent = LatentHead(config.hidden_size, config.latent_dim, config.mean_scale)
-        attention = ATTENTION_OF[config.attention](config.latent_dim, config.attention_dim)
-        self.decoder = Decoder(config.latent_dim, config.hidden_size, attention, config.dropout)
-        self.skip_gram = SkipGram(config.hidden_size, config.dropout) if config.skip_gram_window else None
+        self.embedding.scale = math.sqrt(config.member_size)
+        number, size, latent_dim = config.num_members, config.member_size, config.latent_dim // config.num_members
+        num_heads, attention_of = config.num_heads // number, ATTENTION_OF[config.attention]
+        encoders = [Encoder(size, num_heads, config.num_layers, config.dropout) for _ in range(number)]
+        latents = [LatentHead(size, latent_dim, config.mean_scale) for _ in range(number)]
+        decoders = [
+            Decoder(latent_dim, size, attention_of(latent_dim, config.attention_dim), config.dropout)
+            for _ in range(number)
+        ]
+        self.encoder: Encoder | SideBySide = encoders[0] if number == 1 else SideBySide(encoders)
+        self.latent: LatentHead | LatentEnsemble = latents[0] if number == 1 else LatentEnsemble(latents)
+        self.decoder: Decoder | DecoderEnsemble = decoders[0] if number == 1 else DecoderEnsemble(decoders)
+        self.skip_gram: SkipGram | SideBySide | None = None
+        if config.skip_gram_window:
+            skip_grams = [SkipGram(size, config.dropout) for _ in range(number)]
+            self.skip_gram = skip_grams[0] if number == 1 else SideBySide(skip_grams)
         self.item_bias = nn.Parameter(torch.zeros(config.num_items))
         self.value_task = ValueTask(config.hidden_size) if config.has_values else None
         head = TwoValuedHead if config.value_loss == "logistic" else ValueHead
@@ -176,14 +203,22 @@ class Network(nn.Module):
     def _begin_as_identity(self) -> None:
         # The network begins by scoring what resembles the last item: blocks add almost nothing, and the decoder undoes
         # a map to the posterior. On sparse logs this is never quite learned from random maps (development/log.md).
-        for part in (self.encoder, self.decoder.feed_forward):
-            for module in part.modules():
-                if isinstance(module, nn.Linear):
-                    nn.init.normal_(module.weight, std=INITIAL_SCALE)
-        if isinstance(self.latent.mean, nn.Linear) and isinstance(self.decoder.posterior, nn.Linear):
-            nn.init.orthogonal_(self.latent.mean.weight)
-            nn.init.zeros_(self.latent.mean.bias)
-            self.decoder.posterior.weight.copy_(self.latent.mean.weight.T)
+        for encoder, latent, decoder in self.members():
+            for part in (encoder, decoder.feed_forward):
+                for module in part.modules():
+                    if isinstance(module, nn.Linear):
+                        nn.init.normal_(module.weight, std=INITIAL_SCALE)
+            if isinstance(latent.mean, nn.Linear) and isinstance(decoder.posterior, nn.Linear):
+                nn.init.orthogonal_(latent.mean.weight)
+                nn.init.zeros_(latent.mean.bias)
+                decoder.posterior.weight.copy_(latent.mean.weight.T)
+
+    def members(self) -> list[tuple[Encoder, LatentHead, Decoder]]:
+        """Encoder, latent head and decoder of each member of the ensemble, or of the network itself."""
+        of_each = (
+            one.members if isinstance(one, SideBySide) else [one] for one in (self.encoder, self.latent, self.decoder)
+        )
+        return list(zip(*of_each, strict=True))
 
     def folded(self) -> Network:
         """A copy whose item vectors include categories and content; this network itself if it has neither."""
@@ -292,8 +327,9 @@ class Network(nn.Module):
         if token is not None:
             preference = preference[:, token]
         seen = losses.Pairs(*batch.seen(num_items)) if weights.mask_seen else None
-        items = vectors[:num_items], self.item_bias
-        nll = of_targets * losses.softmax_loss(preference, *items, losses.Targets.next(target), negatives, seen)
+        # What each member forecasts alone.
+        preference = self.config.num_members * preference
+        nll = of_targets * self._softmax_loss(preference, vectors, losses.Targets.next(target), negatives, seen)
         per_dimension = of_tokens * posterior.kl_to_prior().mean(dim=0)
         kl = per_dimension.sum()
         penalty = kl
@@ -313,7 +349,23 @@ class Network(nn.Module):
             regression = of_values * losses.value_loss(estimate, value, self.config.value_loss)
             of_task = self._value_task_loss(preference, functional.embedding(target, vectors), target_value)
             loss = loss + weights.regression * (regression + of_values * of_task)
-        return Objective(loss, nll.detach(), kl.detach(), regression.detach())
+        return Objective(loss, nll.detach() / self.config.num_members, kl.detach(), regression.detach())
+
+    def _softmax_loss(
+        self,
+        preference: Float[Tensor, "sample target hidden"],
+        vectors: Float[Tensor, "item_and_start hidden"],
+        targets: losses.Targets,
+        negatives: losses.Negatives | None,
+        seen: losses.Pairs | None,
+    ) -> Float[Tensor, ""]:
+        """The sum of the losses of all members; each forecasts by its own part of the numbers."""
+        number, vectors = self.config.num_members, vectors[: len(self.item_bias)]
+        if number == 1:
+            return losses.softmax_loss(preference, vectors, self.item_bias, targets, negatives, seen)
+        parts = zip(preference.chunk(number, dim=-1), vectors.chunk(number, dim=-1), strict=True)
+        of_each = [losses.softmax_loss(*part, self.item_bias, targets, negatives, seen) for part in parts]
+        return torch.stack(of_each).sum()
 
     def _skip_gram_loss(
         self,
@@ -332,14 +384,9 @@ class Network(nn.Module):
         last_item = (batch.item if token is None else batch.item[token])[is_kept]
         assert self.skip_gram is not None
         preference = self.skip_gram(functional.embedding(last_item, vectors)).unsqueeze(0)
-        loss = losses.softmax_loss(
-            preference,
-            vectors[: len(self.item_bias)],
-            self.item_bias,
-            losses.Targets(item[is_kept], of_each[is_kept]),
-            negatives,
-            None if seen is None else seen.of_tokens(is_kept),
-        )
+        targets = losses.Targets(item[is_kept], of_each[is_kept])
+        seen = None if seen is None else seen.of_tokens(is_kept)
+        loss = self._softmax_loss(preference, vectors, targets, negatives, seen)
         return loss * of_each.sum() / len(of_each)
 
     def _value_task_loss(

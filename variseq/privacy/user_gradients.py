@@ -81,15 +81,15 @@ def user_gradients(
     without a target has the gradient zero.
 
     Args:
-        network: Without dropout, visits and values of two kinds, whose recurrent head `vmap` cannot run.
+        network: No ensemble; without dropout, visits and values of two kinds, whose recurrent head `vmap` cannot run.
         batch: One window for each user.
         weights: Of the terms of the objective; free nats and skip-grams mix positions and are not possible.
         negatives: Shared by all users, and drawn without looking at any of them; None: the softmax is over all items.
     """
     config = network.config
     is_recurrent = config.has_values and config.value_loss == "logistic"
-    if config.dropout or config.visit_gap is not None or is_recurrent:
-        raise ValueError("gradients of users need dropout=0, no visits and no values of two kinds")
+    if config.dropout or config.visit_gap is not None or is_recurrent or config.num_members > 1:
+        raise ValueError("gradients of users need one member, dropout=0, no visits and no values of two kinds")
     if weights.free_nats or weights.skip_gram:
         raise ValueError("gradients of users need free_nats=0 and skip_gram=0")
     return _Pass.of(network, batch, weights, negatives).gradients()
@@ -280,15 +280,15 @@ class _Pass:
 @contextmanager
 def _in_one_piece(network: Network) -> Iterator[None]:
     """With the attention in plain operations, as its kernel in chunks has one set of weights for all users."""
-    attention = network.decoder.attention
-    if not isinstance(attention, AdditiveAttention):
-        yield
-        return
-    attention.in_chunks = False
+    found = [decoder.attention for _, _, decoder in network.members()]
+    additive = [one for one in found if isinstance(one, AdditiveAttention)]
+    for one in additive:
+        one.in_chunks = False
     try:
         yield
     finally:
-        attention.in_chunks = True
+        for one in additive:
+            one.in_chunks = True
 
 
 def _added(

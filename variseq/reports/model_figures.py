@@ -220,14 +220,19 @@ def example_user(lengths: Int[np.ndarray, " user"]) -> int:
 
 @torch.no_grad()
 def attention_at_every_event(network: Network, history: Histories) -> Float[np.ndarray, "query key"]:
-    """a_ti of one history for all of its tokens in the network's window; the last rows and columns are its events."""
+    """a_ti of one history for all of its tokens in the network's window; the last rows and columns are its events.
+
+    Of an ensemble the mean of all members' weights.
+    """
     network.eval()
     windows = query_windows(history, network.config.max_seq_len)
     batch = make_batch(history, windows, np.arange(1), network.config.num_items).to(network.item_bias.device)
     memory = batch.layout.unpack(network.encode(batch).mean)
     position = torch.arange(batch.layout.longest, device=memory.device).unsqueeze(0)
-    weights = network.decoder.attention.weights(memory, memory, position)
-    return weights[0].cpu().numpy()
+    members = network.members()
+    parts = zip(members, memory.chunk(len(members), dim=2), strict=True)
+    weights = [decoder.attention.weights(part, part, position)[0] for (_, _, decoder), part in parts]
+    return torch.stack(weights).mean(dim=0).cpu().numpy()
 
 
 def attention_heatmap(checkpoint: Checkpoint, names: list[str]) -> ReportFigure:

@@ -17,12 +17,21 @@ from variseq.training.schedule import good_kl, refuse_unreachable_kl_target
 
 Size = Literal["tiny", "small", "medium", "large"]
 
+
+def _members(number: int) -> dict[str, int]:
+    """So many small networks side by side."""
+    sizes = {name: number * size for name, size in (("hidden_size", 64), ("latent_dim", 64), ("num_heads", 2))}
+    return sizes | {"num_layers": 2, "attention_dim": 16, "num_members": number}
+
+
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 32, "latent_dim": 32, "num_layers": 1, "num_heads": 1, "attention_dim": 16},
-    "small": {"hidden_size": 64, "latent_dim": 64, "num_layers": 2, "num_heads": 2, "attention_dim": 16},
-    "medium": {"hidden_size": 128, "latent_dim": 64, "num_layers": 2, "num_heads": 2, "attention_dim": 32},
-    "large": {"hidden_size": 256, "latent_dim": 64, "num_layers": 3, "num_heads": 4, "attention_dim": 64},
+    "small": _members(1),
+    "medium": _members(3),
+    "large": _members(5),
 }
+"""`medium` and `large` are ensembles of small networks: more of them are better on every log that was tried, wider
+ones are not (docs/development/log.md)."""
 
 LONGEST_WINDOW = 200
 MAX_REPEAT_SHARE = 0.1
@@ -142,7 +151,8 @@ def training_config(
     """The training settings for a log. The reasons for the numbers are in docs/development/log.md.
 
     - `batch_tokens`: a 128th of the events, between 256 and 2,048.
-    - `learning_rate`: 0.003 at hidden_size 64; it falls with the root of hidden_size.
+    - `learning_rate`: 0.003 where a network has 64 numbers an item; it falls with the root of that. The members of an
+      ensemble have that of one alone.
     - `item_weight_decay`: grows as the events per item fall, and is twice as large in a large log (120,000 events or
       more) with fewer than 100 events per item.
     - `kl_target`: a quarter above the least KL of the network and at least 40 nats; twice that in a large log with 100
@@ -171,7 +181,7 @@ def training_config(
         "mask_seen": excludes_seen and properties.mean_length >= LONG_MEAN_LENGTH,
         "targets": "last" if properties.visit_gap is None else "all",
         "only_new_targets": properties.visit_gap is not None and properties.repeat_share > MAX_REPEAT_SHARE,
-        "learning_rate": round(3e-3 * (64 / network.hidden_size) ** 0.5, 5),
+        "learning_rate": round(3e-3 * (64 / network.member_size) ** 0.5, 5),
         "kl_target": 2 * kl if is_large and has_many_events_per_item else kl,
         "item_weight_decay": round(item_weight_decay, 4),
         **(LATE_NOISE if is_large else {}),

@@ -407,7 +407,9 @@ class Trainer:
                 f"The loss is {loss} in epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1} "
                 f"(NLL {nll:.4g}, KL {kl:.4g}, regression {regression:.4g})."
             )
-        gradient_step(parameters, self.optimizer, objective.loss, self.config.max_grad_norm)
+        # Members of an ensemble have gradients of their own, whose norms are those of networks alone.
+        max_norm = self.config.max_grad_norm * math.sqrt(self.network.config.num_members)
+        gradient_step(parameters, self.optimizer, objective.loss, max_norm)
         return of_terms
 
     def _check_weights(self) -> None:

@@ -19,7 +19,7 @@ from variseq.training.config import TrainingConfig
 
 SHAPE = (
     *("hidden_size", "latent_dim", "num_layers", "num_heads", "attention", "attention_dim"),
-    *("mean_scale", "value_loss"),
+    *("num_members", "mean_scale", "value_loss"),
 )
 """Settings that determine the shapes of the weights; a warm start takes them from the earlier run."""
 EPOCHS_SHARE = 0.3
