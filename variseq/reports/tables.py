@@ -156,8 +156,9 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
         ("Behaviors", ", ".join(checkpoint.vocabulary.behaviors)),
         ("Split hash", str(protocol["split_hash"])),
         *_facts_of_evaluation(data.results),
-        ("Size", f"{config['size']}: hidden size {shape.hidden_size}, latent {shape.latent_dim}, {shape.num_layers} "
-                 f"encoder layer(s), {shape.attention} attention, {num_parameters:,} parameters"),
+        ("Size", f"{config['size']}: {shape.num_members} network(s), hidden size {shape.hidden_size}, latent "
+                 f"{shape.latent_dim}, {shape.num_layers} encoder layer(s), {shape.attention} attention, "
+                 f"{num_parameters:,} parameters"),
         ("Seeds", f"training {config['training']['seed']}, figures 0"),
         ("Temperature", _temperatures(manifest["calibration"]["temperatures"])),
         *_facts_of_content(checkpoint),
