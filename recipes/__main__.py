@@ -21,6 +21,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=list(DATASETS), metavar="NAME", help=", ".join(DATASETS))
     parser.add_argument("data", nargs="?", default=".", metavar="DATA", help="folder of the data set, or a file of it")
     parser.add_argument("--run", required=True, metavar="RUN", help="folder for the run; must not exist yet")
+    parser.add_argument("--size", help="tiny, small, medium or large; that of the recipe otherwise")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="such as training.max_epochs=5"
@@ -29,7 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     given = parser.parse_args(words)
-    recipe = Recipe(given.name, given.data, given.run, given.seed, tuple(given.set), given.compare_with)
+    recipe = Recipe(given.name, given.data, given.run, given.seed, tuple(given.set), given.compare_with, given.size)
     return exit_code(lambda: run_recipe(recipe, given.out, given.resume, given.quiet))
 
 

@@ -32,10 +32,12 @@ class Recipe:
     seed: int = 0
     changes: tuple[str, ...] = ()
     compare_with: Path | str | None = None
+    size: str | None = None
 
     def settings(self) -> RunConfig:
         """The resolved settings. Raises InputError."""
-        settings = run_config(None, {**dataset_spec(self.name).settings, "seed": self.seed}, self.changes)
+        flags = {**dataset_spec(self.name).settings, "seed": self.seed}
+        settings = run_config(None, flags | ({} if self.size is None else {"size": self.size}), self.changes)
         if settings.split.test == "none" and dataset_spec(self.name).test_file is None:
             raise InputError("split.test=none leaves no events to evaluate a recipe on. Leave it out.")
         return settings
@@ -105,7 +107,9 @@ def records_of(
     assert model.checkpoint is not None
     table, config = results.table, model.checkpoint.config
     is_deterministic = config["training"]["deterministic_fraction"] >= 1
-    own = "variseq, deterministic" if is_deterministic else "variseq"
+    # The sizes that a data set has by itself are not named.
+    parts = ["variseq", *([recipe.size] if recipe.size else []), *(["deterministic"] if is_deterministic else [])]
+    own = ", ".join(parts)
     settings = {name: config[name] for name in ("size", "model", "training")}
     settings |= {"changes": list(recipe.changes), "protocol": {name: table["protocol"].get(name) for name in PROTOCOL}}
     is_known = table["protocol"]["request_time"] == REQUEST_TIME
