@@ -19,6 +19,7 @@ from variseq.pipeline import split_of
 from variseq.recommend.values import forecast_values
 from variseq.terminal.run_config import RunConfig, run_config
 
+OF_BASELINES = ("refit_fraction", "use_categories", "use_content")
 PROTOCOL = ("method", "split_hash", "k", "targets", "exclude_seen", "candidates", "ties", "trained_on")
 
 
@@ -114,6 +115,9 @@ def records_of(
     settings |= {"changes": list(recipe.changes), "protocol": {name: table["protocol"].get(name) for name in PROTOCOL}}
     is_known = table["protocol"]["request_time"] == REQUEST_TIME
     settings["request_time"] = is_known or dataset_spec(recipe.name).has_request_time
+    # Baselines have no settings but what they may know.
+    known = {name: one for name, one in config["training"].items() if name in OF_BASELINES}
+    of_baselines = {name: one for name, one in settings.items() if name not in ("size", "model")} | {"training": known}
     records = []
     for row in table["rows"]:
         is_model = row["model"] == "variseq"
@@ -125,7 +129,8 @@ def records_of(
         case = {"data": recipe.name, "model": own if is_model else row["model"]}
         seed = recipe.seed if is_model else None
         benchmark = "visits" if "num_visits" in row else "accuracy"
-        records.append(record_of(benchmark, case, metrics, seed=seed, settings=settings, data=data))
+        of_row = settings if is_model else of_baselines
+        records.append(record_of(benchmark, case, metrics, seed=seed, settings=of_row, data=data))
     for one in table["comparisons"]:
         metrics = {name: one[name] for name in ("difference", "interval", "p_value", "p_value_holm")}
         case = {"data": recipe.name, "model": own, "compared_with": Path(str(recipe.compare_with)).name}
