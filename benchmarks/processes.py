@@ -22,7 +22,7 @@ from variseq.model.network import Network, NetworkConfig
 from variseq.model.processes import connected, process_index
 from variseq.sequences.histories import Histories
 from variseq.training.config import TrainingConfig
-from variseq.training.defaults import LATE_NOISE, SIZES
+from variseq.training.defaults import NOISE_SAMPLES, SIZES
 from variseq.training.trainer import Trainer
 
 CASES = {
@@ -48,7 +48,8 @@ def positions_per_second(num_items: int, size: str, threads: int) -> float:
     torch.manual_seed(0)
     shape: dict[str, Any] = {**SIZES[size], "max_seq_len": 100, "dropout": 0.3, "skip_gram_window": 2}
     network = Network(NetworkConfig(num_items=num_items, **shape))
-    config = TrainingConfig(max_epochs=4, batch_tokens=BATCH_TOKENS, refit_fraction=0.0, **LATE_NOISE)
+    noise = {"deterministic_fraction": 0.75, "num_samples": NOISE_SAMPLES}
+    config = TrainingConfig(max_epochs=4, batch_tokens=BATCH_TOKENS, refit_fraction=0.0, **noise)
     trainer = Trainer(network, histories_of(num_items), None, config)
     trainer.run()
     seconds = [record["seconds"] for record in trainer.records]

@@ -32,7 +32,7 @@ from variseq.recommend.next_time import fit_next_time
 from variseq.recommend.transfer import transferred
 from variseq.recommend.values import calibrate_spread
 from variseq.training.defaults import FROM_THE_LOG, LogProperties, Size, network_config, training_config
-from variseq.training.diagnosis import chosen_epoch
+from variseq.training.diagnosis import chosen_epoch, is_deterministic
 from variseq.training.run import RunContext, Settings, Trained, train_network
 from variseq.training.schedule import refuse_unreachable_kl_target
 from variseq.training.trainer import Validation
@@ -138,7 +138,7 @@ def _calibrated(
         further |= {} if np.isnan(degrees).all() else {COORDINATES: torch.from_numpy(degrees)}
     validation, known = Validation(valid.part, config), train.part.history()
     # A network that was trained without noise has no spread that means anything.
-    num_samples = NUM_SAMPLES if config.deterministic_fraction < 1 else 0
+    num_samples = 0 if is_deterministic(trained.metrics) else NUM_SAMPLES
     counts = count_events(train.part.num_items, known) | further
     untuned = mixture_model(trained.chosen, counts, Calibration(num_samples))
     calibrated = calibrate(untuned, validation.part, validation.options, config.calendar)

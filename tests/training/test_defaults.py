@@ -16,6 +16,7 @@ from variseq.model.network import NetworkConfig
 from variseq.sequences.histories import Histories
 from variseq.training.config import TrainingConfig
 from variseq.training.defaults import SIZES, LogProperties, Size, network_config, training_config
+from variseq.training.schedule import noise_share
 
 PROPERTIES = LogProperties(
     num_events=100_000,
@@ -55,7 +56,7 @@ def test_settings_of_the_user_replace_those_that_follow_from_the_log() -> None:
 def test_steps_of_a_run_do_not_grow_with_a_log_above_a_million_events() -> None:
     sizes = [1_000, 100_000, 1_000_000, 2_000_000, 5_000_000]
     epochs = [training(num_events=size).max_epochs for size in sizes]
-    assert epochs == [40, 30, 20, 10, 4]
+    assert epochs == [40, 30, 25, 12, 5]
     assert training(num_events=10**9).max_epochs == 3
     assert [training(num_events=size, num_items=size).num_refits for size in sizes] == [2, 2, 2, 1, 1]
 
@@ -111,7 +112,12 @@ def test_skip_gram_task_is_refused_for_visits_which_have_no_order() -> None:
 
 def test_noise_comes_late_and_as_a_mixture_on_a_large_log() -> None:
     large, small = training(num_events=150_000), training(num_events=98_000)
-    assert (large.deterministic_fraction, large.num_samples) == (0.75, 4)
+    assert (large.max_epochs, large.chooses_noise, large.num_samples) == (25, True, 4)
+    # The first 20 epochs are wholly without noise, and the last four wholly with it.
+    shares = [noise_share(large, epoch / 25) for epoch in range(26)]
+    assert (shares[:21], shares[21:]) == ([0.0] * 21, [1.0] * 5)
+    few = training({"max_epochs": 2}, num_events=150_000)
+    assert [noise_share(few, epoch / 2) for epoch in (1, 2)] == [0.0, 1.0]
     assert (small.deterministic_fraction, small.num_samples) == (0.3, 1)
     assert training({"num_samples": 1}, num_events=150_000).num_samples == 1
 

@@ -52,6 +52,18 @@ def test_weights_of_the_best_epoch_are_returned(shop_parts: Parts) -> None:
     assert score["validation_ndcg"] == seen[best][0]["validation_ndcg"]
 
 
+def test_validation_chooses_between_epochs_without_noise_and_with_it(shop_parts: Parts) -> None:
+    late = {"max_epochs": 6, "deterministic_fraction": 0.6, "kl_anneal_fraction": 0.3, "noise_learning_rate": 0.001}
+    trainer = run(shop_parts, patience=1, **late)
+    records = trainer.records
+    assert [record["noise"] in (0, 1) for record in records] == [True, True, True, False, False, True]
+    may_be = [record["validation_ndcg"] if record["noise"] in (0, 1) else -1.0 for record in records]
+    assert trainer.progress.best_epoch == may_be.index(max(may_be))
+    rates = [record["learning_rate"] for record in records]
+    assert rates[2] < rates[1]
+    assert rates[-1] < 0.001
+
+
 def test_epoch_without_full_noise_is_never_chosen(shop_parts: Parts) -> None:
     records = run(shop_parts, deterministic_fraction=0.5, kl_anneal_fraction=0.05).records
     assert [record["noise"] >= 1 for record in records] == [False, False, True, True, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from variseq.estimator import VariationalAttention
 from variseq.events.simulate import Simulation
 from variseq.log import Log, LogPart, read
 from variseq.model.network import Network, NetworkConfig
-from variseq.training.warm_start import EPOCHS_SHARE, Start, take_over
+from variseq.training.config import TrainingConfig
+from variseq.training.warm_start import EPOCHS_SHARE, Start, take_over, warm_training
 
 FEW = {"max_epochs": 2}
 Parts = tuple[LogPart, LogPart, LogPart]
@@ -103,6 +105,17 @@ def test_warm_start_answers_for_the_newer_log_with_fewer_epochs(
     assert len(model.checkpoint.metrics) == 2, "what is set by hand wins"
     assert model.vocabulary.num_items == shop_log.vocabulary.num_items
     assert len(model.evaluate(test)["variseq"].user)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_warm_start_goes_on_with_noise_where_the_earlier_run_chose_it(
+    earlier: VariationalAttention, noise: float
+) -> None:
+    metrics = [record | {"noise": noise} for record in earlier.checkpoint.metrics]
+    config = TrainingConfig(deterministic_fraction=0.8, noise_learning_rate=0.001)
+    warm = warm_training(config, replace(earlier.checkpoint, metrics=metrics), {})
+    assert warm.deterministic_fraction == 1 - noise
+    assert not warm.chooses_noise
 
 
 @pytest.mark.parametrize(

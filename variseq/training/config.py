@@ -35,6 +35,12 @@ class TrainingConfig(BaseModel):
         default=0.3, ge=0, le=1, description="fraction trained without noise, at the start"
     )
     kl_anneal_fraction: float = Field(default=0.1, ge=0, le=1, description="fraction in which noise and β then rise")
+    noise_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="highest learning rate of the epochs with noise; the rate of those without noise then falls to its "
+        "end before, and validation chooses between them. None: one cosine, and an epoch with noise is chosen",
+    )
     num_samples: int = Field(default=1, ge=1, description="posterior samples in the mixture that the loss is of")
     kl_target: float | None = Field(default=40.0, gt=0, description="KL that β is adapted to; None: β is fixed")
     beta: float = Field(default=1e-4, ge=0, description="weight of the KL: at the start, or fixed")
@@ -83,6 +89,11 @@ class TrainingConfig(BaseModel):
     def masks_seen(self) -> bool:
         """Whether seen items are left out of the softmax of training."""
         return self.mask_seen and self.exclude_seen
+
+    @property
+    def chooses_noise(self) -> bool:
+        """Whether validation chooses between the epochs without noise and those with it, which come later."""
+        return self.noise_learning_rate is not None and 0 < self.deterministic_fraction < 1
 
     @property
     def refit_epochs(self) -> int:

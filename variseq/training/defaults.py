@@ -41,11 +41,14 @@ LONG_MEAN_LENGTH = 60
 """Without repeats, logs of longer histories are trained with a mask of seen items, others with the skip-gram task."""
 LARGE_LOG = 120_000
 """Training events from which noise begins late; a smaller log is overfitted by then (docs/development/log.md)."""
-LATE_NOISE = {"deterministic_fraction": 0.75, "kl_anneal_fraction": 0.05, "num_samples": 4}
-"""Noise in the last quarter, with the mixture of four samples in the loss. Only the last fifth of the epochs can then
-be chosen, 4 or 5 by default: fewer than `patience`, so such a run trains all of its epochs."""
+NOISE_EPOCHS = 0.2
+"""Share of the epochs of a large log that have noise, at the end. Validation chooses between them and those before."""
+NOISE_RATE = 0.3
+"""Highest learning rate of these epochs over that of the others."""
+NOISE_SAMPLES = 4
+"""Samples in the mixture that the loss of a large log is of."""
 TOKEN_BUDGET = 3_000_000
-"""Tokens that a run trains on by default; the number of epochs follows from it (between 20 and 40)."""
+"""Tokens that a run trains on without noise by default; the number of epochs follows from it (between 20 and 40)."""
 HUGE_LOG = 1_000_000
 """Training events above which cost decides: the steps of a run do not grow further, and there is one short refit."""
 FEWEST_EPOCHS = 3
@@ -157,19 +160,21 @@ def training_config(
       more) with fewer than 100 events per item.
     - `kl_target`: a quarter above the least KL of the network and at least 40 nats; twice that in a large log with 100
       or more events per item.
-    - noise: in the last quarter of a large log, with four samples; after 30 % of a smaller one.
+    - noise: in the last fifth of a large log, with four samples, and validation chooses between these epochs and those
+      without noise; after 30 % of a smaller log.
     - `exclude_seen`: off where more than a tenth of the events repeat an item of the user.
     - `mask_seen`: on where seen items are not ranked and histories have 60 events or more on average.
     - `targets`: all visits of validation in a log of visits, for many people have one visit there.
     - `only_new_targets`: on in a log of visits where seen items are ranked.
     - `num_refits`: 2, or 1 with 100 or more events per item.
-    - `max_epochs`: from 40 to 20 as the log grows to a million events. Then it falls, at most to three, so that the
-      number of steps stays.
+    - `max_epochs`: from 40 to 20 as the log grows to a million events, and a quarter more for the noise of a large log.
+      Above a million it falls, at most to three, so that the number of steps stays.
     - above a million events one refit, with a fifth of the epochs.
     """
     kl = max(MIN_KL_TARGET, good_kl(network.latent_dim, network.mean_scale))
     excludes_seen = properties.repeat_share <= MAX_REPEAT_SHARE
     is_large, has_many_events_per_item = properties.num_events >= LARGE_LOG, properties.has_many_events_per_item
+    rate = round(3e-3 * (64 / network.member_size) ** 0.5, 5)
     stronger = STRONGER_DECAY if is_large and not has_many_events_per_item else 1.0
     item_weight_decay = stronger * ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1)
     derived: dict[str, Any] = {
@@ -181,13 +186,13 @@ def training_config(
         "mask_seen": excludes_seen and properties.mean_length >= LONG_MEAN_LENGTH,
         "targets": "last" if properties.visit_gap is None else "all",
         "only_new_targets": properties.visit_gap is not None and properties.repeat_share > MAX_REPEAT_SHARE,
-        "learning_rate": round(3e-3 * (64 / network.member_size) ** 0.5, 5),
+        "learning_rate": rate,
         "kl_target": 2 * kl if is_large and has_many_events_per_item else kl,
         "item_weight_decay": round(item_weight_decay, 4),
-        **(LATE_NOISE if is_large else {}),
         "refit_weight_decay_multiplier": stronger,
         "num_refits": 1 if has_many_events_per_item else 2,
         "max_epochs": _epochs(properties.num_events),
+        **(_late_noise(int(overrides.get("max_epochs", _epochs(properties.num_events))), rate) if is_large else {}),
         **(ONE_SHORT_REFIT if properties.num_events > HUGE_LOG else {}),
     }
     return validated(TrainingConfig, derived | overrides, "training")
@@ -195,4 +200,17 @@ def training_config(
 
 def _epochs(num_events: int) -> int:
     usual = int(np.clip(TOKEN_BUDGET // max(num_events, 1), 20, 40))
+    if num_events >= LARGE_LOG:
+        usual = round(usual / (1 - NOISE_EPOCHS))
     return usual if num_events <= HUGE_LOG else max(FEWEST_EPOCHS, round(usual * HUGE_LOG / num_events))
+
+
+def _late_noise(max_epochs: int, learning_rate: float) -> dict[str, Any]:
+    """Noise rises in the second half of its first epoch, so that all epochs before are wholly without it."""
+    with_noise = max(1, round(NOISE_EPOCHS * max_epochs))
+    return {
+        "deterministic_fraction": round((max_epochs - with_noise + 0.5) / max_epochs, 4),
+        "kl_anneal_fraction": round(0.4 / max_epochs, 4),
+        "noise_learning_rate": round(NOISE_RATE * learning_rate, 5),
+        "num_samples": NOISE_SAMPLES,
+    }

@@ -57,6 +57,11 @@ def chosen_epoch(epochs: Epochs) -> dict[str, Any]:
     return next((record for record in reversed(epochs) if record["is_best"]), epochs[-1])
 
 
+def is_deterministic(epochs: Epochs) -> bool:
+    """Whether the chosen epoch had no noise: σ was not trained then, and the network answers by the mean."""
+    return bool(epochs) and not chosen_epoch(epochs)["noise"]
+
+
 def flat_settings(model: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
     """Settings under the names that `--set` takes.
 

@@ -29,7 +29,7 @@ from variseq.ranking.new_items import NewItemVectors
 from variseq.sequences.histories import Histories
 from variseq.training.callbacks import MetricsFile, TensorBoardFile, TrainingCallback
 from variseq.training.config import TrainingConfig
-from variseq.training.diagnosis import diagnose, flat_settings
+from variseq.training.diagnosis import diagnose, flat_settings, is_deterministic
 from variseq.training.new_items import folded_with_new_items
 from variseq.training.state import load_network, network_tensors
 from variseq.training.trainer import STATE, Trainer, Validation
@@ -115,6 +115,8 @@ def train_network(train: Part, valid: Part, settings: Settings, context: RunCont
         if config.refit_fraction:
             chosen, latest = copy.deepcopy(chosen), valid.history_with_targets()
             going_on = config.model_copy(update={"beta": trainer.progress.beta})
+            if is_deterministic(trainer.records):
+                going_on = going_on.model_copy(update={"deterministic_fraction": 1.0})
             seconds += refit(network, latest, going_on, context)
             final, new_item_vectors = folded_with_new_items(network, latest, config, *described)
     return Trained(chosen, final, trainer.records, seconds, new_item_vectors)

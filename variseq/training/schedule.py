@@ -22,12 +22,23 @@ GOOD_KL_OVER_MINIMUM = 1.25
 def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
     """Linear warm-up, then a cosine from the full rate to a twentieth of it.
 
+    Where validation chooses between epochs without noise and later ones with it, each of the two has a cosine.
+
     >>> [round(learning_rate(TrainingConfig(learning_rate=1.0, warmup_steps=2), s, 10), 3) for s in (0, 1, 5, 10)]
     [0.5, 0.977, 0.525, 0.05]
+    >>> two = TrainingConfig(learning_rate=1.0, warmup_steps=0, deterministic_fraction=0.8, noise_learning_rate=0.3)
+    >>> [round(learning_rate(two, step, 10), 3) for step in (0, 4, 8, 9, 10)]
+    [1.0, 0.525, 0.3, 0.158, 0.015]
     """
     warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / num_steps))
-    return config.learning_rate * warmup * (FINAL_LEARNING_RATE_SHARE + (1 - FINAL_LEARNING_RATE_SHARE) * cosine)
+    highest, done = config.learning_rate, min(1.0, step / num_steps)
+    if config.noise_learning_rate is not None and config.chooses_noise:
+        without = config.deterministic_fraction
+        is_later = done >= without
+        highest = config.noise_learning_rate if is_later else highest
+        done = (done - without) / (1 - without) if is_later else done / without
+    cosine = 0.5 + 0.5 * math.cos(math.pi * done)
+    return highest * warmup * (FINAL_LEARNING_RATE_SHARE + (1 - FINAL_LEARNING_RATE_SHARE) * cosine)
 
 
 def noise_share(config: TrainingConfig, progress: float) -> float:

@@ -290,7 +290,12 @@ class Trainer:
     @property
     def is_finished(self) -> bool:
         """Out of epochs, or out of patience, which begins with the first epoch that may be chosen."""
-        waited = self.progress.epoch - 1 - self.progress.best_epoch
+        config, last_better = self.config, self.progress.best_epoch
+        if config.chooses_noise:
+            # What noise is worth is not known before the first epoch that has it wholly.
+            begins = math.ceil((config.deterministic_fraction + config.kl_anneal_fraction) * config.max_epochs)
+            last_better = max(last_better, begins - 1)
+        waited = self.progress.epoch - 1 - last_better
         out_of_patience = self.progress.best_epoch >= 0 and waited >= self.config.patience
         return self.progress.epoch >= self.config.max_epochs or out_of_patience
 
@@ -459,10 +464,11 @@ class Trainer:
         progress, network = self.progress, self.averaged.folded()
         score = validation.score(network)
         health = examine(network, validation.diagnostic_histories(), self.config.seed, self.config.masks_seen)
-        # σ is trained only under full noise, so earlier epochs are not chosen, except in a deterministic run. The last
-        # epoch may be chosen in any case.
+        # σ is trained only under full noise, so earlier epochs are not chosen, except in a run without noise and where
+        # validation chooses between the two. The last epoch may be chosen in any case.
         is_last = progress.epoch + 1 == self.config.max_epochs
-        eligible = share >= 1 or self.config.deterministic_fraction >= 1 or is_last
+        may_be_without = self.config.deterministic_fraction >= 1 or (self.config.chooses_noise and not share)
+        eligible = share >= 1 or may_be_without or is_last
         is_best = eligible and score["validation_ndcg"] > progress.best_metric
         if is_best:
             progress.best_metric, progress.best_epoch = score["validation_ndcg"], progress.epoch

@@ -16,6 +16,7 @@ from variseq.events.vocabulary import Vocabulary, positions_in
 from variseq.model.layers import EventEmbedding
 from variseq.model.network import ITEM_TABLES, Network, NetworkConfig
 from variseq.training.config import TrainingConfig
+from variseq.training.diagnosis import is_deterministic
 
 SHAPE = (
     *("hidden_size", "latent_dim", "num_layers", "num_heads", "attention", "attention_dim"),
@@ -71,7 +72,10 @@ def warm_training(config: TrainingConfig, earlier: Checkpoint, chosen: dict[str,
 
     Settings in `chosen` are not changed. Raises InputError if only one of the two runs is deterministic.
     """
-    was_deterministic = earlier.config["training"]["deterministic_fraction"] >= 1
+    was_deterministic = is_deterministic(earlier.metrics)
+    if config.chooses_noise and "deterministic_fraction" not in chosen:
+        # The earlier run has chosen.
+        config = config.model_copy(update={"deterministic_fraction": float(was_deterministic)})
     if was_deterministic != (config.deterministic_fraction >= 1):
         raise InputError(
             f"The earlier run was trained {'without' if was_deterministic else 'with'} noise and this one is to be "
