@@ -89,6 +89,13 @@ def test_vectors_of_items_with_fewer_events_decay_more(
     assert (overridden.item_weight_decay, overridden.refit_weight_decay_multiplier) == (0.1, in_refits)
 
 
+def test_members_of_an_ensemble_decay_less_and_step_as_far_as_one_network() -> None:
+    changed = LogProperties(**vars(PROPERTIES) | {"num_events": 120_000, "num_items": 12_000})
+    one, several = (training_config(changed, network(size), 0, {}) for size in ("small", "medium"))
+    assert several.item_weight_decay == one.item_weight_decay / 2
+    assert several.learning_rate == one.learning_rate
+
+
 def test_seen_items_are_masked_where_they_are_not_ranked_and_histories_are_long() -> None:
     assert training(mean_length=90.0).mask_seen
     assert not training(mean_length=30.0).mask_seen

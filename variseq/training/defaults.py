@@ -157,7 +157,7 @@ def training_config(
     - `learning_rate`: 0.003 where a network has 64 numbers an item; it falls with the root of that. The members of an
       ensemble have that of one alone.
     - `item_weight_decay`: grows as the events per item fall, and is twice as large in a large log (120,000 events or
-      more) with fewer than 100 events per item.
+      more) with fewer than 100 events per item, but for the members of an ensemble.
     - `kl_target`: a quarter above the least KL of the network and at least 40 nats; twice that in a large log with 100
       or more events per item.
     - noise: in the last fifth of a large log, with four samples, and validation chooses between these epochs and those
@@ -176,7 +176,8 @@ def training_config(
     is_large, has_many_events_per_item = properties.num_events >= LARGE_LOG, properties.has_many_events_per_item
     rate = round(3e-3 * (64 / network.member_size) ** 0.5, 5)
     stronger = STRONGER_DECAY if is_large and not has_many_events_per_item else 1.0
-    item_weight_decay = stronger * ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1)
+    # What members of an ensemble overfit averages out.
+    item_weight_decay = (stronger if network.num_members == 1 else 1.0) * ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1)
     derived: dict[str, Any] = {
         "seed": seed,
         "batch_tokens": int(
