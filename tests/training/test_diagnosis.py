@@ -194,6 +194,7 @@ share, nats, beta = st.floats(0, 1), st.floats(0, 100), st.floats(0, 100)
             "training.free_nats": st.sampled_from([0.0, 0.3]),
             "training.deterministic_fraction": share,
             "training.kl_anneal_fraction": share,
+            "training.noise_learning_rate": st.sampled_from([None, 0.001]),
         }
     ),
 )
@@ -208,6 +209,11 @@ def test_any_records_get_changes_that_are_allowed_and_change_something(
     settings = flat_settings(NetworkConfig(num_items=9).model_dump(), TrainingConfig().model_dump()) | changes
     found = diagnose([record], settings)
     assert all(one.suggested != settings[one.setting] == one.current for one in found.changes)
+    if found.kind == "deterministic" and 0 < settings["training.deterministic_fraction"] < 1:
+        has_choice = settings["training.noise_learning_rate"] is not None
+        assert [one.assignment() for one in found.changes if "null" in one.assignment()] == (
+            ["training.noise_learning_rate=null"] if has_choice else []
+        )
     if found.kind in ("collapse", "over-regularized"):
         after = settings | {one.setting: one.suggested for one in found.changes}
         model, training = (

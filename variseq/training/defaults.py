@@ -177,7 +177,8 @@ def training_config(
     rate = round(3e-3 * (64 / network.member_size) ** 0.5, 5)
     stronger = STRONGER_DECAY if is_large and not has_many_events_per_item else 1.0
     # What members of an ensemble overfit averages out.
-    item_weight_decay = (stronger if network.num_members == 1 else 1.0) * ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1)
+    of_own = stronger if network.num_members == 1 else 1.0
+    item_weight_decay = of_own * ITEM_DECAY_EVENTS * properties.num_items / max(properties.num_events, 1)
     derived: dict[str, Any] = {
         "seed": seed,
         "batch_tokens": int(

@@ -107,6 +107,8 @@ class RunMetrics:
         self.is_far_below_target = self.target is not None and self.health.kl < FAR_BELOW_TARGET * self.target
         self.is_noise_dominated = (self.noise_fraction or 0.0) > MAX_NOISE_FRACTION
         self.is_unstable = self.rise > MAX_RISE_NATS or self.late_ndcg < MIN_LATE_NDCG_SHARE
+        is_partly = 0 < settings["training.deterministic_fraction"] < 1
+        self.chooses_noise = is_partly and settings["training.noise_learning_rate"] is not None
         gamma = settings["model.mean_scale"]
         self.has_narrow_means = gamma is None or gamma < MEAN_SCALE
         # A target that can be met once the means are not narrow.
@@ -306,6 +308,11 @@ def _suggested_changes(run: RunMetrics, kind: Kind) -> list[SettingChange]:
         changes = _less_kl_weight(run)
     elif kind == "noise-dominated":
         changes = _smaller_variance(run)
+    elif kind == "deterministic" and run.chooses_noise:
+        why = (
+            "only where uncertainty is needed: an epoch with noise is chosen then, though validation was better without"
+        )
+        changes = {"training.noise_learning_rate": (None, why)}
     elif kind == "deterministic" and run.settings["training.deterministic_fraction"] > DEFAULT.deterministic_fraction:
         why = "only where uncertainty is needed: the noise then begins after a third of the run"
         changes = {"training.deterministic_fraction": (DEFAULT.deterministic_fraction, why)}
