@@ -34,7 +34,7 @@ from variseq.log import Log, LogPart
 from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
-from variseq.pipeline import fit, refuse_leak, run_settings, split_of
+from variseq.pipeline import fit, refuse_leak, run_settings, shown_lists, split_of
 from variseq.ranking.engine import NO_HISTORY
 from variseq.ranking.known_users import histories_at, known_history, recommend_users
 from variseq.ranking.options import RecommendOptions, id_list
@@ -97,6 +97,7 @@ class VariationalAttention(ChangingCatalog):
         tensorboard: bool = False,
         start: VariationalAttention | None = None,
         callback: TrainingCallback | None = None,
+        exposures: object | None = None,
     ) -> VariationalAttention:
         """Train on a part of a split log, calibrate on the validation part and go on with both.
 
@@ -111,6 +112,8 @@ class VariationalAttention(ChangingCatalog):
                 is the whole newer one, old events and new ones. Known items and behaviors keep their weights; new items
                 begin at the mean of their categories, or of all items. Size and shape are those of the earlier run.
             callback: Receives the progress in place of the terminal.
+            exposures: Lists that were shown: a folder of `variseq serve --exposures`, or a table with a row for each
+                shown item. A taken item is to stand above those beside it, with weight `shown_weight` in the loss.
 
         Returns:
             The fitted model itself.
@@ -126,7 +129,7 @@ class VariationalAttention(ChangingCatalog):
             refuse_existing(folder)
         elif resume or tensorboard:
             raise InputError("A run without a folder leaves nothing to resume from or to look at. Give a folder.")
-        settings = self.settings(train, start)
+        settings = self.settings(train, start, exposures, quiet=verbose == 0)
         if start is not None:
             refuse_leak(start._fitted(), train, valid)
         if settings.encoder is not None and callback is None:
@@ -146,10 +149,21 @@ class VariationalAttention(ChangingCatalog):
             shutil.rmtree(unfinished)
         return self
 
-    def settings(self, train: LogPart, start: VariationalAttention | None = None) -> Settings:
+    def settings(
+        self,
+        train: LogPart,
+        start: VariationalAttention | None = None,
+        exposures: object | None = None,
+        quiet: bool = True,
+    ) -> Settings:
         """The settings that `fit` trains with on a training part; see `variseq.pipeline.run_settings`."""
         earlier = None if start is None else start._fitted()
-        return run_settings(train, self.size, self.seed, self.model, self.training, earlier)
+        shown = None
+        if exposures is not None:
+            shown, sentences = shown_lists(exposures, train)
+            for sentence in sentences:
+                console(quiet=quiet).print(printable(sentence), soft_wrap=True)
+        return run_settings(train, self.size, self.seed, self.model, self.training, earlier, shown)
 
     @short_waits_when_busy()
     def evaluate(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import platform
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,12 @@ from variseq.evaluation.external_log import num_trained_of
 from variseq.evaluation.splits import Split, marked_targets, split_at
 from variseq.events.coordinates import degrees_of
 from variseq.events.report import utc_text
+from variseq.events.vocabulary import Id, Vocabulary
+from variseq.exposures.folder import hashed_user, read_key
+from variseq.exposures.read import read_exposures
+from variseq.exposures.rewards import RewardOptions
+from variseq.exposures.table import Exposures
+from variseq.exposures.taken import TakenEvents, taken_events
 from variseq.log import LogPart
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration, CalibrationResult
 from variseq.ranking.content_table import ContentTable
@@ -31,6 +40,8 @@ from variseq.recommend.network_model import CONTENT, count_events, mixture_model
 from variseq.recommend.next_time import fit_next_time
 from variseq.recommend.transfer import transferred
 from variseq.recommend.values import calibrate_spread
+from variseq.sequences.histories import Histories
+from variseq.sequences.shown_lists import ShownLists
 from variseq.training.defaults import FROM_THE_LOG, LogProperties, Size, network_config, training_config
 from variseq.training.diagnosis import chosen_epoch
 from variseq.training.run import RunContext, Settings, Trained, train_network
@@ -46,6 +57,7 @@ def run_settings(
     model: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     earlier: Checkpoint | None = None,
+    shown: ShownLists | None = None,
 ) -> Settings:
     """The settings of a run, from the size, the training part and what is set by hand.
 
@@ -56,6 +68,7 @@ def run_settings(
         model: Fields of `NetworkConfig` that are set by hand.
         training: Fields of `TrainingConfig` that are set by hand.
         earlier: The run that a warm start begins from; its shape is kept.
+        shown: The lists that events of the log were taken from, see `shown_lists`.
 
     Raises:
         InputError: For settings that do not fit the log or the earlier run.
@@ -80,7 +93,45 @@ def run_settings(
         is_known = np.bincount(train.part.history().item, minlength=len(ids)) > 0
         encoder = ItemContent.fit(table, is_known, ids=ids)
         content = None if encoder is None else encoder.encode(table, ids)
-    return Settings(network, config, links, start, content, encoder, frozenset(model | training))
+    return Settings(network, config, links, start, content, encoder, shown, frozenset(model | training))
+
+
+def joined_exposures(source: object, histories: Histories, vocabulary: Vocabulary) -> tuple[Exposures, TakenEvents]:
+    """Exposures, and the events of a log that were taken from them. Raises InputError where none can be joined.
+
+    Args:
+        source: A folder of `variseq serve --exposures`, or a table with a row for each item that was shown.
+        histories: All events of the log.
+        vocabulary: Its users and items.
+    """
+    exposures, _ = read_exposures(source)
+    name_of_user: Callable[[Id], str] = str
+    if exposures.context is not None:
+        path = Path(str(source))
+        name_of_user = partial(hashed_user, read_key(path if path.is_dir() else path.parent))
+    return exposures, taken_events(exposures, histories, vocabulary, RewardOptions().window_microseconds, name_of_user)
+
+
+def shown_lists(source: object, train: LogPart) -> tuple[ShownLists, list[str]]:
+    """The lists that events of a log were taken from, and what became of the rows of the exposures, in sentences.
+
+    Args:
+        source: A folder of `variseq serve --exposures`, or a table with a row for each item that was shown.
+        train: The training part of the log.
+
+    Raises:
+        InputError: The exposures cannot be read, or not be joined to the log.
+    """
+    histories = train.part.histories
+    exposures, found = joined_exposures(source, histories, train.vocabulary)
+    counts = ", ".join(f"{number:,} {outcome}" for outcome, number in found.rows.items() if number)
+    in_training = found.lists.within(histories, train.part.history_end)
+    num_without = len(found.lists.item) - len(in_training.item)
+    return found.lists, [
+        f"Exposures: {len(exposures):,} rows of {exposures.num_exposures:,} lists: {counts}.",
+        f"{found.lists.num_lists:,} lists have a taken event, {in_training.num_lists:,} of them in training alone. "
+        f"{num_without:,} rows that were not taken are of items without training events, and are left out.",
+    ]
 
 
 def fit(train: LogPart, valid: LogPart, size: Size, settings: Settings, context: RunContext) -> Checkpoint:

@@ -34,6 +34,7 @@ def fit_run(
     resume: bool = False,
     tensorboard: bool = False,
     verbose: int = 1,
+    exposures: Path | None = None,
 ) -> None:
     """Read, check, split, train and evaluate; the run folder is written as a whole, or not at all.
 
@@ -65,10 +66,10 @@ def fit_run(
     progress.print(repr(train))
     if not is_first:
         context = RunContext(model.device, ProgressPrinter(verbose=0), unfinished, resume)
-        train_network(train.part, valid.part, model.settings(train, start), context)
+        train_network(train.part, valid.part, model.settings(train, start, exposures), context)
         return
     try:
-        model.fit(train, valid, out, resume, verbose, tensorboard, start)
+        model.fit(train, valid, out, resume, verbose, tensorboard, start, exposures=exposures)
     except KeyboardInterrupt:
         if unfinished.exists():
             message = f"Stopped; the state is in {unfinished}. The same command with --resume goes on."
