@@ -1,0 +1,132 @@
+"""Events of a log that were taken from shown lists: joined forward in time, each to one list, every row counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.exposures.lists import SECOND
+from variseq.errors import InputError
+from variseq.events.vocabulary import Vocabulary
+from variseq.exposures.table import Exposures
+from variseq.exposures.taken import TakenEvents, taken_events
+from variseq.sequences.histories import Histories
+
+WINDOW = 100
+VOCABULARY = Vocabulary(pa.array(["ann", "bob"]), pa.array(["a", "b", "c", "d"]), ("event",))
+
+
+def exposures_of(*lists: tuple[str | None, int, dict[str, float]]) -> Exposures:
+    """Lists as user, time and the reward of each item; an item with a mark, as `a2`, is the item again."""
+    ids = sorted({item[0] for _, _, items in lists for item in items})
+    item = [ids.index(one[0]) for _, _, items in lists for one in items]
+    offsets = np.concatenate([[0], np.cumsum([len(items) for _, _, items in lists])]).astype(np.int64)
+    unknown = np.full(len(item), np.nan)
+    return Exposures(
+        offsets=offsets,
+        exposure_id=[str(number) for number in range(len(lists))],
+        user=[user for user, _, _ in lists],
+        time=np.array([time for _, time, _ in lists], dtype=np.int64),
+        context=None,
+        item=np.array(item, dtype=np.int64),
+        item_ids=list(ids),
+        rank=np.concatenate([np.arange(1, len(items) + 1) for _, _, items in lists]),
+        propensity_at_rank=unknown,
+        propensity_in_list=unknown,
+        is_pinned=np.zeros(len(item), dtype=bool),
+        reward=np.array([float(reward) for _, _, items in lists for reward in items.values()]),
+    )
+
+
+def log_of(*events: tuple[str, str, int]) -> Histories:
+    """User, item and time of each event, by user and time."""
+    users, items = VOCABULARY.users.to_pylist(), VOCABULARY.items.to_pylist()
+    user = np.array([users.index(one) for one, _, _ in events])
+    return Histories(
+        offsets=np.searchsorted(user, [0, 1, 2]).astype(np.int64),
+        item=np.array([items.index(one) for _, one, _ in events], dtype=np.int32),
+        behavior=np.zeros(len(events), dtype=np.uint8),
+        timestamp=np.array([time for _, _, time in events], dtype=np.int64),
+        value=np.full(len(events), np.nan, dtype=np.float32),
+    )
+
+
+def found_in(exposures: Exposures, *events: tuple[str, str, int]) -> TakenEvents:
+    found = taken_events(exposures, log_of(*events), VOCABULARY, WINDOW)
+    assert found.rows.total() == len(exposures)
+    return found
+
+
+def negatives(found: TakenEvents, number: int) -> list[int]:
+    return found.lists.item[found.lists.offsets[number] : found.lists.offsets[number + 1]].tolist()
+
+
+def test_taken_row_is_the_first_event_at_its_time_or_within_the_window() -> None:
+    shown = exposures_of(("ann", 50, {"a": 1, "b": 0, "x": 0, "b2": 0}), ("bob", 60, {"c": 1, "d": 0}))
+    found = found_in(shown, ("ann", "a", 40), ("ann", "a", 50), ("ann", "a", 60), ("bob", "c", 160))
+    assert found.lists.of_event.tolist() == [-1, 0, -1, 1]
+    assert [negatives(found, number) for number in range(2)] == [[1, 1], [3]]
+    assert +found.rows == {"taken": 2, "not taken": 3, "of an item that is not in the log": 1}
+
+
+def test_event_before_its_list_or_later_than_the_window_is_not_joined() -> None:
+    shown = exposures_of(("ann", 50, {"a": 1, "b": 0}), ("ann", 60, {"c": 1, "d": 0}), ("bob", 60, {"c": 1, "d": 0}))
+    found = found_in(shown, ("ann", "a", 49), ("ann", "c", 161), ("bob", "c", 160))
+    assert found.lists.of_event.tolist() == [-1, -1, 2]
+    assert +found.rows == {
+        "taken": 1,
+        "not taken": 1,
+        "taken, of no event of the log": 2,
+        "of lists without a taken event": 2,
+    }
+
+
+def test_event_belongs_to_the_latest_list_and_item_that_is_twice_in_a_list_was_taken() -> None:
+    shown = exposures_of(("ann", 50, {"a": 1, "b": 0}), ("ann", 60, {"a": 1, "a2": 0, "c": 0}))
+    found = found_in(shown, ("ann", "a", 70), ("bob", "a", 70))
+    assert found.lists.of_event.tolist() == [1, -1]
+    assert negatives(found, 1) == [2]
+    assert found.rows["twice in a list"] == 1
+
+
+@given(st.data())
+def test_join_equals_a_search_event_by_event(data: st.DataObject) -> None:
+    times = st.integers(1, 300)
+    row = st.tuples(st.sampled_from(["ann", "bob", None, "eve"]), times, st.sets(st.sampled_from("abx"), min_size=1))
+    lists = sorted(data.draw(st.lists(row, min_size=1, max_size=6)), key=lambda one: one[1])
+    event = st.tuples(st.sampled_from(["ann", "bob"]), st.sampled_from("abc"), times)
+    events = sorted(data.draw(st.lists(event, min_size=1, max_size=8)), key=lambda one: (one[0], one[2]))
+    shown = exposures_of(*((user, time, dict.fromkeys(sorted(items), 1.0)) for user, time, items in lists))
+    wanted: dict[int, int] = {}
+    for number, (user, time, items) in enumerate(lists):
+        for item in items:
+            later = [e for e, one in enumerate(events) if one[:2] == (user, item) and time <= one[2] <= time + WINDOW]
+            wanted |= {min(later, key=lambda e: (events[e][2], e)): number} if later else {}
+    try:
+        found = found_in(shown, *events)
+    except InputError:
+        assert not wanted
+        return
+    assert {e: int(one) for e, one in enumerate(found.lists.of_event) if one >= 0} == wanted
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ([("ann", 50, {"x": 1, "y": 0})], "another catalog"),
+        ([("eve", 50, {"a": 1, "b": 0})], "none of the users"),
+        ([(None, 50, {"a": 1, "b": 0})], "no users or no times"),
+        ([("ann", 0, {"a": 1, "b": 0})], "no users or no times"),
+        ([("ann", 50, {"a": 0, "b": 0})], "No item of the exposures was taken"),
+        ([("ann", 50 * SECOND, {"a": 1, "b": 0})], "earlier than the first list"),
+        ([("ann", 50, {"b": 1, "a": 0})], "no event for any of the 1 taken rows"),
+    ],
+)
+def test_exposures_that_do_not_fit_the_log_are_refused_with_one_message(lists: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        found_in(exposures_of(*lists), ("ann", "a", 60), ("bob", "a", 60))
