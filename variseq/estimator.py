@@ -34,7 +34,7 @@ from variseq.log import Log, LogPart
 from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
-from variseq.pipeline import fit, refuse_leak, run_settings, shown_lists, split_of
+from variseq.pipeline import fit, joined_exposures, refuse_leak, run_settings, split_of
 from variseq.ranking.engine import NO_HISTORY
 from variseq.ranking.known_users import histories_at, known_history, recommend_users
 from variseq.ranking.options import RecommendOptions, id_list
@@ -113,7 +113,7 @@ class VariationalAttention(ChangingCatalog):
                 begin at the mean of their categories, or of all items. Size and shape are those of the earlier run.
             callback: Receives the progress in place of the terminal.
             exposures: Lists that were shown: a folder of `variseq serve --exposures`, or a table with a row for each
-                shown item. A taken item is to stand above those beside it, with weight `shown_weight` in the loss.
+                shown item. What was taken from them is ranked higher than what was not.
 
         Returns:
             The fitted model itself.
@@ -129,14 +129,18 @@ class VariationalAttention(ChangingCatalog):
             refuse_existing(folder)
         elif resume or tensorboard:
             raise InputError("A run without a folder leaves nothing to resume from or to look at. Give a folder.")
-        settings = self.settings(train, start, exposures, quiet=verbose == 0)
+        settings = self.settings(train, start)
         if start is not None:
             refuse_leak(start._fitted(), train, valid)
         if settings.encoder is not None and callback is None:
             for note in settings.encoder.notes:
                 console(quiet=verbose == 0).print(printable(note), soft_wrap=True)
+        shown = None
+        if exposures is not None:
+            shown = joined_exposures(exposures, train.part.histories, train.vocabulary)
+            console(quiet=verbose == 0).print(str(shown), soft_wrap=True)
         context = RunContext(self.device, callback or ProgressPrinter(verbose), unfinished, resume, tensorboard)
-        fitted = fit(train, valid, self.size, settings, context)
+        fitted = fit(train, valid, self.size, settings, context, shown)
         if start is not None:
             earlier = start._fitted()
             manifest = fitted.manifest | started_from(earlier)
@@ -149,21 +153,10 @@ class VariationalAttention(ChangingCatalog):
             shutil.rmtree(unfinished)
         return self
 
-    def settings(
-        self,
-        train: LogPart,
-        start: VariationalAttention | None = None,
-        exposures: object | None = None,
-        quiet: bool = True,
-    ) -> Settings:
+    def settings(self, train: LogPart, start: VariationalAttention | None = None) -> Settings:
         """The settings that `fit` trains with on a training part; see `variseq.pipeline.run_settings`."""
         earlier = None if start is None else start._fitted()
-        shown = None
-        if exposures is not None:
-            shown, sentences = shown_lists(exposures, train)
-            for sentence in sentences:
-                console(quiet=quiet).print(printable(sentence), soft_wrap=True)
-        return run_settings(train, self.size, self.seed, self.model, self.training, earlier, shown)
+        return run_settings(train, self.size, self.seed, self.model, self.training, earlier)
 
     @short_waits_when_busy()
     def evaluate(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor
 
-from variseq.evaluation.shown_lists import ListQueries, lines_of, list_metrics, rank_lists, summarize_lists
+from variseq.evaluation.shown_lists import ShownLists, lines_of, list_metrics, scores_in_lists, summarize_lists
 from variseq.sequences.histories import Histories
 
 
@@ -67,11 +67,12 @@ def test_unknown_items_stand_last_and_models_are_compared_list_by_list() -> None
     histories = Histories.of_items([[1], [], [2, 3]])
     item = np.array([4, 0, -1, 3, 0, -1])
     is_taken = np.array([True, False, True, False, True, False])
-    queries = ListQueries(histories, np.array([7, 7, 8]), np.array([0, 2, 4, 6]), item, is_taken)
-    found = {one.name: rank_lists(one, queries) for one in (ByItem("up", 1.0), ByItem("down", -1.0))}
-    assert found["up"][:, 3].tolist() == [1.0, 0.0, 1.0]
-    assert found["down"][:, 3].tolist() == [0.0, 0.0, 1.0]
-    rows = summarize_lists(queries, found)
+    lists = ShownLists(np.array([7, 7, 8]), np.array([0, 2, 4, 6]), item, is_taken)
+    models = (ByItem("up", 1.0), ByItem("down", -1.0))
+    scores = {one.name: scores_in_lists(one, lists, histories) for one in models}
+    aucs = [list_metrics(score, lists.is_taken, lists.offsets)[:, 3].tolist() for score in scores.values()]
+    assert aucs == [[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
+    rows = summarize_lists(lists, scores)
     assert rows[1]["auc_difference"] == pytest.approx(-1 / 3)
     low, high = rows[1]["auc_difference_interval"]
     assert low <= -1 / 3 <= high

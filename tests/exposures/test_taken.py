@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -62,22 +63,33 @@ def found_in(exposures: Exposures, *events: tuple[str, str, int]) -> TakenEvents
     return found
 
 
-def negatives(found: TakenEvents, number: int) -> list[int]:
-    return found.lists.item[found.lists.offsets[number] : found.lists.offsets[number + 1]].tolist()
+def lists_of(
+    found: TakenEvents, begin: list[int], end: list[int]
+) -> list[tuple[int, list[tuple[int, bool]], list[int]]]:
+    """User, rows and history of each list of a part."""
+    lists, histories = found.lists(np.array(begin), np.array(end))
+    rows = list(zip(lists.item.tolist(), lists.is_taken.tolist(), strict=True))
+    spans = itertools.pairwise(lists.offsets.tolist())
+    of_each = [rows[first:last] for first, last in spans]
+    before = [histories.history(number).item.tolist() for number in range(len(lists))]
+    return list(zip(lists.user.tolist(), of_each, before, strict=True))
 
 
 def test_taken_row_is_the_first_event_at_its_time_or_within_the_window() -> None:
     shown = exposures_of(("ann", 50, {"a": 1, "b": 0, "x": 0, "b2": 0}), ("bob", 60, {"c": 1, "d": 0}))
     found = found_in(shown, ("ann", "a", 40), ("ann", "a", 50), ("ann", "a", 60), ("bob", "c", 160))
-    assert found.lists.of_event.tolist() == [-1, 0, -1, 1]
-    assert [negatives(found, number) for number in range(2)] == [[1, 1], [3]]
-    assert +found.rows == {"taken": 2, "not taken": 3, "of an item that is not in the log": 1}
+    assert found.of_event.tolist() == [-1, 0, -1, 1]
+    assert lists_of(found, [0, 3], [3, 4]) == [
+        (0, [(0, True), (1, False), (-1, False), (1, False)], [0]),
+        (1, [(2, True), (3, False)], []),
+    ], "the history of a list is what was strictly before it"
+    assert +found.rows == {"taken": 2, "not taken": 3, "not taken, of an item that is not in the log": 1}
 
 
 def test_event_before_its_list_or_later_than_the_window_is_not_joined() -> None:
     shown = exposures_of(("ann", 50, {"a": 1, "b": 0}), ("ann", 60, {"c": 1, "d": 0}), ("bob", 60, {"c": 1, "d": 0}))
     found = found_in(shown, ("ann", "a", 49), ("ann", "c", 161), ("bob", "c", 160))
-    assert found.lists.of_event.tolist() == [-1, -1, 2]
+    assert found.of_event.tolist() == [-1, -1, 2]
     assert +found.rows == {
         "taken": 1,
         "not taken": 1,
@@ -89,9 +101,19 @@ def test_event_before_its_list_or_later_than_the_window_is_not_joined() -> None:
 def test_event_belongs_to_the_latest_list_and_item_that_is_twice_in_a_list_was_taken() -> None:
     shown = exposures_of(("ann", 50, {"a": 1, "b": 0}), ("ann", 60, {"a": 1, "a2": 0, "c": 0}))
     found = found_in(shown, ("ann", "a", 70), ("bob", "a", 70))
-    assert found.lists.of_event.tolist() == [1, -1]
-    assert negatives(found, 1) == [2]
+    assert found.of_event.tolist() == [1, -1]
+    assert lists_of(found, [0, 1], [1, 2]) == [(0, [(0, True), (2, False)], [])]
     assert found.rows["twice in a list"] == 1
+
+
+def test_list_of_which_something_is_taken_in_a_later_part_is_in_no_part() -> None:
+    shown = exposures_of(
+        ("ann", 50, {"a": 1, "b": 0, "c": 1}), ("ann", 55, {"d": 1, "b": 0}), ("bob", 50, {"a": 1, "b": 0})
+    )
+    found = found_in(shown, ("ann", "a", 60), ("ann", "d", 60), ("ann", "c", 70), ("bob", "a", 50))
+    assert [user for user, _, _ in lists_of(found, [0, 3], [2, 4])] == [0, 1]
+    assert lists_of(found, [2, 4], [3, 4]) == []
+    assert [len(rows) for _, rows, _ in lists_of(found, [0, 3], [3, 4])] == [3, 2, 2]
 
 
 @given(st.data())
@@ -112,7 +134,7 @@ def test_join_equals_a_search_event_by_event(data: st.DataObject) -> None:
     except InputError:
         assert not wanted
         return
-    assert {e: int(one) for e, one in enumerate(found.lists.of_event) if one >= 0} == wanted
+    assert {e: int(one) for e, one in enumerate(found.of_event) if one >= 0} == wanted
 
 
 @pytest.mark.parametrize(

@@ -20,18 +20,16 @@ TIES_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
-class ListQueries:
+class ShownLists:
     """Lists, each with an item that was taken and one that was not.
 
     Args:
-        histories: What the person of each list did before it.
         user: The person of each list.
         offsets: Where the rows of each list begin, and where those of the last one end.
         item: Of each row; −1 for an item outside the catalog, which stands last.
         is_taken: Of each row.
     """
 
-    histories: Histories
     user: Int[np.ndarray, " list"]
     offsets: Int[np.ndarray, " list_plus_one"]
     item: Int[np.ndarray, " row"]
@@ -39,6 +37,26 @@ class ListQueries:
 
     def __len__(self) -> int:
         return len(self.user)
+
+    @property
+    def of_row(self) -> Int[np.ndarray, " row"]:
+        """The list of each row."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def with_rows(self, is_kept: Bool[np.ndarray, " row"]) -> ShownLists:
+        """The same lists with some of their rows, without those that have no taken item left, or no other.
+
+        >>> lists = ShownLists(np.array([7, 8]), np.array([0, 2, 4]), np.arange(4), np.array([True, False] * 2))
+        >>> lists.with_rows(np.array([True, True, False, True])).item
+        array([0, 1])
+        """
+        of_row, num_lists = self.of_row, len(self)
+        taken, other = (np.bincount(of_row, is_kept & one, num_lists) for one in (self.is_taken, ~self.is_taken))
+        is_whole = (taken > 0) & (other > 0)
+        kept = is_kept & is_whole[of_row]
+        lengths = np.bincount(of_row[kept], minlength=num_lists)[is_whole]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return ShownLists(self.user[is_whole], offsets, self.item[kept], self.is_taken[kept])
 
 
 def list_metrics(
@@ -73,39 +91,40 @@ def list_metrics(
     return np.stack(found, axis=1)
 
 
-def rank_lists(recommender: Recommender, queries: ListQueries) -> Float[np.ndarray, "list metric"]:
-    """`METRICS` of each list, ranked by the scores of a recommender."""
-    score = np.full(len(queries.item), -np.inf)
-    lengths, num_lists = np.diff(queries.offsets), len(queries)
-    order = np.argsort(queries.histories.lengths, kind="stable")
+def scores_in_lists(recommender: Recommender, lists: ShownLists, histories: Histories) -> Float[np.ndarray, " row"]:
+    """The score of each row, given the history before each list; −inf for an item outside the catalog."""
+    score = np.full(len(lists.item), -np.inf)
+    num_lists = len(lists)
+    order = np.argsort(histories.lengths, kind="stable")
     size, first = 1, 0
     with torch.inference_mode():
         while first < num_lists:
             batch = np.sort(order[first : first + size])
-            scores = recommender.scores(queries.histories.rows(batch)).numpy()
+            scores = recommender.scores(histories.rows(batch)).numpy()
             first, size = first + len(batch), int(np.clip(CELLS_AT_ONCE // scores.shape[1], 1, HISTORIES_AT_ONCE))
             for row, number in enumerate(batch.tolist()):
-                rows = slice(queries.offsets[number], queries.offsets[number] + lengths[number])
-                score[rows] = np.where(queries.item[rows] >= 0, scores[row, queries.item[rows]], -np.inf)
-    return list_metrics(score, queries.is_taken, queries.offsets)
+                rows = slice(lists.offsets[number], lists.offsets[number + 1])
+                score[rows] = np.where(lists.item[rows] >= 0, scores[row, lists.item[rows]], -np.inf)
+    return score
 
 
-def summarize_lists(queries: ListQueries, found: dict[str, Float[np.ndarray, "list metric"]]) -> list[dict[str, Any]]:
+def summarize_lists(lists: ShownLists, scores: dict[str, Float[np.ndarray, " row"]]) -> list[dict[str, Any]]:
     """A row for each model: means over lists with 95 % bootstrap intervals over users, and differences to the first.
 
     Args:
-        queries: The lists.
-        found: What `rank_lists` returned, by model.
+        lists: The lists.
+        scores: Of the rows, by model.
     """
+    found = {name: list_metrics(score, lists.is_taken, lists.offsets) for name, score in scores.items()}
     first = next(iter(found.values()))
-    num_lists = np.ones((len(queries), 1))
+    num_lists = np.ones((len(lists), 1))
     rows = []
     for model, values in found.items():
-        columns = sums_by_user(queries.user, np.concatenate([num_lists, values, values - first], axis=1))
+        columns = sums_by_user(lists.user, np.concatenate([num_lists, values, values - first], axis=1))
         drawn = resampled_sums(columns)
         row: dict[str, Any] = {"model": model}
         for number, name in enumerate([*METRICS, *(f"{name}_difference" for name in METRICS)], 1):
-            row[name] = float(columns[:, number].sum() / len(queries))
+            row[name] = float(columns[:, number].sum() / len(lists))
             row[f"{name}_interval"] = percentile_interval(drawn[:, number] / drawn[:, 0])
         rows.append(row)
     return rows

@@ -1,4 +1,4 @@
-"""Finds the events of a log that were taken from shown lists, so that a fit learns from what was not taken."""
+"""Finds the events of a log that were taken from shown lists, and the lists of each part of the log."""
 
 from __future__ import annotations
 
@@ -10,27 +10,65 @@ import numpy as np
 from jaxtyping import Int
 
 from variseq.errors import InputError
+from variseq.evaluation.shown_lists import ShownLists
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.exposures.table import Exposures
-from variseq.sequences.histories import Histories
-from variseq.sequences.shown_lists import ShownLists
+from variseq.sequences.histories import Histories, ragged_index
 
 
 @dataclass(frozen=True, eq=False)
 class TakenEvents:
-    """The lists of the events of a log, and what became of every row of the exposures.
+    """Exposures beside the log that they belong to.
 
     Args:
-        lists: See `ShownLists`; their numbers are those of the exposures.
+        exposures: Lists with rewards.
+        histories: All events of the log.
+        of_event: The list that each event was taken from; −1 for none.
         user: The user of each list; −1 where the log has none.
         item: The item of each row; −1 where the log has none.
         rows: Numbers of rows by outcome.
     """
 
-    lists: ShownLists
+    exposures: Exposures
+    histories: Histories
+    of_event: Int[np.ndarray, " event"]
     user: Int[np.ndarray, " exposure"]
     item: Int[np.ndarray, " row"]
     rows: Counter[str]
+
+    def lists(self, begin: Int[np.ndarray, " user"], end: Int[np.ndarray, " user"]) -> tuple[ShownLists, Histories]:
+        """The lists whose events are all in a part, and what each person did before the list.
+
+        A list of which another event was taken after the part is left out, as that is not known in the part.
+
+        Args:
+            begin: Where the events of the part begin, of each user, as in `Part`.
+            end: Where they end.
+        """
+        exposures, num_lists = self.exposures, self.exposures.num_exposures
+        of_part = self.of_event[ragged_index(begin, end - begin)]
+        inside, everywhere = (np.bincount(one[one >= 0], minlength=num_lists) for one in (of_part, self.of_event))
+        chosen = np.flatnonzero((inside > 0) & (inside == everywhere))
+        lengths = exposures.lengths[chosen]
+        rows = ragged_index(exposures.offsets[chosen], lengths)
+        # An item that stands twice in a list, and was taken once, was taken.
+        cell, is_taken = exposures.row_exposure * (len(exposures.item_ids) + 1) + exposures.item, exposures.reward > 0
+        is_kept = is_taken | ~np.isin(cell, cell[is_taken])
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        # The number of the list stands for its user until it is known which lists are left.
+        found = ShownLists(chosen, offsets, self.item[rows], is_taken[rows]).with_rows(is_kept[rows])
+        user, time = self.user[found.user], exposures.time[found.user]
+        first, last = self.histories.offsets[user], self.histories.offsets[user + 1]
+        spans = zip(first.tolist(), last.tolist(), time.tolist(), strict=True)
+        before = [
+            one + int(np.searchsorted(self.histories.timestamp[one:other], moment)) for one, other, moment in spans
+        ]
+        histories = self.histories.select(first, np.array(before, dtype=np.int64))
+        return ShownLists(user, found.offsets, found.item, found.is_taken), histories
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{number:,} {outcome}" for outcome, number in self.rows.items() if number)
+        return f"Exposures: {len(self.exposures):,} rows of {self.exposures.num_exposures:,} lists: {counts}."
 
 
 def taken_events(
@@ -74,23 +112,20 @@ def taken_events(
         _refuse_unjoined(exposures, pair, histories, vocabulary.num_items)
     has_event = np.zeros(exposures.num_exposures, dtype=bool)
     has_event[of_row[is_joined]] = True
-    # An item that stands twice in a list, and was taken once, was taken.
     cell = of_row * (len(exposures.item_ids) + 1) + exposures.item
-    is_left = ~is_taken & ~np.isin(cell, cell[is_taken])
-    is_negative = is_left & (item >= 0) & has_event[of_row]
+    is_other = ~is_taken & has_event[of_row]
+    is_twice = is_other & np.isin(cell, cell[is_taken])
     rows = Counter(
         {
             "taken": int(is_joined.sum()),
-            "not taken": int(is_negative.sum()),
+            "not taken": int((is_other & ~is_twice & (item >= 0)).sum()),
             "taken, of no event of the log": int((is_taken & ~is_joined).sum()),
-            "of an item that is not in the log": int((is_left & has_event[of_row] & (item < 0)).sum()),
+            "not taken, of an item that is not in the log": int((is_other & ~is_twice & (item < 0)).sum()),
             "of lists without a taken event": int((~is_taken & ~has_event[of_row]).sum()),
-            "twice in a list": int((~is_taken & ~is_left & has_event[of_row]).sum()),
+            "twice in a list": int(is_twice.sum()),
         }
     )
-    number = np.bincount(of_row[is_negative], minlength=exposures.num_exposures)
-    offsets = np.concatenate([[0], np.cumsum(number)])
-    return TakenEvents(ShownLists(of_event, offsets, item[is_negative]), user, item, rows)
+    return TakenEvents(exposures, histories, of_event, user, item, rows)
 
 
 def _next_events(

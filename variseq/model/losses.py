@@ -250,41 +250,6 @@ def softmax_loss(
     return loss / targets.weight.sum()
 
 
-def list_loss(
-    preference: Float[Tensor, "sample token hidden"],
-    item_vectors: Float[Tensor, "item hidden"],
-    item_bias: Float[Tensor, " item"],
-    target: Int[Tensor, " token"],
-    shown: Pairs,
-) -> Float[Tensor, ""]:
-    """−log of the mean over samples of softmax(P Eᵀ + b) at the target, among it and what was shown beside it.
-
-    It is the listwise loss of Cao et al. 2007 ("Learning to rank: from pairwise approach to listwise approach") with
-    one taken item: a conditional logit. The sum is divided by the number of all tokens; one without a list counts 0.
-
-    Args:
-        preference: P, of each token under each sample.
-        item_vectors: E.
-        item_bias: b.
-        target: The item that was taken, of each token.
-        shown: What was shown and not taken, by token.
-
-    >>> shown = Pairs(torch.tensor([1, 1, 1]), torch.tensor([0, 1, 2]))
-    >>> list_loss(torch.zeros(1, 2, 3), torch.ones(5, 3), torch.zeros(5), torch.tensor([3, 4]), shown).mul(2).exp()
-    tensor(4.)
-    """
-    listed, number = shown.token.unique_consecutive(return_inverse=True)
-    at_target = (preference[:, listed] * functional.embedding(target[listed], item_vectors)).sum(dim=2)
-    at_shown = (preference[:, shown.token] * functional.embedding(shown.item, item_vectors)).sum(dim=2)
-    # How much higher each item of a list stands than the target, which itself has 0.
-    margin = at_shown + item_bias[shown.item] - (at_target + item_bias[target[listed]])[:, number]
-    index = number.expand_as(margin)
-    highest = torch.zeros_like(at_target).scatter_reduce(1, index, margin.detach(), "amax").detach()
-    powers = torch.exp(-highest).scatter_add(1, index, torch.exp(margin - highest[:, number]))
-    log_probability = -(powers.log() + highest)
-    return (math.log(len(preference)) - log_probability.logsumexp(dim=0)).sum() / len(target)
-
-
 def value_loss(
     estimate: ValueEstimate, value: Float[Tensor, " token"], kind: Literal["gaussian", "squared", "logistic"]
 ) -> Float[Tensor, ""]:

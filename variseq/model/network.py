@@ -110,7 +110,6 @@ class Weights:
     """The weights of the terms of the objective, the scale of the noise and the number of samples.
 
     `skip_gram` is the weight of the event after the next one; each later one has this share of the weight before it.
-    `shown` is the weight of a target among what was shown beside it.
     With `mask_seen` items of the history are left out of the softmax, as they are where seen items are not ranked.
     """
 
@@ -121,7 +120,6 @@ class Weights:
     num_samples: int = 1
     skip_gram: float = 0.0
     mask_seen: bool = False
-    shown: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -273,7 +271,7 @@ class Network(nn.Module):
         negatives: losses.Negatives | None = None,
         whole: Counts | None = None,
     ) -> Objective:
-        """−log p(next item) + β · max(KL, free nats) + λ · regression + skip-gram + lists, each a mean over positions.
+        """−log p(next item) + β · max(KL, free nats) + λ · regression + skip-gram, each a mean over positions.
 
         With several samples p is that of their mixture. Where only some events are targets, the first and the last term
         are means over those; the KL is a mean over all positions. Without negatives the softmax is over all items. With
@@ -309,9 +307,6 @@ class Network(nn.Module):
         if self.skip_gram is not None and weights.skip_gram > 0:
             of_later = self._skip_gram_loss(batch, vectors, weights.skip_gram, negatives, seen)
             loss = loss + of_targets * of_later
-        if weights.shown > 0 and (shown := batch.shown()) is not None and len(shown[0]):
-            of_lists = losses.list_loss(preference, *items, target, losses.Pairs(*shown))
-            loss = loss + weights.shown * of_targets * of_lists
         if self.value_head is not None and weights.regression > 0:
             value, estimate = self.embedding.standardise(batch.target_value), self.values(batch)
             value = value if batch.is_target is None else value.where(batch.is_target, torch.nan)

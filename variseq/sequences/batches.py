@@ -11,7 +11,6 @@ from torch import Tensor
 
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.sequences.histories import Histories, gap_bucket, ragged_index
-from variseq.sequences.shown_lists import ShownLists
 
 SHUFFLE_POOL_BATCHES = 32
 """Windows are sorted by length inside pools of so many batches: little padding, and still well shuffled."""
@@ -103,8 +102,7 @@ class Batch:
     `item` of a start token is `num_items` (one past the catalog). `gap` is the bucket of the time since the token
     before; `value` and `target_value` are NaN where there is none. `is_target` marks the next events that are targets;
     None stands for all of them. With visits a token has several events, those of `token`, and several next events,
-    those of `target_token`; without visits both are None, and each token has one. `shown_target` and `shown_item` are
-    pairs of a next event and an item that was shown beside it and not taken; None where no lists are known.
+    those of `target_token`; without visits both are None, and each token has one.
     """
 
     item: Int[Tensor, " event"]
@@ -119,8 +117,6 @@ class Batch:
     is_target: Bool[Tensor, " target"] | None = None
     token: Int[Tensor, " event"] | None = None
     target_token: Int[Tensor, " target"] | None = None
-    shown_target: Int[Tensor, " shown"] | None = None
-    shown_item: Int[Tensor, " shown"] | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -137,15 +133,6 @@ class Batch:
             return token, item, value
         index = torch.nonzero(self.is_target)[:, 0]
         return index if token is None else token[index], item[index], value[index]
-
-    def shown(self) -> tuple[Int[Tensor, " shown"], Int[Tensor, " shown"]] | None:
-        """Pairs of an index into `targets()` and an item that was shown beside it, by target; None without lists."""
-        if self.shown_target is None or self.shown_item is None:
-            return None
-        if self.is_target is None:
-            return self.shown_target, self.shown_item
-        kept = self.is_target[self.shown_target]
-        return (self.is_target.cumsum(0) - 1)[self.shown_target[kept]], self.shown_item[kept]
 
     def later(self, weight: float, number: int) -> tuple[Int[Tensor, "target later"], Float[Tensor, "target later"]]:
         """Of each of `targets()` the items that come after it in the window, with weights; only without visits.
@@ -178,14 +165,12 @@ class Batch:
     def rows(self, *others: Int[Tensor, " item"], start: int) -> Int[Tensor, " row"]:
         """All items of the batch and others, ascending, and last the start token."""
         start_token = torch.tensor([start], device=self.item.device)
-        shown = [] if self.shown_item is None else [self.shown_item]
-        return torch.unique(torch.cat([self.item, self.target_item, *shown, *others, start_token]))
+        return torch.unique(torch.cat([self.item, self.target_item, *others, start_token]))
 
     def among(self, rows: Int[Tensor, " row"]) -> Batch:
         """The same batch with the index in `rows`, ascending, in place of each item."""
         item, target_item = (torch.searchsorted(rows, items) for items in (self.item, self.target_item))
-        shown_item = None if self.shown_item is None else torch.searchsorted(rows, self.shown_item)
-        return replace(self, item=item, target_item=target_item, shown_item=shown_item)
+        return replace(self, item=item, target_item=target_item)
 
     def by_event(self) -> tuple[Layout, Layout, Int[Tensor, " target"]]:
         """The layouts of events and of targets, and for each target the position of the last event before it."""
@@ -269,14 +254,8 @@ def group_by_length(
     return groups
 
 
-def make_batch(
-    histories: Histories,
-    windows: Windows,
-    members: Int[np.ndarray, " member"],
-    num_items: int,
-    shown: ShownLists | None = None,
-) -> Batch:
-    """The packed batch of some windows, with the lists that targets were taken from."""
+def make_batch(histories: Histories, windows: Windows, members: Int[np.ndarray, " member"], num_items: int) -> Batch:
+    """The packed batch of some windows."""
     lengths = windows.lengths[members]
     longest = int(lengths.max())
     row = np.repeat(np.arange(len(members)), lengths)
@@ -307,7 +286,6 @@ def make_batch(
         token, target_token = (np.repeat(np.arange(len(row)), size) for size in sizes)
         is_start = is_start[token]
     value = np.where(is_start, np.nan, histories.value[event]).astype(np.float32)
-    beside = (None, None) if shown is None else tuple(map(torch.from_numpy, shown.beside(next_event)))
     return Batch(
         item=torch.from_numpy(np.where(is_start, num_items, histories.item[event]).astype(np.int64)),
         behavior=torch.from_numpy(np.where(is_start, 0, histories.behavior[event]).astype(np.int64)),
@@ -321,6 +299,4 @@ def make_batch(
         is_target=None if histories.is_target is None else torch.from_numpy(histories.is_target[next_event]),
         token=None if token is None else torch.from_numpy(token),
         target_token=None if target_token is None else torch.from_numpy(target_token),
-        shown_target=beside[0],
-        shown_item=beside[1],
     )

@@ -14,6 +14,7 @@ from variseq.model.processes import process_index
 from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
+from variseq.pipeline import SHOWN_LISTS
 from variseq.terminal.evaluate import options_of_test_file
 from variseq.terminal.read_options import events_source
 from variseq.terminal.run_config import RunConfig
@@ -66,7 +67,7 @@ def fit_run(
     progress.print(repr(train))
     if not is_first:
         context = RunContext(model.device, ProgressPrinter(verbose=0), unfinished, resume)
-        train_network(train.part, valid.part, model.settings(train, start, exposures), context)
+        train_network(train.part, valid.part, model.settings(train, start), context)
         return
     try:
         model.fit(train, valid, out, resume, verbose, tensorboard, start, exposures=exposures)
@@ -75,6 +76,8 @@ def fit_run(
             message = f"Stopped; the state is in {unfinished}. The same command with --resume goes on."
             console(stderr=True).print(message, soft_wrap=True)
         raise
+    if model.checkpoint is not None and SHOWN_LISTS in model.checkpoint.manifest:
+        progress.print(model.checkpoint.manifest[SHOWN_LISTS], soft_wrap=True)
     if model.checkpoint is not None and model.checkpoint.attributes is not None:
         progress.print(printable(str(model.checkpoint.attributes)), soft_wrap=True)
     if test == NO_TEST and test_log is None:

@@ -48,9 +48,6 @@ class TrainingConfig(BaseModel):
         le=1,
         description="weight of the event after the next one; that of each later one falls by this factor",
     )
-    shown_weight: float = Field(
-        default=1.0, ge=0, description="weight of a taken item among those shown beside it, where exposures are given"
-    )
     mask_seen: bool = Field(
         default=False, description="leave seen items out of the softmax of training, where they are not ranked"
     )

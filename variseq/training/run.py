@@ -27,7 +27,6 @@ from variseq.model.network import Network, NetworkConfig
 from variseq.model.processes import process_index
 from variseq.ranking.new_items import NewItemVectors
 from variseq.sequences.histories import Histories
-from variseq.sequences.shown_lists import ShownLists
 from variseq.training.callbacks import MetricsFile, TensorBoardFile, TrainingCallback
 from variseq.training.config import TrainingConfig
 from variseq.training.diagnosis import diagnose, flat_settings
@@ -51,7 +50,6 @@ class Settings:
         start: A warm start.
         content: The content vectors of items.
         encoder: What gave the content vectors.
-        shown: The lists that events of the whole log were taken from.
         by_hand: The names of the settings of network and training that do not follow from the size and the log.
     """
 
@@ -61,7 +59,6 @@ class Settings:
     start: Start | None = None
     content: Float[np.ndarray, "item content"] | None = None
     encoder: ItemContent | None = None
-    shown: ShownLists | None = None
     by_hand: frozenset[str] = frozenset()
 
 
@@ -108,8 +105,7 @@ def train_network(train: Part, valid: Part, settings: Settings, context: RunCont
         known = train.history()
         network = new_network(settings, known).to(device)
         later = config.num_refits * config.refit_epochs
-        shown = None if settings.shown is None else settings.shown.within(train.histories, train.history_end)
-        trainer = Trainer(network, known, Validation(valid, config), config, folder, later, shown)
+        trainer = Trainer(network, known, Validation(valid, config), config, folder, later)
         trainer.run([*_files(trainer, context), context.callback])
         _warn_of_collapse(trainer.records, settings)
         seconds = trainer.progress.total_seconds
@@ -119,9 +115,7 @@ def train_network(train: Part, valid: Part, settings: Settings, context: RunCont
         if config.refit_fraction:
             chosen, latest = copy.deepcopy(chosen), valid.history_with_targets()
             going_on = config.model_copy(update={"beta": trainer.progress.beta})
-            if settings.shown is not None:
-                shown = settings.shown.within(valid.histories, valid.target_end)
-            seconds += refit(network, latest, going_on, context, shown)
+            seconds += refit(network, latest, going_on, context)
             final, new_item_vectors = folded_with_new_items(network, latest, config, *described)
     return Trained(chosen, final, trainer.records, seconds, new_item_vectors)
 
@@ -140,13 +134,7 @@ def _files(trainer: Trainer, context: RunContext) -> list[TrainingCallback]:
     return [metrics_file, *([TensorBoardFile(context.folder / "tensorboard")] if context.tensorboard else [])]
 
 
-def refit(
-    network: Network,
-    histories: Histories,
-    config: TrainingConfig,
-    context: RunContext,
-    shown: ShownLists | None = None,
-) -> float:
+def refit(network: Network, histories: Histories, config: TrainingConfig, context: RunContext) -> float:
     """Train `network` again with the validation events added, `config.num_refits` times; it becomes the mean of them.
 
     Each refit begins with the chosen network and has its own seed. The weights are averaged (Wortsman et al. 2022,
@@ -166,7 +154,7 @@ def refit(
         context.callback.on_refit(number, config.num_refits)
         folder = None if context.folder is None else context.folder / "refit" / str(number)
         later = (config.num_refits - 1 - number) * config.refit_epochs
-        trainer = Trainer(network, histories, None, again, folder, later, shown)
+        trainer = Trainer(network, histories, None, again, folder, later)
         trainer.run([context.callback])
         seconds += trainer.progress.total_seconds
         refitted.append(network_tensors("network", network))
@@ -272,19 +260,15 @@ def _open_folder(folder: Path, resume: bool, fingerprint: dict[str, Any]) -> Non
 
 def _fingerprint(settings: Settings, train: Part) -> dict[str, Any]:
     """The settings and digests of the data, which have to be equal when a run is resumed."""
-    histories, links, start, shown = train.histories, settings.links, settings.start, settings.shown
+    histories, links, start = train.histories, settings.links, settings.start
     weights = [] if start is None else [tensor.cpu().numpy() for tensor in start.network.state_dict().values()]
-    return (
-        flat_settings(settings.network.model_dump(), settings.training.model_dump())
-        | {
-            "data.split_hash": train.protocol["split_hash"],
-            "data.events": _digest(histories.timestamp, histories.behavior, histories.value),
-            "data.categories": None if links is None else _digest(links.offsets, links.category),
-            "data.content": None if settings.content is None else _digest(settings.content),
-            "earlier run": None if start is None else _digest(*weights),
-        }
-        | ({} if shown is None else {"data.exposures": _digest(shown.of_event, shown.offsets, shown.item)})
-    )
+    return flat_settings(settings.network.model_dump(), settings.training.model_dump()) | {
+        "data.split_hash": train.protocol["split_hash"],
+        "data.events": _digest(histories.timestamp, histories.behavior, histories.value),
+        "data.categories": None if links is None else _digest(links.offsets, links.category),
+        "data.content": None if settings.content is None else _digest(settings.content),
+        "earlier run": None if start is None else _digest(*weights),
+    }
 
 
 def _digest(*arrays: np.ndarray) -> str:

@@ -30,7 +30,6 @@ from variseq.model.processes import add_gradients, gathered, num_processes, proc
 from variseq.ranking.calibration import repeat_share
 from variseq.sequences.batches import Batch, Windows, group_by_length, make_batch, training_windows
 from variseq.sequences.histories import Histories
-from variseq.sequences.shown_lists import ShownLists
 from variseq.training.callbacks import TrainingCallback
 from variseq.training.config import TrainingConfig
 from variseq.training.lazy_adamw import BETAS, EPSILON, LazyAdamW
@@ -213,7 +212,7 @@ class Trainer:
     `network` is trained; `averaged`, a moving average of it, is validated, and the weights of the best epoch are kept
     (without `validation` those of the last). With a `folder`, the state is written there after each epoch and at
     Ctrl-C; a trainer that finds a state there goes on from it, and ends with the same bits. `epochs_later` counts the
-    epochs of refits that follow, so that the time left is that of the whole. `shown` are the lists of the events.
+    epochs of refits that follow, so that the time left is that of the whole.
     """
 
     def __init__(
@@ -224,9 +223,8 @@ class Trainer:
         config: TrainingConfig,
         folder: Path | None = None,
         epochs_later: int = 0,
-        shown: ShownLists | None = None,
     ) -> None:
-        self.network, self.histories, self.validation, self.shown = network, histories, validation, shown
+        self.network, self.histories, self.validation = network, histories, validation
         self.config, self.folder, self.epochs_later = config, folder, epochs_later
         self.averaged = copy.deepcopy(network)
         self.best: dict[str, Tensor] = network_tensors("best", network)
@@ -337,7 +335,7 @@ class Trainer:
         self.network.train()
         for index in range(self.progress.batch, len(groups)):
             begun = time.perf_counter()
-            whole = make_batch(self.histories, windows, groups[index], self.network.config.num_items, self.shown)
+            whole = make_batch(self.histories, windows, groups[index], self.network.config.num_items)
             self._train_batch(whole, self._own_part(whole, windows, groups[index]))
             self.progress.batch = index + 1
             self.progress.seconds += time.perf_counter() - begun
@@ -354,7 +352,7 @@ class Trainer:
         if num_processes() == 1:
             return whole
         own = group[process_index() :: num_processes()]
-        return make_batch(self.histories, windows, own, self.network.config.num_items, self.shown)
+        return make_batch(self.histories, windows, own, self.network.config.num_items)
 
     def _train_batch(self, whole: Batch, batch: Batch) -> None:
         """One step on a batch, of which this process computes its own part."""
@@ -368,7 +366,6 @@ class Trainer:
             num_samples=config.num_samples,
             skip_gram=config.skip_gram_weight,
             mask_seen=config.masks_seen,
-            shown=config.shown_weight,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, progress.step, self.num_steps)

@@ -1,0 +1,58 @@
+"""Offsets of items from shown lists: the minimum of the plain loss, and what they are learned from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from variseq.evaluation.shown_lists import ShownLists
+from variseq.recommend.list_offsets import fit_list_offsets, of_known_items
+from variseq.sequences.histories import Histories
+
+NUM_ITEMS = 6
+
+
+def lists_by(random: np.random.Generator, num_lists: int = 8) -> ShownLists:
+    """Lists of two to five different items, of which one or two are taken."""
+    lengths = random.integers(3, 6, num_lists)
+    item = np.concatenate([random.permutation(NUM_ITEMS)[:length] for length in lengths])
+    is_taken = np.concatenate([np.arange(length) < random.integers(1, 3) for length in lengths])
+    return ShownLists(np.arange(num_lists), np.concatenate([[0], np.cumsum(lengths)]), item, is_taken)
+
+
+def plain(offset: torch.Tensor, lists: ShownLists, strength: float) -> torch.Tensor:
+    """List by list, and taken item by taken item."""
+    total = strength * (offset**2).sum()
+    for first, last in zip(lists.offsets[:-1], lists.offsets[1:], strict=True):
+        score, taken = offset[lists.item[first:last]], torch.from_numpy(lists.is_taken[first:last])
+        for one in score[taken]:
+            total = total - torch.log_softmax(torch.cat([one[None], score[~taken]]), dim=0)[0]
+    return total
+
+
+@given(st.integers(0, 999), st.sampled_from([0.3, 1.0, 10.0]))
+def test_offsets_are_where_the_plain_loss_has_no_slope(seed: int, strength: float) -> None:
+    lists = lists_by(np.random.default_rng(seed))
+    offset = torch.from_numpy(fit_list_offsets(lists, NUM_ITEMS, strength)).requires_grad_()
+    plain(offset, lists, strength).backward()
+    assert offset.grad is not None
+    assert float(offset.grad.abs().max()) < 1e-3
+
+
+def test_what_is_taken_more_than_its_neighbors_is_raised_and_what_was_not_shown_stays() -> None:
+    item = np.tile([0, 1, 2], 20)
+    lists = ShownLists(np.arange(20), np.arange(0, 61, 3), item, item == 0)
+    offset = fit_list_offsets(lists, NUM_ITEMS, 1.0)
+    assert offset[0] > 0 > offset[1] == pytest.approx(offset[2])
+    assert offset[3:].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_items_without_events_are_no_negatives() -> None:
+    item, is_taken = np.array([0, 1, -1, 2, 1, 3, 0, 3]), np.array([1, 0, 0, 0, 1, 0, 1, 0], dtype=bool)
+    lists = ShownLists(np.arange(3), np.array([0, 4, 6, 8]), item, is_taken)
+    found = of_known_items(lists, Histories.of_items([[0, 1], [2]]), NUM_ITEMS)
+    assert found.item.tolist() == [0, 1, 2]
+    assert found.user.tolist() == [0], "a list that has only a taken item left says nothing"
