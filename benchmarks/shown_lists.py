@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from measurement.datasets import dataset_spec, impressions, load_dataset, news
 from measurement.files import find_files
-from measurement.records import Record, append_records, command_parser, exit_code, record_of
+from measurement.records import Record, append_records, command_parser, exit_code, record_of, rounded
 from variseq import VariationalAttention
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.pipeline import split_of
@@ -51,8 +51,8 @@ def catalog_of(paths: Sequence[Path]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=news(paths[1]).schema)
 
 
-def record_of_split(folder: Path, by: Any, size: str, seed: int) -> list[Record]:
-    """A record for each way of ranking the test lists of a split."""
+def record_of_split(folder: Path, by: Any, size: str, seed: int) -> Record:
+    """The record of a split, with a row for each way of ranking its test lists."""
     paths = find_files(folder, *dataset_spec("mind").files)
     loaded, exposures = load_dataset("mind", folder), exposures_of(paths[0])
     log = loaded.log.on_catalog(catalog_of(paths))
@@ -72,32 +72,31 @@ def record_of_split(folder: Path, by: Any, size: str, seed: int) -> list[Record]
         for name, offset in ((RUN, mixture.tables.score_offset), (PLAIN, None))
     }
     nll = model.evaluate(test).table["rows"][0]["nll"]
-    chosen = model.checkpoint.manifest.get("improvement")
-    records = []
+    has_offsets = mixture.tables.score_offset is not None
+    rows: dict[str, dict[str, Any]] = {}
     for row in found["rows"]:
-        name = {RUN: "variseq, offsets", PLAIN: "variseq"}.get(row["model"], row["model"])
-        metrics = {key: value for key, value in row.items() if key != "model"}
+        name = {RUN: "variseq, offsets" if has_offsets else "variseq", PLAIN: "variseq"}.get(row["model"], row["model"])
+        rows[name] = {key: value for key, value in row.items() if key != "model"}
         if row["model"] in catalog:
-            metrics |= {"catalog_ndcg@10": catalog[row["model"]], "catalog_nll": nll, "cpu_seconds": seconds}
-            metrics["relative_ndcg"] = row["ndcg@10"] / found["rows"][-3]["ndcg@10"] - 1
-        case = {"data": "mind", "split": by, "model": name}
-        settings = {"size": size, "lists": found["lists"], "chosen": chosen}
-        records.append(record_of("shown_lists", case, metrics, seed=seed, settings=settings, data=loaded.description))
-        print(name, metrics, flush=True)
-    return records
+            rows[name] |= {"catalog_ndcg@10": catalog[row["model"]], "catalog_nll": nll, "cpu_seconds": seconds}
+        print(name, rows[name], flush=True)
+    settings = {"size": size, "lists": found["lists"], "chosen": model.checkpoint.manifest.get("improvement")}
+    case = {"data": "mind", "split": by}
+    record = record_of("shown_lists", case, {}, seed=seed, settings=settings, data=loaded.description)
+    return record | {"rows": rounded(rows)}
 
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = command_parser(__doc__, "shown_lists")
     parser.add_argument("data", type=Path, metavar="DATA", help="the folder with the files of MIND")
     parser.add_argument("--split", nargs="+", choices=list(SPLITS), default=list(SPLITS))
-    parser.add_argument("--size", default="small", help="of the network")
+    parser.add_argument("--size", default="tiny", help="of the network")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(words)
 
     def work() -> None:
         for by in given.split:
-            append_records(given.out, record_of_split(given.data, by, given.size, given.seed))
+            append_records(given.out, [record_of_split(given.data, by, given.size, given.seed)])
 
     return exit_code(work)
 

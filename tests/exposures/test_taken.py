@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.exposures.lists import SECOND
+from tests.exposures.lists import SECOND, START, event, exposure, write
 from variseq.errors import InputError
 from variseq.events.vocabulary import Vocabulary
 from variseq.exposures.table import Exposures
 from variseq.exposures.taken import TakenEvents, taken_events
+from variseq.pipeline import joined_exposures
 from variseq.sequences.histories import Histories
 
 WINDOW = 100
@@ -116,13 +118,23 @@ def test_list_of_which_something_is_taken_in_a_later_part_is_in_no_part() -> Non
     assert [len(rows) for _, rows, _ in lists_of(found, [0, 3], [3, 4])] == [3, 2, 2]
 
 
+def test_folder_of_a_server_is_joined_by_hashed_users_to_the_lists_that_events_name(tmp_path: Path) -> None:
+    lists = [exposure("x1", ["a", "b"], user_id="ann"), exposure("x2", ["a", "c"], user_id="ann", time=START + 1)]
+    taken = [event("e1", "a", START + 2, user_id="ann", exposure_id="x1"), event("e2", "c", START + 9, user_id="ann")]
+    write(tmp_path / "exposures", *lists, *taken)
+    histories = log_of(("ann", "a", START + 2), ("ann", "c", START + 9), ("bob", "b", START))
+    found = joined_exposures(tmp_path / "exposures", histories, VOCABULARY)
+    assert found.of_event.tolist() == [0, 1, -1]
+    assert lists_of(found, [0, 2], [2, 3]) == [(0, [(0, True), (1, False)], []), (0, [(0, False), (2, True)], [])]
+
+
 @given(st.data())
 def test_join_equals_a_search_event_by_event(data: st.DataObject) -> None:
     times = st.integers(1, 300)
     row = st.tuples(st.sampled_from(["ann", "bob", None, "eve"]), times, st.sets(st.sampled_from("abx"), min_size=1))
     lists = sorted(data.draw(st.lists(row, min_size=1, max_size=6)), key=lambda one: one[1])
-    event = st.tuples(st.sampled_from(["ann", "bob"]), st.sampled_from("abc"), times)
-    events = sorted(data.draw(st.lists(event, min_size=1, max_size=8)), key=lambda one: (one[0], one[2]))
+    event_of = st.tuples(st.sampled_from(["ann", "bob"]), st.sampled_from("abc"), times)
+    events = sorted(data.draw(st.lists(event_of, min_size=1, max_size=8)), key=lambda one: (one[0], one[2]))
     shown = exposures_of(*((user, time, dict.fromkeys(sorted(items), 1.0)) for user, time, items in lists))
     wanted: dict[int, int] = {}
     for number, (user, time, items) in enumerate(lists):

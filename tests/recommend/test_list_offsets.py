@@ -8,8 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from variseq.errors import InputError
+from variseq.estimator import VariationalAttention
+from variseq.evaluation.evaluate import EvaluationOptions
 from variseq.evaluation.shown_lists import ShownLists
-from variseq.recommend.list_offsets import fit_list_offsets, of_known_items
+from variseq.log import LogPart
+from variseq.recommend.list_offsets import choose_list_offsets, fit_list_offsets, of_known_items
 from variseq.sequences.histories import Histories
 
 NUM_ITEMS = 6
@@ -56,3 +60,35 @@ def test_items_without_events_are_no_negatives() -> None:
     found = of_known_items(lists, Histories.of_items([[0, 1], [2]]), NUM_ITEMS)
     assert found.item.tolist() == [0, 1, 2]
     assert found.user.tolist() == [0], "a list that has only a taken item left says nothing"
+
+
+def test_offsets_are_chosen_only_where_lists_show_them_to_be_better_and_the_catalog_does_not_suffer(
+    fitted: VariationalAttention, shop_parts: tuple[LogPart, LogPart, LogPart]
+) -> None:
+    model, part = fitted._engines()[0].trained.model, shop_parts[1].part
+    options, random = EvaluationOptions(exclude_seen=False), np.random.default_rng(0)
+    queries, half = part.queries(), len(part.queries()) // 2
+    histories, target = part.histories_before(queries), part.histories.item[queries.position]
+    offsets, is_taken = np.arange(0, 4 * half + 1, 4), np.tile([True, False, False, False], half)
+    chosen = {}
+    for name, beside in (("chance", np.arange(part.num_items)), ("known", random.permutation(part.num_items)[:12])):
+        items = np.stack([np.append(one, random.choice(beside, 3, replace=False)) for one in target])
+        items = random.permuted(items, axis=1) if name == "chance" else items
+        first, second = (
+            ShownLists(np.arange(half), offsets, items[rows].ravel(), is_taken)
+            for rows in (slice(half), slice(half, 2 * half))
+        )
+        valid = second, histories.rows(np.arange(half, 2 * half))
+        chosen[name] = choose_list_offsets(model, first, valid, part, options)
+    assert chosen["chance"].chosen is None
+    assert "ranked without" in str(chosen["chance"])
+    best = chosen["known"].chosen
+    assert best is not None
+    assert best.interval[0] > 0
+    assert best.catalog_ndcg is not None
+    assert best.catalog_ndcg >= chosen["known"].catalog_ndcg
+    assert best.ndcg > chosen["known"].ndcg
+    with pytest.raises(InputError, match="0 lists with a taken item and another are of the training part"):
+        choose_list_offsets(
+            model, lists.with_rows(np.zeros(len(lists.item), dtype=bool)), (lists, histories), part, options
+        )

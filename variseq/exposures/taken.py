@@ -141,8 +141,8 @@ def _next_events(
     times = np.concatenate([histories.timestamp[chosen], time])
     is_row = np.arange(len(pairs)) >= len(chosen)
     order = np.lexsort((~is_row, times, pairs))
-    place = np.where(is_row[order], len(order), np.arange(len(order)))
-    following = np.minimum.accumulate(place[::-1])[::-1][is_row[order]]
+    number = np.where(is_row[order], len(order), np.arange(len(order)))
+    following = np.minimum.accumulate(number[::-1])[::-1][is_row[order]]
     row = order[is_row[order]]
     candidate = order[np.minimum(following, len(order) - 1)]
     is_found = (following < len(order)) & (pairs[candidate] == pairs[row]) & (times[candidate] - times[row] <= window)
