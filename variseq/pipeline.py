@@ -186,8 +186,9 @@ def _calibrated(
     latest = valid.part.history_with_targets() if config.refit_fraction else known
     improvement: dict[str, Any] = {}
     if shown is not None:
-        tuned = MixtureModel(untuned.encoder, untuned.tables, calibrated.calibration)
-        found, offset = _list_offsets(tuned, train, valid, latest, shown, validation)
+        hurdle = calibrated.hurdle(config.exclude_seen)
+        tuned = MixtureModel(untuned.encoder, untuned.tables, calibrated.calibration, hurdle)
+        found, offset = list_offsets(tuned, train, valid, latest, shown, validation)
         improvement = {SHOWN_LISTS: str(found)}
         if offset is not None:
             improvement[IMPROVEMENT] = found.to_json()
@@ -202,7 +203,7 @@ def _calibrated(
     return calibrated, count_events(train.part.num_items, latest) | further, improvement
 
 
-def _list_offsets(
+def list_offsets(
     model: MixtureModel,
     train: LogPart,
     valid: LogPart,
@@ -210,7 +211,19 @@ def _list_offsets(
     shown: TakenEvents,
     validation: Validation,
 ) -> tuple[ListOffsets, Tensor | None]:
-    """Offsets of items, whose strength validation chooses; those of a refit are learned from its lists too."""
+    """Offsets of items from shown lists, which validation chooses, and the tensor of them; None where there are none.
+
+    Args:
+        model: The calibrated model before a refit.
+        train: The training part.
+        valid: The validation part.
+        latest: What the final model is trained on; after a refit lists of the validation part are learned from too.
+        shown: See `joined_exposures`.
+        validation: The queries that choose.
+
+    Raises:
+        InputError: A part has no list.
+    """
     histories, num_items = train.part.histories, train.part.num_items
     begin, end = histories.offsets[:-1], valid.part.target_end
     lists = of_known_items(shown.lists(begin, train.part.history_end)[0], train.part.history(), num_items)

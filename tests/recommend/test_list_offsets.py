@@ -89,6 +89,4 @@ def test_offsets_are_chosen_only_where_lists_show_them_to_be_better_and_the_cata
     assert best.catalog_ndcg >= chosen["known"].catalog_ndcg
     assert best.ndcg > chosen["known"].ndcg
     with pytest.raises(InputError, match="0 lists with a taken item and another are of the training part"):
-        choose_list_offsets(
-            model, lists.with_rows(np.zeros(len(lists.item), dtype=bool)), (lists, histories), part, options
-        )
+        choose_list_offsets(model, first.with_rows(np.zeros(len(first.item), dtype=bool)), valid, part, options)
