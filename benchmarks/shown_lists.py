@@ -34,6 +34,10 @@ from variseq.training.trainer import Validation
 
 SPLITS: dict[str, tuple[Any, Any]] = {"users": (0.2, 0.2), "time": ("1d", "1d")}
 """Test and validation part of each: shares of the users, or the last days."""
+KEPT = (
+    *("ndcg@10", "ndcg@10_interval", "ndcg@5", "mrr", "auc", "auc_interval"),
+    *("ndcg@10_difference", "ndcg@10_difference_interval"),
+)
 RUN, PLAIN = "offsets from lists", "offsets from lists, without offsets"
 
 
@@ -94,7 +98,7 @@ def record_of_split(folder: Path, by: Any, runs: Path, size: Size, seed: int) ->
         name = {RUN: "variseq" if offset is None else "variseq, offsets", PLAIN: "variseq"}.get(
             row["model"], row["model"]
         )
-        rows[name] = {key: value for key, value in row.items() if key != "model"}
+        rows[name] = {key: value for key, value in row.items() if key in KEPT}
         if row["model"] in catalog:
             rows[name]["catalog_ndcg@10"] = catalog[row["model"]]
             rows[name]["catalog_nll"] = float(of_catalog.metric("nll").mean())
