@@ -21,6 +21,7 @@ from variseq.artifacts.folder import IMPROVEMENT
 from variseq.content.item_content import ItemContent
 from variseq.errors import InputError
 from variseq.evaluation.external_log import num_trained_of
+from variseq.evaluation.shown_lists import ShownLists
 from variseq.evaluation.splits import Split, marked_targets, split_at
 from variseq.events.coordinates import degrees_of
 from variseq.events.report import utc_text
@@ -141,6 +142,8 @@ def fit(
         InputError: For parts of different splits, and for a folder that holds another unfinished run.
         TrainingDivergedError: When the loss is no number.
     """
+    if shown is not None:
+        _lists_of_parts(train, valid, shown)  # before a training that a mistake would waste
     trained = train_network(train.part, valid.part, settings, context)
     calibrate_spread(trained.chosen, trained.network, Validation(valid.part, settings.training).part)
     calibrated, counts, improvement = _calibrated(train, valid, settings, trained, shown)
@@ -203,6 +206,21 @@ def _calibrated(
     return calibrated, count_events(train.part.num_items, latest) | further, improvement
 
 
+def _lists_of_parts(
+    train: LogPart, valid: LogPart, shown: TakenEvents
+) -> tuple[ShownLists, tuple[ShownLists, Histories]]:
+    """Lists to learn from, and lists to choose by with their histories. Raises InputError where a part has none."""
+    part, histories = train.part, train.part.histories
+    lists = of_known_items(shown.lists(histories.offsets[:-1], part.history_end)[0], part.history(), part.num_items)
+    of_valid = shown.lists(valid.part.history_end, valid.part.target_end)
+    if not len(lists) or not len(of_valid[0]):
+        raise InputError(
+            f"{len(lists):,} lists with a taken item and another are of the training part, and {len(of_valid[0]):,} of "
+            "the validation part. Both are needed: give exposures of a longer time, or another split."
+        )
+    return lists, of_valid
+
+
 def list_offsets(
     model: MixtureModel,
     train: LogPart,
@@ -224,10 +242,8 @@ def list_offsets(
     Raises:
         InputError: A part has no list.
     """
-    histories, num_items = train.part.histories, train.part.num_items
-    begin, end = histories.offsets[:-1], valid.part.target_end
-    lists = of_known_items(shown.lists(begin, train.part.history_end)[0], train.part.history(), num_items)
-    of_valid = shown.lists(valid.part.history_end, end)
+    num_items, begin, end = train.part.num_items, train.part.histories.offsets[:-1], valid.part.target_end
+    lists, of_valid = _lists_of_parts(train, valid, shown)
     found = choose_list_offsets(model, lists, of_valid, validation.part, validation.options)
     if found.chosen is None:
         return found, None

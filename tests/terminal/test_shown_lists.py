@@ -108,4 +108,8 @@ def test_exposures_with_what_they_cannot_go_with_are_refused(
     other = tmp_path / "other.csv"
     pd.read_csv(shown).assign(item_id="elsewhere").to_csv(other, index=False)
     refuse("another catalog", *quick_fit(shop_file, tmp_path / "run", "--exposures", other))
+    first = tmp_path / "first.csv"
+    pd.read_csv(shown).groupby("user_id").head(5).to_csv(first, index=False)
+    message = "are of the training part, and 0 of the validation part"
+    refuse(message, *quick_fit(shop_file, tmp_path / "run", "--exposures", first))
     assert not (tmp_path / "run").exists()

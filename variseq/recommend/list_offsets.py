@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from variseq.errors import InputError, MissingDependencyError
+from variseq.errors import MissingDependencyError
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.shown_lists import ShownLists, list_metrics, scores_in_lists, summarize_lists
 from variseq.evaluation.splits import Part
@@ -159,15 +159,9 @@ def choose_list_offsets(
         options: How the catalog is ranked.
 
     Raises:
-        InputError: There are no lists to learn from, or none to choose by.
         MissingDependencyError: scipy is not installed.
     """
     of_valid, histories = valid
-    if not len(lists) or not len(of_valid):
-        raise InputError(
-            f"{len(lists):,} lists with a taken item and another are of the training part, and {len(of_valid):,} of "
-            "the validation part. Both are needed: give exposures of a longer time, or another split."
-        )
     sample = sampled_users(part, options.targets, MOST_USERS)
 
     def over_catalog(offset: Float[np.ndarray, " item"] | None) -> float:
