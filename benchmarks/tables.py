@@ -254,6 +254,13 @@ TABLES = {
          Column("true drawn taken", "taken, %", 2), Column("true greedy", "greedy, %", 2)),
         note="Offsets are the logarithms of shrunk reward rates; then those of the true rates",
     ),
+    "shown-lists": Table(
+        "shown_lists", ("split", "model"),
+        (Column("ndcg@10", "NDCG@10"), Column("ndcg@5", "NDCG@5"), Column("mrr", "MRR"), Column("auc", "AUC"),
+         Column("ndcg@10_difference", "NDCG@10 minus that with offsets"),
+         Column("catalog_ndcg@10", "over the catalog"), Column("catalog_nll", "NLL", 3)),
+        note="Means over the lists of the test part; size tiny",
+    ),
     "feedback-cost": Table(
         "feedback_cost", ("strategy",),
         (Column("p50_without", "p50 without, ms", 2), Column("p50_with", "with, ms", 2),

@@ -319,22 +319,23 @@ def _assistments(paths: list[Path]) -> Events:
 
 def _mind(paths: list[Path]) -> Events:
     """History and clicks of every user; the history is that of the first impression."""
-    impressions = sorted(_impressions(paths[0]), key=lambda impression: impression[1])
-    if not impressions:
+    found = sorted(impressions(paths[0]), key=lambda impression: impression[1])
+    if not found:
         raise InputError(f"{paths[0]} is empty. Impressions, one a line, are needed.")
     rows: list[tuple[str, str, int]] = []
     known: set[str] = set()
-    for user, second, history, shown in impressions:
+    for user, second, history, shown in found:
         if user not in known:
             known.add(user)
-            begin = impressions[0][1] - len(history)
+            begin = found[0][1] - len(history)
             rows += [(user, news, begin + position) for position, news in enumerate(history)]
         rows += [(user, news.removesuffix("-1"), second) for news in shown if news.endswith("-1")]
     columns = zip(("user_id", "item_id", "timestamp"), zip(*rows, strict=True), strict=True)
-    return pa.table({name: pa.array(values) for name, values in columns}), _news(paths[1]), []
+    return pa.table({name: pa.array(values) for name, values in columns}), news(paths[1]), []
 
 
-def _impressions(path: Path) -> Iterator[tuple[str, int, list[str], list[str]]]:
+def impressions(path: Path) -> Iterator[tuple[str, int, list[str], list[str]]]:
+    """User, time in seconds, history, and what was shown of each impression of MIND."""
     for number, line in lines_of(path):
         try:
             _, user, time, history, shown = line.split("\t")
@@ -347,7 +348,8 @@ def _impressions(path: Path) -> Iterator[tuple[str, int, list[str], list[str]]]:
         yield user, int(moment.timestamp()), history.split(), shown.split()
 
 
-def _news(path: Path) -> pa.Table:
+def news(path: Path) -> pa.Table:
+    """The news of MIND with title and categories."""
     rows = []
     for number, line in lines_of(path):
         if len(fields := line.split("\t")) < 4:

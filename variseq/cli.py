@@ -135,6 +135,9 @@ def fit(
     from_run: Annotated[
         Path | None, option("Earlier run to start from, with 0.3 of the epochs; read old and new events.", "--from")
     ] = None,
+    exposures: Annotated[
+        Path | None, option("Lists that were shown: a folder of `serve --exposures`, or a table of impressions.")
+    ] = None,
     private: Annotated[
         float | None, option("ε of a differentially private fit of counts; --items is then the public catalog.")
     ] = None,
@@ -184,7 +187,7 @@ def fit(
     wanted = run_config(config, flags, settings or [], None if start is None else settings_of(start))
     level = 0 if quiet else 1 + verbose
     with connected(wanted.device):
-        fit_run(_source(source), wanted, out, items, users, test_file, start, resume, tensorboard, level)
+        fit_run(_source(source), wanted, out, items, users, test_file, start, resume, tensorboard, level, exposures)
 
 
 @app.command()
@@ -229,11 +232,20 @@ def evaluate(
     all_users: Annotated[
         bool, option("Evaluate everybody, and not a sample of users where the log is large.", "--all-users")
     ] = False,
+    exposures: Annotated[
+        Path | None, option("Rank lists that were shown, in place of the catalog: a folder or a table.")
+    ] = None,
     json: Annotated[Path | None, option("Write the whole table as JSON.")] = None,
     threads: Threads = None,
 ) -> None:
     """Evaluate a run with its baselines on its test part or on a test file, with intervals."""
+    typed = dict(locals())
     use_threads(threads)
+    if exposures is not None:
+        from variseq.terminal.evaluate_lists import evaluate_lists
+
+        typer.echo(printable_lines(evaluate_lists(typed)))
+        return
     from variseq.terminal.evaluate import evaluate_run
 
     how = {"k": k, "targets": targets, "exclude_seen": exclude_seen, "users": users, "mc_dropout": mc_dropout}

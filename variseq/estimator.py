@@ -34,7 +34,7 @@ from variseq.log import Log, LogPart
 from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
-from variseq.pipeline import fit, refuse_leak, run_settings, split_of
+from variseq.pipeline import fit, joined_exposures, refuse_leak, run_settings, split_of
 from variseq.ranking.engine import NO_HISTORY
 from variseq.ranking.known_users import histories_at, known_history, recommend_users
 from variseq.ranking.options import RecommendOptions, id_list
@@ -97,6 +97,7 @@ class VariationalAttention(ChangingCatalog):
         tensorboard: bool = False,
         start: VariationalAttention | None = None,
         callback: TrainingCallback | None = None,
+        exposures: object | None = None,
     ) -> VariationalAttention:
         """Train on a part of a split log, calibrate on the validation part and go on with both.
 
@@ -111,6 +112,8 @@ class VariationalAttention(ChangingCatalog):
                 is the whole newer one, old events and new ones. Known items and behaviors keep their weights; new items
                 begin at the mean of their categories, or of all items. Size and shape are those of the earlier run.
             callback: Receives the progress in place of the terminal.
+            exposures: Lists that were shown: a folder of `variseq serve --exposures`, or a table with a row for each
+                shown item. What was taken from them is ranked higher than what was not.
 
         Returns:
             The fitted model itself.
@@ -132,8 +135,12 @@ class VariationalAttention(ChangingCatalog):
         if settings.encoder is not None and callback is None:
             for note in settings.encoder.notes:
                 console(quiet=verbose == 0).print(printable(note), soft_wrap=True)
+        shown = None
+        if exposures is not None:
+            shown = joined_exposures(exposures, train.part.histories, train.vocabulary)
+            console(quiet=verbose == 0).print(str(shown), soft_wrap=True)
         context = RunContext(self.device, callback or ProgressPrinter(verbose), state, resume, tensorboard)
-        fitted = fit(train, valid, self.size, settings, context)
+        fitted = fit(train, valid, self.size, settings, context, shown)
         if start is not None:
             earlier = start._fitted()
             manifest = fitted.manifest | started_from(earlier)

@@ -36,6 +36,7 @@ SCRIPTS = (
     "off_policy",
     "reading",
     "serving",
+    "shown_lists",
     "speed",
     "startup",
     "stores",

@@ -14,6 +14,7 @@ from variseq.model.processes import process_index
 from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
+from variseq.pipeline import SHOWN_LISTS
 from variseq.terminal.evaluate import options_of_test_file
 from variseq.terminal.read_options import events_source
 from variseq.terminal.run_config import RunConfig
@@ -34,6 +35,7 @@ def fit_run(
     resume: bool = False,
     tensorboard: bool = False,
     verbose: int = 1,
+    exposures: Path | None = None,
 ) -> None:
     """Read, check, split, train and evaluate; the run folder is written as a whole, or not at all.
 
@@ -68,10 +70,12 @@ def fit_run(
         train_network(train.part, valid.part, model.settings(train, start), context)
         return
     try:
-        model.fit(train, valid, out, resume, verbose, tensorboard, start)
+        model.fit(train, valid, out, resume, verbose, tensorboard, start, exposures=exposures)
     except KeyboardInterrupt:
         stopped(state)
         raise
+    if model.checkpoint is not None and SHOWN_LISTS in model.checkpoint.manifest:
+        progress.print(model.checkpoint.manifest[SHOWN_LISTS], soft_wrap=True)
     if model.checkpoint is not None and model.checkpoint.attributes is not None:
         progress.print(printable(str(model.checkpoint.attributes)), soft_wrap=True)
     if test == NO_TEST and test_log is None:
