@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.rrn import DAY_SECONDS, Ratings, Rrn, RrnOptions, fit_rrn
 
-NUM_USERS, NUM_ITEMS, NUM_STEPS, RATINGS_A_STEP, STEPS_A_TURN = 80, 40, 16, 8, 12
+NUM_USERS, NUM_ITEMS, NUM_STEPS, RATINGS_A_STEP, STEPS_A_TURN = 120, 60, 20, 8, 12
 
 
 def turning_tastes() -> tuple[Ratings, np.ndarray]:
@@ -30,11 +30,11 @@ def turning_tastes() -> tuple[Ratings, np.ndarray]:
 @pytest.mark.slow
 def test_states_follow_tastes_that_turn_and_matrix_factorization_does_not() -> None:
     ratings, step = turning_tastes()
-    test, everything = np.flatnonzero(step >= 14), np.ones(len(step), dtype=bool)
+    test, everything = np.flatnonzero(step >= 18), np.ones(len(step), dtype=bool)
     errors = []
     for has_states in (True, False):
-        options = RrnOptions(penalty=0.03, dropout=0.2, batch_ratings=1_000, max_epochs=30, has_states=has_states)
-        model, _ = fit_rrn(ratings, step < 12, (step >= 12) & (step < 14), options, seed=0)
+        options = RrnOptions(penalty=0.03, dropout=0.2, has_states=has_states)
+        model, _ = fit_rrn(ratings, step < 16, (step >= 16) & (step < 18), options, seed=0)
         error = model.forecasts(test, everything) - ratings.value[test]
         errors.append(float(np.sqrt(np.square(error).mean())))
     assert errors[0] < 0.8 * errors[1]
