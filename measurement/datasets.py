@@ -293,6 +293,7 @@ def _news(path: Path) -> pa.Table:
 ORDERED = {"size": "small", "split.by": "leave-one-out", "read.time_unit": "seconds"}
 BY_TIME = {"size": "small", "split.by": "time"}
 BY_STAY = {"size": "small", "split.by": "users", "split.test": 0.35, "split.valid": 0.15, "read.visit_gap": "0s"}
+BY_PERSON = {"size": "tiny", "split.by": "user-time", "training.max_epochs": 10}
 SHORT = {"size": "tiny", "training.max_epochs": 30, "training.refit_fraction": 0}
 """For simulated logs, of which there could be any number of events."""
 FILMS = "movies.csv"
@@ -432,7 +433,7 @@ DATASETS = {
         "Geolife stays with their duration",
         tuple(f"geolife_{part}.csv.gz" for part in ("train", "valid", "test")),
         places_and_durations,
-        {"size": "tiny", "split.by": "user-time", "split.test": 0.25, "split.valid": 0.25},
+        BY_PERSON | {"split.test": 0.25, "split.valid": 0.25},
         (OWN_CALENDAR, "The value is the natural logarithm of the minutes of a stay."),
         targets="all",
         in_one_record=("recall@10", "ndcg@10", "nll", "value_rmse", "value_interval_coverage_90", "num_values"),
@@ -441,7 +442,7 @@ DATASETS = {
         "ANZ, synthesized transactions",
         ("transactions.csv.gz",),
         transactions,
-        {"size": "tiny", "split.by": "user-time"},
+        BY_PERSON,
         (
             "Synthesized from statistics of spending, and no real account.",
             "The item is the merchant, or the kind of a transaction without one; the category is the suburb.",
