@@ -162,6 +162,19 @@ TABLES = {
          Column("cpu_seconds", "fit, CPU s", 0)),
         (("data", "accounts"),),
     ),
+    "transactions": Table(
+        "fields", ("data", "model"),
+        (*QUALITY, Column("value_rmse", "RMSE, log amount"), Column("gap_nll", "NLL of the gap", 3),
+         Column("cpu_seconds", "fit, CPU s", 0)),
+        (("data", "anz"),),
+    ),
+    "mobility": Table(
+        "fields", ("data", "model"),
+        (*QUALITY, Column("value_rmse", "RMSE, log minutes"),
+         Column("value_interval_coverage_90", "90 % intervals hold", 3), Column("num_values", "stays", 0),
+         Column("cpu_seconds", "fit, CPU s", 0)),
+        (("data", "geolife-dwell"),),
+    ),
     "driving": Table(
         "fields", ("data", "model"),
         (Column("recall@1", "recall@1"), Column("nll", "NLL", 3), Column("cpu_seconds", "fit, CPU s", 0)),

@@ -15,6 +15,17 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from measurement.field_logs import (
+    INTEGER,
+    Events,
+    assistments,
+    eicu,
+    places,
+    places_and_durations,
+    places_on_map,
+    synthea,
+    transactions,
+)
 from measurement.files import find_files, lines_of, read_csv
 from measurement.records import sha256_of
 from measurement.simulated import AccountOracle, DriveOracle, OracleOf, accounts, drives
@@ -35,13 +46,9 @@ MIND_ORDER = (
     "of the log. Time gaps within it mean nothing."
 )
 OWN_CALENDAR = "Times are counted from each person's first day, so the events of two people have no common order."
-ADMISSION_SECOND = 1_000_000_000
-"""Minutes before admission are negative, and times are not."""
 TIES_SEED = 0
 TAOBAO_FIRST_SECOND = 1_511_539_200
 """25 November 2017, midnight in China: the log covers nine days from here on."""
-Events = tuple[pa.Table, pa.Table | Path | None, list[str]]
-"""Events, items and notes."""
 
 
 @dataclass(frozen=True)
@@ -171,9 +178,6 @@ def _positions(events: pa.Table) -> pa.Table:
     return events.set_column(events.column_names.index("timestamp"), "timestamp", position)
 
 
-INTEGER = pa.int64()
-
-
 def _movielens_100k(paths: list[Path]) -> Events:
     columns = {"user_id": INTEGER, "item_id": INTEGER, "value": INTEGER, "timestamp": INTEGER}
     return read_csv(paths[0], columns, header=False, delimiter="\t")[0], None, []
@@ -246,77 +250,6 @@ def _taobao(paths: list[Path]) -> Events:
     return kept.drop_columns("category"), items, notes
 
 
-def _places(paths: list[Path]) -> Events:
-    """Stays of people at places; the files are one log in three parts, with days counted for each person."""
-    names = ("user_id", "location_id", "start_day", "start_min")
-    tables = [read_csv(path, dict.fromkeys(names, INTEGER), header=True)[0] for path in paths]
-    stays = pa.concat_tables(tables)
-    user, place, day, minute = (stays[name].to_numpy() for name in names)
-    time = 60 * (1440 * day + minute)
-    order = np.lexsort((time, user))
-    columns = {"user_id": user, "item_id": place, "timestamp": time}
-    return pa.table({name: column[order] for name, column in columns.items()}), None, []
-
-
-def _places_on_map(paths: list[Path]) -> Events:
-    """The same with coordinates, which the files have scaled to a box; it is taken for one around New York."""
-    events, _, notes = _places(paths)
-    types = {"location_id": INTEGER, "latitude": pa.float64(), "longitude": pa.float64()}
-    rows = pa.concat_tables([read_csv(path, types, header=True)[0] for path in paths])
-    box = {"latitude": (40.77, 0.22), "longitude": (-73.975, 0.295)}
-    degrees = {name: middle + half * rows[name].to_numpy() for name, (middle, half) in box.items()}
-    items = pa.table({"item_id": rows["location_id"], **degrees}).group_by("item_id", use_threads=False)
-    items = items.aggregate([(name, "first") for name in box]).rename_columns(["item_id", *box])
-    return events, items, notes
-
-
-def _eicu(paths: list[Path]) -> Events:
-    """Diagnoses and treatments of stays in intensive care, with minutes counted from admission."""
-    rows = []
-    for path in paths:
-        kind = path.name.split(".")[0]
-        types = {"patientunitstayid": INTEGER, f"{kind}string": pa.string(), f"{kind}offset": INTEGER}
-        stay, code, minute = read_csv(path, types, header=True)[0].columns
-        seconds = [ADMISSION_SECOND + 60 * one for one in minute.to_pylist()]
-        rows.append(pa.table({"user_id": stay, "item_id": code, "timestamp": seconds, "event": [kind] * len(seconds)}))
-    return pa.concat_tables(rows), None, []
-
-
-def _synthea(paths: list[Path]) -> Events:
-    """Conditions, procedures and medications of patients, all of an encounter at its start."""
-    encounters = read_csv(paths[0], {"Id": pa.string(), "START": pa.timestamp("s", tz="UTC")}, header=True)[0]
-    start = dict(zip(*(column.to_pylist() for column in encounters.columns), strict=True))
-    rows, titles = [], {}
-    for path in paths[1:]:
-        types = dict.fromkeys(("PATIENT", "ENCOUNTER", "CODE", "DESCRIPTION"), pa.string())
-        patient, encounter, code, title = (
-            column.to_pylist() for column in read_csv(path, types, header=True)[0].columns
-        )
-        if not set(encounter) <= set(start):
-            raise InputError(f"{path} has encounters that {paths[0]} does not have. Give the files of one simulation.")
-        columns = {"user_id": patient, "item_id": code, "timestamp": [start[one] for one in encounter]}
-        rows.append(pa.table(columns | {"event": [path.name.split(".")[0]] * len(code)}))
-        titles |= dict(zip(code, title, strict=True))
-    return pa.concat_tables(rows), pa.table({"item_id": list(titles), "title": list(titles.values())}), []
-
-
-def _assistments(paths: list[Path]) -> Events:
-    """Three lines a student: how many answers, their skills, and 1 where one is correct."""
-    lines = [text.strip().rstrip(",") for _, text in lines_of(paths[0])]
-    users, items, values, positions = [], [], [], []
-    for number in range(0, len(lines), 3):
-        try:
-            length, skill, correct = ([int(one) for one in line.split(",")] for line in lines[number : number + 3])
-            is_bad = len(length) != 1 or not length[0] == len(skill) == len(correct) or not set(correct) <= {0, 1}
-        except ValueError:
-            is_bad = True
-        if is_bad:
-            raise InputError(f"{paths[0]}, lines {number + 1} to {number + 3}, are not a number, skills and 0 or 1.")
-        users += [f"{paths[0].stem} {number // 3 + 1}"] * len(skill)
-        items, values, positions = items + skill, values + correct, [*positions, *range(1, len(skill) + 1)]
-    return pa.table({"user_id": users, "item_id": items, "timestamp": positions, "value": values}), None, []
-
-
 def _mind(paths: list[Path]) -> Events:
     """History and clicks of every user; the history is that of the first impression."""
     found = sorted(impressions(paths[0]), key=lambda impression: impression[1])
@@ -362,6 +295,7 @@ def news(path: Path) -> pa.Table:
 ORDERED = {"size": "small", "split.by": "leave-one-out", "read.time_unit": "seconds"}
 BY_TIME = {"size": "small", "split.by": "time"}
 BY_STAY = {"size": "small", "split.by": "users", "split.test": 0.35, "split.valid": 0.15, "read.visit_gap": "0s"}
+BY_PERSON = {"size": "tiny", "split.by": "user-time", "training.max_epochs": 10}
 SHORT = {"size": "tiny", "training.max_epochs": 30, "training.refit_fraction": 0}
 """For simulated logs, of which there could be any number of events."""
 FILMS = "movies.csv"
@@ -421,7 +355,7 @@ DATASETS = {
     "eicu": DatasetSpec(
         "eICU demo, diagnoses and treatments",
         ("diagnosis.csv.gz", "treatment.csv.gz"),
-        _eicu,
+        eicu,
         BY_STAY,
         (OWN_CALENDAR, "A visit is what is written down in one minute of a stay; stays of one patient stand alone."),
         k=20,
@@ -430,7 +364,7 @@ DATASETS = {
     "synthea": DatasetSpec(
         "Synthea, synthetic patients",
         tuple(f"{name}.csv.gz" for name in ("encounters", "conditions", "procedures", "medications")),
-        _synthea,
+        synthea,
         BY_STAY | {"size": "tiny"},
         ("A visit is an encounter. Synthetic patients: what follows what is written in the simulator.",),
         k=20,
@@ -440,7 +374,7 @@ DATASETS = {
     "assist2009": DatasetSpec(
         "ASSISTments 2009-2010, skills",
         ("train.csv",),
-        _assistments,
+        assistments,
         ORDERED
         | {"size": "tiny", "split.by": "users", "split.test": "none", "split.valid": 0.2, "training.max_epochs": 6},
         (ORDER_ONLY, "Targets are all answers of the students of test.csv, from the first on."),
@@ -473,7 +407,7 @@ DATASETS = {
     "foursquare-nyc": DatasetSpec(
         "Foursquare check-ins, New York",
         tuple(f"foursquare_{part}.csv.gz" for part in ("train", "valid", "test")),
-        _places,
+        places,
         ORDERED,
         (OWN_CALENDAR,),
         evaluates_request_time=True,
@@ -481,7 +415,7 @@ DATASETS = {
     "foursquare-nyc-map": DatasetSpec(
         "Foursquare check-ins, New York, with coordinates",
         tuple(f"foursquare_{part}.csv.gz" for part in ("train", "valid", "test")),
-        _places_on_map,
+        places_on_map,
         ORDERED,
         (
             OWN_CALENDAR,
@@ -492,10 +426,32 @@ DATASETS = {
     "geolife": DatasetSpec(
         "Geolife stays",
         tuple(f"geolife_{part}.csv.gz" for part in ("train", "valid", "test")),
-        _places,
+        places,
         ORDERED,
         (OWN_CALENDAR,),
         evaluates_request_time=True,
+    ),
+    "geolife-dwell": DatasetSpec(
+        "Geolife stays with their duration",
+        tuple(f"geolife_{part}.csv.gz" for part in ("train", "valid", "test")),
+        places_and_durations,
+        BY_PERSON | {"split.test": 0.25, "split.valid": 0.25},
+        (OWN_CALENDAR, "The value is the natural logarithm of the minutes of a stay."),
+        targets="all",
+        in_one_record=("recall@10", "ndcg@10", "nll", "value_rmse", "value_interval_coverage_90", "num_values"),
+    ),
+    "anz": DatasetSpec(
+        "ANZ, synthesized transactions",
+        ("transactions.csv.gz",),
+        transactions,
+        BY_PERSON,
+        (
+            "Synthesized from statistics of spending, and no real account.",
+            "The item is the merchant, or the kind of a transaction without one; the category is the suburb.",
+            "The value is the natural logarithm of the amount.",
+        ),
+        targets="all",
+        in_one_record=("ndcg@10", "recall@10", "nll", "value_rmse", "num_values", "gap_nll"),
     ),
     "yoochoose": DatasetSpec(
         "YooChoose clicks",

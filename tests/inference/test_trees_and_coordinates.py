@@ -16,9 +16,12 @@ from variseq import read
 from variseq.artifacts.folder import TABLES, add_files
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention, load
+from variseq.events.items import read_new_items
 from variseq.export import export
 from variseq.inference.engine import load_engine
 from variseq.ranking.calibration import NEAR
+from variseq.ranking.catalog_changes import CatalogChanges, details_of
+from variseq.ranking.changed_engine import ChangeableEngine
 from variseq.ranking.engine import Request
 from variseq.ranking.near_items import COORDINATES
 from variseq.ranking.options import RecommendOptions
@@ -109,6 +112,34 @@ def test_new_item_of_the_branch_of_a_history_ranks_above_one_of_another_branch(r
     changed.add_items(pd.DataFrame({"item_id": [1001, 1002], "hierarchy": ["west|town 0|x", "east|town 5|x"]}))
     for history, first in (([0, 3, 5, 7], 1001), ([60, 63, 65, 67], 1002)):
         assert changed.recommend(history=history, candidates=[1001, 1002], k=1).item_id == [first]
+
+
+@pytest.mark.slow
+def test_tree_code_over_http_does_what_the_column_does(bundle: Path, tmp_path: Path) -> None:
+    codes = {1001: "west|town 0|x", 1002: "east|town 5", 1003: " west | town 9 "}
+    changed = load_engine(shutil.copytree(bundle, tmp_path / "of_column"))
+    engines, vocabulary = ChangeableEngine(changed), changed.vocabulary
+    table = pd.DataFrame({"item_id": list(codes), "hierarchy": list(codes.values())})
+    expected = details_of(*read_new_items(table, vocabulary.items.type))
+    after, _ = engines.with_items(CatalogChanges(), expected)
+    with serving_here(shutil.copytree(bundle, tmp_path / "served")) as server:
+        given = [{"item_id": item_id, "hierarchy": code} for item_id, code in codes.items()]
+        response = server.client.post("/v1/items", json={"items": [{"item_id": 7, "hierarchy": "a||b"}, *given]})
+        assert response.status_code == 400
+        assert "item 7 has 'a||b'" in response.json()["error"]["message"]
+        assert server.client.post("/v1/items", json={"items": given}).json()["added"] == len(codes)
+        added = server.client.get("/v1/items/added").json()["items"]
+        assert {one["item_id"]: tuple(one["categories"]) for one in added} == {
+            one.item_id: one.categories for one in after.items
+        }
+        assert added[2]["categories"] == ["west", "west|town 9"]
+        for history, first in (([0, 3, 5, 7], 1001), ([60, 63, 65, 67], 1002)):
+            listed = server.recommend(history=history, candidates=[1001, 1002], k=1)["recommendations"]
+            assert [one["item_id"] for one in listed] == [first]
+        updated = [{"item_id": 1002, "categories": ["own"], "hierarchy": "west|own"}]
+        assert server.client.post("/v1/items", json={"items": updated}).json()["updated"] == 1
+        added = server.client.get("/v1/items/added").json()["items"]
+        assert added[1]["categories"] == ["own", "west", "west|own"]
 
 
 def test_new_item_that_is_near_ranks_above_one_that_is_far(run: Path) -> None:

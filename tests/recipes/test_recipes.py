@@ -93,8 +93,8 @@ def write_yoochoose(folder: Path) -> None:
 def write_places(folder: Path) -> None:
     for name in ("foursquare", "geolife"):
         for number, part in enumerate(("train", "valid", "test")):
-            rows = [f"{u},{i},{n // 2},{30 + n},{i / 10},{-i / 20}" for u, n, i in EVENTS if n % 3 == number]
-            head = "user_id,location_id,start_day,start_min,latitude,longitude"
+            rows = [f"{u},{i},{n // 2},{30 + n},{i / 10},{-i / 20},{1 + i}" for u, n, i in EVENTS if n % 3 == number]
+            head = "user_id,location_id,start_day,start_min,latitude,longitude,duration"
             write_lines(folder / f"{name}_{part}.csv.gz", [head, *rows])
 
 
@@ -125,8 +125,18 @@ def write_students(folder: Path) -> None:
     write_lines(folder / "test.csv", lines[:15])
 
 
+def write_transactions(folder: Path) -> None:
+    rows = [
+        f"C{u},{f'M{i}' if i % 3 else ''},{'POS' if i % 3 else f'PAY {i}'},{f'S{i % 4}' if i % 3 else ''},"
+        f"2018-08-{n + 1:02}T0{u % 10}:01:15.000+0000,{i}.25"
+        for u, n, i in EVENTS
+    ]
+    head = "customer_id,merchant_id,txn_description,merchant_suburb,extraction,amount"
+    write_lines(folder / "transactions.csv.gz", [head, *rows])
+
+
 WRITERS |= {"foursquare": write_places, "geolife": write_places, "eicu": write_stays, "synthea": write_patients}
-WRITERS |= {"assist2009": write_students}
+WRITERS |= {"assist2009": write_students, "anz": write_transactions}
 WRITE = {name: WRITERS.get(name.partition("-")[0], write_yoochoose) for name, spec in DATASETS.items() if spec.files}
 every_dataset = pytest.mark.parametrize("name", WRITE)
 
@@ -220,6 +230,18 @@ def test_students_of_the_test_file_are_other_people(loaded: LoadedDataset) -> No
     users = [set(log.vocabulary.user_ids(range(log.vocabulary.num_users))) for log in (loaded.log, loaded.test)]
     assert not users[0] & users[1]
     assert set(np.unique(loaded.log.histories.value)) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("name", ["anz", "geolife-dwell"])
+def test_value_is_the_logarithm_of_the_amount_or_of_the_minutes(loaded: LoadedDataset, name: str) -> None:
+    values = np.log([item + (0.25 if name == "anz" else 1.0) for _, _, item in EVENTS])
+    np.testing.assert_allclose(np.sort(loaded.log.histories.value), np.sort(values), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["anz"])
+def test_transaction_without_a_merchant_has_its_kind_as_item(loaded: LoadedDataset) -> None:
+    ids = loaded.log.vocabulary.item_ids(range(loaded.log.vocabulary.num_items))
+    assert sum(str(one).startswith("PAY ") for one in ids) == NUM_ITEMS // 3
 
 
 @pytest.mark.parametrize("name", ["synthea"])

@@ -75,6 +75,10 @@ def test_those_who_leave_are_expected_to_leave_where_the_split_is_by_time() -> N
     assert 0.02 < 1 - gaps_at_cut.is_open.mean() < 0.5
     assert returns.mean() == pytest.approx(1 - gaps_at_cut.is_open.mean(), abs=0.05)
     assert score_gaps(survival, gaps_at_cut).covered.mean() == pytest.approx(0.9, abs=0.05)
+    found = forecast_gaps(fit, train, test)
+    assert found is not None
+    assert found.ended.sum() == pytest.approx(1 - found.is_open.mean())
+    np.testing.assert_allclose(found.expected["variseq"], found.ended, atol=0.05)
 
 
 def test_gaps_of_a_time_split_begin_and_end_with_the_part() -> None:
@@ -92,14 +96,17 @@ def test_gaps_of_a_time_split_begin_and_end_with_the_part() -> None:
     assert found.is_open.tolist() == [False, True, True, True]
 
 
-def test_coverage_of_the_true_distribution_is_the_level_also_where_most_gaps_are_zero() -> None:
+def test_true_distribution_is_calibrated_at_every_level_also_where_most_gaps_are_zero() -> None:
     mixture = GapMixture(np.zeros((20_000, 1)), np.zeros((20_000, 1)), np.zeros((20_000, 1)))
     drawn = np.random.default_rng(0).uniform(size=20_000)
     lower = np.floor(drawn / (1 - drawn))
     nothing, everything = np.zeros(20_000), np.full(20_000, np.inf)
     gaps = Gaps(np.arange(20_000), lower, lower + 1, nothing, everything)
     assert (lower == 0).mean() > 0.45
-    assert score_gaps(mixture.log_survival, gaps).covered.mean() == pytest.approx(0.9, abs=0.01)
+    scores = score_gaps(mixture.log_survival, gaps)
+    assert scores.covered.mean() == pytest.approx(0.9, abs=0.01)
+    for level in (0.0, 0.1, 0.5, 0.95, 1.0):
+        assert scores.reached(level).mean() == pytest.approx(level, abs=0.01)
     seen_until = np.where(lower < 3, gaps.upper, np.inf)
     cut = replace(gaps, lower=np.minimum(lower, 3.0), upper=seen_until)
     assert score_gaps(mixture.log_survival, cut).covered.mean() == pytest.approx(0.9, abs=0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from tests.evaluation.some_evaluations import true_forecasts
 from tests.evaluation.test_summary import LENGTHS, thresholds_for
 from tests.model.reference import attention_over_events
+from variseq.evaluation.next_time import GapForecasts, Gaps, score_gaps
 from variseq.evaluation.results import Results
 from variseq.model.network import Network, NetworkConfig
+from variseq.ranking.next_time import GapMixture
 from variseq.sequences.histories import Histories
 
 pytest.importorskip("matplotlib")
@@ -27,6 +30,7 @@ from variseq.reports.evaluation_figures import (
     risk_coverage_curve,
     uncertainty_by_history,
 )
+from variseq.reports.gap_figures import gap_calibration, gap_lengths
 from variseq.reports.model_figures import attention_at_every_event, example_user, kl_by_position
 from variseq.reports.style import DARK, LIGHT, ReportFigure, new_figure, plain, png
 from variseq.reports.tables import evaluation_grids
@@ -143,6 +147,40 @@ def test_coverage_names_the_groups_that_leave_out_what_was_wanted(results: Resul
     )
     assert "3-5 (0.0%)" in picture.finding
     assert "201+ (" not in picture.finding.split("By history length")[0], "5 users say nothing"
+
+
+@pytest.fixture(scope="module")
+def gaps() -> GapForecasts:
+    """Gaps with a median of an hour, a fifth of them open after four hours; by the truth, and by a late forecast."""
+    drawn = np.random.default_rng(0).uniform(size=2000)
+    lower = np.floor(3600 * drawn / (1 - drawn))
+    is_open = lower >= 14_400
+    upper, nothing = np.where(is_open, np.inf, lower + 1), np.zeros(2000)
+    seen = Gaps(np.arange(2000), np.minimum(lower, 14_400), upper, nothing, np.full(2000, 14_401.0))
+    edges = np.array([0.0, 60, 3600, 7200, 86_400, np.inf])
+    scores, expected = {}, {}
+    for name, median in (("variseq", 3600.0), ("own-median-gap", 36_000.0)):
+        rows = np.zeros((2000, 1))
+        forecast = GapMixture(rows, np.log(median) + rows, rows).log_survival
+        scores[name] = score_gaps(forecast, seen)
+        expected[name] = -np.diff(np.exp(forecast(np.minimum(edges, 14_401)[None].repeat(2000, axis=0)))).mean(axis=0)
+    ended = np.histogram(lower[~is_open], edges)[0] / 2000
+    return GapForecasts(scores, is_open, np.ones(2000, np.int64), 1.0, edges, ended, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [gap_calibration, gap_lengths])
+def test_picture_of_gaps_can_be_drawn(made, gaps: GapForecasts) -> None:  # type: ignore[no-untyped-def]
+    assert png(made(gaps), LIGHT) != png(made(gaps), DARK)
+
+
+def test_gap_pictures_have_the_shares_that_came_and_that_were_forecast(gaps: GapForecasts) -> None:
+    shares = re.findall(r"variseq (\d+\.\d)% and (\d+\.\d)%", gap_calibration(gaps).finding)
+    np.testing.assert_allclose(np.array(shares, float), [[50, 90]], atol=3)
+    named = dict(re.findall(r"(below 1 min|1 to 2 h|still open) (\d+\.\d% and \d+\.\d)%", gap_lengths(gaps).alt))
+    of_open = [float(share) for share in named["still open"].split("% and ")]
+    np.testing.assert_allclose(of_open, [20, 20], atol=3)
+    assert len(named) == 3
 
 
 def test_without_thresholds_the_picture_is_said_to_be_absent(results: Results) -> None:

@@ -41,6 +41,8 @@ PICTURES = [
     "attention.png",
     "conformal-coverage.png",
     "exposure.png",
+    "gap-calibration.png",
+    "gap-lengths.png",
     "groups.png",
     "inequality.png",
     "item-map.png",

@@ -404,3 +404,25 @@ def test_gaps_are_those_between_visits(model: tuple[variseq.VariationalAttention
     table = model[0].when(users=[0, 1])
     days = (table["median"] - table["last_event"]).dt.total_seconds() / 86_400
     assert days.between(15, 45).all()  # a visit every thirty days
+
+
+def test_report_has_the_recall_of_visits_and_the_attention_over_them(
+    model: tuple[variseq.VariationalAttention, Path],
+) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    from variseq.reports.report import report_data, report_figures
+    from variseq.reports.style import LIGHT, png
+
+    data = report_data(model[0], 20)
+    assert data.results is not None
+    figures = {one.name: one for _, found in report_figures(data) for one in found}
+    row = data.results.row("variseq")
+    for name in ("visit_recall_repeats@20", "visit_recall_new@20"):
+        groups = [group for group in row["by_history_length"] if group[name] is not None]
+        assert {group["group"] for group in groups} >= {"21-50"}
+        assert min(group[name] for group in groups) <= row[name] <= max(group[name] for group in groups)
+        assert f"{row[name]:.3f} (best baseline" in figures["visits"].finding
+    assert "visits" in figures["attention"].how_to_read
+    for name in ("visits", "attention"):
+        assert png(figures[name], LIGHT).startswith(b"\x89PNG")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from variseq.distinct import distinct
 from variseq.evaluation.splits import Part
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.ranking.calibration import LENGTH_EDGES, length_group
@@ -23,6 +24,15 @@ MOST_FITTED = 4_000
 """The three numbers of a baseline are fitted to so many gaps. With 20,000 they are within a hundredth of a nat, and an
 evaluation takes a second longer."""
 LEVEL = 0.9
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
+_EDGES = {
+    1: (0, 1, 2, 5, 10, 20, 30),
+    MINUTE: (1, 2, 5, 10, 20, 30),
+    HOUR: (1, 2, 3, 6, 12, 18),
+    DAY: (1, 2, 3, 4, 5, 7, 10, 14, 21, 28, 35, 60, 90, 180, 365, 730, 1_825),
+}
+EDGES = np.array([*(count * unit for unit, counts in _EDGES.items() for count in counts), np.inf])
+"""Seconds between which ended gaps are counted, before they are rounded up to whole units of the clock."""
 GRID_POINTS = 256
 HAWKES_EVENTS = 128
 """So many of the latest events excite the Hawkes process."""
@@ -105,12 +115,28 @@ class GapScores:
         nll: −log P(the gap's unit of the clock), or −log P(no event yet) of an open gap, in nats.
         log_error: E[log gap] minus the logarithm of the gap, in nats; NaN of open gaps. Where a part ends for all at
             one moment, the expectation is given that the gap ends before it.
-        covered: The share of what is known of the gap that lies in the central 90 % interval.
+        transform: The forecast's distribution function F at both ends of what is known of the gap, its probability
+            integral transform: F(lower) and F(upper); the latter is 1 for an open gap.
     """
 
     nll: Float[np.ndarray, " gap"]
     log_error: Float[np.ndarray, " gap"]
-    covered: Float[np.ndarray, " gap"]
+    transform: Float[np.ndarray, "gap two"]
+
+    @property
+    def covered(self) -> Float[np.ndarray, " gap"]:
+        """The share of what is known of each gap that lies in the central 90 % interval."""
+        edge = (1 - LEVEL) / 2
+        return self.reached(1 - edge) - self.reached(edge)
+
+    def reached(self, level: float) -> Float[np.ndarray, " gap"]:
+        """The share of what is known of each gap that lies below the quantile of a level.
+
+        Its mean is the level where the forecasts are calibrated, also where many gaps are zero or open (Czado et al.
+        2009 for counts, Haider et al. 2020 for open gaps).
+        """
+        low, high = self.transform.T
+        return (np.clip(level, low, high) - low) / np.maximum(high - low, 1e-300)
 
     def summary(self) -> dict[str, float]:
         """The means, as they stand in a table."""
@@ -131,15 +157,11 @@ def gap_nll(log_survival: Survival, gaps: Gaps) -> Float[np.ndarray, " gap"]:
 def score_gaps(log_survival: Survival, gaps: Gaps) -> GapScores:
     """The scores of a forecast.
 
-    A gap in [lower, upper) is, on the scale of the forecast's distribution function F, an interval, of which the part
-    inside [.05, .95] counts as covered (Czado et al. 2009 for counts, Haider et al. 2020 for open gaps). So 90 % is
-    reached by a true forecast also where many gaps are zero. All is given that `elapsed` had passed.
+    A gap in [lower, upper) is an interval on the scale of the forecast's distribution function. All is given that
+    `elapsed` had passed.
     """
     known = log_survival(gaps.elapsed)
-    at_lower, at_upper = log_survival(gaps.lower) - known, log_survival(gaps.upper) - known
-    edge = (1 - LEVEL) / 2
-    inside = np.clip(np.exp(at_lower), edge, 1 - edge) - np.clip(np.exp(at_upper), edge, 1 - edge)
-    covered = inside / np.maximum(np.exp(at_lower) - np.exp(at_upper), 1e-300)
+    transform = -np.expm1(np.stack([log_survival(end) - known for end in (gaps.lower, gaps.upper)], axis=1))
     # E[log gap] is the logarithm of the least gap and the integral of P(gap > s) over log s.
     unit = np.where(gaps.is_open, 1.0, gaps.upper - gaps.lower)
     begin, limit = np.maximum(gaps.elapsed, unit), np.clip(gaps.limit, 2 * unit, LARGEST_SECONDS)
@@ -148,9 +170,8 @@ def score_gaps(log_survival: Survival, gaps: Gaps) -> GapScores:
     survival = np.exp(log_survival(begin[:, None] * np.exp(step)) - known[:, None]) - later
     expected = np.log(begin) + np.trapezoid(survival / np.maximum(1 - later, 1e-15), step, axis=1)
     log_gap = np.log(np.maximum(gaps.lower, unit))
-    return GapScores(
-        gap_nll(log_survival, gaps), np.where(gaps.is_open, np.nan, expected - log_gap), np.clip(covered, 0.0, 1.0)
-    )
+    log_error = np.where(gaps.is_open, np.nan, expected - log_gap)
+    return GapScores(gap_nll(log_survival, gaps), log_error, np.clip(transform, 0.0, 1.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,12 +183,19 @@ class GapForecasts:
         is_open: Whether each gap had not ended.
         history_length: Events before the end of each gap.
         resolution: Seconds of the clock's unit; a likelihood is that of the unit that a gap lies in.
+        edges: Seconds between which ended gaps are counted, whole units of the clock.
+        ended: The share of all gaps that ended between two neighbors of them.
+        expected: By the name of the forecast the share that it expects there. A gap is not seen to end before
+            `elapsed` or after `limit`.
     """
 
     scores: Mapping[str, GapScores]
     is_open: Bool[np.ndarray, " gap"]
     history_length: Int[np.ndarray, " gap"]
     resolution: float
+    edges: Float[np.ndarray, " edge"]
+    ended: Float[np.ndarray, " bin"]
+    expected: Mapping[str, Float[np.ndarray, " bin"]]
 
     def summary(self) -> dict[str, Any]:
         """Means of the model and of each baseline, and the coverage by length of the history."""
@@ -308,8 +336,15 @@ def forecast_gaps(fit: NextTime, train: Part, part: Part) -> GapForecasts | None
         return None
     trained = gaps_of(train, resolution).sample(MOST_FITTED)
     # The training events are the first ones of each history of the part, unless it is a log of its own.
-    scores = {NAME: score_gaps(fit.after_each(log, gaps.event).log_survival, gaps)}
-    for name, baseline in BASELINES.items():
-        scores[name] = score_gaps(baseline(log, trained, gaps, resolution), gaps)
+    forecasts: dict[str, Survival] = {NAME: fit.after_each(log, gaps.event).log_survival}
+    forecasts |= {name: baseline(log, trained, gaps, resolution) for name, baseline in BASELINES.items()}
+    scores = {name: score_gaps(one, gaps) for name, one in forecasts.items()}
+    edges = distinct(np.ceil(EDGES / resolution) * resolution)
+    seen = np.clip(edges, gaps.elapsed[:, None], np.maximum(gaps.elapsed, gaps.limit)[:, None])
+    expected = {
+        name: -np.diff(np.exp(one(seen) - one(gaps.elapsed)[:, None]), axis=1).mean(axis=0)
+        for name, one in forecasts.items()
+    }
+    ended = np.histogram(gaps.lower[~gaps.is_open], edges)[0] / len(gaps)
     first = log.offsets[np.searchsorted(log.offsets, gaps.event, side="right") - 1]
-    return GapForecasts(scores, gaps.is_open, gaps.event - first + 1, resolution)
+    return GapForecasts(scores, gaps.is_open, gaps.event - first + 1, resolution, edges, ended, expected)

@@ -65,7 +65,7 @@ def summarize(
     }
     overall = _Group(evaluation, covered, np.ones(len(evaluation.user), dtype=bool), by_user=True)
     selection = _Pool(evaluation, _selection_ratios(evaluation))
-    visits = _Pool(evaluation, _visit_ratios(evaluation))
+    visits = _Pool(evaluation, _visit_ratios(evaluation, np.ones(len(evaluation.user), dtype=bool)))
     pools = [overall, selection, visits]
     pools += [pool for some in [*groups.values(), *columns.values()] for pool in some.values()]
     drawn = resampled_tables([pool.table for pool in pools], len(distinct(evaluation.user)), num_resamples, seed)
@@ -200,6 +200,8 @@ class _Group(_Pool):
             ratios["brier"] = mean(forecasts.brier)
             ratios["entropy"] = _mean(forecasts.entropy, inside * 1.0)
             ratios |= {name: _calibration_error(forecasts, filled[:, :d]) for name, d in _calibration_errors(k).items()}
+        if cells is None and not by_user:
+            ratios |= _visit_ratios(evaluation, inside)
         super().__init__(evaluation, ratios)
         self.num_queries, self.num_users = int(inside.sum()), len(distinct(evaluation.user[inside]))
         self.covered = None if covered is None or not inside.any() else float(covered[inside].mean())
@@ -328,10 +330,10 @@ def _beyond_accuracy(evaluation: Evaluation) -> dict[str, float | None]:
     }
 
 
-def _visit_ratios(evaluation: Evaluation) -> dict[str, Ratio | None]:
-    """Means over visits, empty for a log without visits."""
+def _visit_ratios(evaluation: Evaluation, inside: Bool[np.ndarray, " query"]) -> dict[str, Ratio | None]:
+    """Means over the visits inside, empty for a log without visits."""
     found = {} if evaluation.visits is None else evaluation.visits.metrics(evaluation.k)
-    return {f"visit_{name}@{evaluation.k}": _mean(value, weight) for name, (value, weight) in found.items()}
+    return {f"visit_{name}@{evaluation.k}": _mean(value, weight * inside) for name, (value, weight) in found.items()}
 
 
 def _counts(evaluation: Evaluation) -> dict[str, int]:

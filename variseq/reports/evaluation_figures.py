@@ -41,6 +41,7 @@ HITS_PER_BIN = 5
 FEWEST_BINS = 3
 """A bin shows nothing unless a few of its forecasts came true."""
 FEWEST_ANSWERED = 10
+OF_VISITS = ("variseq", "popular", "last-item-transitions", "own-frequency")
 KINDS = {"history_length": "history length", "item_popularity": "item popularity"}
 
 Rows = list[dict[str, Any]]
@@ -411,6 +412,58 @@ def _draw_coverage(groups: Rows, style: Style) -> Figure:
     axes.grid(visible=False, axis="y")
     name_axes(axes, style, "share of the sets", "events in the history (users)")
     add_legend(axes, style, "outside")
+    return figure
+
+
+def recall_of_visits(results: Results) -> ReportFigure:
+    """Recall of the next visit by length of the history, of items that the person had before and of new ones."""
+    k = results.evaluations[0].k
+    parts = {f"visit_recall_repeats@{k}": "had before", f"visit_recall_new@{k}": "new to the person"}
+    rows = [row for row in results.table["rows"] if row["model"] in OF_VISITS]
+    groups = [group for group in rows[0]["by_history_length"] if any(group[key] is not None for key in parts)]
+    how_to_read = (
+        f"One list of {k} items is made for the next visit, and the share of the visit's items in it is its recall. "
+        "Above: the items that the person had before. Below: the other items, in a list of items that are new to the "
+        "person. Visits are in groups by the number of events before them. Bars are 95 % intervals of the model over "
+        f"people. Hollow points have fewer than {MIN_USERS} of them."
+    )
+    texts = [
+        f"{name}: " + ", ".join(f"{g['group']} events {g[key]:.3f}" for g in groups if g[key] is not None)
+        for key, name in parts.items()
+    ]
+    best = {key: max(results.table["rows"][1:], key=lambda row: row[key] or 0.0) for key in parts}
+    finding = f"Recall@{k} of the model by history length, {'; '.join(texts)}. Over all visits: " + "; ".join(
+        f"{name}, {rows[0][key]:.3f} (best baseline: {best[key]['model']} {best[key][key]:.3f})"
+        for key, name in parts.items()
+        if rows[0][key] is not None
+    )
+    alt = f"Points with intervals of recall@{k} by history length; {'; '.join(texts)}."
+    draw = partial(_draw_visits, rows, {f"recall@{k}, {name}": key for key, name in parts.items()})
+    return ReportFigure("visits", "Recall of the next visit", how_to_read, f"{finding}.", alt, draw)
+
+
+def _draw_visits(rows: Rows, parts: dict[str, str], style: Style) -> Figure:
+    figure, panels = new_figure(style, 6.2, (1, 1))
+    people = {g["group"]: g["num_users"] for g in rows[0]["by_history_length"] if g["group"] != "0"}
+    names = list(people)
+    for axes, (title, key) in zip(panels, parts.items(), strict=True):
+        for row in rows:
+            groups = [group for group in row["by_history_length"] if group["group"] in names and group[key] is not None]
+            value, reach = _values(groups, key)
+            index = style_index(row["model"])
+            across = np.array([names.index(group["group"]) for group in groups], dtype=np.float64)
+            color, is_main = style.colors[index], row is rows[0]
+            axes.plot(across, value, color=color, ls=LINES[index], lw=1.8 if is_main else 1.1, label=row["model"])
+            _mark(axes, across, value, groups, (MARKERS[index], color, style.paper))
+            if is_main:
+                axes.errorbar(across, value, yerr=reach, fmt="none", color=color, elinewidth=1.4, capsize=2)
+        labels = [f"{name}\n({_short(count)})" for name, count in people.items()]
+        axes.set_xticks(np.arange(len(names)), labels=labels, fontsize=FONT_POINTS - 2)
+        axes.set_ylim(0, 1)
+        axes.margins(x=0.06)
+        axes.grid(visible=False, axis="x")
+        name_axes(axes, style, "events in the history (people)" if axes is panels[-1] else "", title)
+    add_legend(panels[0], style, "outside")
     return figure
 
 

@@ -240,42 +240,50 @@ def attention_heatmap(checkpoint: Checkpoint, names: list[str]) -> ReportFigure:
     title = "Attention along a history"
     if checkpoint.histories is None:
         return missing_figure("attention", title, "The run was saved without histories, so there is no user to show.")
-    user = example_user(checkpoint.histories.lengths)
+    user = example_user(checkpoint.histories.visits.lengths)
     history = checkpoint.histories.history(user)
-    num_shown = min(NUM_SHOWN, history.num_events, checkpoint.network.config.max_seq_len)
+    # Without visits each event is one.
+    visits, what = history.visits, "events" if history.visit_gap is None else "visits"
+    num_shown = min(NUM_SHOWN, len(visits), checkpoint.network.config.max_seq_len)
     if num_shown < 2:
-        return missing_figure("attention", title, "No user has two events, so there are no weights to show.")
+        return missing_figure("attention", title, f"No user has two {what}, so there are no weights to show.")
     weights = attention_at_every_event(checkpoint.network, history)[-num_shown:]
     seen = weights[:, -num_shown:]
     # The weight of the start token and of events before those shown is the first column, so that rows sum to 1.
     shown = np.concatenate([weights[:, :-num_shown].sum(axis=1, keepdims=True), seen], axis=1)
-    events = [names[item] for item in history.item[-num_shown:]]
+    first = np.arange(len(visits) - num_shown, len(visits))
+    begins, others = visits.begin(first), visits.size(first) - 1
+    events = [
+        f"{names[item]} +{more}" if more else names[item]
+        for item, more in zip(history.item[begins].tolist(), others.tolist(), strict=True)
+    ]
     user_id = str(checkpoint.vocabulary.user_ids([user])[0])
     how_to_read = (
-        f"The latest {num_shown} of {history.num_events} events of user {user_id}, oldest first. A row is the moment "
-        "after an event. Its cells are the attention weights of the events up to there (rows sum to 1). The first "
-        "column is the weight of the start and of the events before those shown. Early rows share the weight among "
-        f"fewer events.{missing_note(events)}"
+        f"The latest {num_shown} of {len(visits)} {what} of user {user_id}, oldest first. A row is the moment after "
+        f"one of them. Its cells are the attention weights of the {what} up to there (rows sum to 1). The first column "
+        f"is the weight of the start and of the {what} before those shown. Early rows share the weight among fewer "
+        f"{what}.{'' if history.visit_gap is None else ' A visit is named by one item, with the number of the others.'}"
+        f"{missing_note(events)}"
     )
-    finding = _strongest(shown[-1], events)
-    alt = f"Heatmap of attention weights over the latest {num_shown} events of user {user_id}."
-    return ReportFigure("attention", title, how_to_read, finding, alt, partial(_draw_attention, shown, events))
+    finding = _strongest(shown[-1], events, what)
+    alt = f"Heatmap of attention weights over the latest {num_shown} {what} of user {user_id}."
+    return ReportFigure("attention", title, how_to_read, finding, alt, partial(_draw_attention, shown, events, what))
 
 
-def _strongest(last: Float[np.ndarray, " key"], events: list[str]) -> str:
-    """The strongest weight at the latest event, and how widely the weight is spread."""
+def _strongest(last: Float[np.ndarray, " key"], events: list[str], what: str) -> str:
+    """The strongest weight at the latest event or visit, and how widely the weight is spread."""
     strongest = int(last[1:].argmax())
     back = len(events) - 1 - strongest
     # Perplexity: how many columns would share the weight if it were spread equally over them.
     spread = float(np.exp(-(last[last > 0] * np.log(last[last > 0])).sum()))
     return (
-        f"At the latest event, “{events[strongest]}” has the largest weight ({last[1:][strongest]:.0%}); it is "
-        f"{'that event itself' if back == 0 else f'{back} events back'}. The first column has {last[0]:.0%}. The "
+        f"At the latest {what[:-1]}, “{events[strongest]}” has the largest weight ({last[1:][strongest]:.0%}); it is "
+        f"{'that one itself' if back == 0 else f'{back} {what} back'}. The first column has {last[0]:.0%}. The "
         f"perplexity of the weights is {spread:.1f} of {len(last)} columns."
     )
 
 
-def _draw_attention(shown: Float[np.ndarray, "query key"], events: list[str], style: Style) -> Figure:
+def _draw_attention(shown: Float[np.ndarray, "query key"], events: list[str], what: str, style: Style) -> Figure:
     figure, (axes,) = new_figure(style, 6.6)
     num_shown = len(events)
     later = np.arange(num_shown + 1) > np.arange(1, num_shown + 1)[:, None]
@@ -299,6 +307,6 @@ def _draw_attention(shown: Float[np.ndarray, "query key"], events: list[str], st
     bar.outline.set_visible(False)
     bar.ax.xaxis.set_major_formatter(percent)
     bar.set_label("attention weight", color=style.ink, fontsize=FONT_POINTS - 1)
-    name_axes(axes, style, "weight of this event", "")
-    axes.set_ylabel("after this event", color=style.ink, fontsize=FONT_POINTS)
+    name_axes(axes, style, f"weight of this {what[:-1]}", "")
+    axes.set_ylabel(f"after this {what[:-1]}", color=style.ink, fontsize=FONT_POINTS)
     return figure

@@ -107,7 +107,7 @@ def _names(checkpoint: Checkpoint) -> list[str]:
 
 def report_figures(data: ReportData) -> list[tuple[str, list[ReportFigure]]]:
     """Headings with their figures, in the order of the page; a figure that the run cannot have has a reason."""
-    from variseq.reports import catalog_figures, evaluation_figures, model_figures
+    from variseq.reports import catalog_figures, evaluation_figures, gap_figures, model_figures
     from variseq.reports.style import missing_figure
 
     checkpoint, epochs, results = data.checkpoint, data.checkpoint.metrics, data.results
@@ -119,10 +119,17 @@ def report_figures(data: ReportData) -> list[tuple[str, list[ReportFigure]]]:
         accuracy += [made(results) for made in evaluation_figures.FIGURES]
         catalog = [made(results, data.train_count) for made in catalog_figures.FIGURES]
     vectors = checkpoint.network.item_vectors.detach().cpu().numpy()
+    visits, gaps = [], []
+    if results is not None and results.evaluations[0].visits is not None:
+        visits = [("Visits", [evaluation_figures.recall_of_visits(results)])]
+    if results is not None and results.gaps is not None:
+        gaps = [("Time to the next event", [made(results.gaps) for made in gap_figures.FIGURES])]
     return [
         ("Training", [model_figures.training_curves(epochs, checkpoint.config["training"]["kl_target"])]),
         ("Latent", [made(epochs) for made in model_figures.LATENT_FIGURES]),
         ("Accuracy and calibration", accuracy),
+        *visits,
+        *gaps,
         ("Catalog", [*catalog, catalog_figures.item_map(vectors, data.train_count, data.categories)]),
         ("Attention", [model_figures.attention_heatmap(checkpoint, data.names)]),
     ]

@@ -20,8 +20,8 @@ DOTS_PER_INCH = 190
 FONT_POINTS = 10.5
 # Fonts with the scripts that the first one lacks; those that are installed are used.
 FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (3, 1, 1, 1)))
 MODELS = (
     "variseq",
     "popular",
@@ -30,6 +30,7 @@ MODELS = (
     "recent-popular",
     "own-frequency",
     "own-transitions",
+    "own-latest-first",
 )
 STYLE_INDEX = {model: index for index, model in enumerate(MODELS)}
 
@@ -50,14 +51,14 @@ LIGHT = Style(
     "#1f2328",
     "#59636e",
     "#d9dee3",
-    ("#0072B2", "#D55E00", "#009E73", "#B5588F", "#8A6A00", "#5B4BB5", "#59636e"),
+    ("#0072B2", "#D55E00", "#009E73", "#B5588F", "#8A6A00", "#5B4BB5", "#59636e", "#1f2328"),
 )
 DARK = Style(
     "#161b22",
     "#e6edf3",
     "#a0aab5",
     "#30363d",
-    ("#56B4E9", "#FF9A5C", "#2FC79B", "#E79AC6", "#F0E442", "#B7A6FF", "#C9D1D9"),
+    ("#56B4E9", "#FF9A5C", "#2FC79B", "#E79AC6", "#F0E442", "#B7A6FF", "#C9D1D9", "#ffffff"),
 )
 
 

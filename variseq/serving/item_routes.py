@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from variseq.errors import CheckpointError
+from variseq.events.hierarchy import nodes_of
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.ranking.catalog_changes import (
     MAX_CATEGORIES,
@@ -35,12 +36,14 @@ class ItemInput(Struct, forbid_unknown_fields=True):
     """What is given of an item; what is left out stays as it was.
 
     `text` is read by the encoder of the model. `vectors` and `numbers` are named as the columns of the items file.
-    `image` is a path from the server's folder of pictures, for a model whose items have pictures.
+    `image` is a path from the server's folder of pictures, for a model whose items have pictures. `hierarchy` is the
+    tree code of the item, such as `cardio|shock|septic`: its nodes join the categories.
     """
 
     item_id: AnyId
     title: Text | None = None
     categories: Annotated[list[Column], Meta(max_length=MAX_CATEGORIES)] | None = None
+    hierarchy: Annotated[Text, Meta(description="names from the root down, with | between levels")] | None = None
     text: Text | None = None
     image: Text | None = None
     vectors: Annotated[dict[Column, Vector], Meta(max_length=MAX_COLUMNS)] = {}
@@ -134,8 +137,11 @@ ITEM_ROUTES = [
 
 
 def _details(items: list[ItemInput], vocabulary: Vocabulary) -> Iterator[ItemDetails]:
-    for one in items:
+    nodes = nodes_of([one.hierarchy for one in items], [one.item_id for one in items])
+    for one, of_tree in zip(items, nodes, strict=True):
         given: dict[str, Any] = {name: getattr(one, name) for name in (*SHOWN, "vectors", "numbers")}
+        if of_tree:
+            given["categories"] = list(dict.fromkeys([*(one.categories or ()), *of_tree]))
         texts = {} if one.text is None else {"text": one.text}
         yield ItemDetails.of(item_id=item_id_of(one.item_id, vocabulary), texts=texts, **given)
 
