@@ -213,6 +213,13 @@ TABLES = {
          Column("refused", "refused", 3)),
         note="200 replications. Percent of the true value. Refused logs are in all columns",
     ),
+    "off-policy-cascade": Table(
+        "off_policy_cascade", ("num_lists", "policy", "estimator"),
+        (Column("bias_percent", "bias, %", 2), Column("bias_standard_errors", "in its standard errors", 1),
+         Column("rmse_percent", "RMSE, %", 2), Column("rmse_over_RIPS", "over that of RIPS", 2),
+         Column("coverage", "intervals hold", 3), Column("refused", "refused", 3)),
+        note="200 replications. Percent of the true value. Refused logs are in all columns",
+    ),
     "experiments": Table(
         "experiments", ("case",),
         (Column("always_valid", "always-valid, looks each day", 3),

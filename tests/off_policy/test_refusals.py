@@ -53,7 +53,7 @@ def test_empty_log_is_an_error() -> None:
 
 def test_policy_that_knows_no_list_is_an_error_with_the_reasons() -> None:
     unknown = np.full(3, math.nan)
-    policy = TablePolicy(TargetProbabilities(unknown, unknown, None, {"of no user in the store": 3}))
+    policy = TablePolicy(TargetProbabilities(unknown, unknown, left_out={"of no user in the store": 3}))
     with pytest.raises(InputError, match="3 of no user in the store"):
         evaluate_policies(single([0.25] * 3), [policy])
 

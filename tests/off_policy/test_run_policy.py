@@ -101,6 +101,25 @@ def test_expected_rewards_are_those_of_enumerated_items(
     assert lengths == pytest.approx(np.full(exposures.num_exposures, 4.0), abs=1e-8)
 
 
+def test_expected_next_item_is_the_logged_one_with_its_probability(
+    engine: Engine, histories: dict[str, list[HistoryRow]], folder: Path, exposures: Exposures
+) -> None:
+    lists = logged_lists(exposures)
+    for strategy in ("softmax", "greedy"):
+        found = policy(engine, histories, folder, strategy=strategy).probabilities(lists)
+        assert found.expected_next is not None
+        is_drawn = ~exposures.is_pinned
+        for rank in range(4):
+            row = exposures.offsets[:-1] + rank
+            one_each = np.eye(len(exposures.item_ids))
+            chance = found.expected_next(one_each, rank)[np.arange(len(row)), exposures.item[row]]
+            # An item that was never logged has the mean of all, so it adds a little to each.
+            above = found.at_rank[row] + 1 / len(exposures.item_ids)
+            is_possible = is_drawn[row] & (np.add.reduceat(found.at_rank == 0, exposures.offsets[:-1]) == 0)
+            assert (chance[is_possible] >= found.at_rank[row][is_possible] - 1e-9).all()
+            assert (chance[is_possible] <= above[is_possible]).all()
+
+
 def test_greedy_run_shows_its_best_items_and_nothing_else(
     engine: Engine, histories: dict[str, list[HistoryRow]], folder: Path, exposures: Exposures
 ) -> None:

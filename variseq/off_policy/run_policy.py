@@ -73,7 +73,7 @@ class RunPolicy:
             assert ranked.pool_item is not None
             assert ranked.pool_weight is not None
             found.add(batch, ranked.pool_item, ranked.pool_weight)
-        return TargetProbabilities(found.at_rank, found.in_list, found.expected, dict(left_out))
+        return TargetProbabilities(found.at_rank, found.in_list, found.expected, found.expected_next, dict(left_out))
 
     def ranked(
         self, lists: LoggedLists, left_out: Counter[str]
@@ -168,6 +168,8 @@ class _Found:
         self.logged_item[position[position >= 0]] = np.flatnonzero(position >= 0)
         self.pool_item: list[np.ndarray | None] = [None] * log.num_exposures
         self.pool_in_list: list[np.ndarray | None] = [None] * log.num_exposures
+        self.pool_weight: list[np.ndarray | None] = [None] * log.num_exposures
+        self.pool_index = np.full(len(log.item), -1)
 
     def add(
         self,
@@ -196,6 +198,8 @@ class _Found:
             self.in_list[drawn] = listed[number, : len(drawn)]
             self.pool_item[one.number] = self.logged_item[item[number, is_used]]
             self.pool_in_list[one.number] = in_pool[number, is_used]
+            self.pool_weight[one.number] = weight[number, is_used]
+            self.pool_index[drawn] = index[number, : len(drawn)]
 
     def _index(self, rows: Sequence[np.ndarray], item: Int[np.ndarray, "history pool"]) -> Int[np.ndarray, "history k"]:
         """Where the drawn items of each list stand in its pool; −1 where they are not in it."""
@@ -210,11 +214,36 @@ class _Found:
         self, predicted: Float[np.ndarray, "fold item"], fold: Int[np.ndarray, " exposure"]
     ) -> Float[np.ndarray, " exposure"]:
         """Expected rewards of the lists; an item that was never logged is predicted to be as good as the mean."""
-        log = self.lists.exposures
-        every = np.concatenate([predicted, predicted.mean(axis=1, keepdims=True)], axis=1)
+        log, every = self.lists.exposures, _every(predicted)
         of_rows = np.where(log.is_pinned, predicted[fold[log.row_exposure], log.item], 0.0)
         found = self.lists.per_exposure(of_rows)
         for number, (item, chance) in enumerate(zip(self.pool_item, self.pool_in_list, strict=True)):
             if item is not None:
                 found[number] += every[fold[number], item] @ chance
         return found
+
+    def expected_next(
+        self, predicted: Float[np.ndarray, "fold item"], index: int
+    ) -> Float[np.ndarray, "exposure fold"]:
+        """The expected reward of the item at a rank, given the logged ones above it."""
+        log, every = self.lists.exposures, _every(predicted)
+        found = np.zeros((log.num_exposures, len(predicted)))
+        for number, (item, weight) in enumerate(zip(self.pool_item, self.pool_weight, strict=True)):
+            first = log.offsets[number]
+            if item is None or weight is None or first + index >= log.offsets[number + 1]:
+                continue
+            above = self.pool_index[first : first + index]
+            above = above[(above >= 0) & (above < len(item))]
+            if self.is_greedy:
+                num_above = index - int(log.is_pinned[first : first + index].sum())
+                weight = (np.arange(len(item)) == num_above).astype(float)
+            else:
+                weight = weight.copy()
+                weight[above] = 0.0
+            found[number] = every[:, item] @ weight / max(weight.sum(), np.finfo(float).tiny)
+        return found
+
+
+def _every(predicted: Float[np.ndarray, "fold item"]) -> Float[np.ndarray, "fold item_plus_one"]:
+    """The predicted rewards, and last that of an item that was never logged, which is the mean."""
+    return np.concatenate([predicted, predicted.mean(axis=1, keepdims=True)], axis=1)
