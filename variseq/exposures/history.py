@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,15 @@ def history_hash(events: Sequence[HistoryRow], key: bytes) -> str:
     ]
     text = json.dumps(plain, separators=(",", ":")).encode("ascii")
     return hashlib.blake2b(text, digest_size=HASH_BYTES, key=key).hexdigest()
+
+
+def history_before(events: Sequence[HistoryRow], time: int) -> list[HistoryRow]:
+    """The events before a time in UTC microseconds. One of that time may be the answer to a list, so it is left out.
+
+    >>> history_before([("i9", 1_000_000, None, None), ("i3", 2_000_000, None, None)], 2_000_000)
+    [('i9', 1000000, None, None)]
+    """
+    return list(events[: bisect_left(events, time, key=lambda event: event[1])])
 
 
 def rebuild_history(events: Sequence[HistoryRow], digest: HistoryDigest, key: bytes) -> list[HistoryRow] | None:

@@ -1,4 +1,4 @@
-"""The policy of a fitted run at logged exposures: histories are built again and proved, then its engine ranks."""
+"""The policy of a fitted run at logged exposures: histories are built again, then its engine ranks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from variseq.errors import InputError
 from variseq.exposures.folder import microseconds_of
-from variseq.exposures.history import HistoryDigest, rebuild_history
+from variseq.exposures.history import HistoryDigest, history_before, rebuild_history
 from variseq.off_policy.logged import LoggedLists
 from variseq.off_policy.policies import TargetProbabilities
 from variseq.ranking.engine import Engine, together
@@ -27,7 +27,7 @@ PLAIN_FILTERS = {"exclude_seen", "pin", "at", "next"}
 """Filters that a record holds as they are; of others it has hashes only."""
 LISTS_AT_ONCE = 16
 """The probabilities of a pool to be in a list take a few megabytes for each list while they are computed."""
-NO_USER = "of no user in the store"
+NO_USER = "of no known user"
 NO_HISTORY = "the store has another history than the one that was logged"
 NO_FILTERS = "only hashes of their filters were logged"
 NO_OPTIONS = "the run does not allow their options"
@@ -35,14 +35,15 @@ NO_OPTIONS = "the run does not allow their options"
 
 @dataclass(frozen=True, eq=False)
 class RunPolicy:
-    """What a run would draw, or with strategy "greedy" show, at the exposures of a server.
+    """What a run would draw, or with strategy "greedy" show, at exposures.
 
     Args:
         name: Names it in tables.
         engine: Of the run.
         options: Its strategy, temperature, pool and uniform_share. Of the rest, the log has what each request wanted.
-        history_of: The events of a user of the log, oldest first; None where the store does not know the user.
-        key: The key of the folder of exposures, which proves histories.
+        history_of: The events of a user of the exposures, oldest first; None where the user is not known.
+        key: The key of the folder of exposures, which proves histories. None: of a table, which has none. There the
+            history of a list is all events before it, and a list is asked for without filters.
         report: Called with the number of lists that are done and that of all.
     """
 
@@ -50,16 +51,16 @@ class RunPolicy:
     engine: Engine
     options: RecommendOptions
     history_of: Callable[[str], Sequence[HistoryRow] | None]
-    key: bytes
+    key: bytes | None
     report: Callable[[int, int], None] = lambda done, total: None
 
     def probabilities(self, lists: LoggedLists) -> TargetProbabilities:
-        """Probabilities at all lists whose history is proved. Raises InputError for a log of another catalog."""
+        """Probabilities at all lists whose history is known. Raises InputError for a log of another catalog."""
         log = lists.exposures
-        if log.context is None:
+        if (self.key is None) != (log.context is None) or (self.key is None and not log.time.any()):
             raise InputError(
-                f"The table has no histories, so what the run {self.name} would show cannot be known. Log exposures "
-                "with `variseq serve --exposures`, or name a rule."
+                f"What the run {self.name} would show cannot be known, as it needs the history before each list. Log "
+                "exposures with `variseq serve --exposures`, or give a table with times and a log with --histories."
             )
         position = self.engine.vocabulary.item_positions(log.item_ids)
         if not (position >= 0).any():
@@ -78,14 +79,13 @@ class RunPolicy:
     def ranked(
         self, lists: LoggedLists, left_out: Counter[str]
     ) -> Iterator[tuple[Sequence[LoggedRequest], RankedLists]]:
-        """What the run ranks at all lists whose history is proved, some at a time; the rest is counted by its reason.
+        """What the run ranks at all lists whose history is known, some at a time; the rest is counted by its reason.
 
         The lists have pools, scores and weights also where the strategy is greedy.
         """
-        assert lists.exposures.context is not None
         # Requests with and without a time are ranked apart from each other.
         waiting: dict[bool, list[LoggedRequest]] = {True: [], False: []}
-        for request in self._requests(lists, lists.exposures.context, left_out):
+        for request in self._requests(lists, left_out):
             batch = waiting[request.history.request_time is None]
             batch.append(request)
             if len(batch) == LISTS_AT_ONCE:
@@ -105,9 +105,7 @@ class RunPolicy:
         pool = longest if self.options.strategy == "greedy" else max(self.options.pool, longest)
         return replace(self.options, k=longest, strategy="softmax", pool=pool, seed=0, reasons=False)
 
-    def _requests(
-        self, lists: LoggedLists, contexts: Sequence[Mapping[str, Any]], left_out: Counter[str]
-    ) -> Iterator[LoggedRequest]:
+    def _requests(self, lists: LoggedLists, left_out: Counter[str]) -> Iterator[LoggedRequest]:
         """What the run is asked, person by person; the rest is counted by its reason."""
         log = lists.exposures
         user: str | None = None
@@ -119,14 +117,11 @@ class RunPolicy:
                 continue
             if name != user:
                 user, events = name, self.history_of(name)
-            context = contexts[number]
+            context: Mapping[str, Any] = {"filters": {}} if log.context is None else log.context[number]
             if events is None or set(context["filters"]) - PLAIN_FILTERS:
                 left_out[NO_USER if events is None else NO_FILTERS] += 1
                 continue
-            logged = context["history"]
-            latest = None if logged["latest_event"] is None else microseconds_of(logged["latest_event"])
-            digest = HistoryDigest(logged["hash"], logged["num_events"], latest)
-            if (rebuilt := rebuild_history(events, digest, self.key)) is None:
+            if (rebuilt := self._history(events, context, int(log.time[number]))) is None:
                 left_out[NO_HISTORY] += 1
                 continue
             try:
@@ -135,6 +130,14 @@ class RunPolicy:
                 yield LoggedRequest(number, history, self.engine.constraints(options))
             except InputError:
                 left_out[NO_OPTIONS] += 1
+
+    def _history(self, events: Sequence[HistoryRow], context: Mapping[str, Any], time: int) -> list[HistoryRow] | None:
+        """What a list was made from; None where that cannot be proved."""
+        if self.key is None:
+            return history_before(events, time)
+        logged = context["history"]
+        latest = None if logged["latest_event"] is None else microseconds_of(logged["latest_event"])
+        return rebuild_history(events, HistoryDigest(logged["hash"], logged["num_events"], latest), self.key)
 
     def _of_request(self, context: Mapping[str, Any], length: int) -> RecommendOptions:
         """The options of the run with those of a request. A list that was cut had as many scores as items."""
