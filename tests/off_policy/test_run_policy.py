@@ -133,7 +133,7 @@ def test_greedy_run_shows_its_best_items_and_nothing_else(
     for number in range(0, exposures.num_exposures, 7):
         assert exposures.context is not None
         user, context = users[str(exposures.user[number])], exposures.context[number]
-        rows = histories[user][: context["history"]["num_events"]]
+        rows = histories[user][: context["history"].num_events]
         pin = {int(rank): item for rank, item in context["filters"].get("pin", {}).items()}
         options = RecommendOptions(k=4, pin=pin)
         (answer,) = engine.answer([(engine.history(rows), Request(options))])
@@ -152,7 +152,7 @@ def test_lists_whose_context_is_not_proved_are_left_out_and_counted(
     assert exposures.context is not None
     contexts = [dict(one) for one in exposures.context]
     contexts[0]["filters"] = {"candidates": "00ff"}
-    contexts[1]["history"] = {**contexts[1]["history"], "hash": "00" * 16}
+    contexts[1]["history"] = replace(contexts[1]["history"], hash="00" * 8)
     contexts[2]["filters"] = {"pin": {"1": "no such item"}}
     users: list[str | None] = [*exposures.user]
     users[3] = None
@@ -203,7 +203,7 @@ def shop_table(
     users = {hashed_user(key, user): user for user in histories}
     assert exposures.context is not None
     row = exposures.row_exposure
-    length = np.array([one["history"]["num_events"] for one in exposures.context])
+    length = np.array([one["history"].num_events for one in exposures.context])
     # Each second has two events, and a list of the moment of an event is from before it.
     time = START + length // 2 * SECOND
     shown = pd.DataFrame(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from variseq.events.vocabulary import typed
 from variseq.sequences.given_history import HistoryRow
 
-HASH_BYTES = 16
+HASH_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class HistoryDigest:
 
 
 def history_hash(events: Sequence[HistoryRow], key: bytes) -> str:
-    """BLAKE2b-128 of all events in their order, with the key of the folder, as hexadecimal digits.
+    """BLAKE2b-64 of all events in their order, with the key of the folder, as hexadecimal digits.
 
     Args:
         events: Item id, UTC microseconds, behavior and value of each, oldest first, as the store gave them.
@@ -38,7 +38,7 @@ def history_hash(events: Sequence[HistoryRow], key: bytes) -> str:
 
     >>> events = [("i9", 1_000_000, "view", None), ("i3", 2_000_000, None, 4.0)]
     >>> len(history_hash(events, b"key")), history_hash(events, b"key") == history_hash(events[1:], b"key")
-    (32, False)
+    (16, False)
     """
     plain = [
         (typed(item), time, behavior, None if value is None else float(value)) for item, time, behavior, value in events

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from variseq.errors import InputError
-from variseq.exposures.folder import microseconds_of
-from variseq.exposures.history import HistoryDigest, history_before, rebuild_history
+from variseq.exposures.history import history_before, rebuild_history
 from variseq.off_policy.logged import LoggedLists
 from variseq.off_policy.policies import TargetProbabilities
 from variseq.ranking.engine import Engine, together
@@ -135,9 +134,7 @@ class RunPolicy:
         """What a list was made from; None where that cannot be proved."""
         if self.key is None:
             return history_before(events, time)
-        logged = context["history"]
-        latest = None if logged["latest_event"] is None else microseconds_of(logged["latest_event"])
-        return rebuild_history(events, HistoryDigest(logged["hash"], logged["num_events"], latest), self.key)
+        return rebuild_history(events, context["history"], self.key)
 
     def _of_request(self, context: Mapping[str, Any], length: int) -> RecommendOptions:
         """The options of the run with those of a request. A list that was cut had as many scores as items."""
