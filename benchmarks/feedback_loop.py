@@ -279,6 +279,8 @@ def main(words: Sequence[str] | None = None) -> int:
         run = run_of(given.folder)
         if given.name == "cost":
             for case, metrics in cost(run, given.folder / "cost", given.requests):
+                sizes = {name: metrics.pop(name) for name in ("line_bytes", "compressed_line_bytes")}
+                add("feedback_bytes", case, sizes, None, num_requests=given.requests)
                 add("feedback_cost", case, metrics, None, num_requests=given.requests)
             return
         for seed in given.seeds:
