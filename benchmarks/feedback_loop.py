@@ -39,7 +39,7 @@ from variseq.off_policy.policies import TargetProbabilities
 NUM_USERS, NUM_ITEMS, SHOP_SEED = 2000, 300, 7
 BUY_RATE = (1.2, 3.0)
 """Of the beta distribution of the rates with which items are bought when they are taken."""
-K, TARGET_TEMPERATURE, USERS_AT_ONCE = 10, 0.5, 100
+K, TARGET_TEMPERATURE, USERS_AT_ONCE, ANSWER_SECONDS = 10, 0.5, 100, 50
 VIEW, PURCHASE = 0, 2
 REWARDS = RewardOptions({"purchase": 1.0, "view": 0.0})
 FOLDER = ROOT / ".competitors" / "feedback"
@@ -170,7 +170,8 @@ def options_of(folder: Path, strategy: str = "softmax", has_exposures: bool = Tr
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     exposures = ["--exposures", str(folder / "exposures")] if has_exposures else []
-    return ["--store", f"sqlite:///{folder.resolve()}/events.db", "--strategy", strategy, *exposures]
+    address = f"sqlite:///{folder.resolve()}/events.db"
+    return ["--store", address, "--strategy", strategy, "--timeout-seconds", str(ANSWER_SECONDS), *exposures]
 
 
 def serve(run: Path, folder: Path, seed: int, rounds: int) -> Metrics:
@@ -278,6 +279,8 @@ def main(words: Sequence[str] | None = None) -> int:
         run = run_of(given.folder)
         if given.name == "cost":
             for case, metrics in cost(run, given.folder / "cost", given.requests):
+                sizes = {name: metrics.pop(name) for name in ("line_bytes", "compressed_line_bytes")}
+                add("feedback_bytes", case, sizes, None, num_requests=given.requests)
                 add("feedback_cost", case, metrics, None, num_requests=given.requests)
             return
         for seed in given.seeds:

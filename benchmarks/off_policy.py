@@ -1,11 +1,14 @@
 """Off-policy estimators where the truth is known, and on the Open Bandit data.
 
     python -m benchmarks.off_policy simulated --lists 20000 --replications 200
+    python -m benchmarks.off_policy cascade --lists 20000 --replications 200
     python -m benchmarks.off_policy obd FOLDER       # a folder with POLICY/CAMPAIGN/CAMPAIGN.csv.gz
 
 In the simulated shop 60 items are on offer, and each person wants one item at each visit. A list of five is drawn from
 a softmax; the reward is 1 where it has the wanted item. So rewards of items add up, and the value of each policy is
-known exactly. People come several times, and are what the bootstrap resamples.
+known exactly. People come several times, and are what the bootstrap resamples. In `cascade`, people look at a list from
+the top, take an item with a probability of their own, and stop at the first that they take. So an item earns the less,
+the better those above it are, and the value of each policy is the mean over many of its lists.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import pandas as pd
 from measurement.records import Record, append_records, command_parser, exit_code, record_of, sha256_of
 from variseq.errors import InputError
 from variseq.exposures.table import Exposures
-from variseq.off_policy.estimators import IPS, WHOLE_LIST
+from variseq.off_policy.estimators import IPS, RIPS, WHOLE_LIST
 from variseq.off_policy.evaluation import OffPolicyEvaluation, evaluate_policies
 from variseq.off_policy.logged import LoggedLists
 from variseq.off_policy.policies import TargetProbabilities, UniformPolicy
@@ -32,6 +35,8 @@ from variseq.ranking.plackett_luce import at_rank, in_list, softmax_weights
 
 NUM_ITEMS, LENGTH, NUM_TASTES, VISITS = 60, 5, 400, 4
 UNIFORM_SHARE = 0.05
+MOST_TAKEN, LISTS_OF_TRUTH = 0.5, 20_000
+"""The probability that a person takes the item of the shop that they like best, and lists a taste for true values."""
 LOGGING, POPULARITY = "softmax 1", "popularity"
 NEAR = {"softmax 1.5": 1.5, "softmax 2": 2.0}
 """Policies by the forecasts of the logging policy, at other temperatures."""
@@ -53,9 +58,10 @@ class Shop:
 
     wanted: np.ndarray
     weight: dict[str, np.ndarray]
+    is_cascade: bool = False
 
     @classmethod
-    def of(cls, seed: int) -> Shop:
+    def of(cls, seed: int, is_cascade: bool = False) -> Shop:
         random = np.random.default_rng(seed)
         popularity = random.normal(0, 1, NUM_ITEMS)
         taste = popularity + random.normal(0, 1.2, (NUM_TASTES, NUM_ITEMS))
@@ -67,7 +73,7 @@ class Shop:
             POPULARITY: policy_weights(flat, 0.5),
         }
         wanted = np.exp(taste)
-        return cls(wanted / wanted.sum(axis=1, keepdims=True), weight)
+        return cls(wanted / wanted.sum(axis=1, keepdims=True), weight, is_cascade)
 
     @cached_property
     def in_list(self) -> dict[str, np.ndarray]:
@@ -76,8 +82,19 @@ class Shop:
         lengths = np.full(NUM_TASTES, LENGTH)
         return {name: in_list(weight, everything, lengths) for name, weight in self.weight.items()}
 
+    @cached_property
+    def taken(self) -> np.ndarray:
+        """The probability that people of each taste take an item that they look at, where they stop at the first."""
+        return np.asarray(MOST_TAKEN * np.sqrt(self.wanted / self.wanted.max(axis=1, keepdims=True)))
+
     def value(self, policy: str) -> float:
-        """The probability that a list has the wanted item."""
+        """The probability that something of a list is taken."""
+        if self.is_cascade:
+            random, found = np.random.default_rng(0), []
+            for weight, taken in zip(self.weight[policy], self.taken, strict=True):
+                time = random.exponential(size=(LISTS_OF_TRUTH, NUM_ITEMS)) / weight
+                found.append(1 - (1 - taken[np.argpartition(time, LENGTH, axis=1)[:, :LENGTH]]).prod(axis=1).mean())
+            return float(np.mean(found))
         return float((self.wanted * self.in_list[policy]).sum(axis=1).mean())
 
     def serve(self, num_lists: int, seed: int) -> tuple[Exposures, np.ndarray]:
@@ -87,7 +104,12 @@ class Shop:
         taste = random.integers(NUM_TASTES, size=num_lists // VISITS)[user]
         weight = self.weight[LOGGING][taste]
         item = np.argsort(random.exponential(size=weight.shape) / weight, axis=1)[:, :LENGTH]
-        at = (np.cumsum(self.wanted[taste], axis=1) < random.random(len(taste))[:, None]).sum(axis=1)
+        if self.is_cascade:
+            would_take = random.random(item.shape) < np.take_along_axis(self.taken[taste], item, axis=1)
+            reward = would_take & (np.cumsum(would_take, axis=1) == 1)
+        else:
+            at = (np.cumsum(self.wanted[taste], axis=1) < random.random(len(taste))[:, None]).sum(axis=1)
+            reward = item == at[:, None]
         exposures = Exposures(
             offsets=np.arange(0, item.size + 1, LENGTH),
             exposure_id=[str(one) for one in range(len(taste))],
@@ -100,7 +122,7 @@ class Shop:
             propensity_at_rank=at_rank(weight, item).ravel(),
             propensity_in_list=np.take_along_axis(self.in_list[LOGGING][taste], item, axis=1).ravel(),
             is_pinned=np.zeros(item.size, dtype=bool),
-            reward=(item == at[:, None]).astype(float).ravel(),
+            reward=reward.astype(float).ravel(),
         )
         return exposures, taste
 
@@ -115,20 +137,27 @@ class ShopPolicy:
 
     def probabilities(self, lists: LoggedLists) -> TargetProbabilities:
         listed = self.shop.in_list[self.name][self.taste]
-        item = lists.exposures.item.reshape(-1, LENGTH)
+        item, weight = lists.exposures.item.reshape(-1, LENGTH), self.shop.weight[self.name][self.taste]
+
+        def expected_next(predicted: np.ndarray, index: int) -> np.ndarray:
+            left = weight.copy()
+            np.put_along_axis(left, item[:, :index], 0.0, axis=1)
+            return np.asarray(left @ predicted.T / left.sum(axis=1, keepdims=True))
+
         return TargetProbabilities(
-            at_rank(self.shop.weight[self.name][self.taste], item).ravel(),
+            at_rank(weight, item).ravel(),
             np.take_along_axis(listed, item, axis=1).ravel(),
             lambda predicted, fold: (listed * predicted[fold]).sum(axis=1),
+            expected_next,
         )
 
 
-def simulated(num_lists: int, replications: int, first_seed: int = 0) -> Iterator[Record]:
+def simulated(num_lists: int, replications: int, is_cascade: bool = False, shop_seed: int = 1) -> Iterator[Record]:
     """One record for each policy and estimator, over all replications."""
-    shop = Shop.of(seed=1)
+    shop = Shop.of(shop_seed, is_cascade)
     names = (*NEAR, POPULARITY)
     found: dict[tuple[str, str], list[list[float]]] = {}
-    for seed in range(first_seed, first_seed + replications):
+    for seed in range(replications):
         exposures, taste = shop.serve(num_lists, seed)
         result = evaluate_policies(
             exposures, [ShopPolicy(name, shop, taste) for name in names], show_refused=True, seed=seed
@@ -142,14 +171,16 @@ def simulated(num_lists: int, replications: int, first_seed: int = 0) -> Iterato
         if not (seed + 1) % 10:
             print(f"{num_lists} lists, replication {seed + 1}", file=sys.stderr, flush=True)
     data = {"name": "simulated shop", "num_items": NUM_ITEMS, "length": LENGTH, "visits": VISITS}
-    settings = {"replications": replications, "first_seed": first_seed}
-    metrics = {case: summary(np.array(rows), shop.value(case[0])) for case, rows in found.items()}
+    settings = {"replications": replications}
+    truth = {name: shop.value(name) for name in names}
+    metrics = {case: summary(np.array(rows), truth[case[0]]) for case, rows in found.items()}
     for (policy, estimator), of_case in metrics.items():
-        for other in (IPS, WHOLE_LIST):
+        for other in (IPS, RIPS, WHOLE_LIST):
             of_other = metrics[policy, other.name]["rmse_percent"]
             of_case[f"rmse_over_{other.name}"] = of_case["rmse_percent"] / of_other
         case = {"num_lists": num_lists, "policy": policy, "estimator": estimator}
-        yield record_of("off_policy", case, of_case, settings=settings, data=data, threads=1)
+        benchmark = "off_policy_cascade" if is_cascade else "off_policy"
+        yield record_of(benchmark, case, of_case, settings=settings, data=data, threads=1)
 
 
 def summary(rows: np.ndarray, truth: float) -> dict[str, float]:
@@ -214,7 +245,7 @@ def metrics_of(result: OffPolicyEvaluation) -> dict[str, Any]:
 
 def main(words: Sequence[str] | None = None) -> int:
     parser: argparse.ArgumentParser = command_parser(__doc__, "off_policy")
-    parser.add_argument("name", choices=["simulated", "obd"])
+    parser.add_argument("name", choices=["simulated", "cascade", "obd"])
     parser.add_argument("folder", nargs="?", type=Path, help="the folder of the Open Bandit data")
     parser.add_argument("--lists", type=int, nargs="+", default=[2_000, 20_000])
     parser.add_argument("--replications", type=int, default=200)
@@ -224,7 +255,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if given.name == "obd" and given.folder is None:
             raise InputError("Give the folder of the Open Bandit data.")
         parts = [open_bandit(given.folder)] if given.name == "obd" else []
-        parts += [] if given.name == "obd" else [simulated(one, given.replications) for one in given.lists]
+        else_of = [] if given.name == "obd" else given.lists
+        parts += [simulated(one, given.replications, given.name == "cascade") for one in else_of]
         for part in parts:
             for one in part:
                 append_records(given.out, [one])

@@ -226,6 +226,13 @@ TABLES = {
          Column("refused", "refused", 3)),
         note="200 replications. Percent of the true value. Refused logs are in all columns",
     ),
+    "off-policy-cascade": Table(
+        "off_policy_cascade", ("num_lists", "policy", "estimator"),
+        (Column("bias_percent", "bias, %", 2), Column("bias_standard_errors", "in its standard errors", 1),
+         Column("rmse_percent", "RMSE, %", 2), Column("rmse_over_RIPS", "over that of RIPS", 2),
+         Column("coverage", "intervals hold", 3), Column("refused", "refused", 3)),
+        note="200 replications. Percent of the true value. Refused logs are in all columns",
+    ),
     "experiments": Table(
         "experiments", ("case",),
         (Column("always_valid", "always-valid, looks each day", 3),
@@ -277,9 +284,13 @@ TABLES = {
     "feedback-cost": Table(
         "feedback_cost", ("strategy",),
         (Column("p50_without", "p50 without, ms", 2), Column("p50_with", "with, ms", 2),
-         Column("p99_without", "p99 without, ms", 2), Column("p99_with", "with, ms", 2),
-         Column("line_bytes", "bytes a list", 0), Column("compressed_line_bytes", "compressed", 0)),
+         Column("p99_without", "p99 without, ms", 2), Column("p99_with", "with, ms", 2)),
         note="One client, 2,000 requests to each of two servers in turn, lists of ten",
+    ),
+    "feedback-bytes": Table(
+        "feedback_bytes", ("strategy",),
+        (Column("line_bytes", "bytes a list", 0), Column("compressed_line_bytes", "compressed", 0)),
+        note="Lists of ten",
     ),
     "federation": Table(
         "federation", ("data", "silos", "epsilon"),

@@ -13,6 +13,7 @@ from variseq.events.report import DAY
 from variseq.experiments.analysis import ExperimentAnalysis, analyze, difference
 from variseq.experiments.experiment import Experiment
 from variseq.experiments.users import NUM_EVENTS, RETURN, REWARD, UNCERTAINTY, ExperimentUsers, users_of
+from variseq.exposures.history import HistoryDigest
 from variseq.exposures.table import Exposures
 
 ARMS = ({"name": "control", "share": 0.5}, {"name": "drawn", "share": 0.5, "strategy": "softmax"})
@@ -118,7 +119,7 @@ def exposures(*lists: tuple[str | None, int, str | None, float], name: str = "ra
     """Lists of one item: user, day, arm and reward."""
     num = len(lists)
     context: list[dict[str, Any]] = [
-        {"history": {"num_events": number}, "uncertainty": 2.0 + number} for number in range(num)
+        {"history": HistoryDigest("", number, None), "uncertainty": 2.0 + number} for number in range(num)
     ]
     for one, (_, _, arm, _) in zip(context, lists, strict=True):
         one.update({} if arm is None else {"experiment": name, "arm": arm})

@@ -38,7 +38,7 @@ def test_all_lines_of_a_user_are_removed_and_others_keep_their_bytes(tmp_path: P
 
 def test_compressed_segments_are_written_again_too(tmp_path: Path) -> None:
     records = [exposure(f"e{number}", ["i1"] * 20, ["ann", "bob"][number % 2]) for number in range(8)]
-    write(tmp_path, *records, segment_bytes=1500)
+    write(tmp_path, *records, segment_bytes=800)
     assert sum(path.suffix == ".gz" for path in segments(tmp_path)) > 1
     assert erase_users(tmp_path, ["ann"]) == 4
     assert written(tmp_path).count(b'"exposure_id"') == 4

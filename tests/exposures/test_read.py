@@ -37,7 +37,7 @@ def test_lists_come_back_as_they_were_written(tmp_path: Path) -> None:
     ]
     assert exposures.time.tolist() == [START, START + SECOND]
     assert exposures.user[0] is None
-    np.testing.assert_allclose(exposures.propensity_at_rank, [np.nan, np.nan, 0.5, 1 / 3], rtol=1e-9)
+    np.testing.assert_allclose(exposures.propensity_at_rank, [np.nan, np.nan, 0.5, 1 / 3], rtol=1e-6)
     assert exposures.is_pinned.tolist() == [False, True, False, False]
     assert exposures.context is not None
     assert exposures.context[1]["policy"]["seed"] == 3
@@ -87,7 +87,7 @@ def test_line_that_cannot_be_read_is_counted_and_shown(tmp_path: Path, line: str
 
 
 @pytest.mark.parametrize(
-    "name", ["item_id", "time", "propensity_at_rank", "filters", "first_rank", "user", "policy", "model", "history"]
+    "name", ["item_id", "time", "p_at_rank", "filters", "first_rank", "user", "policy", "model", "history"]
 )
 @pytest.mark.parametrize("wrong", [{"a": []}, [[1]], "x" * 40, 1e400, -1, True])
 def test_field_of_a_wrong_kind_makes_a_line_unreadable_or_changes_nothing_else(
@@ -101,6 +101,13 @@ def test_field_of_a_wrong_kind_makes_a_line_unreadable_or_changes_nothing_else(
     support(exposures)
     assert report.lines.total() == 2
     assert exposures.num_exposures == 2 - report.lines["unreadable"]
+
+
+def test_segment_of_an_earlier_release_is_refused_with_its_name(tmp_path: Path) -> None:
+    write(tmp_path, exposure("e1", ["i1"]))
+    append(tmp_path, '{"kind":"exposure","exposure_id":"e0","propensity_at_rank":null}\n')
+    with pytest.raises(InputError, match=r"120000-other.jsonl is of an earlier release"):
+        read_exposures(tmp_path)
 
 
 def test_line_that_a_process_has_not_finished_is_no_fault(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def random_log(seed: int, num_exposures: int = 60, num_items: int = 8) -> tuple[
         random.uniform(0, 1, num_rows),
         random.uniform(0, 1, num_rows),
         lambda predicted, fold: predicted.sum(axis=1)[fold],
+        lambda predicted, index: np.tile(predicted.mean(axis=1) * (index + 1), (num_exposures, 1)),
     )
     return exposures, TablePolicy(target)
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.off_policy.lists import EveryList, TablePolicy, exposures_of, random_log
+from variseq.off_policy.cascade import cascade_doubly_robust, fit_rewards_to_go
 from variseq.off_policy.estimators import doubly_robust, sums_of
 from variseq.off_policy.evaluation import OffPolicyEvaluation, evaluate_policies
 from variseq.off_policy.logged import logged_lists
-from variseq.off_policy.policies import LoggingPolicy, TargetProbabilities, UniformPolicy
+from variseq.off_policy.policies import ExpectedNext, LoggingPolicy, TargetProbabilities, UniformPolicy
 from variseq.off_policy.reward_model import RewardModel, fit_reward_model
 from variseq.off_policy.weights import importance_weights
 
@@ -65,7 +66,10 @@ def test_order_of_exposures_changes_no_estimate(seed: int) -> None:
     exposures, policy = random_log(seed)
     order = np.random.default_rng(seed).permutation(exposures.num_exposures)
     rows = np.concatenate([np.arange(exposures.offsets[one], exposures.offsets[one + 1]) for one in order])
-    moved = TargetProbabilities(policy.target.at_rank[rows], policy.target.in_list[rows], policy.target.expected)
+    moved = TargetProbabilities(
+        policy.target.at_rank[rows], policy.target.in_list[rows], policy.target.expected,
+        lambda predicted, index: policy.target.expected_next(predicted, index)[order],
+    )  # fmt: skip
     found = values(evaluate_policies(exposures, [policy], show_refused=True, num_resamples=20))
     again = values(
         evaluate_policies(exposures.exposures(order), [TablePolicy(moved)], show_refused=True, num_resamples=20)
@@ -85,25 +89,90 @@ def test_expectation_over_all_lists_is_the_value_of_the_target(seed: int) -> Non
     above = np.array([[hash(one[: rank + 1]) % 97 / 97 for rank in range(3)] for one in logging.lists])
     whole = of_lists[:, None] * adds_up
     for name, reward in (
-        ("ips", adds_up), ("doubly robust", adds_up), ("mean_weight", adds_up), ("rips", above), ("whole_list", whole),
+        ("ips", adds_up), ("doubly robust", adds_up), ("mean_weight", adds_up), ("rips", above),
+        ("cascade doubly robust", above), ("whole_list", whole),
     ):  # fmt: skip
-        found = logging.probability @ added(logging, target, reward, random.uniform(0, 1, (1, 5)))[name]
+        found = logging.probability @ added(logging, target, reward, random.uniform(0, 1, (3, 1, 5)))[name]
         truth = 1.0 if name == "mean_weight" else target.probability @ reward.sum(axis=1)
         assert found == pytest.approx(truth, abs=1e-12)
 
 
 def added(logging: EveryList, target: EveryList, reward: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """What each list adds to the sums, in the order of the lists; each is of a person of its own."""
+    """What each list adds to the sums, in the order of the lists; each is of a person of its own.
+
+    Doubly robust estimators have the predicted rewards of each rank; that of items has those of the first rank.
+    """
     index = np.array(logging.lists)
     exposures = exposures_of(
         index.tolist(), logging.at_rank.tolist(), logging.in_list[index].tolist(), reward.tolist(), num_items=5
     )
-    lists, rewards = logged_lists(exposures), RewardModel(np.zeros(len(index), dtype=np.int64), predicted)
+    lists, fold = logged_lists(exposures), np.zeros(len(index), dtype=np.int64)
+    rewards = [RewardModel(fold, one) for one in predicted]
     expected = lambda predicted, fold: (predicted @ target.in_list)[fold]  # noqa: E731
-    probabilities = TargetProbabilities(target.at_rank.ravel(), target.in_list[index].ravel(), expected)
+    probabilities = TargetProbabilities(
+        target.at_rank.ravel(), target.in_list[index].ravel(), expected, next_of(target.weight, index)
+    )
     weights = importance_weights(lists, probabilities)
     found = {name: column[lists.user] for name, column in sums_of(lists, probabilities, weights).items()}
-    return found | {"doubly robust": doubly_robust(lists, expected, weights[0].row, rewards)}
+    to_go = cascade_doubly_robust(lists, next_of(target.weight, index), weights[1].row, rewards)
+    return found | {
+        "doubly robust": doubly_robust(lists, expected, weights[0].row, rewards[0]), "cascade doubly robust": to_go
+    }  # fmt: skip
+
+
+def next_of(weight: np.ndarray, lists: np.ndarray) -> ExpectedNext:
+    """What a policy of Plackett and Luce expects at a rank, item by item."""
+
+    def expected_next(predicted: np.ndarray, index: int) -> np.ndarray:
+        left = np.tile(weight, (len(lists), 1))
+        np.put_along_axis(left, lists[:, :index], 0.0, axis=1)
+        return np.asarray(left @ predicted.T / left.sum(axis=1, keepdims=True))
+
+    return expected_next
+
+
+@settings(max_examples=15)
+@given(seed=seeds)
+def test_cascade_doubly_robust_has_the_mean_of_the_log_where_policies_are_equal(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    logging = EveryList(random.uniform(0.1, 1, 5), 3)
+    reward = random.uniform(0, 1, (len(logging.lists), 3))
+    columns = added(logging, logging, reward, np.zeros((3, 1, 5)))
+    assert columns["cascade doubly robust"] == pytest.approx(reward.sum(axis=1))
+    fitted = added(logging, logging, reward, random.uniform(0, 1, (3, 1, 5)))
+    mean = logging.probability @ reward.sum(axis=1)
+    assert logging.probability @ fitted["cascade doubly robust"] == pytest.approx(mean)
+
+
+@given(seed=seeds)
+def test_cascade_doubly_robust_is_rips_where_no_reward_is_predicted(seed: int) -> None:
+    exposures, policy = random_log(seed)
+    lists = logged_lists(exposures)
+    weight = importance_weights(lists, policy.target)[1].row
+    expected_next = policy.target.expected_next
+    assert expected_next is not None
+    to_go = fit_rewards_to_go(lists, expected_next, weight)
+    nothing = [replace(one, predicted=np.zeros_like(one.predicted)) for one in to_go]
+    zero = lambda predicted, index: np.zeros((60, len(predicted)))  # noqa: E731
+    found = cascade_doubly_robust(lists, zero, weight, nothing)
+    assert found == pytest.approx(lists.per_exposure(weight * exposures.reward))
+
+
+def test_rewards_to_go_are_those_of_an_item_and_of_what_the_target_puts_below_it() -> None:
+    random, num_lists = np.random.default_rng(9), 20_000
+    target, rate = np.array([4.0, 3.0, 2.0, 1.0]), np.array([0.9, 0.1, 0.5, 0.3])
+    index = np.argsort(random.random((num_lists, 4)), axis=1)[:, :2]
+    reward = random.random(index.shape) < rate[index]
+    uniform = np.tile([1 / 4, 1 / 3], (num_lists, 1))
+    exposures = exposures_of(
+        index.tolist(), uniform.tolist(), np.full(index.shape, 0.5).tolist(), reward.tolist(), num_items=4
+    )
+    left = np.stack([np.full(num_lists, target.sum()), target.sum() - target[index[:, 0]]], axis=1)
+    weight = np.cumprod(target[index] / left / uniform, axis=1).ravel()
+    first, second = fit_rewards_to_go(logged_lists(exposures), next_of(target, index), weight)
+    assert second.predicted == pytest.approx(np.tile(rate, (5, 1)), abs=0.05)
+    below = [np.delete(rate * target, item).sum() / np.delete(target, item).sum() for item in range(4)]
+    assert first.predicted == pytest.approx(np.tile(rate + below, (5, 1)), abs=0.05)
 
 
 def test_uniform_policy_has_the_probabilities_of_equal_weights() -> None:
@@ -118,6 +187,9 @@ def test_uniform_policy_has_the_probabilities_of_equal_weights() -> None:
     assert found.in_list == pytest.approx(uniform.in_list[index].ravel())
     predicted = np.array([[0.1, 0.2, 0.3, 0.4, 0.5]])
     assert found.expected is not None
+    assert found.expected_next is not None
+    for rank in range(3):
+        assert found.expected_next(predicted, rank) == pytest.approx(next_of(np.ones(5), index)(predicted, rank))
     assert found.expected(predicted, np.zeros(60, dtype=np.int64)) == pytest.approx(
         float(uniform.in_list @ predicted[0])
     )

@@ -53,8 +53,8 @@ def test_empty_log_is_an_error() -> None:
 
 def test_policy_that_knows_no_list_is_an_error_with_the_reasons() -> None:
     unknown = np.full(3, math.nan)
-    policy = TablePolicy(TargetProbabilities(unknown, unknown, None, {"of no user in the store": 3}))
-    with pytest.raises(InputError, match="3 of no user in the store"):
+    policy = TablePolicy(TargetProbabilities(unknown, unknown, left_out={"of no known user": 3}))
+    with pytest.raises(InputError, match="3 of no known user"):
         evaluate_policies(single([0.25] * 3), [policy])
 
 

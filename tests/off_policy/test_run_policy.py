@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.exposures.lists import SECOND, START, event, write
@@ -32,12 +34,13 @@ SOFTMAX: dict[str, Any] = {"strategy": "softmax", "temperature": 0.7, "pool": 15
 
 @pytest.fixture(scope="module")
 def histories(engine: Engine) -> dict[str, list[HistoryRow]]:
-    """Eight events of each user, of which every other is on a second of its own."""
+    """Eight events of each user with different items, two in each second."""
     random = np.random.default_rng(1)
     items = engine.vocabulary.items.to_pylist()
     return {
         f"u{user}": [
-            (items[random.integers(len(items))], START + second // 2 * SECOND, None, None) for second in range(8)
+            (items[item], START + number // 2 * SECOND, None, None)
+            for number, item in enumerate(random.permutation(len(items))[:8].tolist())
         ]
         for user in range(NUM_USERS)
     }
@@ -101,6 +104,25 @@ def test_expected_rewards_are_those_of_enumerated_items(
     assert lengths == pytest.approx(np.full(exposures.num_exposures, 4.0), abs=1e-8)
 
 
+def test_expected_next_item_is_the_logged_one_with_its_probability(
+    engine: Engine, histories: dict[str, list[HistoryRow]], folder: Path, exposures: Exposures
+) -> None:
+    lists = logged_lists(exposures)
+    for strategy in ("softmax", "greedy"):
+        found = policy(engine, histories, folder, strategy=strategy).probabilities(lists)
+        assert found.expected_next is not None
+        is_drawn = ~exposures.is_pinned
+        for rank in range(4):
+            row = exposures.offsets[:-1] + rank
+            one_each = np.eye(len(exposures.item_ids))
+            chance = found.expected_next(one_each, rank)[np.arange(len(row)), exposures.item[row]]
+            # An item that was never logged has the mean of all, so it adds a little to each.
+            above = found.at_rank[row] + 1 / len(exposures.item_ids)
+            is_possible = is_drawn[row] & (np.add.reduceat(found.at_rank == 0, exposures.offsets[:-1]) == 0)
+            assert (chance[is_possible] >= found.at_rank[row][is_possible] - 1e-9).all()
+            assert (chance[is_possible] <= above[is_possible]).all()
+
+
 def test_greedy_run_shows_its_best_items_and_nothing_else(
     engine: Engine, histories: dict[str, list[HistoryRow]], folder: Path, exposures: Exposures
 ) -> None:
@@ -111,7 +133,7 @@ def test_greedy_run_shows_its_best_items_and_nothing_else(
     for number in range(0, exposures.num_exposures, 7):
         assert exposures.context is not None
         user, context = users[str(exposures.user[number])], exposures.context[number]
-        rows = histories[user][: context["history"]["num_events"]]
+        rows = histories[user][: context["history"].num_events]
         pin = {int(rank): item for rank, item in context["filters"].get("pin", {}).items()}
         options = RecommendOptions(k=4, pin=pin)
         (answer,) = engine.answer([(engine.history(rows), Request(options))])
@@ -130,7 +152,7 @@ def test_lists_whose_context_is_not_proved_are_left_out_and_counted(
     assert exposures.context is not None
     contexts = [dict(one) for one in exposures.context]
     contexts[0]["filters"] = {"candidates": "00ff"}
-    contexts[1]["history"] = {**contexts[1]["history"], "hash": "00" * 16}
+    contexts[1]["history"] = replace(contexts[1]["history"], hash="00" * 8)
     contexts[2]["filters"] = {"pin": {"1": "no such item"}}
     users: list[str | None] = [*exposures.user]
     users[3] = None
@@ -151,7 +173,7 @@ def test_exposures_of_another_catalog_and_tables_without_histories_are_errors(
     others = replace(exposures, item_ids=[f"other {one}" for one in range(len(exposures.item_ids))])
     with pytest.raises(InputError, match="another catalog"):
         run.probabilities(logged_lists(others))
-    with pytest.raises(InputError, match="no histories"):
+    with pytest.raises(InputError, match="the history before each list"):
         run.probabilities(logged_lists(replace(exposures, context=None)))
 
 
@@ -170,3 +192,71 @@ def test_command_evaluates_a_run_with_the_histories_of_a_store(
     other = variseq("ope", folder, "--policy", run, "--store", address, "--strategy", "greedy")
     assert "lists" in other.out
     assert variseq("ope", folder, "--policy", run).code == 2
+
+
+@pytest.fixture(scope="module")
+def shop_table(
+    histories: dict[str, list[HistoryRow]], exposures: Exposures, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """The lists without pins as a shop's own table, whose times say how long histories were, and the log of events."""
+    path, key = tmp_path_factory.mktemp("shop"), make_key(folder)
+    users = {hashed_user(key, user): user for user in histories}
+    assert exposures.context is not None
+    row = exposures.row_exposure
+    length = np.array([one["history"].num_events for one in exposures.context])
+    # Each second has two events, and a list of the moment of an event is from before it.
+    time = START + length // 2 * SECOND
+    shown = pd.DataFrame(
+        {
+            "exposure_id": np.array(exposures.exposure_id)[row],
+            "user_id": [users[str(exposures.user[one])] for one in row.tolist()],
+            "item_id": [exposures.item_ids[one] for one in exposures.item.tolist()],
+            "timestamp": pd.to_datetime(time[row], unit="us", utc=True),
+            "rank": exposures.rank,
+            "reward": exposures.reward,
+            "propensity_at_rank": exposures.propensity_at_rank,
+            "propensity_in_list": exposures.propensity_in_list,
+        }
+    )
+    has_pin = np.bincount(row, weights=exposures.is_pinned) > 0
+    shown[~has_pin[row]].to_parquet(path / "shown.parquet")
+    events = [(user, one[0], one[1]) for user, rows in histories.items() for one in rows]
+    log = pd.DataFrame(events, columns=["user_id", "item_id", "timestamp"])
+    log.assign(timestamp=pd.to_datetime(log.timestamp, unit="us", utc=True)).to_parquet(path / "log.parquet")
+    return path / "shown.parquet", path / "log.parquet"
+
+
+def test_histories_of_a_log_are_the_events_before_each_list(
+    run_folder: Path, shop_table: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shown, log = shop_table
+    as_logged = [f"--{name.replace('_', '-')}={SOFTMAX[name]}" for name in ("strategy", "temperature", "pool")]
+    words = ["ope", shown, "--policy", run_folder, "--histories", log, *as_logged, "--uniform-share=0.2"]
+    done = succeed(*words, "--out", tmp_path)
+    num_lists = pd.read_parquet(shown)["exposure_id"].nunique()
+    assert f"{num_lists} lists" in done.out
+    assert "no hash proves" in done.out
+    record = json.loads((tmp_path / "ope.json").read_text(encoding="utf-8"))
+    (policy,) = record["policies"]
+    assert policy["left_out"] == {}
+    # With any other history the weights of the policy that made the log would not be 1.
+    item, cascade = policy["diagnostics"]["item"], policy["diagnostics"]["cascade"]
+    assert (item["mean"], item["standard_error"]) == pytest.approx((1.0, 0.0), abs=1e-5)
+    assert cascade["effective_sample"] == pytest.approx(num_lists, abs=1e-3)
+    assert str(log) in record["histories"]
+
+
+def test_histories_of_other_people_and_of_a_server_are_errors(
+    run_folder: Path, shop_table: tuple[Path, Path], folder: Path, tmp_path: Path
+) -> None:
+    shown, log = shop_table
+    others = pd.read_parquet(log)
+    others.assign(user_id=others.user_id + "x").to_parquet(tmp_path / "others.parquet")
+    for words, message in (
+        ([shown, "--histories", tmp_path / "others.parquet"], "same user ids"),
+        ([folder, "--histories", log], "--histories is for a table"),
+        ([shown], "with --histories"),
+    ):
+        done = variseq("ope", *words, "--policy", run_folder)
+        assert done.code == 2
+        assert message in " ".join(done.err.split())

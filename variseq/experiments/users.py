@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from variseq.errors import InputError
 from variseq.experiments.experiment import Experiment
+from variseq.exposures.history import HistoryDigest
 from variseq.exposures.table import Exposures
 
 REWARD = "mean reward a user within the follow-up"
@@ -122,14 +123,19 @@ def _covariates(
     Both come from the history before the list. Probabilities of the listed items would not do: the arm chose them. For
     the same reason the entropy is left out where arms differ in `exclude_seen`, which changes the forecast.
     """
-    columns = {NUM_EVENTS: [np.log1p(_number(one.get("history"), "num_events")) for one in contexts]}
+    columns = {NUM_EVENTS: [np.log1p(_num_events(one.get("history"))) for one in contexts]}
     if len({arm.exclude_seen for arm in experiment.arms}) == 1:
         columns[UNCERTAINTY] = [_number(one, "uncertainty") for one in contexts]
     known = {name: column for name, column in columns.items() if np.isfinite(column).all()}
     return tuple(known), np.array(list(known.values()), dtype=np.float64).reshape(len(known), len(contexts)).T
 
 
-def _number(record: object, name: str) -> float:
+def _num_events(history: object) -> float:
+    """How many events a history has; NaN where a table has none."""
+    return float(history.num_events) if isinstance(history, HistoryDigest) else float("nan")
+
+
+def _number(context: dict[str, object], name: str) -> float:
     """A number of a record; NaN where it has none."""
-    found = record.get(name) if isinstance(record, dict) else None
+    found = context.get(name)
     return float(found) if isinstance(found, int | float) else float("nan")

@@ -67,7 +67,7 @@ def _exposure_ids(folder: Path, hashes: Sequence[bytes]) -> set[str]:
 
 
 def _marked(path: Path, hashes: Sequence[bytes], exposure_ids: set[str]) -> Iterator[tuple[bytes, bool]]:
-    """The lines of a segment, and whether they are of the users: they have a hash of 16 bytes, or such an id."""
+    """The lines of a segment, and whether they are of the users: they have a hash of 12 bytes, or such an id."""
     for line in segment_lines(path):
         is_shown_to_them = bool(exposure_ids) and SHOWN in line and _exposure_id(line) in exposure_ids
         yield line, is_shown_to_them or any(one in line for one in hashes)

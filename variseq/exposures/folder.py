@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +20,7 @@ from variseq.sequences.given_history import EPOCH
 KEY = "user_hash.key"
 SEGMENTS = ("exposures-*.jsonl", "exposures-*.jsonl.gz")
 GZIP_LEVEL = 1
-USER_BYTES = 16
+USER_BYTES = 12
 """Of the hash of a user that stands in a record."""
 
 
@@ -95,10 +95,10 @@ def _without_key(folder: Path) -> str:
 
 
 def hashed_user(key: bytes, user_id: Id) -> str:
-    """What stands for a user in records: 32 hexadecimal digits of `user_hash`.
+    """What stands for a user in records: 24 hexadecimal digits of `user_hash`.
 
     >>> len(hashed_user(b"key", "ann")), hashed_user(b"key", 12) == hashed_user(b"key", "12")
-    (32, False)
+    (24, False)
     """
     return user_hash(key, user_id)[:USER_BYTES].hex()
 
@@ -110,12 +110,3 @@ def iso_time(microseconds: int) -> str:
     '2025-11-30T12:00:00.000001Z'
     """
     return (EPOCH + timedelta(microseconds=microseconds)).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
-def microseconds_of(text: str) -> int:
-    """UTC microseconds of such a text. Raises ValueError or TypeError for another one.
-
-    >>> microseconds_of("2025-11-30T12:00:00.000001Z")
-    1764504000000001
-    """
-    return (datetime.fromisoformat(text) - EPOCH) // timedelta(microseconds=1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from variseq.events.vocabulary import typed
 from variseq.sequences.given_history import HistoryRow
 
-HASH_BYTES = 16
+HASH_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class HistoryDigest:
 
 
 def history_hash(events: Sequence[HistoryRow], key: bytes) -> str:
-    """BLAKE2b-128 of all events in their order, with the key of the folder, as hexadecimal digits.
+    """BLAKE2b-64 of all events in their order, with the key of the folder, as hexadecimal digits.
 
     Args:
         events: Item id, UTC microseconds, behavior and value of each, oldest first, as the store gave them.
@@ -37,13 +38,22 @@ def history_hash(events: Sequence[HistoryRow], key: bytes) -> str:
 
     >>> events = [("i9", 1_000_000, "view", None), ("i3", 2_000_000, None, 4.0)]
     >>> len(history_hash(events, b"key")), history_hash(events, b"key") == history_hash(events[1:], b"key")
-    (32, False)
+    (16, False)
     """
     plain = [
         (typed(item), time, behavior, None if value is None else float(value)) for item, time, behavior, value in events
     ]
     text = json.dumps(plain, separators=(",", ":")).encode("ascii")
     return hashlib.blake2b(text, digest_size=HASH_BYTES, key=key).hexdigest()
+
+
+def history_before(events: Sequence[HistoryRow], time: int) -> list[HistoryRow]:
+    """The events before a time in UTC microseconds. One of that time may be the answer to a list, so it is left out.
+
+    >>> history_before([("i9", 1_000_000, None, None), ("i3", 2_000_000, None, None)], 2_000_000)
+    [('i9', 1000000, None, None)]
+    """
+    return list(events[: bisect_left(events, time, key=lambda event: event[1])])
 
 
 def rebuild_history(events: Sequence[HistoryRow], digest: HistoryDigest, key: bytes) -> list[HistoryRow] | None:

@@ -13,18 +13,21 @@ from typing import Any
 import numpy as np
 
 from variseq.errors import InputError
+from variseq.events.numeric_times import LATEST_MICROSECONDS
 from variseq.events.options import ColumnNames
 from variseq.events.parse import DEFAULT_EVENT
 from variseq.events.vocabulary import Id
-from variseq.exposures.folder import SEGMENTS, microseconds_of, segment_lines, segments
+from variseq.exposures.folder import SEGMENTS, segment_lines, segments
+from variseq.exposures.history import HistoryDigest
 from variseq.exposures.impressions import read_impressions
+from variseq.exposures.records import policy_fields
 from variseq.exposures.report import ExposureReport
 from variseq.exposures.returns import with_returns
 from variseq.exposures.rewards import LoggedEvent, RewardOptions, confirmed, with_rewards
 from variseq.exposures.table import Exposures
 
 CONTEXT = ("history", "model", "policy", "filters", "log_p", "experiment", "arm", "uncertainty")
-PROPENSITIES = ("propensity_at_rank", "propensity_in_list")
+PROPENSITIES = {"p_at_rank": "propensity_at_rank", "p_in_list": "propensity_in_list"}
 LARGEST_RANK = 1_000_000_000
 FAULTS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
@@ -84,16 +87,7 @@ def read_segments(path: Path, options: RewardOptions) -> tuple[Exposures, Exposu
         raise InputError(f"{path} has no {SEGMENTS[0]}. Give a folder that `variseq serve --exposures` wrote.")
     for one in paths:
         for number, text in enumerate(segment_lines(one), 1):
-            if not text.endswith(b"\n"):  # A process is writing it.
-                report.lines["unfinished"] += 1
-                continue
-            try:
-                record = json.loads(text)
-                READERS[record["kind"]](record, lines, report)
-                report.lines[record["kind"]] += 1
-            except FAULTS as error:
-                report.lines["unreadable"] += 1
-                report.first_fault = report.first_fault or f"{one.name}, line {number}: {type(error).__name__}: {error}"
+            _read_line(one, number, text, lines, report)
     for exposure_id in lines.in_conflict:
         del lines.exposures[exposure_id]
         report.exposures["in conflict"] += 1 + lines.num_repeated.pop(exposure_id)
@@ -110,6 +104,27 @@ def read_segments(path: Path, options: RewardOptions) -> tuple[Exposures, Exposu
         exposures, outcomes = confirmed(exposures, last_shown)
         report.exposures.update(outcomes)
     return _rewarded(exposures, lines, options, report), report
+
+
+def _read_line(path: Path, number: int, text: bytes, lines: _Lines, report: ExposureReport) -> None:
+    """Take a line of a segment, or count what is wrong with it."""
+    if not text.endswith(b"\n"):  # A process is writing it.
+        report.lines["unfinished"] += 1
+        return
+    try:
+        record = json.loads(text)
+        if not (is_earlier := bool(set(PROPENSITIES.values()) & record.keys())):
+            READERS[record["kind"]](record, lines, report)
+            report.lines[record["kind"]] += 1
+    except FAULTS as error:
+        report.lines["unreadable"] += 1
+        report.first_fault = report.first_fault or f"{path.name}, line {number}: {type(error).__name__}: {error}"
+        return
+    if is_earlier:
+        raise InputError(
+            f"{path} is of an earlier release of Variseq, in a format that is read no more. Move it out of the folder, "
+            "and read it by that release."
+        )
 
 
 def _rewarded(exposures: Exposures, lines: _Lines, options: RewardOptions, report: ExposureReport) -> Exposures:
@@ -130,14 +145,15 @@ def _rewarded(exposures: Exposures, lines: _Lines, options: RewardOptions, repor
 
 def _read_exposure(record: dict[str, Any], lines: _Lines, report: ExposureReport) -> None:
     exposure_id, items = _text(record["exposure_id"]), [_id(one) for one in record["item_id"]]
-    first_rank = _rank(record["first_rank"])
+    first_rank, policy = _rank(record.get("first_rank", 1)), record["policy"]
     row: dict[str, Any] = {name: record[name] for name in CONTEXT if name in record}
-    row |= {name: dict(record[name]) for name in ("history", "policy", "filters")} | {"model": _text(record["model"])}
+    row |= {"policy": dict(zip(policy_fields(policy[0]), policy, strict=True)), "history": _history(*record["history"])}
+    row |= {"filters": dict(record.get("filters", {})), "model": _text(record["model"])}
     _rank(row["policy"].get("pool", 1))
-    row |= {"time": microseconds_of(record["time"]), "user": None if record["user"] is None else _text(record["user"])}
+    row |= {"time": _time(record["time"]), "user": None if record["user"] is None else _text(record["user"])}
     row |= {"items": items, "first_rank": first_rank, "pin": dict(row["filters"].get("pin", {}))}
     for name in PROPENSITIES:
-        given = record[name]
+        given = record.get(name)
         column = [math.nan if one is None else float(one) for one in ([None] * len(items) if given is None else given)]
         if len(column) != len(items):
             raise ValueError(f"{name} has {len(column)} numbers for {len(items)} items")
@@ -159,7 +175,7 @@ def _read_event(record: dict[str, Any], lines: _Lines, report: ExposureReport) -
     behavior, exposure_id, rank = record["behavior"], record.get("exposure_id"), record.get("rank")
     event = LoggedEvent(
         _text(record["event_id"]),
-        microseconds_of(record["time"]),
+        _time(record["time"]),
         _text(record["user"]),
         _id(record["item_id"]),
         DEFAULT_EVENT if behavior is None else _text(behavior),
@@ -201,6 +217,18 @@ def _rank(given: object) -> int:
     return given
 
 
+def _time(given: object) -> int:
+    if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given < LATEST_MICROSECONDS:
+        raise TypeError(f"{given!r} is no time in microseconds")
+    return given
+
+
+def _history(digest: object, num_events: object, latest: object) -> HistoryDigest:
+    if not isinstance(num_events, int) or num_events < 0:
+        raise TypeError(f"{num_events!r} is no number of events")
+    return HistoryDigest(_text(digest), num_events, None if latest is None else _time(latest))
+
+
 def _table(found: Mapping[str, dict[str, Any]], report: ExposureReport) -> Exposures:
     """Lists by time, and those of one time by their ids, so that the order of segments changes nothing."""
     chosen = sorted(found.items(), key=lambda one: (one[1]["time"], one[0]))
@@ -234,6 +262,6 @@ def _table(found: Mapping[str, dict[str, Any]], report: ExposureReport) -> Expos
         number = int(np.searchsorted(exposures.offsets, row, side="right")) - 1
         return f"exposure {exposures.exposure_id[number]!r} at rank {exposures.rank[row]}"
 
-    for name in PROPENSITIES:
+    for name in PROPENSITIES.values():
         report.add_propensities(name, getattr(exposures, name), where)
     return exposures

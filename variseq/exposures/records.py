@@ -19,8 +19,9 @@ from variseq.ranking.options import SOFTMAX, RecommendOptions
 from variseq.ranking.recommendations import Recommendations
 from variseq.sequences.given_history import NOW
 
-SCORE, PROPENSITY = "%.7g", "%.10g"
-"""How numbers are written. Ten digits keep the product of ten propensities to a part in 10^9."""
+SCORE, PROPENSITY = "%.5g", "%.6g"
+"""How numbers are written. Six digits keep the product of ten propensities to a part in 20,000. Scores have 32 bits, of
+which the last digits of propensities depend anyway."""
 AS_THEY_ARE = ("exclude_seen", "diversity", "new_items_share", "conformal_level", "next")
 HASHED = ("candidates", "exclude", "categories", "boost_items", "boost_categories", "boost_columns", "query")
 FILTER_BYTES = 8
@@ -61,33 +62,31 @@ class ExposureRecord:
 
     def line(self, key: bytes) -> bytes:
         """The record as a line of JSON."""
-        latest = self.history.latest_event
+        history = self.history
         fields_of_line: dict[str, Any] = {
             "kind": self.kind,
             "exposure_id": self.exposure_id,
-            "time": iso_time(self.time),
+            "time": self.time,
             "user": None if self.user_id is None else hashed_user(key, self.user_id),
-            "history": {
-                "hash": self.history.hash,
-                "num_events": self.history.num_events,
-                "latest_event": None if latest is None else iso_time(latest),
-            },
+            "history": [history.hash, history.num_events, history.latest_event],
             "model": self.model,
-            "policy": policy_of(self.options),
-            "filters": filters_of(self.options, self.shown, key),
-            "first_rank": len(self.shown) + 1,
-            "item_id": list(self.listed.item_id),
+            "policy": [getattr(self.options, name) for name in policy_fields(self.options.strategy)],
         }
+        if filters := filters_of(self.options, self.shown, key):
+            fields_of_line["filters"] = filters
+        if self.shown:
+            fields_of_line["first_rank"] = len(self.shown) + 1
+        fields_of_line["item_id"] = list(self.listed.item_id)
         if self.arm is not None:
             fields_of_line |= {"experiment": self.experiment, "arm": self.arm}
             if self.uncertainty is not None:
-                fields_of_line["uncertainty"] = float(SCORE % self.uncertainty)
+                fields_of_line["uncertainty"] = float(PROPENSITY % self.uncertainty)
         numbers = (
             ("log_p", self.listed.score, SCORE),
-            ("propensity_at_rank", self.listed.propensity_at_rank, PROPENSITY),
-            ("propensity_in_list", self.listed.propensity_in_list, PROPENSITY),
+            ("p_at_rank", self.listed.propensity_at_rank, PROPENSITY),
+            ("p_in_list", self.listed.propensity_in_list, PROPENSITY),
         )
-        text = "".join(f',"{name}":{_numbers(column, form)}' for name, column, form in numbers)
+        text = "".join(f',"{name}":{_numbers(column, form)}' for name, column, form in numbers if column is not None)
         return _json(fields_of_line)[:-1] + text.encode("ascii") + b"}\n"
 
 
@@ -104,7 +103,7 @@ class ShownRecord:
 
     def line(self, key: bytes) -> bytes:
         """The record as a line of JSON."""
-        shown = {"kind": self.kind, "exposure_id": self.exposure_id, "time": iso_time(self.time)}
+        shown = {"kind": self.kind, "exposure_id": self.exposure_id, "time": self.time}
         return _json(shown | {"ranks": list(self.ranks)}) + b"\n"
 
 
@@ -128,7 +127,7 @@ class EventRecord:
         event = {
             "kind": self.kind,
             "event_id": self.event_id,
-            "time": iso_time(self.time),
+            "time": self.time,
             "user": hashed_user(key, self.user_id),
             "item_id": self.item_id,
             "behavior": self.behavior,
@@ -141,16 +140,15 @@ class EventRecord:
 Record = ExposureRecord | ShownRecord | EventRecord
 
 
-def policy_of(options: RecommendOptions) -> dict[str, Any]:
-    """What chose the list, with all that its probabilities depend on.
+def policy_fields(strategy: str) -> tuple[str, ...]:
+    """The names of what stands in a line about what chose the list: all that its probabilities depend on, in order.
 
-    >>> policy_of(RecommendOptions())
-    {'strategy': 'greedy'}
+    >>> policy_fields("greedy"), policy_fields("softmax")
+    (('strategy',), ('strategy', 'temperature', 'pool', 'uniform_share', 'seed'))
     """
-    if options.strategy == "greedy":
-        return {"strategy": options.strategy}
-    names = ("strategy", *(SOFTMAX if options.strategy == "softmax" else ()), "seed")
-    return {name: getattr(options, name) for name in names}
+    if strategy == "greedy":
+        return ("strategy",)
+    return ("strategy", *(SOFTMAX if strategy == "softmax" else ()), "seed")
 
 
 def filters_of(options: RecommendOptions, shown: Sequence[Id], key: bytes) -> dict[str, Any]:
@@ -185,10 +183,8 @@ def _hash(given: Any, key: bytes) -> str:
     return hashlib.blake2b(json.dumps(plain).encode("ascii"), digest_size=FILTER_BYTES, key=key).hexdigest()
 
 
-def _numbers(column: Float[np.ndarray, " row"] | None, form: str) -> str:
+def _numbers(column: Float[np.ndarray, " row"], form: str) -> str:
     """A list of JSON; null for no number."""
-    if column is None:
-        return "null"
     return "[" + ",".join(form % one if math.isfinite(one) else "null" for one in column.tolist()) + "]"
 
 

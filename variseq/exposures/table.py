@@ -23,8 +23,8 @@ class Exposures:
         exposure_id: Of each list.
         user: Of each list: a keyed hash, or the id of a shop's own table; None where it is not known.
         time: Of each list, in UTC microseconds; 0 where a table has no times.
-        context: What the record of each list has besides: history, model, policy, filters, log_p, and in an
-            experiment experiment, arm and uncertainty. None for a shop's own table.
+        context: What the record of each list has besides: history (a `HistoryDigest`), model, policy, filters,
+            log_p, and in an experiment experiment, arm and uncertainty. None for a shop's own table.
         item: Of each row, as an index of `item_ids`.
         item_ids: Ids of the items.
         rank: Of each row, from 1.

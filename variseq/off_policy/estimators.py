@@ -9,6 +9,8 @@ the number of lists:
     direct method      Σ expected q under the target / n: has the bias of q, so it has no interval
     RIPS               Σ w y / n with the weight of the list down to the row: a reward may depend on what stands above
                        it (McInerney et al., 2020)
+    cascade doubly     RIPS for what a model of the rewards from each rank on does not explain; see `cascade`
+    robust
     whole-list IPS     Σ w y / n with the weight of the whole list: a reward may depend on all of it
 
 The first four have the weight of an item to be in the list (the item-position model of Li et al., 2018, without ranks).
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from variseq.off_policy.cascade import cascade_doubly_robust, fit_rewards_to_go
 from variseq.off_policy.logged import LoggedLists
 from variseq.off_policy.policies import ExpectedRewards, TargetProbabilities
 from variseq.off_policy.reward_model import RewardModel, fit_reward_model
@@ -55,6 +58,7 @@ ESTIMATORS = (
     Estimator("doubly robust", "item", "doubly_robust"),
     Estimator("direct method", None, "expected"),
     RIPS,
+    Estimator("cascade doubly robust", "cascade", "cascade_doubly_robust"),
     WHOLE_LIST,
 )
 Columns = dict[str, Float[np.ndarray, " user"]]
@@ -81,6 +85,9 @@ def sums_of(lists: LoggedLists, target: TargetProbabilities, weights: Sequence[W
         rewards = fit_reward_model(lists, np.ones_like(item))
         found["expected"] = target.expected(rewards.predicted, rewards.fold)
         found["doubly_robust"] = doubly_robust(lists, target.expected, item, fit_reward_model(lists, item**2))
+    if target.expected_next is not None and (cascade := [one.row for one in weights if one.kind == "cascade"]):
+        to_go = fit_rewards_to_go(lists, target.expected_next, cascade[0])
+        found["cascade_doubly_robust"] = cascade_doubly_robust(lists, target.expected_next, cascade[0], to_go)
     return {name: np.bincount(lists.user, weights=one, minlength=lists.num_users) for name, one in found.items()}
 
 

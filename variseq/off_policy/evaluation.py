@@ -309,7 +309,7 @@ def _some(
     """The probabilities at some of the exposures."""
     if exposures.all():
         return target
-    of_all = target.expected
+    of_all, next_of_all = target.expected, target.expected_next
 
     def expected(
         predicted: Float[np.ndarray, "fold item"], fold: Int[np.ndarray, " kept"]
@@ -319,5 +319,14 @@ def _some(
         every[exposures] = fold
         return of_all(predicted, every)[exposures]
 
-    known = None if of_all is None else expected
-    return replace(target, at_rank=target.at_rank[rows], in_list=target.in_list[rows], expected=known)
+    def expected_next(predicted: Float[np.ndarray, "fold item"], index: int) -> Float[np.ndarray, "kept fold"]:
+        assert next_of_all is not None
+        return next_of_all(predicted, index)[exposures]
+
+    return replace(
+        target,
+        at_rank=target.at_rank[rows],
+        in_list=target.in_list[rows],
+        expected=None if of_all is None else expected,
+        expected_next=None if next_of_all is None else expected_next,
+    )

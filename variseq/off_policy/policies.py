@@ -16,6 +16,8 @@ ExpectedRewards = Callable[
     [Float[np.ndarray, "fold item"], Int[np.ndarray, " exposure"]], Float[np.ndarray, " exposure"]
 ]
 
+ExpectedNext = Callable[[Float[np.ndarray, "fold item"], int], Float[np.ndarray, "exposure fold"]]
+
 
 @dataclass(frozen=True, eq=False)
 class TargetProbabilities:
@@ -26,12 +28,16 @@ class TargetProbabilities:
         in_list: Probability of each logged item in a list of the logged length.
         expected: Gives for each exposure the sum over all items of the probability in the list times the predicted
             reward, from rewards by fold and item and the fold of each exposure; None: not known.
+        expected_next: Gives for each exposure the expected predicted reward of the one item that the policy puts at the
+            rank with an index, given the logged items above it, from rewards by fold and item; None: not known. It may
+            be anything where the rank is pinned, or the policy never puts these items above it.
         left_out: How many exposures cannot be known, by reason.
     """
 
     at_rank: Float[np.ndarray, " row"]
     in_list: Float[np.ndarray, " row"]
     expected: ExpectedRewards | None = None
+    expected_next: ExpectedNext | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -85,8 +91,15 @@ class UniformPolicy:
             pinned = lists.per_exposure(of_rows)
             return pinned + share * (predicted.sum(axis=1)[fold] - pinned)
 
+        def expected_next(predicted: Float[np.ndarray, "fold item"], index: int) -> Float[np.ndarray, "exposure fold"]:
+            is_above = np.arange(len(log.item)) < (log.offsets[:-1] + index)[log.row_exposure]
+            taken = log.is_pinned | is_above
+            num_left = num_pinned + num_free - lists.per_exposure(taken.astype(float))
+            of_taken = [lists.per_exposure(np.where(taken, one[log.item], 0.0)) for one in predicted]
+            return (predicted.sum(axis=1) - np.stack(of_taken, axis=1)) / np.maximum(num_left, 1)[:, None]
+
         at_rank = 1 / np.maximum(num_free[log.row_exposure] - drawn_before, 1)
-        return TargetProbabilities(at_rank, share[log.row_exposure], expected)
+        return TargetProbabilities(at_rank, share[log.row_exposure], expected, expected_next)
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,19 +40,40 @@ def fit_reward_model(lists: LoggedLists, weight: Float[np.ndarray, " row"]) -> R
         lists: Exposures with rewards.
         weight: How much each row counts; not negative.
     """
-    log = lists.exposures
-    num_folds = min(NUM_FOLDS, lists.num_users)
-    fold = lists.user % num_folds
-    shape = (num_folds, len(log.item_ids))
-    if num_folds == 1:
-        return RewardModel(fold, np.zeros(shape))
-    cell = fold[log.row_exposure] * shape[1] + log.item
+    log, fold = lists.exposures, folds(lists)
+    reward = np.broadcast_to(log.reward[:, None], (len(log.item), int(fold.max()) + 1))
+    return RewardModel(fold, mean_rewards(lists, np.arange(len(log.item)), weight, reward))
+
+
+def folds(lists: LoggedLists) -> Int[np.ndarray, " exposure"]:
+    """The part of the people that each exposure belongs to."""
+    return lists.user % min(NUM_FOLDS, lists.num_users)
+
+
+def mean_rewards(
+    lists: LoggedLists,
+    rows: Int[np.ndarray, " chosen"],
+    weight: Float[np.ndarray, " chosen"],
+    reward: Float[np.ndarray, "chosen fold"],
+) -> Float[np.ndarray, "fold item"]:
+    """For each fold the shrunk mean rewards of items in some rows of all people but those of the fold.
+
+    Args:
+        lists: Where the rows are.
+        rows: Their numbers.
+        weight: How much each of them counts; not negative.
+        reward: Of each of them, as it is for the model of each fold.
+    """
+    item, fold = lists.exposures.item[rows], folds(lists)[lists.exposures.row_exposure[rows]]
+    num_items, num_folds = len(lists.exposures.item_ids), reward.shape[1]
     scaled = weight / max(weight.max(initial=0.0), np.finfo(float).tiny)
-    columns = (scaled, scaled**2, scaled * log.reward, scaled * log.reward**2)
-    of_fold = [np.bincount(cell, weights=one, minlength=shape[0] * shape[1]).reshape(shape) for one in columns]
-    # Of all folds but each.
-    others = [one.sum(axis=0) - one for one in of_fold]
-    return RewardModel(fold, np.stack([_shrunk(*(one[part] for one in others)) for part in range(num_folds)]))
+    found = np.zeros((num_folds, num_items))
+    for part in range(num_folds if num_folds > 1 else 0):
+        of_part = reward[:, part]
+        columns = (scaled, scaled**2, scaled * of_part, scaled * of_part**2)
+        sums = [np.bincount(item, weights=one * (fold != part), minlength=num_items) for one in columns]
+        found[part] = _shrunk(*sums)
+    return found
 
 
 def _shrunk(
@@ -77,6 +98,5 @@ def _shrunk(
 
 def _ratio(above: Any, below: Any, otherwise: float) -> np.ndarray:
     """One over the other, where that is not 0."""
-    # The sum of all folds minus one of them may be a rounding error.
     is_there = below > 1e-12
     return np.where(is_there, above / np.where(is_there, below, 1.0), otherwise)

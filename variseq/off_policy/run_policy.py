@@ -1,4 +1,4 @@
-"""The policy of a fitted run at logged exposures: histories are built again and proved, then its engine ranks."""
+"""The policy of a fitted run at logged exposures: histories are built again, then its engine ranks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from variseq.errors import InputError
-from variseq.exposures.folder import microseconds_of
-from variseq.exposures.history import HistoryDigest, rebuild_history
+from variseq.exposures.history import history_before, rebuild_history
 from variseq.off_policy.logged import LoggedLists
 from variseq.off_policy.policies import TargetProbabilities
 from variseq.ranking.engine import Engine, together
@@ -27,7 +26,7 @@ PLAIN_FILTERS = {"exclude_seen", "pin", "at", "next"}
 """Filters that a record holds as they are; of others it has hashes only."""
 LISTS_AT_ONCE = 16
 """The probabilities of a pool to be in a list take a few megabytes for each list while they are computed."""
-NO_USER = "of no user in the store"
+NO_USER = "of no known user"
 NO_HISTORY = "the store has another history than the one that was logged"
 NO_FILTERS = "only hashes of their filters were logged"
 NO_OPTIONS = "the run does not allow their options"
@@ -35,14 +34,15 @@ NO_OPTIONS = "the run does not allow their options"
 
 @dataclass(frozen=True, eq=False)
 class RunPolicy:
-    """What a run would draw, or with strategy "greedy" show, at the exposures of a server.
+    """What a run would draw, or with strategy "greedy" show, at exposures.
 
     Args:
         name: Names it in tables.
         engine: Of the run.
         options: Its strategy, temperature, pool and uniform_share. Of the rest, the log has what each request wanted.
-        history_of: The events of a user of the log, oldest first; None where the store does not know the user.
-        key: The key of the folder of exposures, which proves histories.
+        history_of: The events of a user of the exposures, oldest first; None where the user is not known.
+        key: The key of the folder of exposures, which proves histories. None: of a table, which has none. There the
+            history of a list is all events before it, and a list is asked for without filters.
         report: Called with the number of lists that are done and that of all.
     """
 
@@ -50,16 +50,16 @@ class RunPolicy:
     engine: Engine
     options: RecommendOptions
     history_of: Callable[[str], Sequence[HistoryRow] | None]
-    key: bytes
+    key: bytes | None
     report: Callable[[int, int], None] = lambda done, total: None
 
     def probabilities(self, lists: LoggedLists) -> TargetProbabilities:
-        """Probabilities at all lists whose history is proved. Raises InputError for a log of another catalog."""
+        """Probabilities at all lists whose history is known. Raises InputError for a log of another catalog."""
         log = lists.exposures
-        if log.context is None:
+        if (self.key is None) != (log.context is None) or (self.key is None and not log.time.any()):
             raise InputError(
-                f"The table has no histories, so what the run {self.name} would show cannot be known. Log exposures "
-                "with `variseq serve --exposures`, or name a rule."
+                f"What the run {self.name} would show cannot be known, as it needs the history before each list. Log "
+                "exposures with `variseq serve --exposures`, or give a table with times and a log with --histories."
             )
         position = self.engine.vocabulary.item_positions(log.item_ids)
         if not (position >= 0).any():
@@ -73,19 +73,18 @@ class RunPolicy:
             assert ranked.pool_item is not None
             assert ranked.pool_weight is not None
             found.add(batch, ranked.pool_item, ranked.pool_weight)
-        return TargetProbabilities(found.at_rank, found.in_list, found.expected, dict(left_out))
+        return TargetProbabilities(found.at_rank, found.in_list, found.expected, found.expected_next, dict(left_out))
 
     def ranked(
         self, lists: LoggedLists, left_out: Counter[str]
     ) -> Iterator[tuple[Sequence[LoggedRequest], RankedLists]]:
-        """What the run ranks at all lists whose history is proved, some at a time; the rest is counted by its reason.
+        """What the run ranks at all lists whose history is known, some at a time; the rest is counted by its reason.
 
         The lists have pools, scores and weights also where the strategy is greedy.
         """
-        assert lists.exposures.context is not None
         # Requests with and without a time are ranked apart from each other.
         waiting: dict[bool, list[LoggedRequest]] = {True: [], False: []}
-        for request in self._requests(lists, lists.exposures.context, left_out):
+        for request in self._requests(lists, left_out):
             batch = waiting[request.history.request_time is None]
             batch.append(request)
             if len(batch) == LISTS_AT_ONCE:
@@ -105,9 +104,7 @@ class RunPolicy:
         pool = longest if self.options.strategy == "greedy" else max(self.options.pool, longest)
         return replace(self.options, k=longest, strategy="softmax", pool=pool, seed=0, reasons=False)
 
-    def _requests(
-        self, lists: LoggedLists, contexts: Sequence[Mapping[str, Any]], left_out: Counter[str]
-    ) -> Iterator[LoggedRequest]:
+    def _requests(self, lists: LoggedLists, left_out: Counter[str]) -> Iterator[LoggedRequest]:
         """What the run is asked, person by person; the rest is counted by its reason."""
         log = lists.exposures
         user: str | None = None
@@ -119,14 +116,11 @@ class RunPolicy:
                 continue
             if name != user:
                 user, events = name, self.history_of(name)
-            context = contexts[number]
+            context: Mapping[str, Any] = {"filters": {}} if log.context is None else log.context[number]
             if events is None or set(context["filters"]) - PLAIN_FILTERS:
                 left_out[NO_USER if events is None else NO_FILTERS] += 1
                 continue
-            logged = context["history"]
-            latest = None if logged["latest_event"] is None else microseconds_of(logged["latest_event"])
-            digest = HistoryDigest(logged["hash"], logged["num_events"], latest)
-            if (rebuilt := rebuild_history(events, digest, self.key)) is None:
+            if (rebuilt := self._history(events, context, int(log.time[number]))) is None:
                 left_out[NO_HISTORY] += 1
                 continue
             try:
@@ -135,6 +129,12 @@ class RunPolicy:
                 yield LoggedRequest(number, history, self.engine.constraints(options))
             except InputError:
                 left_out[NO_OPTIONS] += 1
+
+    def _history(self, events: Sequence[HistoryRow], context: Mapping[str, Any], time: int) -> list[HistoryRow] | None:
+        """What a list was made from; None where that cannot be proved."""
+        if self.key is None:
+            return history_before(events, time)
+        return rebuild_history(events, context["history"], self.key)
 
     def _of_request(self, context: Mapping[str, Any], length: int) -> RecommendOptions:
         """The options of the run with those of a request. A list that was cut had as many scores as items."""
@@ -168,6 +168,8 @@ class _Found:
         self.logged_item[position[position >= 0]] = np.flatnonzero(position >= 0)
         self.pool_item: list[np.ndarray | None] = [None] * log.num_exposures
         self.pool_in_list: list[np.ndarray | None] = [None] * log.num_exposures
+        self.pool_weight: list[np.ndarray | None] = [None] * log.num_exposures
+        self.pool_index = np.full(len(log.item), -1)
 
     def add(
         self,
@@ -196,6 +198,8 @@ class _Found:
             self.in_list[drawn] = listed[number, : len(drawn)]
             self.pool_item[one.number] = self.logged_item[item[number, is_used]]
             self.pool_in_list[one.number] = in_pool[number, is_used]
+            self.pool_weight[one.number] = weight[number, is_used]
+            self.pool_index[drawn] = index[number, : len(drawn)]
 
     def _index(self, rows: Sequence[np.ndarray], item: Int[np.ndarray, "history pool"]) -> Int[np.ndarray, "history k"]:
         """Where the drawn items of each list stand in its pool; −1 where they are not in it."""
@@ -210,11 +214,36 @@ class _Found:
         self, predicted: Float[np.ndarray, "fold item"], fold: Int[np.ndarray, " exposure"]
     ) -> Float[np.ndarray, " exposure"]:
         """Expected rewards of the lists; an item that was never logged is predicted to be as good as the mean."""
-        log = self.lists.exposures
-        every = np.concatenate([predicted, predicted.mean(axis=1, keepdims=True)], axis=1)
+        log, every = self.lists.exposures, _every(predicted)
         of_rows = np.where(log.is_pinned, predicted[fold[log.row_exposure], log.item], 0.0)
         found = self.lists.per_exposure(of_rows)
         for number, (item, chance) in enumerate(zip(self.pool_item, self.pool_in_list, strict=True)):
             if item is not None:
                 found[number] += every[fold[number], item] @ chance
         return found
+
+    def expected_next(
+        self, predicted: Float[np.ndarray, "fold item"], index: int
+    ) -> Float[np.ndarray, "exposure fold"]:
+        """The expected reward of the item at a rank, given the logged ones above it."""
+        log, every = self.lists.exposures, _every(predicted)
+        found = np.zeros((log.num_exposures, len(predicted)))
+        for number, (item, weight) in enumerate(zip(self.pool_item, self.pool_weight, strict=True)):
+            first = log.offsets[number]
+            if item is None or weight is None or first + index >= log.offsets[number + 1]:
+                continue
+            above = self.pool_index[first : first + index]
+            above = above[(above >= 0) & (above < len(item))]
+            if self.is_greedy:
+                num_above = index - int(log.is_pinned[first : first + index].sum())
+                weight = (np.arange(len(item)) == num_above).astype(float)
+            else:
+                weight = weight.copy()
+                weight[above] = 0.0
+            found[number] = every[:, item] @ weight / max(weight.sum(), np.finfo(float).tiny)
+        return found
+
+
+def _every(predicted: Float[np.ndarray, "fold item"]) -> Float[np.ndarray, "fold item_plus_one"]:
+    """The predicted rewards, and last that of an item that was never logged, which is the mean."""
+    return np.concatenate([predicted, predicted.mean(axis=1, keepdims=True)], axis=1)

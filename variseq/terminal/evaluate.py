@@ -8,14 +8,9 @@ from typing import Any
 from variseq.errors import InputError
 from variseq.estimator import load
 from variseq.evaluation.significance import Comparison
-from variseq.events.options import ColumnNames, ReadOptions
+from variseq.events.options import ColumnNames
 from variseq.log import read
-
-
-def options_of_test_file(of_log: dict[str, Any], columns: ColumnNames | None = None) -> ReadOptions:
-    """The options of a log without the limits on rare users and items, which would hide test events."""
-    changes: dict[str, Any] = {"min_user_events": 1, "min_item_events": 1}
-    return ReadOptions(**{**of_log, **changes, **({} if columns is None else {"columns": columns})})
+from variseq.terminal.read_options import options_of_more_events
 
 
 def refuse_unwritable(json: Path | None) -> None:
@@ -46,7 +41,7 @@ def evaluate_run(
     log = None
     if test_file is not None:
         assert model.checkpoint is not None
-        options = options_of_test_file(model.checkpoint.manifest["log"].get("options", {}), columns)
+        options = options_of_more_events(model.checkpoint.manifest["log"].get("options", {}), columns)
         log = read(test_file, options=options)
     results = model.evaluate(log, compare_with={str(folder): load(folder) for folder in compare_with}, **how)
     if json is not None:

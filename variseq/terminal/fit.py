@@ -15,8 +15,7 @@ from variseq.output.console import console
 from variseq.output.printable import printable
 from variseq.output.progress import ProgressPrinter
 from variseq.pipeline import SHOWN_LISTS
-from variseq.terminal.evaluate import options_of_test_file
-from variseq.terminal.read_options import events_source
+from variseq.terminal.read_options import events_source, options_of_more_events
 from variseq.terminal.run_config import RunConfig
 from variseq.training.run import RunContext, train_network
 from variseq.training.warm_start import shape_of
@@ -60,7 +59,7 @@ def fit_run(
     progress.print(log.check())
     test_log = None
     if test_file is not None:
-        test_log = read(test_file, options=options_of_test_file(log.report.options))
+        test_log = read(test_file, options=options_of_more_events(log.report.options))
         refuse_other_items(log.vocabulary, test_log.vocabulary)
     test = config.split.test if test_log is None else NO_TEST
     train, valid, _ = log.split(config.split.by, test, config.split.valid, config.split.targets_of)

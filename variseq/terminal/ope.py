@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +21,7 @@ from variseq.terminal.exposures import (
     print_notes,
     rewards_of,
 )
-from variseq.terminal.read_options import read_columns
+from variseq.terminal.read_options import options_of_more_events, read_columns
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 commands = typer.Typer(rich_markup_mode=None)
 RULES = ("uniform", "logged")
 RECORD, PICTURE = "ope.json", "ope.png"
-BEST = ("doubly robust", "SNIPS", "RIPS", "whole-list IPS")
+BEST = ("doubly robust", "SNIPS", "cascade doubly robust", "RIPS", "whole-list IPS")
 """The estimators that sentences are about: the first one that has a number."""
 
 
@@ -58,6 +58,9 @@ def ope(
     only_shown: OnlyShown = False,
     return_within: ReturnWithin = None,
     store: Annotated[str | None, typer.Option(help="URL of the store of histories, for the policy of a run.")] = None,
+    histories: Annotated[
+        Path | None, typer.Option(help="A log of events: histories for the policy of a run at the lists of a table.")
+    ] = None,
     strategy: Annotated[str | None, typer.Option(help="Of runs: softmax or greedy; as logged otherwise.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of runs with softmax; as logged otherwise.")] = None,
     pool: Annotated[int | None, typer.Option(help="Of runs with softmax; as logged otherwise.")] = None,
@@ -92,18 +95,27 @@ def ope(
     bar = Progress(console=console(stderr=True), transient=True)
     with bar if bar.console.is_terminal else nullcontext():
         chosen = policy or ([] if target_column else ["logged"])
-        policies = [_policy(one, exposures, source, store, changes, bar) for one in chosen]
+        policies = [_policy(one, exposures, source, store, changes, bar, histories) for one in chosen]
         policies += [_of_column(one, source, names or {}) for one in target_column or []]
         found = evaluate_policies(exposures, policies, show_refused, seed=seed)
     _print(found, precision)
+    of_log = None if histories is None else f"the events of {histories} before each list, which no hash proves"
+    if of_log is not None:
+        typer.echo(printable(f"Histories are {of_log}."))
     if out is not None:
-        _write(found, out)
+        _write(found.to_json() | {"histories": of_log}, found, out)
     if all(one.is_refused for one in found.policies):
         raise typer.Exit(1)
 
 
 def _policy(
-    name: str, exposures: Exposures, source: Path, store: str | None, changes: dict[str, Any], bar: Progress
+    name: str,
+    exposures: Exposures,
+    source: Path,
+    store: str | None,
+    changes: dict[str, Any],
+    bar: Progress,
+    histories: Path | None,
 ) -> TargetPolicy:
     """A target policy by its name. Raises InputError for one that is neither a rule nor a run."""
     from variseq.off_policy.policies import LoggingPolicy, UniformPolicy
@@ -114,13 +126,55 @@ def _policy(
         return LoggingPolicy()
     if not Path(name).is_dir():
         raise InputError(f"--policy {name!r} is no folder of a run. Allowed: {', '.join(RULES)}, or such a folder.")
+    if histories is not None:
+        return _policy_at_table(name, exposures, histories, changes, _progress_of(bar, name, exposures))
     return run_policy(name, exposures, source, store, changes, bar)
+
+
+def _progress_of(bar: Progress, name: str, exposures: Exposures) -> Callable[[int, int], None]:
+    task = bar.add_task(f"Lists of {printable(name)}", total=exposures.num_exposures)
+    return lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _policy_at_table(
+    name: str, exposures: Exposures, log: Path, changes: dict[str, Any], report: Callable[[int, int], None]
+) -> RunPolicy:
+    """The policy of a run at the lists of a table, with histories from a log that is read as that of the run was."""
+    from variseq.artifacts.folder import read_manifest
+    from variseq.events.read import read
+    from variseq.off_policy.run_policy import RunPolicy
+    from variseq.ranking.options import RecommendOptions
+    from variseq.sequences.histories import Histories
+
+    if exposures.context is not None:
+        raise InputError(
+            "--histories is for a table, and these are exposures of a server. Name its store with --store."
+        )
+    options = options_of_more_events(read_manifest(Path(name)).get("log", {}).get("options", {}))
+    if "visit" in options.columns:
+        raise InputError(f"{name} was fitted on visits of a column, whose events have no times of their own.")
+    events = read(log, options=options)
+    known, histories = events.vocabulary, Histories.from_table(events.table, events.vocabulary.num_users)
+    users = {str(one): number for number, one in enumerate(known.user_ids(range(known.num_users)))}
+    if not users.keys() & set(exposures.user):
+        raise InputError(f"No user of the table has events in {log}. Check that both have the same user ids.")
+
+    def history_of(user: str) -> list[HistoryRow]:
+        if (number := users.get(user)) is None:
+            return []
+        begin, end = histories.offsets[number : number + 2].tolist()
+        item, behavior = known.item_ids(histories.item[begin:end]), histories.behavior[begin:end].tolist()
+        value = [None if one != one else one for one in histories.value[begin:end].tolist()]
+        time = histories.timestamp[begin:end].tolist()
+        return list(zip(item, time, [known.behaviors[one] for one in behavior], value, strict=True))
+
+    return RunPolicy(name, _engine(Path(name)), RecommendOptions(**changes), history_of, None, report)
 
 
 def run_policy(
     name: str, exposures: Exposures, source: Path, store: str | None, changes: dict[str, Any], bar: Progress
 ) -> RunPolicy:
-    """The policy of a run or of its export, with the settings that were logged and what changes them."""
+    """The policy of a run or of its export at the lists of a server, as logged but for some changes."""
     from variseq.exposures.folder import hashed_user, read_key
     from variseq.off_policy.run_policy import RunPolicy
     from variseq.ranking.options import SOFTMAX, RecommendOptions
@@ -128,11 +182,13 @@ def run_policy(
     from variseq.terminal.read_options import STORE, open_file_store
 
     if exposures.context is None or not source.is_dir():
-        raise InputError(f"--policy {name} needs the folder of `variseq serve --exposures`. A table has no histories.")
+        raise InputError(
+            f"--policy {name} needs the folder of `variseq serve --exposures`, or for a table the log of events with "
+            "--histories."
+        )
     if store is None:
         raise InputError(f"--policy {name} needs the histories of the server. Name its store with --store.")
     key, histories = read_key(source), (open_file_store if store.startswith(STORE) else open_store)(store)
-    task = bar.add_task(f"Lists of {printable(name)}", total=exposures.num_exposures)
     users = {hashed_user(key, one): one for one in histories.users("", max(1, histories.counts().users))}
     drawn = [one["policy"] for one in exposures.context if one["policy"]["strategy"] == "softmax"]
     logged = {setting: drawn[0][setting] for setting in ("strategy", *SOFTMAX)} if drawn else {}
@@ -142,10 +198,8 @@ def run_policy(
             return None
         return [(one.item_id, one.timestamp, one.behavior, one.value) for one in histories.history(known)]
 
-    def report(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
-
-    return RunPolicy(name, _engine(Path(name)), RecommendOptions(**logged | changes), history_of, key, report)
+    options = RecommendOptions(**logged | changes)
+    return RunPolicy(name, _engine(Path(name)), options, history_of, key, _progress_of(bar, name, exposures))
 
 
 def _engine(run: Path) -> Engine:
@@ -333,7 +387,7 @@ def _refuse_unwritable(out: Path | None) -> None:
         raise MissingDependencyError("matplotlib", "report") from error
 
 
-def _write(found: OffPolicyEvaluation, out: Path) -> None:
+def _write(record: dict[str, Any], found: OffPolicyEvaluation, out: Path) -> None:
     from json import dumps
 
     from variseq.atomic import atomic_write
@@ -344,7 +398,7 @@ def _write(found: OffPolicyEvaluation, out: Path) -> None:
     except OSError as error:
         raise InputError(f"--out {out} cannot be made: {error.strerror or error}. Give another folder.") from error
     with atomic_write(out / RECORD) as unfinished:
-        text = dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        text = dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
         unfinished.write_text(text + "\n", encoding="utf-8")
     write_off_policy_figure(out / PICTURE, found)
     typer.echo(f"Written: {printable(out / RECORD)}, {printable(out / PICTURE)}")

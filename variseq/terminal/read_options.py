@@ -15,6 +15,7 @@ import typer
 from variseq.errors import InputError
 
 if TYPE_CHECKING:
+    from variseq.events.options import ColumnNames, ReadOptions
     from variseq.serving.stores.sqlite import SqliteStore
 
 ReadFlags = dict[str, Any]
@@ -86,6 +87,15 @@ def read_columns(text: str | None) -> dict[str, str | int] | list[str] | None:
             f"--columns {text!r} is not of the form user_id=uid,item_id=sku, or by place user_id,item_id,timestamp."
         )
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def options_of_more_events(of_log: dict[str, Any], columns: ColumnNames | None = None) -> ReadOptions:
+    """The options of a log for a file of other events, without the limits on rare users and items, which would hide
+    some of them."""
+    from variseq.events.options import ReadOptions
+
+    changes: dict[str, Any] = {"min_user_events": 1, "min_item_events": 1}
+    return ReadOptions(**{**of_log, **changes, **({} if columns is None else {"columns": columns})})
 
 
 STORE = "sqlite:"
