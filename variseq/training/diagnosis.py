@@ -108,7 +108,7 @@ class RunMetrics:
         self.is_noise_dominated = (self.noise_fraction or 0.0) > MAX_NOISE_FRACTION
         self.is_unstable = self.rise > MAX_RISE_NATS or self.late_ndcg < MIN_LATE_NDCG_SHARE
         is_partly = 0 < settings["training.deterministic_fraction"] < 1
-        self.chooses_noise = is_partly and settings["training.noise_learning_rate"] is not None
+        self.chooses_noise = is_partly and settings.get("training.noise_learning_rate") is not None
         gamma = settings["model.mean_scale"]
         self.has_narrow_means = gamma is None or gamma < MEAN_SCALE
         # A target that can be met once the means are not narrow.
