@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from variseq.events.vocabulary import catalog_digest
 from variseq.log import read
 from variseq.privacy.contributions import popularity_sums
 from variseq.sequences.histories import Histories
@@ -27,7 +28,7 @@ from variseq.sequences.histories import Histories
 pytest.importorskip("cryptography")
 from variseq.federation.connection import Connection
 from variseq.federation.keys import create_keys, read_party_key
-from variseq.federation.messages import Envelope, catalog_digest
+from variseq.federation.messages import Envelope
 from variseq.federation.party import take_part
 from variseq.federation.rounds import Rounds
 

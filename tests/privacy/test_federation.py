@@ -30,6 +30,7 @@ from variseq.artifacts.folder import TABLES
 from variseq.cli import app
 from variseq.errors import InputError
 from variseq.evaluation.splits import Part, leave_one_out
+from variseq.events.vocabulary import catalog_digest
 from variseq.privacy.contributions import Pairs, pair_sums, popularity_sums
 from variseq.privacy.guarantee import faults_of
 from variseq.privacy.noise import GRID
@@ -56,7 +57,6 @@ from variseq.federation.messages import (
     State,
     Terms,
     Update,
-    catalog_digest,
     encode,
     sealed,
 )
