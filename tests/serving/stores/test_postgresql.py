@@ -16,6 +16,7 @@ from variseq.errors import InputError, MissingDependencyError
 from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import Appended, Event, EventConflict, HistoryStore, StoreCounts, StoreUnavailable
 from variseq.serving.stores.transfer import export_events
+from variseq.terminal.read_options import events_source
 
 pytestmark = [pytest.mark.redis, needs_postgresql]
 
@@ -125,13 +126,16 @@ def test_acknowledged_events_survive_a_crash_of_the_database(server: PostgresqlS
 
 
 def test_all_events_are_exported_for_the_next_fit(server: PostgresqlServer, tmp_path: Path) -> None:
-    store = open_store(server.address())
+    address = server.address()
+    store = open_store(address)
     try:
         store.append([Event("e-1", 2, "b", 5, "view", 1.5), Event("e-2", 1, "a", 6), Event("e-3", 2, "a", 4)])
         assert export_events(store, tmp_path / "events.parquet") == 3
         table = pq.read_table(tmp_path / "events.parquet")
         rows = zip(*(table.column(name).to_pylist() for name in ("user_id", "item_id", "event", "value")), strict=True)
         assert sorted(rows, key=str) == [(1, "a", "event", None), (2, "a", "event", None), (2, "b", "view", 1.5)]
+        with events_source(address) as source:
+            assert pq.read_metadata(str(source)).num_rows == 3
         store.append([Event("e-4", "text", "a", 4)])
         with pytest.raises(InputError, match="some are text"):
             export_events(store, tmp_path / "mixed.parquet")

@@ -242,13 +242,13 @@ class PostgresqlStore:
         """See `DurableStore.snapshot`."""
         with self._errors(), psycopg.connect(self._address, **self._limits) as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            kinds = [
+            users, items = (
                 frozenset(int if kind == b"i" else str for (kind,) in connection.execute(one.encode())) for one in KINDS
-            ]
+            )
             with connection.cursor(name="variseq_events") as cursor:
                 cursor.itersize = ROWS_AT_ONCE
                 cursor.execute(ALL_EVENTS.encode())
-                yield Snapshot(*kinds, map(_row, cursor))
+                yield Snapshot(users, items, map(_row, cursor))
 
     def _configure(self, connection: Connection) -> None:
         """Settings of a new connection."""

@@ -259,10 +259,10 @@ class SqliteStore:
         try:
             with closing(connect(self.path, self.options, writes=False)) as connection:
                 connection.execute("BEGIN")
-                kinds = [
+                users, items = (
                     frozenset(int if kind == "integer" else str for (kind,) in connection.execute(one)) for one in KINDS
-                ]
-                yield Snapshot(*kinds, connection.execute(ALL_EVENTS))
+                )
+                yield Snapshot(users, items, connection.execute(ALL_EVENTS))
         except sqlite3.Error as error:
             raise readable(error, self.path) from error
 
