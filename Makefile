@@ -96,7 +96,7 @@ $(VENV)/ready-to-use: pyproject.toml constraints.txt
 # pyspark has no wheel on the index: it is built on another core meanwhile.
 $(VENV)/ready-to-develop: $(VENV)/ready-to-use
 	$(PIP) wheel --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -w $(VENV)/wheels pyspark & \
-	$(INSTALL) --no-build-isolation -e ".[train,report,serve,index,redis,lake,privacy,federate,test,check]" && \
+	$(INSTALL) --no-build-isolation -e ".[train,report,serve,index,redis,postgresql,lake,privacy,federate,test,check]" && \
 	{ wait $$! && $(INSTALL) $(VENV)/wheels/*.whl || \
 	echo "pyspark (450 MB) is not installed: tests of Spark are skipped"; }
 	@rm -rf $(VENV)/wheels

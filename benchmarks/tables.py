@@ -331,7 +331,8 @@ TABLES = {
     "sizing-stores": Table(
         "stores", ("store", "users"),
         (Column("append_cpu_us", "one event, CPU µs", 0), Column("append_batch_cpu_us", "an event of 100, CPU µs", 0),
-         Column("history_cpu_us", "a history, CPU µs", 0), Column("redis_cpu_us", "Redis: an event of 100, CPU µs", 0),
+         Column("history_cpu_us", "a history, CPU µs", 0),
+         Column("server_cpu_us", "an event of 100 in a shared server, CPU µs", 0),
          Column("disk_bytes", "disk, bytes an event", 0), Column("redis_bytes", "Redis, bytes an event", 0)),
         note="50 events a user, ids of events of 36 characters",
     ),

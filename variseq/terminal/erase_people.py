@@ -35,7 +35,7 @@ from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import HistoryStore
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.terminal.personal_data import DERIVED, TABLES, Found, Kind, find, ids_of, remove_rows
-from variseq.terminal.read_options import STORE, open_file_store
+from variseq.terminal.read_options import STORES, open_durable_store
 from variseq.training.run import RunContext, choose_device
 
 ACTIONS: dict[Kind, str] = {
@@ -135,8 +135,8 @@ def _stores(options: EraseOptions) -> dict[str, HistoryStore]:
         raise InputError(f"The backup {missing[0]} does not exist. Give a file or a folder that does.")
     found: dict[str, HistoryStore] = {}
     if options.store is not None:
-        is_file = options.store.startswith(STORE)
-        found["store"] = open_file_store(options.store) if is_file else open_store(options.store)
+        has_all = options.store.startswith(STORES)
+        found["store"] = open_durable_store(options.store) if has_all else open_store(options.store)
     for path in options.backups:
         if path.is_file() and path.suffix not in TABLES:
             found[f"backup {path}"] = SqliteStore(path)

@@ -179,7 +179,7 @@ def run_policy(
     from variseq.off_policy.run_policy import RunPolicy
     from variseq.ranking.options import SOFTMAX, RecommendOptions
     from variseq.serving.stores import open_store
-    from variseq.terminal.read_options import STORE, open_file_store
+    from variseq.terminal.read_options import STORES, open_durable_store
 
     if exposures.context is None or not source.is_dir():
         raise InputError(
@@ -188,7 +188,7 @@ def run_policy(
         )
     if store is None:
         raise InputError(f"--policy {name} needs the histories of the server. Name its store with --store.")
-    key, histories = read_key(source), (open_file_store if store.startswith(STORE) else open_store)(store)
+    key, histories = read_key(source), (open_durable_store if store.startswith(STORES) else open_store)(store)
     users = {hashed_user(key, one): one for one in histories.users("", max(1, histories.counts().users))}
     drawn = [one["policy"] for one in exposures.context if one["policy"]["strategy"] == "softmax"]
     logged = {setting: drawn[0][setting] for setting in ("strategy", *SOFTMAX)} if drawn else {}

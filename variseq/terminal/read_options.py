@@ -16,7 +16,7 @@ from variseq.errors import InputError
 
 if TYPE_CHECKING:
     from variseq.events.options import ColumnNames, ReadOptions
-    from variseq.serving.stores.sqlite import SqliteStore
+    from variseq.serving.stores.protocol import DurableStore
 
 ReadFlags = dict[str, Any]
 """The settings `read.<name>` that flags set; None where a flag was not given."""
@@ -98,7 +98,8 @@ def options_of_more_events(of_log: dict[str, Any], columns: ColumnNames | None =
     return ReadOptions(**{**of_log, **changes, **({} if columns is None else {"columns": columns})})
 
 
-STORE = "sqlite:"
+STORES = ("sqlite:", "postgresql:", "postgres:")
+"""How the address of a store begins that has all its events itself."""
 
 
 @contextmanager
@@ -109,16 +110,16 @@ def events_source(source: str | list[str]) -> Iterator[str | list[str]]:
     `variseq fit sqlite:///events.db --out runs/second`.
     """
     if isinstance(source, list):
-        if any(one.startswith(STORE) for one in source):
+        if any(one.startswith(STORES) for one in source):
             raise InputError("A store is read alone. Give its address and no files with it.")
         yield source
         return
-    if not source.startswith(STORE):
+    if not source.startswith(STORES):
         yield source
         return
     from variseq.serving.stores.transfer import export_events
 
-    store = open_file_store(source)
+    store = open_durable_store(source)
     try:
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "events.parquet"
@@ -129,14 +130,16 @@ def events_source(source: str | list[str]) -> Iterator[str | list[str]]:
         store.close()
 
 
-def open_file_store(address: str) -> SqliteStore:
-    """The store of an address, which must be there. Raises InputError and StoreUnavailable."""
+def open_durable_store(address: str) -> DurableStore:
+    """The store of an address; a file must be there. Raises InputError and StoreUnavailable."""
     from variseq.serving.stores import open_store
-    from variseq.serving.stores.sqlite import SqliteStore
+    from variseq.serving.stores.protocol import DurableStore
 
+    if not address.startswith(STORES):
+        raise InputError(f"There is no store at {address}. Write sqlite:///events.db, or postgresql://HOST/DATABASE")
     path = Path(address.removeprefix("sqlite:///").partition("?")[0])
-    if not address.startswith(STORE) or not path.is_file():
+    if address.startswith("sqlite:") and not path.is_file():
         raise InputError(f"There is no store at {address}: {path} is no file. Write sqlite:///events.db")
     store = open_store(address)
-    assert isinstance(store, SqliteStore)
+    assert isinstance(store, DurableStore)
     return store

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from variseq.errors import InputError
 from variseq.output.printable import printable
 
 keys_commands = typer.Typer(help="API keys of a server.", no_args_is_help=True, rich_markup_mode=None)
@@ -33,11 +34,14 @@ def backup(
     target: Annotated[Path, typer.Argument(help="File for the copy.")],
 ) -> None:
     """Copy a store as it is at one moment, while a server uses it."""
+    from variseq.serving.stores.sqlite import SqliteStore
     from variseq.serving.stores.transfer import back_up
-    from variseq.terminal.read_options import open_file_store
+    from variseq.terminal.read_options import open_durable_store
 
-    opened = open_file_store(store)
+    opened = open_durable_store(store)
     try:
+        if not isinstance(opened, SqliteStore):
+            raise InputError("variseq backup copies a SQLite file. Copy a PostgreSQL database with pg_dump.")
         back_up(opened, target)
     finally:
         opened.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.serving.stores.some_postgresql import PostgresqlServer, needs_postgresql
 from tests.serving.stores.some_redis import RedisServer, needs_redis
 from variseq.errors import InputError
 from variseq.events.vocabulary import MAX_ID_BYTES, Id
@@ -29,7 +30,7 @@ TOMORROW = time.time_ns() // 1000 + 24 * 3600 * 1_000_000
 class Stores:
     """Opens empty stores of one kind, which keep the latest so many events of a user, and closes them all."""
 
-    def __init__(self, folder: Path, server: RedisServer | None) -> None:
+    def __init__(self, folder: Path, server: RedisServer | PostgresqlServer | None) -> None:
         self.folder = folder
         self.server = server
         self.opened: list[HistoryStore] = []
@@ -38,8 +39,10 @@ class Stores:
         file, limit = self.folder / f"{len(self.opened)}.db", f"history_limit={history_limit}"
         if self.server is None:
             store = open_store(f"sqlite:///{file}?{limit}&durability=fast")
-        else:
+        elif isinstance(self.server, RedisServer):
             store = open_store(self.server.address(file, "durability=fast", f"&{limit}"))
+        else:
+            store = open_store(self.server.address(f"&{limit}&durability=fast"))
         self.opened.append(store)
         return store
 
@@ -52,10 +55,24 @@ def server() -> Iterator[RedisServer]:
     server.remove()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=[pytest.mark.redis, needs_redis])])
+@pytest.fixture(scope="module")
+def database() -> Iterator[PostgresqlServer]:
+    server = PostgresqlServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("server", marks=[pytest.mark.redis, needs_redis], id="redis"),
+        pytest.param("database", marks=[pytest.mark.redis, needs_postgresql], id="postgresql"),
+    ]
+)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
-    server: RedisServer | None = request.getfixturevalue("server") if request.param == "redis" else None
-    if server is not None:
+    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
+    if isinstance(server, RedisServer):
         with server.client() as client:
             client.flushall()
     stores = Stores(tmp_path, server)

@@ -48,7 +48,7 @@ def test_memory_needs_no_name() -> None:
 @pytest.mark.parametrize(
     ("address", "named"),
     [
-        ("postgres://localhost/events", "sqlite:///events.db"),
+        ("mysql://localhost/events", "sqlite:///events.db"),
         ("events.db", "sqlite:///events.db"),
         ("", "sqlite:///events.db"),
         ("sqlite://events.db", "three slashes"),

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from tests.serving.stores.some_postgresql import PostgresqlServer, needs_postgresql
 from tests.serving.stores.some_redis import RedisServer, needs_redis
 from variseq.events.vocabulary import Id
 from variseq.serving.stores import open_store
@@ -161,6 +162,31 @@ def test_redis_store_is_as_plain_lists() -> None:
 
     try:
         run_state_machine_as_test(RedisBesideLists, settings=settings(max_examples=8, stateful_step_count=15))
+    finally:
+        server.remove()
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+@needs_postgresql
+def test_postgresql_store_is_as_plain_lists() -> None:
+    server = PostgresqlServer()
+    server.start()
+
+    class PostgresqlBesideLists(StoreBesideLists):
+        """A schema for each example, which is there again when the store is opened again."""
+
+        addresses: dict[Path, str]
+
+        def address(self, path: Path, limit: str) -> str:
+            if not hasattr(self, "addresses"):
+                self.addresses = {}
+            if path not in self.addresses:
+                self.addresses[path] = server.address(f"&{limit}&durability=fast")
+            return self.addresses[path]
+
+    try:
+        run_state_machine_as_test(PostgresqlBesideLists, settings=settings(max_examples=8, stateful_step_count=15))
     finally:
         server.remove()
 

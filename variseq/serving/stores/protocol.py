@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +17,8 @@ SMALLEST_ID, LARGEST_ID = -(2**63), 2**63 - 1
 MAX_DIGITS = 19
 # Up to here every whole number is exact as a 64-bit float too, which is what Redis sorts by: the year 2255.
 LARGEST_TIMESTAMP = 2**53
+# (user_id, item_id, timestamp in UTC microseconds, behavior, value)
+Row = tuple[Id, Id, int, str | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,18 @@ class StoreCounts:
     users: int
     events: int
     erased: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All events of one moment: rows of (user_id, item_id, timestamp, behavior, value), oldest first in each user.
+
+    `user_kinds` and `item_kinds` are the types of the ids: int, str or both.
+    """
+
+    user_kinds: frozenset[type]
+    item_kinds: frozenset[type]
+    rows: Iterator[Row]
 
 
 class EventConflict(InputError):
@@ -118,6 +133,15 @@ class HistoryStore(Protocol):
         ...
 
 
+@runtime_checkable
+class DurableStore(HistoryStore, Protocol):
+    """A store that has all events itself, from which a model is fitted again."""
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """All events of one moment, read in parts while others write. Raises StoreUnavailable."""
+        ...
+
+
 def validate_events(events: Sequence[Event]) -> list[Event]:
     """The same events with `value` as a float; raises InputError for the first that no store can keep."""
     return [_validated(event) for event in events]
@@ -163,6 +187,15 @@ def erased_until(latest_timestamp: int | None) -> int:
     """
     now = time.time_ns() // 1000
     return now if latest_timestamp is None else max(now, latest_timestamp)
+
+
+def without_password(address: str) -> str:
+    """The address of a store, to be shown.
+
+    >>> without_password("postgresql://ann:secret@localhost/events")
+    'postgresql://ann@localhost/events'
+    """
+    return re.sub(r"(//[^:/@?]*):[^@/?]*@", r"\1@", address)
 
 
 def integer_prefix_ranges(prefix: str) -> Iterator[tuple[int, int]]:

@@ -7,8 +7,9 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from variseq.serving.stores.page_scrubbing import file_key, overwrite_unused
 from variseq.serving.stores.protocol import (
     Appended,
     Event,
+    Snapshot,
     StoreCounts,
     StoreUnavailable,
     check_id,
@@ -40,6 +42,11 @@ SELECT event_id, ?1, item_id, timestamp, behavior, value FROM events
 WHERE user_number = (SELECT user_number FROM users WHERE user_id = ?1)
 ORDER BY timestamp DESC, arrival DESC LIMIT ?2
 """
+ALL_EVENTS = """
+SELECT user_id, item_id, timestamp, behavior, value FROM events JOIN users USING (user_number)
+ORDER BY events.user_number, timestamp, arrival
+"""
+KINDS = "SELECT DISTINCT typeof(user_id) FROM users", "SELECT DISTINCT typeof(item_id) FROM events"
 # A successful write shows for so long that the store can be written.
 CHECK_SECONDS = 1.0
 NEVER = float("-inf")
@@ -245,6 +252,19 @@ class SqliteStore:
             self._readers.clear()
         if self._folder is not None:
             self._folder.cleanup()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """See `DurableStore.snapshot`."""
+        try:
+            with closing(connect(self.path, self.options, writes=False)) as connection:
+                connection.execute("BEGIN")
+                users, items = (
+                    frozenset(int if kind == "integer" else str for (kind,) in connection.execute(one)) for one in KINDS
+                )
+                yield Snapshot(users, items, connection.execute(ALL_EVENTS))
+        except sqlite3.Error as error:
+            raise readable(error, self.path) from error
 
     def _overwrite_unused(self) -> None:
         """A part of the file at a time, so that appends go on in between."""

@@ -22,7 +22,7 @@ from variseq.errors import CheckpointError, InputError
 from variseq.events.table import Columns
 from variseq.events.vocabulary import Id, Vocabulary
 from variseq.privacy.erased_users import ErasedUsers, erased_users_above
-from variseq.serving.stores.protocol import Appended, Event, HistoryStore
+from variseq.serving.stores.protocol import Appended, DurableStore, Event, HistoryStore, Row, Snapshot
 from variseq.serving.stores.sqlite import SqliteStore
 from variseq.serving.stores.sqlite_file import connect, readable
 
@@ -30,15 +30,8 @@ ROWS_AT_ONCE = 65_536
 EVENTS_AT_ONCE = 5000
 # The behavior of an event without one in an export where others have one; a log without the column gets the same name.
 USUAL_BEHAVIOR = "event"
-ALL_EVENTS = """
-SELECT user_id, item_id, timestamp, behavior, value FROM events JOIN users USING (user_number)
-ORDER BY events.user_number, timestamp, arrival
-"""
-KINDS = "SELECT DISTINCT typeof(user_id) FROM users", "SELECT DISTINCT typeof(item_id) FROM events"
 HISTORIES, BOUNDS, VOCABULARY = "histories.parquet", "history_bounds.parquet", "vocabulary"
 REPORT_SECONDS = 5.0
-# (user_id, item_id, timestamp in UTC microseconds, behavior, value)
-Row = tuple[Id, Id, int, str | None, float | None]
 Report = Callable[[str], None]
 
 
@@ -79,7 +72,7 @@ def _copy(store: SqliteStore, target: Path) -> None:
         raise readable(error, store.path) from error
 
 
-def export_events(store: SqliteStore, target: Path, ids_as_text: bool = False) -> int:
+def export_events(store: DurableStore, target: Path, ids_as_text: bool = False) -> int:
     """Write all events of one moment, in parts, so that memory does not grow with them; the number of events.
 
     Columns: user_id, item_id, timestamp (UTC), event, value. Whole or not at all; the store goes on meanwhile.
@@ -91,38 +84,29 @@ def export_events(store: SqliteStore, target: Path, ids_as_text: bool = False) -
     if target.suffix != ".parquet":
         raise InputError(f"Events are exported to Parquet; got {target.name!r}. Name a file that ends in .parquet.")
     try:
-        with (
-            atomic_write(target) as unfinished,
-            closing(connect(store.path, store.options, writes=False)) as connection,
-        ):
-            connection.execute("BEGIN")
-            schema = _schema(connection, store.path, ids_as_text)
-            return _write(connection, schema, unfinished)
-    except sqlite3.Error as error:
-        raise readable(error, store.path) from error
+        with atomic_write(target) as unfinished, store.snapshot() as events:
+            return _write(events, _schema(events, ids_as_text), unfinished)
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error.strerror or error}. Nothing was left there.") from error
 
 
-def _schema(connection: sqlite3.Connection, path: Path, ids_as_text: bool) -> pa.Schema:
+def _schema(events: Snapshot, ids_as_text: bool) -> pa.Schema:
     types = []
-    for name, statement in zip((Columns.USER, Columns.ITEM), KINDS, strict=True):
-        kinds = {kind for (kind,) in connection.execute(statement).fetchall()}
+    for name, kinds in ((Columns.USER, events.user_kinds), (Columns.ITEM, events.item_kinds)):
         if len(kinds) > 1 and not ids_as_text:
             raise InputError(
-                f"Some values of {name} in {path} are whole numbers and some are text, and a column holds one kind. "
+                f"Some values of {name} in the store are whole numbers and some are text, and a column holds one kind. "
                 "Export with ids_as_text=True to write all as text; 12 and '12' are the same then."
             )
-        types.append(pa.int64() if kinds == {"integer"} and not ids_as_text else pa.string())
+        types.append(pa.int64() if kinds == {int} and not ids_as_text else pa.string())
     names = (Columns.USER, Columns.ITEM, Columns.TIME, Columns.EVENT, Columns.VALUE)
     return pa.schema(list(zip(names, [*types, pa.timestamp("us", tz="UTC"), pa.string(), pa.float64()], strict=True)))
 
 
-def _write(connection: sqlite3.Connection, schema: pa.Schema, target: Path) -> int:
+def _write(events: Snapshot, schema: pa.Schema, target: Path) -> int:
     num_events = 0
-    cursor = connection.execute(ALL_EVENTS)
     with pq.ParquetWriter(str(target), schema) as writer:
-        while rows := cursor.fetchmany(ROWS_AT_ONCE):
+        while rows := list(islice(events.rows, ROWS_AT_ONCE)):
             columns = list(zip(*rows, strict=True))
             for index in (0, 1):
                 if pa.types.is_string(schema.types[index]):
