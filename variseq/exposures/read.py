@@ -20,9 +20,9 @@ from variseq.events.vocabulary import Id
 from variseq.exposures.folder import SEGMENTS, segment_lines, segments
 from variseq.exposures.history import HistoryDigest
 from variseq.exposures.impressions import read_impressions
+from variseq.exposures.list_rewards import came_back, dwell_time, with_list_rewards
 from variseq.exposures.records import policy_fields
 from variseq.exposures.report import ExposureReport
-from variseq.exposures.returns import with_returns
 from variseq.exposures.rewards import LoggedEvent, RewardOptions, confirmed, with_rewards
 from variseq.exposures.table import Exposures
 
@@ -130,8 +130,9 @@ def _read_line(path: Path, number: int, text: bytes, lines: _Lines, report: Expo
 def _rewarded(exposures: Exposures, lines: _Lines, options: RewardOptions, report: ExposureReport) -> Exposures:
     """The exposures with their rewards; what became of the events is counted."""
     events = lines.events.values()
-    if options.return_microseconds is not None:
-        found, outcomes, of_events = with_returns(exposures, events, options.return_microseconds)
+    if options.list_microseconds is not None:
+        reward_of = came_back if options.dwell_within is None else dwell_time
+        found, outcomes, of_events = with_list_rewards(exposures, events, reward_of, options.list_microseconds)
         report.exposures.update(outcomes | {"kept": found.num_exposures - report.exposures["kept"]})
         report.events.update(of_events)
         return found

@@ -14,6 +14,7 @@ from variseq.output.printable import printable
 from variseq.terminal.exposures import (
     WINDOW,
     Columns,
+    DwellWithin,
     OnlyShown,
     ReturnWithin,
     RewardOption,
@@ -57,6 +58,7 @@ def ope(
     window: Window = WINDOW,
     only_shown: OnlyShown = False,
     return_within: ReturnWithin = None,
+    dwell_within: DwellWithin = None,
     store: Annotated[str | None, typer.Option(help="URL of the store of histories, for the policy of a run.")] = None,
     histories: Annotated[
         Path | None, typer.Option(help="A log of events: histories for the policy of a run at the lists of a table.")
@@ -86,7 +88,7 @@ def ope(
         raise InputError(f"--precision {precision:g} is not possible. Give a share between 0 and 1, such as 0.05.")
     _refuse_unwritable(out)
     names = read_columns(columns)
-    options = RewardOptions(rewards_of(reward), window, only_shown, return_within)
+    options = RewardOptions(rewards_of(reward), window, only_shown, return_within, dwell_within)
     is_default = reward is None and options == RewardOptions()
     exposures, report = read_exposures(source, names, None if is_default else options)
     print_notes(report)
