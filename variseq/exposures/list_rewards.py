@@ -1,4 +1,4 @@
-"""Whether people came back after a list, or how long they stayed: rewards of whole lists, which no single item has earned."""
+"""Whether people came back after a list, or how long they stayed: rewards that no single item has earned."""
 
 from __future__ import annotations
 
