@@ -153,6 +153,21 @@ def test_rewards_by_chance_write_nothing(run_folder: Path, log: tuple[Path, str]
     assert not (tmp_path / "better").exists()
 
 
+def test_what_is_learned_does_not_depend_on_the_unit_of_rewards(
+    run_folder: Path, log: tuple[Path, str], tmp_path: Path
+) -> None:
+    printed = [
+        succeed(
+            *("improve", str(run_folder), str(log[0]), "--store", log[1], "--out", str(tmp_path / reward)),
+            *("--reward", f"purchase={reward}"),
+        ).out
+        for reward in ("1", "60")
+    ]
+    moved, again = ([line for line in one.splitlines() if line.startswith("Most ")] for one in printed)
+    assert moved == again
+    assert len(moved) == 2
+
+
 def test_exposures_without_rewards_are_refused(run_folder: Path, log: tuple[Path, str], tmp_path: Path) -> None:
     exposures, url = log
     command = ("improve", str(run_folder), str(exposures), "--store", url, "--out", str(tmp_path / "better"))
