@@ -99,7 +99,7 @@ def improve(
             f"are better, and {MIN_REWARDS} are the least."
         )
     left_out: Counter[str] = Counter()
-    pools, number = _pools(policy, lists, left_out)
+    pools, number = pools_of(policy, lists, left_out)
     if not len(pools):
         raise InputError(f"No list can be used: {'; '.join(left_out)}.")
     part = np.random.default_rng(seed).random(lists.num_users)[lists.user]
@@ -152,7 +152,7 @@ def offsets_by_trials(
     return offset, trials, value_of(choosing, np.zeros(num_items), options)
 
 
-def _pools(
+def pools_of(
     policy: RunPolicy, lists: LoggedLists, left_out: Counter[str]
 ) -> tuple[RankedPools, Int[np.ndarray, " list"]]:
     """The pools of all lists whose history is proved, with what was logged at each item; and their numbers."""
