@@ -173,6 +173,20 @@ def test_evidence_of_rewards_does_not_depend_on_their_unit(run_folder: Path, log
     assert set(np.unique(purchases.reward)) == {0.0, 1.0}
 
 
+def test_exposures_of_another_catalog_are_refused(run_folder: Path, log: tuple[Path, str], tmp_path: Path) -> None:
+    def renamed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for one in lines:
+            item = one["item_id"]
+            one["item_id"] = [f"x{name}" for name in item] if isinstance(item, list) else f"x{item}"
+        return lines
+
+    copy = written_anew(log[0], tmp_path / "exposures", renamed)
+    refuse(
+        "another catalog", "improve", str(run_folder), str(copy), "--store", log[1], "--out", str(tmp_path / "better")
+    )
+    assert not (tmp_path / "better").exists()
+
+
 def test_exposures_without_rewards_are_refused(run_folder: Path, log: tuple[Path, str], tmp_path: Path) -> None:
     exposures, url = log
     command = ("improve", str(run_folder), str(exposures), "--store", url, "--out", str(tmp_path / "better"))

@@ -23,7 +23,7 @@ from variseq.exposures.impressions import read_impressions
 from variseq.exposures.list_rewards import came_back, dwell_time, with_list_rewards
 from variseq.exposures.records import policy_fields
 from variseq.exposures.report import ExposureReport
-from variseq.exposures.rewards import LoggedEvent, RewardOptions, confirmed, with_rewards
+from variseq.exposures.rewards import EARLIER, LoggedEvent, RewardOptions, confirmed, with_rewards
 from variseq.exposures.table import Exposures
 
 CONTEXT = ("history", "model", "policy", "filters", "log_p", "experiment", "arm", "uncertainty")
@@ -60,7 +60,8 @@ def read_exposures(
         exposures, report = read_segments(path, options or RewardOptions())
     elif options is not None:
         raise InputError(
-            "Rewards by behavior and returns are for exposures of Variseq; a table has a column reward. Leave them out."
+            "Rewards by behavior, returns and dwell times are for exposures of Variseq, and a table has a column "
+            "reward. Leave them out."
         )
     else:
         exposures, report = read_impressions(source, columns or {})
@@ -88,6 +89,8 @@ def read_segments(path: Path, options: RewardOptions) -> tuple[Exposures, Exposu
     for one in paths:
         for number, text in enumerate(segment_lines(one), 1):
             _read_line(one, number, text, lines, report)
+    if num_unreadable := report.lines["unreadable"]:
+        report.notes.append(f"{num_unreadable:,} lines cannot be read and are left out. {report.first_fault}.")
     for exposure_id in lines.in_conflict:
         del lines.exposures[exposure_id]
         report.exposures["in conflict"] += 1 + lines.num_repeated.pop(exposure_id)
@@ -138,6 +141,11 @@ def _rewarded(exposures: Exposures, lines: _Lines, options: RewardOptions, repor
         return found
     found, of_events = with_rewards(exposures, events, options)
     report.events.update(of_events)
+    if num_earlier := of_events[EARLIER]:
+        report.notes.append(
+            f"{num_earlier:,} of {len(events):,} events are earlier than the list that they name, and count for "
+            "nothing. Compare the clocks of the servers and of what sends the events."
+        )
     unknown = sorted(set(options.rewards or ()) - report.behaviors.keys()) if report.behaviors else []
     there = ", ".join(sorted(report.behaviors))
     report.notes += [f"No event has the behavior {one!r}. There are: {there}." for one in unknown]

@@ -37,6 +37,7 @@ class LoggedEvent:
 
 
 VALUE = "value"
+EARLIER = "earlier than the list that they name"
 Reward = float | Literal["value"]
 """What an event is worth: a number, or the value of the event itself."""
 
@@ -166,7 +167,7 @@ class _Joiner:
         if self.exposures.user[number] not in (None, event.user):
             return None, "of a list of another user"
         if event.time < self.exposures.time[number]:
-            return None, "before the list"
+            return None, EARLIER
         first, end = self.exposures.offsets[number], self.exposures.offsets[number + 1]
         found = first + np.flatnonzero(self.exposures.item[first:end] == item)
         if not len(found) or event.rank not in (None, int(self.exposures.rank[found[0]])):

@@ -157,7 +157,7 @@ def pools_of(
 ) -> tuple[RankedPools, Int[np.ndarray, " list"]]:
     """The pools of all lists whose history is proved, with what was logged at each item; and their numbers."""
     log = lists.exposures
-    position = policy.engine.vocabulary.item_positions(log.item_ids)[log.item]
+    position = policy.positions(lists)[log.item]
     parts: list[tuple[np.ndarray, ...]] = []
     for batch, ranked in policy.ranked(lists, left_out):
         assert ranked.pool_item is not None
