@@ -12,8 +12,9 @@ import pytest
 from variseq.events.report import DAY
 from variseq.experiments.analysis import ExperimentAnalysis, analyze, difference
 from variseq.experiments.experiment import Experiment
-from variseq.experiments.users import NUM_EVENTS, RETURN, REWARD, UNCERTAINTY, ExperimentUsers, users_of
+from variseq.experiments.users import DWELL, NUM_EVENTS, RETURN, REWARD, UNCERTAINTY, ExperimentUsers, users_of
 from variseq.exposures.history import HistoryDigest
+from variseq.exposures.rewards import RewardOptions
 from variseq.exposures.table import Exposures
 
 ARMS = ({"name": "control", "share": 0.5}, {"name": "drawn", "share": 0.5, "strategy": "softmax"})
@@ -151,7 +152,7 @@ def test_rewards_within_the_follow_up_are_counted_and_every_list_is_accounted_fo
         ("dan", 3, "drawn", 8.0),
         ("eve", 3, "removed", 8.0),
     )
-    users, left_out = users_of(given, EXPERIMENT, window=DAY // 2)
+    users, left_out = users_of(given, EXPERIMENT, RewardOptions(window="12h"))
     assert (users.arm.tolist(), users.reward.tolist(), users.num_exposures.tolist()) == ([0, 1], [3.0, 0.0], [2, 1])
     assert (users.complete_at - START).tolist() == [DAY + DAY // 2] * 2
     assert users.names == (NUM_EVENTS, UNCERTAINTY)
@@ -164,10 +165,11 @@ def test_rewards_within_the_follow_up_are_counted_and_every_list_is_accounted_fo
     }
 
 
-def test_return_after_the_first_list_is_the_metric_of_lists_with_rewards() -> None:
+@pytest.mark.parametrize(("option", "metric"), [("return_within", RETURN), ("dwell_within", DWELL)])
+def test_reward_of_the_first_list_is_the_metric_of_lists_with_rewards(option: str, metric: str) -> None:
     given = exposures(("ann", 0, "control", 1.0), ("bob", 1, "drawn", 0.0), ("ann", 2, "control", 0.0))
-    users, _ = users_of(replace(given, rewards_lists=True), EXPERIMENT, window=3 * DAY)
-    assert (users.reward.tolist(), users.metric) == ([1.0, 0.0], RETURN)
+    users, _ = users_of(replace(given, rewards_lists=True), EXPERIMENT, RewardOptions(**{option: "3d"}))
+    assert (users.reward.tolist(), users.metric) == ([1.0, 0.0], metric)
     assert users.complete(users.end).all()
     assert users.complete(users.end - 2 * DAY).tolist() == [True, False]
 
@@ -175,5 +177,5 @@ def test_return_after_the_first_list_is_the_metric_of_lists_with_rewards() -> No
 def test_forecast_is_no_covariate_where_arms_differ_in_what_it_leaves_out() -> None:
     arms = ({"name": "control", "share": 0.5}, {"name": "drawn", "share": 0.5, "exclude_seen": True})
     other = Experiment.model_validate({"name": "ranking", "arms": arms})
-    users, _ = users_of(exposures(("ann", 0, "control", 1.0)), other, window=0)
+    users, _ = users_of(exposures(("ann", 0, "control", 1.0)), other, RewardOptions())
     assert users.names == (NUM_EVENTS,)

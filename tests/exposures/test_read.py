@@ -159,3 +159,24 @@ def test_behavior_with_a_reward_that_no_event_has_is_noted(tmp_path: Path) -> No
     write(tmp_path, exposure("e1", ["i1"]), event("v1", "i1", START, behavior="view"))
     notes = [read_exposures(tmp_path, None, RewardOptions({name: 1.0}))[1].notes for name in ("buy", "view")]
     assert notes == [["No event has the behavior 'buy'. There are: view."], []]
+
+
+def test_events_of_a_clock_that_runs_behind_are_noted(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        exposure("e1", ["i1", "i2"]),
+        event("v1", "i1", START - SECOND, exposure_id="e1"),
+        event("v2", "i2", START - SECOND),
+        event("v3", "i1", START + SECOND, exposure_id="e1"),
+    )
+    exposures, report = read_exposures(tmp_path)
+    assert exposures.reward.tolist() == [1.0, 0.0]
+    (note,) = report.notes
+    assert note.startswith("1 of 3 events are earlier than the list that they name")
+
+
+def test_unreadable_lines_are_noted(tmp_path: Path) -> None:
+    write(tmp_path, exposure("e1", ["i1"]))
+    append(tmp_path, "no json\n")
+    (note,) = read_exposures(tmp_path)[1].notes
+    assert note.startswith("1 lines cannot be read and are left out. exposures-20251130-120000-other.jsonl, line 1")

@@ -88,6 +88,7 @@ def test_outcome_says_why_an_event_has_no_list() -> None:
         "of an item in no list": LoggedEvent("1", MINUTE, "u", "z"),
         "of an item in no list of the user": LoggedEvent("2", MINUTE, "u", "b"),
         "before the list": LoggedEvent("3", 0, "u", "a"),
+        "earlier than the list that they name": LoggedEvent("9", 0, "u", "a", exposure_id="e0"),
         "later than the window": LoggedEvent("4", 60 * MINUTE, "u", "a"),
         "of a list that is not there": LoggedEvent("5", MINUTE, "u", "a", exposure_id="gone"),
         "of a list of another user": LoggedEvent("6", MINUTE, "u", "b", exposure_id="e1"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.off_policy.lists import EveryList, TablePolicy, exposures_of, random_log
-from variseq.off_policy.cascade import cascade_doubly_robust, fit_rewards_to_go
+from variseq.off_policy.cascade import cascade_doubly_robust, fit_rewards_to_go, with_least_variance
 from variseq.off_policy.estimators import doubly_robust, sums_of
 from variseq.off_policy.evaluation import OffPolicyEvaluation, evaluate_policies
 from variseq.off_policy.logged import logged_lists
@@ -151,11 +151,30 @@ def test_cascade_doubly_robust_is_rips_where_no_reward_is_predicted(seed: int) -
     weight = importance_weights(lists, policy.target)[1].row
     expected_next = policy.target.expected_next
     assert expected_next is not None
-    to_go = fit_rewards_to_go(lists, expected_next, weight)
+    to_go = fit_rewards_to_go(lists, expected_next)
     nothing = [replace(one, predicted=np.zeros_like(one.predicted)) for one in to_go]
     zero = lambda predicted, index: np.zeros((60, len(predicted)))  # noqa: E731
     found = cascade_doubly_robust(lists, zero, weight, nothing)
     assert found == pytest.approx(lists.per_exposure(weight * exposures.reward))
+
+
+@given(seed=seeds)
+def test_doubly_robust_counts_only_as_far_as_it_lowers_the_variance(seed: int) -> None:
+    exposures, _ = random_log(seed)
+    lists, random = logged_lists(exposures), np.random.default_rng(seed)
+    plain = random.normal(1, 1, lists.exposures.num_exposures)
+
+    def variance(one: np.ndarray) -> float:
+        of_people = np.bincount(lists.user, weights=one - one.mean(), minlength=lists.num_users)
+        return float((of_people**2).sum())
+
+    for other in (random.normal(1, 5, len(plain)), 0.3 * plain + random.normal(0.7, 0.2, len(plain)), plain):
+        found = with_least_variance(lists, plain, other)
+        shares = np.linspace(0, 1, 21)
+        least = min(variance(plain + share * (other - plain)) for share in shares)
+        assert variance(found) <= least + 1e-9
+        is_between = (found - plain) * (other - found) >= -1e-9
+        assert is_between.all()
 
 
 def test_rewards_to_go_are_those_of_an_item_and_of_what_the_target_puts_below_it() -> None:
@@ -167,9 +186,7 @@ def test_rewards_to_go_are_those_of_an_item_and_of_what_the_target_puts_below_it
     exposures = exposures_of(
         index.tolist(), uniform.tolist(), np.full(index.shape, 0.5).tolist(), reward.tolist(), num_items=4
     )
-    left = np.stack([np.full(num_lists, target.sum()), target.sum() - target[index[:, 0]]], axis=1)
-    weight = np.cumprod(target[index] / left / uniform, axis=1).ravel()
-    first, second = fit_rewards_to_go(logged_lists(exposures), next_of(target, index), weight)
+    first, second = fit_rewards_to_go(logged_lists(exposures), next_of(target, index))
     assert second.predicted == pytest.approx(np.tile(rate, (5, 1)), abs=0.05)
     below = [np.delete(rate * target, item).sum() / np.delete(target, item).sum() for item in range(4)]
     assert first.predicted == pytest.approx(np.tile(rate + below, (5, 1)), abs=0.05)

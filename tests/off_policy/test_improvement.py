@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 
 from tests.exposures.lists import SECOND, START, event, write
 from tests.terminal.invoke import refuse, succeed, variseq
@@ -17,12 +19,17 @@ from variseq.estimator import load
 from variseq.export import export
 from variseq.exposures.folder import make_key
 from variseq.exposures.history import HistoryDigest, history_hash
+from variseq.exposures.read import read_exposures
 from variseq.exposures.records import ExposureRecord
+from variseq.exposures.rewards import RewardOptions
 from variseq.inference.engine import load_engine
+from variseq.off_policy.improvement import pools_of
+from variseq.off_policy.logged import logged_lists
 from variseq.ranking.engine import Engine, Request
 from variseq.ranking.options import RecommendOptions
 from variseq.serving.stores import open_store
 from variseq.serving.stores.protocol import Event
+from variseq.terminal.ope import run_policy
 
 NUM_USERS, LISTS = 100, 20
 SOFTMAX: dict[str, Any] = {"strategy": "softmax", "temperature": 1.5, "pool": 40, "uniform_share": 0.5, "k": 4}
@@ -150,6 +157,33 @@ def test_rewards_by_chance_write_nothing(run_folder: Path, log: tuple[Path, str]
     result = variseq("improve", str(run_folder), str(copy), "--store", url, "--out", str(tmp_path / "better"))
     assert result.code == 1
     assert "Nothing was written" in result.out
+    assert not (tmp_path / "better").exists()
+
+
+def test_evidence_of_rewards_does_not_depend_on_their_unit(run_folder: Path, log: tuple[Path, str]) -> None:
+    found = []
+    for unit in (1.0, 60.0):
+        every, _ = read_exposures(log[0], options=RewardOptions({"purchase": unit}))
+        some = every.exposures(np.arange(0, every.num_exposures, 20))
+        policy = run_policy(str(run_folder), some, log[0], log[1], {}, Progress(disable=True))
+        found.append(pools_of(policy, logged_lists(some), Counter())[0])
+    purchases, seconds = found
+    np.testing.assert_allclose(seconds.reward, purchases.reward)
+    np.testing.assert_allclose(seconds.gain, 60 * purchases.gain)
+    assert set(np.unique(purchases.reward)) == {0.0, 1.0}
+
+
+def test_exposures_of_another_catalog_are_refused(run_folder: Path, log: tuple[Path, str], tmp_path: Path) -> None:
+    def renamed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for one in lines:
+            item = one["item_id"]
+            one["item_id"] = [f"x{name}" for name in item] if isinstance(item, list) else f"x{item}"
+        return lines
+
+    copy = written_anew(log[0], tmp_path / "exposures", renamed)
+    refuse(
+        "another catalog", "improve", str(run_folder), str(copy), "--store", log[1], "--out", str(tmp_path / "better")
+    )
     assert not (tmp_path / "better").exists()
 
 

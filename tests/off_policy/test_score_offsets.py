@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from variseq.off_policy.score_offsets import RankedPools, expected_gain, fit_offsets, smooth_inclusion
+from variseq.off_policy.improvement import value_of
+from variseq.off_policy.score_offsets import (
+    RankedPools,
+    expected_gain,
+    fit_offsets,
+    log_reward_rates,
+    smooth_inclusion,
+)
+from variseq.ranking.options import RecommendOptions
 from variseq.ranking.plackett_luce import in_list, softmax_weights
 
 NUM_ITEMS = 12
@@ -56,6 +64,30 @@ def test_item_whose_reward_is_larger_moves_up_and_the_ridge_holds_it_back() -> N
     assert free[4] > 1.5 * held[4] > 0
     before, _ = expected_gain(better, np.zeros(NUM_ITEMS), 0.3)
     assert expected_gain(better, free, 0.3)[0] > expected_gain(better, held, 0.3)[0] > before
+
+
+def test_item_whose_reward_is_negative_moves_down_and_no_rate_is_below_0() -> None:
+    pools = some_pools(0)
+    worse = replace(pools, reward=np.where(pools.item == 4, -1.0, 0.1), gain=np.where(pools.item == 4, -5.0, 0.0))
+    assert fit_offsets(worse, NUM_ITEMS, 0.3, 1.0, np.zeros(NUM_ITEMS)).argmin() == 4
+    shown = replace(worse, num_shown=np.ones_like(worse.item) * (worse.item >= 0))
+    rates = log_reward_rates(shown, NUM_ITEMS)
+    assert np.isfinite(rates).all()
+    assert rates.argmin() == 4
+
+
+def test_value_of_lists_is_the_exact_probability_times_the_gain_of_either_sign() -> None:
+    pools = some_pools(3)
+    gain = np.where(pools.item >= 0, pools.gain - 0.5 * (pools.item % 2), 0.0)
+    offset, options = np.linspace(-1, 1, NUM_ITEMS), RecommendOptions(k=3, temperature=0.5)
+    found = value_of(replace(pools, gain=gain), offset, options)
+    expected = 0.0
+    for row in range(len(pools)):
+        order = np.argsort(-np.where(pools.item[row] >= 0, pools.score[row] + offset[pools.item[row]], -np.inf))
+        score = np.where(pools.item[row] >= 0, pools.score[row] + offset[pools.item[row]], -np.inf)[order]
+        weight = softmax_weights(score[None], 0.5, options.uniform_share, np.array([3]))
+        expected += float(in_list(weight, np.arange(9)[None], np.array([3]))[0] @ gain[row][order]) / len(pools)
+    assert found == pytest.approx(expected)
 
 
 def test_without_rewards_nothing_moves() -> None:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from tests.serving.server_process import LocalServer, event, serving_here
+from tests.test_docs import DOCS, python_of
+from variseq.events.simulate import Simulation
 from variseq.exposures.folder import hashed_user, read_key, segments
 from variseq.exposures.history import HistoryDigest, history_hash, rebuild_history
 from variseq.exposures.read import read_exposures
@@ -194,6 +196,25 @@ def test_effective_number_of_drawn_items_follows_from_metrics(keeping: LocalServ
     drawn = keeping.recommend("ann", k=4, strategy="softmax", seed=1)["recommendations"]
     inverse = np.array([1 / one["propensity_in_list"] for one in drawn])
     np.testing.assert_allclose(sums() - before, [inverse.sum(), (inverse**2).sum()])
+
+
+def test_visitors_of_the_guide_send_events_that_are_joined(
+    bundle_folder: Path, shop: Simulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = python_of(DOCS / "how-to" / "from-shown-to-better.md")
+    with serving_here(bundle_folder, exposures=tmp_path) as server:
+        for given, here in (("8000", str(server.port)), ("num_users=2000, num_items=300, seed=7", "")):
+            assert given in code
+            code = code.replace(given, here)
+        monkeypatch.setattr("sys.argv", ["visitors.py", "1"])
+        monkeypatch.setattr("variseq.simulate", lambda options: shop)
+        exec(code, {})
+        num_people = shop.options.num_users
+        records_of = records(server, lambda record: record["kind"] == "exposure", num_people)
+    exposures, report = read_exposures(tmp_path)
+    assert exposures.num_exposures == len(records_of) == num_people
+    assert report.events == {"joined by the list": report.lines["event"]}
+    assert report.behaviors["view"] > report.behaviors["purchase"] > 0
 
 
 def test_server_without_exposures_says_so(server: LocalServer) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.terminal.invoke import succeed, variseq
+from tests.terminal.invoke import refuse, succeed, variseq
 
 NUM_ITEMS = 5
 
@@ -87,6 +87,17 @@ def test_what_is_not_possible_is_one_message(table: Path, words: list[str], mess
     assert done.code == 2
     assert done.err.count("error:") == 1
     assert re.search(message, done.err)
+
+
+def test_target_of_lists_is_the_probability_in_the_list_where_the_table_has_that(tmp_path: Path) -> None:
+    columns = {"exposure_id": [1, 1, 2, 2], "item_id": ["a", "b"] * 2, "click": [1, 0, 0, 1]}
+    path = tmp_path / "lists.csv"
+    pd.DataFrame(columns | {"propensity_in_list": 0.5, "same": 0.5, "wrong": [0.5, 0.5, 0.5, 1.5]}).to_csv(path)
+    out = tmp_path / "out"
+    assert variseq("ope", path, "--target-column", "same", "--show-refused", "--out", out).code == 1
+    (policy,) = json.loads((out / "ope.json").read_text(encoding="utf-8"))["policies"]
+    assert policy["estimates"][0]["value"] == 1.0
+    refuse("probability by wrong is 1.5", "ope", path, "--target-column", "wrong")
 
 
 def test_table_without_propensities_says_how_to_get_them(table: Path, tmp_path: Path) -> None:

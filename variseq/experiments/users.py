@@ -11,10 +11,12 @@ from jaxtyping import Bool, Float, Int
 from variseq.errors import InputError
 from variseq.experiments.experiment import Experiment
 from variseq.exposures.history import HistoryDigest
+from variseq.exposures.rewards import RewardOptions
 from variseq.exposures.table import Exposures
 
 REWARD = "mean reward a user within the follow-up"
 RETURN = "share of users who came back after their first list"
+DWELL = "mean minutes that a user stayed after the first list"
 NUM_EVENTS, UNCERTAINTY = "number of events", "uncertainty of the model"
 
 
@@ -31,7 +33,7 @@ class ExperimentUsers:
         names: Of the covariates.
         metric: What the mean of the rewards is.
         begin: Time of the first list of all.
-        end: Time up to which all is known: that of the last list of all, or when its return is known.
+        end: Time up to which all is known: that of the last list of all, or when its reward is known.
     """
 
     arm: Int[np.ndarray, " user"]
@@ -52,13 +54,15 @@ class ExperimentUsers:
         return self.complete_at <= time
 
 
-def users_of(exposures: Exposures, experiment: Experiment, window: int) -> tuple[ExperimentUsers, Counter[str]]:
+def users_of(
+    exposures: Exposures, experiment: Experiment, options: RewardOptions
+) -> tuple[ExperimentUsers, Counter[str]]:
     """The users of an experiment, and how many lists and users are left out, by reason.
 
     Args:
         exposures: In the order of their times, with rewards.
         experiment: The one that made the lists.
-        window: Microseconds after a list in which events are joined to it, or in which a return is one.
+        options: What the rewards are.
 
     Returns:
         The users and the counts.
@@ -92,10 +96,10 @@ def users_of(exposures: Exposures, experiment: Experiment, window: int) -> tuple
     is_counted = exposures.time[chosen] <= entry[row] + experiment.follow_up_microseconds
     left_out["lists after the follow-up"] = int((~is_counted).sum())
     row, chosen = row[is_counted], chosen[is_counted]
-    follow_up, metric, later = experiment.follow_up_microseconds + window, REWARD, 0
-    if exposures.rewards_lists:
-        # Only lists whose returns are known are there.
-        follow_up, metric, later = window, RETURN, window
+    follow_up, metric, later = experiment.follow_up_microseconds + options.window_microseconds, REWARD, 0
+    if (within := options.list_microseconds) is not None:
+        # Only lists whose rewards are known are there.
+        follow_up, metric, later = within, RETURN if options.dwell_within is None else DWELL, within
         is_first = np.isin(chosen, first)
         row, chosen = row[is_first], chosen[is_first]
     of_list = np.bincount(exposures.row_exposure, weights=exposures.reward, minlength=exposures.num_exposures)

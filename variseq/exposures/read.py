@@ -20,10 +20,10 @@ from variseq.events.vocabulary import Id
 from variseq.exposures.folder import SEGMENTS, segment_lines, segments
 from variseq.exposures.history import HistoryDigest
 from variseq.exposures.impressions import read_impressions
+from variseq.exposures.list_rewards import came_back, dwell_time, with_list_rewards
 from variseq.exposures.records import policy_fields
 from variseq.exposures.report import ExposureReport
-from variseq.exposures.returns import with_returns
-from variseq.exposures.rewards import LoggedEvent, RewardOptions, confirmed, with_rewards
+from variseq.exposures.rewards import EARLIER, LoggedEvent, RewardOptions, confirmed, with_rewards
 from variseq.exposures.table import Exposures
 
 CONTEXT = ("history", "model", "policy", "filters", "log_p", "experiment", "arm", "uncertainty")
@@ -60,7 +60,8 @@ def read_exposures(
         exposures, report = read_segments(path, options or RewardOptions())
     elif options is not None:
         raise InputError(
-            "Rewards by behavior and returns are for exposures of Variseq; a table has a column reward. Leave them out."
+            "Rewards by behavior, returns and dwell times are for exposures of Variseq, and a table has a column "
+            "reward. Leave them out."
         )
     else:
         exposures, report = read_impressions(source, columns or {})
@@ -88,6 +89,8 @@ def read_segments(path: Path, options: RewardOptions) -> tuple[Exposures, Exposu
     for one in paths:
         for number, text in enumerate(segment_lines(one), 1):
             _read_line(one, number, text, lines, report)
+    if num_unreadable := report.lines["unreadable"]:
+        report.notes.append(f"{num_unreadable:,} lines cannot be read and are left out. {report.first_fault}.")
     for exposure_id in lines.in_conflict:
         del lines.exposures[exposure_id]
         report.exposures["in conflict"] += 1 + lines.num_repeated.pop(exposure_id)
@@ -130,13 +133,19 @@ def _read_line(path: Path, number: int, text: bytes, lines: _Lines, report: Expo
 def _rewarded(exposures: Exposures, lines: _Lines, options: RewardOptions, report: ExposureReport) -> Exposures:
     """The exposures with their rewards; what became of the events is counted."""
     events = lines.events.values()
-    if options.return_microseconds is not None:
-        found, outcomes, of_events = with_returns(exposures, events, options.return_microseconds)
+    if options.list_microseconds is not None:
+        reward_of = came_back if options.dwell_within is None else dwell_time
+        found, outcomes, of_events = with_list_rewards(exposures, events, reward_of, options.list_microseconds)
         report.exposures.update(outcomes | {"kept": found.num_exposures - report.exposures["kept"]})
         report.events.update(of_events)
         return found
     found, of_events = with_rewards(exposures, events, options)
     report.events.update(of_events)
+    if num_earlier := of_events[EARLIER]:
+        report.notes.append(
+            f"{num_earlier:,} of {len(events):,} events are earlier than the list that they name, and count for "
+            "nothing. Compare the clocks of the servers and of what sends the events."
+        )
     unknown = sorted(set(options.rewards or ()) - report.behaviors.keys()) if report.behaviors else []
     there = ", ".join(sorted(report.behaviors))
     report.notes += [f"No event has the behavior {one!r}. There are: {there}." for one in unknown]

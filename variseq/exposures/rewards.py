@@ -37,6 +37,7 @@ class LoggedEvent:
 
 
 VALUE = "value"
+EARLIER = "earlier than the list that they name"
 Reward = float | Literal["value"]
 """What an event is worth: a number, or the value of the event itself."""
 
@@ -53,26 +54,32 @@ class RewardOptions:
         only_shown: Leave out lists and ranks that were not confirmed as shown.
         return_within: In place of rewards: a list is worth 1 where the person came back later than a day after it and
             within this time, such as "7d".
+        dwell_within: In place of rewards: a list is worth the minutes from it to the last list or event of the person
+            within this time, such as "1h".
 
     Raises:
-        InputError: For a reward that is no number, a window that is no duration, and for rewards beside returns.
+        InputError: For a reward that is no number, a window that is no duration, and for two kinds of rewards.
     """
 
     rewards: Mapping[str, Reward] | None = None
     window: str = "24h"
     only_shown: bool = False
     return_within: str | None = None
+    dwell_within: str | None = None
     window_microseconds: int = field(init=False)
-    return_microseconds: int | None = field(init=False)
+    list_microseconds: int | None = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "window_microseconds", duration(self.window, "window"))
-        within = None if self.return_within is None else duration(self.return_within, "return_within")
-        object.__setattr__(self, "return_microseconds", within)
-        if within is not None and within <= DAY:
+        of_lists = {"return_within": self.return_within, "dwell_within": self.dwell_within}
+        given = {name: duration(text, name) for name, text in of_lists.items() if text is not None}
+        object.__setattr__(self, "list_microseconds", next(iter(given.values()), None))
+        if given.get("return_within", DAY + 1) <= DAY:
             raise InputError(f"return_within={self.return_within!r} is not possible. Give more than a day, such as 7d.")
-        if within is not None and self.rewards is not None:
-            raise InputError("return_within replaces the rewards of behaviors. Give one of the two.")
+        if given.get("dwell_within", 1) <= 0:
+            raise InputError(f"dwell_within={self.dwell_within!r} is not possible. Give some time, such as 1h.")
+        if len(given) + (self.rewards is not None) > 1:
+            raise InputError("return_within, dwell_within and the rewards of behaviors exclude each other. Give one.")
         for behavior, reward in (self.rewards or {}).items():
             is_number = isinstance(reward, int | float) and math.isfinite(reward)
             if not is_number and reward != VALUE:
@@ -160,7 +167,7 @@ class _Joiner:
         if self.exposures.user[number] not in (None, event.user):
             return None, "of a list of another user"
         if event.time < self.exposures.time[number]:
-            return None, "before the list"
+            return None, EARLIER
         first, end = self.exposures.offsets[number], self.exposures.offsets[number + 1]
         found = first + np.flatnonzero(self.exposures.item[first:end] == item)
         if not len(found) or event.rank not in (None, int(self.exposures.rank[found[0]])):

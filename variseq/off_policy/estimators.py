@@ -9,8 +9,8 @@ the number of lists:
     direct method      Σ expected q under the target / n: has the bias of q, so it has no interval
     RIPS               Σ w y / n with the weight of the list down to the row: a reward may depend on what stands above
                        it (McInerney et al., 2020)
-    cascade doubly     RIPS for what a model of the rewards from each rank on does not explain; see `cascade`
-    robust
+    cascade doubly     RIPS for what a model of the rewards from each rank on does not explain, as far as this lowers
+    robust             the variance; see `cascade`
     whole-list IPS     Σ w y / n with the weight of the whole list: a reward may depend on all of it
 
 The first four have the weight of an item to be in the list (the item-position model of Li et al., 2018, without ranks).
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from variseq.off_policy.cascade import cascade_doubly_robust, fit_rewards_to_go
+from variseq.off_policy.cascade import cascade_doubly_robust, fit_rewards_to_go, with_least_variance
 from variseq.off_policy.logged import LoggedLists
 from variseq.off_policy.policies import ExpectedRewards, TargetProbabilities
 from variseq.off_policy.reward_model import RewardModel, fit_reward_model
@@ -86,8 +86,9 @@ def sums_of(lists: LoggedLists, target: TargetProbabilities, weights: Sequence[W
         found["expected"] = target.expected(rewards.predicted, rewards.fold)
         found["doubly_robust"] = doubly_robust(lists, target.expected, item, fit_reward_model(lists, item**2))
     if target.expected_next is not None and (cascade := [one.row for one in weights if one.kind == "cascade"]):
-        to_go = fit_rewards_to_go(lists, target.expected_next, cascade[0])
-        found["cascade_doubly_robust"] = cascade_doubly_robust(lists, target.expected_next, cascade[0], to_go)
+        to_go = fit_rewards_to_go(lists, target.expected_next)
+        whole = cascade_doubly_robust(lists, target.expected_next, cascade[0], to_go)
+        found["cascade_doubly_robust"] = with_least_variance(lists, found["rips"], whole)
     return {name: np.bincount(lists.user, weights=one, minlength=lists.num_users) for name, one in found.items()}
 
 

@@ -99,7 +99,7 @@ def improve(
             f"are better, and {MIN_REWARDS} are the least."
         )
     left_out: Counter[str] = Counter()
-    pools, number = _pools(policy, lists, left_out)
+    pools, number = pools_of(policy, lists, left_out)
     if not len(pools):
         raise InputError(f"No list can be used: {'; '.join(left_out)}.")
     part = np.random.default_rng(seed).random(lists.num_users)[lists.user]
@@ -152,12 +152,12 @@ def offsets_by_trials(
     return offset, trials, value_of(choosing, np.zeros(num_items), options)
 
 
-def _pools(
+def pools_of(
     policy: RunPolicy, lists: LoggedLists, left_out: Counter[str]
 ) -> tuple[RankedPools, Int[np.ndarray, " list"]]:
     """The pools of all lists whose history is proved, with what was logged at each item; and their numbers."""
     log = lists.exposures
-    position = policy.engine.vocabulary.item_positions(log.item_ids)[log.item]
+    position = policy.positions(lists)[log.item]
     parts: list[tuple[np.ndarray, ...]] = []
     for batch, ranked in policy.ranked(lists, left_out):
         assert ranked.pool_item is not None
@@ -190,8 +190,20 @@ def _pools(
     if num_certain := int((~has_choice).sum()):
         left_out["their pool has no more items than the list"] += num_certain
     weight = np.minimum(np.divide(1.0, propensity, out=np.zeros_like(propensity), where=shown), MAX_WEIGHT)
-    pools = RankedPools(item, score, num_drawn, shown.astype(np.int64), reward, reward * weight)
+    # A reward of the usual size counts as one, so that seconds and purchases are evidence alike.
+    earned = reward / usual_size(reward)
+    pools = RankedPools(item, score, num_drawn, shown.astype(np.int64), earned, reward * weight)
     return pools.lists(has_choice), number[has_choice]
+
+
+def usual_size(reward: np.ndarray) -> float:
+    """Σ r² / Σ |r|. So many times the mean is the variance of a sum of rewards that come at random (compound Poisson).
+
+    >>> usual_size(np.array([0.0, 60.0, 60.0])), usual_size(np.zeros(3))
+    (60.0, 1.0)
+    """
+    total = np.abs(reward).sum()
+    return float((reward**2).sum() / total) if total > 0 else 1.0
 
 
 def _padded(values: np.ndarray, width: int, fill: int | float) -> np.ndarray:
@@ -212,7 +224,7 @@ def value_of(pools: RankedPools, offset: Float[np.ndarray, " item"], options: Re
             ranked = np.take_along_axis(score[row], order[row], axis=1)
             weight = softmax_weights(ranked, options.temperature, options.uniform_share, pools.num_drawn[row])
             gain = np.take_along_axis(pools.gain[row], order[row], axis=1)
-            rewarded = _first_columns(gain > 0)
+            rewarded = _first_columns(gain != 0)
             found = in_list(weight, rewarded, pools.num_drawn[row])
             total += float((np.take_along_axis(gain, np.maximum(rewarded, 0), axis=1) * found).sum())
     return total / len(pools)

@@ -61,19 +61,24 @@ class RunPolicy:
                 f"What the run {self.name} would show cannot be known, as it needs the history before each list. Log "
                 "exposures with `variseq serve --exposures`, or give a table with times and a log with --histories."
             )
-        position = self.engine.vocabulary.item_positions(log.item_ids)
-        if not (position >= 0).any():
-            raise InputError(
-                f"The run {self.name} knows none of the {len(log.item_ids):,} items of the log, which is of another "
-                "catalog. Name a run of the same one."
-            )
-        left_out: Counter[str] = Counter()
+        position, left_out = self.positions(lists), Counter[str]()
         found = _Found(lists, position, self.engine.vocabulary.num_items, self.options)
         for batch, ranked in self.ranked(lists, left_out):
             assert ranked.pool_item is not None
             assert ranked.pool_weight is not None
             found.add(batch, ranked.pool_item, ranked.pool_weight)
         return TargetProbabilities(found.at_rank, found.in_list, found.expected, found.expected_next, dict(left_out))
+
+    def positions(self, lists: LoggedLists) -> Int[np.ndarray, " logged"]:
+        """The logged items in the catalog of the run. Raises InputError for a log of another catalog."""
+        item_ids = lists.exposures.item_ids
+        found = self.engine.vocabulary.item_positions(item_ids)
+        if not (found >= 0).any():
+            raise InputError(
+                f"The run {self.name} knows none of the {len(item_ids):,} items of the log, which is of another "
+                "catalog. Name a run of the same one."
+            )
+        return found
 
     def ranked(
         self, lists: LoggedLists, left_out: Counter[str]

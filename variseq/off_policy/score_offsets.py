@@ -33,7 +33,7 @@ class RankedPools:
         score: What they are ranked by, without offsets; −inf where there is none.
         num_drawn: Length of each list without pinned items.
         num_shown: How often each item was in the logged list: 0 or 1, or more for lists of one pool that are summed.
-        reward: What it earned there.
+        reward: What it earned there, in numbers of rewards of the usual size.
         gain: Σ reward · min(1/ρ, c).
     """
 
@@ -122,7 +122,7 @@ def fit_offsets(
         num_items: Size of the catalog.
         temperature: Of the softmax that lists will be drawn by.
         strength: Of the ridge term strength · reward · Σ (θ − center)² / (2 · num_items), with the estimated reward of
-            a list without offsets as its unit.
+            a list without offsets as its unit, whatever its sign.
         center: Where offsets are without evidence.
 
     Returns:
@@ -135,8 +135,8 @@ def fit_offsets(
         from scipy.optimize import minimize
     except ImportError as error:
         raise MissingDependencyError("scipy", "train") from error
-    unit, _ = expected_gain(pools, np.zeros(num_items), temperature)
-    if unit <= 0:
+    unit = abs(expected_gain(pools, np.zeros(num_items), temperature)[0])
+    if unit == 0:
         return center
     ridge = strength / num_items
 
@@ -162,7 +162,7 @@ def log_reward_rates(pools: RankedPools, num_items: int) -> Float[np.ndarray, " 
     1956). An item that was shown little has nearly the mean rate.
 
     Args:
-        pools: Their scores are log p, and boosts.
+        pools: Their scores are log p, and boosts. An item whose rewards sum to less than 0 counts as one without.
         num_items: Size of the catalog.
     """
     try:
@@ -172,7 +172,7 @@ def log_reward_rates(pools: RankedPools, num_items: int) -> Float[np.ndarray, " 
     shown = pools.num_shown > 0
     item = pools.item[shown]
     expected = np.bincount(item, pools.num_shown[shown] * np.exp(pools.score[shown]), num_items)
-    rewarded = np.bincount(item, pools.reward[shown], num_items)
+    rewarded = np.maximum(np.bincount(item, pools.reward[shown], num_items), 0.0)
     mean = rewarded.sum() / max(expected.sum(), np.finfo(np.float64).tiny)
     if mean <= 0:
         return np.zeros(num_items)

@@ -10,7 +10,7 @@ import typer
 
 from variseq.errors import InputError, MissingDependencyError
 from variseq.output.printable import printable
-from variseq.terminal.exposures import WINDOW, ReturnWithin, RewardOption, Window, rewards_of
+from variseq.terminal.exposures import WINDOW, DwellWithin, ReturnWithin, RewardOption, Window, rewards_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,6 +27,7 @@ def analyze(
     reward: RewardOption = None,
     window: Window = WINDOW,
     return_within: ReturnWithin = None,
+    dwell_within: DwellWithin = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
     picture: Annotated[Path | None, typer.Option(help="File for the difference over days: .png or .svg.")] = None,
 ) -> None:
@@ -40,11 +41,11 @@ def analyze(
 
     _refuse_undrawable(picture)
     wanted = read_experiment(experiment)
-    options = RewardOptions(rewards_of(reward), window, return_within=return_within)
+    options = RewardOptions(rewards_of(reward), window, return_within=return_within, dwell_within=dwell_within)
     if not source.is_dir():
         raise InputError(f"{source} is no folder. Give the folder of a server with --exposures and --experiment.")
     exposures, report = read_exposures(source, options=options)
-    users, left_out = users_of(exposures, wanted, options.return_microseconds or options.window_microseconds)
+    users, left_out = users_of(exposures, wanted, options)
     found = analyze(users, wanted)
     counts = {"unreadable or unfinished lines": report.lines["unreadable"] + report.lines["unfinished"], **left_out}
     if json:
@@ -128,11 +129,12 @@ def sentences_of(found: ExperimentAnalysis) -> Iterator[str]:
             "one arm are lost, or the shares were changed. No difference is shown, for it would be biased."
         )
         return
-    follow_up, control = found.experiment.follow_up, found.arms[0]
-    yield (
-        f"The metric is the mean reward a user within {follow_up} of the first list. Users are complete once that and "
-        f"the time to join events are over. The split agrees with the shares (p = {found.sample_ratio_p:.2g})."
-    )
+    from variseq.experiments.users import REWARD
+
+    control, counted = found.arms[0], "its reward is known"
+    if found.metric == REWARD:
+        counted = f"the follow-up of {found.experiment.follow_up} and the time to join events are over"
+    yield f"A user is complete once {counted}. The split agrees with the shares (p = {found.sample_ratio_p:.2g})."
     for name in found.unbalanced:
         yield f"Arms differ in the {name} by more than chance explains, so nothing is adjusted by it."
     for name, one in found.comparisons.items():

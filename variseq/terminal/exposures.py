@@ -32,6 +32,9 @@ OnlyShown = Annotated[bool, typer.Option("--only-shown", help="Leave out what wa
 ReturnWithin = Annotated[
     str | None, typer.Option(help="Reward lists after which people came back within 7d, in place of behaviors.")
 ]
+DwellWithin = Annotated[
+    str | None, typer.Option(help="Reward lists by the minutes that people stayed, up to 1h, in place of behaviors.")
+]
 WINDOW = "24h"
 """These options are those of all commands that read exposures."""
 commands = typer.Typer(help="Lists that were given to people.", no_args_is_help=True, rich_markup_mode=None)
@@ -53,6 +56,7 @@ def check(
     window: Window = WINDOW,
     only_shown: OnlyShown = False,
     return_within: ReturnWithin = None,
+    dwell_within: DwellWithin = None,
 ) -> None:
     """What came, and what can be concluded from it. The exit code is 2 where a propensity is impossible."""
     from variseq.exposures.read import read_exposures
@@ -60,7 +64,7 @@ def check(
     from variseq.exposures.support import conclusions, support
     from variseq.output.console import console
 
-    options = RewardOptions(rewards_of(reward), window, only_shown, return_within)
+    options = RewardOptions(rewards_of(reward), window, only_shown, return_within, dwell_within)
     is_default = reward is None and options == RewardOptions()
     exposures, report = read_exposures(
         source, read_columns(columns), None if is_default else options, allow_impossible=True

@@ -14,6 +14,7 @@ from variseq.output.printable import printable
 from variseq.terminal.exposures import (
     WINDOW,
     Columns,
+    DwellWithin,
     OnlyShown,
     ReturnWithin,
     RewardOption,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
+    from variseq.exposures.report import ExposureReport
     from variseq.exposures.table import Exposures
     from variseq.off_policy.evaluation import Estimate, Interval, OffPolicyEvaluation, PolicyEvaluation
     from variseq.off_policy.policies import TargetPolicy
@@ -57,6 +59,7 @@ def ope(
     window: Window = WINDOW,
     only_shown: OnlyShown = False,
     return_within: ReturnWithin = None,
+    dwell_within: DwellWithin = None,
     store: Annotated[str | None, typer.Option(help="URL of the store of histories, for the policy of a run.")] = None,
     histories: Annotated[
         Path | None, typer.Option(help="A log of events: histories for the policy of a run at the lists of a table.")
@@ -86,7 +89,7 @@ def ope(
         raise InputError(f"--precision {precision:g} is not possible. Give a share between 0 and 1, such as 0.05.")
     _refuse_unwritable(out)
     names = read_columns(columns)
-    options = RewardOptions(rewards_of(reward), window, only_shown, return_within)
+    options = RewardOptions(rewards_of(reward), window, only_shown, return_within, dwell_within)
     is_default = reward is None and options == RewardOptions()
     exposures, report = read_exposures(source, names, None if is_default else options)
     print_notes(report)
@@ -96,7 +99,7 @@ def ope(
     with bar if bar.console.is_terminal else nullcontext():
         chosen = policy or ([] if target_column else ["logged"])
         policies = [_policy(one, exposures, source, store, changes, bar, histories) for one in chosen]
-        policies += [_of_column(one, source, names or {}) for one in target_column or []]
+        policies += [_of_column(one, source, names or {}, report) for one in target_column or []]
         found = evaluate_policies(exposures, policies, show_refused, seed=seed)
     _print(found, precision)
     of_log = None if histories is None else f"the events of {histories} before each list, which no hash proves"
@@ -220,7 +223,9 @@ def _engine(run: Path) -> Engine:
     return ChangeableEngine(trained).engine(read_changes(run))
 
 
-def _of_column(column: str, source: Path, names: dict[str, str | int] | list[str]) -> TargetPolicy:
+def _of_column(
+    column: str, source: Path, names: dict[str, str | int] | list[str], report: ExposureReport
+) -> TargetPolicy:
     """The policy whose probabilities a column of the table has: the table is read again with it as propensity."""
     import numpy as np
 
@@ -231,7 +236,7 @@ def _of_column(column: str, source: Path, names: dict[str, str | int] | list[str
         raise InputError("--target-column is for a table, and this is a folder of exposures. Name a --policy.")
     if isinstance(names, list):
         raise InputError("--target-column needs names of columns. Write --columns item_id=sku,reward=sold.")
-    is_list = "propensity_in_list" in names
+    is_list = "propensity_in_list" in report.columns
     others: dict[str, str | int] = {name: one for name, one in names.items() if not name.startswith("propensity")}
     wanted = others | {"propensity_in_list" if is_list else "propensity": column}
     again, _ = read_exposures(source, wanted, allow_impossible=True)

@@ -1,10 +1,10 @@
-"""Whether people came back after a list: a reward of the whole list, which no single item has earned."""
+"""Whether people came back after a list, or how long they stayed: rewards that no single item has earned."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,19 +14,43 @@ from variseq.events.report import DAY
 from variseq.exposures.rewards import LoggedEvent
 from variseq.exposures.table import Exposures
 
+MINUTE = 60_000_000
+"""Microseconds."""
+ListReward = Callable[[Sequence[int], int, int], float]
+"""What a list is worth: of the times of all that its person did, ascending, its own time, and how long it counts."""
 
-def with_returns(
-    exposures: Exposures, events: Iterable[LoggedEvent], within: int
+
+def came_back(times: Sequence[int], time: int, within: int) -> float:
+    """1 where something was done later than a day after a list and within the time, 0 otherwise.
+
+    >>> came_back([0, DAY, DAY + 1], 0, 2 * DAY), came_back([0, DAY], 0, 2 * DAY)
+    (1.0, 0.0)
+    """
+    return float(bisect_right(times, time + DAY) < bisect_right(times, time + within))
+
+
+def dwell_time(times: Sequence[int], time: int, within: int) -> float:
+    """Minutes from a list to the last of what was done within the time.
+
+    >>> dwell_time([0, 3 * MINUTE, 90 * MINUTE], 0, 60 * MINUTE)
+    3.0
+    """
+    return (times[bisect_right(times, time + within) - 1] - time) / MINUTE
+
+
+def with_list_rewards(
+    exposures: Exposures, events: Iterable[LoggedEvent], reward_of: ListReward, within: int
 ) -> tuple[Exposures, Counter[str], Counter[str]]:
-    """The lists of which it is known whether the person came back; the reward of such a list is 1, of others 0.
+    """The lists of which it is known what their persons did within a time, with a reward for each.
 
-    A return is another list or an event of the person, later than a day after the list and at most `within` after it.
-    The reward is in the last row of the list, whose weight down to that row is that of the whole list.
+    What a person did are lists and events. The reward is in the last row of the list, whose weight down to that row is
+    that of the whole list.
 
     Args:
         exposures: In the order of their times; their own rewards are replaced.
         events: In any order.
-        within: Microseconds, more than a day.
+        reward_of: `came_back` or `dwell_time`.
+        within: Microseconds after the list.
 
     Returns:
         The lists, numbers of lists by outcome, and numbers of events by outcome.
@@ -35,26 +59,30 @@ def with_returns(
         InputError: The log is too short for any list.
     """
     times, of_events, latest = _activity(exposures, events)
-    outcomes, kept, returned = Counter[str](), [], []
+    outcomes, kept, rewards = Counter[str](), [], []
     for number, (user, time) in enumerate(zip(exposures.user, exposures.time.tolist(), strict=True)):
         if user is None:
             outcomes["of nobody known"] += 1
         elif not exposures.lengths[number]:
             outcomes["without items"] += 1
         elif time + within > latest:
-            outcomes["too late to know whether the person came back"] += 1
+            outcomes["too late to know what the person did"] += 1
         else:
             kept.append(number)
-            returned.append(bisect_right(times[user], time + DAY) < bisect_right(times[user], time + within))
+            rewards.append(reward_of(times[user], time, within))
     if not kept:
         raise InputError(
-            f"No list is {within / DAY:g} days older than the end of the log, so no return is known. Give a shorter "
-            "return_within, or a longer log."
+            f"No list is {_in_words(within)} older than the end of the log, so it is not known what people did. Give a "
+            "shorter time, or a longer log."
         )
     found = exposures.exposures(np.array(kept, dtype=np.int64))
     reward = np.zeros(len(found))
-    reward[found.offsets[1:] - 1] = returned
+    reward[found.offsets[1:] - 1] = rewards
     return replace(found, reward=reward, rewards_lists=True), outcomes, of_events
+
+
+def _in_words(duration: int) -> str:
+    return f"{duration / DAY:g} days" if duration >= DAY else f"{duration / MINUTE:g} minutes"
 
 
 def _activity(exposures: Exposures, events: Iterable[LoggedEvent]) -> tuple[dict[str, list[int]], Counter[str], int]:

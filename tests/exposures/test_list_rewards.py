@@ -1,18 +1,19 @@
-"""A list is rewarded where its person came back; the estimate then rests on the weights of whole lists alone."""
+"""A list is rewarded by what its person did later; the estimate then rests on the weights of whole lists alone."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.exposures.test_rewards import table
 from variseq.errors import InputError
 from variseq.events.report import DAY
-from variseq.exposures.returns import with_returns
+from variseq.exposures.list_rewards import MINUTE, came_back, dwell_time, with_list_rewards
 from variseq.exposures.rewards import LoggedEvent, RewardOptions
 from variseq.off_policy.evaluation import evaluate_policies
 from variseq.off_policy.policies import GivenProbabilities, LoggingPolicy
@@ -37,14 +38,33 @@ def test_return_is_activity_later_than_a_day_and_within_the_time(
         if user is not None and time + 5 <= end
     ]
     if not expected:
-        with pytest.raises(InputError, match="return_within"):
-            with_returns(exposures, events, within)
+        with pytest.raises(InputError, match="older than the end of the log"):
+            with_list_rewards(exposures, events, came_back, within)
         return
-    found, outcomes, of_events = with_returns(exposures, events, within)
+    found, outcomes, of_events = with_list_rewards(exposures, events, came_back, within)
     assert found.reward[1::2].tolist() == expected
     assert not found.reward[::2].any()
     assert found.num_exposures + outcomes.total() == len(lists)
     assert of_events.total() == len(events)
+
+
+@given(TIMES, EVENTS)
+def test_dwell_time_is_that_to_the_last_activity_within_the_time(
+    lists: list[tuple[str | None, int]], acts: list[tuple[str, int]]
+) -> None:
+    exposures = table([(user, time, ["a", "b"]) for user, time in lists])
+    events = [LoggedEvent(str(number), time * MINUTE, user, "a") for number, (user, time) in enumerate(acts)]
+    within, everything = 5, [*lists, *acts]
+    end = max(time for _, time in everything)
+    expected = [
+        max(then - time for other, then in everything if other == user and time <= then <= time + within)
+        for user, time in sorted(lists, key=lambda one: one[1])
+        if user is not None and time + within <= end
+    ]
+    assume(expected)
+    found, outcomes, _ = with_list_rewards(exposures, events, dwell_time, within * MINUTE)
+    assert found.reward[1::2].tolist() == expected
+    assert found.num_exposures + outcomes.total() == len(lists)
 
 
 def test_rewards_of_lists_are_estimated_by_whole_lists_alone() -> None:
@@ -74,7 +94,15 @@ def test_rewards_of_lists_are_estimated_by_whole_lists_alone() -> None:
         evaluate_policies(without, [GivenProbabilities("other", {})])
 
 
-def test_options_of_returns_that_contradict_are_refused() -> None:
-    for options in ({"return_within": "12h"}, {"return_within": "7d", "rewards": {"buy": 1.0}}):
-        with pytest.raises(InputError, match="return_within"):
-            RewardOptions(**options)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"return_within": "12h"},
+        {"return_within": "7d", "rewards": {"buy": 1.0}},
+        {"dwell_within": "0m"},
+        {"return_within": "7d", "dwell_within": "1h"},
+    ],
+)
+def test_options_that_contradict_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"return_within|dwell_within"):
+        RewardOptions(**options)
