@@ -16,7 +16,7 @@ from variseq.model.losses import ItemFrequency, Negatives
 from variseq.model.network import Network, Weights
 from variseq.privacy.noise import GRID, Noise, secure_noise
 from variseq.privacy.schedule import StepSchedule
-from variseq.privacy.user_gradients import user_gradients
+from variseq.privacy.user_gradients import UserGradients, user_gradients
 from variseq.sequences.batches import Windows, group_by_length, make_batch
 from variseq.sequences.histories import Histories
 
@@ -28,6 +28,8 @@ LEAST_VARIANCE, LEAST_SHARE = 1e-16, 0.1
 """The corrected second moment is at least so large, and at least this share of the variance of the noise."""
 NUM_NEGATIVES = 2048
 Report = Callable[[int, int], None]
+Changed = Callable[[Int[np.ndarray, " member"], UserGradients], UserGradients]
+"""For audits: other gradients of a group, whose members are given as numbers of windows."""
 
 
 class PrivateTraining:
@@ -90,10 +92,19 @@ class PrivateTraining:
             histories: All events of the users that the run may learn from.
             generator: Samples users and windows. Nobody may know its state.
         """
+        return self.sum_over(self.sampled(histories, generator))
+
+    def sampled(self, histories: Histories, generator: np.random.Generator) -> tuple[Histories, Windows]:
+        """The users of the running step with a window each; see `sum_of`."""
         chosen = np.flatnonzero(generator.random(len(histories)) < self.schedule.sampling_rate)
-        windows = random_windows(histories, chosen, self.schedule.max_events, generator)
+        return random_windows(histories, chosen, self.schedule.max_events, generator)
+
+    def sum_over(
+        self, windows: tuple[Histories, Windows], changed: Changed | None = None
+    ) -> Int[np.ndarray, " parameter"]:
+        """What users with these windows add to the running step, without noise; see `clipped_sum`."""
         negatives = None if self._frequency is None else self._frequency.draw(NUM_NEGATIVES, seed=self.step)
-        return clipped_sum(self.network, windows, self.schedule, negatives)
+        return clipped_sum(self.network, windows, self.schedule, negatives, changed)
 
     def move(self, total: Int[np.ndarray, " parameter"]) -> None:
         """Take the running step by the sum over all users, with its noise; after the last one the average is taken."""
@@ -147,6 +158,7 @@ def clipped_sum(
     windows: tuple[Histories, Windows],
     schedule: StepSchedule,
     negatives: Negatives | None = None,
+    changed: Changed | None = None,
 ) -> Int[np.ndarray, " parameter"]:
     """The sum of the clipped gradients of users, one window each, in steps of `GRID` times `max_norm`.
 
@@ -165,6 +177,7 @@ def clipped_sum(
         for members in np.split(group, range(at_once, len(group), at_once)):
             batch = make_batch(histories, of_users, members, network.config.num_items).to(network.item_bias.device)
             gradients = user_gradients(network, batch, weights, negatives)
+            gradients = gradients if changed is None else changed(members, gradients)
             steps = gradients.clipped_steps(schedule.max_norm, like)
             total += torch.cat([one.flatten() for one in steps.values()]).cpu().numpy()
     return total
