@@ -1,4 +1,4 @@
-"""The best attack that a ledger allows: how many people in the log it finds, by how many others it accuses wrongly."""
+"""The best attack that a ledger allows: how many people in the log it finds, and how many others it accuses wrongly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ RATES = np.concatenate([[0.0], np.geomspace(1e-9, 0.1, 2000), np.linspace(0.1, 1
 class BestAttack:
     """Bounds on the receiver operating characteristic, one for each ε with its δ. Without noise they allow everything.
 
-    Source: Kairouz, Oh and Viswanath 2015, "The composition theorem for differential privacy", theorem 2.1.
+    They hold for every attack that sees all that was released, and knows all other users. Source: Kairouz, Oh and
+    Viswanath 2015, "The composition theorem for differential privacy", theorem 2.1.
 
     Args:
         epsilons: Ascending from 0.
