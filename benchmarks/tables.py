@@ -223,8 +223,7 @@ TABLES = {
         "private_steps", ("items", "users", "events"),
         (Column("plain_ms", "plain step, CPU ms", 0), Column("all_ms", "of each user", 0),
          Column("all_ratio", "over plain", 2), Column("frozen_ms", "items frozen", 0),
-         Column("frozen_ratio", "over plain", 2), Column("private_ms", "and in float64", 0),
-         Column("private_ratio", "over plain", 2)),
+         Column("frozen_ratio", "over plain", 2)),
         note="One thread; from 4,096 items on with 2,048 negatives",
     ),
     "off-policy": Table(
