@@ -6,7 +6,6 @@
     python -m benchmarks.audit steps ml-1m DATA --epsilons 8                        # the steps of the network
     python -m benchmarks.audit steps ml-1m DATA --epsilons 8 --noise .5             # with half of the noise
     python -m benchmarks.audit release ml-1m DATA --epsilons 8 --draw               # docs/pictures/attacks.svg
-    python -m benchmarks.audit steps ml-1m DATA --epsilons 8 --draw                 # docs/pictures/attacks_on_steps.svg
 
 Made-up people are in the log with probability 1/2; attacks find out who. The items of the log are declared to be the
 public catalog.
@@ -30,10 +29,7 @@ from variseq.privacy.steps_audit import audit_steps
 from variseq.reports.attack_figure import write_attack_figure
 from variseq.terminal.attacked_fit import FitAuditOptions, attack_fit
 
-PICTURES = {
-    kind: ROOT / "docs" / "pictures" / name
-    for kind, name in (("release", "attacks.svg"), ("steps", "attacks_on_steps.svg"))
-}
+PICTURE = ROOT / "docs" / "pictures" / "attacks.svg"
 EPSILONS = (8.0, 3.0, 1.0)
 BENCHMARKS = {"release": "one_run_audit", "steps": "steps_audit"}
 Training = tuple[tuple[str, object], ...]
@@ -90,7 +86,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS))
     parser.add_argument("--noise", type=float, default=1.0, help="the share of the noise that is added")
     parser.add_argument("--canaries", type=int, help="made-up people of a private release; the default otherwise")
-    parser.add_argument("--draw", action="store_true", help="draw the attacks on the first ε, record nothing")
+    parser.add_argument("--draw", action="store_true", help="draw the attacks on the first release, record nothing")
     given = parser.parse_args(words)
 
     def run() -> None:
@@ -106,9 +102,9 @@ def main(words: Sequence[str] | None = None) -> int:
             log = dataset.log
             options = PrivacyOptions(epsilon)
             audited = audit(log.histories, log.vocabulary.num_items, options, given.canaries, noise=noise)
-            if given.draw:
+            if given.draw and given.kind == "release":
                 guarantee = (audited.epsilon, audited.best_attack)
-                write_attack_figure(PICTURES[given.kind], [audited.found.attack, audited.control.attack], guarantee)
+                write_attack_figure(PICTURE, [audited.found.attack, audited.control.attack], guarantee)
                 return
             seconds = time.process_time() - begun
             append_records(given.out, private_records(given.kind, dataset, epsilon, given.noise, audited, seconds))
