@@ -103,6 +103,15 @@ TABLES = {
          Column("cpu_seconds", "both releases, CPU s", 1)),
         note="Intervals are over canaries",
     ),
+    "steps-audit": Table(
+        "steps_audit", ("data", "epsilon", "release"),
+        (Column("epsilon_claimed", "ε of the steps", 2), Column("epsilon_lower_bound", "ε is above", 2),
+         Column("num_canaries", "canaries", 0), Column("num_guesses", "guesses", 0),
+         Column("num_correct", "correct", 0), Column("auc", "AUC", 3),
+         Column("largest_auc", "largest AUC allowed", 3), Column("tpr@0.01", "TPR at 1 % FPR", 3),
+         Column("largest_tpr", "largest TPR allowed", 3), Column("cpu_seconds", "both attacks, CPU s", 0)),
+        note="Intervals are over canaries",
+    ),
     "significance": Table("significance", ("data", "model", "compared_with", "metric"), DIFFERENCE),
     "ablations": Table(
         "ablations", ("data", "change"),
@@ -214,8 +223,7 @@ TABLES = {
         "private_steps", ("items", "users", "events"),
         (Column("plain_ms", "plain step, CPU ms", 0), Column("all_ms", "of each user", 0),
          Column("all_ratio", "over plain", 2), Column("frozen_ms", "items frozen", 0),
-         Column("frozen_ratio", "over plain", 2), Column("private_ms", "and in float64", 0),
-         Column("private_ratio", "over plain", 2)),
+         Column("frozen_ratio", "over plain", 2)),
         note="One thread; from 4,096 items on with 2,048 negatives",
     ),
     "off-policy": Table(

@@ -14,6 +14,7 @@ from tests.terminal.invoke import Finished, variseq
 from variseq.errors import InputError
 from variseq.log import Log
 from variseq.privacy.attacks import Attack
+from variseq.privacy.best_attack import BestAttack
 from variseq.reports.attack_figure import write_attack_figure
 from variseq.terminal.attacked_fit import FitAuditOptions, attack_fit, made_up_people
 
@@ -54,7 +55,8 @@ def test_canaries_have_times_of_people_and_each_item_once(shop_log: Log) -> None
 
 @pytest.mark.slow
 def test_picture_has_a_line_for_each_attack(attacks: dict[str, Attack], tmp_path: Path) -> None:
-    write_attack_figure(tmp_path / "audit.svg", list(attacks.values()), guarantee=(3.0, 0.8))
+    best = BestAttack(np.linspace(0, 3, 4), np.array([0.3, 0.1, 0.01, 0.0]))
+    write_attack_figure(tmp_path / "audit.svg", list(attacks.values()), guarantee=(3.0, best))
     write_attack_figure(tmp_path / "audit.png", list(attacks.values()))
     assert (tmp_path / "audit.png").read_bytes().startswith(b"\x89PNG")
     lines = ElementTree.parse(tmp_path / "audit.svg").getroot().iterfind(".//*[@id]")
@@ -101,6 +103,8 @@ def test_private_audit_writes_its_findings_and_leaves_the_log(files: Path, tmp_p
         (("--private", "0", "--items", "{}/items.csv"), "budget"),
         (("--private", "3", "--items", "{}/items.csv", "--shadows", "4"), "--shadows"),
         (("--private", "3", "--items", "{}/items.csv", "--canaries", "1"), "canaries"),
+        (("--private", "3", "--items", "{}/items.csv", "--network", "auto"), "--network"),
+        (("--network", "yes"), "--network"),
         (("--shadows", "3"), "shadow fits"),
         (("--size", "vast"), "vast"),
         (("--picture", "{}/audit.jpg"), ".png or .svg"),

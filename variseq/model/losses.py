@@ -33,6 +33,16 @@ class Pairs:
         kept, number = is_kept[self.token], is_kept.cumsum(0) - 1
         return Pairs(number[self.token[kept]], self.item[kept])
 
+    def between(self, first: int, last: int) -> Pairs:
+        """The pairs of the tokens from `first` up to before `last`, which are numbered from 0.
+
+        >>> pairs = Pairs(torch.tensor([0, 1, 1, 2]), torch.tensor([7, 6, 5, 4])).between(1, 2)
+        >>> pairs.token.tolist(), pairs.item.tolist()
+        ([0, 0], [6, 5])
+        """
+        begin, end = torch.searchsorted(self.token, torch.tensor([first, last], device=self.token.device)).tolist()
+        return Pairs(self.token[begin:end] - first, self.item[begin:end])
+
     def among(self, items: Int[Tensor, " item"]) -> Pairs:
         """The same pairs with the positions of the item in `items`, where it may stand several times, in its place.
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -30,6 +28,7 @@ from variseq.artifacts.folder import (
     reading,
 )
 from variseq.privacy.accounting import Ledger
+from variseq.privacy.best_attack import BestAttack
 
 FALSE_POSITIVES = 0.01
 LEAKS = {
@@ -73,24 +72,6 @@ ENTRIES = {
 """What the folder, the tables and the manifest of a private run may hold, and nothing else."""
 
 
-def true_positives(ledger: Ledger, false_positives: float) -> float:
-    """The largest share of people in the log that an attack can find, when it accuses so many others wrongly.
-
-    It holds for every attack that sees all that was released, and knows all other users. Source: Dong, Roth and Su
-    2022, "Gaussian differential privacy", section 2.3, and proposition 2.4 for mechanisms on sampled users.
-
-    >>> from variseq.privacy.accounting import Mechanism
-    >>> round(true_positives(Ledger((Mechanism("counts", 1.0),), 1e-5), 0.5), 3)
-    0.841
-    """
-    if any(one.sampling_rate < 1 for one in ledger.mechanisms):
-        epsilons = [0.1 * step for step in range(101)]
-        return min(1.0, *(math.exp(one) * false_positives + ledger.delta_at(one) for one in epsilons))
-    normal = NormalDist()
-    mean = math.sqrt(sum(one.num_steps * one.noise_multiplier**-2 for one in ledger.mechanisms))
-    return normal.cdf(normal.inv_cdf(false_positives) + mean)
-
-
 def guarantee(record: dict[str, Any]) -> str:
     """What a private run guarantees, from whom, and what not.
 
@@ -98,7 +79,7 @@ def guarantee(record: dict[str, Any]) -> str:
         record: The part `privacy` of its manifest.
     """
     ledger, options = Ledger.from_json(record), record["options"]
-    found = true_positives(ledger, FALSE_POSITIVES)
+    found = float(BestAttack.of(ledger).true_positive_rate(FALSE_POSITIVES))
     parties = record.get("federated", {}).get("parties")
     federated = [f"Federated: {parties} parties, each with its share of the noise."] if parties else []
     weight = options["content"]

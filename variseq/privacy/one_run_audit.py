@@ -6,8 +6,8 @@ Source: Steinke, Nasr and Jagielski 2023, "Privacy auditing with one (1) trainin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
@@ -15,15 +15,25 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from variseq.errors import InputError
-from variseq.privacy.accounting import default_delta, noise_multipliers
+from variseq.privacy.accounting import Ledger, default_delta, noise_multipliers
 from variseq.privacy.attacks import CONFIDENCE, Attack
+from variseq.privacy.best_attack import BestAttack
 from variseq.privacy.contributions import pair_index, pair_sums, popularity_sums
 from variseq.privacy.noise import GRID, Noise, no_noise, secure_noise
-from variseq.privacy.release import LEAST_POPULARITY, POPULARITY_SHARE, PrivacyOptions, Release, release
+from variseq.privacy.release import (
+    LEAST_POPULARITY,
+    POPULARITY_SHARE,
+    PrivacyOptions,
+    Release,
+    private_ledger,
+    release,
+)
 from variseq.sequences.histories import Histories
 
 LEAST_CANARIES, MOST_CANARIES = 8, 200_000
 USUAL_CANARIES = 1_000
+WITH_NOISE, WITHOUT_NOISE = "with noise", "without noise"
+"""The names of an attack and of its positive control."""
 MOST_ITEMS = 2_000
 """Canaries have the most popular items, at most so many: 2 million pairs to draw from."""
 MARGIN = 2.0
@@ -119,38 +129,38 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class OneRunAudit:
-    """The audit of a private release, and its positive control: the same release without noise.
+    """The audit of what a private fit releases, and its positive control: the same without noise.
 
     Args:
-        epsilon: What the ledger of the release claims.
-        delta: The δ of the claim.
-        mu: The μ of the claim: no attack is better than one that separates N(0, 1) and N(μ, 1).
+        ledger: The mechanisms that were attacked, and the δ of the claim.
+        best_attack: What the ledger allows an attack to find.
         found: What was found with noise.
         control: What was found without noise.
     """
 
-    epsilon: float
-    delta: float
-    mu: float
+    ledger: Ledger
+    best_attack: BestAttack
     found: Finding
     control: Finding
 
-    @property
-    def largest_auc(self) -> float:
-        """The AUC of the best attack that the claim allows: Φ(μ / √2)."""
-        return NormalDist().cdf(self.mu / math.sqrt(2))
+    @cached_property
+    def epsilon(self) -> float:
+        """What the ledger claims."""
+        return self.ledger.epsilon()
 
-    def largest_true_positive_rate(self, false_positive_rate: float) -> float:
-        """The true positive rate of the best attack that the claim allows: Φ(Φ⁻¹(FPR) + μ)."""
-        return NormalDist().cdf(NormalDist().inv_cdf(false_positive_rate) + self.mu)
+    @cached_property
+    def largest_auc(self) -> float:
+        """The AUC of the best attack that the claim allows."""
+        return self.best_attack.auc()
 
     @property
     def holds(self) -> bool:
         """Whether the claim explains the attack: neither the bound on ε nor the AUC is above it.
 
         The AUC finds noise that is a little too weak, which the bound on ε does not. It refutes the claim where the
-        best attack that is allowed would have it in less than 1 of 1,000 audits. That takes canaries as independent;
-        they are nearly so, as no two of them share a pair. Its largest variance is that of Birnbaum and Klose 1957.
+        best attack that is allowed would have it in less than 1 of 1,000 audits. That takes canaries as independent.
+        They are nearly so: no two of them share a pair of items, or a number of the network. The largest variance is
+        that of Birnbaum and Klose 1957.
         """
         included = self.found.attack.included
         variance = self.largest_auc * (1 - self.largest_auc) / min(included.sum(), (~included).sum())
@@ -164,7 +174,9 @@ class OneRunAudit:
 
     def to_json(self) -> dict[str, Any]:
         """The claim and both findings."""
-        claim = {"epsilon": self.epsilon, "delta": self.delta, "mu": self.mu, "largest_auc": self.largest_auc}
+        attacked = [one.released for one in self.ledger.mechanisms]
+        claim = {"attacked": attacked, "epsilon": self.epsilon, "delta": self.ledger.delta}
+        claim |= {"largest_auc": self.largest_auc}
         return claim | {"with_noise": self.found.to_json(), "without_noise": self.control.to_json()}
 
 
@@ -197,7 +209,7 @@ def audit_release(
     if not LEAST_CANARIES <= wanted <= MOST_CANARIES:
         raise InputError(f"{wanted:,} canaries are not possible. Give {LEAST_CANARIES} to {MOST_CANARIES:,}.")
     delta = default_delta(len(histories) + wanted // 2) if options.delta is None else options.delta
-    # Choices of weights and a network are not attacked.
+    # Choices of weights are not attacked, and a network is in `audit_steps`.
     options = replace(options, delta=delta, content=0.0, network="no")
     noise_of_popularity = noise_multipliers(options.epsilon, delta, (POPULARITY_SHARE, 1 - POPULARITY_SHARE))[0]
     popular = np.argsort(-popularity, kind="stable")[:MOST_ITEMS]
@@ -209,16 +221,16 @@ def audit_release(
         )
     canaries = PairCanaries.draw(popular, wanted, seed)
     joined = histories.joined(canaries.histories())
+    best = BestAttack.of(private_ledger(options, len(joined)))
 
-    def finding(noise: Noise, name: str, num_guesses: Callable[[Release], int]) -> tuple[Release, Finding]:
+    def finding(noise: Noise, name: str, num_guesses: int) -> tuple[Release, Finding]:
         released = release(joined, num_items, options, noise)
-        attack = canaries.attack(released, bounded, name)
-        return released, Finding.of(attack, num_guesses(released), delta)
+        return released, Finding.of(canaries.attack(released, bounded, name), num_guesses, delta)
 
     number = len(canaries.included)
-    released, found = finding(noise, "with noise", lambda one: _num_guesses(number, _mu(one), delta))
-    _, control = finding(no_noise, "without noise", lambda one: number)
-    return OneRunAudit(released.ledger.epsilon(), delta, _mu(released), found, control)
+    released, found = finding(noise, WITH_NOISE, promising_guesses(number, best, delta))
+    _, control = finding(no_noise, WITHOUT_NOISE, number)
+    return OneRunAudit(released.ledger, best, found, control)
 
 
 def epsilon_lower_bound(num_canaries: int, num_guesses: int, num_correct: int, delta: float) -> float:
@@ -231,18 +243,18 @@ def epsilon_lower_bound(num_canaries: int, num_guesses: int, num_correct: int, d
         delta: The δ of the claim.
     """
     low, high = 0.0, 1.0
-    if _p_value(num_canaries, num_guesses, num_correct, low, delta) >= 1 - CONFIDENCE:
+    if p_value(num_canaries, num_guesses, num_correct, low, delta) >= 1 - CONFIDENCE:
         return 0.0
-    while _p_value(num_canaries, num_guesses, num_correct, high, delta) < 1 - CONFIDENCE:
+    while p_value(num_canaries, num_guesses, num_correct, high, delta) < 1 - CONFIDENCE:
         low, high = high, 2 * high
     while high - low > 1e-4:
         middle = (low + high) / 2
-        is_refuted = _p_value(num_canaries, num_guesses, num_correct, middle, delta) < 1 - CONFIDENCE
+        is_refuted = p_value(num_canaries, num_guesses, num_correct, middle, delta) < 1 - CONFIDENCE
         low, high = (middle, high) if is_refuted else (low, middle)
     return low
 
 
-def _p_value(num_canaries: int, num_guesses: int, num_correct: int, epsilon: float, delta: float) -> float:
+def p_value(num_canaries: int, num_guesses: int, num_correct: int, epsilon: float, delta: float) -> float:
     """The largest probability of so many correct guesses under (ε, δ). Source: theorem 5.2 of the paper."""
     from scipy.stats import binom
 
@@ -258,20 +270,19 @@ def _enough_canaries(options: PrivacyOptions, num_users: int) -> int:
     number = USUAL_CANARIES
     while number < MOST_CANARIES:
         delta = default_delta(num_users + number // 2) if options.delta is None else options.delta
-        if _p_value(number, number, number, 1.01 * options.epsilon, delta) < 1 - CONFIDENCE:
+        if p_value(number, number, number, 1.01 * options.epsilon, delta) < 1 - CONFIDENCE:
             break
         number += number // 20
     return min(number, MOST_CANARIES)
 
 
-def _mu(released: Release) -> float:
-    """μ of both mechanisms together. Source: Dong, Roth and Su 2022, "Gaussian differential privacy"."""
-    return math.sqrt(sum(multiplier**-2 for multiplier in released.noise))
+def promising_guesses(num_canaries: int, best_attack: BestAttack, delta: float) -> int:
+    """How many guesses promise the largest bound, if the attack were about the best. It looks at no score.
 
-
-def _num_guesses(num_canaries: int, mu: float, delta: float) -> int:
-    """How many guesses promise the largest bound, if the attack were the best that μ allows. It looks at no score."""
+    The best attack is taken as one that separates N(0, 1) and N(μ, 1), with the μ of its AUC.
+    """
     normal, best, chosen = NormalDist(), -1.0, num_canaries
+    mu = math.sqrt(2) * normal.inv_cdf(best_attack.auc())
     for threshold in np.linspace(0, mu / 2 + 3, 16):
         correct, wrong = normal.cdf(mu / 2 - threshold), normal.cdf(-mu / 2 - threshold)
         guesses = round(num_canaries * (correct + wrong))

@@ -218,6 +218,13 @@ class NoisySums:
         assert self.options.pairs != "auto", "the kind of pairs has to be chosen before"
         return self._noisy(1, pair_sums(self._bounded(), chosen, self.num_items, self.options.pairs))
 
+    def release(self) -> Release:
+        """Both sums, of one log alone."""
+        popularity, kind = self.popularity(), self.options.pairs
+        assert self.parties == 1
+        assert kind != "auto", "the kind of pairs has to be chosen before"
+        return Release.of_sums(popularity, self.pairs(chosen_items(popularity, self.ledger)), kind, self.ledger)
+
     def _bounded(self) -> Histories:
         return self.histories.latest(self.options.max_user_events)
 
@@ -256,9 +263,7 @@ def release(histories: Histories, num_items: int, options: PrivacyOptions, noise
         options = replace(options, pairs=kind)
         of_pairs = replace(ledger.mechanisms[1], released=OF_PAIRS[kind])
         ledger = replace(ledger, mechanisms=(ledger.mechanisms[0], of_pairs, *ledger.mechanisms[2:]))
-    sums = NoisySums(histories, num_items, options, ledger, noise=noise)
-    popularity = sums.popularity()
-    return Release.of_sums(popularity, sums.pairs(chosen_items(popularity, ledger)), kind, ledger)
+    return NoisySums(histories, num_items, options, ledger, noise=noise).release()
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,8 @@ from variseq.sequences.batches import Batch, Layout
 
 OF_ITEMS = ("embedding.item", "embedding.category", "embedding.content_map")
 """Parameters that the item vectors are made of."""
+LEAST_TOKENS, MOST_TOKENS = 32, 512
+"""A block of the softmax has at least and at most so many tokens."""
 BIAS, VALUE_VECTOR = "item_bias", "value_head.vector"
 
 
@@ -247,13 +249,9 @@ class _Pass:
         number = torch.bincount(user, minlength=len(preference))
         vectors, bias = self.vectors.detach(), self.bias.detach()
         if not self.made_of and not trains_bias:
-            rows = preference[user, :, position].transpose(0, 1).contiguous().requires_grad_()
-            # The weights of each user sum to 1.
-            targets = losses.Targets(target.unsqueeze(1), (1 / number[user].to(rows.dtype)).unsqueeze(1))
-            with torch.enable_grad():
-                loss = losses.softmax_loss(rows, vectors[:num_items], bias, targets, self.negatives, seen)
-            (grad,) = torch.autograd.grad(loss, rows)
-            of_preference[user, :, position] = grad.transpose(0, 1) * targets.weight.sum()
+            rows = preference[user, :, position].transpose(0, 1)
+            grad = self._of_preferences(rows, target, seen) / number[user].to(rows.dtype).unsqueeze(1)
+            of_preference[user, :, position] = grad.transpose(0, 1)
             return of_preference, None, None
         of_vectors = preference.new_zeros(len(preference), *vectors.shape)
         of_bias = preference.new_zeros(len(preference), num_items)
@@ -266,6 +264,30 @@ class _Pass:
             grads = torch.autograd.grad(loss, (rows, vectors, bias))
             of_preference[row, :, position[own]], of_vectors[row, :num_items], of_bias[row] = grads
         return of_preference, of_vectors if self.made_of else None, of_bias
+
+    def _of_preferences(
+        self,
+        preference: Float[Tensor, "sample token hidden"],
+        target: Int[Tensor, " token"],
+        seen: losses.Pairs | None,
+    ) -> Float[Tensor, "sample token hidden"]:
+        """The gradient of the softmax of each token.
+
+        Tokens are worked on in blocks of one size, a power of two, which the last ones are filled up to. So the last
+        bits of a gradient do not depend on the other tokens.
+        """
+        vectors, bias = self.vectors.detach()[: len(self.bias)], self.bias.detach()
+        most = losses.CHUNK_NUMBERS // (len(bias) if self.negatives is None else len(self.negatives.items))
+        size = min(MOST_TOKENS, max(LEAST_TOKENS, 1 << (max(1, most).bit_length() - 1)))
+        filled = -(-len(target) // size) * size - len(target)
+        rows, target = functional.pad(preference, (0, 0, 0, filled)), functional.pad(target, (0, filled))
+        found = torch.empty_like(rows)
+        for first in range(0, len(target), size):
+            block, own = rows[:, first : first + size].contiguous().requires_grad_(), target[first : first + size]
+            of_block = None if seen is None else seen.between(first, first + size)
+            loss = losses.softmax_loss(block, vectors, bias, losses.Targets.next(own), self.negatives, of_block)
+            found[:, first : first + size] = torch.autograd.grad(loss, block)[0] * size
+        return found[:, : len(target) - filled]
 
     def _of_made(self, of_vectors: Float[Tensor, "user row hidden"]) -> dict[str, Tensor]:
         """The gradients of what the item vectors are made of."""

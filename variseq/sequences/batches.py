@@ -86,6 +86,12 @@ class Layout:
         index = torch.arange(len(token), device=token.device) - (torch.cumsum(lengths, 0) - lengths)[history]
         return Layout(self.num_histories, longest, history * longest + index, lengths)
 
+    def enlarged(self, num_histories: int, longest: int) -> Layout:
+        """The same tokens in a rectangle that is at least as large; further histories are empty."""
+        slot = self.slot // self.longest * longest + self.slot % self.longest
+        empty = self.lengths.new_zeros(num_histories - self.num_histories)
+        return Layout(num_histories, longest, slot, torch.cat([self.lengths, empty]))
+
     def last_tokens(self) -> Int[Tensor, " history"]:
         """The packed position of the last token of each history."""
         return torch.cumsum(self.lengths, 0) - 1

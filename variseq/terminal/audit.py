@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from variseq.log import Log
     from variseq.privacy.attacks import Attack
+    from variseq.privacy.best_attack import BestAttack
     from variseq.privacy.contributions import Pairs
     from variseq.privacy.one_run_audit import Finding, OneRunAudit
     from variseq.privacy.release import PrivacyOptions
@@ -39,6 +40,9 @@ def audit(
         float | None, typer.Option(help="Attack a private fit of this ε, in place of an ordinary one.")
     ] = None,
     pairs: Annotated[str, typer.Option(help="For a private fit: near or next, as for fit.")] = "near",
+    network: Annotated[
+        str, typer.Option(help="For a private fit: no attacks its counts, yes the steps of its network.")
+    ] = "no",
     canaries: Annotated[int | None, typer.Option(help="How many made-up people.")] = None,
     shadows: Annotated[int, typer.Option(help="Shadow fits for the likelihood ratio attack; 0 leaves it out.")] = 0,
     size: Annotated[str | None, typer.Option(help="tiny, small, medium or large; tiny otherwise.")] = None,
@@ -55,6 +59,8 @@ def audit(
 
     if private is not None and (shadows or size):
         raise InputError("--shadows and --size are for ordinary fits. Leave them out with --private.")
+    if network not in ("no", "yes") or (private is None and network == "yes"):
+        raise InputError(f"--network {network} is not possible. With --private give no or yes; otherwise leave it out.")
     _refuse_unwritable(json, picture)
     with events_source(source[0] if len(source) == 1 else source) as events:
         config = run_config(None, read, []).read
@@ -64,8 +70,9 @@ def audit(
         found = _audit_fit(log, num_shadows=shadows, size=cast("Size", size or "tiny"), seed=seed, **number)
         _write(json, picture, {"attacks": [one.to_json() for one in found]}, found)
         return
-    audited = _audit_private(log, items, PrivacyOptions(private, pairs=cast("Pairs", pairs)), canaries, seed)
-    guarantee = (audited.epsilon, audited.mu)
+    wanted = PrivacyOptions(private, pairs=cast("Pairs", pairs), network="yes" if network == "yes" else "no")
+    audited = _audit_private(log, items, wanted, canaries, seed)
+    guarantee = (audited.epsilon, audited.best_attack)
     _write(json, picture, audited.to_json(), [audited.found.attack, audited.control.attack], guarantee)
     if not audited.holds:
         raise typer.Exit(1)
@@ -102,19 +109,27 @@ def _audit_private(
 
     log = log if items is None else log.on_catalog(items)
     refuse_dependent_reading(log.split("leave-one-out", NO_TEST)[0])
-    audited = audit_release(log.histories, log.vocabulary.num_items, options, canaries, seed)
-    included = audited.found.attack.included
+    attacked = (log.histories, log.vocabulary.num_items, options, canaries, seed)
+    if options.network == "yes":
+        from variseq.privacy.steps_audit import audit_steps
+
+        progress = console(stderr=True)
+        audited = audit_steps(*attacked, report=lambda name: progress.print(f"Steps {name} ..."))
+    else:
+        audited = audit_release(*attacked)
+    included, num_steps = audited.found.attack.included, audited.ledger.mechanisms[0].num_steps
+    claim = f"that {num_steps} steps of the network cost" if options.network == "yes" else "for the two sums of counts"
     shown = console()
     shown.print(
         f"{included.sum():,} of {len(included):,} made-up people were in the log of {log.vocabulary.num_users:,} "
-        f"people. The ledger claims ε = {audited.epsilon:.3g} at δ = {audited.delta:.2g}.",
+        f"people. The ledger claims {claim} ε = {audited.epsilon:.3g} at δ = {audited.ledger.delta:.2g}.",
         soft_wrap=True,
     )
     table = _table("release", "correct guesses", "so ε is above", "AUC", "found at 1 % FPR")
     for found in (audited.found, audited.control):
         table.add_row(*_row(found))
     shown.print(table)
-    most = f"an AUC of at most {audited.largest_auc:.3f} and {audited.largest_true_positive_rate(0.01):.2f} found"
+    most = f"an AUC of at most {audited.largest_auc:.3f} and {audited.best_attack.true_positive_rate(0.01):.2f} found"
     shown.print(f"The claim allows {most}. {NOTE}", soft_wrap=True)
     for sentence in sentences_of(audited):
         shown.print(sentence, soft_wrap=True)
@@ -187,7 +202,7 @@ def _write(
     picture: Path | None,
     record: dict[str, Any],
     attacks: list[Attack],
-    guarantee: tuple[float, float] | None = None,
+    guarantee: tuple[float, BestAttack] | None = None,
 ) -> None:
     from json import dumps
 
