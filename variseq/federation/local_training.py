@@ -27,6 +27,7 @@ from variseq.privacy.private_run import NetworkShare, calibration, mixture_model
 from variseq.privacy.release import PairCounts
 from variseq.recommend.calibrate import Calibrator
 from variseq.recommend.network_model import NetworkEncoder
+from variseq.training.proximal import ProximalTerm
 from variseq.training.trainer import Trainer, Validation
 
 
@@ -65,6 +66,8 @@ def trained_sums(
             trainer = Trainer(shared.copy(), histories, None, shared.config.model_copy(update={"seed": seed}))
         torch.manual_seed(seed)
         set_parameters(trainer.network, parameters_of(shared.network))
+        if shared.proximal:
+            trainer.proximal = ProximalTerm(trainer.network, shared.proximal)
         trainer.progress.beta = shared.beta
         weight = trainer.run_epoch(shared.round)["targets"]
     parameters = parameters_of(trainer.network)

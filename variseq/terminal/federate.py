@@ -63,6 +63,14 @@ def serve(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Of the training of a network without privacy.")
     ] = None,
+    server_optimizer: Annotated[
+        str | None, typer.Option(help="What moves a network without privacy to the mean of a round: sgd, adam.")
+    ] = None,
+    server_rate: Annotated[float | None, typer.Option(help="Its learning rate; 1 otherwise.")] = None,
+    server_momentum: Annotated[float | None, typer.Option(help="Its momentum; 0 otherwise.")] = None,
+    proximal: Annotated[
+        float | None, typer.Option(help="Weight μ of FedProx, where silos differ; 0 otherwise.")
+    ] = None,
     item_columns: Annotated[str | None, typer.Option(help="Names in --items: item_id=sku,title=name,...")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; another machine's needs TLS.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8100,
@@ -75,18 +83,20 @@ def serve(
         from variseq.federation.coordinator import Coordinator
         from variseq.federation.federated_run import new_terms, read_public_catalog, save_run
         from variseq.federation.keys import read_public_keys, refuse_other_number
-        from variseq.federation.messages import NetworkTerms
+        from variseq.federation.messages import network_terms
         from variseq.federation.server import Address, serve
 
     from variseq.atomic import refuse_existing
     from variseq.privacy.release import PrivacyOptions
     from variseq.terminal.run_config import run_config
 
-    given: dict[str, Any] = {"size": size, "rounds": rounds, "seed": seed}
+    given: dict[str, Any] = {"size": size, "rounds": rounds, "seed": seed, "proximal": proximal}
+    given |= {"server_optimizer": server_optimizer, "server_rate": server_rate, "server_momentum": server_momentum}
     chosen = {name: value for name, value in given.items() if value is not None}
     if chosen and (private is not None or not network):
         reason = "is for a network without privacy" if network else "is for --network"
-        raise InputError(f"--{next(iter(chosen))} {reason}. Leave it out.")
+        raise InputError(f"--{next(iter(chosen)).replace('_', '-')} {reason}. Leave it out.")
+    trained = network_terms(chosen) if network else None
     refuse_existing(out)
     refuse_other_number(parties)
     public_keys = read_public_keys(keys)
@@ -97,7 +107,6 @@ def serve(
     vocabulary, table = read_public_catalog(str(items), options)
     epsilon = math.inf if private is None else private
     wanted = PrivacyOptions(epsilon, delta, max_user_events, exclude_seen, cast("Pairs", pairs))
-    trained = NetworkTerms(**chosen) if network else None
     terms = new_terms(vocabulary, parties, users, wanted, private is not None, trained)
     coordinator = Coordinator(terms, public_keys, _print)
 
