@@ -303,7 +303,8 @@ TABLES = {
     ),
     "federated-difference": Table(
         "federated_difference", ("data", "size", "silos"),
-        (Column("difference", "NDCG@10 minus that of the joined log, %", 1), Column("standard error", "standard error", 1)),
+        (Column("difference", "NDCG@10 minus that of the joined log, %", 1),
+         Column("standard error", "standard error", 1)),
         note="Paired over users, on the mean of the seeds",
     ),
     "processes": Table(

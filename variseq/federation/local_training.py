@@ -93,7 +93,7 @@ def calibration_sums(shared: SharedNetwork, part: Part, counts: PairCounts) -> I
         part: The validation part of the log.
         counts: Those of all parties.
     """
-    options, network = shared.terms.options(), shared.network
+    options, network = shared.terms.options(), shared.network.folded()
     if not len(part.queries(shared.config.targets)):
         return np.zeros(NUM_TRIED + 1, dtype=np.int64)
     encoder = NetworkEncoder(network), network.vectors_with_bias, NetworkShare(WEIGHTS[0])
@@ -109,5 +109,5 @@ def _scores(shared: SharedNetwork, part: Part) -> Float[np.ndarray, " score"]:
     queries = len(validation.part.queries(shared.config.targets))
     if not queries or not shared.is_validated:
         return np.zeros(NUM_SCORES)
-    found = validation.score(shared.network)
+    found = validation.score(shared.network.folded())
     return np.array([*(queries * found[f"validation_{name}"] for name in VALIDATED), queries])

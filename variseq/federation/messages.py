@@ -35,6 +35,8 @@ class NetworkTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         server_rate: Its learning rate.
         server_momentum: Its momentum.
         proximal: The weight μ of FedProx, which holds a party near the shared network; 0: none.
+        content: The digest of `PublicFeatures` that item vectors are sums of; None: the ids alone are known.
+        num_features: How many vectors they are.
     """
 
     size: str = "small"
@@ -44,6 +46,8 @@ class NetworkTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
     server_momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     proximal: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
+    content: str | None = None
+    num_features: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 def network_terms(given: dict[str, Any]) -> NetworkTerms:

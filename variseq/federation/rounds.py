@@ -22,6 +22,7 @@ from variseq.privacy.release import NoisySums, PairCounts, Release, chosen_items
 
 if TYPE_CHECKING:
     from variseq.federation.noisy_steps import NoisySteps
+    from variseq.federation.public_features import PublicFeatures
     from variseq.federation.shared_network import SharedNetwork
     from variseq.model.network import Network
     from variseq.privacy.private_run import NetworkShare
@@ -40,10 +41,11 @@ class Rounds:
 
     Args:
         terms: What the parties agree on.
+        features: Those of the catalog, where the terms have their digest.
     """
 
-    def __init__(self, terms: Terms) -> None:
-        self.terms, self.ledger = terms, terms.ledger()
+    def __init__(self, terms: Terms, features: PublicFeatures | None = None) -> None:
+        self.terms, self.ledger, self._features = terms, terms.ledger(), features
         self.sums: list[Int[np.ndarray, " number"]] = []
         self.digests: list[bytes] = []
         """`digest` of the bytes of each sum."""
@@ -117,7 +119,7 @@ class Rounds:
 
             bounds = (terms.num_items, terms.parties, terms.num_users, terms.max_user_events)
             properties = summed_properties(total, *bounds)
-            self.network = SharedNetwork(terms, properties, self.sums[POPULARITY] > 0)
+            self.network = SharedNetwork(terms, properties, self.sums[POPULARITY] > 0, self._features)
         else:
             self.network.add(total)
 
@@ -142,7 +144,7 @@ class Rounds:
         """The network and its share in the mixture, when the sums are complete; None: counts alone."""
         if self.network is None or self.network.share is None:
             return None
-        return self.network.network, self.network.share
+        return self.network.network.folded(), self.network.share
 
 
 def refuse_network(terms: Terms) -> None:
@@ -163,7 +165,7 @@ def refuse_network(terms: Terms) -> None:
     size, rounds = terms.network.size, terms.network.rounds
     if size not in SIZES:
         raise InputError(f"There is no network of size {size!r}. Allowed: {', '.join(SIZES)}.")
-    most = MOST_BYTES // (8 * rounds * (SIZES[size]["hidden_size"] + 1))
+    most = MOST_BYTES // (8 * rounds * (SIZES[size]["hidden_size"] + 1)) - terms.network.num_features
     if terms.num_items > most:
         raise InputError(
             f"A network of size {size!r} in {rounds} rounds takes up to {most:,} items, and the catalog has "

@@ -22,6 +22,7 @@ from variseq.training.schedule import noise_share
 
 if TYPE_CHECKING:
     from variseq.federation.messages import Terms
+    from variseq.federation.public_features import PublicFeatures
 
 LARGEST_PARAMETER = 1_000.0
 """No parameter of a network that was trained as it should is larger."""
@@ -71,9 +72,12 @@ class SharedNetwork:
         terms: What the parties agree on, with a network.
         properties: Those of the joined log.
         has_events: Which items have events.
+        features: Those of the catalog, where the terms have their digest.
     """
 
-    def __init__(self, terms: Terms, properties: LogProperties, has_events: np.ndarray) -> None:
+    def __init__(
+        self, terms: Terms, properties: LogProperties, has_events: np.ndarray, features: PublicFeatures | None = None
+    ) -> None:
         assert terms.network is not None
         self.terms, self.rounds, seed = terms, terms.network.rounds, terms.network.seed
         shape = network_config(cast("Size", terms.network.size), properties, {})
@@ -86,6 +90,8 @@ class SharedNetwork:
         self.config = config.model_copy(update={"batch_tokens": batch_tokens, "learning_rate": rate})
         with seeded(seed):
             self.network = Network(shape).eval()
+            if features is not None:
+                features.add_to(self.network)
         self.network.embedding.has_own[:-1, 0] = torch.from_numpy(has_events)
         self.beta, self.round, self.proximal = self.config.beta, 0, terms.network.proximal
         self.scores: list[dict[str, float]] = []
