@@ -263,7 +263,6 @@ def test_networks_that_cannot_be_federated_are_refused(
         (["--network", "--private", "8", "--size", "tiny"], "privacy"),
         (["--network", "--private", "8", "--content"], "--content"),
         (["--network", "--server-optimizer", "yogi"], "sgd, adam"),
-        (["--network", "--content"], "no category"),
     ],
 )
 def test_settings_that_nothing_takes_are_refused(
