@@ -42,7 +42,7 @@ from variseq.training.trainer import Trainer, Validation
 
 SHARES = (0.5, 0.3, 0.2)
 """Of the users, of silos that differ by taste."""
-JOINED = "1"
+JOINED, DEALT, BY_TASTE = 1, PARTIES, f"{PARTIES}, by taste"
 
 
 def by_taste(known: Histories, num_items: int) -> list[np.ndarray]:
@@ -63,9 +63,9 @@ def records(name: str, log: Log, data: dict[str, Any], seeds: int, network: Netw
     on_catalog = log.on_catalog(pa.table({"item_id": log.vocabulary.items, **columns}))
     train, valid, test = on_catalog.split("leave-one-out")
     known, num_items = valid.part.history_with_targets(), train.part.num_items
-    divided = {"3": dealt(len(known)), "3, by taste": by_taste(known, num_items)}
+    divided: dict[int | str, list[np.ndarray]] = {DEALT: dealt(len(known)), BY_TASTE: by_taste(known, num_items)}
     data = data | {"num_users": len(known), "num_items": num_items}
-    found: dict[str, list[np.ndarray]] = {JOINED: [], **{silos: [] for silos in divided}}
+    found: dict[int | str, list[np.ndarray]] = {JOINED: [], **{silos: [] for silos in divided}}
     options = PrivacyOptions(math.inf)
     for seed in range(seeds):
         own = replace(network, seed=seed)
