@@ -66,6 +66,7 @@ def test_sums_over_parties_are_those_of_the_joined_log_where_everybody_is_in_a_s
     np.testing.assert_allclose(np.sum(sums, axis=0), training.sum_of(joined, random), atol=1)
 
 
+@pytest.mark.slow
 def test_step_of_a_party_that_was_killed_begins_again_with_new_noise_and_one_sum_of_it_is_seen(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
+from statistics import median
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,8 @@ class Rounds:
         self.network: SharedNetwork | NoisySteps | None = None
         self.size = terms.num_items
         """How many numbers each party adds in the running round."""
-        self._last_seconds, self._begun = math.nan, monotonic()
+        self._seconds: list[float] = []
+        self._begun = monotonic()
 
     @cached_property
     def number(self) -> int:
@@ -68,12 +69,13 @@ class Rounds:
         return len(self.sums) == self.number
 
     def progress(self) -> str:
-        """The running round, how good the network is by now, and the time left at the pace of the round before."""
+        """The running round, how good the network is by now, and the time left at the pace of the rounds before."""
         running, shared = len(self.sums), self.network
         scores = [] if shared is None else shared.scores
         best = f"; best validation NDCG@10 so far {max(one['ndcg'] for one in scores):.4f}" if scores else ""
         is_training = shared is not None and 0 < shared.round < shared.rounds
-        left = f", about {clock(self._last_seconds * (self.number - running))} left" if is_training else ""
+        # A round in which a party was awaited tells nothing of the next ones.
+        left = f", about {clock(median(self._seconds[-5:]) * (self.number - running))} left" if is_training else ""
         return f"Round {running + 1} of {self.number}{left}{best}"
 
     def _next_size(self) -> int:
@@ -107,7 +109,8 @@ class Rounds:
 
             self.network = NoisySteps(self.terms, self.ledger, self._plain_counts, self.counts)
         self.size = self._next_size()
-        self._last_seconds, self._begun = monotonic() - self._begun, monotonic()
+        self._seconds.append(monotonic() - self._begun)
+        self._begun = monotonic()
 
     def _take(self, total: Int[np.ndarray, " number"]) -> None:
         running, terms = len(self.sums), self.terms
