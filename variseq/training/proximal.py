@@ -37,8 +37,9 @@ class ProximalTerm:
         """
         squares = []
         for name, parameter in network.named_parameters():
+            now: Tensor = parameter
             start = self._start[name]
             if of_rows is not None and rows is not None and name in of_rows:
-                parameter, start = of_rows[name], start[rows[: len(of_rows[name])]]
-            squares.append((parameter - start).square().sum())
+                now, start = of_rows[name], start[rows[: len(of_rows[name])]]
+            squares.append((now - start).square().sum())
         return 0.5 * self.weight * torch.stack(squares).sum()
