@@ -66,9 +66,14 @@ def records(name: str, log: Log, data: dict[str, Any], releases: int) -> Iterabl
                 yield record_of("federation", case, metrics, seed=number, data=data, threads=1)
 
 
-def parts_of(known: Histories, num_items: int) -> tuple[Part, list[Part]]:
-    """The validation part of the joined log, and those of the parties, among whom the users are dealt."""
-    rows = [np.arange(len(known)), *(np.arange(party, len(known), PARTIES) for party in range(PARTIES))]
+def dealt(num_users: int) -> list[np.ndarray]:
+    """The users of each party, dealt one by one."""
+    return [np.arange(party, num_users, PARTIES) for party in range(PARTIES)]
+
+
+def parts_of(known: Histories, num_items: int, users: Sequence[np.ndarray] = ()) -> tuple[Part, list[Part]]:
+    """The validation part of the joined log, and those of the parties with these users; they are dealt otherwise."""
+    rows = [np.arange(len(known)), *(users or dealt(len(known)))]
     joined, *parts = (leave_one_out(known.rows(one), num_items, with_test=False)[1] for one in rows)
     return joined, parts
 

@@ -309,6 +309,12 @@ TABLES = {
         (*QUALITY, Column("weight", "weight of the network", 2), Column("counts ndcg@10", "NDCG@10 of the counts"),
          Column("megabytes", "MB a party", 1), Column("cpu_seconds", "CPU s a party", 0)),
     ),
+    "federated-difference": Table(
+        "federated_difference", ("data", "size", "silos"),
+        (Column("difference", "NDCG@10 minus that of the joined log, %", 1),
+         Column("standard error", "standard error", 1)),
+        note="Paired over users, on the mean of the seeds",
+    ),
     "processes": Table(
         "processes", ("case", "processes", "threads"),
         (Column("positions_per_second", "positions / s", 0), Column("speed_ratio", "times one process", 2)),

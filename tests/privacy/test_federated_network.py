@@ -258,7 +258,12 @@ def test_networks_that_cannot_be_federated_are_refused(
 
 @pytest.mark.parametrize(
     ("given", "word"),
-    [(["--rounds", "3"], "--network"), (["--network", "--private", "8", "--size", "tiny"], "privacy")],
+    [
+        (["--rounds", "3"], "--network"),
+        (["--network", "--private", "8", "--size", "tiny"], "privacy"),
+        (["--network", "--private", "8", "--content"], "--content"),
+        (["--network", "--server-optimizer", "yogi"], "sgd, adam"),
+    ],
 )
 def test_settings_that_nothing_takes_are_refused(
     given: list[str], word: str, keys: tuple[Path, list[PartyKey]], tmp_path: Path
@@ -277,7 +282,8 @@ def test_commands_write_a_run_with_the_network(keys: tuple[Path, list[PartyKey]]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     coordinate = ["serve", "--parties", 3, "--users", 60, "--keys", keys[0], "--out", tmp_path / "run", "--port", port]
-    commands = [[*coordinate, "--network", "--size", "tiny", "--rounds", 2]]
+    options = ["--size", "tiny", "--rounds", 2, "--server-momentum", 0.5, "--proximal", 0.01, "--content"]
+    commands = [[*coordinate, "--network", *options]]
     for party in range(1, PARTIES + 1):
         log = tmp_path / f"log{party}.csv"
         events[events["user_id"].astype("category").cat.codes % PARTIES == party - 1].to_csv(log, index=False)

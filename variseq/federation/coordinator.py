@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from variseq.federation.messages import (
 from variseq.federation.rounds import Rounds
 from variseq.privacy.secure_sum import sum_of_masked
 
+if TYPE_CHECKING:
+    from variseq.federation.public_features import PublicFeatures
+
 HEAD_BYTES = 64 * 1024
 """The size of a message without its numbers."""
 KEY_BYTES = 32
@@ -42,11 +46,18 @@ class Coordinator:
         terms: What the parties agree on.
         keys: The public keys of the parties.
         report: Takes lines about who joins and what is refused.
+        features: Those of the catalog, where the terms have their digest.
     """
 
-    def __init__(self, terms: Terms, keys: PublicKeys, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        keys: PublicKeys,
+        report: Callable[[str], None],
+        features: PublicFeatures | None = None,
+    ) -> None:
         self.terms, self.keys, self.report = terms, keys, report
-        self.rounds = Rounds(terms)
+        self.rounds = Rounds(terms, features)
         self.finished: set[int] = set()
         self.failure: InputError | None = None
         self.attempt = 0

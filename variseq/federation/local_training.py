@@ -27,6 +27,7 @@ from variseq.privacy.private_run import NetworkShare, calibration, mixture_model
 from variseq.privacy.release import PairCounts
 from variseq.recommend.calibrate import Calibrator
 from variseq.recommend.network_model import NetworkEncoder
+from variseq.training.proximal import ProximalTerm
 from variseq.training.trainer import Trainer, Validation
 
 
@@ -65,6 +66,8 @@ def trained_sums(
             trainer = Trainer(shared.copy(), histories, None, shared.config.model_copy(update={"seed": seed}))
         torch.manual_seed(seed)
         set_parameters(trainer.network, parameters_of(shared.network))
+        if shared.proximal:
+            trainer.proximal = ProximalTerm(trainer.network, shared.proximal)
         trainer.progress.beta = shared.beta
         weight = trainer.run_epoch(shared.round)["targets"]
     parameters = parameters_of(trainer.network)
@@ -90,7 +93,7 @@ def calibration_sums(shared: SharedNetwork, part: Part, counts: PairCounts) -> I
         part: The validation part of the log.
         counts: Those of all parties.
     """
-    options, network = shared.terms.options(), shared.network
+    options, network = shared.terms.options(), shared.network.folded()
     if not len(part.queries(shared.config.targets)):
         return np.zeros(NUM_TRIED + 1, dtype=np.int64)
     encoder = NetworkEncoder(network), network.vectors_with_bias, NetworkShare(WEIGHTS[0])
@@ -106,5 +109,5 @@ def _scores(shared: SharedNetwork, part: Part) -> Float[np.ndarray, " score"]:
     queries = len(validation.part.queries(shared.config.targets))
     if not queries or not shared.is_validated:
         return np.zeros(NUM_SCORES)
-    found = validation.score(shared.network)
+    found = validation.score(shared.network.folded())
     return np.array([*(queries * found[f"validation_{name}"] for name in VALIDATED), queries])

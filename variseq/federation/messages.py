@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -31,11 +31,33 @@ class NetworkTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         size: The size that the settings follow from, one of `variseq.training.defaults.SIZES`.
         rounds: Rounds of training, each of one epoch at every party.
         seed: Seed of the parameters that all parties begin with, and of training.
+        server_optimizer: What moves the shared network after each round, see `ServerOptimizer`.
+        server_rate: Its learning rate.
+        server_momentum: Its momentum.
+        proximal: The weight μ of FedProx, which holds a party near the shared network; 0: none.
+        content: The digest of `PublicFeatures` that item vectors are sums of; None: the ids alone are known.
+        num_features: How many vectors they are.
     """
 
     size: str = "small"
     rounds: Annotated[int, msgspec.Meta(ge=1, le=MOST_ROUNDS)] = 40
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
+    server_optimizer: Literal["sgd", "adam"] = "sgd"
+    server_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
+    server_momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    proximal: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
+    content: str | None = None
+    num_features: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+def network_terms(given: dict[str, Any]) -> NetworkTerms:
+    """Terms with the settings that were given. Raises InputError for ones that are not allowed."""
+    try:
+        return msgspec.convert(given, NetworkTerms)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"The settings of the network are not allowed: {error}. Given: {given}. Optimizers: sgd, adam."
+        ) from error
 
 
 class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from time import sleep
+from typing import TYPE_CHECKING
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -32,6 +33,9 @@ from variseq.federation.rounds import OwnSums, Rounds, refuse_network
 from variseq.privacy.noise import Noise, secure_noise
 from variseq.privacy.secure_sum import masked
 
+if TYPE_CHECKING:
+    from variseq.federation.public_features import PublicFeatures
+
 PROCESS_BYTES = 16
 Report = Callable[[str], None]
 
@@ -44,6 +48,7 @@ def take_part(
     largest_epsilon: float | None,
     report: Report,
     noise: Noise = secure_noise,
+    features: Callable[[], PublicFeatures] | None = None,
 ) -> Rounds:
     """Add the sums of a log to those of the other parties.
 
@@ -56,6 +61,7 @@ def take_part(
         largest_epsilon: A federation with a larger ε, or without privacy, is refused; None: none is.
         report: Takes lines about what is done and awaited.
         noise: For tests only; without it there is no privacy.
+        features: Those of the catalog, which are computed where the terms have their digest.
 
     Returns:
         The rounds with the sums of all parties.
@@ -66,7 +72,7 @@ def take_part(
     """
     terms = connection.terms()
     refuse_terms(terms, key, len(part.histories), largest_epsilon)
-    rounds = Rounds(terms)
+    rounds = Rounds(terms, same_features(terms, features))
     spent = "exact sums, which are not private" if terms.epsilon is None else f"ε = {rounds.ledger.epsilon():.3f}"
     report(f"Party {key.party} of {terms.parties}: {spent}, {terms.num_users:,} users declared.")
     if terms.private_network:
@@ -80,6 +86,20 @@ def take_part(
         party.add_sum_of_all(lambda: own.of(rounds))
     party.ask(Done())
     return rounds
+
+
+def same_features(terms: Terms, features: Callable[[], PublicFeatures] | None) -> PublicFeatures | None:
+    """The features of this catalog, where the coordinator uses its own. Raises InputError where they differ."""
+    if terms.network is None or terms.network.content is None:
+        return None
+    found = None if features is None else features()
+    if found is None or (found.digest, found.number) != (terms.network.content, terms.network.num_features):
+        digest = "none" if found is None else found.digest[:16]
+        raise InputError(
+            f"The catalog here has other titles, categories or columns than that of the coordinator: SHA-256 {digest} "
+            f"in place of {terms.network.content[:16]}. Give every party the same table of items, read the same way."
+        )
+    return found
 
 
 def refuse_terms(terms: Terms, key: PartyKey, num_users: int, largest_epsilon: float | None) -> None:

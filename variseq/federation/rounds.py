@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
+from statistics import median
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from variseq.privacy.release import NoisySums, PairCounts, Release, chosen_items
 
 if TYPE_CHECKING:
     from variseq.federation.noisy_steps import NoisySteps
+    from variseq.federation.public_features import PublicFeatures
     from variseq.federation.shared_network import SharedNetwork
     from variseq.model.network import Network
     from variseq.privacy.private_run import NetworkShare
@@ -40,17 +41,19 @@ class Rounds:
 
     Args:
         terms: What the parties agree on.
+        features: Those of the catalog, where the terms have their digest.
     """
 
-    def __init__(self, terms: Terms) -> None:
-        self.terms, self.ledger = terms, terms.ledger()
+    def __init__(self, terms: Terms, features: PublicFeatures | None = None) -> None:
+        self.terms, self.ledger, self._features = terms, terms.ledger(), features
         self.sums: list[Int[np.ndarray, " number"]] = []
         self.digests: list[bytes] = []
         """`digest` of the bytes of each sum."""
         self.network: SharedNetwork | NoisySteps | None = None
         self.size = terms.num_items
         """How many numbers each party adds in the running round."""
-        self._last_seconds, self._begun = math.nan, monotonic()
+        self._seconds: list[float] = []
+        self._begun = monotonic()
 
     @cached_property
     def number(self) -> int:
@@ -66,12 +69,13 @@ class Rounds:
         return len(self.sums) == self.number
 
     def progress(self) -> str:
-        """The running round, how good the network is by now, and the time left at the pace of the round before."""
+        """The running round, how good the network is by now, and the time left at the pace of the rounds before."""
         running, shared = len(self.sums), self.network
         scores = [] if shared is None else shared.scores
         best = f"; best validation NDCG@10 so far {max(one['ndcg'] for one in scores):.4f}" if scores else ""
         is_training = shared is not None and 0 < shared.round < shared.rounds
-        left = f", about {clock(self._last_seconds * (self.number - running))} left" if is_training else ""
+        # A round in which a party was awaited tells nothing of the next ones.
+        left = f", about {clock(median(self._seconds[-5:]) * (self.number - running))} left" if is_training else ""
         return f"Round {running + 1} of {self.number}{left}{best}"
 
     def _next_size(self) -> int:
@@ -105,7 +109,8 @@ class Rounds:
 
             self.network = NoisySteps(self.terms, self.ledger, self._plain_counts, self.counts)
         self.size = self._next_size()
-        self._last_seconds, self._begun = monotonic() - self._begun, monotonic()
+        self._seconds.append(monotonic() - self._begun)
+        self._begun = monotonic()
 
     def _take(self, total: Int[np.ndarray, " number"]) -> None:
         running, terms = len(self.sums), self.terms
@@ -117,7 +122,7 @@ class Rounds:
 
             bounds = (terms.num_items, terms.parties, terms.num_users, terms.max_user_events)
             properties = summed_properties(total, *bounds)
-            self.network = SharedNetwork(terms, properties, self.sums[POPULARITY] > 0)
+            self.network = SharedNetwork(terms, properties, self.sums[POPULARITY] > 0, self._features)
         else:
             self.network.add(total)
 
@@ -142,7 +147,7 @@ class Rounds:
         """The network and its share in the mixture, when the sums are complete; None: counts alone."""
         if self.network is None or self.network.share is None:
             return None
-        return self.network.network, self.network.share
+        return self.network.network.folded(), self.network.share
 
 
 def refuse_network(terms: Terms) -> None:
@@ -163,7 +168,7 @@ def refuse_network(terms: Terms) -> None:
     size, rounds = terms.network.size, terms.network.rounds
     if size not in SIZES:
         raise InputError(f"There is no network of size {size!r}. Allowed: {', '.join(SIZES)}.")
-    most = MOST_BYTES // (8 * rounds * (SIZES[size]["hidden_size"] + 1))
+    most = MOST_BYTES // (8 * rounds * (SIZES[size]["hidden_size"] + 1)) - terms.network.num_features
     if terms.num_items > most:
         raise InputError(
             f"A network of size {size!r} in {rounds} rounds takes up to {most:,} items, and the catalog has "

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from variseq.errors import InputError
+from variseq.federation.server_optimizer import ServerOptimizer
 from variseq.model.network import Network, seeded
 from variseq.privacy.noise import GRID
 from variseq.privacy.private_run import NetworkShare
@@ -21,6 +22,7 @@ from variseq.training.schedule import noise_share
 
 if TYPE_CHECKING:
     from variseq.federation.messages import Terms
+    from variseq.federation.public_features import PublicFeatures
 
 LARGEST_PARAMETER = 1_000.0
 """No parameter of a network that was trained as it should is larger."""
@@ -70,9 +72,12 @@ class SharedNetwork:
         terms: What the parties agree on, with a network.
         properties: Those of the joined log.
         has_events: Which items have events.
+        features: Those of the catalog, where the terms have their digest.
     """
 
-    def __init__(self, terms: Terms, properties: LogProperties, has_events: np.ndarray) -> None:
+    def __init__(
+        self, terms: Terms, properties: LogProperties, has_events: np.ndarray, features: PublicFeatures | None = None
+    ) -> None:
         assert terms.network is not None
         self.terms, self.rounds, seed = terms, terms.network.rounds, terms.network.seed
         shape = network_config(cast("Size", terms.network.size), properties, {})
@@ -85,12 +90,15 @@ class SharedNetwork:
         self.config = config.model_copy(update={"batch_tokens": batch_tokens, "learning_rate": rate})
         with seeded(seed):
             self.network = Network(shape).eval()
+            if features is not None:
+                features.add_to(self.network)
         self.network.embedding.has_own[:-1, 0] = torch.from_numpy(has_events)
-        self.beta, self.round = self.config.beta, 0
+        self.beta, self.round, self.proximal = self.config.beta, 0, terms.network.proximal
         self.scores: list[dict[str, float]] = []
         """The validation metrics of each network that had some, over all parties."""
         self.share: NetworkShare | None = None
         self._parameters = parameters_of(self.network)
+        self._optimizer = ServerOptimizer(terms.network)
         self._best: tuple[float, Float[np.ndarray, " parameter"]] | None = None
 
     @property
@@ -125,7 +133,13 @@ class SharedNetwork:
             raise InputError(f"The parties trained on {weight:,.0f} events, and 1 to {most:,} are possible.")
         if np.abs(numbers).max() > LARGEST_PARAMETER * weight or not 0 <= beta <= weight:
             raise InputError(f"The mean of the networks has parameters above {LARGEST_PARAMETER:,.0f}.")
-        self._parameters, self.beta = numbers / weight, beta / weight
+        parameters = self._optimizer.step(self._parameters, numbers / weight)
+        if np.abs(parameters).max() > LARGEST_PARAMETER:
+            raise InputError(
+                f"The shared network has parameters above {LARGEST_PARAMETER:,.0f}. Start all again with a smaller "
+                "--server-rate or --server-momentum."
+            )
+        self._parameters, self.beta = parameters, beta / weight
         set_parameters(self.network, self._parameters)
 
     def _score(self, scores: Float[np.ndarray, " score"]) -> None:

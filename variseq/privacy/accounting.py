@@ -145,6 +145,7 @@ def noise_multipliers(
         high *= 1.0005
 
 
+@lru_cache(maxsize=4)
 def _noise_of_steps(
     epsilon: float, delta: float, once: tuple[float, ...], steps: tuple[float, int], near: float
 ) -> float:

@@ -16,6 +16,7 @@ from variseq.terminal.read_options import ReadFlags, events_source, read_columns
 
 if TYPE_CHECKING:
     from variseq.evaluation.splits import Part
+    from variseq.federation.public_features import PublicFeatures
     from variseq.log import Log
     from variseq.privacy.contributions import Pairs
 
@@ -63,6 +64,17 @@ def serve(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Of the training of a network without privacy.")
     ] = None,
+    server_optimizer: Annotated[
+        str | None, typer.Option(help="What moves a network without privacy to the mean of a round: sgd, adam.")
+    ] = None,
+    server_rate: Annotated[float | None, typer.Option(help="Its learning rate; 1 otherwise.")] = None,
+    server_momentum: Annotated[float | None, typer.Option(help="Its momentum; 0 otherwise.")] = None,
+    proximal: Annotated[
+        float | None, typer.Option(help="Weight μ of FedProx, where silos differ; 0 otherwise.")
+    ] = None,
+    content: Annotated[
+        bool, typer.Option("--content", help="A network without privacy learns from titles and categories, too.")
+    ] = False,
     item_columns: Annotated[str | None, typer.Option(help="Names in --items: item_id=sku,title=name,...")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; another machine's needs TLS.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8100,
@@ -72,21 +84,26 @@ def serve(
 ) -> None:
     """Coordinate a federation, and write its run. The coordinator sees sums of all parties only."""
     with _dependencies():
+        from msgspec.structs import replace
+
         from variseq.federation.coordinator import Coordinator
         from variseq.federation.federated_run import new_terms, read_public_catalog, save_run
         from variseq.federation.keys import read_public_keys, refuse_other_number
-        from variseq.federation.messages import NetworkTerms
+        from variseq.federation.messages import network_terms
+        from variseq.federation.public_features import PublicFeatures
         from variseq.federation.server import Address, serve
 
     from variseq.atomic import refuse_existing
     from variseq.privacy.release import PrivacyOptions
     from variseq.terminal.run_config import run_config
 
-    given: dict[str, Any] = {"size": size, "rounds": rounds, "seed": seed}
+    given: dict[str, Any] = {"size": size, "rounds": rounds, "seed": seed, "proximal": proximal}
+    given |= {"server_optimizer": server_optimizer, "server_rate": server_rate, "server_momentum": server_momentum}
     chosen = {name: value for name, value in given.items() if value is not None}
-    if chosen and (private is not None or not network):
+    if (chosen or content) and (private is not None or not network):
         reason = "is for a network without privacy" if network else "is for --network"
-        raise InputError(f"--{next(iter(chosen))} {reason}. Leave it out.")
+        raise InputError(f"--{next(iter(chosen), 'content').replace('_', '-')} {reason}. Leave it out.")
+    trained = network_terms(chosen) if network else None
     refuse_existing(out)
     refuse_other_number(parties)
     public_keys = read_public_keys(keys)
@@ -95,11 +112,14 @@ def serve(
     address = Address(host, port, tls_cert, tls_key)
     options = run_config(None, {"read.item_columns": read_columns(item_columns)}, []).read
     vocabulary, table = read_public_catalog(str(items), options)
+    features = None
+    if trained is not None and content:
+        features = PublicFeatures.of(table, vocabulary)
+        trained = replace(trained, content=features.digest, num_features=features.number)
     epsilon = math.inf if private is None else private
     wanted = PrivacyOptions(epsilon, delta, max_user_events, exclude_seen, cast("Pairs", pairs))
-    trained = NetworkTerms(**chosen) if network else None
     terms = new_terms(vocabulary, parties, users, wanted, private is not None, trained)
-    coordinator = Coordinator(terms, public_keys, _print)
+    coordinator = Coordinator(terms, public_keys, _print, features)
 
     def save() -> None:
         save_run(coordinator.rounds, vocabulary, table, out)
@@ -143,7 +163,16 @@ def join(
     with events_source(log[0] if len(log) == 1 else log) as events:
         found = read_log(events, options=run_config(None, read, []).read).on_catalog(str(items))
     digest = catalog_digest(found.vocabulary.items)
-    federated = take_part(connection, party_key, digest, _validation_part(found), max_epsilon, _print)
+
+    def features() -> PublicFeatures:
+        from variseq.federation.public_features import PublicFeatures
+
+        assert found.items is not None
+        return PublicFeatures.of(found.items, found.vocabulary)
+
+    federated = take_part(
+        connection, party_key, digest, _validation_part(found), max_epsilon, _print, features=features
+    )
     if out is not None:
         assert found.items is not None
         save_run(federated, found.vocabulary, found.items, out)

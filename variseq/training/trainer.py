@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -34,6 +34,7 @@ from variseq.training.callbacks import TrainingCallback
 from variseq.training.config import TrainingConfig
 from variseq.training.lazy_adamw import BETAS, EPSILON, LazyAdamW
 from variseq.training.posterior_health import examine
+from variseq.training.proximal import ProximalTerm
 from variseq.training.schedule import adapted_beta, learning_rate, noise_share, seconds_left
 from variseq.training.state import (
     Progress,
@@ -229,6 +230,7 @@ class Trainer:
         self.averaged = copy.deepcopy(network)
         self.best: dict[str, Tensor] = network_tensors("best", network)
         self.progress = Progress(beta=config.beta)
+        self.proximal: ProximalTerm | None = None
         self.frequency = item_frequency(histories, network, config)
         # With negatives a step touches a few rows of what there is of each item.
         self.items = (
@@ -377,7 +379,7 @@ class Trainer:
         counts = None if batch is whole else Counts.of(whole)
         batch = batch.to(device)
         if self.frequency is None or self.items is None:
-            objective = network.objective(batch, weights, None, counts)
+            objective = self._held(network.objective(batch, weights, None, counts))
             nll, kl, regression = self._move(objective, self._others)
         else:
             negatives = self.frequency.draw(config.num_negatives, seed_of_step(config.seed, progress.step))
@@ -386,6 +388,7 @@ class Trainer:
             taken = self.items.take(rows, progress.step)
             tensors, of_rows = network.of_rows(rows) | taken, negatives.among(rows)
             objective = objective_with(network, tensors, batch.among(rows), weights, of_rows, counts)
+            objective = self._held(objective, taken, rows)
             nll, kl, regression = self._move(objective, [*self._others, *taken.values()])
             self.items.step(rows, {name: one.grad for name, one in taken.items()}, progress.step)
         self._average_weights()
@@ -401,6 +404,12 @@ class Trainer:
         }
         for name, value in added.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
+
+    def _held(self, objective: Objective, taken: dict[str, Tensor] | None = None, rows: Any = None) -> Objective:
+        """The objective with the proximal term, where there is one."""
+        if self.proximal is None:
+            return objective
+        return replace(objective, loss=objective.loss + self.proximal.penalty(self.network, taken, rows))
 
     def _move(self, objective: Objective, parameters: Iterable[Tensor]) -> list[float]:
         """Update the parameters; NLL, KL and regression of the whole batch."""
