@@ -132,6 +132,9 @@ def fit(
     threads: Threads = None,
     config: Annotated[Path | None, option("YAML file with size, read, split, model, training.")] = None,
     settings: Annotated[Texts, option("A setting: model.hidden_size=128, ...", "--set")] = None,
+    items_only_content: Annotated[
+        bool, option("Give items no vectors of their own, for recommend --items.", "--items-only-content")
+    ] = False,
     from_run: Annotated[
         Path | None, option("Earlier run to start from, with 0.3 of the epochs; read old and new events.", "--from")
     ] = None,
@@ -176,6 +179,7 @@ def fit(
         "split.test": _size(test),
         "split.targets_of": _names(targets_of),
         "training.calendar": calendar,
+        "training.items_only_content": items_only_content or None,
         **read,
     }
     typed = dict(locals())
@@ -306,6 +310,7 @@ def recommend(
     query: Annotated[str | None, option("Rank items whose content is like this text higher.")] = None,
     pin: Annotated[Texts, option("Put an item at a rank: 1=i9.")] = None,
     reasons: Annotated[bool, option("Name the earlier items behind each item.", "--reasons/--no-reasons")] = True,
+    items: Annotated[str | None, option("Another catalog in place of the run's own; with --history.")] = None,
     attributes: Annotated[Texts, option("Of a person without events: age=30,country=DE; repeated: one each.")] = None,
     at: Annotated[str | None, option("When the answer is wanted: now, 2026-11-24T15:00:00Z, or seconds.")] = None,
     ranks_only: Annotated[bool, option("The order alone, several times as fast.", "--ranks-only")] = False,
