@@ -4,7 +4,7 @@
     python -m benchmarks.domains items DATA --seeds 0 1 2
 
 DATA is the folder of all data sets. A run learns from the source by its titles, with the training part alone, for 10
-epochs. Then the last event of each user of the target is ranked, and for choices the one before.
+epochs and of size tiny. Then the last event of each user of the target is ranked, and for choices the one before.
 
 - items: Amazon Beauty, half of the items and half of the users, to the other halves.
 - hair: Amazon Beauty without hair care and half of the users, to hair care and the other half.
@@ -56,7 +56,12 @@ GENRES = (
 """The last columns of the films of MovieLens-100K."""
 NUM_FILM_USERS = 2000
 PARTS = ["valid", "test"]
-SHORT = {"training.refit_fraction": 0.0, "training.max_epochs": 10, "training.validation_users": 2000}
+SHORT = {
+    "size": "tiny",
+    "training.refit_fraction": 0.0,
+    "training.max_epochs": 10,
+    "training.validation_users": 2000,
+}
 POPULARITY_POWERS = (0.25, 0.5, 1.0)
 NEAREST_FACTOR = 8.0
 """Likeness times this is a logit, the usual one of new items."""
@@ -79,12 +84,12 @@ def log_of(log: Log, users: Bool[np.ndarray, " user"], items: Bool[np.ndarray, "
     histories = log.histories
     user = np.repeat(np.arange(len(histories)), histories.lengths)
     kept = users[user] & items[histories.item]
-    events = {"user_id": user[kept], "item_id": histories.item[kept], "timestamp": np.arange(int(kept.sum()))}
+    events = {"user_id": user[kept], "item_id": histories.item[kept]}
     assert log.items is not None
     table = pa.table({"item_id": np.arange(len(items)), "title": log.items.table.column("title")})
     for name in () if more is None else more.column_names:
         table = table.append_column(name, more.column(name))
-    return read(pa.table(events), items=table, options=ReadOptions(time_unit="seconds", min_user_events=3))
+    return read(pa.table(events), items=table, options=ReadOptions(min_user_events=3))
 
 
 def beauty(folder: Path, seed: int, hair: bool) -> Domains:
