@@ -55,6 +55,8 @@ GENRES = (
 )
 """The last columns of the films of MovieLens-100K."""
 NUM_FILM_USERS = 2000
+ONE_TIME = 1_600_000_000
+"""Of all events, whose order is that of the rows."""
 PARTS = ["valid", "test"]
 SHORT = {
     "size": "tiny",
@@ -84,12 +86,12 @@ def log_of(log: Log, users: Bool[np.ndarray, " user"], items: Bool[np.ndarray, "
     histories = log.histories
     user = np.repeat(np.arange(len(histories)), histories.lengths)
     kept = users[user] & items[histories.item]
-    events = {"user_id": user[kept], "item_id": histories.item[kept]}
+    events = {"user_id": user[kept], "item_id": histories.item[kept], "timestamp": np.full(int(kept.sum()), ONE_TIME)}
     assert log.items is not None
     table = pa.table({"item_id": np.arange(len(items)), "title": log.items.table.column("title")})
     for name in () if more is None else more.column_names:
         table = table.append_column(name, more.column(name))
-    return read(pa.table(events), items=table, options=ReadOptions(min_user_events=3))
+    return read(pa.table(events), items=table, options=ReadOptions(time_unit="seconds", min_user_events=3))
 
 
 def beauty(folder: Path, seed: int, hair: bool) -> Domains:
