@@ -1,9 +1,9 @@
 """What a run is worth on another catalog, of whose items and users it has seen nothing.
 
-    python -m benchmarks.domains hair DATA --shown valid
-    python -m benchmarks.domains items DATA --seeds 0 1 2
+    python -m benchmarks.domains DATA --pairs hair --shown valid
+    python -m benchmarks.domains DATA --seeds 0 1 2
 
-DATA is the folder of all data sets. A run learns from the source by its titles, with the training part alone, for 10
+DATA is the folder of all data sets. A run learns from the source by its titles, with the training part alone, for 6
 epochs and of size tiny. Then the last event of each user of the target is ranked, and for choices the one before.
 
 - items: Amazon Beauty, half of the items and half of the users, to the other halves.
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import csv
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,15 +60,17 @@ PARTS = ["valid", "test"]
 SHORT = {
     "size": "tiny",
     "training.refit_fraction": 0.0,
-    "training.max_epochs": 10,
-    "training.validation_users": 2000,
+    "training.max_epochs": 6,
+    "training.validation_users": 300,
+    "training.batch_tokens": 2048,
+    "training.num_negatives": 512,
 }
 POPULARITY_POWERS = (0.25, 0.5, 1.0)
 NEAREST_FACTOR = 8.0
 """Likeness times this is a logit, the usual one of new items."""
 NEAREST, OWN = "nearest titles", "fitted on the target"
 OPTIONS = EvaluationOptions(10, "last", True)
-RUNS = {"ordinary": {}, "only content": {"items_only_content": True}}
+RUNS = {"only content": {"items_only_content": True}, "ordinary": {}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,8 @@ class Domains:
     source: Log
     target: Log
     data: dict[str, Any]
+    named: str
+    """Domains with the same name and seed have the same source."""
 
 
 def log_of(log: Log, users: Bool[np.ndarray, " user"], items: Bool[np.ndarray, " item"], more: pa.Table | None) -> Log:
@@ -104,7 +107,8 @@ def beauty(folder: Path, seed: int, hair: bool) -> Domains:
         is_source = np.array([HAIR_CARE not in names for names in log.items.categories(range(len(log.items)))])
     else:
         is_source = random.random(log.vocabulary.num_items) < 0.5
-    return Domains(log_of(log, first, is_source, None), log_of(log, ~first, ~is_source, None), dataset.description)
+    logs = log_of(log, first, is_source, None), log_of(log, ~first, ~is_source, None)
+    return Domains(*logs, dataset.description, "no hair care" if hair else "half")
 
 
 def small_films(folder: Path) -> Log:
@@ -129,7 +133,7 @@ def films(folder: Path, seed: int) -> Domains:
     chosen = np.random.default_rng(seed).permutation(log.vocabulary.num_users)[:NUM_FILM_USERS]
     users = np.isin(np.arange(log.vocabulary.num_users), chosen)
     text = pa.table({"text": [" ".join(names) for names in genres]})
-    return Domains(log_of(log, users, is_source, text), target, dataset.description)
+    return Domains(log_of(log, users, is_source, text), target, dataset.description, "films")
 
 
 PAIRS: dict[str, Callable[[Path, int], Domains]] = {
@@ -182,18 +186,21 @@ def fitted(log: Log, settings: RunConfig, changes: dict[str, Any]) -> Variationa
     return model.fit(train, valid, verbose=0)
 
 
-def recommenders(domains: Domains, settings: RunConfig) -> Iterator[tuple[str, Recommender]]:
-    """Each row that is not popularity alone."""
+Fitted = dict[tuple[str, int, str], VariationalAttention]
+"""Runs by source, seed and name."""
+
+
+def recommenders(domains: Domains, settings: RunConfig, known: Fitted) -> Iterator[tuple[str, Recommender]]:
+    """Each row that is not popularity alone; runs of the same source are taken from `known`."""
     assert domains.target.items is not None
     table = domains.target.items.table
     content = ItemContent.fit(table, np.ones(len(table), dtype=bool))
     assert content is not None
     yield NEAREST, Likeness(content.encode(table))
     for name, changes in RUNS.items():
-        begun = time.process_time()
-        model = fitted(domains.source, settings, changes)
-        assert model.checkpoint is not None
-        print(f"{time.process_time() - begun:.0f} s", model.checkpoint.calibrated.calibration.new, flush=True)
+        key = (domains.named, settings.seed, name)
+        model = known[key] if key in known else fitted(domains.source, settings, changes)
+        known[key] = model
         yield f"{name}, transferred", transferred(model, domains.target)
         yield f"{name}, network alone", transferred(model, domains.target, likeness=0.0, scale=1.0)
     own = fitted(domains.target, settings, {})
@@ -201,14 +208,16 @@ def recommenders(domains: Domains, settings: RunConfig) -> Iterator[tuple[str, R
     yield OWN, ModelRecommender(engine_of(own.checkpoint).model)
 
 
-def evaluations(domains: Domains, settings: RunConfig) -> Iterator[tuple[str, str, Evaluation, float | None]]:
+def evaluations(
+    domains: Domains, settings: RunConfig, known: Fitted
+) -> Iterator[tuple[str, str, Evaluation, float | None]]:
     """Row, part, evaluation, and the power of popularity, which is chosen on the validation part of the target."""
     _, valid, test = domains.target.split("leave-one-out")
     parts: list[Part] = [valid.part, test.part]
     popular = {part.name: Popular(part.num_items).fit(part.history()) for part in parts}
     for part in parts:
         yield "popular", part.name, evaluate(popular[part.name], part, OPTIONS), None
-    for name, recommender in recommenders(domains, settings):
+    for name, recommender in recommenders(domains, settings, known):
         for part in parts:
             yield name, part.name, evaluate(recommender, part, OPTIONS), None
         if name == OWN or name.endswith("alone"):
@@ -223,12 +232,12 @@ def evaluations(domains: Domains, settings: RunConfig) -> Iterator[tuple[str, st
         yield f"{name}, with popularity", test.part.name, found, power
 
 
-def compare(pair: str, folder: Path, seed: int) -> Iterator[Record]:
+def compare(pair: str, folder: Path, seed: int, known: Fitted) -> Iterator[Record]:
     """A record for each row and part, with the difference to the nearest titles, paired by user."""
     domains = PAIRS[pair](folder, seed)
     settings = run_config(None, {**dataset_spec("amazon-beauty-shuffled").settings, **SHORT, "seed": seed}, ())
     nearest: dict[str, Evaluation] = {}
-    for row, part, found, power in evaluations(domains, settings):
+    for row, part, found, power in evaluations(domains, settings, known):
         metrics: dict[str, Any] = {"num_queries": len(found.user), "num_items": domains.target.vocabulary.num_items}
         metrics |= {name: float(found.metric(name).mean()) for name in ("ndcg", "recall")}
         metrics |= {} if power is None else {"power": power}
@@ -246,8 +255,8 @@ def compare(pair: str, folder: Path, seed: int) -> Iterator[Record]:
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = command_parser(__doc__, "domains")
-    parser.add_argument("pair", choices=list(PAIRS))
     parser.add_argument("data", type=Path, metavar="DATA", help="the folder of all data sets")
+    parser.add_argument("--pairs", choices=list(PAIRS), nargs="+", default=list(PAIRS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument(
         "--shown", choices=["valid", "test"], nargs="+", default=["valid", "test"], help="printed parts"
@@ -257,10 +266,12 @@ def main(words: Sequence[str] | None = None) -> int:
     def work() -> None:
         check_writable(given.out)
         for seed in given.seeds:
-            for record in compare(given.pair, given.data, seed):
-                append_records(given.out, [record])
-                if record["case"]["part"] in given.shown:
-                    print(seed, record["case"], record["metrics"], flush=True)
+            known: Fitted = {}
+            for pair in given.pairs:
+                for record in compare(pair, given.data, seed, known):
+                    append_records(given.out, [record])
+                    if record["case"]["part"] in given.shown:
+                        print(seed, record["case"], record["metrics"], flush=True)
 
     return exit_code(work)
 
