@@ -1,14 +1,14 @@
 """What a run is worth on another catalog, of whose items and users it has seen nothing.
 
-    python -m benchmarks.domains DATA --pairs hair --shown valid
-    python -m benchmarks.domains DATA --seeds 0 1 2
+    python -m benchmarks.domains DATA --runs RUNS --pairs films --shown valid
+    python -m benchmarks.domains DATA --runs RUNS --seeds 0 1 2
 
-DATA is the folder of all data sets. A run learns from the source by its titles, with the training part alone, for 6
+DATA is the folder of all data sets. A run learns from the source by its titles, with the training part alone, for 20
 epochs and of size tiny. Then the last event of each user of the target is ranked, and for choices the one before.
 
 - items: Amazon Beauty, half of the items and half of the users, to the other halves.
 - hair: Amazon Beauty without hair care and half of the users, to hair care and the other half.
-- films: 2,000 users of MovieLens-1M, without the films of MovieLens-100K, to MovieLens-100K. Genres are text.
+- films: 300 users of MovieLens-1M, without the films of MovieLens-100K, to MovieLens-100K. Genres are text.
 - far: source of `items`, to MovieLens-100K.
 """
 
@@ -30,7 +30,7 @@ from torch import Tensor
 from measurement.datasets import dataset_spec, load_dataset
 from measurement.files import find_files
 from measurement.records import Record, append_records, check_writable, command_parser, exit_code, record_of
-from variseq import ReadOptions, VariationalAttention, read
+from variseq import ReadOptions, VariationalAttention, load, read
 from variseq.content.item_content import ItemContent
 from variseq.evaluation.baselines import Popular
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
@@ -38,6 +38,7 @@ from variseq.evaluation.evaluation import Evaluation
 from variseq.evaluation.recommender import Recommender
 from variseq.evaluation.significance import mean_interval
 from variseq.evaluation.splits import Part
+from variseq.evaluation.user_sample import sampled_users
 from variseq.log import Log
 from variseq.ranking.content_table import ContentTable
 from variseq.ranking.mixture import MixtureModel
@@ -53,24 +54,26 @@ GENRES = (
     *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
 """The last columns of the films of MovieLens-100K."""
-NUM_FILM_USERS = 2000
+NUM_FILM_USERS = 300
 ONE_TIME = 1_600_000_000
 """Of all events, whose order is that of the rows."""
 PARTS = ["valid", "test"]
 SHORT = {
     "size": "tiny",
     "training.refit_fraction": 0.0,
-    "training.max_epochs": 6,
+    "training.max_epochs": 20,
     "training.validation_users": 300,
-    "training.batch_tokens": 2048,
+    "training.batch_tokens": 512,
     "training.num_negatives": 512,
 }
-POPULARITY_POWERS = (0.25, 0.5, 1.0)
+POPULARITY_POWERS = (0.5, 1.0)
 NEAREST_FACTOR = 8.0
 """Likeness times this is a logit, the usual one of new items."""
-NEAREST, OWN = "nearest titles", "fitted on the target"
+MOST_USERS = 1000
+"""A random sample of the people of the target is asked for."""
+NEAREST, ALONE = "nearest titles", ", network alone"
 OPTIONS = EvaluationOptions(10, "last", True)
-RUNS = {"only content": {"items_only_content": True}, "ordinary": {}}
+OTHER = "run of another catalog"
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +122,8 @@ def small_films(folder: Path) -> Log:
         for fields in csv.reader(stream, delimiter="|", quoting=csv.QUOTE_NONE):
             genres = " ".join(name for name, flag in zip(GENRES, fields[5:], strict=True) if flag == "1")
             rows.append({"item_id": int(fields[0]), "title": fields[1], "text": genres})
-    return read(find_files(folder / "ml-100k", "u.data")[0], items=pa.Table.from_pylist(rows))
+    options = ReadOptions(columns=["user_id", "item_id", "value", "timestamp"])
+    return read(find_files(folder / "ml-100k", "u.data")[0], pa.Table.from_pylist(rows), options)
 
 
 def films(folder: Path, seed: int) -> Domains:
@@ -180,64 +184,58 @@ def transferred(model: VariationalAttention, target: Log, **changes: float) -> M
     return ModelRecommender(MixtureModel(other.encoder, other.tables, changed, other.repeat_share))
 
 
-def fitted(log: Log, settings: RunConfig, changes: dict[str, Any]) -> VariationalAttention:
+def fitted(log: Log, settings: RunConfig) -> VariationalAttention:
     train, valid, _ = log.split("leave-one-out")
-    model = VariationalAttention(settings.size, settings.seed, "cpu", settings.model, settings.training | changes)
+    model = VariationalAttention(settings.size, settings.seed, "cpu", settings.model, settings.training)
     return model.fit(train, valid, verbose=0)
 
 
-Fitted = dict[tuple[str, int, str], VariationalAttention]
-"""Runs by source, seed and name."""
-
-
-def recommenders(domains: Domains, settings: RunConfig, known: Fitted) -> Iterator[tuple[str, Recommender]]:
-    """Each row that is not popularity alone; runs of the same source are taken from `known`."""
+def recommenders(domains: Domains, settings: RunConfig, runs: Path) -> Iterator[tuple[str, Recommender]]:
+    """Each row that is not popularity alone."""
     assert domains.target.items is not None
     table = domains.target.items.table
     content = ItemContent.fit(table, np.ones(len(table), dtype=bool))
     assert content is not None
     yield NEAREST, Likeness(content.encode(table))
-    for name, changes in RUNS.items():
-        key = (domains.named, settings.seed, name)
-        model = known[key] if key in known else fitted(domains.source, settings, changes)
-        known[key] = model
-        yield f"{name}, transferred", transferred(model, domains.target)
-        yield f"{name}, network alone", transferred(model, domains.target, likeness=0.0, scale=1.0)
-    own = fitted(domains.target, settings, {})
-    assert own.checkpoint is not None
-    yield OWN, ModelRecommender(engine_of(own.checkpoint).model)
+    folder = runs / f"{domains.named}-{settings.seed}".replace(" ", "_")
+    if not folder.exists():
+        fitted(domains.source, settings).save(folder)
+    model = load(folder, "cpu")
+    yield OTHER, transferred(model, domains.target)
+    yield f"{OTHER}{ALONE}", transferred(model, domains.target, likeness=0.0, scale=1.0)
 
 
 def evaluations(
-    domains: Domains, settings: RunConfig, known: Fitted
+    domains: Domains, settings: RunConfig, runs: Path
 ) -> Iterator[tuple[str, str, Evaluation, float | None]]:
     """Row, part, evaluation, and the power of popularity, which is chosen on the validation part of the target."""
     _, valid, test = domains.target.split("leave-one-out")
-    parts: list[Part] = [valid.part, test.part]
+    parts: list[Part] = [sampled_users(part.part, most_users=MOST_USERS) for part in (valid, test)]
     popular = {part.name: Popular(part.num_items).fit(part.history()) for part in parts}
     for part in parts:
         yield "popular", part.name, evaluate(popular[part.name], part, OPTIONS), None
-    for name, recommender in recommenders(domains, settings, known):
+    for name, recommender in recommenders(domains, settings, runs):
         for part in parts:
             yield name, part.name, evaluate(recommender, part, OPTIONS), None
-        if name == OWN or name.endswith("alone"):
+        if name.endswith(ALONE):
             continue
+        valid_name, test_name = (part.name for part in parts)
         tried = {
-            power: evaluate(WithPopularity(recommender, popular[valid.part.name], power), valid.part, OPTIONS)
+            power: evaluate(WithPopularity(recommender, popular[valid_name], power), parts[0], OPTIONS)
             for power in POPULARITY_POWERS
         }
         power = max(tried, key=lambda one: float(tried[one].metric("ndcg").mean()))
-        yield f"{name}, with popularity", valid.part.name, tried[power], power
-        found = evaluate(WithPopularity(recommender, popular[test.part.name], power), test.part, OPTIONS)
-        yield f"{name}, with popularity", test.part.name, found, power
+        yield f"{name}, with popularity", valid_name, tried[power], power
+        found = evaluate(WithPopularity(recommender, popular[test_name], power), parts[1], OPTIONS)
+        yield f"{name}, with popularity", test_name, found, power
 
 
-def compare(pair: str, folder: Path, seed: int, known: Fitted) -> Iterator[Record]:
+def compare(pair: str, folder: Path, seed: int, runs: Path) -> Iterator[Record]:
     """A record for each row and part, with the difference to the nearest titles, paired by user."""
     domains = PAIRS[pair](folder, seed)
     settings = run_config(None, {**dataset_spec("amazon-beauty-shuffled").settings, **SHORT, "seed": seed}, ())
     nearest: dict[str, Evaluation] = {}
-    for row, part, found, power in evaluations(domains, settings, known):
+    for row, part, found, power in evaluations(domains, settings, runs):
         metrics: dict[str, Any] = {"num_queries": len(found.user), "num_items": domains.target.vocabulary.num_items}
         metrics |= {name: float(found.metric(name).mean()) for name in ("ndcg", "recall")}
         metrics |= {} if power is None else {"power": power}
@@ -257,6 +255,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = command_parser(__doc__, "domains")
     parser.add_argument("data", type=Path, metavar="DATA", help="the folder of all data sets")
     parser.add_argument("--pairs", choices=list(PAIRS), nargs="+", default=list(PAIRS))
+    parser.add_argument("--runs", type=Path, required=True, help="folder of runs; those in it are not fitted again")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument(
         "--shown", choices=["valid", "test"], nargs="+", default=["valid", "test"], help="printed parts"
@@ -266,9 +265,8 @@ def main(words: Sequence[str] | None = None) -> int:
     def work() -> None:
         check_writable(given.out)
         for seed in given.seeds:
-            known: Fitted = {}
             for pair in given.pairs:
-                for record in compare(pair, given.data, seed, known):
+                for record in compare(pair, given.data, seed, given.runs):
                     append_records(given.out, [record])
                     if record["case"]["part"] in given.shown:
                         print(seed, record["case"], record["metrics"], flush=True)

@@ -384,7 +384,7 @@ TABLES = {
          Column("nll", "NLL", 3), Column("power", "power of popularity", 2), Column("num_queries", "queries", 0),
          Column("num_items", "items", 0)),
         (("part", "test"),),
-        "Test part of the target. Nothing of it was trained on, but in the last row. Differences are paired by user",
+        "Test part of the target, of which no run has learned. Differences are paired by user",
     ),
     "long-term": Table(
         "long_term", ("setting", "policy"),

@@ -132,9 +132,6 @@ def fit(
     threads: Threads = None,
     config: Annotated[Path | None, option("YAML file with size, read, split, model, training.")] = None,
     settings: Annotated[Texts, option("A setting: model.hidden_size=128, ...", "--set")] = None,
-    items_only_content: Annotated[
-        bool, option("Give items no vectors of their own, for recommend --items.", "--items-only-content")
-    ] = False,
     from_run: Annotated[
         Path | None, option("Earlier run to start from, with 0.3 of the epochs; read old and new events.", "--from")
     ] = None,
@@ -179,7 +176,6 @@ def fit(
         "split.test": _size(test),
         "split.targets_of": _names(targets_of),
         "training.calendar": calendar,
-        "training.items_only_content": items_only_content or None,
         **read,
     }
     typed = dict(locals())

@@ -95,23 +95,7 @@ def run_settings(
         is_known = np.bincount(train.part.history().item, minlength=len(ids)) > 0
         encoder = ItemContent.fit(table, is_known, ids=ids)
         content = None if encoder is None else encoder.encode(table, ids)
-    if config.items_only_content:
-        _refuse_without_content(links is not None or content is not None, earlier)
     return Settings(network, config, links, start, content, encoder, frozenset(model | training))
-
-
-def _refuse_without_content(has_content: bool, earlier: Checkpoint | None) -> None:
-    """Raises InputError where items cannot have vectors of categories and content alone."""
-    if not has_content:
-        raise InputError(
-            "With items_only_content an item is what is known of it, and nothing is known of these: give items with "
-            "titles, texts, vectors, numbers or categories (--items)."
-        )
-    if earlier is not None:
-        raise InputError(
-            "items_only_content is for a fit from nothing: an earlier run gives items vectors of their own. Leave out "
-            "one of the two."
-        )
 
 
 def joined_exposures(source: object, histories: Histories, vocabulary: Vocabulary) -> TakenEvents:
@@ -201,8 +185,7 @@ def _calibrated(
     num_samples = 0 if is_deterministic(trained.metrics) else NUM_SAMPLES
     counts = count_events(train.part.num_items, known) | further
     untuned = mixture_model(trained.chosen, counts, Calibration(num_samples))
-    how = (validation.options, config.calendar, config.items_only_content)
-    calibrated = calibrate(untuned, validation.part, *how)
+    calibrated = calibrate(untuned, validation.part, validation.options, config.calendar)
     latest = valid.part.history_with_targets() if config.refit_fraction else known
     improvement: dict[str, Any] = {}
     if shown is not None:

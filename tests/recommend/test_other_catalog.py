@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +12,12 @@ import torch
 
 from tests.conftest import small_model
 from tests.recommend.test_changed_catalog import answered
-from tests.recommend.test_new_items import KNOWN, NUM_ITEMS, model_with_new
 from tests.terminal.invoke import refuse, succeed
 from variseq.errors import InputError
 from variseq.estimator import VariationalAttention, load
 from variseq.export import export
 from variseq.inference.engine import load_engine
 from variseq.log import LogPart
-from variseq.ranking.mixture import MixtureModel
-from variseq.ranking.new_items import NewItemForecast
-from variseq.recommend.new_items import fit_new_items, fit_other_catalog
 
 KINDS = ("Toys", "Garden", "Books", "Music")
 OTHER = pd.DataFrame(
@@ -37,9 +32,8 @@ EVERYTHING = {"k": 12, "exclude_seen": False}
 
 @pytest.fixture(scope="module")
 def model(shop_parts: tuple[LogPart, LogPart, LogPart]) -> VariationalAttention:
-    """Items have no vectors of their own."""
     train, valid, _ = shop_parts
-    return small_model(items_only_content=True, max_epochs=2).fit(train, valid, verbose=0)
+    return small_model(max_epochs=2).fit(train, valid, verbose=0)
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +41,15 @@ def other(model: VariationalAttention) -> VariationalAttention:
     return model.with_catalog(OTHER)
 
 
-def test_items_of_such_a_run_are_what_is_known_of_them(model: VariationalAttention) -> None:
-    checkpoint = model.checkpoint
-    expected, _ = checkpoint.new_item_vectors.of(checkpoint.items)
-    torch.testing.assert_close(checkpoint.network.item_vectors.detach(), torch.from_numpy(expected))
-    assert checkpoint.network.item_bias.detach().any(), "how popular an item is stays its own"
+def test_vectors_are_those_of_the_map_and_the_other_weights_stay(
+    model: VariationalAttention, other: VariationalAttention
+) -> None:
+    expected, _ = model.checkpoint.new_item_vectors.of(other.checkpoint.items)
+    network, before = other.checkpoint.network, model.checkpoint.network
+    torch.testing.assert_close(network.item_vectors.detach(), torch.from_numpy(expected))
+    torch.testing.assert_close(network.embedding.item[-1], before.embedding.item[-1])
+    torch.testing.assert_close(network.encoder.state_dict(), before.encoder.state_dict())
+    assert not network.item_bias.any()
 
 
 def test_other_items_are_forecast_by_their_content_alone(other: VariationalAttention) -> None:
@@ -124,38 +122,9 @@ def test_sets_are_refused_as_nothing_was_calibrated_there(other: VariationalAtte
 
 def test_run_that_knows_nothing_of_its_items_is_refused(shop_parts: tuple[LogPart, LogPart, LogPart]) -> None:
     train, valid, _ = shop_parts
-    plain = [replace(part, items=None) for part in (train, valid)]
-    with pytest.raises(InputError, match="nothing is known of these"):
-        small_model(items_only_content=True).fit(*plain, verbose=0)
     by_events = small_model(max_epochs=1, use_content=False, use_categories=False).fit(train, valid, verbose=0)
     with pytest.raises(InputError, match="by their events alone"):
         by_events.with_catalog(OTHER)
-    with pytest.raises(InputError, match="fit from nothing"):
-        small_model(items_only_content=True).fit(train, valid, verbose=0, start=by_events)
-
-
-def test_forecast_follows_what_the_targets_follow_among_items_that_are_not_seen() -> None:
-    made = model_with_new()
-    tables = replace(made.tables, is_new=np.zeros(NUM_ITEMS, dtype=bool))
-    model = MixtureModel(made.encoder, tables, made.calibration)
-    histories = KNOWN.rows(np.tile(np.arange(6), 20))
-    row, item = histories.distinct_items()
-    like = np.array(model.tables.content.likeness(model.tables.content.of_histories(histories), np.arange(NUM_ITEMS)))
-    like[row, item] = -np.inf
-    before = replace(model.calibration, new=NewItemForecast(0.0))
-    found = {
-        exclude_seen: fit_other_catalog(model, before, histories, like.argmax(axis=1), exclude_seen).new
-        for exclude_seen in (True, False)
-    }
-    assert found[True].likeness > found[False].likeness, "the items of the history are most like it"
-    assert found[True].uniform == 0.05
-
-
-def test_forecast_of_new_targets_is_kept_where_there_are_some() -> None:
-    model, histories = model_with_new(), KNOWN.rows(np.tile(np.arange(6), 20))
-    target = np.full(len(histories), 2)
-    calibration = fit_new_items(model, histories, target, KNOWN)
-    assert fit_other_catalog(model, calibration, histories, target, True) == calibration
 
 
 def test_commands_recommend_from_another_catalog_and_write_its_run(model: VariationalAttention, tmp_path: Path) -> None:
@@ -168,18 +137,3 @@ def test_commands_recommend_from_another_catalog_and_write_its_run(model: Variat
     assert "12 items" in succeed("items", "replace", run, items, "--out", tmp_path / "replaced").out
     assert succeed("recommend", tmp_path / "replaced", "--history", "x0,x4", "-k", "3").out == first
     refuse("exists", "items", "replace", run, items, "--out", tmp_path / "replaced")
-
-
-def test_fit_takes_the_option(tmp_path: Path, shop_parts: tuple[LogPart, LogPart, LogPart]) -> None:
-    events = pd.DataFrame({"user_id": [1, 1, 1, 2, 2, 2], "item_id": [1, 2, 3, 3, 2, 1], "timestamp": range(6)})
-    events.to_csv(tmp_path / "events.csv", index=False)
-    words = (
-        "fit",
-        tmp_path / "events.csv",
-        "--items-only-content",
-        "--split",
-        "leave-one-out",
-        "--out",
-        tmp_path / "run",
-    )
-    refuse("give items with titles", *words)

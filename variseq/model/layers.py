@@ -175,8 +175,6 @@ class EventEmbedding(nn.Module):
         self.item = embedding_vectors(num_items + 1, hidden_size)
         self.category: nn.Parameter | None = None
         self.content_map: nn.Parameter | None = None
-        self.use_own = True
-        """Whether items with events have vectors of their own beside categories and content."""
         self.scale = math.sqrt(hidden_size)
         self.behavior = embedding_vectors(num_behaviors, hidden_size) if num_behaviors > 1 else None
         self.gap = embedding_vectors(GAP_BUCKETS, hidden_size) if has_gaps else None

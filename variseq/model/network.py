@@ -280,7 +280,7 @@ class Network(nn.Module):
     def set_known(self, known: Histories) -> None:
         """Set which items have events, and the biases of values, by the events that the network is trained on."""
         num_events = np.bincount(known.item, minlength=self.config.num_items)
-        self.embedding.has_own[:-1, 0] = torch.from_numpy((num_events > 0) & self.embedding.use_own)
+        self.embedding.has_own[:-1, 0] = torch.from_numpy(num_events > 0)
         if self.value_head is not None:
             found, scale = ValueBiases.of(known, self.config.num_items), float(self.embedding.value_scale)
             bias = (found.mean - float(self.embedding.value_mean) + found.item) / scale

@@ -29,7 +29,7 @@ from variseq.ranking.mixture import MixtureModel
 from variseq.ranking.near_items import NearItems
 from variseq.ranking.visits import VisitProbability
 from variseq.recommend.network_model import ModelRecommender
-from variseq.recommend.new_items import fit_new_items, fit_other_catalog
+from variseq.recommend.new_items import fit_new_items
 from variseq.sequences.calendar import NO_CALENDAR, UTC
 from variseq.sequences.histories import Histories
 
@@ -97,13 +97,7 @@ class Table:
         return (1 - seen).clamp(min=1e-9).log() - target.clamp(min=1e-30).log()
 
 
-def calibrate(
-    untuned: MixtureModel,
-    part: Part,
-    options: EvaluationOptions,
-    calendar: str = UTC,
-    items_only_content: bool = False,
-) -> CalibrationResult:
+def calibrate(untuned: MixtureModel, part: Part, options: EvaluationOptions, calendar: str = UTC) -> CalibrationResult:
     """Fits temperatures and mixture weights on a validation part, then conformal thresholds with both.
 
     Where the log has times, weights and thresholds are fitted a second time for requests whose time is known.
@@ -113,7 +107,6 @@ def calibrate(
         part: Validation queries.
         options: How they are evaluated.
         calendar: The IANA time zone of hours and days, or "none".
-        items_only_content: Whether items have no vectors of their own; then other catalogs are forecast as this one.
 
     Returns:
         The calibration, the thresholds, the share of repeats and the metrics on the validation part.
@@ -121,8 +114,6 @@ def calibrate(
     calibrator = Calibrator(untuned, part, options, calendar)
     model = MixtureModel(untuned.encoder, untuned.tables, calibrator.fit())
     calibration = fit_new_items(model, *calibrator.with_new_items, part.history())
-    if items_only_content:
-        calibration = fit_other_catalog(model, calibration, *calibrator.with_new_items, options.exclude_seen)
     tuned = ModelRecommender(MixtureModel(untuned.encoder, untuned.tables, calibration))
     thresholds, found, at_request = *_thresholds(tuned, part, options), None
     if calibration.at_request is not None:

@@ -17,9 +17,6 @@ from variseq.sequences.histories import Histories
 SCALES, LIKENESS, NEAR = (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 2.0, 4.0, 8.0, 12.0), (0.0, 0.5, 0.75, 1.0)
 UNIFORM = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 """What is tried for the fields of `NewItemForecast`."""
-SMALLEST_REST = 1e-9
-MOST_TARGETS = 1000
-"""So many validation targets show how another catalog is forecast."""
 MIN_TARGETS = 20
 """With fewer targets that are new, the usual numbers are taken."""
 LATEST_SHARE = 0.1
@@ -49,45 +46,10 @@ def fit_new_items(
     return replace(model.calibration, new=forecast)
 
 
-def fit_other_catalog(
-    model: MixtureModel,
-    calibration: Calibration,
-    histories: Histories,
-    target: Int[np.ndarray, " query"],
-    exclude_seen: bool,
-) -> Calibration:
-    """The calibration with a forecast of items that all are new, as in another catalog.
-
-    Where too few targets are new to fit it, all items of this catalog are looked at as new ones: they have no vectors
-    of their own, and their bias is left out.
-
-    Args:
-        model: The calibrated model of a run with `items_only_content`.
-        calibration: With the forecast of `fit_new_items`.
-        histories: Those of validation queries.
-        target: Their targets.
-        exclude_seen: Whether items of the history are not ranked.
-    """
-    forecast, is_new = calibration.new, model.tables.is_new
-    if forecast is None or is_new[target].sum() >= MIN_TARGETS or not len(target):
-        return calibration
-    vectors = model.tables.vectors[:].copy()
-    vectors[:, -1] = 0
-    tables = replace(model.tables, vectors=vectors, is_new=np.ones_like(is_new))
-    as_new = MixtureModel(model.encoder, tables, model.calibration)
-    chosen = np.unique(np.linspace(0, len(target) - 1, min(len(target), MOST_TARGETS)).astype(np.int64))
-    fitted = _likeliest(as_new, histories.rows(chosen), target[chosen], forecast, exclude_seen)
-    return replace(calibration, new=fitted)
-
-
 def _likeliest(
-    model: MixtureModel,
-    histories: Histories,
-    target: Int[np.ndarray, " query"],
-    forecast: NewItemForecast,
-    exclude_seen: bool = False,
+    model: MixtureModel, histories: Histories, target: Int[np.ndarray, " query"], forecast: NewItemForecast
 ) -> NewItemForecast:
-    """The forecast under which targets, all new, are most likely; with `exclude_seen` among items that are not seen."""
+    """The forecast under which targets, all new, are most likely."""
     new, column = model.new_items, np.searchsorted(model.new_items, target)
     encoded = model.encoder.encode(histories, model.noise(0))
     total: dict[tuple[float, float, float, float], float] = {}
@@ -97,21 +59,14 @@ def _likeliest(
         some = histories.rows(rows)
         logits = model.scaled(encoded.rows(rows), some) @ model.tables.vectors[new].T
         likeness, log_near = model.like(some)
-        seen, item = some.distinct_items() if exclude_seen else np.zeros((2, 0), dtype=np.int64)
-        is_column = model.tables.is_new[item]
-        seen, of_seen = seen[is_column], np.searchsorted(new, item[is_column])
-        num_seen = np.bincount(seen, minlength=len(rows))
         trusts = (LIKENESS if likeness is not None else LIKENESS[:1]), (NEAR if log_near is not None else NEAR[:1])
         for scale, weight, near in product(SCALES, *trusts):
             tried = replace(forecast, scale=scale, likeness=weight, near=near, uniform=0.0)
-            softmax = tried.of_logits(logits, likeness, log_near)[:, 0]
-            of_target = softmax[np.arange(len(rows)), column[rows]].astype(np.float64)
-            rest = 1 - np.bincount(seen, softmax[seen, of_seen], minlength=len(rows))
+            softmax = tried.of_logits(logits, likeness, log_near)[np.arange(len(rows)), 0, column[rows]]
             for uniform in UNIFORM:
-                mass = (1 - uniform) * np.maximum(rest, SMALLEST_REST) + uniform * (1 - num_seen / len(new))
-                log_p = np.log((1 - uniform) * of_target + uniform / len(new)) - np.log(mass)
+                log_p = np.log((1 - uniform) * softmax + uniform / len(new)).sum()
                 key = (scale, weight, near, uniform)
-                total[key] = total.get(key, 0.0) + float(log_p.sum())
+                total[key] = total.get(key, 0.0) + float(log_p)
     scale, weight, near, uniform = max(total, key=lambda key: total[key])
     return replace(forecast, scale=scale, likeness=weight, near=near, uniform=uniform)
 

@@ -25,6 +25,8 @@ from variseq.recommend.network_model import CONTENT, count_events
 
 OF_ITEMS = (*ITEM_TABLES, "value_head.bias", "value_head.count")
 """Tensors with a row for each item."""
+FORECAST = NewItemForecast(1.0, scale=0.25, likeness=8.0, uniform=0.1, near=0.0)
+"""How the items of another catalog are forecast: the content of the history counts more than the network."""
 OTHER_CATALOG = "is_of_other_catalog"
 """In the manifest of a run whose catalog was replaced: no event of its items was ever seen."""
 
@@ -54,7 +56,7 @@ def on_other_catalog(checkpoint: Checkpoint, catalog: pa.Array, items: ItemTable
     if found is None:
         raise InputError(
             "This run knows items by their events alone, so it says nothing of others. Fit it with items that have "
-            "titles, texts, vectors or categories (--items), best with --items-only-content."
+            "titles, texts, vectors or categories (--items)."
         )
     if len(ids) < 2:
         raise InputError(f"The other catalog has {len(ids)} item(s). A recommender needs at least 2.")
@@ -106,9 +108,7 @@ def _with_items(network: Network, vectors: Float[np.ndarray, "item hidden"]) -> 
 def _manifest(checkpoint: Checkpoint) -> dict[str, Any]:
     """The manifest with a calibration in which every item is a new one."""
     calibrated: CalibrationResult = checkpoint.calibrated
-    calibration = calibrated.calibration
-    forecast = replace(calibration.new or NewItemForecast(1.0), share=1.0)
-    calibration = replace(calibration, new=forecast, near=None)
+    calibration = replace(calibrated.calibration, new=FORECAST, near=None)
     changed = replace(calibrated, calibration=calibration, thresholds=None, thresholds_at_request=None)
     silent = checkpoint.without_histories().manifest
     return silent | {"calibration": changed.to_json(), OTHER_CATALOG: True}

@@ -24,7 +24,7 @@ from variseq.terminal.run_config import RunConfig
 NUM_RANKED = 10
 OF_A_NETWORK = (
     *("users", "test_file", "calendar", "size", "seed", "device", "from_run", "exposures"),
-    *("tensorboard", "verbose", "items_only_content"),
+    *("tensorboard", "verbose"),
 )
 OF_PRIVACY = ("delta", "max_user_events", "pairs", "content", "network")
 """Options of `variseq fit` that are for a network, and for a private fit."""

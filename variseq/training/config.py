@@ -59,9 +59,6 @@ class TrainingConfig(BaseModel):
     )
     use_categories: bool = Field(default=True, description="add category vectors to item vectors")
     use_content: bool = Field(default=True, description="add a map of content vectors to item vectors")
-    items_only_content: bool = Field(
-        default=False, description="no own item vectors: categories and content alone, as for another catalog"
-    )
     refit_fraction: float = Field(
         default=0.3,
         ge=0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -36,8 +35,7 @@ def folded_with_new_items(
     Beside an item's own vector the shared part is only a correction. Alone it is multiplied by a matrix, under which
     the training events are most likely when no item has a vector of its own; the preferences stay as they are. Where
     there are few items for the numbers that are known of each, the shared part fits these items too well. There the
-    map is a ridge regression of the trained vectors. With `items_only_content` the shared part is all there is, and
-    stays as it is.
+    map is a ridge regression of the trained vectors.
 
     Args:
         network: The trained network.
@@ -52,12 +50,9 @@ def folded_with_new_items(
     embedding, plain = network.embedding, network.folded()
     if not embedding.is_sum:
         return plain, None
-    num_events = np.bincount(known.item, minlength=network.config.num_items)
-    is_new = torch.from_numpy(num_events == 0).to(plain.item_bias.device)
+    is_new = ~embedding.has_own[:-1, 0]
     content_map, category = embedding.content_map, embedding.category
-    if config.items_only_content:
-        of_content, of_category = (None if part is None else part.detach() for part in (content_map, category))
-    elif content_map is None or int((~is_new).sum()) >= MANY_ITEMS * len(content_map):
+    if content_map is None or int((~is_new).sum()) >= MANY_ITEMS * len(content_map):
         matrix = _stand_alone(plain.eval(), embedding.shared_vectors().detach(), known, config)
         of_content, of_category = (None if part is None else part.detach() @ matrix for part in (content_map, category))
     else:

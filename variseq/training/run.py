@@ -189,7 +189,6 @@ def new_network(settings: Settings, known: Histories) -> Network:
         network.embedding.use_categories(settings.links)
     if settings.content is not None:
         network.embedding.use_content(settings.content)
-    network.embedding.use_own = not settings.training.items_only_content
     values = known.value[np.isfinite(known.value)]
     if settings.network.has_values and len(values):
         is_two_valued = settings.network.value_loss == "logistic"
