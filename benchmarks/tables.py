@@ -393,6 +393,14 @@ TABLES = {
         (("mode", "first-days"),),
         "After a refit",
     ),
+    "domains": Table(
+        "domains", ("data", "row"),
+        (Column("ndcg", "NDCG@10"), Column("ndcg_difference", "to nearest titles"), Column("recall", "recall@10"),
+         Column("nll", "NLL", 3), Column("power", "power of popularity", 2), Column("num_queries", "queries", 0),
+         Column("num_items", "items", 0)),
+        (("part", "test"),),
+        "Test part of the target, of which no run has learned. Differences are paired by user",
+    ),
     "long-term": Table(
         "long_term", ("setting", "policy"),
         (Column("reward", "reward", 2), Column("to_greedy", "to greedy", 2), Column("p_value_greedy", "p (Holm)", 3),

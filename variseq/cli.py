@@ -306,6 +306,7 @@ def recommend(
     query: Annotated[str | None, option("Rank items whose content is like this text higher.")] = None,
     pin: Annotated[Texts, option("Put an item at a rank: 1=i9.")] = None,
     reasons: Annotated[bool, option("Name the earlier items behind each item.", "--reasons/--no-reasons")] = True,
+    items: Annotated[str | None, option("Another catalog in place of the run's own; with --history.")] = None,
     attributes: Annotated[Texts, option("Of a person without events: age=30,country=DE; repeated: one each.")] = None,
     at: Annotated[str | None, option("When the answer is wanted: now, 2026-11-24T15:00:00Z, or seconds.")] = None,
     ranks_only: Annotated[bool, option("The order alone, several times as fast.", "--ranks-only")] = False,

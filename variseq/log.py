@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from variseq.errors import InputError
 from variseq.evaluation.splits import Part, by_time, by_user_time, by_users, leave_one_out, marked_targets
-from variseq.events.items import ItemTable, UserColumn, read_new_items, read_users
+from variseq.events.items import ItemTable, UserColumn, read_catalog, read_users
 from variseq.events.options import ReadOptions
 from variseq.events.read import read as read_events
 from variseq.events.report import CheckReport, Events, ReadReport, check, visit_gap_of
@@ -179,16 +179,6 @@ class Log:
             what = f"names {unknown[0]!r}, which no target can have" if unknown else "is empty"
             raise InputError(f"targets_of {what}. The behaviors of the log, with their events: {counts or 'none'}.")
         return None if set(wanted) == set(behaviors) else tuple(name for name in behaviors if name in wanted)
-
-
-def read_catalog(items: object, kind: pa.DataType, options: ReadOptions) -> tuple[pa.Array, ItemTable]:
-    """The sorted ids of a table of items, and its columns in that order.
-
-    Raises InputError for a table without ids, and with ids of another type.
-    """
-    ids, table = read_new_items(items, kind, options)
-    order = sorted(range(len(ids)), key=lambda index: ids[index])
-    return pa.array([ids[index] for index in order], kind), ItemTable(table.table.take(pa.array(order)))
 
 
 def read(

@@ -406,18 +406,20 @@ def read_item_rows(source: object, options: ReadOptions | None = None) -> tuple[
         return _with_metadata(table.rename_columns(layout.names), opened), found, session.notes
 
 
-def read_new_items(source: object, kind: pa.DataType, options: ReadOptions | None = None) -> tuple[list[Id], ItemTable]:
+def read_new_items(
+    source: object, kind: pa.DataType | None, options: ReadOptions | None = None
+) -> tuple[list[Id], ItemTable]:
     """The ids of a table of items, and its columns; no log says which items there are.
 
     Args:
         source: What `read` takes as items.
-        kind: The type of ids: 64-bit integers or text.
+        kind: The type of ids: 64-bit integers or text; None: integers where all of them are.
         options: How the table is read.
 
     Raises:
         InputError: For a table without ids, doubled ids, and ids that are no integers where the others are.
     """
-    options, is_whole = options or ReadOptions(), pa.types.is_integer(kind)
+    options, is_whole = options or ReadOptions(), kind is not None and pa.types.is_integer(kind)
     wanted = Wanted(options.item_columns, ITEM_ALIASES, (Columns.ITEM,), "item_columns")
     with open_session(options.memory_limit, options.temporary_folder) as session:
         opened, of_items = open_source(session, source), options.for_items()
@@ -434,8 +436,17 @@ def read_new_items(source: object, kind: pa.DataType, options: ReadOptions | Non
             raise InputError(f"No row of {_LABEL} has an id. Check which column is {Columns.ITEM}.")
         if is_whole and (bad := [repr(one) for one in texts if not _WHOLE.fullmatch(one)]):
             raise InputError(f"The item ids of this data are integers, and these are none: {', '.join(bad[:5])}.")
-        ids = pa.array([int(one) for one in texts] if is_whole else texts, kind)
+        if kind is None:
+            kind = pa.int64() if all(map(_WHOLE.fullmatch, texts)) else pa.string()
+        ids = pa.array([int(one) for one in texts] if pa.types.is_integer(kind) else texts, kind)
         return ids.to_pylist(), read_items(session, source, Vocabulary(ids[:0], ids, ()), options)
+
+
+def read_catalog(items: object, kind: pa.DataType | None, options: ReadOptions) -> tuple[pa.Array, ItemTable]:
+    """The sorted ids of a table of items, and its columns in that order. Raises what `read_new_items` raises."""
+    ids, table = read_new_items(items, kind, options)
+    order = sorted(range(len(ids)), key=lambda index: ids[index])
+    return pa.array([ids[index] for index in order], kind), ItemTable(table.table.take(pa.array(order)))
 
 
 def _warn_of_few_matches(session: Session, known: pa.Array) -> None:

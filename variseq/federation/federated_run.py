@@ -10,12 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from variseq.errors import InputError
-from variseq.events.items import ItemTable
+from variseq.events.items import ItemTable, read_catalog
 from variseq.events.options import ReadOptions
 from variseq.events.vocabulary import Vocabulary, catalog_digest
 from variseq.federation.messages import NetworkTerms, Terms
 from variseq.federation.rounds import Rounds, refuse_network
-from variseq.log import read_catalog
 from variseq.privacy.private_run import PrivateRun
 from variseq.privacy.release import PrivacyOptions
 

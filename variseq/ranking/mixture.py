@@ -274,7 +274,9 @@ class MixtureModel:
         if (forecast := self.calibration.new) is not None and len(self.new_items):
             of_each = np.arange(len(histories) if columns.listed is not None else 1)[:, None]
             new = forecast, columns.of_items(of_each, self.new_items), self.like(histories)
-        softmaxes = Softmaxes(columns, self.scaled(encoded, histories), None if new is None else new[1], memory)
+        # Where all items are new, as in another catalog, the network's softmax is over them.
+        left_out = None if new is None or len(self.new_items) == self.num_items else new[1]
+        softmaxes = Softmaxes(columns, self.scaled(encoded, histories), left_out, memory)
         log_gap = calibration.log_gap(histories)
         weights = calibration.gate.weights(softmaxes.log_mass.mean(axis=1), encoded.log_variance, log_gap)
         counted = self.counted(histories)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from variseq.artifacts.checkpoint import Checkpoint
 from variseq.errors import InputError
-from variseq.events.items import read_new_items
+from variseq.events.items import read_catalog, read_new_items
+from variseq.events.options import ReadOptions
 from variseq.events.vocabulary import Id
 from variseq.ranking.catalog_changes import CatalogChanges, ChangeCounts, details_of
 from variseq.ranking.changed_engine import ChangeableEngine
 from variseq.ranking.engine import Engine
 from variseq.ranking.options import id_list
 from variseq.recommend.network_model import engine_of
+from variseq.recommend.other_catalog import on_other_catalog
 
 Changed: TypeAlias = tuple[CatalogChanges, ChangeCounts]
 
@@ -59,6 +62,32 @@ class ChangingCatalog:
         """
         ids = id_list(item_ids, "item_ids")
         return self._change(lambda engines, before: engines.without_items(before, ids))
+
+    def with_catalog(self, items: object) -> Self:
+        """The model with another catalog, whose items it never saw, in place of its own; this model stays as it is.
+
+        Items are forecast by what is known of them, and histories have their ids. Everything that was counted of the
+        own items is left out: transitions, popularity, times, conformal sets. The probabilities sum to one. They were
+        calibrated on the own catalog, and nothing says that they hold on the other one.
+
+        Args:
+            items: What `variseq.read(items=...)` takes: a path, a data frame, an Arrow table. Columns have the names
+                that they have in the own table of items.
+
+        Returns:
+            A model without users and events, to recommend with, save, serve and export.
+
+        Raises:
+            InputError: The model reads nothing of its own items or of these, ids are there twice, or vectors have
+                another length.
+
+        Warns:
+            UserWarning: The model reads nothing of some of these items.
+        """
+        other = copy.copy(self)
+        other.checkpoint = on_other_catalog(self._fitted(), *read_catalog(items, None, ReadOptions()))
+        other._answering = None
+        return other
 
     def _change(self, how: Callable[[ChangeableEngine, CatalogChanges], Changed]) -> ChangeCounts:
         checkpoint, (engines, _) = self._fitted(), self._engines()

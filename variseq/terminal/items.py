@@ -44,6 +44,22 @@ def remove(run: RunFolder, item: Annotated[list[str], typer.Argument(help="Item 
     typer.echo(f"{counts.removed:,} removed, {counts.unchanged:,} not changed")
 
 
+@commands.command("replace")
+def replace(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    other_items: Annotated[str, typer.Argument(help="File with item_id, title, category, texts, vectors, numbers.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run of the other catalog; must not exist yet.")],
+) -> None:
+    """Write a run of another catalog, whose items RUN never saw; they are forecast by what is known of them."""
+    from variseq.atomic import refuse_existing
+    from variseq.estimator import load
+
+    refuse_existing(out)
+    other = load(run).with_catalog(other_items)
+    other.save(out)
+    typer.echo(f"{other.vocabulary.num_items:,} items\nRun: {printable(out)}")
+
+
 @commands.command("list")
 def show(run: RunFolder) -> None:
     """List the items with a change: id, title, categories; and the removed ones."""

@@ -34,6 +34,8 @@ def recommend_run(run: Path, typed: dict[str, Any]) -> None:
     `typed` has the options of the command: ids are text, boosts and pins are a=b.
     """
     users, history, history_json = typed["user"] or [], typed["history"], typed["history_json"]
+    if typed["items"] is not None and (users or typed["all_users"]):
+        raise InputError("--items is another catalog, whose users the run does not know. Give --history i9,i3.")
     out, all_users = typed["out"], typed["all_users"]
     num_given = sum([bool(users), bool(history), history_json is not None, all_users])
     is_new = num_given == 0 and bool(typed["attributes"])
@@ -55,7 +57,7 @@ def recommend_run(run: Path, typed: dict[str, Any]) -> None:
         num_rows = recommend_all(run, Path(out), read, typed["approximate"], typed["workers"])
         console().print(f"{num_rows:,} rows: {printable(out)}", soft_wrap=True)
         return
-    model = PrivateModel(run) if is_of_sums(read_manifest(run)) else load(run)
+    model = _model(run, typed["items"])
     vocabulary = model.vocabulary
     options = read(vocabulary)
     items, ids = NamedItems(vocabulary), [vocabulary.parse_user_id(text) for text in users] or None
@@ -71,6 +73,16 @@ def recommend_run(run: Path, typed: dict[str, Any]) -> None:
             thresholds = None if model.checkpoint is None else model.checkpoint.calibrated.thresholds
             assert thresholds is not None
             _show_promise(thresholds, options.conformal_level)
+
+
+def _model(run: Path, other_items: str | None) -> VariationalAttention | PrivateModel:
+    """The model of a run, with another catalog where one is given."""
+    is_private = is_of_sums(read_manifest(run))
+    if other_items is None:
+        return PrivateModel(run) if is_private else load(run)
+    if is_private:
+        raise InputError("A private run has counts of its own items, so it says nothing of others. Leave out --items.")
+    return load(run).with_catalog(other_items)
 
 
 def _show_promise(thresholds: ConformalThresholds, level: float) -> None:
