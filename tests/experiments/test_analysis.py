@@ -165,10 +165,12 @@ def test_rewards_within_the_follow_up_are_counted_and_every_list_is_accounted_fo
     }
 
 
-@pytest.mark.parametrize(("option", "metric"), [("return_within", RETURN), ("dwell_within", DWELL)])
-def test_reward_of_the_first_list_is_the_metric_of_lists_with_rewards(option: str, metric: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "metric"), [(RewardOptions(return_within="3d"), RETURN), (RewardOptions(dwell_within="3d"), DWELL)]
+)
+def test_reward_of_the_first_list_is_the_metric_of_lists_with_rewards(options: RewardOptions, metric: str) -> None:
     given = exposures(("ann", 0, "control", 1.0), ("bob", 1, "drawn", 0.0), ("ann", 2, "control", 0.0))
-    users, _ = users_of(replace(given, rewards_lists=True), EXPERIMENT, RewardOptions(**{option: "3d"}))
+    users, _ = users_of(replace(given, rewards_lists=True), EXPERIMENT, options)
     assert (users.reward.tolist(), users.metric) == ([1.0, 0.0], metric)
     assert users.complete(users.end).all()
     assert users.complete(users.end - 2 * DAY).tolist() == [True, False]
