@@ -95,8 +95,9 @@ def log_of(log: Log, users: Bool[np.ndarray, " user"], items: Bool[np.ndarray, "
     events = {"user_id": user[kept], "item_id": histories.item[kept], "timestamp": np.full(int(kept.sum()), ONE_TIME)}
     assert log.items is not None
     table = pa.table({"item_id": np.arange(len(items)), "title": log.items.table.column("title")})
-    for name in () if more is None else more.column_names:
-        table = table.append_column(name, more.column(name))
+    if more is not None:
+        for name in more.column_names:
+            table = table.append_column(name, more.column(name))
     return read(pa.table(events), items=table, options=ReadOptions(time_unit="seconds", min_user_events=3))
 
 

@@ -105,7 +105,8 @@ def _files(checkpoint: Checkpoint, workspace: Path, compress: Compression) -> di
     coded = {"item_vectors": vectors} if compress == "none" else _codes(checkpoint, model, vectors, compress).tensors()
     tables = coded | _tables(checkpoint)
     save_file({name: np.ascontiguousarray(table) for name, table in tables.items()}, files[TABLES])
-    if len(vectors) > EXACT_ITEMS:
+    # New items are all looked at for each answer, so an index of nothing else would save no work.
+    if len(vectors) > EXACT_ITEMS and not model.tables.is_new.all():
         files[INDEX] = workspace / INDEX
         build_index(vectors, files[INDEX], compress)
     return files

@@ -76,13 +76,17 @@ def test_own_model_stays_as_it_was(model: VariationalAttention, other: Variation
     assert other.vocabulary.num_users == 0
 
 
-def test_saved_and_exported_run_answers_alike(other: VariationalAttention, tmp_path: Path) -> None:
+def test_saved_and_exported_run_answers_alike(
+    other: VariationalAttention, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("variseq.export.EXACT_ITEMS", 5)
     other.save(tmp_path / "run")
     expected = other.recommend(history=["x1", "x6"], **EVERYTHING).to_pandas()
     pd.testing.assert_frame_equal(
         load(tmp_path / "run", device="cpu").recommend(history=["x1", "x6"], **EVERYTHING).to_pandas(), expected
     )
     engine = load_engine(export(tmp_path / "run", tmp_path / "export"))
+    assert engine.index is None, "all items are new, and all are looked at"
     found = answered(engine, ["x1", "x6"], **EVERYTHING)
     assert found["item_id"].tolist() == expected["item_id"].tolist()
     np.testing.assert_allclose(found["probability"], expected["probability"], rtol=1e-4, atol=1e-6)

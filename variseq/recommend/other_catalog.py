@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 
 from variseq.artifacts.checkpoint import Checkpoint
+from variseq.artifacts.folder import IMPROVEMENT
 from variseq.content.columns import first_of
 from variseq.errors import InputError
 from variseq.events.items import ItemTable
@@ -27,8 +28,6 @@ OF_ITEMS = (*ITEM_TABLES, "value_head.bias", "value_head.count")
 """Tensors with a row for each item."""
 FORECAST = NewItemForecast(1.0, scale=0.25, likeness=8.0, uniform=0.1, near=0.0)
 """How the items of another catalog are forecast: the content of the history counts more than the network."""
-OTHER_CATALOG = "is_of_other_catalog"
-"""In the manifest of a run whose catalog was replaced: no event of its items was ever seen."""
 
 
 def on_other_catalog(checkpoint: Checkpoint, catalog: pa.Array, items: ItemTable) -> Checkpoint:
@@ -67,13 +66,14 @@ def on_other_catalog(checkpoint: Checkpoint, catalog: pa.Array, items: ItemTable
     if content.shape[1]:
         counts[CONTENT] = torch.from_numpy(ContentTable.of(content).codes)
     vocabulary = checkpoint.vocabulary
+    nameless = checkpoint.without_histories()
     return replace(
-        checkpoint.without_histories(),
+        nameless,
         network=_with_items(checkpoint.network, vectors),
         vocabulary=Vocabulary(vocabulary.users[:0], catalog, vocabulary.behaviors),
         items=items,
         counts=counts,
-        manifest=_manifest(checkpoint),
+        manifest=_manifest(nameless),
         changes=CatalogChanges(),
     )
 
@@ -110,5 +110,5 @@ def _manifest(checkpoint: Checkpoint) -> dict[str, Any]:
     calibrated: CalibrationResult = checkpoint.calibrated
     calibration = replace(calibrated.calibration, new=FORECAST, near=None)
     changed = replace(calibrated, calibration=calibration, thresholds=None, thresholds_at_request=None)
-    silent = checkpoint.without_histories().manifest
-    return silent | {"calibration": changed.to_json(), OTHER_CATALOG: True}
+    kept = {key: value for key, value in checkpoint.manifest.items() if key != IMPROVEMENT}
+    return kept | {"calibration": changed.to_json()}
