@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,9 @@ from variseq.content.item_content import ItemContent
 from variseq.errors import InputError
 from variseq.events.items import CategoryLinks, ItemTable
 from variseq.events.vocabulary import Vocabulary
-from variseq.model.network import Network
+
+if TYPE_CHECKING:
+    from variseq.model.network import Network
 
 
 @dataclass(frozen=True, eq=False)

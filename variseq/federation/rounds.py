@@ -168,7 +168,7 @@ def refuse_network(terms: Terms) -> None:
     size, rounds = terms.network.size, terms.network.rounds
     if size not in SIZES:
         raise InputError(f"There is no network of size {size!r}. Allowed: {', '.join(SIZES)}.")
-    most = MOST_BYTES // (8 * rounds * (SIZES[size]["hidden_size"] + 1)) - terms.network.num_features
+    most = max(0, MOST_BYTES // (8 * rounds * (SIZES[size]["hidden_size"] + 1)) - terms.network.num_features)
     if terms.num_items > most:
         raise InputError(
             f"A network of size {size!r} in {rounds} rounds takes up to {most:,} items, and the catalog has "
