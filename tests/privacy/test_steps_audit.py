@@ -39,8 +39,8 @@ def seeded_noise(scale: float = 1.0) -> Noise:
 
 def test_bound_with_noise_is_below_the_claim_and_without_noise_above(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps_audit, "MOST_OTHERS", 10)
-    monkeypatch.setattr(StepSchedule, "of_users", lambda *given: replace(OF_USERS(*given), num_steps=12))
-    audited = audit_steps(log(), NUM_ITEMS, PrivacyOptions(4.0), NUM_CANARIES, noise=seeded_noise())
+    monkeypatch.setattr(StepSchedule, "of_users", lambda *given: replace(OF_USERS(*given), num_steps=8))
+    audited = audit_steps(log(), NUM_ITEMS, PrivacyOptions(4.0), 120, noise=seeded_noise())
     assert [one.released for one in audited.ledger.mechanisms] == [NETWORK_STEPS]
     assert audited.epsilon < 4
     assert audited.holds
