@@ -48,8 +48,7 @@ class BestAttack:
         # Both directions: somebody is added, and somebody is removed.
         of_added = self.deltas + np.exp(self.epsilons) * rate
         of_removed = 1 - np.exp(-self.epsilons) * (1 - self.deltas - rate)
-        largest: Float[np.ndarray, "*rate"] = np.minimum(np.minimum(of_added, of_removed).min(axis=-1), 1.0)
-        return largest
+        return np.asarray(np.minimum(np.minimum(of_added, of_removed).min(axis=-1), 1.0))
 
     def auc(self) -> float:
         """The largest area under the curve."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Self, TypeAlias
+from typing import TypeAlias, TypeVar
 
 from variseq.artifacts.checkpoint import Checkpoint
 from variseq.errors import InputError
@@ -20,6 +20,7 @@ from variseq.recommend.network_model import engine_of
 from variseq.recommend.other_catalog import on_other_catalog
 
 Changed: TypeAlias = tuple[CatalogChanges, ChangeCounts]
+Model = TypeVar("Model", bound="ChangingCatalog")
 
 
 class ChangingCatalog:
@@ -63,7 +64,7 @@ class ChangingCatalog:
         ids = id_list(item_ids, "item_ids")
         return self._change(lambda engines, before: engines.without_items(before, ids))
 
-    def with_catalog(self, items: object) -> Self:
+    def with_catalog(self: Model, items: object) -> Model:
         """The model with another catalog, whose items it never saw, in place of its own; this model stays as it is.
 
         Items are forecast by what is known of them, and histories have their ids. Everything that was counted of the
