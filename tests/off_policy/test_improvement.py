@@ -78,6 +78,7 @@ def listed(model: Any, items: list[str], **options: Any) -> float:
     return float(table["item_id"].isin(items).sum() / len(users))
 
 
+@pytest.mark.unchecked
 def test_better_run_lists_what_is_rewarded_and_forecasts_as_before(
     run_folder: Path,
     log: tuple[Path, str],

@@ -37,6 +37,7 @@ def seeded_noise(scale: float = 1.0) -> Noise:
     return lambda deviation, number: np.rint(random.normal(0, scale * deviation / GRID, number)).astype(np.int64)
 
 
+@pytest.mark.unchecked
 def test_bound_with_noise_is_below_the_claim_and_without_noise_above(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps_audit, "MOST_OTHERS", 10)
     monkeypatch.setattr(StepSchedule, "of_users", lambda *given: replace(OF_USERS(*given), num_steps=8))
