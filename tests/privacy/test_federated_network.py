@@ -48,6 +48,8 @@ from variseq.federation.shared_network import (
     set_parameters,
 )
 
+pytestmark = pytest.mark.unchecked
+"""Whole fits; their parts are tested with checks of types beside them."""
 NUM_ITEMS, PARTIES, ROUNDS = 30, 3, 2
 CATALOG = catalog_digest(pa.array(range(NUM_ITEMS)))
 VOCABULARY = Vocabulary(pa.array([], pa.string()), pa.array(range(NUM_ITEMS)), ("event",))

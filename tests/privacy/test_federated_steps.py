@@ -29,6 +29,9 @@ from variseq.federation.party import take_part
 from variseq.federation.rounds import LENGTHS, OwnSums, Rounds
 from variseq.federation.server import Address, serve
 
+pytestmark = pytest.mark.unchecked
+"""Whole fits; their parts are tested with checks of types beside them."""
+
 
 def private_rounds(noise: Noise) -> Rounds:
     """All rounds of a private network, by plain sums."""

@@ -65,6 +65,8 @@ from variseq.federation.rounds import Rounds
 from variseq.federation.server import Address, serve
 from variseq.privacy.secure_sum import masked, sum_of_masked
 
+pytestmark = pytest.mark.unchecked
+"""Whole fits; their parts are tested with checks of types beside them."""
 NUM_ITEMS, PARTIES = 40, 3
 CATALOG = catalog_digest(pa.array(range(NUM_ITEMS)))
 PROCESS = b"first process of it"

@@ -33,6 +33,8 @@ from variseq.ranking.mixture import MixtureModel
 from variseq.recommend.network_model import ModelRecommender, NetworkEncoder
 from variseq.terminal.personal_data import find
 
+pytestmark = pytest.mark.unchecked
+"""Whole fits; their parts are tested with checks of types beside them."""
 SHOP = vs.simulate(vs.SimulationOptions(num_users=500, num_items=40, seed=5))
 CATALOG = pd.concat(
     [SHOP.items().to_pandas(), pd.DataFrame({"item_id": ["never"], "title": ["Nobody had it"], "category": ["Toys"]})]
