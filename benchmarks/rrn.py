@@ -147,7 +147,7 @@ class Rrn(nn.Module):
         self.owners = [torch.from_numpy(ratings.user), torch.from_numpy(ratings.item)]
 
     def given(self, known: Bool[np.ndarray, " rating"]) -> Float[Tensor, " rating"]:
-        """What the states are told: the ratings that are known, less the mean."""
+        """The input of the states: the ratings that are known, less the mean."""
         return self.value * torch.from_numpy(known)
 
     @torch.no_grad()

@@ -180,3 +180,19 @@ def test_value_losses_leave_out_unknown_values_and_match_their_formulas() -> Non
 def test_shapes_are_checked_while_the_tests_run() -> None:
     with pytest.raises(TypeCheckError):
         softmax_loss(torch.zeros(1, 2, 3), torch.zeros(5, 4), torch.zeros(5), Targets.next(torch.tensor([0, 1])))
+
+
+@pytest.mark.parametrize("has_negatives", [False, True])
+def test_no_bit_of_a_token_depends_on_the_other_tokens_where_norms_have_a_bound(has_negatives: bool) -> None:
+    items, bias = torch.randn(40, 8), torch.randn(40)
+    negatives = Negatives(torch.arange(0, 40, 2), torch.full((40,), 40.0).log().neg()) if has_negatives else None
+    target = torch.tensor([3, 7, 39, 0])
+
+    def gradients(last: float) -> torch.Tensor:
+        preference = torch.ones(1, 4, 8).cumsum(1)
+        preference[:, 3] *= last
+        preference.requires_grad_()
+        loss = softmax_loss(preference, items, bias, Targets.next(target), negatives, most=1e3)
+        return torch.autograd.grad(loss, preference)[0][:, :3]
+
+    assert torch.equal(gradients(0.01), gradients(50.0))

@@ -106,7 +106,7 @@ def test_items_of_which_nothing_is_read_are_counted(model: VariationalAttention)
 
 
 @pytest.mark.parametrize(
-    ("items", "told"),
+    ("items", "message"),
     [
         (pa.table({"item_id": ["a", "b"], "title": ["qqq", "zzz"]}), "reads nothing of these 2 items. It reads: text"),
         (pa.table({"item_id": ["a"], "title": ["Toys"]}), "at least 2"),
@@ -114,8 +114,8 @@ def test_items_of_which_nothing_is_read_are_counted(model: VariationalAttention)
         (pa.table({"title": ["Toys", "Books"]}), "item_id"),
     ],
 )
-def test_bad_catalog_is_one_error(model: VariationalAttention, items: pa.Table, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_bad_catalog_is_one_error(model: VariationalAttention, items: pa.Table, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         model.with_catalog(items)
 
 

@@ -206,9 +206,7 @@ def audit_release(
     bounded = histories.latest(options.max_user_events)
     popularity = popularity_sums(bounded, num_items) * GRID
     wanted = _enough_canaries(options, len(histories)) if num_canaries is None else num_canaries
-    if not LEAST_CANARIES <= wanted <= MOST_CANARIES:
-        raise InputError(f"{wanted:,} canaries are not possible. Give {LEAST_CANARIES} to {MOST_CANARIES:,}.")
-    delta = default_delta(len(histories) + wanted // 2) if options.delta is None else options.delta
+    delta = delta_with(wanted, MOST_CANARIES, len(histories), options)
     # Choices of weights are not attacked, and a network is in `audit_steps`.
     options = replace(options, delta=delta, content=0.0, network="no")
     noise_of_popularity = noise_multipliers(options.epsilon, delta, (POPULARITY_SHARE, 1 - POPULARITY_SHARE))[0]
@@ -231,6 +229,13 @@ def audit_release(
     released, found = finding(noise, WITH_NOISE, promising_guesses(number, best, delta))
     _, control = finding(no_noise, WITHOUT_NOISE, number)
     return OneRunAudit(released.ledger, best, found, control)
+
+
+def delta_with(num_canaries: int, most_canaries: int, num_users: int, options: PrivacyOptions) -> float:
+    """The δ of an audited log, in which half of the canaries are users. Raises InputError for a number not allowed."""
+    if not LEAST_CANARIES <= num_canaries <= most_canaries:
+        raise InputError(f"{num_canaries:,} canaries are not possible. Give {LEAST_CANARIES} to {most_canaries:,}.")
+    return default_delta(num_users + num_canaries // 2) if options.delta is None else options.delta
 
 
 def epsilon_lower_bound(num_canaries: int, num_guesses: int, num_correct: int, delta: float) -> float:

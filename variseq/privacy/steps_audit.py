@@ -13,18 +13,17 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from variseq.errors import InputError
-from variseq.privacy.accounting import NETWORK_STEPS, Ledger, default_delta, public_users
+from variseq.privacy.accounting import NETWORK_STEPS, Ledger, public_users
 from variseq.privacy.attacks import Attack
 from variseq.privacy.best_attack import BestAttack
 from variseq.privacy.noise import GRID, Noise, no_noise, secure_noise
 from variseq.privacy.one_run_audit import (
-    LEAST_CANARIES,
     USUAL_CANARIES,
     WITH_NOISE,
     WITHOUT_NOISE,
     Finding,
     OneRunAudit,
+    delta_with,
     epsilon_lower_bound,
     promising_guesses,
 )
@@ -176,10 +175,7 @@ def audit_steps(
         InputError: For a number of canaries and for a budget that are not possible.
     """
     wanted = USUAL_CANARIES if num_canaries is None else num_canaries
-    if not LEAST_CANARIES <= wanted <= MOST_CANARIES:
-        raise InputError(f"{wanted:,} canaries are not possible. Give {LEAST_CANARIES} to {MOST_CANARIES:,}.")
-    num_users = len(histories) + wanted // 2
-    delta = default_delta(num_users) if options.delta is None else options.delta
+    delta, num_users = delta_with(wanted, MOST_CANARIES, len(histories), options), len(histories) + wanted // 2
     options = replace(options, delta=delta, content=0.0, network="yes")
     ledger, schedule = private_ledger(options, num_users), options.schedule(public_users(num_users))
     assert schedule is not None
@@ -191,17 +187,17 @@ def audit_steps(
     canaries = StepCanaries.draw(size, wanted, seed)
     random = np.random.default_rng([seed, 1])
     known = random.permutation(len(histories))[:MOST_OTHERS]
-    others = histories.latest(options.max_user_events).rows(known)
+    others = histories.rows(known).latest(options.max_user_events)
 
     def finding(noise: Noise, name: str, num_guesses: int) -> Finding:
         report(name)
         training = private_training(counts, schedule, steps.noise_multiplier)
         return Finding.of(canaries.attack(training, others, noise, random, name), num_guesses, delta)
 
-    number, best = wanted, BestAttack.of(of_steps)
-    found = finding(noise, WITH_NOISE, promising_guesses(number, best, delta))
+    best = BestAttack.of(of_steps)
+    found = finding(noise, WITH_NOISE, promising_guesses(wanted, best, delta))
     is_in_a_step = 1 - (1 - schedule.sampling_rate) ** schedule.num_steps
-    control = finding(no_noise, WITHOUT_NOISE, _guesses_without_noise(number, is_in_a_step, delta))
+    control = finding(no_noise, WITHOUT_NOISE, _guesses_without_noise(wanted, is_in_a_step, delta))
     return OneRunAudit(of_steps, best, found, control)
 
 

@@ -172,7 +172,8 @@ class PostgresqlStore:
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             address,
             connection_class=psycopg.Connection[tuple[Any, ...]],
-            kwargs=self._limits,
+            # A read is one statement, and a write begins its own transaction.
+            kwargs=self._limits | {"autocommit": True},
             configure=self._configure,
             min_size=1,
             max_size=MAX_CONNECTIONS,
@@ -255,7 +256,6 @@ class PostgresqlStore:
         commit = "on" if self.durability == "durable" else "off"
         connection.execute(f"SET statement_timeout = {1000 * ANSWER_SECONDS}".encode())
         connection.execute(f"SET synchronous_commit = {commit}".encode())
-        connection.commit()
 
     def _make_tables(self, connection: Connection) -> bytes:
         connection.execute(OPENING)
@@ -363,7 +363,7 @@ class PostgresqlStore:
         with self._errors():
             for attempt in range(MAX_TRIES):
                 try:
-                    with self._pool.connection() as connection:
+                    with self._pool.connection() as connection, connection.transaction():
                         result = work(connection)
                 except (_Again, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
                     time.sleep(0.001 * 2**attempt)

@@ -192,10 +192,10 @@ def erased_until(latest_timestamp: int | None) -> int:
 def without_password(address: str) -> str:
     """The address of a store, to be shown.
 
-    >>> without_password("postgresql://ann:secret@localhost/events")
-    'postgresql://ann@localhost/events'
+    >>> without_password("postgresql://ann:secret@localhost/events"), without_password("redis://:a/b@c@localhost/0")
+    ('postgresql://ann@localhost/events', 'redis://@localhost/0')
     """
-    return re.sub(r"(//[^:/@?]*):[^@/?]*@", r"\1@", address)
+    return re.sub(r"(//[^:/@?]*):.*@", r"\1@", address)
 
 
 def integer_prefix_ranges(prefix: str) -> Iterator[tuple[int, int]]:

@@ -45,6 +45,7 @@ from variseq.serving.stores.protocol import (
     check_id,
     integer_prefix_ranges,
     validate_events,
+    without_password,
 )
 from variseq.serving.stores.sqlite import SqliteStore
 
@@ -118,7 +119,7 @@ class RedisStore:
         ((self._log_secret,),) = log.read("SELECT secret FROM store", ())
         # Distinguishes this log from those of other replicas.
         self._identity = user_hash(self._log_secret, "record").hex()
-        self._safe_url = re.sub(r"//[^@/]*@", "//", url)
+        self._safe_url = without_password(url)
         limits: dict[str, Any] = {
             "socket_timeout": ANSWER_SECONDS,
             "socket_connect_timeout": CONNECT_SECONDS,
