@@ -14,6 +14,7 @@ from torch import Tensor
 from variseq.distinct import distinct
 from variseq.evaluation.evaluate import EvaluationOptions, evaluate
 from variseq.evaluation.splits import Part, Queries
+from variseq.model.optimizers import LBFGS
 from variseq.ranking.calibration import (
     LENGTH_EDGES,
     OWN,
@@ -411,7 +412,7 @@ def _most_likely_gate(table: Table, index: int, first_weights: list[list[float]]
         slopes = weights[:, 1:] / scale
         return torch.cat([weights[:, :1] - (slopes @ mean)[:, None], slopes], dim=1)
 
-    optimizer = torch.optim.LBFGS([weights], max_iter=GATE_STEPS, line_search_fn="strong_wolfe")
+    optimizer = LBFGS([weights], max_iter=GATE_STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -14,6 +14,7 @@ from torch.nn import functional
 from variseq.evaluation.next_time import SMALLEST_SHARE, Gaps, gap_nll, gaps_of, likeliest
 from variseq.evaluation.splits import Part
 from variseq.events.table import MICROSECONDS_PER_SECOND
+from variseq.model.optimizers import AdamW
 from variseq.ranking.next_time import LOG_SCALES, NextTime, gap_moments, own_gaps
 from variseq.sequences.histories import Histories
 
@@ -129,7 +130,7 @@ def _trained(
     is_open, unit = torch.from_numpy(gaps.is_open), start.unit
     layers = [torch.from_numpy(one).float().requires_grad_() for one in (start.first, start.second, start.last)]
     num_steps = int(np.clip(EPOCHS * len(gaps) // BATCH_GAPS, *STEPS))
-    optimizer = torch.optim.AdamW(layers, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = AdamW(layers, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, num_steps, pct_start=WARMUP)
     generator, order = np.random.default_rng(seed), np.zeros(0, dtype=np.int64)
     best, lowest = start, np.inf

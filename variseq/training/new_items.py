@@ -10,6 +10,7 @@ from variseq.content.item_content import ItemContent
 from variseq.model.layers import EventEmbedding
 from variseq.model.losses import Pairs, Targets, softmax_loss
 from variseq.model.network import Network
+from variseq.model.optimizers import AdamW
 from variseq.ranking.new_items import NewItemVectors
 from variseq.sequences.batches import make_batch
 from variseq.sequences.histories import Histories
@@ -109,7 +110,7 @@ def _stand_alone(
     bias = network.item_bias.detach().clone().requires_grad_()
     plans = [epoch_plan(known, network.config, config, epoch) for epoch in range(MAX_EPOCHS)]
     batches = [(windows, group) for windows, groups in plans for group in groups][:MAX_STEPS]
-    optimizer = torch.optim.Adam([matrix, bias], lr=LEARNING_RATE)
+    optimizer = AdamW([matrix, bias], lr=LEARNING_RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
     frequency, num_items = item_frequency(known, network, config), network.config.num_items
     for step, (windows, group) in enumerate(batches):

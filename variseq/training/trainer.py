@@ -25,6 +25,7 @@ from variseq.evaluation.splits import Part
 from variseq.evaluation.user_sample import sampled_users, with_targets_of
 from variseq.model.losses import ItemFrequency
 from variseq.model.network import ITEM_TABLES, Counts, Network, NetworkConfig, Objective, Weights, objective_with
+from variseq.model.optimizers import AdamW
 from variseq.model.posterior import NetworkScorer
 from variseq.model.processes import add_gradients, gathered, num_processes, process_index, totals
 from variseq.ranking.calibration import repeat_share
@@ -204,7 +205,7 @@ def build_optimizer(network: Network, config: TrainingConfig, without: Collectio
         if name not in without:
             of_decay.setdefault(decay, []).append(parameters[name])
     groups = [{"params": members, "weight_decay": decay} for decay, members in of_decay.items()]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, eps=EPSILON, fused=True)
+    return AdamW(groups, lr=config.learning_rate, betas=BETAS, eps=EPSILON, fused=True)
 
 
 class Trainer:
