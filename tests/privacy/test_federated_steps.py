@@ -39,6 +39,7 @@ def private_rounds(noise: Noise) -> Rounds:
     return add_up(rounds, rounds.number, [OwnSums(part, party, noise) for party, part in enumerate(PARTS, 1)])
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_each_party_adds_its_share_of_the_noise_to_each_step_and_to_the_choice() -> None:
     drawn: list[float] = []
 
@@ -69,6 +70,7 @@ def test_sums_over_parties_are_those_of_the_joined_log_where_everybody_is_in_a_s
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_steps")
 def test_step_of_a_party_that_was_killed_begins_again_with_new_noise_and_one_sum_of_it_is_seen(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -274,7 +274,7 @@ def test_command_fits_prints_the_guarantee_and_recommends(tmp_path: Path) -> Non
     assert isinstance(runner.invoke(app, ["recommend", out, "--user", "u1"]).exception, InputError)
 
 
-def test_network_is_trained_where_it_is_wanted_and_stays_in_the_budget(tmp_path: Path) -> None:
+def test_network_is_trained_where_it_is_wanted_and_stays_in_the_budget(few_steps: int, tmp_path: Path) -> None:
     shop = vs.simulate(vs.SimulationOptions(num_users=30, num_items=12, num_categories=2, mean_events=6, seed=5))
     train, valid, test = vs.read(shop.events()).on_catalog(shop.items()).split("leave-one-out")
     options = PrivacyOptions(8.0, exclude_seen=False, content=0.0, network="yes")
@@ -282,13 +282,14 @@ def test_network_is_trained_where_it_is_wanted_and_stays_in_the_budget(tmp_path:
     assert model.ledger.has_choice
     assert 0.99 * 8 < model.ledger.epsilon() <= 8
     *_, steps = model.ledger.mechanisms
-    assert (steps.num_steps, steps.sampling_rate) == (100, 0.2)
-    assert "100 steps with 20.0% of the users" in guarantee(model.engine.health["privacy"])
+    assert (steps.num_steps, steps.sampling_rate) == (few_steps, 0.2)
+    assert f"{few_steps} steps with 20.0% of the users" in guarantee(model.engine.health["privacy"])
     assert not faults_of(tmp_path / "run")
     scores = ModelRecommender(model.engine.model).scores(test.part.histories_before(test.part.queries()))
     np.testing.assert_allclose(scores.exp().sum(dim=1), 1.0, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_interrupted_fit_goes_on_from_its_own_release(tmp_path: Path) -> None:
     shop = vs.simulate(vs.SimulationOptions(num_users=30, num_items=12, num_categories=2, mean_events=6, seed=5))
     train, valid, _ = vs.read(shop.events()).on_catalog(shop.items()).split("leave-one-out")

@@ -23,6 +23,9 @@ Event = tuple[float, float, int]
 """Noise multiplier, sampling rate and number of steps."""
 _NOISE_RANGE = (0.05, 2000.0)
 """The noise multipliers that are tried."""
+FEW_STEPS, COARSE, FINE = 200, 1e-3, 1e-4
+"""Steps of the grid of privacy losses. ε is an upper bound on both; up to 200 steps the coarse one is at most 3e-4 of
+it above the fine one, and costs a fifth to a tenth."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def noise_multipliers(
         high *= 1.0005
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _noise_of_steps(
     epsilon: float, delta: float, once: tuple[float, ...], steps: tuple[float, int], near: float
 ) -> float:
@@ -198,14 +201,15 @@ def public_users(num_users: int) -> int:
     return math.ceil(num_users / digits) * digits
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _accountant(events: tuple[Event, ...]) -> Any:
     try:
         from dp_accounting import dp_event
         from dp_accounting.pld import PLDAccountant
     except ImportError as error:
         raise MissingDependencyError("dp-accounting", "privacy") from error
-    accountant = PLDAccountant()
+    is_few = sum(num_steps for *_, num_steps in events) <= FEW_STEPS
+    accountant = PLDAccountant(value_discretization_interval=COARSE if is_few else FINE)
     # Gaussian mechanisms on all users are together one of them, exactly.
     of_all = sum(num_steps * multiplier**-2 for multiplier, rate, num_steps in events if rate == 1)
     if of_all:
