@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def assert_equal_datasets(log: Path | list[Path], options: ReadOptions, spark: SparkSession, folder: Path) -> None:
+def assert_equal_datasets(log: Path, options: ReadOptions, spark: SparkSession, folder: Path) -> None:
     """The manifests are equal: reports, sizes of buckets and the digest of each file. So are the rejected rows."""
     manifests, rejects = [], []
     for name, session in (("duckdb", None), ("spark", spark)):
@@ -44,9 +44,9 @@ def assert_equal_datasets(log: Path | list[Path], options: ReadOptions, spark: S
 
 
 def test_messy_csv_is_the_same(spark: SparkSession, tmp_path: Path) -> None:
-    logs = [write_csv(messy_texts(seed, 400), tmp_path / f"log-{seed}.csv") for seed in (1, 2)]
+    log = write_csv(messy_texts(1, 500), tmp_path / "log.csv")
     options = ReadOptions(time_unit="day/month/year", time_zone="Europe/Berlin", min_value=1.0, low_values="negative")
-    assert_equal_datasets(logs, options, spark, tmp_path)
+    assert_equal_datasets(log, options, spark, tmp_path)
 
 
 def test_messy_json_lines_are_the_same(spark: SparkSession, tmp_path: Path) -> None:
