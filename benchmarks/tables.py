@@ -226,6 +226,12 @@ TABLES = {
          Column("frozen_ratio", "over plain", 2)),
         note="One thread; from 4,096 items on with 2,048 negatives",
     ),
+    "opacus": Table(
+        "opacus_gradients", ("scores",),
+        (Column("error", "error over norm, mean", 3), Column("largest_error", "largest", 3),
+         Column("norm_share", "smallest share of the norm", 3)),
+        note="50 items, 4 users of 6 events, seeds 0 to 2",
+    ),
     "off-policy": Table(
         "off_policy", ("num_lists", "policy", "estimator"),
         (Column("bias_percent", "bias, %", 2), Column("bias_standard_errors", "in its standard errors", 1),
