@@ -230,7 +230,7 @@ TABLES = {
         "opacus_gradients", ("scores",),
         (Column("error", "error over norm, mean", 3), Column("largest_error", "largest", 3),
          Column("norm_share", "smallest share of the norm", 3)),
-        note="50 items, 4 users of 6 events, seeds 0 to 2",
+        note="50 items, 4 users of 6 events",
     ),
     "off-policy": Table(
         "off_policy", ("num_lists", "policy", "estimator"),
