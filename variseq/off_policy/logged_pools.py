@@ -141,14 +141,14 @@ def _refuse_none(number: int, left_out: Counter[str]) -> None:
 
 
 def _joined(
-    parts: Sequence[tuple[np.ndarray, ...]], fills: Sequence[float], left_out: Counter[str]
+    parts: Sequence[tuple[np.ndarray, ...]], fills: Sequence[int | float], left_out: Counter[str]
 ) -> Sequence[np.ndarray]:
     """The columns of all parts, those of two dimensions at one width. Raises InputError where there is no part."""
     _refuse_none(len(parts), left_out)
     return [_stacked([part[column] for part in parts], fill) for column, fill in enumerate(fills)]
 
 
-def _stacked(parts: Sequence[np.ndarray], fill: float) -> np.ndarray:
+def _stacked(parts: Sequence[np.ndarray], fill: int | float) -> np.ndarray:
     if parts[0].ndim == 1:
         return np.concatenate(parts)
     width = max(part.shape[1] for part in parts)
