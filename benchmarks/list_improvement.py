@@ -54,8 +54,8 @@ class ListWorld:
         """A world; `person` is how gladly each person comes back, or stays."""
         random = np.random.default_rng([seed, 7])
         num_people, num_items = world.score.shape
-        person = random.normal(0, 1, num_people)
-        return cls(world, category, SATISFACTION * random.normal(0, 1, num_items), person, reward)
+        person, satisfaction = np.asarray(random.normal(size=num_people)), random.normal(size=(1, num_items))
+        return cls(world, category, SATISFACTION * satisfaction[0], person, reward)
 
     def outcomes(self, person: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of each list the probabilities of its items, and last of nothing, to be taken; and the mean reward then."""

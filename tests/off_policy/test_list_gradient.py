@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -37,7 +38,7 @@ def weights_of(score: np.ndarray) -> np.ndarray:
     return weight[np.argsort(order)]
 
 
-def pools_of(score: np.ndarray, lists: list[tuple[int, ...]], reward: np.ndarray) -> DrawnPools:
+def pools_of(score: np.ndarray, lists: Sequence[tuple[int, ...]], reward: np.ndarray) -> DrawnPools:
     """Lists from one pool, whose items are numbered by their scores."""
     number = len(lists)
     item, scores = (np.tile(one, (number, 1)) for one in (np.arange(len(score)), score))
