@@ -288,6 +288,16 @@ TABLES = {
          Column("true drawn taken", "taken, %", 2), Column("true greedy", "greedy, %", 2)),
         note="Offsets are the logarithms of shrunk reward rates; then those of the true rates",
     ),
+    "list-improvement": Table(
+        "list_improvement", ("reward", "num_lists"),
+        (Column("drawn", "drawn, %", 2), Column("greedy", "greedy, %", 2), Column("step", "size of offsets", 3),
+         Column("effective_share", "effective share", 2), Column("whole-list SNIPS", "held out, SNIPS, %", 2),
+         Column("whole-list SNIPS above 0", "above 0, not refused", 2),
+         Column("whole-list SNIPS holds", "intervals hold", 2), Column("whole-list IPS", "IPS, %", 2),
+         Column("whole-list IPS above 0", "above 0, not refused", 2),
+         Column("whole-list IPS holds", "intervals hold", 2)),
+        note="Changes of the reward of a list of people held out, by drawn and by greedy lists, and their estimates",
+    ),
     "shown-lists": Table(
         "shown_lists", ("split", "model"),
         (Column("ndcg@10", "NDCG@10"), Column("ndcg@5", "NDCG@5"), Column("mrr", "MRR"), Column("auc", "AUC"),

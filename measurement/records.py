@@ -82,14 +82,14 @@ def read_records(*paths: Path) -> list[Record]:
 
 
 def rows_of(record: Record) -> list[Record]:
-    """A record for each of the rows; the seed is that of the model, as nothing else is random."""
+    """A record for each of the rows; the seed is that of the model and its forms, as nothing else is random."""
     if "rows" not in record:
         return [record]
     shared, rows = {name: one for name, one in record.items() if name != "rows"}, record["rows"].items()
     return [
         shared
         | {"case": record["case"] | {"model": model}, "metrics": metrics}
-        | ({} if model == "variseq" else {"seed": None})
+        | ({} if model.split(", ")[0] == "variseq" else {"seed": None})
         for model, metrics in rows
     ]
 

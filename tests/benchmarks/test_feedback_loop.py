@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks.feedback_loop import Client, Visitors, is_measured, options_of, read_back
 from benchmarks.improvement import World, improve
+from benchmarks.list_improvement import DWELL, RETURN, ListWorld
+from benchmarks.list_improvement import improve as improve_lists
 from benchmarks.serving import server
 from measurement.records import record_of
 from variseq.events.simulate import Simulation
@@ -40,6 +42,27 @@ def test_offsets_of_many_lists_earn_more_in_truth(world: World) -> None:
     assert metrics["true drawn"] > 1
     low, high = metrics["learned held out_interval"]
     assert low < metrics["learned held out"] < high
+
+
+@pytest.mark.parametrize("reward", [RETURN, DWELL])
+def test_true_reward_of_lists_is_the_mean_of_their_log(world: World, reward: str) -> None:
+    random, people = np.random.default_rng(2), np.arange(60)
+    shop = ListWorld.of(world, random.integers(5, size=120), 1, reward)
+    person = np.repeat(people, 300)
+    item = shop.draw(np.zeros(120), person, random)
+    logged = shop.rewards(person, item, random)
+    error = 5 * logged.std() / np.sqrt(len(logged))
+    assert shop.mean_reward(person, item) == pytest.approx(logged.mean(), abs=error)
+    assert shop.value(np.zeros(120), people) == pytest.approx(logged.mean(), abs=error)
+
+
+def test_offsets_of_whole_lists_earn_more_in_truth(world: World) -> None:
+    shop = ListWorld.of(world, np.random.default_rng(2).integers(5, size=120), 1, DWELL)
+    metrics = improve_lists(shop, 5_000, seed=1)
+    assert metrics["drawn"] > 0
+    assert 0.4 < metrics["effective_share"] < 0.6
+    low, high = metrics["whole-list SNIPS_interval"]
+    assert low < metrics["whole-list SNIPS"] < high
 
 
 def test_what_was_measured_is_left_out() -> None:

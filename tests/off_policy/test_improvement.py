@@ -23,8 +23,8 @@ from variseq.exposures.read import read_exposures
 from variseq.exposures.records import ExposureRecord
 from variseq.exposures.rewards import RewardOptions
 from variseq.inference.engine import load_engine
-from variseq.off_policy.improvement import pools_of
 from variseq.off_policy.logged import logged_lists
+from variseq.off_policy.logged_pools import pools_of
 from variseq.ranking.engine import Engine, Request
 from variseq.ranking.options import RecommendOptions
 from variseq.serving.stores import open_store
@@ -119,6 +119,76 @@ def written_anew(exposures: Path, folder: Path, change: Callable[[list[dict[str,
         lines = change([json.loads(line) for line in segment.read_text().splitlines()])
         (folder / segment.name).write_text("".join(json.dumps(one) + "\n" for one in lines))
     return folder
+
+
+def stays(exposures: Path, folder: Path, is_long: Callable[[list[str]], bool]) -> Path:
+    """Half of the lists, an hour apart. After a long one people stay for twenty minutes, after others for one."""
+
+    def change(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        lists, events = [one for one in lines if one["kind"] == "exposure"][::2], []
+        for number, one in enumerate(lists):
+            one["time"] = START + (number + 1) * 3600 * SECOND
+            minutes = 20 if is_long(one["item_id"]) else 1
+            events.append(
+                {
+                    "kind": "event", "event_id": f"s{number}", "time": one["time"] + minutes * 60 * SECOND,
+                    "user": one["user"], "item_id": one["item_id"][0], "behavior": "view", "value": None,
+                }
+            )  # fmt: skip
+        return lists + events
+
+    return written_anew(exposures, folder, change)
+
+
+@pytest.mark.unchecked
+def test_run_learns_from_rewards_of_whole_lists(
+    run_folder: Path, log: tuple[Path, str], rewarded: list[str], tmp_path: Path
+) -> None:
+    exposures, out = stays(log[0], tmp_path / "stays", lambda items: bool(set(items) & set(rewarded))), tmp_path / "out"
+    command = ("improve", str(run_folder), str(exposures), "--store", log[1], "--out", str(out))
+    printed = succeed(*command, "--dwell-within", "30m")
+    assert "by the whole-list SNIPS estimate" in printed.out
+    assert listed(load(out), rewarded) > listed(load(run_folder), rewarded) + 0.1
+    record = json.loads((out / "manifest.json").read_text())["improvement"]
+    assert record["dwell_within"] == "30m"
+    assert record["difference"]["interval"][0] > 0
+    assert "strength" not in record
+
+
+@pytest.mark.unchecked
+def test_rewards_of_lists_by_chance_write_nothing(run_folder: Path, log: tuple[Path, str], tmp_path: Path) -> None:
+    random, out = np.random.default_rng(3), tmp_path / "better"
+    exposures = stays(log[0], tmp_path / "stays", lambda items: bool(random.random() < 0.5))
+    command = ("improve", str(run_folder), str(exposures), "--store", log[1], "--out", str(out))
+    result = variseq(*command, "--dwell-within", "30m")
+    assert result.code == 1
+    assert "Nothing was written" in result.out
+    assert not out.exists()
+
+
+def test_rewards_of_lists_that_another_policy_drew_are_refused(
+    run_folder: Path, log: tuple[Path, str], tmp_path: Path
+) -> None:
+    def colder(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for one in lines:
+            one["p_at_rank"] = [0.5 * p for p in one["p_at_rank"]]
+        return lines
+
+    exposures = written_anew(
+        stays(log[0], tmp_path / "stays", bool),
+        tmp_path / "colder",
+        lambda lines: (
+            colder([one for one in lines if one["kind"] == "exposure"][:400])
+            + [one for one in lines if one["kind"] == "event"]
+        ),
+    )
+    command = ("improve", str(run_folder), str(exposures), "--store", log[1], "--out", str(tmp_path / "better"))
+    refuse("other probabilities than those that were logged", *command, "--dwell-within", "30m")
+
+
+def test_kinds_of_rewards_exclude_each_other(run_folder: Path, log: tuple[Path, str], tmp_path: Path) -> None:
+    command = ("improve", str(run_folder), str(log[0]), "--store", log[1], "--out", str(tmp_path / "better"))
+    refuse("exclude each other", *command, "--reward", "purchase=1", "--return-within", "7d")
 
 
 @pytest.mark.unchecked

@@ -12,6 +12,7 @@ the number of lists:
     cascade doubly     RIPS for what a model of the rewards from each rank on does not explain, as far as this lowers
     robust             the variance; see `cascade`
     whole-list IPS     Σ w y / n with the weight of the whole list: a reward may depend on all of it
+    whole-list SNIPS   Σ w y / Σ w, the same over the sum of weights; for rewards of whole lists
 
 The first four have the weight of an item to be in the list (the item-position model of Li et al., 2018, without ranks).
 """
@@ -52,6 +53,7 @@ ON_POLICY = Estimator("on-policy mean", None, "reward")
 IPS = Estimator("IPS", "item", "ips")
 RIPS = Estimator("RIPS", "cascade", "rips")
 WHOLE_LIST = Estimator("whole-list IPS", "whole list", "whole_list")
+WHOLE_LIST_SNIPS = Estimator("whole-list SNIPS", "whole list", "whole_list", "list_weight")
 ESTIMATORS = (
     IPS,
     Estimator("SNIPS", "item", "ips", "mean_weight"),
@@ -77,6 +79,8 @@ def sums_of(lists: LoggedLists, target: TargetProbabilities, weights: Sequence[W
     names = {"item": "ips", "cascade": "rips", "whole list": "whole_list"}
     for one in weights:
         found[names[one.kind]] = lists.per_exposure(one.row * log.reward)
+        if one.kind == "whole list":
+            found["list_weight"] = lists.per_exposure(one.row) / np.maximum(lists.lengths, 1) + (lists.lengths == 0)
     item = weights[0].row
     # A list without items has the weight 1.
     has_items, sums = lists.lengths > 0, lists.per_exposure(item)

@@ -13,7 +13,17 @@ from jaxtyping import Bool, Float, Int
 from variseq.errors import InputError
 from variseq.evaluation.significance import NUM_RESAMPLES, percentile_interval, resampled_sums
 from variseq.exposures.table import Exposures
-from variseq.off_policy.estimators import ESTIMATORS, IPS, ON_POLICY, RIPS, WHOLE_LIST, Columns, Estimator, sums_of
+from variseq.off_policy.estimators import (
+    ESTIMATORS,
+    IPS,
+    ON_POLICY,
+    RIPS,
+    WHOLE_LIST,
+    WHOLE_LIST_SNIPS,
+    Columns,
+    Estimator,
+    sums_of,
+)
 from variseq.off_policy.logged import LoggedLists, logged_lists
 from variseq.off_policy.policies import TargetPolicy, TargetProbabilities
 from variseq.off_policy.weights import Kind, WeightDiagnostics, diagnose, importance_weights
@@ -223,7 +233,7 @@ def _estimators(lists: LoggedLists) -> Sequence[Estimator]:
             "Rewards of whole lists need the probability of each item at its rank, and the log has none. Serve lists "
             "with strategy 'softmax', or reward single items."
         )
-    return (WHOLE_LIST,)
+    return (WHOLE_LIST_SNIPS, WHOLE_LIST)
 
 
 def _known_to_all(lists: LoggedLists, targets: Sequence[TargetProbabilities]) -> Bool[np.ndarray, " exposure"]:

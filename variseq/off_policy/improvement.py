@@ -12,9 +12,11 @@ from jaxtyping import Bool, Float, Int
 from variseq.errors import InputError
 from variseq.exposures.table import Exposures
 from variseq.off_policy.evaluation import Estimate, evaluate_policies
-from variseq.off_policy.logged import LoggedLists, logged_lists
+from variseq.off_policy.list_gradient import gradient_step
+from variseq.off_policy.logged import logged_lists
+from variseq.off_policy.logged_pools import drawn_pools_of, pools_of
 from variseq.off_policy.run_policy import RunPolicy
-from variseq.off_policy.score_offsets import MAX_WEIGHT, RankedPools, fit_offsets, log_reward_rates
+from variseq.off_policy.score_offsets import RankedPools, fit_offsets, log_reward_rates
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.plackett_luce import in_list, softmax_weights
 
@@ -23,9 +25,10 @@ CENTERS = (0.0, 0.5)
 """Shares of the logarithm of an item's own reward rate that offsets are drawn to. In two simulated shops the share 1
 earned no more purchases, and lost three times as many taken items."""
 CHOOSING, HELD_OUT = 0.2, 0.2
-"""Shares of people on which strength and center are chosen, and on which the result is compared."""
+"""Shares of people on which strength and center are chosen, and on which the result is compared. For rewards of whole
+lists nothing is chosen, and both shares are held out."""
 MIN_REWARDS = 50
-BEST = ("doubly robust", "SNIPS", "IPS")
+BEST = ("doubly robust", "SNIPS", "IPS", "whole-list SNIPS", "whole-list IPS")
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,13 @@ class Improvement:
 
     Args:
         offset: What is added to the score of each item of the catalog.
-        trials: What was tried; the chosen one has the largest value.
-        base_value: The value without offsets, estimated like those of the trials.
+        trials: What was tried; the chosen one has the largest value. None for rewards of whole lists.
+        base_value: The value without offsets, estimated like those of the trials; the mean reward without trials.
         num_lists: Lists to fit, to choose, and held out.
         estimate: The difference of rewards a list, with offsets minus without, on the people held out.
         base: The same people's reward a list without offsets.
         left_out: Lists that could not be used, by reason.
+        of_whole_lists: Whether rewards are of whole lists, so that offsets are a step along the gradient.
     """
 
     offset: Float[np.ndarray, " item"]
@@ -58,11 +62,12 @@ class Improvement:
     estimate: Estimate
     base: Estimate
     left_out: dict[str, int]
+    of_whole_lists: bool = False
 
     @property
-    def best(self) -> Trial:
+    def best(self) -> Trial | None:
         """The chosen trial."""
-        return max(self.trials, key=lambda one: one.value)
+        return max(self.trials, key=lambda one: one.value, default=None)
 
     @property
     def is_certain(self) -> bool:
@@ -77,7 +82,7 @@ def improve(
     seed: int = 0,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Improvement:
-    """Learn offsets of scores from rewards.
+    """Learn offsets of scores from rewards: of items by trials, of whole lists by a step along the gradient.
 
     Args:
         exposures: Lists with propensities and rewards, as a server logged them.
@@ -99,14 +104,21 @@ def improve(
             f"are better, and {MIN_REWARDS} are the least."
         )
     left_out: Counter[str] = Counter()
-    pools, number = pools_of(policy, lists, left_out)
-    if not len(pools):
-        raise InputError(f"No list can be used: {'; '.join(left_out)}.")
     part = np.random.default_rng(seed).random(lists.num_users)[lists.user]
-    is_held_out, is_choosing = part < HELD_OUT, part < HELD_OUT + CHOOSING
-    fitted, choosing = pools.lists(~is_choosing[number]), pools.lists((is_choosing & ~is_held_out)[number])
     num_items = policy.engine.vocabulary.num_items
-    offset, trials, base_value = offsets_by_trials(fitted, choosing, num_items, policy.options, report)
+    # In lists of one item the reward of the list is that of the item.
+    of_whole_lists = lists.exposures.rewards_lists and int(lists.lengths.max()) > 1
+    if of_whole_lists:
+        is_held_out = part < HELD_OUT + CHOOSING
+        drawn = drawn_pools_of(policy, lists.only(~is_held_out), left_out)
+        offset = gradient_step(drawn, num_items, policy.options, report)
+        trials, base_value, num_lists = list[Trial](), float(drawn.reward.mean()), (len(drawn), 0)
+    else:
+        is_held_out, is_choosing = part < HELD_OUT, part < HELD_OUT + CHOOSING
+        pools, number = pools_of(policy, lists, left_out)
+        fitted, choosing = pools.lists(~is_choosing[number]), pools.lists((is_choosing & ~is_held_out)[number])
+        offset, trials, base_value = offsets_by_trials(fitted, choosing, num_items, policy.options, report)
+        num_lists = len(fitted), len(choosing)
     if policy.engine.model.tables.score_offset is not None:
         offset = offset + policy.engine.model.tables.score_offset
     held_out = lists.exposures.exposures(np.flatnonzero(is_held_out))
@@ -114,9 +126,9 @@ def improve(
     found = evaluate_policies(held_out, [better, policy], show_refused=True)
     differences = {one.estimator: one for one in found.differences[0].estimates}
     name = next(one for one in BEST if one in differences)
-    num_lists = (len(fitted), len(choosing), found.num_exposures)
     base = found.policies[1].estimate(name)
-    return Improvement(offset, trials, base_value, num_lists, differences[name], base, dict(left_out))
+    every = (*num_lists, found.num_exposures)
+    return Improvement(offset, trials, base_value, every, differences[name], base, dict(left_out), of_whole_lists)
 
 
 def offsets_by_trials(
@@ -150,66 +162,6 @@ def offsets_by_trials(
     offset = fit_offsets(every, num_items, options.temperature, best.strength, best.center * rates)
     report(len(grid) + 1, len(grid) + 1)
     return offset, trials, value_of(choosing, np.zeros(num_items), options)
-
-
-def pools_of(
-    policy: RunPolicy, lists: LoggedLists, left_out: Counter[str]
-) -> tuple[RankedPools, Int[np.ndarray, " list"]]:
-    """The pools of all lists whose history is proved, with what was logged at each item; and their numbers."""
-    log = lists.exposures
-    position = policy.positions(lists)[log.item]
-    parts: list[tuple[np.ndarray, ...]] = []
-    for batch, ranked in policy.ranked(lists, left_out):
-        assert ranked.pool_item is not None
-        assert ranked.pool_score is not None
-        item = ranked.pool_item
-        number = np.array([one.number for one in batch])
-        reward, propensity = np.zeros(item.shape), np.zeros(item.shape)
-        num_drawn = np.array([one.constraints.k for one in batch])
-        for row, one in enumerate(batch):
-            cells = np.arange(log.offsets[one.number], log.offsets[one.number + 1])
-            num_drawn[row] -= int(log.is_pinned[cells].sum())
-            cells = cells[~log.is_pinned[cells]]
-            index = {other: column for column, other in enumerate(item[row].tolist()) if other >= 0}
-            for cell, other in zip(cells.tolist(), position[cells].tolist(), strict=True):
-                if (found := index.get(other)) is not None:
-                    reward[row, found], propensity[row, found] = log.reward[cell], log.propensity_in_list[cell]
-        parts.append((item, ranked.pool_score.astype(np.float64), num_drawn, reward, propensity, number))
-    if not parts:
-        cells, none = np.zeros((0, 1)), np.zeros(0, dtype=np.int64)
-        whole = cells.astype(np.int64)
-        return RankedPools(whole, cells, none, whole, cells, cells), none
-    width = max(part[0].shape[1] for part in parts)
-    item, score, num_drawn, reward, propensity, number = (
-        np.concatenate([_padded(part[column], width, fill) for part in parts])
-        for column, fill in enumerate((-1, -np.inf, 0, 0, 0, 0))
-    )
-    shown = propensity > 0
-    # A list that takes all of its pool has nothing to choose.
-    has_choice = (num_drawn > 0) & (num_drawn < (item >= 0).sum(axis=1))
-    if num_certain := int((~has_choice).sum()):
-        left_out["their pool has no more items than the list"] += num_certain
-    weight = np.minimum(np.divide(1.0, propensity, out=np.zeros_like(propensity), where=shown), MAX_WEIGHT)
-    # A reward of the usual size counts as one, so that seconds and purchases are evidence alike.
-    earned = reward / usual_size(reward)
-    pools = RankedPools(item, score, num_drawn, shown.astype(np.int64), earned, reward * weight)
-    return pools.lists(has_choice), number[has_choice]
-
-
-def usual_size(reward: np.ndarray) -> float:
-    """Σ r² / Σ |r|. So many times the mean is the variance of a sum of rewards that come at random (compound Poisson).
-
-    >>> usual_size(np.array([0.0, 60.0, 60.0])), usual_size(np.zeros(3))
-    (60.0, 1.0)
-    """
-    total = np.abs(reward).sum()
-    return float((reward**2).sum() / total) if total > 0 else 1.0
-
-
-def _padded(values: np.ndarray, width: int, fill: int | float) -> np.ndarray:
-    if values.ndim == 1:
-        return values
-    return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=fill)
 
 
 def value_of(pools: RankedPools, offset: Float[np.ndarray, " item"], options: RecommendOptions) -> float:

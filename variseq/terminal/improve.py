@@ -11,10 +11,20 @@ import typer
 
 from variseq.errors import InputError
 from variseq.output.printable import printable
-from variseq.terminal.exposures import WINDOW, OnlyShown, RewardOption, Window, print_notes, rewards_of
+from variseq.terminal.exposures import (
+    WINDOW,
+    DwellWithin,
+    OnlyShown,
+    ReturnWithin,
+    RewardOption,
+    Window,
+    print_notes,
+    rewards_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
+    from rich.table import Table
 
     from variseq.off_policy.improvement import Improvement
     from variseq.ranking.catalog import Catalog
@@ -35,6 +45,8 @@ def improve(
     reward: RewardOption = None,
     window: Window = WINDOW,
     only_shown: OnlyShown = False,
+    return_within: ReturnWithin = None,
+    dwell_within: DwellWithin = None,
     even_if_uncertain: Annotated[
         bool, typer.Option("--even-if-uncertain", help="Write the run also where it may be no better.")
     ] = False,
@@ -54,7 +66,7 @@ def improve(
 
     refuse_existing(out)
     checkpoint = load_checkpoint(run)
-    rewards = RewardOptions(rewards_of(reward), window, only_shown)
+    rewards = RewardOptions(rewards_of(reward), window, only_shown, return_within, dwell_within)
     logged, report = read_exposures(exposures, None, rewards)
     print_notes(report)
     bar = Progress(console=console(stderr=True), transient=True)
@@ -76,11 +88,12 @@ def improve(
 
     offset = torch.from_numpy(found.offset[:num_items].astype("float32"))
     estimate = {name: value for name, value in asdict(found.estimate).items() if value is not None}
+    of_lists = {"return_within": return_within, "dwell_within": dwell_within}
     record = {
         "rewards": rewards.rewards,
         "num_lists": dict(zip(("fitted", "to choose", "held out"), found.num_lists, strict=True)),
-        "strength": found.best.strength,
-        "center": found.best.center,
+        **({} if found.best is None else {"strength": found.best.strength, "center": found.best.center}),
+        **{name: value for name, value in of_lists.items() if value is not None},
         "reward_per_list": found.base.value,
         "difference": estimate,
     }
@@ -96,7 +109,6 @@ def improve(
 def _print(found: Improvement, catalog: Catalog, offset: np.ndarray) -> None:
     """What was learned, and what it is worth."""
     import numpy as np
-    from rich.table import Table
 
     from variseq.output.console import console
 
@@ -104,15 +116,12 @@ def _print(found: Improvement, catalog: Catalog, offset: np.ndarray) -> None:
     for reason, number in found.left_out.items():
         shown.print(f"{number:,} lists are left out: {reason}.", soft_wrap=True)
     fitted, chosen, held_out = found.num_lists
-    shown.print(f"Lists: {fitted:,} to fit, {chosen:,} to choose, {held_out:,} of other people to compare.")
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("strength", "center", "reward a list"):
-        table.add_column(heading, justify="right")
-    table.add_row("no offsets", "", f"{found.base_value:.4g}")
-    for one in found.trials:
-        mark = "  chosen" if one == found.best else ""
-        table.add_row(f"{one.strength:g}", f"{one.center:g}", f"{one.value:.4g}{mark}")
-    shown.print(table)
+    to_choose = f"{chosen:,} to choose, " if found.trials else ""
+    shown.print(f"Lists: {fitted:,} to fit, {to_choose}{held_out:,} of other people to compare.")
+    if found.trials:
+        shown.print(_trials(found))
+    if found.of_whole_lists:
+        shown.print("Offsets go so far along the gradient that half of the effective sample of whole lists is left.")
     order = np.argsort(-offset, kind="stable")
     for words, items in (("up", order[:NUM_MOVED]), ("down", order[::-1][:NUM_MOVED])):
         named = "; ".join(f"{printable(str(catalog.name(int(one))))} {offset[one]:+.2f}" for one in items)
@@ -129,3 +138,17 @@ def _print(found: Improvement, catalog: Catalog, offset: np.ndarray) -> None:
     )
     if found.estimate.refusal is not None:
         shown.print(f"Refused: {found.estimate.refusal}", soft_wrap=True)
+
+
+def _trials(found: Improvement) -> Table:
+    """What was tried, and what was chosen."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("strength", "center", "reward a list"):
+        table.add_column(heading, justify="right")
+    table.add_row("no offsets", "", f"{found.base_value:.4g}")
+    for one in found.trials:
+        mark = "  chosen" if one == found.best else ""
+        table.add_row(f"{one.strength:g}", f"{one.center:g}", f"{one.value:.4g}{mark}")
+    return table

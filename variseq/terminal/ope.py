@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 commands = typer.Typer(rich_markup_mode=None)
 RULES = ("uniform", "logged")
 RECORD, PICTURE = "ope.json", "ope.png"
-BEST = ("doubly robust", "SNIPS", "cascade doubly robust", "RIPS", "whole-list IPS")
+BEST = ("doubly robust", "SNIPS", "cascade doubly robust", "RIPS", "whole-list SNIPS", "whole-list IPS")
 """The estimators that sentences are about: the first one that has a number."""
 
 
