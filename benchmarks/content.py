@@ -1,8 +1,11 @@
-"""What content of items is worth: for items of few events, for items held out, and for the first days of an item.
+"""What content of items is worth: for items of few events, held out or new, and by its parts.
 
     python -m benchmarks.content rows amazon-beauty-shuffled DATA --seeds 0 1 2
     python -m benchmarks.content held-out amazon-beauty-shuffled DATA
     python -m benchmarks.content first-days amazon-beauty-by-time DATA
+    python -m benchmarks.content parts simulated --seeds 0 1 2
+    python -m benchmarks.content parts ml-1m-posters DATA        # the folder of all data sets
+    python -m benchmarks.content unordered tiktok-mm DATA
 
 All learn from the training part alone, or as a run by default with --refit.
 
@@ -11,20 +14,23 @@ All learn from the training part alone, or as a run by default with --refit.
 - held-out: 5 % of the items that are test targets have no event but these. Recall of those who ask for one: with all
   items ranked, with one and with three of ten ranks for new items, and among the held-out items alone.
 - first-days: targets without a training event, in a split by time.
+- parts: see `benchmarks.content_parts`; unordered: see `benchmarks.content_unordered`.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from benchmarks.content_parts import SOURCES, compare_parts
+from benchmarks.content_queries import K, TestQueries, fitted
+from benchmarks.content_unordered import compare_unordered
 from measurement.datasets import LoadedDataset, dataset_spec, load_dataset
 from measurement.records import (
     Record,
@@ -34,9 +40,7 @@ from measurement.records import (
     exit_code,
     record_of,
 )
-from variseq import VariationalAttention
-from variseq.evaluation.evaluate import EvaluationOptions, evaluate
-from variseq.evaluation.significance import mean_interval
+from variseq.errors import InputError
 from variseq.log import Log
 from variseq.ranking.engine import Engine
 from variseq.ranking.options import RecommendOptions
@@ -52,7 +56,6 @@ ROWS = {
 }
 RARE = 5
 HELD_OUT_SHARE = 0.05
-K = 10
 SHARES = {"all items": 0.0, "1 of 10 ranks": 0.1, "3 of 10 ranks": 0.3}
 
 
@@ -63,42 +66,6 @@ def settings_of(name: str, seed: int, changes: dict[str, Any], refit: bool) -> R
     return run_config(None, {**dataset_spec(name).settings, **fixed, **of_training}, ())
 
 
-def fitted(log: Log, settings: RunConfig) -> tuple[VariationalAttention, float]:
-    """A model, and the CPU seconds of its training."""
-    split = settings.split
-    train, valid, _ = log.split(split.by, split.test, split.valid)
-    model = VariationalAttention(settings.size, settings.seed, "cpu", settings.model, settings.training)
-    begun = time.process_time()
-    model.fit(train, valid, verbose=0)
-    return model, time.process_time() - begun
-
-
-@dataclass(frozen=True)
-class TestQueries:
-    """Metrics of each test query, and how often the model was trained on its target."""
-
-    metrics: dict[str, Float[np.ndarray, " query"]]
-    count: Int[np.ndarray, " query"]
-
-    @classmethod
-    def of(cls, model: VariationalAttention, log: Log, settings: RunConfig) -> TestQueries:
-        """Each user's last event of the test part."""
-        checkpoint, split = model.checkpoint, settings.split
-        assert checkpoint is not None
-        _, valid, test = log.split(split.by, split.test, split.valid)
-        excludes = bool(checkpoint.manifest["exclude_seen"])
-        options = EvaluationOptions(K, "last", excludes, checkpoint.calibrated.repeat_share)
-        found = evaluate(ModelRecommender(engine_of(checkpoint).model), test.part, options)
-        known = valid.part.history_with_targets() if checkpoint.is_refitted else valid.part.history()
-        count = np.bincount(known.item, minlength=test.part.num_items)
-        target = test.part.histories.item[test.part.queries("last").position].astype(np.int64)
-        return cls({name: found.metric(name) for name in ("ndcg", "recall", "nll")}, count[target])
-
-    def means(self, chosen: Bool[np.ndarray, " query"], suffix: str = "") -> dict[str, float]:
-        """The mean of each metric over some queries."""
-        return {f"{name}{suffix}": float(one[chosen].mean()) for name, one in self.metrics.items()}
-
-
 def compare_rows(
     dataset: LoadedDataset, name: str, seed: int, refit: bool, rows: Sequence[str] = tuple(ROWS)
 ) -> Iterator[Record]:
@@ -107,7 +74,9 @@ def compare_rows(
     for row in rows:
         settings = settings_of(name, seed, ROWS[row], refit)
         model, seconds = fitted(dataset.log, settings)
-        queries = TestQueries.of(model, dataset.log, settings)
+        assert model.checkpoint is not None
+        forecast = ModelRecommender(engine_of(model.checkpoint).model)
+        queries = TestQueries.of(forecast, model.checkpoint, dataset.log, settings)
         is_rare = (queries.count > 0) & (queries.count <= RARE)
         metrics: dict[str, Any] = {**queries.means(queries.count >= 0), **queries.means(is_rare, "_rare")}
         metrics |= {"num_queries": len(is_rare), "num_rare": int(is_rare.sum()), "cpu_seconds": seconds}
@@ -117,11 +86,7 @@ def compare_rows(
         if first is None:
             first = queries
         else:
-            for metric, values in queries.metrics.items():
-                difference = values - first.metrics[metric]
-                low, high = mean_interval(np.arange(len(difference)), difference)
-                metrics[f"{metric}_difference"] = float(difference.mean())
-                metrics[f"{metric}_difference_interval"] = [low, high]
+            metrics |= queries.differences(first, queries.count >= 0)
         yield _record(dataset, {"data": name, "mode": "rows", "row": row}, metrics, settings)
 
 
@@ -186,7 +151,9 @@ def first_days(
     for row in rows:
         settings = settings_of(name, seed, ROWS[row], refit)
         model, seconds = fitted(dataset.log, settings)
-        queries = TestQueries.of(model, dataset.log, settings)
+        assert model.checkpoint is not None
+        forecast = ModelRecommender(engine_of(model.checkpoint).model)
+        queries = TestQueries.of(forecast, model.checkpoint, dataset.log, settings)
         is_new = queries.count == 0
         metrics: dict[str, Any] = {
             **queries.means(is_new >= 0), **queries.means(is_new, "_new"), **queries.means(~is_new, "_known"),
@@ -211,11 +178,25 @@ MODES: dict[str, Callable[..., Iterator[Record]]] = {
 }
 
 
+def records(given: Any, seed: int) -> Iterator[Record]:
+    """Those of a mode and seed."""
+    if given.data is None and given.name != "simulated":
+        raise InputError(f"{given.name} is read from a folder. Give it after the name.")
+    if given.mode == "parts":
+        if given.name not in SOURCES:
+            raise InputError(f"There are no parts of {given.name!r}. There are those of: {', '.join(SOURCES)}.")
+        return compare_parts(given.name, given.data, seed)
+    if given.mode == "unordered":
+        return compare_unordered(given.data, seed)
+    more = {"rows": given.rows} if given.rows else {}
+    return MODES[given.mode](load_dataset(given.name, given.data), given.name, seed, given.refit, **more)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     parser = command_parser(__doc__, "content")
-    parser.add_argument("mode", choices=sorted(MODES))
-    parser.add_argument("name", metavar="NAME", help="a data set of the recipes")
-    parser.add_argument("data", type=Path, metavar="DATA", help="its folder")
+    parser.add_argument("mode", choices=sorted([*MODES, "parts", "unordered"]))
+    parser.add_argument("name", metavar="NAME", help="a data set of the recipes, or of the modes parts and unordered")
+    parser.add_argument("data", type=Path, metavar="DATA", nargs="?", help="its folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), help="of the modes rows and first-days")
     parser.add_argument("--refit", action="store_true", help="with the validation events, as a run by default")
@@ -223,10 +204,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         check_writable(given.out)
-        dataset = load_dataset(given.name, given.data)
         for seed in given.seeds:
-            more = {"rows": given.rows} if given.rows else {}
-            for record in MODES[given.mode](dataset, given.name, seed, given.refit, **more):
+            for record in records(given, seed):
                 append_records(given.out, [record])
                 print(seed, record["case"], record["metrics"], flush=True)
 
