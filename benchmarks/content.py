@@ -2,10 +2,12 @@
 
     python -m benchmarks.content rows amazon-beauty-shuffled DATA --seeds 0 1 2
     python -m benchmarks.content held-out amazon-beauty-shuffled DATA
+    python -m benchmarks.content held-out-tenth amazon-beauty-shuffled DATA
     python -m benchmarks.content first-days amazon-beauty-by-time DATA
     python -m benchmarks.content parts simulated --seeds 0 1 2
     python -m benchmarks.content parts ml-1m-posters DATA        # the folder of all data sets
     python -m benchmarks.content unordered tiktok-mm DATA
+    python -m benchmarks.content speed amazon-beauty-shuffled DATA
 
 All learn from the training part alone, or as a run by default with --refit.
 
@@ -13,8 +15,9 @@ All learn from the training part alone, or as a run by default with --refit.
   most five training events.
 - held-out: 5 % of the items that are test targets have no event but these. Recall of those who ask for one: with all
   items ranked, with one and with three of ten ranks for new items, and among the held-out items alone.
+- held-out-tenth: the same of a tenth of all items, which have events in the validation and in the test part.
 - first-days: targets without a training event, in a split by time.
-- parts: see `benchmarks.content_parts`; unordered: see `benchmarks.content_unordered`.
+- parts, unordered, speed: see `benchmarks.content_parts`, `benchmarks.content_unordered`, `benchmarks.content_speed`.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ from jaxtyping import Bool, Float, Int
 
 from benchmarks.content_parts import SOURCES, compare_parts
 from benchmarks.content_queries import K, TestQueries, fitted
+from benchmarks.content_speed import measure_speed
 from benchmarks.content_unordered import compare_unordered
 from measurement.datasets import LoadedDataset, dataset_spec, load_dataset
 from measurement.records import (
@@ -41,6 +46,8 @@ from measurement.records import (
     record_of,
 )
 from variseq.errors import InputError
+from variseq.evaluation.calibration import Reliability, reliability
+from variseq.evaluation.splits import Queries
 from variseq.log import Log
 from variseq.ranking.engine import Engine
 from variseq.ranking.options import RecommendOptions
@@ -90,20 +97,25 @@ def compare_rows(
         yield _record(dataset, {"data": name, "mode": "rows", "row": row}, metrics, settings)
 
 
-def hold_out(log: Log, seed: int) -> tuple[Log, Bool[np.ndarray, " item"]]:
-    """The log without all but the last events of some items, and which items these are."""
+def hold_out(log: Log, seed: int, share: float, num_kept: int) -> tuple[Log, Bool[np.ndarray, " item"]]:
+    """The log without most events of some items, and which items these are.
+
+    A share of the items that are a last event is drawn, or of all items where more than these are kept. What is kept of
+    them are the last `num_kept` events of each history.
+    """
     histories = log.histories
-    is_last = np.zeros(histories.num_events, dtype=bool)
-    is_last[histories.offsets[1:][histories.lengths > 0] - 1] = True
-    targets = np.unique(histories.item[is_last])
-    chosen = np.random.default_rng(seed).choice(targets, round(HELD_OUT_SHARE * len(targets)), replace=False)
+    from_end = np.repeat(histories.offsets[1:], histories.lengths) - np.arange(histories.num_events)
+    drawn = np.unique(histories.item[from_end == 1]) if num_kept == 1 else np.arange(log.vocabulary.num_items)
+    chosen = np.random.default_rng(seed).choice(drawn, round(share * len(drawn)), replace=False)
     is_out = np.isin(np.arange(log.vocabulary.num_items), chosen)
-    return replace(log, histories=histories.kept(is_last | ~is_out[histories.item])), is_out
+    return replace(log, histories=histories.kept((from_end <= num_kept) | ~is_out[histories.item])), is_out
 
 
-def held_out(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> Iterator[Record]:
+def held_out(
+    dataset: LoadedDataset, name: str, seed: int, refit: bool, mode: str = "held-out", share: float = HELD_OUT_SHARE
+) -> Iterator[Record]:
     """One record: recall of the held-out items, and of all."""
-    log, is_out = hold_out(dataset.log, seed)
+    log, is_out = hold_out(dataset.log, seed, share, 1 if mode == "held-out" else 2)
     settings = settings_of(name, seed, {}, refit)
     model, seconds = fitted(log, settings)
     assert model.checkpoint is not None
@@ -115,7 +127,7 @@ def held_out(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> Itera
     asks = is_out[target]
     metrics: dict[str, Any] = {
         "num_held_out": int(is_out.sum()), "num_queries": len(target), "num_asking": int(asks.sum()),
-        "cpu_seconds": seconds,
+        "cpu_seconds": seconds, "share_of_new": new.share if (new := engine.model.calibration.new) else 0.0,
     }  # fmt: skip
     for shown, share in SHARES.items():
         found = _recall(engine, histories, target, RecommendOptions(k=K, new_items_share=share, ranks_only=True))
@@ -124,7 +136,7 @@ def held_out(dataset: LoadedDataset, name: str, seed: int, refit: bool) -> Itera
     among = RecommendOptions(k=K, candidates=ids, ranks_only=True)
     asking = np.flatnonzero(asks)
     metrics["recall among held-out"] = _recall(engine, histories.rows(asking), target[asking], among).mean()
-    yield _record(dataset, {"data": name, "mode": "held-out"}, metrics, settings)
+    yield _record(dataset, {"data": name, "mode": mode}, metrics, settings)
 
 
 def _recall(
@@ -160,9 +172,34 @@ def first_days(
             "num_queries": len(is_new), "num_new": int(is_new.sum()), "cpu_seconds": seconds,
         }  # fmt: skip
         assert model.checkpoint is not None
-        forecast = model.checkpoint.calibrated.calibration.new
-        metrics["share_of_new"] = None if forecast is None else forecast.share
+        new = model.checkpoint.calibrated.calibration.new
+        metrics["share_of_new"] = None if new is None else new.share
+        metrics |= calibration_of_new(forecast, dataset.log, settings)
         yield _record(dataset, {"data": name, "mode": "first-days", "row": row}, metrics, settings)
+
+
+def calibration_of_new(forecast: ModelRecommender, log: Log, settings: RunConfig) -> dict[str, float]:
+    """ECE of the probability of the likeliest new item of each query, and of the best ten of them."""
+    part = log.split(settings.split.by, settings.split.test, settings.split.valid)[2].part
+    queries, new = part.queries("last"), np.flatnonzero(forecast.model.tables.is_new)
+    target, probability, is_hit = part.histories.item[queries.position], [], []
+    for first in range(0, len(queries), 256):
+        rows = slice(first, first + 256)
+        some = Queries(queries.user[rows], queries.position[rows])
+        p = np.exp(forecast.scores(part.histories_before(some, False)).numpy()[:, new])
+        best = np.argsort(-p, axis=1, kind="stable")[:, :K]
+        probability.append(np.take_along_axis(p, best, axis=1))
+        is_hit.append(new[best] == target[rows, None])
+    p, hit = np.concatenate(probability), np.concatenate(is_hit)
+    return {
+        "ece_new_top1": _calibration_error(reliability(p[:, 0], hit[:, 0])),
+        "ece_new_top10": _calibration_error(reliability(p.ravel(), hit.ravel())),
+    }
+
+
+def _calibration_error(bins: Reliability) -> float:
+    """The mean over forecasts of |mean probability − frequency| of their bin."""
+    return float(np.average(np.abs(bins.mean_probability - bins.frequency), weights=bins.num_forecasts))
 
 
 def _record(dataset: LoadedDataset, case: dict[str, Any], metrics: dict[str, Any], settings: RunConfig) -> Record:
@@ -174,6 +211,7 @@ def _record(dataset: LoadedDataset, case: dict[str, Any], metrics: dict[str, Any
 MODES: dict[str, Callable[..., Iterator[Record]]] = {
     "rows": compare_rows,
     "held-out": held_out,
+    "held-out-tenth": partial(held_out, mode="held-out-tenth", share=0.1),
     "first-days": first_days,
 }
 
@@ -186,6 +224,8 @@ def records(given: Any, seed: int) -> Iterator[Record]:
         if given.name not in SOURCES:
             raise InputError(f"There are no parts of {given.name!r}. There are those of: {', '.join(SOURCES)}.")
         return compare_parts(given.name, given.data, seed)
+    if given.mode == "speed":
+        return measure_speed(load_dataset(given.name, given.data), given.name)
     if given.mode == "unordered":
         return compare_unordered(given.data, seed)
     more = {"rows": given.rows} if given.rows else {}
@@ -194,7 +234,7 @@ def records(given: Any, seed: int) -> Iterator[Record]:
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = command_parser(__doc__, "content")
-    parser.add_argument("mode", choices=sorted([*MODES, "parts", "unordered"]))
+    parser.add_argument("mode", choices=sorted([*MODES, "parts", "speed", "unordered"]))
     parser.add_argument("name", metavar="NAME", help="a data set of the recipes, or of the modes parts and unordered")
     parser.add_argument("data", type=Path, metavar="DATA", nargs="?", help="its folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
