@@ -83,9 +83,9 @@ def simulated(folder: Path | None, seed: int) -> Rows:
             items = with_vectors(items, kind, encoder, [str(Path(media, path)) for path in items[kind].to_pylist()])
     text = (TITLE, "text")
     columns = {"none": (), "text": text, "image": (IMAGE,), "audio": (AUDIO,), "all": (*text, IMAGE, AUDIO)}
-    data = {"name": "simulated", "title": "Simulated shop with content", "num_events": len(shop.item),
-            "num_users": SHOP.num_users, "num_items": SHOP.num_items}  # fmt: skip
-    return Rows(shop.events(), items, columns, OF_SHOP, data, np.array(whole.item_ids())[is_new].tolist())
+    return Rows(
+        shop.events(), items, columns, OF_SHOP, {"name": "simulated"}, np.array(whole.item_ids())[is_new].tolist()
+    )
 
 
 def films(folder: Path | None, seed: int) -> Rows:

@@ -54,10 +54,10 @@ class Videos:
     asking: Int[np.ndarray, " user"]
 
     @classmethod
-    def of(cls, paths: list[Path], seed: int) -> Videos:
-        pairs = pa.csv.read_csv(paths[0])
+    def of(cls, pairs: pa.Table, paths: list[Path], seed: int) -> Videos:
+        """`pairs` with part, user and item, and the files of their vectors."""
         user, item = (pairs.column(name).to_numpy() for name in ("user", "item"))
-        audio, image = (np.load(path).astype(np.float32) for path in paths[1:])
+        audio, image = (np.load(path).astype(np.float32) for path in paths)
         random = np.random.default_rng(seed)
         cold = np.sort(random.choice(len(audio), round(HELD_OUT_SHARE * len(audio)), replace=False))
         # The order of the rows becomes that of the events.
@@ -118,7 +118,8 @@ class Videos:
 def compare_unordered(folder: Path, seed: int) -> Iterator[Record]:
     """A record for each row, with the difference to a random order."""
     paths = find_files(folder, *FILES)
-    videos, settings = Videos.of(paths, seed), run_config(None, {**SETTINGS, "seed": seed}, ())
+    pairs = pa.csv.read_csv(paths[0])
+    videos, settings = Videos.of(pairs, paths[1:], seed), run_config(None, {**SETTINGS, "seed": seed}, ())
     by_chance = np.full(len(videos.asking), K / len(videos.cold))
     rows: dict[str, Callable[[], Float[np.ndarray, " user"]]] = {
         "random": lambda: by_chance,
@@ -130,7 +131,7 @@ def compare_unordered(folder: Path, seed: int) -> Iterator[Record]:
     }
     data = {
         "name": "tiktok-mm", "title": "TikTok micro-videos", "sha256": {path.name: sha256_of(path) for path in paths},
-        "num_events": len(videos.user), "num_users": len(np.unique(videos.user)), "num_items": len(videos.items),
+        "num_events": len(pairs), "num_users": len(pairs.column("user").unique()), "num_items": len(videos.items),
         "notes": ["The log has no order and no times."],
     }  # fmt: skip
     for row, recall_of in rows.items():
