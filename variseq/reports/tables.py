@@ -116,21 +116,18 @@ def evaluation_grids(results: Results) -> list[Grid]:
     headings = [f"{metrics[metric]}, by {KINDS[kind]}" for kind, metric in pairs]
     of_content = rows[: 1 + results.num_competitors]
     if len(of_content) > 1:
-        grids.append(_content_grid(of_content, k))
+        of_parts = Column(f"ndcg@{k}", f"NDCG@{k}", 4), Column("nll", "NLL, nats,", 3)
+        grids += [_content_grid(of_content, one) for one in of_parts]
     return [*grids, Grid("Gap from the best to the worst group (named below)", headings, _by_model(rows, gaps))]
 
 
-def _content_grid(rows: list[dict[str, Any]], k: int) -> Grid:
-    """The model with and without each part of the content of items, for all targets and for the rarest."""
-    headings, cells = [], []
-    for metric, name, digits, direction in ((f"ndcg@{k}", f"NDCG@{k} ↑", 4, 1), ("nll", "NLL ↓", 3, -1)):
-        headings.append(f"{name}, all targets")
-        cells.append(Column(metric, name, digits, direction).cells(rows))
-        for index, group in enumerate(rows[0]["by_item_popularity"][:2]):
-            which = UNSEEN if group["group"] == UNSEEN else f"{group['group']} training events"
-            headings.append(f"{name}, {which}")
-            cells.append(Column(metric, name, digits, direction).cells([r["by_item_popularity"][index] for r in rows]))
-    return Grid("Parts of the content of items, left out without another fit", headings, _by_model(rows, cells))
+def _content_grid(rows: list[dict[str, Any]], metric: Column) -> Grid:
+    """A metric with and without each part of the content of items, for all targets and for the rarest."""
+    groups = [group["group"] for group in rows[0]["by_item_popularity"][:2]]
+    cells = [metric.cells(rows)]
+    cells += [metric.cells([row["by_item_popularity"][index] for row in rows]) for index in range(len(groups))]
+    headings = ["all targets", *(name if name == UNSEEN else f"{name} training events" for name in groups)]
+    return Grid(f"{metric.heading} without a part of the content, not fitted again", headings, _by_model(rows, cells))
 
 
 def _gap_cell(gap: dict[str, Any] | None) -> Cell:
