@@ -105,7 +105,8 @@ def without_content(run: ComparedRun) -> list[ModelRecommender]:
     """The forecast of a run without each part of the content of its items, and without all where there are several.
 
     What the part adds to the vectors of items is taken away, and the likeness of new items to histories is that of the
-    other parts. Nothing is fitted again: the vectors of the items themselves were learned beside the part.
+    other parts. Nothing is fitted again, and items with events keep the vectors that they learned beside the part. So
+    this is what the forecast rests on. What the part is worth is the difference to a fit without it, which is smaller.
     Raises InputError for a run without content, and for one of a version that did not keep what is needed.
     """
     checkpoint, vectors, model = run.checkpoint, run.checkpoint.new_item_vectors, run.forecast.model

@@ -194,7 +194,7 @@ class VariationalAttention(ChangingCatalog):
             request_time: Whether the models know the time of each target, as `recommend(at=...)` does; a track of its
                 own, with the baseline own-by-hour.
             all_users: Whether a large log is evaluated whole, and not on a fixed sample of users, see `sampled_users`.
-            content_parts: Whether to add a row "..., without ..." for each part of the content of items.
+            content_parts: Whether to add a row "..., without ..." for each part of the content, not fitted again.
 
         Returns:
             A table with intervals to print, look up and write as JSON.

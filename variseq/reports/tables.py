@@ -116,7 +116,7 @@ def evaluation_grids(results: Results) -> list[Grid]:
     headings = [f"{metrics[metric]}, by {KINDS[kind]}" for kind, metric in pairs]
     of_content = rows[: 1 + results.num_competitors]
     if len(of_content) > 1:
-        of_parts = Column(f"ndcg@{k}", f"NDCG@{k}", 4), Column("nll", "NLL, nats,", 3)
+        of_parts = Column(f"ndcg@{k}", f"NDCG@{k}", 4), Column("nll", "NLL in nats", 3)
         grids += [_content_grid(of_content, one) for one in of_parts]
     return [*grids, Grid("Gap from the best to the worst group (named below)", headings, _by_model(rows, gaps))]
 
@@ -127,7 +127,8 @@ def _content_grid(rows: list[dict[str, Any]], metric: Column) -> Grid:
     cells = [metric.cells(rows)]
     cells += [metric.cells([row["by_item_popularity"][index] for row in rows]) for index in range(len(groups))]
     headings = ["all targets", *(name if name == UNSEEN else f"{name} training events" for name in groups)]
-    return Grid(f"{metric.heading} without a part of the content, not fitted again", headings, _by_model(rows, cells))
+    title = f"{metric.heading} with a part of the content taken out; a fit without the part would lose less"
+    return Grid(title, headings, _by_model(rows, cells))
 
 
 def _gap_cell(gap: dict[str, Any] | None) -> Cell:
