@@ -223,7 +223,7 @@ def records(given: Any, seed: int) -> Iterator[Record]:
     if given.mode == "parts":
         if given.name not in SOURCES:
             raise InputError(f"There are no parts of {given.name!r}. There are those of: {', '.join(SOURCES)}.")
-        return compare_parts(given.name, given.data, seed)
+        return compare_parts(given.name, given.data, seed, given.rows)
     if given.mode == "speed":
         return measure_speed(load_dataset(given.name, given.data), given.name)
     if given.mode == "unordered":
@@ -238,7 +238,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("name", metavar="NAME", help="a data set of the recipes, or of the modes parts and unordered")
     parser.add_argument("data", type=Path, metavar="DATA", nargs="?", help="its folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), help="of the modes rows and first-days")
+    parser.add_argument("--rows", nargs="+", help=f"of the modes rows and first-days: {', '.join(ROWS)}; or of parts")
     parser.add_argument("--refit", action="store_true", help="with the validation events, as a run by default")
     given = parser.parse_args(words)
 

@@ -10,7 +10,7 @@ queries whose targets have the fewest training events.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def films(folder: Path | None, seed: int) -> Rows:
         CATEGORY: [list(names) for names in catalog.categories(range(len(paths)))],
     })  # fmt: skip
     items = with_vectors(items, "image", "color", [str(path) if path.exists() else None for path in paths])
-    columns = {"none": (), "genres": (CATEGORY,), "titles": (TITLE,), "posters": (IMAGE,),
+    columns = {"none": (), "genres": (CATEGORY,), "titles": (TITLE,), "posters": (IMAGE,), "genres and titles": (CATEGORY, TITLE),
                "all": (CATEGORY, TITLE, IMAGE)}  # fmt: skip
     data = dataset.description | {"num_events": len(events), "num_users": NUM_USERS}
     data["notes"] = [*data["notes"], f"{NUM_USERS:,} users; {sum(path.exists() for path in paths):,} posters."]
@@ -123,34 +123,39 @@ def with_vectors(items: pa.Table, kind: str, encoder: str, paths: list[str | Non
     return items.append_column(f"{kind}_vector", pa.array(vectors, pa.list_(pa.float32())))
 
 
-def compare_parts(name: str, folder: Path | None, seed: int) -> Iterator[Record]:
-    """A record for each row; the others are compared with the first, and forecasts without a part with the last fit."""
+def compare_parts(name: str, folder: Path | None, seed: int, rows: Sequence[str] | None = None) -> Iterator[Record]:
+    """A record for each row; the others are compared with the first, and forecasts without a part with the last fit.
+
+    `rows` are those that are wanted, all by default; without the first one there is no comparison with it.
+    """
     source = SOURCES[name](folder, seed)
     settings = run_config(None, {**FIXED, **source.settings, "seed": seed}, ())
     first: TestQueries | None = None
-    for row in source.columns:
+    for row in [row for row in source.columns if rows is None or row in rows]:
         log = source.log(row)
         model, seconds = fitted(log, settings)
         assert model.checkpoint is not None
         forecast = ModelRecommender(engine_of(model.checkpoint).model)
         queries = TestQueries.of(forecast, model.checkpoint, log, settings)
         further = {"cpu_seconds": seconds} | recall_of_new(forecast, log, settings, source.new)
-        first = first or queries
+        first = queries if row == "none" else first
         yield _record(source, name, row, settings, _metrics(queries, first) | further)
+    if row != "all":
+        return
     for left in without_content(ComparedRun(row, model.checkpoint, forecast)):
         without = TestQueries.of(left, model.checkpoint, log, settings)
         further = {"is_fitted": False} | recall_of_new(left, log, settings, source.new)
         yield _record(source, name, left.name, settings, _metrics(without, queries) | further)
 
 
-def _metrics(queries: TestQueries, first: TestQueries) -> dict[str, Any]:
+def _metrics(queries: TestQueries, first: TestQueries | None) -> dict[str, Any]:
     known = queries.count > 0
     rare = known & (SizeThirds.of(queries.count, "none").index(queries.count) == int((~known).any()))
     found: dict[str, Any] = {"num_queries": int(known.sum()), "num_rare": int(rare.sum()),
                              "most_events_of_rare": int(queries.count[rare].max())}  # fmt: skip
     for chosen, suffix in ((known, ""), (rare, "_rare")):
         found |= queries.means(chosen, suffix)
-        found |= {} if queries is first else queries.differences(first, chosen, suffix)
+        found |= {} if first is None or queries is first else queries.differences(first, chosen, suffix)
     return found
 
 
