@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from benchmarks.content_parts import SOURCES, compare_parts
+from benchmarks.content_parts import SOURCES, chosen_rows, compare_parts
 from benchmarks.content_queries import K, TestQueries, fitted
 from benchmarks.content_speed import measure_speed
 from benchmarks.content_unordered import compare_unordered
@@ -228,7 +228,7 @@ def records(given: Any, seed: int) -> Iterator[Record]:
         return measure_speed(load_dataset(given.name, given.data), given.name)
     if given.mode == "unordered":
         return compare_unordered(given.data, seed)
-    more = {"rows": given.rows} if given.rows else {}
+    more = {"rows": chosen_rows(given.rows, ROWS)} if given.rows else {}
     return MODES[given.mode](load_dataset(given.name, given.data), given.name, seed, given.refit, **more)
 
 

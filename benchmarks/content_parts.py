@@ -10,7 +10,7 @@ queries whose targets have the fewest training events.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from measurement.records import Record, record_of
 from variseq import read
 from variseq.comparison import ComparedRun, without_content
 from variseq.content.encoders import encoder_named
+from variseq.errors import InputError
 from variseq.evaluation.groups import SizeThirds
 from variseq.evaluation.recommender import Recommender
 from variseq.events.simulate import SimulationOptions, simulate
@@ -106,8 +107,8 @@ def films(folder: Path | None, seed: int) -> Rows:
         CATEGORY: [list(names) for names in catalog.categories(range(len(paths)))],
     })  # fmt: skip
     items = with_vectors(items, "image", "color", [str(path) if path.exists() else None for path in paths])
-    columns = {"none": (), "genres": (CATEGORY,), "titles": (TITLE,), "posters": (IMAGE,), "genres and titles": (CATEGORY, TITLE),
-               "all": (CATEGORY, TITLE, IMAGE)}  # fmt: skip
+    columns = {"none": (), "genres": (CATEGORY,), "titles": (TITLE,), "posters": (IMAGE,),
+               "genres and titles": (CATEGORY, TITLE), "all": (CATEGORY, TITLE, IMAGE)}  # fmt: skip
     data = dataset.description | {"num_events": len(events), "num_users": NUM_USERS}
     data["notes"] = [*data["notes"], f"{NUM_USERS:,} users; {sum(path.exists() for path in paths):,} posters."]
     return Rows(events, items, columns, OF_FILMS, data)
@@ -123,6 +124,14 @@ def with_vectors(items: pa.Table, kind: str, encoder: str, paths: list[str | Non
     return items.append_column(f"{kind}_vector", pa.array(vectors, pa.list_(pa.float32())))
 
 
+def chosen_rows(wanted: Sequence[str] | None, known: Iterable[str]) -> list[str]:
+    """The rows that are wanted, all by default. Raises InputError for one that is not known."""
+    rows = list(known)
+    if unknown := [row for row in wanted or () if row not in rows]:
+        raise InputError(f"There is no row {unknown[0]!r}. There are: {', '.join(rows)}.")
+    return [row for row in rows if wanted is None or row in wanted]
+
+
 def compare_parts(name: str, folder: Path | None, seed: int, rows: Sequence[str] | None = None) -> Iterator[Record]:
     """A record for each row; the others are compared with the first, and forecasts without a part with the last fit.
 
@@ -131,7 +140,7 @@ def compare_parts(name: str, folder: Path | None, seed: int, rows: Sequence[str]
     source = SOURCES[name](folder, seed)
     settings = run_config(None, {**FIXED, **source.settings, "seed": seed}, ())
     first: TestQueries | None = None
-    for row in [row for row in source.columns if rows is None or row in rows]:
+    for row in chosen_rows(rows, source.columns):
         log = source.log(row)
         model, seconds = fitted(log, settings)
         assert model.checkpoint is not None
