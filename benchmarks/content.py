@@ -15,7 +15,7 @@ All learn from the training part alone, or as a run by default with --refit.
   most five training events.
 - held-out: 5 % of the items that are test targets have no event but these. Recall of those who ask for one: with all
   items ranked, with one and with three of ten ranks for new items, and among the held-out items alone.
-- held-out-tenth: the same of a tenth of all items, which have events in the validation and in the test part.
+- held-out-tenth: the same of a tenth of all items, which have events in the validation and in the test part; 8 epochs.
 - first-days: targets without a training event, in a split by time.
 - parts, unordered, speed: see `benchmarks.content_parts`, `benchmarks.content_unordered`, `benchmarks.content_speed`.
 """
@@ -62,7 +62,7 @@ ROWS = {
     "neither": {"use_content": False, "use_categories": False},
 }
 RARE = 5
-HELD_OUT_SHARE = 0.05
+HELD_OUT_SHARE, EPOCHS_OF_TENTH = 0.05, 8
 SHARES = {"all items": 0.0, "1 of 10 ranks": 0.1, "3 of 10 ranks": 0.3}
 
 
@@ -116,7 +116,7 @@ def held_out(
 ) -> Iterator[Record]:
     """One record: recall of the held-out items, and of all."""
     log, is_out = hold_out(dataset.log, seed, share, 1 if mode == "held-out" else 2)
-    settings = settings_of(name, seed, {}, refit)
+    settings = settings_of(name, seed, {} if mode == "held-out" else {"max_epochs": EPOCHS_OF_TENTH}, refit)
     model, seconds = fitted(log, settings)
     assert model.checkpoint is not None
     engine = engine_of(model.checkpoint)

@@ -418,7 +418,7 @@ TABLES = {
          Column("recall of held-out, 3 of 10 ranks", "three ranks"), Column("recall of all, all items", "of all"),
          Column("share_of_new", "probability of new", 3)),
         (("mode", "held-out-tenth"),),
-        "Training events alone",
+        "Training events alone, 8 epochs",
     ),
     "content-speed": Table(
         "content", ("what",),
