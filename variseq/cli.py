@@ -232,6 +232,9 @@ def evaluate(
     all_users: Annotated[
         bool, option("Evaluate everybody, and not a sample of users where the log is large.", "--all-users")
     ] = False,
+    content_parts: Annotated[
+        bool, option("Add rows without each part of the content: text, image, audio.", "--content-parts")
+    ] = False,
     exposures: Annotated[
         Path | None, option("Rank lists that were shown, in place of the catalog: a folder or a table.")
     ] = None,
@@ -249,7 +252,7 @@ def evaluate(
     from variseq.terminal.evaluate import evaluate_run
 
     how = {"k": k, "targets": targets, "exclude_seen": exclude_seen, "users": users, "mc_dropout": mc_dropout}
-    how |= {"request_time": request_time, "all_users": all_users}
+    how |= {"request_time": request_time, "all_users": all_users, "content_parts": content_parts}
     typer.echo(printable_lines(evaluate_run(run, test_file, read_columns(columns), compare_with or [], json, **how)))
 
 

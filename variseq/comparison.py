@@ -1,7 +1,8 @@
-"""Fitted runs compared on one part: their forecasts, with MC dropout too, and their forecasts of values."""
+"""Fitted runs compared on one part: their forecasts, with MC dropout and without parts of the content of items."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ from variseq.evaluation.splits import Part, Split, part_to_evaluate, trained_on
 from variseq.events.items import UserColumn
 from variseq.model.posterior import preferences
 from variseq.ranking.calibration import NUM_SAMPLES, Calibration
+from variseq.ranking.content_table import ContentTable
 from variseq.ranking.encoding import EncodedHistories
 from variseq.ranking.mixture import MixtureModel
 from variseq.recommend.calibrate import Calibrator
@@ -51,12 +53,16 @@ def evaluated_part(split: Split, part: Part | None, is_refitted: bool) -> tuple[
     return trained_on(evaluated, known, "training and validation" if is_refitted else "training"), known
 
 
-def named_forecasts(runs: Sequence[ComparedRun], valid: Part, mc_dropout: bool) -> list[ModelRecommender]:
-    """The forecast of each run under its name; `mc_dropout` adds the same network with dropout left on.
+def named_forecasts(
+    runs: Sequence[ComparedRun], valid: Part, mc_dropout: bool, content_parts: bool = False
+) -> list[ModelRecommender]:
+    """The forecast of each run under its name.
 
-    MC dropout makes as many passes as the first run has samples. Raises InputError for runs that were not made of the
-    first one's log and split, and for MC dropout where the network was trained on the validation part, which calibrates
-    it.
+    `mc_dropout` adds the same network with dropout left on, and `content_parts` adds what `without_content` makes of
+    the first run. MC dropout makes as many passes as the first run has samples.
+
+    Raises InputError for runs that were not made of the first one's log and split, for MC dropout where the network was
+    trained on the validation part, which calibrates it, and what `without_content` raises.
     """
     first, *others = runs
     for other in others:
@@ -75,7 +81,7 @@ def named_forecasts(runs: Sequence[ComparedRun], valid: Part, mc_dropout: bool) 
             config = run.checkpoint.config["training"]
             options = EvaluationOptions(targets=config["targets"], exclude_seen=config["exclude_seen"])
             forecasts.append(with_mc_dropout(run.forecast, num_passes, valid, options, config["calendar"]))
-    return forecasts
+    return forecasts + (without_content(first) if content_parts else [])
 
 
 def with_attributes(
@@ -93,6 +99,37 @@ def with_attributes(
         other.forecast.model = other.forecast.model.without_attributes()
     known = replace(part, attributes=model.attributes.of_columns(columns))
     return known, [*forecasts, ModelRecommender(model, f"{run.name}, attributes")]
+
+
+def without_content(run: ComparedRun) -> list[ModelRecommender]:
+    """The forecast of a run without each part of the content of its items, and without all where there are several.
+
+    What the part adds to the vectors of items is taken away, and the likeness of new items to histories is that of the
+    other parts. Nothing is fitted again, and items with events keep the vectors that they learned beside the part. So
+    this is what the forecast rests on. What the part is worth is the difference to a fit without it, which is smaller.
+    Raises InputError for a run without content, and for one of a version that did not keep what is needed.
+    """
+    checkpoint, vectors, model = run.checkpoint, run.checkpoint.new_item_vectors, run.forecast.model
+    encoder, content = model.encoder, model.tables.content
+    if vectors is None or vectors.encoder is None or content is None or checkpoint.items is None:
+        raise InputError(f"{run.name!r} was fitted without content of items, so no part of it can be left out.")
+    if vectors.content is None or vectors.content_of_known is None or not isinstance(encoder, NetworkEncoder):
+        raise InputError(f"{run.name!r} was fitted by an earlier version, which did not keep each part. Fit it again.")
+    encoded, spans = vectors.encoder.encode(checkpoint.items.table), vectors.encoder.spans
+    everything = {"all content": slice(0, vectors.encoder.dim)} if len(spans) > 1 else {}
+    found = []
+    for name, span in (spans | everything).items():
+        maps = vectors.content[span], vectors.content_of_known[span]
+        of_new, of_known = (encoded[:, span] @ one for one in maps)
+        removed = np.where(model.tables.is_new[:, None], of_new, of_known)
+        network, codes = copy.deepcopy(encoder.network), content.codes.copy()
+        with torch.no_grad():
+            network.embedding.item[:-1] -= torch.from_numpy(removed).to(network.embedding.item)
+        codes[:, span] = 0
+        tables = replace(model.tables, vectors=network.vectors_with_bias, content=ContentTable(codes))
+        left = MixtureModel(NetworkEncoder(network), tables, model.calibration, model.repeat_share)
+        found.append(ModelRecommender(left, f"{run.name}, without {name}"))
+    return found
 
 
 def refuse_same_names(recommenders: Sequence[Recommender]) -> None:

@@ -170,6 +170,7 @@ class VariationalAttention(ChangingCatalog):
         mc_dropout: bool = False,
         request_time: bool = False,
         all_users: bool = False,
+        content_parts: bool = False,
     ) -> Results:
         """Evaluate the model and the baselines on a part of the split, or on a log of its own.
 
@@ -193,6 +194,7 @@ class VariationalAttention(ChangingCatalog):
             request_time: Whether the models know the time of each target, as `recommend(at=...)` does; a track of its
                 own, with the baseline own-by-hour.
             all_users: Whether a large log is evaluated whole, and not on a fixed sample of users, see `sampled_users`.
+            content_parts: Whether to add a row "..., without ..." for each part of the content, not fitted again.
 
         Returns:
             A table with intervals to print, look up and write as JSON.
@@ -218,7 +220,7 @@ class VariationalAttention(ChangingCatalog):
             ComparedRun(name, model._fitted(), ModelRecommender(model._engines()[0].trained.model))
             for name, model in [(NAME, self), *named.items()]
         ]
-        forecasts = named_forecasts(runs, split[1], mc_dropout)
+        forecasts = named_forecasts(runs, split[1], mc_dropout, content_parts)
         evaluated, forecasts = with_attributes(runs, forecasts, evaluated, columns)
         if request_time:
             for run in runs:

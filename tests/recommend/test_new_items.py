@@ -79,6 +79,18 @@ def test_folded_network_keeps_the_vectors_of_items_with_events_and_fits_those_wi
     assert not np.allclose(expected[list(NEW)], network.folded().item_vectors.detach().numpy()[list(NEW)])
 
 
+def test_part_of_the_content_can_be_taken_out_of_folded_vectors() -> None:
+    network = with_content()
+    folded, new_items = folded_with_new_items(network, KNOWN, TrainingConfig(batch_tokens=16))
+    assert new_items is not None
+    part = slice(1, 3)
+    left = folded.item_vectors.detach().numpy() - CONTENT[:, part] @ new_items.content_of_known[part]
+    with torch.no_grad():
+        network.embedding.content_map[part] = 0
+    expected = network.folded().item_vectors.detach().numpy()
+    np.testing.assert_allclose(left[KNOWN_ITEMS], expected[KNOWN_ITEMS], atol=1e-5)
+
+
 def test_network_without_categories_and_content_is_left_as_it_is() -> None:
     network = small_network()
     assert folded_with_new_items(network, KNOWN, TrainingConfig()) == (network, None)
@@ -161,11 +173,14 @@ def test_map_of_new_items_comes_back_from_its_tensors() -> None:
     encoder = ItemContent.fit(ITEMS.table, np.ones(NUM_ITEMS, dtype=bool))
     assert encoder is not None
     category = GENERATOR.normal(size=(3, 4)).astype(np.float32)
-    whole = NewItemVectors(np.ones((encoder.dim, 4), dtype=np.float32), category, ("c0", "c1", "c2"), encoder)
+    ones = np.ones((encoder.dim, 4), dtype=np.float32)
+    whole = NewItemVectors(ones, category, ("c0", "c1", "c2"), encoder, 2 * ones)
     again = NewItemVectors.of_tensors(whole.tensors())
     assert again is not None
     np.testing.assert_array_equal(again.of(ITEMS)[0], whole.of(ITEMS)[0])
-    only_categories = NewItemVectors.of_tensors(replace(whole, content=None, encoder=None).tensors())
+    np.testing.assert_array_equal(again.content_of_known, 2 * ones)
+    without = replace(whole, content=None, encoder=None, content_of_known=None)
+    only_categories = NewItemVectors.of_tensors(without.tensors())
     assert only_categories is not None
     np.testing.assert_array_equal(only_categories.of(ITEMS)[0], category[np.arange(NUM_ITEMS) % 3])
     assert NewItemVectors.of_tensors({}) is None

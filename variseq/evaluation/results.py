@@ -68,6 +68,11 @@ class Results:
             notes.append(str(self.gaps))
         return "\n".join([format_table(self.table), *map(printable, notes), ""])
 
+    @property
+    def baselines(self) -> list[Evaluation]:
+        """The evaluations after those that the model is compared with."""
+        return self.evaluations[1 + self.num_competitors :]
+
     @cached_property
     def table(self) -> dict[str, Any]:
         """Everything as plain data: `protocol`, `rows` (one for each model) and `comparisons` (paired by user)."""

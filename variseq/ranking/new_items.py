@@ -15,7 +15,7 @@ from variseq.errors import CheckpointError
 from variseq.events.items import ItemTable
 from variseq.ranking.softmax import SMALLEST, Softmaxes, inside_of
 
-NAMES = "new_items.names"
+NAMES, KNOWN = "new_items.names", "new_items.content_of_known"
 LikeHistories = tuple[Float[np.ndarray, "history new"] | None, Float[np.ndarray, "history new"] | None]
 """How like the content of new items is to that of each history, and log p of how near they are; None for neither."""
 
@@ -29,12 +29,14 @@ class NewItemVectors:
         category: The vectors of categories; None for a model without categories.
         names: The names of these categories.
         encoder: Gives content vectors; None for a model without content.
+        content_of_known: What W is for items with events, whose vectors are the sum of this and their own.
     """
 
     content: Float[np.ndarray, "content hidden"] | None
     category: Float[np.ndarray, "category hidden"] | None
     names: tuple[str, ...] = ()
     encoder: ItemContent | None = None
+    content_of_known: Float[np.ndarray, "content hidden"] | None = None
 
     def of(
         self, items: ItemTable, ids: Ids = None
@@ -56,20 +58,9 @@ class NewItemVectors:
             parts.append(of_items)
         return np.asarray(sum(parts[1:], parts[0]), dtype=np.float32), content
 
-    def squared_shares(self, items: ItemTable) -> dict[str, float]:
-        """What each part of the content adds to the vectors, as a share of the sum of squares of all parts."""
-        if self.content is None or self.encoder is None:
-            return {}
-        encoded = self.encoder.encode(items.table)
-        squares = {
-            name: float(np.square(encoded[:, span] @ self.content[span]).sum())
-            for name, span in self.encoder.spans.items()
-        }
-        return {name: square / max(sum(squares.values()), SMALLEST) for name, square in squares.items()}
-
     def tensors(self) -> dict[str, np.ndarray]:
         """The record for a run; see `of_tensors`."""
-        parts = {"new_items.content": self.content, "new_items.category": self.category}
+        parts = {"new_items.content": self.content, "new_items.category": self.category, KNOWN: self.content_of_known}
         if self.category is not None:
             parts[NAMES] = np.frombuffer(json.dumps(self.names, ensure_ascii=False).encode(), np.uint8).copy()
         of_encoder = {} if self.encoder is None else self.encoder.tensors()
@@ -89,9 +80,10 @@ class NewItemVectors:
             except (KeyError, TypeError, ValueError) as error:
                 raise CheckpointError(f"The names of categories are damaged ({error}).") from error
             require_length("names of categories", len(names), len(category))
-        if content is not None:
-            require_length("content", 0 if encoder is None else encoder.dim, len(content))
-        return cls(content, category, names, encoder)
+        of_known = tensors.get(KNOWN)
+        for one in [one for one in (content, of_known) if one is not None]:
+            require_length("content", 0 if encoder is None else encoder.dim, len(one))
+        return cls(content, category, names, encoder, of_known)
 
 
 def require_length(what: str, found: int, wanted: int) -> None:

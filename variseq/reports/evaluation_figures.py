@@ -173,7 +173,7 @@ def risk_coverage_curve(results: Results) -> ReportFigure:
     by_entropy = Curve.of(model, -model.forecasts.entropy, f"{model.model}, by entropy")
     by_first_item = Curve.of(model, model.forecasts.top_probability[:, 0], f"{model.model}, by its first item")
     others = [
-        Curve.of(one, -one.forecasts.entropy, one.model) for one in results.evaluations[1:] if one.forecasts is not None
+        Curve.of(one, -one.forecasts.entropy, one.model) for one in results.baselines if one.forecasts is not None
     ]
     how_to_read = (
         "From left to right, less and less certain queries are answered, too. The height is the mean "

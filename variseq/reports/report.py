@@ -91,7 +91,9 @@ def report_data(model: VariationalAttention, k: int) -> ReportData:
     results, train_count = None, None
     if checkpoint.histories is not None and checkpoint.bounds is not None:
         if checkpoint.manifest["protocol"]["num_test_events"]:
-            results = model.evaluate(k=k)
+            vectors = checkpoint.new_item_vectors
+            has_parts = vectors is not None and vectors.content_of_known is not None
+            results = model.evaluate(k=k, content_parts=has_parts)
         trained = checkpoint.histories.select(checkpoint.histories.offsets[:-1], checkpoint.bounds[0])
         train_count = np.bincount(trained.item, minlength=num_items)
     return ReportData(model, checkpoint, _names(checkpoint), categories, results, train_count)

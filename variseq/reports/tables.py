@@ -13,7 +13,7 @@ from variseq.artifacts.checkpoint import Checkpoint
 from variseq.estimator import VariationalAttention
 from variseq.evaluation.results import Results, sample_of
 from variseq.evaluation.significance import compare
-from variseq.evaluation.summary import CONFORMAL, SELECTIVE_GAIN
+from variseq.evaluation.summary import CONFORMAL, SELECTIVE_GAIN, UNSEEN
 from variseq.events.table import MICROSECONDS_PER_SECOND
 from variseq.recommend.network_model import CONTENT
 
@@ -114,7 +114,21 @@ def evaluation_grids(results: Results) -> list[Grid]:
     pairs = [(kind, metric) for kind in KINDS for metric in metrics]
     gaps = [[_gap_cell(row["group_gaps"][kind][metric]) for row in rows] for kind, metric in pairs]
     headings = [f"{metrics[metric]}, by {KINDS[kind]}" for kind, metric in pairs]
+    of_content = rows[: 1 + results.num_competitors]
+    if len(of_content) > 1:
+        of_parts = Column(f"ndcg@{k}", f"NDCG@{k}", 4), Column("nll", "NLL in nats", 3)
+        grids += [_content_grid(of_content, one) for one in of_parts]
     return [*grids, Grid("Gap from the best to the worst group (named below)", headings, _by_model(rows, gaps))]
+
+
+def _content_grid(rows: list[dict[str, Any]], metric: Column) -> Grid:
+    """A metric with and without each part of the content of items, for all targets and for the rarest."""
+    groups = [group["group"] for group in rows[0]["by_item_popularity"][:2]]
+    cells = [metric.cells(rows)]
+    cells += [metric.cells([row["by_item_popularity"][index] for row in rows]) for index in range(len(groups))]
+    headings = ["all targets", *(name if name == UNSEEN else f"{name} training events" for name in groups)]
+    title = f"{metric.heading} with a part of the content taken out; a fit without the part would lose less"
+    return Grid(title, headings, _by_model(rows, cells))
 
 
 def _gap_cell(gap: dict[str, Any] | None) -> Cell:
@@ -127,9 +141,9 @@ def _by_model(rows: list[dict[str, Any]], by_column: list[list[Cell]]) -> list[t
 
 def accuracy_verdict(results: Results) -> str:
     """The model against the best baseline, as a paired comparison over users, in a sentence."""
-    model, *baselines = results.evaluations
+    model = results.evaluations[0]
     key = f"ndcg@{model.k}"
-    best = max(baselines, key=lambda one: float(results.row(one.model)[key]))
+    best = max(results.baselines, key=lambda one: float(results.row(one.model)[key]))
     paired = compare(model, best)
     row, (low, high) = results.row(model.model), paired.interval
     outcome = "better than" if low > 0 else "worse than" if high < 0 else "not significantly different from"
@@ -161,7 +175,7 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
                  f"{num_parameters:,} parameters"),
         ("Seeds", f"training {config['training']['seed']}, figures 0"),
         ("Temperature", _temperatures(manifest["calibration"]["temperatures"])),
-        *_facts_of_content(checkpoint),
+        *_facts_of_new_items(checkpoint),
         ("Epochs", f"{len(checkpoint.metrics)} trained, {config['training']['max_epochs']} allowed"),
         ("Training time", f"{manifest['seconds']:,} seconds"),
         ("Hardware", ", ".join(f"{name} {value}" for name, value in manifest["hardware"].items())),
@@ -179,17 +193,12 @@ def _facts_of_erasures(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     return [("Erased people", f"{erasures['num_people']:,}, last on {erasures['date']}: {due}")]
 
 
-def _facts_of_content(checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    new_items, items = checkpoint.new_item_vectors, checkpoint.items
+def _facts_of_new_items(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     new = checkpoint.calibrated.calibration.new
-    found = []
-    if new_items is not None and items is not None and (shares := new_items.squared_shares(items)):
-        parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        found.append(("Content", f"{parts} of the squared length of content vectors"))
-    if new is not None and new.share:
-        trust = f"scores times {new.scale:g}, uniform part {new.uniform:.0%}"
-        found.append(("New items", f"{new.share:.2%} of the probability together; {trust}"))
-    return found
+    if new is None or not new.share:
+        return []
+    trust = f"scores times {new.scale:g}, uniform part {new.uniform:.0%}"
+    return [("New items", f"{new.share:.2%} of the probability together; {trust}")]
 
 
 def _temperatures(temperatures: list[float]) -> str:

@@ -20,7 +20,7 @@ from variseq.recommend.network_model import engine_of
 from variseq.terminal.evaluate import refuse_unwritable
 
 OF_THE_CATALOG = {"k": 10, "targets": "last", "exclude_seen": None, "test_file": None, "columns": None, "users": None}
-OF_THE_CATALOG |= {"mc_dropout": False, "request_time": False, "all_users": False}
+OF_THE_CATALOG |= {"mc_dropout": False, "request_time": False, "all_users": False, "content_parts": False}
 """Options of `variseq evaluate` that are not for lists, as they are where nobody sets them."""
 
 

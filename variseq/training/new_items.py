@@ -69,8 +69,9 @@ def folded_with_new_items(
             of_all += embedding.of_categories(of_category)
         plain.embedding.item[:-1] = torch.where(is_new[:, None], of_all, plain.embedding.item[:-1])
         plain.item_bias[is_new] = 0.0
-    arrays = [None if part is None else part.cpu().numpy() for part in (of_content, of_category)]
-    return plain, NewItemVectors(arrays[0], arrays[1], names, encoder)
+    maps = (of_content, of_category, None if content_map is None else content_map.detach())
+    arrays = [None if one is None else one.cpu().numpy() for one in maps]
+    return plain, NewItemVectors(arrays[0], arrays[1], names, encoder, arrays[2])
 
 
 def _shares(embedding: EventEmbedding) -> Float[Tensor, "item category"]:
