@@ -31,10 +31,11 @@ PYTHONPATH='{ROOT}' exec '{sys.executable}' -c 'from variseq.cli import main; ma
 def shortened(text: str) -> str:
     """Code or commands that train for one epoch on 200 users, whatever they say.
 
-    The page on new items keeps its users, as fewer do not take all items.
+    The page on new items keeps its users, as fewer do not take all items; 20 of them ask.
     """
     if "hold_out" not in text:
         text = re.sub(r"(num_users=)\d+", r"\g<1>200", text)
+    text = re.sub(r"(asking\[:)\d+", r"\g<1>20", text)
     return re.sub(r"(max_epochs\W+)\d+", r"\g<1>1", text)
 
 
