@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from unicodedata import normalize
 
 import numpy as np
@@ -23,6 +23,8 @@ NGRAM_WEIGHT = 0.5
 """Of the n-grams of characters together, where words and pairs of words together count 1."""
 MAX_WORDS, MAX_NGRAMS = 16_000, 4_000
 MAX_FITTED_CHARACTERS = 10_000_000
+KEPT_WORDS = 1 << 15
+"""Words whose n-grams stay in memory: most words of a catalog come again and again."""
 _WORD = re.compile(r"\w+")
 _MARK = "#"  # before n-grams of characters; no word has it
 
@@ -33,14 +35,18 @@ def features(text: str) -> Iterator[str]:
     >>> list(features("Red hat"))[:5]
     ['red', 'hat', 'red hat', '# r', '#re']
     """
-    words = _WORD.findall(normalize("NFKC", text[:MAX_CHARACTERS]).casefold())
+    words = _words(text)
     yield from words
     yield from map(" ".join, pairwise(words))
     for word in words:
         yield from _ngrams(word)
 
 
-@lru_cache(maxsize=1 << 15)
+def _words(text: str) -> list[str]:
+    return _WORD.findall(normalize("NFKC", text[:MAX_CHARACTERS]).casefold())
+
+
+@lru_cache(maxsize=KEPT_WORDS)
 def _ngrams(word: str) -> tuple[str, ...]:
     padded = f" {word} "
     return tuple(_MARK + padded[first : first + n] for n in NGRAM_LENGTHS for first in range(len(padded) - n + 1))
@@ -74,7 +80,10 @@ class TfidfMap:
             order = np.random.default_rng(seed).permutation(len(texts))
             order = order[np.cumsum(lengths[order]) <= MAX_FITTED_CHARACTERS]
             texts = [texts[index] for index in np.sort(order)]
-        num_texts = Counter(feature for text in texts for feature in set(features(text)))
+        num_texts: Counter[str] = Counter()
+        for text in texts:
+            words = _words(text)
+            num_texts.update({*words, *map(" ".join, pairwise(words)), *chain.from_iterable(map(_ngrams, set(words)))})
         repeated = sorted((-count, feature) for feature, count in num_texts.items() if count > 1)
         words = [feature for _, feature in repeated if feature[0] != _MARK][:MAX_WORDS]
         ngrams = [feature for _, feature in repeated if feature[0] == _MARK][:MAX_NGRAMS]
@@ -111,10 +120,20 @@ class TfidfMap:
     def _num_words(self) -> int:
         return sum(feature[0] != _MARK for feature in self.vocabulary)
 
+    @cached_property
+    def _known_ngrams(self) -> Callable[[str], tuple[int, ...]]:
+        """The known n-grams of a word, from memory if it came before."""
+        index = self._index
+        return lru_cache(maxsize=KEPT_WORDS)(lambda word: tuple(index[one] for one in _ngrams(word) if one in index))
+
     def _weights(self, text: str) -> tuple[Int[np.ndarray, " known"], Float[np.ndarray, " known"]]:
         """The known features of a text and their weights."""
-        known = np.array([self._index.get(feature, -1) for feature in features(text)], np.int64)
-        index, count = np.unique(known[known >= 0], return_counts=True)
+        get, words = self._index.get, _words(text)
+        known = [get(feature, -1) for feature in chain(words, map(" ".join, pairwise(words)))]
+        known.extend(chain.from_iterable(map(self._known_ngrams, words)))
+        index, count = np.unique(np.array(known, np.int64), return_counts=True)
+        first = int(np.searchsorted(index, 0))
+        index, count = index[first:], count[first:]
         weight = (1 + np.log(count.astype(np.float32))) * self.idf[index]
         num_words = int(np.searchsorted(index, self._num_words))
         weight[:num_words] /= max(float(np.linalg.norm(weight[:num_words])), 1e-12)
