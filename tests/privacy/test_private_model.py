@@ -337,4 +337,4 @@ def test_network_is_trained_for_many_users_alone() -> None:
     assert PrivacyOptions(8.0, network="no").decided(100_000, 500).schedule(100_000) is None
     steps = PrivacyOptions(8.0, network="yes").schedule(100_000)
     assert steps is not None
-    assert steps.expected_users == 1_000
+    assert (steps.expected_users, steps.num_steps) == (1_000, 100)

@@ -1,4 +1,4 @@
-"""Optimizers of torch without its compiler, which they would import: five seconds of one core in each process."""
+"""Optimizers of torch without its compiler, which they would import: 2.5 CPU seconds in each process."""
 
 from __future__ import annotations
 

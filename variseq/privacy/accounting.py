@@ -23,9 +23,11 @@ Event = tuple[float, float, int]
 """Noise multiplier, sampling rate and number of steps."""
 _NOISE_RANGE = (0.05, 2000.0)
 """The noise multipliers that are tried."""
-FEW_STEPS, COARSE, FINE = 200, 1e-3, 1e-4
-"""Steps of the grid of privacy losses. ε is an upper bound on both; up to 200 steps the coarse one is at most 3e-4 of
-it above the fine one, and costs a fifth to a tenth."""
+COARSE, FINE = 1e-3, 1e-4
+"""Steps of the grid of privacy losses. ε is an upper bound on both, and the coarse one costs a third to a tenth."""
+MOST_COARSE_STEPS, LEAST_COARSE_RATE = 200, 0.02
+"""With up to so many steps, whose sampling rates are at least so many times their noise multipliers, the coarse grid is
+at most 3e-4 of ε above the fine one."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,13 @@ def _spent(delta: float, once: Sequence[float], steps: Event | None = None) -> f
     return float(_accountant(events).get_epsilon(delta))
 
 
+def _interval(events: tuple[Event, ...]) -> float:
+    """The step of the grid of privacy losses for these mechanisms."""
+    sampled = [one for one in events if one[1] < 1]
+    is_coarse = sampled and all(rate >= LEAST_COARSE_RATE * multiplier for multiplier, rate, _ in sampled)
+    return COARSE if is_coarse and sum(number for *_, number in sampled) <= MOST_COARSE_STEPS else FINE
+
+
 def _exact_delta(multiplier: float, epsilon: float) -> float:
     """δ of one Gaussian mechanism at ε. Source: Balle and Wang 2018, theorem 8."""
     normal = NormalDist()
@@ -208,8 +217,7 @@ def _accountant(events: tuple[Event, ...]) -> Any:
         from dp_accounting.pld import PLDAccountant
     except ImportError as error:
         raise MissingDependencyError("dp-accounting", "privacy") from error
-    is_few = sum(num_steps for *_, num_steps in events) <= FEW_STEPS
-    accountant = PLDAccountant(value_discretization_interval=COARSE if is_few else FINE)
+    accountant = PLDAccountant(value_discretization_interval=_interval(events))
     # Gaussian mechanisms on all users are together one of them, exactly.
     of_all = sum(num_steps * multiplier**-2 for multiplier, rate, num_steps in events if rate == 1)
     if of_all:
