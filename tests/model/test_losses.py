@@ -192,7 +192,7 @@ def test_no_bit_of_a_token_depends_on_the_other_tokens_where_norms_have_a_bound(
         preference = torch.ones(1, 4, 8).cumsum(1)
         preference[:, 3] *= last
         preference.requires_grad_()
-        loss = softmax_loss(preference, items, bias, Targets.next(target), negatives, most=1e3)
+        loss = softmax_loss(preference, items, bias, Targets.next(target), negatives, max_norm=1e3)
         return torch.autograd.grad(loss, preference)[0][:, :3]
 
     assert torch.equal(gradients(0.01), gradients(50.0))

@@ -100,10 +100,10 @@ class _Items:
     is_bounded: bool
 
     @classmethod
-    def of(cls, vectors: Tensor, bias: Tensor, erased: Sequence[Pairs], most: float) -> _Items:
+    def of(cls, vectors: Tensor, bias: Tensor, erased: Sequence[Pairs], max_norm: float) -> _Items:
         shift = bias.max()
         factor = torch.exp(bias - shift)
-        is_bounded = most * _largest_norm(vectors) < SAFE_SCORE
+        is_bounded = max_norm * _largest_norm(vectors) < SAFE_SCORE
         return cls(vectors, vectors * factor.unsqueeze(1), factor, shift, erased, is_bounded)
 
     def powers(self, rows: Tensor, tokens: slice, out: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,10 +136,10 @@ class _ChunkedSoftmax(torch.autograd.Function):
         target_bias: Tensor,
         targets: Targets,
         erased: Sequence[Pairs],
-        most: float | None,
+        max_norm: float | None,
     ) -> Tensor:
         num_samples, num_tokens, hidden_size = preference.shape
-        items = _Items.of(item_vectors, item_bias, erased, _largest_norm(preference) if most is None else most)
+        items = _Items.of(item_vectors, item_bias, erased, _largest_norm(preference) if max_norm is None else max_norm)
         at_target = torch.einsum("sth,tjh->stj", preference, target_vectors) + (target_bias - items.shift)
         weight, is_counted = targets.weight.to(preference.dtype), targets.is_counted
         total_weight = weight.sum(dim=1)
@@ -229,7 +229,7 @@ def softmax_loss(
     targets: Targets,
     negatives: Negatives | None = None,
     unranked: Pairs | None = None,
-    most: float | None = None,
+    max_norm: float | None = None,
 ) -> Float[Tensor, ""]:
     """−log of the mean over samples of softmax(P Eᵀ + b) at the targets, per target.
 
@@ -246,8 +246,8 @@ def softmax_loss(
             log(negatives × probability), so that their sum estimates the full partition function; negatives equal to a
             target are left out (Bengio and Senécal 2008; Yi et al. 2019, equation 5).
         unranked: Items that are left out of the softmax of a token, unless they are its target.
-        most: No preference has a larger norm. None: the largest norm is looked up. With a bound, the way that a token
-            is computed does not depend on the other tokens.
+        max_norm: No preference has a larger norm. None: the largest norm is looked up. With a bound, the way that a
+            token is computed does not depend on the other tokens.
 
     >>> softmax_loss(torch.zeros(1, 2, 3), torch.ones(5, 3), torch.zeros(5), Targets.next(torch.tensor([0, 4]))).exp()
     tensor(5.)
@@ -261,7 +261,7 @@ def softmax_loss(
         item_vectors, item_bias = functional.embedding(negatives.items, item_vectors), item_bias[negatives.items]
         item_bias, erased = item_bias - correction, [pairs.among(negatives.items) for pairs in erased]
     items = item_vectors, item_bias
-    loss: Tensor = _ChunkedSoftmax.apply(preference, *items, *of_target, targets, erased, most)  # type: ignore[no-untyped-call]
+    loss: Tensor = _ChunkedSoftmax.apply(preference, *items, *of_target, targets, erased, max_norm)  # type: ignore[no-untyped-call]
     return loss / targets.weight.sum()
 
 

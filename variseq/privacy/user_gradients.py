@@ -278,17 +278,18 @@ class _Pass:
         tokens.
         """
         vectors, bias = self.vectors.detach()[: len(self.bias)], self.bias.detach()
-        most = losses.CHUNK_NUMBERS // (len(bias) if self.negatives is None else len(self.negatives.items))
-        size = min(MOST_TOKENS, max(LEAST_TOKENS, 1 << (max(1, most).bit_length() - 1)))
+        num_tokens = losses.CHUNK_NUMBERS // (len(bias) if self.negatives is None else len(self.negatives.items))
+        size = min(MOST_TOKENS, max(LEAST_TOKENS, 1 << (max(1, num_tokens).bit_length() - 1)))
         filled = -(-len(target) // size) * size - len(target)
         rows, target = functional.pad(preference, (0, 0, 0, filled)), functional.pad(target, (0, filled))
         found, ((_, _, decoder),) = torch.empty_like(rows), self.network.members()
         # The norm of what an RMS norm gives; a little more, for rounding.
-        most = 1.001 * rows.shape[-1] ** 0.5 * float(decoder.norm.weight.detach().abs().max())
+        max_norm = 1.001 * rows.shape[-1] ** 0.5 * float(decoder.norm.weight.detach().abs().max())
         for first in range(0, len(target), size):
             block, own = rows[:, first : first + size].contiguous().requires_grad_(), target[first : first + size]
             of_block = None if seen is None else seen.between(first, first + size)
-            loss = losses.softmax_loss(block, vectors, bias, losses.Targets.next(own), self.negatives, of_block, most)
+            targets = losses.Targets.next(own)
+            loss = losses.softmax_loss(block, vectors, bias, targets, self.negatives, of_block, max_norm)
             found[:, first : first + size] = torch.autograd.grad(loss, block)[0] * size
         return found[:, : len(target) - filled]
 
