@@ -46,13 +46,12 @@ class Improvement:
 
     Args:
         offset: What is added to the score of each item of the catalog.
-        trials: What was tried; the chosen one has the largest value. None for rewards of whole lists.
+        trials: What was tried; the chosen one has the largest value. Empty for rewards of whole lists.
         base_value: The value without offsets, estimated like those of the trials; the mean reward without trials.
         num_lists: Lists to fit, to choose, and held out.
         estimate: The difference of rewards a list, with offsets minus without, on the people held out.
         base: The same people's reward a list without offsets.
         left_out: Lists that could not be used, by reason.
-        of_whole_lists: Whether rewards are of whole lists, so that offsets are a step along the gradient.
     """
 
     offset: Float[np.ndarray, " item"]
@@ -62,7 +61,6 @@ class Improvement:
     estimate: Estimate
     base: Estimate
     left_out: dict[str, int]
-    of_whole_lists: bool = False
 
     @property
     def best(self) -> Trial | None:
@@ -88,7 +86,7 @@ def improve(
         exposures: Lists with propensities and rewards, as a server logged them.
         policy: The policy of the run that is to become better.
         seed: Divides the people.
-        report: Called with the number of fits that are done and that of all.
+        report: Called with how much is done and how much there is: fits, or lists where whole lists have rewards.
 
     Returns:
         The offsets, and their value on people who were held out.
@@ -107,8 +105,7 @@ def improve(
     part = np.random.default_rng(seed).random(lists.num_users)[lists.user]
     num_items = policy.engine.vocabulary.num_items
     # In lists of one item the reward of the list is that of the item.
-    of_whole_lists = lists.exposures.rewards_lists and int(lists.lengths.max()) > 1
-    if of_whole_lists:
+    if lists.exposures.rewards_lists and int(lists.lengths.max()) > 1:
         is_held_out = part < HELD_OUT + CHOOSING
         drawn = drawn_pools_of(policy, lists.only(~is_held_out), left_out)
         offset = gradient_step(drawn, num_items, policy.options, report)
@@ -128,7 +125,7 @@ def improve(
     name = next(one for one in BEST if one in differences)
     base = found.policies[1].estimate(name)
     every = (*num_lists, found.num_exposures)
-    return Improvement(offset, trials, base_value, every, differences[name], base, dict(left_out), of_whole_lists)
+    return Improvement(offset, trials, base_value, every, differences[name], base, dict(left_out))
 
 
 def offsets_by_trials(
@@ -166,8 +163,7 @@ def offsets_by_trials(
 
 def value_of(pools: RankedPools, offset: Float[np.ndarray, " item"], options: RecommendOptions) -> float:
     """The estimated reward of a list under offsets, by exact probabilities and the same bounded weights."""
-    is_there = pools.item >= 0
-    score = np.where(is_there, pools.score + offset[np.maximum(pools.item, 0)], -np.inf)
+    score = pools.moved(offset)
     order = np.argsort(-score, axis=1, kind="stable")
     total = 0.0
     # Only lists with a reward add something.

@@ -15,11 +15,12 @@ optimization").
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
+from variseq.off_policy.score_offsets import Pools
 from variseq.off_policy.weights import effective_sample
 from variseq.ranking.options import RecommendOptions
 from variseq.ranking.plackett_luce import at_rank, in_list, softmax_weights
@@ -35,29 +36,16 @@ Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class DrawnPools:
-    """The pools that lists were drawn from, and what each list was and earned.
+class DrawnPools(Pools):
+    """The pools that lists were drawn from, best first, and what each list was and earned.
 
     Args:
-        item: The items of each pool, best first, −1 where a pool is smaller.
-        score: What they are ranked by, without offsets; −inf where there is none.
-        num_drawn: Length of each list without pinned items.
         index: Where the drawn items of each list stand in its pool, in the order of their ranks; −1 behind them.
         reward: Of each list.
     """
 
-    item: Int[np.ndarray, "list pool"]
-    score: Float[np.ndarray, "list pool"]
-    num_drawn: Int[np.ndarray, " list"]
     index: Int[np.ndarray, "list k"]
     reward: Float[np.ndarray, " list"]
-
-    def __len__(self) -> int:
-        return len(self.item)
-
-    def lists(self, chosen: Int[np.ndarray, " chosen"] | Bool[np.ndarray, " list"] | slice) -> DrawnPools:
-        """Some of the lists."""
-        return DrawnPools(*(getattr(self, one.name)[chosen] for one in fields(self)))
 
     def weights(
         self, options: RecommendOptions, offset: Float[np.ndarray, " item"] | None = None
@@ -65,7 +53,7 @@ class DrawnPools:
         """What lists are drawn by under offsets, in the order of the pools."""
         if offset is None:
             return softmax_weights(self.score, options.temperature, options.uniform_share, self.num_drawn)
-        moved = np.where(self.item >= 0, self.score + offset[np.maximum(self.item, 0)], -np.inf)
+        moved = self.moved(offset)
         order = np.argsort(-moved, axis=1, kind="stable")
         ranked = np.take_along_axis(moved, order, axis=1)
         found = np.empty_like(ranked)

@@ -9,6 +9,7 @@ keeps the policy near the one that has been learned from events.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -24,32 +25,48 @@ RATE_STRENGTHS = (0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 1e9)
 """Numbers of expected rewards that the mean rate counts for; the last one makes all items equal."""
 
 
+SomePools = TypeVar("SomePools", bound="Pools")
+
+
 @dataclass(frozen=True, eq=False)
-class RankedPools:
-    """The pools that lists are drawn from, and what the logged lists earned.
+class Pools:
+    """The items that lists were drawn from, with their scores.
 
     Args:
         item: The items of each pool, −1 where a pool is smaller.
         score: What they are ranked by, without offsets; −inf where there is none.
         num_drawn: Length of each list without pinned items.
-        num_shown: How often each item was in the logged list: 0 or 1, or more for lists of one pool that are summed.
-        reward: What it earned there, in numbers of rewards of the usual size.
-        gain: Σ reward · min(1/ρ, c).
     """
 
     item: Int[np.ndarray, "list pool"]
     score: Float[np.ndarray, "list pool"]
     num_drawn: Int[np.ndarray, " list"]
-    num_shown: Int[np.ndarray, "list pool"]
-    reward: Float[np.ndarray, "list pool"]
-    gain: Float[np.ndarray, "list pool"]
 
     def __len__(self) -> int:
         return len(self.item)
 
-    def lists(self, chosen: Int[np.ndarray, " chosen"] | Bool[np.ndarray, " list"] | slice) -> RankedPools:
+    def lists(self: SomePools, chosen: Int[np.ndarray, " chosen"] | Bool[np.ndarray, " list"] | slice) -> SomePools:
         """Some of the lists."""
-        return RankedPools(*(getattr(self, one.name)[chosen] for one in fields(self)))
+        return type(self)(*(getattr(self, one.name)[chosen] for one in fields(self)))
+
+    def moved(self, offset: Float[np.ndarray, " item"]) -> Float[np.ndarray, "list pool"]:
+        """The scores with the offsets of their items."""
+        return np.where(self.item >= 0, self.score + offset[np.maximum(self.item, 0)], -np.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class RankedPools(Pools):
+    """Pools, and what was logged at each of their items.
+
+    Args:
+        num_shown: How often each item was in the logged list: 0 or 1, or more for lists of one pool that are summed.
+        reward: What it earned there, in numbers of rewards of the usual size.
+        gain: Σ reward · min(1/ρ, c).
+    """
+
+    num_shown: Int[np.ndarray, "list pool"]
+    reward: Float[np.ndarray, "list pool"]
+    gain: Float[np.ndarray, "list pool"]
 
     def joined(self, other: RankedPools) -> RankedPools:
         """These lists and others, with pools of one size."""
@@ -98,8 +115,7 @@ def expected_gain(
     for first in range(0, len(pools), LISTS_AT_ONCE):
         part = pools.lists(slice(first, first + LISTS_AT_ONCE))
         is_there = part.item >= 0
-        moved = np.where(is_there, part.score + offset[np.maximum(part.item, 0)], -np.inf)
-        included, slope = smooth_inclusion(moved, temperature, part.num_drawn)
+        included, slope = smooth_inclusion(part.moved(offset), temperature, part.num_drawn)
         value += float((part.gain * included).sum())
         # What one item gains in probability the others lose, in proportion to their slopes.
         mean = (part.gain * slope).sum(axis=1, keepdims=True) / np.maximum(slope.sum(axis=1, keepdims=True), 1e-12)

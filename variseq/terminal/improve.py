@@ -120,7 +120,7 @@ def _print(found: Improvement, catalog: Catalog, offset: np.ndarray) -> None:
     shown.print(f"Lists: {fitted:,} to fit, {to_choose}{held_out:,} of other people to compare.")
     if found.trials:
         shown.print(_trials(found))
-    if found.of_whole_lists:
+    else:
         shown.print("Offsets go so far along the gradient that half of the effective sample of whole lists is left.")
     order = np.argsort(-offset, kind="stable")
     for words, items in (("up", order[:NUM_MOVED]), ("down", order[::-1][:NUM_MOVED])):
