@@ -82,8 +82,7 @@ class TfidfMap:
             texts = [texts[index] for index in np.sort(order)]
         num_texts: Counter[str] = Counter()
         for text in texts:
-            words = _words(text)
-            num_texts.update({*words, *map(" ".join, pairwise(words)), *chain.from_iterable(map(_ngrams, set(words)))})
+            num_texts.update(set(features(text)))
         repeated = sorted((-count, feature) for feature, count in num_texts.items() if count > 1)
         words = [feature for _, feature in repeated if feature[0] != _MARK][:MAX_WORDS]
         ngrams = [feature for _, feature in repeated if feature[0] == _MARK][:MAX_NGRAMS]
