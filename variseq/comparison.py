@@ -106,7 +106,8 @@ def without_content(run: ComparedRun) -> list[ModelRecommender]:
 
     What the part adds to the vectors of items is taken away, and the likeness of new items to histories is that of the
     other parts. Nothing is fitted again, and items with events keep the vectors that they learned beside the part. So
-    this is what the forecast rests on. What the part is worth is the difference to a fit without it, which is smaller.
+    this is what the forecast rests on. What the part is worth is the difference to a fit without it, which was far
+    smaller on two logs. Each part costs a copy of the network with its table of items, and a whole evaluation.
     Raises InputError for a run without content, and for one of a version that did not keep what is needed.
     """
     checkpoint, vectors, model = run.checkpoint, run.checkpoint.new_item_vectors, run.forecast.model

@@ -127,7 +127,7 @@ def _content_grid(rows: list[dict[str, Any]], metric: Column) -> Grid:
     cells = [metric.cells(rows)]
     cells += [metric.cells([row["by_item_popularity"][index] for row in rows]) for index in range(len(groups))]
     headings = ["all targets", *(name if name == UNSEEN else f"{name} training events" for name in groups)]
-    title = f"{metric.heading} with a part of the content taken out; a fit without the part would lose less"
+    title = f"{metric.heading} with a part of the content taken out; a fit without the part may lose far less"
     return Grid(title, headings, _by_model(rows, cells))
 
 
